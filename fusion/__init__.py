@@ -1,0 +1,85 @@
+"""Fusion runs compound models: a frontier model plans, cheaper models work in parallel, a frontier model reviews."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusion.client import Fusion, RunHandle, complete
+    from fusion.config import Settings
+    from fusion.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
+    from fusion.models.base import Model, ModelInfo, Price
+    from fusion.models.scripted import Say, ScriptedModel
+    from fusion.result import Cost, Receipt, Result
+    from fusion.spec import Defaults, InputSpec, Pipeline, RoleSpec
+    from fusion.stages.generate import Generate
+    from fusion.stages.map import Map
+    from fusion.stages.merge import Merge
+    from fusion.stages.plan import Plan
+    from fusion.stages.review import Review
+    from fusion.types import Item, Limits, Message, Reply, Request, Usage
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "fusion.client": ("Fusion", "RunHandle", "complete"),
+    "fusion.config": ("Settings",),
+    "fusion.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
+    "fusion.models.base": ("Model", "ModelInfo", "Price"),
+    "fusion.models.scripted": ("Say", "ScriptedModel"),
+    "fusion.result": ("Cost", "Receipt", "Result"),
+    "fusion.spec": ("Defaults", "InputSpec", "Pipeline", "RoleSpec"),
+    "fusion.stages.generate": ("Generate",),
+    "fusion.stages.map": ("Map",),
+    "fusion.stages.merge": ("Merge",),
+    "fusion.stages.plan": ("Plan",),
+    "fusion.stages.review": ("Review",),
+    "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
+}
+
+__all__ = [
+    "Cost",
+    "Defaults",
+    "Fusion",
+    "FusionError",
+    "Generate",
+    "InputSpec",
+    "Item",
+    "Limits",
+    "Map",
+    "Merge",
+    "Message",
+    "Model",
+    "ModelInfo",
+    "Pipeline",
+    "PipelineError",
+    "Plan",
+    "Price",
+    "Problem",
+    "Receipt",
+    "Reply",
+    "Request",
+    "Result",
+    "Review",
+    "RoleSpec",
+    "RunFailed",
+    "RunHandle",
+    "Say",
+    "ScriptedModel",
+    "Settings",
+    "Usage",
+    "UsageError",
+    "complete",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used: `import fusion` itself loads nothing."""
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'fusion' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,85 @@
+"""Checks of a value that cost nothing: schema, regular expression, length, numbers that stand in a source."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from fusion.shapes import validate
+from fusion.types import JsonSchema, Value, as_text
+
+__all__ = ["Checks"]
+
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    return pattern
+
+
+class Checks(Value):
+    """What a value must hold before anybody is asked about it.
+
+    >>> Checks(max_length=3).failures("long")
+    ['it has 4 characters, at most 3 are wanted']
+    """
+
+    output_schema: Annotated[dict[str, Any] | str, WithJsonSchema({"type": ["object", "string"]})] | None = Field(
+        default=None,
+        alias="schema",
+        description="The shape of the value: short types, a JSON Schema or a file of one.",
+    )
+    matches: Annotated[str, AfterValidator(_compiles)] | None = Field(
+        default=None, description="A regular expression that must be found in the value's text."
+    )
+    min_length: int | None = Field(default=None, ge=0, description="Characters of the value's text, at least.")
+    max_length: int | None = Field(default=None, ge=0, description="Characters of the value's text, at most.")
+    numbers_from: str | None = Field(
+        default=None, description="An expression: every number of the value must stand in this text."
+    )
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> "Checks":
+        if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
+            raise ValueError(f"min_length {self.min_length} is more than max_length {self.max_length}")
+        return self
+
+    def failures(self, value: Any, *, schema: JsonSchema | None = None, source: Any = "") -> list[str]:
+        """What the value lacks, each as a sentence. `schema` and `source` are what the keys stand for by now."""
+        text = as_text(value)
+        return [
+            *self._shape(value, schema),
+            *self._pattern(text),
+            *self._length(len(text)),
+            *(self._numbers(text, as_text(source)) if self.numbers_from is not None else ()),
+        ]
+
+    def _shape(self, value: Any, schema: JsonSchema | None) -> list[str]:
+        return [] if schema is None else validate(value, schema)
+
+    def _pattern(self, text: str) -> list[str]:
+        if self.matches is None or re.search(self.matches, text):
+            return []
+        return [f"nothing in it matches the pattern {self.matches}"]
+
+    def _length(self, length: int) -> list[str]:
+        if self.min_length is not None and length < self.min_length:
+            return [f"it has {length} characters, at least {self.min_length} are wanted"]
+        if self.max_length is not None and length > self.max_length:
+            return [f"it has {length} characters, at most {self.max_length} are wanted"]
+        return []
+
+    def _numbers(self, text: str, source: str) -> list[str]:
+        known = {_plain(number) for number in _NUMBER.findall(source)}
+        strange = dict.fromkeys(n for n in _NUMBER.findall(text) if _plain(n) not in known)
+        return [f"the number {number} does not stand in the source" for number in strange]
+
+
+def _plain(number: str) -> str:
+    """A number without thousands separators and trailing zeros, so that 1,200 and 1200.00 are the same."""
+    digits = re.sub(r"[.,](?=\d{3}(?:\D|$))", "", number).replace(",", ".")
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits

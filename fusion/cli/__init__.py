@@ -1,0 +1,1 @@
+"""The command line: typer commands that show what the client does."""

@@ -1,0 +1,69 @@
+"""The command `fusion`: its commands, and how it ends."""
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from fusion import __version__
+from fusion.cli import models
+from fusion.cli.exits import EPILOG, OK, Ending
+from fusion.cli.graph import graph
+from fusion.cli.run import run
+from fusion.cli.schema import schema
+from fusion.cli.terminal import write
+from fusion.cli.validate import validate
+
+__all__ = ["application", "main", "run_command"]
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def main() -> None:
+    """The entry point: no traceback, whatever happens, unless --debug asks for it."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, for those who write code: standard error is the run's
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def application() -> typer.Typer:
+    """The commands. Each imports what it needs when it runs: help and completion stay quick."""
+    # Plain help: Rich's costs as much time as all the rest of `fusion --help`.
+    app = typer.Typer(
+        name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
+    )
+    app.callback()(_options)
+    for command in (run, validate, graph, schema):
+        app.command(context_settings=_HELP)(command)
+    app.add_typer(models.application(), name="models")
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        write(f"fusion {__version__}\n")
+        raise typer.Exit
+
+
+def _options(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Runs compound models: a frontier model plans, cheaper models work in parallel, a frontier model reviews."""
+    ctx.obj.debug = debug
+
+
+def run_command(arguments: list[str]) -> int:
+    """Do what the words of a command line say; gives the exit code, and raises nothing."""
+    ending = Ending()
+    try:
+        typer.main.get_command(application()).main(args=arguments, prog_name="fusion", obj=ending)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else OK
+    except BaseException as error:  # noqa: BLE001 - the one border of the command line
+        return ending.of(error)
+    return OK

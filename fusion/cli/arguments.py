@@ -1,0 +1,133 @@
+"""From the words of a command line to what the client takes: inputs, roles, limits."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fusion.cli.terminal import complain, is_terminal
+from fusion.errors import InputError, UsageError
+from fusion.library import close_names
+
+if TYPE_CHECKING:
+    from fusion.spec import Pipeline
+
+__all__ = ["Stdin", "inputs_of", "limits_of", "roles_of"]
+
+_LIMITS = ("usd", "tokens", "calls", "seconds")
+_PATIENCE = 2.0
+
+
+class Stdin:
+    """Standard input, which can be read for one input only."""
+
+    def __init__(self) -> None:
+        self._taken_by: str | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """True where something may be read that nobody has taken yet and nobody would have to type."""
+        return self._taken_by is None and sys.stdin is not None and not is_terminal(sys.stdin)
+
+    def read(self, name: str) -> str:
+        if self._taken_by is not None:
+            raise UsageError(f"{self._taken_by} and {name} both read standard input; only one can")
+        self._taken_by = name
+        if sys.stdin is None:
+            raise InputError(f"{name} reads standard input, which is closed")
+        _say_if_it_takes_long(name)
+        return _text(sys.stdin.buffer.read(), "standard input")
+
+
+def inputs_of(words: Sequence[str], stdin: Stdin) -> dict[str, str]:
+    """`name=value`, `name=@file`, `name=-` (standard input); `name=@@text` is text that begins with an @."""
+    inputs: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not name:
+            raise UsageError(f"-i {word!r}: give it as name=value, name=@file, or name=- for standard input")
+        if name in inputs:
+            raise UsageError(f"-i {name}=… is given twice")
+        inputs[name] = _input(name, value, stdin)
+    return inputs
+
+
+def from_stdin(pipeline: "Pipeline", given: Mapping[str, str], stdin: Stdin) -> dict[str, str]:
+    """What standard input says for the input that is marked `stdin: true`, if it is not given and something comes."""
+    for name, spec in pipeline.inputs.items():
+        if spec.stdin and name not in given and stdin.waiting:
+            text = stdin.read(f"input {name!r}")
+            return {name: text} if text else {}
+    return {}
+
+
+def roles_of(words: Sequence[str]) -> dict[str, str]:
+    """`role=model`, each role once."""
+    roles: dict[str, str] = {}
+    for word in words:
+        role, sign, model = word.partition("=")
+        if not (sign and role and model):
+            raise UsageError(f"--role {word!r}: give it as role=model, such as bulk=openai/gpt-5-mini")
+        if role in roles:
+            raise UsageError(f"--role {role}=… is given twice")
+        roles[role] = model
+    return roles
+
+
+def limits_of(word: str | None) -> dict[str, str] | None:
+    """`0.50` (dollars), or `usd=0.5,tokens=…,calls=…,seconds=…`."""
+    if word is None:
+        return None
+    if "=" not in word:
+        return {"usd": word.strip().removeprefix("$")}
+    limits: dict[str, str] = {}
+    for part in word.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in _LIMITS:
+            raise UsageError(f"--budget {word!r}: no limit {name!r}{close_names(name, _LIMITS)}")
+        if name in limits:
+            raise UsageError(f"--budget {word!r}: {name} is given twice")
+        limits[name] = value.removeprefix("$")
+    return limits
+
+
+def _input(name: str, value: str, stdin: Stdin) -> str:
+    if value in ("-", "@-"):
+        return stdin.read(f"-i {name}")
+    if value.startswith("@@"):
+        return value[1:]
+    if value.startswith("@"):
+        return _file(name, value[1:])
+    return value
+
+
+def _file(name: str, given: str) -> str:
+    path = Path(given).expanduser()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        hint = f"; `-i {name}=@@…` gives a text that begins with an @" if isinstance(error, FileNotFoundError) else ""
+        raise InputError(f"-i {name}: cannot read {given!r}: {error.strerror}{hint}") from error
+    return _text(raw, repr(given))
+
+
+def _text(raw: bytes, where: str) -> str:
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} is not UTF-8 text (byte {error.start}); an input has to be text") from error
+    if "\0" in text:
+        raise InputError(f"{where} is a binary file; an input has to be text")
+    return text
+
+
+def _say_if_it_takes_long(name: str) -> None:
+    """An open pipe into which nobody writes looks like a hang: say what is waited for."""
+    import select
+
+    try:
+        ready, _, _ = select.select([sys.stdin], [], [], 0 if is_terminal(sys.stdin) else _PATIENCE)
+    except (OSError, ValueError):
+        return
+    if not ready:
+        complain(f"fusion: reading {name} from standard input, until its end (Ctrl-D)")

@@ -1,0 +1,26 @@
+"""What the shell may offer for a word of the command line."""
+
+__all__ = ["pipeline_names", "profile_names", "tier_names"]
+
+
+def pipeline_names(incomplete: str) -> list[str]:
+    """Pipelines that can be given by name."""
+    from fusion.config import Settings
+    from fusion.library import Library
+
+    names = Library.standard(user=Settings.from_environment().library_dir).pipelines
+    return [name for name in sorted(names) if name.startswith(incomplete)]
+
+
+def profile_names(incomplete: str) -> list[str]:
+    """Profiles."""
+    from fusion.models.profiles import load_profiles
+
+    return [name for name in sorted(load_profiles()) if name.startswith(incomplete)]
+
+
+def tier_names(incomplete: str) -> list[str]:
+    """Embedded models."""
+    from fusion.models.weights import manifest
+
+    return [tier for tier in manifest() if tier.startswith(incomplete)]

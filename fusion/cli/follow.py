@@ -1,0 +1,75 @@
+"""Hands the events of a run to those who show it, on a thread of its own: no call ever waits for a terminal."""
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from fusion.events import EventBase, RunFinished
+
+__all__ = ["Follower", "Viewer"]
+
+
+class Viewer(Protocol):
+    """Shows events. `refresh` is how often it wants a `tick`, in seconds, None for never."""
+
+    refresh: float | None
+
+    def show(self, event: EventBase) -> None:
+        """Take the next event."""
+
+    def tick(self) -> None:
+        """Redraw."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class Follower:
+    """Takes events from any thread and shows them in their order. A viewer that fails is left out from then on."""
+
+    def __init__(self, viewers: Sequence[Viewer]) -> None:
+        self.faults: list[Exception] = []
+        self._viewers = list(viewers)
+        self._events: queue.SimpleQueue[EventBase | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._follow, name="fusion-view", daemon=True)
+        self._thread.start()
+
+    def take(self, event: EventBase) -> None:
+        self._events.put(event)
+
+    def close(self) -> None:
+        """Show what has come, then close every viewer. A second call does nothing."""
+        self._events.put(None)
+        self._thread.join()
+
+    def _follow(self) -> None:
+        refresh = min((v.refresh for v in self._viewers if v.refresh is not None), default=None)
+        due = time.monotonic()
+        over = False
+        while True:
+            event = self._next(refresh, due)
+            if isinstance(event, EventBase) and not over:
+                self._each("show", event)
+                over = isinstance(event, RunFinished)
+            elif event is None:
+                break
+            if refresh is not None and time.monotonic() >= due:
+                self._each("tick")
+                due = time.monotonic() + refresh
+        self._each("close")
+
+    def _next(self, refresh: float | None, due: float) -> EventBase | str | None:
+        try:
+            return self._events.get(timeout=None if refresh is None else max(due - time.monotonic(), 0.001))
+        except queue.Empty:
+            return "tick"
+
+    def _each(self, what: str, *arguments: EventBase) -> None:
+        for viewer in list(self._viewers):
+            try:
+                getattr(viewer, what)(*arguments)
+            except Exception as error:  # noqa: BLE001 - the border between the run and what shows it
+                self._viewers.remove(viewer)
+                self.faults.append(error)

@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM: the first one is raised where the run is waited for, the second one ends the process."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+from fusion.cli.exits import INTERRUPTED, Interrupted
+from fusion.cli.terminal import is_terminal
+
+__all__ = ["Interrupts"]
+
+_SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+class Interrupts:
+    """While entered: the first signal raises Interrupted in the main thread, the next one exits at once.
+
+    A signal that the process was started to ignore stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)  # type: ignore[arg-type]  # it is what `signal.signal` gave
+
+    def interrupt(self) -> None:
+        """Do from another thread what a first signal does."""
+        if not self._came:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._came:
+            if is_terminal(sys.stderr):
+                os.write(2, _SHOW_CURSOR)
+            os._exit(INTERRUPTED)
+        self._came = True
+        raise Interrupted

@@ -1,0 +1,101 @@
+"""The end of a run: its answer to where it belongs, then what failed, then the receipt."""
+
+from fusion.cli.answer import AnswerFile, StreamedAnswer
+from fusion.cli.exits import BUG, Ending
+from fusion.cli.lines import reason
+from fusion.cli.receipt import receipt_lines
+from fusion.cli.terminal import complain, write
+from fusion.client import RunHandle
+from fusion.errors import UsageError
+from fusion.result import Result
+
+__all__ = ["Outcome"]
+
+_NAMED_AT_MOST = 5
+
+
+class Outcome:
+    """A Result on its way out. What cannot be written is kept in `faults`, so that it does not hide the rest."""
+
+    def __init__(self, result: Result, handle: RunHandle, *, json: bool, quiet: bool) -> None:
+        self.faults: list[Exception] = []
+        self._result = result
+        self._handle = handle
+        self._json = json
+        self._quiet = quiet
+
+    def deliver(self, file: AnswerFile | None, streamed: StreamedAnswer | None, *, elsewhere: bool) -> None:
+        """Answer, or result as JSON, to standard output or the file."""
+        failed = self._result.status == "failed"
+        try:
+            if self._json:
+                write(f"{self._result.model_dump_json(indent=2)}\n")
+            elif streamed is not None:
+                streamed.finish(None if failed else self._result.text)
+            elif not (elsewhere or failed):
+                self._print()
+        except BrokenPipeError:
+            pass  # whoever read it has enough
+        except UsageError as error:
+            self.faults.append(error)
+        if file is not None and not failed:
+            self._into(file)
+
+    def report(self, ending: Ending) -> None:
+        """What failed, in all modes; the receipt, unless quiet. Raises the first fault at the end."""
+        self._say_failed(ending)
+        if not self._quiet:
+            complain("")
+            for line in receipt_lines(self._result):
+                complain(line)
+        for fault in self.faults:
+            raise fault
+
+    def _print(self) -> None:
+        text = self._result.text
+        write(text if text.endswith("\n") else f"{text}\n")
+
+    def _into(self, file: AnswerFile) -> None:
+        try:
+            file.write(self._result.text)
+        except UsageError as error:
+            self.faults.append(error)
+            if not self._json:
+                self._print()  # it is paid for: better there than nowhere
+
+    def _say_failed(self, ending: Ending) -> None:
+        error = self._result.error
+        if error is None:
+            if self._result.status == "partial":
+                complain(f"fusion: the answer is partial: {self._parts() or 'the budget ended the work early'}")
+            return
+        ending.traceback(self._handle.cause)
+        if self._handle.exit_code == BUG:
+            ending.bug(reason(error))
+        elif error.reason == "Interrupted":
+            complain("fusion: interrupted")
+        else:
+            complain(f"fusion: the run failed: {reason(error)}")
+        if not self._quiet:
+            complain(f"finished until then: {self._done()}")
+
+    def _parts(self) -> str:
+        failed = self._result.failed
+        named = [
+            f"{part.stage if part.item is None else f'{part.stage} {part.item + 1}'} ({reason(part.failure)})"
+            for part in failed[:_NAMED_AT_MOST]
+        ]
+        more = f" and {len(failed) - _NAMED_AT_MOST} more" if len(failed) > _NAMED_AT_MOST else ""
+        return ", ".join(named) + more
+
+    def _done(self) -> str:
+        """Stages that ended well and items that have a value; `--json` gives them."""
+        done = []
+        for name, stage in self._result.stages.items():
+            usable = sum(item.ok for item in stage.items)
+            if usable:
+                done.append(f"{name} ({usable} item{'s' * (usable != 1)})")
+            elif stage.status == "ok":
+                done.append(name)
+        hint = "" if self._json or not done else "; `--json` prints it"
+        return (", ".join(done) or "nothing") + hint

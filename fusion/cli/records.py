@@ -1,0 +1,61 @@
+"""Events as NDJSON: one JSON object a line, the last one `run_finished`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from fusion.cli.terminal import write
+from fusion.errors import UsageError
+from fusion.events import EventBase
+
+__all__ = ["RecordFile", "Records"]
+
+
+class Records:
+    """Writes every event to standard output; `gone` is called once its reader has left."""
+
+    refresh: float | None = None
+
+    def __init__(self, gone: Callable[[], None]) -> None:
+        self._gone = gone
+        self._open = True
+
+    def show(self, event: EventBase) -> None:
+        if not self._open:
+            return
+        try:
+            write(f"{event.model_dump_json()}\n")
+        except BrokenPipeError:
+            self._open = False
+            self._gone()
+
+    def tick(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class RecordFile:
+    """Writes every event to a file, line by line as they come."""
+
+    refresh: float | None = None
+
+    def __init__(self, given: str) -> None:
+        self._given = given
+        try:
+            self._file: BinaryIO = Path(given).expanduser().open("wb", buffering=0)
+        except OSError as error:
+            raise UsageError(f"--events-to {given!r}: {error.strerror}") from error
+
+    def show(self, event: EventBase) -> None:
+        try:
+            self._file.write(f"{event.model_dump_json()}\n".encode(errors="replace"))
+        except OSError as error:
+            raise UsageError(f"--events-to {self._given!r}: {error.strerror}; the events are incomplete") from error
+
+    def tick(self) -> None:
+        return
+
+    def close(self) -> None:
+        self._file.close()

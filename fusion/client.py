@@ -1,0 +1,398 @@
+"""Fusion: the Python door. Runs pipelines from scripts, threads, running event loops and notebooks alike."""
+
+import asyncio
+import functools
+import secrets
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from fusion import graph
+from fusion.config import Settings
+from fusion.engine import Run
+from fusion.errors import PipelineError, RunFailed, UsageError
+from fusion.events import EventBase, Sink
+from fusion.inputs import filled, request_of, shaped_output
+from fusion.library import Library
+from fusion.loop import LoopThread, Work
+from fusion.models.base import Model
+from fusion.models.gateway import Gateway
+from fusion.models.profiles import Profile, choose
+from fusion.prompts import Prompts
+from fusion.result import Result
+from fusion.roles import resolve, used_roles
+from fusion.spec import Pipeline, RoleSpec
+from fusion.streams import AsyncRunStream, RunStream
+from fusion.types import Limits
+
+__all__ = ["Fusion", "RunHandle", "complete"]
+
+RoleGiven = str | Model | RoleSpec
+Prompt = str | Sequence[Mapping[str, Any]] | None
+PipelineGiven = str | Path | Pipeline
+_DEFAULT_PIPELINE = "plan-execute-review"
+
+
+class RunHandle:
+    """A run under way."""
+
+    def __init__(self, run: Run, work: Work[Result]) -> None:
+        self.run_id = run.run_id
+        self._run = run
+        self._work = work
+
+    @property
+    def exit_code(self) -> int:
+        """How a process should end for this run: 0, 130 if cancelled, 4 for a budget stop, else by the cause."""
+        return self._run.exit_code
+
+    @property
+    def cause(self) -> BaseException | None:
+        """The first root cause of a run that failed."""
+        return self._run.cause
+
+    def wait(self, timeout: float | None = None) -> Result:
+        """The Result, also of a run that failed. Raises the built-in TimeoutError if it takes longer."""
+        try:
+            return self._work.done.result(timeout)
+        except asyncio.CancelledError:  # before it had even begun
+            return self._run.interrupted()
+
+    def cancel(self) -> Result:
+        """Stop the run, wait until everything is given back, and return what was finished."""
+        self._work.cancel()
+        return self.wait()
+
+    async def wait_async(self) -> Result:
+        """The Result, awaited on the caller's own loop. Cancelling the wait stops the run."""
+        done = asyncio.wrap_future(self._work.done)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            self._work.cancel()
+            await asyncio.wait([done])
+            done.exception()
+            raise
+
+
+class Fusion:
+    """Runs pipelines.
+
+    `profile` names a set of models ("local", "openai", …), by default that of the first key that is set. `roles`
+    sets single roles: a model's id, a `RoleSpec`, or a `Model` of your own; `model` sets all of them. `budget` is
+    what a run may spend: `{"usd": 0.5, "tokens": …, "calls": …, "seconds": …}`; it goes before the pipeline's own,
+    and under a dollar limit given here a model of unknown price is refused.
+
+    >>> with Fusion(profile="local") as fusion:
+    ...     result = fusion.complete("Compare the two offers.", inputs={"context": text})
+    >>> result.text, result.cost
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: str | None = None,
+        roles: Mapping[str, RoleGiven] | None = None,
+        model: str | Model | None = None,
+        models: Mapping[str, Model] | None = None,
+        budget: Limits | Mapping[str, Any] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self._settings = settings or Settings.from_environment()
+        self._profile_given = profile
+        self._budget = _limits(budget)
+        self._gateway = Gateway(self._settings, models=models)
+        self._own = {*(models or {})}
+        self._roles = {role: self._spec(given) for role, given in (roles or {}).items()}
+        self._model = None if model is None else self._spec(model)
+        self._library = Library.standard(user=self._settings.library_dir)
+        self._checked: dict[object, tuple[Pipeline, Prompts]] = {}
+        self._loop = LoopThread()
+        self._finalizer = weakref.finalize(self, _shut_down, self._loop, self._gateway)
+
+    # Complete: a prompt in, a Result out.
+
+    def complete(
+        self,
+        prompt: Prompt = None,
+        *,
+        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+        schema: type[BaseModel] | None = None,
+        budget: Limits | Mapping[str, Any] | None = None,
+        on_event: Callable[[EventBase], None] | None = None,
+    ) -> Result:
+        """Run a pipeline to its end.
+
+        `prompt` is a text or OpenAI-style messages and fills the pipeline's first required input; `inputs` fills
+        the others by name. With `schema`, a pydantic class, the answer's data comes back as one in `.data`.
+        `on_event` is called with every event, on the private loop's thread.
+
+        Raises RunFailed, with the Result in `.result`, if there is no answer; UsageError kinds before any call.
+        """
+        handle = self.start(prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event)
+        try:
+            result = handle.wait()
+        except KeyboardInterrupt:
+            handle.cancel()
+            raise
+        return _checked_result(handle, result, schema)
+
+    async def acomplete(
+        self,
+        prompt: Prompt = None,
+        *,
+        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+        schema: type[BaseModel] | None = None,
+        budget: Limits | Mapping[str, Any] | None = None,
+        on_event: Callable[[EventBase], None] | None = None,
+    ) -> Result:
+        """`complete`, awaited. Cancelling it stops the run."""
+        handle = self.start(prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event)
+        return _checked_result(handle, await handle.wait_async(), schema)
+
+    def stream(
+        self,
+        prompt: Prompt = None,
+        *,
+        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+        budget: Limits | Mapping[str, Any] | None = None,
+        on_event: Callable[[EventBase], None] | None = None,
+    ) -> RunStream:
+        """Run a pipeline and iterate over the pieces of its answer; `.result` holds the Result at the end."""
+        stream = RunStream()
+        handle = self.start(
+            prompt,
+            pipeline=pipeline,
+            inputs=inputs,
+            budget=budget,
+            on_event=_both(stream.sink, on_event),
+            stream=True,
+        )
+        return stream.of(handle, functools.partial(_checked_result, handle, schema=None))
+
+    def astream(
+        self,
+        prompt: Prompt = None,
+        *,
+        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+        budget: Limits | Mapping[str, Any] | None = None,
+        on_event: Callable[[EventBase], None] | None = None,
+    ) -> AsyncRunStream:
+        """`stream` for `async for`, on the caller's running loop."""
+        stream = AsyncRunStream()
+        handle = self.start(
+            prompt,
+            pipeline=pipeline,
+            inputs=inputs,
+            budget=budget,
+            on_event=_both(stream.sink, on_event),
+            stream=True,
+        )
+        return stream.of(handle, functools.partial(_checked_result, handle, schema=None))
+
+    def start(
+        self,
+        prompt: Prompt = None,
+        *,
+        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+        schema: type[BaseModel] | None = None,
+        budget: Limits | Mapping[str, Any] | None = None,
+        on_event: Callable[[EventBase], None] | None = None,
+        stream: bool = False,
+    ) -> RunHandle:
+        """Begin a run and return at once. With `stream`, the answer's pieces are among the events.
+
+        Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
+        """
+        if self._loop.inside:
+            raise UsageError("a run cannot be started from inside of another one's `on_event`; start it elsewhere")
+        checked, prompts = self._load(pipeline)
+        if schema is not None:
+            checked = shaped_output(checked, schema.model_json_schema())
+        request, values = filled(checked, request_of(prompt), inputs or {})
+        profile = self.profile
+        given = self._given_roles(checked)
+        roles = resolve(
+            checked, given=given, profile=profile, gateway=self._gateway, settings=self._settings, own=self._own
+        )
+        limits = _limits(budget) or self._budget
+        run = Run(
+            _run_id(),
+            checked,
+            prompts=prompts,
+            roles=roles,
+            profile=profile.name,
+            inputs=values,
+            request=request,
+            limits=_merged(checked.budget, limits),
+            strict_usd=limits is not None and limits.usd is not None,
+            sink=on_event or _nowhere,
+            stream=stream,
+        )
+        return RunHandle(run, self._loop.submit(self._execute(run, [r.model.info.id for r in roles.values()])))
+
+    # What there is.
+
+    @property
+    def profile(self) -> Profile:
+        """The profile in use: as given, else by FUSION_PROFILE, else by the keys that are set, else `local`."""
+        return choose(self._settings, self._profile_given)
+
+    def load(self, pipeline: PipelineGiven) -> Pipeline:
+        """A pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
+        return self._load(pipeline)[0]
+
+    def close(self) -> None:
+        """Stop what still runs and give back every thread, socket and process."""
+        self._finalizer()
+
+    async def aclose(self) -> None:
+        """`close`, awaited."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> "Fusion":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> "Fusion":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _execute(self, run: Run, model_ids: Sequence[str]) -> Result:
+        warming = asyncio.ensure_future(self._gateway.warm(i for i in model_ids if i not in self._own))
+        try:
+            return await run.execute()
+        except asyncio.CancelledError:
+            return run.interrupted()
+        finally:
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+
+    def _load(self, given: PipelineGiven) -> tuple[Pipeline, Prompts]:
+        path = None if isinstance(given, Pipeline) else self._library.pipeline(str(given))
+        key: object = id(given) if path is None else (path, path.stat().st_mtime_ns)
+        if key not in self._checked:
+            if len(self._checked) >= 64:
+                self._checked.pop(next(iter(self._checked)))
+            self._checked[key] = (
+                self._check(given) if path is None else graph.load_checked(path, library=self._library)
+            )
+        return self._checked[key]
+
+    def _check(self, given: PipelineGiven) -> tuple[Pipeline, Prompts]:
+        assert isinstance(given, Pipeline)
+        prompts = Prompts(self._library)
+        problems = graph.check(given, prompts=prompts)
+        if problems:
+            raise PipelineError(problems)
+        return given, prompts
+
+    def _given_roles(self, pipeline: Pipeline) -> dict[str, RoleSpec]:
+        used = used_roles(pipeline)
+        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self.profile.roles})
+        if unknown:
+            raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
+        everywhere = {} if self._model is None else dict.fromkeys(used, self._model)
+        return {**everywhere, **self._roles}
+
+    def _spec(self, given: RoleGiven) -> RoleSpec:
+        if isinstance(given, RoleSpec):
+            return given
+        if isinstance(given, Model):
+            self._gateway.add(given)
+            self._own.add(given.info.id)
+            return RoleSpec(chain=(given.info.id,))
+        return RoleSpec(chain=(given,))
+
+
+@functools.cache
+def _default() -> Fusion:
+    return Fusion()
+
+
+def complete(
+    prompt: Prompt = None,
+    *,
+    pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+    inputs: Mapping[str, Any] | None = None,
+    schema: type[BaseModel] | None = None,
+    budget: Limits | Mapping[str, Any] | None = None,
+    on_event: Callable[[EventBase], None] | None = None,
+) -> Result:
+    """`Fusion().complete(…)` on one Fusion that the process keeps."""
+    return _default().complete(
+        prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event
+    )
+
+
+def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] | None) -> Result:
+    """The Result of a run that gave an answer; raises RunFailed for one that did not."""
+    if result.status == "failed":
+        message = result.error.message if result.error else "the run failed"
+        raise RunFailed(message, result, exit_code=handle.exit_code) from handle.cause
+    if schema is not None and result.data is not None:
+        return result.model_copy(update={"data": schema.model_validate(result.data)})
+    return result
+
+
+def _shut_down(loop: LoopThread, gateway: Gateway) -> None:
+    if loop.started:
+        loop.submit(_close(gateway)).done.result()
+    loop.close()
+
+
+async def _close(gateway: Gateway) -> None:
+    me = asyncio.current_task()
+    others = [task for task in asyncio.all_tasks() if task is not me]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await gateway.close()
+
+
+def _limits(given: Limits | Mapping[str, Any] | None) -> Limits | None:
+    if given is None or isinstance(given, Limits):
+        return given
+    try:
+        return Limits.model_validate(dict(given))
+    except ValueError as error:
+        raise UsageError(f"budget {dict(given)!r}: give positive usd, tokens, calls or seconds") from error
+
+
+def _merged(pipeline: Limits, given: Limits | None) -> Limits:
+    """The user's limits, and the pipeline's where the user sets none."""
+    if given is None:
+        return pipeline
+    return Limits(**{**pipeline.model_dump(exclude_none=True), **given.model_dump(exclude_none=True)})
+
+
+def _run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _both(first: Sink, second: Sink | None) -> Sink:
+    if second is None:
+        return first
+
+    def sink(event: EventBase) -> None:
+        first(event)
+        second(event)
+
+    return sink
+
+
+def _nowhere(event: EventBase) -> None:
+    return None

@@ -1,0 +1,293 @@
+"""A stage's way to the world, as the engine makes it: fields, expressions, prompts and calls."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusion.errors import BudgetError, FusionError, InputError, InputTooLongError
+from fusion.events import (
+    CallFailed,
+    CallFinished,
+    CallStarted,
+    Delta,
+    EventBase,
+    ItemFinished,
+    Noted,
+    Restarted,
+    Sink,
+    Span,
+    StageGrew,
+    StageStarted,
+    span,
+)
+from fusion.feed import Feed
+from fusion.fields import Fields
+from fusion.models import structured
+from fusion.models.base import Model, estimate_tokens
+from fusion.prompts import Prompts
+from fusion.roles import RoleModels
+from fusion.spec import Pipeline
+from fusion.stages.base import Answer, Ask, Stage, StageContext, Variables
+from fusion.types import CallKey, Deltas, Item, JsonSchema, Message, Reply, Request
+from fusion.wiring import Wiring, read
+
+__all__ = ["RunContext", "RunParts"]
+
+_LOCAL_TIMEOUT = 900.0
+_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunParts:
+    """What the contexts of one run share."""
+
+    run_id: str
+    pipeline: Pipeline
+    prompts: Prompts
+    roles: RoleModels
+    inputs: Mapping[str, Any]
+    request: str
+    sink: Sink
+    wirings: Mapping[str, Wiring]
+    fields: Mapping[str, Fields]
+    streamed: frozenset[str]
+    budget_stops: list[BudgetError] = field(default_factory=list)
+
+    def max_tokens(self, stage: Stage, asked: int | None) -> int:
+        """The output limit of a call: what was asked, else the stage's, else the defaults', else the kind's own."""
+        own = getattr(stage, "max_tokens", None)
+        return asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
+
+
+class RunContext(StageContext):
+    """The context of one stage in one run."""
+
+    def __init__(self, path: str, stage: Stage, run: "RunParts") -> None:
+        self.path = path
+        self.stage = stage
+        self.finishing = run.pipeline.on_budget == "finish"
+        self._run = run
+        self._out = run.fields[path]
+        self._started = False
+        self._clock: asyncio.Timeout | None = None
+
+    # What comes in.
+
+    async def variables(self) -> dict[str, Any]:
+        wired = self._run.wirings[self.path]
+        values = await read(wired.waits, self._run.fields)
+        self.begin()
+        return {"inputs": self._run.inputs, "request": self._run.request, **values}
+
+    async def follow(self, source: str) -> AsyncIterator[Item]:
+        flow = self._run.wirings[self.path].flows.get(source)
+        if flow is not None:
+            known = 0
+            async for item in self._run.fields[flow.stage].feed(flow.field):
+                self.begin()
+                known += 1
+                self.grew(known)
+                yield item
+            self.grew(known, final=True)
+            return
+        elements = _listed(source, self.evaluate(source, await self.variables()))
+        self.grew(len(elements), final=True)
+        for index, element in enumerate(elements):
+            yield element if isinstance(element, Item) else Item(index=index, source=element, value=element)
+
+    def begin(self) -> None:
+        """The first input is here: the stage's clock starts."""
+        if self._started:
+            return
+        self._started = True
+        self.emit(StageStarted(run_id=self._run.run_id, stage=self.path, kind=self.stage.kind))
+        if self._clock is not None and self.stage.timeout is not None:
+            self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
+
+    @asynccontextmanager
+    async def _limited(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(None) as self._clock:
+            yield
+
+    def time_limit(self) -> AbstractAsyncContextManager[object]:
+        return self._limited()
+
+    # What goes out.
+
+    def feed(self, name: str) -> Feed[Item]:
+        return self._out.feed(name)
+
+    def give(self, name: str, value: Any) -> None:
+        self._out.give(name, value)
+
+    def deltas(self, step: str) -> Deltas | None:
+        return _EventDeltas(self, step) if self.path in self._run.streamed else None
+
+    def grew(self, known: int, *, final: bool = False) -> None:
+        self.emit(StageGrew(run_id=self._run.run_id, stage=self.path, known=known, final=final))
+
+    def finished(self, item: Item) -> None:
+        event = ItemFinished(run_id=self._run.run_id, stage=self.path, item=item.index, failure=item.failure)
+        self.emit(event)
+
+    def note(self, message: str, *, item: int | None = None) -> None:
+        self.emit(Noted(run_id=self._run.run_id, stage=self.path, item=item, message=message))
+
+    def emit(self, event: EventBase) -> None:
+        self._run.sink(event)
+
+    # What is made of it.
+
+    def schema(self, key: str) -> JsonSchema | None:
+        return self._run.wirings[self.path].schemas.get(key)
+
+    def schema_of(self, source: str) -> JsonSchema | None:
+        stage = self._origin(source, "schema")
+        return None if stage is None else self._run.wirings[stage].schemas["schema"]
+
+    def max_tokens_of(self, source: str) -> int | None:
+        stage = self._origin(source, "")
+        return None if stage is None else self._run.max_tokens(self._run.pipeline.stages[stage], None)
+
+    def _origin(self, source: str, key: str) -> str | None:
+        """The stage that wrote the values a path names, looking through stages that only pass them on."""
+        flow = self._run.wirings[self.path].flows.get(source)
+        while flow is not None:
+            wired = self._run.wirings[flow.stage]
+            if not wired.passes_on and (not key or key in wired.schemas):
+                return flow.stage
+            if not wired.passes_on:
+                return None
+            flow = next(iter(wired.flows.values()), None)
+        return None
+
+    def evaluate(self, source: str, variables: Variables) -> Any:
+        return self._run.prompts.expression(source).evaluate(variables)
+
+    def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
+        return self._run.prompts.template(template).render(variables)
+
+    # Calls.
+
+    async def call(self, ask: Ask) -> Answer:
+        model = self._run.roles.model(ask.model) if ask.model else self._run.roles[ask.role].model
+        request = self._request(ask, model)
+
+        async def send(request: Request, deltas: Deltas | None) -> Reply:
+            return await self._send(ask, model, request, deltas)
+
+        try:
+            if ask.parse:
+                reply, data = await structured.complete(send, model.info, request, ask.deltas)
+            else:
+                reply, data = await send(structured.shaped(request, model.info), ask.deltas), None
+        except BudgetError as error:
+            self._run.budget_stops.append(error)
+            raise
+        return Answer(text=reply.text, data=data, by=model.info.id, finish_reason=reply.finish_reason)
+
+    def _request(self, ask: Ask, model: Model) -> Request:
+        role = self._run.roles[ask.role]
+        defaults = self._run.pipeline.defaults
+        timeout = role.timeout or defaults.timeout or (_LOCAL_TIMEOUT if model.info.local else _TIMEOUT)
+        temperature = _first(ask.temperature, role.temperature, defaults.temperature)
+        max_tokens = self._run.max_tokens(self.stage, ask.max_tokens)
+        if model.info.max_output is not None:
+            max_tokens = min(max_tokens, model.info.max_output)
+        return Request(
+            messages=tuple(ask.messages),
+            max_tokens=max_tokens,
+            timeout=timeout,
+            temperature=temperature,
+            json_schema=ask.schema,
+        )
+
+    async def _send(self, ask: Ask, model: Model, request: Request, deltas: Deltas | None) -> Reply:
+        _check_fits(request, model)
+        digest = _digest(request, model.info.id)
+        request = request.model_copy(
+            update={"key": CallKey(stage=self.path, item=ask.item, step=ask.step, digest=digest)}
+        )
+        here = {"run_id": self._run.run_id, "stage": self.path, "item": ask.item, "step": ask.step}
+        self.emit(CallStarted(**here, role=ask.role, model=model.info.id, digest=digest))
+        token = span.set(Span(self._run.sink, self._run.run_id, self.path, ask.item))
+        try:
+            reply = await model.complete(request, deltas)
+        except FusionError as error:
+            self.emit(CallFailed(**here, role=ask.role, model=model.info.id, failure=error.as_failure()))
+            raise
+        finally:
+            span.reset(token)
+        self.emit(
+            CallFinished(
+                **here,
+                role=ask.role,
+                asked=reply.asked,
+                served=reply.served,
+                digest=digest,
+                usage=reply.usage,
+                cost=reply.cost,
+                latency=reply.latency,
+                first_token=reply.first_token,
+                finish_reason=reply.finish_reason,
+            )
+        )
+        return reply
+
+
+class _EventDeltas:
+    """Tells the pieces of a reply as events."""
+
+    committed = False
+
+    def __init__(self, ctx: RunContext, step: str) -> None:
+        self._ctx = ctx
+        self._step = step
+
+    def add(self, text: str) -> None:
+        self._ctx.emit(Delta(run_id=self._ctx._run.run_id, stage=self._ctx.path, step=self._step, text=text))
+
+    def restart(self) -> None:
+        self._ctx.emit(Restarted(run_id=self._ctx._run.run_id, stage=self._ctx.path, step=self._step))
+
+
+def _listed(source: str, value: Any) -> list[Any]:
+    if isinstance(value, (Mapping, str)) or not hasattr(value, "__iter__"):
+        raise InputError(f"`over: {source}` is {type(value).__name__}, not a list; name a list or a stage's items")
+    return list(value)
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _digest(request: Request, model: str) -> str:
+    """SHA-256 over everything that makes the call what it is."""
+    schema = "" if request.json_schema is None else json.dumps(request.json_schema, sort_keys=True)
+    parts = [model, f"{request.max_tokens} {request.temperature} {request.json_mode}", schema]
+    for message in request.messages:
+        parts += (message.role, message.content)
+    lengths = " ".join([str(len(part)) for part in parts])  # no two contents run together into the same text
+    return hashlib.sha256("\n".join((lengths, *parts)).encode()).hexdigest()
+
+
+def _check_fits(request: Request, model: Model) -> None:
+    """Refuse what is far too long for the model before it costs anything."""
+    context = model.info.context
+    if context is None:
+        return
+    size = sum(len(message.content) for message in request.messages)
+    if size < context:  # fewer characters than the context has tokens: it fits for certain
+        return
+    tokens = sum(estimate_tokens(message.content) for message in request.messages)
+    if tokens + request.max_tokens > context:
+        raise InputTooLongError(
+            f"the request has about {tokens:,} tokens and may get {request.max_tokens:,} more, {model.info.id!r} has "
+            f"room for {context:,}: about {tokens + request.max_tokens - context:,} too many. Shorten the input, "
+            "lower `max_tokens`, or give the role a model with a longer context",
+            model=model.info.id,
+        )

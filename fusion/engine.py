@@ -1,0 +1,331 @@
+"""Runs a pipeline: starts every stage at once, joins them by their fields, cancels, finishes."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from fusion import budget as budgets
+from fusion.budget import Budget
+from fusion.context import RunContext, RunParts
+from fusion.errors import BudgetError, FusionError, StageError
+from fusion.events import EventBase, RunFinished, RunStarted, Sink, StageFinished
+from fusion.fields import Fields, Skipped
+from fusion.finish import held_back, last_stages
+from fusion.prompts import Prompts
+from fusion.receipt import Accounts
+from fusion.result import FailedPart, Result, StageResult
+from fusion.roles import RoleModels
+from fusion.spec import Pipeline
+from fusion.stages.base import Stage
+from fusion.types import Failure, Item, Limits, as_text
+from fusion.wiring import Part, output_wiring, read, wire
+
+__all__ = ["Run"]
+
+StageStatus = Literal["ok", "skipped", "failed", "cancelled"]
+
+
+@dataclass
+class _Record:
+    """How a stage ended."""
+
+    status: StageStatus = "cancelled"
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+
+class Run:
+    """One execution of a pipeline on one set of inputs.
+
+    `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        pipeline: Pipeline,
+        *,
+        prompts: Prompts,
+        roles: RoleModels,
+        profile: str,
+        inputs: Mapping[str, Any],
+        request: str,
+        limits: Limits,
+        strict_usd: bool,
+        sink: Sink,
+        stream: bool,
+    ) -> None:
+        self.run_id = run_id
+        self.exit_code = 0
+        self.cause: BaseException | None = None
+        self._pipeline = pipeline
+        self._profile = profile
+        self._user_sink = sink
+        self._accounts = Accounts({role.model.info.id: role.model.info.price_source for role in roles.values()})
+        self._budget = Budget(limits, strict_usd=strict_usd)
+        self._records = {name: _Record() for name in pipeline.stages}
+        self._outputs = output_wiring(pipeline, prompts)
+        self._parts = RunParts(
+            run_id=run_id,
+            pipeline=pipeline,
+            prompts=prompts,
+            roles=roles,
+            inputs=inputs,
+            request=request,
+            sink=self._sink,
+            wirings=wire(pipeline, prompts),
+            fields={name: Fields(stage.outputs) for name, stage in pipeline.stages.items()},
+            streamed=frozenset(last_stages(pipeline, prompts)) if stream else frozenset(),
+        )
+        self._answer: dict[str, Any] = {}
+        self._started_at = datetime.now(UTC)
+        self._started = time.monotonic()
+
+    async def execute(self) -> Result:
+        """Run to the end. Failures are in the Result; cancellation passes through, `interrupted` gives its Result."""
+        self._budget.start()
+        self._sink(self._first_event())
+        try:
+            async with asyncio.timeout(self._budget.remaining_seconds()):
+                await self._all()
+        except TimeoutError as error:
+            self._fail(_overdue(self._budget.limits), error)
+        except BaseExceptionGroup as group:
+            if self.cause is None:
+                self._fail(_first(group), group)
+        return self._end()
+
+    def interrupted(self) -> Result:
+        """The Result of a run that was cancelled: what was finished until then."""
+        self.cause, self.exit_code = asyncio.CancelledError(), 130
+        return self._end()
+
+    async def _all(self) -> None:
+        stages = self._pipeline.stages
+        levels = self._levels()
+        async with asyncio.TaskGroup() as group:
+            for name, stage in stages.items():
+                group.create_task(self._stage(name, stage, levels[name]), name=name)
+            group.create_task(self._take_output(), name="output")
+
+    def _levels(self) -> dict[str, Budget]:
+        """The budget that each stage draws on: its own, what is held back for it, or the run's."""
+        held = held_back(self._pipeline, self._parts, self._budget)
+        levels = {}
+        for name, stage in self._pipeline.stages.items():
+            level = held.get(name, self._budget)
+            levels[name] = level if stage.budget is None else level.child(stage.budget, name)
+        return levels
+
+    # One stage.
+
+    async def _stage(self, name: str, stage: Stage, level: Budget) -> None:
+        ctx = RunContext(name, stage, self._parts)
+        record, began = self._records[name], time.monotonic()
+        budgets.current.set(level)
+        try:
+            await self._ready(name, stage, ctx)
+            await self._run(stage, ctx)
+            record.status = "ok"
+            self._parts.fields[name].finish()
+        except Skipped as skipped:
+            self._skip(name, stage, skipped.reason if skipped.stage == name else str(skipped))
+        except Exception as error:
+            record.failure = _failure(error)
+            if not (isinstance(error, FusionError) and stage.survives(error, finishing=ctx.finishing)):
+                record.status = "failed"
+                self._fail(error, error)
+                raise
+            self._skip(name, stage, str(error))
+        finally:
+            record.seconds = time.monotonic() - began
+            if record.status != "cancelled":
+                self._sink(self._stage_finished(name, stage, record))
+
+    async def _run(self, stage: Stage, ctx: RunContext) -> None:
+        if stage.keeps_time:
+            await stage.run(ctx)
+            return
+        try:
+            async with ctx.time_limit():
+                await stage.run(ctx)
+        except TimeoutError as error:
+            raise StageError(
+                f"not done within the stage's timeout of {stage.timeout:g} s; raise `timeout`"
+            ) from error
+
+    async def _ready(self, name: str, stage: Stage, ctx: RunContext) -> None:
+        """Wait for what the stage needs; raises Skipped where its `when` is false."""
+        for other in stage.needs:
+            await self._parts.fields[other].over()
+        if stage.when is None:
+            return
+        values = await read(self._parts.wirings[name].when, self._parts.fields)
+        if not ctx.evaluate(stage.when, {"inputs": self._parts.inputs, "request": self._parts.request, **values}):
+            raise Skipped(name, f"`when: {stage.when}` is false")
+
+    def _skip(self, name: str, stage: Stage, reason: str) -> None:
+        self._records[name].status = "skipped"
+        self._parts.fields[name].skip(Skipped(name, reason), stage.default)
+
+    # The output.
+
+    async def _take_output(self) -> None:
+        try:
+            for name, parts in self._outputs.items():
+                self._answer[name] = await self._output(name, parts)
+        except Skipped as skipped:
+            error = StageError(f"there is no answer: {skipped}")
+            self._fail(error, skipped)
+            raise error from skipped
+
+    async def _output(self, name: str, parts: Mapping[str, Part]) -> Any:
+        output = self._pipeline.output
+        source = output if isinstance(output, str) else output[name]
+        values = await read(parts, self._parts.fields)
+        variables = {"inputs": self._parts.inputs, "request": self._parts.request, **values}
+        return self._parts.prompts.expression(source).evaluate(variables)
+
+    # The end.
+
+    def _fail(self, error: BaseException, cause: BaseException) -> None:
+        """Keep the first root cause."""
+        if self.cause is None:
+            self.cause = error
+            if error is not cause and error.__cause__ is None:
+                error.__cause__ = cause
+            self.exit_code = error.exit_code if isinstance(error, FusionError) else 1
+
+    def _end(self) -> Result:
+        seconds = time.monotonic() - self._started
+        failed = self._failed_parts()
+        status: Literal["ok", "partial", "failed"] = "ok"
+        if self.cause is not None:
+            status = "failed"
+        elif failed or self._parts.budget_stops:
+            status = "partial"
+            self.exit_code = 4 if self._parts.budget_stops else 0
+        error = None if self.cause is None else _failure(self.cause)
+        self._sink(RunFinished(run_id=self.run_id, status=status, seconds=seconds, failure=error))
+        receipt = self._accounts.receipt(seconds)
+        text, data, items = self._shown()
+        return Result(
+            run_id=self.run_id,
+            pipeline=self._pipeline.name,
+            profile=self._profile,
+            started=self._started_at,
+            seconds=seconds,
+            status=status,
+            text=text,
+            data=data,
+            items=items,
+            failed=failed,
+            error=error,
+            models=self._accounts.served(),
+            usage=receipt.usage,
+            cost=receipt.cost,
+            stages=self._stage_results(),
+            receipt=receipt,
+            notes=tuple(self._accounts.notes),
+        )
+
+    def _shown(self) -> tuple[str, Any, tuple[Item, ...]]:
+        """Text, data and items of the answer; of a failed run the items that were finished last."""
+        if self.cause is not None:
+            done = [items for name in self._pipeline.stages if (items := self._parts.fields[name].items())]
+            return "", None, done[-1] if done else ()
+        if not isinstance(self._pipeline.output, str):
+            data = {name: _plain(value) for name, value in self._answer.items()}
+            return as_text(data), data, ()
+        value = self._answer[""]
+        if isinstance(value, list) and all(isinstance(item, Item) for item in value) and value:
+            usable = [item.value for item in value if item.ok]
+            return "\n\n".join(as_text(one) for one in usable), usable, tuple(value)
+        return as_text(value), self._data_of_output(value), ()
+
+    def _data_of_output(self, value: Any) -> Any:
+        """The data behind an answer's text, where the stage that wrote it gives some."""
+        if not isinstance(value, str):
+            return _plain(value)
+        fields = self._parts.fields.get(str(self._pipeline.output))
+        return fields.peek("data") if fields is not None else None
+
+    def _failed_parts(self) -> tuple[FailedPart, ...]:
+        """Each failure once, where it came up first."""
+        parts: dict[tuple[int | None, Failure], FailedPart] = {}
+        for name in self._pipeline.stages:
+            for item in self._parts.fields[name].items():
+                if item.failure is not None:
+                    part = FailedPart(stage=name, item=item.index, failure=item.failure)
+                    parts.setdefault((item.index, item.failure), part)
+            failure = self._records[name].failure
+            if failure is not None:
+                parts.setdefault((None, failure), FailedPart(stage=name, failure=failure))
+        return tuple(parts.values())
+
+    def _stage_results(self) -> dict[str, StageResult]:
+        return {
+            name: StageResult(
+                kind=stage.kind,
+                status=self._records[name].status,
+                seconds=self._records[name].seconds,
+                items=self._parts.fields[name].items(),
+                failure=self._records[name].failure,
+            )
+            for name, stage in self._pipeline.stages.items()
+        }
+
+    # Events.
+
+    def _sink(self, event: EventBase) -> None:
+        self._accounts(event)
+        self._user_sink(event)
+
+    def _first_event(self) -> RunStarted:
+        return RunStarted(
+            run_id=self.run_id,
+            pipeline=self._pipeline.name,
+            profile=self._profile,
+            roles={name: role.model.info.id for name, role in self._parts.roles.items()},
+            stages={name: stage.kind for name, stage in self._pipeline.stages.items()},
+        )
+
+    def _stage_finished(self, name: str, stage: Stage, record: _Record) -> StageFinished:
+        assert record.status != "cancelled"
+        return StageFinished(
+            run_id=self.run_id,
+            stage=name,
+            kind=stage.kind,
+            status=record.status,
+            seconds=record.seconds,
+            failure=record.failure,
+        )
+
+
+def _failure(error: BaseException) -> Failure:
+    if isinstance(error, FusionError):
+        return error.as_failure()
+    if isinstance(error, asyncio.CancelledError):
+        return Failure(reason="Interrupted", message="the run was interrupted; what was finished is kept")
+    return Failure(reason=type(error).__name__, message=str(error) or "a fault of Fusion's own")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _overdue(limits: Limits) -> BudgetError:
+    return BudgetError(f"the run took longer than its {limits.seconds:g} s; raise `budget.seconds`", limit="seconds")
+
+
+def _plain(value: Any) -> Any:
+    """Data as data, items as what they hold."""
+    if isinstance(value, Item):
+        return value.value
+    if isinstance(value, list):
+        return [_plain(element) for element in value]
+    return value

@@ -1,0 +1,224 @@
+"""What happens in a run, as one discriminated union of events, and the Sink that they go to.
+
+Progress bars, `--events`, receipts and histories all read these events; nothing else reports progress.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from fusion.types import Failure, FinishReason, Money, Usage, Value
+
+__all__ = [
+    "AttemptCharged",
+    "AttemptFailed",
+    "CallFailed",
+    "CallFinished",
+    "CallStarted",
+    "Delta",
+    "Event",
+    "EventBase",
+    "ItemFinished",
+    "Noted",
+    "Restarted",
+    "RunFinished",
+    "RunStarted",
+    "Sink",
+    "Span",
+    "StageFinished",
+    "StageGrew",
+    "StageStarted",
+    "emit",
+    "event_adapter",
+    "span",
+]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class EventBase(Value):
+    """What every event has: the run, the stage's path and the item it is about, and when (UTC)."""
+
+    run_id: str = ""
+    stage: str = ""
+    item: int | None = None
+    at: datetime = Field(default_factory=_now)
+
+
+class RunStarted(EventBase):
+    """A run begins. `roles` names the model behind every role that the pipeline may use."""
+
+    type: Literal["run_started"] = "run_started"
+    pipeline: str
+    profile: str
+    roles: dict[str, str]
+    stages: dict[str, str]
+
+
+class StageStarted(EventBase):
+    """A stage has its first input."""
+
+    type: Literal["stage_started"] = "stage_started"
+    kind: str
+
+
+class StageGrew(EventBase):
+    """A stage knows of `known` items now; `final` when no more will come."""
+
+    type: Literal["stage_grew"] = "stage_grew"
+    known: int
+    final: bool = False
+
+
+class CallStarted(EventBase):
+    """A call is asked for; it may wait for its budget and its slot before it is sent."""
+
+    type: Literal["call_started"] = "call_started"
+    step: str
+    role: str
+    model: str
+    digest: str
+
+
+class Delta(EventBase):
+    """A piece of the text of a stage that feeds the run's answer."""
+
+    type: Literal["delta"] = "delta"
+    step: str
+    text: str
+
+
+class Restarted(EventBase):
+    """The pieces of a reply so far are void: it begins again from nothing."""
+
+    type: Literal["restarted"] = "restarted"
+    step: str
+
+
+class AttemptFailed(EventBase):
+    """One try of a call failed. `wait` is the pause before the next one in seconds, None if this was the last."""
+
+    type: Literal["attempt_failed"] = "attempt_failed"
+    model: str
+    attempt: int
+    failure: Failure
+    wait: float | None = None
+
+
+class AttemptCharged(EventBase):
+    """An attempt that gave no reply may have cost money all the same: this is what the budget was charged."""
+
+    type: Literal["attempt_charged"] = "attempt_charged"
+    model: str
+    usage: Usage
+    cost: Money | None = None
+
+
+class CallFinished(EventBase):
+    """A reply has come. `cost` is in dollars, None where the price is unknown."""
+
+    type: Literal["call_finished"] = "call_finished"
+    step: str
+    role: str
+    asked: str
+    served: str
+    digest: str
+    usage: Usage
+    cost: Money | None
+    latency: float
+    first_token: float | None
+    finish_reason: FinishReason
+
+
+class CallFailed(EventBase):
+    """A call ended without a reply."""
+
+    type: Literal["call_failed"] = "call_failed"
+    step: str
+    role: str
+    model: str
+    failure: Failure
+
+
+class ItemFinished(EventBase):
+    """An item is done with a stage, with a value or a failure."""
+
+    type: Literal["item_finished"] = "item_finished"
+    failure: Failure | None = None
+
+
+class Noted(EventBase):
+    """Something that the user should know and that stops nothing: a dropped edge, a skipped stage."""
+
+    type: Literal["noted"] = "noted"
+    message: str
+
+
+class StageFinished(EventBase):
+    """A stage has ended: ok, skipped or failed."""
+
+    type: Literal["stage_finished"] = "stage_finished"
+    kind: str
+    status: Literal["ok", "skipped", "failed"]
+    seconds: float
+    failure: Failure | None = None
+
+
+class RunFinished(EventBase):
+    """The run has ended."""
+
+    type: Literal["run_finished"] = "run_finished"
+    status: Literal["ok", "partial", "failed"]
+    seconds: float
+    failure: Failure | None = None
+
+
+Event = Annotated[
+    RunStarted
+    | StageStarted
+    | StageGrew
+    | CallStarted
+    | Delta
+    | Restarted
+    | AttemptFailed
+    | AttemptCharged
+    | CallFinished
+    | CallFailed
+    | ItemFinished
+    | Noted
+    | StageFinished
+    | RunFinished,
+    Field(discriminator="type"),
+]
+Sink = Callable[[EventBase], None]
+
+
+def event_adapter() -> "TypeAdapter[Event]":
+    """Reads events back from JSON."""
+    return TypeAdapter(Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where in a run the current task is, and where its events go."""
+
+    sink: Sink
+    run_id: str
+    stage: str = ""
+    item: int | None = None
+
+
+span: ContextVar[Span | None] = ContextVar("fusion_span", default=None)
+
+
+def emit(kind: type[EventBase], **fields: object) -> None:
+    """Send an event of this kind from the current place in the run; outside of a run it goes nowhere."""
+    here = span.get()
+    if here is not None:
+        here.sink(kind(run_id=here.run_id, stage=here.stage, item=here.item, **fields))

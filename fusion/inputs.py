@@ -1,0 +1,82 @@
+"""From what a user gives (a prompt or messages, inputs by name) to what a pipeline reads."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusion.errors import InputError, UsageError
+from fusion.library import close_names
+from fusion.spec import Pipeline
+from fusion.stages.base import ShapedStage
+from fusion.types import JsonSchema, as_text
+
+__all__ = ["filled", "request_of", "shaped_output"]
+
+
+def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
+    """The request as one text. Of messages, the last one asks; those before it stand above as the conversation."""
+    if prompt is None or isinstance(prompt, str):
+        return prompt
+    if not prompt:
+        raise InputError("`messages` is empty; give at least one message of the user's")
+    texts = [_message(at, message) for at, message in enumerate(prompt)]
+    if texts[-1][0] != "user":
+        raise InputError(f"the last message is of role {texts[-1][0]!r}; it must be the user's")
+    if len(texts) == 1:
+        return texts[0][1]
+    before = "\n\n".join(f"{role}: {text}" for role, text in texts[:-1])
+    return f"The conversation so far:\n\n{before}\n\nThe request now:\n\n{texts[-1][1]}"
+
+
+def _message(at: int, message: Mapping[str, Any]) -> tuple[str, str]:
+    role, content = message.get("role"), message.get("content")
+    if role not in ("system", "user", "assistant") or not isinstance(content, str):
+        raise InputError(f"message {at + 1} needs a `role` (system, user or assistant) and a text as `content`")
+    return str(role), content
+
+
+def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(request, inputs): every input with the value given or its default; the first required one takes the prompt.
+
+    Raises InputError for what is missing or unknown.
+    """
+    unknown = sorted(set(given) - set(pipeline.inputs))
+    if unknown:
+        raise InputError(f"{pipeline.name!r} has no input {unknown[0]!r}{close_names(unknown[0], pipeline.inputs)}")
+    values = dict(given)
+    required = [name for name, spec in pipeline.inputs.items() if spec.required]
+    if request is not None:
+        open_ones = [name for name in required if name not in values]
+        if not open_ones:
+            raise InputError(f"{pipeline.name!r} has no required input left for the prompt; give inputs by name")
+        values[open_ones[0]] = request
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise InputError(_missing(pipeline, missing))
+    for name, spec in pipeline.inputs.items():
+        values.setdefault(name, spec.default)
+    first = required[0] if required else next(iter(pipeline.inputs), None)
+    return ("" if first is None else as_text(values[first])), values
+
+
+def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:
+    words = ", ".join(
+        f"{name!r} ({pipeline.inputs[name].description})" if pipeline.inputs[name].description else repr(name)
+        for name in missing
+    )
+    return (
+        f"{pipeline.name!r} needs {words}. The first goes as the prompt; any goes as `-i {missing[0]}=text` or "
+        f"`-i {missing[0]}=@file`, from Python as `inputs={{{missing[0]!r}: …}}`"
+    )
+
+
+def shaped_output(pipeline: Pipeline, schema: JsonSchema) -> Pipeline:
+    """The pipeline with this schema on the stage that writes the answer."""
+    output = pipeline.output
+    stage = pipeline.stages.get(output) if isinstance(output, str) else None
+    if not isinstance(output, str) or not isinstance(stage, ShapedStage) or stage.outputs[0].feed:
+        raise UsageError(
+            f"`schema` shapes the stage that writes the answer, and `output` of {pipeline.name!r} is {output!r}; "
+            "it must name a generate or merge stage"
+        )
+    shaped = stage.model_copy(update={"output_schema": schema})
+    return pipeline.model_copy(update={"stages": {**pipeline.stages, output: shaped}})

@@ -1,0 +1,117 @@
+"""Where templates and pipelines are found: a given path, here, in the user's folder, among the shipped ones."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from fusion.errors import UsageError
+
+__all__ = ["TEMPLATE_SUFFIX", "Library", "close_names", "shipped_root"]
+
+TEMPLATE_SUFFIX = ".md.j2"
+MAX_FILE_BYTES = 1_000_000
+
+
+def shipped_root() -> Path:
+    """The folder that holds the shipped `prompts` and `pipelines`: inside the wheel, or the checkout."""
+    inside = Path(__file__).parent / "_library"
+    return inside if inside.is_dir() else Path(__file__).parent.parent
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'x'?", or the known names where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(names)}" if names else ""
+
+
+class Library:
+    """An ordered list of folders, each of which may hold `prompts/` and `pipelines/`.
+
+    >>> Library.standard().pipeline("plan-execute-review").name
+    'plan-execute-review.yaml'
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self.roots = tuple(dict.fromkeys(root.resolve() for root in roots))
+
+    @classmethod
+    def standard(cls, *, user: Path | None = None, near: Path | None = None) -> "Library":
+        """The folder of the pipeline at hand, the working directory, the user's folder, the shipped ones."""
+        return cls([root for root in (near, Path.cwd(), user, shipped_root()) if root is not None])
+
+    def near(self, folder: Path) -> "Library":
+        """The same library, with a pipeline file's own folder looked at first."""
+        return Library([folder, *self.roots])
+
+    def pipeline(self, name: str) -> Path:
+        """The file of a pipeline given by path or by name. Raises UsageError where there is none."""
+        given = Path(name)
+        if given.is_file():
+            return given
+        if given.suffix in (".yaml", ".yml") or "/" in name:
+            what = "is a folder, not a pipeline file" if given.is_dir() else "does not exist"
+            raise UsageError(f"{name!r} {what}; give the path of a YAML file, or a name: {self._names()}")
+        for root in self.roots:
+            for suffix in (".yaml", ".yml"):
+                path = root / "pipelines" / f"{name}{suffix}"
+                if path.is_file():
+                    return path
+        raise UsageError(f"no pipeline {name!r}{close_names(name, self.pipelines)}")
+
+    @cached_property
+    def pipelines(self) -> dict[str, Path]:
+        """Every pipeline that can be given by name; the first folder that has a name wins."""
+        found: dict[str, Path] = {}
+        for root in self.roots:
+            for path in sorted((root / "pipelines").glob("*.y*ml")):
+                found.setdefault(path.stem, path)
+        return found
+
+    def template(self, name: str) -> tuple[str, Path] | None:
+        """Text and file of the template `name`, such as `map/default`; None where there is none.
+
+        A name never leads out of the library's folders.
+        """
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or name.startswith(("/", "~")) or "\\" in name:
+            return None
+        for root in self.roots:
+            for path in (root / "prompts" / f"{name}{TEMPLATE_SUFFIX}", root / "prompts" / name, root / name):
+                if path.is_file() and path.resolve().is_relative_to(root):
+                    return read_text(path), path
+        return None
+
+    @cached_property
+    def templates(self) -> dict[str, Path]:
+        """Every template that can be given by name."""
+        found: dict[str, Path] = {}
+        for root in self.roots:
+            base = root / "prompts"
+            for path in sorted(base.rglob(f"*{TEMPLATE_SUFFIX}")):
+                found.setdefault(path.relative_to(base).as_posix().removesuffix(TEMPLATE_SUFFIX), path)
+        return found
+
+    def _names(self) -> str:
+        return ", ".join(sorted(self.pipelines)) or "none is shipped"
+
+
+def read_text(path: Path, *, most: int = MAX_FILE_BYTES) -> str:
+    """A text file of the user's, as UTF-8. Raises UsageError that says what is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    if len(raw) > most:
+        raise UsageError(f"{str(path)!r} is larger than {most:,} bytes: that is no pipeline or template")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{str(path)!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    if "\0" in text:
+        raise UsageError(f"{str(path)!r} is a binary file, not text")
+    return text

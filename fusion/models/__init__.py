@@ -1,0 +1,1 @@
+"""Models: one method, the doors behind it, and the wrappers around it."""

@@ -1,0 +1,131 @@
+"""The one method that every model has, and what is known about a model."""
+
+from abc import ABC, abstractmethod
+from decimal import Decimal
+
+from fusion.errors import BadResponseError, ContentFilterError
+from fusion.types import Deltas, Money, Reply, Request, Usage, Value
+
+__all__ = ["Heard", "Model", "ModelInfo", "ModelWrapper", "Price", "check_usable", "estimate_tokens", "input_bound"]
+
+
+class Price(Value):
+    """Dollars per token by class of usage. Cached classes fall back to the price of plain input.
+
+    Some models charge all of a call's tokens at another price, `beyond`, once its input has more than `above` tokens.
+    """
+
+    input: Money
+    output: Money
+    cached_read: Money | None = None
+    cache_write: Money | None = None
+    above: int | None = None
+    beyond: "Price | None" = None
+
+    def of(self, usage: Usage) -> Decimal:
+        """What this usage costs, in dollars."""
+        if self.beyond is not None and self.above is not None and usage.input > self.above:
+            return self.beyond.of(usage)
+        plain = usage.input - usage.cached_read - usage.cache_write
+        read = self.input if self.cached_read is None else self.cached_read
+        write = self.input if self.cache_write is None else self.cache_write
+        return (
+            self.input * max(plain, 0)
+            + read * usage.cached_read
+            + write * usage.cache_write
+            + self.output * usage.output
+        )
+
+    def bound(self, usage: Usage) -> Decimal:
+        """What this usage costs at most, whatever was cached."""
+        if self.beyond is not None and self.above is not None and usage.input > self.above:
+            return self.beyond.bound(usage)
+        dearest = max(self.input, self.cached_read or Decimal(0), self.cache_write or Decimal(0))
+        return dearest * usage.input + self.output * usage.output
+
+
+class ModelInfo(Value):
+    """What is known about a model. `price` is None where it is unknown, which is never the same as free."""
+
+    id: str
+    provider: str
+    price: Price | None = None
+    price_source: str = "unknown"
+    context: int | None = None
+    max_output: int | None = None
+    json_schema: bool = False
+    local: bool = False
+
+
+class Model(ABC):
+    """Anything that answers a request. The same object serves many calls at once, all on one event loop."""
+
+    info: ModelInfo
+
+    @abstractmethod
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        """Answer `request`; with `on_delta` the text is handed on in pieces while it comes.
+
+        Raises a ModelError when there is no answer. An answer cut off at `max_tokens` is a Reply whose
+        `finish_reason` is "length".
+        """
+
+    async def close(self) -> None:  # noqa: B027 - most models hold nothing
+        """Give back sockets and processes."""
+
+
+class ModelWrapper(Model):
+    """A model around a model: changes one thing about a call and leaves the rest."""
+
+    def __init__(self, inner: Model) -> None:
+        self.inner = inner
+        self.info = inner.info
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+class Heard:
+    """Hands the pieces of a reply on, and knows whether any came (`any`) since the reply last began."""
+
+    def __init__(self, to: Deltas) -> None:
+        self.any = False
+        self._to = to
+
+    @property
+    def committed(self) -> bool:
+        return self._to.committed
+
+    def add(self, text: str) -> None:
+        self.any = True
+        self._to.add(text)
+
+    def restart(self) -> None:
+        self.any = False
+        self._to.restart()
+
+
+def input_bound(request: Request) -> int:
+    """No tokenizer makes more tokens of a text than it has bytes: that, and what a chat format adds, is the most."""
+    return 64 + sum(len(m.content.encode()) + 16 for m in request.messages) + _schema_bytes(request)
+
+
+def _schema_bytes(request: Request) -> int:
+    return len(repr(request.json_schema)) if request.json_schema else 0
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text has: four bytes each, the mean of English under today's tokenizers."""
+    return -(-len(text.encode()) // 4)
+
+
+def check_usable(reply: Reply) -> Reply:
+    """The reply if somebody can work with it; raises BadResponseError or ContentFilterError if not."""
+    if reply.finish_reason == "content_filter":
+        raise ContentFilterError(f"{reply.asked!r} cut its answer for its content filter", model=reply.asked)
+    if not reply.text.strip():
+        raise BadResponseError(
+            f"{reply.asked!r} gave an empty answer ({reply.usage.output} output tokens, {reply.finish_reason})",
+            model=reply.asked,
+        )
+    return reply

@@ -1,0 +1,72 @@
+"""From a model's id to a model that can be called: its door, and the wrappers around it in their one order."""
+
+from collections.abc import Iterable, Mapping
+
+from fusion.config import Settings
+from fusion.models.base import Model, ModelInfo
+from fusion.models.limited import Limited
+from fusion.models.local import LocalModels
+from fusion.models.metered import Metered
+from fusion.models.retrying import Retrying
+
+__all__ = ["Gateway"]
+
+_CONCURRENCY = 500
+
+
+class Gateway:
+    """Makes each model once and keeps it: slots and sockets are shared by all runs.
+
+    Outside in: retrying > metered (budget) > limited (concurrency, the attempt's timeout) > the door.
+    `models` are a user's own, by id; they come before every door.
+    """
+
+    def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
+        self._settings = settings
+        self._own = dict(models or {})
+        self._local = LocalModels(settings, _local_door)
+        self._made: dict[tuple[str, int | None], Model] = {}
+
+    def add(self, model: Model) -> None:
+        """Make a user's own model known under its id."""
+        self._own[model.info.id] = model
+
+    def model(self, model_id: str, *, concurrency: int | None = None) -> Model:
+        """The model, wrapped. Raises UsageError or MissingKeyError where it can never be called."""
+        key = (model_id, concurrency)
+        if key not in self._made:
+            door = self._door(model_id)
+            slots = self._local.slots if door.info.local else None
+            self._made[key] = Retrying(Metered(Limited(door, concurrency=concurrency or _CONCURRENCY, slots=slots)))
+        return self._made[key]
+
+    async def warm(self, model_ids: Iterable[str]) -> None:
+        """Load what these models need, so that the first call does not wait for it."""
+        if any(model_id not in self._own for model_id in model_ids):
+            from fusion.models.litellm import warm
+
+            await warm()
+
+    async def close(self) -> None:
+        """Give back every socket and process."""
+        for model in self._own.values():
+            await model.close()
+        self._local.close()
+        from fusion.models.litellm import close_all
+
+        await close_all()
+
+    def _door(self, model_id: str) -> Model:
+        if model_id in self._own:
+            return self._own[model_id]
+        if model_id.startswith("local"):
+            return self._local.model(model_id)
+        from fusion.models.litellm import LiteLLMModel
+
+        return LiteLLMModel(model_id)
+
+
+def _local_door(alias: str, api_base: str, info: ModelInfo) -> Model:
+    from fusion.models.litellm import LiteLLMModel
+
+    return LiteLLMModel(f"openai/{alias}", info=info, api_base=api_base, api_key="none")

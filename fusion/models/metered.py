@@ -1,0 +1,73 @@
+"""Metered: reserves the worst case of every attempt in the running stage's budget, and settles it to what it cost."""
+
+from decimal import Decimal
+from typing import Final
+
+from fusion import budget
+from fusion.budget import Amount, Reservation
+from fusion.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ContextWindowError,
+    ModelConnectionError,
+    RateLimitError,
+)
+from fusion.events import AttemptCharged, emit
+from fusion.models.base import Heard, ModelWrapper, input_bound
+from fusion.types import Deltas, Reply, Request, Usage
+
+__all__ = ["Metered"]
+
+_NOT_BILLED: Final = (
+    AuthenticationError,
+    BadRequestError,
+    ContextWindowError,
+    ModelConnectionError,
+    RateLimitError,
+)
+
+
+class Metered(ModelWrapper):
+    """A model whose attempts are paid from `budget.current`; where there is none, nothing is counted.
+
+    An attempt that was never sent, or that the provider refused without answering, is refunded. Every other that
+    gave no reply (timed out, cancelled, broken off in its stream) may have been billed: it is charged what was
+    reserved for it, and said in an AttemptCharged event. A Limited within marks what is sent.
+
+    Raises BudgetError when the budget cannot bear the attempt.
+    """
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        paying = budget.current.get()
+        if paying is None:
+            return await self.inner.complete(request, on_delta)
+        worst = Usage(input=input_bound(request), output=request.max_tokens, source="estimated")
+        reservation = await paying.reserve(self._at_most(worst), f"a call to {self.info.id!r}")
+        heard = None if on_delta is None else Heard(on_delta)
+        running = budget.attempt.set(reservation)
+        try:
+            reply = await self.inner.complete(request, heard)
+        except BaseException as error:
+            begun = heard is not None and heard.any
+            self._close(reservation, worst, billed=begun or not isinstance(error, _NOT_BILLED))
+            raise
+        finally:
+            budget.attempt.reset(running)
+        reservation.settle(Amount(self._cost(reply), reply.usage.total))
+        return reply
+
+    def _at_most(self, usage: Usage) -> Amount:
+        price = self.info.price
+        return Amount(None if price is None else price.bound(usage), usage.total)
+
+    def _cost(self, reply: Reply) -> Decimal | None:
+        if reply.cost is None and self.info.price is not None:
+            return self.info.price.of(reply.usage)
+        return reply.cost
+
+    def _close(self, reservation: Reservation, worst: Usage, *, billed: bool) -> None:
+        if not (reservation.sent and billed):
+            reservation.refund()
+            return
+        reservation.charge()
+        emit(AttemptCharged, model=self.info.id, usage=worst, cost=reservation.amount.usd)

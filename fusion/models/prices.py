@@ -1,0 +1,158 @@
+"""What is known about a model before it is called: price, context window, abilities, from litellm's price file."""
+
+import difflib
+import functools
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from fusion.models.base import ModelInfo, Price
+
+__all__ = ["known", "lookup", "suggest"]
+
+_FILE = "model_prices_and_context_window_backup.json"
+_EXAMPLE = "sample_spec"
+_LOCAL_TIERS = ("local/small", "local/strong", "local/tiny")
+_RESELLER = "openrouter"
+"""Charges the list price of the vendor that its ids name: `openrouter/openai/gpt-5.6`."""
+_TIER: Final = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
+
+Entry = Mapping[str, Any]
+
+
+def lookup(model_id: str) -> ModelInfo:
+    """What is known about `model_id`; what is not known is None.
+
+    A price of nothing for nothing stands in the file where nobody knows it, so it counts as unknown.
+
+    >>> lookup("openai/gpt-5.6").price.output
+    Decimal('0.00002')
+    """
+    if _is_local(model_id):
+        return ModelInfo(
+            id=model_id,
+            provider="local",
+            price=Price(input=Decimal(0), output=Decimal(0)),
+            price_source="local (free)",
+            json_schema=True,
+            local=True,
+        )
+    key, entry = _find(model_id)
+    price = _price(entry)
+    return ModelInfo(
+        id=model_id,
+        provider=_provider(model_id, entry),
+        price=price,
+        price_source="unknown" if price is None else f"litellm's price file ({key})",
+        context=_whole(entry.get("max_input_tokens")),
+        max_output=_whole(entry.get("max_output_tokens")),
+        json_schema=bool(entry.get("supports_response_schema")),
+    )
+
+
+def known(model_id: str) -> bool:
+    """Whether anything is known about this id."""
+    if model_id.startswith("local/"):
+        return model_id in _LOCAL_TIERS
+    return _is_local(model_id) or bool(_find(model_id)[0])
+
+
+def suggest(model_id: str) -> list[str]:
+    """At most three known ids that are spelled nearly like this one, the nearest first."""
+    wanted = model_id[:100]
+    provider, slash, _ = wanted.partition("/")
+    names = [*_LOCAL_TIERS, *_names()]
+    same = [name for name in names if slash and name.startswith(provider + "/")]
+    return difflib.get_close_matches(wanted, same or names, n=3, cutoff=0.6)
+
+
+def _is_local(model_id: str) -> bool:
+    return model_id.startswith(("local/", "local:"))
+
+
+def _find(model_id: str) -> tuple[str, Entry]:
+    """The file's entry for this id and the entry's name; an empty name where there is none."""
+    entries = _entries()
+    for key, provider in _candidates(model_id):
+        entry = entries.get(key)
+        if entry is not None and (provider is None or str(entry.get("litellm_provider")).startswith(provider)):
+            return key, entry
+    return "", {}
+
+
+def _candidates(model_id: str) -> Iterator[tuple[str, str | None]]:
+    """Names under which the file may have this id, each with the provider that its entry must be of."""
+    yield model_id, None
+    provider, slash, name = model_id.partition("/")
+    if not slash:
+        return
+    yield name, provider
+    if provider == _RESELLER:
+        vendor, _, model = name.partition("/")
+        yield model, vendor
+        yield model.replace(".", "-"), vendor
+
+
+def _provider(model_id: str, entry: Entry) -> str:
+    provider, slash, _ = model_id.partition("/")
+    return provider if slash else str(entry.get("litellm_provider") or "unknown")
+
+
+def _price(entry: Entry) -> Price | None:
+    price = _price_named(entry, "")
+    if price is None:
+        return None
+    tier = next((found[1] for found in map(_TIER.fullmatch, entry) if found), None)
+    if tier is None:
+        return price
+    beyond = _price_named(entry, f"_above_{tier}k_tokens")
+    return price.model_copy(update={"above": 1000 * int(tier), "beyond": beyond})
+
+
+def _price_named(entry: Entry, suffix: str) -> Price | None:
+    """The price in the fields with this suffix, and in those without it where there is none."""
+
+    def dollars(name: str) -> Decimal | None:
+        value = entry.get(name + suffix, entry.get(name))
+        return _money(value) if isinstance(value, (int, float)) else None
+
+    given, answered = dollars("input_cost_per_token"), dollars("output_cost_per_token")
+    if given is None or answered is None or not (given or answered):
+        return None
+    return Price(
+        input=given,
+        output=answered,
+        cached_read=dollars("cache_read_input_token_cost"),
+        cache_write=dollars("cache_creation_input_token_cost"),
+    )
+
+
+def _money(dollars: float) -> Decimal:
+    """The number as it is written in the file, without the noise of a binary fraction."""
+    return Decimal(str(dollars))
+
+
+def _whole(number: object) -> int | None:
+    return int(number) if isinstance(number, (int, float)) and number > 0 else None
+
+
+def _names() -> Iterator[str]:
+    """Every id of a model that answers in text, as it is written with its provider in front."""
+    for key, entry in _entries().items():
+        if entry.get("mode") in ("chat", "responses", "completion"):
+            yield key if "/" in key else f"{entry.get('litellm_provider')}/{key}"
+
+
+@functools.cache
+def _entries() -> Mapping[str, Entry]:
+    """The installed price file, read once and without importing litellm, which takes seconds."""
+    spec = importlib.util.find_spec("litellm")
+    if spec is None or spec.origin is None:
+        return {}
+    entries: dict[str, Entry] = json.loads(Path(spec.origin).with_name(_FILE).read_text("utf-8"))
+    entries.pop(_EXAMPLE, None)
+    return entries

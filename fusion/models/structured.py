@@ -1,0 +1,114 @@
+"""Structured output, in one place: a shape is asked for, read, repaired where safe, asked for once more."""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fusion.errors import BadResponseError
+from fusion.models.base import ModelInfo
+from fusion.shapes import validate
+from fusion.types import Deltas, JsonSchema, Message, Reply, Request
+
+__all__ = ["Send", "complete", "read", "shaped"]
+
+Send = Callable[[Request, Deltas | None], Awaitable[Reply]]
+
+_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+_MOST_ERRORS = 10
+
+
+async def complete(send: Send, info: ModelInfo, request: Request, deltas: Deltas | None) -> tuple[Reply, Any]:
+    """The reply and its data, which holds to the request's schema.
+
+    An answer that does not is shown to the model once more with all its errors. Raises BadResponseError if the
+    second one does not hold either; a reply that was cut off comes back without data, its finish reason "length".
+    """
+    schema = request.json_schema
+    if schema is None:
+        return await send(request, deltas), None
+    first = shaped(request, info)
+    reply = await send(first, deltas)
+    data, errors = read(reply, schema)
+    if not errors or reply.finish_reason == "length":
+        return reply, data
+    reply = await send(_again(first, reply, errors), deltas)
+    data, errors = read(reply, schema)
+    if errors and reply.finish_reason != "length":
+        raise BadResponseError(
+            f"{reply.asked!r} did not answer in the shape asked for, twice: {'; '.join(errors)}",
+            model=reply.asked,
+            text=reply.text,
+        )
+    return reply, data
+
+
+def shaped(request: Request, info: ModelInfo) -> Request:
+    """The request as this model takes a schema: as a strict response format, else in words."""
+    if info.json_schema or request.json_schema is None:
+        return request
+    words = (
+        "Answer with one JSON object and nothing else, no explanation and no code fence. "
+        "It must hold to this JSON Schema:\n" + json.dumps(request.json_schema, ensure_ascii=False)
+    )
+    return request.model_copy(update={"json_mode": "object", "messages": _with_system(request.messages, words)})
+
+
+def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
+    """The data in a reply, or what is wrong with it. What was cut off is never repaired into something whole."""
+    if reply.finish_reason == "length":
+        return None, ["the answer was cut off at its output limit"]
+    text = _json_part(reply.text)
+    if text is None:
+        return None, [f"there is no JSON in the answer, which begins: {reply.text.strip()[:80]!r}"]
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        data = _repaired(text, error)
+        if data is None:
+            return None, [f"the JSON cannot be read: {error.msg} at line {error.lineno} column {error.colno}"]
+    except RecursionError:
+        return None, ["the JSON is nested too deep"]
+    errors = validate(data, schema)[:_MOST_ERRORS]
+    return (None, errors) if errors else (data, [])
+
+
+def _json_part(text: str) -> str | None:
+    fenced = _FENCE.search(text)
+    part = fenced.group(1) if fenced else text
+    starts = [at for at in (part.find("{"), part.find("[")) if at >= 0]
+    if not starts:
+        return None
+    part = part[min(starts) :].strip()
+    try:
+        _, end = json.JSONDecoder().raw_decode(part)
+    except (json.JSONDecodeError, RecursionError):
+        return part
+    return part[:end]
+
+
+def _repaired(text: str, error: json.JSONDecodeError) -> Any:
+    """The data that a slip of the pen hides (a comma too many, single quotes); None if the text just ends early."""
+    if error.msg.startswith("Unterminated string") or not text[error.pos :].strip():
+        return None
+    from json_repair import repair_json
+
+    data = repair_json(text, return_objects=True, skip_json_loads=True)
+    return data if isinstance(data, (dict, list)) and data else None
+
+
+def _again(request: Request, reply: Reply, errors: list[str]) -> Request:
+    words = "Your answer cannot be used:\n" + "\n".join(f"- {error}" for error in errors)
+    messages = (
+        *request.messages,
+        Message(role="assistant", content=reply.text),
+        Message(role="user", content=f"{words}\nAnswer again with the whole JSON object and nothing else."),
+    )
+    return request.model_copy(update={"messages": messages})
+
+
+def _with_system(messages: tuple[Message, ...], words: str) -> tuple[Message, ...]:
+    if messages and messages[0].role == "system":
+        first = Message(role="system", content=f"{messages[0].content}\n\n{words}")
+        return (first, *messages[1:])
+    return (Message(role="system", content=words), *messages)

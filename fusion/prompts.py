@@ -1,0 +1,198 @@
+"""Templates become messages, expressions become values.
+
+Rendering is a pure function of its inputs. Templates come from files and YAML only; what a model wrote is data.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError, Undefined, nodes
+from jinja2.environment import Template as JinjaTemplate
+from jinja2.meta import find_undeclared_variables
+
+from fusion.errors import PromptError
+from fusion.library import Library, close_names
+from fusion.sandbox import metered, new_environment, swap
+from fusion.types import Message
+
+__all__ = ["Expression", "Path", "Prompts", "Template", "is_template_name"]
+
+Path = tuple[str, ...]
+"""A free variable and the attributes read from it: `plan.goal` is `("plan", "goal")`."""
+
+MAX_TEMPLATE = 262_144
+MAX_EXPRESSION = 10_000
+
+
+class Template:
+    """A compiled template. `render` gives the messages that it makes of its variables."""
+
+    def __init__(self, name: str, compiled: JinjaTemplate, paths: frozenset[Path]) -> None:
+        self.name = name
+        self.paths = paths
+        self._compiled = compiled
+        self._globals = dict(compiled.globals)
+
+    def render(self, variables: Mapping[str, Any]) -> tuple[Message, ...]:
+        """The messages: the `message` blocks, or all of the text as one message of the user's.
+
+        Raises PromptError, naming template and line.
+        """
+        with metered() as meter:
+            text = self._run(variables).strip()
+        if meter.messages:
+            if text:
+                raise PromptError(f"{self.name}: text outside of its message blocks: {text[:60]!r}")
+            return tuple(meter.messages)
+        if not text:
+            raise PromptError(f"{self.name}: rendered to nothing; a prompt needs text")
+        return (Message(role="user", content=text),)
+
+    def render_text(self, variables: Mapping[str, Any]) -> str:
+        """The text of a template that makes no messages."""
+        with metered():
+            return self._run(variables)
+
+    def _run(self, variables: Mapping[str, Any]) -> str:
+        try:
+            context = self._compiled.new_context({**self._globals, **variables}, shared=True)
+            return "".join(self._compiled.root_render_func(context))
+        except Exception as error:
+            raise _prompt_error(self.name, self._compiled, error, variables) from error
+
+
+class Expression:
+    """A compiled expression: `item.difficulty >= 4`."""
+
+    def __init__(self, source: str, compiled: Callable[..., Any], paths: frozenset[Path]) -> None:
+        self.source = source
+        self.paths = paths
+        self._compiled = compiled
+
+    @property
+    def bare(self) -> bool:
+        """True for a plain path such as `plan.subtasks`, which can be followed item by item."""
+        return all(part.isidentifier() for part in self.source.strip().split("."))
+
+    def evaluate(self, variables: Mapping[str, Any]) -> Any:
+        """Its value. Raises PromptError; an undefined name is an error and never None."""
+        try:
+            with metered():
+                value = self._compiled(variables)
+                if isinstance(value, Undefined):
+                    str(value)
+                return value
+        except Exception as error:
+            raise PromptError(f"expression {self.source!r}: {_reason(error, variables)}") from error
+
+
+class Prompts:
+    """Compiles templates and expressions of one library, each once."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._environment = new_environment(library)
+        self.template = lru_cache(maxsize=1024)(self._template)
+        self.expression = lru_cache(maxsize=1024)(self._expression)
+
+    def _template(self, given: str) -> Template:
+        """The template that `given` names, or that it is. Raises PromptError with the line of the mistake."""
+        name, text = self._source(given)
+        if len(text) > MAX_TEMPLATE:
+            raise PromptError(f"{name}: a template of {len(text):,} characters; the most is {MAX_TEMPLATE:,}")
+        try:
+            tree = self._environment.parse(text)
+            self._include(tree, seen=())
+            paths = frozenset(self._paths(tree))
+            compiled = self._environment.from_string(tree)
+        except (TemplateError, RecursionError, ValueError, OverflowError, MemoryError) as error:
+            line = f" line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
+            raise PromptError(f"{name}{line}: {error}") from error
+        return Template(name, compiled, paths)
+
+    def _expression(self, source: str) -> Expression:
+        if len(source) > MAX_EXPRESSION:
+            raise PromptError(f"an expression of {len(source):,} characters; the most is {MAX_EXPRESSION:,}")
+        try:
+            compiled = self._environment.compile_expression(source, undefined_to_none=False)
+            tree = self._environment.parse("{{ (" + source + "\n) }}")
+        except (TemplateError, RecursionError, ValueError, OverflowError, MemoryError) as error:
+            raise PromptError(f"expression {source!r}: {error}") from error
+        return Expression(source, compiled, frozenset(self._paths(tree)))
+
+    def _source(self, given: str) -> tuple[str, str]:
+        if not is_template_name(given):
+            return "inline prompt", given
+        found = self.library.template(given)
+        if found is None:
+            raise PromptError(f"no template {given!r}{close_names(given, self.library.templates)}")
+        return given, found[0]
+
+    def _include(self, tree: nodes.Template, *, seen: tuple[str, ...]) -> None:
+        """Put the templates that a template includes in their places: what they read is read by it."""
+        for node in tree.find_all((nodes.Import, nodes.FromImport, nodes.Extends)):
+            raise TemplateSyntaxError("a template takes in others with `include` only", node.lineno)
+        for include in list(tree.find_all(nodes.Include)):
+            name = include.template.value if isinstance(include.template, nodes.Const) else None
+            if not isinstance(name, str):
+                raise TemplateSyntaxError("a template is included by its name in quotes only", include.lineno)
+            if name in seen:
+                raise TemplateSyntaxError(f"template {name!r} includes itself", include.lineno)
+            found = self.library.template(name)
+            if found is None:
+                known = close_names(name, self.library.templates)
+                raise TemplateSyntaxError(f"no template {name!r}{known}", include.lineno)
+            inner = self._environment.parse(found[0])
+            self._include(inner, seen=(*seen, name))
+            swap(tree, include, nodes.Scope(inner.body))
+
+    def _paths(self, tree: nodes.Template) -> Iterator[Path]:
+        free = find_undeclared_variables(tree) - set(self._environment.globals)
+        inner: set[int] = set()
+        for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Name)):
+            if id(node) in inner:
+                continue
+            path = _path(node, inner)
+            if path and path[0] in free:
+                yield path
+
+
+def is_template_name(given: str) -> bool:
+    """A single word with a slash is a template's name; anything with a space or newline is the template itself."""
+    return "/" in given and not any(character.isspace() or character in "{}" for character in given)
+
+
+def _path(node: nodes.Node, inner: set[int]) -> Path | None:
+    """The path that a node reads, outermost attribute last; marks the nodes inside of it as done."""
+    attributes: list[str] = []
+    while not isinstance(node, nodes.Name):
+        if isinstance(node, nodes.Getattr):
+            attributes.append(node.attr)
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+            attributes.append(str(node.arg.value))
+        else:
+            return None
+        node = node.node
+        inner.add(id(node))
+    return (node.name, *reversed(attributes)) if node.ctx == "load" else None
+
+
+def _prompt_error(name: str, compiled: JinjaTemplate, error: Exception, variables: Mapping[str, Any]) -> PromptError:
+    line, at = 0, error.__traceback__
+    while at is not None:
+        if at.tb_frame.f_code.co_filename == (compiled.filename or "<template>"):
+            line = compiled.get_corresponding_lineno(at.tb_lineno)
+        at = at.tb_next
+    place = f"{name} line {line}" if line else name
+    return PromptError(f"{place}: {_reason(error, variables)}")
+
+
+def _reason(error: Exception, variables: Mapping[str, Any]) -> str:
+    if isinstance(error, RecursionError):
+        return "it calls itself without end"
+    if isinstance(error, TemplateError):
+        text = str(error)
+        offered = ", ".join(sorted(variables))
+        return f"{text}; it can read: {offered}" if "is undefined" in text and " has no " not in text else text
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,130 @@
+"""Adds up a run's events: what was called, served, spent and tried again."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from fusion.events import (
+    AttemptCharged,
+    AttemptFailed,
+    CallFailed,
+    CallFinished,
+    CallStarted,
+    EventBase,
+    Noted,
+)
+from fusion.result import Cost, Receipt, ReceiptLine, Served
+from fusion.types import Usage
+
+__all__ = ["Accounts"]
+
+
+@dataclass
+class _Line:
+    calls: int = 0
+    failed: int = 0
+    retries: int = 0
+    input: int = 0
+    cached_read: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+    measured: bool = True
+    usd: Decimal = Decimal(0)
+    unknown: int = 0
+    charged: Decimal = Decimal(0)
+
+    def add(self, usage: Usage) -> None:
+        self.input += usage.input
+        self.cached_read += usage.cached_read
+        self.cache_write += usage.cache_write
+        self.output += usage.output
+        self.reasoning += usage.reasoning
+        self.measured = self.measured and usage.source == "measured"
+
+    def usage(self) -> Usage:
+        return Usage(
+            input=self.input,
+            cached_read=self.cached_read,
+            cache_write=self.cache_write,
+            output=self.output,
+            reasoning=self.reasoning,
+            source="measured" if self.measured else "estimated",
+        )
+
+
+class Accounts:
+    """A sink that keeps one line for each stage, role and model, whatever the number of calls."""
+
+    def __init__(self, price_sources: dict[str, str]) -> None:
+        self._price_sources = price_sources
+        self._lines: dict[tuple[str, str, str], _Line] = {}
+        self._role_of: dict[tuple[str, str], str] = {}
+        self._served: dict[tuple[str, str, str], int] = {}
+        self.notes: list[str] = []
+
+    def __call__(self, event: EventBase) -> None:
+        match event:
+            case CallStarted():
+                self._role_of[event.stage, event.model] = event.role
+            case CallFinished():
+                self._finished(event)
+            case CallFailed():
+                self._line(event.stage, event.role, event.model).failed += 1
+            case AttemptFailed() if event.wait is not None:
+                self._of_attempt(event.stage, event.model).retries += 1
+            case AttemptCharged():
+                self._charged(event)
+            case Noted():
+                self.notes.append(f"{event.stage}: {event.message}" if event.stage else event.message)
+
+    def receipt(self, seconds: float) -> Receipt:
+        """The receipt as of now."""
+        lines = tuple(
+            ReceiptLine(
+                stage=stage,
+                role=role,
+                model=model,
+                calls=line.calls,
+                failed=line.failed,
+                retries=line.retries,
+                usage=line.usage(),
+                cost=Cost(usd=line.usd, unknown_calls=line.unknown),
+                charged=line.charged,
+                price_source=self._price_sources.get(model, "unknown"),
+            )
+            for (stage, role, model), line in self._lines.items()
+        )
+        return Receipt(lines=lines, seconds=seconds)
+
+    def served(self) -> tuple[Served, ...]:
+        """Which model was asked for and which one answered, by role."""
+        return tuple(
+            Served(role=role, asked=asked, served=served, calls=calls)
+            for (role, asked, served), calls in sorted(self._served.items())
+        )
+
+    def _finished(self, event: CallFinished) -> None:
+        line = self._line(event.stage, event.role, event.asked)
+        line.calls += 1
+        line.add(event.usage)
+        if event.cost is None:
+            line.unknown += 1
+        else:
+            line.usd += event.cost
+        key = (event.role, event.asked, event.served)
+        self._served[key] = self._served.get(key, 0) + 1
+
+    def _charged(self, event: AttemptCharged) -> None:
+        line = self._of_attempt(event.stage, event.model)
+        line.add(event.usage)
+        if event.cost is None:
+            line.unknown += 1
+        else:
+            line.usd += event.cost
+            line.charged += event.cost
+
+    def _of_attempt(self, stage: str, model: str) -> _Line:
+        return self._line(stage, self._role_of.get((stage, model), ""), model)
+
+    def _line(self, stage: str, role: str, model: str) -> _Line:
+        return self._lines.setdefault((stage, role, model), _Line())

@@ -1,0 +1,137 @@
+"""What a run gives back: the answer, what failed, what was asked and served, and what it cost."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fusion.types import Failure, Item, Money, Usage, Value
+
+__all__ = ["Cost", "FailedPart", "Receipt", "ReceiptLine", "Result", "Served", "StageResult"]
+
+
+class Cost(Value):
+    """Dollars that are known, and how many calls there are whose cost is not."""
+
+    usd: Money = Decimal(0)
+    unknown_calls: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(usd=self.usd + other.usd, unknown_calls=self.unknown_calls + other.unknown_calls)
+
+    def __str__(self) -> str:
+        known = f"${self.usd:.4f}"
+        return f"{known} and {self.unknown_calls} calls of unknown cost" if self.unknown_calls else known
+
+
+class FailedPart(Value):
+    """A stage, or an item of one, that has no value, and why."""
+
+    stage: str
+    item: int | None = None
+    failure: Failure
+
+
+class Served(Value):
+    """A role, the model asked for, and the one that the provider says answered."""
+
+    role: str
+    asked: str
+    served: str
+    calls: int
+
+
+class ReceiptLine(Value):
+    """What one stage spent on one role's model. `source` says where the price comes from.
+
+    `retries` are attempts that were made again; `charged` is the part of the cost that is an upper bound, for
+    attempts that gave no reply but may have been billed.
+    """
+
+    stage: str
+    role: str
+    model: str
+    calls: int = 0
+    failed: int = 0
+    retries: int = 0
+    usage: Usage = Usage()
+    cost: Cost = Cost()
+    charged: Money = Decimal(0)
+    price_source: str = "unknown"
+
+
+class Receipt(Value):
+    """What a run cost, by stage and role."""
+
+    lines: tuple[ReceiptLine, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        return sum((line.cost for line in self.lines), Cost())
+
+    @property
+    def usage(self) -> Usage:
+        return sum((line.usage for line in self.lines), Usage())
+
+    @property
+    def calls(self) -> int:
+        return sum(line.calls for line in self.lines)
+
+
+class StageResult(Value):
+    """How one stage ended. `items` are those it finished, in their order."""
+
+    kind: str
+    status: Literal["ok", "skipped", "failed", "cancelled"]
+    seconds: float = 0.0
+    items: tuple[Item, ...] = ()
+    failure: Failure | None = None
+
+
+class Result(Value):
+    """The outcome of a run.
+
+    `status` is "ok", "partial" (an answer, but something in `failed` is not in it) or "failed". `text` is the
+    answer; `data` its data where the pipeline gives one. `items` are those of the output, or, when the run failed,
+    of the last stage that finished any.
+    """
+
+    run_id: str
+    pipeline: str
+    profile: str
+    started: datetime
+    seconds: float = 0.0
+    status: Literal["ok", "partial", "failed"]
+    text: str = ""
+    data: Any = None
+    items: tuple[Item, ...] = ()
+    failed: tuple[FailedPart, ...] = ()
+    error: Failure | None = None
+    models: tuple[Served, ...] = ()
+    usage: Usage = Usage()
+    cost: Cost = Cost()
+    stages: dict[str, StageResult] = Field(default_factory=dict)
+    receipt: Receipt = Receipt()
+    notes: tuple[str, ...] = ()
+
+    def to_openai(self) -> dict[str, Any]:
+        """The answer as an OpenAI chat completion (https://platform.openai.com/docs/api-reference/chat/object)."""
+        finish = "stop" if self.status == "ok" else "length"
+        return {
+            "id": f"chatcmpl-{self.run_id}",
+            "object": "chat.completion",
+            "created": int(self.started.timestamp()),
+            "model": f"fusion/{self.pipeline}",
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": self.text}, "finish_reason": finish}
+            ],
+            "usage": {
+                "prompt_tokens": self.usage.input,
+                "completion_tokens": self.usage.output,
+                "total_tokens": self.usage.total,
+                "prompt_tokens_details": {"cached_tokens": self.usage.cached_read},
+                "completion_tokens_details": {"reasoning_tokens": self.usage.reasoning},
+            },
+        }

@@ -1,0 +1,377 @@
+"""What every stage is: its own spec, its output fields, what it reads, and the context that it runs in."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
+from fusion.feed import Feed
+from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message, Value
+
+__all__ = [
+    "Answer",
+    "Ask",
+    "Choice",
+    "ExpressionUse",
+    "ModelStage",
+    "OutputField",
+    "OutputSchema",
+    "PromptUse",
+    "RoleChoice",
+    "ShapedStage",
+    "Stage",
+    "StageContext",
+    "Variables",
+]
+
+Variables = Mapping[str, Any]
+
+
+class OutputField(NamedTuple):
+    """What a stage gives to others: a value, or a feed of items."""
+
+    name: str
+    feed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PromptUse:
+    """A template of a stage: the key that holds it, what it says, and the variables that the stage offers to it."""
+
+    key: str
+    template: str
+    offers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ExpressionUse:
+    """An expression of a stage. One that `flows` is followed item by item if it is a bare path."""
+
+    key: str
+    source: str
+    offers: frozenset[str] = frozenset()
+    flows: bool = False
+
+
+class Choice(Value):
+    """One line of a choice: `use` it when the expression `when` is true; without `when`, always."""
+
+    when: str | None = None
+    use: str
+
+
+def _choices(given: Any) -> Any:
+    return ({"use": given},) if isinstance(given, str) else given
+
+
+def _last_is_plain(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    if not choices or choices[-1].when is not None or any(choice.when is None for choice in choices[:-1]):
+        raise ValueError("every line but the last has a `when`, and the last has none: [{when: …, use: a}, {use: b}]")
+    return choices
+
+
+RoleChoice = Annotated[
+    tuple[Choice, ...],
+    BeforeValidator(_choices),
+    AfterValidator(_last_is_plain),
+    PlainSerializer(
+        lambda choices: choices[0].use if len(choices) == 1 else [c.model_dump(exclude_none=True) for c in choices]
+    ),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "properties": {"when": {"type": "string"}, "use": {"type": "string"}},
+                        "required": ["use"],
+                        "additionalProperties": False,
+                    },
+                },
+            ]
+        }
+    ),
+]
+"""A role's name, or `[{when, use}, …, {use}]`: the first line whose `when` is true."""
+
+OutputSchema = Annotated[
+    dict[str, Any] | str,
+    WithJsonSchema({"type": ["object", "string"], "description": "Short types, a JSON Schema, or a file of one."}),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a stage asks of a model: by role, or by `model` where a certain one is meant.
+
+    `step` names the call inside of the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse`
+    the answer is read as `schema` says; without, the shape is asked for and the text comes back as it is.
+    """
+
+    role: str
+    messages: Sequence[Message]
+    step: str
+    item: int | None = None
+    model: str | None = None
+    schema: JsonSchema | None = None
+    parse: bool = True
+    max_tokens: int | None = None
+    temperature: float | None = None
+    deltas: Deltas | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model answered to an Ask: `data` where a schema was given. `by` is the model that was asked."""
+
+    text: str
+    data: Any
+    by: str
+    finish_reason: FinishReason
+
+    @property
+    def value(self) -> Any:
+        """The data where a schema was given, else the text."""
+        return self.text if self.data is None else self.data
+
+
+class StageContext(ABC):
+    """A stage's only way to the world: its inputs, its output fields, calls, prompts and notes."""
+
+    finishing: bool
+    """True where a budget that runs out ends the work but not the run (`on_budget: finish`)."""
+
+    @abstractmethod
+    async def variables(self) -> dict[str, Any]:
+        """What the stage's templates and expressions may read, once all of it that does not flow has come."""
+
+    @abstractmethod
+    def follow(self, source: str) -> AsyncIterator[Item]:
+        """The items of an expression: as they come for a bare path, else once it has its value."""
+
+    @abstractmethod
+    def schema(self, key: str) -> JsonSchema | None:
+        """The JSON Schema that the stage declares under `key`, if it does."""
+
+    @abstractmethod
+    def max_tokens_of(self, source: str) -> int | None:
+        """The output limit of the stage that a bare path names, where it sets one."""
+
+    @abstractmethod
+    def schema_of(self, source: str) -> JsonSchema | None:
+        """The schema of the values in the feed that a bare path names, where one is known."""
+
+    @abstractmethod
+    def evaluate(self, source: str, variables: Variables) -> Any:
+        """The value of an expression."""
+
+    @abstractmethod
+    def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
+        """The messages of a template, given by name or in full."""
+
+    @abstractmethod
+    async def call(self, ask: Ask) -> Answer:
+        """Ask a model. Raises ModelError or BudgetError; an answer cut off has the finish reason "length"."""
+
+    @abstractmethod
+    def feed(self, name: str) -> Feed[Item]:
+        """The output field `name`, a feed; its end is the end of the stage."""
+
+    @abstractmethod
+    def give(self, name: str, value: Any) -> None:
+        """Fill the output field `name`, a value. A field is filled once; one never filled is None at the end."""
+
+    @abstractmethod
+    def deltas(self, step: str) -> Deltas | None:
+        """Where to stream an answer that somebody is watching; None if nobody is."""
+
+    @abstractmethod
+    def time_limit(self) -> AbstractAsyncContextManager[object]:
+        """Ends its block with TimeoutError once the stage's `timeout` has passed since its first input."""
+
+    @abstractmethod
+    def grew(self, known: int, *, final: bool = False) -> None:
+        """Say how many items the stage knows of."""
+
+    @abstractmethod
+    def finished(self, item: Item) -> None:
+        """Say that an item is done with this stage."""
+
+    @abstractmethod
+    def note(self, message: str, *, item: int | None = None) -> None:
+        """Tell the user something that stops nothing."""
+
+
+class Stage(Value, ABC):
+    """One node of the graph. The YAML node is this object; a kind is one subclass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    outputs: ClassVar[tuple[OutputField, ...]]
+    """The output fields; the first is what the stage's bare name means."""
+    own_max_tokens: ClassVar[int] = 2000
+    """The output limit of a call where neither the stage nor `defaults` sets one."""
+    keeps_time: ClassVar[bool] = False
+    """True for a kind that ends itself at its `timeout`, keeping what is done."""
+
+    passes_on: ClassVar[bool] = False
+    """True for a kind whose items keep the shape of those that it follows."""
+
+    kind: str
+    when: str | None = Field(default=None, description="Run the stage only if this expression is true.")
+    needs: tuple[str, ...] = Field(default=(), description="Stages to wait for that no expression names.")
+    timeout: float | None = Field(default=None, gt=0, description="Seconds for the stage, from its first input.")
+    on_error: Literal["fail", "skip"] = Field(
+        default="fail", description="What a failure does: end the run, or skip."
+    )
+    default: Any = Field(default=None, description="What readers get if the stage is skipped.")
+    budget: Limits | None = Field(default=None, description="Limits of this stage, inside of the run's.")
+
+    @abstractmethod
+    async def run(self, ctx: StageContext) -> None:
+        """Do the work: read the inputs, fill the output fields."""
+
+    def survives(self, error: FusionError, *, finishing: bool) -> bool:
+        """True where the run goes on without this stage after `error`."""
+        if isinstance(error, BudgetError) and not finishing:
+            return False
+        return self.on_error == "skip" and not (isinstance(error, ModelError) and error.stops)
+
+    def prompts(self) -> Iterator[PromptUse]:
+        """The templates that the stage renders."""
+        yield from ()
+
+    def expressions(self) -> Iterator[ExpressionUse]:
+        """The expressions that the stage evaluates."""
+        if self.when is not None:
+            yield ExpressionUse("when", self.when)
+
+    def roles(self) -> Iterator[tuple[str, str]]:
+        """(key, role) for every role that the stage may call."""
+        yield from ()
+
+    def schemas(self) -> Iterator[tuple[str, "dict[str, Any] | str"]]:
+        """(key, schema) for every shape that the stage declares."""
+        yield from ()
+
+
+class ModelStage(Stage):
+    """A stage that asks a model."""
+
+    on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
+        default="fail", description="What a failure does: end the run, skip the stage, or ask `escalate_to`."
+    )
+    role: RoleChoice = Field(default=(Choice(use="frontier"),), description="Who is asked.", validate_default=True)
+    prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
+    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
+    escalate_to: str | None = Field(default=None, description="The role that is asked when the first one failed.")
+
+    default_prompt: ClassVar[str]
+    prompt_offers: ClassVar[frozenset[str]] = frozenset()
+    choice_offers: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="after")
+    def _escalation_is_whole(self) -> "ModelStage":
+        if self.on_error == "escalate" and self.escalate_to is None:
+            raise ValueError("`on_error: escalate` needs `escalate_to`, the role to ask then")
+        if self.escalate_to is not None and not self._escalates():
+            raise ValueError("`escalate_to` has no effect without `on_error: escalate`")
+        return self
+
+    def _escalates(self) -> bool:
+        return self.on_error == "escalate"
+
+    @property
+    def template(self) -> str:
+        """The template in use: the stage's own, or the kind's shipped one."""
+        return self.prompt or self.default_prompt
+
+    def prompts(self) -> Iterator[PromptUse]:
+        yield PromptUse("prompt", self.template, self.prompt_offers)
+
+    def expressions(self) -> Iterator[ExpressionUse]:
+        yield from super().expressions()
+        for at, choice in enumerate(self.role):
+            if choice.when is not None:
+                yield ExpressionUse(f"role.{at}.when", choice.when, self.choice_offers)
+
+    def roles(self) -> Iterator[tuple[str, str]]:
+        for at, choice in enumerate(self.role):
+            yield ("role" if len(self.role) == 1 else f"role.{at}.use"), choice.use
+        if self.escalate_to is not None:
+            yield "escalate_to", self.escalate_to
+
+    def chosen_role(self, ctx: StageContext, variables: Variables) -> str:
+        """The role of the first line whose `when` is true."""
+        for choice in self.role:
+            if choice.when is None or ctx.evaluate(choice.when, variables):
+                return choice.use
+        raise AssertionError("the last line of a choice has no `when`")
+
+    def ask(self, ctx: StageContext, variables: Variables, step: str, item: int | None = None) -> Ask:
+        """What the stage's role, template, schema and limits ask of a model."""
+        return Ask(
+            role=self.chosen_role(ctx, variables),
+            messages=ctx.render(self.template, variables),
+            step=step,
+            item=item,
+            schema=ctx.schema("schema"),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+        )
+
+    async def answer(self, ctx: StageContext, ask: Ask) -> Answer:
+        """Ask; an answer that was cut off is a failure. With `on_error: escalate`, a failure asks `escalate_to`."""
+        try:
+            return whole(await ctx.call(ask))
+        except ModelError as error:
+            if self.on_error != "escalate" or self.escalate_to is None or error.stops:
+                raise
+            ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}", item=ask.item)
+            step = f"{ask.step}-escalated"
+            return whole(await ctx.call(replace(ask, role=self.escalate_to, model=None, step=step)))
+
+
+class ShapedStage(ModelStage):
+    """A stage whose answer may have a shape: with a `schema` the answer is data that holds to it."""
+
+    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
+
+    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+        if self.output_schema is not None:
+            yield "schema", self.output_schema
+
+    async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
+        """Ask once with the stage's template, and fill `text` and `data` with the answer."""
+        answer = await self.answer(
+            ctx, replace(self.ask(ctx, variables, step), deltas=None if self.output_schema else ctx.deltas(step))
+        )
+        ctx.give("text", answer.text)
+        ctx.give("data", answer.data)
+
+
+def whole(answer: Answer) -> Answer:
+    """The answer if it was not cut off; raises BadResponseError if it was."""
+    if answer.finish_reason == "length":
+        raise BadResponseError(
+            f"{answer.by!r} was cut off at its output limit; raise `max_tokens` of the stage, or ask for less",
+            model=answer.by,
+            text=answer.text,
+        )
+    return answer

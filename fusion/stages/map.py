@@ -1,0 +1,28 @@
+"""map: one prompt for every item, many at once."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from fusion.stages.base import Choice, OutputField, RoleChoice, ShapedStage, StageContext
+from fusion.stages.items import ItemStage
+from fusion.types import Item
+
+__all__ = ["Map"]
+
+
+class Map(ItemStage, ShapedStage):
+    """Asks a model about each item. Field: `items`, each with the answer as its `value`.
+
+    An item that needs results of earlier ones waits for them and finds them in `needed`.
+    """
+
+    kind: Literal["map"] = "map"
+    role: RoleChoice = Field(default=(Choice(use="bulk"),), description="Who is asked.", validate_default=True)
+    outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
+    default_prompt: ClassVar[str] = "map/default"
+    prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "needed"})
+
+    async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
+        answer = await self.answer(ctx, self.ask(ctx, variables, "work", item.index))
+        return item.worked(answer.value, answer.by)

@@ -1,0 +1,147 @@
+"""plan: a model splits the request into subtasks, each handed on the moment it is complete."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from fusion.errors import BadResponseError, ModelError, StageError
+from fusion.stages.base import Ask, ModelStage, OutputField, PromptUse, StageContext, Variables
+from fusion.stages.subtasks import HEAD, PlanReader
+from fusion.types import JsonSchema, Message
+
+__all__ = ["Plan", "plan_schema"]
+
+_MOST_CONTINUATIONS = 3
+
+
+class Plan(ModelStage):
+    """Splits the request into an ordered list of subtasks. Fields: `subtasks` (a feed), `goal`, `constraints`,
+    `merge_instructions`.
+
+    A subtask has `title`, `instructions` that stand alone, `needs` (numbers of earlier subtasks), `difficulty`
+    1 to 5, `capabilities`, `expected_output` and `criteria`. It is handed on, for good, when its JSON object is
+    complete. A plan that is cut off is continued; one that cannot be read is asked for once more.
+    """
+
+    kind: Literal["plan"] = "plan"
+    max_subtasks: int = Field(default=12, ge=1, le=10_000, description="How many subtasks are taken at most.")
+    continue_prompt: str = Field(default="plan/continue", description="The template that asks for a plan's rest.")
+
+    outputs: ClassVar[tuple[OutputField, ...]] = (
+        OutputField("subtasks", feed=True),
+        OutputField("goal"),
+        OutputField("constraints"),
+        OutputField("merge_instructions"),
+    )
+    own_max_tokens: ClassVar[int] = 4000
+    default_prompt: ClassVar[str] = "plan/default"
+    prompt_offers: ClassVar[frozenset[str]] = frozenset({"max_subtasks"})
+
+    def prompts(self) -> Iterator[PromptUse]:
+        yield from super().prompts()
+        yield PromptUse("continue_prompt", self.continue_prompt, self.prompt_offers | {"accepted"})
+
+    async def run(self, ctx: StageContext) -> None:
+        variables = {**await ctx.variables(), "max_subtasks": self.max_subtasks}
+        reader = PlanReader(self.max_subtasks, lambda head: _give(ctx, head), ctx.feed("subtasks"), ctx)
+        ask = replace(
+            self.ask(ctx, variables, "plan"), schema=plan_schema(self.max_subtasks), parse=False, deltas=reader
+        )
+        ended = await self._ask(ctx, ask, reader)
+        for number in range(1, _MOST_CONTINUATIONS + 1):
+            if ended or not reader.committed:
+                break
+            ended = await self._continue(ctx, ask, variables, reader, number)
+        if not reader.committed:
+            await self._once_more(ctx, ask, reader)
+        elif not ended:
+            raise StageError(f"the plan was cut off {_MOST_CONTINUATIONS + 1} times; raise `max_tokens` of the stage")
+        ctx.grew(reader.accepted, final=True)
+
+    async def _ask(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> bool:
+        """Ask for the plan or its rest. True if it came to its end."""
+        try:
+            answer = await ctx.call(ask)
+        except ModelError as error:
+            if not reader.committed and self.on_error == "escalate" and self.escalate_to and not error.stops:
+                ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}")
+                reader.restart()
+                answer = await ctx.call(replace(ask, role=self.escalate_to, step=f"{ask.step}-escalated"))
+            elif reader.committed and not error.stops:
+                ctx.note(f"the plan broke off after subtask {reader.accepted} ({error}); asking for the rest")
+                return reader.ended
+            elif isinstance(error, BadResponseError):
+                reader.last = error.text
+                return False
+            else:
+                raise
+        reader.take(answer)
+        return reader.ended or answer.finish_reason == "stop"
+
+    async def _continue(
+        self, ctx: StageContext, ask: Ask, variables: Variables, reader: PlanReader, number: int
+    ) -> bool:
+        reader.next_part()
+        accepted = json.dumps(reader.as_plan(), ensure_ascii=False)
+        words = ctx.render(self.continue_prompt, {**variables, "accepted": reader.accepted})
+        messages = (*ask.messages, Message(role="assistant", content=accepted), *words)
+        return await self._ask(ctx, replace(ask, messages=messages, step=f"continue-{number}"), reader)
+
+    async def _once_more(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> None:
+        """Nothing could be read as it came: read it whole, with repair; else ask once more with all the errors."""
+        errors = reader.read_whole(ask.schema or {})
+        if not errors:
+            return
+        ctx.note(f"the plan cannot be used ({'; '.join(errors)}); asking once more")
+        words = "This plan cannot be used:\n" + "\n".join(f"- {e}" for e in errors) + "\nWrite the whole plan again."
+        last = (Message(role="assistant", content=reader.last),) if reader.last.strip() else ()
+        messages = (*ask.messages, *last, Message(role="user", content=words))
+        reader.next_part()
+        await self._ask(ctx, replace(ask, messages=messages, step="again"), reader)
+        if not reader.committed and (errors := reader.read_whole(ask.schema or {})):
+            raise StageError(f"no plan could be read, twice: {'; '.join(errors)}")
+
+
+def plan_schema(max_subtasks: int) -> JsonSchema:
+    """The shape of a plan: bounded everywhere, the subtasks last, so that each can be read as it comes."""
+    subtask = {
+        "title": _string(100),
+        "instructions": _string(2000),
+        "needs": {
+            "type": "array",
+            "maxItems": 8,
+            "items": {"type": "integer", "minimum": 1, "maximum": max_subtasks},
+        },
+        "difficulty": {"type": "integer", "minimum": 1, "maximum": 5},
+        "capabilities": {"type": "array", "maxItems": 3, "items": _string(30)},
+        "expected_output": _string(300),
+        "criteria": {"type": "array", "maxItems": 4, "items": _string(200)},
+    }
+    plan = {
+        "goal": _string(500),
+        "constraints": {"type": "array", "maxItems": 8, "items": _string(300)},
+        "merge_instructions": _string(800),
+        "subtasks": {"type": "array", "minItems": 1, "maxItems": max_subtasks, "items": _object(subtask)},
+    }
+    return _object(plan)
+
+
+def _string(most: int) -> JsonSchema:
+    return {"type": "string", "maxLength": most}
+
+
+def _object(properties: dict[str, JsonSchema]) -> JsonSchema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _give(ctx: StageContext, head: dict[str, Any]) -> None:
+    for name in HEAD:
+        ctx.give(name, head.get(name, [] if name == "constraints" else ""))

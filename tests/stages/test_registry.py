@@ -1,0 +1,96 @@
+"""Kinds of stages: the built-in ones, and those of plug-ins."""
+
+from importlib.metadata import EntryPoint
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from fusion.errors import UsageError
+from fusion.spec import Pipeline
+from fusion.stages import registry
+from fusion.stages.base import OutputField, Stage, StageContext
+
+
+class Shout(Stage):
+    """A kind of a plug-in."""
+
+    kind: Literal["shout"] = "shout"
+    words: str
+    outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"),)
+
+    async def run(self, ctx: StageContext) -> None:
+        ctx.give("text", self.words.upper())
+
+
+class Whisper(Shout):
+    kind: Literal["shout"] = "shout"
+
+
+class Unnamed(Shout):
+    kind: str = "unnamed"  # type: ignore[assignment]
+
+
+class WithoutOutputs(Stage):
+    kind: Literal["mute"] = "mute"
+
+    async def run(self, ctx: StageContext) -> None: ...
+
+
+class Idle(Stage):
+    kind: Literal["idle"] = "idle"
+    outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"),)
+
+
+@pytest.fixture
+def plug_ins(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Installs entry points for the time of a test."""
+
+    def install(*values: str) -> None:
+        found = [EntryPoint(name=f"p{n}", value=value, group=registry.GROUP) for n, value in enumerate(values)]
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: found)
+        registry.kinds.cache_clear()
+
+    yield install
+    registry.kinds.cache_clear()
+
+
+def test_the_built_in_kinds() -> None:
+    assert {"generate", "plan", "map", "review", "merge"} <= set(registry.kinds())
+
+
+def test_a_plug_in_is_a_kind_like_any_other(plug_ins: Any) -> None:
+    plug_ins(f"{__name__}:Shout")
+    pipeline = Pipeline.from_yaml("stages: {a: {kind: shout, words: hi}}\noutput: a")
+    assert type(pipeline.stages["a"]).__name__ == "Shout"
+    assert "words: hi" in pipeline.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("no_such_module:X", "the plug-in 'p0' (no_such_module:X) cannot be loaded: ModuleNotFoundError"),
+        (
+            "builtins:int",
+            "int of the plug-in 'p0' is no kind of stage: it is not a subclass of fusion.stages.base.Stage",
+        ),
+        (f"{__name__}:Unnamed", "Unnamed of the plug-in 'p0' is no kind of stage: it needs one name of its own"),
+        (
+            f"{__name__}:WithoutOutputs",
+            "WithoutOutputs of the plug-in 'p0' is no kind of stage: it declares no output",
+        ),
+        (f"{__name__}:Idle", "Idle of the plug-in 'p0' is no kind of stage: it does not define run"),
+    ],
+)
+def test_a_broken_plug_in_is_named(plug_ins: Any, value: str, message: str) -> None:
+    plug_ins(value)
+    with pytest.raises(UsageError) as caught:
+        registry.kinds()
+    assert str(caught.value).startswith(message)
+
+
+def test_two_of_one_kind_are_refused(plug_ins: Any) -> None:
+    plug_ins(f"{__name__}:Shout", f"{__name__}:Whisper")
+    with pytest.raises(
+        UsageError, match="two stages are of the kind 'shout': Shout of the plug-in 'p0' and Whisper of"
+    ):
+        registry.kinds()

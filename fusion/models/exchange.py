@@ -2,6 +2,7 @@
 
 import asyncio
 import json as jsonlib
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "Rehearsal"]
 
 _SECRET_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_END_MARK: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _ALREADY_DECODED: Final = ("content-encoding", "content-length", "transfer-encoding")
 _PRICED: Final = ("x-litellm-response-cost", "1")
 """Says that the cost is known: litellm then spares itself two milliseconds of pricing that nobody reads."""
@@ -138,11 +140,20 @@ def _streaming_response(
 
     class Body(httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
+            rest = b""
             async for block in answer.content.iter_any():
-                # litellm takes the end mark for a finish reason, which it is not: it becomes an SSE comment
-                yield block.replace(b"\ndata: [DONE]", b"\n:")
+                lines, end, rest = (rest + block).rpartition(b"\n")
+                if end:
+                    yield _unmarked(lines + end)
+            if rest:
+                yield _unmarked(rest)
 
     return httpx.Response(status, headers=headers, stream=Body(), request=request)
+
+
+def _unmarked(lines: bytes) -> bytes:
+    """litellm takes the end mark for a finish reason, which it is not: it becomes an SSE comment."""
+    return _END_MARK.sub(b":", lines)
 
 
 def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:

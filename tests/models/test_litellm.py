@@ -267,10 +267,11 @@ def in_half_a_minute() -> str:
     [
         ({"Retry-After": "7"}, 7, 7),
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5, 1.5),
-        ({"Retry-After": in_half_a_minute()}, 1, 30),
+        ({"Retry-After": "in half a minute"}, 1, 30),
     ],
 )
 async def test_how_long_to_wait(headers: dict[str, str], least: float, most: float, model_id: str) -> None:
+    headers = {name: in_half_a_minute() if "half" in value else value for name, value in headers.items()}
     with pytest.raises(RateLimitError) as caught:
         await asked(Answer(status=429, headers=headers), model_id=model_id)
     assert caught.value.retry_after is not None
@@ -305,8 +306,11 @@ async def test_nobody_there() -> None:
 
 @pytest.mark.parametrize("model_id", ["openai/mock", "anthropic/claude-haiku-5-5", "openrouter/openai/gpt-5.6"])
 @pytest.mark.parametrize("end_mark", [True, False])
-async def test_a_stream_without_a_finish_reason_is_no_answer(end_mark: bool, model_id: str) -> None:
-    answer = Answer(pieces=["a", "b"], finish_reason=None, end_mark=end_mark)
+@pytest.mark.parametrize("piece_delay", [0.0, 0.02])
+async def test_a_stream_without_a_finish_reason_is_no_answer(
+    piece_delay: float, end_mark: bool, model_id: str
+) -> None:
+    answer = Answer(pieces=["a", "b"], finish_reason=None, end_mark=end_mark, piece_delay=piece_delay)
     with pytest.raises(BadResponseError, match="broke off") as caught:
         await asked(answer, streamed=True, model_id=model_id)
     assert caught.value.text == "ab"

@@ -16,6 +16,7 @@ __all__ = [
     "Failure",
     "FinishReason",
     "Item",
+    "JsonMode",
     "JsonSchema",
     "Limits",
     "Message",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 JsonSchema = dict[str, Any]
+JsonMode = Literal["schema", "object"]
 FinishReason = Literal["stop", "length", "content_filter"]
 Money = Annotated[Decimal, BeforeValidator(lambda v: Decimal(str(v)) if isinstance(v, float) else v)]
 
@@ -70,7 +72,7 @@ class Request(Value):
     timeout: float = Field(default=120.0, gt=0)
     temperature: float | None = None
     json_schema: JsonSchema | None = None
-    json_mode: Literal["schema", "object"] = "schema"
+    json_mode: JsonMode = "schema"
     key: CallKey | None = None
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fusion import Price, RunFailed, Say, ScriptedModel, UsageError
 from fusion.errors import AuthenticationError, BadRequestError, ModelTimeoutError
-from fusion.events import CallStarted, ItemFinished, Noted, StageFinished
+from fusion.events import CallCancelled, CallFailed, CallFinished, CallStarted, ItemFinished, Noted, StageFinished
 from tests.conftest import ACCEPT, frontier, pipeline, plan_text, run, said, subtasks
 
 MAP = """
@@ -128,6 +128,29 @@ output: all
     assert result.stages["two"].status == "failed"
     assert result.stages["one"].status == "cancelled"
     assert (slow.cancelled, slow.in_flight) == (1, 0)
+
+
+def test_every_call_that_begins_is_said_to_have_ended(fusion: Any) -> None:
+    def worker(request: Any) -> Any:
+        if said(request).endswith("a"):
+            return "quick"
+        return Say("never", delay=60) if said(request).endswith("b") else _content_filter()
+
+    text = MAP.replace("prompt:", "timeout: 0.2, prompt:")
+    _, events = run(fusion({"bulk": worker}), None, pipeline=pipeline(text), inputs={"rows": list("abc")})
+    calls: dict[int | None, list[type]] = {}
+    for event in events:
+        if isinstance(event, (CallStarted, CallFinished, CallFailed, CallCancelled)):
+            calls.setdefault(event.item, []).append(type(event))
+    assert calls == {0: [CallStarted, CallFinished], 1: [CallStarted, CallCancelled], 2: [CallStarted, CallFailed]}
+
+
+def test_a_fault_of_a_model_of_the_users_own_ends_its_call_too(fusion: Any) -> None:
+    _, events = run(
+        fusion({"bulk": lambda request: {}["no such key"]}), None, pipeline=pipeline(MAP), inputs={"rows": ["a"]}
+    )
+    (failed,) = [event for event in events if isinstance(event, CallFailed)]
+    assert failed.failure.reason == "KeyError"
 
 
 def test_a_wrong_key_stops_a_map_at_its_first_call(fusion: Any) -> None:

@@ -11,7 +11,7 @@ from fusion.errors import BudgetError, InputError
 from fusion.events import Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
-from fusion.prompts import Prompts
+from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Answer, Ask, Stage, StageContext, Variables
@@ -57,15 +57,17 @@ class RunContext(StageContext):
         self._out = run.fields[path]
         self._started = False
         self._clock: asyncio.Timeout | None = None
+        self._fixed: Fixed | None = None
         self._callers: dict[tuple[object, ...], Caller] = {}
 
     # What comes in.
 
     async def variables(self) -> dict[str, Any]:
-        wired = self._run.wirings[self.path]
-        values = await read(wired.waits, self._run.fields)
-        self.begin()
-        return {"inputs": self._run.inputs, "request": self._run.request, **values}
+        if self._fixed is None:
+            values = await read(self._run.wirings[self.path].waits, self._run.fields)
+            self.begin()
+            self._fixed = Fixed({"inputs": self._run.inputs, "request": self._run.request, **values})
+        return dict(self._fixed.variables)
 
     async def follow(self, source: str) -> AsyncIterator[Item]:
         flow = self._run.wirings[self.path].flows.get(source)
@@ -153,7 +155,7 @@ class RunContext(StageContext):
         return self._run.prompts.expression(source).evaluate(variables)
 
     def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
-        return self._run.prompts.template(template).render(variables)
+        return self._run.prompts.template(template).render(variables, self._fixed)
 
     # Calls.
 

@@ -6,6 +6,7 @@ Progress bars, `--events`, receipts and histories all read these events; nothing
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
@@ -38,17 +39,13 @@ __all__ = [
 ]
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class EventBase(Value):
     """What every event has: the run, the stage's path and the item it is about, and when (UTC)."""
 
     run_id: str = ""
     stage: str = ""
     item: int | None = None
-    at: datetime = Field(default_factory=_now)
+    at: datetime = Field(default_factory=partial(datetime.now, UTC))
 
 
 class RunStarted(EventBase):

@@ -107,11 +107,10 @@ class Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"**", "*", "+", "%"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, Mapping):
-            if attribute in obj:
-                return obj[attribute]
-        elif isinstance(obj, Item):
+        if isinstance(obj, Item):
             return self._of_item(obj, attribute)
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
@@ -123,7 +122,7 @@ class Environment(ImmutableSandboxedEnvironment):
         if name in _ITEM_FIELDS:
             return getattr(item, name)
         source = item.source
-        if isinstance(source, Mapping) and name in source:
+        if isinstance(source, (dict, Mapping)) and name in source:
             return source[name]
         return self.undefined(obj=item, name=name)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "CallKey",
@@ -31,7 +31,7 @@ __all__ = [
 JsonSchema = dict[str, Any]
 JsonMode = Literal["schema", "object"]
 FinishReason = Literal["stop", "length", "content_filter"]
-Money = Annotated[Decimal, BeforeValidator(lambda v: Decimal(str(v)) if isinstance(v, float) else v)]
+Money = Decimal
 
 
 class Value(BaseModel):

@@ -21,6 +21,9 @@ __all__ = ["Expression", "Fixed", "Path", "Prompts", "Template", "is_template_na
 Path = tuple[str, ...]
 """A free variable and the attributes read from it: `plan.goal` is `("plan", "goal")`."""
 
+_UNUSABLE = (TemplateError, SyntaxError, RecursionError, ValueError, OverflowError, MemoryError)
+"""What compiling may raise: Jinja's own, and what Python says of blocks or brackets that are nested too deep."""
+
 MAX_TEMPLATE = 262_144
 MAX_EXPRESSION = 10_000
 
@@ -139,7 +142,7 @@ class Prompts:
             self._include(tree, seen=())
             paths = frozenset(self._paths(tree))
             parts = [self._part(piece) for piece in _pieces(tree, self._environment)]
-        except (TemplateError, RecursionError, ValueError, OverflowError, MemoryError) as error:
+        except _UNUSABLE as error:
             line = f" line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
             raise PromptError(f"{name}{line}: {error}") from error
         return Template(name, parts, paths)
@@ -154,7 +157,7 @@ class Prompts:
         try:
             compiled = self._environment.compile_expression(source, undefined_to_none=False)
             tree = self._environment.parse("{{ (" + source + "\n) }}")
-        except (TemplateError, RecursionError, ValueError, OverflowError, MemoryError) as error:
+        except _UNUSABLE as error:
             raise PromptError(f"expression {source!r}: {error}") from error
         return Expression(source, compiled, frozenset(self._paths(tree)))
 

@@ -1,6 +1,7 @@
 """Small sizes of every benchmark in benchmarks/perf: they run, and what they measure is not far from its bar."""
 
 import asyncio
+import gc
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,19 @@ def test_a_map_of_a_thousand_adds_little_memory() -> None:
     script = "from benchmarks.perf.engine import measure; print(measure((100, 1000), 1)[0])"
     ran = subprocess.run([sys.executable, "-c", script], cwd=startup.ROOT, capture_output=True, text=True, check=True)
     assert 0 < float(ran.stdout) < 40
+
+
+def test_a_process_holds_nothing_of_runs_that_are_over() -> None:
+    def held() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    with engine.engine() as made:
+        made.cpu_of(200)
+        before = held()
+        for _ in range(5):
+            made.cpu_of(200)
+        assert held() - before < 200, "objects; each run makes thousands"
 
 
 def test_items_that_flow_come_long_before_barriers_would_let_them() -> None:

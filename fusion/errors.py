@@ -62,6 +62,7 @@ class FusionError(Exception):
     http_status: ClassVar[int] = 500
 
     def as_failure(self) -> Failure:
+        """The error as a value: its class's name and its message."""
         return Failure(reason=type(self).__name__, message=str(self))
 
 

@@ -12,7 +12,7 @@ from fusion.library import close_names
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
 
-__all__ = ["Stdin", "inputs_of", "limits_of", "roles_of"]
+__all__ = ["Stdin", "from_stdin", "inputs_of", "limits_of", "roles_of"]
 
 _LIMITS = ("usd", "tokens", "calls", "seconds")
 _PATIENCE = 2.0

@@ -204,9 +204,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(*straight.glob("*.whl"), *round_about.glob("*.tar.gz"), *round_about.glob("*.whl"))
 
 
-def build(*words: str) -> None:
+def build(*words: str, root: Path = ROOT) -> None:
     """Build the project with what is installed: nothing is fetched."""
-    subprocess.run([sys.executable, "-m", "build", "--no-isolation", *words, str(ROOT)], check=True, env=clean())
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", *words, str(root)], check=True, env=clean())
 
 
 def clean(**more: str) -> dict[str, str]:
@@ -248,6 +248,18 @@ def test_the_sdist_builds_the_same_wheel(built: Built) -> None:
         assert {name: again.read(name) for name in again.namelist()} == {
             name: straight.read(name) for name in straight.namelist()
         }
+
+
+@pytest.mark.wheel
+def test_what_git_ignores_is_not_shipped(built: Built, tmp_path: Path) -> None:
+    with tarfile.open(built.sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    (unpacked / "prompts" / "map" / "__pycache__").mkdir()
+    for name in ("prompts/map/__pycache__/old.md.j2", "pipelines/old.pyc", "fusion/old.pyc"):
+        (unpacked / name).write_text("old")
+    build("--wheel", "--outdir", str(tmp_path / "dist"), root=unpacked)
+    assert names(*(tmp_path / "dist").iterdir()) == names(built.wheel)
 
 
 @pytest.mark.wheel

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 
+import fusion
 from fusion import Pipeline
 from fusion.cli.app import application
 from fusion.cli.exits import EPILOG, GATE
@@ -195,8 +196,20 @@ def test_targets_in_the_prose_are_there(words: str) -> None:
 def test_commands_in_the_prose_are_there(words: str) -> None:
     if words in (ROOT / "Makefile").read_text():
         return  # and so `make` runs it
-    name, *rest = words.split()[1:]
-    assert {word for word in rest if word.startswith("-")} <= options(commands(application_command())[name])
+    command, rest = application_command(), words.split()[1:]
+    while rest and not rest[0].startswith("-") and commands(command):
+        command = commands(command)[rest.pop(0)]
+    assert {word for word in rest if word.startswith("-")} <= options(command)
+
+
+@pytest.mark.wheel
+@pytest.mark.parametrize("words", [words for words in INLINE if words.startswith("pip ")])
+def test_installs_in_the_prose_would_install_it(words: str) -> None:
+    quick = ["--dry-run", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed"]
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(words), *quick], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert f"Would install compound-fusion-{fusion.__version__}" in done.stdout
 
 
 def test_options_in_the_prose_are_there() -> None:

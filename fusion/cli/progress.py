@@ -7,6 +7,7 @@ from typing import Literal
 
 from fusion.events import (
     AttemptCharged,
+    CallCancelled,
     CallFailed,
     CallFinished,
     CallStarted,
@@ -107,7 +108,7 @@ class Progress:
             case CallFinished():
                 stage.calls -= 1
                 self._add(stage, event.usage.total, event.cost)
-            case CallFailed():
+            case CallFailed() | CallCancelled():
                 stage.calls -= 1
             case AttemptCharged():
                 self._add(stage, event.usage.total, event.cost)

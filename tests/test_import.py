@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,20 @@ def summary(docstring: str | None) -> str:
     """A docstring's first line, if it is a sentence."""
     line = (docstring or "").strip().partition("\n")[0]
     return line if line.endswith((".", "?")) else ""
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    from fusion import errors
+
+    drawn = re.findall(r"^( *)([A-Z]\w+(?:Error|Failed))(?: +exit (\d+))?", errors.__doc__ or "", re.MULTILINE)
+    branch: list[type[errors.FusionError]] = []
+    for indent, name, code in drawn:
+        error = getattr(errors, name)
+        del branch[len(indent) // 2 :]
+        assert error.__bases__ == ((branch[-1],) if branch else (Exception,))
+        assert error.exit_code == (int(code) if code else branch[-1].exit_code)
+        branch.append(error)
+    assert {name for _, name, _ in drawn} == set(errors.__all__) - {"Problem"}
 
 
 # The modules.

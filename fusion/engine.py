@@ -11,13 +11,13 @@ from fusion import budget as budgets
 from fusion.budget import Budget
 from fusion.context import RunContext, RunParts
 from fusion.errors import BudgetError, FusionError, StageError
-from fusion.events import EventBase, RunFinished, RunStarted, Sink, StageFinished
+from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.fields import Fields, Skipped
 from fusion.finish import held_back, last_stages
 from fusion.prompts import Prompts
 from fusion.receipt import Accounts
 from fusion.result import FailedPart, Result, StageResult
-from fusion.roles import RoleModels
+from fusion.roles import RoleModels, unpriced
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.types import Failure, Item, Limits, as_text
@@ -88,6 +88,8 @@ class Run:
         """Run to the end. Failures are in the Result; cancellation passes through, `interrupted` gives its Result."""
         self._budget.start()
         self._sink(self._first_event())
+        for note in unpriced(self._parts.roles):
+            self._sink(Noted(run_id=self.run_id, message=note))
         try:
             async with asyncio.timeout(self._budget.remaining_seconds()):
                 await self._all()

@@ -90,7 +90,7 @@ def unpriced(roles: Mapping[str, RoleModel]) -> Iterator[str]:
     for model_id in dict.fromkeys(role.model.info.id for role in roles.values() if role.model.info.price is None):
         near = _near(model_id) if prices.reachable(model_id) and not prices.known(model_id) else ""
         yield (
-            f"no price is known for {model_id!r}: what it costs is not counted, and no limit in dollars holds it; "
+            f"no price is known for {model_id!r}: its cost is not counted, nor held by a limit in dollars; "
             f"limit `tokens` or `calls`{near}"
         )
 

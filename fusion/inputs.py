@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, PydanticUserError
+
 from fusion.errors import InputError, UsageError
 from fusion.library import close_names
 from fusion.spec import Pipeline
 from fusion.stages.base import ShapedStage
 from fusion.types import JsonSchema, as_text
 
-__all__ = ["filled", "request_of", "shaped_output"]
+__all__ = ["filled", "request_of", "schema_of", "shaped_output"]
 
 
 def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
@@ -67,6 +69,15 @@ def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:
         f"{pipeline.name!r} needs {words}. The first goes as the prompt; any goes as `-i {missing[0]}=text` or "
         f"`-i {missing[0]}=@file`, from Python as `inputs={{{missing[0]!r}: …}}`"
     )
+
+
+def schema_of(given: type[BaseModel]) -> JsonSchema:
+    """The JSON Schema of a pydantic class. Raises UsageError where it has none."""
+    try:
+        return given.model_json_schema()
+    except (AttributeError, PydanticUserError) as error:
+        words = str(error).partition("\n")[0]
+        raise UsageError(f"`schema` is {given!r}; give a pydantic class that JSON can hold: {words}") from error
 
 
 def shaped_output(pipeline: Pipeline, schema: JsonSchema) -> Pipeline:

@@ -42,7 +42,7 @@ def run(command: Command, pipeline: Write, monkeypatch: pytest.MonkeyPatch) -> R
     [
         (["-m", "opnai/gpt-5.6"], "is known for the model 'opnai/gpt-5.6'; did you mean 'openai/gpt-5.6'"),
         (["-m", "claude-opus-55"], "did you mean 'anthropic/claude-opus-5-5'"),
-        (["-m", "nonsense"], "role 'bulk': no provider is known for the model 'nonsense'; write as provider/model"),
+        (["-m", "nonsense"], "role 'bulk': no provider is known for the model 'nonsense'; write it as"),
         (["-m", ""], "no provider is known for the model ''; write it as provider/model"),
         (["--role", "bulk=localai/x"], "no provider is known for the model 'localai/x'"),
         (["--role", "bulk=local/smal"], "no embedded model 'smal'"),

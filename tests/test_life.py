@@ -82,9 +82,7 @@ def test_a_stream_that_nobody_holds_any_more_stops_its_run() -> None:
     model = ScriptedModel(LONG, name="scripted/frontier")
     ended: list[Any] = []
     with made(model, budget={"calls": 3}) as one:
-        for piece in one.stream(
-            pipeline=ONE, on_event=lambda e: ended.append(e) if e.type == "run_finished" else None
-        ):
+        for piece in one.stream(pipeline=ONE, on_event=ended.append):
             assert piece == "one "
             break
         gc.collect()

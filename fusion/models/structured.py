@@ -7,6 +7,7 @@ from typing import Any
 
 from fusion.errors import BadResponseError
 from fusion.models.base import ModelInfo
+from fusion.models.strict import strict
 from fusion.shapes import validate
 from fusion.types import Deltas, JsonSchema, Message, Reply, Request
 
@@ -44,12 +45,15 @@ async def complete(send: Send, info: ModelInfo, request: Request, deltas: Deltas
 
 
 def shaped(request: Request, info: ModelInfo) -> Request:
-    """The request as this model takes a schema: as a strict response format, else in words."""
-    if info.json_schema or request.json_schema is None:
+    """The request as this model takes a schema: as a strict response format where that can say it, else in words."""
+    schema = request.json_schema
+    if schema is None or (info.local and info.json_schema):
         return request
+    if info.json_schema and (said := strict(schema, info.provider)) is not None:
+        return request.model_copy(update={"json_schema": said})
     words = (
         "Answer with one JSON object and nothing else, no explanation and no code fence. "
-        "It must hold to this JSON Schema:\n" + json.dumps(request.json_schema, ensure_ascii=False)
+        "It must hold to this JSON Schema:\n" + json.dumps(schema, ensure_ascii=False)
     )
     return request.model_copy(update={"json_mode": "object", "messages": _with_system(request.messages, words)})
 

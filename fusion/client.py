@@ -393,9 +393,9 @@ def _limits(given: Limits | Mapping[str, Any] | None) -> Limits | None:
     if given is None or isinstance(given, Limits):
         return given
     try:
-        return Limits.model_validate(dict(given))
+        return Limits.model_validate(given)
     except ValueError as error:
-        raise UsageError(f"budget {dict(given)!r}: give positive usd, tokens, calls or seconds") from error
+        raise UsageError(f"budget {given!r}: give positive usd, tokens, calls or seconds") from error
 
 
 def _merged(pipeline: Limits, given: Limits | None) -> Limits:

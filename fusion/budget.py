@@ -15,10 +15,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from fusion.errors import BudgetError
 from fusion.types import Limits
@@ -36,8 +35,7 @@ _ADVICE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(NamedTuple):
     """What an attempt costs, or may cost at most. `usd` is None where the price is unknown."""
 
     usd: Decimal | None

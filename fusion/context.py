@@ -1,38 +1,21 @@
 """A stage's way to the world, as the engine makes it: fields, expressions, prompts and calls."""
 
 import asyncio
-import hashlib
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusion.errors import BudgetError, FusionError, InputError, InputTooLongError
-from fusion.events import (
-    CallFailed,
-    CallFinished,
-    CallStarted,
-    Delta,
-    EventBase,
-    ItemFinished,
-    Noted,
-    Restarted,
-    Sink,
-    Span,
-    StageGrew,
-    StageStarted,
-    span,
-)
+from fusion.calls import Caller
+from fusion.errors import BudgetError, InputError
+from fusion.events import Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
-from fusion.models import structured
-from fusion.models.base import Model, estimate_tokens
-from fusion.prompts import Prompts
+from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Answer, Ask, Stage, StageContext, Variables
-from fusion.types import CallKey, Deltas, Item, JsonSchema, Message, Reply, Request
+from fusion.types import Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
 __all__ = ["RunContext", "RunParts"]
@@ -74,14 +57,17 @@ class RunContext(StageContext):
         self._out = run.fields[path]
         self._started = False
         self._clock: asyncio.Timeout | None = None
+        self._fixed: Fixed | None = None
+        self._callers: dict[tuple[object, ...], Caller] = {}
 
     # What comes in.
 
     async def variables(self) -> dict[str, Any]:
-        wired = self._run.wirings[self.path]
-        values = await read(wired.waits, self._run.fields)
-        self.begin()
-        return {"inputs": self._run.inputs, "request": self._run.request, **values}
+        if self._fixed is None:
+            values = await read(self._run.wirings[self.path].waits, self._run.fields)
+            self.begin()
+            self._fixed = Fixed({"inputs": self._run.inputs, "request": self._run.request, **values})
+        return dict(self._fixed.variables)
 
     async def follow(self, source: str) -> AsyncIterator[Item]:
         flow = self._run.wirings[self.path].flows.get(source)
@@ -169,74 +155,44 @@ class RunContext(StageContext):
         return self._run.prompts.expression(source).evaluate(variables)
 
     def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
-        return self._run.prompts.template(template).render(variables)
+        return self._run.prompts.template(template).render(variables, self._fixed)
 
     # Calls.
 
     async def call(self, ask: Ask) -> Answer:
-        model = self._run.roles.model(ask.model) if ask.model else self._run.roles[ask.role].model
-        request = self._request(ask, model)
-
-        async def send(request: Request, deltas: Deltas | None) -> Reply:
-            return await self._send(ask, model, request, deltas)
-
         try:
-            if ask.parse:
-                reply, data = await structured.complete(send, model.info, request, ask.deltas)
-            else:
-                reply, data = await send(structured.shaped(request, model.info), ask.deltas), None
+            return await self._caller(ask).call(ask)
         except BudgetError as error:
             self._run.budget_stops.append(error)
             raise
-        return Answer(text=reply.text, data=data, by=model.info.id, finish_reason=reply.finish_reason)
 
-    def _request(self, ask: Ask, model: Model) -> Request:
+    def _caller(self, ask: Ask) -> Caller:
+        """Who makes the stage's calls on the terms of `ask`."""
+        terms = (ask.role, ask.model, ask.max_tokens, ask.temperature)
+        caller = self._callers.get(terms)
+        if caller is None or caller.schema is not ask.schema:
+            caller = self._callers[terms] = self._new_caller(ask)
+        return caller
+
+    def _new_caller(self, ask: Ask) -> Caller:
         role = self._run.roles[ask.role]
+        model = self._run.roles.model(ask.model) if ask.model else role.model
         defaults = self._run.pipeline.defaults
         timeout = role.timeout or defaults.timeout or (_LOCAL_TIMEOUT if model.info.local else _TIMEOUT)
-        temperature = _first(ask.temperature, role.temperature, defaults.temperature)
         max_tokens = self._run.max_tokens(self.stage, ask.max_tokens)
         if model.info.max_output is not None:
             max_tokens = min(max_tokens, model.info.max_output)
-        return Request(
-            messages=tuple(ask.messages),
+        return Caller(
+            model,
+            sink=self._run.sink,
+            run_id=self._run.run_id,
+            stage=self.path,
+            role=ask.role,
             max_tokens=max_tokens,
             timeout=timeout,
-            temperature=temperature,
-            json_schema=ask.schema,
+            temperature=_first(ask.temperature, role.temperature, defaults.temperature),
+            schema=ask.schema,
         )
-
-    async def _send(self, ask: Ask, model: Model, request: Request, deltas: Deltas | None) -> Reply:
-        _check_fits(request, model)
-        digest = _digest(request, model.info.id)
-        request = request.model_copy(
-            update={"key": CallKey(stage=self.path, item=ask.item, step=ask.step, digest=digest)}
-        )
-        here = {"run_id": self._run.run_id, "stage": self.path, "item": ask.item, "step": ask.step}
-        self.emit(CallStarted(**here, role=ask.role, model=model.info.id, digest=digest))
-        token = span.set(Span(self._run.sink, self._run.run_id, self.path, ask.item))
-        try:
-            reply = await model.complete(request, deltas)
-        except FusionError as error:
-            self.emit(CallFailed(**here, role=ask.role, model=model.info.id, failure=error.as_failure()))
-            raise
-        finally:
-            span.reset(token)
-        self.emit(
-            CallFinished(
-                **here,
-                role=ask.role,
-                asked=reply.asked,
-                served=reply.served,
-                digest=digest,
-                usage=reply.usage,
-                cost=reply.cost,
-                latency=reply.latency,
-                first_token=reply.first_token,
-                finish_reason=reply.finish_reason,
-            )
-        )
-        return reply
 
 
 class _EventDeltas:
@@ -263,31 +219,3 @@ def _listed(source: str, value: Any) -> list[Any]:
 
 def _first(*values: float | None) -> float | None:
     return next((value for value in values if value is not None), None)
-
-
-def _digest(request: Request, model: str) -> str:
-    """SHA-256 over everything that makes the call what it is."""
-    schema = "" if request.json_schema is None else json.dumps(request.json_schema, sort_keys=True)
-    parts = [model, f"{request.max_tokens} {request.temperature} {request.json_mode}", schema]
-    for message in request.messages:
-        parts += (message.role, message.content)
-    lengths = " ".join([str(len(part)) for part in parts])  # no two contents run together into the same text
-    return hashlib.sha256("\n".join((lengths, *parts)).encode()).hexdigest()
-
-
-def _check_fits(request: Request, model: Model) -> None:
-    """Refuse what is far too long for the model before it costs anything."""
-    context = model.info.context
-    if context is None:
-        return
-    size = sum(len(message.content) for message in request.messages)
-    if size < context:  # fewer characters than the context has tokens: it fits for certain
-        return
-    tokens = sum(estimate_tokens(message.content) for message in request.messages)
-    if tokens + request.max_tokens > context:
-        raise InputTooLongError(
-            f"the request has about {tokens:,} tokens and may get {request.max_tokens:,} more, {model.info.id!r} has "
-            f"room for {context:,}: about {tokens + request.max_tokens - context:,} too many. Shorten the input, "
-            "lower `max_tokens`, or give the role a model with a longer context",
-            model=model.info.id,
-        )

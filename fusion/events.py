@@ -5,9 +5,9 @@ Progress bars, `--events`, receipts and histories all read these events; nothing
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
@@ -16,6 +16,7 @@ from fusion.types import Failure, FinishReason, Money, Usage, Value
 __all__ = [
     "AttemptCharged",
     "AttemptFailed",
+    "CallCancelled",
     "CallFailed",
     "CallFinished",
     "CallStarted",
@@ -38,17 +39,13 @@ __all__ = [
 ]
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class EventBase(Value):
     """What every event has: the run, the stage's path and the item it is about, and when (UTC)."""
 
     run_id: str = ""
     stage: str = ""
     item: int | None = None
-    at: datetime = Field(default_factory=_now)
+    at: datetime = Field(default_factory=partial(datetime.now, UTC))
 
 
 class RunStarted(EventBase):
@@ -146,6 +143,15 @@ class CallFailed(EventBase):
     failure: Failure
 
 
+class CallCancelled(EventBase):
+    """A call was given up while under way: its stage ran out of time, the run failed elsewhere or was stopped."""
+
+    type: Literal["call_cancelled"] = "call_cancelled"
+    step: str
+    role: str
+    model: str
+
+
 class ItemFinished(EventBase):
     """An item is done with a stage, with a value or a failure."""
 
@@ -190,6 +196,7 @@ Event = Annotated[
     | AttemptCharged
     | CallFinished
     | CallFailed
+    | CallCancelled
     | ItemFinished
     | Noted
     | StageFinished
@@ -204,8 +211,7 @@ def event_adapter() -> "TypeAdapter[Event]":
     return TypeAdapter(Event)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Where in a run the current task is, and where its events go."""
 
     sink: Sink

@@ -7,7 +7,7 @@ from fusion.budget import Amount, Budget
 from fusion.prompts import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
-from fusion.types import Limits, Usage
+from fusion.types import Limits
 from fusion.wiring import Wiring, output_wiring
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ def held_back(pipeline: Pipeline, run: "RunParts", budget: Budget) -> dict[str, 
 def _worst_case(name: str, run: "RunParts", limits: Limits, sharing: int) -> Amount:
     stage = run.pipeline.stages[name]
     info = run.roles[next(iter(stage.roles()))[1]].model.info
-    usage = Usage(input=_input_bound(run.wirings[name], run), output=run.max_tokens(stage, None))
-    usd = info.price.bound(usage) if info.price is not None else Decimal(0)
+    taken, given = _input_bound(run.wirings[name], run), run.max_tokens(stage, None)
+    tokens = taken + given
+    usd = info.price.bound(taken, given) if info.price is not None else Decimal(0)
     part = _MOST_PART / sharing
     return Amount(
         usd=min(usd, limits.usd * part) if limits.usd is not None else usd,
-        tokens=min(usage.total, int(limits.tokens * part)) if limits.tokens is not None else usage.total,
+        tokens=min(tokens, int(limits.tokens * part)) if limits.tokens is not None else tokens,
         calls=min(1, limits.calls // 2) if limits.calls is not None else 1,
     )
 

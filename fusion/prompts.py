@@ -3,7 +3,7 @@
 Rendering is a pure function of its inputs. Templates come from files and YAML only; what a model wrote is data.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,10 +13,10 @@ from jinja2.meta import find_undeclared_variables
 
 from fusion.errors import PromptError
 from fusion.library import Library, close_names
-from fusion.sandbox import metered, new_environment, swap
+from fusion.sandbox import MESSAGE, Environment, Meter, new_environment, swap
 from fusion.types import Message
 
-__all__ = ["Expression", "Path", "Prompts", "Template", "is_template_name"]
+__all__ = ["Expression", "Fixed", "Path", "Prompts", "Template", "is_template_name"]
 
 Path = tuple[str, ...]
 """A free variable and the attributes read from it: `plan.goal` is `("plan", "goal")`."""
@@ -25,41 +25,74 @@ MAX_TEMPLATE = 262_144
 MAX_EXPRESSION = 10_000
 
 
+class _Part:
+    """A piece of a template that is rendered by itself: one message block, or all of a template with other text."""
+
+    def __init__(self, compiled: JinjaTemplate, names: Iterable[str]) -> None:
+        self.compiled = compiled
+        self.names = tuple(names)
+        self._globals = dict(compiled.globals)
+
+    def run(self, variables: Mapping[str, Any]) -> str:
+        context = self.compiled.new_context({**self._globals, **variables}, shared=True)
+        return "".join(self.compiled.root_render_func(context))
+
+
+class Fixed:
+    """What stays as it is from render to render, and the messages that were made of nothing else, made once."""
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        self.variables = dict(variables)
+        self.messages: dict[_Part, list[Message]] = {}
+
+    def holds(self, part: _Part, variables: Mapping[str, Any]) -> bool:
+        """True if all that the part reads of `variables` is fixed."""
+        return all(variables.get(name) is self.variables.get(name, self) for name in part.names)
+
+
 class Template:
     """A compiled template. `render` gives the messages that it makes of its variables."""
 
-    def __init__(self, name: str, compiled: JinjaTemplate, paths: frozenset[Path]) -> None:
+    def __init__(self, name: str, parts: Sequence[_Part], paths: frozenset[Path]) -> None:
         self.name = name
         self.paths = paths
-        self._compiled = compiled
-        self._globals = dict(compiled.globals)
+        self._parts = parts
 
-    def render(self, variables: Mapping[str, Any]) -> tuple[Message, ...]:
+    def render(self, variables: Mapping[str, Any], fixed: Fixed | None = None) -> tuple[Message, ...]:
         """The messages: the `message` blocks, or all of the text as one message of the user's.
 
-        Raises PromptError, naming template and line.
+        With `fixed`, `variables` holds what is fixed and more. Raises PromptError, naming template and line.
         """
-        with metered() as meter:
-            text = self._run(variables).strip()
-        if meter.messages:
-            if text:
-                raise PromptError(f"{self.name}: text outside of its message blocks: {text[:60]!r}")
-            return tuple(meter.messages)
-        if not text:
+        messages: list[Message] = []
+        with Meter() as meter:
+            for part in self._parts:
+                if fixed is None or not fixed.holds(part, variables):
+                    messages += self._say(part, variables, meter)
+                    continue
+                if part not in fixed.messages:
+                    fixed.messages[part] = self._say(part, variables, meter)
+                messages += fixed.messages[part]
+        if not messages:
             raise PromptError(f"{self.name}: rendered to nothing; a prompt needs text")
-        return (Message(role="user", content=text),)
+        return tuple(messages)
 
     def render_text(self, variables: Mapping[str, Any]) -> str:
         """The text of a template that makes no messages."""
-        with metered():
-            return self._run(variables)
+        with Meter():
+            return "".join([self._run(part, variables) for part in self._parts])
 
-    def _run(self, variables: Mapping[str, Any]) -> str:
+    def _say(self, part: _Part, variables: Mapping[str, Any], meter: Meter) -> list[Message]:
+        text = self._run(part, variables).strip()
+        messages = meter.take_messages()
+        if messages and text:
+            raise PromptError(f"{self.name}: text outside of its message blocks: {text[:60]!r}")
+        return [Message(role="user", content=text)] if text else messages
+
+    def _run(self, part: _Part, variables: Mapping[str, Any]) -> str:
         try:
-            context = self._compiled.new_context({**self._globals, **variables}, shared=True)
-            return "".join(self._compiled.root_render_func(context))
+            return part.run(variables)
         except Exception as error:
-            raise _prompt_error(self.name, self._compiled, error, variables) from error
+            raise _prompt_error(self.name, part.compiled, error, variables) from error
 
 
 class Expression:
@@ -78,7 +111,7 @@ class Expression:
     def evaluate(self, variables: Mapping[str, Any]) -> Any:
         """Its value. Raises PromptError; an undefined name is an error and never None."""
         try:
-            with metered():
+            with Meter():
                 value = self._compiled(variables)
                 if isinstance(value, Undefined):
                     str(value)
@@ -105,11 +138,15 @@ class Prompts:
             tree = self._environment.parse(text)
             self._include(tree, seen=())
             paths = frozenset(self._paths(tree))
-            compiled = self._environment.from_string(tree)
+            parts = [self._part(piece) for piece in _pieces(tree, self._environment)]
         except (TemplateError, RecursionError, ValueError, OverflowError, MemoryError) as error:
             line = f" line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
             raise PromptError(f"{name}{line}: {error}") from error
-        return Template(name, compiled, paths)
+        return Template(name, parts, paths)
+
+    def _part(self, tree: nodes.Template) -> _Part:
+        names = find_undeclared_variables(tree) - set(self._environment.globals)
+        return _Part(self._environment.from_string(tree), names)
 
     def _expression(self, source: str) -> Expression:
         if len(source) > MAX_EXPRESSION:
@@ -161,6 +198,24 @@ class Prompts:
 def is_template_name(given: str) -> bool:
     """A single word with a slash is a template's name; anything with a space or newline is the template itself."""
     return "/" in given and not any(character.isspace() or character in "{}" for character in given)
+
+
+def _pieces(tree: nodes.Template, environment: Environment) -> list[nodes.Template]:
+    """The message blocks of a template that is made of nothing else; any other template in one piece."""
+    said = [node for node in tree.body if not _is_blank(node)]
+    if not all(isinstance(node, nodes.FilterBlock) and node.filter.name == MESSAGE for node in said):
+        return [tree]
+    pieces = [nodes.Template([node], lineno=1) for node in said]
+    for piece in pieces:
+        piece.set_environment(environment)
+    return pieces or [tree]
+
+
+def _is_blank(node: nodes.Node) -> bool:
+    """True for the white space between two blocks."""
+    return isinstance(node, nodes.Output) and all(
+        isinstance(part, nodes.TemplateData) and not part.data.strip() for part in node.nodes
+    )
 
 
 def _path(node: nodes.Node, inner: set[int]) -> Path | None:

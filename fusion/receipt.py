@@ -1,8 +1,9 @@
 """Adds up a run's events: what was called, served, spent and tried again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from fusion.events import (
     AttemptCharged,
@@ -75,21 +76,19 @@ class Accounts:
         self._role_of: dict[tuple[str, str], str] = {}
         self._served: dict[tuple[str, str, str], int] = {}
         self.notes: list[str] = []
+        self._entries: dict[type[EventBase], Callable[[Any], None]] = {
+            CallStarted: self._started,
+            CallFinished: self._finished,
+            CallFailed: self._failed,
+            AttemptFailed: self._tried_again,
+            AttemptCharged: self._charged,
+            Noted: self._noted,
+        }
 
     def __call__(self, event: EventBase) -> None:
-        match event:
-            case CallStarted():
-                self._role_of[event.stage, event.model] = event.role
-            case CallFinished():
-                self._finished(event)
-            case CallFailed():
-                self._line(event.stage, event.role, event.model).failed += 1
-            case AttemptFailed() if event.wait is not None:
-                self._of_attempt(event.stage, event.model).retries += 1
-            case AttemptCharged():
-                self._of_attempt(event.stage, event.model).charged.add(event.usage, event.cost)
-            case Noted():
-                self.notes.append(f"{event.stage}: {event.message}" if event.stage else event.message)
+        entry = self._entries.get(type(event))
+        if entry is not None:
+            entry(event)
 
     def receipt(self, seconds: float) -> Receipt:
         """The receipt as of now."""
@@ -117,6 +116,19 @@ class Accounts:
             for (role, asked, served), calls in sorted(self._served.items())
         )
 
+    def _started(self, event: CallStarted) -> None:
+        self._role_of[event.stage, event.model] = event.role
+
+    def _failed(self, event: CallFailed) -> None:
+        self._line(event.stage, event.role, event.model).failed += 1
+
+    def _tried_again(self, event: AttemptFailed) -> None:
+        if event.wait is not None:
+            self._of_attempt(event.stage, event.model).retries += 1
+
+    def _noted(self, event: Noted) -> None:
+        self.notes.append(f"{event.stage}: {event.message}" if event.stage else event.message)
+
     def _finished(self, event: CallFinished) -> None:
         line = self._line(event.stage, event.role, event.asked)
         line.calls += 1
@@ -124,8 +136,15 @@ class Accounts:
         key = (event.role, event.asked, event.served)
         self._served[key] = self._served.get(key, 0) + 1
 
+    def _charged(self, event: AttemptCharged) -> None:
+        self._of_attempt(event.stage, event.model).charged.add(event.usage, event.cost)
+
     def _of_attempt(self, stage: str, model: str) -> _Line:
         return self._line(stage, self._role_of.get((stage, model), ""), model)
 
     def _line(self, stage: str, role: str, model: str) -> _Line:
-        return self._lines.setdefault((stage, role, model), _Line())
+        key = (stage, role, model)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line()
+        return line

@@ -7,8 +7,7 @@ in time; what would make a large value out of small ones is refused before it is
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Literal
@@ -23,7 +22,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from fusion.library import Library
 from fusion.types import Item, Message, Value, as_text
 
-__all__ = ["Environment", "Meter", "metered", "new_environment", "swap"]
+__all__ = ["MESSAGE", "Environment", "Meter", "new_environment", "swap"]
+
+MESSAGE = "a message"
+"""The filter that takes a message block's text; its name cannot be written in a template."""
 
 MAX_OUTPUT = 10_000_000
 MAX_STEPS = 200_000
@@ -61,15 +63,22 @@ _NO_METHODS = frozenset(
 
 
 class Meter:
-    """What one render may still use, and the messages that it has made."""
+    """Counts what the renders inside of its `with` block use, and takes the messages that they make."""
 
-    __slots__ = ("deadline", "messages", "output", "steps")
+    __slots__ = ("_token", "deadline", "messages", "output", "steps")
 
     def __init__(self) -> None:
         self.output = 0
         self.steps = 0
         self.deadline = time.monotonic() + MAX_SECONDS
         self.messages: list[Message] = []
+
+    def __enter__(self) -> "Meter":
+        self._token = _meter.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _meter.reset(self._token)
 
     def step(self, size: int) -> None:
         self.steps += 1
@@ -83,19 +92,13 @@ class Meter:
         self.output += size
         _check_output(self.output)
 
+    def take_messages(self) -> list[Message]:
+        """The messages made since they were last taken."""
+        taken, self.messages = self.messages, []
+        return taken
+
 
 _meter: ContextVar[Meter | None] = ContextVar("fusion_render", default=None)
-
-
-@contextmanager
-def metered() -> Iterator[Meter]:
-    """Count what the render inside of this block uses."""
-    meter = Meter()
-    token = _meter.set(meter)
-    try:
-        yield meter
-    finally:
-        _meter.reset(token)
 
 
 class Environment(ImmutableSandboxedEnvironment):
@@ -104,11 +107,10 @@ class Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"**", "*", "+", "%"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, Mapping):
-            if attribute in obj:
-                return obj[attribute]
-        elif isinstance(obj, Item):
+        if isinstance(obj, Item):
             return self._of_item(obj, attribute)
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
@@ -120,7 +122,7 @@ class Environment(ImmutableSandboxedEnvironment):
         if name in _ITEM_FIELDS:
             return getattr(item, name)
         source = item.source
-        if isinstance(source, Mapping) and name in source:
+        if isinstance(source, (dict, Mapping)) and name in source:
             return source[name]
         return self.undefined(obj=item, name=name)
 
@@ -242,7 +244,7 @@ class _MessageBlock(Extension):
         body = parser.parse_statements(("name:endmessage",), drop_needle=True)
         if not isinstance(role, nodes.Const) or role.value not in ("system", "user", "assistant"):
             parser.fail('the role of a message is "system", "user" or "assistant", in quotes', line)
-        block = nodes.Filter(None, "a message", [role], [], None, None)
+        block = nodes.Filter(None, MESSAGE, [role], [], None, None)
         return nodes.FilterBlock(body, block, lineno=line)
 
 
@@ -354,5 +356,5 @@ def new_environment(library: Library) -> Environment:
         replace=_replace,
         join=_join,
     )
-    environment.filters.update({"a message": _message, "a step": _one_step})
+    environment.filters.update({MESSAGE: _message, "a step": _one_step})
     return environment

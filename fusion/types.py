@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "CallKey",
@@ -16,6 +16,7 @@ __all__ = [
     "Failure",
     "FinishReason",
     "Item",
+    "JsonMode",
     "JsonSchema",
     "Limits",
     "Message",
@@ -28,8 +29,9 @@ __all__ = [
 ]
 
 JsonSchema = dict[str, Any]
+JsonMode = Literal["schema", "object"]
 FinishReason = Literal["stop", "length", "content_filter"]
-Money = Annotated[Decimal, BeforeValidator(lambda v: Decimal(str(v)) if isinstance(v, float) else v)]
+Money = Decimal
 
 
 class Value(BaseModel):
@@ -70,7 +72,7 @@ class Request(Value):
     timeout: float = Field(default=120.0, gt=0)
     temperature: float | None = None
     json_schema: JsonSchema | None = None
-    json_mode: Literal["schema", "object"] = "schema"
+    json_mode: JsonMode = "schema"
     key: CallKey | None = None
 
 

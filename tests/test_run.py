@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fusion import Price, RunFailed, Say, ScriptedModel, UsageError
+from fusion import Item, Price, RunFailed, Say, ScriptedModel, UsageError
 from fusion.errors import AuthenticationError, BadRequestError, ModelTimeoutError
-from fusion.events import CallStarted, ItemFinished, Noted, StageFinished
+from fusion.events import CallCancelled, CallFailed, CallFinished, CallStarted, ItemFinished, Noted, StageFinished
 from tests.conftest import ACCEPT, frontier, pipeline, plan_text, run, said, subtasks
 
 MAP = """
@@ -109,6 +109,37 @@ def test_dependents_of_a_failed_subtask_fail_with_its_reason_and_the_rest_is_mer
     assert "refused" in failed[1]
 
 
+def _chain(length: int) -> list[Item]:
+    return [Item(index=n, source=n, value=n, needs=(n - 1,) if n else ()) for n in range(length)]
+
+
+def test_a_long_chain_of_needs_is_worked_one_after_the_other_and_fails_as_one(fusion: Any) -> None:
+    worked, _ = run(fusion({"bulk": "ok"}), None, pipeline=pipeline(MAP), inputs={"rows": _chain(2000)})
+    assert [item.value for item in worked.items] == ["ok"] * 2000
+    bulk = ScriptedModel(lambda _: _content_filter(), name="scripted/bulk")
+    text = MAP.replace("prompt:", "min_ok: 0, prompt:")
+    failed, _ = run(fusion({"bulk": bulk}), None, pipeline=pipeline(text), inputs={"rows": _chain(2000)})
+    assert len(bulk.requests) == 1
+    assert {item.failure.reason for item in failed.items} == {"ContentFilterError"}
+    assert len(failed.items) == 2000
+    assert failed.items[-1].failure.message.startswith("item 1, which this one needs, failed: ")
+
+
+def test_items_that_need_what_is_not_there_or_each_other_fail_and_hold_nobody_up(fusion: Any) -> None:
+    rows = [Item(index=0, needs=(7,)), Item(index=1, needs=(2,)), Item(index=2, needs=(1,)), Item(index=3, value="d")]
+    result, _ = run(fusion({"bulk": "ok"}), None, pipeline=pipeline(MAP), inputs={"rows": rows})
+    assert [item.ok for item in result.items] == [False, False, False, True]
+    assert "not among the items" in result.items[0].failure.message
+    assert "needs itself" in result.items[1].failure.message
+
+
+def test_a_timeout_fails_those_that_wait_for_others_too(fusion: Any) -> None:
+    text = MAP.replace("prompt:", "timeout: 0.1, min_ok: 0, prompt:")
+    slow = Say("never", delay=60)
+    result, _ = run(fusion({"bulk": slow}), None, pipeline=pipeline(text), inputs={"rows": _chain(3)})
+    assert [item.failure.reason for item in result.items] == ["StageError"] * 3
+
+
 def test_the_first_root_cause_is_reported_and_everything_else_is_cancelled(fusion: Any) -> None:
     slow = ScriptedModel(Say("late", delay=30), name="scripted/slow")
     result, _ = run(
@@ -128,6 +159,29 @@ output: all
     assert result.stages["two"].status == "failed"
     assert result.stages["one"].status == "cancelled"
     assert (slow.cancelled, slow.in_flight) == (1, 0)
+
+
+def test_every_call_that_begins_is_said_to_have_ended(fusion: Any) -> None:
+    def worker(request: Any) -> Any:
+        if said(request).endswith("a"):
+            return "quick"
+        return Say("never", delay=60) if said(request).endswith("b") else _content_filter()
+
+    text = MAP.replace("prompt:", "timeout: 0.2, prompt:")
+    _, events = run(fusion({"bulk": worker}), None, pipeline=pipeline(text), inputs={"rows": list("abc")})
+    calls: dict[int | None, list[type]] = {}
+    for event in events:
+        if isinstance(event, (CallStarted, CallFinished, CallFailed, CallCancelled)):
+            calls.setdefault(event.item, []).append(type(event))
+    assert calls == {0: [CallStarted, CallFinished], 1: [CallStarted, CallCancelled], 2: [CallStarted, CallFailed]}
+
+
+def test_a_fault_of_a_model_of_the_users_own_ends_its_call_too(fusion: Any) -> None:
+    _, events = run(
+        fusion({"bulk": lambda request: {}["no such key"]}), None, pipeline=pipeline(MAP), inputs={"rows": ["a"]}
+    )
+    (failed,) = [event for event in events if isinstance(event, CallFailed)]
+    assert failed.failure.reason == "KeyError"
 
 
 def test_a_wrong_key_stops_a_map_at_its_first_call(fusion: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from fusion.events import (
     AttemptCharged,
+    CallCancelled,
     CallFailed,
     CallFinished,
     CallStarted,
@@ -111,7 +112,7 @@ class Progress:
             case CallFinished():
                 stage.calls -= 1
                 self._add(stage, event.usage.total, event.cost)
-            case CallFailed():
+            case CallFailed() | CallCancelled():
                 stage.calls -= 1
             case AttemptCharged():  # its tokens are a bound and no usage
                 self._add(stage, 0, event.cost)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from decimal import Decimal
+from functools import cached_property
 
 from fusion.errors import BadResponseError, ContentFilterError
 from fusion.types import Deltas, Money, Reply, Request, Usage, Value
@@ -36,12 +37,15 @@ class Price(Value):
             + self.output * usage.output
         )
 
-    def bound(self, usage: Usage) -> Decimal:
-        """What this usage costs at most, whatever was cached."""
-        if self.beyond is not None and self.above is not None and usage.input > self.above:
-            return self.beyond.bound(usage)
-        dearest = max(self.input, self.cached_read or Decimal(0), self.cache_write or Decimal(0))
-        return dearest * usage.input + self.output * usage.output
+    def bound(self, taken: int, given: int) -> Decimal:
+        """What a call of so many tokens in and out costs at most, whatever is cached."""
+        if self.beyond is not None and self.above is not None and taken > self.above:
+            return self.beyond.bound(taken, given)
+        return self._dearest * taken + self.output * given
+
+    @cached_property
+    def _dearest(self) -> Decimal:
+        return max(self.input, self.cached_read or Decimal(0), self.cache_write or Decimal(0))
 
 
 class ModelInfo(Value):
@@ -107,7 +111,7 @@ class Heard:
 
 def input_bound(request: Request) -> int:
     """No tokenizer makes more tokens of a text than it has bytes: that, and what a chat format adds, is the most."""
-    return 64 + sum(len(m.content.encode()) + 16 for m in request.messages) + _schema_bytes(request)
+    return 64 + sum([len(m.content.encode()) + 16 for m in request.messages]) + _schema_bytes(request)
 
 
 def _schema_bytes(request: Request) -> int:

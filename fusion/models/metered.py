@@ -13,7 +13,7 @@ from fusion.errors import (
     RateLimitError,
 )
 from fusion.events import AttemptCharged, emit
-from fusion.models.base import Heard, ModelWrapper, input_bound
+from fusion.models.base import Heard, Model, ModelWrapper, input_bound
 from fusion.types import Deltas, Reply, Request, Usage
 
 __all__ = ["Metered"]
@@ -37,37 +37,41 @@ class Metered(ModelWrapper):
     Raises BudgetError when the budget cannot bear the attempt.
     """
 
+    def __init__(self, inner: Model) -> None:
+        super().__init__(inner)
+        self._what = f"a call to {inner.info.id!r}"
+
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         paying = budget.current.get()
         if paying is None:
             return await self.inner.complete(request, on_delta)
-        worst = Usage(input=input_bound(request), output=request.max_tokens, source="estimated")
-        reservation = await paying.reserve(self._at_most(worst), f"a call to {self.info.id!r}")
+        bound = input_bound(request)
+        reservation = await paying.reserve(self._at_most(bound, request.max_tokens), self._what)
         heard = None if on_delta is None else Heard(on_delta)
         running = budget.attempt.set(reservation)
         try:
             reply = await self.inner.complete(request, heard)
         except BaseException as error:
             begun = heard is not None and heard.any
-            self._close(reservation, worst, billed=begun or not isinstance(error, _NOT_BILLED))
+            if reservation.sent and (begun or not isinstance(error, _NOT_BILLED)):
+                self._charge(reservation, Usage(input=bound, output=request.max_tokens, source="estimated"))
+            else:
+                reservation.refund()
             raise
         finally:
             budget.attempt.reset(running)
         reservation.settle(Amount(self._cost(reply), reply.usage.total))
         return reply
 
-    def _at_most(self, usage: Usage) -> Amount:
+    def _at_most(self, taken: int, given: int) -> Amount:
         price = self.info.price
-        return Amount(None if price is None else price.bound(usage), usage.total)
+        return Amount(None if price is None else price.bound(taken, given), taken + given)
 
     def _cost(self, reply: Reply) -> Decimal | None:
         if reply.cost is None and self.info.price is not None:
             return self.info.price.of(reply.usage)
         return reply.cost
 
-    def _close(self, reservation: Reservation, worst: Usage, *, billed: bool) -> None:
-        if not (reservation.sent and billed):
-            reservation.refund()
-            return
+    def _charge(self, reservation: Reservation, worst: Usage) -> None:
         reservation.charge()
         emit(AttemptCharged, model=self.info.id, usage=worst, cost=reservation.amount.usd)

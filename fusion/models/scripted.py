@@ -115,7 +115,8 @@ class ScriptedModel(Model):
         stream, cut = say.stream(), False
         if self._respect_limit:
             stream, cut = _within(request.max_tokens, stream)
-        await _pause(self._delay + say.delay)
+        if (pause := self._delay + say.delay) > 0:
+            await asyncio.sleep(pause)
         first_token = await _hand_on(stream, on_delta, started)
         text = "".join(piece for _, piece in stream)
         if say.error is not None:
@@ -140,7 +141,7 @@ class ScriptedModel(Model):
 
 def _within(limit: int, stream: list[tuple[float, str]]) -> tuple[list[tuple[float, str]], bool]:
     """The stream up to `limit` tokens, and whether anything was cut off it."""
-    if sum(len(piece.encode()) for _, piece in stream) <= _BYTES_PER_TOKEN * limit:
+    if sum([len(piece.encode()) for _, piece in stream]) <= _BYTES_PER_TOKEN * limit:
         return stream, False
     kept: list[tuple[float, str]] = []
     left = _BYTES_PER_TOKEN * limit
@@ -190,21 +191,17 @@ async def _hand_on(stream: list[tuple[float, str]], on_delta: Deltas | None, sta
     """Let the stream take its time; returns when its first piece was handed on, in seconds after `started`."""
     first: float | None = None
     for wait, piece in stream:
-        await _pause(wait)
+        if wait > 0:
+            await asyncio.sleep(wait)
         if on_delta is not None and piece:
             first = time.perf_counter() - started if first is None else first
             on_delta.add(piece)
     return first
 
 
-async def _pause(seconds: float) -> None:
-    if seconds > 0:
-        await asyncio.sleep(seconds)
-
-
 def _estimate(request: Request, text: str) -> Usage:
     return Usage(
-        input=sum(estimate_tokens(message.content) for message in request.messages),
+        input=sum([estimate_tokens(message.content) for message in request.messages]),
         output=estimate_tokens(text),
         source="estimated",
     )

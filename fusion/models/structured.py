@@ -2,38 +2,36 @@
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fusion.errors import BadResponseError
 from fusion.models.base import ModelInfo
 from fusion.models.strict import strict
 from fusion.shapes import validate
-from fusion.types import Deltas, JsonSchema, Message, Reply, Request
+from fusion.types import JsonMode, JsonSchema, Message, Reply
 
-__all__ = ["Send", "complete", "read", "shaped"]
+__all__ = ["Send", "complete", "form", "read", "shaped"]
 
-Send = Callable[[Request, Deltas | None], Awaitable[Reply]]
+Send = Callable[[Sequence[Message]], Awaitable[Reply]]
+"""Makes one call: what is said."""
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 _MOST_ERRORS = 10
 
 
-async def complete(send: Send, info: ModelInfo, request: Request, deltas: Deltas | None) -> tuple[Reply, Any]:
-    """The reply and its data, which holds to the request's schema.
+async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> tuple[Reply, Any]:
+    """The reply and its data, which holds to the schema.
 
     An answer that does not is shown to the model once more with all its errors. Raises BadResponseError if the
     second one does not hold either; a reply that was cut off comes back without data, its finish reason "length".
     """
-    schema = request.json_schema
-    if schema is None:
-        return await send(request, deltas), None
-    first = shaped(request, info)
-    reply = await send(first, deltas)
+    messages = shaped(messages, schema, mode)
+    reply = await send(messages)
     data, errors = read(reply, schema)
     if not errors or reply.finish_reason == "length":
         return reply, data
-    reply = await send(_again(first, reply, errors), deltas)
+    reply = await send(_again(messages, reply, errors))
     data, errors = read(reply, schema)
     if errors and reply.finish_reason != "length":
         raise BadResponseError(
@@ -44,18 +42,21 @@ async def complete(send: Send, info: ModelInfo, request: Request, deltas: Deltas
     return reply, data
 
 
-def shaped(request: Request, info: ModelInfo) -> Request:
-    """The request as this model takes a schema: as a strict response format where that can say it, else in words."""
-    schema = request.json_schema
-    if schema is None or (info.local and info.json_schema):
-        return request
-    if info.json_schema and (said := strict(schema, info.provider)) is not None:
-        return request.model_copy(update={"json_schema": said})
+def form(schema: JsonSchema, info: ModelInfo) -> tuple[JsonSchema, JsonMode]:
+    """How this model takes a schema: as a strict response format where that can say it, else as any JSON object."""
+    said = (schema if info.local else strict(schema, info.provider)) if info.json_schema else None
+    return (schema, "object") if said is None else (said, "schema")
+
+
+def shaped(messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> Sequence[Message]:
+    """What is said to a model that takes a schema in this way: where it takes any JSON object, the shape in words."""
+    if mode == "schema":
+        return messages
     words = (
         "Answer with one JSON object and nothing else, no explanation and no code fence. "
         "It must hold to this JSON Schema:\n" + json.dumps(schema, ensure_ascii=False)
     )
-    return request.model_copy(update={"json_mode": "object", "messages": _with_system(request.messages, words)})
+    return _with_system(messages, words)
 
 
 def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
@@ -101,17 +102,16 @@ def _repaired(text: str, error: json.JSONDecodeError) -> Any:
     return data if isinstance(data, (dict, list)) and data else None
 
 
-def _again(request: Request, reply: Reply, errors: list[str]) -> Request:
+def _again(messages: Sequence[Message], reply: Reply, errors: list[str]) -> tuple[Message, ...]:
     words = "Your answer cannot be used:\n" + "\n".join(f"- {error}" for error in errors)
-    messages = (
-        *request.messages,
+    return (
+        *messages,
         Message(role="assistant", content=reply.text),
         Message(role="user", content=f"{words}\nAnswer again with the whole JSON object and nothing else."),
     )
-    return request.model_copy(update={"messages": messages})
 
 
-def _with_system(messages: tuple[Message, ...], words: str) -> tuple[Message, ...]:
+def _with_system(messages: Sequence[Message], words: str) -> tuple[Message, ...]:
     if messages and messages[0].role == "system":
         first = Message(role="system", content=f"{messages[0].content}\n\n{words}")
         return (first, *messages[1:])

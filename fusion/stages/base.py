@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
@@ -116,8 +116,7 @@ OutputSchema = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What a stage asks of a model: by role, or by `model` where a certain one is meant.
 
     `step` names the call inside of the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse`
@@ -136,8 +135,7 @@ class Ask:
     deltas: Deltas | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a model answered to an Ask: `data` where a schema was given. `by` is the model that was asked."""
 
     text: str
@@ -346,7 +344,7 @@ class ModelStage(Stage):
                 raise
             ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}", item=ask.item)
             step = f"{ask.step}-escalated"
-            return whole(await ctx.call(replace(ask, role=self.escalate_to, model=None, step=step)))
+            return whole(await ctx.call(ask._replace(role=self.escalate_to, model=None, step=step)))
 
 
 class ShapedStage(ModelStage):
@@ -361,7 +359,7 @@ class ShapedStage(ModelStage):
     async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
         """Ask once with the stage's template, and fill `text` and `data` with the answer."""
         answer = await self.answer(
-            ctx, replace(self.ask(ctx, variables, step), deltas=None if self.output_schema else ctx.deltas(step))
+            ctx, self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.deltas(step))
         )
         ctx.give("text", answer.text)
         ctx.give("data", answer.data)

@@ -2,6 +2,7 @@
 
 import asyncio
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
@@ -69,49 +70,72 @@ class ItemStage(ModelStage):
 
 
 class _Work:
-    """One run of an item stage: who waits for whom, and what is done."""
+    """One run of an item stage: who waits for whom, and what is done.
+
+    An item is ready once all that it needs is done. At most `concurrency` workers take the ready ones in their
+    order; each is a task that ends when nothing is ready, and the next item to become ready starts another.
+    """
 
     def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
         self._stage = stage
         self._ctx = ctx
-        self._slots = asyncio.Semaphore(stage.concurrency)
-        self._results: dict[int, asyncio.Future[Item]] = {}
+        self._group = asyncio.TaskGroup()
+        self._workers = 0
+        self._variables: dict[str, Any] = {}
         self._open: dict[int, Item] = {}
+        self._ready: deque[Item] = deque()
+        self._done: dict[int, Item] = {}
+        self._missing: dict[int, int] = {}  # how many of those that an item needs are not done yet
+        self._waiting: dict[int, list[Item]] = {}  # who waits for an item
+        self._roots: dict[int, Item] = {}  # of those that failed with another: the one it began with
         self._broken = False  # an item failed in a way that ends the stage: no other one is begun
 
     async def all(self) -> None:
-        variables = await self._ctx.variables()
-        async with asyncio.TaskGroup() as group:
+        self._variables = await self._ctx.variables()
+        async with self._group:
             async for item in self._ctx.follow(self._stage.over):
                 self._open[item.index] = item
-                group.create_task(self._one(item, variables))
+                self._take(item)
             self._nothing_more_comes()
+        self._fail_open("it needs itself, by way of what it needs")
 
     def out_of_time(self) -> None:
         """Every item that is not done fails; what is done stays."""
-        failure = Failure(
-            reason="StageError", message=f"not done within the stage's timeout of {self._stage.timeout:g} s"
-        )
-        for item in list(self._open.values()):
-            self._done(item.failed(failure))
+        self._fail_open(f"not done within the stage's timeout of {self._stage.timeout:g} s")
 
-    async def _one(self, item: Item, variables: dict[str, Any]) -> None:
+    def _take(self, item: Item) -> None:
+        """An item has come: it is ready, or waits for what it needs."""
+        missing = {index for index in item.needs if index not in self._done}
         if item.failure is not None:
-            self._done(item)
-            return
-        needed = [await self._result(index) for index in item.needs]
-        broken = next((n for n in needed if n.failure is not None), None)
-        if broken is not None and broken.failure is not None:
-            message = f"item {broken.index + 1}, which this one needs, failed: {broken.failure.message}"
-            self._done(item.failed(Failure(reason=broken.failure.reason, message=message)))
-            return
-        async with self._slots:
-            if not self._broken:
-                self._done(await self._attempt(item, needed, variables))
+            self._settle(item)
+        elif not missing:
+            self._begin(item)
+        else:
+            self._missing[item.index] = len(missing)
+            for index in missing:
+                self._waiting.setdefault(index, []).append(item)
 
-    async def _attempt(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
+    def _begin(self, item: Item) -> None:
+        self._ready.append(item)
+        if self._workers < self._stage.concurrency:
+            self._workers += 1
+            self._group.create_task(self._worker())
+
+    async def _worker(self) -> None:
+        while self._ready and not self._broken:
+            self._settle(await self._worked(self._ready.popleft()))
+            await asyncio.sleep(0)  # where a model answers at once, others have their turn all the same
+        self._workers -= 1
+
+    async def _worked(self, item: Item) -> Item:
+        needed = [self._done[index] for index in item.needs]
+        for need in needed:
+            if need.failure is not None:
+                return self._failed_with(item, need)
         try:
-            return await self._stage.work(self._ctx, item, needed, {**variables, "item": item, "needed": needed})
+            return await self._stage.work(
+                self._ctx, item, needed, {**self._variables, "item": item, "needed": needed}
+            )
         except BudgetError as error:
             if not self._ctx.finishing:
                 self._broken = True
@@ -123,25 +147,38 @@ class _Work:
                 raise
             return item.failed(error.as_failure())
 
-    def _result(self, index: int) -> asyncio.Future[Item]:
-        if index not in self._results:
-            self._results[index] = asyncio.get_running_loop().create_future()
-        return self._results[index]
+    def _failed_with(self, item: Item, need: Item) -> Item:
+        """The item, failed for what the failure of `need` began with."""
+        root = self._roots[item.index] = self._roots.get(need.index, need)
+        assert root.failure is not None
+        message = f"item {root.index + 1}, which this one needs, failed: {root.failure.message}"
+        return item.failed(Failure(reason=root.failure.reason, message=message))
 
-    def _done(self, item: Item) -> None:
+    def _settle(self, item: Item) -> None:
+        """An item is done: hand it on."""
         self._open.pop(item.index, None)
         self._ctx.feed("items").append(item)
-        result = self._result(item.index)
-        if not result.done():
-            result.set_result(item)
         self._ctx.finished(item)
+        self._release(item)
+
+    def _release(self, item: Item) -> None:
+        """Those that waited for nothing but this item are ready."""
+        self._done.setdefault(item.index, item)
+        for waiting in self._waiting.pop(item.index, ()):
+            self._missing[waiting.index] -= 1
+            if not self._missing[waiting.index]:
+                self._begin(waiting)
 
     def _nothing_more_comes(self) -> None:
         """Whoever waits for an item that is not among these waits no longer."""
-        for index, result in self._results.items():
-            if index not in self._open and not result.done():
-                failure = Failure(reason="StageError", message="it is not among the items of this stage")
-                result.set_result(Item(index=index, failure=failure))
+        failure = Failure(reason="StageError", message="it is not among the items of this stage")
+        for index in [index for index in self._waiting if index not in self._open]:
+            self._release(Item(index=index, failure=failure))
+
+    def _fail_open(self, message: str) -> None:
+        self._waiting.clear()
+        for item in list(self._open.values()):
+            self._settle(item.failed(Failure(reason="StageError", message=message)))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -47,8 +46,8 @@ class Plan(ModelStage):
     async def run(self, ctx: StageContext) -> None:
         variables = {**await ctx.variables(), "max_subtasks": self.max_subtasks}
         reader = PlanReader(self.max_subtasks, lambda head: _give(ctx, head), ctx.feed("subtasks"), ctx)
-        ask = replace(
-            self.ask(ctx, variables, "plan"), schema=plan_schema(self.max_subtasks), parse=False, deltas=reader
+        ask = self.ask(ctx, variables, "plan")._replace(
+            schema=plan_schema(self.max_subtasks), parse=False, deltas=reader
         )
         ended = await self._ask(ctx, ask, reader)
         for number in range(1, _MOST_CONTINUATIONS + 1):
@@ -69,7 +68,7 @@ class Plan(ModelStage):
             if not reader.committed and self.on_error == "escalate" and self.escalate_to and not error.stops:
                 ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}")
                 reader.restart()
-                answer = await ctx.call(replace(ask, role=self.escalate_to, step=f"{ask.step}-escalated"))
+                answer = await ctx.call(ask._replace(role=self.escalate_to, step=f"{ask.step}-escalated"))
             elif reader.committed and not error.stops:
                 ctx.note(f"the plan broke off after subtask {reader.accepted} ({error}); asking for the rest")
                 return reader.ended
@@ -88,7 +87,7 @@ class Plan(ModelStage):
         accepted = json.dumps(reader.as_plan(), ensure_ascii=False)
         words = ctx.render(self.continue_prompt, {**variables, "accepted": reader.accepted})
         messages = (*ask.messages, Message(role="assistant", content=accepted), *words)
-        return await self._ask(ctx, replace(ask, messages=messages, step=f"continue-{number}"), reader)
+        return await self._ask(ctx, ask._replace(messages=messages, step=f"continue-{number}"), reader)
 
     async def _once_more(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> None:
         """Nothing could be read as it came: read it whole, with repair; else ask once more with all the errors."""
@@ -100,7 +99,7 @@ class Plan(ModelStage):
         last = (Message(role="assistant", content=reader.last),) if reader.last.strip() else ()
         messages = (*ask.messages, *last, Message(role="user", content=words))
         reader.next_part()
-        await self._ask(ctx, replace(ask, messages=messages, step="again"), reader)
+        await self._ask(ctx, ask._replace(messages=messages, step="again"), reader)
         if not reader.committed and (errors := reader.read_whole(ask.schema or {})):
             raise StageError(f"no plan could be read, twice: {'; '.join(errors)}")
 

@@ -1,7 +1,7 @@
 """review: each item is checked, judged, revised where it has to be, and escalated where that does not help."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -122,7 +122,7 @@ class Review(ItemStage):
         if failed is not None:
             return failed
         step = f"verdict-{revision + 1}" if revision else "verdict"
-        ask = replace(self.ask(ctx, variables, step, item.index), schema=VERDICT_SCHEMA)
+        ask = self.ask(ctx, variables, step, item.index)._replace(schema=VERDICT_SCHEMA)
         answer = await self.answer(ctx, ask)
         return _Verdict(answer.data["verdict"], answer.data["issues"], answer.by)
 

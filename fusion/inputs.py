@@ -54,10 +54,30 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
     missing = [name for name in required if name not in values]
     if missing:
         raise InputError(_missing(pipeline, missing))
+    for name, value in values.items():
+        _check_text(name, value)
     for name, spec in pipeline.inputs.items():
         values.setdefault(name, spec.default)
     first = required[0] if required else next(iter(pipeline.inputs), None)
     return ("" if first is None else as_text(values[first])), values
+
+
+def _check_text(name: str, value: Any) -> None:
+    """Raise InputError for half of a surrogate pair, which is no text and cannot be sent to anybody."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"input {name!r} is not text: character {error.start} has no Unicode; give it in UTF-8"
+            ) from error
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            _check_text(name, key)
+            _check_text(name, part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _check_text(name, part)
 
 
 def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:

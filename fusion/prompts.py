@@ -141,7 +141,7 @@ class Prompts:
             parts = [self._part(piece) for piece in _pieces(tree, self._environment)]
         except (TemplateError, RecursionError, ValueError, OverflowError, MemoryError) as error:
             line = f" line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
-            raise PromptError(f"{name}{line}: {error}") from error
+            raise PromptError(f"{name}{line}: {_syntax(error)}") from error
         return Template(name, parts, paths)
 
     def _part(self, tree: nodes.Template) -> _Part:
@@ -155,7 +155,7 @@ class Prompts:
             compiled = self._environment.compile_expression(source, undefined_to_none=False)
             tree = self._environment.parse("{{ (" + source + "\n) }}")
         except (TemplateError, RecursionError, ValueError, OverflowError, MemoryError) as error:
-            raise PromptError(f"expression {source!r}: {error}") from error
+            raise PromptError(f"expression {source!r}: {_syntax(error)}") from error
         return Expression(source, compiled, frozenset(self._paths(tree)))
 
     def _source(self, given: str) -> tuple[str, str]:
@@ -241,6 +241,11 @@ def _prompt_error(name: str, compiled: JinjaTemplate, error: Exception, variable
         at = at.tb_next
     place = f"{name} line {line}" if line else name
     return PromptError(f"{place}: {_reason(error, variables)}")
+
+
+def _syntax(error: Exception) -> str:
+    """What the parser found, without the place, which is said by us."""
+    return str(error.message) if isinstance(error, TemplateSyntaxError) else str(error)
 
 
 def _reason(error: Exception, variables: Mapping[str, Any]) -> str:

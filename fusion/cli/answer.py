@@ -102,6 +102,12 @@ class AnswerFile:
 
     def _check(self) -> None:
         """What cannot be written at the end is said before anything is spent."""
+        try:
+            self._check_place()
+        except OSError as error:  # a name that no file can have
+            raise UsageError(f"-o {self._given!r}: {error.strerror}; choose another file") from error
+
+    def _check_place(self) -> None:
         folder = self.path.resolve().parent
         if self.path.is_dir() or self._given.endswith("/"):
             raise UsageError(f"-o {self._given!r} is a folder; give the name of a file")

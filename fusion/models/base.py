@@ -5,7 +5,7 @@ from decimal import Decimal
 from functools import cached_property
 
 from fusion.errors import BadResponseError, ContentFilterError
-from fusion.types import Deltas, Money, Reply, Request, Usage, Value
+from fusion.types import Deltas, Money, Reply, Request, Usage, Value, whole_text
 
 __all__ = ["Heard", "Model", "ModelInfo", "ModelWrapper", "Price", "check_usable", "estimate_tokens", "input_bound"]
 
@@ -102,7 +102,7 @@ class Heard:
 
     def add(self, text: str) -> None:
         self.any = True
-        self._to.add(text)
+        self._to.add(whole_text(text))
 
     def restart(self) -> None:
         self.any = False
@@ -132,4 +132,5 @@ def check_usable(reply: Reply) -> Reply:
             f"{reply.asked!r} gave an empty answer ({reply.usage.output} output tokens, {reply.finish_reason})",
             model=reply.asked,
         )
-    return reply
+    text = whole_text(reply.text)
+    return reply if text is reply.text else reply.model_copy(update={"text": text})

@@ -9,9 +9,9 @@ from fusion.errors import BadResponseError
 from fusion.models.base import ModelInfo
 from fusion.models.strict import strict
 from fusion.shapes import validate
-from fusion.types import JsonMode, JsonSchema, Message, Reply
+from fusion.types import JsonMode, JsonSchema, Message, Reply, whole_data
 
-__all__ = ["Send", "complete", "form", "read", "shaped"]
+__all__ = ["Send", "complete", "form", "loaded", "read", "shaped"]
 
 Send = Callable[[Sequence[Message]], Awaitable[Reply]]
 """Makes one call: what is said."""
@@ -67,15 +67,23 @@ def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
     if text is None:
         return None, [f"there is no JSON in the answer, which begins: {reply.text.strip()[:80]!r}"]
     try:
-        data = json.loads(text)
+        data = loaded(text)
     except json.JSONDecodeError as error:
         data = _repaired(text, error)
         if data is None:
             return None, [f"the JSON cannot be read: {error.msg} at line {error.lineno} column {error.colno}"]
     except RecursionError:
         return None, ["the JSON is nested too deep"]
+    except ValueError as error:
+        return None, [f"the JSON cannot be read: {error}"]
     errors = validate(data, schema)[:_MOST_ERRORS]
     return (None, errors) if errors else (data, [])
+
+
+def loaded(text: str) -> Any:
+    """The data of a JSON text, every text in it whole. Raises ValueError or RecursionError."""
+    data = json.loads(text)
+    return whole_data(data) if "\\u" in text else data
 
 
 def _json_part(text: str) -> str | None:
@@ -87,7 +95,7 @@ def _json_part(text: str) -> str | None:
     part = part[min(starts) :].strip()
     try:
         _, end = json.JSONDecoder().raw_decode(part)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return part
     return part[:end]
 

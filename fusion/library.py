@@ -55,7 +55,11 @@ class Library:
         what = _what_is(given)
         if what == "file":
             return given
-        if given.suffix in (".yaml", ".yml") or "/" in name or (what == _FOLDER and name not in self.pipelines):
+        if (
+            given.suffix in (".yaml", ".yml")
+            or "/" in name
+            or (name and what == _FOLDER and name not in self.pipelines)
+        ):
             raise UsageError(f"{name!r} {what}; give the path of a YAML file, or a name: {self._names()}")
         for root in self.roots:
             for suffix in (".yaml", ".yml"):

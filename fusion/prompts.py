@@ -225,7 +225,8 @@ def _path(node: nodes.Node, inner: set[int]) -> Path | None:
         if isinstance(node, nodes.Getattr):
             attributes.append(node.attr)
         elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
-            attributes.append(str(node.arg.value))
+            of_stage = isinstance(node.node, nodes.Name) and isinstance(node.arg.value, int)
+            attributes = [] if of_stage else [*attributes, str(node.arg.value)]  # work[0] is no field of work
         else:
             return None
         node = node.node

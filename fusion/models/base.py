@@ -120,7 +120,7 @@ def _schema_bytes(request: Request) -> int:
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text has: four bytes each, the mean of English under today's tokenizers."""
-    return -(-len(text.encode()) // 4)
+    return -(-len(text.encode(errors="replace")) // 4)
 
 
 def check_usable(reply: Reply) -> Reply:

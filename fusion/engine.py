@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fusion import budget as budgets
-from fusion.budget import Budget
+from fusion.budget import Budget, Hold
 from fusion.context import RunContext, RunParts
 from fusion.errors import BudgetError, FusionError, StageError
 from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
@@ -81,6 +81,7 @@ class Run:
             streamed=frozenset(last_stages(pipeline, prompts)) if stream else frozenset(),
         )
         self._answer: dict[str, Any] = {}
+        self._held: dict[str, Hold] = {}
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
 
@@ -115,10 +116,10 @@ class Run:
 
     def _levels(self) -> dict[str, Budget]:
         """The budget that each stage draws on: its own, what is held back for it, or the run's."""
-        held = held_back(self._pipeline, self._parts, self._budget)
+        held = self._held = held_back(self._pipeline, self._parts, self._budget)
         levels = {}
         for name, stage in self._pipeline.stages.items():
-            level = held.get(name, self._budget)
+            level: Budget = held.get(name, self._budget)
             levels[name] = level if stage.budget is None else level.child(stage.budget, name)
         return levels
 
@@ -203,6 +204,8 @@ class Run:
 
     def _end(self) -> Result:
         seconds = time.monotonic() - self._started
+        for hold in self._held.values():
+            hold.release()
         failed = self._failed_parts()
         status: Literal["ok", "partial", "failed"] = "ok"
         if self.cause is not None:

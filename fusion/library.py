@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from fusion.errors import UsageError
 
-__all__ = ["TEMPLATE_SUFFIX", "Library", "close_names", "shipped_root"]
+__all__ = ["TEMPLATE_SUFFIX", "Library", "close_names", "shipped_root", "user_path"]
 
 TEMPLATE_SUFFIX = ".md.j2"
 MAX_FILE_BYTES = 1_000_000
@@ -19,6 +19,14 @@ def shipped_root() -> Path:
     """The folder that holds the shipped `prompts` and `pipelines`: inside the wheel, or the checkout."""
     inside = Path(__file__).parent / "_library"
     return inside if inside.is_dir() else Path(__file__).parent.parent
+
+
+def user_path(given: str) -> Path:
+    """A path as the user gives it, `~` being their home; one of a user that does not exist stays as it is."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        return Path(given)
 
 
 def close_names(name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,15 @@
 """Bad input end to end: each gets a message that says what, where and what to do, its exit code, and no traceback."""
 
+import contextlib
+import fcntl
 import functools
+import os
+import pty
+import shlex
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -381,3 +390,129 @@ def test_half_of_a_character_in_an_answer_harms_nothing(run: Run, tmp_path: Path
     assert run(shaped.replace("output: answer", "output: answer.data"), "-q", model='{"n": "\\ud800 x"}').out == (
         '{"n": "\ufffd x"}\n'
     )
+
+
+# Surroundings: each in a process of its own.
+
+
+def shell(line: str, **env: str | None) -> Ran:
+    """A line of the shell, where `fusion` is the command with scripted models; a variable that is None is unset."""
+    whole = {name: value for name, value in {**cli.environment(), **env}.items() if value is not None}
+    script = f'fusion() {{ {shlex.quote(sys.executable)} -m tests.cli.scripted "$@"; }}; {line}'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, env=whole, timeout=60)
+    ran = Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in ran.err
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "out", "says"),
+    [
+        ("fusion run $FILE x -m scripted/echo -q <&-", 0, "x / nothing\n", ""),
+        ("fusion run $FILE x -m scripted/echo -q >&-", 0, "", ""),
+        ("fusion run $FILE x -m scripted/echo 2>&-", 0, "x / nothing\n", ""),
+        ("fusion run $FILE - -m scripted/echo -q <&-", 2, "", "PROMPT reads standard input, which is closed"),
+        ("fusion run $FILE x -m scripted/echo -q 2>/dev/full", 0, "x / nothing\n", ""),
+        (
+            "fusion run $FILE x -m scripted/echo -q -o /dev/full",
+            2,
+            "x / nothing\n",
+            "cannot write the answer to '/dev/full': No space left on device",
+        ),
+        (
+            "fusion run $FILE x -m scripted/echo -q --events-to /dev/full",
+            2,
+            "x / nothing\n",
+            "--events-to '/dev/full': No space left on device; the events are incomplete",
+        ),
+        ("fusion run $FILE x -m scripted/long -q | head -n 1", 0, "a line of the answer\n", ""),
+        (
+            "fusion run $FILE $'pip\\xe9' -m scripted/echo -q",
+            2,
+            "",
+            "input 'task' is not text: character 3 has no Unicode",
+        ),
+        ("fusion run $FILE x -m scripted/echo -o ~nobody-here/x", 2, "", "there is no folder"),
+    ],
+)
+def test_what_is_closed_full_or_gone(
+    pipeline: Write, tmp_path: Path, line: str, code: int, out: str, says: str
+) -> None:
+    done = shell(line, cwd=tmp_path, FILE=pipeline(ONE))
+    assert (done.code, done.out) == (code, out)
+    assert done.err.startswith("fusion: ") if says else not done.err
+    assert says in done.err
+    assert done.err.count("\n") <= 1
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"HOME": None},
+        {"HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none", "XDG_CONFIG_HOME": "/proc/none"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"},
+        {"COLUMNS": "1", "LINES": "many", "TERM": "nonsense", "NO_COLOR": ""},
+        {"FUSION_MODELS_DIR": "~nobody-here/models", "FUSION_MODELS_SOURCE": ",nonsense"},
+    ],
+)
+def test_a_strange_environment_is_no_reason_to_fail(pipeline: Write, env: dict[str, Any]) -> None:
+    done = shell("fusion run $FILE pipé -m scripted/echo", FILE=pipeline(ONE), **env)
+    assert (done.code, done.out) == (0, "pipé / nothing\n")
+    assert "answer: ok" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("FUSION_PROFILE", "locl", "FUSION_PROFILE: profile 'locl' does not exist; did you mean 'local'?"),
+        ("FUSION_PROFILE", "openai", "profile 'openai' needs a key and OPENAI_API_KEY is not set"),
+        ("FUSION_LOCAL_THREADS", "many", "FUSION_LOCAL_THREADS is 'many': give a whole number from 1 to"),
+        ("FUSION_LOCAL_THREADS", "-1", "FUSION_LOCAL_THREADS is '-1'"),
+        ("FUSION_MODELS_DIR", "/dev/null/x", "in '/dev/null/x': run `fusion models pull small`"),
+        ("FUSION_MODELS_DIR", "~nobody-here/x", "in '~nobody-here/x': run `fusion models pull small`"),
+    ],
+)
+def test_a_setting_that_is_nonsense_is_named(
+    command: Command, pipeline: Write, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = command("run", pipeline(BARE))
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_working_directory_that_is_gone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run(ONE, "x", "-q") == Ran(0, "fine\n", "")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_file_for_the_answer_with_a_name_that_no_file_can_have(run: Run) -> None:
+    for option in ("-o", "--events-to"):
+        done = run(ONE, "x", option, "n" * 300)
+        assert (done.code, done.out) == (2, "")
+        assert f"{option} 'nnn" in done.err
+        assert "File name too long" in done.err
+
+
+def test_on_the_narrowest_terminal_the_answer_is_whole_and_steers_nothing(pipeline: Write) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 1, 1, 0, 0))
+    words = ["run", pipeline(ONE), "\\e[2J\x1b[2J\x07clear", "-m", "scripted/echo"]
+    env = {"TERM": "xterm", "COLUMNS": "", "LINES": ""}
+    with cli.start(
+        *words, module="tests.cli.scripted", stdin=theirs, stdout=theirs, stderr=theirs, env=env
+    ) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65536):
+                written += piece
+        os.close(ours)
+    assert process.returncode == 0
+    assert b"\\e[2J\xef\xbf\xbd[2J\xef\xbf\xbdclear / nothing" in written
+    assert b"\x1b[2J" not in written
+    assert b"\x07" not in written

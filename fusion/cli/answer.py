@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fusion.cli.terminal import complain, write
 from fusion.errors import UsageError
 from fusion.events import Delta, EventBase, Restarted
+from fusion.library import user_path
 
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
@@ -86,7 +87,7 @@ class AnswerFile:
 
     def __init__(self, given: str) -> None:
         self._given = given
-        self.path = Path(given).expanduser()
+        self.path = user_path(given)
         self._check()
 
     def write(self, text: str) -> None:

@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.cli.terminal import complain, is_terminal
 from fusion.errors import InputError, UsageError
-from fusion.library import close_names
+from fusion.library import close_names, user_path
 
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
@@ -104,7 +103,7 @@ def _input(name: str, value: str, stdin: Stdin) -> str:
 
 
 def _file(name: str, given: str) -> str:
-    path = Path(given).expanduser()
+    path = user_path(given)
     try:
         with path.open("rb") as file:
             raw = file.read(_MOST + 1)

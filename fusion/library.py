@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from fusion.errors import UsageError
 
-__all__ = ["TEMPLATE_SUFFIX", "Library", "close_names", "shipped_root", "user_path"]
+__all__ = ["TEMPLATE_SUFFIX", "Library", "close_names", "read_text", "shipped_root", "user_path"]
 
 TEMPLATE_SUFFIX = ".md.j2"
 MAX_FILE_BYTES = 1_000_000

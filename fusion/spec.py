@@ -307,22 +307,27 @@ def _dumped(data: dict[str, Any]) -> str:
     from io import StringIO
 
     from ruamel.yaml import YAML
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
+    from ruamel.yaml.scalarstring import LiteralScalarString
 
     def styled(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: styled(part) for key, part in value.items()}
+            return {_quoted(key): styled(part) for key, part in value.items()}
         if isinstance(value, list):
             return [styled(part) for part in value]
-        if not isinstance(value, str) or _is_simple(value):
-            return value
-        return LiteralScalarString(value) if _is_block(value) else DoubleQuotedScalarString(value)
+        return LiteralScalarString(value) if isinstance(value, str) and _is_block(value) else _quoted(value)
 
     yaml = YAML(pure=True)
     yaml.width = 100_000
     stream = StringIO()
     yaml.dump(styled(data), stream)
     return stream.getvalue()
+
+
+def _quoted(value: Any) -> Any:
+    """The value; text in quotes where YAML's writer would not give it back as it is."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and not _is_simple(value) else value
 
 
 def _is_simple(text: str) -> bool:

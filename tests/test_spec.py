@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
@@ -85,6 +85,7 @@ def test_a_pipeline_and_its_yaml_are_the_same() -> None:
         max_leaves=6,
     ),
 )
+@example(words="", prompt="0", default={"\x85": None, "\u2028a": "\x85", "ключ": "\n"})
 def test_any_text_survives_yaml(words: str, prompt: str, default: object) -> None:
     pipeline = Pipeline(
         inputs={"a": InputSpec(description=words, default=default)},

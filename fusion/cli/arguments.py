@@ -11,7 +11,7 @@ from fusion.library import close_names, user_path
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
 
-__all__ = ["Stdin", "inputs_of", "limits_of", "roles_of"]
+__all__ = ["Stdin", "from_stdin", "inputs_of", "limits_of", "roles_of"]
 
 _LIMITS = ("usd", "tokens", "calls", "seconds")
 _PATIENCE = 2.0

@@ -17,8 +17,9 @@ _MOST_CONTINUATIONS = 3
 
 
 class Plan(ModelStage):
-    """Splits the request into an ordered list of subtasks. Fields: `subtasks` (a feed), `goal`, `constraints`,
-    `merge_instructions`.
+    """Splits the request into an ordered list of subtasks.
+
+    Fields: `subtasks` (a feed), `goal`, `constraints`, `merge_instructions`.
 
     A subtask has `title`, `instructions` that stand alone, `needs` (numbers of earlier subtasks), `difficulty`
     1 to 5, `capabilities`, `expected_output` and `criteria`. It is handed on, for good, when its JSON object is

@@ -6,10 +6,10 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,6 +37,7 @@ RoleGiven = str | Model | RoleSpec
 Prompt = str | Sequence[Mapping[str, Any]] | None
 PipelineGiven = str | Path | Pipeline
 _DEFAULT_PIPELINE = "plan-execute-review"
+_MOST_LOADED = 64
 
 
 class RunHandle:
@@ -100,6 +101,15 @@ class RunHandle:
             raise
 
 
+class _Loaded(NamedTuple):
+    """A pipeline that has been checked, and the files that it was made of, each as it was then."""
+
+    pipeline: Pipeline
+    prompts: Prompts
+    near: Path | None
+    stamps: dict[Path, int]
+
+
 class Fusion:
     """Runs pipelines.
 
@@ -131,7 +141,7 @@ class Fusion:
         self._roles = {role: self._spec(given) for role, given in (roles or {}).items()}
         self._model = None if model is None else self._spec(model)
         self._library = Library.standard(user=self._settings.library_dir)
-        self._checked: dict[object, tuple[Pipeline, Prompts]] = {}
+        self._loaded: dict[object, _Loaded] = {}
         self._lock = threading.Lock()
         self._loop = LoopThread()
         self._finalizer = weakref.finalize(self, _shut_down, self._loop, self._gateway)
@@ -237,7 +247,8 @@ class Fusion:
         """
         self.check_outside("a run cannot be started")
         self._loop.check()
-        checked, prompts = self._load(pipeline)
+        loaded = self._load(pipeline)
+        checked = loaded.pipeline
         if schema is not None:
             checked = shaped_output(checked, schema_of(schema))
         request, values = filled(checked, request_of(prompt), inputs or {})
@@ -251,7 +262,7 @@ class Fusion:
         run = Run(
             _run_id(),
             checked,
-            prompts=prompts,
+            prompts=loaded.prompts,
             roles=roles,
             profile=profile.name,
             inputs=values,
@@ -260,6 +271,7 @@ class Fusion:
             strict_usd=limits is not None and limits.usd is not None,
             sink=on_event or _nowhere,
             stream=stream,
+            near=loaded.near,
         )
         work = self._loop.submit(self._execute(run, [role.model.info.id for role in roles.values()]))
         return RunHandle(run, work, self)
@@ -273,7 +285,7 @@ class Fusion:
 
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """A pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
-        return self._load(pipeline)[0]
+        return self._load(pipeline).pipeline
 
     def close(self) -> None:
         """Stop what still runs and give back every thread, socket and process; from then on no run can be started."""
@@ -311,25 +323,29 @@ class Fusion:
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)
 
-    def _load(self, given: PipelineGiven) -> tuple[Pipeline, Prompts]:
+    def _load(self, given: PipelineGiven) -> "_Loaded":
         path = None if isinstance(given, Pipeline) else self._library.pipeline(str(given))
-        key: object = id(given) if path is None else (path, path.stat().st_mtime_ns)
+        key: object = id(given) if path is None else path
         with self._lock:
-            if key not in self._checked:
-                if len(self._checked) >= 64:
-                    self._checked.pop(next(iter(self._checked)))
-                self._checked[key] = (
-                    self._check(given) if path is None else graph.load_checked(path, library=self._library)
-                )
-            return self._checked[key]
+            loaded = self._loaded.pop(key, None)
+            if loaded is None or loaded.stamps != _stamps(loaded.stamps):
+                loaded = self._checked(given) if path is None else self._read(path)
+            if len(self._loaded) >= _MOST_LOADED:
+                self._loaded.pop(next(iter(self._loaded)))
+            self._loaded[key] = loaded
+            return loaded
 
-    def _check(self, given: PipelineGiven) -> tuple[Pipeline, Prompts]:
+    def _read(self, path: Path) -> "_Loaded":
+        pipeline, prompts = graph.load_checked(path, library=self._library)
+        return _Loaded(pipeline, prompts, path.parent, _stamps([path, *prompts.files]))
+
+    def _checked(self, given: PipelineGiven) -> "_Loaded":
         assert isinstance(given, Pipeline)
         prompts = Prompts(self._library)
         problems = graph.check(given, prompts=prompts)
         if problems:
             raise PipelineError(problems)
-        return given, prompts
+        return _Loaded(given, prompts, None, _stamps(prompts.files))
 
     def _given_roles(self, pipeline: Pipeline) -> dict[str, RoleSpec]:
         used = used_roles(pipeline)
@@ -367,6 +383,11 @@ def complete(
     return _default(os.getpid()).complete(
         prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event
     )
+
+
+def _stamps(files: Iterable[Path]) -> dict[Path, int]:
+    """When each file was written last; 0 for one that is gone."""
+    return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}
 
 
 def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] | None) -> Result:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from fusion import budget as budgets
@@ -40,7 +41,8 @@ class _Record:
 class Run:
     """One execution of a pipeline on one set of inputs.
 
-    `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand.
+    `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand. Files
+    of schemas are looked up in `near`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Run:
         strict_usd: bool,
         sink: Sink,
         stream: bool,
+        near: Path | None = None,
     ) -> None:
         self.run_id = run_id
         self.exit_code = 0
@@ -76,7 +79,7 @@ class Run:
             inputs=inputs,
             request=request,
             sink=self._sink,
-            wirings=wire(pipeline, prompts),
+            wirings=wire(pipeline, prompts, near=near),
             fields={name: Fields(stage.outputs) for name, stage in pipeline.stages.items()},
             streamed=frozenset(last_stages(pipeline, prompts)) if stream else frozenset(),
         )

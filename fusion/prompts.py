@@ -5,6 +5,7 @@ Rendering is a pure function of its inputs. Templates come from files and YAML o
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path as File
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, Undefined, nodes
@@ -125,6 +126,8 @@ class Prompts:
 
     def __init__(self, library: Library) -> None:
         self.library = library
+        self.files: set[File] = set()
+        """The files of the templates that were compiled."""
         self._environment = new_environment(library)
         self.template = lru_cache(maxsize=1024)(self._template)
         self.expression = lru_cache(maxsize=1024)(self._expression)
@@ -164,6 +167,7 @@ class Prompts:
         found = self.library.template(given)
         if found is None:
             raise PromptError(f"no template {given!r}{close_names(given, self.library.templates)}")
+        self.files.add(found[1])
         return given, found[0]
 
     def _include(self, tree: nodes.Template, *, seen: tuple[str, ...]) -> None:
@@ -180,6 +184,7 @@ class Prompts:
             if found is None:
                 known = close_names(name, self.library.templates)
                 raise TemplateSyntaxError(f"no template {name!r}{known}", include.lineno)
+            self.files.add(found[1])
             inner = self._environment.parse(found[0])
             self._include(inner, seen=(*seen, name))
             swap(tree, include, nodes.Scope(inner.body))

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -260,3 +261,40 @@ def test_data_that_the_class_itself_refuses_fails_the_run_with_its_result() -> N
 def test_a_class_that_has_no_schema_is_refused(given: Any) -> None:
     with made("x") as one, pytest.raises(UsageError, match="give a pydantic class"):
         one.complete(pipeline=ONE, schema=given)
+
+
+# Files that change.
+
+
+def test_a_file_that_was_edited_is_read_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "prompts" / "own"
+    folder.mkdir(parents=True)
+    (folder / "ask.md.j2").write_text('first {% include "own/more" %}')
+    (folder / "more.md.j2").write_text("one")
+    (tmp_path / "shape.json").write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
+    text = "stages: {answer: {kind: generate, prompt: own/ask, schema: shape.json}}\noutput: answer.data"
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    asked: list[str] = []
+
+    def script(request: Any) -> Any:
+        asked.append(request.messages[-1].content)
+        return {"n": 1}
+
+    def edit(file: Path, words: str) -> None:
+        file.write_text(words)
+        os.utime(file, ns=(0, len(asked)))  # whatever the clock of this file system can tell apart
+
+    with made(script) as one:
+        assert one.complete(pipeline=path).data == {"n": 1}  # its files lie beside it, not where we are
+        edit(folder / "more.md.j2", "two")
+        one.complete(pipeline=path)
+        edit(folder / "ask.md.j2", "second")
+        one.complete(pipeline=path)
+        edit(path, text.replace("own/ask", "'third {{ 1 }}'"))
+        one.complete(pipeline=path)
+        edit(tmp_path / "shape.json", '{"type": "array"}')
+        (tmp_path / "shape.json").unlink()
+        with pytest.raises(UsageError, match=r"no file 'shape\.json'"):
+            one.complete(pipeline=path)
+    assert asked == ["first one", "first two", "second", "third 1"]

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from fusion.errors import FusionError, InputTooLongError
 from fusion.events import CallCancelled, CallFailed, CallFinished, CallStarted, EventBase, Sink, Span, span
@@ -14,8 +14,6 @@ from fusion.stages.base import Answer, Ask
 from fusion.types import CallKey, Failure, JsonMode, JsonSchema, Message, Reply, Request
 
 __all__ = ["Caller"]
-
-_MODES: Final[tuple[JsonMode, ...]] = ("schema", "object")
 
 
 class Caller:
@@ -43,34 +41,36 @@ class Caller:
         self._max_tokens = max_tokens
         self._timeout = timeout
         self._temperature = temperature
-        terms = [model.info.id, max_tokens, temperature, schema]
-        self._terms = {mode: hashlib.sha256(_plainly([*terms, mode])) for mode in _MODES}
+        self._said: JsonSchema | None = None
+        self._mode: JsonMode = "schema"
+        if schema is not None:
+            self._said, self._mode = structured.form(schema, model.info)
+        self._terms = hashlib.sha256(_plainly([model.info.id, max_tokens, temperature, self._said, self._mode]))
 
     async def call(self, ask: Ask) -> Answer:
         """Ask the model, in the schema's shape where there is one."""
-        model = self._model.info
 
-        async def send(messages: Sequence[Message], mode: JsonMode) -> Reply:
-            return await self._send(ask, messages, mode)
+        async def send(messages: Sequence[Message]) -> Reply:
+            return await self._send(ask, messages)
 
         data = None
         if ask.schema is None:
-            reply = await self._send(ask, ask.messages, "schema")
+            reply = await send(ask.messages)
         elif ask.parse:
-            reply, data = await structured.complete(send, model, ask.messages, ask.schema)
+            reply, data = await structured.complete(send, ask.messages, ask.schema, self._mode)
         else:
-            reply = await send(*structured.shaped(ask.messages, ask.schema, model))
-        return Answer(reply.text, data, model.id, reply.finish_reason)
+            reply = await send(structured.shaped(ask.messages, ask.schema, self._mode))
+        return Answer(reply.text, data, self._model.info.id, reply.finish_reason)
 
-    async def _send(self, ask: Ask, messages: Sequence[Message], mode: JsonMode) -> Reply:
-        digest = self._digest(messages, mode)
+    async def _send(self, ask: Ask, messages: Sequence[Message]) -> Reply:
+        digest = self._digest(messages)
         request = Request(
             messages=tuple(messages),
             max_tokens=self._max_tokens,
             timeout=self._timeout,
             temperature=self._temperature,
-            json_schema=self.schema,
-            json_mode=mode,
+            json_schema=self._said,
+            json_mode=self._mode,
             key=CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest),
         )
         self._check_fits(request)
@@ -105,9 +105,9 @@ class Caller:
             kind(run_id=self._run_id, stage=self._stage, item=ask.item, step=ask.step, role=self._role, **more)
         )
 
-    def _digest(self, messages: Sequence[Message], mode: JsonMode) -> str:
+    def _digest(self, messages: Sequence[Message]) -> str:
         """SHA-256 over everything that makes the call what it is."""
-        digest = self._terms[mode].copy()
+        digest = self._terms.copy()
         for message in messages:  # each behind its length, so that no two contents run together into the same text
             content = message.content.encode()
             digest.update(b"\n%s %d\n%s" % (message.role.encode(), len(content), content))

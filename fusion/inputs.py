@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, PydanticUserError
+
 from fusion.errors import InputError, UsageError
 from fusion.library import close_names
 from fusion.spec import Pipeline
 from fusion.stages.base import ShapedStage
 from fusion.types import JsonSchema, as_text
 
-__all__ = ["filled", "request_of", "shaped_output"]
+__all__ = ["filled", "request_of", "schema_of", "shaped_output"]
 
 
 def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
@@ -52,10 +54,30 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
     missing = [name for name in required if name not in values]
     if missing:
         raise InputError(_missing(pipeline, missing))
+    for name, value in values.items():
+        _check_text(name, value)
     for name, spec in pipeline.inputs.items():
         values.setdefault(name, spec.default)
     first = required[0] if required else next(iter(pipeline.inputs), None)
     return ("" if first is None else as_text(values[first])), values
+
+
+def _check_text(name: str, value: Any) -> None:
+    """Raise InputError for half of a surrogate pair, which is no text and cannot be sent to anybody."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"input {name!r} is not text: character {error.start} has no Unicode; give it in UTF-8"
+            ) from error
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            _check_text(name, key)
+            _check_text(name, part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _check_text(name, part)
 
 
 def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:
@@ -67,6 +89,15 @@ def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:
         f"{pipeline.name!r} needs {words}. The first goes as the prompt; any goes as `-i {missing[0]}=text` or "
         f"`-i {missing[0]}=@file`, from Python as `inputs={{{missing[0]!r}: …}}`"
     )
+
+
+def schema_of(given: type[BaseModel]) -> JsonSchema:
+    """The JSON Schema of a pydantic class. Raises UsageError where it has none."""
+    try:
+        return given.model_json_schema()
+    except (AttributeError, PydanticUserError) as error:
+        words = str(error).partition("\n")[0]
+        raise UsageError(f"`schema` is {given!r}; give a pydantic class that JSON can hold: {words}") from error
 
 
 def shaped_output(pipeline: Pipeline, schema: JsonSchema) -> Pipeline:

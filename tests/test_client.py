@@ -185,6 +185,8 @@ def test_no_key_names_the_variable_and_the_other_way_on() -> None:
         ({"profile": "locl"}, "did you mean 'local'?"),
         ({"roles": {"bulc": "local/small"}}, "no role 'bulc'"),
         ({"budget": {"usd": -1}}, "positive"),
+        ({"budget": 5}, "usd, tokens, calls or seconds"),
+        ({"roles": {"bulk": 5}}, "RoleSpec chain: expected text, got 5"),
         ({"budget": {"dollars": 1}}, "usd, tokens, calls or seconds"),
     ],
 )

@@ -73,6 +73,7 @@ class _Session:
         screen = self._screen()
         streamed = self._streamed(pipeline, screen)
         follower = Follower(self._viewers(screen, streamed))
+        self._interrupts.hold()
         try:
             handle = self._fusion.start(
                 prompt,
@@ -125,6 +126,7 @@ class _Session:
 
     def _wait(self, handle: RunHandle, follower: Follower) -> Result:
         try:
+            self._interrupts.release()
             return handle.wait()
         except Interrupted:
             message = "interrupted; stopping what is under way (once more: leave at once)"

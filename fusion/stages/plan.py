@@ -79,7 +79,9 @@ class Plan(ModelStage):
             else:
                 raise
         reader.take(answer)
-        return reader.ended or answer.finish_reason == "stop"
+        if reader.torn and reader.committed and answer.finish_reason == "stop":
+            ctx.note(f"the plan cannot be read behind subtask {reader.accepted}; asking for the rest")
+        return reader.ended or (answer.finish_reason == "stop" and not reader.torn)
 
     async def _continue(
         self, ctx: StageContext, ask: Ask, variables: Variables, reader: PlanReader, number: int

@@ -6,6 +6,7 @@ Money is a Decimal of US dollars. Times are seconds. Tokens are whole numbers.
 import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +48,11 @@ class Message(Value):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+    @cached_property
+    def size(self) -> int:
+        """The bytes of its content in UTF-8."""
+        return len(self.content.encode())
 
 
 class CallKey(Value):

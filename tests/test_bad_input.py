@@ -412,6 +412,8 @@ def shell(line: str, **env: str | None) -> Ran:
         ("fusion run $FILE x -m scripted/echo -q >&-", 0, "", ""),
         ("fusion run $FILE x -m scripted/echo 2>&-", 0, "x / nothing\n", ""),
         ("fusion run $FILE - -m scripted/echo -q <&-", 2, "", "PROMPT reads standard input, which is closed"),
+        ("fusion run $FILE - -m scripted/echo -q 0>/dev/null", 2, "", "PROMPT cannot read standard input: Bad file"),
+        ("fusion --help >/dev/full", 2, "", "cannot write: No space left on device"),
         ("fusion run $FILE x -m scripted/echo -q 2>/dev/full", 0, "x / nothing\n", ""),
         (
             "fusion run $FILE x -m scripted/echo -q -o /dev/full",

@@ -37,7 +37,11 @@ class Stdin:
         if sys.stdin is None:
             raise InputError(f"{name} reads standard input, which is closed")
         _say_if_it_takes_long(name)
-        return _text(sys.stdin.buffer.read(_MOST + 1), "standard input")
+        try:
+            raw = sys.stdin.buffer.read(_MOST + 1)
+        except OSError as error:
+            raise InputError(f"{name} cannot read standard input: {error.strerror}") from error
+        return _text(raw, "standard input")
 
 
 def inputs_of(words: Sequence[str], stdin: Stdin) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import cached_property
 from typing import Final
 
 from fusion.errors import BadResponseError, ContentFilterError
@@ -55,11 +54,8 @@ class Price(Value):
         """What a call of so many tokens in and out costs at most, whatever is cached."""
         if self.beyond is not None and self.above is not None and taken > self.above:
             return self.beyond.bound(taken, given)
-        return self._dearest * taken + self.output * given
-
-    @cached_property
-    def _dearest(self) -> Decimal:
-        return max(self.input, self.cached_read or Decimal(0), self.cache_write or Decimal(0))
+        dearest = max(self.input, self.cached_read or 0, self.cache_write or 0)
+        return dearest * taken + self.output * given
 
 
 class ModelInfo(Value):

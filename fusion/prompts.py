@@ -34,8 +34,8 @@ class _Part:
 
     def __init__(self, compiled: JinjaTemplate, reads: Collection[str]) -> None:
         self.compiled = compiled
-        self.names = tuple(name for name in reads if name not in compiled.globals)
-        self._globals = {name: compiled.globals[name] for name in reads if name in compiled.globals}
+        self.names = tuple(reads)
+        self._globals = dict(compiled.globals)
 
     def run(self, variables: Mapping[str, Any]) -> str:
         context = self.compiled.new_context({**self._globals, **variables}, shared=True)

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from fusion.errors import FusionError, InputTooLongError
 from fusion.events import CallCancelled, CallFailed, CallFinished, CallStarted, EventBase, Sink, Span, span
@@ -14,8 +14,6 @@ from fusion.stages.base import Answer, Ask
 from fusion.types import CallKey, Failure, JsonMode, JsonSchema, Message, Reply, Request
 
 __all__ = ["Caller"]
-
-_MODES: Final[tuple[JsonMode, ...]] = ("schema", "object")
 
 
 class Caller:
@@ -43,35 +41,37 @@ class Caller:
         self._max_tokens = max_tokens
         self._timeout = timeout
         self._temperature = temperature
-        terms = [model.info.id, max_tokens, temperature, schema]
-        self._begun: dict[JsonMode, tuple[Message, hashlib._Hash]] = {}
-        self._terms = {mode: hashlib.sha256(_plainly([*terms, mode])) for mode in _MODES}
+        self._said: JsonSchema | None = None
+        self._mode: JsonMode = "schema"
+        if schema is not None:
+            self._said, self._mode = structured.form(schema, model.info)
+        self._begun: tuple[Message, hashlib._Hash] | None = None
+        self._terms = hashlib.sha256(_plainly([model.info.id, max_tokens, temperature, self._said, self._mode]))
 
     async def call(self, ask: Ask) -> Answer:
         """Ask the model, in the schema's shape where there is one."""
-        model = self._model.info
 
-        async def send(messages: Sequence[Message], mode: JsonMode) -> Reply:
-            return await self._send(ask, messages, mode)
+        async def send(messages: Sequence[Message]) -> Reply:
+            return await self._send(ask, messages)
 
         data = None
         if ask.schema is None:
-            reply = await self._send(ask, ask.messages, "schema")
+            reply = await send(ask.messages)
         elif ask.parse:
-            reply, data = await structured.complete(send, model, ask.messages, ask.schema)
+            reply, data = await structured.complete(send, ask.messages, ask.schema, self._mode)
         else:
-            reply = await send(*structured.shaped(ask.messages, ask.schema, model))
-        return Answer(reply.text, data, model.id, reply.finish_reason)
+            reply = await send(structured.shaped(ask.messages, ask.schema, self._mode))
+        return Answer(reply.text, data, self._model.info.id, reply.finish_reason)
 
-    async def _send(self, ask: Ask, messages: Sequence[Message], mode: JsonMode) -> Reply:
-        digest = self._digest(messages, mode)
+    async def _send(self, ask: Ask, messages: Sequence[Message]) -> Reply:
+        digest = self._digest(messages)
         request = Request(
             messages=tuple(messages),
             max_tokens=self._max_tokens,
             timeout=self._timeout,
             temperature=self._temperature,
-            json_schema=self.schema,
-            json_mode=mode,
+            json_schema=self._said,
+            json_mode=self._mode,
             key=CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest),
         )
         self._check_fits(request)
@@ -106,11 +106,11 @@ class Caller:
             kind(run_id=self._run_id, stage=self._stage, item=ask.item, step=ask.step, role=self._role, **more)
         )
 
-    def _digest(self, messages: Sequence[Message], mode: JsonMode) -> str:
+    def _digest(self, messages: Sequence[Message]) -> str:
         """SHA-256 over everything that makes the call what it is."""
-        begun = self._begun.get(mode)
+        begun = self._begun
         if begun is None or begun[0] is not messages[0]:  # mostly all begin with the same message, and a long one
-            begun = self._begun[mode] = messages[0], _with(self._terms[mode], messages[:1])
+            begun = self._begun = messages[0], _with(self._terms, messages[:1])
         return _with(begun[1], messages[1:]).hexdigest()
 
     def _check_fits(self, request: Request) -> None:

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from fusion.mistakes import Authored
 from fusion.shapes import validate
-from fusion.types import JsonSchema, Value, as_text
+from fusion.types import JsonSchema, as_text
 
 __all__ = ["Checks"]
 
@@ -21,7 +22,7 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
-class Checks(Value):
+class Checks(Authored):
     """What a value must hold before anybody is asked about it.
 
     >>> Checks(max_length=3).failures("long")

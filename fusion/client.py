@@ -2,21 +2,23 @@
 
 import asyncio
 import functools
+import os
 import secrets
+import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from fusion import graph
 from fusion.config import Settings
 from fusion.engine import Run
 from fusion.errors import PipelineError, RunFailed, UsageError
 from fusion.events import EventBase, Sink
-from fusion.inputs import filled, request_of, shaped_output
+from fusion.inputs import filled, request_of, schema_of, shaped_output
 from fusion.library import Library
 from fusion.loop import LoopThread, Work
 from fusion.models.base import Model
@@ -35,15 +37,17 @@ RoleGiven = str | Model | RoleSpec
 Prompt = str | Sequence[Mapping[str, Any]] | None
 PipelineGiven = str | Path | Pipeline
 _DEFAULT_PIPELINE = "plan-execute-review"
+_MOST_LOADED = 64
 
 
 class RunHandle:
     """A run under way."""
 
-    def __init__(self, run: Run, work: Work[Result]) -> None:
+    def __init__(self, run: Run, work: Work[Result], fusion: "Fusion") -> None:
         self.run_id = run.run_id
         self._run = run
         self._work = work
+        self._fusion = fusion  # which ends its runs when nobody holds it any more
 
     @property
     def exit_code(self) -> int:
@@ -55,16 +59,31 @@ class RunHandle:
         """The first root cause of a run that failed."""
         return self._run.cause
 
+    @property
+    def over(self) -> bool:
+        """True once the run has ended and given everything back."""
+        return self._work.done.done()
+
+    def when_over(self, call: Callable[[], object]) -> None:
+        """Call this once the run has ended, however it did; at once if it has."""
+        self._work.done.add_done_callback(lambda _: call())
+
     def wait(self, timeout: float | None = None) -> Result:
         """The Result, also of a run that failed. Raises the built-in TimeoutError if it takes longer."""
+        if not self.over:
+            self._fusion.check_outside("a run cannot be waited for")
         try:
             return self._work.done.result(timeout)
         except asyncio.CancelledError:  # before it had even begun
             return self._run.interrupted()
 
+    def stop(self) -> None:
+        """Ask the run to stop, and go on at once: from every thread, and from inside of `on_event` too."""
+        self._work.cancel()
+
     def cancel(self) -> Result:
         """Stop the run, wait until everything is given back, and return what was finished."""
-        self._work.cancel()
+        self.stop()
         return self.wait()
 
     async def wait_async(self) -> Result:
@@ -73,10 +92,22 @@ class RunHandle:
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if done.done() and task is not None and not task.cancelling():  # the run was, before it had even begun
+                return self._run.interrupted()
             self._work.cancel()
             await asyncio.wait([done])
             done.exception()
             raise
+
+
+class _Loaded(NamedTuple):
+    """A pipeline that has been checked, and the files that it was made of, each as it was then."""
+
+    pipeline: Pipeline
+    prompts: Prompts
+    near: Path | None
+    stamps: dict[Path, int]
 
 
 class Fusion:
@@ -110,7 +141,8 @@ class Fusion:
         self._roles = {role: self._spec(given) for role, given in (roles or {}).items()}
         self._model = None if model is None else self._spec(model)
         self._library = Library.standard(user=self._settings.library_dir)
-        self._checked: dict[object, tuple[Pipeline, Prompts]] = {}
+        self._loaded: dict[object, _Loaded] = {}
+        self._lock = threading.Lock()
         self._loop = LoopThread()
         self._finalizer = weakref.finalize(self, _shut_down, self._loop, self._gateway)
 
@@ -213,22 +245,24 @@ class Fusion:
 
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
-        if self._loop.inside:
-            raise UsageError("a run cannot be started from inside of another one's `on_event`; start it elsewhere")
-        checked, prompts = self._load(pipeline)
+        self.check_outside("a run cannot be started")
+        self._loop.check()
+        loaded = self._load(pipeline)
+        checked = loaded.pipeline
         if schema is not None:
-            checked = shaped_output(checked, schema.model_json_schema())
+            checked = shaped_output(checked, schema_of(schema))
         request, values = filled(checked, request_of(prompt), inputs or {})
         profile = self.profile
         given = self._given_roles(checked)
-        roles = resolve(
-            checked, given=given, profile=profile, gateway=self._gateway, settings=self._settings, own=self._own
-        )
+        with self._lock:
+            roles = resolve(
+                checked, given=given, profile=profile, gateway=self._gateway, settings=self._settings, own=self._own
+            )
         limits = _limits(budget) or self._budget
         run = Run(
             _run_id(),
             checked,
-            prompts=prompts,
+            prompts=loaded.prompts,
             roles=roles,
             profile=profile.name,
             inputs=values,
@@ -237,8 +271,10 @@ class Fusion:
             strict_usd=limits is not None and limits.usd is not None,
             sink=on_event or _nowhere,
             stream=stream,
+            near=loaded.near,
         )
-        return RunHandle(run, self._loop.submit(self._execute(run, [r.model.info.id for r in roles.values()])))
+        work = self._loop.submit(self._execute(run, [role.model.info.id for role in roles.values()]))
+        return RunHandle(run, work, self)
 
     # What there is.
 
@@ -249,11 +285,17 @@ class Fusion:
 
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """A pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
-        return self._load(pipeline)[0]
+        return self._load(pipeline).pipeline
 
     def close(self) -> None:
-        """Stop what still runs and give back every thread, socket and process."""
+        """Stop what still runs and give back every thread, socket and process; from then on no run can be started."""
+        self.check_outside("a Fusion cannot be closed")
         self._finalizer()
+
+    def check_outside(self, what: str) -> None:
+        """Raise UsageError on the private loop's own thread, where waiting would never end."""
+        if self._loop.inside:
+            raise UsageError(f"{what} from inside of `on_event`, on the thread that does the work; do it elsewhere")
 
     async def aclose(self) -> None:
         """`close`, awaited."""
@@ -281,24 +323,29 @@ class Fusion:
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)
 
-    def _load(self, given: PipelineGiven) -> tuple[Pipeline, Prompts]:
+    def _load(self, given: PipelineGiven) -> "_Loaded":
         path = None if isinstance(given, Pipeline) else self._library.pipeline(str(given))
-        key: object = id(given) if path is None else (path, path.stat().st_mtime_ns)
-        if key not in self._checked:
-            if len(self._checked) >= 64:
-                self._checked.pop(next(iter(self._checked)))
-            self._checked[key] = (
-                self._check(given) if path is None else graph.load_checked(path, library=self._library)
-            )
-        return self._checked[key]
+        key: object = id(given) if path is None else path
+        with self._lock:
+            loaded = self._loaded.pop(key, None)
+            if loaded is None or loaded.stamps != _stamps(loaded.stamps):
+                loaded = self._checked(given) if path is None else self._read(path)
+            if len(self._loaded) >= _MOST_LOADED:
+                self._loaded.pop(next(iter(self._loaded)))
+            self._loaded[key] = loaded
+            return loaded
 
-    def _check(self, given: PipelineGiven) -> tuple[Pipeline, Prompts]:
+    def _read(self, path: Path) -> "_Loaded":
+        pipeline, prompts = graph.load_checked(path, library=self._library)
+        return _Loaded(pipeline, prompts, path.parent, _stamps([path, *prompts.files]))
+
+    def _checked(self, given: PipelineGiven) -> "_Loaded":
         assert isinstance(given, Pipeline)
         prompts = Prompts(self._library)
         problems = graph.check(given, prompts=prompts)
         if problems:
             raise PipelineError(problems)
-        return given, prompts
+        return _Loaded(given, prompts, None, _stamps(prompts.files))
 
     def _given_roles(self, pipeline: Pipeline) -> dict[str, RoleSpec]:
         used = used_roles(pipeline)
@@ -319,7 +366,7 @@ class Fusion:
 
 
 @functools.cache
-def _default() -> Fusion:
+def _default(process: int) -> Fusion:
     return Fusion()
 
 
@@ -333,9 +380,14 @@ def complete(
     on_event: Callable[[EventBase], None] | None = None,
 ) -> Result:
     """`Fusion().complete(…)` on one Fusion that the process keeps."""
-    return _default().complete(
+    return _default(os.getpid()).complete(
         prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event
     )
+
+
+def _stamps(files: Iterable[Path]) -> dict[Path, int]:
+    """When each file was written last; 0 for one that is gone."""
+    return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}
 
 
 def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] | None) -> Result:
@@ -343,33 +395,28 @@ def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] |
     if result.status == "failed":
         message = result.error.message if result.error else "the run failed"
         raise RunFailed(message, result, exit_code=handle.exit_code) from handle.cause
-    if schema is not None and result.data is not None:
+    if schema is None or result.data is None:
+        return result
+    try:
         return result.model_copy(update={"data": schema.model_validate(result.data)})
-    return result
+    except ValidationError as error:
+        raise RunFailed(f"the answer's data is no {schema.__name__}: {error}", result) from error
 
 
 def _shut_down(loop: LoopThread, gateway: Gateway) -> None:
-    if loop.started:
-        loop.submit(_close(gateway)).done.result()
-    loop.close()
-
-
-async def _close(gateway: Gateway) -> None:
-    me = asyncio.current_task()
-    others = [task for task in asyncio.all_tasks() if task is not me]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await gateway.close()
+    if loop.inside:  # the last one who held this Fusion was a run of its own
+        threading.Thread(target=loop.close, args=(gateway.close,), name="fusion-close").start()
+    else:
+        loop.close(gateway.close)
 
 
 def _limits(given: Limits | Mapping[str, Any] | None) -> Limits | None:
     if given is None or isinstance(given, Limits):
         return given
     try:
-        return Limits.model_validate(dict(given))
+        return Limits.model_validate(given)
     except ValueError as error:
-        raise UsageError(f"budget {dict(given)!r}: give positive usd, tokens, calls or seconds") from error
+        raise UsageError(f"budget {given!r}: give positive usd, tokens, calls or seconds") from error
 
 
 def _merged(pipeline: Limits, given: Limits | None) -> Limits:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from fusion.errors import UsageError
+from fusion.library import user_path
 from fusion.types import Value
 
 __all__ = ["Settings"]
@@ -42,7 +43,7 @@ class Settings(Value):
 
 def _folder(given: str | None, kind: str) -> Path:
     if given:
-        return Path(given).expanduser()
+        return user_path(given)
     import platformdirs
 
     if kind == "cache":

@@ -5,19 +5,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from fusion import budget as budgets
-from fusion.budget import Budget
+from fusion.budget import Budget, Hold
 from fusion.context import RunContext, RunParts
 from fusion.errors import BudgetError, FusionError, StageError
-from fusion.events import EventBase, RunFinished, RunStarted, Sink, StageFinished
+from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.fields import Fields, Skipped
 from fusion.finish import held_back, last_stages
 from fusion.prompts import Prompts
 from fusion.receipt import Accounts
 from fusion.result import FailedPart, Result, StageResult
-from fusion.roles import RoleModels
+from fusion.roles import RoleModels, unpriced
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.types import Failure, Item, Limits, as_text
@@ -40,7 +41,8 @@ class _Record:
 class Run:
     """One execution of a pipeline on one set of inputs.
 
-    `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand.
+    `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand. Files
+    of schemas are looked up in `near`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Run:
         strict_usd: bool,
         sink: Sink,
         stream: bool,
+        near: Path | None = None,
     ) -> None:
         self.run_id = run_id
         self.exit_code = 0
@@ -76,11 +79,12 @@ class Run:
             inputs=inputs,
             request=request,
             sink=self._sink,
-            wirings=wire(pipeline, prompts),
+            wirings=wire(pipeline, prompts, near=near),
             fields={name: Fields(stage.outputs) for name, stage in pipeline.stages.items()},
             streamed=frozenset(last_stages(pipeline, prompts)) if stream else frozenset(),
         )
         self._answer: dict[str, Any] = {}
+        self._held: dict[str, Hold] = {}
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
 
@@ -88,6 +92,8 @@ class Run:
         """Run to the end. Failures are in the Result; cancellation passes through, `interrupted` gives its Result."""
         self._budget.start()
         self._sink(self._first_event())
+        for note in unpriced(self._parts.roles):
+            self._sink(Noted(run_id=self.run_id, message=note))
         try:
             async with asyncio.timeout(self._budget.remaining_seconds()):
                 await self._all()
@@ -113,10 +119,10 @@ class Run:
 
     def _levels(self) -> dict[str, Budget]:
         """The budget that each stage draws on: its own, what is held back for it, or the run's."""
-        held = held_back(self._pipeline, self._parts, self._budget)
+        held = self._held = held_back(self._pipeline, self._parts, self._budget)
         levels = {}
         for name, stage in self._pipeline.stages.items():
-            level = held.get(name, self._budget)
+            level: Budget = held.get(name, self._budget)
             levels[name] = level if stage.budget is None else level.child(stage.budget, name)
         return levels
 
@@ -201,6 +207,8 @@ class Run:
 
     def _end(self) -> Result:
         seconds = time.monotonic() - self._started
+        for hold in self._held.values():
+            hold.release()
         failed = self._failed_parts()
         status: Literal["ok", "partial", "failed"] = "ok"
         if self.cause is not None:

@@ -10,6 +10,7 @@ FusionError                     exit 1, HTTP 500
     AuthenticationError                            stops: the key is wrong or may not do this
     BadRequestError                                stops: the provider refuses the request itself
     ContextWindowError                             the request is longer than the model can read
+      InputTooLongError         exit 2             so long that it was not even sent
     ContentFilterError                             the provider refuses the content
     RateLimitError                                 again later (Retry-After, if the provider gave it)
     ModelTimeoutError                                  again: no answer in time
@@ -18,7 +19,6 @@ FusionError                     exit 1, HTTP 500
   StageError                    exit 3, HTTP 502   a stage that could not do its work
   BudgetError                   exit 4, HTTP 402   a limit that would have been passed
   RunFailed                     exit of its cause  a run that ended without its answer; carries the Result
-  RunInterrupted                exit 130           a run that was cancelled; carries the Result
 """
 
 from dataclasses import dataclass
@@ -62,6 +62,7 @@ class FusionError(Exception):
     http_status: ClassVar[int] = 500
 
     def as_failure(self) -> Failure:
+        """The error as a value: its class's name and its message."""
         return Failure(reason=type(self).__name__, message=str(self))
 
 

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from fusion.budget import Amount, Budget
+from fusion.budget import Amount, Budget, Hold
 from fusion.prompts import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
@@ -25,7 +25,7 @@ def last_stages(pipeline: Pipeline, prompts: Prompts) -> list[str]:
     return list(dict.fromkeys(name for parts in output_wiring(pipeline, prompts).values() for name in parts))
 
 
-def held_back(pipeline: Pipeline, run: "RunParts", budget: Budget) -> dict[str, Budget]:
+def held_back(pipeline: Pipeline, run: "RunParts", budget: Budget) -> dict[str, Hold]:
     """For each last stage a budget of its own, that nothing else can use up; none under `on_budget: fail`.
 
     It is the worst case of one call over all that the stage may have to read, but at most half of each limit,
@@ -48,7 +48,7 @@ def _worst_case(name: str, run: "RunParts", limits: Limits, sharing: int) -> Amo
     return Amount(
         usd=min(usd, limits.usd * part) if limits.usd is not None else usd,
         tokens=min(tokens, int(limits.tokens * part)) if limits.tokens is not None else tokens,
-        calls=min(1, limits.calls // 2) if limits.calls is not None else 1,
+        calls=min(1, int(limits.calls * part)) if limits.calls is not None else 1,
     )
 
 

@@ -3,19 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, PydanticUserError
+from pydantic_core import PydanticSerializationError, to_json
+
 from fusion.errors import InputError, UsageError
 from fusion.library import close_names
 from fusion.spec import Pipeline
 from fusion.stages.base import ShapedStage
 from fusion.types import JsonSchema, as_text
 
-__all__ = ["filled", "request_of", "shaped_output"]
+__all__ = ["filled", "request_of", "schema_of", "shaped_output"]
 
 
 def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
     """The request as one text. Of messages, the last one asks; those before it stand above as the conversation."""
     if prompt is None or isinstance(prompt, str):
         return prompt
+    if not isinstance(prompt, (list, tuple)):
+        raise InputError(f"a prompt is a text or a list of messages, not {type(prompt).__name__}")
     if not prompt:
         raise InputError("`messages` is empty; give at least one message of the user's")
     texts = [_message(at, message) for at, message in enumerate(prompt)]
@@ -28,7 +33,7 @@ def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
 
 
 def _message(at: int, message: Mapping[str, Any]) -> tuple[str, str]:
-    role, content = message.get("role"), message.get("content")
+    role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
     if role not in ("system", "user", "assistant") or not isinstance(content, str):
         raise InputError(f"message {at + 1} needs a `role` (system, user or assistant) and a text as `content`")
     return str(role), content
@@ -52,10 +57,48 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
     missing = [name for name in required if name not in values]
     if missing:
         raise InputError(_missing(pipeline, missing))
+    for name, value in values.items():
+        _check_data(name, value)
     for name, spec in pipeline.inputs.items():
         values.setdefault(name, spec.default)
     first = required[0] if required else next(iter(pipeline.inputs), None)
     return ("" if first is None else as_text(values[first])), values
+
+
+def _check_data(name: str, value: Any) -> None:
+    """Raise InputError for what cannot be sent to anybody: half a surrogate pair, an object that JSON cannot hold."""
+    match value:
+        case None | bool() | int() | float():
+            return
+        case Mapping():
+            for key, part in value.items():
+                _check_data(name, key)
+                _check_data(name, part)
+        case list() | tuple():
+            for part in value:
+                _check_data(name, part)
+        case str():
+            _check_text(name, value)
+        case _:
+            _check_serializable(name, value)
+
+
+def _check_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"input {name!r} is not text: character {error.start} has no Unicode; give it in UTF-8"
+        ) from error
+
+
+def _check_serializable(name: str, value: Any) -> None:
+    try:
+        to_json(value)
+    except PydanticSerializationError as error:
+        raise InputError(
+            f"input {name!r} holds {type(value).__name__}, which is no data that JSON can hold"
+        ) from error
 
 
 def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:
@@ -67,6 +110,15 @@ def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:
         f"{pipeline.name!r} needs {words}. The first goes as the prompt; any goes as `-i {missing[0]}=text` or "
         f"`-i {missing[0]}=@file`, from Python as `inputs={{{missing[0]!r}: …}}`"
     )
+
+
+def schema_of(given: type[BaseModel]) -> JsonSchema:
+    """The JSON Schema of a pydantic class. Raises UsageError where it has none."""
+    try:
+        return given.model_json_schema()
+    except (AttributeError, PydanticUserError) as error:
+        words = str(error).partition("\n")[0]
+        raise UsageError(f"`schema` is {given!r}; give a pydantic class that JSON can hold: {words}") from error
 
 
 def shaped_output(pipeline: Pipeline, schema: JsonSchema) -> Pipeline:

@@ -1,22 +1,32 @@
 """Where templates and pipelines are found: a given path, here, in the user's folder, among the shipped ones."""
 
 import difflib
+import stat
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from fusion.errors import UsageError
 
-__all__ = ["TEMPLATE_SUFFIX", "Library", "close_names", "shipped_root"]
+__all__ = ["TEMPLATE_SUFFIX", "Library", "close_names", "read_text", "shipped_root", "user_path"]
 
 TEMPLATE_SUFFIX = ".md.j2"
 MAX_FILE_BYTES = 1_000_000
+_FOLDER = "is a folder, not a pipeline file"
 
 
 def shipped_root() -> Path:
     """The folder that holds the shipped `prompts` and `pipelines`: inside the wheel, or the checkout."""
     inside = Path(__file__).parent / "_library"
     return inside if inside.is_dir() else Path(__file__).parent.parent
+
+
+def user_path(given: str) -> Path:
+    """A path as the user gives it, `~` being their home; one of a user that does not exist stays as it is."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        return Path(given)
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
@@ -41,7 +51,7 @@ class Library:
     @classmethod
     def standard(cls, *, user: Path | None = None, near: Path | None = None) -> "Library":
         """The folder of the pipeline at hand, the working directory, the user's folder, the shipped ones."""
-        return cls([root for root in (near, Path.cwd(), user, shipped_root()) if root is not None])
+        return cls([root for root in (near, _here(), user, shipped_root()) if root is not None])
 
     def near(self, folder: Path) -> "Library":
         """The same library, with a pipeline file's own folder looked at first."""
@@ -50,15 +60,19 @@ class Library:
     def pipeline(self, name: str) -> Path:
         """The file of a pipeline given by path or by name. Raises UsageError where there is none."""
         given = Path(name)
-        if given.is_file():
+        what = _what_is(given)
+        if what == "file":
             return given
-        if given.suffix in (".yaml", ".yml") or "/" in name:
-            what = "is a folder, not a pipeline file" if given.is_dir() else "does not exist"
+        if (
+            given.suffix in (".yaml", ".yml")
+            or "/" in name
+            or (name and what == _FOLDER and name not in self.pipelines)
+        ):
             raise UsageError(f"{name!r} {what}; give the path of a YAML file, or a name: {self._names()}")
         for root in self.roots:
             for suffix in (".yaml", ".yml"):
                 path = root / "pipelines" / f"{name}{suffix}"
-                if path.is_file():
+                if _what_is(path) == "file":
                     return path
         raise UsageError(f"no pipeline {name!r}{close_names(name, self.pipelines)}")
 
@@ -97,6 +111,25 @@ class Library:
 
     def _names(self) -> str:
         return ", ".join(sorted(self.pipelines)) or "none is shipped"
+
+
+def _here() -> Path | None:
+    """The working directory; None where it was removed meanwhile."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
+
+
+def _what_is(path: Path) -> str:
+    """What stands at a path, in words that follow its name; "file" for what can be read again and again."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # a name that no file can have
+        return "does not exist"
+    if stat.S_ISDIR(mode):
+        return _FOLDER
+    return "file" if stat.S_ISREG(mode) else "is a pipe or a device, not a file"
 
 
 def read_text(path: Path, *, most: int = MAX_FILE_BYTES) -> str:

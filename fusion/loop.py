@@ -1,10 +1,14 @@
 """One private event loop in a thread of its own: behind every door, whatever the caller's own loop does."""
 
 import asyncio
+import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
+
+from fusion.errors import UsageError
 
 __all__ = ["LoopThread", "Work"]
 
@@ -21,8 +25,9 @@ class Work(Generic[T]):
         loop.call_soon_threadsafe(self._start, coroutine)
 
     def cancel(self) -> None:
-        """Cancel it; `done` comes after everything it holds is given back. Safe from every thread."""
-        self._loop.call_soon_threadsafe(self._cancel)
+        """Cancel it; `done` comes after everything it holds is given back. Safe from every thread, at any time."""
+        with suppress(RuntimeError):  # the loop is closed: then it has ended long ago
+            self._loop.call_soon_threadsafe(self._cancel)
 
     def _start(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self._task = self._loop.create_task(coroutine)
@@ -42,45 +47,66 @@ class Work(Generic[T]):
 
 
 class LoopThread:
-    """Starts its thread at the first call. `close` cancels what still runs, then ends the thread."""
+    """Starts its thread at the first call. `close` cancels what still runs, then ends the thread for good."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
+        self._closed = False
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Work[T]:
-        """Run a coroutine on the private loop; safe from every other thread."""
-        return Work(self._running(), coroutine)
+        """Run a coroutine on the private loop. Raises UsageError where `check` does."""
+        try:
+            with self._lock:  # what is submitted before `close` is ended by it, and nothing is submitted after
+                self.check()
+                return Work(self._running(), coroutine)
+        except UsageError:
+            coroutine.close()
+            raise
+
+    def check(self) -> None:
+        """Raise UsageError where nothing can be submitted: once closed, and from a process forked off later."""
+        if self._closed:
+            raise UsageError("this Fusion is closed; make another one")
+        if self._elsewhere:
+            raise UsageError("this Fusion is at work in the process that this one was forked from; make one here")
 
     @property
     def inside(self) -> bool:
         """True for the private loop's own thread, which must not wait for itself."""
         return self._thread is threading.current_thread()
 
-    @property
-    def started(self) -> bool:
-        return self._loop is not None
-
-    def close(self) -> None:
-        """Cancel every task, wait for it to end, close the loop and join the thread. A second call does nothing."""
+    def close(self, last: Callable[[], Awaitable[None]]) -> None:
+        """Cancel every task, wait for it to end, do what is `last`, end the thread. A second call does nothing."""
         with self._lock:
+            self._closed = True
+            if self._elsewhere:
+                return
             loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
+            self._loop = None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        try:
+            asyncio.run_coroutine_threadsafe(_end(last), loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    @property
+    def _elsewhere(self) -> bool:
+        """True in a process that was forked off this one's: the loop is there, its thread is not."""
+        return self._loop is not None and self._process != os.getpid()
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="fusion-loop", daemon=True)
-                self._thread.start()
-            return self._loop
+        if self._loop is None:
+            self._process = os.getpid()
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run, args=(self._loop,), name="fusion-loop", daemon=True)
+            self._thread.start()
+        return self._loop
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -88,11 +114,12 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
 
 
-async def _cancel_all() -> None:
+async def _end(last: Callable[[], Awaitable[None]]) -> None:
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await last()
     loop = asyncio.get_running_loop()
     await loop.shutdown_asyncgens()
     await loop.shutdown_default_executor()

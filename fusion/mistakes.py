@@ -3,15 +3,22 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import UnionType
-from typing import Any, Final, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from fusion.errors import PipelineError, Problem
 from fusion.library import close_names
 from fusion.positions import Place
+from fusion.types import Value
 
-__all__ = ["MISSING", "Keys", "Mistake", "keys_at", "misread", "mistakes"]
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # which has no public name
+
+__all__ = ["MISSING", "Authored", "Keys", "Mistake", "keys_at", "misread", "mistakes"]
 
 Keys = Callable[[Place], Iterable[str]]
 """The keys that may stand in the mapping at a place."""
@@ -59,6 +66,37 @@ class Mistake(NamedTuple):
     place: Place
     of_key: bool
     message: str
+
+
+class _Telling(ModelMetaclass):
+    if not TYPE_CHECKING:  # to type checkers a class is called as its fields say
+
+        def __call__(cls, *args: Any, **given: Any) -> Any:  # noqa: N805 - of a metaclass
+            try:
+                return super().__call__(*args, **given)
+            except ValidationError as error:
+                raise _problems(cls, error, given) from error
+
+
+class Authored(Value, metaclass=_Telling):
+    """A value that an author writes: made in Python of something wrong, it raises PipelineError as a file does.
+
+    >>> Authored(colour="blue")
+    Traceback (most recent call last):
+    fusion.errors.PipelineError: Authored colour: unknown key 'colour'
+    """
+
+    @classmethod
+    def keys_within(cls, given: Mapping[str, Any], place: Place) -> list[str]:
+        """The keys that may stand in the mapping at a place of what was given."""
+        return keys_at(cls, place)
+
+
+def _problems(cls: type[Authored], error: ValidationError, given: Mapping[str, Any]) -> PipelineError:
+    found = mistakes(error, given, lambda place: cls.keys_within(given, place))
+    return PipelineError(
+        [Problem(cls.__name__, 0, 0, ".".join(map(str, mistake.place)), mistake.message) for mistake in found]
+    )
 
 
 def mistakes(error: ValidationError, data: Any, keys: Keys) -> list[Mistake]:

@@ -5,6 +5,7 @@ Rendering is a pure function of its inputs. Templates come from files and YAML o
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path as File
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, Undefined, nodes
@@ -33,8 +34,8 @@ class _Part:
 
     def __init__(self, compiled: JinjaTemplate, reads: Collection[str]) -> None:
         self.compiled = compiled
-        self.names = tuple(name for name in reads if name not in compiled.globals)
-        self._globals = {name: compiled.globals[name] for name in reads if name in compiled.globals}
+        self.names = tuple(reads)
+        self._globals = dict(compiled.globals)
 
     def run(self, variables: Mapping[str, Any]) -> str:
         context = self.compiled.new_context({**self._globals, **variables}, shared=True)
@@ -131,6 +132,8 @@ class Prompts:
 
     def __init__(self, library: Library) -> None:
         self.library = library
+        self.files: set[File] = set()
+        """The files of the templates that were compiled."""
         self._environment = new_environment(library)
         self.template = lru_cache(maxsize=1024)(self._template)
         self.expression = lru_cache(maxsize=1024)(self._expression)
@@ -147,7 +150,7 @@ class Prompts:
             parts = [self._part(piece) for piece in _pieces(tree, self._environment)]
         except _UNUSABLE as error:
             line = f" line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
-            raise PromptError(f"{name}{line}: {error}") from error
+            raise PromptError(f"{name}{line}: {_syntax(error)}") from error
         return Template(name, parts, paths)
 
     def _part(self, tree: nodes.Template) -> _Part:
@@ -160,7 +163,7 @@ class Prompts:
             compiled = self._environment.compile_expression(source, undefined_to_none=False)
             tree = self._environment.parse("{{ (" + source + "\n) }}")
         except _UNUSABLE as error:
-            raise PromptError(f"expression {source!r}: {error}") from error
+            raise PromptError(f"expression {source!r}: {_syntax(error)}") from error
         return Expression(source, compiled, frozenset(self._paths(tree)))
 
     def _source(self, given: str) -> tuple[str, str]:
@@ -169,6 +172,7 @@ class Prompts:
         found = self.library.template(given)
         if found is None:
             raise PromptError(f"no template {given!r}{close_names(given, self.library.templates)}")
+        self.files.add(found[1])
         return given, found[0]
 
     def _include(self, tree: nodes.Template, *, seen: tuple[str, ...]) -> None:
@@ -185,6 +189,7 @@ class Prompts:
             if found is None:
                 known = close_names(name, self.library.templates)
                 raise TemplateSyntaxError(f"no template {name!r}{known}", include.lineno)
+            self.files.add(found[1])
             inner = self._environment.parse(found[0])
             self._include(inner, seen=(*seen, name))
             swap(tree, include, nodes.Scope(inner.body))
@@ -230,7 +235,8 @@ def _path(node: nodes.Node, inner: set[int]) -> Path | None:
         if isinstance(node, nodes.Getattr):
             attributes.append(node.attr)
         elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
-            attributes.append(str(node.arg.value))
+            of_stage = isinstance(node.node, nodes.Name) and isinstance(node.arg.value, int)
+            attributes = [] if of_stage else [*attributes, str(node.arg.value)]  # work[0] is no field of work
         else:
             return None
         node = node.node
@@ -246,6 +252,11 @@ def _prompt_error(name: str, compiled: JinjaTemplate, error: Exception, variable
         at = at.tb_next
     place = f"{name} line {line}" if line else name
     return PromptError(f"{place}: {_reason(error, variables)}")
+
+
+def _syntax(error: Exception) -> str:
+    """What the parser found, without the place, which is said by us."""
+    return str(error.message) if isinstance(error, TemplateSyntaxError) else str(error)
 
 
 def _reason(error: Exception, variables: Mapping[str, Any]) -> str:

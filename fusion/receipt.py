@@ -1,9 +1,9 @@
 """Adds up a run's events: what was called, served, spent and tried again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from fusion.events import (
     AttemptCharged,
@@ -14,10 +14,47 @@ from fusion.events import (
     EventBase,
     Noted,
 )
-from fusion.result import Cost, Receipt, ReceiptLine, Served
+from fusion.result import Cost, Receipt, ReceiptLine, Served, Spent
 from fusion.types import Usage
 
 __all__ = ["Accounts"]
+
+
+@dataclass
+class _Sum:
+    """Tokens and dollars, added up."""
+
+    input: int = 0
+    cached_read: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+    usd: Decimal = Decimal(0)
+    unknown: int = 0
+
+    def add(self, usage: Usage, cost: Decimal | None) -> None:
+        self.input += usage.input
+        self.cached_read += usage.cached_read
+        self.cache_write += usage.cache_write
+        self.output += usage.output
+        self.reasoning += usage.reasoning
+        if cost is None:
+            self.unknown += 1
+        else:
+            self.usd += cost
+
+    def spent(self, source: Literal["measured", "estimated"]) -> Spent:
+        if self == _Sum():
+            return Spent()
+        usage = Usage(
+            input=self.input,
+            cached_read=self.cached_read,
+            cache_write=self.cache_write,
+            output=self.output,
+            reasoning=self.reasoning,
+            source=source,
+        )
+        return Spent(usage=usage, cost=Cost(usd=self.usd, unknown_calls=self.unknown))
 
 
 @dataclass
@@ -25,33 +62,9 @@ class _Line:
     calls: int = 0
     failed: int = 0
     retries: int = 0
-    input: int = 0
-    cached_read: int = 0
-    cache_write: int = 0
-    output: int = 0
-    reasoning: int = 0
-    measured: bool = True
-    usd: Decimal = Decimal(0)
-    unknown: int = 0
-    charged: Decimal = Decimal(0)
-
-    def add(self, usage: Usage) -> None:
-        self.input += usage.input
-        self.cached_read += usage.cached_read
-        self.cache_write += usage.cache_write
-        self.output += usage.output
-        self.reasoning += usage.reasoning
-        self.measured = self.measured and usage.source == "measured"
-
-    def usage(self) -> Usage:
-        return Usage(
-            input=self.input,
-            cached_read=self.cached_read,
-            cache_write=self.cache_write,
-            output=self.output,
-            reasoning=self.reasoning,
-            source="measured" if self.measured else "estimated",
-        )
+    measured: _Sum = field(default_factory=_Sum)
+    estimated: _Sum = field(default_factory=_Sum)
+    charged: _Sum = field(default_factory=_Sum)
 
 
 class Accounts:
@@ -87,9 +100,9 @@ class Accounts:
                 calls=line.calls,
                 failed=line.failed,
                 retries=line.retries,
-                usage=line.usage(),
-                cost=Cost(usd=line.usd, unknown_calls=line.unknown),
-                charged=line.charged,
+                measured=line.measured.spent("measured"),
+                estimated=line.estimated.spent("estimated"),
+                charged=line.charged.spent("estimated"),
                 price_source=self._price_sources.get(model, "unknown"),
             )
             for (stage, role, model), line in self._lines.items()
@@ -119,22 +132,12 @@ class Accounts:
     def _finished(self, event: CallFinished) -> None:
         line = self._line(event.stage, event.role, event.asked)
         line.calls += 1
-        line.add(event.usage)
-        if event.cost is None:
-            line.unknown += 1
-        else:
-            line.usd += event.cost
+        (line.measured if event.usage.source == "measured" else line.estimated).add(event.usage, event.cost)
         key = (event.role, event.asked, event.served)
         self._served[key] = self._served.get(key, 0) + 1
 
     def _charged(self, event: AttemptCharged) -> None:
-        line = self._of_attempt(event.stage, event.model)
-        line.add(event.usage)
-        if event.cost is None:
-            line.unknown += 1
-        else:
-            line.usd += event.cost
-            line.charged += event.cost
+        self._of_attempt(event.stage, event.model).charged.add(event.usage, event.cost)
 
     def _of_attempt(self, stage: str, model: str) -> _Line:
         return self._line(stage, self._role_of.get((stage, model), ""), model)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fusion.types import Failure, Item, Money, Usage, Value
 
-__all__ = ["Cost", "FailedPart", "Receipt", "ReceiptLine", "Result", "Served", "StageResult"]
+__all__ = ["Cost", "FailedPart", "Receipt", "ReceiptLine", "Result", "Served", "Spent", "StageResult"]
 
 
 class Cost(Value):
@@ -42,11 +42,22 @@ class Served(Value):
     calls: int
 
 
-class ReceiptLine(Value):
-    """What one stage spent on one role's model. `source` says where the price comes from.
+class Spent(Value):
+    """Tokens, and the dollars for them as far as they are known."""
 
-    `retries` are attempts that were made again; `charged` is the part of the cost that is an upper bound, for
-    attempts that gave no reply but may have been billed.
+    usage: Usage = Usage()
+    cost: Cost = Cost()
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(usage=self.usage + other.usage, cost=self.cost + other.cost)
+
+
+class ReceiptLine(Value):
+    """What one stage spent on one role's model. `price_source` says where the price comes from.
+
+    `measured` is what the provider counted, `estimated` what we counted for replies without a usage of the
+    provider's. `charged` is an upper bound, for attempts that gave no reply but may have been billed: it is part of
+    the cost and of what the budget counts, and no usage. `retries` are attempts that were made again.
     """
 
     stage: str
@@ -55,10 +66,20 @@ class ReceiptLine(Value):
     calls: int = 0
     failed: int = 0
     retries: int = 0
-    usage: Usage = Usage()
-    cost: Cost = Cost()
-    charged: Money = Decimal(0)
+    measured: Spent = Spent()
+    estimated: Spent = Spent()
+    charged: Spent = Spent()
     price_source: str = "unknown"
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens of all replies."""
+        return self.measured.usage + self.estimated.usage
+
+    @property
+    def cost(self) -> Cost:
+        """The dollars of all replies, and what was charged for attempts without one."""
+        return self.measured.cost + self.estimated.cost + self.charged.cost
 
 
 class Receipt(Value):

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from fusion.config import Settings
 from fusion.errors import MissingKeyError, UsageError
 from fusion.library import close_names
+from fusion.models import prices
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile, key_for
 from fusion.spec import Pipeline, RoleSpec
 
-__all__ = ["RoleModel", "RoleModels", "resolve", "used_roles"]
+__all__ = ["RoleModel", "RoleModels", "resolve", "unpriced", "used_roles"]
+
+_AS = "; write it as provider/model, such as openai/gpt-5.6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +79,37 @@ def resolve(
             )
         model_id = spec.chain[0]
         if model_id not in own:
-            _check_key(role, model_id, settings)
+            _check_reachable(role, model_id, settings)
         model = gateway.model(model_id, concurrency=spec.concurrency)
         roles[role] = RoleModel(model, spec.temperature, spec.timeout)
     return RoleModels(roles, gateway)
 
 
-def _check_key(role: str, model_id: str, settings: Settings) -> None:
-    key = key_for(model_id)
+def unpriced(roles: Mapping[str, RoleModel]) -> Iterator[str]:
+    """What is to be said of each model whose price nobody knows."""
+    for model_id in dict.fromkeys(role.model.info.id for role in roles.values() if role.model.info.price is None):
+        near = _near(model_id) if prices.reachable(model_id) and not prices.known(model_id) else ""
+        yield (
+            f"no price is known for {model_id!r}: its cost is not counted, nor held by a limit in dollars; "
+            f"limit `tokens` or `calls`{near}"
+        )
+
+
+def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
+    """Refuse a model that no provider can have, or whose provider's key is not set."""
+    info = prices.lookup(model_id)
+    if info.local:  # the gateway knows which of those there are
+        return
+    if not prices.reachable(model_id):
+        raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{_near(model_id) or _AS}")
+    key = key_for(info.provider)
     if key is not None and key not in settings.keys:
         raise MissingKeyError(
             f"role {role!r} needs {model_id!r}, and {key} is not set. Set it, or choose another profile: "
             "`--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
         )
+
+
+def _near(model_id: str) -> str:
+    names = " or ".join(repr(name) for name in prices.suggest(model_id))
+    return f"; did you mean {names}?" if names else ""

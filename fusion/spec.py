@@ -20,7 +20,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fusion.errors import PipelineError, Problem
 from fusion.library import close_names, read_text
-from fusion.mistakes import MISSING, Mistake, keys_at, misread, mistakes
+from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistakes
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
 from fusion.stages.base import Stage
 from fusion.stages.registry import kinds
@@ -51,7 +51,7 @@ def _free_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(_free_name)]
 
 
-class InputSpec(Value):
+class InputSpec(Authored):
     """An input of a pipeline. Without a `default` it is required; short form: its description alone."""
 
     description: str = Field(default="", description="What the input is, for people.")
@@ -74,7 +74,7 @@ def _one_model(chain: tuple[str, ...]) -> tuple[str, ...]:
     return chain
 
 
-class RoleSpec(Value):
+class RoleSpec(Authored):
     """The model behind a role, and how it is asked. Short form: the model alone."""
 
     chain: Annotated[tuple[str, ...], AfterValidator(_one_model)] = Field(
@@ -90,7 +90,7 @@ class RoleSpec(Value):
         return {"chain": (given,)} if isinstance(given, str) else given
 
 
-class Defaults(Value):
+class Defaults(Authored):
     """What holds for every call where neither its stage nor its role says otherwise."""
 
     max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
@@ -129,7 +129,7 @@ Output = Annotated[
 ]
 
 
-class Pipeline(Value):
+class Pipeline(Authored):
     """A graph of stages with its inputs, limits and output.
 
     >>> from fusion.stages.generate import Generate
@@ -161,6 +161,12 @@ class Pipeline(Value):
     def outputs(self) -> dict[str, str]:
         """The expressions of the output by their names; "" is the name of a single one."""
         return {"": self.output} if isinstance(self.output, str) else dict(self.output)
+
+    @classmethod
+    def keys_within(cls, given: Mapping[str, Any], place: Place) -> list[str]:
+        if len(place) < 2 or place[0] != "stages":
+            return super().keys_within(given, place)
+        return keys_at(kinds()[given["stages"][place[1]]["kind"]], place[2:])
 
     @classmethod
     def from_yaml(cls, text: str, *, file: str = _TEXT) -> "Pipeline":
@@ -225,15 +231,8 @@ def _validated(data: dict[str, Any], found: list[Mistake]) -> Pipeline | None:
     try:
         return Pipeline.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
-        found += mistakes(error, data, lambda place: _keys(data, place))
+        found += mistakes(error, data, lambda place: Pipeline.keys_within(data, place))
         return None
-
-
-def _keys(data: dict[str, Any], place: Place) -> list[str]:
-    """The keys that may stand in the mapping at a place of the file."""
-    if len(place) < 2 or place[0] != "stages":
-        return keys_at(Pipeline, place)
-    return keys_at(kinds()[data["stages"][place[1]]["kind"]], place[2:])
 
 
 def _without(data: dict[str, Any], found: list[Mistake], unread: set[str]) -> dict[str, Any] | None:
@@ -308,22 +307,27 @@ def _dumped(data: dict[str, Any]) -> str:
     from io import StringIO
 
     from ruamel.yaml import YAML
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
+    from ruamel.yaml.scalarstring import LiteralScalarString
 
     def styled(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: styled(part) for key, part in value.items()}
+            return {_quoted(key): styled(part) for key, part in value.items()}
         if isinstance(value, list):
             return [styled(part) for part in value]
-        if not isinstance(value, str) or _is_simple(value):
-            return value
-        return LiteralScalarString(value) if _is_block(value) else DoubleQuotedScalarString(value)
+        return LiteralScalarString(value) if isinstance(value, str) and _is_block(value) else _quoted(value)
 
     yaml = YAML(pure=True)
     yaml.width = 100_000
     stream = StringIO()
     yaml.dump(styled(data), stream)
     return stream.getvalue()
+
+
+def _quoted(value: Any) -> Any:
+    """The value; text in quotes where YAML's writer would not give it back as it is."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and not _is_simple(value) else value
 
 
 def _is_simple(text: str) -> bool:

@@ -27,6 +27,8 @@ __all__ = [
     "Usage",
     "Value",
     "as_text",
+    "whole_data",
+    "whole_text",
 ]
 
 JsonSchema = dict[str, Any]
@@ -208,6 +210,24 @@ def as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def whole_text(text: str) -> str:
+    """The text with a mark in place of each half of a surrogate pair, which nobody could write down."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def whole_data(data: Any) -> Any:
+    """JSON data whose texts are whole."""
+    text = json.dumps(data, ensure_ascii=False)
+    whole = whole_text(text)
+    return data if whole is text else json.loads(whole)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """What the tests share: scripted models that play the parts of a pipeline, and ways to run one."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,13 @@ import pytest
 from fusion import Fusion, Model, Pipeline, Result, RunFailed, ScriptedModel
 from fusion.events import EventBase
 from fusion.types import Request
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """Processes that the tests start can be interrupted, also when the tests run in the background of a shell."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -45,6 +45,12 @@ def test_messages_become_one_request_with_the_conversation_above(fusion: Any) ->
         ([], {}, "`messages` is empty"),
         ([{"role": "assistant", "content": "x"}], {}, "it must be the user's"),
         ([{"role": "user"}], {}, "message 1 needs a `role`"),
+        ([5], {}, "message 1 needs a `role`"),
+        (5, {}, "a prompt is a text or a list of messages, not int"),
+        ({"role": "user"}, {}, "a prompt is a text or a list of messages, not dict"),
+        ("x", {"context": [{"a": object()}]}, "input 'context' holds object, which JSON cannot hold"),
+        ("x", {"context": b"\xff"}, "input 'context' holds bytes, which JSON cannot hold"),
+        ("x", {"context": {"\ud800": 1}}, "input 'context' is not text: character 0"),
     ],
 )
 def test_wrong_inputs_are_refused_before_any_call(fusion: Any, prompt: Any, inputs: Any, says: str) -> None:
@@ -185,6 +191,8 @@ def test_no_key_names_the_variable_and_the_other_way_on() -> None:
         ({"profile": "locl"}, "did you mean 'local'?"),
         ({"roles": {"bulc": "local/small"}}, "no role 'bulc'"),
         ({"budget": {"usd": -1}}, "positive"),
+        ({"budget": 5}, "usd, tokens, calls or seconds"),
+        ({"roles": {"bulk": 5}}, "RoleSpec chain: expected text, got 5"),
         ({"budget": {"dollars": 1}}, "usd, tokens, calls or seconds"),
     ],
 )

@@ -3,19 +3,21 @@
 import json
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from fusion.errors import UsageError
+from fusion.errors import PipelineError, UsageError
 from fusion.library import Library, shipped_root
 from fusion.positions import read_yaml
 from fusion.spec import RESERVED, Defaults, InputSpec, Pipeline, RoleSpec, json_schema, read
 from fusion.stages.generate import Generate
 from fusion.stages.map import Map
+from fusion.stages.merge import Merge
 from fusion.types import Limits
 
 WHOLE = """\
@@ -83,6 +85,7 @@ def test_a_pipeline_and_its_yaml_are_the_same() -> None:
         max_leaves=6,
     ),
 )
+@example(words="", prompt="0", default={"\x85": None, "\u2028a": "\x85", "ключ": "\n"})
 def test_any_text_survives_yaml(words: str, prompt: str, default: object) -> None:
     pipeline = Pipeline(
         inputs={"a": InputSpec(description=words, default=default)},
@@ -109,6 +112,34 @@ def test_the_name_is_the_file_s_own_by_default(tmp_path: Path) -> None:
     assert Pipeline.load(path).name == "my-work"
     with pytest.raises(UsageError, match="cannot read"):
         Pipeline.load(tmp_path / "gone.yaml")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Map(over="x", concurrency=0), ["Map concurrency: expected at least 1, got 0"]),
+        (lambda: Map(over="x", promt="y"), ["Map promt: unknown key 'promt'; did you mean 'prompt'?"]),
+        (lambda: RoleSpec(chain=("a/b", "c/d")), ["RoleSpec chain: a chain of 2 models; give exactly one, as in"]),
+        (lambda: Defaults(timeout=-1), ["Defaults timeout: expected more than 0, got -1"]),
+        (lambda: Merge(over="x", strategy="concat", role="y"), ["Merge: `strategy: concat` asks no model"]),
+        (
+            lambda: Pipeline(
+                name=5, budget={"usd": -1}, stages={"a": {"kind": "map", "over": "x", "concurency": 3}}, output="a"
+            ),
+            [
+                "Pipeline budget.usd: expected more than 0, got -1",
+                "Pipeline name: expected text, got 5",
+                "Pipeline stages.a.concurency: unknown key 'concurency'; did you mean 'concurrency'?",
+            ],
+        ),
+    ],
+)
+def test_what_is_built_wrong_in_python_is_told_as_in_a_file(make: Any, says: list[str]) -> None:
+    with pytest.raises(PipelineError) as caught:
+        make()
+    told = [str(problem) for problem in caught.value.problems]
+    assert len(told) == len(says)
+    assert all(one.startswith(words) for one, words in zip(told, says, strict=True))
 
 
 EVERYTHING_WRONG = """\

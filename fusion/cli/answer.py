@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fusion.cli.terminal import complain, write
 from fusion.errors import UsageError
 from fusion.events import Delta, EventBase, Restarted
+from fusion.library import user_path
 
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
@@ -86,7 +87,7 @@ class AnswerFile:
 
     def __init__(self, given: str) -> None:
         self._given = given
-        self.path = Path(given).expanduser()
+        self.path = user_path(given)
         self._check()
 
     def write(self, text: str) -> None:
@@ -102,6 +103,12 @@ class AnswerFile:
 
     def _check(self) -> None:
         """What cannot be written at the end is said before anything is spent."""
+        try:
+            self._check_place()
+        except OSError as error:  # a name that no file can have
+            raise UsageError(f"-o {self._given!r}: {error.strerror}; choose another file") from error
+
+    def _check_place(self) -> None:
         folder = self.path.resolve().parent
         if self.path.is_dir() or self._given.endswith("/"):
             raise UsageError(f"-o {self._given!r} is a folder; give the name of a file")

@@ -1,5 +1,6 @@
 """The command `fusion`: its commands, and how it ends."""
 
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -8,6 +9,7 @@ import typer
 
 from fusion import __version__
 from fusion.cli import models
+from fusion.cli.demo import demo
 from fusion.cli.exits import EPILOG, OK, Ending
 from fusion.cli.graph import graph
 from fusion.cli.run import run
@@ -24,7 +26,7 @@ def main() -> None:
     """The entry point: no traceback, whatever happens, unless --debug asks for it."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, for those who write code: standard error is the run's
-    sys.exit(run_command(sys.argv[1:]))
+    sys.exit(run_command([_in_utf_8(word) for word in sys.argv[1:]]))
 
 
 def application() -> typer.Typer:
@@ -34,7 +36,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (run, validate, graph, schema):
+    for command in (run, validate, graph, schema, demo):
         app.command(context_settings=_HELP)(command)
     app.add_typer(models.application(), name="models")
     return app
@@ -55,6 +57,14 @@ def _options(
 ) -> None:
     """Runs compound models: a frontier model plans, cheaper models work in parallel, a frontier model reviews."""
     ctx.obj.debug = debug
+
+
+def _in_utf_8(word: str) -> str:
+    """A word as it was typed, where the locale does not know UTF-8; one that is none stays as it is."""
+    try:
+        return os.fsencode(word).decode("utf-8")
+    except UnicodeError:
+        return word
 
 
 def run_command(arguments: list[str]) -> int:

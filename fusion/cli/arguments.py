@@ -2,20 +2,21 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.cli.terminal import complain, is_terminal
 from fusion.errors import InputError, UsageError
-from fusion.library import close_names
+from fusion.library import close_names, user_path
 
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
 
-__all__ = ["Stdin", "inputs_of", "limits_of", "roles_of"]
+__all__ = ["Stdin", "from_stdin", "inputs_of", "limits_of", "roles_of"]
 
 _LIMITS = ("usd", "tokens", "calls", "seconds")
 _PATIENCE = 2.0
+_MOST = 100_000_000
+"""Bytes of one input: more than any model reads, and less than would fill a machine."""
 
 
 class Stdin:
@@ -36,7 +37,11 @@ class Stdin:
         if sys.stdin is None:
             raise InputError(f"{name} reads standard input, which is closed")
         _say_if_it_takes_long(name)
-        return _text(sys.stdin.buffer.read(), "standard input")
+        try:
+            raw = sys.stdin.buffer.read(_MOST + 1)
+        except OSError as error:
+            raise InputError(f"{name} cannot read standard input: {error.strerror}") from error
+        return _text(raw, "standard input")
 
 
 def inputs_of(words: Sequence[str], stdin: Stdin) -> dict[str, str]:
@@ -102,9 +107,10 @@ def _input(name: str, value: str, stdin: Stdin) -> str:
 
 
 def _file(name: str, given: str) -> str:
-    path = Path(given).expanduser()
+    path = user_path(given)
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(_MOST + 1)
     except OSError as error:
         hint = f"; `-i {name}=@@…` gives a text that begins with an @" if isinstance(error, FileNotFoundError) else ""
         raise InputError(f"-i {name}: cannot read {given!r}: {error.strerror}{hint}") from error
@@ -112,6 +118,8 @@ def _file(name: str, given: str) -> str:
 
 
 def _text(raw: bytes, where: str) -> str:
+    if len(raw) > _MOST:
+        raise InputError(f"{where} has more than {_MOST / 1e6:,.0f} MB; give the part that is to be read")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,5 +1,6 @@
 """How a command ends: the exit codes, and the one place where an error becomes one."""
 
+import errno
 import traceback
 from dataclasses import dataclass
 
@@ -55,6 +56,10 @@ class Ending:
             case FusionError():
                 complain(f"fusion: {error}")
                 return error.exit_code
+            case OSError(errno=errno.ENOSPC):
+                quiet_stdout()
+                complain(f"fusion: cannot write: {error.strerror}")
+                return USAGE
             case _:
                 self.bug(f"{type(error).__name__}: {error}")
                 return BUG

@@ -22,6 +22,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._came = False
+        self._held = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -40,10 +41,21 @@ class Interrupts:
         if not self._came:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
+    def hold(self) -> None:
+        """From now on a first signal is kept until `release`, for what must not be torn."""
+        self._held = True
+
+    def release(self) -> None:
+        """Raise Interrupted if a signal came meanwhile, and from now on as soon as one comes."""
+        self._held = False
+        if self._came:
+            raise Interrupted
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._came:
             if is_terminal(sys.stderr):
                 os.write(2, _SHOW_CURSOR)
             os._exit(INTERRUPTED)
         self._came = True
-        raise Interrupted
+        if not self._held:
+            raise Interrupted

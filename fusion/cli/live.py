@@ -114,7 +114,7 @@ class LiveView:
             _items(stage),
             Text(_calls(stage.calls), style="cyan"),
             tokens,
-            cost_words(stage.spent.usd, stage.spent.unknown) if stage.spent.tokens else "",
+            cost_words(stage.spent.usd, stage.spent.unknown) if stage.spent.any else "",
             "" if elapsed is None else seconds(elapsed),
         ]
 

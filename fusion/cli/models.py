@@ -55,12 +55,12 @@ def pull(
     from fusion.cli.pulling import shown
     from fusion.cli.terminal import write
     from fusion.config import Settings
-    from fusion.models import weights
+    from fusion.models import pulling
 
     settings = Settings.from_environment()
     for tier in tiers:
         with Interrupts(), shown() as progress:
-            path = weights.pull(tier, settings=settings, sources=sources or None, progress=progress)
+            path = pulling.pull(tier, settings=settings, sources=sources or None, progress=progress)
         write(f"{tier}: {path}\n")
 
 

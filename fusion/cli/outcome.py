@@ -8,6 +8,7 @@ from fusion.cli.terminal import complain, write
 from fusion.client import RunHandle
 from fusion.errors import UsageError
 from fusion.result import Result
+from fusion.types import Failure
 
 __all__ = ["Outcome"]
 
@@ -75,9 +76,14 @@ class Outcome:
         elif error.reason == "Interrupted":
             complain("fusion: interrupted")
         else:
-            complain(f"fusion: the run failed: {reason(error)}")
+            complain(f"fusion: the run failed{self._where(error)}: {reason(error)}")
         if not self._quiet:
             complain(f"finished until then: {self._done()}")
+
+    def _where(self, error: Failure) -> str:
+        """The stage that the run failed in, if it was in one."""
+        stage = next((part.stage for part in self._result.failed if part.failure == error), None)
+        return "" if stage is None else f" in {stage!r}"
 
     def _parts(self) -> str:
         failed = self._result.failed

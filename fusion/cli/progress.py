@@ -33,6 +33,10 @@ class Spent:
     usd: Decimal = Decimal(0)
     unknown: int = 0
 
+    @property
+    def any(self) -> bool:
+        return bool(self.tokens or self.usd or self.unknown)
+
     def add(self, tokens: int, usd: Decimal | None) -> None:
         self.tokens += tokens
         if usd is None:
@@ -110,8 +114,8 @@ class Progress:
                 self._add(stage, event.usage.total, event.cost)
             case CallFailed() | CallCancelled():
                 stage.calls -= 1
-            case AttemptCharged():
-                self._add(stage, event.usage.total, event.cost)
+            case AttemptCharged():  # its tokens are a bound and no usage
+                self._add(stage, 0, event.cost)
 
     def _add(self, stage: StageProgress, tokens: int, usd: Decimal | None) -> None:
         stage.spent.add(tokens, usd)

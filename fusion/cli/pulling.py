@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from fusion.models.weights import PullProgress
+    from fusion.models.pulling import PullProgress
 
 __all__ = ["shown"]
 

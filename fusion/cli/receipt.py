@@ -1,11 +1,10 @@
 """The receipt at the end of a run: what each stage spent on each role, and what is measured, estimated, unknown."""
 
-from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from collections.abc import Iterable
 
 from fusion.cli.lines import dollars, seconds
 from fusion.cli.terminal import table
-from fusion.result import Receipt, ReceiptLine, Result
+from fusion.result import Cost, Receipt, ReceiptLine, Result, Spent
 
 __all__ = ["receipt_lines"]
 
@@ -43,11 +42,11 @@ def _row(line: ReceiptLine, result: Result) -> list[str]:
 def _cost(line: ReceiptLine) -> str:
     if line.price_source.startswith(_LOCAL):
         return "free (local)"
-    unknown = line.cost.unknown_calls
-    if unknown and not line.cost.usd:
+    cost = line.cost
+    if cost.unknown_calls and not cost.usd:
         return "unknown"
-    about = "~" if line.usage.source == "estimated" else ""
-    return f"{about}{dollars(line.cost.usd)}" + (f" + {unknown} unknown" if unknown else "")
+    about = "" if line.estimated == line.charged == Spent() else "~"
+    return f"{about}{dollars(cost.usd)}" + (f" + {cost.unknown_calls} unknown" if cost.unknown_calls else "")
 
 
 def _total(receipt: Receipt) -> str:
@@ -61,28 +60,23 @@ def _total(receipt: Receipt) -> str:
 
 
 def _money(receipt: Receipt) -> str:
-    """Measured, estimated and unknown cost, each said by itself."""
+    """Measured, estimated, charged and unknown cost, each said by itself."""
     paid = [line for line in receipt.lines if not line.price_source.startswith(_LOCAL)]
     if not paid:
         return "free (local)"
-    measured = [line for line in paid if line.usage.source == "measured"]
-    estimated = [line for line in paid if line.usage.source == "estimated"]
-    charged = _sum(line.charged for line in paid)
+    parts = [
+        _part("{} measured", (line.measured for line in paid)),
+        _part("{} estimated", (line.estimated for line in paid)),
+        _part("at most {} for attempts without a reply", (line.charged for line in paid)),
+    ]
     unknown = sum(line.cost.unknown_calls for line in paid)
-    parts = [f"{dollars(usd)} measured"] if (usd := _known(measured)) is not None else []
-    if (usd := _known(estimated)) is not None:
-        most = f" (of it at most {dollars(charged)} for attempts without a reply)" if charged else ""
-        parts.append(f"{dollars(usd)} estimated{most}")
     if unknown:
         parts.append(f"{unknown} call{'s' * (unknown != 1)} of unknown cost")
-    return ", ".join(parts)
+    return ", ".join(part for part in parts if part) or f"{dollars(Cost().usd)} measured"
 
 
-def _known(lines: Sequence[ReceiptLine]) -> Decimal | None:
-    """What these lines cost as far as it is known; None where nothing of it is."""
-    known = [line.cost.usd for line in lines if line.cost.usd or not line.cost.unknown_calls]
-    return _sum(known) if known else None
-
-
-def _sum(amounts: Iterable[Decimal]) -> Decimal:
-    return sum(amounts, Decimal(0))
+def _part(words: str, spent: Iterable[Spent]) -> str:
+    """The dollars of one kind, in these words; nothing where nobody was paid, or only at prices nobody knows."""
+    parts = [part for part in spent if part != Spent()]
+    known = [part.cost.usd for part in parts if part.cost.usd or not part.cost.unknown_calls]
+    return words.format(dollars(sum(known, Cost().usd))) if known else ""

@@ -1,12 +1,12 @@
 """Events as NDJSON: one JSON object a line, the last one `run_finished`."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO
 
 from fusion.cli.terminal import write
 from fusion.errors import UsageError
 from fusion.events import EventBase
+from fusion.library import user_path
 
 __all__ = ["RecordFile", "Records"]
 
@@ -44,7 +44,7 @@ class RecordFile:
     def __init__(self, given: str) -> None:
         self._given = given
         try:
-            self._file: BinaryIO = Path(given).expanduser().open("wb", buffering=0)
+            self._file: BinaryIO = user_path(given).open("wb", buffering=0)
         except OSError as error:
             raise UsageError(f"--events-to {given!r}: {error.strerror}") from error
 
@@ -52,6 +52,7 @@ class RecordFile:
         try:
             self._file.write(f"{event.model_dump_json()}\n".encode(errors="replace"))
         except OSError as error:
+            self._file.close()
             raise UsageError(f"--events-to {self._given!r}: {error.strerror}; the events are incomplete") from error
 
     def tick(self) -> None:

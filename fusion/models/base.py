@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from fusion.errors import BadResponseError, ContentFilterError
-from fusion.types import Deltas, Message, Money, Reply, Request, Usage, Value
+from fusion.types import Deltas, Message, Money, Reply, Request, Usage, Value, whole_text
 
 __all__ = [
     "Heard",
@@ -112,7 +112,7 @@ class Heard:
 
     def add(self, text: str) -> None:
         self.any = True
-        self._to.add(text)
+        self._to.add(whole_text(text))
 
     def restart(self) -> None:
         self.any = False
@@ -130,7 +130,7 @@ def _schema_bytes(request: Request) -> int:
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text has: four bytes each, the mean of English under today's tokenizers."""
-    return -(-len(text.encode()) // _BYTES)
+    return -(-len(text.encode(errors="replace")) // _BYTES)
 
 
 def estimate_input(messages: Sequence[Message]) -> int:
@@ -147,4 +147,5 @@ def check_usable(reply: Reply) -> Reply:
             f"{reply.asked!r} gave an empty answer ({reply.usage.output} output tokens, {reply.finish_reason})",
             model=reply.asked,
         )
-    return reply
+    text = whole_text(reply.text)
+    return reply if text is reply.text else reply.model_copy(update={"text": text})

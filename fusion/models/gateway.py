@@ -59,7 +59,7 @@ class Gateway:
     def _door(self, model_id: str) -> Model:
         if model_id in self._own:
             return self._own[model_id]
-        if model_id.startswith("local"):
+        if model_id.startswith(("local/", "local:")):
             return self._local.model(model_id)
         from fusion.models.litellm import LiteLLMModel
 

@@ -12,10 +12,13 @@ from typing import Any, Final
 
 from fusion.models.base import ModelInfo, Price
 
-__all__ = ["known", "lookup", "suggest"]
+__all__ = ["known", "lookup", "reachable", "suggest"]
 
 _FILE = "model_prices_and_context_window_backup.json"
+_PROVIDERS = "provider_endpoints_support_backup.json"
+_COMPATIBLE = "llms/openai_like/providers.json"
 _EXAMPLE = "sample_spec"
+_TEXT = ("chat", "responses", "completion")
 _LOCAL_TIERS = ("local/small", "local/strong", "local/tiny")
 _RESELLER = "openrouter"
 """Charges the list price of the vendor that its ids name: `openrouter/openai/gpt-5.6`."""
@@ -61,12 +64,21 @@ def known(model_id: str) -> bool:
     return _is_local(model_id) or bool(_find(model_id)[0])
 
 
+def reachable(model_id: str) -> bool:
+    """Whether a provider is known that may have this id; the id itself may be newer than the price file."""
+    provider, _, name = model_id.partition("/")
+    return known(model_id) or bool(name and provider in _providers())
+
+
 def suggest(model_id: str) -> list[str]:
     """At most three known ids that are spelled nearly like this one, the nearest first."""
     wanted = model_id[:100]
     provider, slash, _ = wanted.partition("/")
+    if not slash:
+        bare = dict(_bare_names())
+        return [bare[name] for name in difflib.get_close_matches(wanted, bare, n=3, cutoff=0.6)]
     names = [*_LOCAL_TIERS, *_names()]
-    same = [name for name in names if slash and name.startswith(provider + "/")]
+    same = [name for name in names if name.startswith(provider + "/")]
     return difflib.get_close_matches(wanted, same or names, n=3, cutoff=0.6)
 
 
@@ -79,16 +91,21 @@ def _find(model_id: str) -> tuple[str, Entry]:
     entries = _entries()
     for key, provider in _candidates(model_id):
         entry = entries.get(key)
-        if entry is not None and (provider is None or str(entry.get("litellm_provider")).startswith(provider)):
+        if entry is not None and (provider is None or _is_of(provider, str(entry.get("litellm_provider")))):
             return key, entry
     return "", {}
+
+
+def _is_of(provider: str, named: str) -> bool:
+    """Whether an entry's provider is this one, or a part of it: `vertex_ai-language-models`, `bedrock_converse`."""
+    return named == provider or named.startswith((f"{provider}-", f"{provider}_"))
 
 
 def _candidates(model_id: str) -> Iterator[tuple[str, str | None]]:
     """Names under which the file may have this id, each with the provider that its entry must be of."""
     yield model_id, None
     provider, slash, name = model_id.partition("/")
-    if not slash:
+    if not (slash and provider):
         return
     yield name, provider
     if provider == _RESELLER:
@@ -143,16 +160,38 @@ def _whole(number: object) -> int | None:
 def _names() -> Iterator[str]:
     """Every id of a model that answers in text, as it is written with its provider in front."""
     for key, entry in _entries().items():
-        if entry.get("mode") in ("chat", "responses", "completion"):
+        if entry.get("mode") in _TEXT:
             yield key if "/" in key else f"{entry.get('litellm_provider')}/{key}"
+
+
+def _bare_names() -> Iterator[tuple[str, str]]:
+    """The names that stand in the file without a provider, each with its whole id."""
+    for key, entry in _entries().items():
+        if "/" not in key and entry.get("mode") in _TEXT:
+            yield key, f"{entry.get('litellm_provider')}/{key}"
+
+
+@functools.cache
+def _providers() -> frozenset[str]:
+    """Every provider that the installed litellm reaches, whether or not it has prices for it."""
+    return frozenset(
+        {str(entry.get("litellm_provider")) for entry in _entries().values()}
+        | _installed(_PROVIDERS).get("providers", {}).keys()
+        | _installed(_COMPATIBLE).keys()
+    )
 
 
 @functools.cache
 def _entries() -> Mapping[str, Entry]:
-    """The installed price file, read once and without importing litellm, which takes seconds."""
+    """The installed price file, read once."""
+    return {name: entry for name, entry in _installed(_FILE).items() if name != _EXAMPLE}
+
+
+def _installed(file: str) -> dict[str, Any]:
+    """A JSON file of the installed litellm, read without importing it, which takes seconds; empty if it has none."""
     spec = importlib.util.find_spec("litellm")
     if spec is None or spec.origin is None:
         return {}
-    entries: dict[str, Entry] = json.loads(Path(spec.origin).with_name(_FILE).read_text("utf-8"))
-    entries.pop(_EXAMPLE, None)
-    return entries
+    path = Path(spec.origin).parent / file
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found

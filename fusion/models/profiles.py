@@ -47,11 +47,8 @@ def choose(settings: Settings, asked: str | None) -> Profile:
     return next(keyed, profiles[_LOCAL])
 
 
-def key_for(model_id: str) -> str | None:
-    """The variable that holds the key for this model; None where none is needed or none is known."""
-    provider, slash, _ = model_id.partition("/")
-    if not slash:
-        return None
+def key_for(provider: str) -> str | None:
+    """The variable that holds the key for this provider's models; None where none is needed or none is known."""
     data = _data()
     profile = data.profiles.get(provider)
     return data.keys.get(provider) if profile is None else profile.key

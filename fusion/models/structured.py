@@ -7,30 +7,31 @@ from typing import Any
 
 from fusion.errors import BadResponseError
 from fusion.models.base import ModelInfo
+from fusion.models.strict import strict
 from fusion.shapes import validate
-from fusion.types import JsonMode, JsonSchema, Message, Reply
+from fusion.types import JsonMode, JsonSchema, Message, Reply, whole_data
 
-__all__ = ["Send", "complete", "read", "shaped"]
+__all__ = ["Send", "complete", "form", "loaded", "read", "shaped"]
 
-Send = Callable[[Sequence[Message], JsonMode], Awaitable[Reply]]
-"""Makes one call: what is said, and how the shape is asked for."""
+Send = Callable[[Sequence[Message]], Awaitable[Reply]]
+"""Makes one call: what is said."""
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 _MOST_ERRORS = 10
 
 
-async def complete(send: Send, info: ModelInfo, messages: Sequence[Message], schema: JsonSchema) -> tuple[Reply, Any]:
+async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> tuple[Reply, Any]:
     """The reply and its data, which holds to the schema.
 
     An answer that does not is shown to the model once more with all its errors. Raises BadResponseError if the
     second one does not hold either; a reply that was cut off comes back without data, its finish reason "length".
     """
-    messages, mode = shaped(messages, schema, info)
-    reply = await send(messages, mode)
+    messages = shaped(messages, schema, mode)
+    reply = await send(messages)
     data, errors = read(reply, schema)
     if not errors or reply.finish_reason == "length":
         return reply, data
-    reply = await send(_again(messages, reply, errors), mode)
+    reply = await send(_again(messages, reply, errors))
     data, errors = read(reply, schema)
     if errors and reply.finish_reason != "length":
         raise BadResponseError(
@@ -41,15 +42,21 @@ async def complete(send: Send, info: ModelInfo, messages: Sequence[Message], sch
     return reply, data
 
 
-def shaped(messages: Sequence[Message], schema: JsonSchema, info: ModelInfo) -> tuple[Sequence[Message], JsonMode]:
-    """What is said to this model, and how it takes a schema: as a strict response format, else in words."""
-    if info.json_schema:
-        return messages, "schema"
+def form(schema: JsonSchema, info: ModelInfo) -> tuple[JsonSchema, JsonMode]:
+    """How this model takes a schema: as a strict response format where that can say it, else as any JSON object."""
+    said = (schema if info.local else strict(schema, info.provider)) if info.json_schema else None
+    return (schema, "object") if said is None else (said, "schema")
+
+
+def shaped(messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> Sequence[Message]:
+    """What is said to a model that takes a schema in this way: where it takes any JSON object, the shape in words."""
+    if mode == "schema":
+        return messages
     words = (
         "Answer with one JSON object and nothing else, no explanation and no code fence. "
         "It must hold to this JSON Schema:\n" + json.dumps(schema, ensure_ascii=False)
     )
-    return _with_system(messages, words), "object"
+    return _with_system(messages, words)
 
 
 def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
@@ -60,15 +67,23 @@ def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
     if text is None:
         return None, [f"there is no JSON in the answer, which begins: {reply.text.strip()[:80]!r}"]
     try:
-        data = json.loads(text)
+        data = loaded(text)
     except json.JSONDecodeError as error:
         data = _repaired(text, error)
         if data is None:
             return None, [f"the JSON cannot be read: {error.msg} at line {error.lineno} column {error.colno}"]
     except RecursionError:
         return None, ["the JSON is nested too deep"]
+    except ValueError as error:
+        return None, [f"the JSON cannot be read: {error}"]
     errors = validate(data, schema)[:_MOST_ERRORS]
     return (None, errors) if errors else (data, [])
+
+
+def loaded(text: str) -> Any:
+    """The data of a JSON text, every text in it whole. Raises ValueError or RecursionError."""
+    data = json.loads(text)
+    return whole_data(data) if "\\u" in text else data
 
 
 def _json_part(text: str) -> str | None:
@@ -80,7 +95,7 @@ def _json_part(text: str) -> str | None:
     part = part[min(starts) :].strip()
     try:
         _, end = json.JSONDecoder().raw_decode(part)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return part
     return part[:end]
 

@@ -18,7 +18,8 @@ from pydantic import (
 
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
-from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message, Value
+from fusion.mistakes import Authored
+from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
 __all__ = [
     "Answer",
@@ -65,7 +66,7 @@ class ExpressionUse:
     flows: bool = False
 
 
-class Choice(Value):
+class Choice(Authored):
     """One line of a choice: `use` it when the expression `when` is true; without `when`, always."""
 
     when: str | None = None
@@ -215,7 +216,7 @@ class StageContext(ABC):
         """Tell the user something that stops nothing."""
 
 
-class Stage(Value, ABC):
+class Stage(Authored, ABC):
     """One node of the graph. The YAML node is this object; a kind is one subclass."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

@@ -17,8 +17,9 @@ _MOST_CONTINUATIONS = 3
 
 
 class Plan(ModelStage):
-    """Splits the request into an ordered list of subtasks. Fields: `subtasks` (a feed), `goal`, `constraints`,
-    `merge_instructions`.
+    """Splits the request into an ordered list of subtasks.
+
+    Fields: `subtasks` (a feed), `goal`, `constraints`, `merge_instructions`.
 
     A subtask has `title`, `instructions` that stand alone, `needs` (numbers of earlier subtasks), `difficulty`
     1 to 5, `capabilities`, `expected_output` and `criteria`. It is handed on, for good, when its JSON object is
@@ -78,7 +79,9 @@ class Plan(ModelStage):
             else:
                 raise
         reader.take(answer)
-        return reader.ended or answer.finish_reason == "stop"
+        if reader.torn and reader.committed and answer.finish_reason == "stop":
+            ctx.note(f"the plan cannot be read behind subtask {reader.accepted}; asking for the rest")
+        return reader.ended or (answer.finish_reason == "stop" and not reader.torn)
 
     async def _continue(
         self, ctx: StageContext, ask: Ask, variables: Variables, reader: PlanReader, number: int

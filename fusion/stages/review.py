@@ -55,8 +55,9 @@ class _Verdict:
 
 
 class Review(ItemStage):
-    """Lets through what holds. Fields: `items` (accepted or revised; the rest failed, with the reason) and
-    `verdicts`.
+    """Lets through what holds.
+
+    Fields: `items` (accepted or revised; the rest failed, with the reason) and `verdicts`.
 
     First the free `checks`; then the reviewer's verdict: accept, revise, escalate or reject, with quoted issues. A
     value to revise goes back to the model that wrote it, `revisions` times at most; then `escalate_to` writes it

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from fusion.feed import Feed
-from fusion.models.structured import read
+from fusion.models.structured import loaded, read
 from fusion.stages.base import Answer, StageContext
-from fusion.types import Item, JsonSchema, Reply, Usage
+from fusion.types import Item, JsonSchema, Reply, Usage, whole_data
 
 __all__ = ["HEAD", "PlanReader"]
 
 HEAD = ("goal", "constraints", "merge_instructions")
+_LEAVINGS = " \t\r\n,}`"  # of a model that forgot to close the list
 _SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')
 
 
@@ -49,6 +50,11 @@ class PlanReader:
     @property
     def accepted(self) -> int:
         return len(self._subtasks)
+
+    @property
+    def torn(self) -> bool:
+        """True where something stands in the list of subtasks that cannot be read."""
+        return self._in_list and not self.ended and bool(self._buffer.strip(_LEAVINGS))
 
     def as_plan(self) -> dict[str, Any]:
         """The plan as far as it is accepted."""
@@ -104,12 +110,15 @@ class PlanReader:
         self._buffer = self._buffer.lstrip(" \t\r\n,")
         if self._buffer.startswith("]"):
             self.ended = True
-        if not self._buffer.startswith("{"):
+        if not self._buffer or self.ended:
             return False
         try:
             subtask, end = self._decoder.raw_decode(self._buffer)
-        except (json.JSONDecodeError, RecursionError):
+            subtask = whole_data(subtask) if "\\u" in self._buffer[:end] else subtask
+        except (ValueError, RecursionError):
             return False
+        if not isinstance(subtask, dict) and end == len(self._buffer):
+            return False  # more of it may come: 1 may be 12
         self._buffer = self._buffer[end:]
         self._take(subtask)
         return True
@@ -120,8 +129,11 @@ class PlanReader:
             self._give_head(self._head)
             self._give_head = None
 
-    def _take(self, raw: dict[str, Any]) -> None:
+    def _take(self, raw: Any) -> None:
         self._number += 1
+        if not isinstance(raw, dict):
+            self._ctx.note(f"subtask {self._number} is no object and is left out")
+            return
         if len(self._subtasks) >= self._most:
             if not self._told_of_more:
                 self._ctx.note(f"the plan has more than {self._most} subtasks; the rest is left out (max_subtasks)")
@@ -166,8 +178,8 @@ def _head_of(text: str) -> dict[str, Any]:
     """What stands before the subtasks: goal, constraints, merge instructions."""
     begin = text.find("{")
     try:
-        head = json.loads(text[begin:].rstrip().rstrip(",") + "}") if begin >= 0 else {}
-    except (json.JSONDecodeError, RecursionError):
+        head = loaded(text[begin:].rstrip().rstrip(",") + "}") if begin >= 0 else {}
+    except (ValueError, RecursionError):
         head = {}
     return head if isinstance(head, dict) else {}
 

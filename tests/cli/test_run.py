@@ -70,7 +70,7 @@ def test_json_is_printed_of_a_failed_run_too_with_what_was_finished(run: Run) ->
     done = run(MANY, "a,bad,c", "--json", "-q", model="torn")
     result = Result.model_validate_json(done.out)
     assert (done.code, result.status) == (3, "failed")
-    assert done.err == "fusion: the run failed: BadRequestError: no such thing\n"
+    assert done.err == "fusion: the run failed in 'work': BadRequestError: no such thing\n"
 
 
 def test_events_are_lines_of_json_and_the_answer_goes_to_the_file(run: Run, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_mistakes_of_the_pipeline_are_positioned(run: Run, tmp_path: Path) -> No
 def test_a_budget_stop_is_exit_4_and_named(run: Run) -> None:
     done = run(MANY, "a,b,c", "--budget", "calls=1")
     assert (done.code, done.out) == (4, "")
-    assert "fusion: the run failed: BudgetError: " in done.err
+    assert "fusion: the run failed in 'work': BudgetError: " in done.err
     assert "finished until then: work (1 item); `--json` prints it" in done.err
 
 

@@ -81,6 +81,24 @@ def test_near_names() -> None:
     assert prices.suggest("@@@@") == []
 
 
+def test_a_name_without_its_provider_is_looked_for_among_those_of_the_makers() -> None:
+    assert prices.suggest("claude-opus-55")[0].startswith("anthropic/claude-opus")
+
+
+@pytest.mark.parametrize(
+    "model_id", ["openai/gpt-99", "openrouter/x/y", "hosted_vllm/z", "ollama/q", "lm_studio/q", "gpt-5.6", "poe/x"]
+)
+def test_what_a_known_provider_may_have_by_now_can_be_reached(model_id: str) -> None:
+    assert prices.reachable(model_id)
+
+
+@pytest.mark.parametrize(
+    "model_id", ["nonsense", "opnai/gpt-5.6", "localai/x", "open/gpt-5.6", "openai/", "/gpt-5.6", "", "local/x"]
+)
+def test_what_nobody_can_have_cannot_be_reached(model_id: str) -> None:
+    assert not prices.reachable(model_id)
+
+
 def test_a_huge_name_is_not_looked_at_for_long() -> None:
     prices.suggest("x")
     started = time.process_time()

@@ -26,7 +26,7 @@ def test_every_profile_has_both_roles_with_known_prices() -> None:
         for model_id in profile.roles.values():
             assert prices.known(model_id)
             assert prices.lookup(model_id).price is not None
-            assert key_for(model_id) == profile.key
+            assert key_for(prices.lookup(model_id).provider) == profile.key
 
 
 def test_the_cheap_role_is_the_cheaper_one() -> None:
@@ -69,16 +69,15 @@ def test_a_profile_without_its_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model_id", "key"),
+    ("provider", "key"),
     [
-        ("openai/gpt-5.6", "OPENAI_API_KEY"),
-        ("openrouter/x/y", "OPENROUTER_API_KEY"),
-        ("deepseek/deepseek-chat", "DEEPSEEK_API_KEY"),
-        ("local/small", None),
-        ("local:/a/b.gguf", None),
-        ("ollama/llama", None),
-        ("gpt-5.6", None),
+        ("openai", "OPENAI_API_KEY"),
+        ("openrouter", "OPENROUTER_API_KEY"),
+        ("deepseek", "DEEPSEEK_API_KEY"),
+        ("local", None),
+        ("ollama", None),
+        ("unknown", None),
     ],
 )
-def test_the_key_of_a_model(model_id: str, key: str | None) -> None:
-    assert key_for(model_id) == key
+def test_the_key_of_a_provider(provider: str, key: str | None) -> None:
+    assert key_for(provider) == key

@@ -1,0 +1,53 @@
+"""Fusion with scripted models behind every profile: `python -m tests.answering run …`, or a script of Python."""
+
+import functools
+import json
+import runpy
+import sys
+from typing import Any
+from unittest.mock import patch
+
+from fusion import Fusion, Request, ScriptedModel
+from fusion.models.profiles import load_profiles
+from tests.conftest import frontier, said
+
+# What the README's pipelines ask about, and what is to be answered.
+READINGS = {
+    "Nordic Paper": 1180.50,
+    "Halvorsen Print": 640.00,
+    "Bakke Motor": 2315.75,
+    "Fjord Catering": 498.20,
+}
+
+
+def answer(request: Request) -> Any:
+    """A plan, a verdict, the reading of an invoice's note as data or as text, or the merged answer."""
+    words = said(request)
+    if "You are" in words and "You are the" in words:
+        return frontier()(request)
+    found = [{"supplier": name, "amount": amount} for name, amount in READINGS.items() if name in words]
+    if "supplier" in json.dumps(request.json_schema):
+        return found[0]
+    return "; ".join(f"{one['supplier']} {one['amount']:.2f}" for one in found)
+
+
+def models() -> dict[str, ScriptedModel]:
+    """A scripted model under the id of every model that a profile names."""
+    ids = {model for profile in load_profiles().values() for model in profile.roles.values()}
+    return {model: ScriptedModel(answer, name=model) for model in ids}
+
+
+def main() -> None:
+    """Do what the command line says; a first word that ends in .py is a script."""
+    made = functools.partialmethod(Fusion.__init__, models=models())
+    with patch.object(Fusion, "__init__", made):
+        if sys.argv[1:] and sys.argv[1].endswith(".py"):
+            runpy.run_path(sys.argv[1], run_name="__main__")
+        else:
+            from fusion.cli.app import main as command
+
+            command()
+
+
+if __name__ == "__main__":
+    main()

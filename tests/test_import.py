@@ -1,0 +1,179 @@
+"""What an import loads and offers: the public names, every module by itself, and nothing heavy."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import fusion
+from tests.cli.conftest import environment
+
+HEAVY = ("litellm", "openai", "aiohttp", "networkx")
+MODULES = ["fusion", *sorted(module.name for module in pkgutil.walk_packages(fusion.__path__, "fusion."))]
+
+# Imports every module in a process of its own, in which no other module of the package is loaded yet; what the
+# package itself depends on is loaded once, before.
+EACH = """
+import os, sys, traceback
+import pydantic, jinja2, ruamel.yaml, typer, rich.live
+broken = []
+for name in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        try:
+            __import__(name)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        broken.append(name)
+print(*broken)
+"""
+
+
+def python(code: str, *words: str) -> str:
+    """What this code prints, in a fresh interpreter, with nothing on standard error."""
+    given = [sys.executable, "-W", "error", "-c", code, *words]
+    done = subprocess.run(given, capture_output=True, text=True, env=environment(), timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+# What is loaded.
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fusion",
+        "from fusion import *",
+        "import fusion; fusion.Fusion(profile='local').close()",
+        "import fusion; fusion.Pipeline.from_yaml('stages: {a: {kind: generate, prompt: Hi.}}\\noutput: a\\n')",
+        "import fusion.cli.app; fusion.cli.app.application()",
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_used(code: str) -> None:
+    assert python(f"{code}\nimport sys; print(*[name for name in {HEAVY} if name in sys.modules])") == ""
+
+
+def test_import_fusion_loads_nothing_but_itself() -> None:
+    assert python("import fusion, sys; print(*sorted(name for name in sys.modules if 'fusion.' in name))") == ""
+    assert python("import fusion, sys; dir(fusion); print('pydantic' in sys.modules)") == "False"
+
+
+def test_every_module_can_be_the_first_to_be_imported() -> None:
+    assert python(EACH, *(name for name in MODULES if name != "fusion.__main__")) == ""
+
+
+# The public API.
+
+
+def test_the_public_names_are_sorted_and_listed() -> None:
+    assert fusion.__all__ == sorted(fusion.__all__)
+    assert dir(fusion) == sorted([*fusion.__all__, "__version__"])
+
+
+@pytest.mark.parametrize("name", fusion.__all__)
+def test_a_public_name_resolves_and_says_what_it_is_for(name: str) -> None:
+    public = getattr(fusion, name)
+    assert public.__name__ == name
+    assert summary(public.__doc__)
+
+
+def test_every_public_method_says_what_it_is_for() -> None:
+    bare = [
+        f"{name}.{member}"
+        for name in fusion.__all__
+        for member, value in inspect.getmembers(getattr(fusion, name), inspect.isroutine)
+        if not member.startswith("_") and is_ours(value) and not summary(inspect.getdoc(value))
+    ]
+    assert bare == []
+
+
+def is_ours(routine: Any) -> bool:
+    return str(getattr(routine, "__module__", "")).startswith("fusion.")
+
+
+def test_a_name_that_is_not_there_is_said() -> None:
+    with pytest.raises(AttributeError, match="module 'fusion' has no attribute 'Fushion'"):
+        getattr(fusion, "Fushion")  # noqa: B009 - a constant name is what is tested
+
+
+def test_type_checkers_see_the_names_that_are_loaded_lazily() -> None:
+    assert sorted(name for _, name in imported(Path(fusion.__file__)) if name != "Any") == sorted(
+        [*fusion.__all__, "TYPE_CHECKING", "import_module"]
+    )
+
+
+def summary(docstring: str | None) -> str:
+    """A docstring's first line, if it is a sentence."""
+    line = (docstring or "").strip().partition("\n")[0]
+    return line if line.endswith((".", "?")) else ""
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    from fusion import errors
+
+    drawn = re.findall(r"^( *)([A-Z]\w+(?:Error|Failed))(?: +exit (\d+))?", errors.__doc__ or "", re.MULTILINE)
+    branch: list[type[errors.FusionError]] = []
+    for indent, name, code in drawn:
+        error = getattr(errors, name)
+        del branch[len(indent) // 2 :]
+        assert error.__bases__ == ((branch[-1],) if branch else (Exception,))
+        assert error.exit_code == (int(code) if code else branch[-1].exit_code)
+        branch.append(error)
+    assert {name for _, name, _ in drawn} == set(errors.__all__) - {"Problem"}
+
+
+# The modules.
+
+
+def loaded() -> Iterator[ModuleType]:
+    for name in MODULES:
+        if not name.endswith("__main__"):
+            yield importlib.import_module(name)
+
+
+def test_every_module_says_in_one_sentence_what_it_is_for() -> None:
+    assert [module.__name__ for module in loaded() if not summary(module.__doc__)] == []
+
+
+def test_each_module_offers_what_it_defines() -> None:
+    for module in loaded():
+        offered = getattr(module, "__all__", [])
+        assert len(offered) == len(set(offered)), module.__name__
+        for name in offered:
+            assert hasattr(module, name), f"{module.__name__}.{name}"
+            home = getattr(getattr(module, name), "__module__", module.__name__)
+            assert not home.startswith("fusion.") or home == module.__name__ or module is fusion, f"{module}.{name}"
+
+
+def test_what_another_module_takes_is_offered() -> None:
+    offered = {module.__name__: {*getattr(module, "__all__", ())} for module in loaded()}
+    taken = {
+        f"{source}.{name}"
+        for module in loaded()
+        for source, name in imported(Path(module.__file__ or ""))
+        if offered.get(source)
+        and not name.startswith("__")
+        and name not in offered[source]
+        and f"{source}.{name}" not in offered
+    }
+    assert sorted(taken) == []
+
+
+def imported(path: Path) -> Iterator[tuple[str, str]]:
+    """Module and name of every `from … import …` in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)

@@ -66,7 +66,7 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
 
 
 def _check_data(name: str, value: Any) -> None:
-    """Raise InputError for what cannot be sent to anybody: half of a surrogate pair, an object that JSON cannot hold."""
+    """Raise InputError for what cannot be sent to anybody: half of a surrogate pair, an object that is no data."""
     match value:
         case None | bool() | int() | float():
             return
@@ -96,9 +96,7 @@ def _check_serializable(name: str, value: Any) -> None:
     try:
         to_json(value)
     except PydanticSerializationError as error:
-        raise InputError(
-            f"input {name!r} holds {type(value).__name__}, which is no data that JSON can hold"
-        ) from error
+        raise InputError(f"input {name!r} holds {type(value).__name__}, which JSON cannot hold") from error
 
 
 def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:

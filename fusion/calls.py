@@ -9,7 +9,7 @@ from typing import Any
 from fusion.errors import FusionError, InputTooLongError
 from fusion.events import CallCancelled, CallFailed, CallFinished, CallStarted, EventBase, Sink, Span, span
 from fusion.models import structured
-from fusion.models.base import Model, estimate_tokens
+from fusion.models.base import Model, estimate_input
 from fusion.stages.base import Answer, Ask
 from fusion.types import CallKey, Failure, JsonMode, JsonSchema, Message, Reply, Request
 
@@ -45,6 +45,7 @@ class Caller:
         self._mode: JsonMode = "schema"
         if schema is not None:
             self._said, self._mode = structured.form(schema, model.info)
+        self._begun: tuple[Message, hashlib._Hash] | None = None
         self._terms = hashlib.sha256(_plainly([model.info.id, max_tokens, temperature, self._said, self._mode]))
 
     async def call(self, ask: Ask) -> Answer:
@@ -107,11 +108,10 @@ class Caller:
 
     def _digest(self, messages: Sequence[Message]) -> str:
         """SHA-256 over everything that makes the call what it is."""
-        digest = self._terms.copy()
-        for message in messages:  # each behind its length, so that no two contents run together into the same text
-            content = message.content.encode()
-            digest.update(b"\n%s %d\n%s" % (message.role.encode(), len(content), content))
-        return digest.hexdigest()
+        begun = self._begun
+        if begun is None or begun[0] is not messages[0]:  # mostly all begin with the same message, and a long one
+            begun = self._begun = messages[0], _with(self._terms, messages[:1])
+        return _with(begun[1], messages[1:]).hexdigest()
 
     def _check_fits(self, request: Request) -> None:
         """Refuse what is far too long for the model before it costs anything."""
@@ -119,10 +119,10 @@ class Caller:
         context = model.context
         if context is None:
             return
-        size = sum([len(message.content) for message in request.messages])
-        if size < context:  # fewer characters than the context has tokens: it fits for certain
+        size = sum([message.size for message in request.messages])
+        if size + most < context:  # fewer bytes than the context has tokens: it fits for certain
             return
-        tokens = sum(estimate_tokens(message.content) for message in request.messages)
+        tokens = estimate_input(request.messages)
         if tokens + most > context:
             raise InputTooLongError(
                 f"the request has about {tokens:,} tokens and may get {most:,} more, {model.id!r} has room for "
@@ -130,6 +130,15 @@ class Caller:
                 "give the role a model with a longer context",
                 model=model.id,
             )
+
+
+def _with(digest: "hashlib._Hash", messages: Sequence[Message]) -> "hashlib._Hash":
+    """The digest of what was there and the messages behind it."""
+    digest = digest.copy()
+    for message in messages:  # each behind its length, so that no two contents run together into the same text
+        content = message.content.encode()
+        digest.update(b"\n%s %d\n%s" % (message.role.encode(), len(content), content))
+    return digest
 
 
 def _plainly(terms: list[Any]) -> bytes:

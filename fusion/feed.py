@@ -1,8 +1,10 @@
 """A Feed: an append-only list being filled, which any number of readers follow from its start."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Feed"]
 
@@ -76,6 +78,8 @@ class Feed(Generic[T]):
         return list(self._elements)
 
     async def _more(self) -> None:
+        import asyncio  # here, since stages are checked and drawn without any loop
+
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         await waiter

@@ -66,7 +66,7 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
 
 
 def _check_data(name: str, value: Any) -> None:
-    """Raise InputError for what cannot be sent to anybody: half of a surrogate pair, an object that is no data."""
+    """Raise InputError for what cannot be sent to anybody: half a surrogate pair, an object that JSON cannot hold."""
     match value:
         case None | bool() | int() | float():
             return

@@ -3,7 +3,7 @@
 Rendering is a pure function of its inputs. Templates come from files and YAML only; what a model wrote is data.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path as File
 from typing import Any
@@ -22,6 +22,9 @@ __all__ = ["Expression", "Fixed", "Path", "Prompts", "Template", "is_template_na
 Path = tuple[str, ...]
 """A free variable and the attributes read from it: `plan.goal` is `("plan", "goal")`."""
 
+_UNUSABLE = (TemplateError, SyntaxError, RecursionError, ValueError, OverflowError, MemoryError)
+"""What compiling may raise: Jinja's own, and what Python says of blocks or brackets that are nested too deep."""
+
 MAX_TEMPLATE = 262_144
 MAX_EXPRESSION = 10_000
 
@@ -29,9 +32,9 @@ MAX_EXPRESSION = 10_000
 class _Part:
     """A piece of a template that is rendered by itself: one message block, or all of a template with other text."""
 
-    def __init__(self, compiled: JinjaTemplate, names: Iterable[str]) -> None:
+    def __init__(self, compiled: JinjaTemplate, reads: Collection[str]) -> None:
         self.compiled = compiled
-        self.names = tuple(names)
+        self.names = tuple(reads)
         self._globals = dict(compiled.globals)
 
     def run(self, variables: Mapping[str, Any]) -> str:
@@ -48,7 +51,10 @@ class Fixed:
 
     def holds(self, part: _Part, variables: Mapping[str, Any]) -> bool:
         """True if all that the part reads of `variables` is fixed."""
-        return all(variables.get(name) is self.variables.get(name, self) for name in part.names)
+        for name in part.names:
+            if name not in self.variables or variables.get(name) is not self.variables[name]:
+                return False
+        return True
 
 
 class Template:
@@ -142,14 +148,13 @@ class Prompts:
             self._include(tree, seen=())
             paths = frozenset(self._paths(tree))
             parts = [self._part(piece) for piece in _pieces(tree, self._environment)]
-        except (TemplateError, RecursionError, ValueError, OverflowError, MemoryError) as error:
+        except _UNUSABLE as error:
             line = f" line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
             raise PromptError(f"{name}{line}: {_syntax(error)}") from error
         return Template(name, parts, paths)
 
     def _part(self, tree: nodes.Template) -> _Part:
-        names = find_undeclared_variables(tree) - set(self._environment.globals)
-        return _Part(self._environment.from_string(tree), names)
+        return _Part(self._environment.from_string(tree), find_undeclared_variables(tree))
 
     def _expression(self, source: str) -> Expression:
         if len(source) > MAX_EXPRESSION:
@@ -157,7 +162,7 @@ class Prompts:
         try:
             compiled = self._environment.compile_expression(source, undefined_to_none=False)
             tree = self._environment.parse("{{ (" + source + "\n) }}")
-        except (TemplateError, RecursionError, ValueError, OverflowError, MemoryError) as error:
+        except _UNUSABLE as error:
             raise PromptError(f"expression {source!r}: {_syntax(error)}") from error
         return Expression(source, compiled, frozenset(self._paths(tree)))
 

@@ -6,7 +6,8 @@ Money is a Decimal of US dollars. Times are seconds. Tokens are whole numbers.
 import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Protocol
+from functools import cached_property
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,12 +42,24 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, but nothing comes along that was worked out of the fields and kept beside them."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
+
 
 class Message(Value):
     """One message of a conversation with a model."""
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+    @cached_property
+    def size(self) -> int:
+        """The bytes of its content in UTF-8."""
+        return len(self.content.encode())
 
 
 class CallKey(Value):

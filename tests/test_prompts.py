@@ -61,6 +61,7 @@ def test_message_blocks_make_the_messages_in_their_order(prompts: Prompts) -> No
         ("{{ word", "line 1"),
         ("{{ word|nofilter }} x", "nofilter"),
         ("{{ {}['no key'] }} x", "no key"),
+        ("{% for x in word %}" * 25 + "x" + "{% endfor %}" * 25, "too many statically nested blocks"),
     ],
 )
 def test_a_broken_template_says_what_and_where(prompts: Prompts, template: str, says: str) -> None:

@@ -1,15 +1,15 @@
-"""What budgets, their line of waiters and the wrappers around a model cost: `python benchmarks/perf/budget.py`."""
+"""What budgets, their line of waiters and the wrappers around a model cost, and that no cap is ever passed.
 
+python -m benchmarks.perf.budget [--trials 200]
+"""
+
+import argparse
 import asyncio
-import os
-import sys
 import time
 from decimal import Decimal
-from pathlib import Path
 from random import Random
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
+from benchmarks.perf.figures import machine
 from fusion import budget
 from fusion.budget import Amount, Budget, Reservation
 from fusion.errors import BudgetError
@@ -145,7 +145,10 @@ def storms(trials: int, callers: int) -> str:
 
 
 def main() -> None:
-    print(f"load {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=200)
+    trials = parser.parse_args().trials
+    print(machine())
     for levels in (1, 2, 3):
         best = min(asyncio.run(uncontended(levels)) for _ in range(3))
         print(f"reserve + settle, {levels} level(s), uncontended: {best:.1f} us")
@@ -155,7 +158,7 @@ def main() -> None:
             print(f"{waiters:>6} waiters at the {'stage' if at_stage else 'run'}: {best:.1f} us per caller")
     for name, figure in asyncio.run(wrapped()).items():
         print(f"{name}: {figure:.1f} us per call")
-    print(storms(200, 1000))
+    print(storms(trials, 1000))
 
 
 if __name__ == "__main__":

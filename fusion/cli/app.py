@@ -9,6 +9,7 @@ import typer
 
 from fusion import __version__
 from fusion.cli import models
+from fusion.cli.demo import demo
 from fusion.cli.exits import EPILOG, OK, Ending
 from fusion.cli.graph import graph
 from fusion.cli.run import run
@@ -35,7 +36,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (run, validate, graph, schema):
+    for command in (run, validate, graph, schema, demo):
         app.command(context_settings=_HELP)(command)
     app.add_typer(models.application(), name="models")
     return app

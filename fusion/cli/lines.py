@@ -5,6 +5,7 @@ from decimal import Decimal
 from fusion.cli.terminal import one_line
 from fusion.events import (
     AttemptFailed,
+    CallCancelled,
     CallFailed,
     CallFinished,
     EventBase,
@@ -70,6 +71,8 @@ def call_line(event: EventBase) -> str | None:
             )
         case CallFailed():
             return f"{_place(event)}: {event.step} by {event.model} failed: {reason(event.failure)}"
+        case CallCancelled():
+            return f"{_place(event)}: {event.step} by {event.model} given up"
     return None
 
 

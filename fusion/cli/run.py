@@ -81,4 +81,4 @@ def run(
         quiet=quiet,
         verbose=verbose,
     )
-    raise typer.Exit(run_session(options, ending))
+    raise typer.Exit(run_session(options, ending).exit_code)

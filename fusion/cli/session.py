@@ -46,8 +46,8 @@ class Options:
         return self.json or self.events or self.output is not None
 
 
-def run_session(options: Options, ending: Ending) -> int:
-    """Run as the options say; gives the exit code. Raises UsageError for what cannot be run."""
+def run_session(options: Options, ending: Ending) -> RunHandle:
+    """Run as the options say, to the end. Raises UsageError for what cannot be run."""
     _check(options)
     limits, roles = limits_of(options.budget), roles_of(options.roles)
     with (
@@ -66,7 +66,7 @@ class _Session:
         self._fusion = fusion
         self._interrupts = interrupts
 
-    def run(self) -> int:
+    def run(self) -> RunHandle:
         pipeline = self._fusion.load(self._options.pipeline)
         file = None if self._options.output is None else AnswerFile(self._options.output)
         prompt, inputs = self._given(pipeline)
@@ -91,7 +91,7 @@ class _Session:
         if screen is not None:
             screen.release()
         outcome.report(self._ending)
-        return handle.exit_code
+        return handle
 
     def _given(self, pipeline: Pipeline) -> tuple[str | None, dict[str, str]]:
         stdin, prompt = Stdin(), self._options.prompt

@@ -1,13 +1,26 @@
 """The one method that every model has, and what is known about a model."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from decimal import Decimal
-from functools import cached_property
+from typing import Final
 
 from fusion.errors import BadResponseError, ContentFilterError
-from fusion.types import Deltas, Money, Reply, Request, Usage, Value, whole_text
+from fusion.types import Deltas, Message, Money, Reply, Request, Usage, Value, whole_text
 
-__all__ = ["Heard", "Model", "ModelInfo", "ModelWrapper", "Price", "check_usable", "estimate_tokens", "input_bound"]
+__all__ = [
+    "Heard",
+    "Model",
+    "ModelInfo",
+    "ModelWrapper",
+    "Price",
+    "check_usable",
+    "estimate_input",
+    "estimate_tokens",
+    "input_bound",
+]
+
+_BYTES: Final = 4
 
 
 class Price(Value):
@@ -41,11 +54,8 @@ class Price(Value):
         """What a call of so many tokens in and out costs at most, whatever is cached."""
         if self.beyond is not None and self.above is not None and taken > self.above:
             return self.beyond.bound(taken, given)
-        return self._dearest * taken + self.output * given
-
-    @cached_property
-    def _dearest(self) -> Decimal:
-        return max(self.input, self.cached_read or Decimal(0), self.cache_write or Decimal(0))
+        dearest = max(self.input, self.cached_read or 0, self.cache_write or 0)
+        return dearest * taken + self.output * given
 
 
 class ModelInfo(Value):
@@ -111,7 +121,7 @@ class Heard:
 
 def input_bound(request: Request) -> int:
     """No tokenizer makes more tokens of a text than it has bytes: that, and what a chat format adds, is the most."""
-    return 64 + sum([len(m.content.encode()) + 16 for m in request.messages]) + _schema_bytes(request)
+    return 64 + sum([message.size + 16 for message in request.messages]) + _schema_bytes(request)
 
 
 def _schema_bytes(request: Request) -> int:
@@ -120,7 +130,12 @@ def _schema_bytes(request: Request) -> int:
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text has: four bytes each, the mean of English under today's tokenizers."""
-    return -(-len(text.encode(errors="replace")) // 4)
+    return -(-len(text.encode(errors="replace")) // _BYTES)
+
+
+def estimate_input(messages: Sequence[Message]) -> int:
+    """About how many tokens these messages have."""
+    return sum([-(-message.size // _BYTES) for message in messages])
 
 
 def check_usable(reply: Reply) -> Reply:

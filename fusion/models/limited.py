@@ -5,6 +5,7 @@ import asyncio
 from fusion import budget
 from fusion.errors import ModelError, ModelTimeoutError, UsageError
 from fusion.models.base import Model, ModelWrapper
+from fusion.models.deadlines import Deadlines
 from fusion.types import Deltas, Reply, Request
 
 __all__ = ["Limited"]
@@ -25,6 +26,7 @@ class Limited(ModelWrapper):
         super().__init__(inner)
         self._slots = asyncio.Semaphore(concurrency)
         self._shared = slots
+        self._deadlines: dict[float, Deadlines] = {}  # by their seconds
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         async with self._slots:
@@ -37,15 +39,21 @@ class Limited(ModelWrapper):
         reservation = budget.attempt.get()
         if reservation is not None:
             reservation.sent = True
-        clock = asyncio.timeout(request.timeout)
+        deadlines = self._deadlines.get(request.timeout)
+        if deadlines is None:
+            deadlines = self._deadlines[request.timeout] = Deadlines(request.timeout)
+        clock = asyncio.timeout(None)
         try:
             async with clock:
+                deadlines.begin(clock)
                 return await self.inner.complete(request, on_delta)
         except (TimeoutError, ModelError) as error:
             # A door may turn the cancellation that ends its time into an error of its own.
             if not clock.expired():
                 raise
             raise self._too_late(request.timeout) from error
+        finally:
+            deadlines.end(clock)
 
     def _too_late(self, seconds: float) -> ModelTimeoutError:
         model = self.info.id

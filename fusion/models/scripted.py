@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fusion.errors import BadRequestError, BadResponseError, UsageError
-from fusion.models.base import Model, ModelInfo, Price, estimate_tokens
+from fusion.models.base import Model, ModelInfo, Price, estimate_input, estimate_tokens
 from fusion.types import Deltas, FinishReason, Reply, Request, Usage, as_text
 
 __all__ = ["Answer", "Say", "Script", "ScriptedModel"]
@@ -201,7 +201,7 @@ async def _hand_on(stream: list[tuple[float, str]], on_delta: Deltas | None, sta
 
 def _estimate(request: Request, text: str) -> Usage:
     return Usage(
-        input=sum([estimate_tokens(message.content) for message in request.messages]),
+        input=estimate_input(request.messages),
         output=estimate_tokens(text),
         source="estimated",
     )

@@ -1,6 +1,5 @@
 """The shape that all item stages share: n items in, n items out, each worked on as soon as it can be."""
 
-import asyncio
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -77,9 +76,11 @@ class _Work:
     """
 
     def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
+        from asyncio import TaskGroup  # here, since stages are checked and drawn without any loop
+
         self._stage = stage
         self._ctx = ctx
-        self._group = asyncio.TaskGroup()
+        self._group = TaskGroup()
         self._workers = 0
         self._variables: dict[str, Any] = {}
         self._open: dict[int, Item] = {}
@@ -126,9 +127,11 @@ class _Work:
             self._group.create_task(self._worker())
 
     async def _worker(self) -> None:
+        from asyncio import sleep
+
         while self._ready and not self._broken:
             self._settle(await self._worked(self._ready.popleft()))
-            await asyncio.sleep(0)  # where a model answers at once, others have their turn all the same
+            await sleep(0)  # where a model answers at once, others have their turn all the same
         self._workers -= 1
 
     async def _worked(self, item: Item) -> Item:

@@ -83,10 +83,10 @@ def start(
     return subprocess.Popen([sys.executable, "-m", module, *words], **{**given, **options})
 
 
-def apart(*words: str, env: dict[str, str] | None = None) -> Ran:
+def apart(*words: str, env: dict[str, str] | None = None, within: float = 60) -> Ran:
     """`fusion` in a process of its own, to its end."""
     process = start(*words, env=env)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=within)
     return Ran(process.returncode, out.decode(), err.decode())
 
 

@@ -1,6 +1,8 @@
 """Limited: slots are kept and given in order, and time counts from the slot."""
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
 import pytest
@@ -135,6 +137,41 @@ def test_time_counts_from_the_slot() -> None:
         assert [reply.text for reply in await asyncio.gather(first, second)] == ["in time", "in time"]
 
     asyncio.run(main())
+
+
+def test_each_attempt_has_its_own_time_whoever_came_before() -> None:
+    async def timed(limited: Limited, text: str, timeout: float) -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with contextlib.suppress(ModelTimeoutError):
+            await limited.complete(request(text, timeout=timeout))
+        return loop.time() - began
+
+    async def main() -> None:
+        def answer(asked: Request) -> Say:
+            return Say("x", delay=0.01 if asked.messages[0].content == "ends" else 60)
+
+        limited = Limited(ScriptedModel(answer), concurrency=9)
+        await timed(limited, "ends", 0.1)
+        hung, other, late = await asyncio.gather(
+            timed(limited, "hangs", 0.1), timed(limited, "hangs", 0.2), _late(limited, timed)
+        )
+        assert 0.1 <= hung < 10
+        assert 0.2 <= other < 10
+        assert 0.1 <= late < 10
+
+    async def _late(limited: Limited, timed: Callable[[Limited, str, float], Awaitable[float]]) -> float:
+        await asyncio.sleep(0.05)
+        return await timed(limited, "hangs", 0.1)
+
+    asyncio.run(main())
+
+
+def test_time_is_kept_on_a_new_loop_too() -> None:
+    limited = Limited(ScriptedModel([Say("quick"), Say("late", delay=60)]), concurrency=1)
+    asyncio.run(limited.complete(request(timeout=0.05)))
+    with pytest.raises(ModelTimeoutError):
+        asyncio.run(limited.complete(request(timeout=0.05)))
 
 
 def test_cancellation_from_outside_stays_a_cancellation() -> None:

@@ -1,0 +1,1 @@
+"""What Fusion costs and what it gains, measured."""

@@ -1,0 +1,101 @@
+"""`fusion demo`: the main job on the embedded models, and what it says of a wrong answer."""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fusion import Fusion, ScriptedModel
+from tests.cli.conftest import Command, apart
+from tests.conftest import frontier
+
+RIGHT = """\
+| Part | Manager | Containers | Incidents |
+|---|---|---|---|
+| North Quay | Ingrid Solberg | 18,420 | 2 |
+| East Basin | Pavel Novak | 2310 | 5 |
+| Ferry Terminal | Amara Diallo | 85 | 1 |
+| South Pier | Henrik Lund | 6 940 | 3 |
+"""
+Answering = Callable[[str], None]
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
+    """Has the demonstration's models give this answer at the end."""
+
+    def play(answer: str) -> None:
+        models = {
+            "local/strong": ScriptedModel(frontier(4, answer=answer), name="local/strong"),
+            "local/small": ScriptedModel("a part", name="local/small"),
+        }
+        monkeypatch.setattr("fusion.cli.session.Fusion", functools.partial(Fusion, models=models))
+
+    return play
+
+
+@pytest.mark.local
+def test_the_embedded_models_answer_rightly_within_six_minutes() -> None:
+    begun = time.monotonic()
+    ran = apart("demo", within=540)
+    assert ran.code == 0, ran.err
+    assert time.monotonic() - begun < 360
+    lines = ran.out.splitlines()
+    for part, facts in {
+        "North Quay": ("Ingrid Solberg", "18,420", "2"),
+        "East Basin": ("Pavel Novak", "2,310", "5"),
+        "Ferry Terminal": ("Amara Diallo", "85", "1"),
+        "South Pier": ("Henrik Lund", "6,940", "3"),
+    }.items():
+        assert any(part in line and all(fact in line for fact in facts) for line in lines), ran.out
+    assert "checked: " in ran.err
+
+
+def test_a_right_answer_is_checked(command: Command, answering: Answering) -> None:
+    answering(RIGHT)
+    ran = command("demo")
+    assert ran.code == 0, ran.err
+    assert ran.out == RIGHT
+    assert "harbour-report.md" in ran.err
+    assert "all 4 parts of the port" in ran.err.splitlines()[-1]
+
+
+def test_quiet_says_nothing_of_a_right_answer(command: Command, answering: Answering) -> None:
+    answering(RIGHT)
+    ran = command("demo", "-q")
+    assert (ran.code, ran.out, ran.err) == (0, RIGHT, "")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("| 2310 |", "| 96,000 |"),
+        ("Pavel Novak", "Ingrid Solberg"),
+        ("| 5 |", "| 15 |"),
+        ("East Basin", "West Basin"),
+    ],
+)
+def test_a_wrong_answer_is_a_failed_run(command: Command, answering: Answering, right: str, wrong: str) -> None:
+    answering(RIGHT.replace(right, wrong))
+    ran = command("demo", "-q")
+    assert ran.code == 3
+    assert ran.out == RIGHT.replace(right, wrong)
+    assert "East Basin: Pavel Novak, 2,310 containers, 5 incidents; the answer " in ran.err
+    assert len(ran.err.strip().splitlines()) == 2
+
+
+def test_without_weights_it_says_how_to_get_them(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FUSION_MODELS_DIR", str(tmp_path))
+    ran = command("demo", "-q")
+    assert ran.code == 2
+    assert "fusion models pull" in ran.err
+
+
+def test_another_profile_needs_its_key(command: Command) -> None:
+    ran = command("demo", "--profile", "openai", "-q")
+    assert ran.code == 2
+    assert "OPENAI_API_KEY" in ran.err

@@ -1,0 +1,70 @@
+"""Small sizes of every benchmark in benchmarks/perf: they run, and what they measure is not far from its bar."""
+
+import asyncio
+import gc
+import statistics
+import subprocess
+import sys
+
+from benchmarks.perf import budget, dataflow, engine, overhead, startup
+
+
+def test_an_item_costs_no_more_among_many_than_among_few() -> None:
+    with engine.engine() as made:
+        made.cpu_of(500)
+        few = min(made.cpu_of(200) / 200 for _ in range(5))
+        many = min(made.cpu_of(2000) / 2000 for _ in range(3))
+    assert many < 1.5 * few
+    assert many < 0.0015, "seconds of CPU for one item"
+
+
+def test_a_map_of_a_thousand_adds_little_memory() -> None:
+    """In a process of its own, whose peak is that of nothing else."""
+    script = "from benchmarks.perf.engine import measure; print(measure((100, 1000), 1)[0])"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=startup.ROOT, capture_output=True, text=True, check=True)
+    assert 0 < float(ran.stdout) < 40
+
+
+def test_a_process_holds_nothing_of_runs_that_are_over() -> None:
+    def held() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    with engine.engine() as made:
+        made.cpu_of(200)
+        before = held()
+        for _ in range(5):
+            made.cpu_of(200)
+        assert held() - before < 200, "objects; each run makes thousands"
+
+
+def test_items_that_flow_come_long_before_barriers_would_let_them() -> None:
+    flowing, joined = dataflow.measure(1, 0.1)
+    assert joined[0] >= 0.1 * dataflow.BARRIERS
+    assert 0.1 * dataflow.BOUND <= flowing[0] < 0.8 * joined[0]
+
+
+def test_each_call_is_sent_once_however_many_are_in_flight() -> None:
+    figures = overhead.measure(("aiohttp", "fusion"), (8, 200), 1)
+    assert figures.miscounted == 0
+    assert figures.middle("fusion", 200) > figures.middle("aiohttp", 200) > 0
+
+
+def test_help_and_validation_start_quickly() -> None:
+    for arguments, bar in startup.COMMANDS.values():
+        taken = startup.measure(arguments, 3)
+        assert min(taken) < 2 * (bar or 0.35)
+
+
+async def _uncontended() -> list[float]:
+    return [await budget.uncontended(2, times=500) for _ in range(3)]
+
+
+def test_the_budgets_own_figures_can_be_taken() -> None:
+    assert statistics.median(asyncio.run(_uncontended())) < 500
+    assert asyncio.run(budget.contended(50, at_stage=True)) > 0
+    assert len(asyncio.run(budget.wrapped(times=20))) == 4
+    storm = budget.Storm(7, 60)
+    asyncio.run(storm.blow())
+    assert storm.highest <= 1
+    assert storm.run.reserved.usd == 0

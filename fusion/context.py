@@ -64,8 +64,10 @@ class RunContext(StageContext):
 
     async def variables(self) -> dict[str, Any]:
         if self._fixed is None:
-            values = await read(self._run.wirings[self.path].waits, self._run.fields)
-            self.begin()
+            wired = self._run.wirings[self.path]
+            values = await read(wired.waits, self._run.fields)
+            if not wired.flows:  # a stage that follows others begins with their first item
+                self.begin()
             self._fixed = Fixed({"inputs": self._run.inputs, "request": self._run.request, **values})
         return dict(self._fixed.variables)
 
@@ -78,6 +80,7 @@ class RunContext(StageContext):
                 known += 1
                 self.grew(known)
                 yield item
+            self.begin()
             self.grew(known, final=True)
             return
         elements = _listed(source, self.evaluate(source, await self.variables()))

@@ -197,6 +197,8 @@ class _Checking:
         self._read |= self._edges[name] - {name}
         self._check_needs(here, stage)
         self._check_roles(here, stage)
+        if stage.outputs[0].feed and stage.default is not None and not isinstance(stage.default, (list, tuple)):
+            self._say((*here, "default"), f"readers of {name!r} get a list of items; give a list, such as []")
         for key, shape in stage.schemas():
             for flaw in check_shape(shape, near=self._near):
                 self._say((*here, *_keys(key), *flaw.path), flaw.message)

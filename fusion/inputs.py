@@ -96,9 +96,7 @@ def _check_serializable(name: str, value: Any) -> None:
     try:
         to_json(value)
     except PydanticSerializationError as error:
-        raise InputError(
-            f"input {name!r} holds {type(value).__name__}, which is no data that JSON can hold"
-        ) from error
+        raise InputError(f"input {name!r} holds {type(value).__name__}, which JSON cannot hold") from error
 
 
 def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:

@@ -117,6 +117,10 @@ GOOD = "stages: {answer: {kind: generate, role: bulk, prompt: Say hello.}}\noutp
         ),
         (GOOD.replace("role", "schema: {n: numbr}, role").encode(), "unknown type 'numbr'; did you mean 'number'?"),
         (GOOD.replace("output: answer", "output: anwser").encode(), "no stage 'anwser'; did you mean 'answer'?"),
+        (
+            b"stages: {a: {kind: map, over: '[1]', prompt: x, default: none}}\noutput: a\n",
+            "bad.yaml:1:58 stages.a.default: readers of 'a' get a list of items; give a list, such as []",
+        ),
         (GOOD.replace("output: answer", "output: {}").encode(), "bad.yaml:2:9 output: "),
         (GOOD.replace("answer:", '"../answer":', 1).encode(), "'../answer' is no name"),
         (GOOD.replace("Say hello.", "'{{ answer.__class__ }}'").encode(), "'answer' has no field '__class__'"),
@@ -377,6 +381,12 @@ def test_what_a_model_says_does_not_steer_the_terminal_of_who_reads_the_messages
     # Off a terminal the answer is data, and data is not changed.
     assert run(ONE, "x", "-q", model=STEERING).out == f"{STEERING}\n"
     assert result_of(run(ONE, "x", "-q", "--json", model=STEERING)).text == STEERING
+
+
+def test_a_name_of_several_lines_is_said_on_one(run: Run) -> None:
+    done = run('name: "mine\\nfusion: interrupted"\n' + BARE)
+    assert done.code == 0
+    assert done.err.startswith("mine fusion: interrupted: profile local; bulk=scripted/it\n")
 
 
 def test_half_of_a_character_in_an_answer_harms_nothing(run: Run, tmp_path: Path) -> None:

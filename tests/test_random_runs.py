@@ -93,6 +93,8 @@ def _stage(draw: st.DrawFn, before: dict[str, Stage]) -> Stage:
         "when": draw(st.none() | st.sampled_from(["inputs.flag", "true", "not inputs.flag"])),
         "needs": tuple(draw(st.lists(st.sampled_from(sorted(before)), max_size=1))) if before else (),
         "default": draw(st.sampled_from([None, ["d"] if kind in FEEDS else "d"])),
+        "timeout": draw(st.sampled_from([None, None, None, 0.003])),
+        "budget": draw(st.sampled_from([None, None, None, Limits(calls=2)])),
     }
     if kind in ("map", "review", "merge"):
         literal = ["inputs.rows", "[1, 2]"] if kind == "map" else []
@@ -250,6 +252,34 @@ def _check_events(result: Result, events: list[EventBase]) -> None:
     assert calls["finished"] == result.receipt.calls
     for event in events:
         assert event_adapter().validate_json(event.model_dump_json()) == event
+
+
+@EXAMPLES
+@given(pipeline=pipelines(), seed=st.integers(0, 2**16), at=st.integers(0, 60))
+def test_a_run_that_is_stopped_at_any_moment_gives_everything_back(pipeline: Pipeline, seed: int, at: int) -> None:
+    events: list[EventBase] = []
+    ready = threading.Event()
+
+    def on_event(event: EventBase) -> None:
+        if len(events) == at and event.type != "run_finished":  # type: ignore[attr-defined]
+            ready.wait(5)
+            handle.stop()
+        events.append(event)
+
+    model = moody(seed, 0.1)
+    with Fusion(profile="local", model=model) as fusion:
+        handle = fusion.start(pipeline=pipeline, on_event=on_event)
+        ready.set()
+        result = handle.wait(30)
+        assert fusion._loop.submit(_tasks()).done.result() == 1
+    assert model.in_flight == 0
+    if handle.exit_code == 130:
+        assert (result.status, result.error and result.error.reason) == ("failed", "Interrupted")
+    else:
+        _check_ending(result, handle.exit_code, handle.cause)
+    _check_events(result, events)
+    budget = handle._run._budget
+    assert (budget.reserved.usd, budget.reserved.tokens, budget.reserved.calls) == (0, 0, 0)
 
 
 # Files.

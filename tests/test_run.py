@@ -481,3 +481,23 @@ def test_a_run_cannot_be_started_from_inside_an_event(fusion: Any) -> None:
     run_result = one.complete(None, pipeline=pipeline(MAP), inputs={"rows": ["a"]}, on_event=nested)
     assert run_result.status == "ok"
     assert len(caught) == 1
+
+
+def test_a_stages_timeout_counts_from_its_first_item_and_no_item_is_lost_to_it(fusion: Any) -> None:
+    text = """
+stages:
+  plan: {kind: plan, prompt: "plan"}
+  work: {kind: map, over: plan, prompt: "{{ item.title }}", timeout: 0.2, min_ok: 1}
+  answer: {kind: merge, over: work, strategy: concat}
+output: answer
+"""
+    plan = plan_text(subtasks(3))
+    second, third = plan.index("part 2"), plan.index("part 3")
+    pieces = [(0.4, plan[:second]), plan[second:third], (0.5, plan[third:])]
+    bulk = ScriptedModel(lambda r: said(r) if "1" in said(r) else Say("late", delay=30), name="scripted/bulk")
+    one = fusion({"frontier": Say(pieces=pieces), "bulk": bulk})
+    result, _ = run(one, None, pipeline=pipeline(text))
+    assert (result.status, result.text) == ("partial", "part 1")
+    assert [item.ok for item in result.stages["work"].items] == [True, False, False]
+    assert all("stage's timeout of 0.2 s" in part.failure.message for part in result.failed)
+    assert len(bulk.requests) == 2

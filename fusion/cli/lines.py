@@ -25,7 +25,7 @@ _SMALLEST = Decimal("0.0001")
 def first_line(event: RunStarted) -> str:
     """Pipeline, profile, and the model of every role."""
     roles = ", ".join(f"{role}={model}" for role, model in event.roles.items()) or "no model is called"
-    return f"{event.pipeline}: profile {event.profile}; {roles}"
+    return " ".join(f"{event.pipeline}: profile {event.profile}; {roles}".split())
 
 
 def milestone(event: EventBase, items: int, failed: int) -> str | None:

@@ -141,7 +141,8 @@ def estimate_input(messages: Sequence[Message]) -> int:
 def check_usable(reply: Reply) -> Reply:
     """The reply if somebody can work with it; raises BadResponseError or ContentFilterError if not."""
     if reply.finish_reason == "content_filter":
-        raise ContentFilterError(f"{reply.asked!r} cut its answer for its content filter", model=reply.asked)
+        said = f"; it had said: {reply.text.strip()[:100]!r}" if reply.text.strip() else ""
+        raise ContentFilterError(f"{reply.asked!r} cut its answer for its content filter{said}", model=reply.asked)
     if not reply.text.strip():
         raise BadResponseError(
             f"{reply.asked!r} gave an empty answer ({reply.usage.output} output tokens, {reply.finish_reason})",

@@ -38,6 +38,7 @@ class Answer:
         self.begun = False
         self.thrown: Exception | None = None
         self._pieces: list[str] = []
+        self._refused = False
         self._on_delta = on_delta
 
     @property
@@ -50,6 +51,7 @@ class Answer:
         self.begun = True
         self._pieces.append(choice.message.content or "")
         self.finish = choice.finish_reason or ""
+        self._refuse(_refusal(choice.message))
         self.served = answer.model or ""
         self.usage = _usage(getattr(answer, "usage", None))
 
@@ -60,7 +62,9 @@ class Answer:
         if served:
             self.served = served
         for choice in (_of(chunk, "choices") or ())[:1]:
-            self.take_piece(_of(_of(choice, "delta"), "content"), _of(choice, "finish_reason"))
+            delta = _of(choice, "delta")
+            self.take_piece(_of(delta, "content"), _of(choice, "finish_reason"))
+            self._refuse(_refusal(delta))
         usage = _of(chunk, "usage")
         if usage is not None:
             self.take_usage(usage)
@@ -73,6 +77,14 @@ class Answer:
             self._hand_on(piece)
         if finish:
             self.finish = finish
+
+    def _refuse(self, words: str) -> None:
+        """A refusal comes in a field of its own, and ends as if all were well."""
+        if words:
+            self._refused = True
+            self._pieces.append(words)
+        if self._refused and self.finish:
+            self.finish = "refusal"
 
     def _hand_on(self, piece: str) -> None:
         if self._on_delta is None:
@@ -154,6 +166,12 @@ def _take_generic(chunk: dict[str, Any], answer: Answer) -> None:
 
 def _of(thing: Any, name: str) -> Any:
     return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
+
+
+def _refusal(message: Any) -> str:
+    """https://platform.openai.com/docs/guides/structured-outputs#refusals"""
+    said = _of(message, "refusal") or _of(_of(message, "provider_specific_fields"), "refusal")
+    return said if isinstance(said, str) else ""
 
 
 def _usage(given: Any) -> Usage | None:

@@ -52,7 +52,7 @@ class ItemStage(ModelStage):
             async with ctx.time_limit():
                 await work.all()
         except TimeoutError:
-            work.out_of_time()
+            await work.out_of_time()
         except BaseExceptionGroup as group:
             raise _first(group) from group
         self._check_enough(ctx.feed("items"))
@@ -100,9 +100,13 @@ class _Work:
             self._nothing_more_comes()
         self._fail_open("it needs itself, by way of what it needs")
 
-    def out_of_time(self) -> None:
-        """Every item that is not done fails; what is done stays."""
-        self._fail_open(f"not done within the stage's timeout of {self._stage.timeout:g} s")
+    async def out_of_time(self) -> None:
+        """Every item that is not done fails, those too that only come now; what is done stays."""
+        message = f"not done within the stage's timeout of {self._stage.timeout:g} s"
+        self._fail_open(message)
+        async for item in self._ctx.follow(self._stage.over):
+            if item.index not in self._done:
+                self._settle(item if item.failure is not None else item.failed(_failure(message)))
 
     def _take(self, item: Item) -> None:
         """An item has come: it is ready, or waits for what it needs."""
@@ -181,7 +185,11 @@ class _Work:
     def _fail_open(self, message: str) -> None:
         self._waiting.clear()
         for item in list(self._open.values()):
-            self._settle(item.failed(Failure(reason="StageError", message=message)))
+            self._settle(item.failed(_failure(message)))
+
+
+def _failure(message: str) -> Failure:
+    return Failure(reason="StageError", message=message)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

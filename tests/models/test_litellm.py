@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import email.utils
+import json
 import logging
 import traceback
 from collections.abc import AsyncIterator
@@ -132,6 +133,22 @@ async def test_a_reply_says_what_was_asked_and_what_was_served() -> None:
 )
 async def test_finish_reasons(said: str, means: str, streamed: bool) -> None:
     assert (await asked(Answer(finish_reason=said), streamed=streamed)).finish_reason == means
+
+
+@pytest.mark.parametrize("model_id", ["openai/mock", "openrouter/openai/gpt-5.6"])
+async def test_a_refusal_in_a_field_of_its_own_is_no_empty_answer(model_id: str) -> None:
+    words = "I cannot help with that."
+    message = {"role": "assistant", "content": None, "refusal": words}
+    whole = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+    body = {**whole, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    reply = await asked(Answer(body=json.dumps(body)), model_id=model_id)
+    assert (reply.finish_reason, reply.text) == ("content_filter", words)
+    chunk = {**whole, "object": "chat.completion.chunk"}
+    deltas = [({"role": "assistant", "content": ""}, None), ({"refusal": words}, None), ({}, "stop")]
+    events = [{**chunk, "choices": [{"index": 0, "delta": d, "finish_reason": f}]} for d, f in deltas]
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    reply = await asked(Answer(body=stream), streamed=True, model_id=model_id)
+    assert (reply.finish_reason, reply.text) == ("content_filter", words)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

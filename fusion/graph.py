@@ -12,7 +12,7 @@ from fusion.positions import MAX_BYTES, Place, Positions
 from fusion.prompts import Path, Prompts
 from fusion.shapes import check_shape
 from fusion.spec import Pipeline, Reading, read
-from fusion.stages.base import Stage
+from fusion.stages.base import ShapedStage, Stage
 
 if TYPE_CHECKING:
     import networkx
@@ -237,8 +237,7 @@ class _Checking:
             known = self._pipeline.inputs
             return "" if len(path) == 1 or path[1] in known else _no("input", path[1], known, "the pipeline has none")
         if name in self._pipeline.stages:
-            fields = [output.name for output in self._pipeline.stages[name].outputs]
-            return "" if len(path) == 1 or path[1] in fields else f"{name!r} has " + _no("field", path[1], fields)
+            return _field_flaw(self._pipeline.stages[name], path)
         if name in self._pipeline.inputs:
             return f"no stage or variable {name!r}; the input is read as inputs.{name}"
         if use.listed or use.key == "output":
@@ -299,6 +298,19 @@ class _Checking:
             self._say(
                 ("inputs", name, "stdin"), f"standard input goes to {readers[0]!r} already; only one can have it"
             )
+
+
+def _field_flaw(stage: Stage, path: Path) -> str:
+    """What is wrong with a path into a stage; empty if nothing is."""
+    name, *rest = path
+    fields = [output.name for output in stage.outputs]
+    if not rest:
+        return ""
+    if rest[0] not in fields:
+        return f"{name!r} has " + _no("field", rest[0], fields)
+    if rest[0] == "data" and isinstance(stage, ShapedStage) and stage.output_schema is None:
+        return f"'{name}.data' is nothing, since {name!r} has no `schema`; give it one, or read {name}.text"
+    return ""
 
 
 def _keys(key: str) -> Place:

@@ -121,6 +121,10 @@ GOOD = "stages: {answer: {kind: generate, role: bulk, prompt: Say hello.}}\noutp
             b"stages: {a: {kind: map, over: '[1]', prompt: x, default: none}}\noutput: a\n",
             "bad.yaml:1:58 stages.a.default: readers of 'a' get a list of items; give a list, such as []",
         ),
+        (
+            GOOD.replace("output: answer", "output: answer.data").encode(),
+            "bad.yaml:2:9 output: 'answer.data' is nothing, since 'answer' has no `schema`; give it one, or read",
+        ),
         (GOOD.replace("output: answer", "output: {}").encode(), "bad.yaml:2:9 output: "),
         (GOOD.replace("answer:", '"../answer":', 1).encode(), "'../answer' is no name"),
         (GOOD.replace("Say hello.", "'{{ answer.__class__ }}'").encode(), "'answer' has no field '__class__'"),

@@ -159,7 +159,7 @@ def test_cycles_name_their_whole_path() -> None:
 stages:
   c: {kind: generate, prompt: "{{ b }}"}
   a: {kind: generate, prompt: "{{ c }}"}
-  b: {kind: generate, prompt: "{{ a.data }}"}
+  b: {kind: generate, prompt: "{{ a.text }}"}
   x: {kind: generate, prompt: "{{ y }}"}
   y: {kind: generate, prompt: "{{ x }}"}
 output: a ~ x

@@ -27,8 +27,9 @@ from fusion.models.profiles import Profile, choose
 from fusion.prompts import Prompts
 from fusion.result import Result
 from fusion.roles import resolve, used_roles
-from fusion.spec import Pipeline, RoleSpec
+from fusion.spec import Pipeline
 from fusion.streams import AsyncRunStream, RunStream
+from fusion.terms import RoleSpec
 from fusion.types import Limits
 
 __all__ = ["Fusion", "RunHandle", "complete"]

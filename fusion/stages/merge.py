@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from fusion.errors import StageError
 from fusion.stages.base import ExpressionUse, OutputField, PromptUse, ShapedStage, StageContext
+from fusion.terms import PARAMS
 from fusion.types import as_text
 
 __all__ = ["Merge"]
@@ -32,7 +33,7 @@ class Merge(ShapedStage):
 
     @model_validator(mode="after")
     def _concat_asks_nobody(self) -> "Merge":
-        model_keys = {"role", "prompt", "output_schema", "max_tokens", "temperature", "escalate_to"}
+        model_keys = {"role", "prompt", "output_schema", "max_tokens", "escalate_to", *PARAMS}
         if self.strategy == "concat" and (given := sorted(model_keys & self.model_fields_set)):
             names = ", ".join("schema" if name == "output_schema" else name for name in given)
             raise ValueError(f"`strategy: concat` asks no model, so these have no effect: {names}")

@@ -24,10 +24,10 @@ from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistak
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
 from fusion.stages.base import Stage
 from fusion.stages.registry import kinds
-from fusion.terms import Params, RoleSpec
+from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
+__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -67,20 +67,6 @@ class InputSpec(Authored):
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"description": given} if isinstance(given, str) else given
-
-
-class Defaults(Params):
-    """What holds for every call where neither its stage nor its role says otherwise.
-
-    A parameter that a model does not take is left out for it.
-    """
-
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    timeout: float | None = Field(
-        default=None,
-        gt=0,
-        description="Seconds for one attempt of a call; else 120, and 900 for local models.",
-    )
 
 
 def _stage(given: Any) -> Any:

@@ -111,7 +111,11 @@ class LoopThread:
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    loop.run_forever()
+    stopped = False
+    while not stopped:
+        with suppress(SystemExit, KeyboardInterrupt):  # of one task, which has it as its outcome; the others go on
+            loop.run_forever()
+            stopped = True
 
 
 async def _end(last: Callable[[], Awaitable[None]]) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, dataclass_transform, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from fusion.errors import PipelineError, Problem
@@ -68,6 +68,7 @@ class Mistake(NamedTuple):
     message: str
 
 
+@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
 class _Telling(ModelMetaclass):
     if not TYPE_CHECKING:  # to type checkers a class is called as its fields say
 

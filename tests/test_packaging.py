@@ -122,7 +122,7 @@ def imported(*folders: str) -> set[str]:
     found: set[str] = set()
     for folder in folders:
         for path in (ROOT / folder).rglob("*.py"):
-            for name in imports_of(path) - sys.stdlib_module_names - {"fusion", "tests"}:
+            for name in imports_of(path) - sys.stdlib_module_names - {"fusion", "tests", "benchmarks"}:
                 found.add(canonicalize_name(owners[name][0]))
     return found
 

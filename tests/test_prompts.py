@@ -8,7 +8,7 @@ import pytest
 
 from fusion.errors import PromptError
 from fusion.library import Library
-from fusion.prompts import Prompts
+from fusion.prompts import Fixed, Prompts
 from fusion.types import Item
 
 
@@ -45,6 +45,23 @@ def test_message_blocks_make_the_messages_in_their_order(prompts: Prompts) -> No
         ("assistant", "2!"),
         ("user", "last"),
     ]
+
+
+def test_what_jinja_offers_everywhere_is_there_in_every_message(prompts: Prompts) -> None:
+    template = "{% message role='system' %}{{ range(3)|list }}{% endmessage %}{% message %}{{ word }}{% endmessage %}"
+    assert [message.content for message in prompts.template(template).render({"word": "w"})] == ["[0, 1, 2]", "w"]
+
+
+def test_a_message_is_made_once_where_all_that_it_reads_is_fixed(prompts: Prompts) -> None:
+    template = prompts.template(
+        "{% message role='system' %}{{ task }}{% endmessage %}{% message %}{{ task }}: {{ item }}{% endmessage %}"
+    )
+    fixed = Fixed({"task": "t"})
+    first, second = (template.render({**fixed.variables, "item": item}, fixed) for item in ("a", "b"))
+    assert first[0] is second[0]
+    assert (first[1].content, second[1].content) == ("t: a", "t: b")
+    other = template.render({"task": "another", "item": "c"}, fixed)
+    assert [message.content for message in other] == ["another", "another: c"]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class RunHandle:
     def wait(self, timeout: float | None = None) -> Result:
         """The Result, also of a run that failed. Raises the built-in TimeoutError if it takes longer."""
         if not self.over:
-            self._fusion.check_outside("a run cannot be waited for")
+            self._fusion._loop.check_outside("a run cannot be waited for")
         try:
             return self._work.done.result(timeout)
         except asyncio.CancelledError:  # before it had even begun
@@ -245,7 +245,7 @@ class Fusion:
 
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
-        self.check_outside("a run cannot be started")
+        self._loop.check_outside("a run cannot be started")
         self._loop.check()
         loaded = self._load(pipeline)
         checked = loaded.pipeline
@@ -289,13 +289,8 @@ class Fusion:
 
     def close(self) -> None:
         """Stop what still runs and give back every thread, socket and process; from then on no run can be started."""
-        self.check_outside("a Fusion cannot be closed")
+        self._loop.check_outside("a Fusion cannot be closed")
         self._finalizer()
-
-    def check_outside(self, what: str) -> None:
-        """Raise UsageError on the private loop's own thread, where waiting would never end."""
-        if self._loop.inside:
-            raise UsageError(f"{what} from inside of `on_event`, on the thread that does the work; do it elsewhere")
 
     async def aclose(self) -> None:
         """`close`, awaited."""

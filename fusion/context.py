@@ -1,6 +1,7 @@
 """A stage's way to the world, as the engine makes it: fields, expressions, prompts and calls."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class RunContext(StageContext):
         self.finishing = run.pipeline.on_budget == "finish"
         self._run = run
         self._out = run.fields[path]
-        self._started = False
+        self._begun: float | None = None
         self._clock: asyncio.Timeout | None = None
         self._fixed: Fixed | None = None
         self._callers: dict[tuple[object, ...], Caller] = {}
@@ -90,12 +91,17 @@ class RunContext(StageContext):
 
     def begin(self) -> None:
         """The first input is here: the stage's clock starts."""
-        if self._started:
+        if self._begun is not None:
             return
-        self._started = True
+        self._begun = time.monotonic()
         self.emit(StageStarted(run_id=self._run.run_id, stage=self.path, kind=self.stage.kind))
         if self._clock is not None and self.stage.timeout is not None:
             self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
+
+    @property
+    def seconds(self) -> float:
+        """How long it is since the first input was here; 0 before."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     @asynccontextmanager
     async def _limited(self) -> AsyncIterator[None]:

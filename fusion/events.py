@@ -167,7 +167,7 @@ class Noted(EventBase):
 
 
 class StageFinished(EventBase):
-    """A stage has ended: ok, skipped or failed."""
+    """A stage has ended: ok, skipped or failed. `seconds` counts from its first input."""
 
     type: Literal["stage_finished"] = "stage_finished"
     kind: str

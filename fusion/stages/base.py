@@ -19,7 +19,7 @@ from pydantic import (
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
 from fusion.mistakes import Authored
-from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
+from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message, as_text
 
 __all__ = [
     "Answer",
@@ -361,7 +361,7 @@ class ShapedStage(ModelStage):
         answer = await self.answer(
             ctx, self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.deltas(step))
         )
-        ctx.give("text", answer.text)
+        ctx.give("text", as_text(answer.value))
         ctx.give("data", answer.data)
 
 

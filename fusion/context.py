@@ -166,6 +166,9 @@ class RunContext(StageContext):
     def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
         return self._run.prompts.template(template).render(variables, self._fixed)
 
+    def text(self, template: str, variables: Variables) -> str:
+        return self._run.prompts.template(template).render_text(variables)
+
     # Calls.
 
     async def call(self, ask: Ask) -> Answer:

@@ -85,8 +85,11 @@ class Template:
 
     def render_text(self, variables: Mapping[str, Any]) -> str:
         """The text of a template that makes no messages."""
-        with Meter():
-            return "".join([self._run(part, variables) for part in self._parts])
+        with Meter() as meter:
+            text = "".join([self._run(part, variables) for part in self._parts])
+        if meter.messages:
+            raise PromptError(f"{self.name}: it makes a text, which has no message blocks")
+        return text
 
     def _say(self, part: _Part, variables: Mapping[str, Any], meter: Meter) -> list[Message]:
         text = self._run(part, variables).strip()

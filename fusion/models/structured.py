@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from fusion.errors import BadResponseError
+from fusion.errors import ShapeError
 from fusion.models.base import ModelInfo
 from fusion.models.strict import strict
 from fusion.shapes import validate
@@ -22,13 +22,12 @@ _MOST_STARTS = 1000
 _START = re.compile(r"[{\[]")
 
 
-async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> tuple[Reply, Any]:
-    """The reply and its data, which holds to the schema.
+async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema) -> tuple[Reply, Any]:
+    """The reply and its data, which holds to the schema; how a model is told of the schema is for `send` to know.
 
-    An answer that does not is shown to the model once more with all its errors. Raises BadResponseError if the
-    second one does not hold either; a reply that was cut off comes back without data, its finish reason "length".
+    An answer that does not is shown to the model once more with all its errors. Raises ShapeError if the second one
+    does not hold either; a reply that was cut off comes back without data, its finish reason "length".
     """
-    messages = shaped(messages, schema, mode)
     reply = await send(messages)
     data, errors = read(reply, schema)
     if not errors or reply.finish_reason == "length":
@@ -36,9 +35,9 @@ async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema, 
     reply = await send(_again(messages, reply, errors))
     data, errors = read(reply, schema)
     if errors and reply.finish_reason != "length":
-        raise BadResponseError(
-            f"{reply.asked!r} did not answer in the shape asked for, twice: {'; '.join(errors)}",
-            model=reply.asked,
+        raise ShapeError(
+            f"{reply.writer!r} did not answer in the shape asked for, twice: {'; '.join(errors)}",
+            model=reply.writer,
             text=reply.text,
         )
     return reply, data

@@ -75,7 +75,8 @@ def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
     except json.JSONDecodeError as error:
         data = _repaired(text, error)
         if data is None:
-            return None, [f"the JSON cannot be read: {error.msg} at line {error.lineno} column {error.colno}"]
+            what = error.msg.removesuffix(" starting at")
+            return None, [f"the JSON cannot be read: {what} at line {error.lineno} column {error.colno}"]
     except RecursionError:
         return None, ["the JSON is nested too deep"]
     except ValueError as error:

@@ -26,6 +26,7 @@ from fusion import (
     Review,
     Say,
     ScriptedModel,
+    drawing,
     graph,
 )
 from fusion.errors import (

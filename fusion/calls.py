@@ -38,7 +38,8 @@ class Caller:
         self._run_id = run_id
         self._stage = stage
         self._role = role
-        self._max_tokens = max_tokens
+        self.model_id = model.info.id
+        self.max_tokens = max_tokens
         self._timeout = timeout
         self._temperature = temperature
         self._said: JsonSchema | None = None
@@ -47,6 +48,10 @@ class Caller:
             self._said, self._mode = structured.form(schema, model.info)
         self._begun: tuple[Message, hashlib._Hash] | None = None
         self._terms = hashlib.sha256(_plainly([model.info.id, max_tokens, temperature, self._said, self._mode]))
+
+    def messages(self, ask: Ask) -> Sequence[Message]:
+        """What is said to the model: with the shape in words where it takes no schema."""
+        return ask.messages if ask.schema is None else structured.shaped(ask.messages, ask.schema, self._mode)
 
     async def call(self, ask: Ask) -> Answer:
         """Ask the model, in the schema's shape where there is one."""
@@ -60,14 +65,14 @@ class Caller:
         elif ask.parse:
             reply, data = await structured.complete(send, ask.messages, ask.schema, self._mode)
         else:
-            reply = await send(structured.shaped(ask.messages, ask.schema, self._mode))
+            reply = await send(self.messages(ask))
         return Answer(reply.text, data, self._model.info.id, reply.finish_reason)
 
     async def _send(self, ask: Ask, messages: Sequence[Message]) -> Reply:
         digest = self._digest(messages)
         request = Request(
             messages=tuple(messages),
-            max_tokens=self._max_tokens,
+            max_tokens=self.max_tokens,
             timeout=self._timeout,
             temperature=self._temperature,
             json_schema=self._said,

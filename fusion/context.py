@@ -11,10 +11,11 @@ from fusion.errors import BudgetError, InputError
 from fusion.events import Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
+from fusion.models.base import ModelInfo
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, Stage, StageContext, Variables
+from fusion.stages.base import Answer, Ask, Room, Stage, StageContext, Variables
 from fusion.types import Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
@@ -165,6 +166,15 @@ class RunContext(StageContext):
 
     # Calls.
 
+    def room(self, role: str, max_tokens: int | None = None) -> Room:
+        info = self._run.roles[role].model.info
+        output = self._output_limit(info, max_tokens)
+        return Room(None if info.context is None else info.context - output, output)
+
+    def _output_limit(self, info: ModelInfo, asked: int | None) -> int:
+        limit = self._run.max_tokens(self.stage, asked)
+        return limit if info.max_output is None else min(limit, info.max_output)
+
     async def call(self, ask: Ask) -> Answer:
         try:
             return await self._caller(ask).call(ask)
@@ -183,11 +193,9 @@ class RunContext(StageContext):
     def _new_caller(self, ask: Ask) -> Caller:
         role = self._run.roles[ask.role]
         model = self._run.roles.model(ask.model) if ask.model else role.model
+        max_tokens = self._output_limit(model.info, ask.max_tokens)
         defaults = self._run.pipeline.defaults
         timeout = role.timeout or defaults.timeout or (_LOCAL_TIMEOUT if model.info.local else _TIMEOUT)
-        max_tokens = self._run.max_tokens(self.stage, ask.max_tokens)
-        if model.info.max_output is not None:
-            max_tokens = min(max_tokens, model.info.max_output)
         return Caller(
             model,
             sink=self._run.sink,

@@ -10,7 +10,7 @@ from fusion.errors import InputError, UsageError
 from fusion.library import close_names
 from fusion.rows import rows_of
 from fusion.spec import Pipeline
-from fusion.stages.base import ShapedStage
+from fusion.stages.shaped import ShapedStage
 from fusion.types import FileText, JsonSchema, as_text
 
 __all__ = ["filled", "request_of", "schema_of", "shaped_output"]

@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from fusion.stages.base import OutputField, ShapedStage, StageContext
+from fusion.stages.base import OutputField, StageContext
+from fusion.stages.shaped import ShapedStage
 
 __all__ = ["Generate"]
 

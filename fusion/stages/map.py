@@ -4,8 +4,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.stages.base import Choice, OutputField, RoleChoice, ShapedStage, StageContext
+from fusion.stages.base import Choice, OutputField, RoleChoice, StageContext
 from fusion.stages.items import ItemStage
+from fusion.stages.shaped import ShapedStage
 from fusion.types import Item
 
 __all__ = ["Map"]

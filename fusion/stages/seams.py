@@ -63,9 +63,10 @@ class Stitches:
                 self._to.add(text)
             return
         self._piece += text
-        if (taken := _taken_up(self.written, self._piece)) not in (None, self.written):
+        taken = _taken_up(self.written, self._piece)
+        if taken is not None and not self._shown.startswith(taken):
             self._live = True
-            self._show(str(taken))
+            self._show(taken)
 
     def restart(self) -> None:
         self._piece = ""

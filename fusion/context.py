@@ -12,10 +12,11 @@ from fusion.errors import BudgetError, InputError
 from fusion.events import Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
+from fusion.models.base import ModelInfo
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, Stage, StageContext, Variables
+from fusion.stages.base import Answer, Ask, Room, Stage, StageContext, Variables
 from fusion.types import Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
@@ -168,6 +169,15 @@ class RunContext(StageContext):
 
     # Calls.
 
+    def room(self, role: str, max_tokens: int | None = None) -> Room:
+        info = self._run.roles[role].models[0]
+        output = self._output_limit(info, max_tokens)
+        return Room(None if info.context is None else info.context - output, output)
+
+    def _output_limit(self, info: ModelInfo, asked: int | None) -> int:
+        limit = self._run.max_tokens(self.stage, asked)
+        return limit if info.max_output is None else min(limit, info.max_output)
+
     async def call(self, ask: Ask) -> Answer:
         try:
             return await self._caller(ask).call(ask)
@@ -186,13 +196,14 @@ class RunContext(StageContext):
     def _new_caller(self, ask: Ask) -> Caller:
         role = self._run.roles[ask.role]
         defaults = self._run.pipeline.defaults
+        chain = self._run.roles.chain_of(ask.model) if ask.model else role.chain
         return Caller(
-            self._run.roles.chain_of(ask.model) if ask.model else role.chain,
+            chain,
             sink=self._run.sink,
             run_id=self._run.run_id,
             stage=self.path,
             role=ask.role,
-            max_tokens=self._run.max_tokens(self.stage, ask.max_tokens),
+            max_tokens=self._output_limit(chain[0].info, ask.max_tokens),
             timeout=role.timeout or defaults.timeout,
             temperature=_first(ask.temperature, role.temperature, defaults.temperature),
             schema=ask.schema,

@@ -57,6 +57,9 @@ class InputSpec(Authored):
     description: str = Field(default="", description="What the input is, for people.")
     default: Any = Field(default=None, description="Its value where none is given; without this key it is required.")
     stdin: bool = Field(default=False, description="Read it from standard input where none is given.")
+    format: Literal["text", "jsonl", "csv"] = Field(
+        default="text", description="What its text is: `jsonl` and `csv` become a list of rows."
+    )
 
     @property
     def required(self) -> bool:

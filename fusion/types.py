@@ -15,6 +15,7 @@ __all__ = [
     "CallKey",
     "Deltas",
     "Failure",
+    "FileText",
     "FinishReason",
     "Item",
     "JsonMode",
@@ -160,6 +161,18 @@ class Deltas(Protocol):
 
 
 OnDelta = Callable[[str], None]
+
+
+class FileText(str):
+    """A text that was read from a file; `where` names it in messages."""
+
+    __slots__ = ("where",)
+    where: str
+
+    def __new__(cls, text: str, where: str) -> "FileText":
+        made = super().__new__(cls, text)
+        made.where = where
+        return made
 
 
 class Failure(Value):

@@ -16,7 +16,8 @@ from fusion.models.base import ModelInfo
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, Room, Stage, StageContext, Variables
+from fusion.stages.base import Answer, Ask, ModelStage, Room, Stage, StageContext, Variables
+from fusion.terms import merged
 from fusion.types import Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
@@ -194,9 +195,15 @@ class RunContext(StageContext):
         return caller
 
     def _new_caller(self, ask: Ask) -> Caller:
-        role = self._run.roles[ask.role]
+        role, stage = self._run.roles[ask.role], self.stage
         defaults = self._run.pipeline.defaults
         chain = self._run.roles.chain_of(ask.model) if ask.model else role.chain
+        own = stage.params() if isinstance(stage, ModelStage) else {}
+        if ask.temperature is not None:
+            own = {**own, "temperature": ask.temperature}
+        firm, soft = merged(own, role.params), defaults.params()
+        if ask.model:  # a certain model, and not the one that these parameters were chosen for
+            firm, soft = {}, merged(firm, soft)
         return Caller(
             chain,
             sink=self._run.sink,
@@ -205,7 +212,8 @@ class RunContext(StageContext):
             role=ask.role,
             max_tokens=self._output_limit(chain[0].info, ask.max_tokens),
             timeout=role.timeout or defaults.timeout,
-            temperature=_first(ask.temperature, role.temperature, defaults.temperature),
+            firm=firm,
+            soft=soft,
             schema=ask.schema,
         )
 
@@ -230,7 +238,3 @@ def _listed(source: str, value: Any) -> list[Any]:
     if isinstance(value, (Mapping, str)) or not hasattr(value, "__iter__"):
         raise InputError(f"`over: {source}` is {type(value).__name__}, not a list; name a list or a stage's items")
     return list(value)
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)

@@ -1,17 +1,21 @@
 """Which model plays which role in a run: the user's word, then the pipeline's, then the profile's."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from fusion.config import Settings
 from fusion.errors import MissingKeyError, UsageError
 from fusion.library import close_names
 from fusion.models import prices
+from fusion.models.abilities import SAMPLING, refused
 from fusion.models.base import ModelInfo
 from fusion.models.fallback import Member
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile, key_for
-from fusion.spec import Pipeline, RoleSpec
+from fusion.spec import Pipeline
+from fusion.stages.base import ModelStage
+from fusion.terms import RoleSpec, merged
 
 __all__ = ["RoleModel", "RoleModels", "resolve", "unpriced", "used_roles"]
 
@@ -23,7 +27,7 @@ class RoleModel:
     """The chain of models behind a role, and how they are called."""
 
     chain: tuple[Member, ...]
-    temperature: float | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
 
     @property
@@ -95,7 +99,8 @@ def resolve(
             )
         chain = _callable(role, spec.chain, settings, own, notes)
         members = tuple(gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
-        roles[role] = RoleModel(members, spec.temperature, spec.timeout)
+        roles[role] = RoleModel(members, spec.params(), spec.timeout)
+        _check_params(role, roles[role], pipeline)
     return RoleModels(roles, gateway, notes=notes)
 
 
@@ -126,6 +131,35 @@ def unpriced(roles: RoleModels) -> Iterator[str]:
             f"no price is known for {model_id!r}: its cost is not counted, nor held by a limit in dollars; "
             f"limit `tokens` or `calls`{near}"
         )
+
+
+def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
+    """Refuse a parameter that a model of the role does not take; defaults are no more than that."""
+    for name, stage in pipeline.stages.items():
+        if not (isinstance(stage, ModelStage) and role in dict.fromkeys(used for _, used in stage.roles())):
+            continue
+        params = merged(stage.params(), asked.params)
+        for model in asked.models:
+            for param in sorted(refused(model, params)):
+                where = f"stages.{name}.{param}" if param in stage.params() else f"role {role!r}"
+                raise UsageError(
+                    f"{where}: the model {model.id!r} of role {role!r} takes no `{param}`{_hint(param, model)}"
+                )
+        budget, most = params.get("thinking_budget", 0), stage.max_tokens or pipeline.defaults.max_tokens
+        if budget >= (most or stage.own_max_tokens):
+            raise UsageError(
+                f"stages.{name}: `thinking_budget` {budget} of role {role!r} leaves nothing of `max_tokens`"
+                f" {most or stage.own_max_tokens} for the answer; raise `max_tokens`"
+            )
+
+
+def _hint(param: str, model: ModelInfo) -> str:
+    """What to do in place of a parameter that a model does not take."""
+    if param in SAMPLING and param not in model.refuses:
+        return " while it reasons; set `reasoning_effort: none`, or leave it out"
+    if param == "thinking_budget" and "reasoning_effort" not in model.refuses:
+        return "; set `reasoning_effort`"
+    return "; leave it out, or use another model (under `defaults` it holds for those that take it)"
 
 
 def _check_reachable(role: str, model_id: str, settings: Settings) -> None:

@@ -24,9 +24,10 @@ from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistak
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
 from fusion.stages.base import Stage
 from fusion.stages.registry import kinds
+from fusion.terms import Params, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "RoleSpec", "json_schema", "read"]
+__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -71,36 +72,11 @@ class InputSpec(Authored):
         return {"description": given} if isinstance(given, str) else given
 
 
-def _some_models(chain: tuple[str, ...]) -> tuple[str, ...]:
-    if not chain:
-        raise ValueError("a chain without a model; give at least one, as in [provider/model]")
-    twice = next((model for model in chain if chain.count(model) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice!r} stands in the chain twice; it is tried again by itself where that may help")
-    return chain
+class Defaults(Params):
+    """What holds for every call where neither its stage nor its role says otherwise.
 
-
-class RoleSpec(Authored):
-    """The models behind a role, and how they are asked. Short form: one model alone.
-
-    The first model is asked; where it cannot answer, the next one is, and the run says so.
+    A parameter that a model does not take is left out for it.
     """
-
-    chain: Annotated[tuple[str, ...], AfterValidator(_some_models)] = Field(
-        description="Models as provider/model, in order of preference."
-    )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
-    timeout: float | None = Field(default=None, gt=0, description="Seconds for one attempt of a call.")
-    concurrency: int | None = Field(default=None, ge=1, description="Calls of this role at once, over all stages.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, given: Any) -> Any:
-        return {"chain": (given,)} if isinstance(given, str) else given
-
-
-class Defaults(Authored):
-    """What holds for every call where neither its stage nor its role says otherwise."""
 
     max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
     timeout: float | None = Field(
@@ -108,7 +84,6 @@ class Defaults(Authored):
         gt=0,
         description="Seconds for one attempt of a call; else 120, and 900 for local models.",
     )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
 
 
 def _stage(given: Any) -> Any:

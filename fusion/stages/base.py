@@ -19,6 +19,7 @@ from pydantic import (
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
 from fusion.mistakes import Authored
+from fusion.terms import Params
 from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
 __all__ = [
@@ -303,7 +304,7 @@ class Stage(Authored, ABC):
         yield from ()
 
 
-class ModelStage(Stage):
+class ModelStage(Stage, Params):
     """A stage that asks a model."""
 
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
@@ -312,7 +313,6 @@ class ModelStage(Stage):
     role: RoleChoice = Field(default=(Choice(use="frontier"),), description="Who is asked.", validate_default=True)
     prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
     max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
     escalate_to: str | None = Field(default=None, description="The role that is asked when the first one failed.")
 
     default_prompt: ClassVar[str]

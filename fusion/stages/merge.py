@@ -9,6 +9,7 @@ from fusion.errors import StageError
 from fusion.stages.base import ExpressionUse, OutputField, PromptUse, StageContext
 from fusion.stages.levels import Levels
 from fusion.stages.shaped import ShapedStage
+from fusion.terms import PARAMS
 from fusion.types import as_text
 
 __all__ = ["Merge"]
@@ -20,10 +21,10 @@ _OF_A_MODEL = frozenset(
         "prompt",
         "output_schema",
         "max_tokens",
-        "temperature",
         "escalate_to",
         "continuations",
         "continue_prompt",
+        *PARAMS,
     }
 )
 

@@ -63,7 +63,7 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
     values.update(_rows(pipeline, values))
     for name, spec in pipeline.inputs.items():
         values.setdefault(name, spec.default)
-    first = next((name for name in required or pipeline.inputs if pipeline.inputs[name].format == "text"), None)
+    first = next((name for name in required or pipeline.inputs if not isinstance(values[name], (list, tuple))), None)
     return ("" if first is None else as_text(values[first])), values
 
 

@@ -28,8 +28,9 @@ from fusion.preview import Given, Preview, preview
 from fusion.prompts import Prompts
 from fusion.result import Result
 from fusion.roles import RoleModels, resolve, used_roles
-from fusion.spec import Pipeline, RoleSpec
+from fusion.spec import Pipeline
 from fusion.streams import AsyncRunStream, RunStream
+from fusion.terms import RoleSpec
 from fusion.types import Limits
 
 __all__ = ["Fusion", "RunHandle", "complete"]
@@ -270,7 +271,7 @@ class Fusion:
             stream=stream,
             near=loaded.near,
         )
-        work = self._loop.submit(self._execute(run, [role.model.info.id for role in roles.values()]))
+        work = self._loop.submit(self._execute(run, list(roles.models)))
         return RunHandle(run, work, self)
 
     def preview(

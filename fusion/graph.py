@@ -12,7 +12,7 @@ from fusion.positions import MAX_BYTES, Place, Positions
 from fusion.prompts import Path, Prompts
 from fusion.shapes import check_shape
 from fusion.spec import Pipeline, Reading, read
-from fusion.stages.base import ShapedStage, Stage
+from fusion.stages.base import Stage
 
 __all__ = [
     "Edge",
@@ -349,7 +349,7 @@ def _field_flaw(stage: Stage, path: Path) -> str:
         return ""
     if rest[0] not in fields:
         return f"{name!r} has " + _no("field", rest[0], fields)
-    if rest[0] == "data" and isinstance(stage, ShapedStage) and stage.output_schema is None:
+    if rest[0] == "data" and not stage.gives_data:
         return f"'{name}.data' is nothing, since {name!r} has no `schema`; give it one, or read {name}.text"
     return ""
 

@@ -111,7 +111,7 @@ async def preview(
     shown = []
     for name in graph.order(pipeline, prompts) if stage is None else (stage,):
         shown.append(await _previewed(parts, name, known, bounds, item))
-    names = {role: one.model.info.id for role, one in roles.items()}
+    names = {role: one.models[0].id for role, one in roles.items()}
     return Preview(pipeline=pipeline.name, profile=profile, roles=names, limits=limits, stages=tuple(shown))
 
 
@@ -174,7 +174,7 @@ async def _previewed(
     return PreviewedStage(
         name=name,
         kind=stage.kind,
-        roles={role: parts.roles[role].model.info.id for _, role in stage.roles()},
+        roles={role: parts.roles[role].models[0].id for _, role in stage.roles()},
         when=stage.when,
         missing=tuple(".".join(read) for read in missing),
         items=items if _over(stage) else None,

@@ -24,9 +24,10 @@ from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistak
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
 from fusion.stages.base import Stage
 from fusion.stages.registry import kinds
+from fusion.terms import Params, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "RoleSpec", "json_schema", "read"]
+__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -57,6 +58,9 @@ class InputSpec(Authored):
     description: str = Field(default="", description="What the input is, for people.")
     default: Any = Field(default=None, description="Its value where none is given; without this key it is required.")
     stdin: bool = Field(default=False, description="Read it from standard input where none is given.")
+    format: Literal["text", "jsonl", "csv"] = Field(
+        default="text", description="What its text is: `jsonl` and `csv` become a list of rows."
+    )
 
     @property
     def required(self) -> bool:
@@ -68,30 +72,11 @@ class InputSpec(Authored):
         return {"description": given} if isinstance(given, str) else given
 
 
-def _one_model(chain: tuple[str, ...]) -> tuple[str, ...]:
-    if len(chain) != 1:
-        raise ValueError(f"a chain of {len(chain)} models; give exactly one, as in [provider/model]")
-    return chain
+class Defaults(Params):
+    """What holds for every call where neither its stage nor its role says otherwise.
 
-
-class RoleSpec(Authored):
-    """The model behind a role, and how it is asked. Short form: the model alone."""
-
-    chain: Annotated[tuple[str, ...], AfterValidator(_one_model)] = Field(
-        description="The model as provider/model, in a list of one."
-    )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
-    timeout: float | None = Field(default=None, gt=0, description="Seconds for one attempt of a call.")
-    concurrency: int | None = Field(default=None, ge=1, description="Calls of this role at once, over all stages.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, given: Any) -> Any:
-        return {"chain": (given,)} if isinstance(given, str) else given
-
-
-class Defaults(Authored):
-    """What holds for every call where neither its stage nor its role says otherwise."""
+    A parameter that a model does not take is left out for it.
+    """
 
     max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
     timeout: float | None = Field(
@@ -99,7 +84,6 @@ class Defaults(Authored):
         gt=0,
         description="Seconds for one attempt of a call; else 120, and 900 for local models.",
     )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
 
 
 def _stage(given: Any) -> Any:
@@ -287,7 +271,7 @@ def _input_data(spec: InputSpec) -> Any:
 
 def _role_data(spec: RoleSpec) -> Any:
     data = spec.model_dump(exclude_defaults=True)
-    return spec.chain[0] if data.keys() <= {"chain"} else data
+    return spec.chain[0] if data.keys() <= {"chain"} and len(spec.chain) == 1 else data
 
 
 def _stage_data(stage: Stage) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fusion.cli.terminal import complain, is_terminal
 from fusion.errors import InputError, UsageError
 from fusion.library import close_names, user_path
+from fusion.types import FileText
 
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
@@ -41,7 +42,7 @@ class Stdin:
             raw = sys.stdin.buffer.read(_MOST + 1)
         except OSError as error:
             raise InputError(f"{name} cannot read standard input: {error.strerror}") from error
-        return _text(raw, "standard input")
+        return FileText(_text(raw, "standard input"), "standard input")
 
 
 def inputs_of(words: Sequence[str], stdin: Stdin) -> dict[str, str]:
@@ -138,7 +139,7 @@ def _file(name: str, given: str) -> str:
     except OSError as error:
         hint = f"; `{name}=@@…` gives a text that begins with an @" if isinstance(error, FileNotFoundError) else ""
         raise InputError(f"{name}: cannot read {given!r}: {error.strerror}{hint}") from error
-    return _text(raw, repr(given))
+    return FileText(_text(raw, repr(given)), given)
 
 
 def _text(raw: bytes, where: str) -> str:

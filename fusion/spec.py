@@ -331,9 +331,9 @@ def _is_simple(text: str) -> bool:
 def _is_block(text: str) -> bool:
     """True for text that a literal block gives back exactly as it is."""
     lines = text.removesuffix("\n").split("\n")
-    return "\n" in text and all(
-        line and not line[-1].isspace() and line.isprintable() and not lines[0][:1].isspace() for line in lines
-    )
+    if "\n" not in text or not lines[0] or not lines[-1] or lines[0][0].isspace():
+        return False
+    return all(line.isprintable() and not line[-1:].isspace() for line in lines)
 
 
 # The JSON Schema of pipeline files.

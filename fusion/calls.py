@@ -53,6 +53,8 @@ class Caller:
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
+        self.model_id = self._info.id
+        self.max_tokens = max_tokens
         self._roomiest = max((member.info for member in chain), key=_room)
         self._sink = sink
         self._run_id = run_id
@@ -68,6 +70,11 @@ class Caller:
         self._begun: tuple[Message, hashlib._Hash] | None = None
         meant = {name: value for name, value in self._terms.items() if name != "timeout"}
         self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
+
+    def messages(self, ask: Ask) -> Sequence[Message]:
+        """What is said to the model: with the shape in words where it takes no schema."""
+        mode = self._terms.get("json_mode", "schema")
+        return ask.messages if ask.schema is None else structured.shaped(ask.messages, ask.schema, mode)
 
     async def call(self, ask: Ask) -> Answer:
         """Ask the model, in the schema's shape where there is one."""

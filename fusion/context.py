@@ -1,6 +1,7 @@
 """A stage's way to the world, as the engine makes it: fields, expressions, prompts and calls."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from fusion.errors import BudgetError, InputError
 from fusion.events import Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
+from fusion.models.base import ModelInfo
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, ModelStage, Stage, StageContext, Variables
+from fusion.stages.base import Answer, Ask, ModelStage, Room, Stage, StageContext, Variables
 from fusion.terms import merged
 from fusion.types import Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
@@ -53,7 +55,7 @@ class RunContext(StageContext):
         self.finishing = run.pipeline.on_budget == "finish"
         self._run = run
         self._out = run.fields[path]
-        self._started = False
+        self._begun: float | None = None
         self._clock: asyncio.Timeout | None = None
         self._fixed: Fixed | None = None
         self._callers: dict[tuple[object, ...], Caller] = {}
@@ -88,12 +90,17 @@ class RunContext(StageContext):
 
     def begin(self) -> None:
         """The first input is here: the stage's clock starts."""
-        if self._started:
+        if self._begun is not None:
             return
-        self._started = True
+        self._begun = time.monotonic()
         self.emit(StageStarted(run_id=self._run.run_id, stage=self.path, kind=self.stage.kind))
         if self._clock is not None and self.stage.timeout is not None:
             self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
+
+    @property
+    def seconds(self) -> float:
+        """How long it is since the first input was here; 0 before."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     @asynccontextmanager
     async def _limited(self) -> AsyncIterator[None]:
@@ -158,7 +165,19 @@ class RunContext(StageContext):
     def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
         return self._run.prompts.template(template).render(variables, self._fixed)
 
+    def text(self, template: str, variables: Variables) -> str:
+        return self._run.prompts.template(template).render_text(variables)
+
     # Calls.
+
+    def room(self, role: str, max_tokens: int | None = None) -> Room:
+        info = self._run.roles[role].models[0]
+        output = self._output_limit(info, max_tokens)
+        return Room(None if info.context is None else info.context - output, output)
+
+    def _output_limit(self, info: ModelInfo, asked: int | None) -> int:
+        limit = self._run.max_tokens(self.stage, asked)
+        return limit if info.max_output is None else min(limit, info.max_output)
 
     async def call(self, ask: Ask) -> Answer:
         try:
@@ -178,6 +197,7 @@ class RunContext(StageContext):
     def _new_caller(self, ask: Ask) -> Caller:
         role, stage = self._run.roles[ask.role], self.stage
         defaults = self._run.pipeline.defaults
+        chain = self._run.roles.chain_of(ask.model) if ask.model else role.chain
         own = stage.params() if isinstance(stage, ModelStage) else {}
         if ask.temperature is not None:
             own = {**own, "temperature": ask.temperature}
@@ -185,12 +205,12 @@ class RunContext(StageContext):
         if ask.model:  # a certain model, and not the one that these parameters were chosen for
             firm, soft = {}, merged(firm, soft)
         return Caller(
-            self._run.roles.chain_of(ask.model) if ask.model else role.chain,
+            chain,
             sink=self._run.sink,
             run_id=self._run.run_id,
             stage=self.path,
             role=ask.role,
-            max_tokens=self._run.max_tokens(self.stage, ask.max_tokens),
+            max_tokens=self._output_limit(chain[0].info, ask.max_tokens),
             timeout=role.timeout or defaults.timeout,
             firm=firm,
             soft=soft,

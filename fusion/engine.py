@@ -130,7 +130,7 @@ class Run:
 
     async def _stage(self, name: str, stage: Stage, level: Budget) -> None:
         ctx = RunContext(name, stage, self._parts)
-        record, began = self._records[name], time.monotonic()
+        record = self._records[name]
         budgets.current.set(level)
         try:
             await self._ready(name, stage, ctx)
@@ -147,7 +147,7 @@ class Run:
                 raise
             self._skip(name, stage, str(error))
         finally:
-            record.seconds = time.monotonic() - began
+            record.seconds = ctx.seconds
             if record.status != "cancelled":
                 self._sink(self._stage_finished(name, stage, record))
 

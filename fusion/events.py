@@ -182,7 +182,7 @@ class Noted(EventBase):
 
 
 class StageFinished(EventBase):
-    """A stage has ended: ok, skipped or failed."""
+    """A stage has ended: ok, skipped or failed. `seconds` counts from its first input."""
 
     type: Literal["stage_finished"] = "stage_finished"
     kind: str

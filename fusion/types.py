@@ -15,6 +15,7 @@ __all__ = [
     "CallKey",
     "Deltas",
     "Failure",
+    "FileText",
     "FinishReason",
     "Item",
     "JsonMode",
@@ -169,6 +170,18 @@ class Deltas(Protocol):
 OnDelta = Callable[[str], None]
 
 
+class FileText(str):
+    """A text that was read from a file; `where` names it in messages."""
+
+    __slots__ = ("where",)
+    where: str
+
+    def __new__(cls, text: str, where: str) -> "FileText":
+        made = super().__new__(cls, text)
+        made.where = where
+        return made
+
+
 class Failure(Value):
     """Why something has no value. `reason` is the name of the error's kind, `message` says what to do."""
 
@@ -213,10 +226,10 @@ class Item(Value):
 class Limits(Value):
     """What may be spent at most, each limit on its own: dollars, tokens (in and out), calls, seconds."""
 
-    usd: Annotated[Money, Field(gt=0)] | None = None
-    tokens: int | None = Field(default=None, gt=0)
-    calls: int | None = Field(default=None, gt=0)
-    seconds: float | None = Field(default=None, gt=0)
+    usd: Annotated[Money, Field(gt=0)] | None = Field(default=None, description="Dollars.")
+    tokens: int | None = Field(default=None, gt=0, description="Tokens, those asked and those answered.")
+    calls: int | None = Field(default=None, gt=0, description="Attempts of calls.")
+    seconds: float | None = Field(default=None, gt=0, description="Seconds from the start.")
 
 
 def as_text(value: Any) -> str:

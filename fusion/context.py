@@ -1,6 +1,7 @@
 """A stage's way to the world, as the engine makes it: fields, expressions, prompts and calls."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,14 +16,12 @@ from fusion.models.base import ModelInfo
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, Room, Stage, StageContext, Variables
+from fusion.stages.base import Answer, Ask, ModelStage, Room, Stage, StageContext, Variables
+from fusion.terms import merged
 from fusion.types import Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
 __all__ = ["RunContext", "RunParts"]
-
-_LOCAL_TIMEOUT = 900.0
-_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class RunContext(StageContext):
         self.finishing = run.pipeline.on_budget == "finish"
         self._run = run
         self._out = run.fields[path]
-        self._started = False
+        self._begun: float | None = None
         self._clock: asyncio.Timeout | None = None
         self._fixed: Fixed | None = None
         self._callers: dict[tuple[object, ...], Caller] = {}
@@ -91,12 +90,17 @@ class RunContext(StageContext):
 
     def begin(self) -> None:
         """The first input is here: the stage's clock starts."""
-        if self._started:
+        if self._begun is not None:
             return
-        self._started = True
+        self._begun = time.monotonic()
         self.emit(StageStarted(run_id=self._run.run_id, stage=self.path, kind=self.stage.kind))
         if self._clock is not None and self.stage.timeout is not None:
             self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
+
+    @property
+    def seconds(self) -> float:
+        """How long it is since the first input was here; 0 before."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     @asynccontextmanager
     async def _limited(self) -> AsyncIterator[None]:
@@ -167,7 +171,7 @@ class RunContext(StageContext):
     # Calls.
 
     def room(self, role: str, max_tokens: int | None = None) -> Room:
-        info = self._run.roles[role].model.info
+        info = self._run.roles[role].models[0]
         output = self._output_limit(info, max_tokens)
         return Room(None if info.context is None else info.context - output, output)
 
@@ -191,20 +195,25 @@ class RunContext(StageContext):
         return caller
 
     def _new_caller(self, ask: Ask) -> Caller:
-        role = self._run.roles[ask.role]
-        model = self._run.roles.model(ask.model) if ask.model else role.model
-        max_tokens = self._output_limit(model.info, ask.max_tokens)
+        role, stage = self._run.roles[ask.role], self.stage
         defaults = self._run.pipeline.defaults
-        timeout = role.timeout or defaults.timeout or (_LOCAL_TIMEOUT if model.info.local else _TIMEOUT)
+        chain = self._run.roles.chain_of(ask.model) if ask.model else role.chain
+        own = stage.params() if isinstance(stage, ModelStage) else {}
+        if ask.temperature is not None:
+            own = {**own, "temperature": ask.temperature}
+        firm, soft = merged(own, role.params), defaults.params()
+        if ask.model:  # a certain model, and not the one that these parameters were chosen for
+            firm, soft = {}, merged(firm, soft)
         return Caller(
-            model,
+            chain,
             sink=self._run.sink,
             run_id=self._run.run_id,
             stage=self.path,
             role=ask.role,
-            max_tokens=max_tokens,
-            timeout=timeout,
-            temperature=_first(ask.temperature, role.temperature, defaults.temperature),
+            max_tokens=self._output_limit(chain[0].info, ask.max_tokens),
+            timeout=role.timeout or defaults.timeout,
+            firm=firm,
+            soft=soft,
             schema=ask.schema,
         )
 
@@ -229,7 +238,3 @@ def _listed(source: str, value: Any) -> list[Any]:
     if isinstance(value, (Mapping, str)) or not hasattr(value, "__iter__"):
         raise InputError(f"`over: {source}` is {type(value).__name__}, not a list; name a list or a stage's items")
     return list(value)
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)

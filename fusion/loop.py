@@ -73,6 +73,11 @@ class LoopThread:
         if self._elsewhere:
             raise UsageError("this Fusion is at work in the process that this one was forked from; make one here")
 
+    def check_outside(self, what: str) -> None:
+        """Raise UsageError on the private loop's own thread, where waiting would never end."""
+        if self.inside:
+            raise UsageError(f"{what} from inside of `on_event`, on the thread that does the work; do it elsewhere")
+
     @property
     def inside(self) -> bool:
         """True for the private loop's own thread, which must not wait for itself."""
@@ -111,7 +116,11 @@ class LoopThread:
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    loop.run_forever()
+    stopped = False
+    while not stopped:
+        with suppress(SystemExit, KeyboardInterrupt):  # of one task, which has it as its outcome; the others go on
+            loop.run_forever()
+            stopped = True
 
 
 async def _end(last: Callable[[], Awaitable[None]]) -> None:

@@ -24,9 +24,10 @@ from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistak
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
 from fusion.stages.base import Stage
 from fusion.stages.registry import kinds
+from fusion.terms import Params, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "RoleSpec", "json_schema", "read"]
+__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -71,30 +72,11 @@ class InputSpec(Authored):
         return {"description": given} if isinstance(given, str) else given
 
 
-def _one_model(chain: tuple[str, ...]) -> tuple[str, ...]:
-    if len(chain) != 1:
-        raise ValueError(f"a chain of {len(chain)} models; give exactly one, as in [provider/model]")
-    return chain
+class Defaults(Params):
+    """What holds for every call where neither its stage nor its role says otherwise.
 
-
-class RoleSpec(Authored):
-    """The model behind a role, and how it is asked. Short form: the model alone."""
-
-    chain: Annotated[tuple[str, ...], AfterValidator(_one_model)] = Field(
-        description="The model as provider/model, in a list of one."
-    )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
-    timeout: float | None = Field(default=None, gt=0, description="Seconds for one attempt of a call.")
-    concurrency: int | None = Field(default=None, ge=1, description="Calls of this role at once, over all stages.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, given: Any) -> Any:
-        return {"chain": (given,)} if isinstance(given, str) else given
-
-
-class Defaults(Authored):
-    """What holds for every call where neither its stage nor its role says otherwise."""
+    A parameter that a model does not take is left out for it.
+    """
 
     max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
     timeout: float | None = Field(
@@ -102,7 +84,6 @@ class Defaults(Authored):
         gt=0,
         description="Seconds for one attempt of a call; else 120, and 900 for local models.",
     )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
 
 
 def _stage(given: Any) -> Any:
@@ -184,9 +165,12 @@ class Pipeline(Authored):
         """The pipeline of a file. Raises UsageError if it cannot be read, PipelineError as `from_yaml` does."""
         return cls.from_yaml(read_text(Path(path), most=MAX_BYTES), file=str(path))
 
-    def to_yaml(self) -> str:
-        """The pipeline as YAML: what is as by default is left out, short forms are used."""
-        return _dumped(_as_data(self))
+    def to_yaml(self, *, comments: Mapping[Place, str] | None = None) -> str:
+        """The pipeline as YAML: what nobody has said is left out, short forms are used.
+
+        `comments` are written above the keys at these places.
+        """
+        return _dumped(_as_data(self), comments or {})
 
 
 class Reading(NamedTuple):
@@ -287,11 +271,11 @@ def _input_data(spec: InputSpec) -> Any:
 
 def _role_data(spec: RoleSpec) -> Any:
     data = spec.model_dump(exclude_defaults=True)
-    return spec.chain[0] if data.keys() <= {"chain"} else data
+    return spec.chain[0] if data.keys() <= {"chain"} and len(spec.chain) == 1 else data
 
 
 def _stage_data(stage: Stage) -> dict[str, Any]:
-    return {"kind": stage.kind, **stage.model_dump(exclude_defaults=True, by_alias=True)}
+    return {"kind": stage.kind, **stage.model_dump(exclude_unset=True, by_alias=True)}
 
 
 def _plain(value: Any) -> Any:
@@ -306,23 +290,29 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def _dumped(data: dict[str, Any]) -> str:
+def _dumped(data: dict[str, Any], comments: Mapping[Place, str]) -> str:
     from io import StringIO
 
     from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
     from ruamel.yaml.scalarstring import LiteralScalarString
 
-    def styled(value: Any) -> Any:
+    def styled(value: Any, place: Place) -> Any:
         if isinstance(value, dict):
-            return {_quoted(key): styled(part) for key, part in value.items()}
+            made = CommentedMap((_quoted(key), styled(part, (*place, key))) for key, part in value.items())
+            for key in value:
+                if (*place, key) in comments:
+                    said = comments[(*place, key)]
+                    made.yaml_set_comment_before_after_key(key, before=said, indent=2 * len(place))
+            return made
         if isinstance(value, list):
-            return [styled(part) for part in value]
+            return [styled(part, (*place, at)) for at, part in enumerate(value)]
         return LiteralScalarString(value) if isinstance(value, str) and _is_block(value) else _quoted(value)
 
     yaml = YAML(pure=True)
     yaml.width = 100_000
     stream = StringIO()
-    yaml.dump(styled(data), stream)
+    yaml.dump(styled(data, ()), stream)
     return stream.getvalue()
 
 
@@ -341,9 +331,9 @@ def _is_simple(text: str) -> bool:
 def _is_block(text: str) -> bool:
     """True for text that a literal block gives back exactly as it is."""
     lines = text.removesuffix("\n").split("\n")
-    return "\n" in text and all(
-        line and not line[-1].isspace() and line.isprintable() and not lines[0][:1].isspace() for line in lines
-    )
+    if "\n" not in text or not lines[0] or not lines[-1] or lines[0][0].isspace():
+        return False
+    return all(line.isprintable() and not line[-1:].isspace() for line in lines)
 
 
 # The JSON Schema of pipeline files.

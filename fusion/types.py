@@ -78,15 +78,22 @@ class CallKey(Value):
 class Request(Value):
     """What is asked of a model in one call.
 
-    `max_tokens` limits the output, thinking included. `timeout` is in seconds and counts for each attempt from
-    the moment it has its slot. `json_schema` is the shape that the reply has to have, `json_mode` how it is
-    asked for: under a strict schema, or as any JSON object.
+    `max_tokens` limits the output, thinking included; `thinking_budget` is the part of it to think with. `timeout` is
+    in seconds and counts for each attempt from the moment it has its slot. `extra` are further fields of the
+    request's body, in the provider's words. `json_schema` is the shape that the reply has to have, `json_mode` how
+    it is asked for: under a strict schema, or as any JSON object.
     """
 
     messages: tuple[Message, ...]
     max_tokens: int = Field(gt=0)
     timeout: float = Field(default=120.0, gt=0)
     temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    reasoning_effort: str | None = None
+    thinking_budget: int | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
     json_schema: JsonSchema | None = None
     json_mode: JsonMode = "schema"
     key: CallKey | None = None
@@ -123,8 +130,9 @@ class Usage(Value):
 class Reply(Value):
     """What a model answered.
 
-    `asked` is the model that was asked for, `served` the one that the provider says it was. `cost` is in dollars,
-    None where the price is unknown (never zero for unknown). `latency` and `first_token` are seconds from sending.
+    `asked` is the model that was asked for, `by` the one of its chain that answered in its place, `served` what the
+    provider says it was. `cost` is in dollars, None where the price is unknown (never zero for unknown). `latency`
+    and `first_token` are seconds from sending.
     """
 
     text: str
@@ -132,9 +140,15 @@ class Reply(Value):
     usage: Usage
     asked: str
     served: str
+    by: str | None = None
     cost: Money | None = None
     latency: float = 0.0
     first_token: float | None = None
+
+    @property
+    def writer(self) -> str:
+        """The model that answered."""
+        return self.by or self.asked
 
 
 class Deltas(Protocol):
@@ -212,10 +226,10 @@ class Item(Value):
 class Limits(Value):
     """What may be spent at most, each limit on its own: dollars, tokens (in and out), calls, seconds."""
 
-    usd: Annotated[Money, Field(gt=0)] | None = None
-    tokens: int | None = Field(default=None, gt=0)
-    calls: int | None = Field(default=None, gt=0)
-    seconds: float | None = Field(default=None, gt=0)
+    usd: Annotated[Money, Field(gt=0)] | None = Field(default=None, description="Dollars.")
+    tokens: int | None = Field(default=None, gt=0, description="Tokens, those asked and those answered.")
+    calls: int | None = Field(default=None, gt=0, description="Attempts of calls.")
+    seconds: float | None = Field(default=None, gt=0, description="Seconds from the start.")
 
 
 def as_text(value: Any) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -68,6 +69,18 @@ def test_a_stream_whose_run_dies_of_a_fault_ends_with_it(kind: str) -> None:
 
         with pytest.raises(_LostError):
             asyncio.run(asyncio.wait_for(main(), 5))
+
+
+@pytest.mark.parametrize("kind", ["run_started", "call_started", "run_finished"])
+def test_leaving_the_program_from_inside_an_event_leaves_the_others_at_work(kind: str) -> None:
+    def on_event(event: Any) -> None:
+        if event.type == kind:
+            sys.exit(7)
+
+    with made("hello") as one:
+        with pytest.raises(SystemExit, match="7"):
+            one.complete(pipeline=ONE, on_event=on_event)
+        assert one.complete(pipeline=ONE).text == "hello"
 
 
 def test_a_stream_may_be_read_twice() -> None:

@@ -501,3 +501,20 @@ output: answer
     assert [item.ok for item in result.stages["work"].items] == [True, False, False]
     assert all("stage's timeout of 0.2 s" in part.failure.message for part in result.failed)
     assert len(bulk.requests) == 2
+
+
+def test_a_stages_time_counts_from_its_first_input(fusion: Any) -> None:
+    result, events = run(
+        fusion({"frontier": Say("late", delay=0.3), "bulk": "soon"}),
+        None,
+        pipeline=pipeline("""
+stages:
+  first: {kind: generate, role: frontier, prompt: "wait"}
+  second: {kind: generate, role: bulk, prompt: "after {{ first }}"}
+output: second
+"""),
+    )
+    assert result.stages["first"].seconds >= 0.3
+    assert result.stages["second"].seconds < 0.2
+    finished = {event.stage: event.seconds for event in events if isinstance(event, StageFinished)}
+    assert finished == {name: stage.seconds for name, stage in result.stages.items()}

@@ -59,12 +59,21 @@ class Price(Value):
 
 
 class ModelInfo(Value):
-    """What is known about a model. `price` is None where it is unknown, which is never the same as free."""
+    """What is known about a model. `price` is None where it is unknown, which is never the same as free.
+
+    `refuses` names the parameters that it does not take, with `sampling/reasoning` for one that takes `temperature`
+    and `top_p` only while it does not reason; `effort` is how much it reasons where nothing is said.
+
+    `family` is whose model it is by its training, whoever serves it: models of one family refuse alike.
+    """
 
     id: str
     provider: str
     price: Price | None = None
     price_source: str = "unknown"
+    family: str | None = None
+    refuses: frozenset[str] = frozenset()
+    effort: str | None = None
     context: int | None = None
     max_output: int | None = None
     json_schema: bool = False

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from fusion.models.abilities import OWN_SERVER, refusals
 from fusion.models.base import ModelInfo, Price
 
 __all__ = ["known", "lookup", "reachable", "suggest"]
@@ -20,6 +21,7 @@ _COMPATIBLE = "llms/openai_like/providers.json"
 _EXAMPLE = "sample_spec"
 _TEXT = ("chat", "responses", "completion")
 _LOCAL_TIERS = ("local/small", "local/strong", "local/tiny")
+_LOCAL_REFUSES: Final = OWN_SERVER | {"reasoning_effort"}
 _RESELLER = "openrouter"
 """Charges the list price of the vendor that its ids name: `openrouter/openai/gpt-5.6`."""
 _TIER: Final = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
@@ -41,6 +43,7 @@ def lookup(model_id: str) -> ModelInfo:
             provider="local",
             price=Price(input=Decimal(0), output=Decimal(0)),
             price_source="local (free)",
+            refuses=_LOCAL_REFUSES,
             json_schema=True,
             local=True,
         )
@@ -51,6 +54,8 @@ def lookup(model_id: str) -> ModelInfo:
         provider=_provider(model_id, entry),
         price=price,
         price_source="unknown" if price is None else f"litellm's price file ({key})",
+        refuses=refusals(_provider(model_id, entry), key.rpartition("/")[2], entry),
+        effort=entry.get("default_reasoning_effort"),
         context=_whole(entry.get("max_input_tokens")),
         max_output=_whole(entry.get("max_output_tokens")),
         json_schema=bool(entry.get("supports_response_schema")),

@@ -19,6 +19,7 @@ from pydantic import (
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
 from fusion.mistakes import Authored
+from fusion.terms import Params
 from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
 __all__ = [
@@ -70,8 +71,8 @@ class ExpressionUse:
 class Choice(Authored):
     """One line of a choice: `use` it when the expression `when` is true; without `when`, always."""
 
-    when: str | None = None
-    use: str
+    when: str | None = Field(default=None, description="An expression; without it the line always holds.")
+    use: str = Field(description="What is used where it is true.")
 
 
 def _choices(given: Any) -> Any:
@@ -247,6 +248,11 @@ class Stage(Authored, ABC):
     passes_on: ClassVar[bool] = False
     """True for a kind whose items keep the shape of those that it follows."""
 
+    cost: ClassVar[str] = ""
+    """What its calls come to, in words."""
+    example: ClassVar[str] = ""
+    """A pipeline with a stage of this kind, as YAML; its first required input is a text."""
+
     kind: str
     when: str | None = Field(default=None, description="Run the stage only if this expression is true.")
     needs: tuple[str, ...] = Field(default=(), description="Stages to wait for that no expression names.")
@@ -265,6 +271,14 @@ class Stage(Authored, ABC):
     def gives_data(self) -> bool:
         """False where the stage, as it is written, leaves its field `data` empty."""
         return True
+
+    def most_calls(self, items: int) -> int | None:
+        """How many calls it makes at most when it is given so many items; None where nobody can say."""
+        return None if any(self.roles()) else 0
+
+    def most_items(self, items: int) -> int | None:
+        """How many items it hands on at most when it is given so many; None where nobody can say."""
+        return None
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """True where the run goes on without this stage after `error`."""
@@ -290,7 +304,7 @@ class Stage(Authored, ABC):
         yield from ()
 
 
-class ModelStage(Stage):
+class ModelStage(Stage, Params):
     """A stage that asks a model."""
 
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
@@ -299,7 +313,6 @@ class ModelStage(Stage):
     role: RoleChoice = Field(default=(Choice(use="frontier"),), description="Who is asked.", validate_default=True)
     prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
     max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
     escalate_to: str | None = Field(default=None, description="The role that is asked when the first one failed.")
 
     default_prompt: ClassVar[str]
@@ -316,6 +329,13 @@ class ModelStage(Stage):
 
     def _escalates(self) -> bool:
         return self.on_error == "escalate"
+
+    def calls_of_an_answer(self, *, shaped: bool, continued: int = 0) -> int:
+        """How many calls an answer takes at most: a shape may be asked for twice, and all of it of `escalate_to`.
+
+        A text may be continued so many times.
+        """
+        return (2 if shaped else 1 + continued) * (2 if self.on_error == "escalate" else 1)
 
     @property
     def template(self) -> str:

@@ -37,6 +37,9 @@ class ItemStage(ModelStage):
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         """What this stage makes of one item."""
 
+    def most_items(self, items: int) -> int:
+        return items
+
     def hand(self, ctx: StageContext) -> "Hand":
         """What does the work in one run of the stage."""
         return Hand(self, ctx)

@@ -9,6 +9,7 @@ from fusion.errors import StageError
 from fusion.stages.base import ExpressionUse, OutputField, PromptUse, StageContext
 from fusion.stages.levels import Levels
 from fusion.stages.shaped import ShapedStage
+from fusion.terms import PARAMS
 from fusion.types import as_text
 
 __all__ = ["Merge"]
@@ -20,10 +21,10 @@ _OF_A_MODEL = frozenset(
         "prompt",
         "output_schema",
         "max_tokens",
-        "temperature",
         "escalate_to",
         "continuations",
         "continue_prompt",
+        *PARAMS,
     }
 )
 
@@ -52,6 +53,29 @@ class Merge(ShapedStage):
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "merge/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"items", "failed"})
+    cost: ClassVar[str] = (
+        "One call, whatever the number of items; one more where the answer does not hold to the `schema` at first. "
+        "None with `strategy: concat`."
+    )
+    example: ClassVar[str] = """\
+inputs: {text: "Chapters, a blank line between two."}
+stages:
+  sums: {kind: map, over: "inputs.text.split('\\n\\n')", role: bulk, prompt: "Sum up: {{ item.source | fence }}"}
+  answer:
+    kind: merge
+    over: sums
+    role: frontier
+    prompt: |
+      Make one summary of these.
+      {% for item in items %}
+      {{ item.value | fence }}
+      {% endfor %}
+output: answer
+"""
+
+    def most_calls(self, items: int) -> int:
+        """Of a tree: its first level shortens every part at most, each one above has half as many parts or fewer."""
+        return {"concat": 0, "llm": 1, "tree": 2 * items + 1}[self.strategy] * self.calls_of_one()
 
     @model_validator(mode="after")
     def _keys_have_their_effect(self) -> "Merge":

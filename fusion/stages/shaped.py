@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from fusion.errors import BadResponseError, InputTooLongError
 from fusion.stages.base import Answer, Ask, ModelStage, OutputSchema, PromptUse, StageContext, Variables, whole
 from fusion.stages.seams import Stitches, ending
-from fusion.types import Message
+from fusion.types import Message, as_text
 
 __all__ = ["ShapedStage"]
 
@@ -49,12 +49,16 @@ class ShapedStage(ModelStage):
         if self.output_schema is not None:
             yield "schema", self.output_schema
 
+    def calls_of_one(self) -> int:
+        """How many calls an answer in the stage's own shape takes at most."""
+        return self.calls_of_an_answer(shaped=self.output_schema is not None, continued=self.continuations)
+
     async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
         """Ask once with the stage's template, and fill `text` and `data` with the answer."""
         answer = await self.answer(
             ctx, self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.deltas(step))
         )
-        ctx.give("text", answer.text)
+        ctx.give("text", as_text(answer.value))
         ctx.give("data", answer.data)
 
     async def answer(self, ctx: StageContext, ask: Ask) -> Answer:

@@ -4,14 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from fusion.config import Settings
 from fusion.models.base import Model
+from fusion.models.gateway import Gateway
 from fusion.models.litellm import LiteLLMModel, close_all
 from fusion.models.scripted import Say, ScriptedModel
-from tests.models.conformance import Ask, ModelConformance, Subject
+from tests.models.conformance import Ask, ModelConformance, SpokenModelConformance, Subject
 from tests.provider import Answer, Provider
 
 
-class TestScripted(ModelConformance):
+class TestScripted(SpokenModelConformance):
     @pytest.fixture
     def subject(self) -> Subject:
         return Subject(lambda ask: ScriptedModel(Say(ask.text, delay=ask.delay)))
@@ -19,7 +21,7 @@ class TestScripted(ModelConformance):
 
 @pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning")  # litellm's own types, said once by pydantic
 @pytest.mark.parametrize("model_id", ["openai/mock", "anthropic/claude-haiku-5-5", "openrouter/openai/gpt-5.6"])
-class TestLiteLLM(ModelConformance):
+class TestLiteLLM(SpokenModelConformance):
     @pytest.fixture
     def subject(self, model_id: str) -> Iterator[Subject]:
         with Provider() as provider:
@@ -32,3 +34,19 @@ class TestLiteLLM(ModelConformance):
                 return LiteLLMModel(model_id, api_base=base, api_key="sk-of-a-test")
 
             yield Subject(make, finish=close_all)
+
+
+@pytest.mark.local
+@pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning")
+class TestEmbedded(ModelConformance):
+    """A real model, with all the wrappers that a run puts around it."""
+
+    @pytest.fixture
+    def subject(self) -> Subject:
+        made: list[Gateway] = []
+
+        def make(ask: Ask) -> Model:
+            made.append(Gateway(Settings.from_environment()))
+            return made[-1].model("local/tiny")
+
+        return Subject(make, finish=lambda: made[-1].close())

@@ -273,7 +273,7 @@ class Fusion:
             stream=stream,
             near=loaded.near,
         )
-        work = self._loop.submit(self._execute(run, [role.model.info.id for role in roles.values()]))
+        work = self._loop.submit(self._execute(run, list(roles.models)))
         return RunHandle(run, work, self)
 
     # What there is.

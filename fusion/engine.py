@@ -67,7 +67,7 @@ class Run:
         self._pipeline = pipeline
         self._profile = profile
         self._user_sink = sink
-        self._accounts = Accounts({role.model.info.id: role.model.info.price_source for role in roles.values()})
+        self._accounts = Accounts({name: model.price_source for name, model in roles.models.items()})
         self._budget = Budget(limits, strict_usd=strict_usd)
         self._records = {name: _Record() for name in pipeline.stages}
         self._outputs = output_wiring(pipeline, prompts)
@@ -92,7 +92,7 @@ class Run:
         """Run to the end. Failures are in the Result; cancellation passes through, `interrupted` gives its Result."""
         self._budget.start()
         self._sink(self._first_event())
-        for note in unpriced(self._parts.roles):
+        for note in (*self._parts.roles.notes, *unpriced(self._parts.roles)):
             self._sink(Noted(run_id=self.run_id, message=note))
         try:
             async with asyncio.timeout(self._budget.remaining_seconds()):
@@ -297,7 +297,7 @@ class Run:
             run_id=self.run_id,
             pipeline=self._pipeline.name,
             profile=self._profile,
-            roles={name: role.model.info.id for name, role in self._parts.roles.items()},
+            roles={name: role.models[0].id for name, role in self._parts.roles.items()},
             stages={name: stage.kind for name, stage in self._pipeline.stages.items()},
         )
 

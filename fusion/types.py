@@ -122,8 +122,9 @@ class Usage(Value):
 class Reply(Value):
     """What a model answered.
 
-    `asked` is the model that was asked for, `served` the one that the provider says it was. `cost` is in dollars,
-    None where the price is unknown (never zero for unknown). `latency` and `first_token` are seconds from sending.
+    `asked` is the model that was asked for, `by` the one of its chain that answered in its place, `served` what the
+    provider says it was. `cost` is in dollars, None where the price is unknown (never zero for unknown). `latency`
+    and `first_token` are seconds from sending.
     """
 
     text: str
@@ -131,9 +132,15 @@ class Reply(Value):
     usage: Usage
     asked: str
     served: str
+    by: str | None = None
     cost: Money | None = None
     latency: float = 0.0
     first_token: float | None = None
+
+    @property
+    def writer(self) -> str:
+        """The model that answered."""
+        return self.by or self.asked
 
 
 class Deltas(Protocol):

@@ -19,7 +19,7 @@ from pydantic import (
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
 from fusion.mistakes import Authored
-from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
+from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message, as_text
 
 __all__ = [
     "Answer",
@@ -184,6 +184,10 @@ class StageContext(ABC):
         """The messages of a template, given by name or in full."""
 
     @abstractmethod
+    def text(self, template: str, variables: Variables) -> str:
+        """The text of a template, given by name or in full, that makes no messages."""
+
+    @abstractmethod
     async def call(self, ask: Ask) -> Answer:
         """Ask a model. Raises ModelError or BudgetError; an answer cut off has the finish reason "length"."""
 
@@ -244,6 +248,11 @@ class Stage(Authored, ABC):
     @abstractmethod
     async def run(self, ctx: StageContext) -> None:
         """Do the work: read the inputs, fill the output fields."""
+
+    @property
+    def gives_data(self) -> bool:
+        """False where the stage, as it is written, leaves its field `data` empty."""
+        return True
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """True where the run goes on without this stage after `error`."""
@@ -352,6 +361,10 @@ class ShapedStage(ModelStage):
 
     output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
 
+    @property
+    def gives_data(self) -> bool:
+        return self.output_schema is not None
+
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         if self.output_schema is not None:
             yield "schema", self.output_schema
@@ -361,7 +374,7 @@ class ShapedStage(ModelStage):
         answer = await self.answer(
             ctx, self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.deltas(step))
         )
-        ctx.give("text", answer.text)
+        ctx.give("text", as_text(answer.value))
         ctx.give("data", answer.data)
 
 

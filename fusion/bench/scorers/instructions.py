@@ -25,7 +25,7 @@ Rule = Callable[..., bool]
 
 
 def follows(name: str, text: str, given: Mapping[str, Any]) -> bool:
-    """True if a text follows an instruction. An empty text follows none. Raises UsageError for one that is unknown."""
+    """True if a text follows an instruction. An empty text follows none. Raises UsageError for an unknown one."""
     rule = _RULES.get(name)
     if rule is None:
         why = "is not checked" if name in UNCHECKED else "is unknown"

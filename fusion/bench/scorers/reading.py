@@ -1,4 +1,4 @@
-"""Answers to questions about a text: exact match and F1 with SQuAD's normalisation, which NQ-open is scored by too."""
+"""Answers to questions about a text: exact match and F1 with SQuAD's normalisation, as NQ-open is scored."""
 
 import re
 import string

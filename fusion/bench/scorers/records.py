@@ -19,8 +19,8 @@ class Records:
     """Scores by one of its measures.
 
     `records` is the share of gold records that are there with the right amount, less those made up (the F1 of both);
-    `total` is 1 where the total is right. An answer gives them as data, {records: [{supplier, euros}], total}, as JSON
-    in its text, or in lines such as "Kapok Ltd: 3627" and "Total: 55608".
+    `total` is 1 where the total is right. An answer gives them as data, {records: [{supplier, euros}], total}, as
+    JSON in its text, or in lines such as "Kapok Ltd: 3627" and "Total: 55608".
     """
 
     def __init__(self, by: Literal["records", "total"] = "records") -> None:

@@ -1,8 +1,11 @@
 """The figure of a report: cost against accuracy, with intervals and the frontier, as PNG."""
 
 import io
+from collections.abc import Sequence
+from itertools import pairwise
 
 from fusion.bench.analysis import Analysis, Figures
+from fusion.bench.frontier import Point
 
 __all__ = ["figure"]
 
@@ -13,6 +16,7 @@ _COLOURS = {
     "outputs": "#0f766e",
     "baseline": "#a3a3a3",
 }
+_STEPS = 30
 _MARKS = {"model": "o", "pipeline": "D", "python": "s", "outputs": "^", "baseline": "x"}
 
 
@@ -23,6 +27,7 @@ def figure(analysis: Analysis, *, title: str) -> bytes | None:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     canvas = Figure(figsize=(9, 5.5), dpi=130, layout="constrained")
     FigureCanvasAgg(canvas)
@@ -31,14 +36,16 @@ def figure(analysis: Analysis, *, title: str) -> bytes | None:
         _point(axes, one, number)
     frontier = [point for point in analysis.frontier if point.cost > 0]
     axes.plot(
-        [point.cost for point in frontier],
-        [100 * point.quality for point in frontier],
+        *_curve(frontier),
         color="#111827",
         linewidth=1,
         linestyle=":",
         label="frontier of the arms",
     )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("US dollars for all items, logarithmic")
     axes.set_ylabel("Accuracy in per cent, with 95% interval")
     axes.set_title(_plain(title, 80), fontsize=11)
@@ -47,6 +54,15 @@ def figure(analysis: Analysis, *, title: str) -> bytes | None:
     stream = io.BytesIO()
     canvas.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
+
+
+def _curve(frontier: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """The frontier as it can be had by mixing: lines in dollars, which are curves on this axis."""
+    shares = [step / _STEPS for step in range(_STEPS + 1)]
+    pairs = list(pairwise(frontier)) or [(point, point) for point in frontier]
+    costs = [one.cost + share * (two.cost - one.cost) for one, two in pairs for share in shares]
+    qualities = [100 * (one.quality + share * (two.quality - one.quality)) for one, two in pairs for share in shares]
+    return costs, qualities
 
 
 def _point(axes: object, one: Figures, number: int) -> None:

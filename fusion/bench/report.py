@@ -184,6 +184,7 @@ def _wrong(split: Split) -> str:
 _FILTERS: dict[str, Any] = {
     "md": _markdown,
     "code": _code,
+    "line": lambda text: " ".join(text.splitlines()),
     "usd": _usd,
     "usd_or": _usd,
     "per_thousand": _per_thousand,

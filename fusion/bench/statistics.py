@@ -193,7 +193,7 @@ def sign_flip(
     bound = abs(totals.sum()) - 1e-9
     hits = 0
     for share in _shares(resamples, len(totals)):
-        signs = rng.integers(0, 2, size=(share, len(totals))) * 2 - 1
+        signs = rng.integers(0, 2, size=(share, len(totals))) * 2.0 - 1.0
         hits += int((np.abs(signs @ totals) >= bound).sum())
     return (hits + 1) / (resamples + 1)
 
@@ -230,14 +230,19 @@ def _bootstrap(
     totals = np.array([_totals(column, clusters) for column in columns], dtype=np.float64)
     n = totals.shape[1]
     rng = np.random.default_rng(seed)
-    parts = [
-        statistic(*(rng.multinomial(n, np.full(n, 1 / n), size=share) @ totals.T).T)
-        for share in _shares(resamples, n)
-    ]
-    drawn = np.concatenate(parts)
+    parts = [_weights(rng, share, n) @ totals.T for share in _shares(resamples, n)]
+    drawn = statistic(*np.concatenate(parts).T)
     estimate = float(statistic(*totals.sum(axis=1)))
     low, high = np.quantile(drawn, _bca_shares(drawn, estimate, _left_out(totals, statistic), level))
     return Interval(estimate=estimate, low=float(low), high=float(high), level=level)
+
+
+def _weights(rng: "np.random.Generator", share: int, n: int) -> "Floats":
+    """How often each of n clusters is in each of a share of the resamples."""
+    import numpy as np
+
+    drawn = rng.integers(0, n, size=(share, n), dtype=np.int32) + np.arange(0, share * n, n, dtype=np.int32)[:, None]
+    return np.bincount(drawn.ravel(), minlength=share * n).reshape(share, n).astype(np.float64)
 
 
 def _left_out(totals: "Floats", statistic: _Statistic) -> "Floats":

@@ -206,10 +206,10 @@ class Item(Value):
 class Limits(Value):
     """What may be spent at most, each limit on its own: dollars, tokens (in and out), calls, seconds."""
 
-    usd: Annotated[Money, Field(gt=0)] | None = None
-    tokens: int | None = Field(default=None, gt=0)
-    calls: int | None = Field(default=None, gt=0)
-    seconds: float | None = Field(default=None, gt=0)
+    usd: Annotated[Money, Field(gt=0)] | None = Field(default=None, description="Dollars.")
+    tokens: int | None = Field(default=None, gt=0, description="Tokens, those asked and those answered.")
+    calls: int | None = Field(default=None, gt=0, description="Attempts of calls.")
+    seconds: float | None = Field(default=None, gt=0, description="Seconds from the start.")
 
 
 def as_text(value: Any) -> str:

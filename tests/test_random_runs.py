@@ -26,6 +26,7 @@ from fusion import (
     Review,
     Say,
     ScriptedModel,
+    drawing,
     graph,
 )
 from fusion.errors import (
@@ -200,7 +201,7 @@ def test_a_run_always_ends_and_adds_up(pipeline: Pipeline, seed: int, faults: fl
     prompts = Prompts(LIBRARY)
     assert graph.check(pipeline, prompts=prompts) == []
     assert Pipeline.from_yaml(pipeline.to_yaml()) == pipeline
-    assert all(graph.draw(pipeline, prompts, form) for form in ("text", "mermaid"))
+    assert all(drawing.draw(pipeline, prompts, form) for form in ("text", "mermaid", "dot", "json"))
     events: list[EventBase] = []
     threads = threading.active_count()
     model = moody(seed, faults)

@@ -69,8 +69,8 @@ class ExpressionUse:
 class Choice(Authored):
     """One line of a choice: `use` it when the expression `when` is true; without `when`, always."""
 
-    when: str | None = None
-    use: str
+    when: str | None = Field(default=None, description="An expression; without it the line always holds.")
+    use: str = Field(description="What is used where it is true.")
 
 
 def _choices(given: Any) -> Any:
@@ -235,6 +235,11 @@ class Stage(Authored, ABC):
     passes_on: ClassVar[bool] = False
     """True for a kind whose items keep the shape of those that it follows."""
 
+    cost: ClassVar[str] = ""
+    """What its calls come to, in words."""
+    example: ClassVar[str] = ""
+    """A pipeline with a stage of this kind, as YAML; its first required input is a text."""
+
     kind: str
     when: str | None = Field(default=None, description="Run the stage only if this expression is true.")
     needs: tuple[str, ...] = Field(default=(), description="Stages to wait for that no expression names.")
@@ -253,6 +258,14 @@ class Stage(Authored, ABC):
     def gives_data(self) -> bool:
         """False where the stage, as it is written, leaves its field `data` empty."""
         return True
+
+    def most_calls(self, items: int) -> int | None:
+        """How many calls it makes at most when it is given so many items; None where nobody can say."""
+        return None if any(self.roles()) else 0
+
+    def most_items(self, items: int) -> int | None:
+        """How many items it hands on at most when it is given so many; None where nobody can say."""
+        return None
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """True where the run goes on without this stage after `error`."""
@@ -304,6 +317,10 @@ class ModelStage(Stage):
 
     def _escalates(self) -> bool:
         return self.on_error == "escalate"
+
+    def calls_of_an_answer(self, *, shaped: bool) -> int:
+        """How many calls an answer takes at most: a shape may be asked for twice, and all of it of `escalate_to`."""
+        return (2 if shaped else 1) * (2 if self.on_error == "escalate" else 1)
 
     @property
     def template(self) -> str:
@@ -368,6 +385,10 @@ class ShapedStage(ModelStage):
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         if self.output_schema is not None:
             yield "schema", self.output_schema
+
+    def calls_of_one(self) -> int:
+        """How many calls an answer in the stage's own shape takes at most."""
+        return self.calls_of_an_answer(shaped=self.output_schema is not None)
 
     async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
         """Ask once with the stage's template, and fill `text` and `data` with the answer."""

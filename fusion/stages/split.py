@@ -34,6 +34,21 @@ class Split(Stage):
     around: int = Field(default=100, ge=0, le=10_000, description="Tokens of `before` and of `after` at most.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
+    cost: ClassVar[str] = "Nothing: it calls no model. What reads its chunks makes a call for each."
+    example: ClassVar[str] = """\
+inputs: {document: A long text.}
+stages:
+  chunks: {kind: split, text: inputs.document, by: headings, size: 1000, pack: true}
+  notes:
+    kind: map
+    over: chunks
+    role: bulk
+    prompt: |
+      Note down what this part, {{ item.number }} of {{ item.count }}, says.
+      {{ item.text | fence }}
+  answer: {kind: merge, over: notes}
+output: answer
+"""
 
     @model_validator(mode="after")
     def _keys_have_their_effect(self) -> "Split":

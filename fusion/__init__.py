@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     from fusion.result import Cost, Receipt, Result
     from fusion.spec import Defaults, InputSpec, Pipeline, RoleSpec
     from fusion.stages.generate import Generate
+    from fusion.stages.judge import Judge
     from fusion.stages.map import Map
     from fusion.stages.merge import Merge
+    from fusion.stages.panel import Panel
     from fusion.stages.plan import Plan
     from fusion.stages.review import Review
+    from fusion.stages.synthesize import Synthesize
+    from fusion.stages.vote import Vote
     from fusion.types import Item, Limits, Message, Reply, Request, Usage
 
 __version__ = "0.1.0"
@@ -28,10 +32,14 @@ _HOMES = {
     "fusion.result": ("Cost", "Receipt", "Result"),
     "fusion.spec": ("Defaults", "InputSpec", "Pipeline", "RoleSpec"),
     "fusion.stages.generate": ("Generate",),
+    "fusion.stages.judge": ("Judge",),
     "fusion.stages.map": ("Map",),
     "fusion.stages.merge": ("Merge",),
+    "fusion.stages.panel": ("Panel",),
     "fusion.stages.plan": ("Plan",),
     "fusion.stages.review": ("Review",),
+    "fusion.stages.synthesize": ("Synthesize",),
+    "fusion.stages.vote": ("Vote",),
     "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
 }
 
@@ -43,12 +51,14 @@ __all__ = [
     "Generate",
     "InputSpec",
     "Item",
+    "Judge",
     "Limits",
     "Map",
     "Merge",
     "Message",
     "Model",
     "ModelInfo",
+    "Panel",
     "Pipeline",
     "PipelineError",
     "Plan",
@@ -65,8 +75,10 @@ __all__ = [
     "Say",
     "ScriptedModel",
     "Settings",
+    "Synthesize",
     "Usage",
     "UsageError",
+    "Vote",
     "complete",
 ]
 

@@ -23,6 +23,7 @@ from fusion.models import structured
 from fusion.models.base import Model, ModelInfo
 from fusion.models.fallback import Fallback, Member
 from fusion.models.fitted import Fitted, check_fits
+from fusion.models.latencies import Latencies
 from fusion.stages.base import Answer, Ask
 from fusion.types import CallKey, Failure, JsonSchema, Message, Reply, Request
 
@@ -47,11 +48,13 @@ class Caller:
         timeout: float | None,
         temperature: float | None,
         schema: JsonSchema | None,
+        latencies: Latencies,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
         self._roomiest = max((member.info for member in chain), key=_room)
         self._sink = sink
+        self._latencies = latencies
         self._run_id = run_id
         self._stage = stage
         self._role = role
@@ -112,6 +115,7 @@ class Caller:
             raise
         finally:
             span.reset(here)
+        self._latencies.add(reply.writer, reply.latency)
         self._emit(
             CallFinished,
             ask,

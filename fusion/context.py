@@ -12,6 +12,7 @@ from fusion.errors import BudgetError, InputError
 from fusion.events import Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
+from fusion.models.base import ModelInfo
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
@@ -51,6 +52,8 @@ class RunContext(StageContext):
         self.path = path
         self.stage = stage
         self.finishing = run.pipeline.on_budget == "finish"
+        self.seed = f"{run.run_id} {path}"
+        self.latencies = run.roles.latencies
         self._run = run
         self._out = run.fields[path]
         self._begun: float | None = None
@@ -168,6 +171,9 @@ class RunContext(StageContext):
 
     # Calls.
 
+    def model(self, role: str) -> ModelInfo:
+        return self._run.roles[role].models[0]
+
     async def call(self, ask: Ask) -> Answer:
         try:
             return await self._caller(ask).call(ask)
@@ -196,6 +202,7 @@ class RunContext(StageContext):
             timeout=role.timeout or defaults.timeout,
             temperature=_first(ask.temperature, role.temperature, defaults.temperature),
             schema=ask.schema,
+            latencies=self.latencies,
         )
 
 

@@ -7,6 +7,7 @@ from fusion.errors import UsageError
 from fusion.models.base import Model, ModelInfo
 from fusion.models.breaker import Breaker
 from fusion.models.fallback import Member
+from fusion.models.latencies import Latencies
 from fusion.models.limited import Limited
 from fusion.models.local import LocalModels
 from fusion.models.metered import Metered
@@ -28,6 +29,7 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
+        self.latencies = Latencies()
         self._settings = settings
         self._own = dict(models or {})
         self._local = LocalModels(settings, _local_door)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Panel", "PanelMember"]
 
-_LEAST_PATIENCE: Final = 1.25
+_PATIENCE_WITH_SEVERAL: Final = 2.0
+_LEAST_SECONDS: Final = 0.2  # so that chance does not decide between answers that come at once
 _CLEARLY_SLOWER: Final = 2.0
 
 
@@ -70,9 +71,9 @@ class Panel(Stage):
     `item.role` its role.
 
     An answer that is empty, refused or cut off does not count. Once `min_ok` answers are there, the others are
-    waited for as long as `grace` says, then cancelled; what they cost is counted. Without `grace` it is learned: as
-    long as the slowest answer took, and longer by the share of those that are missing, at least by a quarter; for a
-    model that is known to be much slower, as much longer.
+    waited for as long as `grace` says, then cancelled; what they cost is counted. Without `grace` it is learned from
+    those who have answered: while several are missing, they may take twice as long as the slowest answer; the last
+    one of n members 1/n longer than it; a model that is known to be much slower as many times longer.
 
     Embedded models share one place to compute in: those members are asked one after another.
     """
@@ -328,7 +329,8 @@ class _Sitting:
         role, begun = self._asked[seat.number]
         model = self._ctx.model(role).id
         slowest = max(seconds * self._slower(model, than) for than, seconds in self._took)
-        return begun + slowest * max(_LEAST_PATIENCE, 1 + len(self._open) / len(self._took))
+        patience = 1 + 1 / len(self._panel.seats) if len(self._open) == 1 else _PATIENCE_WITH_SEVERAL
+        return begun + max(slowest * patience, slowest + _LEAST_SECONDS)
 
     def _slower(self, model: str, than: str) -> float:
         """How many times slower a model is known to be than another; 1 where it is not clearly so."""

@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     from fusion.result import Cost, Receipt, Result
     from fusion.spec import InputSpec, Pipeline
     from fusion.stages.generate import Generate
+    from fusion.stages.judge import Judge
     from fusion.stages.map import Map
     from fusion.stages.merge import Merge
+    from fusion.stages.panel import Panel
     from fusion.stages.plan import Plan
     from fusion.stages.review import Review
+    from fusion.stages.synthesize import Synthesize
+    from fusion.stages.vote import Vote
     from fusion.terms import Defaults, RoleSpec
     from fusion.types import Item, Limits, Message, Reply, Request, Usage
 
@@ -29,10 +33,14 @@ _HOMES = {
     "fusion.result": ("Cost", "Receipt", "Result"),
     "fusion.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.generate": ("Generate",),
+    "fusion.stages.judge": ("Judge",),
     "fusion.stages.map": ("Map",),
     "fusion.stages.merge": ("Merge",),
+    "fusion.stages.panel": ("Panel",),
     "fusion.stages.plan": ("Plan",),
     "fusion.stages.review": ("Review",),
+    "fusion.stages.synthesize": ("Synthesize",),
+    "fusion.stages.vote": ("Vote",),
     "fusion.terms": ("Defaults", "RoleSpec"),
     "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
 }
@@ -45,12 +53,14 @@ __all__ = [
     "Generate",
     "InputSpec",
     "Item",
+    "Judge",
     "Limits",
     "Map",
     "Merge",
     "Message",
     "Model",
     "ModelInfo",
+    "Panel",
     "Pipeline",
     "PipelineError",
     "Plan",
@@ -67,8 +77,10 @@ __all__ = [
     "Say",
     "ScriptedModel",
     "Settings",
+    "Synthesize",
     "Usage",
     "UsageError",
+    "Vote",
     "complete",
 ]
 

@@ -4,8 +4,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.stages.base import Choice, OutputField, RoleChoice, ShapedStage, StageContext
+from fusion.stages.base import Choice, OutputField, RoleChoice, StageContext
 from fusion.stages.items import ItemStage
+from fusion.stages.shaped import ShapedStage
 from fusion.types import Item
 
 __all__ = ["Map"]
@@ -22,6 +23,26 @@ class Map(ItemStage, ShapedStage):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
     default_prompt: ClassVar[str] = "map/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "needed"})
+    cost: ClassVar[str] = (
+        "A call for each item; one more where an answer does not hold to the `schema` at first, or for each time "
+        "that a text which was cut off is continued."
+    )
+    example: ClassVar[str] = """\
+inputs: {text: "Notes, one on each line."}
+stages:
+  read:
+    kind: map
+    over: inputs.text.splitlines()
+    role: bulk
+    schema: {who: string, what: string}
+    prompt: |
+      Who wants what in this note?
+      {{ item.source | fence }}
+output: read
+"""
+
+    def most_calls(self, items: int) -> int:
+        return items * self.calls_of_one()
 
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         answer = await self.answer(ctx, self.ask(ctx, variables, "work", item.index))

@@ -202,8 +202,9 @@ def test_the_page_holds_no_script_and_reaches_nothing() -> None:
         assert (attributes.get("src") or "data:image/png").startswith("data:image/png")
     policy = next(a["content"] for tag, a in parser.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
+    style = r"style-src 'sha256-[\w+/=]{44}'"
     assert re.fullmatch(
-        r"default-src 'none'; img-src data:; style-src 'sha256-[\w+/=]{44}'; base-uri 'none'; form-action 'none'",
+        rf"default-src 'none'; img-src data:; {style}; base-uri 'none'; form-action 'none'",
         policy,
     )
     assert "&lt;script&gt;alert(1)" in page
@@ -211,11 +212,13 @@ def test_the_page_holds_no_script_and_reaches_nothing() -> None:
 
 def test_markdown_shows_what_a_model_wrote_as_text() -> None:
     text = Report(results(notes=(HOSTILE,))).markdown()
-    assert "<script" not in text
-    assert "<img" not in text
-    assert "[z](" not in text
+    shown = re.sub(r"(?m)^    .*$|`[^`\n]*`", "", text)  # blocks and spans of code are shown as they are
+    assert "<script" not in shown
+    assert "<img" not in shown
+    assert "[z](" not in shown
+    assert f"\n    fusion bench x.yaml --gate '{HOSTILE}'\n" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len({row.replace("\\|", "").count("|") for row in rows[:9]}) == 1
+    assert len({row.replace("\\|", "").count("|") for row in rows[:7]}) == 1
 
 
 def test_all_files_are_written_and_the_results_read_again(tmp_path: Path) -> None:

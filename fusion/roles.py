@@ -10,6 +10,7 @@ from fusion.models import prices
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile, key_for
+from fusion.models.replay import PREFIX
 from fusion.spec import Pipeline, RoleSpec
 
 __all__ = ["RoleModel", "RoleModels", "resolve", "unpriced", "used_roles"]
@@ -98,7 +99,7 @@ def unpriced(roles: Mapping[str, RoleModel]) -> Iterator[str]:
 def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
     """Refuse a model that no provider can have, or whose provider's key is not set."""
     info = prices.lookup(model_id)
-    if info.local:  # the gateway knows which of those there are
+    if info.local or model_id.startswith(PREFIX):  # the gateway knows which of those there are
         return
     if not prices.reachable(model_id):
         raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{_near(model_id) or _AS}")

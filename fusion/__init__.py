@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fusion.stages.generate import Generate
     from fusion.stages.map import Map
     from fusion.stages.merge import Merge
+    from fusion.stages.pipeline import PipelineStage
     from fusion.stages.plan import Plan
     from fusion.stages.review import Review
     from fusion.types import Item, Limits, Message, Reply, Request, Usage
@@ -30,6 +31,7 @@ _HOMES = {
     "fusion.stages.generate": ("Generate",),
     "fusion.stages.map": ("Map",),
     "fusion.stages.merge": ("Merge",),
+    "fusion.stages.pipeline": ("PipelineStage",),
     "fusion.stages.plan": ("Plan",),
     "fusion.stages.review": ("Review",),
     "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
@@ -51,6 +53,7 @@ __all__ = [
     "ModelInfo",
     "Pipeline",
     "PipelineError",
+    "PipelineStage",
     "Plan",
     "Price",
     "Problem",

@@ -1,4 +1,4 @@
-"""Checks of a value that cost nothing: schema, regular expression, length, words, an expression, a source's numbers."""
+"""Checks of a value that cost nothing: its shape, pattern, words, length, figures, and what is said of it."""
 
 import re
 from collections.abc import Callable, Iterator

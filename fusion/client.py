@@ -107,6 +107,7 @@ class _Loaded(NamedTuple):
     pipeline: Pipeline
     prompts: Prompts
     near: Path | None
+    nested: dict[str, graph.Nested]
     stamps: dict[Path, int]
 
 
@@ -253,10 +254,16 @@ class Fusion:
             checked = shaped_output(checked, schema_of(schema))
         request, values = filled(checked, request_of(prompt), inputs or {})
         profile = self.profile
-        given = self._given_roles(checked)
+        given = self._given_roles(checked, loaded.nested)
         with self._lock:
             roles = resolve(
-                checked, given=given, profile=profile, gateway=self._gateway, settings=self._settings, own=self._own
+                checked,
+                given=given,
+                profile=profile,
+                gateway=self._gateway,
+                settings=self._settings,
+                own=self._own,
+                nested=loaded.nested,
             )
         limits = _limits(budget) or self._budget
         run = Run(
@@ -272,8 +279,9 @@ class Fusion:
             sink=on_event or _nowhere,
             stream=stream,
             near=loaded.near,
+            nested=loaded.nested,
         )
-        work = self._loop.submit(self._execute(run, [role.model.info.id for role in roles.values()]))
+        work = self._loop.submit(self._execute(run, list(roles.models)))
         return RunHandle(run, work, self)
 
     # What there is.
@@ -332,7 +340,8 @@ class Fusion:
 
     def _read(self, path: Path) -> "_Loaded":
         pipeline, prompts = graph.load_checked(path, library=self._library)
-        return _Loaded(pipeline, prompts, path.parent, _stamps([path, *prompts.files]))
+        nested = graph.nested(pipeline, prompts, near=path.parent)
+        return _Loaded(pipeline, prompts, path.parent, nested, _stamps([path, *prompts.files, *_files(nested)]))
 
     def _checked(self, given: PipelineGiven) -> "_Loaded":
         assert isinstance(given, Pipeline)
@@ -340,10 +349,11 @@ class Fusion:
         problems = graph.check(given, prompts=prompts)
         if problems:
             raise PipelineError(problems)
-        return _Loaded(given, prompts, None, _stamps(prompts.files))
+        nested = graph.nested(given, prompts)
+        return _Loaded(given, prompts, None, nested, _stamps([*prompts.files, *_files(nested)]))
 
-    def _given_roles(self, pipeline: Pipeline) -> dict[str, RoleSpec]:
-        used = used_roles(pipeline)
+    def _given_roles(self, pipeline: Pipeline, nested: Mapping[str, graph.Nested]) -> dict[str, RoleSpec]:
+        used = used_roles(pipeline, nested)
         unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self.profile.roles})
         if unknown:
             raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
@@ -378,6 +388,10 @@ def complete(
     return _default(os.getpid()).complete(
         prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event
     )
+
+
+def _files(nested: Mapping[str, graph.Nested]) -> Iterable[Path]:
+    return (file for one in nested.values() for file in one.files)
 
 
 def _stamps(files: Iterable[Path]) -> dict[Path, int]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from fusion.config import Settings
 from fusion.errors import MissingKeyError, UsageError
+from fusion.graph import Nested
 from fusion.library import close_names
 from fusion.models import prices
 from fusion.models.base import Model
@@ -15,6 +17,8 @@ from fusion.spec import Pipeline, RoleSpec
 
 __all__ = ["RoleModel", "RoleModels", "resolve", "unpriced", "used_roles"]
 
+_NONE: Final[Mapping[str, Nested]] = {}
+_NO_SPECS: Final[Mapping[str, RoleSpec]] = {}
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
 
@@ -30,7 +34,11 @@ class RoleModel:
 class RoleModels(Mapping[str, RoleModel]):
     """The models of a run by role."""
 
-    def __init__(self, roles: Mapping[str, RoleModel], gateway: Gateway) -> None:
+    def __init__(
+        self, roles: Mapping[str, RoleModel], gateway: Gateway, nested: "Mapping[str, RoleModels] | None" = None
+    ) -> None:
+        self.nested = dict(nested or {})
+        """The models of the pipelines that stages run, by the stages' paths."""
         self._roles = dict(roles)
         self._gateway = gateway
         self._by_id = {role.model.info.id: role.model for role in self._roles.values()}
@@ -44,17 +52,36 @@ class RoleModels(Mapping[str, RoleModel]):
     def __len__(self) -> int:
         return len(self._roles)
 
+    @property
+    def all(self) -> dict[str, RoleModel]:
+        """Every role of the run with its model, those of nested pipelines too; the outermost first."""
+        found = dict(self._roles)
+        for roles in self.nested.values():
+            found = {**roles.all, **found}
+        return found
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """Every model of the run by its id, those of nested pipelines too."""
+        found = dict(self._by_id)
+        for roles in self.nested.values():
+            found.update(roles.models)
+        return found
+
     def model(self, model_id: str) -> Model:
         """A model of this run by its id."""
         return self._by_id.get(model_id) or self._gateway.model(model_id)
 
 
-def used_roles(pipeline: Pipeline) -> dict[str, str]:
-    """Every role that the pipeline's stages name, and where."""
+def used_roles(pipeline: Pipeline, nested: Mapping[str, Nested] = _NONE) -> dict[str, str]:
+    """Every role that the pipeline's stages name, and where; those of the pipelines that they run too."""
     used: dict[str, str] = {}
     for name, stage in pipeline.stages.items():
         for key, role in stage.roles():
             used.setdefault(role, f"stages.{name}.{key}")
+    for path, inner in nested.items():
+        for role, where in used_roles(inner.pipeline, inner.nested).items():
+            used.setdefault(role, f"{path}/{where}")
     return used
 
 
@@ -66,15 +93,22 @@ def resolve(
     gateway: Gateway,
     settings: Settings,
     own: Iterable[str] = (),
+    nested: Mapping[str, Nested] = _NONE,
+    inherited: Mapping[str, RoleSpec] = _NO_SPECS,
 ) -> RoleModels:
-    """The model of every role that the pipeline uses. Raises UsageError or MissingKeyError before any call."""
+    """The model of every role that the pipeline uses. Raises UsageError or MissingKeyError before any call.
+
+    `nested` are the pipelines that its stages run. What a role is there, they say themselves; where they do not, the
+    pipelines around them do, which are `inherited`.
+    """
     roles = {}
+    declared = {**inherited, **pipeline.roles}
     for role, where in used_roles(pipeline).items():
-        spec = given.get(role) or pipeline.roles.get(role)
+        spec = given.get(role) or declared.get(role)
         if spec is None and role in profile.roles:
             spec = RoleSpec(chain=(profile.roles[role],))
         if spec is None:
-            known = {*given, *pipeline.roles, *profile.roles}
+            known = {*given, *declared, *profile.roles}
             raise UsageError(
                 f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
             )
@@ -83,12 +117,25 @@ def resolve(
             _check_reachable(role, model_id, settings)
         model = gateway.model(model_id, concurrency=spec.concurrency)
         roles[role] = RoleModel(model, spec.temperature, spec.timeout)
-    return RoleModels(roles, gateway)
+    inner = {
+        path: resolve(
+            one.pipeline,
+            given=given,
+            profile=profile,
+            gateway=gateway,
+            settings=settings,
+            own=own,
+            nested=one.nested,
+            inherited=declared,
+        )
+        for path, one in nested.items()
+    }
+    return RoleModels(roles, gateway, inner)
 
 
-def unpriced(roles: Mapping[str, RoleModel]) -> Iterator[str]:
+def unpriced(roles: RoleModels) -> Iterator[str]:
     """What is to be said of each model whose price nobody knows."""
-    for model_id in dict.fromkeys(role.model.info.id for role in roles.values() if role.model.info.price is None):
+    for model_id in (model_id for model_id, model in roles.models.items() if model.info.price is None):
         near = _near(model_id) if prices.reachable(model_id) and not prices.known(model_id) else ""
         yield (
             f"no price is known for {model_id!r}: its cost is not counted, nor held by a limit in dollars; "

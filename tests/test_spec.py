@@ -18,6 +18,7 @@ from fusion.spec import RESERVED, Defaults, InputSpec, Pipeline, RoleSpec, json_
 from fusion.stages.generate import Generate
 from fusion.stages.map import Map
 from fusion.stages.merge import Merge
+from fusion.stages.registry import kinds
 from fusion.types import Limits
 
 WHOLE = """\
@@ -181,7 +182,7 @@ def test_every_mistake_is_reported_at_once_and_in_its_place() -> None:
         "pipe.yaml:6:23 roles.bulk.chain: a chain of 2 models; give exactly one, as in [provider/model]",
         "pipe.yaml:6:36 roles.x: the key 'chain' is missing",
         "pipe.yaml:8:13 stages.a.kind: no kind 'mpa'; did you mean 'map'?",
-        "pipe.yaml:9:3 stages.b: the key 'kind' is missing; there are: generate, map, merge, plan, review",
+        f"pipe.yaml:9:3 stages.b: the key 'kind' is missing; there are: {', '.join(sorted(kinds()))}",
         "pipe.yaml:10:6 stages.c: expected a stage, as in {kind: generate, …}",
         "pipe.yaml:11:18 stages.d.ovr: unknown key 'ovr'; did you mean 'over'?",
         "pipe.yaml:11:42 stages.d.concurrency: expected at least 1, got 0",

@@ -12,6 +12,7 @@ from fusion.stages.base import ModelStage, OutputField, Stage
 from fusion.stages.generate import Generate
 from fusion.stages.map import Map
 from fusion.stages.merge import Merge
+from fusion.stages.pipeline import PipelineStage
 from fusion.stages.plan import Plan
 from fusion.stages.review import Review
 
@@ -20,7 +21,7 @@ __all__ = ["GROUP", "kinds", "register"]
 GROUP = "fusion.stages"
 """The entry-point group of plug-ins: each entry is a subclass of Stage."""
 
-_BUILT_IN: tuple[type[Stage], ...] = (Generate, Plan, Map, Review, Merge)
+_BUILT_IN: tuple[type[Stage], ...] = (Generate, Plan, Map, Review, Merge, PipelineStage)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -1,89 +1,114 @@
-"""Makes the calls of a stage: each with its content key, its events, and a Request that is built once."""
+"""Makes the calls of a stage: each with its content key, its events, and terms that are worked out once."""
 
 import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
-from fusion.errors import FusionError, InputTooLongError
-from fusion.events import CallCancelled, CallFailed, CallFinished, CallStarted, EventBase, Sink, Span, span
+from fusion.errors import FusionError, ShapeError
+from fusion.events import (
+    CallCancelled,
+    CallFailed,
+    CallFinished,
+    CallStarted,
+    EventBase,
+    FallbackTaken,
+    Sink,
+    Span,
+    span,
+)
 from fusion.models import structured
-from fusion.models.base import Model, estimate_input
+from fusion.models.base import Model, ModelInfo
+from fusion.models.fallback import Fallback, Member
+from fusion.models.fitted import Fitted, check_fits
 from fusion.stages.base import Answer, Ask
-from fusion.types import CallKey, Failure, JsonMode, JsonSchema, Message, Reply, Request
+from fusion.types import CallKey, Failure, JsonSchema, Message, Reply, Request
 
 __all__ = ["Caller"]
 
+_LOCAL_TIMEOUT: Final = 900.0
+_TIMEOUT: Final = 120.0
+
 
 class Caller:
-    """Asks one model for one stage, always on the same terms: what all its calls share is worked out once."""
+    """Asks one chain of models for one stage, always on the same terms: what its calls share is worked out once."""
 
     def __init__(
         self,
-        model: Model,
+        chain: Sequence[Member],
         *,
         sink: Sink,
         run_id: str,
         stage: str,
         role: str,
         max_tokens: int,
-        timeout: float,
+        timeout: float | None,
         temperature: float | None,
         schema: JsonSchema | None,
     ) -> None:
         self.schema = schema
-        self._model = model
+        self._info = chain[0].info
+        self._roomiest = max((member.info for member in chain), key=_room)
         self._sink = sink
         self._run_id = run_id
         self._stage = stage
         self._role = role
-        self._max_tokens = max_tokens
-        self._timeout = timeout
-        self._temperature = temperature
-        self._said: JsonSchema | None = None
-        self._mode: JsonMode = "schema"
-        if schema is not None:
-            self._said, self._mode = structured.form(schema, model.info)
+        wanted = {"max_tokens": max_tokens, "timeout": timeout, "temperature": temperature}
+        self._terms = _terms(wanted, schema, self._info)
+        self._model = _fitted(chain, self._terms, lambda info: _terms(wanted, schema, info))
         self._begun: tuple[Message, hashlib._Hash] | None = None
-        self._terms = hashlib.sha256(_plainly([model.info.id, max_tokens, temperature, self._said, self._mode]))
+        meant = {name: value for name, value in self._terms.items() if name != "timeout"}
+        self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
 
     async def call(self, ask: Ask) -> Answer:
         """Ask the model, in the schema's shape where there is one."""
 
-        async def send(messages: Sequence[Message]) -> Reply:
-            return await self._send(ask, messages)
-
         data = None
-        if ask.schema is None:
-            reply = await send(ask.messages)
-        elif ask.parse:
-            reply, data = await structured.complete(send, ask.messages, ask.schema, self._mode)
+        if ask.schema is None or not ask.parse:
+            reply = await self._send(ask, self._model, ask.messages)
         else:
-            reply = await send(structured.shaped(ask.messages, ask.schema, self._mode))
-        return Answer(reply.text, data, self._model.info.id, reply.finish_reason)
+            reply, data = await self._shaped(ask, ask.schema)
+        return Answer(reply.text, data, reply.writer, reply.finish_reason)
 
-    async def _send(self, ask: Ask, messages: Sequence[Message]) -> Reply:
+    async def _shaped(self, ask: Ask, schema: JsonSchema) -> tuple[Reply, Any]:
+        """A reply and its data, of the first model of the chain that keeps to the shape."""
+        model = self._model
+        while True:
+            try:
+                return await structured.complete(partial(self._send, ask, model), ask.messages, schema)
+            except ShapeError as error:
+                following = model.after(error.model) if isinstance(model, Fallback) else None
+                if following is None:
+                    raise
+                self._sink(
+                    FallbackTaken(
+                        run_id=self._run_id,
+                        stage=self._stage,
+                        item=ask.item,
+                        asked=self._info.id,
+                        failed=error.model,
+                        model=following.first.id,
+                        failure=error.as_failure(),
+                    )
+                )
+                model = following
+
+    async def _send(self, ask: Ask, model: Model, messages: Sequence[Message]) -> Reply:
         digest = self._digest(messages)
-        request = Request(
-            messages=tuple(messages),
-            max_tokens=self._max_tokens,
-            timeout=self._timeout,
-            temperature=self._temperature,
-            json_schema=self._said,
-            json_mode=self._mode,
-            key=CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest),
-        )
-        self._check_fits(request)
-        self._emit(CallStarted, ask, model=self._model.info.id, digest=digest)
+        key = CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest)
+        request = Request(messages=tuple(messages), key=key, **self._terms)
+        check_fits(request, self._roomiest)
+        self._emit(CallStarted, ask, model=self._info.id, digest=digest)
         here = span.set(Span(self._sink, self._run_id, self._stage, ask.item))
         try:
-            reply = await self._model.complete(request, ask.deltas)
+            reply = await model.complete(request, ask.deltas)
         except asyncio.CancelledError:
-            self._emit(CallCancelled, ask, model=self._model.info.id)
+            self._emit(CallCancelled, ask, model=self._info.id)
             raise
         except Exception as error:
-            self._emit(CallFailed, ask, model=self._model.info.id, failure=_failure(error))
+            self._emit(CallFailed, ask, model=self._info.id, failure=_failure(error))
             raise
         finally:
             span.reset(here)
@@ -92,6 +117,7 @@ class Caller:
             ask,
             asked=reply.asked,
             served=reply.served,
+            by=reply.by,
             digest=digest,
             usage=reply.usage,
             cost=reply.cost,
@@ -110,26 +136,37 @@ class Caller:
         """SHA-256 over everything that makes the call what it is."""
         begun = self._begun
         if begun is None or begun[0] is not messages[0]:  # mostly all begin with the same message, and a long one
-            begun = self._begun = messages[0], _with(self._terms, messages[:1])
+            begun = self._begun = messages[0], _with(self._meant, messages[:1])
         return _with(begun[1], messages[1:]).hexdigest()
 
-    def _check_fits(self, request: Request) -> None:
-        """Refuse what is far too long for the model before it costs anything."""
-        model, most = self._model.info, request.max_tokens
-        context = model.context
-        if context is None:
-            return
-        size = sum([message.size for message in request.messages])
-        if size + most < context:  # fewer bytes than the context has tokens: it fits for certain
-            return
-        tokens = estimate_input(request.messages)
-        if tokens + most > context:
-            raise InputTooLongError(
-                f"the request has about {tokens:,} tokens and may get {most:,} more, {model.id!r} has room for "
-                f"{context:,}: about {tokens + most - context:,} too many. Shorten the input, lower `max_tokens`, or "
-                "give the role a model with a longer context",
-                model=model.id,
-            )
+
+def _terms(wanted: dict[str, Any], schema: JsonSchema | None, model: ModelInfo) -> dict[str, Any]:
+    """The fields of a request to this model, beside what is said."""
+    terms = dict(wanted)
+    if terms["timeout"] is None:
+        terms["timeout"] = _LOCAL_TIMEOUT if model.local else _TIMEOUT
+    if model.max_output is not None:
+        terms["max_tokens"] = min(terms["max_tokens"], model.max_output)
+    if schema is not None:
+        terms["json_schema"], terms["json_mode"] = structured.form(schema, model)
+    return terms
+
+
+def _fitted(chain: Sequence[Member], first: dict[str, Any], terms: Callable[[ModelInfo], dict[str, Any]]) -> Model:
+    """The chain as one model; each member is asked on its own terms, where they differ from those of the first."""
+    if len(chain) == 1:
+        return Fitted(chain[0].patient, {}) if first.get("json_mode") == "object" else chain[0].patient
+    members = []
+    for member in chain:
+        own = terms(member.info)
+        changes = {name: value for name, value in own.items() if value != first.get(name)}
+        members.append(member._replace(hasty=Fitted(member.hasty, changes), patient=Fitted(member.patient, changes)))
+    return Fallback(members)
+
+
+def _room(model: ModelInfo) -> float:
+    """Tokens that a model reads; one of which that is not known may read anything."""
+    return float("inf") if model.context is None else model.context
 
 
 def _with(digest: "hashlib._Hash", messages: Sequence[Message]) -> "hashlib._Hash":

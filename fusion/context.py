@@ -21,9 +21,6 @@ from fusion.wiring import Wiring, read
 
 __all__ = ["Inner", "RunContext", "RunParts"]
 
-_LOCAL_TIMEOUT = 900.0
-_TIMEOUT = 120.0
-
 
 class Inner(Protocol):
     """Runs what stands within a stage."""
@@ -185,6 +182,9 @@ class RunContext(StageContext):
     def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
         return self._run.prompts.template(template).render(variables, self._fixed)
 
+    def text(self, template: str, variables: Variables) -> str:
+        return self._run.prompts.template(template).render_text(variables)
+
     # What stands within.
 
     async def run_inner(self, name: str) -> Outcome:
@@ -212,20 +212,15 @@ class RunContext(StageContext):
 
     def _new_caller(self, ask: Ask) -> Caller:
         role = self._run.roles[ask.role]
-        model = self._run.roles.model(ask.model) if ask.model else role.model
         defaults = self._run.pipeline.defaults
-        timeout = role.timeout or defaults.timeout or (_LOCAL_TIMEOUT if model.info.local else _TIMEOUT)
-        max_tokens = self._run.max_tokens(self.stage, ask.max_tokens)
-        if model.info.max_output is not None:
-            max_tokens = min(max_tokens, model.info.max_output)
         return Caller(
-            model,
+            self._run.roles.chain_of(ask.model) if ask.model else role.chain,
             sink=self._run.sink,
             run_id=self._run.run_id,
             stage=self.place,
             role=ask.role,
-            max_tokens=max_tokens,
-            timeout=timeout,
+            max_tokens=self._run.max_tokens(self.stage, ask.max_tokens),
+            timeout=role.timeout or defaults.timeout,
             temperature=_first(ask.temperature, role.temperature, defaults.temperature),
             schema=ask.schema,
         )

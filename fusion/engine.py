@@ -80,7 +80,7 @@ class Run:
         self._pipeline = pipeline
         self._profile = profile
         self._user_sink = sink
-        self._accounts = Accounts({model_id: model.info.price_source for model_id, model in roles.models.items()})
+        self._accounts = Accounts({name: model.price_source for name, model in roles.models.items()})
         self._budget = Budget(
             limits,
             strict_usd=strict_usd,
@@ -117,7 +117,7 @@ class Run:
         self._budget.start()
         if self._around is None:
             self._sink(self._first_event())
-            for note in unpriced(self._parts.roles):
+            for note in (*self._parts.roles.notes, *unpriced(self._parts.roles)):
                 self._sink(Noted(run_id=self.run_id, message=note))
         try:
             async with asyncio.timeout(self._budget.remaining_seconds()):
@@ -403,7 +403,7 @@ class Run:
             run_id=self.run_id,
             pipeline=self._pipeline.name,
             profile=self._profile,
-            roles={name: role.model.info.id for name, role in self._parts.roles.all.items()},
+            roles={name: role.models[0].id for name, role in self._parts.roles.all.items()},
             stages={name: stage.kind for name, stage in self._pipeline.stages.items()},
         )
 

@@ -16,6 +16,7 @@ FusionError                     exit 1, HTTP 500
     ModelTimeoutError                                  again: no answer in time
     ModelConnectionError                           again: unreachable, dropped, 5xx
     BadResponseError                               again: empty, cut off, or not what was asked for
+      ShapeError                                   twice not of the shape asked for: no use to ask once more
   StageError                    exit 3, HTTP 502   a stage that could not do its work
   BudgetError                   exit 4, HTTP 402   a limit that would have been passed
   RunFailed                     exit of its cause  a run that ended without its answer; carries the Result
@@ -50,6 +51,7 @@ __all__ = [
     "PromptError",
     "RateLimitError",
     "RunFailed",
+    "ShapeError",
     "StageError",
     "UsageError",
 ]
@@ -184,6 +186,10 @@ class BadResponseError(ModelError):
     def __init__(self, message: str, *, model: str = "", text: str = "") -> None:
         self.text = text
         super().__init__(message, model=model)
+
+
+class ShapeError(BadResponseError):
+    """An answer that has not the shape asked for, also after the model was shown what is wrong with it."""
 
 
 class StageError(FusionError):

@@ -24,6 +24,7 @@ __all__ = [
     "Delta",
     "Event",
     "EventBase",
+    "FallbackTaken",
     "ItemFinished",
     "Noted",
     "Restarted",
@@ -118,14 +119,28 @@ class AttemptCharged(EventBase):
     cost: Money | None = None
 
 
+class FallbackTaken(EventBase):
+    """A model of the chain of `asked` could not answer: the call goes on to `model`."""
+
+    type: Literal["fallback_taken"] = "fallback_taken"
+    asked: str
+    failed: str
+    model: str
+    failure: Failure
+
+
 class CallFinished(EventBase):
-    """A reply has come. `cost` is in dollars, None where the price is unknown."""
+    """A reply has come. `cost` is in dollars, None where the price is unknown.
+
+    `by` is the model of the chain that answered in place of the one asked for; `served` is the provider's own word.
+    """
 
     type: Literal["call_finished"] = "call_finished"
     step: str
     role: str
     asked: str
     served: str
+    by: str | None = None
     digest: str
     usage: Usage
     cost: Money | None
@@ -204,6 +219,7 @@ Event = Annotated[
     | Restarted
     | AttemptFailed
     | AttemptCharged
+    | FallbackTaken
     | CallFinished
     | CallFailed
     | CallCancelled

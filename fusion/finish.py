@@ -40,10 +40,10 @@ def held_back(pipeline: Pipeline, run: "RunParts", budget: Budget) -> dict[str, 
 
 def _worst_case(name: str, run: "RunParts", limits: Limits, sharing: int) -> Amount:
     stage = run.pipeline.stages[name]
-    info = run.roles[next(iter(stage.roles()))[1]].model.info
+    models = run.roles[next(iter(stage.roles()))[1]].models
     taken, given = _input_bound(run.wirings[name], run), run.max_tokens(stage, None)
     tokens = taken + given
-    usd = info.price.bound(taken, given) if info.price is not None else Decimal(0)
+    usd = max((model.price.bound(taken, given) for model in models if model.price is not None), default=Decimal(0))
     part = _MOST_PART / sharing
     return Amount(
         usd=min(usd, limits.usd * part) if limits.usd is not None else usd,

@@ -1,10 +1,10 @@
-"""The graph of a pipeline: what depends on what, what is wrong with it, and how it looks."""
+"""The graph of a pipeline: what depends on what, and what is wrong with it."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path as File
-from typing import TYPE_CHECKING, Any, Literal
+from typing import NamedTuple
 
 from fusion.errors import PipelineError, Problem, PromptError, UsageError
 from fusion.library import Library, close_names, read_text
@@ -12,21 +12,20 @@ from fusion.positions import MAX_BYTES, Place, Positions
 from fusion.prompts import Path, Prompts
 from fusion.shapes import check_shape
 from fusion.spec import Pipeline, Reading, read
-from fusion.stages.base import PipelineUse, ShapedStage, Stage
-
-if TYPE_CHECKING:
-    import networkx
+from fusion.stages.base import PipelineUse, Stage
 
 __all__ = [
+    "Edge",
     "Nested",
     "check",
     "check_file",
     "check_text",
     "dependencies",
-    "draw",
+    "edges",
     "load_checked",
     "nested",
     "order",
+    "output_stages",
     "stages_within",
 ]
 
@@ -72,6 +71,40 @@ class _Use:
 
 
 # What depends on what.
+
+
+class Edge(NamedTuple):
+    """A field of one stage that another one reads; one that `flows` is followed item by item."""
+
+    source: str
+    target: str
+    field: str
+    flows: bool
+
+
+def edges(pipeline: Pipeline, prompts: Prompts) -> list[Edge]:
+    """Every field that a stage reads or waits for, by its reader. Raises PromptError."""
+    found: dict[tuple[str, str, str], bool] = {}
+    for name, stage in pipeline.stages.items():
+        uses = list(_uses(stage, prompts, _raise))
+        for source, field in sorted(_fields(pipeline, uses, stage.needs)):
+            found[source, name, field] = False
+        for source, field in _fields(pipeline, [use for use in uses if use.flows]):
+            found[source, name, field] = _is_feed(pipeline, source, field)
+    return [Edge(*read, flows) for read, flows in found.items()]
+
+
+def output_stages(pipeline: Pipeline, prompts: Prompts) -> dict[str, list[str]]:
+    """The stages that each expression of the output reads."""
+    found = {}
+    for name, source in pipeline.outputs.items():
+        use = _Use("output", source, prompts.expression(source).paths)
+        found[name] = list(dict.fromkeys(stage for stage, _ in sorted(_fields(pipeline, [use]))))
+    return found
+
+
+def _is_feed(pipeline: Pipeline, stage: str, field: str) -> bool:
+    return any(output.feed and output.name == field for output in pipeline.stages[stage].outputs)
 
 
 def dependencies(pipeline: Pipeline, prompts: Prompts) -> dict[str, set[tuple[str, str]]]:
@@ -393,7 +426,7 @@ def _field_flaw(stage: Stage, path: Path) -> str:
         return ""
     if rest[0] not in fields:
         return f"{name!r} has " + _no("field", rest[0], fields)
-    if rest[0] == "data" and isinstance(stage, ShapedStage) and stage.output_schema is None:
+    if rest[0] == "data" and not stage.gives_data:
         return f"'{name}.data' is nothing, since {name!r} has no `schema`; give it one, or read {name}.text"
     return ""
 
@@ -484,86 +517,3 @@ def _checked(
         within=within,
     )
     return sorted({*reading.problems, *found})
-
-
-# How it looks.
-
-
-def draw(pipeline: Pipeline, prompts: Prompts, format: Literal["text", "mermaid"] = "text") -> str:  # noqa: A002
-    """A picture of a pipeline that has been checked: lines of text, or a Mermaid flowchart.
-
-    `=>` is what flows item by item, `->` what is waited for.
-    """
-    import networkx
-
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(pipeline.stages)
-    for name, stage in pipeline.stages.items():
-        uses = list(_uses(stage, prompts, _raise))
-        for read_stage, field in sorted(_fields(pipeline, uses, stage.needs)):
-            _add_edge(graph, read_stage, name, field, flows=False)
-        for read_stage, field in _fields(pipeline, [use for use in uses if use.flows]):
-            _add_edge(graph, read_stage, name, field, flows=_is_feed(pipeline, read_stage, field))
-    return _mermaid(pipeline, prompts, graph) if format == "mermaid" else _lines(pipeline, graph)
-
-
-def _add_edge(graph: "networkx.DiGraph", source: str, target: str, field: str, *, flows: bool) -> None:
-    fields: dict[str, bool] = graph.edges[source, target]["fields"] if graph.has_edge(source, target) else {}
-    fields[field] = fields.get(field, False) or flows
-    graph.add_edge(source, target, fields=fields)
-
-
-def _is_feed(pipeline: Pipeline, stage: str, field: str) -> bool:
-    return any(output.feed and output.name == field for output in pipeline.stages[stage].outputs)
-
-
-def _lines(pipeline: Pipeline, graph: "networkx.DiGraph") -> str:
-    import networkx
-
-    rows = [
-        [str(level), name, pipeline.stages[name].kind, _roles(pipeline.stages[name]), _comes_in(graph, name)]
-        for level, generation in enumerate(networkx.topological_generations(graph), start=1)
-        for name in sorted(generation, key=list(pipeline.stages).index)
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    cells = [[cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)] for row in rows]
-    lines = ["  ".join(row).rstrip() for row in cells]
-    outputs = [f"output{f' {name}' if name else ''}: {source}" for name, source in pipeline.outputs.items()]
-    return "\n".join([pipeline.name, *lines, *outputs]) + "\n"
-
-
-def _comes_in(graph: "networkx.DiGraph", name: str) -> str:
-    """What comes into a stage: `plan.goal ->`, `work.items =>`."""
-    return ", ".join(
-        f"{source}.{field} {'=>' if flows else '->'}"
-        for source, _, fields in graph.in_edges(name, data="fields")
-        for field, flows in fields.items()
-    )
-
-
-def _roles(stage: Stage) -> str:
-    return ", ".join(dict.fromkeys(role for _, role in stage.roles())) or "-"
-
-
-def _mermaid(pipeline: Pipeline, prompts: Prompts, graph: "networkx.DiGraph") -> str:
-    import networkx
-
-    shown = set(networkx.transitive_reduction(graph).edges)
-    lines = ["flowchart TD"]
-    for name, stage in pipeline.stages.items():
-        lines.append(f'  s_{name}["{_label(name)}<br/>{_label(f"{stage.kind}: {_roles(stage)}")}"]')
-    for source, target, fields in graph.edges(data="fields"):
-        if (source, target) in shown or any(fields.values()):
-            arrow = "==>" if any(fields.values()) else "-->"
-            lines.append(f'  s_{source} {arrow}|"{_label(", ".join(fields))}"| s_{target}')
-    for at, (name, source) in enumerate(pipeline.outputs.items()):
-        lines.append(f'  output_{at}(["{_label(f"output {name}".strip())}"])')
-        use = _Use("output", source, prompts.expression(source).paths)
-        reads = dict.fromkeys(stage for stage, _ in sorted(_fields(pipeline, [use])))
-        lines += [f"  s_{stage} --> output_{at}" for stage in reads]
-    return "\n".join(lines) + "\n"
-
-
-def _label(text: Any) -> str:
-    """Text as Mermaid takes it between quotes."""
-    return "".join(c if c.isalnum() or c in " _-.,:" else f"#{ord(c)};" for c in str(text))

@@ -85,8 +85,11 @@ class Template:
 
     def render_text(self, variables: Mapping[str, Any]) -> str:
         """The text of a template that makes no messages."""
-        with Meter():
-            return "".join([self._run(part, variables) for part in self._parts])
+        with Meter() as meter:
+            text = "".join([self._run(part, variables) for part in self._parts])
+        if meter.messages:
+            raise PromptError(f"{self.name}: it makes a text, which has no message blocks")
+        return text
 
     def _say(self, part: _Part, variables: Mapping[str, Any], meter: Meter) -> list[Message]:
         text = self._run(part, variables).strip()
@@ -213,12 +216,23 @@ def is_template_name(given: str) -> bool:
 def _pieces(tree: nodes.Template, environment: Environment) -> list[nodes.Template]:
     """The message blocks of a template that is made of nothing else; any other template in one piece."""
     said = [node for node in tree.body if not _is_blank(node)]
-    if not all(isinstance(node, nodes.FilterBlock) and node.filter.name == MESSAGE for node in said):
+    messages = [node for node in said if isinstance(node, nodes.FilterBlock) and node.filter.name == MESSAGE]
+    if messages:
+        _check_nothing_beside(said)
+    if len(messages) < len(said):
         return [tree]
     pieces = [nodes.Template([node], lineno=1) for node in said]
     for piece in pieces:
         piece.set_environment(environment)
     return pieces or [tree]
+
+
+def _check_nothing_beside(said: list[nodes.Node]) -> None:
+    """Refuse text that would stand outside of the message blocks whatever the variables hold."""
+    for node in said:
+        for part in node.nodes if isinstance(node, nodes.Output) else ():
+            if isinstance(part, nodes.TemplateData) and (text := part.data.strip()):
+                raise TemplateSyntaxError(f"text outside of its message blocks: {text[:60]!r}", part.lineno)
 
 
 def _is_blank(node: nodes.Node) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fusion.events import (
     AttemptCharged,
@@ -12,6 +12,7 @@ from fusion.events import (
     CallFinished,
     CallStarted,
     EventBase,
+    FallbackTaken,
     Noted,
 )
 from fusion.result import Cost, Receipt, ReceiptLine, Served, Spent
@@ -62,9 +63,19 @@ class _Line:
     calls: int = 0
     failed: int = 0
     retries: int = 0
+    fallbacks: int = 0
     measured: _Sum = field(default_factory=_Sum)
     estimated: _Sum = field(default_factory=_Sum)
     charged: _Sum = field(default_factory=_Sum)
+
+
+class _Key(NamedTuple):
+    """What a line is about: a stage, a role, the model that was called, and the one it took over from."""
+
+    stage: str
+    role: str
+    model: str
+    asked: str | None = None
 
 
 class Accounts:
@@ -72,9 +83,9 @@ class Accounts:
 
     def __init__(self, price_sources: dict[str, str]) -> None:
         self._price_sources = price_sources
-        self._lines: dict[tuple[str, str, str], _Line] = {}
-        self._role_of: dict[tuple[str, str], str] = {}
-        self._served: dict[tuple[str, str, str], int] = {}
+        self._lines: dict[_Key, _Line] = {}
+        self._key_of: dict[tuple[str, str], _Key] = {}
+        self._served: dict[tuple[str, str, str, str | None], int] = {}
         self.notes: list[str] = []
         self._entries: dict[type[EventBase], Callable[[Any], None]] = {
             CallStarted: self._started,
@@ -82,6 +93,7 @@ class Accounts:
             CallFailed: self._failed,
             AttemptFailed: self._tried_again,
             AttemptCharged: self._charged,
+            FallbackTaken: self._fell_back,
             Noted: self._noted,
         }
 
@@ -97,30 +109,38 @@ class Accounts:
                 stage=stage,
                 role=role,
                 model=model,
+                asked=asked,
                 calls=line.calls,
                 failed=line.failed,
                 retries=line.retries,
+                fallbacks=line.fallbacks,
                 measured=line.measured.spent("measured"),
                 estimated=line.estimated.spent("estimated"),
                 charged=line.charged.spent("estimated"),
                 price_source=self._price_sources.get(model, "unknown"),
             )
-            for (stage, role, model), line in self._lines.items()
+            for (stage, role, model, asked), line in self._lines.items()
         )
         return Receipt(lines=lines, seconds=seconds)
 
     def served(self) -> tuple[Served, ...]:
         """Which model was asked for and which one answered, by role."""
         return tuple(
-            Served(role=role, asked=asked, served=served, calls=calls)
-            for (role, asked, served), calls in sorted(self._served.items())
+            Served(role=role, asked=asked, served=served, by=by, calls=calls)
+            for (role, asked, served, by), calls in sorted(self._served.items(), key=repr)
         )
 
     def _started(self, event: CallStarted) -> None:
-        self._role_of[event.stage, event.model] = event.role
+        self._key_of[event.stage, event.model] = _Key(event.stage, event.role, event.model)
 
     def _failed(self, event: CallFailed) -> None:
-        self._line(event.stage, event.role, event.model).failed += 1
+        self._line(_Key(event.stage, event.role, event.model)).failed += 1
+
+    def _fell_back(self, event: FallbackTaken) -> None:
+        self._of_attempt(event.stage, event.failed).fallbacks += 1
+        asked = self._key(event.stage, event.asked)
+        if event.model != event.asked:
+            self._key_of[event.stage, event.model] = asked._replace(model=event.model, asked=event.asked)
 
     def _tried_again(self, event: AttemptFailed) -> None:
         if event.wait is not None:
@@ -130,20 +150,22 @@ class Accounts:
         self.notes.append(f"{event.stage}: {event.message}" if event.stage else event.message)
 
     def _finished(self, event: CallFinished) -> None:
-        line = self._line(event.stage, event.role, event.asked)
+        line = self._line(_Key(event.stage, event.role, event.by or event.asked, event.by and event.asked))
         line.calls += 1
         (line.measured if event.usage.source == "measured" else line.estimated).add(event.usage, event.cost)
-        key = (event.role, event.asked, event.served)
+        key = (event.role, event.asked, event.served, event.by)
         self._served[key] = self._served.get(key, 0) + 1
 
     def _charged(self, event: AttemptCharged) -> None:
         self._of_attempt(event.stage, event.model).charged.add(event.usage, event.cost)
 
     def _of_attempt(self, stage: str, model: str) -> _Line:
-        return self._line(stage, self._role_of.get((stage, model), ""), model)
+        return self._line(self._key(stage, model))
 
-    def _line(self, stage: str, role: str, model: str) -> _Line:
-        key = (stage, role, model)
+    def _key(self, stage: str, model: str) -> "_Key":
+        return self._key_of.get((stage, model)) or _Key(stage, "", model)
+
+    def _line(self, key: "_Key") -> _Line:
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line()

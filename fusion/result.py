@@ -34,11 +34,15 @@ class FailedPart(Value):
 
 
 class Served(Value):
-    """A role, the model asked for, and the one that the provider says answered."""
+    """A role, the model asked for, and the one that answered.
+
+    `by` is the model of the chain that did so in place of the one asked for; `served` is the provider's own word.
+    """
 
     role: str
     asked: str
     served: str
+    by: str | None = None
     calls: int
 
 
@@ -53,7 +57,10 @@ class Spent(Value):
 
 
 class ReceiptLine(Value):
-    """What one stage spent on one role's model. `price_source` says where the price comes from.
+    """What one stage spent on one model. `price_source` says where the price comes from.
+
+    `asked` is the model that was asked for, where this one took over from it. `fallbacks` counts the calls that this
+    model could not answer and another one was asked for.
 
     `measured` is what the provider counted, `estimated` what we counted for replies without a usage of the
     provider's. `charged` is an upper bound, for attempts that gave no reply but may have been billed: it is part of
@@ -63,9 +70,11 @@ class ReceiptLine(Value):
     stage: str
     role: str
     model: str
+    asked: str | None = None
     calls: int = 0
     failed: int = 0
     retries: int = 0
+    fallbacks: int = 0
     measured: Spent = Spent()
     estimated: Spent = Spent()
     charged: Spent = Spent()

@@ -1,6 +1,6 @@
 """Which model plays which role in a run: the user's word, then the pipeline's, then the profile's."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +9,8 @@ from fusion.errors import MissingKeyError, UsageError
 from fusion.graph import Nested
 from fusion.library import close_names
 from fusion.models import prices
-from fusion.models.base import Model
+from fusion.models.base import ModelInfo
+from fusion.models.fallback import Member
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile, key_for
 from fusion.models.replay import PREFIX
@@ -24,24 +25,36 @@ _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
 @dataclass(frozen=True, slots=True)
 class RoleModel:
-    """The model behind a role, and how it is called."""
+    """The chain of models behind a role, and how they are called."""
 
-    model: Model
+    chain: tuple[Member, ...]
     temperature: float | None = None
     timeout: float | None = None
 
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """What is known about each model of the chain, the one asked for first."""
+        return tuple(member.info for member in self.chain)
+
 
 class RoleModels(Mapping[str, RoleModel]):
-    """The models of a run by role."""
+    """The models of a run by role. `notes` is what is to be said of how they were chosen."""
 
     def __init__(
-        self, roles: Mapping[str, RoleModel], gateway: Gateway, nested: "Mapping[str, RoleModels] | None" = None
+        self,
+        roles: Mapping[str, RoleModel],
+        gateway: Gateway,
+        *,
+        notes: Iterable[str] = (),
+        nested: "Mapping[str, RoleModels] | None" = None,
     ) -> None:
         self.nested = dict(nested or {})
         """The models of the pipelines that stages run, by the stages' paths."""
+        self.notes: tuple[str, ...] = tuple(
+            dict.fromkeys([*notes, *(note for one in self.nested.values() for note in one.notes)])
+        )
         self._roles = dict(roles)
         self._gateway = gateway
-        self._by_id = {role.model.info.id: role.model for role in self._roles.values()}
 
     def __getitem__(self, role: str) -> RoleModel:
         return self._roles[role]
@@ -54,23 +67,27 @@ class RoleModels(Mapping[str, RoleModel]):
 
     @property
     def all(self) -> dict[str, RoleModel]:
-        """Every role of the run with its model, those of nested pipelines too; the outermost first."""
+        """Every role of the run with its models, those of nested pipelines too; the outermost first."""
         found = dict(self._roles)
         for roles in self.nested.values():
             found = {**roles.all, **found}
         return found
 
     @property
-    def models(self) -> dict[str, Model]:
-        """Every model of the run by its id, those of nested pipelines too."""
-        found = dict(self._by_id)
+    def models(self) -> dict[str, ModelInfo]:
+        """Every model that may be called, by its id, those of nested pipelines too."""
+        found = {info.id: info for role in self.values() for info in role.models}
         for roles in self.nested.values():
             found.update(roles.models)
         return found
 
-    def model(self, model_id: str) -> Model:
-        """A model of this run by its id."""
-        return self._by_id.get(model_id) or self._gateway.model(model_id)
+    def chain_of(self, model_id: str) -> tuple[Member, ...]:
+        """The chain that a certain model stands in, with this model first."""
+        for role in self.values():
+            first = [member for member in role.chain if member.info.id == model_id]
+            if first:
+                return (*first, *(member for member in role.chain if member.info.id != model_id))
+        return (self._gateway.member(model_id),)
 
 
 def used_roles(pipeline: Pipeline, nested: Mapping[str, Nested] = _NONE) -> dict[str, str]:
@@ -92,7 +109,7 @@ def resolve(
     profile: Profile,
     gateway: Gateway,
     settings: Settings,
-    own: Iterable[str] = (),
+    own: Collection[str] = (),
     nested: Mapping[str, Nested] = _NONE,
     inherited: Mapping[str, RoleSpec] = _NO_SPECS,
 ) -> RoleModels:
@@ -102,21 +119,20 @@ def resolve(
     pipelines around them do, which are `inherited`.
     """
     roles = {}
+    notes: list[str] = []
     declared = {**inherited, **pipeline.roles}
     for role, where in used_roles(pipeline).items():
         spec = given.get(role) or declared.get(role)
         if spec is None and role in profile.roles:
-            spec = RoleSpec(chain=(profile.roles[role],))
+            spec = RoleSpec(chain=profile.roles[role])
         if spec is None:
             known = {*given, *declared, *profile.roles}
             raise UsageError(
                 f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
             )
-        model_id = spec.chain[0]
-        if model_id not in own:
-            _check_reachable(role, model_id, settings)
-        model = gateway.model(model_id, concurrency=spec.concurrency)
-        roles[role] = RoleModel(model, spec.temperature, spec.timeout)
+        chain = _callable(role, spec.chain, settings, own, notes)
+        members = tuple(gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
+        roles[role] = RoleModel(members, spec.temperature, spec.timeout)
     inner = {
         path: resolve(
             one.pipeline,
@@ -130,12 +146,31 @@ def resolve(
         )
         for path, one in nested.items()
     }
-    return RoleModels(roles, gateway, inner)
+    return RoleModels(roles, gateway, notes=notes, nested=inner)
+
+
+def _callable(
+    role: str, chain: Iterable[str], settings: Settings, own: Collection[str], notes: list[str]
+) -> list[str]:
+    """The models of a chain that can be called; those whose key is not set are left out, and that is noted."""
+    usable: list[str] = []
+    missing: list[MissingKeyError] = []
+    for model_id in chain:
+        try:
+            if model_id not in own:
+                _check_reachable(role, model_id, settings)
+            usable.append(model_id)
+        except MissingKeyError as error:
+            missing.append(error)
+    if not usable:
+        raise missing[0]
+    notes += [f"left out of its chain: {str(error).partition('. Set it')[0]}" for error in missing]
+    return usable
 
 
 def unpriced(roles: RoleModels) -> Iterator[str]:
     """What is to be said of each model whose price nobody knows."""
-    for model_id in (model_id for model_id, model in roles.models.items() if model.info.price is None):
+    for model_id in (model_id for model_id, info in roles.models.items() if info.price is None):
         near = _near(model_id) if prices.reachable(model_id) and not prices.known(model_id) else ""
         yield (
             f"no price is known for {model_id!r}: its cost is not counted, nor held by a limit in dollars; "

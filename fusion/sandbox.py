@@ -7,14 +7,16 @@ in time; what would make a large value out of small ones is refused before it is
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Literal
 
-from jinja2 import StrictUndefined, Undefined, nodes, pass_context
+from jinja2 import StrictUndefined, Undefined, nodes, pass_context, pass_environment
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
+from jinja2.filters import make_attrgetter
 from jinja2.loaders import FunctionLoader
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -32,6 +34,7 @@ MAX_STEPS = 200_000
 MAX_SECONDS = 10.0
 MAX_REPEAT = 1_000_000
 
+_EXACT = Context(prec=900)  # digits: more than two numbers of 300 places have between them
 _ITEM_FIELDS = frozenset(Item.model_fields) | {"ok"}
 _NO_GLOBALS = ("lipsum", "cycler", "joiner")
 _NO_FILTERS = (
@@ -323,6 +326,80 @@ def _join(values: Iterable[Any], separator: str = "", attribute: str | None = No
     return separator.join(texts)
 
 
+def _sum(environment: Any, values: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
+    """The sum, exact in decimals: of numbers, of numbers written as text, or, from a list, of lists."""
+    if isinstance(values, Undefined):
+        return str(values)
+    if attribute is not None:
+        values = map(make_attrgetter(environment, attribute), values)
+    if isinstance(start, list):
+        return _all_of(values, start)
+    total, whole = Decimal(0), True
+    for value in (start, *values):
+        _step(0)
+        total = _EXACT.add(total, _decimal(value, "sum"))
+        whole = whole and isinstance(value, int)
+    return int(total) if whole else float(total)
+
+
+def _all_of(lists: Iterable[Any], start: list[Any]) -> list[Any]:
+    joined = list(start)
+    for one in lists:
+        if isinstance(one, Undefined) or not isinstance(one, (list, tuple)):
+            raise SecurityError(f"sum(start=[]) joins lists, not {_short(one)}")
+        joined += one
+        _step(0)
+        _check_length(len(joined))
+    return joined
+
+
+def _decimal(value: Any, wanted_by: str) -> Decimal:
+    """The number that stands there; raises SecurityError for what is none."""
+    if isinstance(value, Undefined):
+        str(value)
+    number = value if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) else None
+    try:
+        found = Decimal(str(value).strip()) if number is not None or isinstance(value, str) else Decimal("NaN")
+    except InvalidOperation:
+        found = Decimal("NaN")
+    if not found.is_finite() or abs(found.adjusted()) > 300:
+        raise SecurityError(f"{wanted_by} takes numbers such as 1180.5, not {_short(value)}")
+    return found
+
+
+def _decimals(value: Any, places: int = 2) -> str:
+    """The number with so many places behind the point, rounded half away from zero: 4634.50."""
+    if not 0 <= places <= 20:
+        raise SecurityError("decimals takes 0 to 20 places")
+    number = _decimal(value, "decimals")
+    return str(number.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP, context=_EXACT))
+
+
+def _table(rows: Iterable[Any], columns: Sequence[str] | None = None) -> str:
+    """The rows, mappings or items that hold one, as a table in Markdown; by default with every field as a column."""
+    if isinstance(rows, Undefined):
+        return str(rows)
+    records = [row.value if isinstance(row, Item) else row for row in rows]
+    for record in records:
+        _step(0)
+        if not isinstance(record, Mapping):
+            raise SecurityError(f"table takes rows with named fields, not {_short(record)}")
+    names = list(columns or dict.fromkeys(name for record in records for name in record))
+    cells = [[_cell(record.get(name)) for name in names] for record in records]
+    lines = [[_cell(name) for name in names], ["---"] * len(names), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else _text(value)
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _short(value: Any) -> str:
+    text = repr(as_text(value) if isinstance(value, Item) else value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
 def _text(value: Any) -> str:
     return str(value) if isinstance(value, (Undefined, Item)) else as_text(value)
 
@@ -355,6 +432,9 @@ def new_environment(library: Library) -> Environment:
         fence=_fence,
         replace=_replace,
         join=_join,
+        sum=pass_environment(_sum),
+        decimals=_decimals,
+        table=_table,
     )
     environment.filters.update({MESSAGE: _message, "a step": _one_step})
     return environment

@@ -68,17 +68,23 @@ class InputSpec(Authored):
         return {"description": given} if isinstance(given, str) else given
 
 
-def _one_model(chain: tuple[str, ...]) -> tuple[str, ...]:
-    if len(chain) != 1:
-        raise ValueError(f"a chain of {len(chain)} models; give exactly one, as in [provider/model]")
+def _some_models(chain: tuple[str, ...]) -> tuple[str, ...]:
+    if not chain:
+        raise ValueError("a chain without a model; give at least one, as in [provider/model]")
+    twice = next((model for model in chain if chain.count(model) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} stands in the chain twice; it is tried again by itself where that may help")
     return chain
 
 
 class RoleSpec(Authored):
-    """The model behind a role, and how it is asked. Short form: the model alone."""
+    """The models behind a role, and how they are asked. Short form: one model alone.
 
-    chain: Annotated[tuple[str, ...], AfterValidator(_one_model)] = Field(
-        description="The model as provider/model, in a list of one."
+    The first model is asked; where it cannot answer, the next one is, and the run says so.
+    """
+
+    chain: Annotated[tuple[str, ...], AfterValidator(_some_models)] = Field(
+        description="Models as provider/model, in order of preference."
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
     timeout: float | None = Field(default=None, gt=0, description="Seconds for one attempt of a call.")
@@ -290,7 +296,7 @@ def _input_data(spec: InputSpec) -> Any:
 
 def _role_data(spec: RoleSpec) -> Any:
     data = spec.model_dump(exclude_defaults=True)
-    return spec.chain[0] if data.keys() <= {"chain"} else data
+    return spec.chain[0] if data.keys() <= {"chain"} and len(spec.chain) == 1 else data
 
 
 def _stage_data(stage: Stage) -> dict[str, Any]:

@@ -122,8 +122,9 @@ class Usage(Value):
 class Reply(Value):
     """What a model answered.
 
-    `asked` is the model that was asked for, `served` the one that the provider says it was. `cost` is in dollars,
-    None where the price is unknown (never zero for unknown). `latency` and `first_token` are seconds from sending.
+    `asked` is the model that was asked for, `by` the one of its chain that answered in its place, `served` what the
+    provider says it was. `cost` is in dollars, None where the price is unknown (never zero for unknown). `latency`
+    and `first_token` are seconds from sending.
     """
 
     text: str
@@ -131,9 +132,15 @@ class Reply(Value):
     usage: Usage
     asked: str
     served: str
+    by: str | None = None
     cost: Money | None = None
     latency: float = 0.0
     first_token: float | None = None
+
+    @property
+    def writer(self) -> str:
+        """The model that answered."""
+        return self.by or self.asked
 
 
 class Deltas(Protocol):
@@ -199,10 +206,10 @@ class Item(Value):
 class Limits(Value):
     """What may be spent at most, each limit on its own: dollars, tokens (in and out), calls, seconds."""
 
-    usd: Annotated[Money, Field(gt=0)] | None = None
-    tokens: int | None = Field(default=None, gt=0)
-    calls: int | None = Field(default=None, gt=0)
-    seconds: float | None = Field(default=None, gt=0)
+    usd: Annotated[Money, Field(gt=0)] | None = Field(default=None, description="Dollars.")
+    tokens: int | None = Field(default=None, gt=0, description="Tokens, those asked and those answered.")
+    calls: int | None = Field(default=None, gt=0, description="Attempts of calls.")
+    seconds: float | None = Field(default=None, gt=0, description="Seconds from the start.")
 
 
 def as_text(value: Any) -> str:

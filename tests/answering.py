@@ -33,7 +33,7 @@ def answer(request: Request) -> Any:
 
 def models() -> dict[str, ScriptedModel]:
     """A scripted model under the id of every model that a profile names."""
-    ids = {model for profile in load_profiles().values() for model in profile.roles.values()}
+    ids = {model for profile in load_profiles().values() for chain in profile.roles.values() for model in chain}
     return {model: ScriptedModel(answer, name=model) for model in ids}
 
 

@@ -400,7 +400,7 @@ def test_half_of_a_character_in_an_answer_harms_nothing(run: Run, tmp_path: Path
     assert (done.code, result_of(done).text) == (0, "smile \U0001f600 bye \ufffd")
     assert (tmp_path / "events").read_text().count("\n") > 4
     shaped = SHAPED.replace("integer", "string")
-    assert run(shaped, "-q", model='{"n": "\\ud800 x"}').out == '{"n": "\\ud800 x"}\n'
+    assert run(shaped, "-q", model='{"n": "\\ud800 x"}').out == '{"n": "\N{REPLACEMENT CHARACTER} x"}\n'
     assert run(shaped.replace("output: answer", "output: answer.data"), "-q", model='{"n": "\\ud800 x"}').out == (
         '{"n": "\ufffd x"}\n'
     )

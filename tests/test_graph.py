@@ -1,4 +1,4 @@
-"""Dependencies, checks and pictures of pipelines."""
+"""Dependencies and checks of pipelines."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion import graph
+from fusion import drawing, graph
 from fusion.errors import PipelineError, Problem
 from fusion.library import Library, shipped_root
 from fusion.prompts import Prompts
@@ -318,48 +318,8 @@ def test_whatever_is_done_to_a_file_there_are_problems_or_a_pipeline(
     if not problems:
         pipeline, prompts = graph.load_checked(path, library=SHIPPED)
         assert set(graph.order(pipeline, prompts)) == set(pipeline.stages)
-        assert graph.draw(pipeline, prompts)
+        assert drawing.draw(pipeline, prompts)
     assert problems == sorted(problems)
-
-
-# Pictures.
-
-
-def test_a_picture_in_text() -> None:
-    pipeline, prompts = Pipeline.from_yaml(FOUR), Prompts(SHIPPED)
-    assert (
-        graph.draw(pipeline, prompts)
-        == """\
-pipeline
-1  plan    plan    frontier
-2  work    map     frontier, bulk  plan.goal ->, plan.subtasks =>
-3  review  review  frontier        work.items =>
-4  answer  merge   frontier        plan.merge_instructions ->, review.items =>
-output text: answer
-output goal: plan.goal
-"""
-    )
-
-
-def test_a_picture_in_mermaid() -> None:
-    pipeline = Pipeline.from_yaml(FOUR.replace("role: frontier", 'role: "front\\"er<b>"'))
-    assert (
-        graph.draw(pipeline, Prompts(SHIPPED), "mermaid")
-        == """\
-flowchart TD
-  s_plan["plan<br/>plan: front#34;er#60;b#62;"]
-  s_work["work<br/>map: frontier, bulk"]
-  s_review["review<br/>review: frontier"]
-  s_answer["answer<br/>merge: frontier"]
-  s_plan ==>|"goal, subtasks"| s_work
-  s_work ==>|"items"| s_review
-  s_review ==>|"items"| s_answer
-  output_0(["output text"])
-  s_answer --> output_0
-  output_1(["output goal"])
-  s_plan --> output_1
-"""
-    )
 
 
 def test_a_check_loads_nothing_heavy() -> None:

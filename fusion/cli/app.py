@@ -11,6 +11,7 @@ from fusion import __version__
 from fusion.cli import models
 from fusion.cli.demo import demo
 from fusion.cli.exits import EPILOG, OK, Ending
+from fusion.cli.explain import explain
 from fusion.cli.graph import graph
 from fusion.cli.run import run
 from fusion.cli.schema import schema
@@ -36,7 +37,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (run, validate, graph, schema, demo):
+    for command in (run, validate, graph, explain, schema, demo):
         app.command(context_settings=_HELP)(command)
     app.add_typer(models.application(), name="models")
     return app

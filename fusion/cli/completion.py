@@ -1,6 +1,6 @@
 """What the shell may offer for a word of the command line."""
 
-__all__ = ["pipeline_names", "profile_names", "tier_names"]
+__all__ = ["kind_names", "pipeline_names", "profile_names", "tier_names"]
 
 
 def pipeline_names(incomplete: str) -> list[str]:
@@ -24,3 +24,10 @@ def tier_names(incomplete: str) -> list[str]:
     from fusion.models.weights import manifest
 
     return [tier for tier in manifest() if tier.startswith(incomplete)]
+
+
+def kind_names(incomplete: str) -> list[str]:
+    """Kinds of stages."""
+    from fusion.stages.registry import kinds
+
+    return [kind for kind in sorted(kinds()) if kind.startswith(incomplete)]

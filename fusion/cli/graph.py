@@ -15,6 +15,8 @@ class Format(StrEnum):
 
     text = "text"
     mermaid = "mermaid"
+    dot = "dot"
+    json = "json"
 
 
 def graph(
@@ -22,16 +24,19 @@ def graph(
         str, typer.Argument(metavar="PIPELINE", help="A pipeline's file, or its name.", autocompletion=pipeline_names)
     ],
     how: Annotated[
-        Format, typer.Option("--format", help="Text for a terminal, or Mermaid for a page.")
+        Format,
+        typer.Option(
+            "--format", help="Text for a terminal, Mermaid for a page, DOT for Graphviz, JSON for programs."
+        ),
     ] = Format.text,
 ) -> None:
     """Draw a pipeline."""
     from fusion import graph as graphs
     from fusion.cli.terminal import write
     from fusion.config import Settings
+    from fusion.drawing import draw
     from fusion.library import Library
 
     library = Library.standard(user=Settings.from_environment().library_dir)
     pipeline, prompts = graphs.load_checked(library.pipeline(file), library=library)
-    drawn = graphs.draw(pipeline, prompts, how.value)
-    write(drawn if drawn.endswith("\n") else f"{drawn}\n")
+    write(draw(pipeline, prompts, how.value))

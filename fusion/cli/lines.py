@@ -9,6 +9,7 @@ from fusion.events import (
     CallFailed,
     CallFinished,
     EventBase,
+    FallbackTaken,
     ItemFinished,
     Noted,
     RunStarted,
@@ -46,13 +47,17 @@ def milestone(event: EventBase, items: int, failed: int) -> str | None:
 
 
 def happening(event: EventBase) -> str | None:
-    """What does not go as planned: an item that failed, an attempt made again, a note."""
+    """What does not go as planned: an item that failed, an attempt made again, another model, a note."""
     match event:
         case ItemFinished(failure=Failure() as failure):
             return f"{_place(event)}: failed: {reason(failure)}"
         case AttemptFailed(wait=float() as wait):
             again = f"again in {seconds(wait)}" if wait >= 0.05 else "again"
             return f"{_place(event)}: attempt {event.attempt} failed, {again}: {reason(event.failure)}"
+        case FallbackTaken():
+            return (
+                f"{_place(event)}: {event.failed} cannot answer, going on with {event.model}: {reason(event.failure)}"
+            )
         case Noted():
             return f"{_place(event)}: {one_line(event.message)}" if event.stage else one_line(event.message)
     return None
@@ -62,11 +67,12 @@ def call_line(event: EventBase) -> str | None:
     """A call that has ended."""
     match event:
         case CallFinished():
-            served = "" if event.served in (event.asked, "") else f" (served by {event.served})"
+            writer = event.asked if event.by is None else f"{event.by} in place of {event.asked}"
+            served = "" if event.served in (event.by or event.asked, "") else f" (served by {event.served})"
             tokens = f"{event.usage.input:,} in, {event.usage.output:,} out"
             cost = "cost unknown" if event.cost is None else dollars(event.cost)
             return (
-                f"{_place(event)}: {event.step} by {event.asked}{served}: {tokens}, {cost}, "
+                f"{_place(event)}: {event.step} by {writer}{served}: {tokens}, {cost}, "
                 f"{seconds(event.latency)}{'' if event.finish_reason == 'stop' else f', {event.finish_reason}'}"
             )
         case CallFailed():

@@ -76,8 +76,9 @@ def _rows(settings: "Settings") -> list[list[str]]:
     rows = [["profile", "role", "model", "needs", "in", "out"]]
     for profile in load_profiles().values():
         name = f"{profile.name} *" if profile.name == used else profile.name
-        for role, model in profile.roles.items():
-            rows.append([name, role, model, _needs(model, profile.key, settings), *_prices(lookup(model))])
+        for role, chain in profile.roles.items():
+            for model in chain:
+                rows.append([name, role, model, _needs(model, profile.key, settings), *_prices(lookup(model))])
     return rows
 
 

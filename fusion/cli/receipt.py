@@ -25,12 +25,13 @@ def receipt_lines(result: Result) -> list[str]:
 def _row(line: ReceiptLine, result: Result) -> list[str]:
     stage = result.stages.get(line.stage)
     failed = f" ({line.failed} failed)" if line.failed else ""
+    passed_on = f" ({line.fallbacks} passed on)" if line.fallbacks else ""
     about = "~" if line.usage.source == "estimated" else ""
     return [
         line.stage,
         line.role,
-        line.model,
-        f"{line.calls}{failed}",
+        line.model if line.asked is None else f"{line.model} (for {line.asked})",
+        f"{line.calls}{failed}{passed_on}",
         str(line.retries),
         f"{about}{line.usage.input:,}",
         f"{about}{line.usage.output:,}",

@@ -44,6 +44,8 @@ def _problems(file: str) -> "list[Problem]":
     from fusion import graph
     from fusion.config import Settings
     from fusion.library import Library
+    from fusion.models.profiles import load_profiles
 
     library = Library.standard(user=Settings.from_environment().library_dir)
-    return graph.check_file(library.pipeline(file), library=library)
+    roles = {role for profile in load_profiles().values() for role in profile.roles}
+    return graph.check_file(library.pipeline(file), library, roles=roles)

@@ -59,12 +59,16 @@ class Price(Value):
 
 
 class ModelInfo(Value):
-    """What is known about a model. `price` is None where it is unknown, which is never the same as free."""
+    """What is known about a model. `price` is None where it is unknown, which is never the same as free.
+
+    `family` is whose model it is by its training, whoever serves it: models of one family refuse alike.
+    """
 
     id: str
     provider: str
     price: Price | None = None
     price_source: str = "unknown"
+    family: str | None = None
     context: int | None = None
     max_output: int | None = None
     json_schema: bool = False

@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Mapping
 
 from fusion.config import Settings
+from fusion.errors import UsageError
 from fusion.models.base import Model, ModelInfo
+from fusion.models.breaker import Breaker
+from fusion.models.fallback import Member
 from fusion.models.limited import Limited
 from fusion.models.local import LocalModels
 from fusion.models.metered import Metered
@@ -13,32 +16,40 @@ from fusion.models.retrying import Retrying
 __all__ = ["Gateway"]
 
 _CONCURRENCY = 500
+_PATIENCE = 10.0
+"""Seconds that a provider may ask to wait for, where another model could be asked at once."""
 
 
 class Gateway:
     """Makes each model once and keeps it: slots and sockets are shared by all runs.
 
-    Outside in: retrying > metered (budget) > limited (concurrency, the attempt's timeout) > the door.
-    `models` are a user's own, by id; they come before every door.
+    Outside in: retrying > metered (budget) > limited (concurrency, the attempt's timeout) > the door. Whoever makes
+    a call puts a Fallback around the members of its chain. `models` are a user's own, by id; they come before every
+    door.
     """
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
         self._settings = settings
         self._own = dict(models or {})
         self._local = LocalModels(settings, _local_door)
-        self._made: dict[tuple[str, int | None], Model] = {}
+        self._made: dict[tuple[str, int | None], Member] = {}
+        self._breakers: dict[str, Breaker] = {}
 
     def add(self, model: Model) -> None:
-        """Make a user's own model known under its id."""
-        self._own[model.info.id] = model
+        """Make a user's own model known under its id. Raises UsageError where another one has that id."""
+        model_id = model.info.id
+        if self._own.setdefault(model_id, model) is not model:
+            raise UsageError(f"two models have the id {model_id!r}: give each an id of its own, as its `info.id`")
 
-    def model(self, model_id: str, *, concurrency: int | None = None) -> Model:
-        """The model, wrapped. Raises UsageError or MissingKeyError where it can never be called."""
+    def member(self, model_id: str, *, concurrency: int | None = None) -> Member:
+        """The model, wrapped, for a chain. Raises UsageError or MissingKeyError where it can never be called."""
         key = (model_id, concurrency)
         if key not in self._made:
             door = self._door(model_id)
             slots = self._local.slots if door.info.local else None
-            self._made[key] = Retrying(Metered(Limited(door, concurrency=concurrency or _CONCURRENCY, slots=slots)))
+            paid = Metered(Limited(door, concurrency=concurrency or _CONCURRENCY, slots=slots))
+            breaker = self._breakers.setdefault(model_id, Breaker())
+            self._made[key] = Member(Retrying(paid, patience=_PATIENCE), Retrying(paid), breaker)
         return self._made[key]
 
     async def warm(self, model_ids: Iterable[str]) -> None:

@@ -14,11 +14,11 @@ _LOCAL = "local"
 
 
 class Profile(Value):
-    """A model for each role. `key` is the variable with the provider's key, None where no key is needed."""
+    """A chain of models for each role. `key` is the variable with the provider's key, None where no key is needed."""
 
     name: str
     key: str | None
-    roles: dict[str, str]
+    roles: dict[str, tuple[str, ...]]
 
 
 class _Data(Value):

@@ -22,6 +22,9 @@ class Retrying(ModelWrapper):
     `deadline` bounds the seconds from the first failure to the start of the last attempt (default: three times
     the request's timeout); waiting for a budget or a slot before the first attempt is no part of it.
 
+    With `patience` there is somebody else to ask: only what the provider itself says may be tried again within so
+    many seconds is.
+
     An empty reply counts as a failed attempt. Once `on_delta.committed` is true nothing is tried again; before
     that, pieces that were handed on are taken back with `on_delta.restart()`.
 
@@ -36,6 +39,7 @@ class Retrying(ModelWrapper):
         base: float = 0.5,
         cap: float = 20.0,
         deadline: float | None = None,
+        patience: float | None = None,
         random: Random | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -47,6 +51,7 @@ class Retrying(ModelWrapper):
         self._base = base
         self._cap = cap
         self._deadline = deadline
+        self._patience = patience
         self._random = random or Random()  # noqa: S311 - spreads pauses, guards nothing
         self._sleep = sleep
         self._clock = clock
@@ -89,7 +94,7 @@ class Retrying(ModelWrapper):
         self, error: ModelError, number: int, heard: Heard | None, wait: float, left: float
     ) -> ModelError | None:
         """The error to end with, or None when there is to be another attempt."""
-        if not error.retryable:
+        if not (error.retryable and self._is_patient(error)):
             return error if number == 1 else _after(error, number)
         if heard is not None and heard.committed:
             return _after(error, number, "not tried again, because a part of the answer is already in use")
@@ -99,6 +104,11 @@ class Retrying(ModelWrapper):
             why = f"the next could start in {wait:.1f} s, but only {max(left, 0.0):.1f} s are left"
             return _after(error, number, why)
         return None
+
+    def _is_patient(self, error: ModelError) -> bool:
+        if self._patience is None:
+            return True
+        return error.retry_after is not None and error.retry_after <= self._patience
 
 
 def _after(error: ModelError, attempts: int, why: str = "") -> ModelError:

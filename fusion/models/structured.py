@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from fusion.errors import BadResponseError
+from fusion.errors import ShapeError
 from fusion.models.base import ModelInfo
 from fusion.models.strict import strict
 from fusion.shapes import validate
@@ -18,15 +18,16 @@ Send = Callable[[Sequence[Message]], Awaitable[Reply]]
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 _MOST_ERRORS = 10
+_MOST_STARTS = 1000
+_START = re.compile(r"[{\[]")
 
 
-async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> tuple[Reply, Any]:
-    """The reply and its data, which holds to the schema.
+async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema) -> tuple[Reply, Any]:
+    """The reply and its data, which holds to the schema; how a model is told of the schema is for `send` to know.
 
-    An answer that does not is shown to the model once more with all its errors. Raises BadResponseError if the
-    second one does not hold either; a reply that was cut off comes back without data, its finish reason "length".
+    An answer that does not is shown to the model once more with all its errors. Raises ShapeError if the second one
+    does not hold either; a reply that was cut off comes back without data, its finish reason "length".
     """
-    messages = shaped(messages, schema, mode)
     reply = await send(messages)
     data, errors = read(reply, schema)
     if not errors or reply.finish_reason == "length":
@@ -34,9 +35,9 @@ async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema, 
     reply = await send(_again(messages, reply, errors))
     data, errors = read(reply, schema)
     if errors and reply.finish_reason != "length":
-        raise BadResponseError(
-            f"{reply.asked!r} did not answer in the shape asked for, twice: {'; '.join(errors)}",
-            model=reply.asked,
+        raise ShapeError(
+            f"{reply.writer!r} did not answer in the shape asked for, twice: {'; '.join(errors)}",
+            model=reply.writer,
             text=reply.text,
         )
     return reply, data
@@ -63,7 +64,10 @@ def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
     """The data in a reply, or what is wrong with it. What was cut off is never repaired into something whole."""
     if reply.finish_reason == "length":
         return None, ["the answer was cut off at its output limit"]
-    text = _json_part(reply.text)
+    found = _found(reply.text, list if schema.get("type") == "array" else dict)
+    if any(other.data != found[0].data for other in found):
+        return None, ["the answer holds several JSON values that differ, and one is wanted"]
+    text = found[0].text if found else _begun(reply.text)
     if text is None:
         return None, [f"there is no JSON in the answer, which begins: {reply.text.strip()[:80]!r}"]
     try:
@@ -71,7 +75,8 @@ def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
     except json.JSONDecodeError as error:
         data = _repaired(text, error)
         if data is None:
-            return None, [f"the JSON cannot be read: {error.msg} at line {error.lineno} column {error.colno}"]
+            what = error.msg.removesuffix(" starting at")
+            return None, [f"the JSON cannot be read: {what} at line {error.lineno} column {error.colno}"]
     except RecursionError:
         return None, ["the JSON is nested too deep"]
     except ValueError as error:
@@ -82,22 +87,51 @@ def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
 
 def loaded(text: str) -> Any:
     """The data of a JSON text, every text in it whole. Raises ValueError or RecursionError."""
-    data = json.loads(text)
+    data = json.loads(text, object_pairs_hook=_pairs)
     return whole_data(data) if "\\u" in text else data
 
 
-def _json_part(text: str) -> str | None:
+class _Found(NamedTuple):
+    """A whole value of JSON in a reply."""
+
+    data: Any
+    text: str
+
+
+def _found(text: str, kind: type) -> list[_Found]:
+    """The values of this kind that stand in a reply, one behind the other: in prose, in code fences, or alone."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    for _ in range(_MOST_STARTS):
+        start = _START.search(text, at)
+        if start is None:
+            break
+        try:
+            data, at = decoder.raw_decode(text, start.start())
+        except json.JSONDecodeError as error:
+            at = max(error.pos, start.end())  # what it has read until there is a part of this value, and no other one
+            continue
+        except (ValueError, RecursionError):
+            break
+        if isinstance(data, kind):
+            found.append(_Found(data, text[start.start() : at]))
+    return found
+
+
+def _begun(text: str) -> str | None:
+    """The text from where JSON begins, in a code fence if there is one."""
     fenced = _FENCE.search(text)
     part = fenced.group(1) if fenced else text
-    starts = [at for at in (part.find("{"), part.find("[")) if at >= 0]
-    if not starts:
-        return None
-    part = part[min(starts) :].strip()
-    try:
-        _, end = json.JSONDecoder().raw_decode(part)
-    except (ValueError, RecursionError):
-        return part
-    return part[:end]
+    start = _START.search(part)
+    return None if start is None else part[start.start() :].strip()
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError where a key stands in it twice: nobody can say which is meant."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands in an object twice")
+    return data
 
 
 def _repaired(text: str, error: json.JSONDecodeError) -> Any:

@@ -21,7 +21,7 @@ from pydantic import (
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
 from fusion.mistakes import Authored
-from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
+from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message, as_text
 
 __all__ = [
     "STAGE_READER",
@@ -84,8 +84,8 @@ class PipelineUse:
 class Choice(Authored):
     """One line of a choice: `use` it when the expression `when` is true; without `when`, always."""
 
-    when: str | None = None
-    use: str
+    when: str | None = Field(default=None, description="An expression; without it the line always holds.")
+    use: str = Field(description="What is used where it is true.")
 
 
 def _choices(given: Any) -> Any:
@@ -207,6 +207,10 @@ class StageContext(ABC):
         """The messages of a template, given by name or in full."""
 
     @abstractmethod
+    def text(self, template: str, variables: Variables) -> str:
+        """The text of a template, given by name or in full, that makes no messages."""
+
+    @abstractmethod
     async def call(self, ask: Ask) -> Answer:
         """Ask a model. Raises ModelError or BudgetError; an answer cut off has the finish reason "length"."""
 
@@ -268,6 +272,11 @@ class Stage(Authored, ABC):
     passes_on: ClassVar[bool] = False
     """True for a kind whose items keep the shape of those that it follows."""
 
+    cost: ClassVar[str] = ""
+    """What its calls come to, in words."""
+    example: ClassVar[str] = ""
+    """A pipeline with a stage of this kind, as YAML; its first required input is a text."""
+
     kind: str
     when: str | None = Field(default=None, description="Run the stage only if this expression is true.")
     needs: tuple[str, ...] = Field(default=(), description="Stages to wait for that no expression names.")
@@ -294,6 +303,19 @@ class Stage(Authored, ABC):
     def pipelines(self) -> Iterator[PipelineUse]:
         """The pipelines that the stage itself runs."""
         yield from ()
+
+    @property
+    def gives_data(self) -> bool:
+        """False where the stage, as it is written, leaves its field `data` empty."""
+        return True
+
+    def most_calls(self, items: int) -> int | None:
+        """How many calls it makes at most when it is given so many items; None where nobody can say."""
+        return None if any(self.roles()) else 0
+
+    def most_items(self, items: int) -> int | None:
+        """How many items it hands on at most when it is given so many; None where nobody can say."""
+        return None
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """True where the run goes on without this stage after `error`."""
@@ -345,6 +367,10 @@ class ModelStage(Stage):
 
     def _escalates(self) -> bool:
         return self.on_error == "escalate"
+
+    def calls_of_an_answer(self, *, shaped: bool) -> int:
+        """How many calls an answer takes at most: a shape may be asked for twice, and all of it of `escalate_to`."""
+        return (2 if shaped else 1) * (2 if self.on_error == "escalate" else 1)
 
     @property
     def template(self) -> str:
@@ -402,16 +428,24 @@ class ShapedStage(ModelStage):
 
     output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
 
+    @property
+    def gives_data(self) -> bool:
+        return self.output_schema is not None
+
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         if self.output_schema is not None:
             yield "schema", self.output_schema
+
+    def calls_of_one(self) -> int:
+        """How many calls an answer in the stage's own shape takes at most."""
+        return self.calls_of_an_answer(shaped=self.output_schema is not None)
 
     async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
         """Ask once with the stage's template, and fill `text` and `data` with the answer."""
         answer = await self.answer(
             ctx, self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.deltas(step))
         )
-        ctx.give("text", answer.text)
+        ctx.give("text", as_text(answer.value))
         ctx.give("data", answer.data)
 
 

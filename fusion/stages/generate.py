@@ -13,6 +13,22 @@ class Generate(ShapedStage):
     kind: Literal["generate"] = "generate"
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     default_prompt: ClassVar[str] = "generate/default"
+    cost: ClassVar[str] = "One call; one more where the answer does not hold to the `schema` at first."
+    example: ClassVar[str] = """\
+inputs: {text: A text.}
+stages:
+  answer:
+    kind: generate
+    role: bulk
+    schema: {title: string, keywords: "list[string]"}
+    prompt: |
+      Give this text a title and three keywords.
+      {{ inputs.text | fence }}
+output: answer.data
+"""
+
+    def most_calls(self, items: int) -> int:
+        return self.calls_of_one()
 
     async def run(self, ctx: StageContext) -> None:
         await self.write(ctx, await ctx.variables(), "generate")

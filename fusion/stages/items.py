@@ -34,6 +34,9 @@ class ItemStage(ModelStage):
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         """What this stage makes of one item."""
 
+    def most_items(self, items: int) -> int:
+        return items
+
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """What `on_error` says is said of items; a stage with too few usable ones has failed."""
         return False

@@ -22,6 +22,23 @@ class Map(ItemStage, ShapedStage):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
     default_prompt: ClassVar[str] = "map/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "needed"})
+    cost: ClassVar[str] = "A call for each item; one more where an answer does not hold to the `schema` at first."
+    example: ClassVar[str] = """\
+inputs: {text: "Notes, one on each line."}
+stages:
+  read:
+    kind: map
+    over: inputs.text.splitlines()
+    role: bulk
+    schema: {who: string, what: string}
+    prompt: |
+      Who wants what in this note?
+      {{ item.source | fence }}
+output: read
+"""
+
+    def most_calls(self, items: int) -> int:
+        return items * self.calls_of_one()
 
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         answer = await self.answer(ctx, self.ask(ctx, variables, "work", item.index))

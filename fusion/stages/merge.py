@@ -29,6 +29,28 @@ class Merge(ShapedStage):
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "merge/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"items", "failed"})
+    cost: ClassVar[str] = (
+        "One call, whatever the number of items; one more where the answer does not hold to the `schema` at first. "
+        "None with `strategy: concat`."
+    )
+    example: ClassVar[str] = """\
+inputs: {text: "Chapters, a blank line between two."}
+stages:
+  sums: {kind: map, over: "inputs.text.split('\\n\\n')", role: bulk, prompt: "Sum up: {{ item.source | fence }}"}
+  answer:
+    kind: merge
+    over: sums
+    role: frontier
+    prompt: |
+      Make one summary of these.
+      {% for item in items %}
+      {{ item.value | fence }}
+      {% endfor %}
+output: answer
+"""
+
+    def most_calls(self, items: int) -> int:
+        return self.calls_of_one() if self.strategy == "llm" else 0
 
     @model_validator(mode="after")
     def _concat_asks_nobody(self) -> "Merge":

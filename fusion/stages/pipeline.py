@@ -31,6 +31,9 @@ class PipelineStage(Stage):
     def pipelines(self) -> Iterator[PipelineUse]:
         yield PipelineUse("pipeline", self.pipeline, frozenset(self.inputs))
 
+    def most_calls(self, items: int) -> int | None:
+        return None
+
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.variables()
         outcome = await ctx.run_pipeline(

@@ -39,6 +39,23 @@ class Plan(ModelStage):
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "plan/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"max_subtasks"})
+    cost: ClassVar[str] = (
+        f"One call; up to {_MOST_CONTINUATIONS} more where the plan is cut off, one more where it cannot be read."
+    )
+    example: ClassVar[str] = """\
+inputs: {task: What is to be done.}
+stages:
+  plan: {kind: plan, role: frontier, max_subtasks: 6}
+  work: {kind: map, over: plan, role: bulk}
+  answer: {kind: merge, over: work, role: frontier}
+output: answer
+"""
+
+    def most_calls(self, items: int) -> int:
+        return 1 + _MOST_CONTINUATIONS + (self.on_error == "escalate")
+
+    def most_items(self, items: int) -> int:
+        return self.max_subtasks
 
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()

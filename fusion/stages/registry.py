@@ -14,14 +14,16 @@ from fusion.stages.map import Map
 from fusion.stages.merge import Merge
 from fusion.stages.pipeline import PipelineStage
 from fusion.stages.plan import Plan
+from fusion.stages.render import Render
 from fusion.stages.review import Review
+from fusion.stages.split import Split
 
 __all__ = ["GROUP", "kinds", "register"]
 
 GROUP = "fusion.stages"
 """The entry-point group of plug-ins: each entry is a subclass of Stage."""
 
-_BUILT_IN: tuple[type[Stage], ...] = (Generate, Plan, Map, Review, Merge, PipelineStage)
+_BUILT_IN: tuple[type[Stage], ...] = (Generate, Plan, Split, Map, Review, Merge, Render, PipelineStage)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -78,6 +78,27 @@ class Review(ItemStage):
     passes_on: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "review/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "criteria"})
+    cost: ClassVar[str] = (
+        "A call for each item that passes the `checks`; for each of its `revisions` two more, the revised value and "
+        "its verdict; one more with `escalate_to`. Each is asked once more where it does not hold to its shape."
+    )
+    example: ClassVar[str] = """\
+inputs: {text: "Notes, one on each line."}
+stages:
+  read: {kind: map, over: inputs.text.splitlines(), role: bulk, prompt: "Say it in a word: {{ item.source | fence }}"}
+  check:
+    kind: review
+    over: read
+    role: frontier
+    checks: {max_length: 200}
+    criteria: [It is one word., It says what the note says.]
+    revisions: 1
+output: check
+"""
+
+    def most_calls(self, items: int) -> int:
+        answers = 1 + 2 * self.revisions + (self.escalate_to is not None)
+        return items * answers * self.calls_of_an_answer(shaped=True)
 
     def _escalates(self) -> bool:
         return True

@@ -42,12 +42,17 @@ def test_the_schema_is_json(command: Command) -> None:
     assert json.loads(done.out) == spec.json_schema()
 
 
-def test_a_graph_is_drawn_as_text_and_as_mermaid(command: Command) -> None:
+def test_a_graph_is_drawn_in_every_format(command: Command) -> None:
     done = command("graph", "plan-execute-review")
     assert done.code == 0
     assert "review" in done.out
     done = command("graph", "plan-execute-review", "--format", "mermaid")
     assert done.out.startswith("flowchart")
+    assert command("graph", "plan-execute-review", "--format", "dot").out.startswith(
+        'digraph "plan-execute-review" {'
+    )
+    told = json.loads(command("graph", "plan-execute-review", "--format", "json").out)
+    assert [stage["name"] for stage in told["stages"]] == ["plan", "work", "review", "answer"]
 
 
 def test_a_graph_of_a_broken_file_is_its_mistakes(command: Command, tmp_path: Path) -> None:

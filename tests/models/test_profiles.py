@@ -23,7 +23,7 @@ def test_every_profile_has_both_roles_with_known_prices() -> None:
     for name, profile in profiles.items():
         assert profile.name == name
         assert {"frontier", "bulk"} <= set(profile.roles)
-        for model_id in profile.roles.values():
+        for model_id in (model_id for chain in profile.roles.values() for model_id in chain):
             assert prices.known(model_id)
             assert prices.lookup(model_id).price is not None
             assert key_for(prices.lookup(model_id).provider) == profile.key
@@ -31,7 +31,7 @@ def test_every_profile_has_both_roles_with_known_prices() -> None:
 
 def test_the_cheap_role_is_the_cheaper_one() -> None:
     for profile in load_profiles().values():
-        frontier, bulk = (prices.lookup(profile.roles[role]).price for role in ("frontier", "bulk"))
+        frontier, bulk = (prices.lookup(profile.roles[role][0]).price for role in ("frontier", "bulk"))
         assert frontier is not None
         assert bulk is not None
         assert bulk.output <= frontier.output
@@ -40,7 +40,7 @@ def test_the_cheap_role_is_the_cheaper_one() -> None:
 def test_without_keys_the_local_one() -> None:
     profile = choose(settings(), None)
     assert (profile.name, profile.key) == ("local", None)
-    assert profile.roles == {"frontier": "local/strong", "bulk": "local/small"}
+    assert profile.roles == {"frontier": ("local/strong",), "bulk": ("local/small",)}
 
 
 def test_the_first_whose_key_is_set() -> None:

@@ -1,0 +1,73 @@
+"""split: a long text becomes chunks, each of which knows its place in it."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from fusion.errors import InputError
+from fusion.stages.base import ExpressionUse, OutputField, Stage, StageContext
+from fusion.stages.chunks import By, Cutting, chunks
+from fusion.types import Item
+
+__all__ = ["Split"]
+
+
+class Split(Stage):
+    """Cuts a text into chunks, without a model. Field: `items`, each with a chunk's text as its `value`.
+
+    A template reads of an item: `text`, `number` and `count` (chunk 3 of 12), `title` and `headings` (what it stands
+    under), `start` and `end` in characters of the whole, `overlap` (how many of its first characters stand in the
+    chunk before, too), `tokens`, and `before` and `after`, the words around it.
+
+    Tokens are counted as four bytes each. No chunk has more than `size`: a longer paragraph or section is cut, at a
+    line, sentence or word if it can be, never inside of a character. Without overlap the chunks make up the text.
+    """
+
+    kind: Literal["split"] = "split"
+    text: str = Field(description="The text to cut: an expression, such as inputs.document.")
+    by: By = Field(default="paragraphs", description="What a chunk is: so many tokens, or a part that the text has.")
+    size: int = Field(default=1500, ge=16, le=1_000_000, description="Tokens of a chunk at most.")
+    pack: bool = Field(default=False, description="Join neighbours into one chunk as long as they fit into `size`.")
+    separator: str | None = Field(default=None, min_length=1, description="What ends a part, with `by: separator`.")
+    overlap: int = Field(default=0, ge=0, description="Tokens of the text before it that a chunk begins with.")
+    around: int = Field(default=100, ge=0, le=10_000, description="Tokens of `before` and of `after` at most.")
+
+    outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
+
+    @model_validator(mode="after")
+    def _keys_have_their_effect(self) -> "Split":
+        if (self.by == "separator") != (self.separator is not None):
+            raise ValueError("`by: separator` and `separator`, the text that ends a part, go together")
+        if self.pack and self.by == "tokens":
+            raise ValueError("`pack` has no effect with `by: tokens`, whose chunks are full")
+        if self.overlap * 2 > self.size:
+            raise ValueError(f"an overlap of {self.overlap} is more than half of the size, {self.size}")
+        return self
+
+    def expressions(self) -> Iterator[ExpressionUse]:
+        yield from super().expressions()
+        yield ExpressionUse("text", self.text)
+
+    async def run(self, ctx: StageContext) -> None:
+        text = ctx.evaluate(self.text, await ctx.variables())
+        if not isinstance(text, str):
+            raise InputError(f"`text: {self.text}` is {type(text).__name__}, not a text; name one, such as an input")
+        if not text.strip():
+            raise InputError(f"`text: {self.text}` is empty: there is nothing to split")
+        for index, chunk in enumerate(self._chunks(text)):
+            ctx.feed("items").append(Item(index=index, source=chunk, value=chunk["text"]))
+        ctx.grew(len(ctx.feed("items")), final=True)
+
+    def _chunks(self, text: str) -> list[dict[str, object]]:
+        return chunks(
+            text,
+            Cutting(
+                by=self.by,
+                size=self.size,
+                overlap=self.overlap,
+                pack=self.pack,
+                separator=self.separator or "",
+                around=self.around,
+            ),
+        )

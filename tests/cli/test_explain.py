@@ -1,0 +1,123 @@
+"""fusion explain: what it says is what the kinds are and do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fusion import Fusion, Pipeline, Request, ScriptedModel
+from fusion.events import CallStarted
+from fusion.stages.registry import kinds
+from tests.cli.conftest import Command
+from tests.conftest import plan_text, run, said, subtasks
+
+TEXT = "Anna wants a bridge.\nBerta wants a boat.\nClara wants a plan."
+
+
+def test_without_a_kind_every_kind_has_a_line(command: Command) -> None:
+    done = command("explain")
+    assert (done.code, done.err) == (0, "")
+    assert [line.split()[0] for line in done.out.splitlines()] == list(kinds())
+    assert all(len(line.split()) > 3 for line in done.out.splitlines())
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_kind_is_explained_whole(command: Command, kind: str) -> None:
+    done = command("explain", kind)
+    assert (done.code, done.err) == (0, "")
+    words = " ".join(done.out.split())
+    for name, field in kinds()[kind].model_fields.items():
+        if name != "kind":
+            assert field.description is not None
+            assert f" {field.alias or name} " in words
+            assert " ".join(field.description.split()) in words
+    for output in kinds()[kind].outputs:
+        assert output.name in words
+    assert "Cost" in done.out
+    assert kinds()[kind].example
+    assert all(f"  {line}" in done.out for line in kinds()[kind].example.splitlines())
+
+
+def test_a_template_says_what_it_sees(command: Command) -> None:
+    done = command("explain", "review")
+    assert (
+        "revise_prompt: review/revise, which sees inputs, request, the stages named in it, criteria, issues"
+        in done.out
+    )
+
+
+def test_a_kind_that_is_not_there(command: Command) -> None:
+    done = command("explain", "marge")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "fusion: no kind 'marge'; did you mean 'merge'?\n"
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_an_example_is_valid_and_runs(fusion: Callable[..., Fusion], kind: str) -> None:
+    result, events = run(fusion(model=ScriptedModel(willing, name="scripted/willing")), TEXT, pipeline=example(kind))
+    assert result.status == "ok"
+    assert result.text
+    assert_bounded(example(kind), events)
+
+
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("more", [{}, {"on_error": "escalate", "escalate_to": "frontier"}])
+def test_the_most_calls_hold_whatever_models_say(
+    fusion: Callable[..., Fusion], kind: str, more: dict[str, Any]
+) -> None:
+    pipeline = example(kind)
+    changed = {name: stage.model_copy(update=more) for name, stage in pipeline.stages.items()}
+    pipeline = pipeline.model_copy(update={"stages": changed})
+    for script in (useless, never_content, cut_off):
+        _, events = run(fusion(model=ScriptedModel(script, name="scripted/difficult")), TEXT, pipeline=pipeline)
+        assert_bounded(pipeline, events)
+
+
+def example(kind: str) -> Pipeline:
+    return Pipeline.from_yaml(kinds()[kind].example, file="example.yaml")
+
+
+def assert_bounded(pipeline: Pipeline, events: list[Any]) -> None:
+    """No stage makes more calls than it says that it makes at most."""
+    for name, stage in pipeline.stages.items():
+        made = sum(isinstance(event, CallStarted) and event.stage == name for event in events)
+        most = stage.most_calls(6 if "plan" in pipeline.stages else 3)
+        assert most is not None
+        assert made <= most
+
+
+def willing(request: Request) -> Any:
+    """A plan of three, or something in the shape that is asked for."""
+    if "You are the planner" in said(request):
+        return plan_text(subtasks(3))
+    return "done" if request.json_schema is None else of_shape(request.json_schema)
+
+
+def useless(request: Request) -> str:
+    return plan_text(subtasks(3)) if "You are the planner" in said(request) else "no shape at all"
+
+
+def never_content(request: Request) -> Any:
+    """Wants everything revised."""
+    if "verdict" in str(request.json_schema):
+        return {"issues": [{"quote": "", "problem": "wrong"}], "verdict": "revise"}
+    return willing(request)
+
+
+def cut_off(request: Request) -> str:
+    return plan_text(subtasks(3))[:400]
+
+
+def of_shape(schema: dict[str, Any]) -> Any:
+    """The least that holds to a schema."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    match schema["type"]:
+        case "object":
+            return {name: of_shape(part) for name, part in schema["properties"].items()}
+        case "array":
+            return []
+        case "string":
+            return "word"
+        case _:
+            return 1

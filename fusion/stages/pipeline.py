@@ -21,6 +21,13 @@ class PipelineStage(Stage):
     pipeline: str = Field(min_length=1, description="A pipeline's name, or its file, seen from this file.")
     inputs: dict[str, str] = Field(default={}, description="What it is given: an expression for each of its inputs.")
 
+    cost: ClassVar[str] = "The calls of the other pipeline."
+    example: ClassVar[str] = """\
+inputs: {topic: A topic.}
+stages:
+  report: {kind: pipeline, pipeline: plan-execute-review, inputs: {task: "'Write about ' ~ inputs.topic"}}
+output: report
+"""
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
 
     def expressions(self) -> Iterator[ExpressionUse]:

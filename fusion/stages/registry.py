@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from fusion.errors import UsageError
 from fusion.stages.base import ModelStage, OutputField, Stage
+from fusion.stages.cascade import Cascade
 from fusion.stages.generate import Generate
 from fusion.stages.map import Map
 from fusion.stages.merge import Merge
@@ -23,7 +24,7 @@ __all__ = ["GROUP", "kinds", "register"]
 GROUP = "fusion.stages"
 """The entry-point group of plug-ins: each entry is a subclass of Stage."""
 
-_BUILT_IN: tuple[type[Stage], ...] = (Generate, Plan, Split, Map, Review, Merge, Render, PipelineStage)
+_BUILT_IN: tuple[type[Stage], ...] = (Generate, Plan, Split, Map, Review, Merge, Render, Cascade, PipelineStage)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

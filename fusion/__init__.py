@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fusion.calibrating import calibrate
     from fusion.client import Fusion, RunHandle, complete
     from fusion.config import Settings
     from fusion.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
@@ -10,17 +11,20 @@ if TYPE_CHECKING:
     from fusion.models.scripted import Say, ScriptedModel
     from fusion.result import Cost, Receipt, Result
     from fusion.spec import Defaults, InputSpec, Pipeline, RoleSpec
+    from fusion.stages.cascade import Cascade
     from fusion.stages.generate import Generate
     from fusion.stages.map import Map
     from fusion.stages.merge import Merge
     from fusion.stages.pipeline import PipelineStage
     from fusion.stages.plan import Plan
     from fusion.stages.review import Review
+    from fusion.stages.route import Route
     from fusion.types import Item, Limits, Message, Reply, Request, Usage
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "fusion.calibrating": ("calibrate",),
     "fusion.client": ("Fusion", "RunHandle", "complete"),
     "fusion.config": ("Settings",),
     "fusion.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
@@ -28,16 +32,19 @@ _HOMES = {
     "fusion.models.scripted": ("Say", "ScriptedModel"),
     "fusion.result": ("Cost", "Receipt", "Result"),
     "fusion.spec": ("Defaults", "InputSpec", "Pipeline", "RoleSpec"),
+    "fusion.stages.cascade": ("Cascade",),
     "fusion.stages.generate": ("Generate",),
     "fusion.stages.map": ("Map",),
     "fusion.stages.merge": ("Merge",),
     "fusion.stages.pipeline": ("PipelineStage",),
     "fusion.stages.plan": ("Plan",),
     "fusion.stages.review": ("Review",),
+    "fusion.stages.route": ("Route",),
     "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
 }
 
 __all__ = [
+    "Cascade",
     "Cost",
     "Defaults",
     "Fusion",
@@ -63,6 +70,7 @@ __all__ = [
     "Result",
     "Review",
     "RoleSpec",
+    "Route",
     "RunFailed",
     "RunHandle",
     "Say",
@@ -70,6 +78,7 @@ __all__ = [
     "Settings",
     "Usage",
     "UsageError",
+    "calibrate",
     "complete",
 ]
 

@@ -31,11 +31,12 @@ from fusion.spec import Pipeline, RoleSpec
 from fusion.streams import AsyncRunStream, RunStream
 from fusion.types import Limits
 
-__all__ = ["Fusion", "RunHandle", "complete"]
+__all__ = ["Fusion", "PipelineGiven", "RunHandle", "complete"]
 
 RoleGiven = str | Model | RoleSpec
 Prompt = str | Sequence[Mapping[str, Any]] | None
 PipelineGiven = str | Path | Pipeline
+"""A pipeline by name or path, or as an object."""
 _DEFAULT_PIPELINE = "plan-execute-review"
 _MOST_LOADED = 64
 

@@ -41,6 +41,7 @@ __all__ = [
     "Stage",
     "StageContext",
     "Variables",
+    "whole",
 ]
 
 Variables = Mapping[str, Any]

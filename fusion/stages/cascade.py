@@ -24,7 +24,7 @@ from fusion.stages.base import (
 )
 from fusion.types import JsonSchema, as_text
 
-__all__ = ["Accept", "Cascade", "Tier"]
+__all__ = ["Accept", "Cascade", "Tier", "Verdict"]
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _RULES = "`agree`, `checks`, `judge` or `confidence`"
@@ -124,7 +124,7 @@ class _Given(NamedTuple):
     confidence: float | None
 
 
-class _Verdict(NamedTuple):
+class Verdict(NamedTuple):
     """What a tier came to: the answer, whether it is accepted, why or why not, and how sure that is."""
 
     answer: Answer | None
@@ -196,7 +196,7 @@ output: answer
         yield PromptUse("prompt", self.prompt or self.default_prompt, self.prompt_offers)
         for key, accept in self._accepts():
             if accept.judge is not None:
-                yield PromptUse(f"{key}.judge_prompt", accept.judge_prompt, frozenset({"answer"}))
+                yield PromptUse(f"{key}.judge_prompt", accept.judge_prompt, frozenset({"candidate"}))
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
@@ -228,12 +228,16 @@ output: answer
             calls += 2 if accept is not None and accept.judge is not None else 0
         return calls
 
+    async def verdict(self, ctx: StageContext, number: int, variables: Mapping[str, Any]) -> Verdict:
+        """What the tier of this number, counted from 1, comes to."""
+        return await _Run(self, ctx, number, self.tiers[number - 1], variables).verdict()
+
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.variables()
-        best: _Verdict | None = None
-        for number, tier in enumerate(self.tiers, start=1):
+        best: Verdict | None = None
+        for number in range(1, len(self.tiers) + 1):
             try:
-                verdict = await _Run(self, ctx, number, tier, variables).verdict()
+                verdict = await self.verdict(ctx, number, variables)
             except BudgetError:
                 if best is None or not ctx.finishing:
                     raise
@@ -276,14 +280,14 @@ class _Run:
         self._place = f"tiers.{number - 1}.accept" if tier.accept is not None else "accept"
         self._failures: list[str] = []
 
-    async def verdict(self) -> _Verdict:
+    async def verdict(self) -> Verdict:
         """Ask, and say whether the answer is accepted."""
         rule = self._rule
         if rule is None:
             return await self._only()
         given, agreeing = await self._asked(rule)
         if not given:
-            return _Verdict(None, self._last, f"nobody answered: {'; '.join(self._failures)}")
+            return Verdict(None, self._last, f"nobody answered: {'; '.join(self._failures)}")
         chosen, reason = agreeing[0], ""
         wanted = rule.wanted(len(self._tier.members))
         confidence = chosen.confidence if rule.stated else len(agreeing) / len(given) if rule.agree else None
@@ -296,13 +300,13 @@ class _Run:
         if not reason and rule.threshold is not None and (confidence is None or confidence < rule.threshold):
             reason = f"a confidence of {confidence:g}, {rule.threshold:g} is enough"
         words = f"{len(agreeing)} of {len(given)} answers agree" if rule.agree else "accepted"
-        return _Verdict(chosen.answer, not reason or self._last, reason or words, confidence)
+        return Verdict(chosen.answer, not reason or self._last, reason or words, confidence)
 
-    async def _only(self) -> _Verdict:
+    async def _only(self) -> Verdict:
         given = await self._member(0, None)
         if given is None:
-            return _Verdict(None, False, "; ".join(self._failures))
-        return _Verdict(given.answer, True, "the last tier")
+            return Verdict(None, False, "; ".join(self._failures))
+        return Verdict(given.answer, True, "the last tier")
 
     async def _asked(self, rule: Accept) -> tuple[list[_Given], list[_Given]]:
         """All answers, and those of the largest group that agrees; at once as many as are needed in any case."""
@@ -380,7 +384,7 @@ class _Run:
     async def _judged(self, rule: Accept, answer: Answer) -> tuple[str, float | None]:
         """(why it is not accepted, how sure the judge is); a judgement that fails is never a pass."""
         assert rule.judge is not None
-        messages = self._ctx.render(rule.judge_prompt, {**self._variables, "answer": answer.value})
+        messages = self._ctx.render(rule.judge_prompt, {**self._variables, "candidate": answer.value})
         step = f"tier-{self._number}-judge"
         try:
             said = whole(await self._ctx.call(Ask(role=rule.judge, messages=messages, step=step, schema=_JUDGED)))

@@ -17,6 +17,7 @@ from fusion.stages.pipeline import PipelineStage
 from fusion.stages.plan import Plan
 from fusion.stages.render import Render
 from fusion.stages.review import Review
+from fusion.stages.route import Route
 from fusion.stages.split import Split
 
 __all__ = ["GROUP", "kinds", "register"]
@@ -24,7 +25,18 @@ __all__ = ["GROUP", "kinds", "register"]
 GROUP = "fusion.stages"
 """The entry-point group of plug-ins: each entry is a subclass of Stage."""
 
-_BUILT_IN: tuple[type[Stage], ...] = (Generate, Plan, Split, Map, Review, Merge, Render, Cascade, PipelineStage)
+_BUILT_IN: tuple[type[Stage], ...] = (
+    Generate,
+    Plan,
+    Split,
+    Map,
+    Review,
+    Merge,
+    Render,
+    Cascade,
+    Route,
+    PipelineStage,
+)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

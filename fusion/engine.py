@@ -362,7 +362,7 @@ class Run:
     def _failed_parts(self) -> tuple[FailedPart, ...]:
         """Each failure once, where it came up first."""
         parts: dict[tuple[int | None, Failure], FailedPart] = {}
-        for path in self._all_stages:
+        for path in sorted(self._all_stages, key=lambda path: -path.count("/")):  # stages within others first
             place = self._parts.prefix + path
             for part in self._runs[path]._failed_parts() if path in self._runs else ():
                 parts.setdefault((part.item, part.failure), part)

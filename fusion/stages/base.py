@@ -12,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    SerializeAsAny,
     ValidationInfo,
     WithJsonSchema,
     model_validator,
@@ -466,12 +465,17 @@ def _stage(given: Any, info: ValidationInfo) -> Any:
     return given if read is None or isinstance(given, Stage) else read(given)
 
 
+def _as_written(stage: Stage) -> dict[str, Any]:
+    return {"kind": stage.kind, **stage.model_dump(exclude_defaults=True, by_alias=True)}
+
+
 STAGE_READER: Final = "stage"
 """The key of the validation context that holds what reads a stage of any kind."""
 
 InlineStage = Annotated[
-    SerializeAsAny[Stage],
+    Stage,
     BeforeValidator(_stage),
+    PlainSerializer(_as_written),
     WithJsonSchema({"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}),
 ]
 """A stage that stands within another one."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.scripted import Say, ScriptedModel
     from fusion.result import Cost, Receipt, Result
-    from fusion.spec import Defaults, InputSpec, Pipeline, RoleSpec
+    from fusion.spec import InputSpec, Pipeline
     from fusion.stages.cascade import Cascade
     from fusion.stages.generate import Generate
     from fusion.stages.map import Map
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fusion.stages.plan import Plan
     from fusion.stages.review import Review
     from fusion.stages.route import Route
+    from fusion.terms import Defaults, RoleSpec
     from fusion.types import Item, Limits, Message, Reply, Request, Usage
 
 __version__ = "0.1.0"
@@ -31,7 +32,7 @@ _HOMES = {
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
     "fusion.models.scripted": ("Say", "ScriptedModel"),
     "fusion.result": ("Cost", "Receipt", "Result"),
-    "fusion.spec": ("Defaults", "InputSpec", "Pipeline", "RoleSpec"),
+    "fusion.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.cascade": ("Cascade",),
     "fusion.stages.generate": ("Generate",),
     "fusion.stages.map": ("Map",),
@@ -40,6 +41,7 @@ _HOMES = {
     "fusion.stages.plan": ("Plan",),
     "fusion.stages.review": ("Review",),
     "fusion.stages.route": ("Route",),
+    "fusion.terms": ("Defaults", "RoleSpec"),
     "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
 }
 

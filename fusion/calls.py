@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -20,10 +20,12 @@ from fusion.events import (
     span,
 )
 from fusion.models import structured
+from fusion.models.abilities import refused
 from fusion.models.base import Model, ModelInfo
 from fusion.models.fallback import Fallback, Member
 from fusion.models.fitted import Fitted, check_fits
 from fusion.stages.base import Answer, Ask
+from fusion.terms import merged
 from fusion.types import CallKey, Failure, JsonSchema, Message, Reply, Request
 
 __all__ = ["Caller"]
@@ -45,22 +47,34 @@ class Caller:
         role: str,
         max_tokens: int,
         timeout: float | None,
-        temperature: float | None,
+        firm: Mapping[str, Any],
+        soft: Mapping[str, Any],
         schema: JsonSchema | None,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
+        self.model_id = self._info.id
+        self.max_tokens = max_tokens
         self._roomiest = max((member.info for member in chain), key=_room)
         self._sink = sink
         self._run_id = run_id
         self._stage = stage
         self._role = role
-        wanted = {"max_tokens": max_tokens, "timeout": timeout, "temperature": temperature}
-        self._terms = _terms(wanted, schema, self._info)
-        self._model = _fitted(chain, self._terms, lambda info: _terms(wanted, schema, info))
+        limits = {"max_tokens": max_tokens, "timeout": timeout}
+
+        def terms(model: ModelInfo) -> dict[str, Any]:
+            return {**_limits(limits, model), **_params(firm, soft, model), **_shape(schema, model)}
+
+        self._terms = terms(self._info)
+        self._model = _fitted(chain, self._terms, terms)
         self._begun: tuple[Message, hashlib._Hash] | None = None
         meant = {name: value for name, value in self._terms.items() if name != "timeout"}
         self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
+
+    def messages(self, ask: Ask) -> Sequence[Message]:
+        """What is said to the model: with the shape in words where it takes no schema."""
+        mode = self._terms.get("json_mode", "schema")
+        return ask.messages if ask.schema is None else structured.shaped(ask.messages, ask.schema, mode)
 
     async def call(self, ask: Ask) -> Answer:
         """Ask the model, in the schema's shape where there is one."""
@@ -140,16 +154,27 @@ class Caller:
         return _with(begun[1], messages[1:]).hexdigest()
 
 
-def _terms(wanted: dict[str, Any], schema: JsonSchema | None, model: ModelInfo) -> dict[str, Any]:
-    """The fields of a request to this model, beside what is said."""
-    terms = dict(wanted)
-    if terms["timeout"] is None:
-        terms["timeout"] = _LOCAL_TIMEOUT if model.local else _TIMEOUT
+def _limits(wanted: Mapping[str, Any], model: ModelInfo) -> dict[str, Any]:
+    limits = dict(wanted)
+    if limits["timeout"] is None:
+        limits["timeout"] = _LOCAL_TIMEOUT if model.local else _TIMEOUT
     if model.max_output is not None:
-        terms["max_tokens"] = min(terms["max_tokens"], model.max_output)
-    if schema is not None:
-        terms["json_schema"], terms["json_mode"] = structured.form(schema, model)
-    return terms
+        limits["max_tokens"] = min(limits["max_tokens"], model.max_output)
+    return limits
+
+
+def _params(firm: Mapping[str, Any], soft: Mapping[str, Any], model: ModelInfo) -> dict[str, Any]:
+    """The parameters for this model: those that are firm, and of the soft ones those that it takes."""
+    wanted = merged(firm, soft)
+    left_out = refused(model, wanted) - firm.keys()
+    return {name: value for name, value in wanted.items() if name not in left_out}
+
+
+def _shape(schema: JsonSchema | None, model: ModelInfo) -> dict[str, Any]:
+    if schema is None:
+        return {}
+    said, mode = structured.form(schema, model)
+    return {"json_schema": said, "json_mode": mode}
 
 
 def _fitted(chain: Sequence[Member], first: dict[str, Any], terms: Callable[[ModelInfo], dict[str, Any]]) -> Model:
@@ -159,7 +184,8 @@ def _fitted(chain: Sequence[Member], first: dict[str, Any], terms: Callable[[Mod
     members = []
     for member in chain:
         own = terms(member.info)
-        changes = {name: value for name, value in own.items() if value != first.get(name)}
+        unsaid = {name: Request.model_fields[name].get_default(call_default_factory=True) for name in first}
+        changes = {name: value for name, value in {**unsaid, **own}.items() if value != first.get(name)}
         members.append(member._replace(hasty=Fitted(member.hasty, changes), patient=Fitted(member.patient, changes)))
     return Fallback(members)
 

@@ -19,16 +19,18 @@ from fusion.engine import Run
 from fusion.errors import PipelineError, RunFailed, UsageError
 from fusion.events import EventBase, Sink
 from fusion.inputs import filled, request_of, schema_of, shaped_output
-from fusion.library import Library
+from fusion.library import Library, close_names
 from fusion.loop import LoopThread, Work
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile, choose
+from fusion.preview import Given, Preview, preview
 from fusion.prompts import Prompts
 from fusion.result import Result
-from fusion.roles import resolve, used_roles
-from fusion.spec import Pipeline, RoleSpec
+from fusion.roles import RoleModels, resolve, used_roles
+from fusion.spec import Pipeline
 from fusion.streams import AsyncRunStream, RunStream
+from fusion.terms import RoleSpec
 from fusion.types import Limits
 
 __all__ = ["Fusion", "PipelineGiven", "RunHandle", "complete"]
@@ -253,19 +255,10 @@ class Fusion:
         checked = loaded.pipeline
         if schema is not None:
             checked = shaped_output(checked, schema_of(schema))
+        checked = checked.model_copy(update={"defaults": checked.defaults.over(self._settings.defaults)})
         request, values = filled(checked, request_of(prompt), inputs or {})
         profile = self.profile
-        given = self._given_roles(checked, loaded.nested)
-        with self._lock:
-            roles = resolve(
-                checked,
-                given=given,
-                profile=profile,
-                gateway=self._gateway,
-                settings=self._settings,
-                own=self._own,
-                nested=loaded.nested,
-            )
+        roles = self._roles_of(loaded, profile)
         limits = _limits(budget) or self._budget
         run = Run(
             _run_id(),
@@ -284,6 +277,45 @@ class Fusion:
         )
         work = self._loop.submit(self._execute(run, list(roles.models)))
         return RunHandle(run, work, self)
+
+    def preview(
+        self,
+        prompt: Prompt = None,
+        *,
+        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+        budget: Limits | Mapping[str, Any] | None = None,
+        given: Given | None = None,
+        stage: str | None = None,
+        item: int | None = None,
+    ) -> Preview:
+        """What a run would ask, and its bounds, without any call.
+
+        What depends on results that are not there yet is named as `missing`; `given` puts values in their place, by
+        `stage` or `stage.field`. With `stage` it is of that one only, with `item` (from 0) of that item only.
+
+        Raises what `start` raises, and PromptError for a template that fails on what it reads.
+        """
+        self._loop.check_outside("a run cannot be looked at beforehand")
+        loaded = self._load(pipeline)
+        request, values = filled(loaded.pipeline, request_of(prompt), inputs or {})
+        if stage is not None and stage not in loaded.pipeline.stages:
+            raise UsageError(f"no stage {stage!r}{close_names(stage, loaded.pipeline.stages)}")
+        profile = self.profile
+        looking = preview(
+            loaded.pipeline,
+            prompts=loaded.prompts,
+            roles=self._roles_of(loaded, profile),
+            profile=profile.name,
+            inputs=values,
+            request=request,
+            limits=_merged(loaded.pipeline.budget, _limits(budget) or self._budget),
+            near=loaded.near,
+            given=given,
+            stage=stage,
+            item=item,
+        )
+        return self._loop.submit(looking).done.result()
 
     # What there is.
 
@@ -353,9 +385,23 @@ class Fusion:
         nested = graph.nested(given, prompts)
         return _Loaded(given, prompts, None, nested, _stamps([*prompts.files, *_files(nested)]))
 
-    def _given_roles(self, pipeline: Pipeline, nested: Mapping[str, graph.Nested]) -> dict[str, RoleSpec]:
-        used = used_roles(pipeline, nested)
-        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self.profile.roles})
+    def _roles_of(self, loaded: "_Loaded", profile: Profile) -> RoleModels:
+        given = self._given_roles(loaded)
+        with self._lock:
+            return resolve(
+                loaded.pipeline,
+                given=given,
+                profile=profile,
+                gateway=self._gateway,
+                settings=self._settings,
+                own=self._own,
+                nested=loaded.nested,
+            )
+
+    def _given_roles(self, loaded: "_Loaded") -> dict[str, RoleSpec]:
+        pipeline = loaded.pipeline
+        used = used_roles(pipeline, loaded.nested)
+        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self._settings.roles, *self.profile.roles})
         if unknown:
             raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
         everywhere = {} if self._model is None else dict.fromkeys(used, self._model)

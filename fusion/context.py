@@ -12,10 +12,12 @@ from fusion.errors import BudgetError, InputError
 from fusion.events import Decided, Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
+from fusion.models.base import ModelInfo
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, Outcome, Stage, StageContext, Variables
+from fusion.stages.base import Answer, Ask, ModelStage, Outcome, Room, Stage, StageContext, Variables
+from fusion.terms import merged
 from fusion.types import Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
@@ -44,7 +46,8 @@ class RunParts:
     wirings: Mapping[str, Wiring]
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
-    inner: "Inner"
+    inner: "Inner | None" = None
+    """What runs within the stages; None where nothing is run."""
     prefix: str = ""
     """What stands before the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
     budget_stops: list[BudgetError] = field(default_factory=list)
@@ -53,6 +56,16 @@ class RunParts:
         """The output limit of a call: what was asked, else the stage's, else the defaults', else the kind's own."""
         own = getattr(stage, "max_tokens", None)
         return asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
+
+    def output_limit(self, stage: Stage, info: ModelInfo, asked: int | None) -> int:
+        limit = self.max_tokens(stage, asked)
+        return limit if info.max_output is None else min(limit, info.max_output)
+
+    def room(self, stage: Stage, role: str, asked: int | None = None) -> Room:
+        """What a call of the stage to this role has room for."""
+        info = self.roles[role].models[0]
+        output = self.output_limit(stage, info, asked)
+        return Room(None if info.context is None else info.context - output, output)
 
 
 class RunContext(StageContext):
@@ -188,12 +201,28 @@ class RunContext(StageContext):
     # What stands within.
 
     async def run_inner(self, name: str) -> Outcome:
+        assert self._run.inner is not None
         return await self._run.inner.stage(f"{self.path}/{name}")
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
+        assert self._run.inner is not None
         return await self._run.inner.pipeline(self.path, inputs)
 
     # Calls.
+
+    def room(self, role: str, max_tokens: int | None = None) -> Room:
+        return self._run.room(self.stage, role, max_tokens)
+
+    def readable(self) -> int | None:
+        stages = self._run.pipeline.stages
+        readers = [
+            stages[name]
+            for name, wired in self._run.wirings.items()
+            if any(flow.stage == self.path for flow in wired.flows.values())
+        ]
+        one_by_one = [stage for stage in readers if stage.outputs[0].feed]
+        rooms = [self._run.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
+        return min([room for room in rooms if room is not None], default=None)
 
     async def call(self, ask: Ask) -> Answer:
         try:
@@ -211,17 +240,25 @@ class RunContext(StageContext):
         return caller
 
     def _new_caller(self, ask: Ask) -> Caller:
-        role = self._run.roles[ask.role]
+        role, stage = self._run.roles[ask.role], self.stage
         defaults = self._run.pipeline.defaults
+        chain = self._run.roles.chain_of(ask.model) if ask.model else role.chain
+        own = stage.params() if isinstance(stage, ModelStage) else {}
+        if ask.temperature is not None:
+            own = {**own, "temperature": ask.temperature}
+        firm, soft = merged(own, role.params), defaults.params()
+        if ask.model:  # a certain model, and not the one that these parameters were chosen for
+            firm, soft = {}, merged(firm, soft)
         return Caller(
-            self._run.roles.chain_of(ask.model) if ask.model else role.chain,
+            chain,
             sink=self._run.sink,
             run_id=self._run.run_id,
             stage=self.place,
             role=ask.role,
-            max_tokens=self._run.max_tokens(self.stage, ask.max_tokens),
+            max_tokens=self._run.output_limit(self.stage, chain[0].info, ask.max_tokens),
             timeout=role.timeout or defaults.timeout,
-            temperature=_first(ask.temperature, role.temperature, defaults.temperature),
+            firm=firm,
+            soft=soft,
             schema=ask.schema,
         )
 
@@ -246,7 +283,3 @@ def _listed(source: str, value: Any) -> list[Any]:
     if isinstance(value, (Mapping, str)) or not hasattr(value, "__iter__"):
         raise InputError(f"`over: {source}` is {type(value).__name__}, not a list; name a list or a stage's items")
     return list(value)
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)

@@ -8,9 +8,10 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from fusion.errors import InputError, UsageError
 from fusion.library import close_names
+from fusion.rows import rows_of
 from fusion.spec import Pipeline
-from fusion.stages.base import ShapedStage
-from fusion.types import JsonSchema, as_text
+from fusion.stages.shaped import ShapedStage
+from fusion.types import FileText, JsonSchema, as_text
 
 __all__ = ["filled", "request_of", "schema_of", "shaped_output"]
 
@@ -59,10 +60,22 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
         raise InputError(_missing(pipeline, missing))
     for name, value in values.items():
         _check_data(name, value)
+    values.update(_rows(pipeline, values))
     for name, spec in pipeline.inputs.items():
         values.setdefault(name, spec.default)
-    first = required[0] if required else next(iter(pipeline.inputs), None)
+    first = next((name for name in required or pipeline.inputs if not isinstance(values[name], (list, tuple))), None)
     return ("" if first is None else as_text(values[first])), values
+
+
+def _rows(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every input that came as the text of a table."""
+    rows = {}
+    for name, value in values.items():
+        form = pipeline.inputs[name].format
+        if form != "text" and isinstance(value, str):
+            where = value.where if isinstance(value, FileText) else f"input {name!r}"
+            rows[name] = rows_of(value, form, where=where)
+    return rows
 
 
 def _check_data(name: str, value: Any) -> None:

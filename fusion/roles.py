@@ -1,20 +1,25 @@
-"""Which model plays which role in a run: the user's word, then the pipeline's, then the profile's."""
+"""Which model plays which role in a run: the user's word, the pipeline's, fusion.toml's, the profile's."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Final
 
 from fusion.config import Settings
 from fusion.errors import MissingKeyError, UsageError
 from fusion.graph import Nested
 from fusion.library import close_names
 from fusion.models import prices
+from fusion.models.abilities import SAMPLING, refused
 from fusion.models.base import ModelInfo
+from fusion.models.catalogue import describe, missing
 from fusion.models.fallback import Member
 from fusion.models.gateway import Gateway
-from fusion.models.profiles import Profile, key_for
+from fusion.models.profiles import Profile
 from fusion.models.replay import PREFIX
-from fusion.spec import Pipeline, RoleSpec
+from fusion.spec import Pipeline
+from fusion.stages.base import ModelStage
+from fusion.terms import RoleSpec, merged
 
 __all__ = ["RoleModel", "RoleModels", "resolve", "unpriced", "used_roles"]
 
@@ -28,7 +33,7 @@ class RoleModel:
     """The chain of models behind a role, and how they are called."""
 
     chain: tuple[Member, ...]
-    temperature: float | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
 
     @property
@@ -122,17 +127,19 @@ def resolve(
     notes: list[str] = []
     declared = {**inherited, **pipeline.roles}
     for role, where in used_roles(pipeline).items():
-        spec = given.get(role) or declared.get(role)
+        spec = given.get(role) or declared.get(role) or settings.roles.get(role)
+        said = notes if spec is not None else []  # of a profile, that models without a key are left out is its way
         if spec is None and role in profile.roles:
             spec = RoleSpec(chain=profile.roles[role])
         if spec is None:
-            known = {*given, *declared, *profile.roles}
+            known = {*given, *declared, *settings.roles, *profile.roles}
             raise UsageError(
                 f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
             )
-        chain = _callable(role, spec.chain, settings, own, notes)
+        chain = _callable(role, spec.chain, settings, own, said)
         members = tuple(gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
-        roles[role] = RoleModel(members, spec.temperature, spec.timeout)
+        roles[role] = RoleModel(members, spec.params(), spec.timeout)
+        _check_params(role, roles[role], pipeline)
     inner = {
         path: resolve(
             one.pipeline,
@@ -178,21 +185,53 @@ def unpriced(roles: RoleModels) -> Iterator[str]:
         )
 
 
+def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
+    """Refuse a parameter that a model of the role does not take; defaults are no more than that."""
+    for name, stage in pipeline.stages.items():
+        if not (isinstance(stage, ModelStage) and role in dict.fromkeys(used for _, used in stage.roles())):
+            continue
+        params = merged(stage.params(), asked.params)
+        for model in asked.models:
+            for param in sorted(refused(model, params)):
+                where = f"stages.{name}.{param}" if param in stage.params() else f"role {role!r}"
+                raise UsageError(
+                    f"{where}: the model {model.id!r} of role {role!r} takes no `{param}`{_hint(param, model)}"
+                )
+        budget, most = params.get("thinking_budget", 0), stage.max_tokens or pipeline.defaults.max_tokens
+        if budget >= (most or stage.own_max_tokens):
+            raise UsageError(
+                f"stages.{name}: `thinking_budget` {budget} of role {role!r} leaves nothing of `max_tokens`"
+                f" {most or stage.own_max_tokens} for the answer; raise `max_tokens`"
+            )
+
+
+def _hint(param: str, model: ModelInfo) -> str:
+    """What to do in place of a parameter that a model does not take."""
+    if param in SAMPLING and param not in model.refuses:
+        return " while it reasons; set `reasoning_effort: none`, or leave it out"
+    if param == "thinking_budget" and "reasoning_effort" not in model.refuses:
+        return "; set `reasoning_effort`"
+    return "; leave it out, or use another model (under `defaults` it holds for those that take it)"
+
+
 def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
     """Refuse a model that no provider can have, or whose provider's key is not set."""
-    info = prices.lookup(model_id)
+    info = describe(model_id, settings)
     if info.local or model_id.startswith(PREFIX):  # the gateway knows which of those there are
         return
-    if not prices.reachable(model_id):
-        raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{_near(model_id) or _AS}")
-    key = key_for(info.provider)
-    if key is not None and key not in settings.keys:
+    if model_id not in settings.endpoints and not prices.reachable(model_id):
+        near = _near(model_id, settings.endpoints) or _AS
+        raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{near}")
+    keys = missing(info, settings)
+    if keys:
+        are = "are" if len(keys) > 1 else "is"
         raise MissingKeyError(
-            f"role {role!r} needs {model_id!r}, and {key} is not set. Set it, or choose another profile: "
-            "`--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
+            f"role {role!r} needs {model_id!r}, and {' and '.join(keys)} {are} not set. Set it, or choose another"
+            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
         )
 
 
-def _near(model_id: str) -> str:
-    names = " or ".join(repr(name) for name in prices.suggest(model_id))
+def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
+    found = [*get_close_matches(model_id, endpoints, n=1), *prices.suggest(model_id)]
+    names = " or ".join(repr(name) for name in found[:3])
     return f"; did you mean {names}?" if names else ""

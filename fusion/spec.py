@@ -24,9 +24,10 @@ from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistak
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
 from fusion.stages.base import STAGE_READER, Stage
 from fusion.stages.registry import kinds
+from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "RoleSpec", "json_schema", "read"]
+__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -57,6 +58,9 @@ class InputSpec(Authored):
     description: str = Field(default="", description="What the input is, for people.")
     default: Any = Field(default=None, description="Its value where none is given; without this key it is required.")
     stdin: bool = Field(default=False, description="Read it from standard input where none is given.")
+    format: Literal["text", "jsonl", "csv"] = Field(
+        default="text", description="What its text is: `jsonl` and `csv` become a list of rows."
+    )
 
     @property
     def required(self) -> bool:
@@ -66,46 +70,6 @@ class InputSpec(Authored):
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"description": given} if isinstance(given, str) else given
-
-
-def _some_models(chain: tuple[str, ...]) -> tuple[str, ...]:
-    if not chain:
-        raise ValueError("a chain without a model; give at least one, as in [provider/model]")
-    twice = next((model for model in chain if chain.count(model) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice!r} stands in the chain twice; it is tried again by itself where that may help")
-    return chain
-
-
-class RoleSpec(Authored):
-    """The models behind a role, and how they are asked. Short form: one model alone.
-
-    The first model is asked; where it cannot answer, the next one is, and the run says so.
-    """
-
-    chain: Annotated[tuple[str, ...], AfterValidator(_some_models)] = Field(
-        description="Models as provider/model, in order of preference."
-    )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
-    timeout: float | None = Field(default=None, gt=0, description="Seconds for one attempt of a call.")
-    concurrency: int | None = Field(default=None, ge=1, description="Calls of this role at once, over all stages.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, given: Any) -> Any:
-        return {"chain": (given,)} if isinstance(given, str) else given
-
-
-class Defaults(Authored):
-    """What holds for every call where neither its stage nor its role says otherwise."""
-
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    timeout: float | None = Field(
-        default=None,
-        gt=0,
-        description="Seconds for one attempt of a call; else 120, and 900 for local models.",
-    )
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
 
 
 def _stage(given: Any) -> Any:
@@ -193,9 +157,12 @@ class Pipeline(Authored):
         """The pipeline of a file. Raises UsageError if it cannot be read, PipelineError as `from_yaml` does."""
         return cls.from_yaml(read_text(Path(path), most=MAX_BYTES), file=str(path))
 
-    def to_yaml(self) -> str:
-        """The pipeline as YAML: what is as by default is left out, short forms are used."""
-        return _dumped(_as_data(self))
+    def to_yaml(self, *, comments: Mapping[Place, str] | None = None) -> str:
+        """The pipeline as YAML: what nobody has said is left out, short forms are used.
+
+        `comments` are written above the keys at these places.
+        """
+        return _dumped(_as_data(self), comments or {})
 
 
 class Reading(NamedTuple):
@@ -300,7 +267,7 @@ def _role_data(spec: RoleSpec) -> Any:
 
 
 def _stage_data(stage: Stage) -> dict[str, Any]:
-    return {"kind": stage.kind, **stage.model_dump(exclude_defaults=True, by_alias=True)}
+    return {"kind": stage.kind, **stage.model_dump(exclude_unset=True, by_alias=True)}
 
 
 def _plain(value: Any) -> Any:
@@ -315,23 +282,29 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def _dumped(data: dict[str, Any]) -> str:
+def _dumped(data: dict[str, Any], comments: Mapping[Place, str]) -> str:
     from io import StringIO
 
     from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
     from ruamel.yaml.scalarstring import LiteralScalarString
 
-    def styled(value: Any) -> Any:
+    def styled(value: Any, place: Place) -> Any:
         if isinstance(value, dict):
-            return {_quoted(key): styled(part) for key, part in value.items()}
+            made = CommentedMap((_quoted(key), styled(part, (*place, key))) for key, part in value.items())
+            for key in value:
+                if (*place, key) in comments:
+                    said = comments[(*place, key)]
+                    made.yaml_set_comment_before_after_key(key, before=said, indent=2 * len(place))
+            return made
         if isinstance(value, list):
-            return [styled(part) for part in value]
+            return [styled(part, (*place, at)) for at, part in enumerate(value)]
         return LiteralScalarString(value) if isinstance(value, str) and _is_block(value) else _quoted(value)
 
     yaml = YAML(pure=True)
     yaml.width = 100_000
     stream = StringIO()
-    yaml.dump(styled(data), stream)
+    yaml.dump(styled(data, ()), stream)
     return stream.getvalue()
 
 
@@ -350,9 +323,9 @@ def _is_simple(text: str) -> bool:
 def _is_block(text: str) -> bool:
     """True for text that a literal block gives back exactly as it is."""
     lines = text.removesuffix("\n").split("\n")
-    return "\n" in text and all(
-        line and not line[-1].isspace() and line.isprintable() and not lines[0][:1].isspace() for line in lines
-    )
+    if "\n" not in text or not lines[0] or not lines[-1] or lines[0][0].isspace():
+        return False
+    return all(line.isprintable() and not line[-1:].isspace() for line in lines)
 
 
 # The JSON Schema of pipeline files.

@@ -15,6 +15,7 @@ __all__ = [
     "CallKey",
     "Deltas",
     "Failure",
+    "FileText",
     "FinishReason",
     "Item",
     "JsonMode",
@@ -77,15 +78,22 @@ class CallKey(Value):
 class Request(Value):
     """What is asked of a model in one call.
 
-    `max_tokens` limits the output, thinking included. `timeout` is in seconds and counts for each attempt from
-    the moment it has its slot. `json_schema` is the shape that the reply has to have, `json_mode` how it is
-    asked for: under a strict schema, or as any JSON object.
+    `max_tokens` limits the output, thinking included; `thinking_budget` is the part of it to think with. `timeout` is
+    in seconds and counts for each attempt from the moment it has its slot. `extra` are further fields of the
+    request's body, in the provider's words. `json_schema` is the shape that the reply has to have, `json_mode` how
+    it is asked for: under a strict schema, or as any JSON object.
     """
 
     messages: tuple[Message, ...]
     max_tokens: int = Field(gt=0)
     timeout: float = Field(default=120.0, gt=0)
     temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    reasoning_effort: str | None = None
+    thinking_budget: int | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
     json_schema: JsonSchema | None = None
     json_mode: JsonMode = "schema"
     key: CallKey | None = None
@@ -160,6 +168,18 @@ class Deltas(Protocol):
 
 
 OnDelta = Callable[[str], None]
+
+
+class FileText(str):
+    """A text that was read from a file; `where` names it in messages."""
+
+    __slots__ = ("where",)
+    where: str
+
+    def __new__(cls, text: str, where: str) -> "FileText":
+        made = super().__new__(cls, text)
+        made.where = where
+        return made
 
 
 class Failure(Value):

@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given, settings
@@ -28,6 +28,7 @@ from fusion import (
     ScriptedModel,
     graph,
 )
+from fusion.drawing import Format, draw
 from fusion.errors import (
     AuthenticationError,
     BadResponseError,
@@ -200,7 +201,7 @@ def test_a_run_always_ends_and_adds_up(pipeline: Pipeline, seed: int, faults: fl
     prompts = Prompts(LIBRARY)
     assert graph.check(pipeline, prompts=prompts) == []
     assert Pipeline.from_yaml(pipeline.to_yaml()) == pipeline
-    assert all(graph.draw(pipeline, prompts, form) for form in ("text", "mermaid"))
+    assert all(draw(pipeline, prompts, form) for form in get_args(Format))
     events: list[EventBase] = []
     threads = threading.active_count()
     model = moody(seed, faults)

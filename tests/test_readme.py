@@ -141,6 +141,15 @@ def test_the_pipeline_that_ships_is_printed_as_it_is() -> None:
     assert Pipeline.from_yaml(printed[shipped.name]) == shipped
 
 
+def test_a_first_pipeline_of_ones_own_takes_ten_commands_at_most() -> None:
+    section = TEXT.partition("## Your own pipeline in ten minutes\n")[2].partition("With a provider's\nkey")[0]
+    given = "".join(text for language, text in _FENCE.findall(section) if language == "sh")
+    commands = [line for line in given.splitlines() if line.startswith(("fusion ", "cat "))]
+    assert commands[1].startswith("fusion new ")
+    assert commands[-1] == "fusion run invoices.yaml < notes.txt"
+    assert len(commands) <= 10
+
+
 # Set-up.
 
 

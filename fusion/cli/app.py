@@ -13,6 +13,8 @@ from fusion.cli.demo import demo
 from fusion.cli.exits import EPILOG, OK, Ending
 from fusion.cli.explain import explain
 from fusion.cli.graph import graph
+from fusion.cli.new import new
+from fusion.cli.render import render
 from fusion.cli.run import run
 from fusion.cli.schema import schema
 from fusion.cli.terminal import write
@@ -37,7 +39,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (run, validate, graph, explain, schema, demo):
+    for command in (run, new, validate, graph, render, explain, schema, demo):
         app.command(context_settings=_HELP)(command)
     app.add_typer(models.application(), name="models")
     return app

@@ -2,16 +2,17 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fusion.cli.terminal import complain, is_terminal
 from fusion.errors import InputError, UsageError
 from fusion.library import close_names, user_path
+from fusion.types import FileText
 
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
 
-__all__ = ["Stdin", "from_stdin", "inputs_of", "limits_of", "roles_of"]
+__all__ = ["Stdin", "from_stdin", "inputs_of", "limits_of", "results_of", "roles_of"]
 
 _LIMITS = ("usd", "tokens", "calls", "seconds")
 _PATIENCE = 2.0
@@ -41,7 +42,7 @@ class Stdin:
             raw = sys.stdin.buffer.read(_MOST + 1)
         except OSError as error:
             raise InputError(f"{name} cannot read standard input: {error.strerror}") from error
-        return _text(raw, "standard input")
+        return FileText(_text(raw, "standard input"), "standard input")
 
 
 def inputs_of(words: Sequence[str], stdin: Stdin) -> dict[str, str]:
@@ -53,7 +54,7 @@ def inputs_of(words: Sequence[str], stdin: Stdin) -> dict[str, str]:
             raise UsageError(f"-i {word!r}: give it as name=value, name=@file, or name=- for standard input")
         if name in inputs:
             raise UsageError(f"-i {name}=… is given twice")
-        inputs[name] = _input(name, value, stdin)
+        inputs[name] = _input("-i", name, value, stdin)
     return inputs
 
 
@@ -64,6 +65,30 @@ def from_stdin(pipeline: "Pipeline", given: Mapping[str, str], stdin: Stdin) -> 
             text = stdin.read(f"input {name!r}")
             return {name: text} if text else {}
     return {}
+
+
+def results_of(words: Sequence[str], stdin: Stdin) -> dict[str, Any]:
+    """`stage=value` or `stage.field=value`, given as inputs are; what is a JSON list or object is read as one."""
+    results: dict[str, Any] = {}
+    for word in words:
+        path, sign, value = word.partition("=")
+        if not sign or not path:
+            raise UsageError(f"--with {word!r}: give it as stage=@file, stage.field=@file or stage.field=value")
+        if path in results:
+            raise UsageError(f"--with {path}=… is given twice")
+        results[path] = _data(path, _input("--with", path, value, stdin))
+    return results
+
+
+def _data(path: str, text: str) -> Any:
+    import json
+
+    if not text.lstrip().startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--with {path}: it begins like JSON and cannot be read as JSON: {error}") from error
 
 
 def roles_of(words: Sequence[str]) -> dict[str, str]:
@@ -96,13 +121,13 @@ def limits_of(word: str | None) -> dict[str, str] | None:
     return limits
 
 
-def _input(name: str, value: str, stdin: Stdin) -> str:
+def _input(option: str, name: str, value: str, stdin: Stdin) -> str:
     if value in ("-", "@-"):
-        return stdin.read(f"-i {name}")
+        return stdin.read(f"{option} {name}")
     if value.startswith("@@"):
         return value[1:]
     if value.startswith("@"):
-        return _file(name, value[1:])
+        return _file(f"{option} {name}", value[1:])
     return value
 
 
@@ -112,9 +137,9 @@ def _file(name: str, given: str) -> str:
         with path.open("rb") as file:
             raw = file.read(_MOST + 1)
     except OSError as error:
-        hint = f"; `-i {name}=@@…` gives a text that begins with an @" if isinstance(error, FileNotFoundError) else ""
-        raise InputError(f"-i {name}: cannot read {given!r}: {error.strerror}{hint}") from error
-    return _text(raw, repr(given))
+        hint = f"; `{name}=@@…` gives a text that begins with an @" if isinstance(error, FileNotFoundError) else ""
+        raise InputError(f"{name}: cannot read {given!r}: {error.strerror}{hint}") from error
+    return FileText(_text(raw, repr(given)), given)
 
 
 def _text(raw: bytes, where: str) -> str:

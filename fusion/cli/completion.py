@@ -1,6 +1,8 @@
 """What the shell may offer for a word of the command line."""
 
-__all__ = ["kind_names", "pipeline_names", "profile_names", "tier_names"]
+import typer
+
+__all__ = ["kind_names", "pipeline_names", "profile_names", "stage_names", "tier_names"]
 
 
 def pipeline_names(incomplete: str) -> list[str]:
@@ -31,3 +33,18 @@ def kind_names(incomplete: str) -> list[str]:
     from fusion.stages.registry import kinds
 
     return [kind for kind in sorted(kinds()) if kind.startswith(incomplete)]
+
+
+def stage_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Stages of the pipeline that stands before them."""
+    from fusion.config import Settings
+    from fusion.errors import FusionError
+    from fusion.library import Library
+    from fusion.spec import Pipeline
+
+    library = Library.standard(user=Settings.from_environment().library_dir)
+    try:
+        stages = Pipeline.load(library.pipeline(ctx.params["pipeline"])).stages
+    except FusionError:
+        return []
+    return [stage for stage in stages if stage.startswith(incomplete)]

@@ -42,6 +42,9 @@ def run(
             metavar="LIMITS", help="What may be spent: 0.50 (dollars), or usd=0.5,tokens=…,calls=…,seconds=…."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show stages, models, first prompts and bounds; make no call.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole result as JSON, also of a run that failed.")
     ] = False,
@@ -62,7 +65,7 @@ def run(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Run a pipeline. The answer, and nothing else, goes to standard output."""
-    from fusion.cli.session import Options, run_session
+    from fusion.cli.session import Options, run_session, show_session
 
     ending: Ending = ctx.obj
     ending.debug = ending.debug or debug
@@ -81,4 +84,7 @@ def run(
         quiet=quiet,
         verbose=verbose,
     )
+    if dry_run:
+        show_session(options)
+        return
     raise typer.Exit(run_session(options, ending).exit_code)

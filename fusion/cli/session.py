@@ -1,25 +1,28 @@
 """One run on the command line: from the options to the exit code."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fusion.cli.answer import AnswerFile, StreamedAnswer, streamed_stage
-from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, roles_of
+from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, results_of, roles_of
 from fusion.cli.exits import Ending, Interrupted
 from fusion.cli.follow import Follower, Viewer
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.live import LiveView
 from fusion.cli.outcome import Outcome
 from fusion.cli.plain import Plain
+from fusion.cli.preview import preview_lines
 from fusion.cli.records import RecordFile, Records
-from fusion.cli.terminal import is_live, is_terminal
+from fusion.cli.terminal import is_live, is_terminal, write
 from fusion.client import Fusion, RunHandle
 from fusion.errors import UsageError
 from fusion.events import Noted
+from fusion.preview import PreviewedCall
 from fusion.result import Result
 from fusion.spec import Pipeline
 
-__all__ = ["Options", "run_session"]
+__all__ = ["Options", "call_of", "run_session", "show_session"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,58 @@ class Options:
 def run_session(options: Options, ending: Ending) -> RunHandle:
     """Run as the options say, to the end. Raises UsageError for what cannot be run."""
     _check(options)
-    limits, roles = limits_of(options.budget), roles_of(options.roles)
-    with (
-        Interrupts() as interrupts,
-        Fusion(profile=options.profile, roles=roles, model=options.model, budget=limits) as fusion,
-    ):
+    with Interrupts() as interrupts, _fusion(options) as fusion:
         return _Session(options, ending, fusion, interrupts).run()
+
+
+def show_session(options: Options) -> None:
+    """Show what a run would ask, and make no call."""
+    _check_dry(options)
+    with _fusion(options) as fusion:
+        prompt, inputs = _given(options, fusion.load(options.pipeline), Stdin())
+        shown = fusion.preview(prompt, pipeline=options.pipeline, inputs=inputs)
+    lines = [shown.model_dump_json(indent=2)] if options.json else preview_lines(shown, options.pipeline)
+    write("\n".join(lines) + "\n")
+
+
+def call_of(options: Options, stage: str, item: int, results: Sequence[str]) -> PreviewedCall:
+    """The first call of a stage, of one item if it has items. Raises UsageError where it would not be made."""
+    _check(options)
+    stdin = Stdin()
+    with _fusion(options) as fusion:
+        prompt, inputs = _given(options, fusion.load(options.pipeline), stdin)
+        given = results_of(results, stdin)
+        (shown,) = fusion.preview(
+            prompt, pipeline=options.pipeline, inputs=inputs, given=given, stage=stage, item=item
+        ).stages
+    if shown.calls:
+        return shown.calls[0]
+    if shown.missing:
+        words = " ".join(f"--with {name}=@FILE" for name in shown.missing)
+        raise UsageError(
+            f"{stage!r} depends on {', '.join(shown.missing)}, which a run makes first; give it: {words}"
+        )
+    if shown.items is not None and item >= shown.items:
+        raise UsageError(f"{stage!r} has {shown.items} items, and no item {item + 1}")
+    raise UsageError(f"{stage!r} asks no model{f': {shown.note}' if shown.note else ''}")
+
+
+def _given(options: Options, pipeline: Pipeline, stdin: Stdin) -> tuple[str | None, dict[str, str]]:
+    """Prompt and inputs, from the words, files and standard input."""
+    prompt = options.prompt
+    inputs = inputs_of(options.inputs, stdin)
+    if prompt == "-":
+        prompt = stdin.read("PROMPT")
+    return prompt, inputs | from_stdin(pipeline, inputs, stdin)
+
+
+def _fusion(options: Options) -> Fusion:
+    return Fusion(
+        profile=options.profile,
+        roles=roles_of(options.roles),
+        model=options.model,
+        budget=limits_of(options.budget),
+    )
 
 
 class _Session:
@@ -69,7 +118,7 @@ class _Session:
     def run(self) -> RunHandle:
         pipeline = self._fusion.load(self._options.pipeline)
         file = None if self._options.output is None else AnswerFile(self._options.output)
-        prompt, inputs = self._given(pipeline)
+        prompt, inputs = _given(self._options, pipeline, Stdin())
         screen = self._screen()
         streamed = self._streamed(pipeline, screen)
         follower = Follower(self._viewers(screen, streamed))
@@ -92,13 +141,6 @@ class _Session:
             screen.release()
         outcome.report(self._ending)
         return handle
-
-    def _given(self, pipeline: Pipeline) -> tuple[str | None, dict[str, str]]:
-        stdin, prompt = Stdin(), self._options.prompt
-        inputs = inputs_of(self._options.inputs, stdin)
-        if prompt == "-":
-            prompt = stdin.read("PROMPT")
-        return prompt, inputs | from_stdin(pipeline, inputs, stdin)
 
     def _screen(self) -> LiveView | Plain | None:
         if self._options.quiet:
@@ -132,6 +174,21 @@ class _Session:
             message = "interrupted; stopping what is under way (once more: leave at once)"
             follower.take(Noted(run_id=handle.run_id, message=message))
             return handle.cancel()
+
+
+def _check_dry(options: Options) -> None:
+    """Refuse what would have no effect where nothing is run."""
+    without_effect = {
+        "--events": options.events,
+        "--events-to": options.events_to is not None,
+        "-o": options.output is not None,
+        "-q": options.quiet,
+        "-v": options.verbose,
+    }
+    for name, given in without_effect.items():
+        if given:
+            raise UsageError(f"{name} has no effect with --dry-run, which makes no call; leave it out")
+    _check(options)
 
 
 def _check(options: Options) -> None:

@@ -33,6 +33,7 @@ class Exchange:
         self.words = ""
         self.broken: Exception | None = None
         self.secrets: tuple[str, ...] = ()
+        self.extra: Mapping[str, Any] = {}
         self.answer: aiohttp.ClientResponse | None = None
         self._session = session
         self._posted = False
@@ -61,6 +62,8 @@ class Exchange:
         self._posted = True
         self.secrets = _secrets(headers or {})
         body = data if data is not None else content if content is not None else jsonlib.dumps(json)
+        if self.extra:
+            body = jsonlib.dumps({**jsonlib.loads(body), **self.extra})
         try:
             self.answer = await self._session.post(
                 url, data=body, params=params, headers=headers, allow_redirects=False

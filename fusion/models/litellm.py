@@ -73,6 +73,7 @@ class LiteLLMModel(Model):
         self.info = _looked_up(model_id) if info is None else info
         self._served_as = served_as
         self._api_key = api_key
+        self._own_server = api_base is not None and model_id.startswith("openai/")
         self._takes_client = model_id.partition("/")[0] not in _OWN_CLIENT
         given = {"model": model_id, "api_base": api_base, "api_key": api_key}
         self._fixed = {name: value for name, value in given.items() if value is not None}
@@ -115,8 +116,14 @@ class LiteLLMModel(Model):
         }
         if self._takes_client:
             arguments["client"] = exchange
-        if request.temperature is not None:
-            arguments["temperature"] = request.temperature
+        arguments |= _params(request)
+        extra = request.extra
+        if self._own_server and request.reasoning_effort:  # litellm does not know which of its models take it
+            extra = {"reasoning_effort": arguments.pop("reasoning_effort"), **extra}
+        if self._takes_client:
+            exchange.extra = extra
+        elif extra:
+            arguments["extra_body"] = extra
         if request.json_schema is not None:
             arguments["response_format"] = _response_format(request)
         if stream:
@@ -177,6 +184,19 @@ async def _asked(library: "_Loaded", exchange: Exchange, arguments: dict[str, An
         if not task.cancelled():
             task.exception()  # seen, so that nobody is told that it was not
         raise
+
+
+def _params(request: Request) -> dict[str, Any]:
+    """The parameters under litellm's names, which are OpenAI's."""
+    given = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "stop": list(request.stop) or None,
+        "reasoning_effort": request.reasoning_effort,
+        "thinking": request.thinking_budget and {"type": "enabled", "budget_tokens": request.thinking_budget},
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _estimated(request: Request, text: str) -> Usage:

@@ -20,7 +20,8 @@ from pydantic import (
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
 from fusion.mistakes import Authored
-from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message, as_text
+from fusion.terms import Params
+from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
 __all__ = [
     "STAGE_READER",
@@ -36,7 +37,7 @@ __all__ = [
     "PipelineUse",
     "PromptUse",
     "RoleChoice",
-    "ShapedStage",
+    "Room",
     "Stage",
     "StageContext",
     "Variables",
@@ -172,6 +173,13 @@ class Outcome(NamedTuple):
     confidence: float | None = None
 
 
+class Room(NamedTuple):
+    """Tokens that a call may read, None where nobody knows the model's context, and those that it may write."""
+
+    input: int | None
+    output: int
+
+
 class StageContext(ABC):
     """A stage's only way to the world: its inputs, its output fields, calls, prompts and notes."""
 
@@ -209,6 +217,14 @@ class StageContext(ABC):
     @abstractmethod
     def text(self, template: str, variables: Variables) -> str:
         """The text of a template, given by name or in full, that makes no messages."""
+
+    @abstractmethod
+    def room(self, role: str, max_tokens: int | None = None) -> "Room":
+        """What a call to this role has room for, with this output limit or the stage's own."""
+
+    @abstractmethod
+    def readable(self) -> int | None:
+        """The fewest tokens that a model which reads this stage's items one by one has room for; None if unknown."""
 
     @abstractmethod
     async def call(self, ask: Ask) -> Answer:
@@ -341,7 +357,7 @@ class Stage(Authored, ABC):
         yield from ()
 
 
-class ModelStage(Stage):
+class ModelStage(Stage, Params):
     """A stage that asks a model."""
 
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
@@ -350,7 +366,6 @@ class ModelStage(Stage):
     role: RoleChoice = Field(default=(Choice(use="frontier"),), description="Who is asked.", validate_default=True)
     prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
     max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
     escalate_to: str | None = Field(default=None, description="The role that is asked when the first one failed.")
 
     default_prompt: ClassVar[str]
@@ -368,9 +383,12 @@ class ModelStage(Stage):
     def _escalates(self) -> bool:
         return self.on_error == "escalate"
 
-    def calls_of_an_answer(self, *, shaped: bool) -> int:
-        """How many calls an answer takes at most: a shape may be asked for twice, and all of it of `escalate_to`."""
-        return (2 if shaped else 1) * (2 if self.on_error == "escalate" else 1)
+    def calls_of_an_answer(self, *, shaped: bool, continued: int = 0) -> int:
+        """How many calls an answer takes at most: a shape may be asked for twice, and all of it of `escalate_to`.
+
+        A text may be continued so many times.
+        """
+        return (2 if shaped else 1 + continued) * (2 if self.on_error == "escalate" else 1)
 
     @property
     def template(self) -> str:
@@ -414,39 +432,17 @@ class ModelStage(Stage):
     async def answer(self, ctx: StageContext, ask: Ask) -> Answer:
         """Ask; an answer that was cut off is a failure. With `on_error: escalate`, a failure asks `escalate_to`."""
         try:
-            return whole(await ctx.call(ask))
+            return await self.entire(ctx, ask)
         except ModelError as error:
             if self.on_error != "escalate" or self.escalate_to is None or error.stops:
                 raise
             ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}", item=ask.item)
             step = f"{ask.step}-escalated"
-            return whole(await ctx.call(ask._replace(role=self.escalate_to, model=None, step=step)))
+            return await self.entire(ctx, ask._replace(role=self.escalate_to, model=None, step=step))
 
-
-class ShapedStage(ModelStage):
-    """A stage whose answer may have a shape: with a `schema` the answer is data that holds to it."""
-
-    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
-
-    @property
-    def gives_data(self) -> bool:
-        return self.output_schema is not None
-
-    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        if self.output_schema is not None:
-            yield "schema", self.output_schema
-
-    def calls_of_one(self) -> int:
-        """How many calls an answer in the stage's own shape takes at most."""
-        return self.calls_of_an_answer(shaped=self.output_schema is not None)
-
-    async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
-        """Ask once with the stage's template, and fill `text` and `data` with the answer."""
-        answer = await self.answer(
-            ctx, self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.deltas(step))
-        )
-        ctx.give("text", as_text(answer.value))
-        ctx.give("data", answer.data)
+    async def entire(self, ctx: StageContext, ask: Ask) -> Answer:
+        """The answer up to its end; raises BadResponseError for one that was cut off."""
+        return whole(await ctx.call(ask))
 
 
 def whole(answer: Answer) -> Answer:

@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from fusion.stages.base import OutputField, ShapedStage, StageContext
+from fusion.stages.base import OutputField, StageContext
+from fusion.stages.shaped import ShapedStage
 
 __all__ = ["Generate"]
 
@@ -13,7 +14,10 @@ class Generate(ShapedStage):
     kind: Literal["generate"] = "generate"
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     default_prompt: ClassVar[str] = "generate/default"
-    cost: ClassVar[str] = "One call; one more where the answer does not hold to the `schema` at first."
+    cost: ClassVar[str] = (
+        "One call; one more where an answer does not hold to the `schema` at first, or for each time "
+        "that a text which was cut off is continued."
+    )
     example: ClassVar[str] = """\
 inputs: {text: A text.}
 stages:

@@ -4,8 +4,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.stages.base import Choice, OutputField, RoleChoice, ShapedStage, StageContext
+from fusion.stages.base import Choice, OutputField, RoleChoice, StageContext
 from fusion.stages.items import ItemStage
+from fusion.stages.shaped import ShapedStage
 from fusion.types import Item
 
 __all__ = ["Map"]
@@ -22,7 +23,10 @@ class Map(ItemStage, ShapedStage):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
     default_prompt: ClassVar[str] = "map/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "needed"})
-    cost: ClassVar[str] = "A call for each item; one more where an answer does not hold to the `schema` at first."
+    cost: ClassVar[str] = (
+        "A call for each item; one more where an answer does not hold to the `schema` at first, or for each time "
+        "that a text which was cut off is continued."
+    )
     example: ClassVar[str] = """\
 inputs: {text: "Notes, one on each line."}
 stages:

@@ -29,6 +29,24 @@ class Render(Stage):
     )
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
+    cost: ClassVar[str] = "Nothing: it calls no model."
+    example: ClassVar[str] = """\
+inputs: {notes: "Notes of invoices, one on each line."}
+stages:
+  read:
+    kind: map
+    over: inputs.notes.splitlines()
+    role: bulk
+    schema: {supplier: string, amount: number}
+    prompt: "Who sent the invoice, and what is to be paid? {{ item.source | fence }}"
+  answer:
+    kind: render
+    template: |
+      {{ read | selectattr("ok") | map(attribute="value") | table }}
+
+      Total: {{ read | selectattr("ok") | map(attribute="value.amount") | sum | decimals(2) }}
+output: answer
+"""
 
     @model_validator(mode="after")
     def _a_schema_is_of_data(self) -> "Render":

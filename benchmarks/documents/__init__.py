@@ -1,0 +1,1 @@
+"""Long documents: what it gains to read them part by part."""

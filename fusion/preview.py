@@ -1,0 +1,283 @@
+"""What a run would ask, without asking: rendered by the stages themselves, with bounds on calls and tokens."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fusion import graph
+from fusion.context import RunContext, RunParts
+from fusion.errors import FusionError, InputError, PromptError, StageError, UsageError
+from fusion.fields import Fields
+from fusion.library import close_names
+from fusion.models.base import estimate_input
+from fusion.prompts import Prompts
+from fusion.roles import RoleModels
+from fusion.spec import Pipeline
+from fusion.stages.base import Answer, Ask, Outcome, Stage, Variables
+from fusion.types import Item, Limits, Message, Value
+from fusion.wiring import Part, Wiring, wire
+
+__all__ = ["Given", "Preview", "PreviewedCall", "PreviewedStage", "preview"]
+
+Given = Mapping[str, Any]
+"""What stands in for results that are not there yet, by `stage` or `stage.field`."""
+
+
+class PreviewedCall(Value):
+    """A call as it would be made. `tokens` is about what its messages have."""
+
+    stage: str
+    item: int | None
+    step: str
+    role: str
+    model: str
+    messages: tuple[Message, ...]
+    tokens: int
+    max_tokens: int
+
+
+class PreviewedStage(Value):
+    """What a stage would ask. `missing` names the results that it depends on and that are not there yet.
+
+    `items` and `most_calls` are bounds, None where nobody can say; `calls` are the first ones, of each item one.
+    """
+
+    name: str
+    kind: str
+    roles: dict[str, str]
+    when: str | None
+    missing: tuple[str, ...]
+    items: int | None
+    most_calls: int | None
+    max_tokens: int
+    calls: tuple[PreviewedCall, ...]
+    note: str = ""
+
+
+class Preview(Value):
+    """What a run would ask, stage by stage, each behind those that it reads."""
+
+    pipeline: str
+    profile: str
+    roles: dict[str, str]
+    limits: Limits
+    stages: tuple[PreviewedStage, ...]
+
+    @property
+    def most_calls(self) -> int | None:
+        """How many calls the run makes at most, attempts made again not counted."""
+        most = [stage.most_calls for stage in self.stages]
+        return None if None in most else sum(filter(None, most))
+
+    @property
+    def most_output(self) -> int | None:
+        """How many tokens the run is answered at most."""
+        most = [None if stage.most_calls is None else stage.most_calls * stage.max_tokens for stage in self.stages]
+        return None if None in most else sum(filter(None, most))
+
+
+async def preview(
+    pipeline: Pipeline,
+    *,
+    prompts: Prompts,
+    roles: RoleModels,
+    profile: str,
+    inputs: Mapping[str, Any],
+    request: str,
+    limits: Limits,
+    near: Path | None = None,
+    given: Given | None = None,
+    stage: str | None = None,
+    item: int | None = None,
+) -> Preview:
+    """What a run of this would ask; of one `stage` only, and of one `item` (from 0) only, if they are named.
+
+    Raises UsageError or InputError for what is not there, PromptError for what cannot be rendered.
+    """
+    parts = RunParts(
+        run_id="preview",
+        pipeline=pipeline,
+        prompts=prompts,
+        roles=roles,
+        inputs=inputs,
+        request=request,
+        sink=lambda event: None,
+        wirings=wire(pipeline, prompts, near=near),
+        fields={name: Fields(one.outputs) for name, one in pipeline.stages.items()},
+        streamed=frozenset(),
+    )
+    known = _filled(parts, given or {})
+    bounds: dict[str, int | None] = {}
+    shown = []
+    for name in graph.order(pipeline, prompts) if stage is None else (stage,):
+        shown.append(await _previewed(parts, name, known, bounds, item))
+    names = {role: one.models[0].id for role, one in roles.items()}
+    return Preview(pipeline=pipeline.name, profile=profile, roles=names, limits=limits, stages=tuple(shown))
+
+
+# What stands in for results.
+
+
+def _filled(parts: RunParts, given: Given) -> dict[tuple[str, str], int]:
+    """Fill fields with what is given; how many items each has, of a value 1."""
+    known = {}
+    for path, value in given.items():
+        name, _, field = path.partition(".")
+        stage = parts.pipeline.stages.get(name)
+        if stage is None:
+            raise UsageError(f"no stage {name!r}{close_names(name, parts.pipeline.stages)}")
+        outputs = {output.name: output for output in stage.outputs}
+        output = outputs.get(field or stage.outputs[0].name)
+        if output is None:
+            raise UsageError(f"{name!r} has no field {field!r}{close_names(field, outputs)}")
+        known[name, output.name] = len(value) if output.feed and isinstance(value, list) else 1
+        if output.feed:
+            for one in _items(path, value):
+                parts.fields[name].feed(output.name).append(one)
+            parts.fields[name].feed(output.name).close()
+        else:
+            parts.fields[name].give(output.name, value)
+    return known
+
+
+def _items(path: str, value: Any) -> Iterator[Item]:
+    """The items of a list: as a result of a run has them, or made of what the list holds."""
+    if not isinstance(value, list):
+        raise InputError(f"{path!r} is a list of items; give a JSON list, such as the items of a result's stage")
+    for index, element in enumerate(value):
+        if isinstance(element, Mapping) and "index" in element and set(element) <= set(Item.model_fields):
+            yield Item.model_validate(element)
+        else:
+            yield Item(index=index, source=element, value=element)
+
+
+# One stage.
+
+
+async def _previewed(
+    parts: RunParts,
+    name: str,
+    known: Mapping[tuple[str, str], int],
+    bounds: dict[str, int | None],
+    item: int | None,
+) -> PreviewedStage:
+    stage = parts.pipeline.stages[name]
+    missing = [read for read in _reads(parts.wirings[name], parts.pipeline) if read not in known]
+    ctx = _Rehearsal(name, stage, parts)
+    note = "" if missing else await ctx.rehearse()
+    calls = [call for call in ctx.asked if item is None or call.item in (None, item)]
+    if ctx.asked and not calls:
+        note = "it depends on results of earlier items, which a run makes first"
+    items = _most_items(stage, parts.wirings[name], parts.pipeline, known, bounds)
+    items = items if ctx.known is None else ctx.known
+    bounds[name] = None if items is None else stage.most_items(items)
+    return PreviewedStage(
+        name=name,
+        kind=stage.kind,
+        roles={role: parts.roles[role].models[0].id for _, role in stage.roles()},
+        when=stage.when,
+        missing=tuple(".".join(read) for read in missing),
+        items=items if _over(stage) else None,
+        most_calls=None if items is None else stage.most_calls(items),
+        max_tokens=max(parts.max_tokens(stage, None), *_passed_on(ctx, parts.wirings[name])),
+        calls=tuple(sorted(calls, key=lambda call: call.item or 0)),
+        note=note,
+    )
+
+
+def _reads(wiring: Wiring, pipeline: Pipeline) -> list[tuple[str, str]]:
+    """The (stage, field) pairs that a stage needs before it can ask."""
+    reads = {(flow.stage, flow.field) for flow in wiring.flows.values()}
+    for name, part in wiring.waits.items():
+        reads |= {(name, field) for field in _fields(part, pipeline.stages[name])}
+    return sorted(reads)
+
+
+def _fields(part: Part, stage: Stage) -> Sequence[str]:
+    return (stage.outputs[0].name,) if part.bare else sorted(part.fields)
+
+
+def _passed_on(ctx: RunContext, wiring: Wiring) -> list[int]:
+    """The output limit of a value that is written anew in the place of an item, where the stage does that."""
+    limits = [ctx.max_tokens_of(source) or 0 for source in wiring.flows] if wiring.passes_on else []
+    return [0, *limits]
+
+
+def _over(stage: Stage) -> bool:
+    """True for a stage of items."""
+    return any(use.flows for use in stage.expressions())
+
+
+def _most_items(
+    stage: Stage,
+    wiring: Wiring,
+    pipeline: Pipeline,
+    known: Mapping[tuple[str, str], int],
+    bounds: Mapping[str, int | None],
+) -> int | None:
+    """How many items a stage is given at most, as far as that can be said beforehand."""
+    if not _over(stage):
+        return 1
+    most = [known.get((flow.stage, flow.field), bounds.get(flow.stage)) for flow in wiring.flows.values()]
+    return most[0] if most else None
+
+
+class _NotAsked(FusionError):  # noqa: N818 - nothing went wrong
+    """Ends a stage at its first call."""
+
+
+class _Rehearsal(RunContext):
+    """The context of a stage that is run up to its first calls, which are noted and not made."""
+
+    def __init__(self, path: str, stage: Stage, run: RunParts) -> None:
+        super().__init__(path, stage, run)
+        self._out = Fields(stage.outputs)  # its own fields may be given already
+        self.asked: list[PreviewedCall] = []
+        self.known: int | None = None
+        self._broken: PromptError | None = None
+
+    async def rehearse(self) -> str:
+        """Run the stage; why it asks nothing, if it does not. Raises PromptError for what cannot be rendered."""
+        note = ""
+        try:
+            await self.stage.model_copy(update={"on_error": "skip"}).run(self)
+        except _NotAsked:
+            pass
+        except StageError as error:
+            note = str(error)
+        if self._broken is not None and not self.asked:
+            raise self._broken
+        return "" if self.asked else note
+
+    def grew(self, known: int, *, final: bool = False) -> None:
+        self.known = known
+
+    def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
+        try:
+            return super().render(template, variables)
+        except PromptError as error:
+            self._broken = self._broken or error
+            raise
+
+    async def run_inner(self, name: str) -> Outcome:
+        raise StageError(f"it takes the way {name!r}, whose own calls are not shown")
+
+    async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
+        raise StageError("it runs another pipeline; look at that one by itself")
+
+    async def call(self, ask: Ask) -> Answer:
+        caller = self._caller(ask)
+        messages = tuple(caller.messages(ask))
+        self.asked.append(
+            PreviewedCall(
+                stage=self.path,
+                item=ask.item,
+                step=ask.step,
+                role=ask.role,
+                model=caller.model_id,
+                messages=messages,
+                tokens=estimate_input(messages),
+                max_tokens=caller.max_tokens,
+            )
+        )
+        raise _NotAsked("not asked")

@@ -22,7 +22,7 @@ from fusion.errors import PipelineError, Problem
 from fusion.library import close_names, read_text
 from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistakes
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
-from fusion.stages.base import Stage
+from fusion.stages.base import STAGE_READER, Stage
 from fusion.stages.registry import kinds
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits, Value
@@ -84,7 +84,7 @@ def _stage(given: Any) -> Any:
     cls = kinds().get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise _at_kind(f"no kind {kind!r}{close_names(str(kind), kinds())}", kind, ("kind",), "kind")
-    return cls.model_validate(given, by_alias=True, by_name=False)
+    return cls.model_validate(given, by_alias=True, by_name=False, context={STAGE_READER: _stage})
 
 
 def _at_kind(message: str, given: Any, loc: tuple[str, ...], name: LiteralString) -> ValidationError:
@@ -136,7 +136,13 @@ class Pipeline(Authored):
     def keys_within(cls, given: Mapping[str, Any], place: Place) -> list[str]:
         if len(place) < 2 or place[0] != "stages":
             return super().keys_within(given, place)
-        return keys_at(kinds()[given["stages"][place[1]]["kind"]], place[2:])
+        at: Any = given["stages"]
+        kind, behind = "", 0
+        for depth, part in enumerate(place[1:], start=2):
+            at = at.get(part) if isinstance(at, Mapping) else None
+            if isinstance(at, Mapping) and at.get("kind") in kinds():
+                kind, behind = at["kind"], depth
+        return keys_at(kinds()[kind], place[behind:])
 
     @classmethod
     def from_yaml(cls, text: str, *, file: str = _TEXT) -> "Pipeline":

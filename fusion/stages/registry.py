@@ -9,14 +9,17 @@ from typing import Any, Literal, get_args, get_origin
 
 from fusion.errors import UsageError
 from fusion.stages.base import ModelStage, OutputField, Stage
+from fusion.stages.cascade import Cascade
 from fusion.stages.generate import Generate
 from fusion.stages.judge import Judge
 from fusion.stages.map import Map
 from fusion.stages.merge import Merge
 from fusion.stages.panel import Panel
+from fusion.stages.pipeline import PipelineStage
 from fusion.stages.plan import Plan
 from fusion.stages.render import Render
 from fusion.stages.review import Review
+from fusion.stages.route import Route
 from fusion.stages.split import Split
 from fusion.stages.synthesize import Synthesize
 from fusion.stages.vote import Vote
@@ -38,6 +41,9 @@ _BUILT_IN: tuple[type[Stage], ...] = (
     Judge,
     Synthesize,
     Vote,
+    Cascade,
+    Route,
+    PipelineStage,
 )
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.scripted import Say, ScriptedModel
     from fusion.result import Cost, Receipt, Result
-    from fusion.spec import Defaults, InputSpec, Pipeline
+    from fusion.spec import InputSpec, Pipeline
     from fusion.stages.generate import Generate
     from fusion.stages.map import Map
     from fusion.stages.merge import Merge
     from fusion.stages.plan import Plan
     from fusion.stages.review import Review
-    from fusion.terms import RoleSpec
+    from fusion.terms import Defaults, RoleSpec
     from fusion.types import Item, Limits, Message, Reply, Request, Usage
 
 __version__ = "0.1.0"
@@ -27,13 +27,13 @@ _HOMES = {
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
     "fusion.models.scripted": ("Say", "ScriptedModel"),
     "fusion.result": ("Cost", "Receipt", "Result"),
-    "fusion.spec": ("Defaults", "InputSpec", "Pipeline"),
+    "fusion.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.generate": ("Generate",),
     "fusion.stages.map": ("Map",),
     "fusion.stages.merge": ("Merge",),
     "fusion.stages.plan": ("Plan",),
     "fusion.stages.review": ("Review",),
-    "fusion.terms": ("RoleSpec",),
+    "fusion.terms": ("Defaults", "RoleSpec"),
     "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
 }
 

@@ -256,6 +256,7 @@ class Fusion:
         checked = loaded.pipeline
         if schema is not None:
             checked = shaped_output(checked, schema_of(schema))
+        checked = checked.model_copy(update={"defaults": checked.defaults.over(self._settings.defaults)})
         request, values = filled(checked, request_of(prompt), inputs or {})
         profile = self.profile
         roles = self._roles_of(checked, profile)
@@ -394,7 +395,7 @@ class Fusion:
 
     def _given_roles(self, pipeline: Pipeline) -> dict[str, RoleSpec]:
         used = used_roles(pipeline)
-        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self.profile.roles})
+        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self._settings.roles, *self.profile.roles})
         if unknown:
             raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
         everywhere = {} if self._model is None else dict.fromkeys(used, self._model)

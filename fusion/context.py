@@ -46,6 +46,16 @@ class RunParts:
         own = getattr(stage, "max_tokens", None)
         return asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
 
+    def output_limit(self, stage: Stage, info: ModelInfo, asked: int | None) -> int:
+        limit = self.max_tokens(stage, asked)
+        return limit if info.max_output is None else min(limit, info.max_output)
+
+    def room(self, stage: Stage, role: str, asked: int | None = None) -> Room:
+        """What a call of the stage to this role has room for."""
+        info = self.roles[role].models[0]
+        output = self.output_limit(stage, info, asked)
+        return Room(None if info.context is None else info.context - output, output)
+
 
 class RunContext(StageContext):
     """The context of one stage in one run."""
@@ -172,13 +182,18 @@ class RunContext(StageContext):
     # Calls.
 
     def room(self, role: str, max_tokens: int | None = None) -> Room:
-        info = self._run.roles[role].models[0]
-        output = self._output_limit(info, max_tokens)
-        return Room(None if info.context is None else info.context - output, output)
+        return self._run.room(self.stage, role, max_tokens)
 
-    def _output_limit(self, info: ModelInfo, asked: int | None) -> int:
-        limit = self._run.max_tokens(self.stage, asked)
-        return limit if info.max_output is None else min(limit, info.max_output)
+    def readable(self) -> int | None:
+        stages = self._run.pipeline.stages
+        readers = [
+            stages[name]
+            for name, wired in self._run.wirings.items()
+            if any(flow.stage == self.path for flow in wired.flows.values())
+        ]
+        one_by_one = [stage for stage in readers if stage.outputs[0].feed]
+        rooms = [self._run.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
+        return min([room for room in rooms if room is not None], default=None)
 
     async def call(self, ask: Ask) -> Answer:
         try:
@@ -221,7 +236,7 @@ class RunContext(StageContext):
             run_id=self._run.run_id,
             stage=self.path,
             role=ask.role,
-            max_tokens=self._output_limit(chain[0].info, ask.max_tokens),
+            max_tokens=self._run.output_limit(self.stage, chain[0].info, ask.max_tokens),
             timeout=role.timeout or defaults.timeout,
             firm=firm,
             soft=soft,

@@ -72,7 +72,8 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
     values.update(_rows(pipeline, values))
     for name, spec in pipeline.inputs.items():
         values.setdefault(name, spec.default)
-    first = next((name for name in required or pipeline.inputs if pipeline.inputs[name].format == "text"), None)
+    of_text = (name for name in required or pipeline.inputs if not isinstance(values[name], (list, tuple, File)))
+    first = next(of_text, None)
     text = "" if first is None else as_text(values[first])
     if isinstance(request, Asked) and not isinstance(text, Asked):
         text = Asked(text, request.files, request.system)

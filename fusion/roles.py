@@ -1,7 +1,8 @@
-"""Which model plays which role in a run: the user's word, then the pipeline's, then the profile's."""
+"""Which model plays which role in a run: the user's word, the pipeline's, fusion.toml's, the profile's."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from fusion.config import Settings
@@ -10,9 +11,10 @@ from fusion.library import close_names
 from fusion.models import prices
 from fusion.models.abilities import SAMPLING, refused
 from fusion.models.base import ModelInfo
+from fusion.models.catalogue import describe, missing
 from fusion.models.fallback import Member
 from fusion.models.gateway import Gateway
-from fusion.models.profiles import Profile, key_for
+from fusion.models.profiles import Profile
 from fusion.spec import Pipeline
 from fusion.stages.base import ModelStage
 from fusion.terms import RoleSpec, merged
@@ -89,15 +91,16 @@ def resolve(
     roles = {}
     notes: list[str] = []
     for role, where in used_roles(pipeline).items():
-        spec = given.get(role) or pipeline.roles.get(role)
+        spec = given.get(role) or pipeline.roles.get(role) or settings.roles.get(role)
+        said = notes if spec is not None else []  # of a profile, that models without a key are left out is its way
         if spec is None and role in profile.roles:
             spec = RoleSpec(chain=profile.roles[role])
         if spec is None:
-            known = {*given, *pipeline.roles, *profile.roles}
+            known = {*given, *pipeline.roles, *settings.roles, *profile.roles}
             raise UsageError(
                 f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
             )
-        chain = _callable(role, spec.chain, settings, own, notes)
+        chain = _callable(role, spec.chain, settings, own, said)
         members = tuple(gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
         roles[role] = RoleModel(members, spec.params(), spec.timeout)
         _check_params(role, roles[role], pipeline)
@@ -164,19 +167,22 @@ def _hint(param: str, model: ModelInfo) -> str:
 
 def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
     """Refuse a model that no provider can have, or whose provider's key is not set."""
-    info = prices.lookup(model_id)
+    info = describe(model_id, settings)
     if info.local:  # the gateway knows which of those there are
         return
-    if not prices.reachable(model_id):
-        raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{_near(model_id) or _AS}")
-    key = key_for(info.provider)
-    if key is not None and key not in settings.keys:
+    if model_id not in settings.endpoints and not prices.reachable(model_id):
+        near = _near(model_id, settings.endpoints) or _AS
+        raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{near}")
+    keys = missing(info, settings)
+    if keys:
+        are = "are" if len(keys) > 1 else "is"
         raise MissingKeyError(
-            f"role {role!r} needs {model_id!r}, and {key} is not set. Set it, or choose another profile: "
-            "`--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
+            f"role {role!r} needs {model_id!r}, and {' and '.join(keys)} {are} not set. Set it, or choose another"
+            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
         )
 
 
-def _near(model_id: str) -> str:
-    names = " or ".join(repr(name) for name in prices.suggest(model_id))
+def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
+    found = [*get_close_matches(model_id, endpoints, n=1), *prices.suggest(model_id)]
+    names = " or ".join(repr(name) for name in found[:3])
     return f"; did you mean {names}?" if names else ""

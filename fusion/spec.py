@@ -24,10 +24,10 @@ from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistak
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
 from fusion.stages.base import Stage
 from fusion.stages.registry import kinds
-from fusion.terms import Params, RoleSpec
+from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
+__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read", "schema_of"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -77,20 +77,6 @@ class InputSpec(Authored):
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"description": given} if isinstance(given, str) else given
-
-
-class Defaults(Params):
-    """What holds for every call where neither its stage nor its role says otherwise.
-
-    A parameter that a model does not take is left out for it.
-    """
-
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    timeout: float | None = Field(
-        default=None,
-        gt=0,
-        description="Seconds for one attempt of a call; else 120, and 900 for local models.",
-    )
 
 
 def _stage(given: Any) -> Any:
@@ -348,12 +334,12 @@ def _is_block(text: str) -> bool:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of pipeline files, for editors; the kinds of plug-ins are in it."""
-    schema = _model_schema(Pipeline)
+    schema = schema_of(Pipeline)
     definitions = schema["$defs"]
     definitions.pop("Stage", None)
     names = {kind: f"stage_{kind}" for kind in sorted(kinds())}
     for kind, name in names.items():
-        of_kind = _model_schema(kinds()[kind])
+        of_kind = schema_of(kinds()[kind])
         definitions.update(of_kind.pop("$defs", {}))
         definitions[name] = {**of_kind, "required": ["kind", *of_kind.get("required", ())]}
     schema["properties"]["stages"]["additionalProperties"] = {
@@ -370,7 +356,8 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Fusion pipeline"}
 
 
-def _model_schema(model: type[Value]) -> dict[str, Any]:
+def schema_of(model: type[Value]) -> dict[str, Any]:
+    """The JSON Schema of one class that an author writes."""
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
     from pydantic_core.core_schema import DecimalSchema
 

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from fusion.errors import PipelineError, UsageError
 from fusion.library import Library, shipped_root
 from fusion.positions import read_yaml
-from fusion.spec import RESERVED, Defaults, InputSpec, Pipeline, json_schema, read
+from fusion.spec import RESERVED, InputSpec, Pipeline, json_schema, read
 from fusion.stages.generate import Generate
 from fusion.stages.map import Map
 from fusion.stages.merge import Merge
 from fusion.stages.registry import kinds
-from fusion.terms import RoleSpec
+from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits
 
 WHOLE = """\

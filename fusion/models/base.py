@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Final
 
@@ -61,8 +62,9 @@ class Price(Value):
 class ModelInfo(Value):
     """What is known about a model. `price` is None where it is unknown, which is never the same as free.
 
-    `refuses` names the parameters that it does not take, with `sampling/reasoning` for one that takes `temperature`
-    and `top_p` only while it does not reason; `effort` is how much it reasons where nothing is said.
+    `keys` are the variables without which it cannot be reached; `retires` is the day from which it is not served any
+    more. `refuses` names the parameters that it does not take, with `sampling/reasoning` for one that takes
+    `temperature` and `top_p` only while it does not reason; `effort` is how much it reasons where nothing is said.
 
     `takes` is what it can look at beside text, None where nobody knows.
 
@@ -74,6 +76,9 @@ class ModelInfo(Value):
     price: Price | None = None
     price_source: str = "unknown"
     family: str | None = None
+    region: str | None = None
+    keys: tuple[str, ...] = ()
+    retires: date | None = None
     refuses: frozenset[str] = frozenset()
     effort: str | None = None
     context: int | None = None

@@ -201,6 +201,10 @@ class StageContext(ABC):
         """What a call to this role has room for, with this output limit or the stage's own."""
 
     @abstractmethod
+    def readable(self) -> int | None:
+        """The fewest tokens that a model which reads this stage's items one by one has room for; None if unknown."""
+
+    @abstractmethod
     async def call(self, ask: Ask) -> Answer:
         """Ask a model. Raises ModelError or BudgetError; an answer cut off has the finish reason "length"."""
 

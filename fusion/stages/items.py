@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,10 @@ from fusion.feed import Feed
 from fusion.stages.base import ExpressionUse, ModelStage, StageContext
 from fusion.types import Failure, Item
 
-__all__ = ["ItemStage"]
+if TYPE_CHECKING:
+    from asyncio import TaskGroup
+
+__all__ = ["Hand", "ItemStage"]
 
 
 class ItemStage(ModelStage):
@@ -36,6 +39,10 @@ class ItemStage(ModelStage):
 
     def most_items(self, items: int) -> int:
         return items
+
+    def hand(self, ctx: StageContext) -> "Hand":
+        """What does the work in one run of the stage."""
+        return Hand(self, ctx)
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """What `on_error` says is said of items; a stage with too few usable ones has failed."""
@@ -71,6 +78,23 @@ class ItemStage(ModelStage):
             raise StageError(f"{usable} of {len(done)} items are usable, {wanted} are needed{why}")
 
 
+class Hand:
+    """Works on the items of one run of a stage, each by itself. It is told of each when it comes."""
+
+    def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
+        self._stage = stage
+        self._ctx = ctx
+
+    def came(self, item: Item, variables: dict[str, Any], tasks: "TaskGroup") -> None:
+        """An item has come; it is worked on when all that it needs is done."""
+
+    def all_came(self) -> None:
+        """No more items will come."""
+
+    async def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
+        return await self._stage.work(self._ctx, item, needed, variables)
+
+
 class _Work:
     """One run of an item stage: who waits for whom, and what is done.
 
@@ -83,6 +107,7 @@ class _Work:
 
         self._stage = stage
         self._ctx = ctx
+        self._hand = stage.hand(ctx)
         self._group = TaskGroup()
         self._workers = 0
         self._variables: dict[str, Any] = {}
@@ -99,7 +124,9 @@ class _Work:
         async with self._group:
             async for item in self._ctx.follow(self._stage.over):
                 self._open[item.index] = item
+                self._hand.came(item, self._variables, self._group)
                 self._take(item)
+            self._hand.all_came()
             self._nothing_more_comes()
         self._fail_open("it needs itself, by way of what it needs")
 
@@ -143,9 +170,7 @@ class _Work:
             if need.failure is not None:
                 return self._failed_with(item, need)
         try:
-            return await self._stage.work(
-                self._ctx, item, needed, {**self._variables, "item": item, "needed": needed}
-            )
+            return await self._hand.work(item, needed, {**self._variables, "item": item, "needed": needed})
         except BudgetError as error:
             if not self._ctx.finishing:
                 self._broken = True

@@ -14,6 +14,9 @@ _MOST_LEVELS = 12
 _READ_AT_ONCE = 4  # what a level writes is at most this part of what the next can read
 
 
+_LEAST = 64  # tokens that a call of a level has to be able to write
+
+
 def groups(sizes: Sequence[int], room: int) -> list[range]:
     """The fewest runs of neighbours of which none is larger than `room`, as even as they can be.
 
@@ -71,19 +74,31 @@ class Levels:
 
     async def brought_down(self, items: Sequence[Item], failed: Sequence[Item]) -> list[Item]:
         """The parts, brought together until all that are left fit into the stage's own call."""
-        output = self._ctx.room(self._role).output
-        own = self._call(self._stage.template, {**self._variables, "failed": failed}, output)
-        if own is None:
+        own = self._call(self._stage.template, {**self._variables, "failed": failed}, None)
+        if own is None or self._fit(own, items):
             return list(items)
-        limit = max(min(output, self._free(own) // _READ_AT_ONCE), 1)
+        limit = self._limit(own)
         below = self._call(self._prompt, {**self._variables, "words": limit * 6 // 10}, limit)
         assert below is not None
         parts = [_numbered(item, at) for at, item in enumerate(items, start=1)]
         for level in range(1, _MOST_LEVELS + 1):
-            if sum(self._sizes(own, parts)) <= self._free(own):
-                return parts if level > 1 else list(items)
             parts = await self._level(parts, below, level, limit)
+            if self._fit(own, parts):
+                return parts
         raise StageError(f"the parts do not fit into one call after {_MOST_LEVELS} levels; {_ADVICE}")
+
+    def _fit(self, call: _Call, parts: Sequence[Item]) -> bool:
+        return sum(self._sizes(call, parts)) <= self._free(call)
+
+    def _limit(self, own: _Call) -> int:
+        """What a call of a level may write."""
+        free = self._free(own)
+        limit = min(self._ctx.room(self._role).output, free // _READ_AT_ONCE)
+        if limit < _LEAST:
+            raise StageError(
+                f"a call to {self._role!r} has room for {max(free, 0):,} tokens of parts beside its output; {_ADVICE}"
+            )
+        return limit
 
     async def _level(self, parts: list[Item], call: _Call, level: int, limit: int) -> list[Item]:
         from asyncio import TaskGroup  # here, since stages are checked and drawn without any loop
@@ -124,8 +139,8 @@ class Levels:
         first, last = parts[0].source["first"], parts[-1].source["last"]
         return Item(index=number - 1, source=_place(first, last), value=answer.text, by=answer.by)
 
-    def _call(self, template: str, variables: Variables, output: int) -> _Call | None:
-        """What may be read in a call that writes `output` tokens at most; None where nothing bounds it."""
+    def _call(self, template: str, variables: Variables, output: int | None) -> _Call | None:
+        """What may be read in a call with this output limit, or the stage's own; None where nothing bounds it."""
         rooms = [room for room in (self._ctx.room(self._role, output).input, self._most) if room is not None]
         return _Call(template, variables, min(rooms) * 3 // 4) if rooms else None
 

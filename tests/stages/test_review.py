@@ -1,9 +1,15 @@
 """review: free checks, verdicts, one targeted revision by the author, then escalation; never a pass by omission."""
 
 import json
+import re
 from typing import Any
 
-from fusion import Say, ScriptedModel
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion import Fusion, Say, ScriptedModel
+from fusion.errors import AuthenticationError, ContentFilterError, PipelineError
 from tests.conftest import ACCEPT, pipeline, run, said
 
 REVIEW = """
@@ -146,3 +152,157 @@ def test_without_money_for_a_review_items_go_on_and_that_is_said(fusion: Any) ->
     assert (result.status, handle.exit_code) == ("partial", 4)
     assert result.data["items"] == ["written"]
     assert result.data["verdicts"][0]["verdict"] == "unreviewed"
+
+
+# Batches.
+
+BATCH = """
+inputs: {rows: {default: []}}
+stages:
+  work: {kind: map, over: inputs.rows, prompt: "{{ item.source }}", min_ok: 0}
+  review: {kind: review, over: work, min_ok: 0%s}
+output: {items: review, verdicts: review.verdicts}
+"""
+
+
+def numbered(request: Any, left_out: tuple[int, ...] = (), **verdicts: Any) -> Any:
+    """A verdict for each result of a batch by its number, "accept" where `verdicts` says nothing of the result."""
+    found = re.findall(r"Result (\d+):\n<result \w+>\n(\w+)", said(request))
+    if not found:
+        return ACCEPT
+    each = [{"number": int(n), **(verdicts.get(word) or ACCEPT)} for n, word in found if int(n) not in left_out]
+    return {"verdicts": each[::-1]}
+
+
+def in_batches(fusion: Any, rows: str, script: Any, options: str = ", batch: 3", bulk: Any = None) -> Any:
+    """Result, the results that each call to the reviewer showed, and the author."""
+    reviewer = ScriptedModel(script, name="scripted/frontier")
+    author = ScriptedModel(bulk or (lambda request: said(request)), name="scripted/bulk")
+    one = fusion({"frontier": reviewer, "bulk": author})
+    result, _ = run(one, None, pipeline=pipeline(BATCH % options), inputs={"rows": rows.split()})
+    calls = [re.findall(r"<result \w+>\n(\w+)", said(request)) for request in reviewer.requests]
+    return result, calls, author
+
+
+def test_neighbours_are_judged_in_one_call_and_the_last_one_alone(fusion: Any) -> None:
+    result, calls, _ = in_batches(fusion, "a b c d e f g", numbered)
+    assert result.data["items"] == list("abcdefg")
+    assert sorted(calls) == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+    assert [verdict["verdict"] for verdict in result.data["verdicts"]] == ["accept"] * 7
+
+
+@settings(max_examples=25, deadline=None)
+@given(order=st.permutations(range(8)), batch=st.integers(2, 5))
+def test_what_is_together_never_hangs_on_who_was_done_first(order: list[int], batch: int) -> None:
+    words = list("abcdefgh")
+    delays = {word: 0.004 * order[at] for at, word in enumerate(words)}
+    reviewer = ScriptedModel(numbered, name="scripted/frontier")
+    author = ScriptedModel(lambda r: Say(said(r), delay=delays[said(r)]), name="scripted/bulk")
+    with Fusion(profile="local", roles={"frontier": reviewer, "bulk": author}) as one:
+        options = f", batch: {batch}, concurrency: 1"
+        result, _ = run(one, None, pipeline=pipeline(BATCH % options), inputs={"rows": words})
+    assert result.data["items"] == words
+    calls = [re.findall(r"<result \w+>\n(\w+)", said(request)) for request in reviewer.requests]
+    assert sorted(calls) == [words[at : at + batch] for at in range(0, 8, batch)]
+
+
+def test_a_batch_begins_when_its_neighbours_are_here_and_not_at_the_end(fusion: Any) -> None:
+    asked: list[str] = []
+
+    def worker(request: Any) -> Say:
+        asked.append("work " + said(request))
+        return Say(said(request), delay=0.0 if said(request) in "ab" else 0.1)
+
+    def reviewer(request: Any) -> Any:
+        asked.append("review")
+        return numbered(request)
+
+    text = (BATCH % ", batch: 2").replace("min_ok: 0}", "min_ok: 0, concurrency: 2}", 1)
+    one = fusion({"bulk": worker, "frontier": reviewer})
+    run(one, None, pipeline=pipeline(text), inputs={"rows": list("abcdef")})
+    assert asked.index("review") < asked.index("work e")
+
+
+def test_each_verdict_is_that_of_its_number(fusion: Any) -> None:
+    reject = {"issues": [{"quote": "b", "problem": "useless"}], "verdict": "reject"}
+    result, calls, _ = in_batches(
+        fusion,
+        "a b c",
+        lambda request: numbered(request, b=reject, c=REVISE),
+        bulk=lambda r: "mended" if "was not accepted" in said(r) else said(r),
+    )
+    assert result.data["items"] == ["a", None, "mended"]
+    assert [(item.index, item.ok) for item in result.stages["review"].items] == [(0, True), (1, False), (2, True)]
+    assert "useless" in result.failed[0].failure.message
+    assert calls == [["a", "b", "c"], ["mended"]]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        lambda request: numbered(request, left_out=(2,)),
+        lambda request: {"verdicts": [{"number": n, **ACCEPT} for n in (1, 2, 2, 3)]},
+        lambda request: {"verdicts": [{"number": 1, **ACCEPT}] * 3},
+        lambda request: {"verdicts": []},
+        lambda request: "they are all fine",
+        lambda request: {"verdicts": [{"number": n, "issues": []} for n in (1, 2, 3)]},
+        lambda request: ContentFilterError("refused"),
+        lambda request: Say('{"verdicts": [', finish_reason="length"),
+    ],
+)
+def test_a_batch_that_falls_apart_is_reviewed_one_by_one(fusion: Any, reply: Any) -> None:
+    def script(request: Any) -> Any:
+        if "Result 1:" in said(request):
+            return reply(request)
+        return REVISE if "<result" in said(request) and "\nb\n" in said(request) else ACCEPT
+
+    result, calls, _ = in_batches(fusion, "a b c", script, ", batch: 3, revisions: 0")
+    assert result.data["items"] == ["a", None, "c"]
+    assert sorted(calls[-3:]) == [["a"], ["b"], ["c"]]
+    assert any("items 1 to 3 are reviewed one by one" in note for note in result.notes)
+
+
+def test_what_failed_or_fails_its_checks_is_not_in_the_batch(fusion: Any) -> None:
+    def bulk(request: Any) -> Any:
+        if "was not accepted" in said(request):
+            return "mended"
+        return Say("", finish_reason="content_filter") if said(request) == "b" else said(request)
+
+    options = ', batch: 4, checks: {matches: "^[^c]"}'
+    result, calls, _ = in_batches(fusion, "a b c d", numbered, options, bulk)
+    assert result.data["items"] == ["a", None, "mended", "d"]
+    assert sorted(calls) == [["a", "d"], ["mended"]]
+
+
+def test_neighbours_of_another_role_are_not_in_the_batch(fusion: Any) -> None:
+    options = ', batch: 4, role: [{when: \'item.source == "b" or item.source == "d"\', use: bulk}, {use: frontier}]'
+    seen: list[Any] = []
+
+    def bulk(request: Any) -> Any:
+        if "You are the reviewer" not in said(request):
+            return said(request)
+        seen.append(re.findall(r"<result \w+>\n(\w+)", said(request)))
+        return numbered(request)
+
+    result, calls, _ = in_batches(fusion, "a b c d", numbered, options, bulk)
+    assert result.data["items"] == list("abcd")
+    assert (calls, seen) == ([["a", "c"]], [["b", "d"]])
+
+
+def test_a_key_that_is_refused_ends_the_run_at_once(fusion: Any) -> None:
+    result, calls, _ = in_batches(fusion, "a b c", AuthenticationError("no such key"))
+    assert (result.status, result.error.reason, len(calls)) == ("failed", "AuthenticationError", 1)
+
+
+def test_without_money_for_a_batch_items_go_on_and_that_is_said(fusion: Any) -> None:
+    one = fusion({"frontier": numbered, "bulk": "written"})
+    text = "on_budget: finish\n" + BATCH % ", batch: 3, budget: {tokens: 10}"
+    result, _ = run(one, None, pipeline=pipeline(text), inputs={"rows": ["a", "b", "c"]})
+    assert result.status == "partial"
+    assert [verdict["verdict"] for verdict in result.data["verdicts"]] == ["unreviewed"] * 3
+
+
+def test_batches_are_of_five_at_most_and_their_keys_have_an_effect() -> None:
+    for options, says in ((", batch: 6", "at most 5"), (", batch_prompt: review/batch", "`batch` of 2 to 5 only")):
+        with pytest.raises(PipelineError, match=says):
+            pipeline(BATCH % options)

@@ -53,7 +53,7 @@ def settings() -> list[Setting]:
     for of in SETS:
         world = recorded(of)
         best = world.wrong(world.levels[0])
-        for name, target in (("within reach", best * 1.5), ("just out of reach", best * 0.999)):
+        for name, target in (("well within reach", best * 3), ("just out of reach", best * 0.999)):
             found += [Setting(f"agreement of 3 on {of}, {name}", world, target, 0.1, n) for n in (100, 300)]
     for delta in (0.05, 0.1, 0.2):
         well, half = stated(lambda c: 1 - c), stated(lambda c: 0.5 - c / 2)

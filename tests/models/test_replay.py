@@ -82,7 +82,7 @@ def test_a_recorded_answer_can_have_the_shape_asked_for(recorded: Any) -> None:
 
 def test_an_answer_beyond_the_limit_is_cut_off(recorded: Any) -> None:
     model = f"replay:{recorded(row('What is it?', a='This.'))}#a"
-    with pytest.raises(RunFailed, match="cut off at its output limit"):
+    with pytest.raises(RunFailed, match="none is made up: 'Your answer was cut off"):
         ask(model, "What is it?", ", max_tokens: 99")
 
 

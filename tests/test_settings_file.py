@@ -256,3 +256,27 @@ def test_check_says_who_does_not_answer_and_ends_with_3(write: Write, provider: 
     )
     assert rows["mine"].split()[1] == "ok"
     assert rows["1"].startswith("1 of 3 answered; ")
+
+
+@pytest.mark.parametrize(
+    ("profile", "environment"),
+    [
+        ("openai", {"OPENAI_BASE_URL": "/v1"}),
+        ("anthropic", {"ANTHROPIC_BASE_URL": ""}),
+        ("openrouter", {"OPENROUTER_API_BASE": "/v1"}),
+        ("groq", {"GROQ_API_BASE": "/v1"}),
+        ("deepseek", {"DEEPSEEK_API_BASE": "/v1"}),
+        ("azure", {"AZURE_API_BASE": "", "AZURE_API_VERSION": "2026-01-01"}),
+    ],
+)
+def test_a_profile_reaches_its_provider(
+    write: Write, provider: Provider, monkeypatch: pytest.MonkeyPatch, profile: str, environment: dict[str, str]
+) -> None:
+    monkeypatch.setenv(f"{profile.upper()}_API_KEY", SECRET)
+    for name, path in environment.items():
+        monkeypatch.setenv(name, f"{provider.root}{path}" if "VERSION" not in name else path)
+    write("")
+    result = done(profile=profile)
+    assert (result.status, result.text, result.profile) == ("ok", "hello", profile)
+    (seen,) = provider.requests
+    assert SECRET in "".join(seen.headers.values())

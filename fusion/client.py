@@ -33,11 +33,12 @@ from fusion.streams import AsyncRunStream, RunStream
 from fusion.terms import RoleSpec
 from fusion.types import Limits
 
-__all__ = ["Fusion", "RunHandle", "complete"]
+__all__ = ["Fusion", "PipelineGiven", "RunHandle", "complete"]
 
 RoleGiven = str | Model | RoleSpec
 Prompt = str | Sequence[Mapping[str, Any]] | None
 PipelineGiven = str | Path | Pipeline
+"""A pipeline by name or path, or as an object."""
 _DEFAULT_PIPELINE = "plan-execute-review"
 _MOST_LOADED = 64
 
@@ -109,6 +110,7 @@ class _Loaded(NamedTuple):
     pipeline: Pipeline
     prompts: Prompts
     near: Path | None
+    nested: dict[str, graph.Nested]
     stamps: dict[Path, int]
 
 
@@ -256,7 +258,7 @@ class Fusion:
         checked = checked.model_copy(update={"defaults": checked.defaults.over(self._settings.defaults)})
         request, values = filled(checked, request_of(prompt), inputs or {})
         profile = self.profile
-        roles = self._roles_of(checked, profile)
+        roles = self._roles_of(loaded, profile)
         limits = _limits(budget) or self._budget
         run = Run(
             _run_id(),
@@ -271,6 +273,7 @@ class Fusion:
             sink=on_event or _nowhere,
             stream=stream,
             near=loaded.near,
+            nested=loaded.nested,
         )
         work = self._loop.submit(self._execute(run, list(roles.models)))
         return RunHandle(run, work, self)
@@ -302,7 +305,7 @@ class Fusion:
         looking = preview(
             loaded.pipeline,
             prompts=loaded.prompts,
-            roles=self._roles_of(loaded.pipeline, profile),
+            roles=self._roles_of(loaded, profile),
             profile=profile.name,
             inputs=values,
             request=request,
@@ -370,7 +373,8 @@ class Fusion:
 
     def _read(self, path: Path) -> "_Loaded":
         pipeline, prompts = graph.load_checked(path, library=self._library)
-        return _Loaded(pipeline, prompts, path.parent, _stamps([path, *prompts.files]))
+        nested = graph.nested(pipeline, prompts, near=path.parent)
+        return _Loaded(pipeline, prompts, path.parent, nested, _stamps([path, *prompts.files, *_files(nested)]))
 
     def _checked(self, given: PipelineGiven) -> "_Loaded":
         assert isinstance(given, Pipeline)
@@ -378,17 +382,25 @@ class Fusion:
         problems = graph.check(given, prompts=prompts)
         if problems:
             raise PipelineError(problems)
-        return _Loaded(given, prompts, None, _stamps(prompts.files))
+        nested = graph.nested(given, prompts)
+        return _Loaded(given, prompts, None, nested, _stamps([*prompts.files, *_files(nested)]))
 
-    def _roles_of(self, pipeline: Pipeline, profile: Profile) -> RoleModels:
-        given = self._given_roles(pipeline)
+    def _roles_of(self, loaded: "_Loaded", profile: Profile) -> RoleModels:
+        given = self._given_roles(loaded)
         with self._lock:
             return resolve(
-                pipeline, given=given, profile=profile, gateway=self._gateway, settings=self._settings, own=self._own
+                loaded.pipeline,
+                given=given,
+                profile=profile,
+                gateway=self._gateway,
+                settings=self._settings,
+                own=self._own,
+                nested=loaded.nested,
             )
 
-    def _given_roles(self, pipeline: Pipeline) -> dict[str, RoleSpec]:
-        used = used_roles(pipeline)
+    def _given_roles(self, loaded: "_Loaded") -> dict[str, RoleSpec]:
+        pipeline = loaded.pipeline
+        used = used_roles(pipeline, loaded.nested)
         unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self._settings.roles, *self.profile.roles})
         if unknown:
             raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
@@ -423,6 +435,10 @@ def complete(
     return _default(os.getpid()).complete(
         prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event
     )
+
+
+def _files(nested: Mapping[str, graph.Nested]) -> Iterable[Path]:
+    return (file for one in nested.values() for file in one.files)
 
 
 def _stamps(files: Iterable[Path]) -> dict[Path, int]:

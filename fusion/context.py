@@ -5,23 +5,31 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fusion.calls import Caller
 from fusion.errors import BudgetError, InputError
-from fusion.events import Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
+from fusion.events import Decided, Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
 from fusion.models.base import ModelInfo
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, ModelStage, Room, Stage, StageContext, Variables
+from fusion.stages.base import Answer, Ask, ModelStage, Outcome, Room, Stage, StageContext, Variables
 from fusion.terms import merged
 from fusion.types import Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
-__all__ = ["RunContext", "RunParts"]
+__all__ = ["Inner", "RunContext", "RunParts"]
+
+
+class Inner(Protocol):
+    """Runs what stands within a stage."""
+
+    async def stage(self, path: str) -> Outcome: ...
+
+    async def pipeline(self, path: str, inputs: Mapping[str, Any]) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,10 @@ class RunParts:
     wirings: Mapping[str, Wiring]
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
+    inner: "Inner | None" = None
+    """What runs within the stages; None where nothing is run."""
+    prefix: str = ""
+    """What stands before the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
     budget_stops: list[BudgetError] = field(default_factory=list)
 
     def max_tokens(self, stage: Stage, asked: int | None) -> int:
@@ -45,14 +57,27 @@ class RunParts:
         own = getattr(stage, "max_tokens", None)
         return asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
 
+    def output_limit(self, stage: Stage, info: ModelInfo, asked: int | None) -> int:
+        limit = self.max_tokens(stage, asked)
+        return limit if info.max_output is None else min(limit, info.max_output)
+
+    def room(self, stage: Stage, role: str, asked: int | None = None) -> Room:
+        """What a call of the stage to this role has room for."""
+        info = self.roles[role].models[0]
+        output = self.output_limit(stage, info, asked)
+        return Room(None if info.context is None else info.context - output, output)
+
 
 class RunContext(StageContext):
     """The context of one stage in one run."""
 
     def __init__(self, path: str, stage: Stage, run: "RunParts") -> None:
         self.path = path
+        self.place = run.prefix + path
         self.stage = stage
         self.finishing = run.pipeline.on_budget == "finish"
+        self.seed = f"{run.run_id} {path}"
+        self.latencies = run.roles.latencies
         self._run = run
         self._out = run.fields[path]
         self._begun: float | None = None
@@ -93,7 +118,7 @@ class RunContext(StageContext):
         if self._begun is not None:
             return
         self._begun = time.monotonic()
-        self.emit(StageStarted(run_id=self._run.run_id, stage=self.path, kind=self.stage.kind))
+        self.emit(StageStarted(run_id=self._run.run_id, stage=self.place, kind=self.stage.kind))
         if self._clock is not None and self.stage.timeout is not None:
             self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
 
@@ -122,14 +147,21 @@ class RunContext(StageContext):
         return _EventDeltas(self, step) if self.path in self._run.streamed else None
 
     def grew(self, known: int, *, final: bool = False) -> None:
-        self.emit(StageGrew(run_id=self._run.run_id, stage=self.path, known=known, final=final))
+        self.emit(StageGrew(run_id=self._run.run_id, stage=self.place, known=known, final=final))
 
     def finished(self, item: Item) -> None:
-        event = ItemFinished(run_id=self._run.run_id, stage=self.path, item=item.index, failure=item.failure)
+        event = ItemFinished(run_id=self._run.run_id, stage=self.place, item=item.index, failure=item.failure)
         self.emit(event)
 
     def note(self, message: str, *, item: int | None = None) -> None:
-        self.emit(Noted(run_id=self._run.run_id, stage=self.path, item=item, message=message))
+        self.emit(Noted(run_id=self._run.run_id, stage=self.place, item=item, message=message))
+
+    def decided(self, decision: str, reason: str, *, confidence: float | None = None) -> None:
+        self.emit(
+            Decided(
+                run_id=self._run.run_id, stage=self.place, decision=decision, reason=reason, confidence=confidence
+            )
+        )
 
     def emit(self, event: EventBase) -> None:
         self._run.sink(event)
@@ -168,16 +200,34 @@ class RunContext(StageContext):
     def text(self, template: str, variables: Variables) -> str:
         return self._run.prompts.template(template).render_text(variables)
 
+    # What stands within.
+
+    async def run_inner(self, name: str) -> Outcome:
+        assert self._run.inner is not None
+        return await self._run.inner.stage(f"{self.path}/{name}")
+
+    async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
+        assert self._run.inner is not None
+        return await self._run.inner.pipeline(self.path, inputs)
+
     # Calls.
 
     def room(self, role: str, max_tokens: int | None = None) -> Room:
-        info = self._run.roles[role].models[0]
-        output = self._output_limit(info, max_tokens)
-        return Room(None if info.context is None else info.context - output, output)
+        return self._run.room(self.stage, role, max_tokens)
 
-    def _output_limit(self, info: ModelInfo, asked: int | None) -> int:
-        limit = self._run.max_tokens(self.stage, asked)
-        return limit if info.max_output is None else min(limit, info.max_output)
+    def readable(self) -> int | None:
+        stages = self._run.pipeline.stages
+        readers = [
+            stages[name]
+            for name, wired in self._run.wirings.items()
+            if any(flow.stage == self.path for flow in wired.flows.values())
+        ]
+        one_by_one = [stage for stage in readers if stage.outputs[0].feed]
+        rooms = [self._run.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
+        return min([room for room in rooms if room is not None], default=None)
+
+    def model(self, role: str) -> ModelInfo:
+        return self._run.roles[role].models[0]
 
     async def call(self, ask: Ask) -> Answer:
         try:
@@ -208,13 +258,14 @@ class RunContext(StageContext):
             chain,
             sink=self._run.sink,
             run_id=self._run.run_id,
-            stage=self.path,
+            stage=self.place,
             role=ask.role,
-            max_tokens=self._output_limit(chain[0].info, ask.max_tokens),
+            max_tokens=self._run.output_limit(self.stage, chain[0].info, ask.max_tokens),
             timeout=role.timeout or defaults.timeout,
             firm=firm,
             soft=soft,
             schema=ask.schema,
+            latencies=self.latencies,
         )
 
 
@@ -228,10 +279,10 @@ class _EventDeltas:
         self._step = step
 
     def add(self, text: str) -> None:
-        self._ctx.emit(Delta(run_id=self._ctx._run.run_id, stage=self._ctx.path, step=self._step, text=text))
+        self._ctx.emit(Delta(run_id=self._ctx._run.run_id, stage=self._ctx.place, step=self._step, text=text))
 
     def restart(self) -> None:
-        self._ctx.emit(Restarted(run_id=self._ctx._run.run_id, stage=self._ctx.path, step=self._step))
+        self._ctx.emit(Restarted(run_id=self._ctx._run.run_id, stage=self._ctx.place, step=self._step))
 
 
 def _listed(source: str, value: Any) -> list[Any]:

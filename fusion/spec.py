@@ -22,12 +22,12 @@ from fusion.errors import PipelineError, Problem
 from fusion.library import close_names, read_text
 from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistakes
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
-from fusion.stages.base import Stage
+from fusion.stages.base import STAGE_READER, Stage
 from fusion.stages.registry import kinds
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
+__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read", "schema_of"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -84,7 +84,7 @@ def _stage(given: Any) -> Any:
     cls = kinds().get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise _at_kind(f"no kind {kind!r}{close_names(str(kind), kinds())}", kind, ("kind",), "kind")
-    return cls.model_validate(given, by_alias=True, by_name=False)
+    return cls.model_validate(given, by_alias=True, by_name=False, context={STAGE_READER: _stage})
 
 
 def _at_kind(message: str, given: Any, loc: tuple[str, ...], name: LiteralString) -> ValidationError:
@@ -136,7 +136,13 @@ class Pipeline(Authored):
     def keys_within(cls, given: Mapping[str, Any], place: Place) -> list[str]:
         if len(place) < 2 or place[0] != "stages":
             return super().keys_within(given, place)
-        return keys_at(kinds()[given["stages"][place[1]]["kind"]], place[2:])
+        at: Any = given["stages"]
+        kind, behind = "", 0
+        for depth, part in enumerate(place[1:], start=2):
+            at = at.get(part) if isinstance(at, Mapping) else None
+            if isinstance(at, Mapping) and at.get("kind") in kinds():
+                kind, behind = at["kind"], depth
+        return keys_at(kinds()[kind], place[behind:])
 
     @classmethod
     def from_yaml(cls, text: str, *, file: str = _TEXT) -> "Pipeline":
@@ -327,12 +333,12 @@ def _is_block(text: str) -> bool:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of pipeline files, for editors; the kinds of plug-ins are in it."""
-    schema = _model_schema(Pipeline)
+    schema = schema_of(Pipeline)
     definitions = schema["$defs"]
     definitions.pop("Stage", None)
     names = {kind: f"stage_{kind}" for kind in sorted(kinds())}
     for kind, name in names.items():
-        of_kind = _model_schema(kinds()[kind])
+        of_kind = schema_of(kinds()[kind])
         definitions.update(of_kind.pop("$defs", {}))
         definitions[name] = {**of_kind, "required": ["kind", *of_kind.get("required", ())]}
     schema["properties"]["stages"]["additionalProperties"] = {
@@ -349,7 +355,8 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Fusion pipeline"}
 
 
-def _model_schema(model: type[Value]) -> dict[str, Any]:
+def schema_of(model: type[Value]) -> dict[str, Any]:
+    """The JSON Schema of one class that an author writes."""
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
     from pydantic_core.core_schema import DecimalSchema
 

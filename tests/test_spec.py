@@ -232,7 +232,7 @@ def test_every_mistake_is_reported_at_once_and_in_its_place() -> None:
         ),
         (
             "stages: {a: {kind: [x]}}\noutput: a",
-            ["pipe.yaml:1:20 stages.a.kind: no kind ['x']; there are: generate, "],
+            ["pipe.yaml:1:20 stages.a.kind: no kind ['x']; there are: "],
         ),
         (
             "stages: {range: {kind: generate}}\noutput: a",

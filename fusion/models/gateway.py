@@ -9,9 +9,11 @@ from fusion.models.base import Model, ModelInfo
 from fusion.models.breaker import Breaker
 from fusion.models.catalogue import describe
 from fusion.models.fallback import Member
+from fusion.models.latencies import Latencies
 from fusion.models.limited import Limited
 from fusion.models.local import LocalModels
 from fusion.models.metered import Metered
+from fusion.models.replay import PREFIX, ReplayModel
 from fusion.models.retrying import Retrying
 
 __all__ = ["Gateway"]
@@ -30,6 +32,7 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
+        self.latencies = Latencies()
         self._settings = settings
         self._own = dict(models or {})
         self._local = LocalModels(settings, _local_door)
@@ -56,7 +59,7 @@ class Gateway:
 
     async def warm(self, model_ids: Iterable[str]) -> None:
         """Load what these models need, so that the first call does not wait for it."""
-        if any(model_id not in self._own for model_id in model_ids):
+        if any(model_id not in self._own and not model_id.startswith(PREFIX) for model_id in model_ids):
             from fusion.models.litellm import warm
 
             await warm()
@@ -75,6 +78,8 @@ class Gateway:
             return self._own[model_id]
         if model_id.startswith(("local/", "local:")):
             return self._local.model(model_id)
+        if model_id.startswith(PREFIX):
+            return ReplayModel(model_id)
         from fusion.models.litellm import LiteLLMModel
 
         info = describe(model_id, self._settings)

@@ -13,6 +13,9 @@ from fusion.types import Item
 __all__ = ["Split"]
 
 
+_LEAST = 16  # tokens of a chunk, however little room there is
+
+
 class Split(Stage):
     """Cuts a text into chunks, without a model. Field: `items`, each with a chunk's text as its `value`.
 
@@ -21,13 +24,14 @@ class Split(Stage):
     chunk before, too), `tokens`, and `before` and `after`, the words around it.
 
     Tokens are counted as four bytes each. No chunk has more than `size`: a longer paragraph or section is cut, at a
-    line, sentence or word if it can be, never inside of a character. Without overlap the chunks make up the text.
+    line, sentence or word if it can be, never inside of a character; nor more than half of what a stage that follows
+    the chunks has room for. Without overlap the chunks make up the text.
     """
 
     kind: Literal["split"] = "split"
     text: str = Field(description="The text to cut: an expression, such as inputs.document.")
     by: By = Field(default="paragraphs", description="What a chunk is: so many tokens, or a part that the text has.")
-    size: int = Field(default=1500, ge=16, le=1_000_000, description="Tokens of a chunk at most.")
+    size: int = Field(default=1500, ge=_LEAST, le=1_000_000, description="Tokens of a chunk at most.")
     pack: bool = Field(default=False, description="Join neighbours into one chunk as long as they fit into `size`.")
     separator: str | None = Field(default=None, min_length=1, description="What ends a part, with `by: separator`.")
     overlap: int = Field(default=0, ge=0, description="Tokens of the text before it that a chunk begins with.")
@@ -70,19 +74,23 @@ output: answer
             raise InputError(f"`text: {self.text}` is {type(text).__name__}, not a text; name one, such as an input")
         if not text.strip():
             raise InputError(f"`text: {self.text}` is empty: there is nothing to split")
-        for index, chunk in enumerate(self._chunks(text)):
+        for index, chunk in enumerate(chunks(text, self._cutting(ctx))):
             ctx.feed("items").append(Item(index=index, source=chunk, value=chunk["text"]))
         ctx.grew(len(ctx.feed("items")), final=True)
 
-    def _chunks(self, text: str) -> list[dict[str, object]]:
-        return chunks(
-            text,
-            Cutting(
-                by=self.by,
-                size=self.size,
-                overlap=self.overlap,
-                pack=self.pack,
-                separator=self.separator or "",
-                around=self.around,
-            ),
+    def _cutting(self, ctx: StageContext) -> Cutting:
+        """How the text is cut: into chunks that take half of what their readers have room for, or less."""
+        room = ctx.readable()
+        size = self.size if room is None else max(min(self.size, room // 2), _LEAST)
+        if size < self.size:
+            ctx.note(
+                f"chunks have {size:,} tokens at most and not {self.size:,}: who reads them has room for {room:,}"
+            )
+        return Cutting(
+            by=self.by,
+            size=size,
+            overlap=min(self.overlap, size // 2),
+            pack=self.pack,
+            separator=self.separator or "",
+            around=self.around,
         )

@@ -80,7 +80,7 @@ def test_the_cheap_role_is_the_cheaper_one() -> None:
 def test_without_keys_the_local_one() -> None:
     profile = choose(settings(), None)
     assert (profile.name, profile.keys) == ("local", ())
-    assert profile.roles == {"frontier": ("local/strong",), "bulk": ("local/small",)}
+    assert profile.roles == {"frontier": ("local/strong",), "bulk": ("local/small",), "second": ("local/strong",)}
 
 
 def test_the_first_whose_keys_are_all_set() -> None:

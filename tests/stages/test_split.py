@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.models.base import estimate_tokens
+from fusion import ScriptedModel
+from fusion.models.base import ModelInfo, estimate_input, estimate_tokens
 from fusion.stages.chunks import Cutting, chunks
 from tests.conftest import pipeline, run, said
 
@@ -185,6 +186,17 @@ def test_a_template_reads_a_chunk_and_its_place(fusion: Any) -> None:
     text = text.replace("output:", f"  read: {{kind: map, over: parts, prompt: {prompt}}}\noutput:")
     result, _ = run(fusion({"bulk": lambda request: said(request)}), "# A\nalpha\n# B\nbeta", pipeline=pipeline(text))
     assert result.data == ["A (1 of 2): <|# A\nalpha\n|# B\nbeta>", "B (2 of 2): <# A\nalpha\n|# B\nbeta|>"]
+
+
+def test_a_chunk_fits_into_the_context_of_its_reader(fusion: Any) -> None:
+    text = SPLIT.replace("output: parts", "output: read") % ", by: tokens, size: 5000, overlap: 1000"
+    text = text.replace("output:", "  read: {kind: map, over: parts, prompt: '{{ item }}', max_tokens: 500}\noutput:")
+    info = ModelInfo(id="scripted/bulk", provider="scripted", context=2000)
+    bulk = ScriptedModel("read", info=info)
+    result, _ = run(fusion({"bulk": bulk}), "Words of a document. " * 2000, pipeline=pipeline(text))
+    assert result.status == "ok"
+    assert max(estimate_input(request.messages) for request in bulk.requests) <= 750
+    assert any("chunks have 750 tokens at most and not 5,000" in note for note in result.notes)
 
 
 def test_nothing_to_split_is_said(fusion: Any) -> None:

@@ -1,0 +1,52 @@
+"""The pipelines that ship: each holds, and does what it says on scripted models."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion import ScriptedModel, graph
+from fusion.library import Library, shipped_root
+from fusion.models.profiles import load_profiles
+from tests.conftest import run, said
+
+SHIPPED = sorted((shipped_root() / "pipelines").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_it_has_no_mistake_whatever_the_profile(path: Path) -> None:
+    for profile in load_profiles().values():
+        assert graph.check_file(path, Library([shipped_root()]), roles=list(profile.roles)) == []
+
+
+def test_single_is_one_call_over_the_same_inputs(fusion: Any) -> None:
+    model = ScriptedModel("the answer", name="scripted/frontier")
+    result, _ = run(fusion({"frontier": model}), "the task", pipeline="single", inputs={"context": "the material"})
+    assert result.text == "the answer"
+    (request,) = model.requests
+    assert "the task" in said(request)
+    assert "the material" in said(request)
+
+
+def test_a_short_document_is_one_reading_and_one_answer(fusion: Any) -> None:
+    bulk, frontier = ScriptedModel("a note", name="scripted/bulk"), ScriptedModel("answer", name="scripted/frontier")
+    one = fusion({"bulk": bulk, "frontier": frontier})
+    result, _ = run(one, "the task", pipeline="map-reduce-document", inputs={"context": "# Title\n\nFew words."})
+    assert result.text == "answer"
+    assert (len(bulk.requests), len(frontier.requests)) == (1, 1)
+    assert 'part 1 of 1, which stands under "Title"' in said(bulk.requests[0])
+    assert "the task" in said(bulk.requests[0])
+    assert "a note" in said(frontier.requests[0])
+    assert "Few words" not in said(frontier.requests[0])
+
+
+def test_a_reader_sees_its_part_and_a_few_words_around_it_only(fusion: Any) -> None:
+    paragraphs = [f"Paragraph {n}. " + f"word{n} " * 700 for n in range(6)]
+    bulk = ScriptedModel("a note", name="scripted/bulk")
+    one = fusion({"bulk": bulk, "frontier": "answer"})
+    run(one, "the task", pipeline="map-reduce-document", inputs={"context": "\n\n".join(paragraphs)})
+    assert len(bulk.requests) == 6
+    for at, request in enumerate(bulk.requests):
+        counts = [said(request).count(f"word{n} ") for n in range(6)]
+        assert counts[at] == 700
+        assert all(count < 80 for n, count in enumerate(counts) if n != at)

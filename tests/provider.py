@@ -253,6 +253,7 @@ def _body(seen: Seen, answer: Answer) -> bytes:
         return json.dumps(_anthropic_whole(answer, text, finish)).encode()
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     whole = {"id": "1", "object": "chat.completion", "created": 1, "model": answer.model, "choices": [choice]}
+    whole["service_tier"] = "default"  # which litellm's door to Groq does not do without
     return json.dumps(whole if answer.usage is None else {**whole, "usage": _openai_usage(answer)}).encode()
 
 

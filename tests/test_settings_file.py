@@ -231,7 +231,10 @@ def test_models_lists_endpoints_and_what_the_file_says(write: Write, command: Co
 
 
 def test_check_asks_every_model_once_and_says_what_it_cost(write: Write, provider: Provider) -> None:
-    write('profile = "local"\n[roles]\nbulk = "mine"\nfrontier = "mine"\n' + ENDPOINT.replace("URL", provider.url))
+    write(
+        'profile = "local"\n[roles]\nbulk = "mine"\nfrontier = "mine"\nsecond = "mine"\n'
+        + ENDPOINT.replace("URL", provider.url)
+    )
     ran = apart("models", "check")
     assert (ran.code, ran.err) == (0, "")
     first, last = ran.out.splitlines()
@@ -244,7 +247,7 @@ def test_check_asks_every_model_once_and_says_what_it_cost(write: Write, provide
 def test_check_says_who_does_not_answer_and_ends_with_3(write: Write, provider: Provider) -> None:
     with Provider(Answer("wrong key", status=401)) as refusing:
         dead = f'[endpoints.dead]\nmodel = "x"\napi_base = "{refusing.url}"\n'
-        roles = '[roles]\nbulk = {chain = ["dead", "mine", "openai/gpt-5.6"]}\nfrontier = "mine"\n'
+        roles = '[roles]\nbulk = {chain = ["dead", "mine", "openai/gpt-5.6"]}\nfrontier = "mine"\nsecond = "mine"\n'
         write('profile = "local"\n' + roles + dead + ENDPOINT.replace("URL", provider.url))
         ran = apart("models", "check", "--profile", "local")
     rows = {line.split()[0]: line for line in ran.out.splitlines()}
@@ -256,3 +259,27 @@ def test_check_says_who_does_not_answer_and_ends_with_3(write: Write, provider: 
     )
     assert rows["mine"].split()[1] == "ok"
     assert rows["1"].startswith("1 of 3 answered; ")
+
+
+@pytest.mark.parametrize(
+    ("profile", "environment"),
+    [
+        ("openai", {"OPENAI_BASE_URL": "/v1"}),
+        ("anthropic", {"ANTHROPIC_BASE_URL": ""}),
+        ("openrouter", {"OPENROUTER_API_BASE": "/v1"}),
+        ("groq", {"GROQ_API_BASE": "/v1"}),
+        ("deepseek", {"DEEPSEEK_API_BASE": "/v1"}),
+        ("azure", {"AZURE_API_BASE": "", "AZURE_API_VERSION": "2026-01-01"}),
+    ],
+)
+def test_a_profile_reaches_its_provider(
+    write: Write, provider: Provider, monkeypatch: pytest.MonkeyPatch, profile: str, environment: dict[str, str]
+) -> None:
+    monkeypatch.setenv(f"{profile.upper()}_API_KEY", SECRET)
+    for name, path in environment.items():
+        monkeypatch.setenv(name, f"{provider.root}{path}" if "VERSION" not in name else path)
+    write("")
+    result = done(profile=profile)
+    assert (result.status, result.text, result.profile) == ("ok", "hello", profile)
+    (seen,) = provider.requests
+    assert SECRET in "".join(seen.headers.values())

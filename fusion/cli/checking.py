@@ -33,7 +33,7 @@ class Checked(NamedTuple):
 
 def check_models(models: Sequence[str], settings: Settings) -> Checked:
     """Ask every model at once, each by itself: none takes over for another."""
-    fusions = {model: Fusion(model=model, settings=settings) for model in models}
+    fusions = {model: Fusion(profile="local", model=model, settings=settings) for model in models}
     try:
         runs = {model: _started(fusion) for model, fusion in fusions.items()}
         ended = {model: run.wait() if isinstance(run, RunHandle) else run for model, run in runs.items()}

@@ -46,6 +46,7 @@ def _problems(file: str) -> "list[Problem]":
     from fusion.library import Library
     from fusion.models.profiles import load_profiles
 
-    library = Library.standard(user=Settings.from_environment().library_dir)
-    roles = {role for profile in load_profiles().values() for role in profile.roles}
+    settings = Settings.from_environment()
+    library = Library.standard(user=settings.library_dir)
+    roles = {role for profile in load_profiles().values() for role in profile.roles} | settings.roles.keys()
     return graph.check_file(library.pipeline(file), library, roles=roles)

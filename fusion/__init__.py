@@ -3,41 +3,58 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fusion.calibrating import calibrate
     from fusion.client import Fusion, RunHandle, complete
     from fusion.config import Settings
     from fusion.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.scripted import Say, ScriptedModel
     from fusion.result import Cost, Receipt, Result
-    from fusion.spec import Defaults, InputSpec, Pipeline
+    from fusion.spec import InputSpec, Pipeline
+    from fusion.stages.cascade import Cascade
     from fusion.stages.generate import Generate
+    from fusion.stages.judge import Judge
     from fusion.stages.map import Map
     from fusion.stages.merge import Merge
+    from fusion.stages.panel import Panel
+    from fusion.stages.pipeline import PipelineStage
     from fusion.stages.plan import Plan
     from fusion.stages.review import Review
-    from fusion.terms import RoleSpec
+    from fusion.stages.route import Route
+    from fusion.stages.synthesize import Synthesize
+    from fusion.stages.vote import Vote
+    from fusion.terms import Defaults, RoleSpec
     from fusion.types import Item, Limits, Message, Reply, Request, Usage
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "fusion.calibrating": ("calibrate",),
     "fusion.client": ("Fusion", "RunHandle", "complete"),
     "fusion.config": ("Settings",),
     "fusion.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
     "fusion.models.scripted": ("Say", "ScriptedModel"),
     "fusion.result": ("Cost", "Receipt", "Result"),
-    "fusion.spec": ("Defaults", "InputSpec", "Pipeline"),
+    "fusion.spec": ("InputSpec", "Pipeline"),
+    "fusion.stages.cascade": ("Cascade",),
     "fusion.stages.generate": ("Generate",),
+    "fusion.stages.judge": ("Judge",),
     "fusion.stages.map": ("Map",),
     "fusion.stages.merge": ("Merge",),
+    "fusion.stages.panel": ("Panel",),
+    "fusion.stages.pipeline": ("PipelineStage",),
     "fusion.stages.plan": ("Plan",),
     "fusion.stages.review": ("Review",),
-    "fusion.terms": ("RoleSpec",),
+    "fusion.stages.route": ("Route",),
+    "fusion.stages.synthesize": ("Synthesize",),
+    "fusion.stages.vote": ("Vote",),
+    "fusion.terms": ("Defaults", "RoleSpec"),
     "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
 }
 
 __all__ = [
+    "Cascade",
     "Cost",
     "Defaults",
     "Fusion",
@@ -45,14 +62,17 @@ __all__ = [
     "Generate",
     "InputSpec",
     "Item",
+    "Judge",
     "Limits",
     "Map",
     "Merge",
     "Message",
     "Model",
     "ModelInfo",
+    "Panel",
     "Pipeline",
     "PipelineError",
+    "PipelineStage",
     "Plan",
     "Price",
     "Problem",
@@ -62,13 +82,17 @@ __all__ = [
     "Result",
     "Review",
     "RoleSpec",
+    "Route",
     "RunFailed",
     "RunHandle",
     "Say",
     "ScriptedModel",
     "Settings",
+    "Synthesize",
     "Usage",
     "UsageError",
+    "Vote",
+    "calibrate",
     "complete",
 ]
 

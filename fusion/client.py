@@ -18,7 +18,7 @@ from fusion.config import Settings
 from fusion.engine import Run
 from fusion.errors import PipelineError, RunFailed, UsageError
 from fusion.events import EventBase, Sink
-from fusion.inputs import filled, request_of, schema_of, shaped_output
+from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
 from fusion.library import Library, close_names
 from fusion.loop import LoopThread, Work
 from fusion.models.base import Model
@@ -33,11 +33,12 @@ from fusion.streams import AsyncRunStream, RunStream
 from fusion.terms import RoleSpec
 from fusion.types import Limits
 
-__all__ = ["Fusion", "RunHandle", "complete"]
+__all__ = ["Fusion", "PipelineGiven", "RunHandle", "complete"]
 
 RoleGiven = str | Model | RoleSpec
 Prompt = str | Sequence[Mapping[str, Any]] | None
 PipelineGiven = str | Path | Pipeline
+"""A pipeline by name or path, or as an object."""
 _DEFAULT_PIPELINE = "plan-execute-review"
 _MOST_LOADED = 64
 
@@ -109,6 +110,7 @@ class _Loaded(NamedTuple):
     pipeline: Pipeline
     prompts: Prompts
     near: Path | None
+    nested: dict[str, graph.Nested]
     stamps: dict[Path, int]
 
 
@@ -163,7 +165,10 @@ class Fusion:
         """Run a pipeline to its end.
 
         `prompt` is a text or OpenAI-style messages and fills the pipeline's first required input; `inputs` fills
-        the others by name. With `schema`, a pydantic class, the answer's data comes back as one in `.data`.
+        the others by name. Of messages the last one asks, the conversation before it stands above; a system prompt
+        stands above the pipeline's own in every call; pictures and documents (content parts with a data URL) are
+        shown wherever the request is printed. An input of `format: image` or `file` takes a Path, bytes or data URL.
+        With `schema`, a pydantic class, the answer's data comes back as one in `.data`.
         `on_event` is called with every event, on the private loop's thread.
 
         Raises RunFailed, with the Result in `.result`, if there is no answer; UsageError kinds before any call.
@@ -253,9 +258,11 @@ class Fusion:
         checked = loaded.pipeline
         if schema is not None:
             checked = shaped_output(checked, schema_of(schema))
+        checked = checked.model_copy(update={"defaults": checked.defaults.over(self._settings.defaults)})
         request, values = filled(checked, request_of(prompt), inputs or {})
         profile = self.profile
-        roles = self._roles_of(checked, profile)
+        roles = self._roles_of(loaded, profile)
+        check_looked_at(checked, loaded.prompts, roles, request, values)
         limits = _limits(budget) or self._budget
         run = Run(
             _run_id(),
@@ -270,6 +277,7 @@ class Fusion:
             sink=on_event or _nowhere,
             stream=stream,
             near=loaded.near,
+            nested=loaded.nested,
         )
         work = self._loop.submit(self._execute(run, list(roles.models)))
         return RunHandle(run, work, self)
@@ -298,10 +306,12 @@ class Fusion:
         if stage is not None and stage not in loaded.pipeline.stages:
             raise UsageError(f"no stage {stage!r}{close_names(stage, loaded.pipeline.stages)}")
         profile = self.profile
+        roles = self._roles_of(loaded, profile)
+        check_looked_at(loaded.pipeline, loaded.prompts, roles, request, values)
         looking = preview(
             loaded.pipeline,
             prompts=loaded.prompts,
-            roles=self._roles_of(loaded.pipeline, profile),
+            roles=roles,
             profile=profile.name,
             inputs=values,
             request=request,
@@ -369,7 +379,8 @@ class Fusion:
 
     def _read(self, path: Path) -> "_Loaded":
         pipeline, prompts = graph.load_checked(path, library=self._library)
-        return _Loaded(pipeline, prompts, path.parent, _stamps([path, *prompts.files]))
+        nested = graph.nested(pipeline, prompts, near=path.parent)
+        return _Loaded(pipeline, prompts, path.parent, nested, _stamps([path, *prompts.files, *_files(nested)]))
 
     def _checked(self, given: PipelineGiven) -> "_Loaded":
         assert isinstance(given, Pipeline)
@@ -377,18 +388,26 @@ class Fusion:
         problems = graph.check(given, prompts=prompts)
         if problems:
             raise PipelineError(problems)
-        return _Loaded(given, prompts, None, _stamps(prompts.files))
+        nested = graph.nested(given, prompts)
+        return _Loaded(given, prompts, None, nested, _stamps([*prompts.files, *_files(nested)]))
 
-    def _roles_of(self, pipeline: Pipeline, profile: Profile) -> RoleModels:
-        given = self._given_roles(pipeline)
+    def _roles_of(self, loaded: "_Loaded", profile: Profile) -> RoleModels:
+        given = self._given_roles(loaded)
         with self._lock:
             return resolve(
-                pipeline, given=given, profile=profile, gateway=self._gateway, settings=self._settings, own=self._own
+                loaded.pipeline,
+                given=given,
+                profile=profile,
+                gateway=self._gateway,
+                settings=self._settings,
+                own=self._own,
+                nested=loaded.nested,
             )
 
-    def _given_roles(self, pipeline: Pipeline) -> dict[str, RoleSpec]:
-        used = used_roles(pipeline)
-        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self.profile.roles})
+    def _given_roles(self, loaded: "_Loaded") -> dict[str, RoleSpec]:
+        pipeline = loaded.pipeline
+        used = used_roles(pipeline, loaded.nested)
+        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self._settings.roles, *self.profile.roles})
         if unknown:
             raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
         everywhere = {} if self._model is None else dict.fromkeys(used, self._model)
@@ -422,6 +441,10 @@ def complete(
     return _default(os.getpid()).complete(
         prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event
     )
+
+
+def _files(nested: Mapping[str, graph.Nested]) -> Iterable[Path]:
+    return (file for one in nested.values() for file in one.files)
 
 
 def _stamps(files: Iterable[Path]) -> dict[Path, int]:

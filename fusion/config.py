@@ -1,4 +1,4 @@
-"""Settings: read once from the environment, then passed down. Nothing else on the lower floors reads it."""
+"""Settings: environment and fusion.toml, read once, then passed down. Nothing else on the lower floors reads them."""
 
 import os
 from collections.abc import Mapping
@@ -6,21 +6,31 @@ from pathlib import Path
 
 from pydantic import Field
 
+from fusion import settings_file
 from fusion.errors import UsageError
 from fusion.library import user_path
+from fusion.settings_file import Endpoint, SettingsFile, Tariff
+from fusion.terms import Defaults, RoleSpec
 from fusion.types import Value
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "secret"]
 
 
 class Settings(Value):
-    """What the environment says.
+    """What the environment and fusion.toml say.
 
-    `keys` holds the names of variables that look like a provider's key and are not empty; their values stay in
-    the environment. `models_dir` is where weights lie; `models_sources` where they may be fetched from, in order.
+    `profile_from` says where the profile's name stands; `file` is the fusion.toml, if there is one. `keys` holds the
+    names of variables that look like a provider's key and are not empty; their values stay in the environment.
+    `models_dir` is where weights lie; `models_sources` where they may be fetched from, in order.
     """
 
     profile: str | None = None
+    profile_from: str = "FUSION_PROFILE:"
+    file: Path | None = None
+    endpoints: dict[str, Endpoint] = Field(default={})
+    roles: dict[str, RoleSpec] = Field(default={})
+    prices: dict[str, Tariff] = Field(default={})
+    defaults: Defaults = Defaults()
     models_dir: Path
     models_sources: tuple[str, ...] = ("hub",)
     local_threads: int = Field(gt=0)
@@ -28,17 +38,54 @@ class Settings(Value):
     keys: frozenset[str] = frozenset()
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Read FUSION_PROFILE, FUSION_MODELS_DIR, FUSION_MODELS_SOURCE, FUSION_LOCAL_THREADS and key names."""
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, *, start: Path | None = None
+    ) -> "Settings":
+        """Read FUSION_PROFILE, FUSION_MODELS_DIR, FUSION_MODELS_SOURCE, FUSION_LOCAL_THREADS, key names, fusion.toml.
+
+        The file is looked for from `start` upwards (by default the working directory), then in the user's folder.
+        Raises UsageError for what cannot be used.
+        """
         env = os.environ if environment is None else environment
+        user = _folder(None, "config")
+        file = settings_file.find(start or _here() or user, user)
+        given, marks = (SettingsFile(), {}) if file is None else settings_file.load(file)
+        profile, source = env.get("FUSION_PROFILE") or None, "FUSION_PROFILE:"
+        if profile is None and given.profile is not None:
+            profile, source = given.profile, ":".join(map(str, (file, *marks[("profile",)])))
+        key_names = {endpoint.key_env for endpoint in given.endpoints.values()}
         return cls(
-            profile=env.get("FUSION_PROFILE") or None,
+            profile=profile,
+            profile_from=source,
+            file=file,
+            endpoints=given.endpoints,
+            roles=given.roles,
+            prices=given.prices,
+            defaults=given.defaults,
             models_dir=_folder(env.get("FUSION_MODELS_DIR"), "cache"),
             models_sources=_names(env.get("FUSION_MODELS_SOURCE"), ("hub",)),
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
-            library_dir=_folder(None, "config"),
-            keys=frozenset(name for name, value in env.items() if value and name.endswith(("_API_KEY", "_TOKEN"))),
+            library_dir=user,
+            keys=frozenset(name for name, value in env.items() if value and (name in key_names or _is_key(name))),
         )
+
+
+def secret(name: str) -> str | None:
+    """The value of a variable that holds a key, for whoever sends it; it is kept nowhere."""
+    return os.environ.get(name) or None
+
+
+def _is_key(name: str) -> bool:
+    """Whether a variable holds a provider's key, or something else without which its models cannot be reached."""
+    return name.endswith(("_API_KEY", "_TOKEN")) or name.startswith(("AWS_", "AZURE_"))
+
+
+def _here() -> Path | None:
+    """The working directory; None where it was removed meanwhile."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 def _folder(given: str | None, kind: str) -> Path:

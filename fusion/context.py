@@ -5,23 +5,32 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 from fusion.calls import Caller
 from fusion.errors import BudgetError, InputError
-from fusion.events import Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
+from fusion.events import Decided, Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
 from fusion.models.base import ModelInfo
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, ModelStage, Room, Stage, StageContext, Variables
+from fusion.stages.base import Answer, Ask, ModelStage, Outcome, Room, Stage, StageContext, Variables
 from fusion.terms import merged
-from fusion.types import Deltas, Item, JsonSchema, Message
+from fusion.types import Asked, Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
-__all__ = ["RunContext", "RunParts"]
+__all__ = ["Inner", "RunContext", "RunParts"]
+
+
+class Inner(Protocol):
+    """Runs what stands within a stage."""
+
+    async def stage(self, path: str) -> Outcome: ...
+
+    async def pipeline(self, path: str, inputs: Mapping[str, Any]) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,10 @@ class RunParts:
     wirings: Mapping[str, Wiring]
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
+    inner: "Inner | None" = None
+    """What runs within the stages; None where nothing is run."""
+    prefix: str = ""
+    """What stands before the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
     budget_stops: list[BudgetError] = field(default_factory=list)
 
     def max_tokens(self, stage: Stage, asked: int | None) -> int:
@@ -61,8 +74,11 @@ class RunContext(StageContext):
 
     def __init__(self, path: str, stage: Stage, run: "RunParts") -> None:
         self.path = path
+        self.place = run.prefix + path
         self.stage = stage
         self.finishing = run.pipeline.on_budget == "finish"
+        self.seed = f"{run.run_id} {path}"
+        self.latencies = run.roles.latencies
         self._run = run
         self._out = run.fields[path]
         self._begun: float | None = None
@@ -103,7 +119,7 @@ class RunContext(StageContext):
         if self._begun is not None:
             return
         self._begun = time.monotonic()
-        self.emit(StageStarted(run_id=self._run.run_id, stage=self.path, kind=self.stage.kind))
+        self.emit(StageStarted(run_id=self._run.run_id, stage=self.place, kind=self.stage.kind))
         if self._clock is not None and self.stage.timeout is not None:
             self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
 
@@ -132,14 +148,21 @@ class RunContext(StageContext):
         return _EventDeltas(self, step) if self.path in self._run.streamed else None
 
     def grew(self, known: int, *, final: bool = False) -> None:
-        self.emit(StageGrew(run_id=self._run.run_id, stage=self.path, known=known, final=final))
+        self.emit(StageGrew(run_id=self._run.run_id, stage=self.place, known=known, final=final))
 
     def finished(self, item: Item) -> None:
-        event = ItemFinished(run_id=self._run.run_id, stage=self.path, item=item.index, failure=item.failure)
+        event = ItemFinished(run_id=self._run.run_id, stage=self.place, item=item.index, failure=item.failure)
         self.emit(event)
 
     def note(self, message: str, *, item: int | None = None) -> None:
-        self.emit(Noted(run_id=self._run.run_id, stage=self.path, item=item, message=message))
+        self.emit(Noted(run_id=self._run.run_id, stage=self.place, item=item, message=message))
+
+    def decided(self, decision: str, reason: str, *, confidence: float | None = None) -> None:
+        self.emit(
+            Decided(
+                run_id=self._run.run_id, stage=self.place, decision=decision, reason=reason, confidence=confidence
+            )
+        )
 
     def emit(self, event: EventBase) -> None:
         self._run.sink(event)
@@ -178,6 +201,16 @@ class RunContext(StageContext):
     def text(self, template: str, variables: Variables) -> str:
         return self._run.prompts.template(template).render_text(variables)
 
+    # What stands within.
+
+    async def run_inner(self, name: str) -> Outcome:
+        assert self._run.inner is not None
+        return await self._run.inner.stage(f"{self.path}/{name}")
+
+    async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
+        assert self._run.inner is not None
+        return await self._run.inner.pipeline(self.path, inputs)
+
     # Calls.
 
     def room(self, role: str, max_tokens: int | None = None) -> Room:
@@ -194,12 +227,25 @@ class RunContext(StageContext):
         rooms = [self._run.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
         return min([room for room in rooms if room is not None], default=None)
 
+    def model(self, role: str) -> ModelInfo:
+        return self._run.roles[role].models[0]
+
     async def call(self, ask: Ask) -> Answer:
         try:
-            return await self._caller(ask).call(ask)
+            return await self._caller(ask).call(self.under_system(ask))
         except BudgetError as error:
             self._run.budget_stops.append(error)
             raise
+
+    def under_system(self, ask: Ask) -> Ask:
+        """What is asked, with the user's own system prompt above the pipeline's."""
+        system = self._run.request.system if isinstance(self._run.request, Asked) else ""
+        if not system:
+            return ask
+        first, *others = ask.messages
+        if first.role == "system":
+            return ask._replace(messages=(_below(system, first), *others))
+        return ask._replace(messages=(Message(role="system", content=system), first, *others))
 
     def _caller(self, ask: Ask) -> Caller:
         """Who makes the stage's calls on the terms of `ask`."""
@@ -223,13 +269,14 @@ class RunContext(StageContext):
             chain,
             sink=self._run.sink,
             run_id=self._run.run_id,
-            stage=self.path,
+            stage=self.place,
             role=ask.role,
             max_tokens=self._run.output_limit(self.stage, chain[0].info, ask.max_tokens),
             timeout=role.timeout or defaults.timeout,
             firm=firm,
             soft=soft,
             schema=ask.schema,
+            latencies=self.latencies,
         )
 
 
@@ -243,10 +290,15 @@ class _EventDeltas:
         self._step = step
 
     def add(self, text: str) -> None:
-        self._ctx.emit(Delta(run_id=self._ctx._run.run_id, stage=self._ctx.path, step=self._step, text=text))
+        self._ctx.emit(Delta(run_id=self._ctx._run.run_id, stage=self._ctx.place, step=self._step, text=text))
 
     def restart(self) -> None:
-        self._ctx.emit(Restarted(run_id=self._ctx._run.run_id, stage=self._ctx.path, step=self._step))
+        self._ctx.emit(Restarted(run_id=self._ctx._run.run_id, stage=self._ctx.place, step=self._step))
+
+
+@lru_cache(maxsize=256)
+def _below(system: str, message: Message) -> Message:
+    return Message(role="system", content=f"{system}\n\n{message.content}")
 
 
 def _listed(source: str, value: Any) -> list[Any]:

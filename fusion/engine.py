@@ -15,18 +15,28 @@ from fusion.errors import BudgetError, FusionError, StageError
 from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.fields import Fields, Skipped
 from fusion.finish import held_back, last_stages
+from fusion.graph import Nested, stages_within
+from fusion.inputs import filled
 from fusion.prompts import Prompts
 from fusion.receipt import Accounts
 from fusion.result import FailedPart, Result, StageResult
 from fusion.roles import RoleModels, unpriced
 from fusion.spec import Pipeline
-from fusion.stages.base import Stage
+from fusion.stages.base import Outcome, Stage
 from fusion.types import Failure, Item, Limits, as_text
 from fusion.wiring import Part, output_wiring, read, wire
 
 __all__ = ["Run"]
 
 StageStatus = Literal["ok", "skipped", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is around a nested pipeline: the path of the stage that runs it, and the budget of that stage."""
+
+    place: str
+    budget: Budget
 
 
 @dataclass
@@ -42,7 +52,8 @@ class Run:
     """One execution of a pipeline on one set of inputs.
 
     `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand. Files
-    of schemas are looked up in `near`.
+    of schemas are looked up in `near`. `nested` are the pipelines that its stages run; each of them is a Run again,
+    with the same id, whose stages' paths begin with `around.place` and whose budget stands beneath the one there.
     """
 
     def __init__(
@@ -60,6 +71,8 @@ class Run:
         sink: Sink,
         stream: bool,
         near: Path | None = None,
+        nested: Mapping[str, Nested] | None = None,
+        around: Around | None = None,
     ) -> None:
         self.run_id = run_id
         self.exit_code = 0
@@ -68,8 +81,17 @@ class Run:
         self._profile = profile
         self._user_sink = sink
         self._accounts = Accounts({name: model.price_source for name, model in roles.models.items()})
-        self._budget = Budget(limits, strict_usd=strict_usd)
-        self._records = {name: _Record() for name in pipeline.stages}
+        self._budget = Budget(
+            limits,
+            strict_usd=strict_usd,
+            name="run" if around is None else pipeline.name,
+            parent=None if around is None else around.budget,
+        )
+        self._nested = dict(nested or {})
+        self._around = around
+        self._runs: dict[str, Run] = {}
+        self._all_stages = stages_within(pipeline.stages)
+        self._records = {path: _Record() for path in self._all_stages}
         self._outputs = output_wiring(pipeline, prompts)
         self._parts = RunParts(
             run_id=run_id,
@@ -80,8 +102,10 @@ class Run:
             request=request,
             sink=self._sink,
             wirings=wire(pipeline, prompts, near=near),
-            fields={name: Fields(stage.outputs) for name, stage in pipeline.stages.items()},
-            streamed=frozenset(last_stages(pipeline, prompts)) if stream else frozenset(),
+            fields={path: Fields(stage.outputs) for path, stage in self._all_stages.items()},
+            streamed=frozenset(self._streamed(last_stages(pipeline, prompts))) if stream else frozenset(),
+            inner=_Inner(self),
+            prefix="" if around is None else f"{around.place}/",
         )
         self._answer: dict[str, Any] = {}
         self._held: dict[str, Hold] = {}
@@ -91,9 +115,10 @@ class Run:
     async def execute(self) -> Result:
         """Run to the end. Failures are in the Result; cancellation passes through, `interrupted` gives its Result."""
         self._budget.start()
-        self._sink(self._first_event())
-        for note in (*self._parts.roles.notes, *unpriced(self._parts.roles)):
-            self._sink(Noted(run_id=self.run_id, message=note))
+        if self._around is None:
+            self._sink(self._first_event())
+            for note in (*self._parts.roles.notes, *unpriced(self._parts.roles)):
+                self._sink(Noted(run_id=self.run_id, message=note))
         try:
             async with asyncio.timeout(self._budget.remaining_seconds()):
                 await self._all()
@@ -151,6 +176,68 @@ class Run:
             if record.status != "cancelled":
                 self._sink(self._stage_finished(name, stage, record))
 
+    async def inner_stage(self, path: str) -> Outcome:
+        """Run a stage that stands within another, on the budget of that one."""
+        stage, record, fields = self._all_stages[path], self._records[path], self._parts.fields[path]
+        ctx = RunContext(path, stage, self._parts)
+        outer = budgets.current.get()
+        level = budgets.current.set(
+            outer if stage.budget is None or outer is None else outer.child(stage.budget, path)
+        )
+        try:
+            await self._run(stage, ctx)
+            record.status = "ok"
+            fields.finish()
+        except Exception as error:
+            record.status, record.failure = "failed", _failure(error)
+            if not (isinstance(error, FusionError) and stage.survives(error, finishing=ctx.finishing)):
+                raise
+            raise Skipped(path, str(error)) from error
+        finally:
+            budgets.current.reset(level)
+            record.seconds = ctx.seconds
+            if record.status != "cancelled":
+                self._sink(self._stage_finished(path, stage, record))
+        first = _plain(await fields.value(fields.first))
+        text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)
+        return Outcome(text, first if fields.items() else _plain(fields.peek("data")), fields.peek("confidence"))
+
+    async def inner_pipeline(self, path: str, inputs: Mapping[str, Any]) -> Outcome:
+        """Run the pipeline that a stage names, on the budget of that stage."""
+        nested, budget = self._nested[path], budgets.current.get()
+        assert budget is not None
+        open_ones = [name for name, spec in nested.pipeline.inputs.items() if spec.required and name not in inputs]
+        given = {name: _plain(value) for name, value in inputs.items()}
+        request, values = filled(nested.pipeline, self._parts.request if open_ones else None, given)
+        run = self._runs[path] = Run(
+            self.run_id,
+            nested.pipeline,
+            prompts=nested.prompts,
+            roles=self._parts.roles.nested[path],
+            profile=self._profile,
+            inputs=values,
+            request=request,
+            limits=nested.pipeline.budget,
+            strict_usd=False,
+            sink=self._sink,
+            stream=path in self._parts.streamed,
+            near=nested.path.parent,
+            nested=nested.nested,
+            around=Around(self._parts.prefix + path, budget),
+        )
+        try:
+            result = await run.execute()
+        finally:
+            run.give_back()
+            self._parts.budget_stops.extend(run._parts.budget_stops)
+        if run.cause is not None:
+            raise run.cause
+        return Outcome(result.text, result.data, run.confidence)
+
+    def _streamed(self, last: list[str]) -> list[str]:
+        """The stages whose answers are handed on in pieces: the last ones, and those within them."""
+        return [path for path in self._all_stages if path.partition("/")[0] in last]
+
     async def _run(self, stage: Stage, ctx: RunContext) -> None:
         if stage.keeps_time:
             await stage.run(ctx)
@@ -175,7 +262,7 @@ class Run:
 
     def _skip(self, name: str, stage: Stage, reason: str) -> None:
         self._records[name].status = "skipped"
-        self._parts.fields[name].skip(Skipped(name, reason), stage.default)
+        self._parts.fields[name].skip(Skipped(name, reason), stage.if_skipped)
 
     # The output.
 
@@ -205,10 +292,20 @@ class Run:
                 error.__cause__ = cause
             self.exit_code = error.exit_code if isinstance(error, FusionError) else 1
 
-    def _end(self) -> Result:
-        seconds = time.monotonic() - self._started
+    @property
+    def confidence(self) -> float | None:
+        """How sure the stage is of it whose answer is the output, where it says so."""
+        fields = self._parts.fields.get(str(self._pipeline.output).removesuffix(".text"))
+        return None if fields is None else fields.peek("confidence")
+
+    def give_back(self) -> None:
+        """Give back what is still held of the budget; a second call changes nothing."""
         for hold in self._held.values():
             hold.release()
+
+    def _end(self) -> Result:
+        seconds = time.monotonic() - self._started
+        self.give_back()
         failed = self._failed_parts()
         status: Literal["ok", "partial", "failed"] = "ok"
         if self.cause is not None:
@@ -217,7 +314,8 @@ class Run:
             status = "partial"
             self.exit_code = 4 if self._parts.budget_stops else 0
         error = None if self.cause is None else _failure(self.cause)
-        self._sink(RunFinished(run_id=self.run_id, status=status, seconds=seconds, failure=error))
+        if self._around is None:
+            self._sink(RunFinished(run_id=self.run_id, status=status, seconds=seconds, failure=error))
         receipt = self._accounts.receipt(seconds)
         text, data, items = self._shown()
         return Result(
@@ -264,27 +362,35 @@ class Run:
     def _failed_parts(self) -> tuple[FailedPart, ...]:
         """Each failure once, where it came up first."""
         parts: dict[tuple[int | None, Failure], FailedPart] = {}
-        for name in self._pipeline.stages:
-            for item in self._parts.fields[name].items():
+        for path in sorted(self._all_stages, key=lambda path: -path.count("/")):  # stages within others first
+            place = self._parts.prefix + path
+            for part in self._runs[path]._failed_parts() if path in self._runs else ():
+                parts.setdefault((part.item, part.failure), part)
+            for item in self._parts.fields[path].items():
                 if item.failure is not None:
-                    part = FailedPart(stage=name, item=item.index, failure=item.failure)
+                    part = FailedPart(stage=place, item=item.index, failure=item.failure)
                     parts.setdefault((item.index, item.failure), part)
-            failure = self._records[name].failure
+            failure = self._records[path].failure
             if failure is not None:
-                parts.setdefault((None, failure), FailedPart(stage=name, failure=failure))
+                parts.setdefault((None, failure), FailedPart(stage=place, failure=failure))
         return tuple(parts.values())
 
     def _stage_results(self) -> dict[str, StageResult]:
-        return {
-            name: StageResult(
-                kind=stage.kind,
-                status=self._records[name].status,
-                seconds=self._records[name].seconds,
-                items=self._parts.fields[name].items(),
-                failure=self._records[name].failure,
-            )
-            for name, stage in self._pipeline.stages.items()
-        }
+        """How each stage ended, and those within it that were begun."""
+        results: dict[str, StageResult] = {}
+        for path, stage in self._all_stages.items():
+            record = self._records[path]
+            if path in self._pipeline.stages or record.status != "cancelled":
+                results[self._parts.prefix + path] = StageResult(
+                    kind=stage.kind,
+                    status=record.status,
+                    seconds=record.seconds,
+                    items=self._parts.fields[path].items(),
+                    failure=record.failure,
+                )
+            if path in self._runs:
+                results.update(self._runs[path]._stage_results())
+        return results
 
     # Events.
 
@@ -297,7 +403,7 @@ class Run:
             run_id=self.run_id,
             pipeline=self._pipeline.name,
             profile=self._profile,
-            roles={name: role.models[0].id for name, role in self._parts.roles.items()},
+            roles={name: role.models[0].id for name, role in self._parts.roles.all.items()},
             stages={name: stage.kind for name, stage in self._pipeline.stages.items()},
         )
 
@@ -305,12 +411,20 @@ class Run:
         assert record.status != "cancelled"
         return StageFinished(
             run_id=self.run_id,
-            stage=name,
+            stage=self._parts.prefix + name,
             kind=stage.kind,
             status=record.status,
             seconds=record.seconds,
             failure=record.failure,
         )
+
+
+class _Inner:
+    """What the contexts of a run may ask of it."""
+
+    def __init__(self, run: Run) -> None:
+        self.stage = run.inner_stage
+        self.pipeline = run.inner_pipeline
 
 
 def _failure(error: BaseException) -> Failure:

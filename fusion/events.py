@@ -20,6 +20,7 @@ __all__ = [
     "CallFailed",
     "CallFinished",
     "CallStarted",
+    "Decided",
     "Delta",
     "Event",
     "EventBase",
@@ -181,6 +182,15 @@ class Noted(EventBase):
     message: str
 
 
+class Decided(EventBase):
+    """A stage takes one of several ways: a route the one named, a cascade the tier whose answer it takes."""
+
+    type: Literal["decided"] = "decided"
+    decision: str
+    reason: str
+    confidence: float | None = None
+
+
 class StageFinished(EventBase):
     """A stage has ended: ok, skipped or failed. `seconds` counts from its first input."""
 
@@ -215,6 +225,7 @@ Event = Annotated[
     | CallCancelled
     | ItemFinished
     | Noted
+    | Decided
     | StageFinished
     | RunFinished,
     Field(discriminator="type"),

@@ -12,18 +12,21 @@ from fusion.positions import MAX_BYTES, Place, Positions
 from fusion.prompts import Path, Prompts
 from fusion.shapes import check_shape
 from fusion.spec import Pipeline, Reading, read
-from fusion.stages.base import Stage
+from fusion.stages.base import PipelineUse, Stage
 
 __all__ = [
     "Edge",
+    "Nested",
     "check",
     "check_file",
     "check_text",
     "dependencies",
     "edges",
     "load_checked",
+    "nested",
     "order",
     "output_stages",
+    "stages_within",
 ]
 
 _ALWAYS = frozenset({"inputs", "request"})
@@ -31,6 +34,27 @@ _ALWAYS = frozenset({"inputs", "request"})
 
 Broken = Callable[[str, str], None]
 """Takes the key of a template or expression that cannot be compiled, and why."""
+
+
+MAX_NESTED = 8
+"""How deep pipelines may stand within pipelines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A pipeline that a stage runs, read and checked, with those that its own stages run by the stages' paths."""
+
+    path: File
+    pipeline: Pipeline
+    prompts: Prompts
+    nested: "Mapping[str, Nested]"
+
+    @property
+    def files(self) -> Iterator[File]:
+        """All files that it is made of."""
+        yield from (self.path, *self.prompts.files)
+        for other in self.nested.values():
+            yield from other.files
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +195,16 @@ def check(
     file: str = "",
     near: File | None = None,
     unread: Collection[str] | None = None,
+    within: tuple[File, ...] = (),
 ) -> list[Problem]:
     """Every mistake of a pipeline that its form does not show, in the order of the file.
 
     With `roles`, those of the profile, a role that is neither there nor in the pipeline is a mistake. Files of
     schemas are looked up in `near`. `unread` is given for the part that could be read of a file with mistakes: it
-    names the stages that could not. Nothing is said of those, nor of stages that nobody reads.
+    names the stages that could not. Nothing is said of those, nor of stages that nobody reads. `within` are the files
+    of the pipeline and of those that it is run by.
     """
-    checking = _Checking(pipeline, prompts, roles, near, unread)
+    checking = _Checking(pipeline, prompts, roles, near, unread, within)
     checking.all()
     positions = positions or Positions()
     problems = []
@@ -198,12 +224,14 @@ class _Checking:
         roles: Collection[str] | None,
         near: File | None,
         unread: Collection[str] | None,
+        within: tuple[File, ...],
     ) -> None:
         self.found: list[tuple[Place, bool, str]] = []
         self._pipeline = pipeline
         self._prompts = prompts
         self._roles = roles
         self._near = near
+        self._within = within
         self._unread = frozenset(unread or ())
         self._stages = {*pipeline.stages, *self._unread}
         self._edges: dict[str, set[str]] = {}
@@ -238,6 +266,9 @@ class _Checking:
         self._read |= self._edges[name] - {name}
         self._check_needs(here, stage)
         self._check_roles(here, stage)
+        for included in _pipeline_uses(stage):
+            for key, message in self._nested_flaws(included):
+                self._say((*here, *_keys(key)), message)
         if stage.outputs[0].feed and stage.default is not None and not isinstance(stage.default, (list, tuple)):
             self._say((*here, "default"), f"readers of {name!r} get a list of items; give a list, such as []")
         for key, shape in stage.schemas():
@@ -324,6 +355,28 @@ class _Checking:
             if role not in known:
                 self._say((*here, *_keys(key)), _no("role", role, known))
 
+    def _nested_flaws(self, use: PipelineUse) -> Iterator[tuple[str, str]]:
+        """(key, message) of what is wrong with a pipeline that is run by a stage."""
+        try:
+            path = _nested_file(use.pipeline, self._prompts.library, self._near)
+            if path.resolve() in self._within:
+                ring = [*self._within[self._within.index(path.resolve()) :], path]
+                yield use.key, f"the pipeline includes itself: {' -> '.join(file.stem for file in ring)}"
+                return
+            if len(self._within) > MAX_NESTED:
+                yield use.key, f"pipelines within pipelines, more than {MAX_NESTED} deep"
+                return
+            known = None if self._roles is None else {*self._roles, *self._pipeline.roles}
+            reading, _, problems = _load(path, self._prompts.library, known, self._within)
+        except UsageError as error:
+            yield use.key, str(error)
+            return
+        if problems or reading.pipeline is None:
+            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+            yield use.key, f"{use.pipeline!r} has mistakes of its own: {problems[0]}{more}"
+            return
+        yield from _input_flaws(use, reading.pipeline)
+
     # The whole.
 
     def _check_readers(self) -> None:
@@ -339,6 +392,30 @@ class _Checking:
             self._say(
                 ("inputs", name, "stdin"), f"standard input goes to {readers[0]!r} already; only one can have it"
             )
+
+
+def _pipeline_uses(stage: Stage) -> Iterator[PipelineUse]:
+    """The pipelines that a stage runs, those of the stages within it included."""
+    yield from stage.pipelines()
+    for key, inner in stage.inner().items():
+        for use in _pipeline_uses(inner):
+            yield PipelineUse(f"{stage.inner_key}.{key}.{use.key}", use.pipeline, use.inputs)
+
+
+def _input_flaws(use: PipelineUse, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+    stem = use.key.removesuffix("pipeline")
+    for name in sorted(use.inputs - set(pipeline.inputs)):
+        yield f"{stem}inputs.{name}", f"{use.pipeline!r} has " + _no("input", name, pipeline.inputs)
+    open_ones = [name for name, spec in pipeline.inputs.items() if spec.required and name not in use.inputs]
+    for name in open_ones[1:]:
+        yield use.key, f"{use.pipeline!r} needs {name!r} too; give it under `inputs`"
+
+
+def _nested_file(name: str, library: Library, near: File | None) -> File:
+    """The file of a pipeline that a stage names, looked up beside the stage's own file first."""
+    if near is not None and name.endswith((".yaml", ".yml")) and (near / name).is_file():
+        return near / name
+    return library.pipeline(name)
 
 
 def _field_flaw(stage: Stage, path: Path) -> str:
@@ -390,14 +467,42 @@ def load_checked(
     return reading.pipeline, prompts
 
 
-def _load(path: File, library: Library, roles: Collection[str] | None) -> tuple[Reading, Prompts, list[Problem]]:
+def nested(pipeline: Pipeline, prompts: Prompts, *, near: File | None = None) -> dict[str, Nested]:
+    """What the stages of a checked pipeline run: other pipelines, by the stages' paths. Raises PipelineError."""
+    found: dict[str, Nested] = {}
+    for path, stage in stages_within(pipeline.stages).items():
+        for use in stage.pipelines():
+            file = _nested_file(use.pipeline, prompts.library, near)
+            inner, its_prompts = load_checked(file, library=prompts.library)
+            found[path] = Nested(file, inner, its_prompts, nested(inner, its_prompts, near=file.parent))
+    return found
+
+
+def stages_within(stages: Mapping[str, Stage], prefix: str = "") -> dict[str, Stage]:
+    """Stages by their paths, each followed by those within it."""
+    found: dict[str, Stage] = {}
+    for name, stage in stages.items():
+        found[prefix + name] = stage
+        found.update(stages_within(stage.inner(), f"{prefix}{name}/"))
+    return found
+
+
+def _load(
+    path: File, library: Library, roles: Collection[str] | None, within: tuple[File, ...] = ()
+) -> tuple[Reading, Prompts, list[Problem]]:
     reading = read(read_text(path, most=MAX_BYTES), file=str(path))
     prompts = Prompts(library.near(path.parent))
-    return reading, prompts, _checked(reading, prompts, str(path), path.parent, roles)
+    within = (*within, path.resolve())
+    return reading, prompts, _checked(reading, prompts, str(path), path.parent, roles, within)
 
 
 def _checked(
-    reading: Reading, prompts: Prompts, file: str, near: File | None, roles: Collection[str] | None
+    reading: Reading,
+    prompts: Prompts,
+    file: str,
+    near: File | None,
+    roles: Collection[str] | None,
+    within: tuple[File, ...] = (),
 ) -> list[Problem]:
     if reading.pipeline is None:
         return reading.problems
@@ -409,5 +514,6 @@ def _checked(
         file=file,
         near=near,
         unread=reading.unread if reading.problems else None,
+        within=within,
     )
     return sorted({*reading.problems, *found})

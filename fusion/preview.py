@@ -13,7 +13,7 @@ from fusion.models.base import estimate_input
 from fusion.prompts import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, Stage, Variables
+from fusion.stages.base import Answer, Ask, Outcome, Stage, Variables
 from fusion.types import Item, Limits, Message, Value
 from fusion.wiring import Part, Wiring, wire
 
@@ -259,9 +259,15 @@ class _Rehearsal(RunContext):
             self._broken = self._broken or error
             raise
 
+    async def run_inner(self, name: str) -> Outcome:
+        raise StageError(f"it takes the way {name!r}, whose own calls are not shown")
+
+    async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
+        raise StageError("it runs another pipeline; look at that one by itself")
+
     async def call(self, ask: Ask) -> Answer:
         caller = self._caller(ask)
-        messages = tuple(caller.messages(ask))
+        messages = tuple(caller.messages(self.under_system(ask)))
         self.asked.append(
             PreviewedCall(
                 stage=self.path,

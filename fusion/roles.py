@@ -1,24 +1,30 @@
-"""Which model plays which role in a run: the user's word, then the pipeline's, then the profile's."""
+"""Which model plays which role in a run: the user's word, the pipeline's, fusion.toml's, the profile's."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Final
 
 from fusion.config import Settings
 from fusion.errors import MissingKeyError, UsageError
+from fusion.graph import Nested
 from fusion.library import close_names
 from fusion.models import prices
 from fusion.models.abilities import SAMPLING, refused
 from fusion.models.base import ModelInfo
+from fusion.models.catalogue import describe, missing
 from fusion.models.fallback import Member
 from fusion.models.gateway import Gateway
-from fusion.models.profiles import Profile, key_for
+from fusion.models.profiles import Profile
+from fusion.models.replay import PREFIX
 from fusion.spec import Pipeline
 from fusion.stages.base import ModelStage
 from fusion.terms import RoleSpec, merged
 
 __all__ = ["RoleModel", "RoleModels", "resolve", "unpriced", "used_roles"]
 
+_NONE: Final[Mapping[str, Nested]] = {}
+_NO_SPECS: Final[Mapping[str, RoleSpec]] = {}
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
 
@@ -39,10 +45,22 @@ class RoleModel:
 class RoleModels(Mapping[str, RoleModel]):
     """The models of a run by role. `notes` is what is to be said of how they were chosen."""
 
-    def __init__(self, roles: Mapping[str, RoleModel], gateway: Gateway, *, notes: Iterable[str] = ()) -> None:
-        self.notes = tuple(notes)
+    def __init__(
+        self,
+        roles: Mapping[str, RoleModel],
+        gateway: Gateway,
+        *,
+        notes: Iterable[str] = (),
+        nested: "Mapping[str, RoleModels] | None" = None,
+    ) -> None:
+        self.nested = dict(nested or {})
+        """The models of the pipelines that stages run, by the stages' paths."""
+        self.notes: tuple[str, ...] = tuple(
+            dict.fromkeys([*notes, *(note for one in self.nested.values() for note in one.notes)])
+        )
         self._roles = dict(roles)
         self._gateway = gateway
+        self.latencies = gateway.latencies
 
     def __getitem__(self, role: str) -> RoleModel:
         return self._roles[role]
@@ -54,9 +72,20 @@ class RoleModels(Mapping[str, RoleModel]):
         return len(self._roles)
 
     @property
+    def all(self) -> dict[str, RoleModel]:
+        """Every role of the run with its models, those of nested pipelines too; the outermost first."""
+        found = dict(self._roles)
+        for roles in self.nested.values():
+            found = {**roles.all, **found}
+        return found
+
+    @property
     def models(self) -> dict[str, ModelInfo]:
-        """Every model that may be called, by its id."""
-        return {info.id: info for role in self.values() for info in role.models}
+        """Every model that may be called, by its id, those of nested pipelines too."""
+        found = {info.id: info for role in self.values() for info in role.models}
+        for roles in self.nested.values():
+            found.update(roles.models)
+        return found
 
     def chain_of(self, model_id: str) -> tuple[Member, ...]:
         """The chain that a certain model stands in, with this model first."""
@@ -67,12 +96,15 @@ class RoleModels(Mapping[str, RoleModel]):
         return (self._gateway.member(model_id),)
 
 
-def used_roles(pipeline: Pipeline) -> dict[str, str]:
-    """Every role that the pipeline's stages name, and where."""
+def used_roles(pipeline: Pipeline, nested: Mapping[str, Nested] = _NONE) -> dict[str, str]:
+    """Every role that the pipeline's stages name, and where; those of the pipelines that they run too."""
     used: dict[str, str] = {}
     for name, stage in pipeline.stages.items():
         for key, role in stage.roles():
             used.setdefault(role, f"stages.{name}.{key}")
+    for path, inner in nested.items():
+        for role, where in used_roles(inner.pipeline, inner.nested).items():
+            used.setdefault(role, f"{path}/{where}")
     return used
 
 
@@ -84,24 +116,45 @@ def resolve(
     gateway: Gateway,
     settings: Settings,
     own: Collection[str] = (),
+    nested: Mapping[str, Nested] = _NONE,
+    inherited: Mapping[str, RoleSpec] = _NO_SPECS,
 ) -> RoleModels:
-    """The model of every role that the pipeline uses. Raises UsageError or MissingKeyError before any call."""
+    """The model of every role that the pipeline uses. Raises UsageError or MissingKeyError before any call.
+
+    `nested` are the pipelines that its stages run. What a role is there, they say themselves; where they do not, the
+    pipelines around them do, which are `inherited`.
+    """
     roles = {}
     notes: list[str] = []
+    declared = {**inherited, **pipeline.roles}
     for role, where in used_roles(pipeline).items():
-        spec = given.get(role) or pipeline.roles.get(role)
+        spec = given.get(role) or declared.get(role) or settings.roles.get(role)
+        said = notes if spec is not None else []  # of a profile, that models without a key are left out is its way
         if spec is None and role in profile.roles:
             spec = RoleSpec(chain=profile.roles[role])
         if spec is None:
-            known = {*given, *pipeline.roles, *profile.roles}
+            known = {*given, *declared, *settings.roles, *profile.roles}
             raise UsageError(
                 f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
             )
-        chain = _callable(role, spec.chain, settings, own, notes)
+        chain = _callable(role, spec.chain, settings, own, said)
         members = tuple(gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
         roles[role] = RoleModel(members, spec.params(), spec.timeout)
         _check_params(role, roles[role], pipeline)
-    return RoleModels(roles, gateway, notes=notes)
+    inner = {
+        path: resolve(
+            one.pipeline,
+            given=given,
+            profile=profile,
+            gateway=gateway,
+            settings=settings,
+            own=own,
+            nested=one.nested,
+            inherited=declared,
+        )
+        for path, one in nested.items()
+    }
+    return RoleModels(roles, gateway, notes=notes, nested=inner)
 
 
 def _callable(
@@ -164,19 +217,22 @@ def _hint(param: str, model: ModelInfo) -> str:
 
 def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
     """Refuse a model that no provider can have, or whose provider's key is not set."""
-    info = prices.lookup(model_id)
-    if info.local:  # the gateway knows which of those there are
+    info = describe(model_id, settings)
+    if info.local or model_id.startswith(PREFIX):  # the gateway knows which of those there are
         return
-    if not prices.reachable(model_id):
-        raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{_near(model_id) or _AS}")
-    key = key_for(info.provider)
-    if key is not None and key not in settings.keys:
+    if model_id not in settings.endpoints and not prices.reachable(model_id):
+        near = _near(model_id, settings.endpoints) or _AS
+        raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{near}")
+    keys = missing(info, settings)
+    if keys:
+        are = "are" if len(keys) > 1 else "is"
         raise MissingKeyError(
-            f"role {role!r} needs {model_id!r}, and {key} is not set. Set it, or choose another profile: "
-            "`--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
+            f"role {role!r} needs {model_id!r}, and {' and '.join(keys)} {are} not set. Set it, or choose another"
+            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
         )
 
 
-def _near(model_id: str) -> str:
-    names = " or ".join(repr(name) for name in prices.suggest(model_id))
+def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
+    found = [*get_close_matches(model_id, endpoints, n=1), *prices.suggest(model_id)]
+    names = " or ".join(repr(name) for name in found[:3])
     return f"; did you mean {names}?" if names else ""

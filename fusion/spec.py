@@ -22,12 +22,12 @@ from fusion.errors import PipelineError, Problem
 from fusion.library import close_names, read_text
 from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistakes
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
-from fusion.stages.base import Stage
+from fusion.stages.base import STAGE_READER, Stage
 from fusion.stages.registry import kinds
-from fusion.terms import Params, RoleSpec
+from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "Defaults", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
+__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read", "schema_of"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -58,9 +58,16 @@ class InputSpec(Authored):
     description: str = Field(default="", description="What the input is, for people.")
     default: Any = Field(default=None, description="Its value where none is given; without this key it is required.")
     stdin: bool = Field(default=False, description="Read it from standard input where none is given.")
-    format: Literal["text", "jsonl", "csv"] = Field(
-        default="text", description="What its text is: `jsonl` and `csv` become a list of rows."
+    format: Literal["text", "jsonl", "csv", "image", "file"] = Field(
+        default="text",
+        description="What it is: `jsonl` and `csv` become a list of rows; an `image`, or a `file`, which may be "
+        "a PDF too, is shown to models where a template prints it.",
     )
+
+    @property
+    def is_file(self) -> bool:
+        """True for a picture or a document."""
+        return self.format in ("image", "file")
 
     @property
     def required(self) -> bool:
@@ -70,20 +77,6 @@ class InputSpec(Authored):
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"description": given} if isinstance(given, str) else given
-
-
-class Defaults(Params):
-    """What holds for every call where neither its stage nor its role says otherwise.
-
-    A parameter that a model does not take is left out for it.
-    """
-
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    timeout: float | None = Field(
-        default=None,
-        gt=0,
-        description="Seconds for one attempt of a call; else 120, and 900 for local models.",
-    )
 
 
 def _stage(given: Any) -> Any:
@@ -98,7 +91,7 @@ def _stage(given: Any) -> Any:
     cls = kinds().get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise _at_kind(f"no kind {kind!r}{close_names(str(kind), kinds())}", kind, ("kind",), "kind")
-    return cls.model_validate(given, by_alias=True, by_name=False)
+    return cls.model_validate(given, by_alias=True, by_name=False, context={STAGE_READER: _stage})
 
 
 def _at_kind(message: str, given: Any, loc: tuple[str, ...], name: LiteralString) -> ValidationError:
@@ -138,8 +131,8 @@ class Pipeline(Authored):
     @property
     def prompt_input(self) -> str | None:
         """The input that takes the prompt: the first required one, else the first."""
-        required = (name for name, spec in self.inputs.items() if spec.required)
-        return next(required, next(iter(self.inputs), None))
+        texts = {name: spec for name, spec in self.inputs.items() if not spec.is_file}
+        return next((name for name, spec in texts.items() if spec.required), next(iter(texts), None))
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -150,7 +143,13 @@ class Pipeline(Authored):
     def keys_within(cls, given: Mapping[str, Any], place: Place) -> list[str]:
         if len(place) < 2 or place[0] != "stages":
             return super().keys_within(given, place)
-        return keys_at(kinds()[given["stages"][place[1]]["kind"]], place[2:])
+        at: Any = given["stages"]
+        kind, behind = "", 0
+        for depth, part in enumerate(place[1:], start=2):
+            at = at.get(part) if isinstance(at, Mapping) else None
+            if isinstance(at, Mapping) and at.get("kind") in kinds():
+                kind, behind = at["kind"], depth
+        return keys_at(kinds()[kind], place[behind:])
 
     @classmethod
     def from_yaml(cls, text: str, *, file: str = _TEXT) -> "Pipeline":
@@ -341,12 +340,12 @@ def _is_block(text: str) -> bool:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of pipeline files, for editors; the kinds of plug-ins are in it."""
-    schema = _model_schema(Pipeline)
+    schema = schema_of(Pipeline)
     definitions = schema["$defs"]
     definitions.pop("Stage", None)
     names = {kind: f"stage_{kind}" for kind in sorted(kinds())}
     for kind, name in names.items():
-        of_kind = _model_schema(kinds()[kind])
+        of_kind = schema_of(kinds()[kind])
         definitions.update(of_kind.pop("$defs", {}))
         definitions[name] = {**of_kind, "required": ["kind", *of_kind.get("required", ())]}
     schema["properties"]["stages"]["additionalProperties"] = {
@@ -363,7 +362,8 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Fusion pipeline"}
 
 
-def _model_schema(model: type[Value]) -> dict[str, Any]:
+def schema_of(model: type[Value]) -> dict[str, Any]:
+    """The JSON Schema of one class that an author writes."""
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
     from pydantic_core.core_schema import DecimalSchema
 

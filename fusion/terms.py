@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from fusion.mistakes import Authored
 
-__all__ = ["PARAMS", "Params", "RoleSpec", "merged"]
+__all__ = ["PARAMS", "Defaults", "Params", "RoleSpec", "merged"]
 
 _OURS: Final = {
     "max_completion_tokens": "max_tokens",
@@ -96,6 +96,25 @@ class RoleSpec(Params):
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"chain": (given,)} if isinstance(given, str) else given
+
+
+class Defaults(Params):
+    """What holds for every call where neither its stage nor its role says otherwise.
+
+    A parameter that a model does not take is left out for it.
+    """
+
+    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
+    timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds for one attempt of a call; else 120, and 900 for local models.",
+    )
+
+    def over(self, other: "Defaults") -> "Defaults":
+        """These, and those of `other` where nothing is said here."""
+        given = merged(self.model_dump(exclude_unset=True), other.model_dump(exclude_unset=True))
+        return Defaults(**given) if other.model_fields_set else self
 
 
 def merged(*levels: Mapping[str, Any]) -> dict[str, Any]:

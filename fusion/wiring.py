@@ -6,6 +6,7 @@ from pathlib import Path as File
 from typing import Any
 
 from fusion.fields import Fields
+from fusion.graph import stages_within
 from fusion.prompts import Path, Prompts
 from fusion.shapes import to_json_schema
 from fusion.spec import Pipeline
@@ -45,7 +46,8 @@ class Wiring:
 
 def wire(pipeline: Pipeline, prompts: Prompts, *, near: File | None = None) -> dict[str, Wiring]:
     """The wiring of every stage of a pipeline that has been checked."""
-    return {name: _of_stage(stage, pipeline, prompts, near) for name, stage in pipeline.stages.items()}
+    stages = stages_within(pipeline.stages)
+    return {path: _of_stage(stage, pipeline, prompts, near) for path, stage in stages.items()}
 
 
 def output_wiring(pipeline: Pipeline, prompts: Prompts) -> dict[str, dict[str, Part]]:

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from fusion.errors import PipelineError, UsageError
 from fusion.library import Library, shipped_root
 from fusion.positions import read_yaml
-from fusion.spec import RESERVED, Defaults, InputSpec, Pipeline, json_schema, read
+from fusion.spec import RESERVED, InputSpec, Pipeline, json_schema, read
 from fusion.stages.generate import Generate
 from fusion.stages.map import Map
 from fusion.stages.merge import Merge
 from fusion.stages.registry import kinds
-from fusion.terms import RoleSpec
+from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits
 
 WHOLE = """\
@@ -232,7 +232,7 @@ def test_every_mistake_is_reported_at_once_and_in_its_place() -> None:
         ),
         (
             "stages: {a: {kind: [x]}}\noutput: a",
-            ["pipe.yaml:1:20 stages.a.kind: no kind ['x']; there are: generate, "],
+            ["pipe.yaml:1:20 stages.a.kind: no kind ['x']; there are: "],
         ),
         (
             "stages: {range: {kind: generate}}\noutput: a",

@@ -90,6 +90,8 @@ class Progress:
                 self._stop()
             case _ if event.stage in self.stages:
                 self._of_stage(event, self.stages[event.stage])
+            case _ if (outermost := event.stage.partition("/")[0]) in self.stages:
+                self._of_call(event, self.stages[outermost])
 
     def _of_stage(self, event: EventBase, stage: StageProgress) -> None:
         match event:

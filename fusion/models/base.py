@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Final
 
 from fusion.errors import BadResponseError, ContentFilterError
-from fusion.types import Deltas, Message, Money, Reply, Request, Usage, Value, whole_text
+from fusion.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
 __all__ = [
     "Heard",
@@ -61,8 +62,11 @@ class Price(Value):
 class ModelInfo(Value):
     """What is known about a model. `price` is None where it is unknown, which is never the same as free.
 
-    `refuses` names the parameters that it does not take, with `sampling/reasoning` for one that takes `temperature`
-    and `top_p` only while it does not reason; `effort` is how much it reasons where nothing is said.
+    `keys` are the variables without which it cannot be reached; `retires` is the day from which it is not served any
+    more. `refuses` names the parameters that it does not take, with `sampling/reasoning` for one that takes
+    `temperature` and `top_p` only while it does not reason; `effort` is how much it reasons where nothing is said.
+
+    `takes` is what it can look at beside text, None where nobody knows.
 
     `family` is whose model it is by its training, whoever serves it: models of one family refuse alike.
     """
@@ -72,11 +76,15 @@ class ModelInfo(Value):
     price: Price | None = None
     price_source: str = "unknown"
     family: str | None = None
+    region: str | None = None
+    keys: tuple[str, ...] = ()
+    retires: date | None = None
     refuses: frozenset[str] = frozenset()
     effort: str | None = None
     context: int | None = None
     max_output: int | None = None
     json_schema: bool = False
+    takes: frozenset[FileKind] | None = None
     local: bool = False
 
 

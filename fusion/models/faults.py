@@ -231,6 +231,8 @@ def _rate_limited(info: ModelInfo, said: str, words: str, headers: Mapping[str, 
 
 
 def _key_name(info: ModelInfo) -> str:
+    if info.keys:
+        return info.keys[0]
     return "the key" if info.local else f"{info.provider.upper()}_API_KEY"
 
 

@@ -1,15 +1,19 @@
 """From a model's id to a model that can be called: its door, and the wrappers around it in their one order."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
-from fusion.config import Settings
+from fusion.config import Settings, secret
 from fusion.errors import UsageError
 from fusion.models.base import Model, ModelInfo
 from fusion.models.breaker import Breaker
+from fusion.models.catalogue import describe
 from fusion.models.fallback import Member
+from fusion.models.latencies import Latencies
 from fusion.models.limited import Limited
 from fusion.models.local import LocalModels
 from fusion.models.metered import Metered
+from fusion.models.replay import PREFIX, ReplayModel
 from fusion.models.retrying import Retrying
 
 __all__ = ["Gateway"]
@@ -28,10 +32,12 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
+        self.latencies = Latencies()
         self._settings = settings
         self._own = dict(models or {})
         self._local = LocalModels(settings, _local_door)
         self._made: dict[tuple[str, int | None], Member] = {}
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self._breakers: dict[str, Breaker] = {}
 
     def add(self, model: Model) -> None:
@@ -45,7 +51,7 @@ class Gateway:
         key = (model_id, concurrency)
         if key not in self._made:
             door = self._door(model_id)
-            slots = self._local.slots if door.info.local else None
+            slots = self._local.slots if door.info.local else self._slots_of(model_id)
             paid = Metered(Limited(door, concurrency=concurrency or _CONCURRENCY, slots=slots))
             breaker = self._breakers.setdefault(model_id, Breaker())
             self._made[key] = Member(Retrying(paid, patience=_PATIENCE), Retrying(paid), breaker)
@@ -53,7 +59,7 @@ class Gateway:
 
     async def warm(self, model_ids: Iterable[str]) -> None:
         """Load what these models need, so that the first call does not wait for it."""
-        if any(model_id not in self._own for model_id in model_ids):
+        if any(model_id not in self._own and not model_id.startswith(PREFIX) for model_id in model_ids):
             from fusion.models.litellm import warm
 
             await warm()
@@ -72,9 +78,23 @@ class Gateway:
             return self._own[model_id]
         if model_id.startswith(("local/", "local:")):
             return self._local.model(model_id)
+        if model_id.startswith(PREFIX):
+            return ReplayModel(model_id)
         from fusion.models.litellm import LiteLLMModel
 
-        return LiteLLMModel(model_id)
+        info = describe(model_id, self._settings)
+        endpoint = self._settings.endpoints.get(model_id)
+        if endpoint is None:
+            return LiteLLMModel(model_id, info=info)
+        key = "none" if endpoint.key_env is None else secret(endpoint.key_env)
+        return LiteLLMModel(f"openai/{endpoint.model}", info=info, api_base=endpoint.api_base, api_key=key)
+
+    def _slots_of(self, model_id: str) -> asyncio.Semaphore | None:
+        """The slots that all roles share at an endpoint that takes so many calls at once."""
+        endpoint = self._settings.endpoints.get(model_id)
+        if endpoint is None or endpoint.concurrency is None:
+            return None
+        return self._slots.setdefault(model_id, asyncio.Semaphore(endpoint.concurrency))
 
 
 def _local_door(alias: str, api_base: str, info: ModelInfo) -> Model:

@@ -6,12 +6,14 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 from fusion.models.abilities import OWN_SERVER, refusals
 from fusion.models.base import ModelInfo, Price
+from fusion.types import FileKind
 
 __all__ = ["known", "lookup", "reachable", "suggest"]
 
@@ -21,6 +23,7 @@ _COMPATIBLE = "llms/openai_like/providers.json"
 _EXAMPLE = "sample_spec"
 _TEXT = ("chat", "responses", "completion")
 _LOCAL_TIERS = ("local/small", "local/strong", "local/tiny")
+_OWN_SERVERS: Final = ("ollama", "ollama_chat")
 _LOCAL_REFUSES: Final = OWN_SERVER | {"reasoning_effort"}
 _RESELLER = "openrouter"
 """Charges the list price of the vendor that its ids name: `openrouter/openai/gpt-5.6`."""
@@ -45,21 +48,35 @@ def lookup(model_id: str) -> ModelInfo:
             price_source="local (free)",
             refuses=_LOCAL_REFUSES,
             json_schema=True,
+            takes=frozenset(),
             local=True,
         )
     key, entry = _find(model_id)
-    price = _price(entry)
+    price, source = _price(entry), f"litellm's price file ({key})"
+    if price is None and key and _provider(model_id, entry) in _OWN_SERVERS and not model_id.endswith("-cloud"):
+        price, source = Price(input=Decimal(0), output=Decimal(0)), "local (your own server)"
     return ModelInfo(
         id=model_id,
         provider=_provider(model_id, entry),
         price=price,
-        price_source="unknown" if price is None else f"litellm's price file ({key})",
+        price_source="unknown" if price is None else source,
         refuses=refusals(_provider(model_id, entry), key.rpartition("/")[2], entry),
         effort=entry.get("default_reasoning_effort"),
+        retires=_day(entry.get("deprecation_date")),
         context=_whole(entry.get("max_input_tokens")),
         max_output=_whole(entry.get("max_output_tokens")),
         json_schema=bool(entry.get("supports_response_schema")),
+        takes=_takes(entry) if key else None,
     )
+
+
+def _takes(entry: Entry) -> frozenset[FileKind]:
+    takes: set[FileKind] = set()
+    if entry.get("supports_vision"):
+        takes.add("image")
+    if entry.get("supports_pdf_input"):
+        takes.add("pdf")
+    return frozenset(takes)
 
 
 def known(model_id: str) -> bool:
@@ -160,6 +177,13 @@ def _money(dollars: float) -> Decimal:
 
 def _whole(number: object) -> int | None:
     return int(number) if isinstance(number, (int, float)) and number > 0 else None
+
+
+def _day(written: object) -> date | None:
+    try:
+        return date.fromisoformat(str(written))
+    except ValueError:
+        return None
 
 
 def _names() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Profiles: named sets of models for the roles, and which of them a run takes."""
+"""Profiles: named sets of chains for the roles, which of them a run takes, and whose the models in them are."""
 
 import functools
 from pathlib import Path
@@ -8,23 +8,49 @@ from fusion.errors import MissingKeyError, UsageError
 from fusion.library import close_names
 from fusion.types import Value
 
-__all__ = ["Profile", "choose", "key_for", "load_profiles"]
+__all__ = ["Profile", "choose", "family_of", "keys_for", "load_profiles", "missing_keys", "region_of"]
 
 _LOCAL = "local"
+_ANOTHER = (
+    "Set it, or choose another profile: `--profile local` runs on embedded models without any key"
+    " (`fusion models pull small strong`)"
+)
 
 
 class Profile(Value):
-    """A chain of models for each role. `key` is the variable with the provider's key, None where no key is needed."""
+    """A chain of models for each role. `keys` are the variables without which its models cannot be reached.
+
+    One that is `explicit` is taken only where it is asked for. Where `providers` is set, that many of the providers
+    in its chains have to have their keys set, and models of the others are left out.
+    """
 
     name: str
-    key: str | None
+    keys: tuple[str, ...] = ()
+    explicit: bool = False
+    providers: int = 0
     roles: dict[str, tuple[str, ...]]
+
+
+class _Provider(Value):
+    """Where a provider's models run, and the pages that say so."""
+
+    region: str
+    sources: tuple[str, ...]
+
+
+class _Model(Value):
+    """Who serves a model, and whose it is."""
+
+    provider: str
+    family: str
 
 
 class _Data(Value):
     """What stands in `profiles.yaml`."""
 
     profiles: dict[str, Profile]
+    providers: dict[str, _Provider]
+    models: dict[str, _Model]
     keys: dict[str, str]
 
 
@@ -34,24 +60,46 @@ def load_profiles() -> dict[str, Profile]:
 
 
 def choose(settings: Settings, asked: str | None) -> Profile:
-    """The profile asked for, else that of the settings, else the first whose key is set, else `local`.
+    """The profile asked for, else that of the settings, else the first whose keys are set, else `local`.
 
-    Raises UsageError where there is no such profile, MissingKeyError where its key is not set.
+    Raises UsageError where there is no such profile, MissingKeyError where its keys are not set.
     """
     profiles = load_profiles()
     if asked is not None:
         return _named(asked, profiles, settings, "profile")
     if settings.profile is not None:
-        return _named(settings.profile, profiles, settings, "FUSION_PROFILE: profile")
-    keyed = (profile for profile in profiles.values() if profile.key in settings.keys)
-    return next(keyed, profiles[_LOCAL])
+        return _named(settings.profile, profiles, settings, f"{settings.profile_from} profile")
+    keyed = (profile for profile in profiles.values() if profile.keys and not missing_keys(profile.keys, settings))
+    return next((profile for profile in keyed if not profile.explicit), profiles[_LOCAL])
 
 
-def key_for(provider: str) -> str | None:
-    """The variable that holds the key for this provider's models; None where none is needed or none is known."""
+def keys_for(provider: str) -> tuple[str, ...]:
+    """The variables without which this provider's models cannot be reached; none where none is needed or known."""
     data = _data()
     profile = data.profiles.get(provider)
-    return data.keys.get(provider) if profile is None else profile.key
+    if profile is not None:
+        return profile.keys
+    return (data.keys[provider],) if provider in data.keys else ()
+
+
+def missing_keys(keys: tuple[str, ...], settings: Settings) -> tuple[str, ...]:
+    """Those of these variables that are not set."""
+    return tuple(key for key in keys if key not in settings.keys)
+
+
+def family_of(model_id: str) -> str | None:
+    """Whose model it is by its training, whoever serves it; None where its name does not say so."""
+    models = _data().models
+    if model_id in models:
+        return models[model_id].family
+    families = dict.fromkeys(model.family for model in models.values())
+    return next((family for family in families if family in model_id.lower()), None)
+
+
+def region_of(provider: str) -> str | None:
+    """Where a provider's models run where nothing else is asked for; None where that is not known."""
+    known = _data().providers.get(provider)
+    return None if known is None else known.region
 
 
 def _named(name: str, profiles: dict[str, Profile], settings: Settings, what: str) -> Profile:
@@ -60,12 +108,26 @@ def _named(name: str, profiles: dict[str, Profile], settings: Settings, what: st
         near = close_names(name, profiles)
         every = "" if near.startswith("; there are") else f" (there are: {', '.join(sorted(profiles))})"
         raise UsageError(f"{what} {name!r} does not exist{near}{every}")
-    if profile.key is not None and profile.key not in settings.keys:
-        raise MissingKeyError(
-            f"profile {name!r} needs a key and {profile.key} is not set. Set it, or choose another profile:"
-            " `--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
-        )
+    missing = missing_keys(profile.keys, settings)
+    if missing:
+        are = "are" if len(missing) > 1 else "is"
+        raise MissingKeyError(f"profile {name!r} needs a key and {' and '.join(missing)} {are} not set. {_ANOTHER}")
+    _check_providers(profile, settings)
     return profile
+
+
+def _check_providers(profile: Profile, settings: Settings) -> None:
+    """Refuse a profile of several providers where too few of them can be reached."""
+    if not profile.providers:
+        return
+    names = dict.fromkeys(model_id.partition("/")[0] for chain in profile.roles.values() for model_id in chain)
+    there = [name for name in names if not missing_keys(keys_for(name), settings)]
+    if len(there) < profile.providers:
+        keys = ", ".join(key for name in names for key in keys_for(name))
+        raise MissingKeyError(
+            f"profile {profile.name!r} needs the keys of {profile.providers} providers, and {len(there)} of these is"
+            f" set: {keys}. {_ANOTHER}"
+        )
 
 
 @functools.cache

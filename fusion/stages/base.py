@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -19,17 +20,23 @@ from pydantic import (
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
 from fusion.mistakes import Authored
+from fusion.models.base import ModelInfo
+from fusion.models.latencies import Latencies
 from fusion.terms import Params
 from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
 __all__ = [
+    "STAGE_READER",
     "Answer",
     "Ask",
     "Choice",
     "ExpressionUse",
+    "InlineStage",
     "ModelStage",
+    "Outcome",
     "OutputField",
     "OutputSchema",
+    "PipelineUse",
     "PromptUse",
     "RoleChoice",
     "Room",
@@ -66,6 +73,15 @@ class ExpressionUse:
     source: str
     offers: frozenset[str] = frozenset()
     flows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineUse:
+    """A pipeline that a stage runs: the key that names it, its name or path, and the inputs that it is given."""
+
+    key: str
+    pipeline: str
+    inputs: frozenset[str] = frozenset()
 
 
 class Choice(Authored):
@@ -151,6 +167,14 @@ class Answer(NamedTuple):
         return self.text if self.data is None else self.data
 
 
+class Outcome(NamedTuple):
+    """What a stage or a pipeline within a stage gave."""
+
+    text: str
+    data: Any = None
+    confidence: float | None = None
+
+
 class Room(NamedTuple):
     """Tokens that a call may read, None where nobody knows the model's context, and those that it may write."""
 
@@ -163,6 +187,14 @@ class StageContext(ABC):
 
     finishing: bool
     """True where a budget that runs out ends the work but not the run (`on_budget: finish`)."""
+    seed: str
+    """What an order that is to look random is made of: the same for this stage whenever this run is run."""
+    latencies: Latencies
+    """How long models took lately."""
+
+    @abstractmethod
+    def model(self, role: str) -> ModelInfo:
+        """The model that a role asks first."""
 
     @abstractmethod
     async def variables(self) -> dict[str, Any]:
@@ -209,6 +241,18 @@ class StageContext(ABC):
         """Ask a model. Raises ModelError or BudgetError; an answer cut off has the finish reason "length"."""
 
     @abstractmethod
+    async def run_inner(self, name: str) -> Outcome:
+        """Run the stage of this name within this one."""
+
+    @abstractmethod
+    async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
+        """Run the pipeline that this stage names, on these inputs, within this stage's budget."""
+
+    @abstractmethod
+    def decided(self, decision: str, reason: str, *, confidence: float | None = None) -> None:
+        """Tell which of several ways the stage takes, and why."""
+
+    @abstractmethod
     def feed(self, name: str) -> Feed[Item]:
         """The output field `name`, a feed; its end is the end of the stage."""
 
@@ -246,6 +290,8 @@ class Stage(Authored, ABC):
     """The output fields; the first is what the stage's bare name means."""
     own_max_tokens: ClassVar[int] = 2000
     """The output limit of a call where neither the stage nor `defaults` sets one."""
+    inner_key: ClassVar[str] = ""
+    """The key under which the stages within this one stand."""
     keeps_time: ClassVar[bool] = False
     """True for a kind that ends itself at its `timeout`, keeping what is done."""
 
@@ -270,6 +316,19 @@ class Stage(Authored, ABC):
     @abstractmethod
     async def run(self, ctx: StageContext) -> None:
         """Do the work: read the inputs, fill the output fields."""
+
+    @property
+    def if_skipped(self) -> Any:
+        """What readers of the first field get if the stage is skipped; None where they are skipped too."""
+        return self.default
+
+    def inner(self) -> "Mapping[str, Stage]":
+        """The stages within this one, by name. What they read and whom they call is said by this stage."""
+        return {}
+
+    def pipelines(self) -> Iterator[PipelineUse]:
+        """The pipelines that the stage itself runs."""
+        yield from ()
 
     @property
     def gives_data(self) -> bool:
@@ -405,3 +464,24 @@ def whole(answer: Answer) -> Answer:
             text=answer.text,
         )
     return answer
+
+
+def _stage(given: Any, info: ValidationInfo) -> Any:
+    read = (info.context or {}).get(STAGE_READER)
+    return given if read is None or isinstance(given, Stage) else read(given)
+
+
+def _as_written(stage: Stage) -> dict[str, Any]:
+    return {"kind": stage.kind, **stage.model_dump(exclude_defaults=True, by_alias=True)}
+
+
+STAGE_READER: Final = "stage"
+"""The key of the validation context that holds what reads a stage of any kind."""
+
+InlineStage = Annotated[
+    Stage,
+    BeforeValidator(_stage),
+    PlainSerializer(_as_written),
+    WithJsonSchema({"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}),
+]
+"""A stage that stands within another one."""

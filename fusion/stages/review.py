@@ -147,13 +147,14 @@ output: check
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
-        if self.checks is not None and self.checks.numbers_from is not None:
-            yield ExpressionUse("checks.numbers_from", self.checks.numbers_from, frozenset({"item"}))
+        if self.checks is not None:
+            for key, source in self.checks.expressions():
+                yield ExpressionUse(key, source, frozenset({"item", "value"}))
 
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         yield from super().schemas()
-        if self.checks is not None and self.checks.output_schema is not None:
-            yield "checks.schema", self.checks.output_schema
+        if self.checks is not None:
+            yield from self.checks.schemas()
 
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         return await self.reviewed(ctx, item, variables, None)
@@ -187,6 +188,7 @@ output: check
         return item
 
     def passes_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> bool:
+        """True where the free checks find nothing against the item."""
         return self._failed_checks(ctx, item, {**variables, "item": item}) is None
 
     async def verdicts(
@@ -220,8 +222,10 @@ output: check
     def _failed_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> _Verdict | None:
         if self.checks is None:
             return None
-        source = ctx.evaluate(self.checks.numbers_from, variables) if self.checks.numbers_from is not None else ""
-        failures = self.checks.failures(item.value, schema=ctx.schema("checks.schema"), source=source)
+        seen = {**variables, "value": item.value}
+        failures = self.checks.failures(
+            item.value, schema=ctx.schema("checks.schema"), evaluate=lambda source: ctx.evaluate(source, seen)
+        )
         if not failures:
             return None
         return _Verdict("revise", [{"quote": "", "problem": failure} for failure in failures], "checks")

@@ -8,6 +8,7 @@ import pytest
 from fusion.models import weights
 from tests.cli.conftest import Command
 
+AZURE = ("AZURE_API_KEY,", "AZURE_API_BASE,", "AZURE_API_VERSION:")
 DATA = b"GGUF" + bytes(3_000_000)
 
 
@@ -38,10 +39,16 @@ def test_the_list_says_of_each_role_what_it_needs_and_costs(
     done = command("models")
     lines = [line.split() for line in done.out.splitlines()]
     assert done.code == 0
-    assert lines[0] == ["profile", "role", "model", "needs", "in", "out"]
-    assert any(line[:3] == ["anthropic", "*", "frontier"] and "set" in line for line in lines)
+    assert lines[0] == ["profile", "role", "model", "needs", "in", "out", "context", "output", "region"]
+    claude = (
+        "anthropic * frontier anthropic/claude-opus-5-5 ANTHROPIC_API_KEY: set 4.00 20.00 1,000,000 128,000 global"
+    )
+    assert claude.split() in lines
+    assert [line[3] for line in lines if line[:3] == ["anthropic", "*", "bulk"]][1] == "anthropic/claude-haiku-4-5"
     assert any(line[0] == "openai" and line[4:6] == ["not", "set"] for line in lines)
-    assert ["local", "bulk", "local/small", "weights:", "not", "here", "free", "free"] in lines
+    assert any(line[:2] == ["azure", "bulk"] and line[3:6] == list(AZURE) for line in lines)
+    small = "local bulk local/small weights: not here free free 2,048 unknown here"
+    assert small.split() in lines
     assert "sk-never" not in done.out + done.err
 
 

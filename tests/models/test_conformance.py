@@ -1,6 +1,8 @@
 """Every Model passes the same suite."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from fusion.config import Settings
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.litellm import LiteLLMModel, close_all
+from fusion.models.replay import ReplayModel
 from fusion.models.scripted import Say, ScriptedModel
 from tests.models.conformance import Ask, ModelConformance, SpokenModelConformance, Subject
 from tests.provider import Answer, Provider
@@ -34,6 +37,20 @@ class TestLiteLLM(SpokenModelConformance):
                 return LiteLLMModel(model_id, api_base=base, api_key="sk-of-a-test")
 
             yield Subject(make, finish=close_all)
+
+
+class TestReplay(SpokenModelConformance):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> Subject:
+        def make(ask: Ask) -> Model:
+            answer = {"text": ask.text, "prompt_tokens": 9, "completion_tokens": len(ask.text.split()) or 1}
+            prompts = ("Count from one to six.", "Count from one to a hundred, in words.")
+            rows = [{"prompt": prompt, "responses": {"one": answer}} for prompt in prompts]
+            file = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            return ReplayModel(f"replay:{file}#one")
+
+        return Subject(make)
 
 
 @pytest.mark.local

@@ -58,7 +58,10 @@ def test_nothing_for_nothing_is_unknown() -> None:
         if entry.get("input_cost_per_token") == 0 == entry.get("output_cost_per_token")
     ]
     assert free
-    assert all(prices.lookup(key).price is None for key in free)
+    own = {key for key in free if key.startswith("ollama/") and not key.endswith("-cloud")}
+    assert all(prices.lookup(key).price is None for key in free if key not in own)
+    assert own
+    assert {prices.lookup(key).price_source for key in own} == {"local (your own server)"}
 
 
 @pytest.mark.parametrize("model_id", ["local/small", "local/strong", "local/tiny", "local:/somewhere/any.gguf"])

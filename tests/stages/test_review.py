@@ -103,6 +103,18 @@ def test_free_checks_come_before_the_reviewer_is_asked(fusion: Any) -> None:
     assert "nothing in it matches the pattern ^right" in said(author.requests[1])
 
 
+def test_words_and_an_expression_are_checked_too(fusion: Any) -> None:
+    checks = 'checks: {contains: [right, "!"], expression: "value|length > 6 and item.index == 0"}'
+    result, _, author = reviewed(
+        fusion, ACCEPT, options=f"{checks}, revisions: 2", bulk=["wrong", "right", "right, yes!"]
+    )
+    assert result.data["items"] == ["right, yes!"]
+    first, second = (said(asked) for asked in author.requests[1:])
+    assert "it does not contain 'right'" in first
+    assert "it does not contain '!'" in second
+    assert "this does not hold of it: value|length > 6" in second
+
+
 def test_a_check_of_shape_names_what_is_wrong(fusion: Any) -> None:
     bulk = [json.dumps({"sum": "many"}), json.dumps({"sum": 3})]
     result, _, author = reviewed(fusion, ACCEPT, options="checks: {schema: {sum: number}}", bulk=bulk)

@@ -1,0 +1,1 @@
+"""What cascades save and lose, on recorded answers of real models."""

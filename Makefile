@@ -39,7 +39,7 @@ lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet uv
 	build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--extra local --extra dev $(if $(UPGRADE),--upgrade) --custom-compile-command 'make lock' \
+		--extra local --extra bench --extra dev $(if $(UPGRADE),--upgrade) --custom-compile-command 'make lock' \
 		--output-file $(LOCK) pyproject.toml
 
 clean:

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from fusion.spec import InputSpec, Pipeline
     from fusion.stages.cascade import Cascade
     from fusion.stages.generate import Generate
+    from fusion.stages.judge import Judge
     from fusion.stages.map import Map
     from fusion.stages.merge import Merge
+    from fusion.stages.panel import Panel
     from fusion.stages.pipeline import PipelineStage
     from fusion.stages.plan import Plan
     from fusion.stages.review import Review
     from fusion.stages.route import Route
+    from fusion.stages.synthesize import Synthesize
+    from fusion.stages.vote import Vote
     from fusion.terms import Defaults, RoleSpec
     from fusion.types import Item, Limits, Message, Reply, Request, Usage
 
@@ -35,12 +39,16 @@ _HOMES = {
     "fusion.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.cascade": ("Cascade",),
     "fusion.stages.generate": ("Generate",),
+    "fusion.stages.judge": ("Judge",),
     "fusion.stages.map": ("Map",),
     "fusion.stages.merge": ("Merge",),
+    "fusion.stages.panel": ("Panel",),
     "fusion.stages.pipeline": ("PipelineStage",),
     "fusion.stages.plan": ("Plan",),
     "fusion.stages.review": ("Review",),
     "fusion.stages.route": ("Route",),
+    "fusion.stages.synthesize": ("Synthesize",),
+    "fusion.stages.vote": ("Vote",),
     "fusion.terms": ("Defaults", "RoleSpec"),
     "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
 }
@@ -54,12 +62,14 @@ __all__ = [
     "Generate",
     "InputSpec",
     "Item",
+    "Judge",
     "Limits",
     "Map",
     "Merge",
     "Message",
     "Model",
     "ModelInfo",
+    "Panel",
     "Pipeline",
     "PipelineError",
     "PipelineStage",
@@ -78,8 +88,10 @@ __all__ = [
     "Say",
     "ScriptedModel",
     "Settings",
+    "Synthesize",
     "Usage",
     "UsageError",
+    "Vote",
     "calibrate",
     "complete",
 ]

@@ -24,6 +24,7 @@ from fusion.models.abilities import refused
 from fusion.models.base import Model, ModelInfo
 from fusion.models.fallback import Fallback, Member
 from fusion.models.fitted import Fitted, check_fits
+from fusion.models.latencies import Latencies
 from fusion.stages.base import Answer, Ask
 from fusion.terms import merged
 from fusion.types import CallKey, Failure, JsonSchema, Message, Reply, Request
@@ -50,6 +51,7 @@ class Caller:
         firm: Mapping[str, Any],
         soft: Mapping[str, Any],
         schema: JsonSchema | None,
+        latencies: Latencies,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
@@ -57,6 +59,7 @@ class Caller:
         self.max_tokens = max_tokens
         self._roomiest = max((member.info for member in chain), key=_room)
         self._sink = sink
+        self._latencies = latencies
         self._run_id = run_id
         self._stage = stage
         self._role = role
@@ -126,6 +129,7 @@ class Caller:
             raise
         finally:
             span.reset(here)
+        self._latencies.add(reply.writer, reply.latency)
         self._emit(
             CallFinished,
             ask,

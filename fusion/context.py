@@ -76,6 +76,8 @@ class RunContext(StageContext):
         self.place = run.prefix + path
         self.stage = stage
         self.finishing = run.pipeline.on_budget == "finish"
+        self.seed = f"{run.run_id} {path}"
+        self.latencies = run.roles.latencies
         self._run = run
         self._out = run.fields[path]
         self._begun: float | None = None
@@ -224,6 +226,9 @@ class RunContext(StageContext):
         rooms = [self._run.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
         return min([room for room in rooms if room is not None], default=None)
 
+    def model(self, role: str) -> ModelInfo:
+        return self._run.roles[role].models[0]
+
     async def call(self, ask: Ask) -> Answer:
         try:
             return await self._caller(ask).call(ask)
@@ -260,6 +265,7 @@ class RunContext(StageContext):
             firm=firm,
             soft=soft,
             schema=ask.schema,
+            latencies=self.latencies,
         )
 
 

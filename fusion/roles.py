@@ -60,6 +60,7 @@ class RoleModels(Mapping[str, RoleModel]):
         )
         self._roles = dict(roles)
         self._gateway = gateway
+        self.latencies = gateway.latencies
 
     def __getitem__(self, role: str) -> RoleModel:
         return self._roles[role]

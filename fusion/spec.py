@@ -27,7 +27,7 @@ from fusion.stages.registry import kinds
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read"]
+__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read", "schema_of"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -333,12 +333,12 @@ def _is_block(text: str) -> bool:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of pipeline files, for editors; the kinds of plug-ins are in it."""
-    schema = _model_schema(Pipeline)
+    schema = schema_of(Pipeline)
     definitions = schema["$defs"]
     definitions.pop("Stage", None)
     names = {kind: f"stage_{kind}" for kind in sorted(kinds())}
     for kind, name in names.items():
-        of_kind = _model_schema(kinds()[kind])
+        of_kind = schema_of(kinds()[kind])
         definitions.update(of_kind.pop("$defs", {}))
         definitions[name] = {**of_kind, "required": ["kind", *of_kind.get("required", ())]}
     schema["properties"]["stages"]["additionalProperties"] = {
@@ -355,7 +355,8 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Fusion pipeline"}
 
 
-def _model_schema(model: type[Value]) -> dict[str, Any]:
+def schema_of(model: type[Value]) -> dict[str, Any]:
+    """The JSON Schema of one class that an author writes."""
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
     from pydantic_core.core_schema import DecimalSchema
 

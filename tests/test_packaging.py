@@ -103,7 +103,7 @@ def requirements(*extras: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize(
-    "requirement", [*requirements("local", "dev"), *map(Requirement, ["hatchling>=1.27"])], ids=str
+    "requirement", [*requirements("local", "bench", "dev"), *map(Requirement, ["hatchling>=1.27"])], ids=str
 )
 def test_every_dependency_has_a_floor_and_is_not_below_it_here(requirement: Requirement) -> None:
     operators = {specifier.operator for specifier in requirement.specifier}
@@ -144,11 +144,11 @@ def declared(*extras: str) -> set[str]:
 
 def test_what_the_package_imports_is_what_it_declares() -> None:
     parts = {"pydantic-core"}  # pydantic's own half, which it pins itself
-    assert imported("fusion") - parts == declared("local")
+    assert imported("fusion") - parts == declared("local", "bench")
 
 
 def test_what_tests_and_benchmarks_import_is_declared() -> None:
-    assert imported("tests", "benchmarks") <= declared("local", "dev") | {"pydantic-core"}
+    assert imported("tests", "benchmarks") <= declared("local", "bench", "dev") | {"pydantic-core"}
 
 
 # The lock file.
@@ -165,7 +165,7 @@ def locked() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-@pytest.mark.parametrize("requirement", requirements("local", "dev"), ids=str)
+@pytest.mark.parametrize("requirement", requirements("local", "bench", "dev"), ids=str)
 def test_the_lock_file_holds_every_dependency_in_a_version_that_is_allowed(requirement: Requirement) -> None:
     versions = locked().get(canonicalize_name(requirement.name), [])
     assert versions
@@ -282,7 +282,7 @@ def test_the_metadata_says_what_it_is(built: Built) -> None:
     said: Message = Parser().parsestr(metadata(built.wheel, "METADATA"))
     assert (said["Name"], said["License-Expression"]) == ("compound-fusion", "Apache-2.0")
     assert said["Requires-Python"] == ">=3.11"
-    assert sorted(said.get_all("Provides-Extra", [])) == ["dev", "local"]
+    assert sorted(said.get_all("Provides-Extra", [])) == ["bench", "dev", "local"]
     assert said["Description-Content-Type"] == "text/markdown"
     assert "fusion = fusion.cli.app:main" in metadata(built.wheel, "entry_points.txt")
 

@@ -17,15 +17,19 @@ from fusion import (
     Fusion,
     Generate,
     InputSpec,
+    Judge,
     Limits,
     Map,
     Merge,
+    Panel,
     Pipeline,
     Plan,
     Result,
     Review,
     Say,
     ScriptedModel,
+    Synthesize,
+    Vote,
     graph,
 )
 from fusion.drawing import Format, draw
@@ -59,7 +63,7 @@ def without_pauses() -> Iterator[None]:
 
 # Pipelines.
 
-FEEDS = {"plan": "subtasks", "map": "items", "review": "items"}
+FEEDS = {"plan": "subtasks", "map": "items", "review": "items", "panel": "answers"}
 
 
 @st.composite
@@ -88,7 +92,8 @@ def _names_in(stage: Stage, stages: dict[str, Stage]) -> set[str]:
 @st.composite
 def _stage(draw: st.DrawFn, before: dict[str, Stage]) -> Stage:
     feeds = [name for name, stage in before.items() if stage.kind in FEEDS]
-    kinds = ["plan", "generate", "map", *(["review", "merge", "map", "merge"] if feeds else [])]
+    readers = ["review", "merge", "map", "merge", "judge", "synthesize", "vote"] if feeds else []
+    kinds = ["plan", "generate", "map", "panel", *readers]
     kind = draw(st.sampled_from(kinds))
     common: dict[str, Any] = {
         "when": draw(st.none() | st.sampled_from(["inputs.flag", "true", "not inputs.flag"])),
@@ -97,9 +102,10 @@ def _stage(draw: st.DrawFn, before: dict[str, Stage]) -> Stage:
         "timeout": draw(st.sampled_from([None, None, None, 0.003])),
         "budget": draw(st.sampled_from([None, None, None, Limits(calls=2)])),
     }
-    if kind in ("map", "review", "merge"):
+    if kind in ("map", "review", "merge", "judge", "synthesize", "vote"):
         literal = ["inputs.rows", "[1, 2]"] if kind == "map" else []
         common["over"] = draw(st.sampled_from([*feeds, *(f"{f}.{FEEDS[before[f].kind]}" for f in feeds), *literal]))
+    if kind in ("map", "review", "merge", "synthesize", "panel"):
         common["min_ok"] = draw(st.integers(0, 2))
     if kind in ("map", "review"):
         common["concurrency"] = draw(st.integers(1, 3))
@@ -109,6 +115,7 @@ def _stage(draw: st.DrawFn, before: dict[str, Stage]) -> Stage:
 def _of_kind(kind: str, draw: st.DrawFn, common: dict[str, Any], before: dict[str, Stage]) -> Stage:
     errors = st.sampled_from([{"on_error": "fail"}, {"on_error": "skip"}])
     escalating = st.just({"on_error": "escalate", "escalate_to": "frontier"})
+    refilling = st.just({"on_error": "refill"})
     match kind:
         case "plan":
             return Plan(prompt="plan", max_subtasks=draw(st.integers(1, 5)), **common, **draw(errors | escalating))
@@ -123,6 +130,19 @@ def _of_kind(kind: str, draw: st.DrawFn, common: dict[str, Any], before: dict[st
             return Merge(strategy="concat", separator="+", **common, **draw(errors))
         case "merge":
             return Merge(prompt="merge {{ items|length }}", **common, **draw(errors | escalating))
+        case "panel":
+            members = draw(st.sampled_from([("frontier", "bulk"), ({"role": "bulk", "samples": 3},)]))
+            patience = draw(st.sampled_from([{}, {"grace": 0.0}, {"grace": 0.001}]))
+            return Panel(members=members, prompt="answer", **common, **draw(errors | refilling), **patience)
+        case "judge":
+            return Judge(prompt="compare {{ answers|length }}", **common, **draw(errors | escalating))
+        case "synthesize":
+            return Synthesize(prompt="write {{ answers|length }}", **common, **draw(errors | escalating))
+        case "vote":
+            rules = st.fixed_dictionaries(
+                {"min_agree": st.sampled_from([0, 0.5]), "ties": st.sampled_from(["first", "fail"])}
+            )
+            return Vote(extract=draw(st.sampled_from(["text", "number"])), **common, **draw(errors), **draw(rules))
     read = draw(st.lists(st.sampled_from(sorted(before)), max_size=2, unique=True)) if before else []
     read = [name for name in read if name not in common["needs"]]
     prompt = "write " + " ".join(f"{{{{ {name} }}}}" for name in read)
@@ -156,6 +176,9 @@ def _good(request: Any, luck: random.Random) -> str:
         return plan_text(parts)
     if "verdict" in properties:
         return json.dumps({"issues": [], "verdict": luck.choice(["accept"] * 5 + ["revise", "escalate", "reject"])})
+    if "consensus" in properties:
+        lists = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots", "evidence")
+        return json.dumps({**{key: [] for key in lists}, "confidence": luck.random(), "vote_settles": True})
     return json.dumps({"n": 1, "t": None}) if "n" in properties else f"answer {luck.random():.3f}"
 
 

@@ -9,6 +9,7 @@ from fusion.models.base import Model, ModelInfo
 from fusion.models.breaker import Breaker
 from fusion.models.catalogue import describe
 from fusion.models.fallback import Member
+from fusion.models.latencies import Latencies
 from fusion.models.limited import Limited
 from fusion.models.local import LocalModels
 from fusion.models.metered import Metered
@@ -31,6 +32,7 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
+        self.latencies = Latencies()
         self._settings = settings
         self._own = dict(models or {})
         self._local = LocalModels(settings, _local_door)

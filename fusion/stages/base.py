@@ -20,6 +20,8 @@ from pydantic import (
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
 from fusion.mistakes import Authored
+from fusion.models.base import ModelInfo
+from fusion.models.latencies import Latencies
 from fusion.terms import Params
 from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
@@ -185,6 +187,14 @@ class StageContext(ABC):
 
     finishing: bool
     """True where a budget that runs out ends the work but not the run (`on_budget: finish`)."""
+    seed: str
+    """What an order that is to look random is made of: the same for this stage whenever this run is run."""
+    latencies: Latencies
+    """How long models took lately."""
+
+    @abstractmethod
+    def model(self, role: str) -> ModelInfo:
+        """The model that a role asks first."""
 
     @abstractmethod
     async def variables(self) -> dict[str, Any]:

@@ -11,14 +11,18 @@ from fusion.errors import UsageError
 from fusion.stages.base import ModelStage, OutputField, Stage
 from fusion.stages.cascade import Cascade
 from fusion.stages.generate import Generate
+from fusion.stages.judge import Judge
 from fusion.stages.map import Map
 from fusion.stages.merge import Merge
+from fusion.stages.panel import Panel
 from fusion.stages.pipeline import PipelineStage
 from fusion.stages.plan import Plan
 from fusion.stages.render import Render
 from fusion.stages.review import Review
 from fusion.stages.route import Route
 from fusion.stages.split import Split
+from fusion.stages.synthesize import Synthesize
+from fusion.stages.vote import Vote
 
 __all__ = ["GROUP", "kinds", "register"]
 
@@ -33,6 +37,10 @@ _BUILT_IN: tuple[type[Stage], ...] = (
     Review,
     Merge,
     Render,
+    Panel,
+    Judge,
+    Synthesize,
+    Vote,
     Cascade,
     Route,
     PipelineStage,

@@ -188,6 +188,7 @@ output: check
         return item
 
     def passes_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> bool:
+        """True where the free checks find nothing against the item."""
         return self._failed_checks(ctx, item, {**variables, "item": item}) is None
 
     async def verdicts(

@@ -116,8 +116,10 @@ def of_shape(schema: dict[str, Any]) -> Any:
         case "object":
             return {name: of_shape(part) for name, part in schema["properties"].items()}
         case "array":
-            return []
+            return [of_shape(schema["items"])] * schema.get("minItems", 0)
         case "string":
             return "word"
+        case "boolean":
+            return True
         case _:
             return 1

@@ -1,0 +1,128 @@
+"""Results: what a benchmark found, item by item and arm by arm, with all that is needed to find it again."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from fusion.errors import UsageError
+from fusion.library import read_text
+from fusion.types import Failure, Money, Usage, Value
+
+__all__ = ["ArmRecord", "ItemRecord", "Outcome", "Results"]
+
+_MOST = 500_000_000
+
+
+class ItemRecord(Value):
+    """One item that every arm was asked. `cluster` is what it belongs to, `side` where the split puts it."""
+
+    id: str
+    task_set: str
+    cluster: str | None = None
+    side: Literal["dev", "test"] = "test"
+
+
+class ArmRecord(Value):
+    """One contestant: what it is, the models it may use, where its prices come from, the digest of its file."""
+
+    name: str
+    kind: Literal["pipeline", "model", "python", "outputs"]
+    models: tuple[str, ...] = ()
+    price_source: str = "unknown"
+    sha256: str = ""
+
+
+class Outcome(Value):
+    """What one arm made of one item in one epoch. A failed one is worth 0, and what it cost counts.
+
+    `cost` is in dollars, None where a part of it is unknown. `escalated` says whether a stronger model was asked,
+    None where the arm has none to ask. `latency` is in seconds.
+    """
+
+    arm: str
+    item: str
+    epoch: int = 0
+    score: float = Field(default=0.0, ge=0, le=1)
+    measures: dict[str, float] = Field(default_factory=dict)
+    answer: str | None = None
+    prompt: str = ""
+    text: str = ""
+    cost: Money | None = None
+    usage: Usage = Usage()
+    calls: int = 0
+    latency: float = Field(default=0.0, ge=0)
+    served: tuple[str, ...] = ()
+    seed: int = 0
+    escalated: bool | None = None
+    failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _failed_is_wrong(self) -> "Outcome":
+        if self.failure is not None and self.score:
+            raise ValueError("an outcome with a failure is worth 0")
+        return self
+
+
+class Results(Value):
+    """A whole benchmark. Every arm is held to every item: one without an outcome counts as failed.
+
+    `stopped` says why fewer items than planned were asked, such as the budget.
+    """
+
+    name: str
+    started: datetime
+    seconds: float = 0.0
+    command: str = ""
+    margin: float = 0.01
+    resamples: int = 10_000
+    seeds: tuple[int, ...] = (0,)
+    epochs: int = 1
+    versions: dict[str, str] = Field(default_factory=dict)
+    hashes: dict[str, str] = Field(default_factory=dict)
+    licences: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    stopped: str = ""
+    gate: str = ""
+    items: tuple[ItemRecord, ...] = Field(min_length=1)
+    arms: tuple[ArmRecord, ...] = Field(min_length=1)
+    outcomes: tuple[Outcome, ...] = ()
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> "Results":
+        items, arms = {item.id for item in self.items}, {arm.name for arm in self.arms}
+        for what, names, given in (("item", items, self.items), ("arm", arms, self.arms)):
+            if len(names) < len(given):
+                raise ValueError(f"an {what} stands in it twice")
+        keys = [(one.arm, one.item, one.epoch) for one in self.outcomes]
+        strange = next((key for key in keys if key[0] not in arms or key[1] not in items), None)
+        if strange is not None:
+            raise ValueError(f"an outcome of the arm {strange[0]!r} on the item {strange[1]!r}, which is not in it")
+        if len(set(keys)) < len(keys):
+            raise ValueError("an outcome stands in it twice")
+        return self
+
+    @cached_property
+    def by_arm(self) -> dict[str, dict[str, list[Outcome]]]:
+        """The outcomes of each arm by item."""
+        found: dict[str, dict[str, list[Outcome]]] = {arm.name: {} for arm in self.arms}
+        for one in self.outcomes:
+            found[one.arm].setdefault(one.item, []).append(one)
+        return found
+
+    def jsonl(self) -> Iterable[str]:
+        """One line of JSON for each outcome."""
+        return (one.model_dump_json() for one in self.outcomes)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Results":
+        """The results of a JSON file. Raises UsageError where it holds none."""
+        try:
+            return cls.model_validate_json(read_text(Path(path), most=_MOST))
+        except ValidationError as error:
+            first: Any = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UsageError(f"{str(path)!r} holds no results: {where}: {first['msg']}") from error

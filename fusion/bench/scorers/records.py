@@ -1,0 +1,106 @@
+"""Records taken out of a document, and their total."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal
+
+from fusion.bench.scorers.base import Answer, Score
+from fusion.errors import UsageError
+
+__all__ = ["Records"]
+
+_PAIR = re.compile(r"(?P<name>[A-Z][\w.&' -]*?)\W*[:|–—-]\W*(?:EUR|€)?\s*(?P<amount>\d[\d.,]*)", re.MULTILINE)
+_TOTAL = re.compile(r"(?i)total[^\d\n]*(\d[\d.,]*)")
+
+
+class Records:
+    """Scores by one of its measures.
+
+    `records` is the share of gold records that are there with the right amount, less those made up (the F1 of both);
+    `total` is 1 where the total is right. An answer gives them as data, {records: [{supplier, euros}], total}, as
+    JSON in its text, or in lines such as "Kapok Ltd: 3627" and "Total: 55608".
+    """
+
+    def __init__(self, by: Literal["records", "total"] = "records") -> None:
+        self._by = by
+
+    def score(self, answer: Answer, gold: Any) -> Score:
+        try:
+            known = Counter(_record(one) for one in gold["records"])
+            total = Decimal(str(gold["total"]))
+        except (TypeError, KeyError, InvalidOperation) as error:
+            raise UsageError("the gold answer of `invoices` is {records: [{supplier, euros}], total}") from error
+        data = _data(answer)
+        said = Counter(filter(None, data["records"]))
+        shared = sum((known & said).values())
+        measures = {
+            "records": 2 * shared / (sum(known.values()) + sum(said.values())) if shared else 0.0,
+            "recall": shared / sum(known.values()),
+            "total": float(data["total"] == total),
+        }
+        taken = f"{shared} of {sum(known.values())} records, total {data['total']}"
+        return Score(value=measures[self._by], answer=taken, measures=measures)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def _data(answer: Answer) -> dict[str, Any]:
+    given = answer.data if answer.data is not None else _json(answer.text)
+    if isinstance(given, list):
+        given = {"records": given}
+    if isinstance(given, Mapping) and isinstance(given.get("records"), list):
+        total = _amount(given.get("total"))
+        if total is None and (found := _TOTAL.findall(answer.text)):
+            total = _amount(found[-1])
+        return {"records": [_said(one) for one in given["records"]], "total": total}
+    return {"records": list(_lines(answer.text)), "total": _amount((_TOTAL.findall(answer.text) or [None])[-1])}
+
+
+def _json(text: str) -> Any:
+    import json
+
+    for match in re.finditer(r"[\[{]", text):
+        try:
+            return json.JSONDecoder().raw_decode(text, match.start())[0]
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _record(one: Mapping[str, Any]) -> tuple[str, Decimal]:
+    return _name(one["supplier"]), Decimal(str(one["euros"]))
+
+
+def _said(one: Any) -> tuple[str, Decimal] | None:
+    if not isinstance(one, Mapping) or not isinstance(one.get("supplier"), str):
+        return None
+    amount = _amount(one.get("euros", one.get("amount")))
+    return (_name(one["supplier"]), amount) if amount is not None else None
+
+
+def _lines(text: str) -> Iterator[tuple[str, Decimal]]:
+    for match in _PAIR.finditer(text):
+        amount = _amount(match["amount"])
+        if amount is not None and "total" not in match["name"].lower():
+            yield _name(match["name"]), amount
+
+
+def _name(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _amount(given: Any) -> Decimal | None:
+    """A number as it is written: 1,234 and 1234.00 and "1234 euros" are the same."""
+    if isinstance(given, bool) or given is None:
+        return None
+    found = re.search(r"-?\d[\d.,]*", str(given))
+    bare = found.group().rstrip(".,") if found else ""
+    if re.fullmatch(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", bare):
+        bare = bare.replace(",", "")
+    try:
+        return Decimal(bare)
+    except InvalidOperation:
+        return None

@@ -1,0 +1,271 @@
+"""Task sets: items with their prompts, and apart from them the gold answers, which no arm is ever given."""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fusion.bench.rows import Row, read_rows
+from fusion.errors import UsageError
+from fusion.library import Library, close_names
+from fusion.prompts import Prompts, Template
+from fusion.types import Value
+
+__all__ = ["Fields", "Join", "Split", "Task", "TaskSet", "folds", "make_tasks", "read_tasks", "split_of"]
+
+_SHOWN = 5
+
+Split = Literal["dev", "test", "all"]
+
+
+class Task(Value):
+    """What an arm is given of an item: its text and inputs. `cluster` names what it shares with others."""
+
+    id: str
+    prompt: str
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    cluster: str | None = None
+
+
+class Join(Value):
+    """Long contexts made of short ones: to a row's own documents come those of other rows, drawn and mixed by hash.
+
+    As in Liu et al. 2023, arXiv:2307.03172. A template reads all of them as `documents`.
+    """
+
+    column: str = Field(description="The column that holds a list of documents.")
+    n: int = Field(ge=1, le=1000, description="How many documents there are then.")
+
+
+class Fields(Value):
+    """Which columns of a file hold what."""
+
+    id: str | None = Field(default=None, description="The column of ids; else items are numbered from 1.")
+    prompt: str = Field(
+        default="prompt", description="The column of prompts, or a template over the columns that are no gold."
+    )
+    gold: str | tuple[str, ...] = Field(
+        default="gold", description="The column of gold answers; of several, a mapping of them."
+    )
+    cluster: str | None = Field(
+        default=None, description="The column that says what an item belongs to, such as a document."
+    )
+    inputs: tuple[str, ...] = Field(
+        default=(), description="Further columns that a pipeline takes as inputs of the same names."
+    )
+    join: Join | None = Field(default=None, description="Long contexts made by joining documents of other items.")
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """The columns that no arm sees."""
+        return (self.gold,) if isinstance(self.gold, str) else self.gold
+
+    @property
+    def template(self) -> str | None:
+        """The template that makes the prompts; None where a column holds them."""
+        return self.prompt if "{{" in self.prompt else None
+
+
+class TaskSet(Value):
+    """Tasks in the order of their file, the gold answer of each by its id, and the digest of the file's bytes."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    gold: dict[str, Any] = Field(repr=False)
+    sha256: str
+    source: str = ""
+    licence: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def clusters(self) -> tuple[str, ...] | None:
+        """What each task belongs to; None where every one stands alone."""
+        return _clusters(self.tasks)
+
+    def only(self, split: Split, *, dev_share: float = 0.5, seed: int = 0) -> "TaskSet":
+        """The tasks of one side of the split, which depends on nothing but their ids, the share and the seed."""
+        if split == "all":
+            return self
+        return self._kept(lambda task: split_of(task, dev_share=dev_share, seed=seed) == split)
+
+    def sample(self, n: int, *, seed: int = 0) -> "TaskSet":
+        """At most n tasks, drawn by hash, in the order of the file."""
+        drawn = {task.id for task in sorted(self.tasks, key=lambda task: _share(task.id, f"sample {seed}"))[:n]}
+        return self._kept(lambda task: task.id in drawn)
+
+    def _kept(self, wanted: Callable[[Task], bool]) -> "TaskSet":
+        tasks = tuple(task for task in self.tasks if wanted(task))
+        return self.model_copy(update={"tasks": tasks, "gold": {task.id: self.gold[task.id] for task in tasks}})
+
+
+def _clusters(tasks: Sequence[Task]) -> tuple[str, ...] | None:
+    names = tuple(task.cluster if task.cluster is not None else task.id for task in tasks)
+    return names if len(set(names)) < len(names) else None
+
+
+# Splits: a task and all that belongs to its cluster fall on one side.
+
+
+def split_of(task: Task, *, dev_share: float = 0.5, seed: int = 0) -> Literal["dev", "test"]:
+    """The side on which a task falls."""
+    return "dev" if _share(task.cluster or task.id, f"split {seed}") < dev_share else "test"
+
+
+def folds(tasks: Iterable[Task], k: int, *, seed: int = 0) -> dict[str, int]:
+    """The fold of each task by its id, from 0 to k - 1: clusters in the order of their hashes, dealt out in turn."""
+    given = list(tasks)
+    clusters = {task.cluster or task.id for task in given}
+    if not 2 <= k <= len(clusters):
+        raise UsageError(f"{k} folds of {len(clusters)} independent items; give from 2 to {len(clusters)}")
+    dealt = {name: index % k for index, name in enumerate(sorted(clusters, key=lambda n: _share(n, f"fold {seed}")))}
+    return {task.id: dealt[task.cluster or task.id] for task in given}
+
+
+def _share(name: str, salt: str) -> float:
+    """A number from 0 to below 1 that is a name's own."""
+    digest = hashlib.sha256(f"{salt}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:7]) / 2**56
+
+
+# Reading.
+
+
+def read_tasks(path: Path | str, fields: Fields | None = None, *, name: str | None = None) -> TaskSet:
+    """The task set of a CSV, JSONL or JSON file, plain or packed. Raises UsageError with every mistake in it."""
+    rows, sha256 = read_rows(path)
+    stem = Path(path).name.partition(".")[0]
+    return make_tasks(rows, fields or _guessed(rows, str(path)), name=name or stem, file=str(path), sha256=sha256)
+
+
+def make_tasks(rows: Sequence[Row], fields: Fields, *, name: str, file: str, sha256: str) -> TaskSet:
+    """Rows as a task set. Duplicate ids, empty prompts and missing gold answers are mistakes, all told at once."""
+    _check(rows, fields, file)
+    ids = [_id(row, fields, index) for index, row in enumerate(rows)]
+    tasks = tuple(
+        Task(
+            id=one,
+            prompt=prompt,
+            inputs={key: row[key] for key in fields.inputs},
+            cluster=str(row[fields.cluster]) if fields.cluster else None,
+        )
+        for one, row, prompt in zip(ids, rows, _prompts(rows, fields), strict=True)
+    )
+    gold = {one: _gold(row, fields) for one, row in zip(ids, rows, strict=True)}
+    return TaskSet(name=name, tasks=tasks, gold=gold, sha256=sha256, source=file)
+
+
+def _gold(row: Row, fields: Fields) -> Any:
+    return row[fields.gold] if isinstance(fields.gold, str) else {name: row[name] for name in fields.gold}
+
+
+def _prompts(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
+    if fields.template is None:
+        yield from (str(row[fields.prompt]) for row in rows)
+        return
+    template = _compiled(fields.template)
+    for index, row in enumerate(rows):
+        seen = {name: value for name, value in row.items() if name not in fields.golds}
+        if fields.join is not None:
+            seen["documents"] = _joined(rows, index, fields.join)
+        yield template.render_text(seen).strip()
+
+
+def _compiled(template: str) -> Template:
+    return Prompts(Library([])).template(template)
+
+
+def _joined(rows: Sequence[Row], index: int, join: Join) -> list[Any]:
+    """The documents of a row and of others, in an order that is this row's own."""
+    own = list(rows[index][join.column])
+    draw = random.Random(f"join {index}")  # noqa: S311 - the same documents each time
+    others = draw.sample([n for n in range(len(rows)) if n != index], min(len(rows) - 1, join.n))
+    more = [document for n in others for document in rows[n][join.column] if document not in own]
+    documents = [*own, *more[: max(0, join.n - len(own))]]
+    draw.shuffle(documents)
+    return documents
+
+
+# Which column holds what, and what is wrong with a row.
+
+_PROMPTS = ("prompt", "question", "input", "task", "text")
+_GOLDS = ("gold", "answer", "answers", "target", "output", "expected", "label", "reference")
+_IDS = ("id", "task_id", "key", "_id")
+
+
+def _guessed(rows: Sequence[Row], file: str) -> Fields:
+    """The columns by their usual names."""
+    names = list(rows[0])
+    prompt, gold = (next((name for name in known if name in names), None) for known in (_PROMPTS, _GOLDS))
+    for what, found, known in (("prompt", prompt, _PROMPTS), ("gold answer", gold, _GOLDS)):
+        if found is None:
+            raise UsageError(f"{file}: no column for the {what}: {', '.join(known)}; name it; there are: {names}")
+    return Fields(id=next((n for n in _IDS if n in names), None), prompt=str(prompt), gold=str(gold))
+
+
+def _id(row: Row, fields: Fields, index: int) -> str:
+    return str(row[fields.id]) if fields.id else f"{index + 1}"
+
+
+def _check(rows: Sequence[Row], fields: Fields, file: str) -> None:
+    found = [*_missing_columns(rows, fields), *_missing_values(rows, fields), *_duplicates(rows, fields)]
+    if found:
+        raise UsageError("\n".join(f"{file}: {mistake}" for mistake in found))
+
+
+def _missing_columns(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
+    known = {name for row in rows for name in row}
+    seen = [*_read_by_prompt(fields), *fields.inputs, *filter(None, (fields.id, fields.cluster))]
+    joined = [fields.join.column] if fields.join else []
+    for name in dict.fromkeys([*seen, *fields.golds, *joined]):
+        if name not in known:
+            yield f"no column {name!r}{close_names(name, known)}"
+        elif name in fields.golds and name in seen:
+            yield f"the column {name!r} is the gold answer and may be nothing else"
+
+
+def _read_by_prompt(fields: Fields) -> set[str]:
+    """The columns that the prompt is made of."""
+    if fields.template is None:
+        return {fields.prompt}
+    return {path[0] for path in _compiled(fields.template).paths} - ({"documents"} if fields.join else set())
+
+
+def _missing_values(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
+    known = {name for row in rows for name in row}
+    named = [("id", fields.id), ("prompt", fields.prompt), *(("gold answer", name) for name in fields.golds)]
+    for what, name in named:
+        if name not in known:
+            continue
+        empty = [index + 1 for index, row in enumerate(rows) if _is_empty(row.get(name))]
+        if empty:
+            yield f"no {what} ({name!r}) in {_listed('item', empty)}"
+    for name in dict.fromkeys([*fields.inputs, *filter(None, [fields.cluster]), *sorted(_read_by_prompt(fields))]):
+        if name == fields.prompt:
+            continue
+        absent = [index + 1 for index, row in enumerate(rows) if name in known and name not in row]
+        if absent:
+            yield f"no {name!r} in {_listed('item', absent)}"
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value in ([], {})
+
+
+def _duplicates(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
+    if fields.id:
+        counts = Counter(str(row[fields.id]) for row in rows if not _is_empty(row.get(fields.id)))
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            yield f"duplicate ids: {_listed('', [repr(name) for name in twice]).strip()}"
+
+
+def _listed(noun: str, found: Sequence[Any]) -> str:
+    shown = ", ".join(map(str, found[:_SHOWN]))
+    more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+    return f"{noun}{'s' if noun and len(found) > 1 else ''} {shown}{more}"

@@ -205,6 +205,8 @@ def _with(digest: "hashlib._Hash", messages: Sequence[Message]) -> "hashlib._Has
     for message in messages:  # each behind its length, so that no two contents run together into the same text
         content = message.content.encode()
         digest.update(b"\n%s %d\n%s" % (message.role.encode(), len(content), content))
+        for at, file in message.files:
+            digest.update(b"\n%d %s" % (at, file.digest.encode()))
     return digest
 
 

@@ -18,7 +18,7 @@ from fusion.config import Settings
 from fusion.engine import Run
 from fusion.errors import PipelineError, RunFailed, UsageError
 from fusion.events import EventBase, Sink
-from fusion.inputs import filled, request_of, schema_of, shaped_output
+from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
 from fusion.library import Library, close_names
 from fusion.loop import LoopThread, Work
 from fusion.models.base import Model
@@ -165,7 +165,10 @@ class Fusion:
         """Run a pipeline to its end.
 
         `prompt` is a text or OpenAI-style messages and fills the pipeline's first required input; `inputs` fills
-        the others by name. With `schema`, a pydantic class, the answer's data comes back as one in `.data`.
+        the others by name. Of messages the last one asks, the conversation before it stands above; a system prompt
+        stands above the pipeline's own in every call; pictures and documents (content parts with a data URL) are
+        shown wherever the request is printed. An input of `format: image` or `file` takes a Path, bytes or data URL.
+        With `schema`, a pydantic class, the answer's data comes back as one in `.data`.
         `on_event` is called with every event, on the private loop's thread.
 
         Raises RunFailed, with the Result in `.result`, if there is no answer; UsageError kinds before any call.
@@ -259,6 +262,7 @@ class Fusion:
         request, values = filled(checked, request_of(prompt), inputs or {})
         profile = self.profile
         roles = self._roles_of(loaded, profile)
+        check_looked_at(checked, loaded.prompts, roles, request, values)
         limits = _limits(budget) or self._budget
         run = Run(
             _run_id(),
@@ -302,10 +306,12 @@ class Fusion:
         if stage is not None and stage not in loaded.pipeline.stages:
             raise UsageError(f"no stage {stage!r}{close_names(stage, loaded.pipeline.stages)}")
         profile = self.profile
+        roles = self._roles_of(loaded, profile)
+        check_looked_at(loaded.pipeline, loaded.prompts, roles, request, values)
         looking = preview(
             loaded.pipeline,
             prompts=loaded.prompts,
-            roles=self._roles_of(loaded, profile),
+            roles=roles,
             profile=profile.name,
             inputs=values,
             request=request,

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 from fusion.calls import Caller
@@ -18,7 +19,7 @@ from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Answer, Ask, ModelStage, Outcome, Room, Stage, StageContext, Variables
 from fusion.terms import merged
-from fusion.types import Deltas, Item, JsonSchema, Message
+from fusion.types import Asked, Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
 __all__ = ["Inner", "RunContext", "RunParts"]
@@ -231,10 +232,20 @@ class RunContext(StageContext):
 
     async def call(self, ask: Ask) -> Answer:
         try:
-            return await self._caller(ask).call(ask)
+            return await self._caller(ask).call(self.under_system(ask))
         except BudgetError as error:
             self._run.budget_stops.append(error)
             raise
+
+    def under_system(self, ask: Ask) -> Ask:
+        """What is asked, with the user's own system prompt above the pipeline's."""
+        system = self._run.request.system if isinstance(self._run.request, Asked) else ""
+        if not system:
+            return ask
+        first, *others = ask.messages
+        if first.role == "system":
+            return ask._replace(messages=(_below(system, first), *others))
+        return ask._replace(messages=(Message(role="system", content=system), first, *others))
 
     def _caller(self, ask: Ask) -> Caller:
         """Who makes the stage's calls on the terms of `ask`."""
@@ -283,6 +294,11 @@ class _EventDeltas:
 
     def restart(self) -> None:
         self._ctx.emit(Restarted(run_id=self._ctx._run.run_id, stage=self._ctx.place, step=self._step))
+
+
+@lru_cache(maxsize=256)
+def _below(system: str, message: Message) -> Message:
+    return Message(role="system", content=f"{system}\n\n{message.content}")
 
 
 def _listed(source: str, value: Any) -> list[Any]:

@@ -1,6 +1,6 @@
 """From what a user gives (a prompt or messages, inputs by name) to what a pipeline reads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, PydanticUserError
@@ -8,36 +8,43 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from fusion.errors import InputError, UsageError
 from fusion.library import close_names
+from fusion.media import file_of, turn_of
+from fusion.prompts import Prompts, Template
+from fusion.roles import RoleModels
 from fusion.rows import rows_of
-from fusion.spec import Pipeline
+from fusion.sandbox import fenced
+from fusion.spec import InputSpec, Pipeline
 from fusion.stages.shaped import ShapedStage
-from fusion.types import FileText, JsonSchema, as_text
+from fusion.types import Asked, File, FileText, JsonSchema, as_text
 
-__all__ = ["filled", "request_of", "schema_of", "shaped_output"]
+__all__ = ["check_looked_at", "filled", "request_of", "schema_of", "shaped_output"]
+
+
+Given = Mapping[str, Any]
 
 
 def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
-    """The request as one text. Of messages, the last one asks; those before it stand above as the conversation."""
+    """The request as one text. Of messages, the last one asks; those before it stand above as the conversation.
+
+    Messages of the system's become the system prompt that stands above the pipeline's own in every call; pictures
+    and documents go with the request wherever a template prints it.
+    """
     if prompt is None or isinstance(prompt, str):
         return prompt
     if not isinstance(prompt, (list, tuple)):
         raise InputError(f"a prompt is a text or a list of messages, not {type(prompt).__name__}")
     if not prompt:
         raise InputError("`messages` is empty; give at least one message of the user's")
-    texts = [_message(at, message) for at, message in enumerate(prompt)]
-    if texts[-1][0] != "user":
-        raise InputError(f"the last message is of role {texts[-1][0]!r}; it must be the user's")
-    if len(texts) == 1:
-        return texts[0][1]
-    before = "\n\n".join(f"{role}: {text}" for role, text in texts[:-1])
-    return f"The conversation so far:\n\n{before}\n\nThe request now:\n\n{texts[-1][1]}"
-
-
-def _message(at: int, message: Mapping[str, Any]) -> tuple[str, str]:
-    role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
-    if role not in ("system", "user", "assistant") or not isinstance(content, str):
-        raise InputError(f"message {at + 1} needs a `role` (system, user or assistant) and a text as `content`")
-    return str(role), content
+    turns = [turn_of(at, message) for at, message in enumerate(prompt)]
+    if turns[-1].role != "user":
+        raise InputError(f"the last message is of role {turns[-1].role!r}; it must be the user's")
+    system = "\n\n".join(turn.content for turn in turns if turn.role == "system")
+    files = tuple(file for turn in turns for _, file in turn.files)
+    *before, last = [turn for turn in turns if turn.role != "system"]
+    if not before:
+        return Asked(last.content, files, system)
+    said = "\n\n".join(fenced(turn.content, turn.role) for turn in before)
+    return Asked(f"The conversation so far:\n\n{said}\n\nThe request now:\n\n{last.content}", files, system)
 
 
 def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -51,20 +58,60 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
     values = dict(given)
     required = [name for name, spec in pipeline.inputs.items() if spec.required]
     if request is not None:
-        open_ones = [name for name in required if name not in values]
+        open_ones = [name for name in required if name not in values and not pipeline.inputs[name].is_file]
         if not open_ones:
             raise InputError(f"{pipeline.name!r} has no required input left for the prompt; give inputs by name")
         values[open_ones[0]] = request
     missing = [name for name in required if name not in values]
     if missing:
         raise InputError(_missing(pipeline, missing))
+    values.update({name: file_of(name, value) for name, value in values.items() if pipeline.inputs[name].is_file})
     for name, value in values.items():
         _check_data(name, value)
+        _check_format(name, value, pipeline.inputs[name])
     values.update(_rows(pipeline, values))
     for name, spec in pipeline.inputs.items():
         values.setdefault(name, spec.default)
-    first = next((name for name in required or pipeline.inputs if not isinstance(values[name], (list, tuple))), None)
-    return ("" if first is None else as_text(values[first])), values
+    of_text = (name for name in required or pipeline.inputs if not isinstance(values[name], (list, tuple, File)))
+    first = next(of_text, None)
+    text = "" if first is None else as_text(values[first])
+    if isinstance(request, Asked) and not isinstance(text, Asked):
+        text = Asked(text, request.files, request.system)
+    return text, values
+
+
+def _check_format(name: str, value: Any, spec: InputSpec) -> None:
+    if isinstance(value, File) and not spec.is_file:
+        raise InputError(f"input {name!r} is {value}, and the pipeline takes a text; declare it as `format: file`")
+    if isinstance(value, File) and spec.format == "image" and value.kind != "image":
+        raise InputError(f"input {name!r} is {value}, and the pipeline takes a picture")
+
+
+def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, request: str, inputs: Given) -> None:
+    """Raise InputError where a stage would show a picture or document to a model that takes none."""
+    for name, stage in pipeline.stages.items():
+        templates = [prompts.template(use.template) for use in stage.prompts()]
+        kinds = {file.kind for template in templates for file in _shown(template, request, inputs)}
+        for role in dict.fromkeys(role for _, role in stage.roles()):
+            for info in roles[role].models:
+                blind = sorted(kinds - (kinds if info.takes is None else info.takes))
+                if blind:
+                    what = {"image": "pictures", "pdf": "PDF documents"}[blind[0]]
+                    raise InputError(
+                        f"stages.{name} shows {info.id!r} (role {role!r}) {what}, which it does not take; give the "
+                        f"role a model that does, as in `--role {role}=provider/model`"
+                    )
+
+
+def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
+    """The files that a template may print."""
+    for name, value in inputs.items():
+        if isinstance(value, File) and (template.shows_files or ("inputs", name) in template.paths):
+            yield value
+        if isinstance(value, Asked) and (template.shows_files or ("inputs", name) in template.paths):
+            yield from value.files
+    if isinstance(request, Asked) and (template.shows_files or ("request",) in template.paths):
+        yield from request.files
 
 
 def _rows(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -72,7 +119,7 @@ def _rows(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, list[dict[
     rows = {}
     for name, value in values.items():
         form = pipeline.inputs[name].format
-        if form != "text" and isinstance(value, str):
+        if (form == "jsonl" or form == "csv") and isinstance(value, str):
             where = value.where if isinstance(value, FileText) else f"input {name!r}"
             rows[name] = rows_of(value, form, where=where)
     return rows
@@ -81,7 +128,7 @@ def _rows(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, list[dict[
 def _check_data(name: str, value: Any) -> None:
     """Raise InputError for what cannot be sent to anybody: half a surrogate pair, an object that JSON cannot hold."""
     match value:
-        case None | bool() | int() | float():
+        case None | bool() | int() | float() | File():
             return
         case Mapping():
             for key, part in value.items():

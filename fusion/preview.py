@@ -267,7 +267,7 @@ class _Rehearsal(RunContext):
 
     async def call(self, ask: Ask) -> Answer:
         caller = self._caller(ask)
-        messages = tuple(caller.messages(ask))
+        messages = tuple(caller.messages(self.under_system(ask)))
         self.asked.append(
             PreviewedCall(
                 stage=self.path,

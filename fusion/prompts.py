@@ -60,9 +60,11 @@ class Fixed:
 class Template:
     """A compiled template. `render` gives the messages that it makes of its variables."""
 
-    def __init__(self, name: str, parts: Sequence[_Part], paths: frozenset[Path]) -> None:
+    def __init__(self, name: str, parts: Sequence[_Part], paths: frozenset[Path], *, shows_files: bool) -> None:
         self.name = name
         self.paths = paths
+        self.shows_files = shows_files
+        """True where it looks for the inputs that are pictures or documents, and shows them all."""
         self._parts = parts
 
     def render(self, variables: Mapping[str, Any], fixed: Fixed | None = None) -> tuple[Message, ...]:
@@ -89,6 +91,8 @@ class Template:
             text = "".join([self._run(part, variables) for part in self._parts])
         if meter.messages:
             raise PromptError(f"{self.name}: it makes a text, which has no message blocks")
+        if meter.files:
+            raise PromptError(f"{self.name}: it makes a text, which holds no picture or document")
         return text
 
     def _say(self, part: _Part, variables: Mapping[str, Any], meter: Meter) -> list[Message]:
@@ -96,7 +100,13 @@ class Template:
         messages = meter.take_messages()
         if messages and text:
             raise PromptError(f"{self.name}: text outside of its message blocks: {text[:60]!r}")
-        return [Message(role="user", content=text)] if text else messages
+        if not text:
+            return messages
+        try:
+            message = meter.message("user", text)
+        except TemplateError as error:
+            raise PromptError(f"{self.name}: {error}") from error
+        return [] if message is None else [message]
 
     def _run(self, part: _Part, variables: Mapping[str, Any]) -> str:
         try:
@@ -154,7 +164,9 @@ class Prompts:
         except _UNUSABLE as error:
             line = f" line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
             raise PromptError(f"{name}{line}: {_syntax(error)}") from error
-        return Template(name, parts, paths)
+        return Template(
+            name, parts, paths, shows_files=any(test.name == "file" for test in tree.find_all(nodes.Test))
+        )
 
     def _part(self, tree: nodes.Template) -> _Part:
         return _Part(self._environment.from_string(tree), find_undeclared_variables(tree))

@@ -6,11 +6,13 @@ in time; what would make a large value out of small ones is refused before it is
 
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Literal
 
 from jinja2 import StrictUndefined, Undefined, nodes, pass_context, pass_environment
@@ -22,9 +24,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fusion.library import Library
-from fusion.types import Item, Message, Value, as_text
+from fusion.types import Asked, File, Item, Message, Value, as_text
 
-__all__ = ["MESSAGE", "Environment", "Meter", "new_environment", "swap"]
+__all__ = ["MESSAGE", "Environment", "Meter", "fenced", "new_environment", "swap"]
 
 MESSAGE = "a message"
 """The filter that takes a message block's text; its name cannot be written in a template."""
@@ -68,13 +70,15 @@ _NO_METHODS = frozenset(
 class Meter:
     """Counts what the renders inside of its `with` block use, and takes the messages that they make."""
 
-    __slots__ = ("_token", "deadline", "messages", "output", "steps")
+    __slots__ = ("_token", "deadline", "files", "mark", "messages", "output", "steps")
 
     def __init__(self) -> None:
         self.output = 0
         self.steps = 0
         self.deadline = time.monotonic() + MAX_SECONDS
         self.messages: list[Message] = []
+        self.files: list[File] = []
+        self.mark = ""
 
     def __enter__(self) -> "Meter":
         self._token = _meter.set(self)
@@ -94,6 +98,33 @@ class Meter:
     def write(self, size: int) -> None:
         self.output += size
         _check_output(self.output)
+
+    def place(self, file: File) -> str:
+        """What stands for a file in the text until its message is made: nobody can have written it beforehand.
+
+        A message holds a file once, where it is printed first.
+        """
+        if any(file.digest == placed.digest for placed in self.files):
+            return ""
+        self.mark = self.mark or secrets.token_hex(16)
+        self.files.append(file)
+        return f"\0{self.mark}\0"
+
+    def message(self, role: Literal["system", "user", "assistant"], text: str) -> Message | None:
+        """The message of a text, its files in their places; None where it says nothing."""
+        if not self.files:
+            text = text.strip()
+            return Message(role=role, content=text) if text else None
+        files, self.files = self.files, []
+        pieces = text.strip().split(f"\0{self.mark}\0")
+        if len(pieces) != len(files) + 1:
+            raise SecurityError(
+                "a picture or document stands by itself, as in {{ inputs.picture }}: nothing changes it"
+            )
+        if role != "user":
+            raise SecurityError(f"a picture or document stands in a message of the user's, not the {role}'s")
+        ends = accumulate(map(len, pieces[:-1]))
+        return Message(role=role, content="".join(pieces), files=tuple(zip(ends, files, strict=True)))
 
     def take_messages(self) -> list[Message]:
         """The messages made since they were last taken."""
@@ -160,11 +191,22 @@ def _step(size: int) -> None:
 
 def _finalize(value: Any) -> str:
     """What `{{ value }}` prints: text as it is, data as JSON; counted against the output's bound."""
-    text = value if type(value) is str else _text(value)
     meter = _meter.get()
-    if meter is not None:
-        meter.write(len(text))
+    if meter is None:
+        return value if type(value) is str else _text(value)
+    if isinstance(value, (File, Asked)):
+        return _placed(value, meter)
+    text = value if type(value) is str else _text(value)
+    meter.write(len(text))
     return text
+
+
+def _placed(value: File | Asked, meter: Meter) -> str:
+    """A file, or a request and the files that came with it, where they are printed."""
+    if isinstance(value, File):
+        return meter.place(value)
+    meter.write(len(value))
+    return "".join([str(value), *map(meter.place, value.files)])
 
 
 def _check_output(size: int) -> None:
@@ -260,9 +302,10 @@ def _one_step(_: object, size: int) -> str:
 
 def _message(text: str, role: Literal["system", "user", "assistant"]) -> str:
     """Take the text of a message block out of the rendered text and into the messages."""
-    text, meter = text.strip(), _meter.get()
-    if meter is not None and text:
-        meter.messages.append(Message(role=role, content=text))
+    meter = _meter.get()
+    message = None if meter is None else meter.message(role, text)
+    if meter is not None and message is not None:
+        meter.messages.append(message)
     return ""
 
 
@@ -274,6 +317,8 @@ def _json(value: Any, indent: int | None = None) -> str:
 
 
 def _jsonable(value: Any) -> Any:
+    if isinstance(value, File):
+        return str(value)
     return value.model_dump(mode="json") if isinstance(value, Value) else as_text(value)
 
 
@@ -299,11 +344,12 @@ def _truncate_tokens(value: Any, most: int) -> str:
 
 def _fence(value: Any, label: str = "text") -> str:
     """Untrusted text between delimiters that it cannot contain, since they are derived from its SHA-256."""
-    return _fenced(_text(value), label)
+    return fenced(_text(value), label)
 
 
 @lru_cache(maxsize=256)
-def _fenced(text: str, label: str) -> str:
+def fenced(text: str, label: str) -> str:
+    """The text between delimiters that it cannot contain."""
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"<{label} {mark}>\n{text}\n</{label} {mark}>"
 
@@ -401,6 +447,8 @@ def _short(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, File):
+        raise SecurityError(f"{value} stands by itself, as in {{{{ inputs.picture }}}}: no filter takes it")
     return str(value) if isinstance(value, (Undefined, Item)) else as_text(value)
 
 
@@ -436,5 +484,7 @@ def new_environment(library: Library) -> Environment:
         decimals=_decimals,
         table=_table,
     )
+    environment.tests["file"] = lambda value: isinstance(value, File)
+    environment.filters["files"] = lambda request: list(request.files) if isinstance(request, Asked) else []
     environment.filters.update({MESSAGE: _message, "a step": _one_step})
     return environment

@@ -58,9 +58,16 @@ class InputSpec(Authored):
     description: str = Field(default="", description="What the input is, for people.")
     default: Any = Field(default=None, description="Its value where none is given; without this key it is required.")
     stdin: bool = Field(default=False, description="Read it from standard input where none is given.")
-    format: Literal["text", "jsonl", "csv"] = Field(
-        default="text", description="What its text is: `jsonl` and `csv` become a list of rows."
+    format: Literal["text", "jsonl", "csv", "image", "file"] = Field(
+        default="text",
+        description="What it is: `jsonl` and `csv` become a list of rows; an `image`, or a `file`, which may be "
+        "a PDF too, is shown to models where a template prints it.",
     )
+
+    @property
+    def is_file(self) -> bool:
+        """True for a picture or a document."""
+        return self.format in ("image", "file")
 
     @property
     def required(self) -> bool:
@@ -124,8 +131,8 @@ class Pipeline(Authored):
     @property
     def prompt_input(self) -> str | None:
         """The input that takes the prompt: the first required one, else the first."""
-        required = (name for name, spec in self.inputs.items() if spec.required)
-        return next(required, next(iter(self.inputs), None))
+        texts = {name: spec for name, spec in self.inputs.items() if not spec.is_file}
+        return next((name for name, spec in texts.items() if spec.required), next(iter(texts), None))
 
     @property
     def outputs(self) -> dict[str, str]:

@@ -3,18 +3,24 @@
 Money is a Decimal of US dollars. Times are seconds. Tokens are whole numbers.
 """
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 __all__ = [
+    "Asked",
     "CallKey",
     "Deltas",
     "Failure",
+    "File",
+    "FileKind",
     "FileText",
     "FinishReason",
     "Item",
@@ -32,8 +38,12 @@ __all__ = [
     "whole_text",
 ]
 
+_TOKENS_OF_A_PAGE = 8000
+_PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
+
 JsonSchema = dict[str, Any]
 JsonMode = Literal["schema", "object"]
+FileKind = Literal["image", "pdf"]
 FinishReason = Literal["stop", "length", "content_filter"]
 Money = Decimal
 
@@ -51,16 +61,65 @@ class Value(BaseModel):
         return copied
 
 
-class Message(Value):
-    """One message of a conversation with a model."""
+def _in_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+
+class File(Value):
+    """A picture or a PDF document for a model to look at. `media_type` is that of its bytes: `image/png`."""
+
+    media_type: str
+    data: Annotated[bytes, PlainSerializer(_in_base64, when_used="json")]
+    name: str = ""
+
+    @property
+    def kind(self) -> FileKind:
+        return "pdf" if self.media_type == "application/pdf" else "image"
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 (hex) of type and bytes."""
+        return hashlib.sha256(self.media_type.encode() + b"\n" + self.data).hexdigest()
 
     @cached_property
     def size(self) -> int:
-        """The bytes of its content in UTF-8."""
-        return len(self.content.encode())
+        """How many tokens no model makes more of: 8,000 of a picture or page, that is about four times the usual."""
+        pages = max(1, len(_PAGE.findall(self.data))) if self.kind == "pdf" else 1
+        return _TOKENS_OF_A_PAGE * pages
+
+    @property
+    def url(self) -> str:
+        """Its bytes as a data URL."""
+        return f"data:{self.media_type};base64,{_in_base64(self.data)}"
+
+    def __str__(self) -> str:
+        return f"[{self.name or self.kind}: {self.media_type}, {len(self.data):,} bytes]"
+
+
+class Message(Value):
+    """One message of a conversation with a model.
+
+    `files` are pictures and documents, each with the character of `content` that it stands before.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    files: tuple[tuple[int, File], ...] = ()
+
+    @cached_property
+    def size(self) -> int:
+        """The bytes of its content in UTF-8, and the most tokens of its files: no model makes more tokens of it."""
+        return len(self.content.encode()) + sum(file.size for _, file in self.files)
+
+    @property
+    def parts(self) -> list[str | File]:
+        """Its text and its files in their order."""
+        found: list[str | File] = []
+        begin = 0
+        for at, file in self.files:
+            found += [self.content[begin:at], file]
+            begin = at
+        return [part for part in (*found, self.content[begin:]) if part]
 
 
 class CallKey(Value):
@@ -182,6 +241,19 @@ class FileText(str):
         return made
 
 
+class Asked(str):
+    """A request that came as messages: its text, the pictures and documents with it, and the user's system prompt."""
+
+    __slots__ = ("files", "system")
+    files: "tuple[File, ...]"
+    system: str
+
+    def __new__(cls, text: str, files: "tuple[File, ...]" = (), system: str = "") -> "Asked":
+        made = super().__new__(cls, text)
+        made.files, made.system = files, system
+        return made
+
+
 class Failure(Value):
     """Why something has no value. `reason` is the name of the error's kind, `message` says what to do."""
 
@@ -258,6 +330,8 @@ def whole_data(data: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, File):
+        return str(value)
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):

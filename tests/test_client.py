@@ -31,7 +31,8 @@ def test_messages_become_one_request_with_the_conversation_above(fusion: Any) ->
         {"role": "user", "content": "third"},
     ]
     result, _ = run(fusion({"frontier": said}), messages, pipeline=pipeline(ONE))
-    assert result.text.index("user: first") < result.text.index("assistant: second") < result.text.index("third")
+    turns = ["<user ", "\nfirst\n</user ", "<assistant ", "\nsecond\n</assistant ", "third"]
+    assert [result.text.index(turn) for turn in turns] == sorted(result.text.index(turn) for turn in turns)
     one, _ = run(fusion({"frontier": said}), [{"role": "user", "content": "only"}], pipeline=pipeline(ONE))
     assert one.text == "only /"
 

@@ -262,7 +262,7 @@ def test_the_kinds_are_those_that_there_are() -> None:
 
 
 def test_the_profiles_are_those_that_there_are_and_in_their_order() -> None:
-    assert list(table("profile")) == [[name, one.key or "none"] for name, one in load_profiles().items()]
+    assert list(table("profile")) == [[name, ", ".join(one.keys) or "none"] for name, one in load_profiles().items()]
 
 
 def test_the_exit_codes_are_those_of_the_help() -> None:

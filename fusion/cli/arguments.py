@@ -32,6 +32,9 @@ class Stdin:
         return self._taken_by is None and sys.stdin is not None and not is_terminal(sys.stdin)
 
     def read(self, name: str) -> str:
+        return FileText(_text(self.read_bytes(name), "standard input"), "standard input")
+
+    def read_bytes(self, name: str) -> bytes:
         if self._taken_by is not None:
             raise UsageError(f"{self._taken_by} and {name} both read standard input; only one can")
         self._taken_by = name
@@ -39,31 +42,35 @@ class Stdin:
             raise InputError(f"{name} reads standard input, which is closed")
         _say_if_it_takes_long(name)
         try:
-            raw = sys.stdin.buffer.read(_MOST + 1)
+            return sys.stdin.buffer.read(_MOST + 1)
         except OSError as error:
             raise InputError(f"{name} cannot read standard input: {error.strerror}") from error
-        return FileText(_text(raw, "standard input"), "standard input")
 
 
-def inputs_of(words: Sequence[str], stdin: Stdin) -> dict[str, str]:
-    """`name=value`, `name=@file`, `name=-` (standard input); `name=@@text` is text that begins with an @."""
-    inputs: dict[str, str] = {}
+def inputs_of(words: Sequence[str], stdin: Stdin, pipeline: "Pipeline") -> dict[str, Any]:
+    """`name=value`, `name=@file`, `name=-` (standard input); `name=@@text` is text that begins with an @.
+
+    Of an input that is a picture or a document, a file is given as its path, and standard input as bytes.
+    """
+    inputs: dict[str, Any] = {}
     for word in words:
         name, sign, value = word.partition("=")
         if not sign or not name:
             raise UsageError(f"-i {word!r}: give it as name=value, name=@file, or name=- for standard input")
         if name in inputs:
             raise UsageError(f"-i {name}=… is given twice")
-        inputs[name] = _input("-i", name, value, stdin)
+        spec = pipeline.inputs.get(name)
+        of_bytes = spec is not None and spec.is_file
+        inputs[name] = _bytes_input(name, value, stdin) if of_bytes else _input("-i", name, value, stdin)
     return inputs
 
 
-def from_stdin(pipeline: "Pipeline", given: Mapping[str, str], stdin: Stdin) -> dict[str, str]:
+def from_stdin(pipeline: "Pipeline", given: Mapping[str, Any], stdin: Stdin) -> dict[str, Any]:
     """What standard input says for the input that is marked `stdin: true`, if it is not given and something comes."""
     for name, spec in pipeline.inputs.items():
         if spec.stdin and name not in given and stdin.waiting:
-            text = stdin.read(f"input {name!r}")
-            return {name: text} if text else {}
+            came = (stdin.read_bytes if spec.is_file else stdin.read)(f"input {name!r}")
+            return {name: came} if came else {}
     return {}
 
 
@@ -119,6 +126,12 @@ def limits_of(word: str | None) -> dict[str, str] | None:
             raise UsageError(f"--budget {word!r}: {name} is given twice")
         limits[name] = value.removeprefix("$")
     return limits
+
+
+def _bytes_input(name: str, value: str, stdin: Stdin) -> Any:
+    if value in ("-", "@-"):
+        return stdin.read_bytes(f"-i {name}")
+    return user_path(value[1:]) if value.startswith("@") else value
 
 
 def _input(option: str, name: str, value: str, stdin: Stdin) -> str:

@@ -23,7 +23,7 @@ def message_lines(messages: Sequence[Message], *, most: int | None = None) -> li
     """Messages as text, each under its role."""
     lines = []
     for message in messages:
-        lines += [f"--- {message.role} ---", _cut(message.content, most)]
+        lines += [f"--- {message.role} ---", _cut("".join(map(str, message.parts)), most)]
     return lines
 
 

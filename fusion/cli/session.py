@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fusion.cli.answer import AnswerFile, StreamedAnswer, streamed_stage
 from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, results_of, roles_of
@@ -88,10 +89,10 @@ def call_of(options: Options, stage: str, item: int, results: Sequence[str]) -> 
     raise UsageError(f"{stage!r} asks no model{f': {shown.note}' if shown.note else ''}")
 
 
-def _given(options: Options, pipeline: Pipeline, stdin: Stdin) -> tuple[str | None, dict[str, str]]:
+def _given(options: Options, pipeline: Pipeline, stdin: Stdin) -> tuple[str | None, dict[str, Any]]:
     """Prompt and inputs, from the words, files and standard input."""
     prompt = options.prompt
-    inputs = inputs_of(options.inputs, stdin)
+    inputs = inputs_of(options.inputs, stdin, pipeline)
     if prompt == "-":
         prompt = stdin.read("PROMPT")
     return prompt, inputs | from_stdin(pipeline, inputs, stdin)

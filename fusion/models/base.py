@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 from fusion.errors import BadResponseError, ContentFilterError
-from fusion.types import Deltas, Message, Money, Reply, Request, Usage, Value, whole_text
+from fusion.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
 __all__ = [
     "Heard",
@@ -66,6 +66,8 @@ class ModelInfo(Value):
     more. `refuses` names the parameters that it does not take, with `sampling/reasoning` for one that takes
     `temperature` and `top_p` only while it does not reason; `effort` is how much it reasons where nothing is said.
 
+    `takes` is what it can look at beside text, None where nobody knows.
+
     `family` is whose model it is by its training, whoever serves it: models of one family refuse alike.
     """
 
@@ -82,6 +84,7 @@ class ModelInfo(Value):
     context: int | None = None
     max_output: int | None = None
     json_schema: bool = False
+    takes: frozenset[FileKind] | None = None
     local: bool = False
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fusion.errors import BadResponseError
 from fusion.models import faults
-from fusion.models.base import Model, ModelInfo, estimate_tokens
+from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens
 from fusion.models.exchange import Exchange, Rehearsal
 from fusion.models.listening import Answer, listen
-from fusion.types import Deltas, FinishReason, Reply, Request, Usage
+from fusion.types import Deltas, File, FinishReason, Message, Reply, Request, Usage
 
 if TYPE_CHECKING:
     import ssl
@@ -107,7 +107,7 @@ class LiteLLMModel(Model):
     def _arguments(self, request: Request, exchange: Exchange, *, stream: bool) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             **self._fixed,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "messages": [{"role": message.role, "content": _content(message)} for message in request.messages],
             "max_tokens": request.max_tokens,
             "timeout": request.timeout,
             "num_retries": 0,
@@ -199,9 +199,22 @@ def _params(request: Request) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """A message's content as OpenAI has it: litellm knows how other providers take its parts."""
+    return [_part(part) for part in message.parts] if message.files else message.content
+
+
+def _part(part: str | File) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if part.kind == "image":
+        return {"type": "image_url", "image_url": {"url": part.url}}
+    return {"type": "file", "file": {"file_data": part.url, "filename": part.name or "document.pdf"}}
+
+
 def _estimated(request: Request, text: str) -> Usage:
     return Usage(
-        input=sum(estimate_tokens(message.content) for message in request.messages),
+        input=estimate_input(request.messages),
         output=estimate_tokens(text),
         source="estimated",
     )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fusion.models.abilities import OWN_SERVER, refusals
 from fusion.models.base import ModelInfo, Price
+from fusion.types import FileKind
 
 __all__ = ["known", "lookup", "reachable", "suggest"]
 
@@ -47,6 +48,7 @@ def lookup(model_id: str) -> ModelInfo:
             price_source="local (free)",
             refuses=_LOCAL_REFUSES,
             json_schema=True,
+            takes=frozenset(),
             local=True,
         )
     key, entry = _find(model_id)
@@ -64,7 +66,17 @@ def lookup(model_id: str) -> ModelInfo:
         context=_whole(entry.get("max_input_tokens")),
         max_output=_whole(entry.get("max_output_tokens")),
         json_schema=bool(entry.get("supports_response_schema")),
+        takes=_takes(entry) if key else None,
     )
+
+
+def _takes(entry: Entry) -> frozenset[FileKind]:
+    takes: set[FileKind] = set()
+    if entry.get("supports_vision"):
+        takes.add("image")
+    if entry.get("supports_pdf_input"):
+        takes.add("pdf")
+    return frozenset(takes)
 
 
 def known(model_id: str) -> bool:

@@ -143,4 +143,6 @@ def _is_repeat(shared: str, begin: str, piece: str) -> bool:
     if piece[:1].isspace():
         return words >= 3
     follows = begin[len(shared) : len(shared) + 1]
-    return words >= 2 or not follows.isalnum() or len(shared) >= 4
+    if words >= 2 or len(shared) >= 4:
+        return True
+    return len(shared) >= 2 and shared.isalpha() and not follows.isalnum()  # "3" and "3 of" may well be a 33

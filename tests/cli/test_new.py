@@ -53,7 +53,7 @@ def test_a_copy_runs_as_it_is_and_as_it_is_changed(command: Command, desk: Path)
 def test_it_needs_no_shipped_template(command: Command, desk: Path) -> None:
     command("new", "mine")
     included = re.findall(r'include "([^"]+)"', "".join(file.read_text() for file in desk.rglob("*.md.j2")))
-    assert set(included) == {"mine/shared-opening"}
+    assert set(included) == {"mine/shared-opening", "mine/shared-files"}
 
 
 def test_every_key_has_its_comment(command: Command, desk: Path) -> None:

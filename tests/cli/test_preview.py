@@ -50,10 +50,8 @@ def test_a_dry_run_shows_stages_models_prompts_and_bounds(command: Command, aske
     assert "plan (plan): frontier=scripted/frontier\n  at most 4 calls" in done.out
     assert "  plan by scripted/frontier (frontier): about " in done.out
     assert "  --- user ---\n  You are the planner." in done.out
-    assert (
-        "work (map): frontier=scripted/frontier, bulk=scripted/frontier\n  at most 12 items, at most 48 calls"
-        in done.out
-    )
+    bounds = "at most 12 items, at most 48 calls"
+    assert f"work (map): frontier=scripted/frontier, bulk=scripted/frontier\n  {bounds}" in done.out
     assert "depends on plan.subtasks, which a run makes first" in done.out
     assert "Limits: usd 0.50, seconds 1800" in done.out.replace("0.5,", "0.50,")
 
@@ -107,7 +105,7 @@ def test_messages_are_those_that_a_run_sends(command: Command, pipeline: Any, as
 
     with Fusion(profile="local", model=ScriptedModel(script, name="scripted/echo")) as fusion:
         fusion.complete("1,2", pipeline=path)
-    sent = [[message.model_dump() for message in request.messages] for request in asked]
+    sent = [[message.model_dump(mode="json") for message in request.messages] for request in asked]
     assert work["messages"] in sent
     assert check["messages"] in sent
     assert work["max_tokens"] == check["max_tokens"] * 2 == asked[0].max_tokens

@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fusion import Say, ScriptedModel
@@ -63,7 +63,8 @@ def test_an_answer_cut_off_three_times_is_whole(fusion: Any, whole: str, lead: s
         assert result.usage.output == sum(call.usage.output for call in calls)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
+@example(cuts=(100, 1100, 2590), back=0)
 @given(
     cuts=st.tuples(st.integers(100, 1000), st.integers(1100, 2000), st.integers(2100, 3000)), back=st.integers(0, 80)
 )

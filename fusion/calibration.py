@@ -11,7 +11,7 @@ from fusion.mistakes import Authored
 
 __all__ = ["LEVELS", "Calibration", "Scored", "calibrated", "clopper_pearson"]
 
-LEVELS: Final = tuple(level / 20 for level in range(20, -1, -1))
+LEVELS: Final = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.0)
 """The thresholds that are tried where nothing else says which there are, the strictest first."""
 
 _MOST_STARTS: Final = 4
@@ -55,7 +55,7 @@ class Calibration(Authored):
     def _holds(self) -> "Calibration":
         if self.wrong > self.accepted or self.accepted > self.examples:
             raise ValueError(f"{self.wrong} wrong of {self.accepted} accepted of {self.examples} examples cannot be")
-        if self.bound > self.target:
+        if not _shown(self.wrong, self.accepted, self.target, self.delta / self.starts):
             raise ValueError(
                 f"{self.wrong} wrong of {self.accepted} do not show that at most {self.target:g} are wrong: it "
                 f"may be {self.bound:.3f}; calibrate with more examples, or raise `target` or `delta`"
@@ -86,7 +86,7 @@ def calibrated(
         for level in sequence:
             reached = [one.right for one in scored if one.confidence >= level - 1e-9]
             wrong = reached.count(False)
-            if not reached or clopper_pearson(wrong, len(reached), delta / len(sequences)) > target:
+            if not reached or not _shown(wrong, len(reached), target, delta / len(sequences)):
                 break
             shown[level] = len(reached), wrong
     if not shown:
@@ -121,6 +121,11 @@ def clopper_pearson(wrong: int, of: int, delta: float) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if _at_most(wrong, of, middle) <= delta else (middle, high)
     return high
+
+
+def _shown(wrong: int, of: int, target: float, delta: float) -> bool:
+    """True where the upper bound is at most `target`: so few would be wrong with a probability of `delta` at most."""
+    return _at_most(wrong, of, target) <= delta
 
 
 def _at_most(wrong: int, of: int, share: float) -> float:

@@ -50,3 +50,28 @@ def test_a_reader_sees_its_part_and_a_few_words_around_it_only(fusion: Any) -> N
         counts = [said(request).count(f"word{n} ") for n in range(6)]
         assert counts[at] == 700
         assert all(count < 80 for n, count in enumerate(counts) if n != at)
+
+
+def test_two_cheap_models_that_agree_spare_the_strong_one(fusion: Any) -> None:
+    for second, text in (("It is 12.", "12"), ("13", "strong: 14")):
+        made = {"bulk": "12", "second": second, "frontier": "strong: 14"}
+        models = {role: ScriptedModel(says, name=f"scripted/{role}") for role, says in made.items()}
+        result, _ = run(fusion(models), "How many?", pipeline="agree-or-escalate")
+        assert result.text == text
+        assert len(models["frontier"].requests) == (text != "12")
+        assert said(models["bulk"].requests[0]) == "How many?"
+
+
+def test_an_easy_request_is_answered_by_the_model_that_calls_it_easy(fusion: Any) -> None:
+    for route, text in (("easy", "cheap"), ("hard", "strong")):
+
+        def bulk(request: Any, route: str = route) -> Any:
+            return {"route": route} if request.json_schema else "cheap"
+
+        models = {"bulk": ScriptedModel(bulk, name="scripted/bulk"), "frontier": "strong"}
+        inputs = {"context": "the material"}
+        result, _ = run(fusion(models), "the task", pipeline="route-by-difficulty", inputs=inputs)
+        assert result.text == text
+        assert "the task" in said(models["bulk"].requests[0])
+    result, _ = run(fusion({"bulk": "cheap", "frontier": "strong"}), "long " * 1000, pipeline="route-by-difficulty")
+    assert result.text == "strong"

@@ -6,6 +6,7 @@ python -m benchmarks.cascades.calibration [--trials 1000]
 import argparse
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from benchmarks.cascades.recorded import DEEPSEEK, MINI, SETS, tasks
@@ -74,6 +75,14 @@ def recorded(of: str) -> World:
     return World(lambda draw: draw.choice(scored), lambda level: share_wrong(scored, level), (1.0, 2 / 3))
 
 
+@cache
+def evenly(wrong_at: Callable[[float], float], level: float) -> float:
+    """What is wrong in truth of all that is at least so sure."""
+    low = max(level, 0.5)
+    steps = [low + (1 - low) * (at + 0.5) / 1000 for at in range(1000)]
+    return sum(map(wrong_at, steps)) / len(steps)
+
+
 def share_wrong(scored: Sequence[Scored], level: float) -> float:
     reached = [one.right for one in scored if one.confidence >= level - 1e-9]
     return reached.count(False) / len(reached) if reached else 0.0
@@ -86,12 +95,7 @@ def stated(wrong_at: Callable[[float], float]) -> World:
         confidence = by.uniform(0.5, 1)
         return Scored(confidence, by.random() >= wrong_at(confidence))
 
-    def wrong(level: float) -> float:
-        low = max(level, 0.5)
-        steps = [low + (1 - low) * (at + 0.5) / 1000 for at in range(1000)]
-        return sum(map(wrong_at, steps)) / len(steps)
-
-    return World(draw, wrong, LEVELS)
+    return World(draw, lambda level: evenly(wrong_at, level), LEVELS)
 
 
 def measured(setting: Setting, trials: int) -> tuple[int, int, float]:

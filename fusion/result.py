@@ -64,7 +64,9 @@ class ReceiptLine(Value):
 
     `measured` is what the provider counted, `estimated` what we counted for replies without a usage of the
     provider's. `charged` is an upper bound, for attempts that gave no reply but may have been billed: it is part of
-    the cost and of what the budget counts, and no usage. `retries` are attempts that were made again.
+    the cost and of what the budget counts, and no usage. `retries` are attempts that were made again. `cancelled`
+    calls were given up while under way. `reused` calls were answered from the cache or another run, and cost nothing:
+    `saved` is what they cost when they were made.
     """
 
     stage: str
@@ -75,9 +77,12 @@ class ReceiptLine(Value):
     failed: int = 0
     retries: int = 0
     fallbacks: int = 0
+    cancelled: int = 0
+    reused: int = 0
     measured: Spent = Spent()
     estimated: Spent = Spent()
     charged: Spent = Spent()
+    saved: Spent = Spent()
     price_source: str = "unknown"
 
     @property
@@ -92,10 +97,11 @@ class ReceiptLine(Value):
 
 
 class Receipt(Value):
-    """What a run cost, by stage and role."""
+    """What a run cost, by stage and role, over all sessions of it. `seconds` are those in which it was run."""
 
     lines: tuple[ReceiptLine, ...] = ()
     seconds: float = 0.0
+    tags: dict[str, str] = Field(default={})
 
     @property
     def cost(self) -> Cost:
@@ -108,6 +114,16 @@ class Receipt(Value):
     @property
     def calls(self) -> int:
         return sum(line.calls for line in self.lines)
+
+    @property
+    def reused(self) -> int:
+        """Calls that were answered from the cache or another run."""
+        return sum(line.reused for line in self.lines)
+
+    @property
+    def saved(self) -> Cost:
+        """What those cost when they were made."""
+        return sum((line.saved.cost for line in self.lines), Cost())
 
 
 class StageResult(Value):
@@ -145,6 +161,7 @@ class Result(Value):
     stages: dict[str, StageResult] = Field(default_factory=dict)
     receipt: Receipt = Receipt()
     notes: tuple[str, ...] = ()
+    tags: dict[str, str] = Field(default={})
 
     def to_openai(self) -> dict[str, Any]:
         """The answer as an OpenAI chat completion (https://platform.openai.com/docs/api-reference/chat/object)."""

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Final
 
 from fusion import budget
-from fusion.budget import Amount, Reservation
+from fusion.budget import Amount, Budget, Closed, Reservation
 from fusion.errors import (
     AuthenticationError,
     BadRequestError,
@@ -50,18 +50,29 @@ class Metered(ModelWrapper):
         heard = None if on_delta is None else Heard(on_delta)
         running = budget.attempt.set(reservation)
         try:
+            await self._begin(request, reservation, paying)
             reply = await self.inner.complete(request, heard)
         except BaseException as error:
             begun = heard is not None and heard.any
             if reservation.sent and (begun or not isinstance(error, _NOT_BILLED)):
                 self._charge(reservation, Usage(input=bound, output=request.max_tokens, source="estimated"))
+                self._end(reservation, "charged", reservation.amount, paying)
             else:
                 reservation.refund()
+                self._end(reservation, "refunded", reservation.amount, paying)
             raise
         finally:
             budget.attempt.reset(running)
-        reservation.settle(Amount(self._cost(reply), reply.usage.total))
+        cost = Amount(self._cost(reply), reply.usage.total)
+        reservation.settle(cost)
+        self._end(reservation, "settled", cost, paying)
         return reply
+
+    async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
+        """The attempt is about to be made."""
+
+    def _end(self, reservation: Reservation, state: Closed, amount: Amount, paying: Budget) -> None:
+        """The attempt is over and cost this much."""
 
     def _at_most(self, taken: int, given: int) -> Amount:
         price = self.info.price

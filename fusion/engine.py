@@ -400,6 +400,7 @@ class Run:
         results: dict[str, StageResult] = {}
         for path, stage in self._all_stages.items():
             record = self._records[path]
+            decided = self._accounts.decisions.get(self._parts.prefix + path)
             if path in self._pipeline.stages or record.status != "cancelled":
                 results[self._parts.prefix + path] = StageResult(
                     kind=stage.kind,
@@ -407,6 +408,8 @@ class Run:
                     seconds=record.seconds,
                     items=self._parts.fields[path].items(),
                     failure=record.failure,
+                    decision=None if decided is None else decided.decision,
+                    reason="" if decided is None else decided.reason,
                 )
             if path in self._runs:
                 results.update(self._runs[path]._stage_results())

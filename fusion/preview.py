@@ -333,7 +333,9 @@ class _Rehearsal(RunContext):
     def grew(self, known: int, *, final: bool = False) -> None:
         self.known = known
 
-    def decided(self, decision: str, reason: str, *, confidence: float | None = None) -> None:
+    def decided(
+        self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
+    ) -> None:
         self.chosen = decision
 
     def render(self, template: str, variables: Variables) -> tuple[Message, ...]:

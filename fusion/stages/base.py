@@ -250,8 +250,10 @@ class StageContext(ABC):
         """Run the pipeline that this stage names, on these inputs, within this stage's budget."""
 
     @abstractmethod
-    def decided(self, decision: str, reason: str, *, confidence: float | None = None) -> None:
-        """Tell which of several ways the stage takes, and why."""
+    def decided(
+        self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
+    ) -> None:
+        """Tell which of several ways the stage takes, and why; a cascade also whether that is not its first tier."""
 
     @abstractmethod
     def feed(self, name: str) -> Feed[Item]:

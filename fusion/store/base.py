@@ -247,7 +247,8 @@ class Spending(NamedTuple):
 class Line(NamedTuple):
     """The finished calls of one stage, role and model, added up: what a line of the receipt is made of.
 
-    `asked` is the model that was asked for, where `model` took over from it, else None. `reused` is True for those
+    `asked` is the model that was asked for, where `model` took over from it, else None; `served` is what the provider
+    says it was. `reused` is True for those
     that another run or the cache answered: they cost nothing here, and `usd` is what they saved. `unknown` counts
     those without a known price. Those set aside count too: they were paid.
     """
@@ -256,6 +257,7 @@ class Line(NamedTuple):
     role: str
     model: str
     asked: str | None
+    served: str
     source: Literal["measured", "estimated"]
     reused: bool
     calls: int
@@ -382,7 +384,7 @@ class Store(ABC):
 
     @abstractmethod
     def lines(self, run_id: str) -> list[Line]:
-        """The finished calls of a run, added up by stage, role, model and source, in the order they first came."""
+        """The finished calls of a run, added up by all that a Line tells apart, in the order they first came."""
 
     @abstractmethod
     def last_numbers(self, run_id: str) -> tuple[int, int]:

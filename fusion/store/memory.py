@@ -227,6 +227,7 @@ class MemoryStore(Store):
                 call.role,
                 reply.writer,
                 asked,
+                reply.served,
                 reply.usage.source,
                 call.reused is not None,
             )

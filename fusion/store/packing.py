@@ -138,7 +138,7 @@ class DecimalSum:
         if kept is not None:
             self._sum = _EXACT.add(self._sum, Decimal(kept))
 
-    def finalize(self) -> str:
+    def finalize(self) -> Any:
         return str(self._sum)
 
 

@@ -50,11 +50,11 @@ _CALL: Final = """
 _COUNTED: Final = "FROM attempts WHERE state <> 'refunded' AND run = " + _OF_RUN
 _ALL_SPENDING: Final = "ifnull(decimal_sum(usd), '0'), ifnull(sum(tokens), 0), count(*), count(*) - count(usd)"
 _LINES: Final = f"""
-    SELECT stage, role, ifnull(writer, replied), CASE WHEN writer IS NOT NULL THEN asked END, source,
+    SELECT stage, role, ifnull(writer, replied), CASE WHEN writer IS NOT NULL THEN asked END, served, source,
         reused IS NOT NULL, count(*), sum(input), sum(cached_read), sum(cache_write), sum(output), sum(reasoning),
         decimal_sum(usd), count(*) - count(usd)
     FROM calls WHERE run = {_OF_RUN} AND state <> 'failed' AND replied IS NOT NULL
-    GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY min(number)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(number)
 """
 
 
@@ -271,7 +271,7 @@ def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
 
 
 def _line(row: Any) -> Line:
-    stage, role, model, asked, source, reused, *sums = row
+    stage, role, model, asked, served, source, reused, *sums = row
     calls, given, cached_read, cache_write, output, reasoning, usd, unknown = sums
     spent = Decimal(usd or 0)
     return Line(
@@ -279,6 +279,7 @@ def _line(row: Any) -> Line:
         role,
         model,
         asked,
+        served,
         source,
         bool(reused),
         calls,

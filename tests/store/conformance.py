@@ -381,15 +381,17 @@ class StoreConformance:
             call(6, reused="r0"),
             call(7, reused="cache"),
             call(8, state="failed", reply=None, failure=BOOM),
+            call(9, reply=reply(served="one-2027")),
             SetAside("r1", (key(1),)),
         )
         cost = Decimal("0.0001")
         assert store.lines("r1") == [
-            Line("work", "bulk", "a/one", None, "measured", False, 2, 20, 8, 4, 10, 2, cost, 1),
-            Line("plan", "frontier", "a/one", None, "measured", False, 1, 10, 4, 2, 5, 1, cost, 0),
-            Line("work", "bulk", "b/two", "a/one", "measured", False, 1, 10, 4, 2, 5, 1, cost, 0),
-            Line("work", "bulk", "a/one", None, "estimated", False, 1, 1, 0, 0, 1, 0, cost, 0),
-            Line("work", "bulk", "a/one", None, "measured", True, 2, 20, 8, 4, 10, 2, 2 * cost, 0),
+            Line("work", "bulk", "a/one", None, "one-2026", "measured", False, 2, 20, 8, 4, 10, 2, cost, 1),
+            Line("plan", "frontier", "a/one", None, "one-2026", "measured", False, 1, 10, 4, 2, 5, 1, cost, 0),
+            Line("work", "bulk", "b/two", "a/one", "one-2026", "measured", False, 1, 10, 4, 2, 5, 1, cost, 0),
+            Line("work", "bulk", "a/one", None, "one-2026", "estimated", False, 1, 1, 0, 0, 1, 0, cost, 0),
+            Line("work", "bulk", "a/one", None, "one-2026", "measured", True, 2, 20, 8, 4, 10, 2, 2 * cost, 0),
+            Line("work", "bulk", "a/one", None, "one-2027", "measured", False, 1, 10, 4, 2, 5, 1, cost, 0),
         ]
 
     # Decisions and events.

@@ -11,6 +11,7 @@ from fusion.events import (
     CallCancelled,
     CallFailed,
     CallFinished,
+    Decided,
     EventBase,
     FallbackTaken,
     Noted,
@@ -110,6 +111,7 @@ class Accounts:
         self._key_of: dict[tuple[str, str, str], _Key] = {}
         self._served: dict[tuple[str, str, str, str | None], int] = {}
         self.notes: list[str] = []
+        self.decisions: dict[str, Decided] = {}
         self._entries: dict[type[EventBase], Callable[[Any], None]] = {
             CallFinished: self._finished,
             CallFailed: self._failed,
@@ -117,6 +119,7 @@ class Accounts:
             AttemptCharged: self._charged,
             CallCancelled: self._cancelled,
             FallbackTaken: self._fell_back,
+            Decided: self._decided,
             Noted: self._noted,
         }
 
@@ -162,7 +165,15 @@ class Accounts:
             )
             for (stage, role, model, asked), line in self._lines.items()
         )
-        return Receipt(lines=lines, seconds=seconds, tags=dict(tags))
+        cascades = [event.escalated for event in self.decisions.values() if event.escalated is not None]
+        return Receipt(
+            lines=lines,
+            seconds=seconds,
+            tags=dict(tags),
+            cascades=len(cascades),
+            escalated=sum(cascades),
+            escalation_rate=sum(cascades) / len(cascades) if cascades else None,
+        )
 
     def served(self) -> tuple[Served, ...]:
         """Which model was asked for and which one answered, by role."""
@@ -187,6 +198,9 @@ class Accounts:
 
     def _noted(self, event: Noted) -> None:
         self.notes.append(f"{event.stage}: {event.message}" if event.stage else event.message)
+
+    def _decided(self, event: Decided) -> None:
+        self.decisions[event.stage] = event
 
     def _finished(self, event: CallFinished) -> None:
         if event.reused == "journal":  # it was counted when it was made

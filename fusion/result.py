@@ -97,11 +97,18 @@ class ReceiptLine(Value):
 
 
 class Receipt(Value):
-    """What a run cost, by stage and role, over all sessions of it. `seconds` are those in which it was run."""
+    """What a run cost, by stage and role, over all sessions of it. `seconds` are those in which it was run.
+
+    `cascades` is how many cascades took an answer, `escalated` in how many of them it was not that of the first tier,
+    and `escalation_rate` the share of these; None where there was none.
+    """
 
     lines: tuple[ReceiptLine, ...] = ()
     seconds: float = 0.0
     tags: dict[str, str] = Field(default={})
+    cascades: int = 0
+    escalated: int = 0
+    escalation_rate: float | None = None
 
     @property
     def cost(self) -> Cost:
@@ -127,13 +134,18 @@ class Receipt(Value):
 
 
 class StageResult(Value):
-    """How one stage ended. `items` are those it finished, in their order."""
+    """How one stage ended. `items` are those it finished, in their order.
+
+    `decision` is the way that a route took, or the tier whose answer a cascade took; `reason` says why.
+    """
 
     kind: str
     status: Literal["ok", "skipped", "failed", "cancelled"]
     seconds: float = 0.0
     items: tuple[Item, ...] = ()
     failure: Failure | None = None
+    decision: str | None = None
+    reason: str = ""
 
 
 class Result(Value):

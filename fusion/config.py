@@ -27,8 +27,8 @@ class Settings(Value):
 
     `profile_from` says where the profile's name stands; `file` is the fusion.toml, if there is one. `keys` holds the
     names of variables that look like a provider's key and are not empty; their values stay in the environment.
-    `models_dir` is where weights lie; `models_sources` where they may be fetched from, in order. `store` says how runs
-    are kept, and where.
+    `models_dir` is where weights lie; `models_sources` where they may be fetched from, in order. `store` says how
+    runs are kept, and where.
     """
 
     profile: str | None = None

@@ -1,7 +1,8 @@
 """KeptRun: a run in a store, from before its first call to its end: begun, or taken up again."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +12,10 @@ from fusion.events import event_adapter
 from fusion.receipt import Before
 from fusion.record import Record
 from fusion.result import Result
-from fusion.store.base import Content, Ended, RunLock, RunRow, RunStatus, SessionStart, Started, Store
+from fusion.store.base import Content, Ended, RunFilter, RunLock, RunRow, RunStatus, SessionStart, Started, Store
 from fusion.store.journal import Journal
 
-__all__ = ["KeptRun", "before", "found", "record_of", "result_of", "status_of"]
+__all__ = ["KeptRun", "before", "forget", "found", "record_of", "result_of", "status_of"]
 
 
 class KeptRun:
@@ -79,6 +80,10 @@ class KeptRun:
             before=before(store, row.run_id),
         )
         return cls(store, lock, journal, origin)
+
+    def say(self, notes: Iterable[str]) -> None:
+        """What is to be said when the run begins."""
+        self.origin = replace(self.origin, notes=(*self.origin.notes, *notes))
 
     async def end(self, result: Result, *, interrupted: bool) -> None:
         """Write down how the run ended. A store that fails now has failed before, and that was said."""
@@ -146,6 +151,12 @@ def result_of(store: Store, row: RunRow) -> Result:
     if data is None:
         raise StoreError(f"the answer of run {row.run_id!r} was not kept (`content` in [store] was {row.content!r})")
     return Result.model_validate(data)
+
+
+def forget(store: Store, *, older_than: float) -> int:
+    """Remove the runs that began more than so many days ago and nobody is at; how many those were."""
+    rows = store.runs(RunFilter(started_before=time.time() - older_than * 86400))
+    return store.remove([row.run_id for row in rows if not store.is_locked(row.run_id)]) if rows else 0
 
 
 def _line_of(store: Store, row: RunRow) -> Iterator[RunRow]:

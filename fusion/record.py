@@ -21,7 +21,7 @@ from fusion.models.pinned import Pinned, Unreachable
 from fusion.prompts import Prompts
 from fusion.roles import RoleModel, RoleModels
 from fusion.spec import Pipeline
-from fusion.terms import CacheMode
+from fusion.terms import CacheMode, RoleSpec
 from fusion.types import Asked, File, FileText, Limits
 from fusion.wiring import schemas_of
 
@@ -93,16 +93,18 @@ class Record:
         return Pipeline.from_data(self.data["pipeline"])
 
     @property
-    def declared(self) -> frozenset[str]:
-        """The roles that the pipeline itself says who plays."""
-        return frozenset(self.data["pipeline"].get("roles", {}))
-
-    @property
-    def chains(self) -> dict[str, dict[str, Any]]:
-        """By role: `chain` (ids of models), `params`, `timeout` and `concurrency`."""
+    def undeclared(self) -> dict[str, RoleSpec]:
+        """Who played the roles of which the pipeline itself says nothing."""
+        declared = self.data["pipeline"].get("roles", {})
         return {
-            role: {**one, "chain": tuple(info["id"] for info in one["chain"])}
+            role: RoleSpec(
+                chain=tuple(info["id"] for info in one["chain"]),
+                timeout=one["timeout"],
+                concurrency=one["concurrency"],
+                **one["params"],
+            )
             for role, one in self.data["roles"]["roles"].items()
+            if role not in declared
         }
 
     def made(self, library: Library) -> Made:

@@ -9,7 +9,7 @@ from fusion.context import RunContext, RunParts
 from fusion.errors import FusionError, InputError, PromptError, StageError, UsageError
 from fusion.fields import Fields
 from fusion.library import close_names
-from fusion.models.base import estimate_input
+from fusion.models.base import ModelInfo, estimate_input
 from fusion.prompts import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
@@ -55,11 +55,16 @@ class PreviewedStage(Value):
 
 
 class Preview(Value):
-    """What a run would ask, stage by stage, each behind those that it reads."""
+    """What a run would ask, stage by stage, each behind those that it reads.
+
+    `roles` names the model that is asked first for each role, `models` says what is known of all that may be asked;
+    those of pipelines that it runs are among them.
+    """
 
     pipeline: str
     profile: str
     roles: dict[str, str]
+    models: dict[str, ModelInfo]
     limits: Limits
     stages: tuple[PreviewedStage, ...]
 
@@ -111,8 +116,14 @@ async def preview(
     shown = []
     for name in graph.order(pipeline, prompts) if stage is None else (stage,):
         shown.append(await _previewed(parts, name, known, bounds, item))
-    names = {role: one.models[0].id for role, one in roles.items()}
-    return Preview(pipeline=pipeline.name, profile=profile, roles=names, limits=limits, stages=tuple(shown))
+    return Preview(
+        pipeline=pipeline.name,
+        profile=profile,
+        roles={role: one.models[0].id for role, one in roles.all.items()},
+        models=roles.models,
+        limits=limits,
+        stages=tuple(shown),
+    )
 
 
 # What stands in for results.

@@ -18,6 +18,8 @@ from fusion.types import Limits
 
 __all__ = ["Done", "Job", "Runner", "Watch", "shared_budget"]
 
+_APART: Final = 1000
+"""How far the seeds of epochs lie from those given, where there are more epochs than seeds."""
 _TICK: Final = 0.25
 _PATIENCE: Final = 5.0
 """Seconds that what is stopped has to give its slots back; a function of the user's own may never do so."""
@@ -120,7 +122,8 @@ class Runner:
             for epoch in range(suite.epochs):
                 arms = list(contestants)
                 draw.shuffle(arms)
-                seed = suite.seeds[epoch % len(suite.seeds)] + epoch // len(suite.seeds)
+                rounds, place = divmod(epoch, len(suite.seeds))
+                seed = suite.seeds[place] + _APART * rounds
                 yield from (Job(arm, question, epoch, seed) for arm in arms)
 
     def _fresh(self, jobs: list[Job]) -> Iterator[Job]:

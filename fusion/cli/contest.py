@@ -151,11 +151,11 @@ def _arms(options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
         ("python", options.python),
         ("outputs", options.outputs),
     ):
+        if len(set(given)) < len(given):
+            raise UsageError(f"{max(given, key=given.count)!r} is given twice")
         for word in given:
             name = short_name(word) if kind in ("model", "python") else Path(word).name.partition(".")[0]
             name = name if name not in taken else f"{name} ({word})"
-            if name in taken:
-                raise UsageError(f"{word!r} is given twice")
             taken.add(name)
             yield name, {kind: word, **(shared if kind == "pipeline" else {})}
 

@@ -184,9 +184,15 @@ class Runs(Contestant):
             latency=result.seconds,
             served=tuple(dict.fromkeys(one.served for one in result.models)),
             spent=spent,
-            escalated=None if self._strongest is None else strong > 0,
+            escalated=self._escalated(result, strong),
             delegated=None if self._strongest is None or not calls else (calls - strong) / calls,
         )
+
+    def _escalated(self, result: Result, strong: int) -> bool | None:
+        """Whether a cascade went on, or where there is none, whether the strongest model was asked."""
+        if result.receipt.cascades:
+            return result.receipt.escalated > 0
+        return None if self._strongest is None else strong > 0
 
 
 def _whole(task: Task, result: Result) -> tuple[str, Any]:

@@ -221,13 +221,14 @@ class StageError(FusionError):
 
 
 class BudgetError(FusionError):
-    """A limit would have been passed. `limit` names it: usd, tokens, calls or seconds."""
+    """A limit would have been passed. `limit` names it: usd, tokens, calls or seconds; `level` whose it is."""
 
     exit_code = 4
     http_status = 402
 
-    def __init__(self, message: str, *, limit: str = "") -> None:
+    def __init__(self, message: str, *, limit: str = "", level: str = "") -> None:
         self.limit = limit
+        self.level = level
         super().__init__(message)
 
 

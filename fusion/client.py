@@ -1,6 +1,7 @@
 """Fusion: the Python door. Runs pipelines from scripts, threads, running event loops and notebooks alike."""
 
 import asyncio
+import copy
 import functools
 import os
 import secrets
@@ -14,6 +15,7 @@ from typing import Any, TypedDict, Unpack
 
 from pydantic import BaseModel, ValidationError
 
+from fusion.budget import Budget
 from fusion.changes import differences, since_then
 from fusion.config import Settings
 from fusion.engine import Origin, Run
@@ -37,7 +39,7 @@ from fusion.roles import RoleModels, resolve, used_roles
 from fusion.spec import Pipeline
 from fusion.store.base import Content, RunFilter, RunRow, Store
 from fusion.streams import AsyncRunStream, RunStream
-from fusion.terms import CacheMode, RoleSpec
+from fusion.terms import CacheMode, Defaults, RoleSpec
 from fusion.types import Limits
 
 __all__ = ["Fusion", "RunOptions", "complete"]
@@ -110,7 +112,9 @@ class Fusion:
         self._lock = threading.Lock()
         self._loop = LoopThread()
         own_store = self._store if self._owns_store else None
-        self._finalizer = weakref.finalize(self, _shut_down, self._loop, self._gateway, own_store)
+        self._finalizer: Callable[[], object] = weakref.finalize(
+            self, _shut_down, self._loop, self._gateway, own_store
+        )
 
     # Complete: a prompt in, a Result out.
 
@@ -156,9 +160,12 @@ class Fusion:
         *,
         schema: type[BaseModel] | None = None,
         stream: bool = False,
+        within: Budget | None = None,
         **options: Unpack[RunOptions],
     ) -> RunHandle:
         """Begin a run and return at once. With `stream`, the answer's pieces are among the events.
+
+        `within` is a budget of several runs of this Fusion, which all of them together hold to.
 
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
@@ -182,7 +189,8 @@ class Fusion:
         )
         tags = _tags(options.get("tags"))
         kept = self._keep(made, roles, terms, tags)
-        return self._run(made, roles, terms, kept, options.get("on_event"), stream=stream, tags=tags)
+        on_event = options.get("on_event")
+        return self._run(made, roles, terms, kept, on_event, stream=stream, tags=tags, within=within)
 
     # Again: a run that ended before its answer, or one that is to have another.
 
@@ -349,6 +357,35 @@ class Fusion:
         """A pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
         return self._loader.load(pipeline).pipeline
 
+    def files(self, pipeline: PipelineGiven) -> tuple[Path, ...]:
+        """Every file that a pipeline is made of: its own, its templates, those of the pipelines that it runs."""
+        return self._loader.files(pipeline)
+
+    def using(
+        self,
+        *,
+        profile: str | None = None,
+        roles: Mapping[str, RoleGiven] | None = None,
+        model: str | Model | None = None,
+        defaults: Defaults | None = None,
+    ) -> "Fusion":
+        """A Fusion with other models, on the loop, slots and sockets of this one, which closes them.
+
+        What is not given here stays as this one has it.
+        """
+        other = copy.copy(self)
+        other._finalizer = functools.partial(_kept_by, self)
+        if profile is not None:
+            other._profile_given = profile
+        if roles is not None:
+            other._roles = {role: self._spec(given) for role, given in roles.items()}
+        if model is not None:
+            other._model = self._spec(model)
+        if defaults is not None:
+            over = {"defaults": defaults.over(self._settings.defaults)}
+            other._settings = self._settings.model_copy(update=over)
+        return other
+
     def close(self) -> None:
         """Stop what still runs and give back every thread, socket and process; from then on no run can be started."""
         self._loop.check_outside("a Fusion cannot be closed")
@@ -408,6 +445,7 @@ class Fusion:
         *,
         stream: bool,
         tags: Mapping[str, str] = _NO_TAGS,
+        within: Budget | None = None,
     ) -> RunHandle:
         run_id = _run_id() if kept is None else kept.run_id
         run = Run(
@@ -429,6 +467,7 @@ class Fusion:
             ),
             origin=Origin(seed=run_id, tags=tags) if kept is None else kept.origin,
             schemas=made.schemas,
+            within=within,
         )
         work = self._loop.submit(self._execute(run, kept, list(roles.models)))
         if kept is not None:
@@ -550,6 +589,10 @@ def _tags(given: Mapping[str, str] | None) -> dict[str, str]:
         if not (isinstance(name, str) and isinstance(value, str) and name and "=" not in name):
             raise UsageError(f"tag {name!r}: {value!r}: give a text by a name without =: {{'team': 'search'}}")
     return tags
+
+
+def _kept_by(whole: Fusion) -> None:
+    """Close nothing: the loop is that of another Fusion, which lives as long as this is held."""
 
 
 def _limits(given: Limits | Mapping[str, Any] | None) -> Limits | None:

@@ -82,6 +82,7 @@ class Run:
     of schemas are looked up in `near`, or stand in `schemas` with what they hold. `nested` are the pipelines that its
     stages run; each of them is a Run again, with the same id, whose stages' paths begin with `around.place` and whose
     budget stands beneath the one there. `keeping` is the journal and the caches that its calls go through.
+    `within` is a budget that it shares with other runs on the same loop.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Run:
         keeping: Keeping | None = None,
         origin: Origin | None = None,
         schemas: Schemas | None = None,
+        within: Budget | None = None,
     ) -> None:
         self.run_id = run_id
         self.exit_code = 0
@@ -123,7 +125,7 @@ class Run:
             limits,
             strict_usd=strict_usd,
             name="run" if around is None else pipeline.name,
-            parent=None if around is None else around.budget,
+            parent=within if around is None else around.budget,
             ledger=self._journal,
         )
         self._resume(self._budget, "" if around is None else around.place)
@@ -379,6 +381,12 @@ class Run:
         """How sure the stage is of it whose answer is the output, where it says so."""
         fields = self._parts.fields.get(str(self._pipeline.output).removesuffix(".text"))
         return None if fields is None else fields.peek("confidence")
+
+    @property
+    def budget_stops(self) -> tuple[BudgetError, ...]:
+        """The limits that ended the run, or that it was finished without passing."""
+        ended = (self.cause,) if isinstance(self.cause, BudgetError) else ()
+        return (*ended, *self._parts.budget_stops)
 
     def give_back(self) -> None:
         """Give back what is still held of the budget; a second call changes nothing."""

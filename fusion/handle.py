@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
+from fusion.errors import BudgetError
 from fusion.loop import LoopThread
 from fusion.result import Result
 
@@ -18,6 +19,9 @@ class Running(Protocol):
     exit_code: int
     cause: BaseException | None
 
+    @property
+    def budget_stops(self) -> tuple[BudgetError, ...]: ...
+
     def interrupted(self) -> Result: ...
 
 
@@ -28,6 +32,7 @@ class EndedRun:
         self.run_id = result.run_id
         self.exit_code = 0
         self.cause: BaseException | None = None
+        self.budget_stops: tuple[BudgetError, ...] = ()
         self._result = result
 
     def interrupted(self) -> Result:
@@ -72,6 +77,11 @@ class RunHandle:
     def cause(self) -> BaseException | None:
         """The first root cause of a run that failed."""
         return self._run.cause
+
+    @property
+    def budget_stops(self) -> tuple[BudgetError, ...]:
+        """The limits that ended the run, or that it was finished without passing."""
+        return self._run.budget_stops
 
     @property
     def over(self) -> bool:

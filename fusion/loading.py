@@ -36,6 +36,13 @@ class Loader:
 
     def load(self, given: PipelineGiven) -> Made:
         """A pipeline, checked. Raises PipelineError with every mistake."""
+        return self._fresh(given).made
+
+    def files(self, given: PipelineGiven) -> tuple[Path, ...]:
+        """Every file that a pipeline is made of: its own, its templates, those of the pipelines that it runs."""
+        return tuple(self._fresh(given).stamps)
+
+    def _fresh(self, given: PipelineGiven) -> _Loaded:
         path = None if isinstance(given, Pipeline) else self.library.pipeline(str(given))
         key: object = id(given) if path is None else path
         with self._lock:
@@ -45,7 +52,7 @@ class Loader:
             if len(self._loaded) >= _MOST_LOADED:
                 self._loaded.pop(next(iter(self._loaded)))
             self._loaded[key] = loaded
-            return loaded.made
+            return loaded
 
     def _read(self, path: Path) -> _Loaded:
         pipeline, prompts = graph.load_checked(path, library=self.library)

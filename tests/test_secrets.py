@@ -125,6 +125,7 @@ stages:
   answer: {kind: merge, over: work, strategy: concat}
 output: answer
 """
+DOORS: Final = ("openai/mock", "anthropic/claude-haiku-5-5", "openrouter/openai/gpt-5.6", "azure/mock", "groq/mock")
 NAMES: Final = ",".join((*UNREADABLE, *ANSWERED))
 
 
@@ -197,11 +198,14 @@ def test_a_stream_is_whole_but_for_its_key(said: str, provider: Provider, pipeli
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("model_id", ["openai/mock", "anthropic/claude-haiku-5-5", "openrouter/openai/gpt-5.6"])
+@pytest.mark.parametrize("model_id", DOORS)
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("said", EVERY)
-async def test_no_door_lets_it_through(said: str, streamed: bool, model_id: str, provider: Provider) -> None:
+async def test_no_door_lets_it_through(
+    said: str, streamed: bool, model_id: str, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provider.script = EVERY[said]
+    monkeypatch.setenv("AZURE_API_VERSION", "2026-01-01")
     base = provider.root if model_id.startswith("anthropic/") else provider.url
     heard = Collected() if streamed else None
     failed, reply = None, None
@@ -210,6 +214,7 @@ async def test_no_door_lets_it_through(said: str, streamed: bool, model_id: str,
     except FusionError as error:
         failed = error
     await close_all()
+    assert provider.requests
     assert leaks(KEY, error=failed, reply=repr(reply), heard=repr(heard and heard.pieces)) == []
 
 
@@ -383,6 +388,15 @@ def test_a_download_says_nothing_of_a_token(
         assert done.code == 2
         assert leaks(KEY, out=done.out, err=done.err, folder=tmp_path) == []
         assert "abcdefgh1234" not in done.out + done.err
+
+
+@pytest.mark.parametrize("said", ["401", "no JSON", "refusal"])
+def test_nothing_that_a_check_of_models_says(said: str, provider: Provider, command: Command) -> None:
+    provider.script = EVERY[said]
+    done = command("--debug", "models", "check", "--profile", "openai")
+    assert leaks(KEY, out=done.out, err=done.err) == []
+    assert MASK in done.out + done.err
+    assert provider.requests
 
 
 def test_what_the_scan_would_find(tmp_path: Path) -> None:

@@ -348,6 +348,11 @@ class Hold(Budget):
             level._holds.append(self)
         self._line.look_through(self._chain)
 
+    @property
+    def pledged(self) -> Amount:
+        """What is kept back in all, used or not."""
+        return self._pledge.amount()
+
     def release(self) -> None:
         """Give back what is left of it; from now on this is an ordinary level. A second call changes nothing."""
         before = self._claim(self._reserved)

@@ -317,6 +317,7 @@ class Fusion:
             request=request,
             limits=_merged(loaded.pipeline.budget, _limits(budget) or self._budget),
             near=loaded.near,
+            nested=loaded.nested,
             given=given,
             stage=stage,
             item=item,

@@ -6,6 +6,8 @@ FusionError                     exit 1, HTTP 500
     InputError                                     inputs that are missing, unknown or too long
     PromptError                                    a template or expression that cannot be rendered
     MissingKeyError                                no key and no weights for a model that is needed
+    StoreError                                     the store cannot be opened, read or written
+    RunBusyError                                   a run that somebody else is running
   ModelError                    exit 3, HTTP 502   one call to a model that did not succeed
     AuthenticationError                            stops: the key is wrong or may not do this
     BadRequestError                                stops: the provider refuses the request itself
@@ -50,9 +52,11 @@ __all__ = [
     "Problem",
     "PromptError",
     "RateLimitError",
+    "RunBusyError",
     "RunFailed",
     "ShapeError",
     "StageError",
+    "StoreError",
     "UsageError",
 ]
 
@@ -108,6 +112,14 @@ class PromptError(UsageError):
 
 class MissingKeyError(UsageError):
     """A model is needed for which there is neither a key nor weights."""
+
+
+class StoreError(UsageError):
+    """The place where runs are kept cannot be opened, read or written."""
+
+
+class RunBusyError(UsageError):
+    """A run that is to be resumed is being run, by this process or another."""
 
 
 class ModelError(FusionError):

@@ -92,10 +92,17 @@ class ReceiptLine(Value):
 
 
 class Receipt(Value):
-    """What a run cost, by stage and role."""
+    """What a run cost, by stage and role.
+
+    `cascades` is how many cascades took an answer, `escalated` in how many of them it was not that of the first tier,
+    and `escalation_rate` the share of these; None where there was none.
+    """
 
     lines: tuple[ReceiptLine, ...] = ()
     seconds: float = 0.0
+    cascades: int = 0
+    escalated: int = 0
+    escalation_rate: float | None = None
 
     @property
     def cost(self) -> Cost:
@@ -111,13 +118,18 @@ class Receipt(Value):
 
 
 class StageResult(Value):
-    """How one stage ended. `items` are those it finished, in their order."""
+    """How one stage ended. `items` are those it finished, in their order.
+
+    `decision` is the way that a route took, or the tier whose answer a cascade took; `reason` says why.
+    """
 
     kind: str
     status: Literal["ok", "skipped", "failed", "cancelled"]
     seconds: float = 0.0
     items: tuple[Item, ...] = ()
     failure: Failure | None = None
+    decision: str | None = None
+    reason: str = ""
 
 
 class Result(Value):

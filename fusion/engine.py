@@ -59,6 +59,7 @@ class Run:
     `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand. Files
     of schemas are looked up in `near`. `nested` are the pipelines that its stages run; each of them is a Run again,
     with the same id, whose stages' paths begin with `around.place` and whose budget stands beneath the one there.
+    `within` is a budget that it shares with other runs on the same loop.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Run:
         near: Path | None = None,
         nested: Mapping[str, Nested] | None = None,
         around: Around | None = None,
+        within: Budget | None = None,
     ) -> None:
         self.run_id = run_id
         self.exit_code = 0
@@ -92,7 +94,7 @@ class Run:
             limits,
             strict_usd=strict_usd,
             name="run" if around is None else pipeline.name,
-            parent=None if around is None else around.budget,
+            parent=within if around is None else around.budget,
         )
         self._caps = Caps.of(limits) if around is None else Caps.of(limits).within(around.caps)
         self._nested = dict(nested or {})
@@ -317,6 +319,12 @@ class Run:
         """How sure the stage is of it whose answer is the output, where it says so."""
         fields = self._parts.fields.get(str(self._pipeline.output).removesuffix(".text"))
         return None if fields is None else fields.peek("confidence")
+
+    @property
+    def budget_stops(self) -> tuple[BudgetError, ...]:
+        """The limits that ended the run, or that it was finished without passing."""
+        ended = (self.cause,) if isinstance(self.cause, BudgetError) else ()
+        return (*ended, *self._parts.budget_stops)
 
     def give_back(self) -> None:
         """Give back what is still held of the budget; a second call changes nothing."""

@@ -3,7 +3,10 @@
 import base64
 import json
 import os
+import sqlite3
+import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -402,8 +405,12 @@ def test_nothing_that_a_check_of_models_says(said: str, provider: Provider, comm
 def test_what_the_scan_would_find(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "store.db").write_bytes(b"\x00" + KEY.encode() + b"\xff")
+    with closing(sqlite3.connect(tmp_path / "packed.db")) as base:
+        base.execute("CREATE TABLE calls (reply)")
+        base.execute("INSERT INTO calls VALUES (?)", (zlib.compress(KEY.encode() * 9),))
+        base.commit()
     error = UsageError("no")
     error.__context__ = UsageError(quoted(KEY))
     found = leaks(KEY, out=f"x {slashed(KEY)}", err="fine", folder=tmp_path, error=error)
-    assert found == ["out", "folder:a/store.db", "error:0:UsageError", "error:1:UsageError"]
+    assert found == ["out", "folder:a/store.db", "folder:packed.db", "error:0:UsageError", "error:1:UsageError"]
     assert leaks(KEY, out=base64.b64encode(KEY.encode())) == []

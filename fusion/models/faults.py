@@ -58,7 +58,8 @@ def explain(error: Exception, info: ModelInfo, exchange: "Exchange", mask: Mask,
     if text:
         return _misread(info, f"its stream broke off: {_words(error)}", mask, text=text)
     if exchange.broken is not None:
-        return _unreachable(info, exchange.broken, mask)
+        answered = status is not None and 200 <= status < 300
+        return _unreachable(info, exchange.broken, mask, answered=answered)
     if status is None:
         return _unsent(error, info, mask)
     if not 200 <= status < 300:
@@ -67,7 +68,7 @@ def explain(error: Exception, info: ModelInfo, exchange: "Exchange", mask: Mask,
     if isinstance(error, RefusedInStreamError):
         return refused(info, error.status, str(error), {}, mask)
     if isinstance(error, OSError) or _is_of_connection(error):
-        return _unreachable(info, error, mask)
+        return _unreachable(info, error, mask, answered=True)
     return _misread(info, _words(error), mask)
 
 
@@ -118,11 +119,12 @@ def _too_long(info: ModelInfo, said: str) -> ContextWindowError:
     )
 
 
-def _unreachable(info: ModelInfo, why: BaseException, mask: Mask) -> ModelConnectionError:
+def _unreachable(info: ModelInfo, why: BaseException, mask: Mask, *, answered: bool = False) -> ModelConnectionError:
     """The error for a request whose answer never came whole."""
     said = _shortened(str(why) or type(why).__name__, mask)
     hint = "the local server has stopped" if info.local else "check the network and the api_base, or try again"
-    return ModelConnectionError(f"{info.id!r} cannot be reached, or hung up: {said}; {hint}", model=info.id)
+    words = f"{info.id!r} cannot be reached, or hung up: {said}; {hint}"
+    return ModelConnectionError(words, model=info.id, answered=answered)
 
 
 def too_late(info: ModelInfo, seconds: float) -> ModelTimeoutError:

@@ -76,7 +76,7 @@ CREATE TABLE calls (
     first_token REAL,
     PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX calls_by_key ON calls (run, digest, stage, step, ifnull(item, -1)) WHERE state = 'finished';
+CREATE UNIQUE INDEX calls_by_key ON calls (run, stage, step, ifnull(item, -1), digest) WHERE state = 'finished';
 
 CREATE TABLE bodies (
     run INTEGER NOT NULL,

@@ -71,8 +71,9 @@ def _is_ready(place: Path, connection: sqlite3.Connection) -> bool:
             f"the store {place} has version {found}, and this Fusion knows versions up to {NEWEST}:"
             " update Fusion, or choose another place"
         )
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("ROLLBACK")
+    if found:  # an empty file would be begun by this, and take no more settings
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
     return found == NEWEST
 
 

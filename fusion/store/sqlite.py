@@ -111,10 +111,15 @@ class SqliteStore(Reading):
                 while self._change(f"DELETE FROM {table} WHERE run = ?1 AND ({own}) IN ({some})", run):
                     time.sleep(_REST)
             self._change("DELETE FROM removed WHERE run = ?", run)
-        while self._one("PRAGMA freelist_count")[0]:
+        free, before = self._free_pages(), 0
+        while free != before:
             self._all(f"PRAGMA incremental_vacuum({_PAGES})")
             time.sleep(_REST)
+            free, before = self._free_pages(), free
         self._all("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _free_pages(self) -> int:
+        return int(self._one("PRAGMA freelist_count")[0])
 
     def _change(self, sql: str, *values: Any) -> int:
         with self._reading() as connection:

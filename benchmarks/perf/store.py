@@ -1,6 +1,6 @@
 """What keeping a run costs: rows a second, CPU and wall per call, and how long a large store takes to answer.
 
-Each measurement of a call's cost has a process of its own, and a twin that does the same on a store that does nothing.
+Each measurement of a call's cost has a process of its own, and a twin on a store that keeps nothing.
 
     python -m benchmarks.perf.store [--repeat 5] [--calls 100000]
 """
@@ -189,9 +189,10 @@ def large(count: int) -> Iterator[str]:
             seconds = fill(store, runs, each)
             found = answers(store, f"run-{runs - 1:05}")
             sizes = store.sizes()
+            size = sizes["bytes"]
             yield (
-                f"{runs:,} runs of {each:,} calls: written in {seconds:.1f} s ({3 * runs * each / seconds:,.0f} rows/s),"
-                f" {sizes['bytes'] / 1e6:,.0f} MB, {sizes['bytes'] / (runs * each):,.0f} bytes a call"
+                f"{runs:,} runs of {each:,} calls: written in {seconds:.1f} s"
+                f" ({3 * runs * each / seconds:,.0f} rows/s), {size / 1e6:,.0f} MB, {size / (runs * each):,.0f} bytes a call"
             )
             yield f"  list {found.listed:.3f} s; show {found.shown:.3f} s"
             yield "  " + ", ".join(f"{name} {seconds:.3f}" for name, seconds in found.parts.items())

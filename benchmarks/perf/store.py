@@ -192,7 +192,7 @@ def large(count: int) -> Iterator[str]:
             size = sizes["bytes"]
             yield (
                 f"{runs:,} runs of {each:,} calls: written in {seconds:.1f} s"
-                f" ({3 * runs * each / seconds:,.0f} rows/s), {size / 1e6:,.0f} MB, {size / (runs * each):,.0f} bytes a call"
+                f" ({3 * runs * each / seconds:,.0f} rows/s), {size / 1e6:,.0f} MB"
             )
             yield f"  list {found.listed:.3f} s; show {found.shown:.3f} s"
             yield "  " + ", ".join(f"{name} {seconds:.3f}" for name, seconds in found.parts.items())

@@ -237,14 +237,16 @@ class Recorder:
         """Forget what was not used for the longest, if there is too much now."""
         if not any(_CACHED in step.values for step in self._steps):
             return
-        if self._cached_bytes() > self._cache_bytes:
-            while self._cached_bytes() > self._cache_bytes * _FILLED:
-                self._connection.execute(
-                    "DELETE FROM cache WHERE key IN (SELECT key FROM cache ORDER BY used, at LIMIT 16)"
-                )
-
-    def _cached_bytes(self) -> int:
-        return int(self._connection.execute("SELECT bytes FROM cache_total").fetchone()[0])
+        total = int(self._connection.execute("SELECT bytes FROM cache_total").fetchone()[0])
+        if total <= self._cache_bytes:
+            return
+        least: list[tuple[str]] = []
+        for key, size in self._connection.execute("SELECT key, size FROM cache ORDER BY used, at"):
+            if total <= self._cache_bytes * _FILLED:
+                break
+            least.append((key,))
+            total -= size
+        self._connection.executemany("DELETE FROM cache WHERE key = ?", least)
 
     def _sign(self, run_id: str, at: float) -> None:
         """Somebody was at this run at this time; said once in a second, which is near enough."""

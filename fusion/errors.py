@@ -182,9 +182,18 @@ class ModelTimeoutError(ModelError):
 
 
 class ModelConnectionError(ModelError):
-    """The provider cannot be reached, dropped the connection, or answered with a fault of its own."""
+    """The provider cannot be reached, dropped the connection, or answered with a fault of its own.
+
+    `answered` says that it had accepted the request and begun to answer, so that it may bill it.
+    """
 
     retryable = True
+
+    def __init__(
+        self, message: str, *, model: str = "", retry_after: float | None = None, answered: bool = False
+    ) -> None:
+        self.answered = answered
+        super().__init__(message, model=model, retry_after=retry_after)
 
 
 class BadResponseError(ModelError):

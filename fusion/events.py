@@ -111,7 +111,7 @@ class AttemptFailed(EventBase):
 
 
 class AttemptCharged(EventBase):
-    """An attempt that gave no reply may have cost money all the same: this is what the budget was charged."""
+    """An attempt that gave no reply, or none that can be used, may have cost money: this is what was charged."""
 
     type: Literal["attempt_charged"] = "attempt_charged"
     model: str

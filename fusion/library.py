@@ -88,10 +88,10 @@ class Library:
     def template(self, name: str) -> tuple[str, Path] | None:
         """Text and file of the template `name`, such as `map/default`; None where there is none.
 
-        A name never leads out of the library's folders.
+        A name never leads out of the library's folders, nor to what is hidden in them: `.env` holds keys.
         """
         parts = PurePosixPath(name).parts
-        if not parts or ".." in parts or name.startswith(("/", "~")) or "\\" in name:
+        if not parts or any(part.startswith(".") for part in parts) or name.startswith(("/", "~")) or "\\" in name:
             return None
         for root in self.roots:
             for path in (root / "prompts" / f"{name}{TEMPLATE_SUFFIX}", root / "prompts" / name, root / name):

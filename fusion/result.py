@@ -63,8 +63,9 @@ class ReceiptLine(Value):
     model could not answer and another one was asked for.
 
     `measured` is what the provider counted, `estimated` what we counted for replies without a usage of the
-    provider's. `charged` is an upper bound, for attempts that gave no reply but may have been billed: it is part of
-    the cost and of what the budget counts, and no usage. `retries` are attempts that were made again.
+    provider's. `charged` is what replies cost that could not be used, and an upper bound for attempts that gave no
+    reply but may have been billed: it is part of the cost and of what the budget counts, and no usage. `retries` are
+    attempts that were made again.
     """
 
     stage: str

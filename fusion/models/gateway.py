@@ -34,6 +34,7 @@ class Gateway:
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
         self.latencies = Latencies()
         self._settings = settings
+        self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
         self._own = dict(models or {})
         self._local = LocalModels(settings, _local_door)
         self._made: dict[tuple[str, int | None], Member] = {}
@@ -85,9 +86,15 @@ class Gateway:
         info = describe(model_id, self._settings)
         endpoint = self._settings.endpoints.get(model_id)
         if endpoint is None:
-            return LiteLLMModel(model_id, info=info)
+            return LiteLLMModel(model_id, info=info, key_names=self._key_names)
         key = "none" if endpoint.key_env is None else secret(endpoint.key_env)
-        return LiteLLMModel(f"openai/{endpoint.model}", info=info, api_base=endpoint.api_base, api_key=key)
+        return LiteLLMModel(
+            f"openai/{endpoint.model}",
+            info=info,
+            api_base=endpoint.api_base,
+            api_key=key,
+            key_names=self._key_names,
+        )
 
     def _slots_of(self, model_id: str) -> asyncio.Semaphore | None:
         """The slots that all roles share at an endpoint that takes so many calls at once."""

@@ -35,7 +35,8 @@ def answering(request: Request) -> Any:
 
 def places(request: Request) -> tuple[str, str]:
     """What stands first and second before the judge."""
-    first, second = said(request).partition("The first answer:")[2].partition("What makes")[0].split("The second answer:")
+    shown = said(request).partition("The first answer:")[2].partition("What makes")[0]
+    first, second = shown.split("The second answer:")
     kinds = [next(word for word in ("good", "bad", REFERENCE) if word in text) for text in (first, second)]
     return kinds[0], kinds[1]
 
@@ -90,7 +91,7 @@ def test_a_judge_that_goes_by_the_place_decides_nothing(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("family", "words"),
     [
-            ("gpt", "'scripted/judge' is of the family 'gpt', as the contestant 'scripted/writer' is"),,
+        ("gpt", "'scripted/judge' is of the family 'gpt', as the contestant 'scripted/writer' is"),
         (None, "is not known"),
     ],
 )

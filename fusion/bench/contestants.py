@@ -11,8 +11,9 @@ from fusion import __version__
 from fusion.bench.results import ArmRecord, Spending
 from fusion.bench.tasks import Task
 from fusion.budget import Budget
-from fusion.client import Fusion, RunHandle
+from fusion.client import Fusion
 from fusion.errors import AuthenticationError, InputError
+from fusion.handle import RunHandle
 from fusion.models.base import ModelInfo, Price
 from fusion.result import Result
 from fusion.spec import InputSpec, Pipeline

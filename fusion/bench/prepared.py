@@ -15,8 +15,9 @@ from fusion.bench.scorers.registry import NAMES, scorer
 from fusion.bench.suite import Arm, Scoring, Suite
 from fusion.bench.tasks import Task, TaskSet, read_tasks, split_of
 from fusion.budget import Budget
-from fusion.client import Fusion, PipelineGiven
+from fusion.client import Fusion
 from fusion.errors import UsageError
+from fusion.loading import PipelineGiven
 from fusion.models.base import ModelInfo, Price
 from fusion.models.replay import PREFIX
 from fusion.preview import Preview

@@ -27,7 +27,7 @@ FusionError                     exit 1, HTTP 500
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fusion.types import Failure
+from fusion.types import CallKey, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +66,8 @@ class FusionError(Exception):
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
+    calls: "tuple[CallKey, ...]" = ()
+    """Calls whose replies were whole and could not be used all the same: they are worth asking again."""
 
     def as_failure(self) -> Failure:
         """The error as a value: its class's name and its message."""
@@ -182,9 +184,18 @@ class ModelTimeoutError(ModelError):
 
 
 class ModelConnectionError(ModelError):
-    """The provider cannot be reached, dropped the connection, or answered with a fault of its own."""
+    """The provider cannot be reached, dropped the connection, or answered with a fault of its own.
+
+    `answered` says that it had accepted the request and begun to answer, so that it may bill it.
+    """
 
     retryable = True
+
+    def __init__(
+        self, message: str, *, model: str = "", retry_after: float | None = None, answered: bool = False
+    ) -> None:
+        self.answered = answered
+        super().__init__(message, model=model, retry_after=retry_after)
 
 
 class BadResponseError(ModelError):
@@ -195,8 +206,9 @@ class BadResponseError(ModelError):
 
     retryable = True
 
-    def __init__(self, message: str, *, model: str = "", text: str = "") -> None:
+    def __init__(self, message: str, *, model: str = "", text: str = "", calls: "tuple[CallKey, ...]" = ()) -> None:
         self.text = text
+        self.calls = calls
         super().__init__(message, model=model)
 
 
@@ -212,13 +224,14 @@ class StageError(FusionError):
 
 
 class BudgetError(FusionError):
-    """A limit would have been passed. `limit` names it: usd, tokens, calls or seconds."""
+    """A limit would have been passed. `limit` names it: usd, tokens, calls or seconds; `level` whose it is."""
 
     exit_code = 4
     http_status = 402
 
-    def __init__(self, message: str, *, limit: str = "") -> None:
+    def __init__(self, message: str, *, limit: str = "", level: str = "") -> None:
         self.limit = limit
+        self.level = level
         super().__init__(message)
 
 

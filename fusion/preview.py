@@ -11,7 +11,7 @@ from fusion.fields import Fields
 from fusion.graph import Nested
 from fusion.inputs import filled_within
 from fusion.library import close_names
-from fusion.models.base import estimate_input
+from fusion.models.base import ModelInfo, estimate_input
 from fusion.prompts import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
@@ -64,11 +64,16 @@ class PreviewedStage(Value):
 
 
 class Preview(Value):
-    """What a run would ask, stage by stage, each behind those that it reads."""
+    """What a run would ask, stage by stage, each behind those that it reads.
+
+    `roles` names the model that is asked first for each role, `models` says what is known of all that may be asked;
+    those of pipelines that it runs are among them.
+    """
 
     pipeline: str
     profile: str
     roles: dict[str, str]
+    models: dict[str, ModelInfo]
     limits: Limits
     stages: tuple[PreviewedStage, ...]
 
@@ -114,6 +119,7 @@ async def preview(
         pipeline=pipeline.name,
         profile=profile,
         roles=names,
+        models=roles.models,
         limits=limits,
         stages=tuple(await (look.all() if stage is None else look.shown(stage))),
     )

@@ -44,6 +44,7 @@ class Figures(Value):
     tokens: int = 0
     calls: int = 0
     escalated: float | None = None
+    delegated: float | None = None
     latency: tuple[float, float, float] | None = None
     """Seconds: median, 90th and 95th percentile."""
     by_set: dict[str, float] = Field(default_factory=dict)
@@ -160,7 +161,8 @@ class _Work:
         said = [one for rows in column for one in rows]
         costs = self._costs[arm.name]
         escalated = [one.escalated for one in said if one.escalated is not None]
-        latencies = [one.latency for one in said if one.failure is None]
+        delegated = [one.delegated for one in said if one.delegated is not None]
+        latencies = [one.latency for one in said if one.failure is None and one.latency > 0]
         missing = sum(max(0, self._results.epochs - len(rows)) for rows in column)
         return Figures(
             arm=arm.name,
@@ -173,6 +175,7 @@ class _Work:
             tokens=sum(one.usage.total for one in said),
             calls=sum(one.calls for one in said),
             escalated=fmean(escalated) if escalated else None,
+            delegated=fmean(delegated) if delegated else None,
             latency=_quantiles(latencies) if latencies else None,
             by_set={name: fmean([self._scores[arm.name][i] for i in rows]) for name, rows in self._sets().items()},
         )
@@ -216,15 +219,30 @@ class _Work:
         }
         if len(singles) < 2:
             return ()
-        found = [self._worked_out(ORACLE, oracle(singles))]
-        cheap = min(singles, key=lambda name: sum(singles[name].costs))
+        wanted = self._results.baselines
+        found = [self._worked_out(ORACLE, oracle(singles))] if "oracle" in wanted else []
+        if "random_mixing" not in wanted:
+            return tuple(found)
         strong = max(singles, key=lambda name: (sum(singles[name].scores), -sum(singles[name].costs)))
         for name, arm in kinds.items():
             rate = self.figures(arm).escalated
             if rate is not None:
+                cheap = self._otherwise(arm, singles, strong)
                 label = f"random mixing as often as {name} ({rate:.0%} to {strong}, else {cheap})"
                 found.append(self._worked_out(label, mixed(singles[cheap], singles[strong], rate)))
         return tuple(found)
+
+    def _otherwise(self, arm: ArmRecord, singles: Mapping[str, PerItem], strong: str) -> str:
+        """The best of the arm's own models that are cheaper than the strongest single; the cheapest single else."""
+        own = [
+            one.name
+            for one in self._results.arms
+            if one.name in singles and set(one.models) & set(arm.models)
+            if sum(singles[one.name].costs) < sum(singles[strong].costs)
+        ]
+        if not own:
+            return min(singles, key=lambda name: sum(singles[name].costs))
+        return max(own, key=lambda name: (sum(singles[name].scores), -sum(singles[name].costs)))
 
     def gaps(self) -> tuple[Gap, ...]:
         sides = {side: [i for i, item in enumerate(self._results.items) if item.side == side] for side in _SIDES}

@@ -115,7 +115,8 @@ def _judgements(results: Results, analysis: Analysis) -> tuple[Judgement, ...]:
         return ()
     gate = Gate(results.gate)
     measures = analysis.measures()
-    judged = [arm.name for arm in results.arms if arm.kind != "model"] or [arm.name for arm in results.arms]
+    judged = [arm.name for arm in results.arms if arm.kind not in ("model", "baseline")]
+    judged = judged or [arm.name for arm in results.arms]
     return tuple(gate.judge(name, measures) for name in judged)
 
 
@@ -191,7 +192,7 @@ _FILTERS: dict[str, Any] = {
     "share": _share,
     "seconds": _seconds,
     "pct": lambda value: f"{100 * value:.1f}%",
-    "points": lambda value: f"{100 * value:g} points",
+    "points": lambda value: f"{100 * value:g} point{'' if value == 0.01 else 's'}",
     "range": lambda interval: f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
     "signed": lambda value: f"{100 * value:+.2f}",
     "signed_range": _signed_range,

@@ -13,6 +13,7 @@ from fusion.errors import PipelineError, Problem, UsageError
 from fusion.library import read_text
 from fusion.mistakes import Authored, Mistake, misread, mistakes
 from fusion.positions import MAX_BYTES, Positions, read_yaml
+from fusion.settings_file import Tariff
 from fusion.spec import schema_of
 from fusion.types import Limits
 
@@ -48,14 +49,31 @@ class Source(Fields, Authored):
 class Scoring(Authored):
     """How an answer is scored. Short form: the scorer alone."""
 
-    by: str = Field(min_length=1, description="A scorer's name, an expression over answer, data and gold, or m:f.")
+    by: str = Field(min_length=1, description="A scorer's name, judge, an expression, or m:f.")
     path: str | None = Field(default=None, description="Where the answer stands in JSON.")
     pattern: str | None = Field(default=None, description="A regular expression whose first group is the answer.")
+    model: str | None = Field(default=None, description="The judge of `by: judge`: a model of another family.")
+    criteria: str | None = Field(default=None, description="What makes an answer good, for the judge.")
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"by": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _judge_is_whole(self) -> "Scoring":
+        if self.judged and self.model is None:
+            raise ValueError("`by: judge` needs the judge's `model`, of another family than the contestants")
+        if self.judged and (self.path is not None or self.pattern is not None):
+            raise ValueError("`path` and `pattern` have no effect with `by: judge`, which reads the whole answer")
+        if not self.judged and (self.model is not None or self.criteria is not None):
+            raise ValueError("`model` and `criteria` have an effect with `by: judge` only")
+        return self
+
+    @property
+    def judged(self) -> bool:
+        """True where a model scores."""
+        return self.by == "judge"
 
 
 Scorings = Annotated[
@@ -112,6 +130,10 @@ class Suite(Authored):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Seeds of order and resampling.")
     resamples: int = Field(default=10_000, ge=MIN_RESAMPLES, le=1_000_000, description="Draws of the bootstrap.")
     margin: float = Field(default=0.01, ge=0, lt=1, description="How much worse still counts as not worse, a share.")
+    max_tokens: int = Field(default=5000, ge=1, description="Output limit of a single model, thinking included.")
+    prices: dict[str, Tariff] = Field(
+        default={}, description="Prices that are simulated, by model, in dollars for a million tokens; labelled so."
+    )
     budget: Limits = Field(default=Limits(), description="What the whole benchmark may spend at most.")
     gate: Annotated[str, AfterValidator(_readable)] | None = Field(
         default=None, description="What has to hold, as in accuracy >= best_single - 0.5pp."

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Final
 
 from fusion import budget
-from fusion.budget import Amount, Reservation
+from fusion.budget import Amount, Budget, Closed, Reservation
 from fusion.errors import (
     AuthenticationError,
     BadRequestError,
@@ -13,7 +13,7 @@ from fusion.errors import (
     RateLimitError,
 )
 from fusion.events import AttemptCharged, emit
-from fusion.models.base import Heard, Model, ModelWrapper, input_bound
+from fusion.models.base import Heard, Model, ModelWrapper, input_bound, is_usable
 from fusion.types import Deltas, Reply, Request, Usage
 
 __all__ = ["Metered"]
@@ -31,8 +31,9 @@ class Metered(ModelWrapper):
     """A model whose attempts are paid from `budget.current`; where there is none, nothing is counted.
 
     An attempt that was never sent, or that the provider refused without answering, is refunded. Every other that
-    gave no reply (timed out, cancelled, broken off in its stream) may have been billed: it is charged what was
-    reserved for it, and said in an AttemptCharged event. A Limited within marks what is sent.
+    gave no reply (timed out, cancelled, broken off in its answer) may have been billed: it is charged what was
+    reserved for it, and said in an AttemptCharged event, as is what a reply cost that nobody can use. A Limited
+    within marks what is sent.
 
     Raises BudgetError when the budget cannot bear the attempt.
     """
@@ -50,18 +51,32 @@ class Metered(ModelWrapper):
         heard = None if on_delta is None else Heard(on_delta)
         running = budget.attempt.set(reservation)
         try:
+            await self._begin(request, reservation, paying)
             reply = await self.inner.complete(request, heard)
         except BaseException as error:
-            begun = heard is not None and heard.any
+            begun = (heard is not None and heard.any) or getattr(error, "answered", False)
             if reservation.sent and (begun or not isinstance(error, _NOT_BILLED)):
                 self._charge(reservation, Usage(input=bound, output=request.max_tokens, source="estimated"))
+                self._end(reservation, "charged", reservation.amount, paying)
             else:
                 reservation.refund()
+                self._end(reservation, "refunded", reservation.amount, paying)
             raise
         finally:
             budget.attempt.reset(running)
-        reservation.settle(Amount(self._cost(reply), reply.usage.total))
+        cost = self._cost(reply)
+        amount = Amount(cost, reply.usage.total)
+        reservation.settle(amount)
+        self._end(reservation, "settled", amount, paying)
+        if not is_usable(reply):  # which nobody tells of as a call that is done
+            emit(AttemptCharged, model=self.info.id, usage=reply.usage, cost=cost)
         return reply
+
+    async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
+        """The attempt is about to be made."""
+
+    def _end(self, reservation: Reservation, state: Closed, amount: Amount, paying: Budget) -> None:
+        """The attempt is over and cost this much."""
 
     def _at_most(self, taken: int, given: int) -> Amount:
         price = self.info.price

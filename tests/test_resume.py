@@ -200,7 +200,7 @@ class Sampling(Model):
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         words = said(request)
         if "You are the planner" not in words:
-            text = "merged" if "WORK" not in words else f"done {words}"
+            text = f"done {words}" if words.startswith("WORK") else "merged"
             reply = await ScriptedModel(text, name="sampling").complete(request, on_delta)
             self.worked.append(words)
             return reply
@@ -246,7 +246,7 @@ output: answer
     told = [item.source["instructions"] for item in again.stages["plan"].items]
     assert told == ["do part 1 of plan 1", "do part 2 of plan 1", *(f"do part {n} of plan 2" for n in (3, 4, 5))]
     assert "Subtasks 1 to 2" in model.shown
-    assert Counter("part 1 " in words for words in model.worked if "WORK" in words)[True] == 1
+    assert sum(words.startswith("WORK do part 1 ") for words in model.worked) == 1
 
 
 # Runs that failed.

@@ -241,11 +241,13 @@ class Journal:
             self._put(SetAside(self.run_id, keys))
 
     def _call(self, asking: Asking) -> Call:
-        key = asking.key
+        key, number = asking.key, next(self._numbers)
+        if self.content == "off":  # no digest of what was asked: each call is one of its own
+            key = key.model_copy(update={"digest": f"call {number}"})
         return Call(
             run_id=self.run_id,
-            number=next(self._numbers),
-            key=key if self.content != "off" else key.model_copy(update={"digest": ""}),
+            number=number,
+            key=key,
             role=asking.role,
             asked=asking.asked,
             state="finished",

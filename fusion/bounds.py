@@ -143,11 +143,12 @@ class _Level:
             return self._pipeline(place, path, stage)
         most = None if items is None else stage.most_calls(items)
         within = stage.inner()
-        if most is None and within:
-            parts = [self._stage(place, f"{path}/{name}", one, items, shaky=shaky) for name, one in within.items()]
-            own = stage.model_copy(update={stage.inner_key: _roles_only(stage)})
-            return sum_of([*parts, self._calls(place, path, stage, own.most_calls(1), shaky=shaky)])
-        return self._calls(place, path, stage, most, shaky=shaky)
+        if most is not None or items is None or not within:
+            return self._calls(place, path, stage, most, shaky=shaky)
+        parts = {name: self._stage(place, f"{path}/{name}", one, items, shaky=shaky) for name, one in within.items()}
+        alone = stage.model_copy(update={stage.inner_key: _roles_only(stage)})
+        whole = sum_of([*parts.values(), self._calls(place, path, stage, alone.most_calls(items), shaky=shaky)])
+        return whole._replace(calls=stage.most_calls_with(items, {name: one.calls for name, one in parts.items()}))
 
     def _pipeline(self, place: _Place, path: str, stage: Stage) -> Bound:
         one = place.nested[path]

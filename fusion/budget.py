@@ -200,6 +200,10 @@ class Budget:
             raise
         return reservation
 
+    def count(self, amount: Amount) -> None:
+        """Count what was spent before, and elsewhere: nothing was reserved for it here."""
+        self._settle(_NOTHING, amount)
+
     def hold(self, amount: Amount, name: str = "held back") -> "Hold":
         """Keep `amount` back for later, as a budget of its own; raises BudgetError if it does not fit now.
 
@@ -292,6 +296,7 @@ class Budget:
                     " most: declare the price under `[prices]` in fusion.toml, limit `tokens` or `calls` in place"
                     " of dollars, or use a model with a known price",
                     limit="usd",
+                    level=level.name,
                 )
 
     def _check_time(self, what: str) -> None:
@@ -310,6 +315,7 @@ class Budget:
         return BudgetError(
             f"no time is left for {what}: {self.name!r} may take {self.limits.seconds:g} s; {_ADVICE['seconds']}",
             limit="seconds",
+            level=self.name,
         )
 
     def _refusal(self, limit: LimitName, need: _Tally, what: str, reserved: _Tally) -> BudgetError:
@@ -319,6 +325,7 @@ class Budget:
             f" {_shown(limit, self._spent)}, {f'kept for others {aside}, ' if getattr(reserved, limit) else ''}"
             f"needed up to {_shown(limit, need)}; {_ADVICE[limit]}",
             limit=limit,
+            level=self.name,
         )
 
     # Waiting.
@@ -347,6 +354,11 @@ class Hold(Budget):
         for level in self._bearers():
             level._holds.append(self)
         self._line.look_through(self._chain)
+
+    @property
+    def pledged(self) -> Amount:
+        """What is kept back in all, used or not."""
+        return self._pledge.amount()
 
     def release(self) -> None:
         """Give back what is left of it; from now on this is an ordinary level. A second call changes nothing."""

@@ -1,6 +1,7 @@
 """Fusion: the Python door. Runs pipelines from scripts, threads, running event loops and notebooks alike."""
 
 import asyncio
+import copy
 import functools
 import os
 import secrets
@@ -14,9 +15,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from fusion import graph
+from fusion.budget import Budget
 from fusion.config import Settings
 from fusion.engine import Run
-from fusion.errors import PipelineError, RunFailed, UsageError
+from fusion.errors import BudgetError, PipelineError, RunFailed, UsageError
 from fusion.events import EventBase, Sink
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
 from fusion.library import Library, close_names
@@ -32,7 +34,7 @@ from fusion.roles import RoleModels, resolve, used_roles
 from fusion.spec import Pipeline
 from fusion.streams import AsyncRunStream, RunStream
 from fusion.supposing import Subject
-from fusion.terms import RoleSpec
+from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits
 
 __all__ = ["Fusion", "PipelineGiven", "RunHandle", "complete"]
@@ -63,6 +65,11 @@ class RunHandle:
     def cause(self) -> BaseException | None:
         """The first root cause of a run that failed."""
         return self._run.cause
+
+    @property
+    def budget_stops(self) -> tuple[BudgetError, ...]:
+        """The limits that ended the run, or that it was finished without passing."""
+        return self._run.budget_stops
 
     @property
     def over(self) -> bool:
@@ -150,7 +157,7 @@ class Fusion:
         self._loaded: dict[object, _Loaded] = {}
         self._lock = threading.Lock()
         self._loop = LoopThread()
-        self._finalizer = weakref.finalize(self, _shut_down, self._loop, self._gateway)
+        self._finalizer: Callable[[], object] = weakref.finalize(self, _shut_down, self._loop, self._gateway)
 
     # Complete: a prompt in, a Result out.
 
@@ -249,8 +256,11 @@ class Fusion:
         budget: Limits | Mapping[str, Any] | None = None,
         on_event: Callable[[EventBase], None] | None = None,
         stream: bool = False,
+        within: Budget | None = None,
     ) -> RunHandle:
         """Begin a run and return at once. With `stream`, the answer's pieces are among the events.
+
+        `within` is a budget of several runs of this Fusion, which all of them together hold to.
 
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
@@ -280,6 +290,7 @@ class Fusion:
             stream=stream,
             near=loaded.near,
             nested=loaded.nested,
+            within=within,
         )
         work = self._loop.submit(self._execute(run, list(roles.models)))
         return RunHandle(run, work, self)
@@ -319,6 +330,7 @@ class Fusion:
             request=request,
             limits=_merged(loaded.pipeline.budget, _limits(budget) or self._budget),
             near=loaded.near,
+            nested=loaded.nested,
             given=given,
             stage=stage,
             item=item,
@@ -381,6 +393,35 @@ class Fusion:
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """A pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
         return self._load(pipeline).pipeline
+
+    def files(self, pipeline: PipelineGiven) -> tuple[Path, ...]:
+        """Every file that a pipeline is made of: its own, its templates, those of the pipelines that it runs."""
+        return tuple(self._load(pipeline).stamps)
+
+    def using(
+        self,
+        *,
+        profile: str | None = None,
+        roles: Mapping[str, RoleGiven] | None = None,
+        model: str | Model | None = None,
+        defaults: Defaults | None = None,
+    ) -> "Fusion":
+        """A Fusion with other models, on the loop, slots and sockets of this one, which closes them.
+
+        What is not given here stays as this one has it.
+        """
+        other = copy.copy(self)
+        other._finalizer = functools.partial(_kept_by, self)
+        if profile is not None:
+            other._profile_given = profile
+        if roles is not None:
+            other._roles = {role: self._spec(given) for role, given in roles.items()}
+        if model is not None:
+            other._model = self._spec(model)
+        if defaults is not None:
+            over = {"defaults": defaults.over(self._settings.defaults)}
+            other._settings = self._settings.model_copy(update=over)
+        return other
 
     def close(self) -> None:
         """Stop what still runs and give back every thread, socket and process; from then on no run can be started."""
@@ -518,6 +559,10 @@ def _shut_down(loop: LoopThread, gateway: Gateway) -> None:
         threading.Thread(target=loop.close, args=(gateway.close,), name="fusion-close").start()
     else:
         loop.close(gateway.close)
+
+
+def _kept_by(whole: Fusion) -> None:
+    """Close nothing: the loop is that of another Fusion, which lives as long as this is held."""
 
 
 def _limits(given: Limits | Mapping[str, Any] | None) -> Limits | None:

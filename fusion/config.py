@@ -9,11 +9,17 @@ from pydantic import Field
 from fusion import settings_file
 from fusion.errors import UsageError
 from fusion.library import user_path
-from fusion.settings_file import Endpoint, SettingsFile, Tariff
+from fusion.settings_file import Endpoint, SettingsFile, StoreTable, Tariff
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Value
 
-__all__ = ["Settings", "secret"]
+__all__ = ["Settings", "StoreSettings", "secret"]
+
+
+class StoreSettings(StoreTable):
+    """How runs are kept, and `path`, the file that holds them."""
+
+    path: Path = Field(default_factory=lambda: _state_path())
 
 
 class Settings(Value):
@@ -21,7 +27,8 @@ class Settings(Value):
 
     `profile_from` says where the profile's name stands; `file` is the fusion.toml, if there is one. `keys` holds the
     names of variables that look like a provider's key and are not empty; their values stay in the environment.
-    `models_dir` is where weights lie; `models_sources` where they may be fetched from, in order.
+    `models_dir` is where weights lie; `models_sources` where they may be fetched from, in order. `store` says how
+    runs are kept, and where.
     """
 
     profile: str | None = None
@@ -36,12 +43,13 @@ class Settings(Value):
     local_threads: int = Field(gt=0)
     library_dir: Path
     keys: frozenset[str] = frozenset()
+    store: StoreSettings = Field(default_factory=StoreSettings)
 
     @classmethod
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, *, start: Path | None = None
     ) -> "Settings":
-        """Read FUSION_PROFILE, FUSION_MODELS_DIR, FUSION_MODELS_SOURCE, FUSION_LOCAL_THREADS, key names, fusion.toml.
+        """Read fusion.toml, names of keys, and FUSION_ with PROFILE, MODELS_DIR, MODELS_SOURCE, LOCAL_THREADS, STORE.
 
         The file is looked for from `start` upwards (by default the working directory), then in the user's folder.
         Raises UsageError for what cannot be used.
@@ -66,6 +74,7 @@ class Settings(Value):
             models_sources=_names(env.get("FUSION_MODELS_SOURCE"), ("hub",)),
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
             library_dir=user,
+            store=_store(env.get("FUSION_STORE"), given.store, file),
             keys=frozenset(name for name, value in env.items() if value and (name in key_names or _is_key(name))),
         )
 
@@ -96,6 +105,22 @@ def _folder(given: str | None, kind: str) -> Path:
     if kind == "cache":
         return platformdirs.user_cache_path("fusion", appauthor=False) / "models"
     return platformdirs.user_config_path("fusion", appauthor=False)
+
+
+def _state_path() -> Path:
+    import platformdirs
+
+    return platformdirs.user_state_path("fusion", appauthor=False) / "runs.db"
+
+
+def _store(named: str | None, given: StoreTable, file: Path | None) -> StoreSettings:
+    """What the file says of the store; a path in it is seen from its own folder."""
+    said = given.model_dump(exclude_unset=True)
+    if named:
+        said["path"] = user_path(named)
+    elif given.path is not None and file is not None:
+        said["path"] = file.parent / user_path(str(given.path))
+    return StoreSettings(**said)
 
 
 def _names(given: str | None, default: tuple[str, ...]) -> tuple[str, ...]:

@@ -157,10 +157,17 @@ class RunContext(StageContext):
     def note(self, message: str, *, item: int | None = None) -> None:
         self.emit(Noted(run_id=self._run.run_id, stage=self.place, item=item, message=message))
 
-    def decided(self, decision: str, reason: str, *, confidence: float | None = None) -> None:
+    def decided(
+        self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
+    ) -> None:
         self.emit(
             Decided(
-                run_id=self._run.run_id, stage=self.place, decision=decision, reason=reason, confidence=confidence
+                run_id=self._run.run_id,
+                stage=self.place,
+                decision=decision,
+                reason=reason,
+                confidence=confidence,
+                escalated=escalated,
             )
         )
 

@@ -14,9 +14,9 @@ from fusion.context import RunContext, RunParts
 from fusion.errors import BudgetError, FusionError, StageError
 from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.fields import Fields, Skipped
-from fusion.finish import held_back, last_stages
+from fusion.finish import Caps, held_back, last_stages
 from fusion.graph import Nested, stages_within
-from fusion.inputs import filled
+from fusion.inputs import filled_within, plain
 from fusion.prompts import Prompts
 from fusion.receipt import Accounts
 from fusion.result import FailedPart, Result, StageResult
@@ -33,10 +33,15 @@ StageStatus = Literal["ok", "skipped", "failed", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What is around a nested pipeline: the path of the stage that runs it, and the budget of that stage."""
+    """What is around a nested pipeline: the path of the stage that runs it, that stage's budget, and how much it is.
+
+    Where the run around it is to finish when its budget is used up, so is this one.
+    """
 
     place: str
     budget: Budget
+    caps: Caps
+    finishing: bool
 
 
 @dataclass
@@ -54,6 +59,7 @@ class Run:
     `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand. Files
     of schemas are looked up in `near`. `nested` are the pipelines that its stages run; each of them is a Run again,
     with the same id, whose stages' paths begin with `around.place` and whose budget stands beneath the one there.
+    `within` is a budget that it shares with other runs on the same loop.
     """
 
     def __init__(
@@ -73,10 +79,13 @@ class Run:
         near: Path | None = None,
         nested: Mapping[str, Nested] | None = None,
         around: Around | None = None,
+        within: Budget | None = None,
     ) -> None:
         self.run_id = run_id
         self.exit_code = 0
         self.cause: BaseException | None = None
+        if around is not None and around.finishing:
+            pipeline = pipeline.model_copy(update={"on_budget": "finish"})
         self._pipeline = pipeline
         self._profile = profile
         self._user_sink = sink
@@ -85,8 +94,9 @@ class Run:
             limits,
             strict_usd=strict_usd,
             name="run" if around is None else pipeline.name,
-            parent=None if around is None else around.budget,
+            parent=within if around is None else around.budget,
         )
+        self._caps = Caps.of(limits) if around is None else Caps.of(limits).within(around.caps)
         self._nested = dict(nested or {})
         self._around = around
         self._runs: dict[str, Run] = {}
@@ -144,12 +154,18 @@ class Run:
 
     def _levels(self) -> dict[str, Budget]:
         """The budget that each stage draws on: its own, what is held back for it, or the run's."""
-        held = self._held = held_back(self._pipeline, self._parts, self._budget)
+        held = self._held = self._held_back()
         levels = {}
         for name, stage in self._pipeline.stages.items():
             level: Budget = held.get(name, self._budget)
             levels[name] = level if stage.budget is None else level.child(stage.budget, name)
         return levels
+
+    def _held_back(self) -> dict[str, Hold]:
+        try:
+            return held_back(self._pipeline, self._parts, self._budget, self._caps, self._nested)
+        except BudgetError:  # so little is left around this pipeline that nothing of it can be put aside
+            return {}
 
     # One stage.
 
@@ -198,17 +214,15 @@ class Run:
             record.seconds = ctx.seconds
             if record.status != "cancelled":
                 self._sink(self._stage_finished(path, stage, record))
-        first = _plain(await fields.value(fields.first))
+        first = plain(await fields.value(fields.first))
         text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)
-        return Outcome(text, first if fields.items() else _plain(fields.peek("data")), fields.peek("confidence"))
+        return Outcome(text, first if fields.items() else plain(fields.peek("data")), fields.peek("confidence"))
 
     async def inner_pipeline(self, path: str, inputs: Mapping[str, Any]) -> Outcome:
         """Run the pipeline that a stage names, on the budget of that stage."""
         nested, budget = self._nested[path], budgets.current.get()
         assert budget is not None
-        open_ones = [name for name, spec in nested.pipeline.inputs.items() if spec.required and name not in inputs]
-        given = {name: _plain(value) for name, value in inputs.items()}
-        request, values = filled(nested.pipeline, self._parts.request if open_ones else None, given)
+        request, values = filled_within(nested.pipeline, self._parts.request, inputs)
         run = self._runs[path] = Run(
             self.run_id,
             nested.pipeline,
@@ -223,7 +237,7 @@ class Run:
             stream=path in self._parts.streamed,
             near=nested.path.parent,
             nested=nested.nested,
-            around=Around(self._parts.prefix + path, budget),
+            around=self._around_inner(path, budget),
         )
         try:
             result = await run.execute()
@@ -233,6 +247,14 @@ class Run:
         if run.cause is not None:
             raise run.cause
         return Outcome(result.text, result.data, run.confidence)
+
+    def _around_inner(self, path: str, budget: Budget) -> Around:
+        top = path.partition("/")[0]
+        held, own = self._held.get(top), self._pipeline.stages[top].budget
+        caps = self._caps if held is None else Caps(*held.pledged).within(self._caps)
+        if own is not None:
+            caps = Caps.of(own).within(caps)
+        return Around(self._parts.prefix + path, budget, caps, self._pipeline.on_budget == "finish")
 
     def _streamed(self, last: list[str]) -> list[str]:
         """The stages whose answers are handed on in pieces: the last ones, and those within them."""
@@ -298,6 +320,12 @@ class Run:
         fields = self._parts.fields.get(str(self._pipeline.output).removesuffix(".text"))
         return None if fields is None else fields.peek("confidence")
 
+    @property
+    def budget_stops(self) -> tuple[BudgetError, ...]:
+        """The limits that ended the run, or that it was finished without passing."""
+        ended = (self.cause,) if isinstance(self.cause, BudgetError) else ()
+        return (*ended, *self._parts.budget_stops)
+
     def give_back(self) -> None:
         """Give back what is still held of the budget; a second call changes nothing."""
         for hold in self._held.values():
@@ -344,7 +372,7 @@ class Run:
             done = [items for name in self._pipeline.stages if (items := self._parts.fields[name].items())]
             return "", None, done[-1] if done else ()
         if not isinstance(self._pipeline.output, str):
-            data = {name: _plain(value) for name, value in self._answer.items()}
+            data = {name: plain(value) for name, value in self._answer.items()}
             return as_text(data), data, ()
         value = self._answer[""]
         if isinstance(value, list) and all(isinstance(item, Item) for item in value) and value:
@@ -355,7 +383,7 @@ class Run:
     def _data_of_output(self, value: Any) -> Any:
         """The data behind an answer's text, where the stage that wrote it gives some."""
         if not isinstance(value, str):
-            return _plain(value)
+            return plain(value)
         fields = self._parts.fields.get(str(self._pipeline.output))
         return fields.peek("data") if fields is not None else None
 
@@ -380,6 +408,7 @@ class Run:
         results: dict[str, StageResult] = {}
         for path, stage in self._all_stages.items():
             record = self._records[path]
+            decided = self._accounts.decisions.get(self._parts.prefix + path)
             if path in self._pipeline.stages or record.status != "cancelled":
                 results[self._parts.prefix + path] = StageResult(
                     kind=stage.kind,
@@ -387,6 +416,8 @@ class Run:
                     seconds=record.seconds,
                     items=self._parts.fields[path].items(),
                     failure=record.failure,
+                    decision=None if decided is None else decided.decision,
+                    reason="" if decided is None else decided.reason,
                 )
             if path in self._runs:
                 results.update(self._runs[path]._stage_results())
@@ -442,12 +473,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _overdue(limits: Limits) -> BudgetError:
     return BudgetError(f"the run took longer than its {limits.seconds:g} s; raise `budget.seconds`", limit="seconds")
-
-
-def _plain(value: Any) -> Any:
-    """Data as data, items as what they hold."""
-    if isinstance(value, Item):
-        return value.value
-    if isinstance(value, list):
-        return [_plain(element) for element in value]
-    return value

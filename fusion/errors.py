@@ -182,9 +182,18 @@ class ModelTimeoutError(ModelError):
 
 
 class ModelConnectionError(ModelError):
-    """The provider cannot be reached, dropped the connection, or answered with a fault of its own."""
+    """The provider cannot be reached, dropped the connection, or answered with a fault of its own.
+
+    `answered` says that it had accepted the request and begun to answer, so that it may bill it.
+    """
 
     retryable = True
+
+    def __init__(
+        self, message: str, *, model: str = "", retry_after: float | None = None, answered: bool = False
+    ) -> None:
+        self.answered = answered
+        super().__init__(message, model=model, retry_after=retry_after)
 
 
 class BadResponseError(ModelError):
@@ -212,13 +221,14 @@ class StageError(FusionError):
 
 
 class BudgetError(FusionError):
-    """A limit would have been passed. `limit` names it: usd, tokens, calls or seconds."""
+    """A limit would have been passed. `limit` names it: usd, tokens, calls or seconds; `level` whose it is."""
 
     exit_code = 4
     http_status = 402
 
-    def __init__(self, message: str, *, limit: str = "") -> None:
+    def __init__(self, message: str, *, limit: str = "", level: str = "") -> None:
         self.limit = limit
+        self.level = level
         super().__init__(message)
 
 

@@ -111,7 +111,7 @@ class AttemptFailed(EventBase):
 
 
 class AttemptCharged(EventBase):
-    """An attempt that gave no reply may have cost money all the same: this is what the budget was charged."""
+    """An attempt that gave no reply, or none that can be used, may have cost money: this is what was charged."""
 
     type: Literal["attempt_charged"] = "attempt_charged"
     model: str
@@ -183,12 +183,16 @@ class Noted(EventBase):
 
 
 class Decided(EventBase):
-    """A stage takes one of several ways: a route the one named, a cascade the tier whose answer it takes."""
+    """A stage takes one of several ways: a route the one named, a cascade the tier whose answer it takes.
+
+    `escalated` is said by a cascade: whether it is another tier than the first one.
+    """
 
     type: Literal["decided"] = "decided"
     decision: str
     reason: str
     confidence: float | None = None
+    escalated: bool | None = None
 
 
 class StageFinished(EventBase):

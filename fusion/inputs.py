@@ -15,9 +15,9 @@ from fusion.rows import rows_of
 from fusion.sandbox import fenced
 from fusion.spec import InputSpec, Pipeline
 from fusion.stages.shaped import ShapedStage
-from fusion.types import Asked, File, FileText, JsonSchema, as_text
+from fusion.types import Asked, File, FileText, Item, JsonSchema, as_text
 
-__all__ = ["check_looked_at", "filled", "request_of", "schema_of", "shaped_output"]
+__all__ = ["check_looked_at", "filled", "filled_within", "plain", "request_of", "schema_of", "shaped_output"]
 
 
 Given = Mapping[str, Any]
@@ -78,6 +78,21 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
     if isinstance(request, Asked) and not isinstance(text, Asked):
         text = Asked(text, request.files, request.system)
     return text, values
+
+
+def filled_within(pipeline: Pipeline, request: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """`filled` for a pipeline within another one: a required input that is not given takes the request."""
+    open_ones = [name for name, spec in pipeline.inputs.items() if spec.required and name not in given]
+    return filled(pipeline, request if open_ones else None, {name: plain(value) for name, value in given.items()})
+
+
+def plain(value: Any) -> Any:
+    """Data as data, items as what they hold."""
+    if isinstance(value, Item):
+        return value.value
+    if isinstance(value, list):
+        return [plain(element) for element in value]
+    return value
 
 
 def _check_format(name: str, value: Any, spec: InputSpec) -> None:

@@ -28,6 +28,7 @@ MISSING: Final = "missing_key"
 
 _WANTED = {
     "string_type": "text",
+    "path_type": "text",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
     "int_parsing_size": "a whole number",

@@ -1,6 +1,6 @@
 """What a run would ask, without asking: rendered by the stages themselves, with bounds on calls and tokens."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,10 @@ from fusion import graph
 from fusion.context import RunContext, RunParts
 from fusion.errors import FusionError, InputError, PromptError, StageError, UsageError
 from fusion.fields import Fields
+from fusion.graph import Nested
+from fusion.inputs import filled_within
 from fusion.library import close_names
-from fusion.models.base import estimate_input
+from fusion.models.base import ModelInfo, estimate_input
 from fusion.prompts import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
@@ -39,7 +41,9 @@ class PreviewedCall(Value):
 class PreviewedStage(Value):
     """What a stage would ask. `missing` names the results that it depends on and that are not there yet.
 
-    `items` and `most_calls` are bounds, None where nobody can say; `calls` are the first ones, of each item one.
+    `items` and `most_calls` are bounds, None where nobody can say; `calls` are the first ones, of each item one. What
+    stands within another stage, a way that a route may take or a stage of a nested pipeline, follows that one under
+    `outer/name`, and is counted in its bounds.
     """
 
     name: str
@@ -53,27 +57,39 @@ class PreviewedStage(Value):
     calls: tuple[PreviewedCall, ...]
     note: str = ""
 
+    @property
+    def within(self) -> str:
+        """The stage that this one stands within; empty for a stage of the pipeline itself."""
+        return self.name.rpartition("/")[0]
+
 
 class Preview(Value):
-    """What a run would ask, stage by stage, each behind those that it reads."""
+    """What a run would ask, stage by stage, each behind those that it reads.
+
+    `roles` names the model that is asked first for each role, `models` says what is known of all that may be asked;
+    those of pipelines that it runs are among them.
+    """
 
     pipeline: str
     profile: str
     roles: dict[str, str]
+    models: dict[str, ModelInfo]
     limits: Limits
     stages: tuple[PreviewedStage, ...]
 
     @property
     def most_calls(self) -> int | None:
         """How many calls the run makes at most, attempts made again not counted."""
-        most = [stage.most_calls for stage in self.stages]
-        return None if None in most else sum(filter(None, most))
+        return _sum(stage.most_calls for stage in self.stages if not stage.within)
 
     @property
     def most_output(self) -> int | None:
         """How many tokens the run is answered at most."""
-        most = [None if stage.most_calls is None else stage.most_calls * stage.max_tokens for stage in self.stages]
-        return None if None in most else sum(filter(None, most))
+        return _sum(
+            None if stage.most_calls is None else stage.most_calls * stage.max_tokens
+            for stage in self.stages
+            if not stage.within
+        )
 
 
 async def preview(
@@ -86,6 +102,7 @@ async def preview(
     request: str,
     limits: Limits,
     near: Path | None = None,
+    nested: Mapping[str, Nested] | None = None,
     given: Given | None = None,
     stage: str | None = None,
     item: int | None = None,
@@ -94,7 +111,31 @@ async def preview(
 
     Raises UsageError or InputError for what is not there, PromptError for what cannot be rendered.
     """
-    parts = RunParts(
+    parts = _parts(pipeline, prompts, roles, inputs, request, near, "")
+    look = _Look(parts, nested or {}, item)
+    look.known.update(_filled(parts, given or {}))
+    names = {role: one.models[0].id for role, one in roles.all.items()}
+    return Preview(
+        pipeline=pipeline.name,
+        profile=profile,
+        roles=names,
+        models=roles.models,
+        limits=limits,
+        stages=tuple(await (look.all() if stage is None else look.shown(stage))),
+    )
+
+
+def _parts(
+    pipeline: Pipeline,
+    prompts: Prompts,
+    roles: RoleModels,
+    inputs: Mapping[str, Any],
+    request: str,
+    near: Path | None,
+    prefix: str,
+) -> RunParts:
+    """What the contexts of a run of this pipeline would share, those of nothing that is run."""
+    return RunParts(
         run_id="preview",
         pipeline=pipeline,
         prompts=prompts,
@@ -103,16 +144,16 @@ async def preview(
         request=request,
         sink=lambda event: None,
         wirings=wire(pipeline, prompts, near=near),
-        fields={name: Fields(one.outputs) for name, one in pipeline.stages.items()},
+        fields={path: Fields(one.outputs) for path, one in graph.stages_within(pipeline.stages).items()},
         streamed=frozenset(),
+        prefix=prefix,
     )
-    known = _filled(parts, given or {})
-    bounds: dict[str, int | None] = {}
-    shown = []
-    for name in graph.order(pipeline, prompts) if stage is None else (stage,):
-        shown.append(await _previewed(parts, name, known, bounds, item))
-    names = {role: one.models[0].id for role, one in roles.items()}
-    return Preview(pipeline=pipeline.name, profile=profile, roles=names, limits=limits, stages=tuple(shown))
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """The sum, None where a part of it is not known."""
+    known = list(numbers)
+    return None if None in known else sum(filter(None, known))
 
 
 # What stands in for results.
@@ -154,35 +195,78 @@ def _items(path: str, value: Any) -> Iterator[Item]:
 # One stage.
 
 
-async def _previewed(
-    parts: RunParts,
-    name: str,
-    known: Mapping[tuple[str, str], int],
-    bounds: dict[str, int | None],
-    item: int | None,
-) -> PreviewedStage:
-    stage = parts.pipeline.stages[name]
-    missing = [read for read in _reads(parts.wirings[name], parts.pipeline) if read not in known]
-    ctx = _Rehearsal(name, stage, parts)
-    note = "" if missing else await ctx.rehearse()
-    calls = [call for call in ctx.asked if item is None or call.item in (None, item)]
-    if ctx.asked and not calls:
-        note = "it depends on results of earlier items, which a run makes first"
-    items = _most_items(stage, parts.wirings[name], parts.pipeline, known, bounds)
-    items = items if ctx.known is None else ctx.known
-    bounds[name] = None if items is None else stage.most_items(items)
-    return PreviewedStage(
-        name=name,
-        kind=stage.kind,
-        roles={role: parts.roles[role].models[0].id for _, role in stage.roles()},
-        when=stage.when,
-        missing=tuple(".".join(read) for read in missing),
-        items=items if _over(stage) else None,
-        most_calls=None if items is None else stage.most_calls(items),
-        max_tokens=max(parts.max_tokens(stage, None), *_passed_on(ctx, parts.wirings[name])),
-        calls=tuple(sorted(calls, key=lambda call: call.item or 0)),
-        note=note,
-    )
+class _Look:
+    """One pipeline that is looked at, its stages in turn. `known` is how many items each field that is given has."""
+
+    def __init__(self, parts: RunParts, nested: Mapping[str, Nested], item: int | None = None) -> None:
+        self.parts = parts
+        self.known: dict[tuple[str, str], int] = {}
+        self._nested = nested
+        self._item = item
+        self._stages = graph.stages_within(parts.pipeline.stages)
+        self._bounds: dict[str, int | None] = {}
+
+    async def all(self, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
+        """Every stage; `lacking` is what the stage around this pipeline depends on, so that it has no inputs yet."""
+        names = graph.order(self.parts.pipeline, self.parts.prompts)
+        return [stage for name in names for stage in await self.shown(name, lacking)]
+
+    async def shown(self, path: str, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
+        """A stage, and behind it what stands within it."""
+        stage, wiring = self._stages[path], self.parts.wirings[path]
+        reads = [".".join(read) for read in _reads(wiring, self.parts.pipeline) if read not in self.known]
+        missing = list(dict.fromkeys([*lacking, *(f"{self.parts.prefix}{read}" for read in reads)]))
+        ctx = _Rehearsal(path, stage, self)
+        note = "" if missing else await ctx.rehearse()
+        ways = await self._ways(ctx, missing)
+        calls = [call for call in ctx.asked if self._item is None or call.item in (None, self._item)]
+        if ctx.asked and not calls:
+            note = "it depends on results of earlier items, which a run makes first"
+        items = _most_items(stage, wiring, self.parts.pipeline, self.known, self._bounds)
+        items = items if ctx.known is None else ctx.known
+        self._bounds[path] = None if items is None else stage.most_items(items)
+        within = [one for way in ways.values() for one in way]
+        limits = [*_passed_on(ctx, wiring), *(one.max_tokens for one in within)]
+        own = PreviewedStage(
+            name=self.parts.prefix + path,
+            kind=stage.kind,
+            roles={role: self.parts.roles[role].models[0].id for _, role in stage.roles()},
+            when=stage.when,
+            missing=tuple(missing),
+            items=items if _over(stage) else None,
+            most_calls=None if items is None else stage.most_calls_with(items, self._calls_of(path, ways)),
+            max_tokens=max(self.parts.max_tokens(stage, None), *limits),
+            calls=tuple(sorted(calls, key=lambda call: call.item or 0)),
+            note="" if within else note,
+        )
+        return [own, *within]
+
+    async def _ways(self, ctx: "_Rehearsal", missing: Sequence[str]) -> dict[str, list[PreviewedStage]]:
+        """What stands within a stage: the way that it takes, or every one where nobody can say which."""
+        if ctx.ways or ctx.chosen or not (missing or ctx.asked):
+            return ctx.ways
+        ways = {name: await self.shown(f"{ctx.path}/{name}", missing) for name in ctx.stage.inner()}
+        if ctx.path in self._nested:
+            ways[""] = await self.pipeline(ctx.path, None, missing)
+        return ways
+
+    def _calls_of(self, path: str, ways: Mapping[str, Sequence[PreviewedStage]]) -> dict[str, int | None]:
+        """How many calls each way makes at most: a stage its own, a pipeline those of its stages."""
+        place = self.parts.prefix + path
+        return {name: _sum(one.most_calls for one in way if one.within == place) for name, way in ways.items()}
+
+    async def pipeline(
+        self, path: str, inputs: Mapping[str, Any] | None, lacking: Sequence[str] = ()
+    ) -> list[PreviewedStage]:
+        """The stages of the pipeline that a stage runs on these inputs; None where they are not there yet."""
+        one = self._nested[path]
+        request, values = "", {name: spec.default for name, spec in one.pipeline.inputs.items()}
+        if inputs is not None:
+            request, values = filled_within(one.pipeline, self.parts.request, inputs)
+        prefix = f"{self.parts.prefix}{path}/"
+        roles = self.parts.roles.nested[path]
+        parts = _parts(one.pipeline, one.prompts, roles, values, request, one.path.parent, prefix)
+        return await _Look(parts, one.nested).all(lacking)
 
 
 def _reads(wiring: Wiring, pipeline: Pipeline) -> list[tuple[str, str]]:
@@ -229,10 +313,13 @@ class _NotAsked(FusionError):  # noqa: N818 - nothing went wrong
 class _Rehearsal(RunContext):
     """The context of a stage that is run up to its first calls, which are noted and not made."""
 
-    def __init__(self, path: str, stage: Stage, run: RunParts) -> None:
-        super().__init__(path, stage, run)
+    def __init__(self, path: str, stage: Stage, look: _Look) -> None:
+        super().__init__(path, stage, look.parts)
         self._out = Fields(stage.outputs)  # its own fields may be given already
+        self._look = look
         self.asked: list[PreviewedCall] = []
+        self.ways: dict[str, list[PreviewedStage]] = {}
+        self.chosen = ""
         self.known: int | None = None
         self._broken: PromptError | None = None
 
@@ -252,6 +339,11 @@ class _Rehearsal(RunContext):
     def grew(self, known: int, *, final: bool = False) -> None:
         self.known = known
 
+    def decided(
+        self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
+    ) -> None:
+        self.chosen = decision
+
     def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
         try:
             return super().render(template, variables)
@@ -260,17 +352,19 @@ class _Rehearsal(RunContext):
             raise
 
     async def run_inner(self, name: str) -> Outcome:
-        raise StageError(f"it takes the way {name!r}, whose own calls are not shown")
+        self.ways[name] = await self._look.shown(f"{self.path}/{name}")
+        raise _NotAsked("not run")
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
-        raise StageError("it runs another pipeline; look at that one by itself")
+        self.ways[""] = await self._look.pipeline(self.path, inputs)
+        raise _NotAsked("not run")
 
     async def call(self, ask: Ask) -> Answer:
         caller = self._caller(ask)
         messages = tuple(caller.messages(self.under_system(ask)))
         self.asked.append(
             PreviewedCall(
-                stage=self.path,
+                stage=self.place,
                 item=ask.item,
                 step=ask.step,
                 role=ask.role,

@@ -11,6 +11,7 @@ from fusion.events import (
     CallFailed,
     CallFinished,
     CallStarted,
+    Decided,
     EventBase,
     FallbackTaken,
     Noted,
@@ -87,6 +88,7 @@ class Accounts:
         self._key_of: dict[tuple[str, str], _Key] = {}
         self._served: dict[tuple[str, str, str, str | None], int] = {}
         self.notes: list[str] = []
+        self.decisions: dict[str, Decided] = {}
         self._entries: dict[type[EventBase], Callable[[Any], None]] = {
             CallStarted: self._started,
             CallFinished: self._finished,
@@ -94,6 +96,7 @@ class Accounts:
             AttemptFailed: self._tried_again,
             AttemptCharged: self._charged,
             FallbackTaken: self._fell_back,
+            Decided: self._decided,
             Noted: self._noted,
         }
 
@@ -121,7 +124,14 @@ class Accounts:
             )
             for (stage, role, model, asked), line in self._lines.items()
         )
-        return Receipt(lines=lines, seconds=seconds)
+        cascades = [event.escalated for event in self.decisions.values() if event.escalated is not None]
+        return Receipt(
+            lines=lines,
+            seconds=seconds,
+            cascades=len(cascades),
+            escalated=sum(cascades),
+            escalation_rate=sum(cascades) / len(cascades) if cascades else None,
+        )
 
     def served(self) -> tuple[Served, ...]:
         """Which model was asked for and which one answered, by role."""
@@ -148,6 +158,9 @@ class Accounts:
 
     def _noted(self, event: Noted) -> None:
         self.notes.append(f"{event.stage}: {event.message}" if event.stage else event.message)
+
+    def _decided(self, event: Decided) -> None:
+        self.decisions[event.stage] = event
 
     def _finished(self, event: CallFinished) -> None:
         line = self._line(_Key(event.stage, event.role, event.by or event.asked, event.by and event.asked))

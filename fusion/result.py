@@ -63,8 +63,9 @@ class ReceiptLine(Value):
     model could not answer and another one was asked for.
 
     `measured` is what the provider counted, `estimated` what we counted for replies without a usage of the
-    provider's. `charged` is an upper bound, for attempts that gave no reply but may have been billed: it is part of
-    the cost and of what the budget counts, and no usage. `retries` are attempts that were made again.
+    provider's. `charged` is what replies cost that could not be used, and an upper bound for attempts that gave no
+    reply but may have been billed: it is part of the cost and of what the budget counts, and no usage. `retries` are
+    attempts that were made again.
     """
 
     stage: str
@@ -92,10 +93,17 @@ class ReceiptLine(Value):
 
 
 class Receipt(Value):
-    """What a run cost, by stage and role."""
+    """What a run cost, by stage and role.
+
+    `cascades` is how many cascades took an answer, `escalated` in how many of them it was not that of the first tier,
+    and `escalation_rate` the share of these; None where there was none.
+    """
 
     lines: tuple[ReceiptLine, ...] = ()
     seconds: float = 0.0
+    cascades: int = 0
+    escalated: int = 0
+    escalation_rate: float | None = None
 
     @property
     def cost(self) -> Cost:
@@ -111,13 +119,18 @@ class Receipt(Value):
 
 
 class StageResult(Value):
-    """How one stage ended. `items` are those it finished, in their order."""
+    """How one stage ended. `items` are those it finished, in their order.
+
+    `decision` is the way that a route took, or the tier whose answer a cascade took; `reason` says why.
+    """
 
     kind: str
     status: Literal["ok", "skipped", "failed", "cancelled"]
     seconds: float = 0.0
     items: tuple[Item, ...] = ()
     failure: Failure | None = None
+    decision: str | None = None
+    reason: str = ""
 
 
 class Result(Value):

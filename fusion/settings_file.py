@@ -1,10 +1,10 @@
-"""fusion.toml: the user's own endpoints, roles, prices and defaults; every mistake in it at its line."""
+"""fusion.toml: the user's own endpoints, roles, prices, defaults and store; every mistake in it at its line."""
 
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
@@ -15,7 +15,7 @@ from fusion.positions import Place
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Money
 
-__all__ = ["NAME", "Endpoint", "SettingsFile", "Tariff", "find", "load"]
+__all__ = ["NAME", "Endpoint", "SettingsFile", "StoreTable", "Tariff", "find", "load"]
 
 NAME: Final = "fusion.toml"
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -55,6 +55,31 @@ class Endpoint(Authored):
         return given
 
 
+class StoreTable(Authored):
+    """Where runs are kept, how much of them, and how long."""
+
+    path: Path | None = Field(default=None, description="The file; by default `runs.db` in the user's state folder.")
+    content: Literal["full", "digest", "off"] = Field(
+        default="full", description="What is kept of prompts and replies: texts, digests, or nothing."
+    )
+    retention: int | None = Field(default=None, ge=1, description="Days; by default runs are kept until removed.")
+    synchronous: Literal["NORMAL", "FULL"] = Field(
+        default="NORMAL", description="FULL waits for the disk at every write: for machines that lose power."
+    )
+    cache_mb: int = Field(default=500, ge=0, description="Megabytes of replies in the cache.")
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _is_a_path(cls, given: object) -> object:
+        if isinstance(given, str) and (not given or "\0" in given):
+            raise ValueError(f"{given!r} is no path of a file")
+        return given
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.cache_mb * 1_000_000
+
+
 def _endpoint_name(name: str) -> str:
     if not _ENDPOINT.fullmatch(name):
         raise ValueError(f"{name!r} is no name of an endpoint: letters, digits, '-', '_' and '.', a letter first")
@@ -79,6 +104,7 @@ class SettingsFile(Authored):
         default={}, description="What models cost, by id."
     )
     defaults: Defaults = Field(default=Defaults(), description="What holds for every call that says nothing else.")
+    store: StoreTable = Field(default=StoreTable(), description="Where and how runs are kept.")
 
 
 def find(start: Path, user: Path) -> Path | None:

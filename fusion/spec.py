@@ -22,7 +22,7 @@ from fusion.errors import PipelineError, Problem
 from fusion.library import close_names, read_text
 from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistakes
 from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
-from fusion.stages.base import STAGE_READER, Stage
+from fusion.stages.base import INLINE_SHAPE, STAGE_READER, Stage
 from fusion.stages.registry import kinds
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits, Value
@@ -348,10 +348,13 @@ def json_schema() -> dict[str, Any]:
         of_kind = schema_of(kinds()[kind])
         definitions.update(of_kind.pop("$defs", {}))
         definitions[name] = {**of_kind, "required": ["kind", *of_kind.get("required", ())]}
-    schema["properties"]["stages"]["additionalProperties"] = {
+        definitions[name] = _with_stages(definitions[name])
+    definitions["stage"] = {
+        "description": "A stage of any kind.",
         "oneOf": [{"$ref": f"#/$defs/{name}"} for name in names.values()],
         "discriminator": {"propertyName": "kind", "mapping": {k: f"#/$defs/{name}" for k, name in names.items()}},
     }
+    schema["properties"]["stages"]["additionalProperties"] = {"$ref": "#/$defs/stage"}
     for key in ("stages", "inputs"):
         taken = sorted(RESERVED | _OF_JINJA)
         schema["properties"][key]["propertyNames"] = {"pattern": f"^{_NAME.pattern}$", "not": {"enum": taken}}
@@ -360,6 +363,15 @@ def json_schema() -> dict[str, Any]:
     for name, short in (("InputSpec", "What the input is."), ("RoleSpec", "The model, as provider/model.")):
         definitions[name] = {"anyOf": [{"type": "string", "description": short}, definitions[name]]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Fusion pipeline"}
+
+
+def _with_stages(schema: Any) -> Any:
+    """The schema, with every kind where a stage stands within another one, which says `when` and `needs` itself."""
+    if schema == INLINE_SHAPE:
+        return {"$ref": "#/$defs/stage", "properties": {"when": False, "needs": False}}
+    if isinstance(schema, dict):
+        return {key: _with_stages(part) for key, part in schema.items()}
+    return [_with_stages(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def schema_of(model: type[Value]) -> dict[str, Any]:

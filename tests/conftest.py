@@ -11,6 +11,8 @@ from fusion import Fusion, Model, Pipeline, Result, RunFailed, ScriptedModel
 from fusion.events import EventBase
 from fusion.types import Request
 
+OWN = ("FUSION_PROFILE", "FUSION_LOCAL_THREADS", "FUSION_STORE")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def interruptible() -> None:
@@ -30,7 +32,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     for name in list(os.environ):
-        if name.endswith(("_API_KEY", "_BASE_URL")) or name in ("FUSION_PROFILE", "FUSION_LOCAL_THREADS"):
+        if name.endswith(("_API_KEY", "_BASE_URL")) or name in OWN:
             monkeypatch.delenv(name)
 
 

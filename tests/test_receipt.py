@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from fusion import Price, Result, Say, ScriptedModel, Usage
+from fusion.cli.receipt import receipt_lines
 from fusion.models.base import ModelInfo
 from tests.conftest import pipeline, run, said
 
@@ -52,3 +53,28 @@ def test_unknown_cost_is_counted_and_never_zero(fusion: Any) -> None:
     assert (line.measured.cost.unknown_calls, line.estimated.cost.unknown_calls) == (1, 1)
     assert result.cost.unknown_calls == 2
     assert "no price is known for 'scripted/bulk'" in result.notes[0]
+
+
+def test_a_receipt_says_how_many_cascades_were_escalated_and_the_result_which_tier_answered(fusion: Any) -> None:
+    text = """
+inputs: {task: what}
+stages:
+  one: {kind: cascade, tiers: [{roles: [a, b]}, strong], accept: {agree: 2, extract: number}}
+  two: {kind: cascade, tiers: [{roles: [a, a]}, strong], accept: {agree: 2, extract: number}}
+  way: {kind: route, routes: {short: a, long: strong}, rules: [{longer: 99, use: long}], default: short}
+output: {one: one.text, two: two.text, way: way.text}
+"""
+    models = {"a": "5", "b": "6", "strong": "9"}
+    result, _ = run(fusion(models), "How many?", pipeline=pipeline(text))
+    assert result.data == {"one": "9", "two": "5", "way": "5"}
+    receipt = result.receipt
+    assert (receipt.cascades, receipt.escalated, receipt.escalation_rate) == (2, 1, 0.5)
+    assert [result.stages[name].decision for name in ("one", "two", "way")] == ["tier-2", "tier-1", "short"]
+    assert result.stages["two"].reason == "2 of 2 answers agree"
+    assert "1 of 2 cascades escalated" in receipt_lines(result)[-1]
+
+
+def test_without_a_cascade_there_is_no_rate(fusion: Any) -> None:
+    result, _ = run(fusion({"frontier": "x"}), "do it", pipeline="single")
+    assert (result.receipt.cascades, result.receipt.escalation_rate) == (0, None)
+    assert "escalated" not in receipt_lines(result)[-1]

@@ -185,6 +185,21 @@ def test_the_nearest_file_counts_and_else_the_users(
             '[prices."local/small"]\ninput = 1\noutput = 1\n',
             ["1:2 prices.local/small: 'local/small' is an embedded model"],
         ),
+        (
+            '[store]\npath = 5\ncontent = "some"\nretention = 0\nsynchronous = "full"\ncache_mb = -1\nkeep = 1\n',
+            [
+                "2:1 store.path: expected text, got 5",
+                "3:1 store.content: expected 'full', 'digest' or 'off', got 'some'",
+                "4:1 store.retention: expected at least 1, got 0",
+                "5:1 store.synchronous: expected 'NORMAL' or 'FULL', got 'full'",
+                "6:1 store.cache_mb: expected at least 0, got -1",
+                "7:1 store.keep: unknown key 'keep'",
+            ],
+        ),
+        (
+            '[store]\npath = ""\nretention = 1.5\n',
+            ["2:1 store.path: '' is no path", "3:1 store.retention: expected a"],
+        ),
         ("profile = \n", ["1:11: no TOML: invalid value"]),
         ('profile = "x\n', ["1:13: no TOML: illegal character"]),
         ("[endpoints\n", ["1:11: no TOML: expected ']'"]),
@@ -203,6 +218,29 @@ def test_every_mistake_is_named_with_file_line_and_key(
     for line in says:
         assert f"{path}:{line}" in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_the_store_is_where_and_as_the_file_says(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(
+        '[store]\npath = "kept/runs.db"\ncontent = "digest"\nretention = 7\nsynchronous = "FULL"\ncache_mb = 3\n'
+    )
+    store = Settings.from_environment().store
+    assert (store.path, store.content, store.retention) == (path.parent / "kept" / "runs.db", "digest", 7)
+    assert (store.synchronous, store.cache_bytes) == ("FULL", 3_000_000)
+    monkeypatch.setenv("FUSION_STORE", "~/mine.db")
+    named = Settings.from_environment().store
+    assert (named.path, named.content) == (Path.home() / "mine.db", "digest")
+
+
+def test_the_store_is_in_the_state_folder_by_default(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("FUSION_STORE", "")
+    write("")
+    store = Settings.from_environment().store
+    assert (store.path, store.content, store.retention) == (tmp_path / "state" / "fusion" / "runs.db", "full", None)
+    assert (store.synchronous, store.cache_bytes) == ("NORMAL", 500_000_000)
 
 
 def test_models_lists_endpoints_and_what_the_file_says(write: Write, command: Command) -> None:

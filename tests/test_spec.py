@@ -282,3 +282,25 @@ def test_the_schema_is_one_and_takes_short_forms() -> None:
     assert not validator.is_valid(read_yaml(EVERYTHING_WRONG, file="")[0])
     assert not validator.is_valid({"stages": {"a": {"kind": "generate", "ovr": "x"}}, "output": "a"})
     assert not validator.is_valid({"stages": {"a": {}}, "output": "a"})
+
+
+ROUTE: dict[str, Any] = {"kind": "route", "rules": [{"longer": 5, "use": "a"}], "default": "a"}
+
+
+@pytest.mark.parametrize(
+    ("way", "valid"),
+    [
+        ("bulk", True),
+        ({"kind": "generate", "prompt": "x"}, True),
+        ({"kind": "pipeline", "pipeline": "single"}, True),
+        ({**ROUTE, "routes": {"a": {"kind": "generate"}}}, True),
+        ({"kind": "generate", "ovr": "x"}, False),
+        ({"kind": "nothing"}, False),
+        ({"kind": "map", "prompt": "x"}, False),
+        ({"kind": "generate", "when": "true"}, False),
+        ({**ROUTE, "routes": {"a": {"kind": "generate", "ovr": "x"}}}, False),
+    ],
+)
+def test_a_stage_within_another_one_is_held_to_its_kind_too(way: Any, valid: bool) -> None:
+    given = {"stages": {"s": {**ROUTE, "routes": {"a": way}}}, "output": "s"}
+    assert Draft202012Validator(json_schema()).is_valid(given) is valid

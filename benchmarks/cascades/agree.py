@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from benchmarks.cascades.recorded import DEEPSEEK, EXTRACT, FOLDER, MINI, SETS, SONNET, Task, is_right, tasks
 from benchmarks.perf.figures import machine
 from fusion import Fusion, Generate, InputSpec, Pipeline
-from fusion.events import Decided
 from fusion.types import Limits
 
 MOST_TOKENS = 5000
@@ -24,7 +23,8 @@ class Outcome(NamedTuple):
 
     right: bool
     usd: float
-    decisions: tuple[str, ...] = ()
+    escalated: bool
+    way: str | None
 
 
 class Way(NamedTuple):
@@ -57,7 +57,7 @@ def per_set_routes(items: Sequence[Task], alone: Sequence[Outcome]) -> None:
     held = [items[at] for at in rest]
     pipeline, roles = routed(ways)
     outcomes, _ = through(held, dict.fromkeys(SETS, pipeline), roles)
-    astray = sum(outcome.decisions[0] != task.of for outcome, task in zip(outcomes, held, strict=True))
+    astray = sum(outcome.way != task.of for outcome, task in zip(outcomes, held, strict=True))
     table(
         f"per-set routes, chosen on the other half; {astray} of {len(held)} took another set's way",
         held,
@@ -139,10 +139,10 @@ def through(
     with Fusion(profile="local", roles=roles) as fusion:
         started = time.perf_counter()
         for task in items:
-            events: list[Any] = []
-            result = fusion.complete(task.prompt, pipeline=pipelines[task.of], on_event=events.append)
-            decisions = tuple(event.decision for event in events if isinstance(event, Decided))
-            outcomes.append(Outcome(is_right(task.of, result.text, task.gold), float(result.cost.usd), decisions))
+            result = fusion.complete(task.prompt, pipeline=pipelines[task.of])
+            right = is_right(task.of, result.text, task.gold)
+            way = result.stages["answer"].decision
+            outcomes.append(Outcome(right, float(result.cost.usd), result.receipt.escalated > 0, way))
         return outcomes, time.perf_counter() - started
 
 
@@ -195,7 +195,7 @@ def table(title: str, items: Sequence[Task], outcomes: Sequence[Outcome], alone:
         points = [100.0 * (one.right - other.right) for one, other in zip(ours, theirs, strict=True)]
         low, high = interval(points)
         ratio = sum(one.usd for one in ours) / sum(other.usd for other in theirs)
-        escalated = sum(one.decisions[-1:] == ("tier-2",) for one in ours)
+        escalated = sum(one.escalated for one in ours)
         lost = sum(point < 0 for point in points)
         print(
             f"{of:10}{len(at):6}{share(ours):8.2f}{share(theirs):8.2f}{sum(points) / len(at):+8.2f}"

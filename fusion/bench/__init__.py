@@ -1,1 +1,28 @@
 """Benchmarks: arms measured on the same items, scored without a judge, compared with intervals, and reported."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusion.bench.benchmark import run
+    from fusion.bench.report import Report
+    from fusion.bench.results import Results
+    from fusion.bench.suite import Arm, Scoring, Source, Suite
+
+_HOMES = {
+    "fusion.bench.benchmark": ("run",),
+    "fusion.bench.report": ("Report",),
+    "fusion.bench.results": ("Results",),
+    "fusion.bench.suite": ("Arm", "Scoring", "Source", "Suite"),
+}
+
+__all__ = ["Arm", "Report", "Results", "Scoring", "Source", "Suite", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'fusion.bench' has no attribute {name!r}")

@@ -44,6 +44,7 @@ class Figures(Value):
     tokens: int = 0
     calls: int = 0
     escalated: float | None = None
+    delegated: float | None = None
     latency: tuple[float, float, float] | None = None
     """Seconds: median, 90th and 95th percentile."""
     by_set: dict[str, float] = Field(default_factory=dict)
@@ -160,6 +161,7 @@ class _Work:
         said = [one for rows in column for one in rows]
         costs = self._costs[arm.name]
         escalated = [one.escalated for one in said if one.escalated is not None]
+        delegated = [one.delegated for one in said if one.delegated is not None]
         latencies = [one.latency for one in said if one.failure is None]
         missing = sum(max(0, self._results.epochs - len(rows)) for rows in column)
         return Figures(
@@ -173,6 +175,7 @@ class _Work:
             tokens=sum(one.usage.total for one in said),
             calls=sum(one.calls for one in said),
             escalated=fmean(escalated) if escalated else None,
+            delegated=fmean(delegated) if delegated else None,
             latency=_quantiles(latencies) if latencies else None,
             by_set={name: fmean([self._scores[arm.name][i] for i in rows]) for name, rows in self._sets().items()},
         )
@@ -216,7 +219,10 @@ class _Work:
         }
         if len(singles) < 2:
             return ()
-        found = [self._worked_out(ORACLE, oracle(singles))]
+        wanted = self._results.baselines
+        found = [self._worked_out(ORACLE, oracle(singles))] if "oracle" in wanted else []
+        if "random_mixing" not in wanted:
+            return tuple(found)
         cheap = min(singles, key=lambda name: sum(singles[name].costs))
         strong = max(singles, key=lambda name: (sum(singles[name].scores), -sum(singles[name].costs)))
         for name, arm in kinds.items():

@@ -115,7 +115,8 @@ def _judgements(results: Results, analysis: Analysis) -> tuple[Judgement, ...]:
         return ()
     gate = Gate(results.gate)
     measures = analysis.measures()
-    judged = [arm.name for arm in results.arms if arm.kind != "model"] or [arm.name for arm in results.arms]
+    judged = [arm.name for arm in results.arms if arm.kind not in ("model", "baseline")]
+    judged = judged or [arm.name for arm in results.arms]
     return tuple(gate.judge(name, measures) for name in judged)
 
 

@@ -12,7 +12,7 @@ from fusion.errors import UsageError
 from fusion.library import read_text
 from fusion.types import Failure, Money, Usage, Value
 
-__all__ = ["ArmRecord", "ItemRecord", "Outcome", "Results"]
+__all__ = ["ArmRecord", "ItemRecord", "Outcome", "Results", "Spending"]
 
 _MOST = 500_000_000
 
@@ -27,20 +27,42 @@ class ItemRecord(Value):
 
 
 class ArmRecord(Value):
-    """One contestant: what it is, the models it may use, where its prices come from, the digest of its file."""
+    """One contestant: what it is, the models it may use, where its prices come from, the digest of its files.
+
+    A `baseline` is no contestant: it is what the others are held against.
+    """
 
     name: str
-    kind: Literal["pipeline", "model", "python", "outputs"]
+    kind: Literal["pipeline", "model", "python", "outputs", "baseline"]
     models: tuple[str, ...] = ()
     price_source: str = "unknown"
     sha256: str = ""
+
+
+class Spending(Value):
+    """What was spent on one model; `cost` in dollars, None where a part of it is unknown."""
+
+    model: str
+    calls: int = 0
+    usage: Usage = Usage()
+    cost: Money | None = None
+
+    def __add__(self, other: "Spending") -> "Spending":
+        known = self.cost is not None and other.cost is not None
+        return Spending(
+            model=self.model,
+            calls=self.calls + other.calls,
+            usage=self.usage + other.usage,
+            cost=(self.cost or Money(0)) + (other.cost or Money(0)) if known else None,
+        )
 
 
 class Outcome(Value):
     """What one arm made of one item in one epoch. A failed one is worth 0, and what it cost counts.
 
     `cost` is in dollars, None where a part of it is unknown. `escalated` says whether a stronger model was asked,
-    None where the arm has none to ask. `latency` is in seconds.
+    None where the arm has none to ask; `delegated` is the share of its calls that went to others. `latency` is in
+    seconds. `spent` is cost and tokens by model.
     """
 
     arm: str
@@ -58,6 +80,8 @@ class Outcome(Value):
     served: tuple[str, ...] = ()
     seed: int = 0
     escalated: bool | None = None
+    delegated: float | None = None
+    spent: tuple[Spending, ...] = ()
     failure: Failure | None = None
 
     @model_validator(mode="after")
@@ -84,6 +108,7 @@ class Results(Value):
     versions: dict[str, str] = Field(default_factory=dict)
     hashes: dict[str, str] = Field(default_factory=dict)
     licences: dict[str, str] = Field(default_factory=dict)
+    baselines: tuple[str, ...] = ("singles", "self_consistency", "random_mixing", "oracle")
     notes: tuple[str, ...] = ()
     stopped: str = ""
     gate: str = ""

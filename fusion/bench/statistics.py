@@ -6,6 +6,7 @@ each item is one of its own.
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -229,20 +230,26 @@ def _bootstrap(
         raise ValueError("no items to resample")
     totals = np.array([_totals(column, clusters) for column in columns], dtype=np.float64)
     n = totals.shape[1]
-    rng = np.random.default_rng(seed)
-    parts = [_weights(rng, share, n) @ totals.T for share in _shares(resamples, n)]
+    parts = [weights.astype(np.float64) @ totals.T for weights in _weights(seed, resamples, n)]
     drawn = statistic(*np.concatenate(parts).T)
     estimate = float(statistic(*totals.sum(axis=1)))
     low, high = np.quantile(drawn, _bca_shares(drawn, estimate, _left_out(totals, statistic), level))
     return Interval(estimate=estimate, low=float(low), high=float(high), level=level)
 
 
-def _weights(rng: "np.random.Generator", share: int, n: int) -> "Floats":
-    """How often each of n clusters is in each of a share of the resamples."""
+@lru_cache(maxsize=4)
+def _weights(seed: int, resamples: int, n: int) -> tuple["np.ndarray[Any, np.dtype[np.uint16]]", ...]:
+    """How often each of n clusters is in each of the resamples, in parts: the same draws for every arm."""
     import numpy as np
 
-    drawn = rng.integers(0, n, size=(share, n), dtype=np.int32) + np.arange(0, share * n, n, dtype=np.int32)[:, None]
-    return np.bincount(drawn.ravel(), minlength=share * n).reshape(share, n).astype(np.float64)
+    rng = np.random.default_rng(seed)
+
+    def part(share: int) -> "np.ndarray[Any, np.dtype[np.uint16]]":
+        places = np.arange(0, share * n, n, dtype=np.int32)[:, None]
+        drawn = rng.integers(0, n, size=(share, n), dtype=np.int32) + places
+        return np.bincount(drawn.ravel(), minlength=share * n).reshape(share, n).astype(np.uint16)
+
+    return tuple(part(share) for share in _shares(resamples, n))
 
 
 def _left_out(totals: "Floats", statistic: _Statistic) -> "Floats":

@@ -13,6 +13,7 @@ from fusion.errors import PipelineError, Problem, UsageError
 from fusion.library import read_text
 from fusion.mistakes import Authored, Mistake, misread, mistakes
 from fusion.positions import MAX_BYTES, Positions, read_yaml
+from fusion.settings_file import Tariff
 from fusion.spec import schema_of
 from fusion.types import Limits
 
@@ -112,6 +113,10 @@ class Suite(Authored):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Seeds of order and resampling.")
     resamples: int = Field(default=10_000, ge=MIN_RESAMPLES, le=1_000_000, description="Draws of the bootstrap.")
     margin: float = Field(default=0.01, ge=0, lt=1, description="How much worse still counts as not worse, a share.")
+    max_tokens: int = Field(default=5000, ge=1, description="Output limit of a single model, thinking included.")
+    prices: dict[str, Tariff] = Field(
+        default={}, description="Prices that are simulated, by model, in dollars for a million tokens; labelled so."
+    )
     budget: Limits = Field(default=Limits(), description="What the whole benchmark may spend at most.")
     gate: Annotated[str, AfterValidator(_readable)] | None = Field(
         default=None, description="What has to hold, as in accuracy >= best_single - 0.5pp."

@@ -44,12 +44,16 @@ class Join(Value):
 class Fields(Value):
     """Which columns of a file hold what."""
 
-    id: str | None = Field(default=None, description="The column of ids; else items are numbered from 1.")
+    id: str | None = Field(
+        default=None, description="The column of ids; by default `id` or the like, else items are numbered."
+    )
     prompt: str = Field(
-        default="prompt", description="The column of prompts, or a template over the columns that are no gold."
+        default="prompt",
+        description="The column of prompts, or a template over columns that are no gold; else by its usual names.",
     )
     gold: str | tuple[str, ...] = Field(
-        default="gold", description="The column of gold answers; of several, a mapping of them."
+        default="gold",
+        description="The column of gold answers, of several a mapping of them; else by its usual names.",
     )
     cluster: str | None = Field(
         default=None, description="The column that says what an item belongs to, such as a document."
@@ -138,7 +142,8 @@ def read_tasks(path: Path | str, fields: Fields | None = None, *, name: str | No
     """The task set of a CSV, JSONL or JSON file, plain or packed. Raises UsageError with every mistake in it."""
     rows, sha256 = read_rows(path)
     stem = Path(path).name.partition(".")[0]
-    return make_tasks(rows, fields or _guessed(rows, str(path)), name=name or stem, file=str(path), sha256=sha256)
+    known = _guessed(rows, fields or Fields(), str(path))
+    return make_tasks(rows, known, name=name or stem, file=str(path), sha256=sha256)
 
 
 def make_tasks(rows: Sequence[Row], fields: Fields, *, name: str, file: str, sha256: str) -> TaskSet:
@@ -196,14 +201,21 @@ _GOLDS = ("gold", "answer", "answers", "target", "output", "expected", "label", 
 _IDS = ("id", "task_id", "key", "_id")
 
 
-def _guessed(rows: Sequence[Row], file: str) -> Fields:
-    """The columns by their usual names."""
+def _guessed(rows: Sequence[Row], fields: Fields, file: str) -> Fields:
+    """The fields, and what they do not say by the columns' usual names."""
     names = list(rows[0])
-    prompt, gold = (next((name for name in known if name in names), None) for known in (_PROMPTS, _GOLDS))
-    for what, found, known in (("prompt", prompt, _PROMPTS), ("gold answer", gold, _GOLDS)):
-        if found is None:
+    found: dict[str, str] = {}
+    for field, what, known in (("prompt", "prompt", _PROMPTS), ("gold", "gold answer", _GOLDS)):
+        if field in fields.model_fields_set:
+            continue
+        column = next((name for name in known if name in names), None)
+        if column is None:
             raise UsageError(f"{file}: no column for the {what}: {', '.join(known)}; name it; there are: {names}")
-    return Fields(id=next((n for n in _IDS if n in names), None), prompt=str(prompt), gold=str(gold))
+        found[field] = column
+    column = next((name for name in _IDS if name in names), None)
+    if "id" not in fields.model_fields_set and column is not None:
+        found["id"] = column
+    return Fields(**{name: getattr(fields, name) for name in Fields.model_fields} | found)
 
 
 def _id(row: Row, fields: Fields, index: int) -> str:

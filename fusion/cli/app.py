@@ -9,6 +9,7 @@ import typer
 
 from fusion import __version__
 from fusion.cli import models
+from fusion.cli.bench import bench
 from fusion.cli.demo import demo
 from fusion.cli.exits import EPILOG, OK, Ending
 from fusion.cli.explain import explain
@@ -39,7 +40,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (run, new, validate, graph, render, explain, schema, demo):
+    for command in (run, new, validate, graph, render, explain, schema, demo, bench):
         app.command(context_settings=_HELP)(command)
     app.add_typer(models.application(), name="models")
     return app

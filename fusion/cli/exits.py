@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fusion.cli.terminal import complain, quiet_stdout
 
-__all__ = ["BUG", "EPILOG", "FAILED", "INTERRUPTED", "OK", "USAGE", "Ending", "Interrupted"]
+__all__ = ["BUDGET", "BUG", "EPILOG", "FAILED", "GATE", "INTERRUPTED", "OK", "USAGE", "Ending", "Interrupted"]
 
 OK = 0
 BUG = 1

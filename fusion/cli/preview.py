@@ -40,9 +40,7 @@ def _stage_lines(stage: PreviewedStage, pipeline: str) -> Iterator[str]:
     if stage.when is not None:
         yield f"  only when {stage.when}"
     if stage.missing:
-        yield f"  depends on {', '.join(stage.missing)}, which a run makes first; to see its prompt all the same:"
-        given = " ".join(f"--with {name}=@FILE" for name in stage.missing)
-        yield f"  fusion render {pipeline} {stage.name} … {given}"
+        yield from _missing_lines(stage, pipeline)
     elif stage.note:
         yield f"  asks nothing: {stage.note}"
     for call in stage.calls[:1]:
@@ -50,6 +48,16 @@ def _stage_lines(stage: PreviewedStage, pipeline: str) -> Iterator[str]:
         yield from (
             f"  {line}" for text in message_lines(call.messages, most=_SHOWN_AT_MOST) for line in text.split("\n")
         )
+
+
+def _missing_lines(stage: PreviewedStage, pipeline: str) -> Iterator[str]:
+    words = f"  depends on {', '.join(stage.missing)}, which a run makes first"
+    if stage.within:
+        yield words
+        return
+    yield f"{words}; to see its prompt all the same:"
+    given = " ".join(f"--with {name}=@FILE" for name in stage.missing)
+    yield f"  fusion render {pipeline} {stage.name} … {given}"
 
 
 def _bounds(stage: PreviewedStage) -> str:

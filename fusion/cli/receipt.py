@@ -57,7 +57,14 @@ def _total(receipt: Receipt) -> str:
     again = f", {retries} retr{'ies' if retries != 1 else 'y'}" if retries else ""
     about = "~" if usage.source == "estimated" else ""
     tokens = f"{about}{usage.input:,} tokens in, {about}{usage.output:,} out"
-    return f"{calls}{again}; {tokens}; {_money(receipt)}; {seconds(receipt.seconds)}"
+    return f"{calls}{again}; {tokens}; {_money(receipt)}; {_escalated(receipt)}{seconds(receipt.seconds)}"
+
+
+def _escalated(receipt: Receipt) -> str:
+    """How many cascades were escalated, where there was any."""
+    if not receipt.cascades:
+        return ""
+    return f"{receipt.escalated} of {receipt.cascades} cascade{'s' * (receipt.cascades != 1)} escalated; "
 
 
 def _money(receipt: Receipt) -> str:

@@ -74,7 +74,7 @@ def call_of(options: Options, stage: str, item: int, results: Sequence[str]) -> 
     with _fusion(options) as fusion:
         prompt, inputs = _given(options, fusion.load(options.pipeline), stdin)
         given = results_of(results, stdin)
-        (shown,) = fusion.preview(
+        shown, *_ = fusion.preview(
             prompt, pipeline=options.pipeline, inputs=inputs, given=given, stage=stage, item=item
         ).stages
     if shown.calls:

@@ -19,6 +19,7 @@ __all__ = [
     "estimate_input",
     "estimate_tokens",
     "input_bound",
+    "is_usable",
 ]
 
 _BYTES: Final = 4
@@ -153,6 +154,11 @@ def estimate_tokens(text: str) -> int:
 def estimate_input(messages: Sequence[Message]) -> int:
     """About how many tokens these messages have."""
     return sum([-(-message.size // _BYTES) for message in messages])
+
+
+def is_usable(reply: Reply) -> bool:
+    """False for a reply that `check_usable` refuses."""
+    return reply.finish_reason != "content_filter" and bool(reply.text.strip())
 
 
 def check_usable(reply: Reply) -> Reply:

@@ -55,7 +55,8 @@ def explain(
     if text:
         return _misread(info, f"its stream broke off: {_words(error)}", text=text, secrets=secrets)
     if exchange.broken is not None:
-        return _unreachable(info, exchange.broken, secrets=secrets)
+        answered = status is not None and 200 <= status < 300
+        return _unreachable(info, exchange.broken, secrets=secrets, answered=answered)
     if status is None:
         return _unsent(error, info, secrets)
     if not 200 <= status < 300:
@@ -65,7 +66,7 @@ def explain(
     if isinstance(error, RefusedInStreamError):
         return refused(info, error.status, str(error), {}, secrets=secrets)
     if isinstance(error, OSError) or _is_of_connection(error):
-        return _unreachable(info, error, secrets=secrets)
+        return _unreachable(info, error, secrets=secrets, answered=True)
     return _misread(info, _words(error), secrets=secrets)
 
 
@@ -120,11 +121,14 @@ def _too_long(info: ModelInfo, said: str) -> ContextWindowError:
     )
 
 
-def _unreachable(info: ModelInfo, why: BaseException, *, secrets: Iterable[str] = ()) -> ModelConnectionError:
+def _unreachable(
+    info: ModelInfo, why: BaseException, *, secrets: Iterable[str] = (), answered: bool = False
+) -> ModelConnectionError:
     """The error for a request whose answer never came whole."""
     said = _shortened(str(why) or type(why).__name__, secrets)
     hint = "the local server has stopped" if info.local else "check the network and the api_base, or try again"
-    return ModelConnectionError(f"{info.id!r} cannot be reached, or hung up: {said}; {hint}", model=info.id)
+    words = f"{info.id!r} cannot be reached, or hung up: {said}; {hint}"
+    return ModelConnectionError(words, model=info.id, answered=answered)
 
 
 def too_late(info: ModelInfo, seconds: float) -> ModelTimeoutError:

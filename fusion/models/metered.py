@@ -13,7 +13,7 @@ from fusion.errors import (
     RateLimitError,
 )
 from fusion.events import AttemptCharged, emit
-from fusion.models.base import Heard, Model, ModelWrapper, input_bound
+from fusion.models.base import Heard, Model, ModelWrapper, input_bound, is_usable
 from fusion.types import Deltas, Reply, Request, Usage
 
 __all__ = ["Metered"]
@@ -31,8 +31,9 @@ class Metered(ModelWrapper):
     """A model whose attempts are paid from `budget.current`; where there is none, nothing is counted.
 
     An attempt that was never sent, or that the provider refused without answering, is refunded. Every other that
-    gave no reply (timed out, cancelled, broken off in its stream) may have been billed: it is charged what was
-    reserved for it, and said in an AttemptCharged event. A Limited within marks what is sent.
+    gave no reply (timed out, cancelled, broken off in its answer) may have been billed: it is charged what was
+    reserved for it, and said in an AttemptCharged event, as is what a reply cost that nobody can use. A Limited
+    within marks what is sent.
 
     Raises BudgetError when the budget cannot bear the attempt.
     """
@@ -52,7 +53,7 @@ class Metered(ModelWrapper):
         try:
             reply = await self.inner.complete(request, heard)
         except BaseException as error:
-            begun = heard is not None and heard.any
+            begun = (heard is not None and heard.any) or getattr(error, "answered", False)
             if reservation.sent and (begun or not isinstance(error, _NOT_BILLED)):
                 self._charge(reservation, Usage(input=bound, output=request.max_tokens, source="estimated"))
             else:
@@ -60,7 +61,10 @@ class Metered(ModelWrapper):
             raise
         finally:
             budget.attempt.reset(running)
-        reservation.settle(Amount(self._cost(reply), reply.usage.total))
+        cost = self._cost(reply)
+        reservation.settle(Amount(cost, reply.usage.total))
+        if not is_usable(reply):  # which nobody tells of as a call that is done
+            emit(AttemptCharged, model=self.info.id, usage=reply.usage, cost=cost)
         return reply
 
     def _at_most(self, taken: int, given: int) -> Amount:

@@ -27,6 +27,7 @@ from fusion.terms import Params
 from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
 __all__ = [
+    "INLINE_SHAPE",
     "STAGE_READER",
     "Answer",
     "Ask",
@@ -250,8 +251,10 @@ class StageContext(ABC):
         """Run the pipeline that this stage names, on these inputs, within this stage's budget."""
 
     @abstractmethod
-    def decided(self, decision: str, reason: str, *, confidence: float | None = None) -> None:
-        """Tell which of several ways the stage takes, and why."""
+    def decided(
+        self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
+    ) -> None:
+        """Tell which of several ways the stage takes, and why; a cascade also whether that is not its first tier."""
 
     @abstractmethod
     def feed(self, name: str) -> Feed[Item]:
@@ -348,6 +351,10 @@ class Stage(Authored, ABC):
     def most_calls(self, items: int) -> int | None:
         """How many calls it makes at most when it is given so many items; None where nobody can say."""
         return None if any(self.roles()) else 0
+
+    def most_calls_with(self, items: int, within: Mapping[str, int | None]) -> int | None:
+        """The same, given how many calls each stage within this one makes; "" is the pipeline that it runs."""
+        return self.most_calls(items)
 
     def most_items(self, items: int) -> int | None:
         """How many items it hands on at most when it is given so many; None where nobody can say."""
@@ -498,10 +505,10 @@ def _as_written(stage: Stage) -> dict[str, Any]:
 STAGE_READER: Final = "stage"
 """The key of the validation context that holds what reads a stage of any kind."""
 
+INLINE_SHAPE: Final[JsonSchema] = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
+"""The shape of a stage within another one as far as this module knows it; who knows the kinds puts theirs here."""
+
 InlineStage = Annotated[
-    Stage,
-    BeforeValidator(_stage),
-    PlainSerializer(_as_written),
-    WithJsonSchema({"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}),
+    Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(INLINE_SHAPE))
 ]
 """A stage that stands within another one."""

@@ -150,7 +150,8 @@ class Cascade(Stage):
     An answer is accepted where so many of the tier's agree, checks hold, a judge accepts it, or it is said with
     enough confidence; all that `accept` names has to hold. Nobody is asked whose answer cannot change the outcome any
     more: if two of three are to agree and do, the third is not asked. Which tier's answer was taken, and why, is an
-    event. `fusion.calibrate` finds a threshold that holds a target.
+    event and stands in the result; the receipt counts how many cascades were escalated. `fusion.calibrate` finds a
+    threshold that holds a target.
     """
 
     kind: Literal["cascade"] = "cascade"
@@ -262,22 +263,25 @@ output: answer
 
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.variables()
-        best: Verdict | None = None
+        best, taken = Verdict(None, False, ""), 0
         for number in range(1, len(self.tiers) + 1):
             try:
                 verdict = await self.verdict(ctx, number, variables)
             except BudgetError:
-                if best is None or not ctx.finishing:
+                if best.answer is None or not ctx.finishing:
                     raise
-                ctx.note(f"tier {number} cannot be paid: the answer of the one before is taken, though not accepted")
+                why = f"tier {number} cannot be paid: the answer of the one before is taken, though not accepted"
+                ctx.note(why)
+                best = best._replace(reason=why)
                 break
-            best = verdict if verdict.answer is not None else best
+            if verdict.answer is not None:
+                best, taken = verdict, number
             if verdict.accepted:
-                ctx.decided(f"tier-{number}", verdict.reason, confidence=verdict.confidence)
                 break
             ctx.note(f"tier {number}: {verdict.reason}")
-        if best is None or best.answer is None:
+        if best.answer is None:
             raise StageError(f"no tier gave an answer; the last one: {verdict.reason}")
+        ctx.decided(f"tier-{taken}", best.reason, confidence=best.confidence, escalated=taken > 1)
         ctx.give("text", as_text(best.answer.value))
         ctx.give("data", best.answer.data)
         ctx.give("confidence", best.confidence)

@@ -1,6 +1,6 @@
 """pipeline: another pipeline as a stage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -40,6 +40,9 @@ output: report
 
     def most_calls(self, items: int) -> int | None:
         return None
+
+    def most_calls_with(self, items: int, within: Mapping[str, int | None]) -> int | None:
+        return within.get("")
 
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.variables()

@@ -22,6 +22,7 @@ from fusion.library import close_names
 from fusion.mistakes import Authored
 from fusion.nearest import nearest
 from fusion.stages.base import (
+    INLINE_SHAPE,
     Ask,
     ExpressionUse,
     InlineStage,
@@ -98,14 +99,7 @@ class Example(Authored):
 Target = Annotated[
     Annotated[str, Tag("role")] | Annotated[InlineStage, Tag("stage")],
     Discriminator(lambda given: "role" if isinstance(given, str) else "stage"),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}},
-            ]
-        }
-    ),
+    WithJsonSchema({"anyOf": [{"type": "string"}, dict(INLINE_SHAPE)]}),
 ]
 """A role that answers, or a stage of any kind: also `{kind: pipeline, …}`."""
 
@@ -238,8 +232,10 @@ output: answer
                 yield f"routes.{name}.{key}", schema
 
     def most_calls(self, items: int) -> int | None:
-        within = [stage.most_calls(items) for stage in self.inner().values()]
-        known = [calls for calls in within if calls is not None]
+        return self.most_calls_with(items, {name: stage.most_calls(items) for name, stage in self.inner().items()})
+
+    def most_calls_with(self, items: int, within: Mapping[str, int | None]) -> int | None:
+        known = [calls for calls in within.values() if calls is not None]
         if len(known) < len(within):
             return None
         own = (1 if self.output_schema is None else 2) if self._asked_roles() else 0

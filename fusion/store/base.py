@@ -248,9 +248,8 @@ class Line(NamedTuple):
     """The finished calls of one stage, role and model, added up: what a line of the receipt is made of.
 
     `asked` is the model that was asked for, where `model` took over from it, else None; `served` is what the provider
-    says it was. `reused` is True for those
-    that another run or the cache answered: they cost nothing here, and `usd` is what they saved. `unknown` counts
-    those without a known price. Those set aside count too: they were paid.
+    says it was. `reused` is True for those that another run or the cache answered: they cost nothing here, and `usd`
+    is what they saved. `unknown` counts those without a known price. Those set aside count too: they were paid.
     """
 
     stage: str

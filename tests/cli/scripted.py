@@ -74,9 +74,10 @@ def models() -> dict[str, ScriptedModel]:
 
 def on_scripted_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """`-m scripted/…` and `--role …=scripted/…` are known to the command line."""
-    from fusion.cli import session
+    from fusion.cli import contest, session
 
-    monkeypatch.setattr(session, "Fusion", functools.partial(Fusion, models=models()))
+    for module in (contest, session):
+        monkeypatch.setattr(module, "Fusion", functools.partial(Fusion, models=models()))
 
 
 if __name__ == "__main__":

@@ -204,3 +204,102 @@ def test_a_value_in_the_place_of_a_plan(fusion: Callable[..., Fusion]) -> None:
     plan = json.loads(plan_text(subtasks(3)))["subtasks"]
     shown = made.preview("do it", given={"plan": plan}, stage="work", item=1)
     assert [call.item for stage in shown.stages for call in stage.calls] == [1]
+
+
+# What stands within a stage.
+
+INNER = """
+inputs: {topic: what}
+stages:
+  draft: {kind: generate, role: bulk, continuations: 0, prompt: "draft {{ inputs.topic }}"}
+  final: {kind: generate, role: frontier, continuations: 0, prompt: "final {{ draft }}"}
+output: final
+"""
+OUTER = """
+inputs: {task: what}
+stages:
+  sub: {kind: pipeline, pipeline: inner.yaml, inputs: {topic: "'about ' ~ inputs.task"}}
+  last: {kind: pipeline, pipeline: inner.yaml, inputs: {topic: sub.text}}
+output: last
+"""
+WAYS = """
+inputs: {task: what}
+stages:
+  answer:
+    kind: route
+    routes:
+      easy: bulk
+      hard: {kind: pipeline, pipeline: inner.yaml, inputs: {topic: inputs.task}}
+      long: {kind: panel, members: {role: bulk, samples: 5}, prompt: "long {{ inputs.task }}"}
+    %s
+    default: easy
+output: answer
+"""
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Callable[[str], Path]:
+    """A pipeline's file, with `inner.yaml` beside it."""
+
+    def write(text: str) -> Path:
+        (tmp_path / "inner.yaml").write_text(INNER)
+        (tmp_path / "outer.yaml").write_text(text)
+        return tmp_path / "outer.yaml"
+
+    return write
+
+
+def test_the_calls_of_a_pipeline_within_a_stage_are_shown(
+    command: Command, beside: Callable[[str], Path], asked: list[Request]
+) -> None:
+    done = command("run", str(beside(OUTER)), "cats", "--dry-run", "-m", "scripted/echo")
+    assert (done.code, asked) == (0, [])
+    assert "sub (pipeline)\n  at most 2 calls" in done.out
+    assert "sub/draft (generate): bulk=scripted/echo\n  at most 1 call" in done.out
+    assert "  --- user ---\n  draft about cats" in done.out
+    assert "depends on sub/draft.text, which a run makes first\n" in done.out
+    assert "last/draft (generate): bulk=scripted/echo\n  at most 1 call" in done.out
+    assert "In all: at most 4 calls" in done.out
+
+
+def test_a_pipeline_within_a_stage_is_bounded_as_it_runs(
+    fusion: Callable[..., Fusion], beside: Callable[[str], Path], asked: list[Request]
+) -> None:
+    made = fusion(model=ScriptedModel(lambda request: "x", name="scripted/all"))
+    shown = made.preview("cats", pipeline=beside(OUTER))
+    stages = {stage.name: stage for stage in shown.stages}
+    assert list(stages) == ["sub", "sub/draft", "sub/final", "last", "last/draft", "last/final"]
+    assert [stages[name].most_calls for name in ("sub", "sub/draft", "last")] == [2, 1, 2]
+    assert shown.most_calls == 4
+    assert stages["last/draft"].missing == ("sub.text",)
+    (call,) = stages["sub/draft"].calls
+    run(made, "cats", pipeline=beside(OUTER))
+    assert call.messages == asked[0].messages
+    assert (call.stage, len(asked)) == (asked[0].key.stage, 4)
+
+
+@pytest.mark.parametrize(
+    ("rules", "prompt", "names", "most"),
+    [
+        ("rules: [{matches: hard, use: hard}]", "easy", ["answer"], 1),
+        ("rules: [{matches: hard, use: hard}]", "hard", ["answer", "answer/hard", "answer/hard/draft"], 2),
+        ("rules: [{matches: long, use: long}]", "long", ["answer", "answer/long"], 5),
+        ("classifier: bulk", "any", ["answer", "answer/hard", "answer/hard/draft", "answer/long"], 7),
+    ],
+)
+def test_the_way_that_a_route_takes_is_shown_and_every_one_where_a_model_chooses(
+    fusion: Callable[..., Fusion],
+    beside: Callable[[str], Path],
+    rules: str,
+    prompt: str,
+    names: list[str],
+    most: int,
+) -> None:
+    made = fusion(model=ScriptedModel([], name="scripted/none"))
+    shown = made.preview(prompt, pipeline=beside(WAYS % rules))
+    assert [stage.name for stage in shown.stages if stage.calls or stage.within.count("/") < 1] == names
+    assert shown.most_calls == most
+    calls = {call.stage: call.messages[-1].content for stage in shown.stages for call in stage.calls}
+    assert calls.get("answer/hard/draft", f"draft {prompt}") == f"draft {prompt}"
+    assert calls.get("answer/long", f"long {prompt}") == f"long {prompt}"
+    assert set(calls) >= {name for name in names if name in ("answer/long", "answer/hard/draft")}

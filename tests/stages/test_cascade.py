@@ -182,6 +182,8 @@ def test_where_the_next_tier_cannot_be_paid_the_best_answer_is_taken_and_that_is
     result = handle.wait()
     assert (result.status, handle.exit_code) == ("partial", 4)
     assert result.data["text"] in ("1", "2")
+    assert (result.stages["answer"].decision, result.receipt.escalation_rate) == ("tier-1", 0.0)
+    assert "tier 2 cannot be paid" in result.stages["answer"].reason
     result, _, _ = cascaded(
         fusion, "{roles: [a, b]}", AGREE, {"a": "1", "b": "2", "strong": "9"}, budget={"calls": 2}
     )

@@ -96,6 +96,49 @@ def test_its_own_budget_holds_within_the_stages_and_the_runs(fusion: Any, files:
         assert f"the calls limit of {limit}" in result.error.message
 
 
+MANY = """
+budget: {calls: %d}
+on_budget: finish
+inputs: {rows: {format: jsonl}}
+stages:
+  work: {kind: map, over: inputs.rows, role: bulk, prompt: "do {{ item.source }}"}
+  sub: %s
+output: sub
+"""
+INLINE = "{kind: pipeline, pipeline: inner.yaml, inputs: {topic: work}}"
+ROUTED = f"{{kind: route, routes: {{only: {INLINE}}}, rules: [{{longer: 0, use: only}}], default: only, text: work}}"
+
+
+@pytest.mark.parametrize("stage", [INLINE, ROUTED])
+def test_what_it_needs_is_held_back_where_the_run_is_to_finish(fusion: Any, files: Any, stage: str) -> None:
+    bulk = echo("bulk")
+    handle = fusion({"bulk": bulk, "frontier": echo("frontier")}).start(
+        None, pipeline=files(inner=INNER, outer=MANY % (6, stage)), inputs={"rows": list(range(20))}
+    )
+    result = handle.wait()
+    assert (result.status, handle.exit_code) == ("partial", 4)
+    assert result.text.startswith("<final <draft ")
+    assert sum(item.ok for item in result.stages["work"].items) == 4  # six calls, two of them held back
+
+
+def test_within_it_the_last_stage_is_kept_in_hand_too(fusion: Any, files: Any) -> None:
+    inner = """
+inputs: {topic: {}}
+stages:
+  each: {kind: map, over: "[1, 2, 3, 4, 5, 6, 7, 8, 9]", role: bulk, prompt: "{{ item.source }} {{ inputs.topic }}"}
+  joined: {kind: merge, over: each, role: frontier, prompt: "merged {{ items|length }}"}
+output: joined
+"""
+    for text in (inner, f"budget: {{calls: 6}}\n{inner}"):
+        one = fusion({"bulk": echo("bulk"), "frontier": echo("frontier")})
+        handle = one.start(
+            None, pipeline=files(inner=text, outer=MANY % (8, INLINE)), inputs={"rows": list(range(20))}
+        )
+        result = handle.wait()
+        assert (result.status, handle.exit_code) == ("partial", 4)
+        assert result.text == "<merged 1>"
+
+
 def test_what_fails_within_it_is_named_and_can_be_skipped(fusion: Any, files: Any) -> None:
     from fusion.errors import ContentFilterError
 

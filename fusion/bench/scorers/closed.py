@@ -15,7 +15,7 @@ class Closed:
     """Worth 1 where what the extractor takes out of answer and gold answer is the same; no answer is worth 0."""
 
     def __init__(self, extractor: Extractor) -> None:
-        self._extractor = extractor
+        self.extractor = extractor
         self._bare = extractor.model_copy(update={"path": None, "pattern": None})
 
     def score(self, answer: Answer, gold: Any) -> Score:
@@ -35,12 +35,12 @@ class Closed:
     def _known(self, gold: Any) -> str:
         known = self._bare.extract(as_text(gold))
         if known is None:
-            raise UsageError(f"the gold answer {as_text(gold)[:60]!r} is no {self._extractor.read}")
+            raise UsageError(f"the gold answer {as_text(gold)[:60]!r} is no {self.extractor.read}")
         return known.key
 
     def _found(self, answer: Answer) -> Extracted | None:
-        given = answer.data if answer.data is not None and self._extractor.path is not None else answer.text
-        return self._extractor.extract(given)
+        given = answer.data if answer.data is not None and self.extractor.path is not None else answer.text
+        return self.extractor.extract(given)
 
 
 class Formula(Closed):

@@ -1,0 +1,1 @@
+"""How well a reviewer tells right from wrong, and what a worker's answer can talk it into."""

@@ -1,0 +1,228 @@
+"""Contestants: arms that are ready to answer. What they are given of an item is its text and inputs, and no more."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from fusion import __version__
+from fusion.bench.results import ArmRecord, Spending
+from fusion.bench.tasks import Task
+from fusion.budget import Budget
+from fusion.client import Fusion, RunHandle
+from fusion.errors import AuthenticationError, InputError
+from fusion.models.base import ModelInfo, Price
+from fusion.result import Result
+from fusion.spec import InputSpec, Pipeline
+from fusion.stages.generate import Generate
+from fusion.terms import Defaults, RoleSpec
+from fusion.types import Failure, Money, Usage, Value
+
+__all__ = [
+    "BENCHMARK",
+    "Answered",
+    "Contestant",
+    "OutOfBudgetError",
+    "Runs",
+    "Taken",
+    "digest_of",
+    "given",
+    "only_one_model",
+    "short_name",
+]
+
+BENCHMARK: Final = "the benchmark"
+"""The name of the budget that all runs of a benchmark draw on."""
+
+
+class Answered(Value):
+    """What an arm said to an item, before anybody scores it, and what that cost.
+
+    `cost` is in dollars, None where a part of it is unknown; `latency` in seconds. `escalated` says whether its
+    strongest model was asked, `delegated` is the share of calls that went to others.
+    """
+
+    text: str = ""
+    data: Any = None
+    cost: Money | None = None
+    usage: Usage = Usage()
+    calls: int = 0
+    latency: float = 0.0
+    served: tuple[str, ...] = ()
+    spent: tuple[Spending, ...] = ()
+    escalated: bool | None = None
+    delegated: float | None = None
+    failure: Failure | None = None
+
+
+class OutOfBudgetError(Exception):
+    """The benchmark's own budget did not bear an answer: nobody's failure. `spent` is what it had cost until then."""
+
+    def __init__(self, why: str, spent: Answered) -> None:
+        self.spent = spent
+        super().__init__(why)
+
+
+Taken = Callable[[], Answered]
+"""Gives the answer once it has come; raises OutOfBudgetError, or what ends the whole benchmark."""
+
+
+class Contestant(ABC):
+    """An arm that is ready. `digest` is of everything that makes its answers what they are, beside the item."""
+
+    record: ArmRecord
+    digest: str
+    keeps: bool = True
+    """Whether its answers cost anything to have again."""
+
+    @abstractmethod
+    def begin(self, task: Task, seed: int, done: Callable[[Taken], None]) -> Callable[[], object]:
+        """Answer a task; `done` may be called from any thread. Returns what stops it."""
+
+
+def digest_of(*parts: Any) -> str:
+    """SHA-256 (hex) of JSON data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def short_name(model_id: str) -> str:
+    """A model's name in a report: of a recorded one, without the file."""
+    return model_id.rpartition("#")[2] if model_id.startswith("replay:") else model_id
+
+
+class Runs(Contestant):
+    """A pipeline, or a single model as a pipeline of one call: each answer is a run.
+
+    `chosen` takes text and data out of a result; by default they are the result's own. `seeded` has each epoch sample
+    by a seed of its own.
+    """
+
+    def __init__(
+        self,
+        record: ArmRecord,
+        pipeline: Callable[[Task], Path | str | Pipeline],
+        fusion: Fusion,
+        *,
+        models: Mapping[str, ModelInfo],
+        strongest: str | None,
+        within: Budget,
+        content: str,
+        prices: Mapping[str, Price] | None = None,
+        seeded: bool = False,
+        chosen: Callable[[Task, Result], tuple[str, Any]] | None = None,
+    ) -> None:
+        self.record = record
+        self.models = dict(models)
+        self._pipeline = pipeline
+        self._fusion = fusion
+        self._strongest = strongest
+        self._within = within
+        self._prices = dict(prices or {})
+        self._chosen = chosen or _whole
+        self._seeded: dict[int, Fusion] | None = {} if seeded else None
+        self._pipelines: dict[Path | str, Pipeline] = {}
+        self.digest = digest_of(__version__, record.kind, record.models, content, seeded)
+
+    def begin(self, task: Task, seed: int, done: Callable[[Taken], None]) -> Callable[[], object]:
+        pipeline = self._pipeline(task)
+        prompt, inputs = given(self._loaded(pipeline), task)
+        try:
+            handle = self._of(seed).start(prompt, pipeline=pipeline, inputs=inputs, within=self._within)
+        except InputError as error:
+            failure = error.as_failure()
+            done(lambda: Answered(failure=failure, cost=Money(0)))
+            return lambda: None
+        handle.when_over(lambda: done(lambda: self._taken(handle, task)))
+        return handle.stop
+
+    def _loaded(self, pipeline: Path | str | Pipeline) -> Pipeline:
+        if isinstance(pipeline, Pipeline):
+            return pipeline
+        if pipeline not in self._pipelines:
+            self._pipelines[pipeline] = self._fusion.load(pipeline)
+        return self._pipelines[pipeline]
+
+    def _of(self, seed: int) -> Fusion:
+        """The Fusion that samples by this seed."""
+        if self._seeded is None:
+            return self._fusion
+        if seed not in self._seeded:
+            self._seeded[seed] = self._fusion.using(defaults=Defaults(seed=seed))
+        return self._seeded[seed]
+
+    def _taken(self, handle: RunHandle, task: Task) -> Answered:
+        result = handle.wait()
+        if isinstance(handle.cause, AuthenticationError):
+            raise handle.cause
+        spent = self._spent(result)
+        stop = _beyond(handle, result)
+        if stop is not None or handle.exit_code == 130:
+            raise OutOfBudgetError(stop or "stopped", spent)
+        if result.status == "failed":
+            return spent.model_copy(update={"failure": result.error})
+        text, data = self._chosen(task, result)
+        return spent.model_copy(update={"text": text, "data": data})
+
+    def _spent(self, result: Result) -> Answered:
+        by_model: dict[str, Spending] = {}
+        for line in result.receipt.lines:
+            unknown = line.cost.unknown_calls > 0
+            price = self._prices.get(line.model)
+            cost = price.of(line.usage) if price is not None else None if unknown else line.cost.usd
+            one = Spending(model=line.model, calls=line.calls, usage=line.usage, cost=cost)
+            by_model[line.model] = by_model[line.model] + one if line.model in by_model else one
+        spent = tuple(by_model.values())
+        calls = sum(one.calls for one in spent)
+        strong = sum(one.calls for one in spent if one.model == self._strongest)
+        costs = [one.cost for one in spent]
+        return Answered(
+            cost=None if None in costs else sum((cost for cost in costs if cost is not None), Money(0)),
+            usage=result.usage,
+            calls=calls,
+            latency=result.seconds,
+            served=tuple(dict.fromkeys(one.served for one in result.models)),
+            spent=spent,
+            escalated=self._escalated(result, strong),
+            delegated=None if self._strongest is None or not calls else (calls - strong) / calls,
+        )
+
+    def _escalated(self, result: Result, strong: int) -> bool | None:
+        """Whether a cascade went on, or where there is none, whether the strongest model was asked."""
+        if result.receipt.cascades:
+            return result.receipt.escalated > 0
+        return None if self._strongest is None else strong > 0
+
+
+def _whole(task: Task, result: Result) -> tuple[str, Any]:
+    return result.text, result.data
+
+
+def _beyond(handle: RunHandle, result: Result) -> str | None:
+    """What the benchmark's own budget refused to this run."""
+    stops = [str(error) for error in handle.budget_stops if error.level == BENCHMARK]
+    failures = [part.failure for part in result.failed if part.failure.reason == "BudgetError"]
+    return next(iter([*stops, *(one.message for one in failures if repr(BENCHMARK) in one.message)]), None)
+
+
+def given(pipeline: Pipeline, task: Task) -> tuple[str | None, dict[str, Any]]:
+    """The prompt and inputs that a pipeline takes of a task: the prompt fills a required input that no column has."""
+    inputs = {name: value for name, value in task.inputs.items() if name in pipeline.inputs}
+    required = [name for name, spec in pipeline.inputs.items() if spec.required]
+    has_room = any(name not in inputs and not pipeline.inputs[name].is_file for name in required)
+    return (task.prompt if has_room else None), inputs
+
+
+def only_one_model(name: str, model: str, inputs: tuple[str, ...], max_tokens: int) -> Pipeline:
+    """One call to one model, which is told the prompt as it is, and behind it the inputs by their names."""
+    prompt = "generate/pass-through"
+    if inputs:
+        prompt = "\n\n".join(["{{ request }}", *(f"{one}:\n{{{{ inputs.{one} }}}}" for one in inputs)])
+    return Pipeline(
+        name=name,
+        inputs={"prompt": InputSpec(), **{one: InputSpec(default="") for one in inputs}},
+        stages={"answer": Generate.model_validate({"role": "model", "prompt": prompt, "max_tokens": max_tokens})},
+        roles={"model": RoleSpec(chain=(model,))},
+        output="answer",
+    )

@@ -1,0 +1,103 @@
+"""Kept: the answers of a benchmark in a file, a line each as they come, so that none is asked for twice."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from fusion.bench.contestants import Answered
+from fusion.errors import UsageError
+from fusion.types import Value
+
+__all__ = ["Kept", "Line"]
+
+_SYNC_SECONDS: Final = 0.5
+
+
+class Line(Value):
+    """One answer, or with `given_up` what was spent on one that never came. `key` is of all that makes it."""
+
+    key: str
+    arm: str
+    item: str
+    epoch: int
+    given_up: bool = False
+    answered: Answered
+
+
+class Kept:
+    """The file of answers. Each line is handed to the system at once, and is on the disk half a second later.
+
+    A kill costs the answers that were under way. A last line that was torn is cut off; whoever else writes to the
+    file keeps this one out. With two answers under one key the first counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(f"cannot write the answers to {str(path)!r}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise UsageError(
+                f"another benchmark is writing to {str(path)!r}; wait for it, or give another folder with -o"
+            ) from error
+        self._synced = time.monotonic()
+        self._dirty = False
+        try:
+            lines = list(self._read())
+        except UsageError:
+            os.close(self._file)
+            raise
+        self.answers: dict[str, Answered] = {}
+        for line in lines:
+            if not line.given_up:
+                self.answers.setdefault(line.key, line.answered)
+        self.given_up = tuple(line for line in lines if line.given_up)
+
+    def add(self, line: Line) -> None:
+        """Keep an answer. Raises UsageError where the disk does not take it."""
+        if not line.given_up and self.answers.setdefault(line.key, line.answered) is not line.answered:
+            return
+        raw = line.model_dump_json(exclude_defaults=True).encode() + b"\n"
+        try:
+            while raw:
+                raw = raw[os.write(self._file, raw) :]
+            self._dirty = True
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                self.sync()
+        except OSError as error:
+            raise UsageError(f"cannot write to {str(self._path)!r}: {error.strerror}") from error
+
+    def sync(self) -> None:
+        """Wait until all of it is on the disk."""
+        if self._dirty:
+            os.fsync(self._file)
+        self._dirty, self._synced = False, time.monotonic()
+
+    def close(self) -> None:
+        """Let others have the file."""
+        self.sync()
+        os.close(self._file)
+
+    def _read(self) -> Iterator[Line]:
+        raw = self._path.read_bytes()
+        whole = raw.rfind(b"\n") + 1
+        if whole < len(raw):
+            os.ftruncate(self._file, whole)
+        for number, text in enumerate(raw[:whole].split(b"\n")[:-1], start=1):
+            try:
+                yield Line.model_validate_json(text)
+            except ValidationError as error:
+                raise UsageError(
+                    f"{self._path}:{number}: this line is no answer of a benchmark; give another folder with -o, or "
+                    "remove the file"
+                ) from error

@@ -1,0 +1,250 @@
+"""Runner: asks every arm every item, in random order and side by side, and keeps each answer as it comes."""
+
+import queue
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from fusion.bench.contestants import BENCHMARK, Answered, Contestant, OutOfBudgetError, Runs, Taken, digest_of
+from fusion.bench.kept import Kept, Line
+from fusion.bench.prepared import Prepared, Question
+from fusion.bench.progress import ArmProgress, Progress
+from fusion.bench.scorers.base import Answer, Score
+from fusion.budget import Amount, Budget
+from fusion.errors import FusionError, UsageError
+from fusion.types import Limits
+
+__all__ = ["Done", "Job", "Runner", "Watch", "shared_budget"]
+
+_APART: Final = 1000
+"""How far the seeds of epochs lie from those given, where there are more epochs than seeds."""
+_TICK: Final = 0.25
+_PATIENCE: Final = 5.0
+"""Seconds that what is stopped has to give its slots back; a function of the user's own may never do so."""
+
+Watch = Callable[[Progress], None]
+
+
+class Job(NamedTuple):
+    """One arm, one item, one epoch. `key` is the same wherever and whenever it is asked."""
+
+    contestant: Contestant
+    question: Question
+    epoch: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        task = self.question.task
+        return digest_of(self.contestant.digest, task.prompt, task.inputs, self.epoch, self.seed)
+
+    @property
+    def name(self) -> tuple[str, str, int]:
+        return self.contestant.record.name, self.question.task.id, self.epoch
+
+
+class Done(NamedTuple):
+    """What came of a job."""
+
+    job: Job
+    answered: Answered
+    score: Score
+
+
+def shared_budget(limits: Limits) -> Budget:
+    """What all runs of a benchmark draw on. Its seconds are the runner's own."""
+    return Budget(limits.model_copy(update={"seconds": None}), name=BENCHMARK, strict_usd=limits.usd is not None)
+
+
+class Runner:
+    """Does jobs, so many at once. `stopped` says why it ended before all were done, else it is empty."""
+
+    def __init__(
+        self,
+        ready: Prepared,
+        kept: Kept,
+        *,
+        concurrency: int,
+        watch: Watch,
+    ) -> None:
+        self.done: dict[tuple[str, str, int], Done] = {}
+        self.stopped = ""
+        self._ready = ready
+        self._kept = kept
+        self._concurrency = concurrency
+        self._watch = watch
+        self._came: queue.SimpleQueue[tuple[Job, Taken]] = queue.SimpleQueue()
+        self._flying: dict[tuple[str, str, int], Callable[[], object]] = {}
+        self._scores: dict[tuple[str, str], Score] = {}
+        seconds = ready.suite.budget.seconds
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self.progress = Progress(ready.suite.name)
+
+    def work(self, contestants: list[Contestant]) -> None:
+        """Ask these every item. What is under way when it ends early is stopped, and what it cost is kept."""
+        suite = self._ready.suite
+        for one in contestants:
+            name = one.record.name
+            self.progress.arms[name] = ArmProgress(name, len(self._ready.questions) * suite.epochs)
+        jobs = self._fresh(list(self._jobs(contestants)))
+        self._watch(self.progress)
+        try:
+            while self._fill(jobs) or self._flying:
+                self._take_next()
+        except BaseException:
+            self._give_up()
+            raise
+        finally:
+            self._kept.sync()
+            self._watch(self.progress)
+
+    def whole(self, contestants: list[Contestant]) -> list[Question]:
+        """The items that each of these was asked in every epoch."""
+        epochs = range(self._ready.suite.epochs)
+        names = [one.record.name for one in contestants]
+        return [
+            question
+            for question in self._ready.questions
+            if all((name, question.task.id, epoch) in self.done for name in names for epoch in epochs)
+        ]
+
+    # Jobs.
+
+    def _jobs(self, contestants: list[Contestant]) -> Iterator[Job]:
+        """Items in random order; with each item all epochs and arms, in random order too."""
+        suite = self._ready.suite
+        draw = random.Random(f"order {suite.seeds[0]}")  # noqa: S311 - the same order each time
+        questions = list(self._ready.questions)
+        draw.shuffle(questions)
+        for question in questions:
+            for epoch in range(suite.epochs):
+                arms = list(contestants)
+                draw.shuffle(arms)
+                rounds, place = divmod(epoch, len(suite.seeds))
+                seed = suite.seeds[place] + _APART * rounds
+                yield from (Job(arm, question, epoch, seed) for arm in arms)
+
+    def _fresh(self, jobs: list[Job]) -> Iterator[Job]:
+        """The jobs that have no answer yet; those that have one are done with it. What was spent on them counts."""
+        left, spent = [], {line.key: line.answered for line in self._kept.given_up}
+        for job in jobs:
+            key = job.key
+            if key in spent:
+                self._count(spent[key])
+            answered = self._kept.answers.get(key) if job.contestant.keeps else None
+            if answered is None:
+                left.append(job)
+            else:
+                if isinstance(job.contestant, Runs):
+                    self._count(answered)
+                self.progress.kept += 1
+                self._finish(job, answered)
+        return iter(left)
+
+    def _count(self, answered: Answered) -> None:
+        self._ready.within.count(Amount(answered.cost, answered.usage.total, answered.calls))
+
+    def _fill(self, jobs: Iterator[Job]) -> bool:
+        """Begin jobs until enough are under way; False once nothing more is to be begun."""
+        while len(self._flying) < self._concurrency and not self.stopped:
+            if self._overdue:
+                self._stop(self._time_is_over)
+                return False
+            job = next(jobs, None)
+            if job is None:
+                return False
+            self._begin(job)
+        return not self.stopped
+
+    @property
+    def _time_is_over(self) -> str:
+        return f"the {self._ready.suite.budget.seconds:g} seconds of its budget are over"
+
+    def _begin(self, job: Job) -> None:
+        self._flying[job.name] = lambda: None
+        stop = job.contestant.begin(job.question.task, job.seed, lambda taken: self._came.put((job, taken)))
+        self._flying[job.name] = stop
+
+    def _take_next(self) -> None:
+        try:
+            self._take(*self._came.get(timeout=_TICK))
+        except queue.Empty:
+            if self._overdue:
+                self._stop(self._time_is_over)
+        self._watch(self.progress)
+
+    def _take(self, job: Job, taken: Taken) -> None:
+        del self._flying[job.name]
+        try:
+            answered = taken()
+        except OutOfBudgetError as error:
+            if error.spent.calls:
+                self._kept.add(self._line(job, error.spent, given_up=True))
+            self._stop(str(error))
+            return
+        if job.contestant.keeps:
+            self._kept.add(self._line(job, answered))
+        self._finish(job, answered)
+
+    def _finish(self, job: Job, answered: Answered) -> None:
+        score = self._score(job, answered)
+        self.done[job.name] = Done(job, answered, score)
+        self.progress.arms[job.contestant.record.name].take(answered, score.value)
+
+    def _score(self, job: Job, answered: Answered) -> Score:
+        if answered.failure is not None:
+            return Score(value=0)
+        record = job.question.record
+        answer = Answer(text=answered.text, data=answered.data)
+        place = record.id, answer.model_dump_json()
+        try:
+            if place not in self._scores:
+                scorer = self._ready.scorers[record.task_set]
+                self._scores[place] = scorer.score(answer, self._ready.gold[record.id])
+            return self._scores[place]
+        except UsageError as error:
+            raise UsageError(
+                f"the answer of {job.contestant.record.name!r} to the item {record.id!r}: {error}; the answers are "
+                "kept: mend it and start again, and no call is made twice"
+            ) from error
+
+    # Ends.
+
+    def _stop(self, why: str) -> None:
+        """Begin nothing more; once its time is over, wait for nothing more either."""
+        self.stopped = self.stopped or why
+        if self._overdue:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Stop what is under way; keep what it cost, and what came all the same."""
+        self.stopped = self.stopped or "it was interrupted"
+        for stop in self._flying.values():
+            stop()
+        patience = time.monotonic() + _PATIENCE
+        while self._flying and time.monotonic() < patience:
+            with suppress(queue.Empty):
+                self._put_by(*self._came.get(timeout=_TICK))
+        self._flying.clear()
+
+    def _put_by(self, job: Job, taken: Taken) -> None:
+        """Keep what came of a job, and score nothing any more."""
+        self._flying.pop(job.name, None)
+        try:
+            answered, given_up = taken(), False
+        except OutOfBudgetError as error:
+            answered, given_up = error.spent, True
+        except FusionError:
+            return
+        if job.contestant.keeps and (answered.calls or not given_up):
+            self._kept.add(self._line(job, answered, given_up=given_up))
+
+    @property
+    def _overdue(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _line(self, job: Job, answered: Answered, *, given_up: bool = False) -> Line:
+        arm, item, epoch = job.name
+        return Line(key=job.key, arm=arm, item=item, epoch=epoch, given_up=given_up, answered=answered)

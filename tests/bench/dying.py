@@ -1,0 +1,44 @@
+"""A benchmark that dies: `python -m tests.bench.dying FOLDER CALLS` is killed while its model has that many answers.
+
+Every call is written down in FOLDER/calls before it is answered.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from fusion import Fusion, Request
+from fusion.bench import Suite, run
+from tests.bench.conftest import CHEAP, STRONG, knowing, model, sum_of
+
+
+def main(folder: Path, calls: int) -> None:
+    def counted(name: str, wrong: int) -> Any:
+        def script(request: Request) -> Any:
+            with (folder / "calls").open("a") as file:
+                file.write(f"{name} {sum_of(request)}\n")
+            if (folder / "calls").read_text().count("\n") == calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return knowing(lambda total: total == wrong)(request)
+
+        return script
+
+    models = {CHEAP: model(CHEAP, counted("cheap", 8)), STRONG: model(STRONG, counted("strong", 6), "0.01")}
+    suite = Suite.model_validate(
+        {
+            "name": "sums",
+            "tasks": {"sums": {"file": "sums.jsonl"}},
+            "scorer": "number",
+            "on": "all",
+            "resamples": 2000,
+            "arms": {"a": {"model": CHEAP}, "b": {"model": STRONG}},
+        }
+    )
+    with Fusion(profile="local", models=models) as fusion:
+        run(suite, out=folder / "out", near=folder, fusion=fusion, concurrency=2)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

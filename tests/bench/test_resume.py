@@ -1,0 +1,113 @@
+"""A benchmark that is killed goes on: no answer is asked for twice, and the figures are the same to the digit."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion.bench import Report, Results
+from fusion.errors import UsageError
+from tests.bench.conftest import CHEAP, knowing, model
+from tests.cli.conftest import ROOT, environment
+
+IN_FLIGHT = 2
+
+
+def dying(folder: Path, calls: int = 0) -> int:
+    words = [sys.executable, "-m", "tests.bench.dying", str(folder), str(calls)]
+    return subprocess.run(words, cwd=ROOT, env=environment(), timeout=120, check=False).returncode
+
+
+@pytest.mark.parametrize("calls", [1, 23, 39])
+def test_killed_and_started_again_it_repeats_no_answer(
+    items: Callable[..., Path], calls: int, tmp_path: Path
+) -> None:
+    items(20)
+    assert dying(tmp_path, calls) == -9
+    assert dying(tmp_path) == 0
+    counts = Counter((tmp_path / "calls").read_text().splitlines())
+    assert len(counts) == 40
+    assert sum(counts.values()) <= 40 + IN_FLIGHT
+    found = Results.load(tmp_path / "out" / "results.json")
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "sums.jsonl").write_text((tmp_path / "sums.jsonl").read_text())
+    assert dying(again) == 0
+    whole = Results.load(again / "out" / "results.json")
+    assert [plain(one) for one in found.outcomes] == [plain(one) for one in whole.outcomes]
+    shown = [Report(one).markdown() for one in (found, whole)]
+    assert differences(*shown) <= {"Started"}
+
+
+def plain(outcome: Any) -> dict[str, Any]:
+    return outcome.model_dump(exclude={"latency"})
+
+
+def differences(one: str, other: str) -> set[str]:
+    """The first word of each line that differs, but for seconds."""
+    lines = zip(one.splitlines(), other.splitlines(), strict=True)
+    return {first.split()[0] for first, second in lines if cut(first) != cut(second)}
+
+
+def cut(line: str) -> str:
+    return " | ".join(cell for cell in line.split(" | ") if not cell.rstrip(" |").endswith(" s"))
+
+
+def test_a_line_that_was_torn_is_asked_again(items: Callable[..., Path], bench: Any, tmp_path: Path) -> None:
+    items(5)
+    arms = {"a": {"model": CHEAP}}
+    first = bench([model(CHEAP, knowing(lambda total: False))], arms=arms)
+    file = tmp_path / "out" / "answers.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    asked = model(CHEAP, knowing(lambda total: False))
+    again = bench([asked], arms=arms)
+    assert len(asked.requests) == 1
+    assert [one.text for one in again.results.outcomes] == [one.text for one in first.results.outcomes]
+    assert file.read_bytes().count(b"\n") == 5
+
+
+def test_what_is_changed_is_asked_again_and_nothing_else(
+    items: Callable[..., Path], bench: Any, tmp_path: Path
+) -> None:
+    items(5)
+    arms = {"a": {"model": CHEAP}}
+    bench([model(CHEAP, knowing(lambda total: False))], arms=arms)
+    rows = [json.loads(line) for line in (tmp_path / "sums.jsonl").read_text().splitlines()]
+    rows[2]["prompt"] = "What is 9+9?"
+    rows[3]["gold"] = "7"
+    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = model(CHEAP, knowing(lambda total: False))
+    report = bench([asked], arms=arms, scorer="exact")
+    assert [request.messages[-1].content.strip() for request in asked.requests] == ["What is 9+9?"]
+    assert len(report.results.outcomes) == 5
+    pipeline = tmp_path / "two.yaml"
+    roles = {"bulk": CHEAP, "frontier": CHEAP}
+    bench([asked], arms={"p": {"pipeline": "two.yaml", "roles": roles}})
+    pipeline.write_text(pipeline.read_text().replace("max_tokens: 100", "max_tokens: 101"))
+    before = len(asked.requests)
+    bench([asked], arms={"p": {"pipeline": "two.yaml", "roles": roles}})
+    assert len(asked.requests) == before + 5
+
+
+def test_two_at_once_in_one_folder_is_refused(items: Callable[..., Path], bench: Any) -> None:
+    items(3)
+    arms = {"a": {"model": CHEAP}}
+
+    def watch(progress: Any) -> None:
+        with pytest.raises(UsageError, match="another benchmark is writing to"):
+            bench([], arms=arms)
+
+    bench([model(CHEAP, knowing(lambda total: False))], arms=arms, options={"watch": watch})
+
+
+def test_a_file_that_holds_no_answers_is_told(items: Callable[..., Path], bench: Any, tmp_path: Path) -> None:
+    items(3)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "answers.jsonl").write_text('{"key": 3}\n')
+    with pytest.raises(UsageError, match=r"answers\.jsonl:1: this line is no answer of a benchmark"):
+        bench([], arms={"a": {"model": CHEAP}})

@@ -1,0 +1,132 @@
+"""`fusion bench`: figures on standard output, progress on standard error, exit codes that say how it went."""
+
+import functools
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from fusion import Fusion
+from tests.bench.conftest import CHEAP, STRONG, TWO_TIERS, knowing, model
+from tests.cli.conftest import Command, read_until, start
+
+WORDS = ("-p", "two.yaml", "-m", STRONG, "--scorer", "number", "-o", "out")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with items and a pipeline, and two models that every Fusion of the command line knows."""
+    rows = [{"id": f"q{n}", "question": f"What is {n}+{n}?", "answer": str(2 * n)} for n in range(20)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "two.yaml").write_text(TWO_TIERS)
+    monkeypatch.chdir(tmp_path)
+    models = {
+        CHEAP: model(CHEAP, knowing(lambda total: total % 10 == 8)),
+        STRONG: model(STRONG, knowing(lambda total: total == 6), "0.01"),
+    }
+    from fusion.cli import contest
+
+    monkeypatch.setattr(contest, "Fusion", functools.partial(Fusion, models=models, profile="local"))
+    return tmp_path
+
+
+def test_a_file_of_ones_own_without_a_suite(command: Command, desk: Path) -> None:
+    ran = command("bench", "sums.jsonl", *WORDS)
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert lines[0] == "sums: 20 items, best single model: scripted/strong"
+    rows = {line.split("  ")[0]: line.split() for line in lines[3:]}
+    assert rows["two"][:2] == ["two", "pipeline"]
+    assert rows["two"][2] == "100.0%"
+    assert rows[CHEAP][2] == "80.0%"
+    assert lines[-1] == "report: out/report.html"
+    assert {path.name for path in (desk / "out").iterdir()} == {
+        "answers.jsonl", "items.jsonl", "report.html", "report.md", "report.png", "results.json",
+    }  # fmt: skip
+    assert "sums: 60 of 60 answers" in ran.err
+    assert "fusion bench sums.jsonl" not in ran.err
+    first = json.loads((desk / "out" / "items.jsonl").read_text().splitlines()[0])
+    assert first["prompt"] == "What is 0+0?"
+    assert first["served"] == [CHEAP]
+
+
+def test_a_suite(command: Command, desk: Path) -> None:
+    (desk / "suites").mkdir()
+    (desk / "suites" / "mine.yaml").write_text(
+        "tasks: {sums: {file: ../sums.jsonl}}\nscorer: number\non: all\narms: {two: {pipeline: ../two.yaml}}\n"
+    )
+    ran = command("bench", "suites/mine.yaml", "-q")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[0].startswith("mine: 20 items")
+    assert (desk / "fusion-bench" / "mine" / "report.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "words"),
+    [
+        ("accuracy >= best_single - 0.5pp and cost <= 0.5*best_single", 0, "gate met by two: "),
+        ("cost <= 0.1*best_single", 5, "gate not met by two: cost <= 0.1*best_single: not met (0.06 against 0.02)"),
+    ],
+)
+def test_a_gate_decides_how_it_ends(gate: str, code: int, words: str, command: Command, desk: Path) -> None:
+    ran = command("bench", "sums.jsonl", *WORDS, "--gate", gate)
+    assert ran.code == code
+    assert words in ran.out
+
+
+def test_a_budget_that_is_used_up_ends_with_4_and_a_report(command: Command, desk: Path) -> None:
+    ran = command("bench", "sums.jsonl", *WORDS, "--budget", "calls=30")
+    assert ran.code == 4
+    assert "- Stopped early: a call to" in ran.out
+    assert (desk / "out" / "report.html").is_file()
+    again = command("bench", "sums.jsonl", *WORDS, "--budget", "calls=3000")
+    assert again.code == 0
+    assert "kept from before" in again.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sums.jsonl", "--scorer", "number"), "no arm to measure: give -p PIPELINE, -m MODEL"),
+        (("sums.jsonl", "-m", STRONG), "no scorer: give --scorer"),
+        (("sums.jsonl", "-m", STRONG, "--scorer", "nmber"), "no scorer 'nmber'; did you mean 'number'?"),
+        (("sums.jsonl", "-m", STRONG, "-m", STRONG, "--scorer", "number"), "'scripted/strong' is given twice"),
+        (("sums.jsonl", *WORDS, "--gold", "gold"), "no column 'gold'"),
+        (("sums.jsonl", *WORDS, "--gate", "accuracy => 1"), "cannot read '=> 1'"),
+        (("sums.jsonl", *WORDS, "--budget", "usd=-1"), "give positive usd"),
+        (("sums.jsonl", *WORDS, "--concurrency", "0"), "--concurrency 0: give 1 or more"),
+        (("sums.jsonl", *WORDS, "--epochs", "0"), "epochs"),
+        (("sums.jsonl", "-m", STRONG, "--role", "bulk=x/y", "--scorer", "number"), "--role and --profile are for"),
+        (("nowhere.jsonl", *WORDS), "cannot read the task set 'nowhere.jsonl'"),
+        (("nowhere.yaml",), "nowhere.yaml"),
+        (("two.yaml", "-m", STRONG), "-m is for a file of items; 'two.yaml' is a suite: write it there"),
+        (("two.yaml",), "two.yaml:2:1: the key 'arms' is missing"),
+        (("notes.txt", *WORDS), "notes.txt"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_is_told(words: tuple[str, ...], said: str, command: Command, desk: Path) -> None:
+    ran = command("bench", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_an_interrupt_keeps_what_was_answered(desk: Path) -> None:
+    rows = [{"id": n, "prompt": "slow" if n > 3 else f"quick {n}", "gold": "x"} for n in range(8)]
+    (desk / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("bench", "mixed.jsonl", "-m", "scripted/slow", "--scorer", "exact", "-o", "out", "--concurrency", "8")
+    process = start(*words, module="tests.cli.scripted", cwd=desk)
+    read_until(process.stderr, b"4 of 8 answers")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"what was answered is kept in 'out'; the same command goes on from there" in err
+    lines = [json.loads(line) for line in (desk / "out" / "answers.jsonl").read_text().splitlines()]
+    assert sum(not line.get("given_up", False) for line in lines) == 4
+
+
+def test_help_names_what_there_is(command: Command) -> None:
+    ran = command("bench", "--help")
+    assert ran.code == 0
+    assert "SUITE|DATA" in ran.out

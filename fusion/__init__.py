@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fusion.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.scripted import Say, ScriptedModel
+    from fusion.quote import Quote
     from fusion.result import Cost, Receipt, Result
     from fusion.spec import InputSpec, Pipeline
     from fusion.stages.cascade import Cascade
@@ -35,6 +36,7 @@ _HOMES = {
     "fusion.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
     "fusion.models.scripted": ("Say", "ScriptedModel"),
+    "fusion.quote": ("Quote",),
     "fusion.result": ("Cost", "Receipt", "Result"),
     "fusion.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.cascade": ("Cascade",),
@@ -76,6 +78,7 @@ __all__ = [
     "Plan",
     "Price",
     "Problem",
+    "Quote",
     "Receipt",
     "Reply",
     "Request",

@@ -60,7 +60,8 @@ class Seconds(Value):
 class QuotedLine(Value):
     """What one stage spends on one model: `calls`, tokens of `input` and `output`, and dollars.
 
-    `usd` is None where the model's price is unknown. `stage` is its path, of a nested pipeline's `stage/theirs`.
+    `usd` is None where the model's price is unknown; `price_source` says where that comes from. `stage` is its path,
+    of a nested pipeline's `stage/theirs`.
     """
 
     stage: str
@@ -70,6 +71,7 @@ class QuotedLine(Value):
     input: Quantity
     output: Quantity
     usd: Dollars | None
+    price_source: str
 
 
 class QuotedStage(Value):
@@ -192,9 +194,16 @@ class _Summary:
     def _line(self, stage: str, role: str, model: str, runs: Sequence[Sequence[ReceiptLine]]) -> QuotedLine:
         lines = [[line for line in run if _key(line) == (stage, role, model)] for run in runs]
         calls, taken, given, usd = self._amounts(lines, None)
-        priced = any(line.price_source != "unknown" for run in lines for line in run)
+        source = next(line.price_source for run in lines for line in run)
         return QuotedLine(
-            stage=stage, role=role, model=model, calls=calls, input=taken, output=given, usd=usd if priced else None
+            stage=stage,
+            role=role,
+            model=model,
+            calls=calls,
+            input=taken,
+            output=given,
+            usd=None if source == "unknown" else usd,
+            price_source=source,
         )
 
     def _amounts(

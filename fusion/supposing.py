@@ -115,10 +115,10 @@ async def suppose(subject: Subject, chance: Chance) -> Supposed:
         near=subject.near,
         nested=_nested_freely(subject.nested, chance),
     )
+    begun = asyncio.get_running_loop().time()
     result = await run.execute()
-    return Supposed(
-        result, asyncio.get_running_loop().time(), record.began, record.ended, record.items, record.asking
-    )
+    took = asyncio.get_running_loop().time() - begun
+    return Supposed(result, took, record.began, record.ended, record.items, record.asking)
 
 
 def in_no_time(work: Callable[[], Any]) -> Any:

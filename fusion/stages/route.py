@@ -33,6 +33,7 @@ from fusion.stages.base import (
     StageContext,
     whole,
 )
+from fusion.terms import Cacheable
 from fusion.types import JsonSchema, as_text
 
 __all__ = ["Example", "Route", "Rule"]
@@ -109,7 +110,7 @@ class _Decision(NamedTuple):
     reason: str
 
 
-class Route(Stage):
+class Route(Stage, Cacheable):
     """Takes one of several ways to the answer: a role, a stage of its own, or a pipeline.
 
     Fields: `text`, `data` and `confidence`, those of the way that was taken.

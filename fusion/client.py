@@ -368,10 +368,11 @@ class Fusion:
         roles: Mapping[str, RoleGiven] | None = None,
         model: str | Model | None = None,
         defaults: Defaults | None = None,
+        kept: bool = True,
     ) -> "Fusion":
         """A Fusion with other models, on the loop, slots and sockets of this one, which closes them.
 
-        What is not given here stays as this one has it.
+        What is not given here stays as this one has it. Of what is not `kept`, nothing goes to this one's store.
         """
         other = copy.copy(self)
         other._finalizer = functools.partial(_kept_by, self)
@@ -381,6 +382,8 @@ class Fusion:
             other._roles = {role: self._spec(given) for role, given in roles.items()}
         if model is not None:
             other._model = self._spec(model)
+        if not kept:
+            other._store = other._shared = None
         if defaults is not None:
             over = {"defaults": defaults.over(self._settings.defaults)}
             other._settings = self._settings.model_copy(update=over)

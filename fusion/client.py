@@ -246,6 +246,7 @@ class Fusion:
         try:
             row = found(self.store, row.run_id)  # as it is now that nobody else can change it
             if row.status in ("ok", "partial"):
+                lock.release()
                 return self._ended(row)
             record = record_of(self.store, row)
             made, terms = record.made(self._loader.library), record.terms()
@@ -253,12 +254,10 @@ class Fusion:
             if limits is not None:
                 terms = replace(terms, limits=_merged(terms.limits, limits))
             kept = KeptRun.resume(self.store, row, lock, retry_budget=limits is not None)
-            kept.say(since_then(made, self._loader))
+            kept.say(since_then(record, self._loader))
         except BaseException:
             lock.release()
             raise
-        if row.status in ("ok", "partial"):
-            lock.release()
         return self._run(made, roles, terms, kept, on_event, stream=stream)
 
     def unfinished(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> str | None:
@@ -489,6 +488,7 @@ class Fusion:
             await asyncio.gather(warming, return_exceptions=True)
         if kept is not None:
             await kept.end(result, interrupted=interrupted)
+            kept.release()
         return result
 
     def _roles_of(self, made: Made, given: Mapping[str, RoleSpec]) -> RoleModels:

@@ -21,6 +21,7 @@ from fusion.config import Settings
 from fusion.engine import Origin, Run
 from fusion.errors import RunFailed, UsageError
 from fusion.events import EventBase, Sink
+from fusion.graph import Nested, stages_within
 from fusion.handle import EndedRun, Over, RunHandle
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
 from fusion.kept import KeptRun, forget, found, record_of, result_of
@@ -50,6 +51,7 @@ BudgetGiven = Limits | Mapping[str, Any] | None
 StoreGiven = Store | Path | str | bool | None
 _DEFAULT_PIPELINE = "plan-execute-review"
 _NO_TAGS: Mapping[str, str] = {}
+_NOT_SHARED = "`cache: shared` has no store to share: replies are found again within this run only"
 
 
 class RunOptions(TypedDict, total=False):
@@ -450,6 +452,10 @@ class Fusion:
         within: Budget | None = None,
     ) -> RunHandle:
         run_id = _run_id() if kept is None else kept.run_id
+        origin = Origin(seed=run_id, tags=tags) if kept is None else kept.origin
+        caches = {terms.cache} if terms.cache else _caches(made.pipeline, made.nested)
+        if self._shared is None and "shared" in caches:
+            origin = replace(origin, notes=(*origin.notes, _NOT_SHARED))
         run = Run(
             run_id,
             made.pipeline,
@@ -467,7 +473,7 @@ class Fusion:
             keeping=Keeping(
                 None if kept is None else kept.journal, self._shared, mode=terms.cache, sample=terms.sample
             ),
-            origin=Origin(seed=run_id, tags=tags) if kept is None else kept.origin,
+            origin=origin,
             schemas=made.schemas,
             within=within,
         )
@@ -584,6 +590,14 @@ def _shut_down(loop: LoopThread, gateway: Gateway, store: Store | None) -> None:
         threading.Thread(target=close, name="fusion-close").start()
     else:
         close()
+
+
+def _caches(pipeline: Pipeline, nested: Mapping[str, Nested]) -> set[CacheMode]:
+    """The caches that a pipeline and those that it runs may use."""
+    stages = stages_within(pipeline.stages).values()
+    said: set[CacheMode | None] = {pipeline.defaults.cache, *(getattr(stage, "cache", None) for stage in stages)}
+    inner = (mode for one in nested.values() for mode in _caches(one.pipeline, one.nested))
+    return {mode for mode in said if mode is not None} | set(inner)
 
 
 def _tags(given: Mapping[str, str] | None) -> dict[str, str]:

@@ -200,7 +200,7 @@ class Journal:
         """
         for kept, reuse in ((self._finished, "journal"), (self._elsewhere, "other run")):
             if key in kept and (reply := await self._reply(kept[key])) is not None:
-                return await self._taken(key, kept[key], reply, reuse)  # type: ignore[arg-type]
+                return self._taken(key, kept[key], reply, reuse)  # type: ignore[arg-type]
         if key in self._failed:
             call = await self._store.answer(*self._failed[key])
             if call is not None and call.failure is not None:
@@ -215,22 +215,21 @@ class Journal:
             return None
         return None if call is None else call.reply
 
-    async def _taken(self, key: CallKey, found: _Found, reply: Reply, reuse: Reuse) -> Reply:
+    def _taken(self, key: CallKey, found: _Found, reply: Reply, reuse: Reuse) -> Reply:
         """A reply that is used again. One of another run becomes one of this run too."""
         if reuse == "other run" and key not in self._finished:
             number = next(self._numbers)
             self._finished[key] = self.run_id, number
             call = self._store.call(*found)
             if call is not None:
-                copied = replace(call, run_id=self.run_id, number=number, reused=found[0])
-                await self._write(copied)
+                self._put(replace(call, run_id=self.run_id, number=number, reused=found[0]))
         return reply.model_copy(update={"reused": reuse})
 
-    async def finished(self, asking: Asking, reply: Reply) -> None:
-        """Write a reply down; returns when it is."""
+    def finished(self, asking: Asking, reply: Reply) -> None:
+        """Write a reply down: `written` says when it is."""
         digest = hashlib.sha256(reply.text.encode()).hexdigest() if self.content == "digest" else ""
         kept = reply.model_copy(update={"reused": None, **({} if self.content == "full" else {"text": ""})})
-        await self._write(replace(self._call(asking), reply=kept, text_digest=digest, reused=reply.reused))
+        self._put(replace(self._call(asking), reply=kept, text_digest=digest, reused=reply.reused))
 
     def failed(self, asking: Asking, error: FusionError) -> None:
         """Write down that a call has failed."""
@@ -304,7 +303,7 @@ class Journal:
         """Wait until all decisions are on disk."""
         if self._unwritten:
             self._unwritten = False
-            await self._write()
+            await self.written()
 
     def is_finished(self, key: CallKey) -> bool:
         """Whether a call is finished, here or in a run that this one goes back to."""
@@ -344,9 +343,13 @@ class Journal:
             self._store.put(*rows)
 
     async def _write(self, *rows: Row) -> None:
+        self._put(*rows)
+        await self.written()
+
+    async def written(self) -> None:
+        """Wait until all of it is on disk."""
         if self._lost:
             return
-        self._store.put(*rows)
         try:
             await self._store.written()
         except StoreError as error:

@@ -11,7 +11,8 @@ from fusion.checks import Checks
 from fusion.errors import BudgetError, FusionError, ModelError, StageError
 from fusion.stages.base import Ask, ExpressionUse, OutputField, PromptUse, StageContext
 from fusion.stages.items import Hand, ItemStage
-from fusion.types import Item, JsonSchema
+from fusion.stages.verdicts import own_verdict
+from fusion.types import Item, JsonSchema, as_text
 
 if TYPE_CHECKING:
     from asyncio import Future, TaskGroup
@@ -82,7 +83,7 @@ class Review(ItemStage):
 
     First the free `checks`; then the reviewer's verdict: accept, revise, escalate or reject, with quoted issues. A
     value to revise goes back to the model that wrote it, `revisions` times at most; then `escalate_to` writes it
-    anew, if it is given. A missing verdict is never a pass.
+    anew, if it is given. A missing verdict is never a pass, nor is one that a reviewer only repeats out of the value.
 
     With `batch`, up to five neighbours get their first verdicts in one call, each under its number. A call that does
     not give exactly one verdict for each is not used: its values are reviewed one by one.
@@ -204,7 +205,7 @@ output: check
             max_tokens=self.max_tokens,
             temperature=self.temperature,
         )
-        answer = await self.answer(ctx, ask)
+        answer = own_verdict(await self.answer(ctx, ask), "\n\n".join(as_text(item.value) for item in items))
         by_number = sorted(answer.data["verdicts"], key=lambda one: one["number"])
         if [one["number"] for one in by_number] != list(range(1, len(items) + 1)):
             return None
@@ -216,7 +217,7 @@ output: check
             return failed
         step = f"verdict-{revision + 1}" if revision else "verdict"
         ask = self.ask(ctx, variables, step, item.index)._replace(schema=VERDICT_SCHEMA)
-        answer = await self.answer(ctx, ask)
+        answer = own_verdict(await self.answer(ctx, ask), item.value)
         return _Verdict(answer.data["verdict"], answer.data["issues"], answer.by)
 
     def _failed_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> _Verdict | None:

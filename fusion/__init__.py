@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusion.calibrating import calibrate
-    from fusion.client import Fusion, RunHandle, complete
+    from fusion.client import Fusion, RunOptions, complete
     from fusion.config import Settings
     from fusion.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
+    from fusion.handle import RunHandle
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.scripted import Say, ScriptedModel
     from fusion.result import Cost, Receipt, Result
@@ -30,9 +31,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "fusion.calibrating": ("calibrate",),
-    "fusion.client": ("Fusion", "RunHandle", "complete"),
+    "fusion.client": ("Fusion", "RunOptions", "complete"),
     "fusion.config": ("Settings",),
     "fusion.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
+    "fusion.handle": ("RunHandle",),
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
     "fusion.models.scripted": ("Say", "ScriptedModel"),
     "fusion.result": ("Cost", "Receipt", "Result"),
@@ -85,6 +87,7 @@ __all__ = [
     "Route",
     "RunFailed",
     "RunHandle",
+    "RunOptions",
     "Say",
     "ScriptedModel",
     "Settings",

@@ -17,14 +17,15 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from fusion.errors import BudgetError
-from fusion.types import Limits
+from fusion.types import Limits, Request
 
-__all__ = ["Amount", "Budget", "Hold", "Reservation", "attempt", "current"]
+__all__ = ["Amount", "Budget", "Closed", "Hold", "Ledger", "Reservation", "attempt", "current"]
 
 LimitName = Literal["usd", "tokens", "calls"]
+Closed = Literal["settled", "charged", "refunded"]
 _ZERO: Final = Decimal(0)
 _NO_LIMITS: Final = Limits()
 _ADVICE: Final = {
@@ -78,19 +79,30 @@ class _Tally:
 _NOTHING: Final = _Tally()
 
 
+class Ledger(Protocol):
+    """Writes down every attempt before it is made, and what it came to."""
+
+    async def opened(self, request: Request, model: str, amount: Amount) -> int:
+        """An attempt of at most this amount is about to be made; its number, once that is written down."""
+
+    def closed(self, number: int, state: Closed, amount: Amount) -> None:
+        """The attempt of this number is over and cost this much."""
+
+
 class Reservation:
     """The worst case of one attempt, set aside until the attempt is over.
 
     It is closed once, by `settle`, `charge` or `refund`; whatever is called after that changes nothing, so that
     a `finally: reservation.refund()` is a safe net. `sent` is set by the limiter when the attempt has its slot
-    and may reach the provider.
+    and may reach the provider; `entry` is its number in the ledger, once it has one.
     """
 
-    __slots__ = ("_budget", "_need", "_open", "amount", "sent")
+    __slots__ = ("_budget", "_need", "_open", "amount", "entry", "sent")
 
     def __init__(self, budget: "Budget", amount: Amount, need: _Tally) -> None:
         self.amount = amount
         self.sent = False
+        self.entry: int | None = None
         self._budget = budget
         self._need = need
         self._open = True
@@ -136,10 +148,12 @@ class Budget:
         parent: "Budget | None" = None,
         clock: Callable[[], float] = time.monotonic,
         strict_usd: bool = False,
+        ledger: "Ledger | None" = None,
     ) -> None:
         self.limits = limits
         self.name = name
         self.parent = parent
+        self.ledger: Ledger | None = parent.ledger if parent is not None and ledger is None else ledger
         self.strict_usd: bool = strict_usd or (parent is not None and parent.strict_usd)
         self.unknown_calls = 0
         self._clock = clock
@@ -172,6 +186,15 @@ class Budget:
         """Begin to count this level's `seconds`, if they are not counted yet; its first reservation does it too."""
         if self._started is None:
             self._started = self._clock()
+
+    def resume(self, spent: Amount, *, unknown_calls: int = 0, seconds: float = 0.0) -> None:
+        """Begin with what was spent here, and below, before: amounts, and seconds that count to the limit.
+
+        Levels above are not told: each is resumed by itself.
+        """
+        self._spent.add(_Tally.of(spent))
+        self.unknown_calls += unknown_calls
+        self._started = self._clock() - seconds
 
     def remaining_seconds(self) -> float | None:
         """How long until the first deadline of this level and those above; None without one, never below 0."""

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable
 
 from fusion.calibration import LEVELS, Calibration, Scored, calibrated
-from fusion.client import Fusion, PipelineGiven
+from fusion.client import Fusion
 from fusion.errors import InputError
 from fusion.extract import Extractor
+from fusion.loading import PipelineGiven
 from fusion.spec import Pipeline
 from fusion.stages.base import StageContext
 from fusion.stages.cascade import Accept, Cascade

@@ -3,9 +3,9 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fusion.errors import FusionError, ShapeError
 from fusion.events import (
@@ -35,6 +35,21 @@ _LOCAL_TIMEOUT: Final = 900.0
 _TIMEOUT: Final = 120.0
 
 
+Keeping = Callable[[Model, str], Model]
+"""Puts around a model, asked by this role, what keeps its calls."""
+
+
+def _as_it_is(model: Model, role: str) -> Model:
+    return model
+
+
+class _Link(NamedTuple):
+    """What is called: a chain, or what is left of it from the model named as its `beginning`."""
+
+    model: Model
+    beginning: str = ""
+
+
 class Caller:
     """Asks one chain of models for one stage, always on the same terms: what its calls share is worked out once."""
 
@@ -52,6 +67,8 @@ class Caller:
         soft: Mapping[str, Any],
         schema: JsonSchema | None,
         latencies: Latencies,
+        keeping: Keeping = _as_it_is,
+        written: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
@@ -69,7 +86,10 @@ class Caller:
             return {**_limits(limits, model), **_params(firm, soft, model), **_shape(schema, model)}
 
         self._terms = terms(self._info)
-        self._model = _fitted(chain, self._terms, terms)
+        self._chain = _fitted(chain, self._terms, terms)
+        self._keeping = keeping
+        self._written = written
+        self._link = _Link(keeping(self._chain, role))
         self._begun: tuple[Message, hashlib._Hash] | None = None
         meant = {name: value for name, value in self._terms.items() if name != "timeout"}
         self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
@@ -79,25 +99,30 @@ class Caller:
         mode = self._terms.get("json_mode", "schema")
         return ask.messages if ask.schema is None else structured.shaped(ask.messages, ask.schema, mode)
 
+    def key(self, ask: Ask) -> CallKey:
+        """What the first call of this is, wherever and whenever it is made."""
+        return CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=self._digest(ask.messages, ""))
+
     async def call(self, ask: Ask) -> Answer:
         """Ask the model, in the schema's shape where there is one."""
 
-        data = None
+        data, keys = None, list[CallKey]()
         if ask.schema is None or not ask.parse:
-            reply = await self._send(ask, self._model, ask.messages)
+            reply = await self._send(ask, self._link, keys, ask.messages)
         else:
-            reply, data = await self._shaped(ask, ask.schema)
-        return Answer(reply.text, data, reply.writer, reply.finish_reason)
+            reply, data = await self._shaped(ask, ask.schema, keys)
+        return Answer(reply.text, data, reply.writer, reply.finish_reason, tuple(keys))
 
-    async def _shaped(self, ask: Ask, schema: JsonSchema) -> tuple[Reply, Any]:
+    async def _shaped(self, ask: Ask, schema: JsonSchema, keys: list[CallKey]) -> tuple[Reply, Any]:
         """A reply and its data, of the first model of the chain that keeps to the shape."""
-        model = self._model
+        chain, link = self._chain, self._link
         while True:
             try:
-                return await structured.complete(partial(self._send, ask, model), ask.messages, schema)
+                return await structured.complete(partial(self._send, ask, link, keys), ask.messages, schema)
             except ShapeError as error:
-                following = model.after(error.model) if isinstance(model, Fallback) else None
+                following = chain.after(error.model) if isinstance(chain, Fallback) else None
                 if following is None:
+                    error.calls = tuple(keys)
                     raise
                 self._sink(
                     FallbackTaken(
@@ -107,20 +132,22 @@ class Caller:
                         asked=self._info.id,
                         failed=error.model,
                         model=following.first.id,
+                        role=self._role,
                         failure=error.as_failure(),
                     )
                 )
-                model = following
+                chain, link = following, _Link(self._keeping(following, self._role), following.first.id)
 
-    async def _send(self, ask: Ask, model: Model, messages: Sequence[Message]) -> Reply:
-        digest = self._digest(messages)
+    async def _send(self, ask: Ask, link: "_Link", keys: list[CallKey], messages: Sequence[Message]) -> Reply:
+        digest = self._digest(messages, link.beginning)
         key = CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest)
-        request = Request(messages=tuple(messages), key=key, **self._terms)
+        keys.append(key)
+        request = Request(messages=tuple(messages), key=key, sample=ask.sample, **self._terms)
         check_fits(request, self._roomiest)
         self._emit(CallStarted, ask, model=self._info.id, digest=digest)
-        here = span.set(Span(self._sink, self._run_id, self._stage, ask.item))
+        here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
         try:
-            reply = await model.complete(request, ask.deltas)
+            reply = await link.model.complete(request, ask.deltas)
         except asyncio.CancelledError:
             self._emit(CallCancelled, ask, model=self._info.id)
             raise
@@ -129,7 +156,8 @@ class Caller:
             raise
         finally:
             span.reset(here)
-        self._latencies.add(reply.writer, reply.latency)
+        if reply.reused is None:
+            self._latencies.add(reply.writer, reply.latency)
         self._emit(
             CallFinished,
             ask,
@@ -142,7 +170,10 @@ class Caller:
             latency=reply.latency,
             first_token=reply.first_token,
             finish_reason=reply.finish_reason,
+            reused=reply.reused,
         )
+        if self._written is not None:
+            await self._written()
         return reply
 
     def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:
@@ -150,12 +181,15 @@ class Caller:
             kind(run_id=self._run_id, stage=self._stage, item=ask.item, step=ask.step, role=self._role, **more)
         )
 
-    def _digest(self, messages: Sequence[Message]) -> str:
+    def _digest(self, messages: Sequence[Message], beginning: str) -> str:
         """SHA-256 over everything that makes the call what it is."""
         begun = self._begun
         if begun is None or begun[0] is not messages[0]:  # mostly all begin with the same message, and a long one
             begun = self._begun = messages[0], _with(self._meant, messages[:1])
-        return _with(begun[1], messages[1:]).hexdigest()
+        digest = _with(begun[1], messages[1:])
+        if beginning:
+            digest.update(b"\nfrom " + beginning.encode())
+        return digest.hexdigest()
 
 
 def _limits(wanted: Mapping[str, Any], model: ModelInfo) -> dict[str, Any]:

@@ -7,118 +7,67 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypedDict, Unpack
 
 from pydantic import BaseModel, ValidationError
 
-from fusion import graph
 from fusion.budget import Budget
+from fusion.changes import differences, since_then
 from fusion.config import Settings
-from fusion.engine import Run
-from fusion.errors import BudgetError, PipelineError, RunFailed, UsageError
+from fusion.engine import Origin, Run
+from fusion.errors import RunFailed, UsageError
 from fusion.events import EventBase, Sink
+from fusion.handle import EndedRun, Over, RunHandle
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
+from fusion.kept import KeptRun, forget, found, record_of, result_of
 from fusion.library import Library, close_names
-from fusion.loop import LoopThread, Work
+from fusion.loading import Loader, PipelineGiven
+from fusion.loop import LoopThread
 from fusion.models.base import Model
+from fusion.models.cached import StoreCache
 from fusion.models.gateway import Gateway
+from fusion.models.keeping import Keeping
 from fusion.models.profiles import Profile, choose
 from fusion.preview import Given, Preview, preview
-from fusion.prompts import Prompts
+from fusion.record import Made, Record, Terms
 from fusion.result import Result
 from fusion.roles import RoleModels, resolve, used_roles
 from fusion.spec import Pipeline
+from fusion.store.base import Content, RunFilter, RunRow, Store
 from fusion.streams import AsyncRunStream, RunStream
-from fusion.terms import Defaults, RoleSpec
+from fusion.terms import CacheMode, Defaults, RoleSpec
 from fusion.types import Limits
 
-__all__ = ["Fusion", "PipelineGiven", "RunHandle", "complete"]
+__all__ = ["Fusion", "RunOptions", "complete"]
 
 RoleGiven = str | Model | RoleSpec
 Prompt = str | Sequence[Mapping[str, Any]] | None
-PipelineGiven = str | Path | Pipeline
-"""A pipeline by name or path, or as an object."""
+BudgetGiven = Limits | Mapping[str, Any] | None
+StoreGiven = Store | Path | str | bool | None
 _DEFAULT_PIPELINE = "plan-execute-review"
-_MOST_LOADED = 64
+_NO_TAGS: Mapping[str, str] = {}
 
 
-class RunHandle:
-    """A run under way."""
+class RunOptions(TypedDict, total=False):
+    """What may be said of any run.
 
-    def __init__(self, run: Run, work: Work[Result], fusion: "Fusion") -> None:
-        self.run_id = run.run_id
-        self._run = run
-        self._work = work
-        self._fusion = fusion  # which ends its runs when nobody holds it any more
+    `pipeline` is a name, a path or an object; `inputs` are given by name. `budget` goes before the pipeline's own.
+    `on_event` is called with every event, on the private loop's thread. `tags` are kept with the run. `cache` goes
+    before what the pipeline says; where it may answer, `sample` tells repeats of a run apart that are to have
+    answers of their own.
+    """
 
-    @property
-    def exit_code(self) -> int:
-        """How a process should end for this run: 0, 130 if cancelled, 4 for a budget stop, else by the cause."""
-        return self._run.exit_code
-
-    @property
-    def cause(self) -> BaseException | None:
-        """The first root cause of a run that failed."""
-        return self._run.cause
-
-    @property
-    def budget_stops(self) -> tuple[BudgetError, ...]:
-        """The limits that ended the run, or that it was finished without passing."""
-        return self._run.budget_stops
-
-    @property
-    def over(self) -> bool:
-        """True once the run has ended and given everything back."""
-        return self._work.done.done()
-
-    def when_over(self, call: Callable[[], object]) -> None:
-        """Call this once the run has ended, however it did; at once if it has."""
-        self._work.done.add_done_callback(lambda _: call())
-
-    def wait(self, timeout: float | None = None) -> Result:
-        """The Result, also of a run that failed. Raises the built-in TimeoutError if it takes longer."""
-        if not self.over:
-            self._fusion._loop.check_outside("a run cannot be waited for")
-        try:
-            return self._work.done.result(timeout)
-        except asyncio.CancelledError:  # before it had even begun
-            return self._run.interrupted()
-
-    def stop(self) -> None:
-        """Ask the run to stop, and go on at once: from every thread, and from inside of `on_event` too."""
-        self._work.cancel()
-
-    def cancel(self) -> Result:
-        """Stop the run, wait until everything is given back, and return what was finished."""
-        self.stop()
-        return self.wait()
-
-    async def wait_async(self) -> Result:
-        """The Result, awaited on the caller's own loop. Cancelling the wait stops the run."""
-        done = asyncio.wrap_future(self._work.done)
-        try:
-            return await asyncio.shield(done)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if done.done() and task is not None and not task.cancelling():  # the run was, before it had even begun
-                return self._run.interrupted()
-            self._work.cancel()
-            await asyncio.wait([done])
-            done.exception()
-            raise
-
-
-class _Loaded(NamedTuple):
-    """A pipeline that has been checked, and the files that it was made of, each as it was then."""
-
-    pipeline: Pipeline
-    prompts: Prompts
-    near: Path | None
-    nested: dict[str, graph.Nested]
-    stamps: dict[Path, int]
+    pipeline: PipelineGiven
+    inputs: Mapping[str, Any] | None
+    budget: BudgetGiven
+    on_event: Callable[[EventBase], None] | None
+    tags: Mapping[str, str] | None
+    cache: CacheMode | None
+    sample: int
 
 
 class Fusion:
@@ -128,6 +77,9 @@ class Fusion:
     sets single roles: a model's id, a `RoleSpec`, or a `Model` of your own; `model` sets all of them. `budget` is
     what a run may spend: `{"usd": 0.5, "tokens": …, "calls": …, "seconds": …}`; it goes before the pipeline's own,
     and under a dollar limit given here a model of unknown price is refused.
+
+    With `store` every run is kept, so that one that dies can be taken up again: a path, a Store, or True for the
+    place that FUSION_STORE, fusion.toml or the platform names. `content` is what is kept of prompts and replies.
 
     >>> with Fusion(profile="local") as fusion:
     ...     result = fusion.complete("Compare the two offers.", inputs={"context": text})
@@ -141,33 +93,33 @@ class Fusion:
         roles: Mapping[str, RoleGiven] | None = None,
         model: str | Model | None = None,
         models: Mapping[str, Model] | None = None,
-        budget: Limits | Mapping[str, Any] | None = None,
+        budget: BudgetGiven = None,
+        store: StoreGiven = None,
+        content: Content | None = None,
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings or Settings.from_environment()
         self._profile_given = profile
         self._budget = _limits(budget)
-        self._gateway = Gateway(self._settings, models=models)
+        self._store, self._owns_store = opened(store, self._settings)
+        self._content: Content = content or self._settings.store.content
+        self._shared = None if self._store is None else StoreCache(self._store)
+        self._gateway = Gateway(self._settings, models=models, ledgered=self._store is not None)
         self._own = {*(models or {})}
         self._roles = {role: self._spec(given) for role, given in (roles or {}).items()}
         self._model = None if model is None else self._spec(model)
-        self._library = Library.standard(user=self._settings.library_dir)
-        self._loaded: dict[object, _Loaded] = {}
+        self._loader = Loader(Library.standard(user=self._settings.library_dir))
         self._lock = threading.Lock()
         self._loop = LoopThread()
-        self._finalizer: Callable[[], object] = weakref.finalize(self, _shut_down, self._loop, self._gateway)
+        own_store = self._store if self._owns_store else None
+        self._finalizer: Callable[[], object] = weakref.finalize(
+            self, _shut_down, self._loop, self._gateway, own_store
+        )
 
     # Complete: a prompt in, a Result out.
 
     def complete(
-        self,
-        prompt: Prompt = None,
-        *,
-        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
-        inputs: Mapping[str, Any] | None = None,
-        schema: type[BaseModel] | None = None,
-        budget: Limits | Mapping[str, Any] | None = None,
-        on_event: Callable[[EventBase], None] | None = None,
+        self, prompt: Prompt = None, *, schema: type[BaseModel] | None = None, **options: Unpack[RunOptions]
     ) -> Result:
         """Run a pipeline to its end.
 
@@ -175,86 +127,41 @@ class Fusion:
         the others by name. Of messages the last one asks, the conversation before it stands above; a system prompt
         stands above the pipeline's own in every call; pictures and documents (content parts with a data URL) are
         shown wherever the request is printed. An input of `format: image` or `file` takes a Path, bytes or data URL.
-        With `schema`, a pydantic class, the answer's data comes back as one in `.data`.
-        `on_event` is called with every event, on the private loop's thread.
+        With `schema`, a pydantic class, the answer's data comes back as one in `.data`. `RunOptions` has the rest.
 
         Raises RunFailed, with the Result in `.result`, if there is no answer; UsageError kinds before any call.
         """
-        handle = self.start(prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event)
-        try:
-            result = handle.wait()
-        except KeyboardInterrupt:
-            handle.cancel()
-            raise
-        return _checked_result(handle, result, schema)
+        return _waited(self.start(prompt, schema=schema, **options), schema)
 
     async def acomplete(
-        self,
-        prompt: Prompt = None,
-        *,
-        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
-        inputs: Mapping[str, Any] | None = None,
-        schema: type[BaseModel] | None = None,
-        budget: Limits | Mapping[str, Any] | None = None,
-        on_event: Callable[[EventBase], None] | None = None,
+        self, prompt: Prompt = None, *, schema: type[BaseModel] | None = None, **options: Unpack[RunOptions]
     ) -> Result:
         """`complete`, awaited. Cancelling it stops the run."""
-        handle = self.start(prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event)
+        handle = self.start(prompt, schema=schema, **options)
         return _checked_result(handle, await handle.wait_async(), schema)
 
-    def stream(
-        self,
-        prompt: Prompt = None,
-        *,
-        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
-        inputs: Mapping[str, Any] | None = None,
-        budget: Limits | Mapping[str, Any] | None = None,
-        on_event: Callable[[EventBase], None] | None = None,
-    ) -> RunStream:
+    def stream(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> RunStream:
         """Run a pipeline and iterate over the pieces of its answer; `.result` holds the Result at the end."""
         stream = RunStream()
-        handle = self.start(
-            prompt,
-            pipeline=pipeline,
-            inputs=inputs,
-            budget=budget,
-            on_event=_both(stream.sink, on_event),
-            stream=True,
-        )
+        options["on_event"] = _both(stream.sink, options.get("on_event"))
+        handle = self.start(prompt, stream=True, **options)
         return stream.of(handle, functools.partial(_checked_result, handle, schema=None))
 
-    def astream(
-        self,
-        prompt: Prompt = None,
-        *,
-        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
-        inputs: Mapping[str, Any] | None = None,
-        budget: Limits | Mapping[str, Any] | None = None,
-        on_event: Callable[[EventBase], None] | None = None,
-    ) -> AsyncRunStream:
+    def astream(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> AsyncRunStream:
         """`stream` for `async for`, on the caller's running loop."""
         stream = AsyncRunStream()
-        handle = self.start(
-            prompt,
-            pipeline=pipeline,
-            inputs=inputs,
-            budget=budget,
-            on_event=_both(stream.sink, on_event),
-            stream=True,
-        )
+        options["on_event"] = _both(stream.sink, options.get("on_event"))
+        handle = self.start(prompt, stream=True, **options)
         return stream.of(handle, functools.partial(_checked_result, handle, schema=None))
 
     def start(
         self,
         prompt: Prompt = None,
         *,
-        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
-        inputs: Mapping[str, Any] | None = None,
         schema: type[BaseModel] | None = None,
-        budget: Limits | Mapping[str, Any] | None = None,
-        on_event: Callable[[EventBase], None] | None = None,
         stream: bool = False,
         within: Budget | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunHandle:
         """Begin a run and return at once. With `stream`, the answer's pieces are among the events.
 
@@ -262,36 +169,140 @@ class Fusion:
 
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
-        self._loop.check_outside("a run cannot be started")
-        self._loop.check()
-        loaded = self._load(pipeline)
-        checked = loaded.pipeline
+        self._check_startable()
+        made = self._loader.load(options.get("pipeline", _DEFAULT_PIPELINE))
         if schema is not None:
-            checked = shaped_output(checked, schema_of(schema))
-        checked = checked.model_copy(update={"defaults": checked.defaults.over(self._settings.defaults)})
-        request, values = filled(checked, request_of(prompt), inputs or {})
-        profile = self.profile
-        roles = self._roles_of(loaded, profile)
-        check_looked_at(checked, loaded.prompts, roles, request, values)
-        limits = _limits(budget) or self._budget
-        run = Run(
-            _run_id(),
-            checked,
-            prompts=loaded.prompts,
-            roles=roles,
-            profile=profile.name,
+            made = replace(made, pipeline=shaped_output(made.pipeline, schema_of(schema)))
+        made = self._with_defaults(made)
+        request, values = filled(made.pipeline, request_of(prompt), options.get("inputs") or {})
+        roles = self._roles_of(made, self._given_roles(made))
+        check_looked_at(made.pipeline, made.prompts, roles, request, values)
+        limits = _limits(options.get("budget")) or self._budget
+        terms = Terms(
             inputs=values,
             request=request,
-            limits=_merged(checked.budget, limits),
+            limits=_merged(made.pipeline.budget, limits),
             strict_usd=limits is not None and limits.usd is not None,
-            sink=on_event or _nowhere,
-            stream=stream,
-            near=loaded.near,
-            nested=loaded.nested,
-            within=within,
+            profile=self.profile.name,
+            cache=options.get("cache"),
+            sample=options.get("sample", 0),
         )
-        work = self._loop.submit(self._execute(run, list(roles.models)))
-        return RunHandle(run, work, self)
+        tags = _tags(options.get("tags"))
+        kept = self._keep(made, roles, terms, tags)
+        on_event = options.get("on_event")
+        return self._run(made, roles, terms, kept, on_event, stream=stream, tags=tags, within=within)
+
+    # Again: a run that ended before its answer, or one that is to have another.
+
+    def resume(
+        self,
+        run_id: str,
+        *,
+        pipeline: PipelineGiven | None = None,
+        budget: BudgetGiven = None,
+        on_event: Callable[[EventBase], None] | None = None,
+    ) -> Result:
+        """Take up a run that ended before its answer, by its id or the beginning of it; `store` has to be given.
+
+        It goes on as it was begun: with the pipeline, templates, inputs, models and limits of then. Finished calls
+        are answered from the store and not paid again, those that were under way are made once more; what was spent
+        counts. `budget` goes before the limits of then, for a run that was stopped by them. A run that has its answer
+        gives it again.
+
+        With `pipeline`, an edited one: a new run on the same inputs, whose calls are answered from that one wherever
+        they are the same. Raises RunBusyError where somebody is running it, StoreError where its prompts were not
+        kept, and what `complete` raises.
+        """
+        return _waited(self.start_resume(run_id, pipeline=pipeline, budget=budget, on_event=on_event), None)
+
+    async def aresume(
+        self,
+        run_id: str,
+        *,
+        pipeline: PipelineGiven | None = None,
+        budget: BudgetGiven = None,
+        on_event: Callable[[EventBase], None] | None = None,
+    ) -> Result:
+        """`resume`, awaited. Cancelling it stops the run."""
+        handle = self.start_resume(run_id, pipeline=pipeline, budget=budget, on_event=on_event)
+        return _checked_result(handle, await handle.wait_async(), None)
+
+    def start_resume(
+        self,
+        run_id: str,
+        *,
+        pipeline: PipelineGiven | None = None,
+        budget: BudgetGiven = None,
+        on_event: Callable[[EventBase], None] | None = None,
+        stream: bool = False,
+    ) -> RunHandle:
+        """Begin to resume a run and return at once; see `resume`."""
+        self._check_startable()
+        row = found(self.store, run_id)
+        limits = _limits(budget) or self._budget
+        if pipeline is not None:
+            return self._branch(row, pipeline, limits, on_event, stream=stream)
+        lock = self.store.lock(row.run_id)
+        try:
+            row = found(self.store, row.run_id)  # as it is now that nobody else can change it
+            if row.status in ("ok", "partial"):
+                lock.release()
+                return self._ended(row)
+            record = record_of(self.store, row)
+            made, terms = record.made(self._loader.library), record.terms()
+            roles = record.roles(self._gateway, self._own)
+            if limits is not None:
+                terms = replace(terms, limits=_merged(terms.limits, limits))
+            kept = KeptRun.resume(self.store, row, lock, retry_budget=limits is not None)
+            kept.say(since_then(record, self._loader))
+        except BaseException:
+            lock.release()
+            raise
+        return self._run(made, roles, terms, kept, on_event, stream=stream)
+
+    def unfinished(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> str | None:
+        """The id of the latest run of the same pipeline, inputs and models that has no answer and nobody is at."""
+        made = self._with_defaults(self._loader.load(options.get("pipeline", _DEFAULT_PIPELINE)))
+        request, values = filled(made.pipeline, request_of(prompt), options.get("inputs") or {})
+        roles = self._roles_of(made, self._given_roles(made))
+        terms = Terms(values, request, Limits(), False, self.profile.name, None, options.get("sample", 0))
+        fingerprint = Record.of(made, roles, terms, self._own).fingerprint
+        rows = self.store.runs(RunFilter(fingerprint=fingerprint), limit=1)
+        open_ones = [row for row in rows if row.status not in ("ok", "partial")]
+        return next((row.run_id for row in open_ones if not self.store.is_locked(row.run_id)), None)
+
+    def _branch(
+        self,
+        row: RunRow,
+        pipeline: PipelineGiven,
+        limits: Limits | None,
+        on_event: Sink | None,
+        *,
+        stream: bool,
+    ) -> RunHandle:
+        """A new run of an edited pipeline on the inputs of another run, whose calls it may use."""
+        record = record_of(self.store, row)
+        before = record.terms()
+        made = self._with_defaults(self._loader.load(pipeline))
+        known = {name: value for name, value in before.inputs.items() if name in made.pipeline.inputs}
+        request, values = filled(made.pipeline, None, known)
+        roles = self._roles_of(made, self._given_roles(made, record))
+        check_looked_at(made.pipeline, made.prompts, roles, request, values)
+        terms = Terms(
+            inputs=values,
+            request=request,
+            limits=_merged(made.pipeline.budget, limits),
+            strict_usd=limits is not None and limits.usd is not None,
+            profile=self.profile.name if self._profile_given else before.profile,
+            cache=before.cache,
+            sample=before.sample,
+        )
+        kept = self._keep(made, roles, terms, row.tags, parent=row)
+        return self._run(made, roles, terms, kept, on_event, stream=stream)
+
+    def _ended(self, row: RunRow) -> RunHandle:
+        result = result_of(self.store, row)
+        return RunHandle(EndedRun(result), Over(result), self._loop, self)
 
     def preview(
         self,
@@ -312,18 +323,17 @@ class Fusion:
         Raises what `start` raises, and PromptError for a template that fails on what it reads.
         """
         self._loop.check_outside("a run cannot be looked at beforehand")
-        loaded = self._load(pipeline)
+        loaded = self._loader.load(pipeline)
         request, values = filled(loaded.pipeline, request_of(prompt), inputs or {})
         if stage is not None and stage not in loaded.pipeline.stages:
             raise UsageError(f"no stage {stage!r}{close_names(stage, loaded.pipeline.stages)}")
-        profile = self.profile
-        roles = self._roles_of(loaded, profile)
+        roles = self._roles_of(loaded, self._given_roles(loaded))
         check_looked_at(loaded.pipeline, loaded.prompts, roles, request, values)
         looking = preview(
             loaded.pipeline,
             prompts=loaded.prompts,
             roles=roles,
-            profile=profile.name,
+            profile=self.profile.name,
             inputs=values,
             request=request,
             limits=_merged(loaded.pipeline.budget, _limits(budget) or self._budget),
@@ -344,11 +354,11 @@ class Fusion:
 
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """A pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
-        return self._load(pipeline).pipeline
+        return self._loader.load(pipeline).pipeline
 
     def files(self, pipeline: PipelineGiven) -> tuple[Path, ...]:
         """Every file that a pipeline is made of: its own, its templates, those of the pipelines that it runs."""
-        return tuple(self._load(pipeline).stamps)
+        return self._loader.files(pipeline)
 
     def using(
         self,
@@ -396,63 +406,110 @@ class Fusion:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _execute(self, run: Run, model_ids: Sequence[str]) -> Result:
+    @property
+    def store(self) -> Store:
+        """Where runs are kept. Raises UsageError where they are not."""
+        if self._store is None:
+            raise UsageError("runs are not kept here: give a place for them, as in `Fusion(store=True)`")
+        return self._store
+
+    def _check_startable(self) -> None:
+        self._loop.check_outside("a run cannot be started")
+        self._loop.check()
+
+    def _with_defaults(self, made: Made) -> Made:
+        """The pipeline, with the defaults of the user's settings beneath its own."""
+        defaults = made.pipeline.defaults.over(self._settings.defaults)
+        return replace(made, pipeline=made.pipeline.model_copy(update={"defaults": defaults}))
+
+    def _keep(
+        self, made: Made, roles: RoleModels, terms: Terms, tags: Mapping[str, str], parent: RunRow | None = None
+    ) -> KeptRun | None:
+        """The new run in the store; None where there is none."""
+        if self._store is None:
+            return None
+        record = Record.of(made, roles, terms, self._own)
+        kept = KeptRun.begin(self._store, _run_id(), record, content=self._content, tags=tags, parent=parent)
+        if parent is not None:
+            kept.say(differences(record_of(self._store, parent), record, self._store, parent.run_id))
+        return kept
+
+    def _run(
+        self,
+        made: Made,
+        roles: RoleModels,
+        terms: Terms,
+        kept: KeptRun | None,
+        on_event: Sink | None,
+        *,
+        stream: bool,
+        tags: Mapping[str, str] = _NO_TAGS,
+        within: Budget | None = None,
+    ) -> RunHandle:
+        run_id = _run_id() if kept is None else kept.run_id
+        run = Run(
+            run_id,
+            made.pipeline,
+            prompts=made.prompts,
+            roles=roles,
+            profile=terms.profile,
+            inputs=terms.inputs,
+            request=terms.request,
+            limits=terms.limits,
+            strict_usd=terms.strict_usd,
+            sink=on_event or _nowhere,
+            stream=stream,
+            near=made.near,
+            nested=made.nested,
+            keeping=Keeping(
+                None if kept is None else kept.journal, self._shared, mode=terms.cache, sample=terms.sample
+            ),
+            origin=Origin(seed=run_id, tags=tags) if kept is None else kept.origin,
+            schemas=made.schemas,
+            within=within,
+        )
+        work = self._loop.submit(self._execute(run, kept, list(roles.models)))
+        if kept is not None:
+            work.done.add_done_callback(lambda _: kept.release())
+        return RunHandle(run, work, self._loop, self)
+
+    async def _execute(self, run: Run, kept: KeptRun | None, model_ids: Sequence[str]) -> Result:
         warming = asyncio.ensure_future(self._gateway.warm(i for i in model_ids if i not in self._own))
+        interrupted = False
         try:
-            return await run.execute()
+            result = await run.execute()
         except asyncio.CancelledError:
-            return run.interrupted()
+            result, interrupted = run.interrupted(), True
         finally:
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)
+        if kept is not None:
+            await kept.end(result, interrupted=interrupted)
+            kept.release()
+        return result
 
-    def _load(self, given: PipelineGiven) -> "_Loaded":
-        path = None if isinstance(given, Pipeline) else self._library.pipeline(str(given))
-        key: object = id(given) if path is None else path
-        with self._lock:
-            loaded = self._loaded.pop(key, None)
-            if loaded is None or loaded.stamps != _stamps(loaded.stamps):
-                loaded = self._checked(given) if path is None else self._read(path)
-            if len(self._loaded) >= _MOST_LOADED:
-                self._loaded.pop(next(iter(self._loaded)))
-            self._loaded[key] = loaded
-            return loaded
-
-    def _read(self, path: Path) -> "_Loaded":
-        pipeline, prompts = graph.load_checked(path, library=self._library)
-        nested = graph.nested(pipeline, prompts, near=path.parent)
-        return _Loaded(pipeline, prompts, path.parent, nested, _stamps([path, *prompts.files, *_files(nested)]))
-
-    def _checked(self, given: PipelineGiven) -> "_Loaded":
-        assert isinstance(given, Pipeline)
-        prompts = Prompts(self._library)
-        problems = graph.check(given, prompts=prompts)
-        if problems:
-            raise PipelineError(problems)
-        nested = graph.nested(given, prompts)
-        return _Loaded(given, prompts, None, nested, _stamps([*prompts.files, *_files(nested)]))
-
-    def _roles_of(self, loaded: "_Loaded", profile: Profile) -> RoleModels:
-        given = self._given_roles(loaded)
+    def _roles_of(self, made: Made, given: Mapping[str, RoleSpec]) -> RoleModels:
         with self._lock:
             return resolve(
-                loaded.pipeline,
+                made.pipeline,
                 given=given,
-                profile=profile,
+                profile=self.profile,
                 gateway=self._gateway,
                 settings=self._settings,
                 own=self._own,
-                nested=loaded.nested,
+                nested=made.nested,
             )
 
-    def _given_roles(self, loaded: "_Loaded") -> dict[str, RoleSpec]:
-        pipeline = loaded.pipeline
-        used = used_roles(pipeline, loaded.nested)
+    def _given_roles(self, made: Made, record: Record | None = None) -> dict[str, RoleSpec]:
+        """The models that the user names; and where nothing is named, those of the run that is gone back to."""
+        pipeline = made.pipeline
+        used = used_roles(pipeline, made.nested)
         unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self._settings.roles, *self.profile.roles})
         if unknown:
             raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
         everywhere = {} if self._model is None else dict.fromkeys(used, self._model)
-        return {**everywhere, **self._roles}
+        before = {} if record is None or self._profile_given else record.undeclared
+        return {**before, **everywhere, **self._roles}
 
     def _spec(self, given: RoleGiven) -> RoleSpec:
         if isinstance(given, RoleSpec):
@@ -464,33 +521,41 @@ class Fusion:
         return RoleSpec(chain=(given,))
 
 
+def opened(given: StoreGiven, settings: Settings) -> tuple[Store | None, bool]:
+    """The store that is meant, and whether it was opened here. Raises StoreError where it cannot be."""
+    if given is None or given is False:
+        return None, False
+    if isinstance(given, Store):
+        return given, False
+    from fusion.store.opening import open_store
+
+    said = settings.store
+    path = said.path if given is True else given
+    store = open_store(path, synchronous=said.synchronous, cache_bytes=said.cache_bytes)
+    if said.retention is not None:
+        forget(store, older_than=said.retention)
+    return store, True
+
+
 @functools.cache
 def _default(process: int) -> Fusion:
     return Fusion()
 
 
 def complete(
-    prompt: Prompt = None,
-    *,
-    pipeline: PipelineGiven = _DEFAULT_PIPELINE,
-    inputs: Mapping[str, Any] | None = None,
-    schema: type[BaseModel] | None = None,
-    budget: Limits | Mapping[str, Any] | None = None,
-    on_event: Callable[[EventBase], None] | None = None,
+    prompt: Prompt = None, *, schema: type[BaseModel] | None = None, **options: Unpack[RunOptions]
 ) -> Result:
     """`Fusion().complete(…)` on one Fusion that the process keeps."""
-    return _default(os.getpid()).complete(
-        prompt, pipeline=pipeline, inputs=inputs, schema=schema, budget=budget, on_event=on_event
-    )
+    return _default(os.getpid()).complete(prompt, schema=schema, **options)
 
 
-def _files(nested: Mapping[str, graph.Nested]) -> Iterable[Path]:
-    return (file for one in nested.values() for file in one.files)
-
-
-def _stamps(files: Iterable[Path]) -> dict[Path, int]:
-    """When each file was written last; 0 for one that is gone."""
-    return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}
+def _waited(handle: RunHandle, schema: type[BaseModel] | None) -> Result:
+    try:
+        result = handle.wait()
+    except KeyboardInterrupt:
+        handle.cancel()
+        raise
+    return _checked_result(handle, result, schema)
 
 
 def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] | None) -> Result:
@@ -506,11 +571,24 @@ def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] |
         raise RunFailed(f"the answer's data is no {schema.__name__}: {error}", result) from error
 
 
-def _shut_down(loop: LoopThread, gateway: Gateway) -> None:
-    if loop.inside:  # the last one who held this Fusion was a run of its own
-        threading.Thread(target=loop.close, args=(gateway.close,), name="fusion-close").start()
-    else:
+def _shut_down(loop: LoopThread, gateway: Gateway, store: Store | None) -> None:
+    def close() -> None:
         loop.close(gateway.close)
+        if store is not None:
+            store.close()
+
+    if loop.inside:  # the last one who held this Fusion was a run of its own
+        threading.Thread(target=close, name="fusion-close").start()
+    else:
+        close()
+
+
+def _tags(given: Mapping[str, str] | None) -> dict[str, str]:
+    tags = dict(given or {})
+    for name, value in tags.items():
+        if not (isinstance(name, str) and isinstance(value, str) and name and "=" not in name):
+            raise UsageError(f"tag {name!r}: {value!r}: give a text by a name without =: {{'team': 'search'}}")
+    return tags
 
 
 def _kept_by(whole: Fusion) -> None:

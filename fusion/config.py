@@ -1,8 +1,10 @@
 """Settings: environment and fusion.toml, read once, then passed down. Nothing else on the lower floors reads them."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
@@ -13,7 +15,12 @@ from fusion.settings_file import Endpoint, SettingsFile, StoreTable, Tariff
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Value
 
-__all__ = ["Settings", "StoreSettings", "secret"]
+__all__ = ["Settings", "StoreSettings", "secret", "secrets"]
+
+_SECRET: Final = re.compile(
+    r"_API_KEY$|_TOKEN$|^(?:AWS|AZURE)_.*(?:KEY|TOKEN|SECRET|PASSWORD|CONNECTION_STRING)(?!.*_FILE$)"
+)
+"""Variables whose values nobody may see; a region, an address or a version is none."""
 
 
 class StoreSettings(StoreTable):
@@ -82,6 +89,12 @@ class Settings(Value):
 def secret(name: str) -> str | None:
     """The value of a variable that holds a key, for whoever sends it; it is kept nowhere."""
     return os.environ.get(name) or None
+
+
+def secrets(named: Collection[str] = ()) -> dict[str, str]:
+    """The variables that hold keys just now, those `named` among them, for whoever takes keys out of a text."""
+    names = [name for name in os.environ if name in named or _SECRET.search(name)]
+    return {name: os.environ.get(name, "") for name in names}
 
 
 def _is_key(name: str) -> bool:

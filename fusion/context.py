@@ -5,21 +5,22 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from fusion.calls import Caller
-from fusion.errors import BudgetError, InputError
+from fusion.errors import BudgetError, FusionError, InputError
 from fusion.events import Decided, Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
 from fusion.feed import Feed
 from fusion.fields import Fields
 from fusion.models.base import ModelInfo
+from fusion.models.keeping import Keeping
 from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Answer, Ask, ModelStage, Outcome, Room, Stage, StageContext, Variables
 from fusion.terms import merged
-from fusion.types import Asked, Deltas, Item, JsonSchema, Message
+from fusion.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
 __all__ = ["Inner", "RunContext", "RunParts"]
@@ -51,7 +52,12 @@ class RunParts:
     """What runs within the stages; None where nothing is run."""
     prefix: str = ""
     """What stands before the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
+    keeping: Keeping = field(default_factory=Keeping)
+    seed: str = ""
+    """What orders that are to look random are made of."""
     budget_stops: list[BudgetError] = field(default_factory=list)
+    unusable: list[CallKey] = field(default_factory=list)
+    """Calls whose replies no stage could use."""
 
     def max_tokens(self, stage: Stage, asked: int | None) -> int:
         """The output limit of a call: what was asked, else the stage's, else the defaults', else the kind's own."""
@@ -77,7 +83,7 @@ class RunContext(StageContext):
         self.place = run.prefix + path
         self.stage = stage
         self.finishing = run.pipeline.on_budget == "finish"
-        self.seed = f"{run.run_id} {path}"
+        self.seed = f"{run.seed} {self.place}"
         self.latencies = run.roles.latencies
         self._run = run
         self._out = run.fields[path]
@@ -173,6 +179,30 @@ class RunContext(StageContext):
 
     def emit(self, event: EventBase) -> None:
         self._run.sink(event)
+
+    # What is kept.
+
+    def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
+        journal = self._run.keeping.journal
+        if journal is not None:
+            journal.keep(self.place, item, self._kept_name(name, of), value)
+
+    def kept(self, name: str, *, item: int | None = None, of: Ask | None = None) -> Any:
+        journal = self._run.keeping.journal
+        return None if journal is None else journal.kept(self.place, item, self._kept_name(name, of))
+
+    def _kept_name(self, name: str, of: Ask | None) -> str:
+        return name if of is None else f"{name}@{self._key(of).digest}"
+
+    def has_reply(self, ask: Ask) -> bool:
+        journal = self._run.keeping.journal
+        return journal is not None and journal.is_finished(self._key(ask))
+
+    def set_aside(self, error: FusionError) -> None:
+        self._run.unusable.extend(error.calls)
+
+    def _key(self, ask: Ask) -> CallKey:
+        return self._caller(ask).key(self.under_system(ask))
 
     # What is made of it.
 
@@ -284,6 +314,8 @@ class RunContext(StageContext):
             soft=soft,
             schema=ask.schema,
             latencies=self.latencies,
+            written=self._run.keeping.written,
+            keeping=partial(self._run.keeping.around, mode=getattr(stage, "cache", None) or defaults.cache),
         )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,11 @@ from fusion.errors import BudgetError, FusionError, StageError
 from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.fields import Fields, Skipped
 from fusion.finish import Caps, held_back, last_stages
-from fusion.graph import Nested, stages_within
+from fusion.graph import Nested, Schemas, stages_within
 from fusion.inputs import filled_within, plain
+from fusion.models.keeping import Keeping
 from fusion.prompts import Prompts
-from fusion.receipt import Accounts
+from fusion.receipt import Accounts, Before
 from fusion.result import FailedPart, Result, StageResult
 from fusion.roles import RoleModels, unpriced
 from fusion.spec import Pipeline
@@ -26,7 +27,10 @@ from fusion.stages.base import Outcome, Stage
 from fusion.types import Failure, Item, Limits, as_text
 from fusion.wiring import Part, output_wiring, read, wire
 
-__all__ = ["Run"]
+__all__ = ["Origin", "Run"]
+
+_OUT_OF_TIME = "out of time"
+_NOTHING = Before()
 
 StageStatus = Literal["ok", "skipped", "failed", "cancelled"]
 
@@ -44,6 +48,24 @@ class Around:
     finishing: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run comes from: the run it goes back to, how often it was taken up, and the user's words for it.
+
+    `seed` is what orders that are to look random are made of, the same for all runs that go back to one.
+    """
+
+    seed: str
+    parent: str | None = None
+    session: int = 1
+    tags: Mapping[str, str] = field(default_factory=dict)
+    started: datetime | None = None
+    before: Before = _NOTHING
+    """What was called and spent before the run was taken up again."""
+    notes: tuple[str, ...] = ()
+    """What is to be said at its start."""
+
+
 @dataclass
 class _Record:
     """How a stage ended."""
@@ -57,8 +79,9 @@ class Run:
     """One execution of a pipeline on one set of inputs.
 
     `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand. Files
-    of schemas are looked up in `near`. `nested` are the pipelines that its stages run; each of them is a Run again,
-    with the same id, whose stages' paths begin with `around.place` and whose budget stands beneath the one there.
+    of schemas are looked up in `near`, or stand in `schemas` with what they hold. `nested` are the pipelines that its
+    stages run; each of them is a Run again, with the same id, whose stages' paths begin with `around.place` and whose
+    budget stands beneath the one there. `keeping` is the journal and the caches that its calls go through.
     `within` is a budget that it shares with other runs on the same loop.
     """
 
@@ -79,6 +102,9 @@ class Run:
         near: Path | None = None,
         nested: Mapping[str, Nested] | None = None,
         around: Around | None = None,
+        keeping: Keeping | None = None,
+        origin: Origin | None = None,
+        schemas: Schemas | None = None,
         within: Budget | None = None,
     ) -> None:
         self.run_id = run_id
@@ -88,14 +114,23 @@ class Run:
             pipeline = pipeline.model_copy(update={"on_budget": "finish"})
         self._pipeline = pipeline
         self._profile = profile
-        self._user_sink = sink
+        self._origin = origin or Origin(seed=run_id)
+        self._keeping = keeping or Keeping()
+        self._journal = self._keeping.journal
+        self._user_sink = sink if around is not None or self._journal is None else _and(self._journal.notice, sink)
         self._accounts = Accounts({name: model.price_source for name, model in roles.models.items()})
+        if around is None:
+            self._accounts.take_up(self._origin.before)
         self._budget = Budget(
             limits,
             strict_usd=strict_usd,
             name="run" if around is None else pipeline.name,
             parent=within if around is None else around.budget,
+            ledger=self._journal,
         )
+        self._resume(self._budget, "" if around is None else around.place)
+        if self._journal is not None and around is None:
+            self._journal.on_loss = self._say_loss
         self._caps = Caps.of(limits) if around is None else Caps.of(limits).within(around.caps)
         self._nested = dict(nested or {})
         self._around = around
@@ -111,23 +146,25 @@ class Run:
             inputs=inputs,
             request=request,
             sink=self._sink,
-            wirings=wire(pipeline, prompts, near=near),
+            wirings=wire(pipeline, prompts, near=near, schemas=schemas),
             fields={path: Fields(stage.outputs) for path, stage in self._all_stages.items()},
             streamed=frozenset(self._streamed(last_stages(pipeline, prompts))) if stream else frozenset(),
             inner=_Inner(self),
             prefix="" if around is None else f"{around.place}/",
+            keeping=self._keeping,
+            seed=self._origin.seed,
         )
         self._answer: dict[str, Any] = {}
         self._held: dict[str, Hold] = {}
-        self._started_at = datetime.now(UTC)
-        self._started = time.monotonic()
+        self._started_at = self._origin.started or datetime.now(UTC)
+        self._started = time.monotonic() - (0.0 if self._journal is None else self._journal.seconds)
 
     async def execute(self) -> Result:
         """Run to the end. Failures are in the Result; cancellation passes through, `interrupted` gives its Result."""
         self._budget.start()
         if self._around is None:
             self._sink(self._first_event())
-            for note in (*self._parts.roles.notes, *unpriced(self._parts.roles)):
+            for note in (*self._origin.notes, *self._parts.roles.notes, *unpriced(self._parts.roles)):
                 self._sink(Noted(run_id=self.run_id, message=note))
         try:
             async with asyncio.timeout(self._budget.remaining_seconds()):
@@ -158,8 +195,21 @@ class Run:
         levels = {}
         for name, stage in self._pipeline.stages.items():
             level: Budget = held.get(name, self._budget)
-            levels[name] = level if stage.budget is None else level.child(stage.budget, name)
+            levels[name] = self._level(level, stage, name)
         return levels
+
+    def _level(self, above: Budget, stage: Stage, path: str) -> Budget:
+        """The budget of a stage beneath another one; that one where it has none of its own."""
+        if stage.budget is None:
+            return above
+        return self._resume(above.child(stage.budget, path), self._parts.prefix + path)
+
+    def _resume(self, budget: Budget, place: str) -> Budget:
+        """A budget with what was spent of it before the run was resumed; "" is all of the run."""
+        if self._journal is not None and self._origin.session > 1:
+            spent, unknown = self._journal.spent(place)
+            budget.resume(spent, unknown_calls=unknown, seconds=0.0 if place else self._journal.seconds)
+        return budget
 
     def _held_back(self) -> dict[str, Hold]:
         try:
@@ -182,6 +232,7 @@ class Run:
             self._skip(name, stage, skipped.reason if skipped.stage == name else str(skipped))
         except Exception as error:
             record.failure = _failure(error)
+            self._set_aside(error)
             if not (isinstance(error, FusionError) and stage.survives(error, finishing=ctx.finishing)):
                 record.status = "failed"
                 self._fail(error, error)
@@ -197,15 +248,14 @@ class Run:
         stage, record, fields = self._all_stages[path], self._records[path], self._parts.fields[path]
         ctx = RunContext(path, stage, self._parts)
         outer = budgets.current.get()
-        level = budgets.current.set(
-            outer if stage.budget is None or outer is None else outer.child(stage.budget, path)
-        )
+        level = budgets.current.set(None if outer is None else self._level(outer, stage, path))
         try:
             await self._run(stage, ctx)
             record.status = "ok"
             fields.finish()
         except Exception as error:
             record.status, record.failure = "failed", _failure(error)
+            self._set_aside(error)
             if not (isinstance(error, FusionError) and stage.survives(error, finishing=ctx.finishing)):
                 raise
             raise Skipped(path, str(error)) from error
@@ -238,12 +288,16 @@ class Run:
             near=nested.path.parent,
             nested=nested.nested,
             around=self._around_inner(path, budget),
+            keeping=self._keeping,
+            origin=self._origin,
+            schemas=nested.schemas,
         )
         try:
             result = await run.execute()
         finally:
             run.give_back()
             self._parts.budget_stops.extend(run._parts.budget_stops)
+            self._parts.unusable.extend(run._parts.unusable)
         if run.cause is not None:
             raise run.cause
         return Outcome(result.text, result.data, run.confidence)
@@ -264,13 +318,21 @@ class Run:
         if stage.keeps_time:
             await stage.run(ctx)
             return
+        if (reason := ctx.kept(_OUT_OF_TIME)) is not None:
+            raise StageError(reason)
         try:
             async with ctx.time_limit():
                 await stage.run(ctx)
         except TimeoutError as error:
-            raise StageError(
-                f"not done within the stage's timeout of {stage.timeout:g} s; raise `timeout`"
-            ) from error
+            late = StageError(f"not done within the stage's timeout of {stage.timeout:g} s; raise `timeout`")
+            if stage.survives(late, finishing=ctx.finishing):
+                ctx.keep(_OUT_OF_TIME, str(late))
+            raise late from error
+
+    def _set_aside(self, error: BaseException) -> None:
+        """What no stage could use is asked anew, if the run fails and is resumed."""
+        if isinstance(error, FusionError):
+            self._parts.unusable.extend(error.calls)
 
     async def _ready(self, name: str, stage: Stage, ctx: RunContext) -> None:
         """Wait for what the stage needs; raises Skipped where its `when` is false."""
@@ -338,13 +400,15 @@ class Run:
         status: Literal["ok", "partial", "failed"] = "ok"
         if self.cause is not None:
             status = "failed"
+            if self._journal is not None and self._around is None:
+                self._journal.set_aside(tuple(dict.fromkeys(self._parts.unusable)))
         elif failed or self._parts.budget_stops:
             status = "partial"
             self.exit_code = 4 if self._parts.budget_stops else 0
         error = None if self.cause is None else _failure(self.cause)
         if self._around is None:
             self._sink(RunFinished(run_id=self.run_id, status=status, seconds=seconds, failure=error))
-        receipt = self._accounts.receipt(seconds)
+        receipt = self._accounts.receipt(seconds, self._origin.tags)
         text, data, items = self._shown()
         return Result(
             run_id=self.run_id,
@@ -364,6 +428,7 @@ class Run:
             stages=self._stage_results(),
             receipt=receipt,
             notes=tuple(self._accounts.notes),
+            tags=dict(self._origin.tags),
         )
 
     def _shown(self) -> tuple[str, Any, tuple[Item, ...]]:
@@ -436,7 +501,14 @@ class Run:
             profile=self._profile,
             roles={name: role.models[0].id for name, role in self._parts.roles.all.items()},
             stages={name: stage.kind for name, stage in self._pipeline.stages.items()},
+            session=self._origin.session,
+            parent=self._origin.parent,
+            tags=dict(self._origin.tags),
         )
+
+    def _say_loss(self, reason: str) -> None:
+        message = f"the run is no longer kept, and cannot be resumed from here on: {reason}"
+        self._sink(Noted(run_id=self.run_id, message=message))
 
     def _stage_finished(self, name: str, stage: Stage, record: _Record) -> StageFinished:
         assert record.status != "cancelled"
@@ -456,6 +528,14 @@ class _Inner:
     def __init__(self, run: Run) -> None:
         self.stage = run.inner_stage
         self.pipeline = run.inner_pipeline
+
+
+def _and(first: Sink, second: Sink) -> Sink:
+    def both(event: EventBase) -> None:
+        first(event)
+        second(event)
+
+    return both
 
 
 def _failure(error: BaseException) -> Failure:

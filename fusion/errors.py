@@ -27,7 +27,7 @@ FusionError                     exit 1, HTTP 500
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fusion.types import Failure
+from fusion.types import CallKey, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +66,8 @@ class FusionError(Exception):
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
+    calls: "tuple[CallKey, ...]" = ()
+    """Calls whose replies were whole and could not be used all the same: they are worth asking again."""
 
     def as_failure(self) -> Failure:
         """The error as a value: its class's name and its message."""
@@ -204,8 +206,9 @@ class BadResponseError(ModelError):
 
     retryable = True
 
-    def __init__(self, message: str, *, model: str = "", text: str = "") -> None:
+    def __init__(self, message: str, *, model: str = "", text: str = "", calls: "tuple[CallKey, ...]" = ()) -> None:
         self.text = text
+        self.calls = calls
         super().__init__(message, model=model)
 
 

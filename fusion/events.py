@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
-from fusion.types import Failure, FinishReason, Money, Usage, Value
+from fusion.types import Failure, FinishReason, Money, Reuse, Usage, Value
 
 __all__ = [
     "AttemptCharged",
@@ -27,6 +27,7 @@ __all__ = [
     "FallbackTaken",
     "ItemFinished",
     "Noted",
+    "OfCall",
     "Restarted",
     "RunFinished",
     "RunStarted",
@@ -51,13 +52,26 @@ class EventBase(Value):
 
 
 class RunStarted(EventBase):
-    """A run begins. `roles` names the model behind every role that the pipeline may use."""
+    """A run begins. `roles` names the model behind every role that the pipeline may use.
+
+    `session` counts how often it was taken up, and is above 1 for a run that is resumed. `parent` is the run whose
+    finished calls it may use, `tags` are the user's own.
+    """
 
     type: Literal["run_started"] = "run_started"
     pipeline: str
     profile: str
     roles: dict[str, str]
     stages: dict[str, str]
+    session: int = 1
+    parent: str | None = None
+    tags: dict[str, str] = Field(default={})
+
+
+class OfCall(EventBase):
+    """Something about a call to a model; `role` is the one that is asked."""
+
+    role: str = ""
 
 
 class StageStarted(EventBase):
@@ -100,7 +114,7 @@ class Restarted(EventBase):
     step: str
 
 
-class AttemptFailed(EventBase):
+class AttemptFailed(OfCall):
     """One try of a call failed. `wait` is the pause before the next one in seconds, None if this was the last."""
 
     type: Literal["attempt_failed"] = "attempt_failed"
@@ -110,7 +124,7 @@ class AttemptFailed(EventBase):
     wait: float | None = None
 
 
-class AttemptCharged(EventBase):
+class AttemptCharged(OfCall):
     """An attempt that gave no reply, or none that can be used, may have cost money: this is what was charged."""
 
     type: Literal["attempt_charged"] = "attempt_charged"
@@ -119,7 +133,7 @@ class AttemptCharged(EventBase):
     cost: Money | None = None
 
 
-class FallbackTaken(EventBase):
+class FallbackTaken(OfCall):
     """A model of the chain of `asked` could not answer: the call goes on to `model`."""
 
     type: Literal["fallback_taken"] = "fallback_taken"
@@ -133,6 +147,7 @@ class CallFinished(EventBase):
     """A reply has come. `cost` is in dollars, None where the price is unknown.
 
     `by` is the model of the chain that answered in place of the one asked for; `served` is the provider's own word.
+    A reply that is `reused` costs nothing now: `cost` is then what it cost when it was made.
     """
 
     type: Literal["call_finished"] = "call_finished"
@@ -147,6 +162,7 @@ class CallFinished(EventBase):
     latency: float
     first_token: float | None
     finish_reason: FinishReason
+    reused: Reuse | None = None
 
 
 class CallFailed(EventBase):
@@ -249,6 +265,7 @@ class Span(NamedTuple):
     run_id: str
     stage: str = ""
     item: int | None = None
+    role: str = ""
 
 
 span: ContextVar[Span | None] = ContextVar("fusion_span", default=None)
@@ -258,4 +275,6 @@ def emit(kind: type[EventBase], **fields: object) -> None:
     """Send an event of this kind from the current place in the run; outside of a run it goes nowhere."""
     here = span.get()
     if here is not None:
+        if issubclass(kind, OfCall):
+            fields["role"] = here.role
         here.sink(kind(run_id=here.run_id, stage=here.stage, item=here.item, **fields))

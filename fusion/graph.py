@@ -13,10 +13,12 @@ from fusion.prompts import Path, Prompts
 from fusion.shapes import check_shape
 from fusion.spec import Pipeline, Reading, read
 from fusion.stages.base import PipelineUse, Stage
+from fusion.types import JsonSchema
 
 __all__ = [
     "Edge",
     "Nested",
+    "Schemas",
     "check",
     "check_file",
     "check_text",
@@ -31,6 +33,9 @@ __all__ = [
 
 _ALWAYS = frozenset({"inputs", "request"})
 """What every template and expression may read."""
+
+Schemas = Mapping[str, Mapping[str, JsonSchema]]
+"""JSON Schemas by the paths of stages and the keys that declare them."""
 
 Broken = Callable[[str, str], None]
 """Takes the key of a template or expression that cannot be compiled, and why."""
@@ -48,6 +53,8 @@ class Nested:
     pipeline: Pipeline
     prompts: Prompts
     nested: "Mapping[str, Nested]"
+    schemas: Schemas | None = None
+    """The schemas that its stages declare, where they are known; else they are read from its files."""
 
     @property
     def files(self) -> Iterator[File]:

@@ -2,13 +2,13 @@
 
 import difflib
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from fusion.errors import UsageError
 
-__all__ = ["TEMPLATE_SUFFIX", "Library", "close_names", "read_text", "shipped_root", "user_path"]
+__all__ = ["TEMPLATE_SUFFIX", "Library", "PinnedLibrary", "close_names", "read_text", "shipped_root", "user_path"]
 
 TEMPLATE_SUFFIX = ".md.j2"
 MAX_FILE_BYTES = 1_000_000
@@ -88,10 +88,10 @@ class Library:
     def template(self, name: str) -> tuple[str, Path] | None:
         """Text and file of the template `name`, such as `map/default`; None where there is none.
 
-        A name never leads out of the library's folders.
+        A name never leads out of the library's folders, nor to what is hidden in them: `.env` holds keys.
         """
         parts = PurePosixPath(name).parts
-        if not parts or ".." in parts or name.startswith(("/", "~")) or "\\" in name:
+        if not parts or any(part.startswith(".") for part in parts) or name.startswith(("/", "~")) or "\\" in name:
             return None
         for root in self.roots:
             for path in (root / "prompts" / f"{name}{TEMPLATE_SUFFIX}", root / "prompts" / name, root / name):
@@ -111,6 +111,18 @@ class Library:
 
     def _names(self) -> str:
         return ", ".join(sorted(self.pipelines)) or "none is shipped"
+
+
+class PinnedLibrary(Library):
+    """A library in which these templates say what they said, whatever their files say now."""
+
+    def __init__(self, roots: Sequence[Path], texts: Mapping[str, str]) -> None:
+        super().__init__(roots)
+        self._texts = dict(texts)
+
+    def template(self, name: str) -> tuple[str, Path] | None:
+        pinned = self._texts.get(name)
+        return super().template(name) if pinned is None else (pinned, Path(name))
 
 
 def _here() -> Path | None:

@@ -147,6 +147,8 @@ class Prompts:
         self.library = library
         self.files: set[File] = set()
         """The files of the templates that were compiled."""
+        self.texts: dict[str, str] = {}
+        """The texts of those that were found by their names."""
         self._environment = new_environment(library)
         self.template = lru_cache(maxsize=1024)(self._template)
         self.expression = lru_cache(maxsize=1024)(self._expression)
@@ -187,8 +189,12 @@ class Prompts:
         found = self.library.template(given)
         if found is None:
             raise PromptError(f"no template {given!r}{close_names(given, self.library.templates)}")
-        self.files.add(found[1])
+        self._found(given, found)
         return given, found[0]
+
+    def _found(self, name: str, found: tuple[str, File]) -> None:
+        self.texts[name] = found[0]
+        self.files.add(found[1])
 
     def _include(self, tree: nodes.Template, *, seen: tuple[str, ...]) -> None:
         """Put the templates that a template includes in their places: what they read is read by it."""
@@ -204,7 +210,7 @@ class Prompts:
             if found is None:
                 known = close_names(name, self.library.templates)
                 raise TemplateSyntaxError(f"no template {name!r}{known}", include.lineno)
-            self.files.add(found[1])
+            self._found(name, found)
             inner = self._environment.parse(found[0])
             self._include(inner, seen=(*seen, name))
             swap(tree, include, nodes.Scope(inner.body))

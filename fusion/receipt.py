@@ -1,25 +1,29 @@
 """Adds up a run's events: what was called, served, spent and tried again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from fusion.events import (
     AttemptCharged,
     AttemptFailed,
+    CallCancelled,
     CallFailed,
     CallFinished,
-    CallStarted,
     Decided,
     EventBase,
     FallbackTaken,
     Noted,
+    OfCall,
 )
 from fusion.result import Cost, Receipt, ReceiptLine, Served, Spent
+from fusion.store.base import Line
 from fusion.types import Usage
 
-__all__ = ["Accounts"]
+__all__ = ["Accounts", "Before"]
+
+_NO_TAGS: Final[Mapping[str, str]] = {}
 
 
 @dataclass
@@ -45,6 +49,15 @@ class _Sum:
         else:
             self.usd += cost
 
+    def add_line(self, line: Line) -> None:
+        self.input += line.input
+        self.cached_read += line.cached_read
+        self.cache_write += line.cache_write
+        self.output += line.output
+        self.reasoning += line.reasoning
+        self.usd += line.usd
+        self.unknown += line.unknown
+
     def spent(self, source: Literal["measured", "estimated"]) -> Spent:
         if self == _Sum():
             return Spent()
@@ -65,9 +78,19 @@ class _Line:
     failed: int = 0
     retries: int = 0
     fallbacks: int = 0
+    cancelled: int = 0
+    reused: int = 0
     measured: _Sum = field(default_factory=_Sum)
     estimated: _Sum = field(default_factory=_Sum)
     charged: _Sum = field(default_factory=_Sum)
+    saved: _Sum = field(default_factory=_Sum)
+
+
+class Before(NamedTuple):
+    """What a store knows of a run: its finished calls, added up, and the events that tell the rest."""
+
+    lines: Sequence[Line] = ()
+    events: Sequence[EventBase] = ()
 
 
 class _Key(NamedTuple):
@@ -85,16 +108,16 @@ class Accounts:
     def __init__(self, price_sources: dict[str, str]) -> None:
         self._price_sources = price_sources
         self._lines: dict[_Key, _Line] = {}
-        self._key_of: dict[tuple[str, str], _Key] = {}
+        self._key_of: dict[tuple[str, str, str], _Key] = {}
         self._served: dict[tuple[str, str, str, str | None], int] = {}
         self.notes: list[str] = []
         self.decisions: dict[str, Decided] = {}
         self._entries: dict[type[EventBase], Callable[[Any], None]] = {
-            CallStarted: self._started,
             CallFinished: self._finished,
             CallFailed: self._failed,
             AttemptFailed: self._tried_again,
             AttemptCharged: self._charged,
+            CallCancelled: self._cancelled,
             FallbackTaken: self._fell_back,
             Decided: self._decided,
             Noted: self._noted,
@@ -105,7 +128,22 @@ class Accounts:
         if entry is not None:
             entry(event)
 
-    def receipt(self, seconds: float) -> Receipt:
+    def take_up(self, before: Before) -> None:
+        """Begin with what was called and spent before."""
+        for line in before.lines:
+            of = self._line(_Key(line.stage, line.role, line.model, line.asked))
+            if line.reused:
+                of.reused += line.calls
+                of.saved.add_line(line)
+            else:
+                of.calls += line.calls
+                (of.measured if line.source == "measured" else of.estimated).add_line(line)
+            by = line.model if line.asked else None
+            self._count_served((line.role, line.asked or line.model, line.served, by), line.calls)
+        for event in before.events:
+            self(event)
+
+    def receipt(self, seconds: float, tags: Mapping[str, str] = _NO_TAGS) -> Receipt:
         """The receipt as of now."""
         lines = tuple(
             ReceiptLine(
@@ -117,6 +155,9 @@ class Accounts:
                 failed=line.failed,
                 retries=line.retries,
                 fallbacks=line.fallbacks,
+                cancelled=line.cancelled,
+                reused=line.reused,
+                saved=line.saved.spent("measured"),
                 measured=line.measured.spent("measured"),
                 estimated=line.estimated.spent("estimated"),
                 charged=line.charged.spent("estimated"),
@@ -128,6 +169,7 @@ class Accounts:
         return Receipt(
             lines=lines,
             seconds=seconds,
+            tags=dict(tags),
             cascades=len(cascades),
             escalated=sum(cascades),
             escalation_rate=sum(cascades) / len(cascades) if cascades else None,
@@ -140,21 +182,19 @@ class Accounts:
             for (role, asked, served, by), calls in sorted(self._served.items(), key=repr)
         )
 
-    def _started(self, event: CallStarted) -> None:
-        self._key_of[event.stage, event.model] = _Key(event.stage, event.role, event.model)
-
     def _failed(self, event: CallFailed) -> None:
         self._line(_Key(event.stage, event.role, event.model)).failed += 1
 
     def _fell_back(self, event: FallbackTaken) -> None:
-        self._of_attempt(event.stage, event.failed).fallbacks += 1
-        asked = self._key(event.stage, event.asked)
+        self._of_attempt(event, event.failed).fallbacks += 1
+        asked = self._key(event, event.asked)
         if event.model != event.asked:
-            self._key_of[event.stage, event.model] = asked._replace(model=event.model, asked=event.asked)
+            key = asked._replace(model=event.model, asked=event.asked)
+            self._key_of[event.stage, event.role, event.model] = key
 
     def _tried_again(self, event: AttemptFailed) -> None:
         if event.wait is not None:
-            self._of_attempt(event.stage, event.model).retries += 1
+            self._of_attempt(event, event.model).retries += 1
 
     def _noted(self, event: Noted) -> None:
         self.notes.append(f"{event.stage}: {event.message}" if event.stage else event.message)
@@ -163,20 +203,31 @@ class Accounts:
         self.decisions[event.stage] = event
 
     def _finished(self, event: CallFinished) -> None:
+        if event.reused == "journal":  # it was counted when it was made
+            return
         line = self._line(_Key(event.stage, event.role, event.by or event.asked, event.by and event.asked))
-        line.calls += 1
-        (line.measured if event.usage.source == "measured" else line.estimated).add(event.usage, event.cost)
-        key = (event.role, event.asked, event.served, event.by)
-        self._served[key] = self._served.get(key, 0) + 1
+        if event.reused is None:
+            line.calls += 1
+            (line.measured if event.usage.source == "measured" else line.estimated).add(event.usage, event.cost)
+        else:
+            line.reused += 1
+            line.saved.add(event.usage, event.cost)
+        self._count_served((event.role, event.asked, event.served, event.by), 1)
+
+    def _count_served(self, key: tuple[str, str, str, str | None], calls: int) -> None:
+        self._served[key] = self._served.get(key, 0) + calls
+
+    def _cancelled(self, event: CallCancelled) -> None:
+        self._line(_Key(event.stage, event.role, event.model)).cancelled += 1
 
     def _charged(self, event: AttemptCharged) -> None:
-        self._of_attempt(event.stage, event.model).charged.add(event.usage, event.cost)
+        self._of_attempt(event, event.model).charged.add(event.usage, event.cost)
 
-    def _of_attempt(self, stage: str, model: str) -> _Line:
-        return self._line(self._key(stage, model))
+    def _of_attempt(self, event: OfCall, model: str) -> _Line:
+        return self._line(self._key(event, model))
 
-    def _key(self, stage: str, model: str) -> "_Key":
-        return self._key_of.get((stage, model)) or _Key(stage, "", model)
+    def _key(self, event: OfCall, model: str) -> "_Key":
+        return self._key_of.get((event.stage, event.role, model)) or _Key(event.stage, event.role, model)
 
     def _line(self, key: "_Key") -> _Line:
         line = self._lines.get(key)

@@ -65,7 +65,8 @@ class ReceiptLine(Value):
     `measured` is what the provider counted, `estimated` what we counted for replies without a usage of the
     provider's. `charged` is what replies cost that could not be used, and an upper bound for attempts that gave no
     reply but may have been billed: it is part of the cost and of what the budget counts, and no usage. `retries` are
-    attempts that were made again.
+    attempts that were made again. `cancelled` calls were given up while under way. `reused` calls were answered from
+    the cache or another run, and cost nothing: `saved` is what they cost when they were made.
     """
 
     stage: str
@@ -76,9 +77,12 @@ class ReceiptLine(Value):
     failed: int = 0
     retries: int = 0
     fallbacks: int = 0
+    cancelled: int = 0
+    reused: int = 0
     measured: Spent = Spent()
     estimated: Spent = Spent()
     charged: Spent = Spent()
+    saved: Spent = Spent()
     price_source: str = "unknown"
 
     @property
@@ -93,7 +97,7 @@ class ReceiptLine(Value):
 
 
 class Receipt(Value):
-    """What a run cost, by stage and role.
+    """What a run cost, by stage and role, over all sessions of it. `seconds` are those in which it was run.
 
     `cascades` is how many cascades took an answer, `escalated` in how many of them it was not that of the first tier,
     and `escalation_rate` the share of these; None where there was none.
@@ -101,6 +105,7 @@ class Receipt(Value):
 
     lines: tuple[ReceiptLine, ...] = ()
     seconds: float = 0.0
+    tags: dict[str, str] = Field(default={})
     cascades: int = 0
     escalated: int = 0
     escalation_rate: float | None = None
@@ -116,6 +121,16 @@ class Receipt(Value):
     @property
     def calls(self) -> int:
         return sum(line.calls for line in self.lines)
+
+    @property
+    def reused(self) -> int:
+        """Calls that were answered from the cache or another run."""
+        return sum(line.reused for line in self.lines)
+
+    @property
+    def saved(self) -> Cost:
+        """What those cost when they were made."""
+        return sum((line.saved.cost for line in self.lines), Cost())
 
 
 class StageResult(Value):
@@ -158,6 +173,7 @@ class Result(Value):
     stages: dict[str, StageResult] = Field(default_factory=dict)
     receipt: Receipt = Receipt()
     notes: tuple[str, ...] = ()
+    tags: dict[str, str] = Field(default={})
 
     def to_openai(self) -> dict[str, Any]:
         """The answer as an OpenAI chat completion (https://platform.openai.com/docs/api-reference/chat/object)."""

@@ -35,6 +35,7 @@ class RoleModel:
     chain: tuple[Member, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
+    concurrency: int | None = None
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
@@ -139,7 +140,7 @@ def resolve(
             )
         chain = _callable(role, spec.chain, settings, own, said)
         members = tuple(gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
-        roles[role] = RoleModel(members, spec.params(), spec.timeout)
+        roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency)
         _check_params(role, roles[role], pipeline)
     inner = {
         path: resolve(

@@ -164,6 +164,15 @@ class Pipeline(Authored):
         """The pipeline of a file. Raises UsageError if it cannot be read, PipelineError as `from_yaml` does."""
         return cls.from_yaml(read_text(Path(path), most=MAX_BYTES), file=str(path))
 
+    def to_data(self) -> dict[str, Any]:
+        """The pipeline as data that JSON can hold, as its YAML would say it; `from_data` reads it back."""
+        return _as_data(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> "Pipeline":
+        """The pipeline that `to_data` was taken of."""
+        return cls.model_validate(data, by_alias=True, by_name=False)
+
     def to_yaml(self, *, comments: Mapping[Place, str] | None = None) -> str:
         """The pipeline as YAML: what nobody has said is left out, short forms are used.
 

@@ -12,7 +12,7 @@ from fusion.events import Delta, EventBase, Restarted, RunFinished, Sink
 from fusion.result import Result
 
 if TYPE_CHECKING:
-    from fusion.client import RunHandle
+    from fusion.handle import RunHandle
 
 __all__ = ["AsyncRunStream", "RunStream"]
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from fusion.mistakes import Authored
 
-__all__ = ["PARAMS", "Defaults", "Params", "RoleSpec", "merged"]
+__all__ = ["PARAMS", "CacheMode", "Cacheable", "Defaults", "Params", "RoleSpec", "merged"]
 
 _OURS: Final = {
     "max_completion_tokens": "max_tokens",
@@ -67,6 +67,17 @@ class Params(Authored):
         return {name: value for name, value in found.items() if value not in (None, (), {})}
 
 
+CacheMode = Literal["off", "run", "shared"]
+"""Where a call's reply may come from, if the same was asked before: nowhere, the same run, all runs of the store."""
+_CACHE: Final = "Answer the same request from: nowhere (off), this run, or all runs of the store (shared)."
+
+
+class Cacheable(Authored):
+    """What has calls whose replies may be found again."""
+
+    cache: CacheMode | None = Field(default=None, description=_CACHE)
+
+
 PARAMS: Final = tuple(Params.model_fields)
 """The names of all parameters."""
 
@@ -98,7 +109,7 @@ class RoleSpec(Params):
         return {"chain": (given,)} if isinstance(given, str) else given
 
 
-class Defaults(Params):
+class Defaults(Params, Cacheable):
     """What holds for every call where neither its stage nor its role says otherwise.
 
     A parameter that a model does not take is left out for it.

@@ -31,6 +31,7 @@ __all__ = [
     "Money",
     "Reply",
     "Request",
+    "Reuse",
     "Usage",
     "Value",
     "as_text",
@@ -45,6 +46,7 @@ JsonSchema = dict[str, Any]
 JsonMode = Literal["schema", "object"]
 FileKind = Literal["image", "pdf"]
 FinishReason = Literal["stop", "length", "content_filter"]
+Reuse = Literal["journal", "other run", "cache"]
 Money = Decimal
 
 
@@ -140,7 +142,8 @@ class Request(Value):
     `max_tokens` limits the output, thinking included; `thinking_budget` is the part of it to think with. `timeout` is
     in seconds and counts for each attempt from the moment it has its slot. `extra` are further fields of the
     request's body, in the provider's words. `json_schema` is the shape that the reply has to have, `json_mode` how
-    it is asked for: under a strict schema, or as any JSON object.
+    it is asked for: under a strict schema, or as any JSON object. `key` and `sample` are not sent: `sample` numbers
+    those that are to have answers of their own though they ask the same.
     """
 
     messages: tuple[Message, ...]
@@ -156,6 +159,7 @@ class Request(Value):
     json_schema: JsonSchema | None = None
     json_mode: JsonMode = "schema"
     key: CallKey | None = None
+    sample: int = 0
 
 
 class Usage(Value):
@@ -191,7 +195,8 @@ class Reply(Value):
 
     `asked` is the model that was asked for, `by` the one of its chain that answered in its place, `served` what the
     provider says it was. `cost` is in dollars, None where the price is unknown (never zero for unknown). `latency`
-    and `first_token` are seconds from sending.
+    and `first_token` are seconds from sending. `reused` says where it comes from if no model was asked now, and
+    nothing was paid: from this run's own journal, another run's, or the cache.
     """
 
     text: str
@@ -203,6 +208,7 @@ class Reply(Value):
     cost: Money | None = None
     latency: float = 0.0
     first_token: float | None = None
+    reused: Reuse | None = None
 
     @property
     def writer(self) -> str:

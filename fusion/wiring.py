@@ -6,14 +6,14 @@ from pathlib import Path as File
 from typing import Any
 
 from fusion.fields import Fields
-from fusion.graph import stages_within
+from fusion.graph import Schemas, stages_within
 from fusion.prompts import Path, Prompts
 from fusion.shapes import to_json_schema
 from fusion.spec import Pipeline
 from fusion.stages.base import OutputField, Stage
 from fusion.types import JsonSchema
 
-__all__ = ["Flow", "Part", "Wiring", "output_wiring", "read", "wire"]
+__all__ = ["Flow", "Part", "Wiring", "output_wiring", "read", "schemas_of", "wire"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,21 @@ class Wiring:
     """True for a stage whose items have the shape of those that it follows."""
 
 
-def wire(pipeline: Pipeline, prompts: Prompts, *, near: File | None = None) -> dict[str, Wiring]:
-    """The wiring of every stage of a pipeline that has been checked."""
+def wire(
+    pipeline: Pipeline, prompts: Prompts, *, near: File | None = None, schemas: Schemas | None = None
+) -> dict[str, Wiring]:
+    """The wiring of every stage of a pipeline that has been checked; with `schemas`, no file is read for them."""
+    known = schemas_of(pipeline, near=near) if schemas is None else schemas
     stages = stages_within(pipeline.stages)
-    return {path: _of_stage(stage, pipeline, prompts, near) for path, stage in stages.items()}
+    return {path: _of_stage(stage, pipeline, prompts, known.get(path, {})) for path, stage in stages.items()}
+
+
+def schemas_of(pipeline: Pipeline, *, near: File | None = None) -> dict[str, dict[str, JsonSchema]]:
+    """The JSON Schemas that the stages of a checked pipeline declare, by the stages' paths and their keys."""
+    return {
+        path: {key: to_json_schema(shape, near=near) for key, shape in stage.schemas()}
+        for path, stage in stages_within(pipeline.stages).items()
+    }
 
 
 def output_wiring(pipeline: Pipeline, prompts: Prompts) -> dict[str, dict[str, Part]]:
@@ -67,7 +78,7 @@ async def read(parts: Mapping[str, Part], fields: Mapping[str, Fields]) -> dict[
     return values
 
 
-def _of_stage(stage: Stage, pipeline: Pipeline, prompts: Prompts, near: File | None) -> Wiring:
+def _of_stage(stage: Stage, pipeline: Pipeline, prompts: Prompts, schemas: Mapping[str, JsonSchema]) -> Wiring:
     flows: dict[str, Flow] = {}
     paths: set[Path] = set()
     when: set[Path] = set()
@@ -84,7 +95,7 @@ def _of_stage(stage: Stage, pipeline: Pipeline, prompts: Prompts, near: File | N
         waits=_parts(paths, pipeline.stages),
         when=_parts(when, pipeline.stages),
         flows=flows,
-        schemas={key: to_json_schema(shape, near=near) for key, shape in stage.schemas()},
+        schemas=schemas,
         passes_on=stage.passes_on,
     )
 

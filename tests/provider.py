@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 __all__ = ["Answer", "Provider", "Seen"]
@@ -27,7 +27,9 @@ class Answer:
     leave. `drop` closes the connection: before anything is sent ("before"), by a reset ("reset"), after the headers
     ("headers"), or in the middle of the body ("body"; of a stream, after all pieces but the last). `over_deliver`
     ignores the request's `max_tokens`, which otherwise cuts the text, at four bytes a token. `echo_schema` answers
-    with the smallest value of the requested schema.
+    with the smallest value of the requested schema. `echo` is hostile: `{key}` in whatever is said, headers and model
+    too, becomes what it makes of the key that came with the request. `piece_size` cuts the text of a stream into
+    pieces of so many characters.
     """
 
     text: str = "hello"
@@ -45,6 +47,16 @@ class Answer:
     over_deliver: bool = False
     echo_schema: bool = False
     end_mark: bool = True
+    echo: Callable[[str], str] | None = None
+    piece_size: int | None = None
+
+    def echoing(self, seen: "Seen") -> "Answer":
+        """The answer with the key in it."""
+        if self.echo is None:
+            return self
+        key = self.echo(seen.headers.get("x-api-key") or seen.headers.get("authorization", "").rpartition(" ")[2])
+        said = {name: _with_key(getattr(self, name), key) for name in _SAID}
+        return replace(self, **said)
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,19 @@ class Seen:
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
+
+
+_SAID = ("text", "pieces", "headers", "body", "finish_reason", "usage", "model")
+
+
+def _with_key(said: Any, key: str) -> Any:
+    if isinstance(said, bytes):
+        return said.replace(b"{key}", key.encode())
+    if isinstance(said, str):
+        return said.replace("{key}", key)
+    if isinstance(said, Mapping):
+        return {name: _with_key(value, key) for name, value in said.items()}
+    return [_with_key(one, key) for one in said] if isinstance(said, Sequence) else said
 
 
 Script = Answer | Sequence[Answer] | Callable[[Seen], Answer]
@@ -147,7 +172,7 @@ class _Connection:
 
     async def serve(self) -> None:
         while (seen := await self._request()) is not None:
-            answer = self._provider.answer(seen)
+            answer = self._provider.answer(seen).echoing(seen)
             if not await self._answered(seen, answer):
                 return
 
@@ -236,6 +261,9 @@ def _said(seen: Seen, answer: Answer) -> tuple[list[str], str | None]:
     if answer.echo_schema:
         return [json.dumps(_smallest(_schema(seen)))], answer.finish_reason
     pieces = [answer.text] if answer.pieces is None else list(answer.pieces)
+    if answer.piece_size is not None:
+        text, size = "".join(pieces), answer.piece_size
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
     limit = seen.body.get("max_tokens") or seen.body.get("max_completion_tokens")
     if limit is None or answer.over_deliver or len("".join(pieces).encode()) <= 4 * limit:
         return pieces, answer.finish_reason
@@ -276,7 +304,8 @@ def _events(seen: Seen, answer: Answer) -> Iterator[bytes]:
 
 def _openai_usage(answer: Answer) -> dict[str, Any]:
     usage = dict(answer.usage or {})
-    return {**usage, "total_tokens": usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)}
+    counts = [usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    return {**usage, "total_tokens": sum(count for count in counts if isinstance(count, int))}
 
 
 def _anthropic_whole(answer: Answer, text: str, finish: str | None) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def _results(ready: Prepared, runner: Runner, notes: Sequence[str]) -> Results:
         hashes={**ready.hashes, "the suite": hashlib.sha256(suite.model_dump_json().encode()).hexdigest()},
         licences=ready.licences,
         baselines=suite.baselines,
-        notes=(*ready.notes, *notes, *_taken_over(ready.models, done, alone)),
+        notes=(*ready.notes, *notes, *runner.judgements, *_taken_over(ready.models, done, alone)),
         stopped=_stopped(runner.stopped, len(whole), len(ready.questions)),
         gate=suite.gate or "",
         items=tuple(one.record for one in whole),

@@ -11,8 +11,9 @@ from fusion import __version__
 from fusion.bench.results import ArmRecord, Spending
 from fusion.bench.tasks import Task
 from fusion.budget import Budget
-from fusion.client import Fusion, RunHandle
+from fusion.client import Fusion
 from fusion.errors import AuthenticationError, InputError
+from fusion.handle import RunHandle
 from fusion.models.base import ModelInfo, Price
 from fusion.result import Result
 from fusion.spec import InputSpec, Pipeline
@@ -40,8 +41,8 @@ BENCHMARK: Final = "the benchmark"
 class Answered(Value):
     """What an arm said to an item, before anybody scores it, and what that cost.
 
-    `cost` is in dollars, None where a part of it is unknown; `latency` in seconds. `escalated` says whether its
-    strongest model was asked, `delegated` is the share of calls that went to others.
+    `cost` is in dollars, None where a part of it is unknown; `latency` in seconds, 0 where answers are recorded.
+    `escalated` says whether its strongest model was asked, `delegated` is the share of calls that went to others.
     """
 
     text: str = ""
@@ -121,6 +122,7 @@ class Runs(Contestant):
         self._within = within
         self._prices = dict(prices or {})
         self._chosen = chosen or _whole
+        self._recorded = all(info.provider == "replay" for info in self.models.values())
         self._seeded: dict[int, Fusion] | None = {} if seeded else None
         self._pipelines: dict[Path | str, Pipeline] = {}
         self.digest = digest_of(__version__, record.kind, record.models, content, seeded)
@@ -181,7 +183,7 @@ class Runs(Contestant):
             cost=None if None in costs else sum((cost for cost in costs if cost is not None), Money(0)),
             usage=result.usage,
             calls=calls,
-            latency=result.seconds,
+            latency=0.0 if self._recorded else result.seconds,
             served=tuple(dict.fromkeys(one.served for one in result.models)),
             spent=spent,
             escalated=self._escalated(result, strong),

@@ -5,8 +5,8 @@ from fusion.cli.exits import BUG, Ending
 from fusion.cli.lines import reason
 from fusion.cli.receipt import receipt_lines
 from fusion.cli.terminal import complain, write
-from fusion.client import RunHandle
 from fusion.errors import UsageError
+from fusion.handle import RunHandle
 from fusion.result import Result
 from fusion.types import Failure
 

@@ -16,9 +16,10 @@ from fusion.cli.plain import Plain
 from fusion.cli.preview import preview_lines
 from fusion.cli.records import RecordFile, Records
 from fusion.cli.terminal import is_live, is_terminal, write
-from fusion.client import Fusion, RunHandle
+from fusion.client import Fusion
 from fusion.errors import UsageError
 from fusion.events import Noted
+from fusion.handle import RunHandle
 from fusion.preview import PreviewedCall
 from fusion.result import Result
 from fusion.spec import Pipeline

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange", "Rehearsal"]
 
-_SECRET_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_SECRET_HEADERS: Final = re.compile("(?i)auth|key|token|secret")
+_SIGNED: Final = "AWS4-HMAC"  # another signature in each request, and no key
 _END_MARK: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _ALREADY_DECODED: Final = ("content-encoding", "content-length", "transfer-encoding")
 _PRICED: Final = ("x-litellm-response-cost", "1")
@@ -160,5 +161,5 @@ def _unmarked(lines: bytes) -> bytes:
 
 
 def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
-    values = [value for name, value in headers.items() if name.lower() in _SECRET_HEADERS]
-    return tuple(value.rpartition(" ")[2] for value in values)
+    values = [value for name, value in headers.items() if _SECRET_HEADERS.search(name)]
+    return tuple(value.rpartition(" ")[2] for value in values if not value.startswith(_SIGNED))

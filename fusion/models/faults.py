@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,17 +20,18 @@ from fusion.errors import (
 )
 from fusion.models.base import ModelInfo
 from fusion.models.listening import RefusedInStreamError
+from fusion.models.masks import Mask
 
 if TYPE_CHECKING:
     from fusion.models.exchange import Exchange
 
-__all__ = ["explain", "quotable", "redact", "refused", "retry_after", "too_late"]
+__all__ = ["ToldError", "explain", "refused", "retry_after", "told", "too_late"]
 
 _WORDS: Final = 300
 _REDACTED: Final = "[key]"
-_SHORTEST_KEY: Final = 6
+_LINKS: Final = 10
 _KEYS: Final = re.compile(
-    r"(?i)\bbearer\s+\S+|\b(?:sk|pk|rk|gsk|xai|key|hf|ghp|csk|pplx|r8|nvapi)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}"
+    r"(?i)\bbearer\s+(?!\[)\S+|\b(?:sk|pk|rk|gsk|xai|key|hf|ghp|csk|pplx|r8|nvapi)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}"
 )
 _TOO_LONG: Final = re.compile(
     r"(?i)context[ _]?(?:window|length|size)|maximum context|prompt is too long|input is too long|too many tokens"
@@ -44,49 +45,46 @@ _NO_KEY: Final = re.compile(
 _QUOTA: Final = re.compile(r"(?i)insufficient_quota|exceeded your current quota|credit balance is too low")
 
 
-def explain(
-    error: Exception, info: ModelInfo, exchange: "Exchange", *, text: str = "", secrets: Iterable[str] = ()
-) -> ModelError:
+class ToldError(Exception):
+    """What a library below us raised, in its own words without keys."""
+
+
+def explain(error: Exception, info: ModelInfo, exchange: "Exchange", mask: Mask, *, text: str = "") -> ModelError:
     """What went wrong with a call: what the connection saw comes before what litellm makes of it.
 
     `text` is what had come of an answer that did not come to its end.
     """
-    status, secrets = exchange.status, tuple(secrets)
+    status = exchange.status
     if text:
-        return _misread(info, f"its stream broke off: {_words(error)}", text=text, secrets=secrets)
+        return _misread(info, f"its stream broke off: {_words(error)}", mask, text=text)
     if exchange.broken is not None:
         answered = status is not None and 200 <= status < 300
-        return _unreachable(info, exchange.broken, secrets=secrets, answered=answered)
+        return _unreachable(info, exchange.broken, mask, answered=answered)
     if status is None:
-        return _unsent(error, info, secrets)
+        return _unsent(error, info, mask)
     if not 200 <= status < 300:
-        return _told(error, info, exchange.words, secrets) or refused(
-            info, status, exchange.words, exchange.headers, secrets=secrets
-        )
+        words = exchange.words
+        return _known(error, info, words, mask) or refused(info, status, words, exchange.headers, mask)
     if isinstance(error, RefusedInStreamError):
-        return refused(info, error.status, str(error), {}, secrets=secrets)
+        return refused(info, error.status, str(error), {}, mask)
     if isinstance(error, OSError) or _is_of_connection(error):
-        return _unreachable(info, error, secrets=secrets, answered=True)
-    return _misread(info, _words(error), secrets=secrets)
+        return _unreachable(info, error, mask, answered=True)
+    return _misread(info, _words(error), mask)
 
 
-def quotable(error: Exception, secrets: Iterable[str]) -> Exception | None:
-    """The cause to chain: none where it, or what is behind it, holds a key."""
-    link: BaseException | None = error
-    for _ in range(10):
-        if link is None:
-            return error
-        if redact(str(link), secrets) != str(link):
-            return None
-        link = link.__cause__ or link.__context__
-    return None
+def told(error: BaseException | None, mask: Mask, links: int = _LINKS) -> ToldError | None:
+    """The error and those behind it, to be chained in their place: they hold the answer as it came."""
+    if error is None or not links:
+        return None
+    kind = type(error)
+    found = ToldError(f"{kind.__module__}.{kind.__qualname__}: {_redacted(str(error), mask)}")
+    found.__cause__ = told(error.__cause__ or error.__context__, mask, links - 1)
+    return found.with_traceback(error.__traceback__)
 
 
-def refused(
-    info: ModelInfo, status: int, words: str, headers: Mapping[str, str], *, secrets: Iterable[str] = ()
-) -> ModelError:
+def refused(info: ModelInfo, status: int, words: str, headers: Mapping[str, str], mask: Mask) -> ModelError:
     """The error for an answer with this status, which is not 2xx."""
-    said = f"({status}) {_shortened(words, secrets)}".rstrip()
+    said = f"({status}) {_shortened(words, mask)}".rstrip()
     model = info.id
     if _TOO_LONG.search(words) and status in (400, 413, 422):
         return _too_long(info, said)
@@ -121,11 +119,9 @@ def _too_long(info: ModelInfo, said: str) -> ContextWindowError:
     )
 
 
-def _unreachable(
-    info: ModelInfo, why: BaseException, *, secrets: Iterable[str] = (), answered: bool = False
-) -> ModelConnectionError:
+def _unreachable(info: ModelInfo, why: BaseException, mask: Mask, *, answered: bool = False) -> ModelConnectionError:
     """The error for a request whose answer never came whole."""
-    said = _shortened(str(why) or type(why).__name__, secrets)
+    said = _shortened(str(why) or type(why).__name__, mask)
     hint = "the local server has stopped" if info.local else "check the network and the api_base, or try again"
     words = f"{info.id!r} cannot be reached, or hung up: {said}; {hint}"
     return ModelConnectionError(words, model=info.id, answered=answered)
@@ -139,10 +135,10 @@ def too_late(info: ModelInfo, seconds: float) -> ModelTimeoutError:
     )
 
 
-def _misread(info: ModelInfo, why: str, *, text: str = "", secrets: Iterable[str] = ()) -> BadResponseError:
+def _misread(info: ModelInfo, why: str, mask: Mask, *, text: str = "") -> BadResponseError:
     """The error for a 2xx answer that is no completion."""
     return BadResponseError(
-        f"{info.id!r} did not answer with a completion: {_shortened(why, secrets)}", model=info.id, text=text
+        f"{info.id!r} did not answer with a completion: {_shortened(why, mask)}", model=info.id, text=text
     )
 
 
@@ -165,40 +161,37 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without the given secrets and without whatever looks like a key."""
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_KEY:
-            text = text.replace(secret, _REDACTED)
-    return _KEYS.sub(_REDACTED, text)
+def _redacted(text: str, mask: Mask) -> str:
+    """The text without the keys that are known, and without whatever looks like one."""
+    return _KEYS.sub(_REDACTED, mask.text(text))
 
 
-def _shortened(words: str, secrets: Iterable[str] = ()) -> str:
+def _shortened(words: str, mask: Mask) -> str:
     """What a provider said, on one line, at most 300 characters, without keys."""
     said = _WRAPPING.sub("", words).partition("Traceback (most recent call last)")[0]
-    line = " ".join(redact(_message(said), secrets).split())
+    line = " ".join(_redacted(_message(said), mask).split())
     return line if len(line) <= _WORDS else line[: _WORDS - 1] + "…"
 
 
-def _told(error: Exception, info: ModelInfo, words: str, secrets: tuple[str, ...]) -> ModelError | None:
+def _known(error: Exception, info: ModelInfo, words: str, mask: Mask) -> ModelError | None:
     """What litellm knows better than the status: how each provider says that a text is too long, or unwanted."""
     kind = type(error).__name__
     if kind == "ContextWindowExceededError":
-        return _too_long(info, _shortened(words, secrets))
+        return _too_long(info, _shortened(words, mask))
     if kind == "ContentPolicyViolationError":
-        return _filtered(info, _shortened(words, secrets))
+        return _filtered(info, _shortened(words, mask))
     return None
 
 
-def _unsent(error: Exception, info: ModelInfo, secrets: tuple[str, ...]) -> ModelError:
+def _unsent(error: Exception, info: ModelInfo, mask: Mask) -> ModelError:
     """litellm refused by itself, or reached the provider by other means than our connection."""
     words, model = str(error), info.id
-    told = _told(error, info, words, secrets)
-    if told is not None:
-        return told
+    known = _known(error, info, words, mask)
+    if known is not None:
+        return known
     if type(error).__name__ == "UnsupportedParamsError":
         return BadRequestError(
-            f"{model!r} does not take a parameter: {_shortened(words, secrets)}; leave it out of the role or stage"
+            f"{model!r} does not take a parameter: {_shortened(words, mask)}; leave it out of the role or stage"
             " (reasoning models take no `temperature`)",
             model=model,
         )
@@ -212,7 +205,7 @@ def _unsent(error: Exception, info: ModelInfo, secrets: tuple[str, ...]) -> Mode
     elif status is None and isinstance(error, (ValueError, TypeError)):
         status = 400
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    return refused(info, int(status or 500), words, headers, secrets=secrets)
+    return refused(info, int(status or 500), words, headers, mask)
 
 
 def _filtered(info: ModelInfo, said: str) -> ContentFilterError:

@@ -10,6 +10,7 @@ from fusion.models.breaker import Breaker
 from fusion.models.catalogue import describe
 from fusion.models.fallback import Member
 from fusion.models.latencies import Latencies
+from fusion.models.ledgered import Ledgered
 from fusion.models.limited import Limited
 from fusion.models.local import LocalModels
 from fusion.models.metered import Metered
@@ -27,13 +28,17 @@ class Gateway:
     """Makes each model once and keeps it: slots and sockets are shared by all runs.
 
     Outside in: retrying > metered (budget) > limited (concurrency, the attempt's timeout) > the door. Whoever makes
-    a call puts a Fallback around the members of its chain. `models` are a user's own, by id; they come before every
-    door.
+    a call puts a Fallback around the members of its chain, and around that what keeps its replies. `models` are a
+    user's own, by id; they come before every door. With `ledgered` every attempt is written down before it is made.
     """
 
-    def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, models: Mapping[str, Model] | None = None, ledgered: bool = False
+    ) -> None:
         self.latencies = Latencies()
+        self._metered = Ledgered if ledgered else Metered
         self._settings = settings
+        self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
         self._own = dict(models or {})
         self._local = LocalModels(settings, _local_door)
         self._made: dict[tuple[str, int | None], Member] = {}
@@ -52,7 +57,7 @@ class Gateway:
         if key not in self._made:
             door = self._door(model_id)
             slots = self._local.slots if door.info.local else self._slots_of(model_id)
-            paid = Metered(Limited(door, concurrency=concurrency or _CONCURRENCY, slots=slots))
+            paid = self._metered(Limited(door, concurrency=concurrency or _CONCURRENCY, slots=slots))
             breaker = self._breakers.setdefault(model_id, Breaker())
             self._made[key] = Member(Retrying(paid, patience=_PATIENCE), Retrying(paid), breaker)
         return self._made[key]
@@ -85,9 +90,15 @@ class Gateway:
         info = describe(model_id, self._settings)
         endpoint = self._settings.endpoints.get(model_id)
         if endpoint is None:
-            return LiteLLMModel(model_id, info=info)
+            return LiteLLMModel(model_id, info=info, key_names=self._key_names)
         key = "none" if endpoint.key_env is None else secret(endpoint.key_env)
-        return LiteLLMModel(f"openai/{endpoint.model}", info=info, api_base=endpoint.api_base, api_key=key)
+        return LiteLLMModel(
+            f"openai/{endpoint.model}",
+            info=info,
+            api_base=endpoint.api_base,
+            api_key=key,
+            key_names=self._key_names,
+        )
 
     def _slots_of(self, model_id: str) -> asyncio.Semaphore | None:
         """The slots that all roles share at an endpoint that takes so many calls at once."""

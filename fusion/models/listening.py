@@ -2,8 +2,10 @@
 
 import json
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from fusion.models.masks import Mask, MaskedPieces
 from fusion.types import Deltas, Usage
 
 if TYPE_CHECKING:
@@ -28,15 +30,17 @@ class NoStreamError(Exception):
 
 
 class Answer:
-    """What has come of one answer, whole or in pieces."""
+    """What has come of one answer, whole or in pieces, without the keys that its mask knows."""
 
-    def __init__(self, on_delta: Deltas | None) -> None:
+    def __init__(self, on_delta: Deltas | None, mask: Mask) -> None:
         self.finish = ""
-        self.served = ""
         self.first: float | None = None
         self.usage: Usage | None = None
         self.begun = False
         self.thrown: Exception | None = None
+        self.mask = mask
+        self._masked = MaskedPieces(mask)
+        self._served = ""
         self._pieces: list[str] = []
         self._refused = False
         self._on_delta = on_delta
@@ -45,22 +49,34 @@ class Answer:
     def text(self) -> str:
         return "".join(self._pieces)
 
+    @property
+    def served(self) -> str:
+        return self.mask.text(self._served)
+
+    def know(self, sent: Iterable[str]) -> None:
+        """Mask these keys too, with which the request was sent."""
+        known = self.mask.also(sent)
+        if known is not self.mask:
+            self.mask, self._masked = known, MaskedPieces(known)
+
+    def end(self) -> None:
+        """No more will come."""
+        self._keep(self._masked.end())
+
     def take_whole(self, answer: Any) -> None:
         """A whole answer, in litellm's shape."""
         choice = answer.choices[0]
         self.begun = True
-        self._pieces.append(choice.message.content or "")
-        self.finish = choice.finish_reason or ""
+        self._keep(self._masked.add(choice.message.content or ""))
+        self._end_as(choice.finish_reason)
         self._refuse(_refusal(choice.message))
-        self.served = answer.model or ""
+        self._serve(answer.model)
         self.usage = _usage(getattr(answer, "usage", None))
 
     def take(self, chunk: Any) -> None:
         """A chunk of a stream, in OpenAI's shape: parsed JSON, or litellm's object."""
         self.begun = True
-        served = _of(chunk, "model")
-        if served:
-            self.served = served
+        self._serve(_of(chunk, "model"))
         for choice in (_of(chunk, "choices") or ())[:1]:
             delta = _of(choice, "delta")
             self.take_piece(_of(delta, "content"), _of(choice, "finish_reason"))
@@ -73,24 +89,33 @@ class Answer:
         if piece and isinstance(piece, str):
             if self.first is None:
                 self.first = time.perf_counter()
-            self._pieces.append(piece)
-            self._hand_on(piece)
-        if finish:
-            self.finish = finish
+            self._keep(self._masked.add(piece))
+        self._end_as(finish)
 
     def _refuse(self, words: str) -> None:
         """A refusal comes in a field of its own, and ends as if all were well."""
         if words:
             self._refused = True
-            self._pieces.append(words)
+            self._pieces.append(self._masked.add(words))
         if self._refused and self.finish:
             self.finish = "refusal"
 
-    def _hand_on(self, piece: str) -> None:
-        if self._on_delta is None:
-            return
+    def _serve(self, model: Any) -> None:
+        if model and isinstance(model, str):
+            self._served = model
+
+    def _end_as(self, finish: Any) -> None:
+        if finish:
+            self.finish = str(finish)
+
+    def _keep(self, piece: str) -> None:
+        self._pieces.append(piece)
+        if piece and self._on_delta is not None:
+            self._hand_on(piece, self._on_delta)
+
+    def _hand_on(self, piece: str, on_delta: Deltas) -> None:
         try:
-            self._on_delta.add(piece)
+            on_delta.add(piece)
         except Exception as error:
             self.thrown = error  # is its listener's own, and no fault of the model
             raise

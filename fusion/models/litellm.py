@@ -7,16 +7,18 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Collection
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from fusion.errors import BadResponseError
+from fusion.errors import BadResponseError, ModelError
 from fusion.models import faults
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens
 from fusion.models.exchange import Exchange, Rehearsal
 from fusion.models.listening import Answer, listen
+from fusion.models.masks import Masks
 from fusion.types import Deltas, File, FinishReason, Message, Reply, Request, Usage
 
 if TYPE_CHECKING:
@@ -58,7 +60,8 @@ class LiteLLMModel(Model):
 
     `info` is what is known of it, by default from the price file; its id is what replies give as asked for.
     `api_base` and `api_key` take the place of the provider's address and of the key in the environment. `served_as`
-    is the name to give as served where the server gives none of its own.
+    is the name to give as served where the server gives none of its own. No key comes out of what it answers or
+    raises: neither those in the environment, of which `key_names` are some whose names do not say so, nor `api_key`.
     """
 
     def __init__(
@@ -69,10 +72,11 @@ class LiteLLMModel(Model):
         api_base: str | None = None,
         api_key: str | None = None,
         served_as: str | None = None,
+        key_names: Collection[str] = (),
     ) -> None:
         self.info = _looked_up(model_id) if info is None else info
         self._served_as = served_as
-        self._api_key = api_key
+        self._masks = Masks(key_names, api_key)
         self._own_server = api_base is not None and model_id.startswith("openai/")
         self._takes_client = model_id.partition("/")[0] not in _OWN_CLIENT
         given = {"model": model_id, "api_base": api_base, "api_key": api_key}
@@ -82,27 +86,40 @@ class LiteLLMModel(Model):
         library = await _LIBRARY.ready()
         exchange = library.exchange()
         started = time.perf_counter()
-        answer = Answer(on_delta)
+        answer = Answer(on_delta, self._masks.now())
         try:
             async with asyncio.timeout(request.timeout):
                 arguments = self._arguments(request, exchange, stream=on_delta is not None)
                 given = await _asked(library, exchange, arguments)
+                answer.know(exchange.secrets)
                 if on_delta is None:
                     answer.take_whole(given)
                 else:
                     await listen(given, answer, http=exchange.answer, openai=library.openai_chunks)
-        except TimeoutError as error:
-            raise faults.too_late(self.info, request.timeout) from error
+                answer.end()
+        except asyncio.CancelledError as error:
+            error.__context__ = None
+            raise
         except Exception as error:  # litellm's own code and its providers' raise anything
             if error is answer.thrown:
                 raise
-            secrets = self._secrets(exchange)
-            text = "" if answer.finish else answer.text
-            fault = faults.explain(error, self.info, exchange, text=text, secrets=secrets)
-            raise fault from faults.quotable(error, secrets)
+            fault = self._fault(error, request, exchange, answer)
+        else:
+            return self._reply(request, answer, started)
         finally:
             exchange.close()
-        return self._reply(request, answer, started)
+        raise fault  # out of reach of the error that was caught, which would be its context as it came
+
+    def _fault(self, error: Exception, request: Request, exchange: Exchange, answer: Answer) -> ModelError:
+        """The error of our tree, with the words of what litellm raised as its cause."""
+        mask = answer.mask.also(exchange.secrets)
+        if isinstance(error, TimeoutError):
+            fault: ModelError = faults.too_late(self.info, request.timeout)
+        else:
+            text = "" if answer.finish else answer.text
+            fault = faults.explain(error, self.info, exchange, mask, text=text)
+        fault.__cause__ = faults.told(error, mask)
+        return fault
 
     def _arguments(self, request: Request, exchange: Exchange, *, stream: bool) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -149,9 +166,6 @@ class LiteLLMModel(Model):
             latency=time.perf_counter() - started,
             first_token=None if answer.first is None else answer.first - started,
         )
-
-    def _secrets(self, exchange: Exchange) -> tuple[str, ...]:
-        return exchange.secrets if self._api_key is None else (*exchange.secrets, self._api_key)
 
 
 async def warm() -> None:

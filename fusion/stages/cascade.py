@@ -23,6 +23,7 @@ from fusion.stages.base import (
     whole,
 )
 from fusion.stages.verdicts import own_verdict
+from fusion.terms import Cacheable
 from fusion.types import JsonSchema, as_text
 
 __all__ = ["Accept", "Cascade", "Tier", "Verdict"]
@@ -134,7 +135,7 @@ class Verdict(NamedTuple):
     confidence: float | None = None
 
 
-class Cascade(Stage):
+class Cascade(Stage, Cacheable):
     """Asks tier after tier, from cheap to strong, until an answer is accepted; the last tier's is taken as it is.
 
     Fields: `text`, `data` where a `schema` is given, and `confidence`: the share of answers that agree, or what the
@@ -348,6 +349,7 @@ class _Run:
             max_tokens=self._stage.max_tokens,
             temperature=self._tier.temperature,
             deltas=self._ctx.deltas(step) if self._last and self._stage.output_schema is None else None,
+            sample=self._tier.members[:at].count(self._tier.members[at]),
         )
         try:
             answer = whole(await self._ctx.call(ask))

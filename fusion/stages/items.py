@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from asyncio import TaskGroup
 
 __all__ = ["Hand", "ItemStage"]
+
+_OUT_OF_TIME: Final = "out of time"
 
 
 class ItemStage(ModelStage):
@@ -133,16 +135,22 @@ class _Work:
     async def out_of_time(self) -> None:
         """Every item that is not done fails, those too that only come now; what is done stays."""
         message = f"not done within the stage's timeout of {self._stage.timeout:g} s"
+        for index in self._open:
+            self._ctx.keep(_OUT_OF_TIME, message, item=index)
         self._fail_open(message)
         async for item in self._ctx.follow(self._stage.over):
             if item.index not in self._done:
+                self._ctx.keep(_OUT_OF_TIME, message, item=item.index)
                 self._settle(item if item.failure is not None else item.failed(_failure(message)))
 
     def _take(self, item: Item) -> None:
         """An item has come: it is ready, or waits for what it needs."""
         missing = {index for index in item.needs if index not in self._done}
+        out_of_time = self._ctx.kept(_OUT_OF_TIME, item=item.index)
         if item.failure is not None:
             self._settle(item)
+        elif out_of_time is not None:
+            self._settle(item.failed(_failure(out_of_time)))
         elif not missing:
             self._begin(item)
         else:
@@ -177,6 +185,7 @@ class _Work:
                 raise
             return self._stage.unaffordable(self._ctx, item, error)
         except FusionError as error:
+            self._ctx.set_aside(error)
             if self._stage.on_error == "fail" or (isinstance(error, ModelError) and error.stops):
                 self._broken = True
                 raise

@@ -10,6 +10,7 @@ from fusion.errors import BudgetError, FusionError, ModelError, StageError
 from fusion.mistakes import Authored
 from fusion.stages.answers import MOST_LABELS, labels, shuffled
 from fusion.stages.base import Ask, OutputField, OutputSchema, PromptUse, Stage, StageContext, whole
+from fusion.terms import Cacheable
 from fusion.types import Failure, Item, Message
 
 if TYPE_CHECKING:
@@ -56,14 +57,15 @@ Roles = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_inp
 
 
 class _Seat(NamedTuple):
-    """A place in the panel: its number, its name, and who has it."""
+    """A place in the panel: its number, its name, who has it, and how many before it have the same role."""
 
     number: int
     step: str
     member: PanelMember
+    sample: int
 
 
-class Panel(Stage):
+class Panel(Stage, Cacheable):
     """Asks the same of several roles, or several times of one, at once. Field: `answers`.
 
     Each answer has a label that tells nothing of who wrote it (`item.label`), and they stand in an order that the
@@ -141,7 +143,8 @@ output: answer
             for label, member in zip(labels(len(self.members)), self.members, strict=True)
             for sample in range(1, member.samples + 1)
         ]
-        return [_Seat(number, step, member) for number, (step, member) in enumerate(steps, start=1)]
+        roles = [member.role for _, member in steps]
+        return [_Seat(at + 1, step, member, roles[:at].count(member.role)) for at, (step, member) in enumerate(steps)]
 
     def prompts(self) -> Iterator[PromptUse]:
         yield PromptUse("prompt", self.template)
@@ -208,6 +211,7 @@ class _Sitting:
         self._places = {seats[number].number: place for place, number in enumerate(order)}
         self._labels = labels(len(seats))
         self._open = {seat.number: seat for seat in seats}
+        self._steps: dict[int, str] = {}  # of a seat: the step that is asked now
         self._asked: dict[int, tuple[str, float]] = {}  # of a seat: the role that is asked now, and since when
         self._took: list[tuple[str, float]] = []  # of each answer: the model that gave it, and its seconds
         self._enough_since: float | None = None
@@ -243,6 +247,10 @@ class _Sitting:
         replacing = enumerate(self._panel.substitutes(seat), start=1)
         steps += [(role, f"{seat.step}-refill-{number}") for number, role in replacing]
         for at, (role, step) in enumerate(steps):
+            given_up = self._ctx.kept("given up", item=self._places[seat.number], of=self._ask(seat, role, step))
+            if given_up is not None:
+                self._settle(self._item(seat, role).failed(Failure.model_validate(given_up)))
+                return
             try:
                 item = await self._asked_once(seat, role, step)
             except BudgetError as error:
@@ -253,6 +261,7 @@ class _Sitting:
             except ModelError as error:
                 if self._panel.on_error == "fail":
                     raise
+                self._ctx.set_aside(error)
                 self._failed.append(error)
                 failed = self._item(seat, role).failed(_named(seat, role, error))
                 if at + 1 == len(steps):
@@ -264,24 +273,29 @@ class _Sitting:
                 return
 
     async def _asked_once(self, seat: _Seat, role: str, step: str) -> Item:
-        panel, item = self._panel, self._item(seat, role)
+        item = self._item(seat, role)
         async with AsyncExitStack() as turn:
             if self._ctx.model(role).local:
                 await turn.enter_async_context(self._one_at_a_time)
             begun = self._clock()
             self._asked[seat.number] = role, begun
-            ask = Ask(
-                role=role,
-                messages=self._messages,
-                step=step,
-                item=item.index,
-                schema=self._ctx.schema("schema"),
-                max_tokens=panel.max_tokens,
-                temperature=panel.temperature if seat.member.temperature is None else seat.member.temperature,
-            )
-            answer = whole(await self._ctx.call(ask))
+            self._steps[seat.number] = step
+            answer = whole(await self._ctx.call(self._ask(seat, role, step)))
             self._took.append((answer.by, self._clock() - begun))
             return item.worked(answer.value, answer.by)
+
+    def _ask(self, seat: _Seat, role: str, step: str) -> Ask:
+        panel = self._panel
+        return Ask(
+            role=role,
+            messages=self._messages,
+            step=step,
+            item=self._places[seat.number],
+            schema=self._ctx.schema("schema"),
+            max_tokens=panel.max_tokens,
+            temperature=panel.temperature if seat.member.temperature is None else seat.member.temperature,
+            sample=seat.sample,
+        )
 
     def _item(self, seat: _Seat, role: str) -> Item:
         place = self._places[seat.number]
@@ -358,8 +372,11 @@ class _Sitting:
 
     def _give_up(self, seat: _Seat, reason: str) -> None:
         role = self._asked[seat.number][0] if seat.number in self._asked else seat.member.role
-        item = self._item(seat, role)
-        self._settle(item.failed(Failure(reason="StageError", message=f"{_name(seat, role)}: {reason}")))
+        failure = Failure(reason="StageError", message=f"{_name(seat, role)}: {reason}")
+        item = self._item(seat, role).failed(failure)
+        step = self._steps.get(seat.number, seat.step)
+        self._ctx.keep("given up", failure.model_dump(), item=item.index, of=self._ask(seat, role, step))
+        self._settle(item)
 
     def out_of_time(self) -> None:
         for seat in list(self._open.values()):

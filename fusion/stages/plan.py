@@ -80,13 +80,18 @@ output: answer
 
     async def _ask(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> bool:
         """Ask for the plan or its rest. True if it came to its end."""
+        escalated = ask._replace(role=self.escalate_to or ask.role, step=f"{ask.step}-escalated")
+        if (self.escalate_to and reader.begin(escalated)) or reader.begin(ask):
+            ctx.note(f"the first {reader.accepted} subtasks are those that were accepted before the run was resumed")
+            return reader.ended
         try:
             answer = await ctx.call(ask)
         except ModelError as error:
             if not reader.committed and self.on_error == "escalate" and self.escalate_to and not error.stops:
                 ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}")
                 reader.restart()
-                answer = await ctx.call(ask._replace(role=self.escalate_to, step=f"{ask.step}-escalated"))
+                reader.begin(escalated)
+                answer = await ctx.call(escalated)
             elif reader.committed and not error.stops:
                 ctx.note(f"the plan broke off after subtask {reader.accepted} ({error}); asking for the rest")
                 return reader.ended
@@ -121,7 +126,13 @@ output: answer
         reader.next_part()
         await self._ask(ctx, ask._replace(messages=messages, step="again"), reader)
         if not reader.committed and (errors := reader.read_whole(ask.schema or {})):
-            raise StageError(f"no plan could be read, twice: {'; '.join(errors)}")
+            raise _unreadable(errors, reader)
+
+
+def _unreadable(errors: list[str], reader: PlanReader) -> StageError:
+    error = StageError(f"no plan could be read, twice: {'; '.join(errors)}")
+    error.calls = reader.calls
+    return error
 
 
 def plan_schema(max_subtasks: int) -> JsonSchema:

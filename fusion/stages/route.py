@@ -32,6 +32,7 @@ from fusion.stages.base import (
     StageContext,
     whole,
 )
+from fusion.terms import Cacheable
 from fusion.types import as_text
 
 __all__ = ["Example", "Route", "Rule"]
@@ -108,7 +109,7 @@ class _Decision(NamedTuple):
     reason: str
 
 
-class Route(Stage):
+class Route(Stage, Cacheable):
     """Takes one of several ways to the answer: a role, a stage of its own, or a pipeline.
 
     Fields: `text`, `data` and `confidence`, those of the way that was taken.

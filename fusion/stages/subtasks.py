@@ -7,8 +7,8 @@ from typing import Any
 
 from fusion.feed import Feed
 from fusion.models.structured import loaded, read
-from fusion.stages.base import Answer, StageContext
-from fusion.types import Item, JsonSchema, Reply, Usage, whole_data
+from fusion.stages.base import Answer, Ask, StageContext
+from fusion.types import CallKey, Item, JsonSchema, Reply, Usage, whole_data
 
 __all__ = ["HEAD", "PlanReader"]
 
@@ -42,6 +42,9 @@ class PlanReader:
         self._told_of_more = False
         self.ended = False
         self.last = ""
+        self.calls: tuple[CallKey, ...] = ()
+        self._ask: Ask | None = None
+        self._taken = 0  # of the reply to `_ask`
 
     @property
     def committed(self) -> bool:
@@ -69,14 +72,41 @@ class PlanReader:
     def restart(self) -> None:
         self._buffer, self._in_list, self._number, self.ended, self._streamed = "", False, 0, False, False
         self._indexes.clear()
+        self._taken = 0
 
     def next_part(self) -> None:
-        """A new reply begins, which goes on behind what is accepted."""
+        """A new reply begins, which goes on behind what is accepted: its numbers are those of what it is shown."""
         self._buffer, self._in_list, self.ended, self._streamed = "", False, False, False
+        self._number = len(self._subtasks)
+        self._indexes = {index + 1: index for index in range(len(self._subtasks))}
+
+    def begin(self, ask: Ask) -> bool:
+        """The reply to this comes next. True where it came before the run was resumed, but not to its end.
+
+        What was accepted of it then is accepted again, and it is not asked for any more.
+        """
+        self._ask, self._taken = ask, 0
+        if self._kept("1") is None or self._ctx.has_reply(ask):
+            return False
+        self._take_head(self._kept("head") or {})
+        number = 1
+        while (subtask := self._kept(str(number))) is not None:
+            self._accept(subtask)
+            number += 1
+        self.ended = bool(self._kept("end"))
+        return True
+
+    def _kept(self, name: str) -> Any:
+        return self._ctx.kept(f"subtask {name}", of=self._ask)
+
+    def _keep(self, name: str, value: Any) -> None:
+        if self._ask is not None:
+            self._ctx.keep(f"subtask {name}", value, of=self._ask)
 
     def take(self, answer: Answer) -> None:
         """The reply is here: read what was not streamed."""
         self.last = answer.text
+        self.calls = (*self.calls, *answer.calls)
         if not self._streamed:
             self.add(answer.text)
 
@@ -110,6 +140,7 @@ class PlanReader:
         self._buffer = self._buffer.lstrip(" \t\r\n,")
         if self._buffer.startswith("]"):
             self.ended = True
+            self._keep("end", True)
         if not self._buffer or self.ended:
             return False
         try:
@@ -126,6 +157,7 @@ class PlanReader:
     def _take_head(self, head: dict[str, Any]) -> None:
         if self._give_head is not None:
             self._head = {name: head[name] for name in HEAD if name in head}
+            self._keep("head", self._head)
             self._give_head(self._head)
             self._give_head = None
 
@@ -143,18 +175,24 @@ class PlanReader:
         if not (title or instructions):
             self._ctx.note(f"subtask {self._number} says nothing to do and is left out")
             return
-        index = len(self._subtasks)
-        needs = self._needs(raw)
-        self._indexes[self._number] = index
         subtask = {
             "title": title or instructions[:60],
             "instructions": instructions or title,
-            "needs": [need + 1 for need in needs],
+            "needs": [need + 1 for need in self._needs(raw)],
             "difficulty": _difficulty(raw.get("difficulty")),
             "capabilities": _texts(raw, "capabilities"),
             "expected_output": _text(raw, "expected_output"),
             "criteria": _texts(raw, "criteria"),
         }
+        self._taken += 1
+        self._keep(str(self._taken), subtask)
+        self._indexes[self._number] = len(self._subtasks)
+        self._accept(subtask)
+
+    def _accept(self, subtask: dict[str, Any]) -> None:
+        """Hand a subtask on, for good."""
+        index = len(self._subtasks)
+        needs = tuple(need - 1 for need in subtask["needs"])
         self._subtasks.append(subtask)
         self._feed.append(Item(index=index, source=subtask, value=subtask, needs=needs))
         self._ctx.grew(len(self._subtasks))

@@ -39,7 +39,12 @@ def open_store(path: str | Path, *, synchronous: Synchronous = "NORMAL", cache_b
             with _alone(place):
                 _prepare(place, connection)
             return SqliteStore(place, synchronous=synchronous, cache_bytes=cache_bytes)
-    except (sqlite3.Error, OSError) as error:
+    except OSError as error:
+        why = f"{error.strerror}: {error.filename}"
+        raise StoreError(
+            f"the store {place} cannot be made or written ({why}): allow writing there, or choose another place"
+        ) from error
+    except sqlite3.Error as error:
         raise explained(str(place), error) from error
 
 
@@ -56,7 +61,8 @@ def _make(place: Path) -> None:
     """The file and its folder, for nobody but their owner."""
     if place.is_dir():
         raise StoreError(f"the store {place} is a folder: give the path of a file in it, such as {place / 'runs.db'}")
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in reversed([folder for folder in place.parents if not folder.exists()]):
+        folder.mkdir(mode=0o700, exist_ok=True)
     os.close(os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
@@ -71,8 +77,9 @@ def _is_ready(place: Path, connection: sqlite3.Connection) -> bool:
             f"the store {place} has version {found}, and this Fusion knows versions up to {NEWEST}:"
             " update Fusion, or choose another place"
         )
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("ROLLBACK")
+    if found:  # an empty file would be begun by this, and take no more settings
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
     return found == NEWEST
 
 

@@ -108,13 +108,19 @@ class SqliteStore(Reading):
         for (run,) in self._all("SELECT run FROM removed"):
             for table, own in _OF_RUN.items():
                 some = f"SELECT {own} FROM {table} WHERE run = ?1 LIMIT {_ROWS}"
-                while self._change(f"DELETE FROM {table} WHERE run = ?1 AND ({own}) IN ({some})", run):
+                while self._change(f"DELETE FROM {table} WHERE run = ?1 AND ({own}) IN ({some})", run) == _ROWS:
                     time.sleep(_REST)
             self._change("DELETE FROM removed WHERE run = ?", run)
-        while self._one("PRAGMA freelist_count")[0]:
-            self._all(f"PRAGMA incremental_vacuum({_PAGES})")
+        free, before = self._free_pages(), 0
+        while free != before:
+            with self._reading() as connection:
+                connection.executescript(f"PRAGMA incremental_vacuum({_PAGES})")  # `execute` would end at one page
             time.sleep(_REST)
+            free, before = self._free_pages(), free
         self._all("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _free_pages(self) -> int:
+        return int(self._one("PRAGMA freelist_count")[0])
 
     def _change(self, sql: str, *values: Any) -> int:
         with self._reading() as connection:

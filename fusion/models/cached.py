@@ -1,0 +1,110 @@
+"""Cached: the same request is sent once; where it comes up again, its reply is there already."""
+
+import asyncio
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fusion.models.base import Model, ModelWrapper
+from fusion.store.base import Cached as CachedRow
+from fusion.store.base import Store
+from fusion.types import Deltas, Reply, Request
+
+__all__ = ["Cached", "ReplyCache", "RunCache", "StoreCache"]
+
+_RECENT: Final = 1000
+
+
+class ReplyCache(ABC):
+    """Where replies are found again. One event loop uses it.
+
+    `under_way` holds the requests that are being sent for it.
+    """
+
+    def __init__(self) -> None:
+        self.under_way: dict[str, asyncio.Event] = {}
+
+    @abstractmethod
+    async def find(self, key: str) -> Reply | None:
+        """The reply to the same request, if there is one."""
+
+    @abstractmethod
+    def add(self, key: str, reply: Reply) -> None:
+        """Keep a reply."""
+
+
+class RunCache(ReplyCache):
+    """The replies of one run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._replies: dict[str, Reply] = {}
+
+    async def find(self, key: str) -> Reply | None:
+        return self._replies.get(key)
+
+    def add(self, key: str, reply: Reply) -> None:
+        self._replies[key] = reply
+
+
+class StoreCache(ReplyCache):
+    """The replies of all runs of a store. The latest are at hand before they are written."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+        self._recent: OrderedDict[str, Reply] = OrderedDict()
+
+    async def find(self, key: str) -> Reply | None:
+        return self._recent.get(key) or await self._store.cached(key)
+
+    def add(self, key: str, reply: Reply) -> None:
+        self._recent[key] = reply
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        self._store.put(CachedRow(key, reply, time.time()))
+
+
+class Cached(ModelWrapper):
+    """A model whose replies are found again by what was asked: model, parameters, messages, schema and samples.
+
+    Only whole replies are kept, never failures nor what was cut off. Who asks what is being sent already waits for
+    that reply; if it fails, the next one asks. `sample` is the run's own number among repeats.
+    """
+
+    def __init__(self, inner: Model, cache: ReplyCache, sample: int = 0) -> None:
+        super().__init__(inner)
+        self._cache = cache
+        self._sample = sample
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        key = self._key(request)
+        while True:
+            found = await self._cache.find(key)
+            if found is not None:
+                if on_delta is not None:
+                    on_delta.add(found.text)
+                return found.model_copy(update={"reused": "cache"})
+            waiting = self._cache.under_way.get(key)
+            if waiting is None:
+                return await self._sent(key, lambda: self.inner.complete(request, on_delta))
+            await waiting.wait()
+
+    async def _sent(self, key: str, send: Callable[[], Awaitable[Reply]]) -> Reply:
+        over = self._cache.under_way[key] = asyncio.Event()
+        try:
+            reply = await send()
+            if reply.finish_reason == "stop":
+                self._cache.add(key, reply)
+            return reply
+        finally:
+            del self._cache.under_way[key]
+            over.set()
+
+    def _key(self, request: Request) -> str:
+        """SHA-256 (hex) over what makes a request the same as another: its content, and its numbers among samples."""
+        assert request.key is not None
+        return hashlib.sha256(f"{request.key.digest} {request.sample} {self._sample}".encode()).hexdigest()

@@ -21,6 +21,7 @@ from fusion.config import Settings
 from fusion.engine import Origin, Run
 from fusion.errors import RunFailed, UsageError
 from fusion.events import EventBase, Sink
+from fusion.graph import Nested, stages_within
 from fusion.handle import EndedRun, Over, RunHandle
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
 from fusion.kept import KeptRun, forget, found, record_of, result_of
@@ -50,6 +51,7 @@ BudgetGiven = Limits | Mapping[str, Any] | None
 StoreGiven = Store | Path | str | bool | None
 _DEFAULT_PIPELINE = "plan-execute-review"
 _NO_TAGS: Mapping[str, str] = {}
+_NOT_SHARED = "`cache: shared` has no store to share: replies are found again within this run only"
 
 
 class RunOptions(TypedDict, total=False):
@@ -367,10 +369,11 @@ class Fusion:
         roles: Mapping[str, RoleGiven] | None = None,
         model: str | Model | None = None,
         defaults: Defaults | None = None,
+        kept: bool = True,
     ) -> "Fusion":
         """A Fusion with other models, on the loop, slots and sockets of this one, which closes them.
 
-        What is not given here stays as this one has it.
+        What is not given here stays as this one has it. Of what is not `kept`, nothing goes to this one's store.
         """
         other = copy.copy(self)
         other._finalizer = functools.partial(_kept_by, self)
@@ -380,6 +383,8 @@ class Fusion:
             other._roles = {role: self._spec(given) for role, given in roles.items()}
         if model is not None:
             other._model = self._spec(model)
+        if not kept:
+            other._store = other._shared = None
         if defaults is not None:
             over = {"defaults": defaults.over(self._settings.defaults)}
             other._settings = self._settings.model_copy(update=over)
@@ -447,6 +452,10 @@ class Fusion:
         within: Budget | None = None,
     ) -> RunHandle:
         run_id = _run_id() if kept is None else kept.run_id
+        origin = Origin(seed=run_id, tags=tags) if kept is None else kept.origin
+        caches = {terms.cache} if terms.cache else _caches(made.pipeline, made.nested)
+        if self._shared is None and "shared" in caches:
+            origin = replace(origin, notes=(*origin.notes, _NOT_SHARED))
         run = Run(
             run_id,
             made.pipeline,
@@ -464,7 +473,7 @@ class Fusion:
             keeping=Keeping(
                 None if kept is None else kept.journal, self._shared, mode=terms.cache, sample=terms.sample
             ),
-            origin=Origin(seed=run_id, tags=tags) if kept is None else kept.origin,
+            origin=origin,
             schemas=made.schemas,
             within=within,
         )
@@ -581,6 +590,14 @@ def _shut_down(loop: LoopThread, gateway: Gateway, store: Store | None) -> None:
         threading.Thread(target=close, name="fusion-close").start()
     else:
         close()
+
+
+def _caches(pipeline: Pipeline, nested: Mapping[str, Nested]) -> set[CacheMode]:
+    """The caches that a pipeline and those that it runs may use."""
+    stages = stages_within(pipeline.stages).values()
+    said: set[CacheMode | None] = {pipeline.defaults.cache, *(getattr(stage, "cache", None) for stage in stages)}
+    inner = (mode for one in nested.values() for mode in _caches(one.pipeline, one.nested))
+    return {mode for mode in said if mode is not None} | set(inner)
 
 
 def _tags(given: Mapping[str, str] | None) -> dict[str, str]:

@@ -162,7 +162,7 @@ class _Work:
         costs = self._costs[arm.name]
         escalated = [one.escalated for one in said if one.escalated is not None]
         delegated = [one.delegated for one in said if one.delegated is not None]
-        latencies = [one.latency for one in said if one.failure is None and one.latency > 0]
+        latencies = [one.latency for one in said if one.failure is None and one.latency > 0 and not one.reused]
         missing = sum(max(0, self._results.epochs - len(rows)) for rows in column)
         return Figures(
             arm=arm.name,
@@ -387,6 +387,13 @@ def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> li
         found.append(f"Stopped early: {results.stopped}. The figures are of the items that every arm was asked.")
     if best is None:
         found.append("No single model was measured: nothing here says whether a pipeline beats one.")
+    for arm, rows in results.by_arm.items():
+        said = [one for ones in rows.values() for one in ones]
+        alone = sum(not one.reused for one in said)
+        if alone < len(said):
+            found.append(
+                f"The latency of {arm} is of the {alone} of {len(said)} answers that shared no call with another arm."
+            )
     for one in figures:
         if one.failed:
             found.append(f"{one.arm} failed on {one.failed} of {one.n * results.epochs}: each counts as wrong.")

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from fusion.bench.contestants import BENCHMARK, Answered, Contestant, OutOfBudgetError, Runs, Taken, digest_of
+from fusion.bench.contestants import BENCHMARK, Answered, Contestant, OutOfBudgetError, Runs, Taken, Turn, digest_of
 from fusion.bench.judging import AGREEMENT, Judge, label
 from fusion.bench.kept import Kept, Line
 from fusion.bench.prepared import Prepared, Question
 from fusion.bench.progress import ArmProgress, Progress
 from fusion.bench.scorers.base import Answer, Score
-from fusion.budget import Amount, Budget
+from fusion.budget import Budget
 from fusion.errors import FusionError, UsageError
 from fusion.types import Limits
 
@@ -160,7 +160,7 @@ class Runner:
         return iter(left)
 
     def _count(self, answered: Answered) -> None:
-        self._ready.within.count(Amount(answered.cost, answered.usage.total, answered.calls))
+        self._ready.within.count(answered.amount)
 
     def _fill(self, jobs: Iterator[Job]) -> bool:
         """Begin jobs until enough are under way; False once nothing more is to be begun."""
@@ -180,7 +180,8 @@ class Runner:
 
     def _begin(self, job: Job) -> None:
         self._flying[job.name] = lambda: None
-        stop = job.contestant.begin(job.question.task, job.seed, lambda taken: self._came.put((job, taken)))
+        turn = Turn(job.epoch, job.seed)
+        stop = job.contestant.begin(job.question.task, turn, lambda taken: self._came.put((job, taken)))
         self._flying[job.name] = stop
 
     def _take_next(self) -> None:
@@ -196,17 +197,20 @@ class Runner:
         try:
             answered = taken()
         except OutOfBudgetError as error:
-            if error.spent.calls:
+            if error.spent.amount.calls:
                 self._kept.add(self._line(job, error.spent, given_up=True))
             self._stop(str(error))
             return
-        is_verdict = job.name in self._waiting
-        if job.contestant.keeps and not (is_verdict and answered.failure is not None):
-            self._kept.add(self._line(job, answered))
-        if is_verdict:
+        self._keep(job, answered)
+        if job.name in self._waiting:
             self._take_verdict(job, answered)
         else:
             self._finish(job, answered)
+
+    def _keep(self, job: Job, answered: Answered) -> None:
+        """Keep an answer, but no verdict that failed: that one is asked for again."""
+        if job.contestant.keeps and not (job.name in self._waiting and answered.failure is not None):
+            self._kept.add(self._line(job, answered))
 
     def _finish(self, job: Job, answered: Answered) -> None:
         if job.question.record.task_set in self._ready.judges and answered.failure is None:
@@ -306,8 +310,10 @@ class Runner:
             answered, given_up = error.spent, True
         except FusionError:
             return
-        if job.contestant.keeps and (answered.calls or not given_up):
-            self._kept.add(self._line(job, answered, given_up=given_up))
+        if not given_up:
+            self._keep(job, answered)
+        elif answered.amount.calls:
+            self._kept.add(self._line(job, answered, given_up=True))
 
     @property
     def _overdue(self) -> bool:

@@ -23,6 +23,7 @@ from fusion.stages.base import (
     StageContext,
     whole,
 )
+from fusion.stages.verdicts import own_verdict
 from fusion.terms import Cacheable
 from fusion.types import JsonSchema, as_text
 
@@ -421,7 +422,8 @@ class _Run:
         messages = self._ctx.render(rule.judge_prompt, {**self._variables, "candidate": answer.value})
         step = f"tier-{self._number}-judge"
         try:
-            said = whole(await self._ctx.call(Ask(role=rule.judge, messages=messages, step=step, schema=_JUDGED)))
+            ask = Ask(role=rule.judge, messages=messages, step=step, schema=_JUDGED)
+            said = own_verdict(whole(await self._ctx.call(ask)), answer.value)
         except ModelError as error:
             if error.stops:
                 raise

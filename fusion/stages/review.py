@@ -12,7 +12,8 @@ from fusion.checks import Checks
 from fusion.errors import BudgetError, FusionError, ModelError, StageError
 from fusion.stages.base import Ask, ExpressionUse, OutputField, PromptUse, StageContext
 from fusion.stages.items import Hand, ItemStage
-from fusion.types import Item, JsonSchema
+from fusion.stages.verdicts import own_verdict
+from fusion.types import Item, JsonSchema, as_text
 
 if TYPE_CHECKING:
     from asyncio import Future, TaskGroup
@@ -83,7 +84,7 @@ class Review(ItemStage):
 
     First the free `checks`; then the reviewer's verdict: accept, revise, escalate or reject, with quoted issues. A
     value to revise goes back to the model that wrote it, `revisions` times at most; then `escalate_to` writes it
-    anew, if it is given. A missing verdict is never a pass.
+    anew, if it is given. A missing verdict is never a pass, nor is one that a reviewer only repeats out of the value.
 
     With `batch`, up to five neighbours get their first verdicts in one call, each under its number. A call that does
     not give exactly one verdict for each is not used: its values are reviewed one by one.
@@ -227,7 +228,7 @@ output: check
             max_tokens=self.max_tokens,
             temperature=self.temperature,
         )
-        answer = await self.answer(ctx, ask)
+        answer = own_verdict(await self.answer(ctx, ask), "\n\n".join(as_text(item.value) for item in items))
         by_number = sorted(answer.data["verdicts"], key=lambda one: one["number"])
         if [one["number"] for one in by_number] != list(range(1, len(items) + 1)):
             return None
@@ -238,7 +239,7 @@ output: check
         if failed is not None:
             return failed
         ask = self.ask(ctx, variables, self._verdict_step(revision), item.index)._replace(schema=VERDICT_SCHEMA)
-        answer = await self.answer(ctx, ask)
+        answer = own_verdict(await self.answer(ctx, ask), item.value)
         return _Verdict(answer.data["verdict"], answer.data["issues"], answer.by)
 
     def _verdict_step(self, revision: int) -> str:

@@ -25,7 +25,7 @@ from fusion.errors import BudgetError, UsageError
 from fusion.library import Library
 from fusion.types import Limits, Value
 
-__all__ = ["Finalist", "Tuned", "tune"]
+__all__ = ["CONFIRMED", "Finalist", "Tuned", "tune"]
 
 FRONTIER: Final = "frontier"
 CANDIDATES: Final = "candidates"

@@ -369,7 +369,7 @@ class Store(ABC):
     def attempts(
         self, run_id: str, *, states: Collection[AttemptState] = ()
     ) -> Iterator[tuple[Attempt, AttemptEnd | None]]:
-        """The ledger of a run, in its order: each attempt, and its end if it has one; of these states only, if given."""
+        """The ledger of a run, in its order: each attempt, and its end if it has one; with `states` those only."""
 
     @abstractmethod
     def decisions(self, run_id: str) -> list[Decision]:

@@ -5,8 +5,11 @@ import gc
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
-from benchmarks.perf import budget, dataflow, engine, overhead, startup
+from benchmarks.perf import budget, contest, dataflow, engine, overhead, startup
+from fusion import Fusion
+from fusion.bench import Suite
 
 
 def test_an_item_costs_no_more_among_many_than_among_few() -> None:
@@ -68,3 +71,11 @@ def test_the_budgets_own_figures_can_be_taken() -> None:
     asyncio.run(storm.blow())
     assert storm.highest <= 1
     assert storm.run.reserved.usd == 0
+
+
+def test_a_benchmark_of_recorded_answers_is_the_same_once_they_are_kept(tmp_path: Path) -> None:
+    suite = Suite.model_validate(contest.described(13, 5))
+    with Fusion(profile="local") as fusion:
+        asked = contest.measured("asked", suite, str(tmp_path), fusion)
+        assert contest.measured("kept", suite, str(tmp_path), fusion) == asked
+    assert len(asked) == 13

@@ -332,6 +332,20 @@ def test_an_arm_that_cannot_answer_is_told_before_any_call(items: Items, bench: 
     assert asked.requests == []
 
 
+def test_what_a_report_needs_is_asked_for_before_any_call(
+    items: Items, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items(4)
+    asked = cheap()
+    for name in ("sympy", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match="a benchmark needs matplotlib; install the extra"):
+        bench([asked], arms={"a": {"model": CHEAP}})
+    with pytest.raises(UsageError, match="a benchmark needs matplotlib and sympy"):
+        bench([asked], arms={"a": {"model": CHEAP}}, scorer="math")
+    assert asked.requests == []
+
+
 def test_a_key_that_is_refused_ends_it(items: Items, bench: Bench) -> None:
     items(40)
     refusing = model(CHEAP, lambda request: AuthenticationError("wrong key", model=CHEAP))

@@ -34,12 +34,14 @@ from fusion.models.gateway import Gateway
 from fusion.models.keeping import Keeping
 from fusion.models.profiles import Profile, choose
 from fusion.preview import Given, Preview, preview
+from fusion.quote import Quote, quoted
 from fusion.record import Made, Record, Terms
 from fusion.result import Result
 from fusion.roles import RoleModels, resolve, used_roles
 from fusion.spec import Pipeline
 from fusion.store.base import Content, RunFilter, RunRow, Store
 from fusion.streams import AsyncRunStream, RunStream
+from fusion.supposing import Subject
 from fusion.terms import CacheMode, Defaults, RoleSpec
 from fusion.types import Limits
 
@@ -346,6 +348,50 @@ class Fusion:
             item=item,
         )
         return self._loop.submit(looking).done.result()
+
+    def quote(
+        self,
+        prompt: Prompt = None,
+        *,
+        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+        budget: Limits | Mapping[str, Any] | None = None,
+    ) -> Quote:
+        """What a run of this will probably cost and take, and what it can cost at most, without any call.
+
+        `.usd` holds US dollars: `low`, `likely`, `high`, and `cap`, which can never be passed: the smaller of the
+        budget's limit and the sum of all worst cases, attempts made again included; None where there is no bound.
+        `.calls`, `.input` and `.output` are calls and tokens, `.seconds` seconds, `.stages` the same for each stage,
+        and in its `.lines` for each role and model; `.unpriced` names the models whose price nobody knows.
+
+        Raises what `start` raises.
+
+        >>> quote = fusion.quote("Compare the two offers.", inputs={"context": text}, budget={"usd": 0.5})
+        >>> quote.usd.likely <= quote.usd.cap
+        True
+        """
+        self._loop.check_outside("a run cannot be quoted")
+        loaded = self._loader.load(pipeline)
+        over = loaded.pipeline.defaults.over(self._settings.defaults)
+        checked = loaded.pipeline.model_copy(update={"defaults": over})
+        request, values = filled(checked, request_of(prompt), inputs or {})
+        roles = self._roles_of(loaded, self._given_roles(loaded))
+        check_looked_at(checked, loaded.prompts, roles, request, values)
+        limits = _limits(budget) or self._budget
+        return quoted(
+            Subject(
+                checked,
+                prompts=loaded.prompts,
+                roles=roles,
+                profile=self.profile.name,
+                inputs=values,
+                request=request,
+                near=loaded.near,
+                nested=loaded.nested,
+                limits=_merged(checked.budget, limits),
+                by_hand=limits is not None and limits.usd is not None,
+            )
+        )
 
     # What there is.
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.perf import budget, contest, dataflow, engine, overhead, startup
+from benchmarks.perf import budget, contest, dataflow, engine, overhead, startup, store
 from fusion import Fusion
 from fusion.bench import Suite
 
@@ -71,6 +71,16 @@ def test_the_budgets_own_figures_can_be_taken() -> None:
     asyncio.run(storm.blow())
     assert storm.highest <= 1
     assert storm.run.reserved.usd == 0
+
+
+def test_keeping_a_call_costs_little() -> None:
+    assert min(store.added("normal", 1000, 200).cpu for _ in range(3)) < 0.4, "milliseconds of CPU"
+
+
+def test_a_store_of_many_calls_is_listed_shown_and_emptied() -> None:
+    said = list(store.large(3000))
+    assert said[0].startswith("3 runs of 1,000 calls: ")
+    assert said[4].startswith("1 runs of 3,000 calls: ")
 
 
 def test_a_benchmark_of_recorded_answers_is_the_same_once_they_are_kept(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -562,8 +561,19 @@ def test_prompts_that_may_not_be_kept_are_not(content: Any, tmp_path: Path) -> N
         assert bool(call.text_digest) == (content == "digest")
     kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"secret" not in kept.lower()
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("select count(*) from calls").fetchone()[0] == 1
+
+
+@pytest.mark.parametrize("content", ["full", "digest", "off"])
+def test_all_calls_are_counted_whatever_is_kept_of_them(content: Any, store: Store) -> None:
+    text = pipeline("""
+stages: {answer: {kind: generate, role: any, schema: {total: integer}, prompt: "Add 1 and 2."}}
+output: answer
+""")
+    model = ScriptedModel(["no JSON", {"total": 3}], name="any", price=PRICED)
+    with Fusion(model=model, store=store, content=content) as fusion:
+        result = fusion.complete(pipeline=text)
+    assert len(list(store.calls(result.run_id))) == result.receipt.calls == 2
+    assert sum(line.usd for line in store.lines(result.run_id)) == result.cost.usd
 
 
 class Failing(MemoryStore):

@@ -21,10 +21,11 @@ from fusion.errors import UsageError
 from fusion.events import Noted
 from fusion.handle import RunHandle
 from fusion.preview import PreviewedCall
+from fusion.quote import Quote
 from fusion.result import Result
 from fusion.spec import Pipeline
 
-__all__ = ["Options", "call_of", "run_session", "show_session"]
+__all__ = ["Options", "call_of", "quote_of", "run_session", "show_session"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ def show_session(options: Options) -> None:
         shown = fusion.preview(prompt, pipeline=options.pipeline, inputs=inputs)
     lines = [shown.model_dump_json(indent=2)] if options.json else preview_lines(shown, options.pipeline)
     write("\n".join(lines) + "\n")
+
+
+def quote_of(options: Options) -> Quote:
+    """The quote of a run. Raises UsageError for what cannot be run."""
+    _check(options)
+    with _fusion(options) as fusion:
+        prompt, inputs = _given(options, fusion.load(options.pipeline), Stdin())
+        return fusion.quote(prompt, pipeline=options.pipeline, inputs=inputs)
 
 
 def call_of(options: Options, stage: str, item: int, results: Sequence[str]) -> PreviewedCall:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from fusion.errors import StoreError
+from fusion.library import user_path
 from fusion.store.base import Store
 from fusion.store.connections import Connections, Synchronous, explained
 from fusion.store.migrations import APPLICATION, NEWEST, migrate, version
@@ -29,7 +30,7 @@ def open_store(path: str | Path, *, synchronous: Synchronous = "NORMAL", cache_b
 
     `synchronous` FULL waits for the disk at every write; `cache_bytes` bounds the replies that are cached.
     """
-    place = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - no link is followed: WAL lies beside it
+    place = Path(os.path.abspath(user_path(str(path))))  # noqa: PTH100 - no link is followed: WAL lies beside it
     _refuse_remote(place)
     try:
         _make(place)

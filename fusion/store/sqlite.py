@@ -50,7 +50,7 @@ class SqliteStore(Reading):
         connection = self._connection()
         recorder = Recorder(connection, self.where, cache_bytes=cache_bytes)
         self._writer: Writer[Row | Used] = Writer(recorder.write, connection.close, name=f"fusion store {path.name}")
-        self._end = weakref.finalize(self, self._writer.close)
+        self._end = weakref.finalize(self, _finish, self._writer, self._connections)
 
     def put(self, *rows: Row) -> None:
         self._writer.put(rows)
@@ -63,7 +63,6 @@ class SqliteStore(Reading):
 
     def close(self) -> None:
         self._end()
-        self._connections.close()
 
     def lock(self, run_id: str) -> RunLock:
         return self._locks.lock(run_id)
@@ -137,3 +136,9 @@ class SqliteStore(Reading):
             return self._connections.open()
         except sqlite3.Error as error:
             raise explained(self.where, error) from error
+
+
+def _finish(writer: Writer[Any], connections: Connections) -> None:
+    """Also for a store that nobody closed, at the end of the process or when it is gone."""
+    writer.close()
+    connections.close()

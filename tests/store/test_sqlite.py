@@ -157,7 +157,9 @@ def test_what_was_written_outlives_a_kill(path: Path, after: int) -> None:
     while int(line(writing)) < after:
         pass
     writing.send_signal(signal.SIGKILL)
-    rest = writing.communicate(timeout=30)[0].split()
+    assert writing.stdout is not None
+    rest = writing.stdout.read().split()
+    writing.communicate(timeout=30)
     last = int(rest[-1]) if rest else after
     store = open_store(path)
     found = [(one.number, one.key) for one in store.index("r1")]

@@ -25,7 +25,7 @@ from fusion.client import Fusion
 from fusion.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo
 
-__all__ = ["ANSWERS", "CALLS", "CONCURRENCY", "folder_of", "run"]
+__all__ = ["ANSWERS", "CALLS", "CONCURRENCY", "folder_of", "importing", "run"]
 
 ANSWERS: Final = "answers.jsonl"
 CALLS: Final = "calls.db"
@@ -63,7 +63,7 @@ def run(
     _check_installed(read)
     own = fusion or Fusion(store=folder / CALLS)
     try:
-        with _importing(near), _closed_after(Kept(folder / ANSWERS)) as kept:
+        with importing(near), _closed_after(Kept(folder / ANSWERS)) as kept:
             ready = prepared(read, near, own, shared_budget(read.budget))
             try:
                 runner = Runner(ready, kept, concurrency=concurrency, watch=watch or _nobody)
@@ -193,7 +193,7 @@ def _nobody(progress: Progress) -> None:
 
 
 @contextmanager
-def _importing(folder: Path) -> Iterator[None]:
+def importing(folder: Path) -> Iterator[None]:
     """A suite's functions may lie beside it."""
     place = str(folder.resolve())
     sys.path.insert(0, place)

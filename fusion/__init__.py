@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fusion.handle import RunHandle
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.scripted import Say, ScriptedModel
+    from fusion.quote import Quote
     from fusion.result import Cost, Receipt, Result
     from fusion.spec import InputSpec, Pipeline
     from fusion.stages.cascade import Cascade
@@ -37,6 +38,7 @@ _HOMES = {
     "fusion.handle": ("RunHandle",),
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
     "fusion.models.scripted": ("Say", "ScriptedModel"),
+    "fusion.quote": ("Quote",),
     "fusion.result": ("Cost", "Receipt", "Result"),
     "fusion.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.cascade": ("Cascade",),
@@ -78,6 +80,7 @@ __all__ = [
     "Plan",
     "Price",
     "Problem",
+    "Quote",
     "Receipt",
     "Reply",
     "Request",

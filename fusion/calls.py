@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -68,6 +68,7 @@ class Caller:
         schema: JsonSchema | None,
         latencies: Latencies,
         keeping: Keeping = _as_it_is,
+        written: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
@@ -87,6 +88,7 @@ class Caller:
         self._terms = terms(self._info)
         self._chain = _fitted(chain, self._terms, terms)
         self._keeping = keeping
+        self._written = written
         self._link = _Link(keeping(self._chain, role))
         self._begun: tuple[Message, hashlib._Hash] | None = None
         meant = {name: value for name, value in self._terms.items() if name != "timeout"}
@@ -170,6 +172,8 @@ class Caller:
             finish_reason=reply.finish_reason,
             reused=reply.reused,
         )
+        if self._written is not None:
+            await self._written()
         return reply
 
     def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from fusion.errors import UsageError
 from fusion.library import Library
 from fusion.loading import Loader
-from fusion.record import Made, Record
+from fusion.record import Record
+from fusion.spec import Pipeline
 from fusion.store.base import Store
 from fusion.wiring import wire
 
@@ -32,25 +33,25 @@ def differences(old: Record, new: Record, store: Store, run_id: str) -> Iterator
             yield f"{stage} is answered by run {run_id}: {_calls(finished[stage])}"
 
 
-def since_then(made: Made, loader: Loader) -> Iterator[str]:
+def since_then(record: Record, loader: Loader) -> Iterator[str]:
     """What is to be said where the file of a pipeline says something else now than when its run began."""
-    if made.file is None:
+    file, again = record.data["file"], "the run goes on as it was begun"
+    if file is None:
         return
-    again = "the run goes on as it was begun"
     try:
-        now = loader.load(made.file)
+        now = loader.load(file)
     except UsageError as error:
-        yield f"{made.file} cannot be used any more ({str(error).partition(chr(10))[0]}); {again}"
+        yield f"{file} cannot be used any more ({str(error).partition(chr(10))[0]}); {again}"
         return
     texts = now.prompts.texts
-    edited = any(texts.get(name, text) != text for name, text in made.prompts.texts.items())
-    if edited or _data(now) != _data(made):
-        yield f"{made.file} or its templates were edited since; {again} (`--pipeline {made.file}` runs what they say)"
+    edited = any(texts.get(name, text) != text for name, text in record.data["templates"].items())
+    if edited or _without_defaults(now.pipeline) != _without_defaults(record.pipeline):
+        yield f"{file} or its templates were edited since; {again} (`--pipeline {file}` runs what they say now)"
 
 
-def _data(made: Made) -> dict[str, Any]:
+def _without_defaults(pipeline: Pipeline) -> dict[str, Any]:
     """What a pipeline says, but for its defaults, to which those of the settings were added."""
-    return {key: value for key, value in made.pipeline.to_data().items() if key != "defaults"}
+    return {key: value for key, value in pipeline.to_data().items() if key != "defaults"}
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:

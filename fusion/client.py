@@ -21,6 +21,7 @@ from fusion.config import Settings
 from fusion.engine import Origin, Run
 from fusion.errors import RunFailed, UsageError
 from fusion.events import EventBase, Sink
+from fusion.graph import Nested, stages_within
 from fusion.handle import EndedRun, Over, RunHandle
 from fusion.history import History
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
@@ -34,6 +35,7 @@ from fusion.models.gateway import Gateway
 from fusion.models.keeping import Keeping
 from fusion.models.profiles import Profile, choose
 from fusion.preview import Given, Preview, preview
+from fusion.quote import Quote, quoted
 from fusion.record import Made, Record, Terms
 from fusion.result import Result
 from fusion.roles import RoleModels, resolve, used_roles
@@ -41,6 +43,7 @@ from fusion.spec import Pipeline
 from fusion.standing import StoreGiven, found, opened
 from fusion.store.base import Content, RunFilter, RunRow, Store
 from fusion.streams import AsyncRunStream, RunStream
+from fusion.supposing import Subject
 from fusion.terms import CacheMode, Defaults, RoleSpec
 from fusion.types import Limits
 
@@ -51,6 +54,7 @@ Prompt = str | Sequence[Mapping[str, Any]] | None
 BudgetGiven = Limits | Mapping[str, Any] | None
 _DEFAULT_PIPELINE = "plan-execute-review"
 _NO_TAGS: Mapping[str, str] = {}
+_NOT_SHARED = "`cache: shared` has no store to share: replies are found again within this run only"
 
 
 class RunOptions(TypedDict, total=False):
@@ -247,16 +251,15 @@ class Fusion:
         try:
             row = found(self.store, row.run_id)  # as it is now that nobody else can change it
             if row.status in ("ok", "partial"):
-                ended = self._ended(row)
                 lock.release()
-                return ended
+                return self._ended(row)
             record = record_of(self.store, row)
             made, terms = record.made(self._loader.library), record.terms()
             roles = record.roles(self._gateway, self._own)
             if limits is not None:
                 terms = replace(terms, limits=_merged(terms.limits, limits))
             kept = KeptRun.resume(self.store, row, lock, retry_budget=limits is not None)
-            kept.say(since_then(made, self._loader))
+            kept.say(since_then(record, self._loader))
         except BaseException:
             lock.release()
             raise
@@ -351,6 +354,50 @@ class Fusion:
         )
         return self._loop.submit(looking).done.result()
 
+    def quote(
+        self,
+        prompt: Prompt = None,
+        *,
+        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+        budget: Limits | Mapping[str, Any] | None = None,
+    ) -> Quote:
+        """What a run of this will probably cost and take, and what it can cost at most, without any call.
+
+        `.usd` holds US dollars: `low`, `likely`, `high`, and `cap`, which can never be passed: the smaller of the
+        budget's limit and the sum of all worst cases, attempts made again included; None where there is no bound.
+        `.calls`, `.input` and `.output` are calls and tokens, `.seconds` seconds, `.stages` the same for each stage,
+        and in its `.lines` for each role and model; `.unpriced` names the models whose price nobody knows.
+
+        Raises what `start` raises.
+
+        >>> quote = fusion.quote("Compare the two offers.", inputs={"context": text}, budget={"usd": 0.5})
+        >>> quote.usd.likely <= quote.usd.cap
+        True
+        """
+        self._loop.check_outside("a run cannot be quoted")
+        loaded = self._loader.load(pipeline)
+        over = loaded.pipeline.defaults.over(self._settings.defaults)
+        checked = loaded.pipeline.model_copy(update={"defaults": over})
+        request, values = filled(checked, request_of(prompt), inputs or {})
+        roles = self._roles_of(loaded, self._given_roles(loaded))
+        check_looked_at(checked, loaded.prompts, roles, request, values)
+        limits = _limits(budget) or self._budget
+        return quoted(
+            Subject(
+                checked,
+                prompts=loaded.prompts,
+                roles=roles,
+                profile=self.profile.name,
+                inputs=values,
+                request=request,
+                near=loaded.near,
+                nested=loaded.nested,
+                limits=_merged(checked.budget, limits),
+                by_hand=limits is not None and limits.usd is not None,
+            )
+        )
+
     # What there is.
 
     @property
@@ -373,10 +420,11 @@ class Fusion:
         roles: Mapping[str, RoleGiven] | None = None,
         model: str | Model | None = None,
         defaults: Defaults | None = None,
+        kept: bool = True,
     ) -> "Fusion":
         """A Fusion with other models, on the loop, slots and sockets of this one, which closes them.
 
-        What is not given here stays as this one has it.
+        What is not given here stays as this one has it. Of what is not `kept`, nothing goes to this one's store.
         """
         other = copy.copy(self)
         other._finalizer = functools.partial(_kept_by, self)
@@ -386,6 +434,8 @@ class Fusion:
             other._roles = {role: self._spec(given) for role, given in roles.items()}
         if model is not None:
             other._model = self._spec(model)
+        if not kept:
+            other._store = other._shared = None
         if defaults is not None:
             over = {"defaults": defaults.over(self._settings.defaults)}
             other._settings = self._settings.model_copy(update=over)
@@ -463,6 +513,10 @@ class Fusion:
         within: Budget | None = None,
     ) -> RunHandle:
         run_id = _run_id() if kept is None else kept.run_id
+        origin = Origin(seed=run_id, tags=tags) if kept is None else kept.origin
+        caches = {terms.cache} if terms.cache else _caches(made.pipeline, made.nested)
+        if self._shared is None and "shared" in caches:
+            origin = replace(origin, notes=(*origin.notes, _NOT_SHARED))
         run = Run(
             run_id,
             made.pipeline,
@@ -480,7 +534,7 @@ class Fusion:
             keeping=Keeping(
                 None if kept is None else kept.journal, self._shared, mode=terms.cache, sample=terms.sample
             ),
-            origin=Origin(seed=run_id, tags=tags) if kept is None else kept.origin,
+            origin=origin,
             schemas=made.schemas,
             within=within,
         )
@@ -501,6 +555,7 @@ class Fusion:
             await asyncio.gather(warming, return_exceptions=True)
         if kept is not None:
             await kept.end(result, interrupted=interrupted)
+            kept.release()
         return result
 
     def _roles_of(self, made: Made, given: Mapping[str, RoleSpec]) -> RoleModels:
@@ -580,6 +635,14 @@ def _shut_down(loop: LoopThread, gateway: Gateway, store: Store | None) -> None:
         threading.Thread(target=close, name="fusion-close").start()
     else:
         close()
+
+
+def _caches(pipeline: Pipeline, nested: Mapping[str, Nested]) -> set[CacheMode]:
+    """The caches that a pipeline and those that it runs may use."""
+    stages = stages_within(pipeline.stages).values()
+    said: set[CacheMode | None] = {pipeline.defaults.cache, *(getattr(stage, "cache", None) for stage in stages)}
+    inner = (mode for one in nested.values() for mode in _caches(one.pipeline, one.nested))
+    return {mode for mode in said if mode is not None} | set(inner)
 
 
 def _tags(given: Mapping[str, str] | None) -> dict[str, str]:

@@ -56,6 +56,8 @@ class Explanation(NamedTuple):
     cost: str
     calls: tuple[tuple[int, int], ...]
     """How many calls there are at most for so many items, as in the example."""
+    supposed: tuple[str, ...]
+    """What a quote supposes of its answers and decisions."""
     example: str
 
 
@@ -78,6 +80,7 @@ def explain(kind: str) -> Explanation:
         templates=tuple(_template(cls, use) for use in (example.prompts() if example else ())),
         cost=cls.cost,
         calls=tuple(_calls(example)) if example else (),
+        supposed=tuple(_supposed(cls)) if example and any(example.roles()) else (),
         example=cls.example,
     )
 
@@ -153,6 +156,13 @@ def _calls(stage: Stage) -> Iterator[tuple[int, int]]:
         calls = stage.most_calls(items)
         if calls is not None:
             yield items, calls
+
+
+def _supposed(cls: type[Stage]) -> Iterator[str]:
+    low, likely, high = cls.lengths
+    yield f"An answer in text has {likely:g} tokens with a limit of 2,000; of 100, 90 have from {low:g} to {high:g}."
+    if cls.expects:
+        yield cls.expects
 
 
 def _type(schema: Schema, definitions: Schema) -> str:

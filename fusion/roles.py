@@ -1,7 +1,7 @@
 """Which model plays which role in a run: the user's word, the pipeline's, fusion.toml's, the profile's."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from fusion.models.base import ModelInfo
 from fusion.models.catalogue import describe, missing
 from fusion.models.fallback import Member
 from fusion.models.gateway import Gateway
+from fusion.models.latencies import Latencies
 from fusion.models.profiles import Profile
 from fusion.models.replay import PREFIX
 from fusion.spec import Pipeline
@@ -87,6 +88,14 @@ class RoleModels(Mapping[str, RoleModel]):
         for roles in self.nested.values():
             found.update(roles.models)
         return found
+
+    def played_by(self, play: Callable[[Member], Member]) -> "RoleModels":
+        """The same roles with somebody else in the place of each chain's first model, and nobody behind."""
+        roles = {role: replace(one, chain=(play(one.chain[0]),)) for role, one in self.items()}
+        nested = {path: one.played_by(play) for path, one in self.nested.items()}
+        played = RoleModels(roles, self._gateway, nested=nested)
+        played.latencies = Latencies()
+        return played
 
     def chain_of(self, model_id: str) -> tuple[Member, ...]:
         """The chain that a certain model stands in, with this model first."""

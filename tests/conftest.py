@@ -9,6 +9,7 @@ import pytest
 
 from fusion import Fusion, Model, Pipeline, Result, RunFailed, ScriptedModel
 from fusion.events import EventBase
+from fusion.models.retrying import Retrying
 from fusion.types import Request
 
 OWN = ("FUSION_PROFILE", "FUSION_LOCAL_THREADS", "FUSION_STORE")
@@ -35,6 +36,14 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
         if name.endswith(("_API_KEY", "_BASE_URL")) or name in OWN:
             monkeypatch.delenv(name)
     monkeypatch.setenv("FUSION_STORE", str(tmp_path_factory.mktemp("state") / "runs.db"))
+
+
+@pytest.fixture
+def without_pauses() -> Iterator[None]:
+    """Attempts follow each other at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Retrying, "_jitter", lambda self, number: 0.0)
+        yield
 
 
 def subtasks(count: int, **more: Any) -> list[dict[str, Any]]:

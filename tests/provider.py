@@ -304,7 +304,8 @@ def _events(seen: Seen, answer: Answer) -> Iterator[bytes]:
 
 def _openai_usage(answer: Answer) -> dict[str, Any]:
     usage = dict(answer.usage or {})
-    return {**usage, "total_tokens": usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)}
+    counts = [usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    return {**usage, "total_tokens": sum(count for count in counts if isinstance(count, int))}
 
 
 def _anthropic_whole(answer: Answer, text: str, finish: str | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import fusion
 import fusion.bench
 from tests.cli.conftest import environment
 
-HEAVY = ("litellm", "openai", "aiohttp", "networkx")
+HEAVY = ("litellm", "openai", "aiohttp", "networkx", "sqlite3")
 MODULES = ["fusion", *sorted(module.name for module in pkgutil.walk_packages(fusion.__path__, "fusion."))]
 
 # Imports every module in a process of its own, in which no other module of the package is loaded yet; what the

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 
-from benchmarks.perf import budget, dataflow, engine, overhead, startup
+from benchmarks.perf import budget, dataflow, engine, overhead, startup, store
 
 
 def test_an_item_costs_no_more_among_many_than_among_few() -> None:
@@ -68,3 +68,13 @@ def test_the_budgets_own_figures_can_be_taken() -> None:
     asyncio.run(storm.blow())
     assert storm.highest <= 1
     assert storm.run.reserved.usd == 0
+
+
+def test_keeping_a_call_costs_little() -> None:
+    assert min(store.added("normal", 1000, 200).cpu for _ in range(3)) < 0.4, "milliseconds of CPU"
+
+
+def test_a_store_of_many_calls_is_listed_shown_and_emptied() -> None:
+    said = list(store.large(3000))
+    assert said[0].startswith("3 runs of 1,000 calls: ")
+    assert said[4].startswith("1 runs of 3,000 calls: ")

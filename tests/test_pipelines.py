@@ -1,14 +1,15 @@
 """The pipelines that ship: each holds, and does what it says on scripted models."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fusion import ScriptedModel, graph
+from fusion import Fusion, Pipeline, ScriptedModel, graph
 from fusion.library import Library, shipped_root
 from fusion.models.profiles import load_profiles
-from tests.conftest import run, said
+from tests.conftest import pipeline, run, said
 
 SHIPPED = sorted((shipped_root() / "pipelines").glob("*.yaml"))
 
@@ -75,3 +76,70 @@ def test_an_easy_request_is_answered_by_the_model_that_calls_it_easy(fusion: Any
         assert "the task" in said(models["bulk"].requests[0])
     result, _ = run(fusion({"bulk": "cheap", "frontier": "strong"}), "long " * 1000, pipeline="route-by-difficulty")
     assert result.text == "strong"
+
+
+# On the embedded models: small inputs, short answers.
+
+COLOURS = "The flag of France is blue, white and red.\nThe flag of Ukraine is blue and yellow."
+SMALL: dict[str, dict[str, Any]] = {
+    "agree-or-escalate": {"question": "What is 2 + 3? Answer with the number only."},
+    "fusion": {"task": "Which planet is the largest? Answer with its name."},
+    "line-by-line": {"task": "Name the country.", "lines": COLOURS},
+    "map-reduce-document": {"task": "Which colours has the flag of Ukraine?", "context": COLOURS},
+    "plan-execute-review": {"task": "List the colours of both flags.", "context": COLOURS},
+    "route-by-difficulty": {"task": "What is the capital of France? One word."},
+    "self-fusion": {"task": "Which planet is the largest? Answer with its name."},
+    "single": {"task": "What is the capital of France? One word."},
+    "vote": {"question": "What is 2 + 3?"},
+}
+WITHIN = """
+inputs: {task: {}}
+stages:
+  answer:
+    kind: route
+    routes: {sum: {kind: pipeline, pipeline: agree-or-escalate}, other: {kind: pipeline, pipeline: single}}
+    examples: [{text: What is 4 + 5?, use: sum}, {text: What is the capital of Spain?, use: other}]
+    default: other
+output: answer
+"""
+MOST_TOKENS = {"plan": 900, "judge": 600}
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Fusion]:
+    with Fusion(profile="local") as one:
+        yield one
+
+
+def shortened(given: Pipeline) -> Pipeline:
+    """The same with short answers: what is tested is that it runs, and minutes are dear."""
+    stages = {
+        name: stage.model_copy(update={"max_tokens": MOST_TOKENS.get(stage.kind, 150)})
+        if "max_tokens" in type(stage).model_fields
+        else stage
+        for name, stage in given.stages.items()
+    }
+    return given.model_copy(update={"stages": stages})
+
+
+def test_every_pipeline_that_ships_has_small_inputs() -> None:
+    assert set(SMALL) == {path.stem for path in SHIPPED}
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_it_runs_on_the_embedded_models(embedded: Fusion, name: str) -> None:
+    result, _ = run(embedded, None, pipeline=shortened(embedded.load(name)), inputs=SMALL[name])
+    assert result.status in ("ok", "partial"), (result.error, result.failed)
+    assert result.text.strip()
+    assert {one.asked for one in result.models} <= {"local/small", "local/strong"}
+    assert all(line.price_source.startswith("local") for line in result.receipt.lines)
+
+
+@pytest.mark.local
+def test_nested_pipelines_run_on_the_embedded_models(embedded: Fusion) -> None:
+    result, _ = run(embedded, "What is 2 + 3? Answer with the number only.", pipeline=pipeline(WITHIN))
+    assert result.status == "ok", result.error
+    assert result.stages["answer"].decision == "sum"
+    assert result.receipt.cascades == 1
+    assert "answer/sum/answer" in result.stages

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fusion import (
+    Cascade,
     Fusion,
     Generate,
     InputSpec,
@@ -23,9 +24,11 @@ from fusion import (
     Merge,
     Panel,
     Pipeline,
+    PipelineStage,
     Plan,
     Result,
     Review,
+    Route,
     Say,
     ScriptedModel,
     Synthesize,
@@ -47,6 +50,9 @@ from fusion.library import Library, shipped_root
 from fusion.models.retrying import Retrying
 from fusion.prompts import Prompts
 from fusion.stages.base import Stage
+from fusion.stages.registry import kinds
+from fusion.stages.render import Render
+from fusion.stages.split import Split
 from tests.conftest import plan_text, said, subtasks
 
 LIBRARY = Library([shipped_root()])
@@ -63,7 +69,16 @@ def without_pauses() -> Iterator[None]:
 
 # Pipelines.
 
-FEEDS = {"plan": "subtasks", "map": "items", "review": "items", "panel": "answers"}
+FEEDS = {"plan": "subtasks", "map": "items", "review": "items", "panel": "answers", "split": "items"}
+READERS = ("review", "merge", "map", "merge", "judge", "synthesize", "vote", "render")
+ALONE = ("plan", "generate", "map", "panel", "split", "render", "cascade", "route", "pipeline")
+WITHIN = {
+    "single": {"task": "'x'"},
+    "agree-or-escalate": {"question": "'x'"},
+    "route-by-difficulty": {"task": "'x'"},
+    "self-fusion": {"task": "'x'"},
+    "plan-execute-review": {"task": "'x'"},
+}
 
 
 @st.composite
@@ -92,9 +107,7 @@ def _names_in(stage: Stage, stages: dict[str, Stage]) -> set[str]:
 @st.composite
 def _stage(draw: st.DrawFn, before: dict[str, Stage]) -> Stage:
     feeds = [name for name, stage in before.items() if stage.kind in FEEDS]
-    readers = ["review", "merge", "map", "merge", "judge", "synthesize", "vote"] if feeds else []
-    kinds = ["plan", "generate", "map", "panel", *readers]
-    kind = draw(st.sampled_from(kinds))
+    kind = draw(st.sampled_from([*ALONE, *(READERS if feeds else ())]))
     common: dict[str, Any] = {
         "when": draw(st.none() | st.sampled_from(["inputs.flag", "true", "not inputs.flag"])),
         "needs": tuple(draw(st.lists(st.sampled_from(sorted(before)), max_size=1))) if before else (),
@@ -109,7 +122,60 @@ def _stage(draw: st.DrawFn, before: dict[str, Stage]) -> Stage:
         common["min_ok"] = draw(st.integers(0, 2))
     if kind in ("map", "review"):
         common["concurrency"] = draw(st.integers(1, 3))
+    if kind in ("split", "render"):
+        return _without_a_model(kind, draw, common, feeds)
+    if kind in ("cascade", "route", "pipeline"):
+        return _of_ways(kind, draw, common)
     return _of_kind(kind, draw, common, before)
+
+
+def _without_a_model(kind: str, draw: st.DrawFn, common: dict[str, Any], feeds: list[str]) -> Stage:
+    errors = draw(st.sampled_from([{"on_error": "fail"}, {"on_error": "skip"}]))
+    if kind == "split":
+        text = draw(st.sampled_from(["'one\\n\\ntwo\\n\\nthree'", "''"]))
+        return Split(text=text, size=16, **common, **errors)
+    read = draw(st.sampled_from(feeds)) if feeds else ""
+    read = "" if read in common["needs"] else read
+    return Render(template=f"page {{{{ {read} }}}}" if read else "page", **common, **errors)
+
+
+def _of_ways(kind: str, draw: st.DrawFn, common: dict[str, Any]) -> Stage:
+    """A cascade, a route, or another pipeline."""
+    errors = draw(st.sampled_from([{"on_error": "fail"}, {"on_error": "skip"}]))
+    inner = draw(st.sampled_from(sorted(WITHIN)))
+    if kind == "pipeline":
+        return PipelineStage(pipeline=inner, inputs=WITHIN[inner], **common, **errors)
+    if kind == "cascade":
+        two = {"roles": ("bulk", "frontier"), "samples": draw(st.integers(1, 2))}
+        tiers, accept = draw(
+            st.sampled_from(
+                [
+                    ((two, "frontier"), {"agree": 2, "extract": "number"}),
+                    (("bulk", "frontier"), {"judge": "frontier", "confidence": 0.5}),
+                    (("bulk", "bulk", "frontier"), {"confidence": 0.5}),
+                    (("bulk", "frontier"), {"checks": {"max_length": 12}}),
+                ]
+            )
+        )
+        early = draw(st.booleans())
+        return Cascade(tiers=tiers, accept=accept, early_stop=early, prompt="tier", **common, **errors)
+    routes = {
+        "a": "bulk",
+        "b": Generate(prompt="inner"),
+        "c": PipelineStage(pipeline=inner, inputs=WITHIN[inner]),
+        "d": Panel(members=("frontier", "bulk"), prompt="answer"),
+    }
+    chosen = draw(
+        st.sampled_from(
+            [
+                {"rules": ({"when": "inputs.flag", "use": "b"}, {"when": "not inputs.flag", "use": "d"})},
+                {"rules": ({"longer": 9, "use": "d"},), "examples": ({"text": "do it", "use": "c"},), "at_least": 0},
+                {"classifier": "bulk", "classifier_prompt": "which"},
+            ]
+        )
+    )
+    common = {key: value for key, value in common.items() if key != "default"}
+    return Route(routes=routes, default="a", text="'do it'", prompt="way", **chosen, **common, **errors)
 
 
 def _of_kind(kind: str, draw: st.DrawFn, common: dict[str, Any], before: dict[str, Stage]) -> Stage:
@@ -150,6 +216,10 @@ def _of_kind(kind: str, draw: st.DrawFn, common: dict[str, Any], before: dict[st
     return Generate(prompt=prompt, **shape, **common, **draw(errors | escalating))
 
 
+def test_every_kind_is_among_them() -> None:
+    assert set(ALONE) | set(READERS) == set(kinds())
+
+
 # Models.
 
 
@@ -174,6 +244,13 @@ def _good(request: Any, luck: random.Random) -> str:
         for number, part in enumerate(parts):
             part["needs"] = [luck.randint(1, 8) for _ in range(luck.randint(0, 1 if number else 0))]
         return plan_text(parts)
+    if "problem" in properties:
+        verdict = luck.choice(["accept", "escalate"])
+        return json.dumps({"problem": "", "verdict": verdict, "confidence": luck.random()})
+    if "route" in properties:
+        return json.dumps({"route": luck.choice(properties["route"]["enum"])})
+    if "confidence" in properties and "answer" in properties:
+        return json.dumps({"answer": "5", "confidence": luck.random()})
     if "verdict" in properties:
         return json.dumps({"issues": [], "verdict": luck.choice(["accept"] * 5 + ["revise", "escalate", "reject"])})
     if "consensus" in properties:

@@ -113,6 +113,7 @@ def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Provid
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("FUSION_STORE", str(tmp_path / "runs.db"))
     with Provider() as running:
         monkeypatch.setenv("OPENAI_BASE_URL", running.url)
         yield running
@@ -176,18 +177,22 @@ def test_nothing_that_a_process_writes(provider: Provider, pipeline: Any, tmp_pa
 
 
 @pytest.mark.parametrize("said", ["401", "deep", "all", "text"])
-def test_nothing_that_is_raised_returned_or_told(said: str, provider: Provider, pipeline: Any) -> None:
+def test_nothing_that_is_raised_returned_or_told(
+    said: str, provider: Provider, pipeline: Any, tmp_path: Path
+) -> None:
     provider.script = by_name if said == "all" else EVERY[said]
     prompt, text = (NAMES, ALL) if said == "all" else ("write", ONE)
     events: list[EventBase] = []
     failed = None
-    with Fusion() as fusion:
+    with Fusion(store=tmp_path / "runs.db") as fusion:
         try:
             result = fusion.complete(prompt, pipeline=pipeline(text), on_event=events.append)
         except RunFailed as error:
             failed, result = error, error.result
     assert (failed is None) == (result.status != "failed")
     assert leaks(KEY, error=failed, result=repr(result), json=result.model_dump_json(), events=repr(events)) == []
+    assert (tmp_path / "runs.db").stat().st_size > 0
+    assert leaks(KEY, folder=tmp_path) == []
 
 
 @pytest.mark.parametrize("said", ["text", "by one", "by three", "by seven", "only the key", "twice"])

@@ -3,7 +3,9 @@
 python -m benchmarks.cascades.agree
 """
 
+import math
 import random
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from itertools import combinations
@@ -28,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 class Way(NamedTuple):
-    """A set's way: cheap models of which two must agree (one or none: nobody has to), and the strong one."""
+    """A set's way: cheap models, the cheapest first, of which two must agree; and the strong one."""
 
     cheap: tuple[str, ...]
     strong: str
@@ -45,29 +47,26 @@ def main() -> None:
     three = {of: agreeing(of, ("bulk", "second", "third")) for of in SETS}
     outcomes, _ = through(items, three, {**roles, "third": "gemini-1.5-flash"})
     table("two of three, the third asked only where the first two differ", items, outcomes, alone)
-    per_set_routes(items, alone)
+    for errors in (0, 1):
+        per_set_routes(items, alone, errors)
 
 
-def per_set_routes(items: Sequence[Task], alone: Sequence[Outcome]) -> None:
-    """A way for each set is chosen on every other item, and measured on the rest, through one route."""
-    ways = {of: chosen(tasks(of)[::2]) for of in SETS}
-    for of, way in ways.items():
-        print(f"  {of}: {' + '.join(way.cheap) or 'nobody'}, else {way.strong}")
-    rest = [at for of in SETS for at in [at for at, task in enumerate(items) if task.of == of][1::2]]
-    held = [items[at] for at in rest]
-    pipeline, roles = routed(ways)
-    outcomes, _ = through(held, dict.fromkeys(SETS, pipeline), roles)
-    astray = sum(outcome.way != task.of for outcome, task in zip(outcomes, held, strict=True))
-    table(
-        f"per-set routes, chosen on the other half; {astray} of {len(held)} took another set's way",
-        held,
-        outcomes,
-        [alone[at] for at in rest],
-    )
-    plain, _ = through(
-        held, {of: agreeing(of) for of in SETS}, {"bulk": MINI, "second": DEEPSEEK, "frontier": SONNET}
-    )
-    table("agree-or-escalate on the same half", held, plain, [alone[at] for at in rest])
+def per_set_routes(items: Sequence[Task], alone: Sequence[Outcome], errors: float) -> None:
+    """A way for each set is chosen on one half of its items and measured on the other, through one route."""
+    places = {of: [at for at, task in enumerate(items) if task.of == of] for of in SETS}
+    outcomes: dict[int, Outcome] = {}
+    print()
+    for half in (0, 1):
+        ways = {of: chosen([items[at] for at in places[of][half::2]], errors) for of in SETS}
+        for of, way in ways.items():
+            print(f"  {of}, half {half + 1}: {' + '.join(way.cheap) or 'nobody'}, else {way.strong}")
+        rest = sorted(at for of in SETS for at in places[of][1 - half :: 2])
+        pipeline, roles = routed(ways)
+        found, _ = through([items[at] for at in rest], dict.fromkeys(SETS, pipeline), roles)
+        outcomes.update(zip(rest, found, strict=True))
+    astray = sum(outcomes[at].way != task.of for at, task in enumerate(items))
+    title = f"per-set routes as the other half chose, {errors:g} standard errors; {astray} took another set's way"
+    table(title, items, [outcomes[at] for at in range(len(items))], alone)
 
 
 # Pipelines.
@@ -146,23 +145,30 @@ def through(
         return outcomes, time.perf_counter() - started
 
 
-def chosen(of: Sequence[Task]) -> Way:
-    """The cheapest way that is right at least as often as the strong model alone, on these items."""
-    names = list(of[0].answers)
-    least = sum(task.answers[SONNET].right for task in of)
+def chosen(of: Sequence[Task], errors: float) -> Way:
+    """The cheapest way that is right as often as the strong model alone on these items, and so many errors more."""
+    names = sorted(of[0].answers, key=lambda name: sum(task.answers[name].usd for task in of))
+    alone = [task.answers[SONNET].right for task in of]
     best: tuple[float, Way] | None = None
-    for cheap in [(), *combinations(names, 2), *combinations(names, 3)]:
+    for cheap in [(), *(some for most in (2, 3, 4) for some in combinations(names, most))]:
         for strong in names:
-            right, usd = worked_out(of, Way(cheap, strong), best[0] if best else float("inf"))
-            if right >= least and (best is None or usd < best[0]):
-                best = usd, Way(cheap, strong)
+            way = Way(cheap, strong)
+            right, usd = worked_out(of, way, best[0] if best else float("inf"))
+            if right and holds([one - other for one, other in zip(right, alone, strict=True)], errors):
+                best = usd, way
     assert best is not None
     return best[1]
 
 
-def worked_out(of: Sequence[Task], way: Way, most: float) -> tuple[int, float]:
-    """How often a way is right and what it costs, without the engine; given up once it costs `most`."""
-    right, usd = 0, 0.0
+def holds(points: Sequence[int], errors: float) -> bool:
+    """Whether the mean is so many of its standard errors above nothing; always, where every one is nothing."""
+    mean = statistics.fmean(points)
+    return mean >= errors * statistics.stdev(points) / math.sqrt(len(points))
+
+
+def worked_out(of: Sequence[Task], way: Way, most: float) -> tuple[list[bool], float]:
+    """What a way is right in and what it costs, without the engine; nothing once it costs `most`."""
+    right, usd = [], 0.0
     for task in of:
         seen: dict[str, Any] = {}
         answer = None
@@ -176,9 +182,9 @@ def worked_out(of: Sequence[Task], way: Way, most: float) -> tuple[int, float]:
         if answer is None:
             answer = task.answers[way.strong]
             usd += answer.usd
-        right += answer.right
+        right.append(answer.right)
         if usd >= most:
-            return 0, usd
+            return [], usd
     return right, usd
 
 

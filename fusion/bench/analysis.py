@@ -162,7 +162,7 @@ class _Work:
         costs = self._costs[arm.name]
         escalated = [one.escalated for one in said if one.escalated is not None]
         delegated = [one.delegated for one in said if one.delegated is not None]
-        latencies = [one.latency for one in said if one.failure is None]
+        latencies = [one.latency for one in said if one.failure is None and one.latency > 0 and not one.reused]
         missing = sum(max(0, self._results.epochs - len(rows)) for rows in column)
         return Figures(
             arm=arm.name,
@@ -223,14 +223,26 @@ class _Work:
         found = [self._worked_out(ORACLE, oracle(singles))] if "oracle" in wanted else []
         if "random_mixing" not in wanted:
             return tuple(found)
-        cheap = min(singles, key=lambda name: sum(singles[name].costs))
         strong = max(singles, key=lambda name: (sum(singles[name].scores), -sum(singles[name].costs)))
         for name, arm in kinds.items():
             rate = self.figures(arm).escalated
             if rate is not None:
+                cheap = self._otherwise(arm, singles, strong)
                 label = f"random mixing as often as {name} ({rate:.0%} to {strong}, else {cheap})"
                 found.append(self._worked_out(label, mixed(singles[cheap], singles[strong], rate)))
         return tuple(found)
+
+    def _otherwise(self, arm: ArmRecord, singles: Mapping[str, PerItem], strong: str) -> str:
+        """The best of the arm's own models that are cheaper than the strongest single; the cheapest single else."""
+        own = [
+            one.name
+            for one in self._results.arms
+            if one.name in singles and set(one.models) & set(arm.models)
+            if sum(singles[one.name].costs) < sum(singles[strong].costs)
+        ]
+        if not own:
+            return min(singles, key=lambda name: sum(singles[name].costs))
+        return max(own, key=lambda name: (sum(singles[name].scores), -sum(singles[name].costs)))
 
     def gaps(self) -> tuple[Gap, ...]:
         sides = {side: [i for i, item in enumerate(self._results.items) if item.side == side] for side in _SIDES}
@@ -375,6 +387,13 @@ def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> li
         found.append(f"Stopped early: {results.stopped}. The figures are of the items that every arm was asked.")
     if best is None:
         found.append("No single model was measured: nothing here says whether a pipeline beats one.")
+    for arm, rows in results.by_arm.items():
+        said = [one for ones in rows.values() for one in ones]
+        alone = sum(not one.reused for one in said)
+        if alone < len(said):
+            found.append(
+                f"The latency of {arm} is of the {alone} of {len(said)} answers that shared no call with another arm."
+            )
     for one in figures:
         if one.failed:
             found.append(f"{one.arm} failed on {one.failed} of {one.n * results.epochs}: each counts as wrong.")

@@ -50,7 +50,8 @@ def self_consistency(ready: Prepared, done: Mapping[tuple[str, str, int], Done])
         return Wanted(None, "")
     best = max(pipelines, key=lambda one: (points[one.record.name].accuracy, -_usd(points[one.record.name])))
     name, money = best.record.name, points[best.record.name].cost
-    open_ones = [name for name, one in ready.scorers.items() if getattr(one, "extractor", None) is None]
+    closed = [name for name, one in ready.scorers.items() if getattr(one, "extractor", None) is not None]
+    open_ones = [name for name in ready.suite.tasks if name not in closed]
     if open_ones:
         return Wanted(None, f"there is nothing to count in the answers of {', '.join(open_ones)}")
     if not money:

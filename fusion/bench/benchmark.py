@@ -24,9 +24,10 @@ from fusion.client import Fusion
 from fusion.errors import BudgetError
 from fusion.models.base import ModelInfo
 
-__all__ = ["ANSWERS", "CONCURRENCY", "folder_of", "run"]
+__all__ = ["ANSWERS", "CALLS", "CONCURRENCY", "folder_of", "run"]
 
 ANSWERS: Final = "answers.jsonl"
+CALLS: Final = "calls.db"
 CONCURRENCY: Final = 16
 _PACKAGES: Final = ("litellm", "pydantic", "jinja2", "numpy", "sympy", "matplotlib")
 
@@ -45,7 +46,8 @@ def run(
 
     `suite` is a file, or an object whose files lie in the folder `near`, by default the working directory. Answers
     and report go to the folder `out`, by default `fusion-bench/` and the suite's name: what has an answer there is
-    not asked again. `watch` is called with the progress, often. `fusion` is one of your own, which stays open.
+    not asked again, and calls that several arms make are made once. `watch` is called with the progress, often.
+    `fusion` is one of your own, which stays open; give it a store, or arms share no calls.
 
     Raises UsageError for a suite that cannot be run, before any call; BudgetError where its budget was used up before
     any item had all its answers. One that was used up later is said in `.results.stopped`.
@@ -57,7 +59,7 @@ def run(
     read = suite if isinstance(suite, Suite) else Suite.load(suite)
     near = near or (Path() if isinstance(suite, Suite) else Path(suite).parent)
     folder = folder_of(read, out)
-    own = fusion or Fusion()
+    own = fusion or Fusion(store=folder / CALLS)
     try:
         with _importing(near), _closed_after(Kept(folder / ANSWERS)) as kept:
             ready = prepared(read, near, own, shared_budget(read.budget))
@@ -118,7 +120,7 @@ def _results(ready: Prepared, runner: Runner, notes: Sequence[str]) -> Results:
         hashes={**ready.hashes, "the suite": hashlib.sha256(suite.model_dump_json().encode()).hexdigest()},
         licences=ready.licences,
         baselines=suite.baselines,
-        notes=(*ready.notes, *notes, *_taken_over(ready.models, done, alone)),
+        notes=(*ready.notes, *notes, *runner.judgements, *_taken_over(ready.models, done, alone)),
         stopped=_stopped(runner.stopped, len(whole), len(ready.questions)),
         gate=suite.gate or "",
         items=tuple(one.record for one in whole),
@@ -148,6 +150,7 @@ def _outcome(done: Done) -> Outcome:
         escalated=answered.escalated,
         delegated=answered.delegated,
         spent=answered.spent,
+        reused=answered.reused,
         failure=answered.failure,
     )
 

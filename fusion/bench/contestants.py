@@ -5,17 +5,17 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fusion import __version__
 from fusion.bench.results import ArmRecord, Spending
 from fusion.bench.tasks import Task
-from fusion.budget import Budget
+from fusion.budget import Amount, Budget
 from fusion.client import Fusion
 from fusion.errors import AuthenticationError, InputError
 from fusion.handle import RunHandle
 from fusion.models.base import ModelInfo, Price
-from fusion.result import Result
+from fusion.result import Receipt, ReceiptLine, Result
 from fusion.spec import InputSpec, Pipeline
 from fusion.stages.generate import Generate
 from fusion.terms import Defaults, RoleSpec
@@ -26,8 +26,10 @@ __all__ = [
     "Answered",
     "Contestant",
     "OutOfBudgetError",
+    "Paid",
     "Runs",
     "Taken",
+    "Turn",
     "digest_of",
     "given",
     "only_one_model",
@@ -38,11 +40,21 @@ BENCHMARK: Final = "the benchmark"
 """The name of the budget that all runs of a benchmark draw on."""
 
 
+class Paid(Value):
+    """What was paid for an answer that shared calls with others; `usd` None where a part of it is unknown."""
+
+    usd: Money | None
+    tokens: int
+    calls: int
+
+
 class Answered(Value):
     """What an arm said to an item, before anybody scores it, and what that cost.
 
-    `cost` is in dollars, None where a part of it is unknown; `latency` in seconds. `escalated` says whether its
-    strongest model was asked, `delegated` is the share of calls that went to others.
+    `cost` is in dollars, None where a part of it is unknown; `latency` in seconds, 0 where answers are recorded.
+    `escalated` says whether its strongest model was asked, `delegated` is the share of calls that went to others.
+    `reused` calls were made for another arm, or before a kill: cost and tokens are as if they had been made anew;
+    what was really paid is `paid`.
     """
 
     text: str = ""
@@ -55,7 +67,16 @@ class Answered(Value):
     spent: tuple[Spending, ...] = ()
     escalated: bool | None = None
     delegated: float | None = None
+    reused: int = 0
+    paid: Paid | None = None
     failure: Failure | None = None
+
+    @property
+    def amount(self) -> Amount:
+        """What it drew on the benchmark's budget."""
+        if self.paid is None:
+            return Amount(self.cost, self.usage.total, self.calls)
+        return Amount(self.paid.usd, self.paid.tokens, self.paid.calls)
 
 
 class OutOfBudgetError(Exception):
@@ -64,6 +85,13 @@ class OutOfBudgetError(Exception):
     def __init__(self, why: str, spent: Answered) -> None:
         self.spent = spent
         super().__init__(why)
+
+
+class Turn(NamedTuple):
+    """Which time an item is asked, and the seed that it is sampled by."""
+
+    epoch: int
+    seed: int
 
 
 Taken = Callable[[], Answered]
@@ -79,7 +107,7 @@ class Contestant(ABC):
     """Whether its answers cost anything to have again."""
 
     @abstractmethod
-    def begin(self, task: Task, seed: int, done: Callable[[Taken], None]) -> Callable[[], object]:
+    def begin(self, task: Task, turn: Turn, done: Callable[[Taken], None]) -> Callable[[], object]:
         """Answer a task; `done` may be called from any thread. Returns what stops it."""
 
 
@@ -117,7 +145,8 @@ class Runs(Contestant):
         self.record = record
         self.models = dict(models)
         self._pipeline = pipeline
-        self._fusion = fusion
+        self._recorded = all(info.provider == "replay" for info in self.models.values())
+        self._fusion = fusion.using(kept=False) if self._recorded else fusion
         self._strongest = strongest
         self._within = within
         self._prices = dict(prices or {})
@@ -126,11 +155,18 @@ class Runs(Contestant):
         self._pipelines: dict[Path | str, Pipeline] = {}
         self.digest = digest_of(__version__, record.kind, record.models, content, seeded)
 
-    def begin(self, task: Task, seed: int, done: Callable[[Taken], None]) -> Callable[[], object]:
+    def begin(self, task: Task, turn: Turn, done: Callable[[Taken], None]) -> Callable[[], object]:
         pipeline = self._pipeline(task)
         prompt, inputs = given(self._loaded(pipeline), task)
         try:
-            handle = self._of(seed).start(prompt, pipeline=pipeline, inputs=inputs, within=self._within)
+            handle = self._of(turn.seed).start(
+                prompt,
+                pipeline=pipeline,
+                inputs=inputs,
+                within=self._within,
+                cache=None if self._recorded else "shared",
+                sample=turn.epoch,
+            )
         except InputError as error:
             failure = error.as_failure()
             done(lambda: Answered(failure=failure, cost=Money(0)))
@@ -169,31 +205,43 @@ class Runs(Contestant):
     def _spent(self, result: Result) -> Answered:
         by_model: dict[str, Spending] = {}
         for line in result.receipt.lines:
-            unknown = line.cost.unknown_calls > 0
-            price = self._prices.get(line.model)
-            cost = price.of(line.usage) if price is not None else None if unknown else line.cost.usd
-            one = Spending(model=line.model, calls=line.calls, usage=line.usage, cost=cost)
+            one = self._spending(line)
             by_model[line.model] = by_model[line.model] + one if line.model in by_model else one
         spent = tuple(by_model.values())
         calls = sum(one.calls for one in spent)
         strong = sum(one.calls for one in spent if one.model == self._strongest)
         costs = [one.cost for one in spent]
+        reused = result.receipt.reused
         return Answered(
             cost=None if None in costs else sum((cost for cost in costs if cost is not None), Money(0)),
-            usage=result.usage,
+            usage=sum((one.usage for one in spent), Usage()),
             calls=calls,
-            latency=result.seconds,
+            latency=0.0 if self._recorded else result.seconds,
             served=tuple(dict.fromkeys(one.served for one in result.models)),
             spent=spent,
             escalated=self._escalated(result, strong),
             delegated=None if self._strongest is None or not calls else (calls - strong) / calls,
+            reused=reused,
+            paid=_paid(result.receipt) if reused else None,
         )
+
+    def _spending(self, line: ReceiptLine) -> Spending:
+        """What a line of the receipt comes to, as if nothing of it had been there already."""
+        usage, cost = line.usage + line.saved.usage, line.cost + line.saved.cost
+        price = self._prices.get(line.model)
+        usd = price.of(usage) if price is not None else None if cost.unknown_calls else cost.usd
+        return Spending(model=line.model, calls=line.calls + line.reused, usage=usage, cost=usd)
 
     def _escalated(self, result: Result, strong: int) -> bool | None:
         """Whether a cascade went on, or where there is none, whether the strongest model was asked."""
         if result.receipt.cascades:
             return result.receipt.escalated > 0
         return None if self._strongest is None else strong > 0
+
+
+def _paid(receipt: Receipt) -> Paid:
+    usd = None if receipt.cost.unknown_calls else receipt.cost.usd
+    return Paid(usd=usd, tokens=receipt.usage.total, calls=receipt.calls)
 
 
 def _whole(task: Task, result: Result) -> tuple[str, Any]:

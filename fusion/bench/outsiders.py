@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from fusion.bench.contestants import Answered, Contestant, Taken, digest_of
+from fusion.bench.contestants import Answered, Contestant, Taken, Turn, digest_of
 from fusion.bench.results import ArmRecord
 from fusion.bench.rows import Row, read_rows
 from fusion.bench.tasks import Task
@@ -37,7 +37,7 @@ class FromFunction(Contestant):
         self.record = ArmRecord(name=name, kind="python", sha256=content)
         self.digest = digest_of("python", function, content)
 
-    def begin(self, task: Task, seed: int, done: Callable[[Taken], None]) -> Callable[[], object]:
+    def begin(self, task: Task, turn: Turn, done: Callable[[Taken], None]) -> Callable[[], object]:
         # A daemon of its own: nothing can stop a function, and the process is not to wait for it.
         threading.Thread(target=self._call, args=(task, done), name="fusion-bench-arm", daemon=True).start()
         return lambda: None
@@ -113,7 +113,7 @@ class FromFile(Contestant):
             known = ", ".join(map(repr, list(self._said)[:_SHOWN]))
             raise UsageError(f"{path}: no line is of an item of this benchmark; its ids are {known}, …")
 
-    def begin(self, task: Task, seed: int, done: Callable[[Taken], None]) -> Callable[[], object]:
+    def begin(self, task: Task, turn: Turn, done: Callable[[Taken], None]) -> Callable[[], object]:
         said = self._said.get(task.id)
         if said is None:
             failure = Failure(reason="ArmError", message=f"{self._path} has no line for the item {task.id!r}")

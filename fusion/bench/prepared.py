@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from fusion.bench.contestants import Contestant, Runs, digest_of, only_one_model, short_name
 from fusion.bench.contestants import given as given_of
+from fusion.bench.judging import Judge, check_families, comparing
 from fusion.bench.outsiders import FromFile, FromFunction
 from fusion.bench.results import ArmRecord, ItemRecord
 from fusion.bench.scorers.base import Answer, Scorer
@@ -49,6 +50,7 @@ class Prepared:
     questions: tuple[Question, ...]
     gold: Mapping[str, Any] = field(repr=False)
     scorers: Mapping[str, Scorer]
+    judges: Mapping[str, Judge]
     contestants: list[Contestant]
     entrants: "Entrants"
     within: Budget
@@ -59,11 +61,15 @@ class Prepared:
     @property
     def models(self) -> dict[str, ModelInfo]:
         """Every model that may be called."""
-        return {name: info for one in self.contestants if isinstance(one, Runs) for name, info in one.models.items()}
+        return _models(self.contestants)
 
     def close(self) -> None:
         for one in self.scorers.values():
             one.close()
+
+
+def _models(contestants: Iterable[Contestant]) -> dict[str, ModelInfo]:
+    return {name: info for one in contestants if isinstance(one, Runs) for name, info in one.models.items()}
 
 
 def prepared(suite: Suite, near: Path, fusion: Fusion, within: Budget) -> Prepared:
@@ -73,14 +79,18 @@ def prepared(suite: Suite, near: Path, fusion: Fusion, within: Budget) -> Prepar
     if not questions:
         raise UsageError(f"no item of {suite.name!r} is on the side {suite.on!r} of the split; set `on: all`")
     gold = dict(_gold(sets))
-    scorers = {name: _scorer(name, suite.scoring(name)) for name in sets}
-    for name in sets:
+    scorers = {name: _scorer(name, suite.scoring(name)) for name in sets if not suite.scoring(name).judged}
+    for name in scorers:
         _try(name, suite.scoring(name), scorers[name], [gold[q.task.id] for q in _of(questions, name)])
     entrants = Entrants(suite, near, fusion, within, questions)
     contestants = [entrants.contestant(name, arm) for name, arm in suite.arms.items()]
-    notes = []
+    notes: list[str] = []
     if "singles" in suite.baselines:
         contestants += entrants.singles(contestants)
+    judges = {name: entrants.judge(name, suite.scoring(name)) for name in sets if name not in scorers}
+    models = _models(contestants)
+    for name, one in judges.items():
+        notes += check_families(f"the judge of {name}", one.contestant.models.values(), models)
     dropped = [name for name in Suite.model_fields["baselines"].default if name not in suite.baselines]
     if dropped:
         notes.append(f"The suite leaves out baselines: {', '.join(dropped)}.")
@@ -89,6 +99,7 @@ def prepared(suite: Suite, near: Path, fusion: Fusion, within: Budget) -> Prepar
         questions=questions,
         gold=gold,
         scorers=scorers,
+        judges=judges,
         contestants=contestants,
         entrants=entrants,
         within=within,
@@ -214,6 +225,20 @@ class Entrants:
         taken = {*self._suite.arms}
         return [self.single(_free(short_name(model), taken), model) for model in asked]
 
+    def judge(self, task_set: str, scoring: Scoring) -> Judge:
+        """The judge of a task set."""
+        assert scoring.model is not None
+        model = self._beside(scoring.model)
+        name = f"the judge {short_name(model)}"
+        pipeline = comparing(name, model)
+        shown = Task(id="", prompt="a task", inputs=dict.fromkeys(("first", "second", "criteria"), "an answer"))
+        fusion = self._fusion.using(roles={})
+        try:
+            made = self._runs(name, "model", lambda task: pipeline, fusion, firsts=[shown])
+        except UsageError as error:
+            raise UsageError(f"the judge of {task_set!r}: {error}") from error
+        return Judge(made, scoring.criteria)
+
     def _pipeline(self, name: str, arm: Arm) -> Runs:
         assert arm.pipeline is not None
         beside = self._near / arm.pipeline
@@ -230,12 +255,14 @@ class Entrants:
         fusion: Fusion,
         *,
         chosen: Chosen | None = None,
+        firsts: list[Task] | None = None,
     ) -> Runs:
-        shown = [_previewed(fusion, pipeline(task), task) for task in self._firsts]
+        firsts = firsts or self._firsts
+        shown = [_previewed(fusion, pipeline(task), task) for task in firsts]
         models = {model: info for one in shown for model, info in one.models.items()}
         asked = {role: model for one in shown for role, model in one.roles.items()}
         self._check_priced(models)
-        first = pipeline(self._firsts[0])
+        first = pipeline(firsts[0])
         files = [path for path in fusion.files(first) if path.is_file()]
         content = digest_of(
             sorted((path.name, path.read_bytes().hex()) for path in files), sorted(asked.items()), _written(first)

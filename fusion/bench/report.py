@@ -192,7 +192,7 @@ _FILTERS: dict[str, Any] = {
     "share": _share,
     "seconds": _seconds,
     "pct": lambda value: f"{100 * value:.1f}%",
-    "points": lambda value: f"{100 * value:g} points",
+    "points": lambda value: f"{100 * value:g} point{'' if value == 0.01 else 's'}",
     "range": lambda interval: f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
     "signed": lambda value: f"{100 * value:+.2f}",
     "signed_range": _signed_range,

@@ -62,7 +62,8 @@ class Outcome(Value):
 
     `cost` is in dollars, None where a part of it is unknown. `escalated` says whether a stronger model was asked,
     None where the arm has none to ask; `delegated` is the share of its calls that went to others. `latency` is in
-    seconds. `spent` is cost and tokens by model.
+    seconds. `spent` is cost and tokens by model. `reused` calls were made for another arm, or before a kill, and are
+    counted as if they had been made anew.
     """
 
     arm: str
@@ -82,6 +83,7 @@ class Outcome(Value):
     escalated: bool | None = None
     delegated: float | None = None
     spent: tuple[Spending, ...] = ()
+    reused: int = 0
     failure: Failure | None = None
 
     @model_validator(mode="after")

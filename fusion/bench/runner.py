@@ -3,16 +3,18 @@
 import queue
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from fusion.bench.contestants import BENCHMARK, Answered, Contestant, OutOfBudgetError, Runs, Taken, digest_of
+from fusion.bench.contestants import BENCHMARK, Answered, Contestant, OutOfBudgetError, Runs, Taken, Turn, digest_of
+from fusion.bench.judging import AGREEMENT, Judge, label
 from fusion.bench.kept import Kept, Line
 from fusion.bench.prepared import Prepared, Question
 from fusion.bench.progress import ArmProgress, Progress
 from fusion.bench.scorers.base import Answer, Score
-from fusion.budget import Amount, Budget
+from fusion.budget import Budget
 from fusion.errors import FusionError, UsageError
 from fusion.types import Limits
 
@@ -24,6 +26,8 @@ _TICK: Final = 0.25
 _PATIENCE: Final = 5.0
 """Seconds that what is stopped has to give its slots back; a function of the user's own may never do so."""
 
+Name = tuple[str, str, int]
+"""An arm's, an item's, and the epoch."""
 Watch = Callable[[Progress], None]
 
 
@@ -41,8 +45,17 @@ class Job(NamedTuple):
         return digest_of(self.contestant.digest, task.prompt, task.inputs, self.epoch, self.seed)
 
     @property
-    def name(self) -> tuple[str, str, int]:
+    def name(self) -> Name:
         return self.contestant.record.name, self.question.task.id, self.epoch
+
+
+class _Waiting(NamedTuple):
+    """An answer that waits for its verdicts."""
+
+    job: "Job"
+    answered: Answered
+    judge: Judge
+    verdicts: tuple[Name, ...]
 
 
 class Done(NamedTuple):
@@ -69,15 +82,18 @@ class Runner:
         concurrency: int,
         watch: Watch,
     ) -> None:
-        self.done: dict[tuple[str, str, int], Done] = {}
+        self.done: dict[Name, Done] = {}
         self.stopped = ""
         self._ready = ready
         self._kept = kept
         self._concurrency = concurrency
         self._watch = watch
         self._came: queue.SimpleQueue[tuple[Job, Taken]] = queue.SimpleQueue()
-        self._flying: dict[tuple[str, str, int], Callable[[], object]] = {}
+        self._flying: dict[Name, Callable[[], object]] = {}
         self._scores: dict[tuple[str, str], Score] = {}
+        self._next: deque[Job] = deque()
+        self._judged: dict[Name, Answered] = {}
+        self._waiting: dict[Name, list[_Waiting]] = {}
         seconds = ready.suite.budget.seconds
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.progress = Progress(ready.suite.name)
@@ -144,7 +160,7 @@ class Runner:
         return iter(left)
 
     def _count(self, answered: Answered) -> None:
-        self._ready.within.count(Amount(answered.cost, answered.usage.total, answered.calls))
+        self._ready.within.count(answered.amount)
 
     def _fill(self, jobs: Iterator[Job]) -> bool:
         """Begin jobs until enough are under way; False once nothing more is to be begun."""
@@ -152,7 +168,7 @@ class Runner:
             if self._overdue:
                 self._stop(self._time_is_over)
                 return False
-            job = next(jobs, None)
+            job = self._next.popleft() if self._next else next(jobs, None)
             if job is None:
                 return False
             self._begin(job)
@@ -164,7 +180,8 @@ class Runner:
 
     def _begin(self, job: Job) -> None:
         self._flying[job.name] = lambda: None
-        stop = job.contestant.begin(job.question.task, job.seed, lambda taken: self._came.put((job, taken)))
+        turn = Turn(job.epoch, job.seed)
+        stop = job.contestant.begin(job.question.task, turn, lambda taken: self._came.put((job, taken)))
         self._flying[job.name] = stop
 
     def _take_next(self) -> None:
@@ -180,16 +197,71 @@ class Runner:
         try:
             answered = taken()
         except OutOfBudgetError as error:
-            if error.spent.calls:
+            if error.spent.amount.calls:
                 self._kept.add(self._line(job, error.spent, given_up=True))
             self._stop(str(error))
             return
-        if job.contestant.keeps:
+        self._keep(job, answered)
+        if job.name in self._waiting:
+            self._take_verdict(job, answered)
+        else:
+            self._finish(job, answered)
+
+    def _keep(self, job: Job, answered: Answered) -> None:
+        """Keep an answer, but no verdict that failed: that one is asked for again."""
+        if job.contestant.keeps and not (job.name in self._waiting and answered.failure is not None):
             self._kept.add(self._line(job, answered))
-        self._finish(job, answered)
 
     def _finish(self, job: Job, answered: Answered) -> None:
-        score = self._score(job, answered)
+        if job.question.record.task_set in self._ready.judges and answered.failure is None:
+            self._judge(job, answered)
+        else:
+            self._settle(job, answered, self._score(job, answered))
+
+    def _judge(self, job: Job, answered: Answered) -> None:
+        """Have an answer judged in both orders; what was judged before is not judged again."""
+        record = job.question.record
+        judge = self._ready.judges[record.task_set]
+        tasks = judge.tasks(job.question.task, answered, self._ready.gold[record.id])
+        asked = [Job(judge.contestant, Question(task, record), 0, 0) for task in tasks]
+        waiting = _Waiting(job, answered, judge, tuple(one.name for one in asked))
+        for one in {one.name: one for one in asked}.values():
+            if one.name in self._waiting:
+                self._waiting[one.name].append(waiting)
+            elif one.name not in self._judged:
+                self._waiting[one.name] = [waiting]
+                kept = self._kept.answers.get(one.key)
+                if kept is None:
+                    self._next.append(one)
+                else:
+                    self._count(kept)
+                    self._take_verdict(one, kept)
+        if all(name in self._judged for name in waiting.verdicts) and job.name not in self.done:
+            self._conclude(waiting)
+
+    def _take_verdict(self, verdict: Job, answered: Answered) -> None:
+        self._judged[verdict.name] = answered
+        for waiting in self._waiting.pop(verdict.name):
+            if all(name in self._judged for name in waiting.verdicts):
+                self._conclude(waiting)
+
+    def _conclude(self, waiting: "_Waiting") -> None:
+        score = waiting.judge.score([self._judged[name] for name in waiting.verdicts])
+        self._settle(waiting.job, waiting.answered, score)
+
+    @property
+    def judgements(self) -> list[str]:
+        """What is to be said of each task set that a model has scored."""
+        found = []
+        for name, judge in self._ready.judges.items():
+            scores = [one.score for one in self.done.values() if one.job.question.record.task_set == name]
+            scores = [one for one in scores if AGREEMENT in one.measures]
+            own = [one for key, one in self._judged.items() if key[0] == judge.contestant.record.name]
+            if scores:
+                found.append(label(judge.contestant.record.models[0], name, scores, own))
+        return found
+
+    def _settle(self, job: Job, answered: Answered, score: Score) -> None:
         self.done[job.name] = Done(job, answered, score)
         self.progress.arms[job.contestant.record.name].take(answered, score.value)
 
@@ -238,8 +310,10 @@ class Runner:
             answered, given_up = error.spent, True
         except FusionError:
             return
-        if job.contestant.keeps and (answered.calls or not given_up):
-            self._kept.add(self._line(job, answered, given_up=given_up))
+        if not given_up:
+            self._keep(job, answered)
+        elif answered.amount.calls:
+            self._kept.add(self._line(job, answered, given_up=True))
 
     @property
     def _overdue(self) -> bool:

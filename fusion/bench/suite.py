@@ -49,14 +49,31 @@ class Source(Fields, Authored):
 class Scoring(Authored):
     """How an answer is scored. Short form: the scorer alone."""
 
-    by: str = Field(min_length=1, description="A scorer's name, an expression over answer, data and gold, or m:f.")
+    by: str = Field(min_length=1, description="A scorer's name, judge, an expression, or m:f.")
     path: str | None = Field(default=None, description="Where the answer stands in JSON.")
     pattern: str | None = Field(default=None, description="A regular expression whose first group is the answer.")
+    model: str | None = Field(default=None, description="The judge of `by: judge`: a model of another family.")
+    criteria: str | None = Field(default=None, description="What makes an answer good, for the judge.")
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"by": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _judge_is_whole(self) -> "Scoring":
+        if self.judged and self.model is None:
+            raise ValueError("`by: judge` needs the judge's `model`, of another family than the contestants")
+        if self.judged and (self.path is not None or self.pattern is not None):
+            raise ValueError("`path` and `pattern` have no effect with `by: judge`, which reads the whole answer")
+        if not self.judged and (self.model is not None or self.criteria is not None):
+            raise ValueError("`model` and `criteria` have an effect with `by: judge` only")
+        return self
+
+    @property
+    def judged(self) -> bool:
+        """True where a model scores."""
+        return self.by == "judge"
 
 
 Scorings = Annotated[

@@ -15,6 +15,7 @@ from fusion.cli.exits import EPILOG, OK, Ending
 from fusion.cli.explain import explain
 from fusion.cli.graph import graph
 from fusion.cli.new import new
+from fusion.cli.quote import quote
 from fusion.cli.render import render
 from fusion.cli.resume import resume
 from fusion.cli.run import run
@@ -41,7 +42,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (run, resume, new, validate, graph, render, explain, schema, demo, bench):
+    for command in (run, resume, quote, new, validate, graph, render, explain, schema, demo, bench):
         app.command(context_settings=_HELP)(command)
     app.add_typer(runs.application(), name="runs")
     app.add_typer(models.application(), name="models")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from fusion.bench.analysis import Analysis, Figures
-from fusion.bench.benchmark import CONCURRENCY, folder_of, run
+from fusion.bench.benchmark import CALLS, CONCURRENCY, folder_of, run
 from fusion.bench.contestants import short_name
 from fusion.bench.gate import Gate
 from fusion.bench.report import Report
@@ -68,7 +68,7 @@ def run_contest(options: Options) -> int:
     if concurrency < 1:
         raise UsageError(f"--concurrency {concurrency}: give 1 or more")
     standings: Standings = LiveStandings() if is_live(sys.stderr) else PlainStandings()
-    with Interrupts(), Fusion() as fusion:
+    with Interrupts(), Fusion(store=folder / CALLS) as fusion:
         try:
             report = run(
                 suite,

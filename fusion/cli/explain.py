@@ -41,6 +41,8 @@ def _lines(of: "Explanation") -> list[str]:
         lines += [f"  {use.key}: {use.default}, which sees {', '.join(use.sees)}" for use in of.templates]
     if of.cost or of.calls:
         lines += ["", "Cost", *([f"  {of.cost}"] if of.cost else []), *_calls(of)]
+    if of.supposed:
+        lines += ["", "Supposed in a quote", *(f"  {line}" for line in of.supposed)]
     if of.example:
         lines += ["", "Example", *(f"  {line}" for line in of.example.splitlines())]
     return lines

@@ -25,12 +25,13 @@ from fusion.events import Noted, Sink
 from fusion.handle import RunHandle
 from fusion.library import user_path
 from fusion.preview import PreviewedCall
+from fusion.quote import Quote
 from fusion.result import Result
 from fusion.runs import RunSummary
 from fusion.spec import Pipeline
 from fusion.terms import CacheMode
 
-__all__ = ["Options", "ResumeOptions", "call_of", "resume_session", "run_session", "show_session"]
+__all__ = ["Options", "ResumeOptions", "call_of", "quote_of", "resume_session", "run_session", "show_session"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,14 @@ def show_session(options: Options) -> None:
         shown = fusion.preview(prompt, pipeline=options.pipeline, inputs=inputs)
     lines = [shown.model_dump_json(indent=2)] if options.json else preview_lines(shown, options.pipeline)
     write("\n".join(lines) + "\n")
+
+
+def quote_of(options: Options) -> Quote:
+    """The quote of a run. Raises UsageError for what cannot be run."""
+    _check(options)
+    with _fusion(options) as fusion:
+        prompt, inputs = _given(options, fusion.load(options.pipeline), Stdin())
+        return fusion.quote(prompt, pipeline=options.pipeline, inputs=inputs)
 
 
 def call_of(options: Options, stage: str, item: int, results: Sequence[str]) -> PreviewedCall:

@@ -16,12 +16,14 @@ __all__ = ["Fallback", "Member"]
 class Member(NamedTuple):
     """One model of a chain: `hasty` tries again only what the provider itself says to, `patient` whatever may help.
 
-    The hasty one is asked while others are left, the patient one where there is none.
+    The hasty one is asked while others are left, the patient one where there is none. `concurrency` says how many
+    calls it takes at once, where that is limited.
     """
 
     hasty: Model
     patient: Model
     breaker: Breaker
+    concurrency: int | None = None
 
     @property
     def info(self) -> ModelInfo:

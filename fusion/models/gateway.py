@@ -59,7 +59,8 @@ class Gateway:
             slots = self._local.slots if door.info.local else self._slots_of(model_id)
             paid = self._metered(Limited(door, concurrency=concurrency or _CONCURRENCY, slots=slots))
             breaker = self._breakers.setdefault(model_id, Breaker())
-            self._made[key] = Member(Retrying(paid, patience=_PATIENCE), Retrying(paid), breaker)
+            hasty, patient = Retrying(paid, patience=_PATIENCE), Retrying(paid)
+            self._made[key] = Member(hasty, patient, breaker, self._at_once(door.info, concurrency))
         return self._made[key]
 
     async def warm(self, model_ids: Iterable[str]) -> None:
@@ -99,6 +100,12 @@ class Gateway:
             api_key=key,
             key_names=self._key_names,
         )
+
+    def _at_once(self, info: ModelInfo, concurrency: int | None) -> int | None:
+        """How many calls a model takes at once, where that is limited."""
+        endpoint = self._settings.endpoints.get(info.id)
+        of_endpoint = None if endpoint is None else endpoint.concurrency
+        return min([one for one in (concurrency, of_endpoint) if one is not None], default=None)
 
     def _slots_of(self, model_id: str) -> asyncio.Semaphore | None:
         """The slots that all roles share at an endpoint that takes so many calls at once."""

@@ -13,7 +13,8 @@ __all__ = ["Journaled"]
 class Journaled(ModelWrapper):
     """A model of one run, whose calls are kept in that run's journal.
 
-    What is handed on has been written down before. A failure that a finished call came of is met again as it was.
+    A reply is handed on at once; who acts on it waits before until the journal is `written`. A failure that a
+    finished call came of is met again as it was.
     """
 
     def __init__(self, inner: Model, journal: Journal, role: str) -> None:
@@ -40,5 +41,5 @@ class Journaled(ModelWrapper):
         except FusionError as error:
             journal.failed(asking, error)
             raise
-        await journal.finished(asking, reply)
+        journal.finished(asking, reply)
         return reply

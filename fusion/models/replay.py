@@ -13,6 +13,7 @@ from typing import IO, Any, Final
 from fusion.errors import BadRequestError, UsageError
 from fusion.library import close_names, user_path
 from fusion.models.base import Model, ModelInfo, Price
+from fusion.models.profiles import family_of
 from fusion.types import Deltas, Message, Money, Reply, Request, Usage, Value
 
 __all__ = ["PREFIX", "PRICES", "Recorded", "ReplayModel", "digest"]
@@ -65,6 +66,7 @@ class ReplayModel(Model):
             provider="replay",
             price=price,
             price_source="unknown" if price is None else f"{PRICES} beside the recording",
+            family=family_of(self._name),
             json_schema=True,
         )
 

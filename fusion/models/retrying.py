@@ -5,13 +5,17 @@ import copy
 import time
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Final
 
 from fusion.errors import ModelError, UsageError
 from fusion.events import AttemptFailed, emit
 from fusion.models.base import Heard, Model, ModelWrapper, check_usable
 from fusion.types import Deltas, Reply, Request
 
-__all__ = ["Retrying"]
+__all__ = ["ATTEMPTS", "Retrying"]
+
+ATTEMPTS: Final = 3
+"""How often a model is asked at most for one call."""
 
 
 class Retrying(ModelWrapper):
@@ -35,7 +39,7 @@ class Retrying(ModelWrapper):
         self,
         inner: Model,
         *,
-        attempts: int = 3,
+        attempts: int = ATTEMPTS,
         base: float = 0.5,
         cap: float = 20.0,
         deadline: float | None = None,

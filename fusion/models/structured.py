@@ -11,7 +11,7 @@ from fusion.models.strict import strict
 from fusion.shapes import validate
 from fusion.types import JsonMode, JsonSchema, Message, Reply, whole_data
 
-__all__ = ["Send", "complete", "form", "loaded", "read", "shaped"]
+__all__ = ["Send", "complete", "form", "loaded", "read", "shaped", "values_in"]
 
 Send = Callable[[Sequence[Message]], Awaitable[Reply]]
 """Makes one call: what is said."""
@@ -89,6 +89,11 @@ def loaded(text: str) -> Any:
     """The data of a JSON text, every text in it whole. Raises ValueError or RecursionError."""
     data = json.loads(text, object_pairs_hook=_pairs)
     return whole_data(data) if "\\u" in text else data
+
+
+def values_in(text: str, kind: type) -> list[Any]:
+    """The whole JSON values of this kind that stand in a text."""
+    return [found.data for found in _found(text, kind)]
 
 
 class _Found(NamedTuple):

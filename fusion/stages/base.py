@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from fusion.chance import Chance, Shares, Sizes, Spread
 from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.feed import Feed
 from fusion.mistakes import Authored
@@ -330,6 +331,15 @@ class Stage(Authored, ABC):
 
     cost: ClassVar[str] = ""
     """What its calls come to, in words."""
+
+    expects: ClassVar[str] = ""
+    """What a quote supposes of its decisions, in words: `shares`, `sizes` and `supposed` say the same."""
+    lengths: ClassVar[Spread] = Spread(60, 200, 900)
+    """Tokens of an answer in text, where its limit is 2,000; see Chance.length."""
+    shares: ClassVar[Shares] = {}
+    """How probable the values are that decide what is done next."""
+    sizes: ClassVar[Sizes] = {}
+    """How much of their most elements the lists of an answer have."""
     example: ClassVar[str] = ""
     """A pipeline with a stage of this kind, as YAML; its first required input is a text."""
 
@@ -376,6 +386,16 @@ class Stage(Authored, ABC):
     def most_items(self, items: int) -> int | None:
         """How many items it hands on at most when it is given so many; None where nobody can say."""
         return None
+
+    def supposed(self, chance: Chance) -> "Stage":
+        """The stage as a quote runs it: what hangs on the words of an answer is left to chance."""
+        return self
+
+    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+        """What a model may well say to a call of this stage: a text of so many tokens, or data of the schema."""
+        if schema is None:
+            return chance.text(tokens)
+        return chance.data(schema, shares=self.shares, sizes=self.sizes, room=tokens)
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """True where the run goes on without this stage after `error`."""

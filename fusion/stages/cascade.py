@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from fusion.calibration import Calibration
+from fusion.chance import Chance, Shares
 from fusion.checks import Checks
 from fusion.errors import BudgetError, ModelError, StageError
 from fusion.extract import Extractor, ExtractorSpec
@@ -22,6 +23,7 @@ from fusion.stages.base import (
     StageContext,
     whole,
 )
+from fusion.stages.verdicts import own_verdict
 from fusion.terms import Cacheable
 from fusion.types import JsonSchema, as_text
 
@@ -70,6 +72,13 @@ class Accept(Authored):
         if self.calibration is not None and self.agree is not None and self.confidence is not None:
             raise ValueError("`calibration` is of one number; give `agree` or `confidence`, not both")
         return self
+
+    def supposed(self, chance: Chance) -> "Accept":
+        """The rule as a quote has it: what is compared is a number, and checks hold in 6 of 10 cases."""
+        alone = self.agree is None and self.judge is None and self.confidence is None
+        fails = self.checks is not None and alone and chance.happens(0.4)
+        checks = Checks(contains=("\0",)) if fails else None
+        return self.model_copy(update={"extract": Extractor(read="number"), "checks": checks})
 
     @property
     def stated(self) -> bool:
@@ -159,6 +168,13 @@ class Cascade(Stage, Cacheable):
     default_prompt: ClassVar[str] = "cascade/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"confident"})
     cost: ClassVar[str] = "One call for each member of the first tier, and of the next ones where it is not accepted."
+    expects: ClassVar[str] = (
+        "Two answers of a tier are the same in 6 of 10 cases; checks, a judge or a stated confidence accept 6 of 10."
+    )
+    shares: ClassVar[Shares] = {
+        "verdict": {"accept": 0.6, "escalate": 0.4},
+        "confidence": {1.0: 0.6, 0.0: 0.4},
+    }
     example: ClassVar[str] = """\
 inputs: {question: A question.}
 stages:
@@ -229,6 +245,19 @@ output: answer
             calls += len(tier.members) * (1 + shaped)
             calls += 2 if accept is not None and accept.judge is not None else 0
         return calls
+
+    def supposed(self, chance: Chance) -> "Cascade":
+        tiers = [
+            tier if tier.accept is None else tier.model_copy(update={"accept": tier.accept.supposed(chance)})
+            for tier in self.tiers
+        ]
+        accept = None if self.accept is None else self.accept.supposed(chance)
+        return self.model_copy(update={"tiers": tuple(tiers), "accept": accept})
+
+    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+        if schema is not None:
+            return super().said(step, schema, tokens, chance)
+        return f"{chance.text(tokens)[:-12]} answer: {chance.ballot(math.sqrt(0.6))}"
 
     async def verdict(self, ctx: StageContext, number: int, variables: Mapping[str, Any]) -> Verdict:
         """What the tier of this number, counted from 1, comes to."""
@@ -393,7 +422,8 @@ class _Run:
         messages = self._ctx.render(rule.judge_prompt, {**self._variables, "candidate": answer.value})
         step = f"tier-{self._number}-judge"
         try:
-            said = whole(await self._ctx.call(Ask(role=rule.judge, messages=messages, step=step, schema=_JUDGED)))
+            ask = Ask(role=rule.judge, messages=messages, step=step, schema=_JUDGED)
+            said = own_verdict(whole(await self._ctx.call(ask)), answer.value)
         except ModelError as error:
             if error.stops:
                 raise

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from fusion.chance import Shares, Sizes, Spread
 from fusion.errors import BadResponseError, ModelError, StageError
 from fusion.stages.base import Ask, ModelStage, OutputField, PromptUse, StageContext, Variables
 from fusion.stages.subtasks import HEAD, PlanReader
@@ -42,6 +43,16 @@ class Plan(ModelStage):
     cost: ClassVar[str] = (
         f"One call; up to {_MOST_CONTINUATIONS} more where the plan is cut off, one more where it cannot be read."
     )
+    expects: ClassVar[str] = (
+        "42 of 100 of `max_subtasks`, from 20 to all; one in five is hard (difficulty 4 or 5), one in ten needs "
+        "another."
+    )
+    shares: ClassVar[Shares] = {"difficulty": {1: 0.2, 2: 0.35, 3: 0.25, 4: 0.15, 5: 0.05}}
+    sizes: ClassVar[Sizes] = {
+        "subtasks": Spread(0.2, 0.42, 1.0),
+        "needs": Spread(0.0, 0.01, 0.1),
+        "criteria": Spread(0.1, 0.3, 0.8),
+    }
     example: ClassVar[str] = """\
 inputs: {task: What is to be done.}
 stages:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from fusion.chance import Chance, Shares, Sizes, Spread
 from fusion.checks import Checks
 from fusion.errors import BudgetError, FusionError, ModelError, StageError
 from fusion.stages.base import Ask, ExpressionUse, OutputField, PromptUse, StageContext
 from fusion.stages.items import Hand, ItemStage
-from fusion.types import Item, JsonSchema
+from fusion.stages.verdicts import own_verdict
+from fusion.types import Item, JsonSchema, as_text
 
 if TYPE_CHECKING:
     from asyncio import Future, TaskGroup
@@ -82,7 +84,7 @@ class Review(ItemStage):
 
     First the free `checks`; then the reviewer's verdict: accept, revise, escalate or reject, with quoted issues. A
     value to revise goes back to the model that wrote it, `revisions` times at most; then `escalate_to` writes it
-    anew, if it is given. A missing verdict is never a pass.
+    anew, if it is given. A missing verdict is never a pass, nor is one that a reviewer only repeats out of the value.
 
     With `batch`, up to five neighbours get their first verdicts in one call, each under its number. A call that does
     not give exactly one verdict for each is not used: its values are reviewed one by one.
@@ -109,6 +111,12 @@ class Review(ItemStage):
         "A call for each item that passes the `checks`; for each of its `revisions` two more, the revised value and "
         "its verdict; one more with `escalate_to`. Each is asked once more where it does not hold to its shape."
     )
+    expects: ClassVar[str] = (
+        "75 of 100 verdicts accept, 18 send back, 4 escalate, 3 reject; of batches, one in ten falls apart. Its "
+        "`checks` hold; in 15 of 100 runs no value ever holds to them."
+    )
+    shares: ClassVar[Shares] = {"verdict": {"accept": 0.75, "reject": 0.03, "escalate": 0.04, "revise": 0.18}}
+    sizes: ClassVar[Sizes] = {"issues": Spread(0.0, 0.1, 0.4)}
     example: ClassVar[str] = """\
 inputs: {text: "Notes, one on each line."}
 stages:
@@ -125,7 +133,23 @@ output: check
 
     def most_calls(self, items: int) -> int:
         answers = 1 + 2 * self.revisions + (self.escalate_to is not None)
-        return items * answers * self.calls_of_an_answer(shaped=True)
+        batches = -(-items // self.batch) if self.batch > 1 else 0
+        return (items * answers + batches) * self.calls_of_an_answer(shaped=True)
+
+    def supposed(self, chance: Chance) -> "Review":
+        never = self.checks is not None and not chance.worst and chance.happens(0.15)
+        return self.model_copy(update={"checks": Checks(contains=("\0",)) if never else None})
+
+    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+        verdicts = (schema or {}).get("properties", {}).get("verdicts")
+        if verdicts is not None:
+            count = verdicts["maxItems"] // 2 - chance.happens(0.1)
+            each = [self.said(step, verdicts["items"], tokens // (count + 1), chance) for _ in range(count)]
+            return {"verdicts": [{**one, "number": number} for number, one in enumerate(each, start=1)]}
+        made = super().said(step, schema, tokens, chance)
+        if chance.worst and self.escalate_to is None and step == self._verdict_step(self.revisions):
+            return {**made, "verdict": "accept"}  # what fails costs nobody anything any more
+        return made
 
     @model_validator(mode="after")
     def _batches_are_asked_for(self) -> "Review":
@@ -204,7 +228,7 @@ output: check
             max_tokens=self.max_tokens,
             temperature=self.temperature,
         )
-        answer = await self.answer(ctx, ask)
+        answer = own_verdict(await self.answer(ctx, ask), "\n\n".join(as_text(item.value) for item in items))
         by_number = sorted(answer.data["verdicts"], key=lambda one: one["number"])
         if [one["number"] for one in by_number] != list(range(1, len(items) + 1)):
             return None
@@ -214,10 +238,12 @@ output: check
         failed = self._failed_checks(ctx, item, variables)
         if failed is not None:
             return failed
-        step = f"verdict-{revision + 1}" if revision else "verdict"
-        ask = self.ask(ctx, variables, step, item.index)._replace(schema=VERDICT_SCHEMA)
-        answer = await self.answer(ctx, ask)
+        ask = self.ask(ctx, variables, self._verdict_step(revision), item.index)._replace(schema=VERDICT_SCHEMA)
+        answer = own_verdict(await self.answer(ctx, ask), item.value)
         return _Verdict(answer.data["verdict"], answer.data["issues"], answer.by)
+
+    def _verdict_step(self, revision: int) -> str:
+        return f"verdict-{revision + 1}" if revision else "verdict"
 
     def _failed_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> _Verdict | None:
         if self.checks is None:

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from fusion.chance import Chance
 from fusion.errors import ModelError
 from fusion.language import Capability, capabilities, language
 from fusion.library import close_names
@@ -33,7 +34,7 @@ from fusion.stages.base import (
     whole,
 )
 from fusion.terms import Cacheable
-from fusion.types import as_text
+from fusion.types import JsonSchema, as_text
 
 __all__ = ["Example", "Route", "Rule"]
 
@@ -140,6 +141,9 @@ class Route(Stage, Cacheable):
     inner_key: ClassVar[str] = "routes"
     default_prompt: ClassVar[str] = "generate/default"
     cost: ClassVar[str] = "The calls of the way that is taken; one more where a classifier is asked."
+    expects: ClassVar[str] = (
+        "What `rules` and `examples` say of the text as it is; a classifier takes each way as often as another."
+    )
     example: ClassVar[str] = """\
 inputs: {question: A question.}
 stages:
@@ -237,6 +241,19 @@ output: answer
             return None
         own = (1 if self.output_schema is None else 2) if self._asked_roles() else 0
         return max([own, *known]) + (2 if self.classifier is not None else 0)
+
+    def supposed(self, chance: Chance) -> "Route":
+        if not chance.worst:
+            return self
+        return self.model_copy(update={"rules": (), "examples": (), "default": self._way(chance)})
+
+    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+        if step == "classify" and chance.worst:
+            return {"route": self._way(chance)}
+        return super().said(step, schema, tokens, chance)
+
+    def _way(self, chance: Chance) -> str:
+        return list(self.routes)[chance.way % len(self.routes)]
 
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.variables()

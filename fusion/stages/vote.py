@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
+from fusion.chance import Chance
 from fusion.errors import StageError
 from fusion.extract import Extracted, Extractor, ExtractorSpec
 from fusion.stages.base import ExpressionUse, OutputField, Stage, StageContext
@@ -66,6 +67,9 @@ output: vote
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
         yield ExpressionUse("over", self.over, flows=True)
+
+    def supposed(self, chance: Chance) -> "Vote":
+        return self.model_copy(update={"extract": Extractor(), "weights": {}, "min_agree": 0, "ties": "first"})
 
     async def run(self, ctx: StageContext) -> None:
         await ctx.variables()

@@ -29,7 +29,7 @@ _REASONS: Final = (
 )
 
 
-def explained(where: str, error: sqlite3.Error | OSError) -> StoreError:
+def explained(where: str, error: sqlite3.Error) -> StoreError:
     """What went wrong with a store, and what to do."""
     said = str(error)
     reason = next((words for sign, words in _REASONS if sign in said.lower()), None)

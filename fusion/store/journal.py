@@ -29,6 +29,7 @@ from fusion.store.base import (
     Attempt,
     AttemptEnd,
     Call,
+    CallState,
     Content,
     Decision,
     Ended,
@@ -198,14 +199,21 @@ class Journal:
 
         Raises the error of one that failed, where something finished came of it.
         """
-        for kept, reuse in ((self._finished, "journal"), (self._elsewhere, "other run")):
+        for kept, reuse in self._before:
             if key in kept and (reply := await self._reply(kept[key])) is not None:
-                return await self._taken(key, kept[key], reply, reuse)  # type: ignore[arg-type]
+                return self._taken(key, kept[key], reply, reuse)
         if key in self._failed:
             call = await self._store.answer(*self._failed[key])
             if call is not None and call.failure is not None:
                 raise _as_error(call.failure, call.asked)
         return None
+
+    @property
+    def _before(self) -> tuple[tuple[dict[CallKey, _Found], Reuse], ...]:
+        """The calls of before, and what a reply to one of them is."""
+        if not (self._finished or self._elsewhere or self._failed):
+            return ()
+        return ((self._finished, "journal"), (self._elsewhere, "other run"))
 
     async def _reply(self, found: _Found) -> Reply | None:
         try:
@@ -215,44 +223,49 @@ class Journal:
             return None
         return None if call is None else call.reply
 
-    async def _taken(self, key: CallKey, found: _Found, reply: Reply, reuse: Reuse) -> Reply:
+    def _taken(self, key: CallKey, found: _Found, reply: Reply, reuse: Reuse) -> Reply:
         """A reply that is used again. One of another run becomes one of this run too."""
         if reuse == "other run" and key not in self._finished:
             number = next(self._numbers)
             self._finished[key] = self.run_id, number
             call = self._store.call(*found)
             if call is not None:
-                copied = replace(call, run_id=self.run_id, number=number, reused=found[0])
-                await self._write(copied)
+                self._put(replace(call, run_id=self.run_id, number=number, reused=found[0]))
         return reply.model_copy(update={"reused": reuse})
 
-    async def finished(self, asking: Asking, reply: Reply) -> None:
-        """Write a reply down; returns when it is."""
+    def finished(self, asking: Asking, reply: Reply) -> None:
+        """Write a reply down: `written` says when it is."""
         digest = hashlib.sha256(reply.text.encode()).hexdigest() if self.content == "digest" else ""
-        kept = reply.model_copy(update={"reused": None, **({} if self.content == "full" else {"text": ""})})
-        await self._write(replace(self._call(asking), reply=kept, text_digest=digest, reused=reply.reused))
+        kept, reused = reply, reply.reused
+        if reused is not None or self.content != "full":
+            text = reply.text if self.content == "full" else ""
+            kept = reply.model_copy(update={"reused": None, "text": text})
+        self._put(self._call(asking, reply=kept, text_digest=digest, reused=reused))
 
     def failed(self, asking: Asking, error: FusionError) -> None:
         """Write down that a call has failed."""
-        self._put(replace(self._call(asking), state="failed", failure=self._unsaid(error.as_failure())))
+        self._put(self._call(asking, state="failed", failure=self._unsaid(error.as_failure())))
 
     def set_aside(self, keys: tuple[CallKey, ...]) -> None:
         """What these calls replied cannot be used: on resume they are asked anew. They stay paid."""
         if keys:
             self._put(SetAside(self.run_id, keys))
 
-    def _call(self, asking: Asking) -> Call:
-        key = asking.key
+    def _call(self, asking: Asking, *, state: CallState = "finished", **outcome: Any) -> Call:
+        key, number = asking.key, next(self._numbers)
+        if self.content == "off":  # no digest of what was asked: each call is one of its own
+            key = key.model_copy(update={"digest": f"call {number}"})
         return Call(
             run_id=self.run_id,
-            number=next(self._numbers),
-            key=key if self.content != "off" else key.model_copy(update={"digest": ""}),
+            number=number,
+            key=key,
             role=asking.role,
             asked=asking.asked,
-            state="finished",
+            state=state,
             started=asking.started,
             ended=self._clock(),
             request=asking.request if self.content == "full" else None,
+            **outcome,
         )
 
     # The ledger.
@@ -304,7 +317,7 @@ class Journal:
         """Wait until all decisions are on disk."""
         if self._unwritten:
             self._unwritten = False
-            await self._write()
+            await self.written()
 
     def is_finished(self, key: CallKey) -> bool:
         """Whether a call is finished, here or in a run that this one goes back to."""
@@ -344,9 +357,13 @@ class Journal:
             self._store.put(*rows)
 
     async def _write(self, *rows: Row) -> None:
+        self._put(*rows)
+        await self.written()
+
+    async def written(self) -> None:
+        """Wait until all of it is on disk."""
         if self._lost:
             return
-        self._store.put(*rows)
         try:
             await self._store.written()
         except StoreError as error:

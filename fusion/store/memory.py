@@ -79,6 +79,7 @@ class MemoryStore(Store):
         self._lock = threading.RLock()
         self._runs: dict[str, _Run] = {}
         self._cache: dict[str, Cached] = {}
+        self._cached = 0
         self._locked: set[str] = set()
         self._closed = False
         self._ways: dict[type, Callable[[_Run, Any], None]] = {
@@ -108,13 +109,17 @@ class MemoryStore(Store):
 
     def _keep(self, row: Cached) -> None:
         there = self._cache.get(row.key)
-        if there is None or row.at >= there.at:
-            self._cache.pop(row.key, None)
-            self._cache[row.key] = row
-        size = sum(len(kept.reply.text.encode()) + len(kept.key) for kept in self._cache.values())
-        while size > self._cache_bytes:
-            oldest = self._cache.pop(next(iter(self._cache)))
-            size -= len(oldest.reply.text.encode()) + len(oldest.key)
+        if there is not None and row.at < there.at:
+            return
+        if there is not None:
+            self._drop(row.key)
+        self._cache[row.key] = row
+        self._cached += _size(row)
+        while self._cached > self._cache_bytes:
+            self._drop(next(iter(self._cache)))
+
+    def _drop(self, key: str) -> None:
+        self._cached -= _size(self._cache.pop(key))
 
     async def written(self) -> None:
         self.flush()
@@ -255,6 +260,7 @@ class MemoryStore(Store):
             self.flush()
             count = len(self._cache)
             self._cache.clear()
+            self._cached = 0
             return count
 
     # Housekeeping.
@@ -351,6 +357,10 @@ def _noticed(run: _Run, row: Noticed) -> None:
 
 
 # What is made of it.
+
+
+def _size(row: Cached) -> int:
+    return len(row.reply.text.encode()) + len(row.key)
 
 
 def _row(run: _Run) -> RunRow:

@@ -76,7 +76,7 @@ CREATE TABLE calls (
     first_token REAL,
     PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX calls_by_key ON calls (run, digest, stage, step, ifnull(item, -1)) WHERE state = 'finished';
+CREATE UNIQUE INDEX calls_by_key ON calls (run, stage, step, ifnull(item, -1), digest) WHERE state = 'finished';
 
 CREATE TABLE bodies (
     run INTEGER NOT NULL,
@@ -169,11 +169,11 @@ def version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a store to the newest version, in one transaction; without effect on one that has it."""
+def migrate(connection: sqlite3.Connection, *, to: int = NEWEST) -> None:
+    """Bring a store to the newest version, or `to` another one, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for number in range(version(connection), NEWEST):
+        for number in range(version(connection), to):
             for statement in _statements(MIGRATIONS[number]):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number + 1}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from fusion.errors import StoreError
+from fusion.library import user_path
 from fusion.store.base import Store
 from fusion.store.connections import Connections, Synchronous, explained
 from fusion.store.migrations import APPLICATION, NEWEST, migrate, version
@@ -29,7 +30,7 @@ def open_store(path: str | Path, *, synchronous: Synchronous = "NORMAL", cache_b
 
     `synchronous` FULL waits for the disk at every write; `cache_bytes` bounds the replies that are cached.
     """
-    place = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - no link is followed: WAL lies beside it
+    place = Path(os.path.abspath(user_path(str(path))))  # noqa: PTH100 - no link is followed: WAL lies beside it
     _refuse_remote(place)
     try:
         _make(place)
@@ -39,7 +40,12 @@ def open_store(path: str | Path, *, synchronous: Synchronous = "NORMAL", cache_b
             with _alone(place):
                 _prepare(place, connection)
             return SqliteStore(place, synchronous=synchronous, cache_bytes=cache_bytes)
-    except (sqlite3.Error, OSError) as error:
+    except OSError as error:
+        why = f"{error.strerror}: {error.filename}"
+        raise StoreError(
+            f"the store {place} cannot be made or written ({why}): allow writing there, or choose another place"
+        ) from error
+    except sqlite3.Error as error:
         raise explained(str(place), error) from error
 
 
@@ -56,7 +62,8 @@ def _make(place: Path) -> None:
     """The file and its folder, for nobody but their owner."""
     if place.is_dir():
         raise StoreError(f"the store {place} is a folder: give the path of a file in it, such as {place / 'runs.db'}")
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in reversed([folder for folder in place.parents if not folder.exists()]):
+        folder.mkdir(mode=0o700, exist_ok=True)
     os.close(os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
@@ -71,8 +78,9 @@ def _is_ready(place: Path, connection: sqlite3.Connection) -> bool:
             f"the store {place} has version {found}, and this Fusion knows versions up to {NEWEST}:"
             " update Fusion, or choose another place"
         )
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("ROLLBACK")
+    if found:  # an empty file would be begun by this, and take no more settings
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
     return found == NEWEST
 
 

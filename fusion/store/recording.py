@@ -39,6 +39,7 @@ __all__ = ["Recorder", "Used"]
 
 _BUSY_TRIES: Final = 6
 _KNOWN_TEXTS: Final = 64_000_000
+_SIGNS_APART: Final = 1.0
 _FILLED: Final = 0.9
 _OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"
 _SAME_KEY: Final = "stage = ? AND ifnull(item, -1) = ifnull(?, -1) AND step = ? AND digest = ?"
@@ -134,11 +135,6 @@ class _Step:
     def add(self, sql: str, *values: Any) -> None:
         self.values.setdefault(sql, []).append(values)
 
-    def sign(self, run_id: str, at: float) -> None:
-        """Somebody was at this run at this time."""
-        if at > self.seen.get(run_id, 0.0):
-            self.seen[run_id] = at
-
     def do(self, connection: sqlite3.Connection) -> None:
         for sql in sorted(self.values, key=lambda sql: _RANK.get(sql, 0)):
             connection.executemany(sql, self.values[sql])
@@ -183,6 +179,7 @@ class Recorder:
         self._where = where
         self._cache_bytes = cache_bytes
         self._texts = _Texts()
+        self._seen: dict[str, float] = {}
         self._steps = [_Step()]
         self._ways: dict[type, Callable[[Any], None]] = {
             Started: self._started,
@@ -240,14 +237,21 @@ class Recorder:
         """Forget what was not used for the longest, if there is too much now."""
         if not any(_CACHED in step.values for step in self._steps):
             return
-        if self._cached_bytes() > self._cache_bytes:
-            while self._cached_bytes() > self._cache_bytes * _FILLED:
-                self._connection.execute(
-                    "DELETE FROM cache WHERE key IN (SELECT key FROM cache ORDER BY used, at LIMIT 16)"
-                )
+        total = int(self._connection.execute("SELECT bytes FROM cache_total").fetchone()[0])
+        if total <= self._cache_bytes:
+            return
+        least: list[tuple[str]] = []
+        for key, size in self._connection.execute("SELECT key, size FROM cache ORDER BY used, at"):
+            if total <= self._cache_bytes * _FILLED:
+                break
+            least.append((key,))
+            total -= size
+        self._connection.executemany("DELETE FROM cache WHERE key = ?", least)
 
-    def _cached_bytes(self) -> int:
-        return int(self._connection.execute("SELECT bytes FROM cache_total").fetchone()[0])
+    def _sign(self, run_id: str, at: float) -> None:
+        """Somebody was at this run at this time; said once in a second, which is near enough."""
+        if at >= self._seen.get(run_id, 0.0) + _SIGNS_APART:
+            self._seen[run_id] = self._steps[-1].seen[run_id] = at
 
     # A row each.
 
@@ -266,6 +270,7 @@ class Recorder:
         self._apart([(_STARTED, *about, row.content, row.fingerprint), (_RECORD, record, row.run_id)])
 
     def _session(self, row: SessionStart) -> None:
+        self._seen.pop(row.run_id, None)
         self._apart(
             [
                 (_SESSION, row.session, row.started, row.started, row.run_id),
@@ -277,7 +282,9 @@ class Recorder:
     def _ended(self, row: Ended) -> None:
         result = None if row.result is None else pack_data(row.result)
         money = (pack_money(row.usd), row.unknown_calls, row.calls, pack_failure(row.failure))
-        self._steps[-1].sign(row.run_id, row.ended)
+        self._steps[-1].seen[row.run_id] = row.ended
+        self._seen.pop(row.run_id, None)
+        self._texts.forget(row.run_id)
         self._apart(
             [
                 (_RESULT, row.run_id, row.session, result),
@@ -302,7 +309,7 @@ class Recorder:
             *_about_reply(row.reply),
             row.run_id,
         )
-        self._steps[-1].sign(row.run_id, row.ended)
+        self._sign(row.run_id, row.ended)
         request = None if row.request is None else self._request(row.run_id, row.key, row.request)
         text = pack(row.reply.text) if row.reply is not None and row.reply.text else None
         if request is not None or text is not None:
@@ -325,12 +332,12 @@ class Recorder:
         place = (row.session, row.number, row.stage, row.item, row.step, row.role, row.model)
         worst = (pack_money(row.usd), row.tokens)
         self._steps[-1].add(_ATTEMPT, *place, row.opened, *worst, *worst, row.run_id)
-        self._steps[-1].sign(row.run_id, row.opened)
+        self._sign(row.run_id, row.opened)
 
     def _attempt_end(self, row: AttemptEnd) -> None:
         spent = (row.state, row.closed, pack_money(row.usd), row.tokens)
         self._steps[-1].add(_ATTEMPT_END, *spent, row.run_id, row.session, row.number)
-        self._steps[-1].sign(row.run_id, row.closed)
+        self._sign(row.run_id, row.closed)
 
     def _decision(self, row: Decision) -> None:
         self._steps[-1].add(_DECISION, row.stage, row.item, row.name, pack_data(row.value), row.run_id)

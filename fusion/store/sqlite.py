@@ -50,7 +50,7 @@ class SqliteStore(Reading):
         connection = self._connection()
         recorder = Recorder(connection, self.where, cache_bytes=cache_bytes)
         self._writer: Writer[Row | Used] = Writer(recorder.write, connection.close, name=f"fusion store {path.name}")
-        self._end = weakref.finalize(self, self._writer.close)
+        self._end = weakref.finalize(self, _finish, self._writer, self._connections)
 
     def put(self, *rows: Row) -> None:
         self._writer.put(rows)
@@ -63,7 +63,6 @@ class SqliteStore(Reading):
 
     def close(self) -> None:
         self._end()
-        self._connections.close()
 
     def lock(self, run_id: str) -> RunLock:
         return self._locks.lock(run_id)
@@ -108,13 +107,19 @@ class SqliteStore(Reading):
         for (run,) in self._all("SELECT run FROM removed"):
             for table, own in _OF_RUN.items():
                 some = f"SELECT {own} FROM {table} WHERE run = ?1 LIMIT {_ROWS}"
-                while self._change(f"DELETE FROM {table} WHERE run = ?1 AND ({own}) IN ({some})", run):
+                while self._change(f"DELETE FROM {table} WHERE run = ?1 AND ({own}) IN ({some})", run) == _ROWS:
                     time.sleep(_REST)
             self._change("DELETE FROM removed WHERE run = ?", run)
-        while self._one("PRAGMA freelist_count")[0]:
-            self._all(f"PRAGMA incremental_vacuum({_PAGES})")
+        free, before = self._free_pages(), 0
+        while free != before:
+            with self._reading() as connection:
+                connection.executescript(f"PRAGMA incremental_vacuum({_PAGES})")  # `execute` would end at one page
             time.sleep(_REST)
+            free, before = self._free_pages(), free
         self._all("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _free_pages(self) -> int:
+        return int(self._one("PRAGMA freelist_count")[0])
 
     def _change(self, sql: str, *values: Any) -> int:
         with self._reading() as connection:
@@ -131,3 +136,9 @@ class SqliteStore(Reading):
             return self._connections.open()
         except sqlite3.Error as error:
             raise explained(self.where, error) from error
+
+
+def _finish(writer: Writer[Any], connections: Connections) -> None:
+    """Also for a store that nobody closed, at the end of the process or when it is gone."""
+    writer.close()
+    connections.close()

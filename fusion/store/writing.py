@@ -1,6 +1,7 @@
 """The thread that writes: what was put meanwhile goes to the disk in one go, and who waits for it is told once."""
 
 import asyncio
+import os
 import threading
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Sequence
@@ -71,6 +72,7 @@ class Writer(Generic[Row]):
         self._failure: StoreError | None = None
         self._untold: StoreError | None = None
         self._scheduled: AbstractEventLoop | None = None
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -105,12 +107,16 @@ class Writer(Generic[Row]):
 
     def close(self) -> None:
         """Write what is left, and end the thread."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._closing = True
         self._wake()
         self._thread.join()
 
     def _raise(self) -> None:
+        if os.getpid() != self._process:
+            raise StoreError("the store was opened by another process, of which this is a child: open it here too")
         failure, self._untold = self._failure or self._untold, None
         if failure is not None:
             raise StoreError(str(failure))

@@ -70,10 +70,16 @@ def bench(tmp_path: Path) -> Iterator[Callable[..., Report]]:
     made: list[Fusion] = []
 
     def start(
-        models: list[ScriptedModel], *, out: str = "out", options: dict[str, Any] | None = None, **suite: Any
+        models: list[ScriptedModel],
+        *,
+        out: str = "out",
+        store: bool = False,
+        options: dict[str, Any] | None = None,
+        **suite: Any,
     ) -> Report:
         given = {"name": "sums", "tasks": {"sums": {"file": "sums.jsonl"}}, "scorer": "number", "on": "all", **suite}
-        made.append(Fusion(profile="local", models={one.info.id: one for one in models}))
+        place = tmp_path / out / "calls.db" if store else None
+        made.append(Fusion(profile="local", models={one.info.id: one for one in models}, store=place))
         read = Suite.model_validate({"resamples": 2000, **given})
         return run(read, out=tmp_path / out, near=tmp_path, fusion=made[-1], **(options or {}))
 

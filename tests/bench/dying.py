@@ -6,26 +6,30 @@ Every call is written down in FOLDER/calls before it is answered.
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fusion import Fusion, Request
 from fusion.bench import Suite, run
-from tests.bench.conftest import CHEAP, STRONG, knowing, model, sum_of
+from tests.bench.conftest import CHEAP, STRONG, TWO_TIERS, knowing, model, sum_of
 
 
 def main(folder: Path, calls: int) -> None:
-    def counted(name: str, wrong: int) -> Any:
+    def counted(name: str, wrong: Callable[[int], bool]) -> Any:
         def script(request: Request) -> Any:
             with (folder / "calls").open("a") as file:
-                file.write(f"{name} {sum_of(request)}\n")
+                file.write(f"{name} {sum_of(request)} {request.max_tokens}\n")
             if (folder / "calls").read_text().count("\n") == calls:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return knowing(lambda total: total == wrong)(request)
+            return knowing(wrong)(request)
 
         return script
 
-    models = {CHEAP: model(CHEAP, counted("cheap", 8)), STRONG: model(STRONG, counted("strong", 6), "0.01")}
+    models = {
+        CHEAP: model(CHEAP, counted("cheap", lambda total: total % 10 == 8)),
+        STRONG: model(STRONG, counted("strong", lambda total: total == 6), "0.01"),
+    }
     suite = Suite.model_validate(
         {
             "name": "sums",
@@ -33,10 +37,12 @@ def main(folder: Path, calls: int) -> None:
             "scorer": "number",
             "on": "all",
             "resamples": 2000,
-            "arms": {"a": {"model": CHEAP}, "b": {"model": STRONG}},
+            "arms": {"a": {"model": CHEAP}, "b": {"model": STRONG}, "two": {"pipeline": "two.yaml"}},
+            "baselines": [],
         }
     )
-    with Fusion(profile="local", models=models) as fusion:
+    (folder / "two.yaml").write_text(TWO_TIERS)
+    with Fusion(profile="local", models=models, store=folder / "out" / "calls.db") as fusion:
         run(suite, out=folder / "out", near=folder, fusion=fusion, concurrency=2)
 
 

@@ -154,6 +154,44 @@ def test_simulated_prices_are_used_and_labelled(items: Items, bench: Bench) -> N
     assert report.results.arms[0].price_source == "simulated: the suite says so"
 
 
+def test_arms_share_the_calls_that_are_the_same_and_each_pays_for_all_of_its_own(items: Items, bench: Bench) -> None:
+    items(20)
+    arms = {"two": {"pipeline": "two.yaml"}, "a": {"model": CHEAP}, "b": {"model": STRONG}}
+    given: dict[str, Any] = {"arms": arms, "max_tokens": 100, "baselines": []}
+    apart = bench([cheap(), strong()], out="apart", **given)
+    small, large = cheap(), strong()
+    report = bench([small, large], store=True, **given)
+    assert (len(small.requests), len(large.requests)) == (20, 20)
+    for name, one in figures(report).items():
+        other = figures(apart)[name]
+        assert (one.cost, one.tokens, one.calls, one.accuracy) == (
+            other.cost,
+            other.tokens,
+            other.calls,
+            other.accuracy,
+        )
+        assert (one.escalated, one.delegated) == (other.escalated, other.delegated)
+    assert sum(one.reused for one in report.results.outcomes) == 24
+    assert any("answers that shared no call with another arm" in note for note in report.analysis.notes)
+
+
+def test_what_is_shared_draws_on_the_budget_once(items: Items, bench: Bench) -> None:
+    items(20)
+    arms = {"two": {"pipeline": "two.yaml"}, "a": {"model": CHEAP}, "b": {"model": STRONG}}
+    given: dict[str, Any] = {"arms": arms, "max_tokens": 100, "baselines": [], "store": True}
+    report = bench([cheap(), strong()], budget={"calls": 40}, **given)
+    assert (len(report.results.items), report.results.stopped) == (20, "")
+    again = bench([cheap(), strong()], budget={"calls": 40}, **given)
+    assert again.results.outcomes == report.results.outcomes
+
+
+def test_epochs_share_nothing(items: Items, bench: Bench) -> None:
+    items(4)
+    asked = cheap()
+    bench([asked], arms={"a": {"model": CHEAP}}, epochs=2, seeds=[5, 5], store=True)
+    assert len(asked.requests) == 8
+
+
 # Baselines.
 
 

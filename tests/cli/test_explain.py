@@ -123,3 +123,10 @@ def of_shape(schema: dict[str, Any]) -> Any:
             return True
         case _:
             return 1
+
+
+def test_what_a_quote_supposes_of_a_kind_is_said(command: Command) -> None:
+    said = command("explain", "review").out
+    assert "Supposed in a quote\n  An answer in text has 200 tokens" in said
+    assert "75 of 100 verdicts accept" in said
+    assert "Supposed" not in command("explain", "vote").out

@@ -3,13 +3,18 @@
 class TestMine(StoreConformance):
     @pytest.fixture
     def store(self) -> Iterator[Store]: ...
+
+    @pytest.fixture
+    def small(self) -> Iterator[Store]: ...  # its cache holds SMALL bytes
 """
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import pytest
@@ -37,8 +42,9 @@ from fusion.store.base import (
 )
 from fusion.types import CallKey, Failure, File, Message, Reply, Request, Usage
 
-__all__ = ["StoreConformance", "attempt", "call", "ended", "key", "reply", "session", "started", "work"]
+__all__ = ["SMALL", "StoreConformance", "attempt", "call", "ended", "key", "reply", "session", "started", "work"]
 
+SMALL = 10_000
 BOOM = Failure(reason="ModelTimeoutError", message="no answer in 3 s")
 PICTURE = File(media_type="image/png", data=bytes(range(256)) * 40, name="graph.png")
 
@@ -99,8 +105,13 @@ def kept(store: Store, *rows: Row) -> Store:
     return store
 
 
+def random_text(length: int) -> str:
+    """A text that does not get shorter by being compressed."""
+    return "".join(Random(length).choices("".join(map(chr, range(32, 127))), k=length))
+
+
 class StoreConformance:
-    """The suite. Needs a fixture `store`: empty, and closed by whoever made it."""
+    """The suite. Needs the fixtures `store` and `small`: empty, and closed by whoever made them."""
 
     # Runs.
 
@@ -424,6 +435,28 @@ class StoreConformance:
         assert store.sizes()["cached"] == 1
         assert store.clear_cache() == 1
         assert await store.cached("k") is None
+
+    @pytest.mark.anyio
+    async def test_what_was_not_used_for_the_longest_leaves_the_cache(self, small: Store) -> None:
+        now = time.time()
+        for number in range(8):
+            small.put(Cached(f"k{number}", reply(random_text(1000)), now - 100 + number))
+        await small.written()
+        kept_first = [await small.cached(f"k{number}") is not None for number in range(8)]
+        assert kept_first == [True] * 8
+        for number in (0, 1):
+            await asyncio.sleep(0.002)  # the clock has to go on
+            assert await small.cached(f"k{number}") is not None
+        for number in range(8, 12):
+            small.put(Cached(f"k{number}", reply(random_text(1000)), time.time()))
+        await small.written()
+        left = [number for number in range(12) if await small.cached(f"k{number}") is not None]
+        assert {0, 1, 8, 9, 10, 11} <= set(left)
+        assert len(left) < 12
+        small.put(Cached("large", reply(random_text(2 * SMALL)), time.time()))
+        await small.written()
+        assert await small.cached("large") is None
+        assert small.sizes()["cached"] == 0
 
     # Writing.
 

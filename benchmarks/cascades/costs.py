@@ -1,0 +1,104 @@
+"""What each shipped pipeline costs beside one call to the strong model, with answers of a given length.
+
+python -m benchmarks.cascades.costs
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fusion import Fusion, Request, Result, ScriptedModel
+from fusion.models import prices
+
+MODELS = {"frontier": "openai/gpt-5.6", "bulk": "openai/gpt-5.6-luna", "second": "openai/gpt-5.4-mini"}
+TASK = "What is to be done, in about a hundred tokens. " * 9
+MATERIAL = "\n".join(f"Line {n} of the material, which has fifty tokens. " + "word " * 32 for n in range(20))
+LONG = "\n\n".join(f"Paragraph {n}. " + "word " * 800 for n in range(20))
+ANSWER = "word " * 320
+LISTS = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots", "evidence")
+
+
+class Case(NamedTuple):
+    """A shipped pipeline, what is given to it, and how it turns out."""
+
+    pipeline: str
+    inputs: dict[str, str]
+    turn: str = ""
+
+
+USUAL = {"task": TASK, "context": MATERIAL}
+CASES = (
+    Case("single", USUAL),
+    Case("agree-or-escalate", {"question": TASK + MATERIAL}, "they agree"),
+    Case("agree-or-escalate", {"question": TASK + MATERIAL}, "they differ"),
+    Case("route-by-difficulty", USUAL, "easy"),
+    Case("route-by-difficulty", USUAL, "hard"),
+    Case("vote", {"question": TASK, "context": MATERIAL}),
+    Case("self-fusion", USUAL),
+    Case("fusion", USUAL),
+    Case("plan-execute-review", USUAL, "4 parts, each accepted"),
+    Case("plan-execute-review", USUAL, "4 parts, each revised once"),
+    Case("line-by-line", {"task": TASK, "lines": MATERIAL}, "20 lines, each accepted"),
+    Case("map-reduce-document", {"task": TASK, "context": LONG}, "20,000 tokens"),
+)
+
+
+def main() -> None:
+    print(f"{'pipeline':22}{'':28}{'strong':>8}{'cheap':>8}{'cost':>8}")
+    for case in CASES:
+        result = run(case)
+        inputs = {"task": TASK, "context": case.inputs.get("context", MATERIAL)}
+        alone = run(Case("single", inputs))
+        strong = sum(line.calls for line in result.receipt.lines if line.model == "scripted/frontier")
+        cost = float(result.cost.usd / alone.cost.usd)
+        print(f"{case.pipeline:22}{case.turn:28}{strong:8}{result.receipt.calls - strong:8}{cost:8.2f}")
+
+
+def run(case: Case) -> Result:
+    """One run on models that answer as the case says, at their list prices."""
+    roles = {
+        role: ScriptedModel(answering(case, role), name=f"scripted/{role}", price=prices.lookup(model).price)
+        for role, model in MODELS.items()
+    }
+    with Fusion(profile="openai", roles=dict(roles), budget={"calls": 1000}) as fusion:
+        used = {role for stage in fusion.load(case.pipeline).stages.values() for _, role in stage.roles()}
+    with Fusion(profile="local", roles={role: roles[role] for role in used}, budget={"calls": 1000}) as fusion:
+        return fusion.complete(pipeline=case.pipeline, inputs=case.inputs)
+
+
+def answering(case: Case, role: str) -> Callable[[Request], Any]:
+    """The script of a role."""
+    revised: set[str] = set()
+
+    def answer(request: Request) -> Any:
+        shape = (request.json_schema or {}).get("properties", {})
+        words = request.messages[-1].content
+        if "subtasks" in shape:
+            return plan()
+        if "verdict" in shape:
+            again = "revised" in case.turn and words not in revised
+            revised.add(words)
+            issues = [{"quote": "word", "problem": "another word"}] if again else []
+            return {"issues": issues, "verdict": "revise" if again else "accept"}
+        if "consensus" in shape:
+            return {**{key: ["word " * 16] if key in LISTS[:1] else [] for key in LISTS}, **JUDGED}
+        if "route" in shape:
+            return {"route": case.turn}
+        if case.pipeline == "line-by-line":
+            return "word " * 16
+        return f"{ANSWER}\nAnswer: {len(role) if case.turn == 'they differ' else 5}"
+
+    return answer
+
+
+JUDGED = {"confidence": 0.9, "vote_settles": False}
+
+
+def plan() -> str:
+    part = {"title": "a part", "needs": [], "difficulty": 2, "capabilities": [], "expected_output": "a line"}
+    parts = [{**part, "instructions": f"part {n}: {'word ' * 60}", "criteria": ["word " * 8]} for n in range(4)]
+    return json.dumps({"goal": "word " * 20, "constraints": [], "merge_instructions": "join", "subtasks": parts})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Quotes held against what runs then cost."""

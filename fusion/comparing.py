@@ -50,9 +50,8 @@ def _diff(old: list[str], new: list[str], a: RunSummary, b: RunSummary) -> tuple
 
 def _made(record: Mapping[str, Any]) -> dict[str, Any]:
     """What was run: the pipeline, those that it runs, and their templates and schemas."""
-    keys = ("pipeline", "templates", "schemas")
     nested = {path: _made(one) for path, one in record["nested"].items()}
-    return {**{key: record[key] for key in keys}, "nested": nested}
+    return {**record["pipeline"], **{key: record[key] for key in ("templates", "schemas")}, "nested": nested}
 
 
 def _lines(data: Any, path: str = "") -> list[str]:
@@ -133,7 +132,7 @@ def _matched(before: list[_Said], now: list[_Said]) -> Iterator[tuple[_Said | No
             yield left[at], None, "only a"
         else:
             known = left[at].asked is not None and right[at].asked is not None
-            yield left[at], right[at], "differs" if known else "not kept"
+            yield left[at], right[at], "different" if known else "not kept"
 
 
 def _replies(a: _Said, b: _Said) -> str:

@@ -125,7 +125,7 @@ class RunDetails(Value):
 class CallPair(Value):
     """What two runs asked at one place, by the numbers of their calls.
 
-    `same` is the same question with the same reply, `answered anew` the same question with another reply, `differs`
+    `same` is the same question with the same reply, `answered anew` the same question with another reply, `different`
     another question; `only a` and `only b` have no counterpart. `not kept` is where one run did not keep enough to
     tell.
     """
@@ -133,7 +133,7 @@ class CallPair(Value):
     stage: str
     item: int | None
     step: str
-    state: Literal["same", "answered anew", "differs", "only a", "only b", "not kept"]
+    state: Literal["same", "answered anew", "different", "only a", "only b", "not kept"]
     a: int | None = None
     b: int | None = None
 

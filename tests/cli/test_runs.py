@@ -320,10 +320,10 @@ def test_diff_tells_what_is_not_the_same(fusion: Fusion) -> None:
     assert "\ninput words:\n" in done.out
     assert "\n-a,b\n+a,b,c\n" in done.out
     assert "\nmodels: the same\n" in done.out
-    assert "\ncalls: 2 differs, 1 only b\n" in done.out
+    assert "\ncalls: 2 different, 1 only b\n" in done.out
     assert "\n-do b\n" in done.out
     told = json.loads(fusion("runs", "diff", a, b, "--json").out)
-    assert [pair["state"] for pair in told["calls"]] == ["differs", "differs", "only b"]
+    assert [pair["state"] for pair in told["calls"]] == ["different", "different", "only b"]
     same = run_of(fusion, FLAT, "a,b")
     assert fusion("runs", "diff", a, same).out.count("the same") == 4
 

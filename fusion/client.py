@@ -174,6 +174,7 @@ class Fusion:
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
         self._check_startable()
+        _check_options(options)
         made = self._loader.load(options.get("pipeline", _DEFAULT_PIPELINE))
         if schema is not None:
             made = replace(made, pipeline=shaped_output(made.pipeline, schema_of(schema)))
@@ -266,6 +267,7 @@ class Fusion:
 
     def unfinished(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> str | None:
         """The id of the latest run of the same pipeline, inputs and models that has no answer and nobody is at."""
+        _check_options(options)
         made = self._with_defaults(self._loader.load(options.get("pipeline", _DEFAULT_PIPELINE)))
         request, values = filled(made.pipeline, request_of(prompt), options.get("inputs") or {})
         roles = self._roles_of(made, self._given_roles(made))
@@ -644,6 +646,12 @@ def _caches(pipeline: Pipeline, nested: Mapping[str, Nested]) -> set[CacheMode]:
     said: set[CacheMode | None] = {pipeline.defaults.cache, *(getattr(stage, "cache", None) for stage in stages)}
     inner = (mode for one in nested.values() for mode in _caches(one.pipeline, one.nested))
     return {mode for mode in said if mode is not None} | set(inner)
+
+
+def _check_options(given: RunOptions) -> None:
+    """Raise TypeError, as Python does for its own, where there is no such option."""
+    for name in given.keys() - RunOptions.__annotations__.keys():
+        raise TypeError(f"unexpected keyword argument {name!r}{close_names(name, RunOptions.__annotations__)}")
 
 
 def _tags(given: Mapping[str, str] | None) -> dict[str, str]:

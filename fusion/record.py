@@ -149,7 +149,7 @@ def _made(
 ) -> dict[str, Any]:
     return {
         "pipeline": to_jsonable_python(pipeline.to_data()),
-        "file": None if file is None else str(file.resolve()),
+        "file": None if file is None else str(file.absolute()),
         "templates": dict(prompts.texts),
         "schemas": {
             path: dict(shapes) for path, shapes in (schemas or schemas_of(pipeline, near=near)).items() if shapes

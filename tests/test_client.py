@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from fusion import Fusion, Generate, InputSpec, Map, Merge, Pipeline, PipelineError, RunFailed, Say, ScriptedModel
 from fusion.errors import InputError, MissingKeyError, ModelConnectionError, UsageError
+from fusion.store.memory import MemoryStore
 from tests.conftest import frontier, pipeline, run, said
 
 ONE = """
@@ -232,3 +233,10 @@ def test_module_level_complete_needs_no_set_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("FUSION_PROFILE", "no such profile")
     with pytest.raises(UsageError, match="no such profile"):
         fusion.complete("x")
+
+
+@pytest.mark.parametrize("door", ["complete", "start", "stream", "unfinished"])
+def test_an_option_that_there_is_not_is_refused(door: str) -> None:
+    said_of_it = r"'pipelin'; did you mean 'pipeline'\?"
+    with Fusion(model=ScriptedModel("x"), store=MemoryStore()) as fusion, pytest.raises(TypeError, match=said_of_it):
+        getattr(fusion, door)("do it", pipelin="single")

@@ -4,10 +4,10 @@ import asyncio
 import json
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -16,12 +16,25 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion, Model, ModelInfo, Price, Reply, Request, Result, RunFailed, Say, ScriptedModel, UsageError
+from fusion import (
+    Fusion,
+    Model,
+    ModelInfo,
+    Price,
+    Reply,
+    Request,
+    Result,
+    RunFailed,
+    Say,
+    ScriptedModel,
+    Settings,
+    UsageError,
+)
 from fusion.errors import ModelConnectionError, RunBusyError, StoreError
 from fusion.events import CallFinished, EventBase, Noted
 from fusion.kept import before
 from fusion.receipt import Accounts
-from fusion.store.base import RunFilter, Store
+from fusion.store.base import RunFilter, Started, Store
 from fusion.store.memory import MemoryStore
 from fusion.store.opening import open_store
 from fusion.types import Deltas
@@ -562,8 +575,19 @@ def test_prompts_that_may_not_be_kept_are_not(content: Any, tmp_path: Path) -> N
         assert bool(call.text_digest) == (content == "digest")
     kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"secret" not in kept.lower()
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("select count(*) from calls").fetchone()[0] == 1
+
+
+@pytest.mark.parametrize("content", ["full", "digest", "off"])
+def test_all_calls_are_counted_whatever_is_kept_of_them(content: Any, store: Store) -> None:
+    text = pipeline("""
+stages: {answer: {kind: generate, role: any, schema: {total: integer}, prompt: "Add 1 and 2."}}
+output: answer
+""")
+    model = ScriptedModel(["no JSON", {"total": 3}], name="any", price=PRICED)
+    with Fusion(model=model, store=store, content=content) as fusion:
+        result = fusion.complete(pipeline=text)
+    assert len(list(store.calls(result.run_id))) == result.receipt.calls == 2
+    assert sum(line.usd for line in store.lines(result.run_id)) == result.cost.usd
 
 
 class Failing(MemoryStore):
@@ -617,3 +641,38 @@ def _same_receipt(store: Store, result: Result) -> None:
 
 def _lines(receipt: Any) -> list[Any]:
     return sorted(receipt.lines, key=lambda line: (line.stage, line.role, line.model))
+
+
+# How long.
+
+
+def test_runs_that_are_older_than_they_may_be_are_forgotten_when_the_store_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "fusion.toml").write_text('[store]\npath = "runs.db"\nretention = 30\n')
+    settings = Settings.from_environment(start=tmp_path)
+    opened = open_store(settings.store.path)
+    for run_id, days in (("old", 31), ("young", 29)):
+        began = time.time() - days * 86400
+        opened.put(Started(run_id, None, run_id, "p", "local", began, {}, "full", "", {}))
+    opened.close()
+    with Fusion(model=ScriptedModel("x"), store=True, settings=settings) as fusion:
+        assert [row.run_id for row in fusion.store.runs(RunFilter())] == ["young"]
+
+
+def test_a_store_of_ones_own_is_left_open(store: Store) -> None:
+    for _ in range(2):
+        with Fusion(model=ScriptedModel(planned, name="m"), store=store) as fusion:
+            fusion.complete("do it", pipeline=CHAIN)
+    assert len(store.runs(RunFilter())) == 2
+
+
+def test_what_cannot_be_a_store_is_said_before_any_call(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    path.write_text("this is a text, and long enough to be read as one: " * 20)
+    with pytest.raises(StoreError, match=r"runs\.db"):
+        Fusion(model=ScriptedModel("x"), store=path)
+
+
+@pytest.mark.parametrize("tags", [{"a=b": "c"}, {"": "c"}, {"a": 1}])
+def test_tags_are_texts_by_names(tags: Any) -> None:
+    with Fusion(model=ScriptedModel("x")) as fusion, pytest.raises(UsageError, match="tag"):
+        fusion.complete("do it", pipeline=CHAIN, tags=tags)

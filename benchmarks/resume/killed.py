@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.perf.figures import machine
 from fusion import Fusion, Result, Settings
@@ -59,6 +59,13 @@ stages:
 output: answer
 """,
 }
+
+
+class Cut(NamedTuple):
+    """A kill: how many lines the provider's log had then, and which of its replies the store had."""
+
+    line: int
+    finished: set[int]
 
 
 @dataclass
@@ -152,24 +159,22 @@ def trial(items: int, shape: str, instants: list[float], folder: Path) -> Trial:
             fusion.resume(only_run(fusion.store))
 
     try:
-        finished: set[int] = set()
-        cuts: list[int] = []
+        cuts: list[Cut] = []
         ended = False
         for number, instant in enumerate(instants):
             ended = in_child(start if number == 0 else resume, instant, setting.grows())
             if ended:
                 break
             outcome.kills += 1
-            cuts.append(len(setting.logged()))
-            finished |= finished_replies(setting.store)
-        outcome.finished_before = len(finished)
+            cuts.append(Cut(len(setting.logged()), finished_replies(setting.store)))
+        outcome.finished_before = len(cuts[-1].finished) if cuts else 0
         if not ended and not any_run(setting.store):  # killed before the run had its record: nothing was sent either
             ended = in_child(start, None)
         elif not ended:
             ended = in_child(resume, None)
         if not ended:
             outcome.faults.append("the resumed run did not end")
-        count_sent(setting.logged(), finished, cuts, outcome)
+        count_sent(setting.logged(), cuts, outcome)
         check_result(setting.store, items, shape, outcome)
     finally:
         setting.close()
@@ -203,19 +208,20 @@ def finished_replies(path: Path) -> set[int]:
         store.close()
 
 
-def count_sent(logged: list[dict[str, Any]], finished: set[int], cuts: list[int], outcome: Trial) -> None:
-    """Count at the provider what was asked again, and what of it was finished."""
+def count_sent(logged: list[dict[str, Any]], cuts: list[Cut], outcome: Trial) -> None:
+    """Count at the provider what was asked again, and what of it after it was finished."""
     asked = [line for line in logged if line["what"] == "asked"]
     digest_of = {line["number"]: line["digest"] for line in asked}
-    of_finished = {digest_of[number] for number in finished}
     times = Counter(line["digest"] for line in asked)
     outcome.sent = len(asked)
     outcome.sent_again = sum(count - 1 for count in times.values())
-    plans = {line["digest"] for line in asked if line["kind"] == "PLAN"}
-    outcome.finished_again = sum(times[digest] - 1 for digest in of_finished)
-    for digest, count in times.items():
-        if digest not in of_finished and digest not in plans and count > 1 + len(cuts):
-            outcome.too_often += 1
+    outcome.too_often = sum(count > 1 + len(cuts) for count in times.values())
+    again: set[int] = set()
+    for cut in cuts:
+        finished = {digest_of[number] for number in cut.finished}
+        after = (line for line in logged[cut.line :] if line["what"] == "asked")
+        again.update(line["number"] for line in after if line["digest"] in finished)
+    outcome.finished_again = len(again)
 
 
 def check_result(path: Path, items: int, shape: str, outcome: Trial) -> None:

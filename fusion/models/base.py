@@ -26,7 +26,7 @@ _BYTES: Final = 4
 
 
 class Price(Value):
-    """Dollars per token by class of usage. Cached classes fall back to the price of plain input.
+    """Dollars per token by class of usage. Cached classes fall back to the price of plain input, reasoning to output.
 
     Some models charge all of a call's tokens at another price, `beyond`, once its input has more than `above` tokens.
     """
@@ -35,6 +35,7 @@ class Price(Value):
     output: Money
     cached_read: Money | None = None
     cache_write: Money | None = None
+    reasoning: Money | None = None
     above: int | None = None
     beyond: "Price | None" = None
 
@@ -42,22 +43,20 @@ class Price(Value):
         """What this usage costs, in dollars."""
         if self.beyond is not None and self.above is not None and usage.input > self.above:
             return self.beyond.of(usage)
-        plain = usage.input - usage.cached_read - usage.cache_write
+        plain = max(usage.input - usage.cached_read - usage.cache_write, 0)
+        said = max(usage.output - usage.reasoning, 0)
         read = self.input if self.cached_read is None else self.cached_read
         write = self.input if self.cache_write is None else self.cache_write
-        return (
-            self.input * max(plain, 0)
-            + read * usage.cached_read
-            + write * usage.cache_write
-            + self.output * usage.output
-        )
+        thought = self.output if self.reasoning is None else self.reasoning
+        given = self.output * said + thought * usage.reasoning
+        return self.input * plain + read * usage.cached_read + write * usage.cache_write + given
 
     def bound(self, taken: int, given: int) -> Decimal:
         """What a call of so many tokens in and out costs at most, whatever is cached."""
         if self.beyond is not None and self.above is not None and taken > self.above:
             return self.beyond.bound(taken, given)
-        dearest = max(self.input, self.cached_read or 0, self.cache_write or 0)
-        return dearest * taken + self.output * given
+        dearest = max(self.input, self.cached_read or Decimal(0), self.cache_write or Decimal(0))
+        return dearest * taken + max(self.output, self.reasoning or Decimal(0)) * given
 
 
 class ModelInfo(Value):

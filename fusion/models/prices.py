@@ -142,14 +142,15 @@ def _provider(model_id: str, entry: Entry) -> str:
 
 
 def _price(entry: Entry) -> Price | None:
+    tiers = sorted((int(found[1]) for found in map(_TIER.fullmatch, entry) if found), reverse=True)
+    beyond: Price | None = None
+    above: int | None = None
+    for tier in tiers:
+        price = _price_named(entry, f"_above_{tier}k_tokens")
+        beyond = None if price is None else price.model_copy(update={"above": above, "beyond": beyond})
+        above = 1000 * tier
     price = _price_named(entry, "")
-    if price is None:
-        return None
-    tier = next((found[1] for found in map(_TIER.fullmatch, entry) if found), None)
-    if tier is None:
-        return price
-    beyond = _price_named(entry, f"_above_{tier}k_tokens")
-    return price.model_copy(update={"above": 1000 * int(tier), "beyond": beyond})
+    return None if price is None else price.model_copy(update={"above": above, "beyond": beyond})
 
 
 def _price_named(entry: Entry, suffix: str) -> Price | None:
@@ -167,6 +168,7 @@ def _price_named(entry: Entry, suffix: str) -> Price | None:
         output=answered,
         cached_read=dollars("cache_read_input_token_cost"),
         cache_write=dollars("cache_creation_input_token_cost"),
+        reasoning=dollars("output_cost_per_reasoning_token"),
     )
 
 

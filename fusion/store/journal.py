@@ -29,6 +29,7 @@ from fusion.store.base import (
     Attempt,
     AttemptEnd,
     Call,
+    CallState,
     Content,
     Decision,
     Ended,
@@ -198,14 +199,21 @@ class Journal:
 
         Raises the error of one that failed, where something finished came of it.
         """
-        for kept, reuse in ((self._finished, "journal"), (self._elsewhere, "other run")):
+        for kept, reuse in self._before:
             if key in kept and (reply := await self._reply(kept[key])) is not None:
-                return self._taken(key, kept[key], reply, reuse)  # type: ignore[arg-type]
+                return self._taken(key, kept[key], reply, reuse)
         if key in self._failed:
             call = await self._store.answer(*self._failed[key])
             if call is not None and call.failure is not None:
                 raise _as_error(call.failure, call.asked)
         return None
+
+    @property
+    def _before(self) -> tuple[tuple[dict[CallKey, _Found], Reuse], ...]:
+        """The calls of before, and what a reply to one of them is."""
+        if not (self._finished or self._elsewhere or self._failed):
+            return ()
+        return ((self._finished, "journal"), (self._elsewhere, "other run"))
 
     async def _reply(self, found: _Found) -> Reply | None:
         try:
@@ -228,30 +236,36 @@ class Journal:
     def finished(self, asking: Asking, reply: Reply) -> None:
         """Write a reply down: `written` says when it is."""
         digest = hashlib.sha256(reply.text.encode()).hexdigest() if self.content == "digest" else ""
-        kept = reply.model_copy(update={"reused": None, **({} if self.content == "full" else {"text": ""})})
-        self._put(replace(self._call(asking), reply=kept, text_digest=digest, reused=reply.reused))
+        kept, reused = reply, reply.reused
+        if reused is not None or self.content != "full":
+            text = reply.text if self.content == "full" else ""
+            kept = reply.model_copy(update={"reused": None, "text": text})
+        self._put(self._call(asking, reply=kept, text_digest=digest, reused=reused))
 
     def failed(self, asking: Asking, error: FusionError) -> None:
         """Write down that a call has failed."""
-        self._put(replace(self._call(asking), state="failed", failure=self._unsaid(error.as_failure())))
+        self._put(self._call(asking, state="failed", failure=self._unsaid(error.as_failure())))
 
     def set_aside(self, keys: tuple[CallKey, ...]) -> None:
         """What these calls replied cannot be used: on resume they are asked anew. They stay paid."""
         if keys:
             self._put(SetAside(self.run_id, keys))
 
-    def _call(self, asking: Asking) -> Call:
-        key = asking.key
+    def _call(self, asking: Asking, *, state: CallState = "finished", **outcome: Any) -> Call:
+        key, number = asking.key, next(self._numbers)
+        if self.content == "off":  # no digest of what was asked: each call is one of its own
+            key = key.model_copy(update={"digest": f"call {number}"})
         return Call(
             run_id=self.run_id,
-            number=next(self._numbers),
-            key=key if self.content != "off" else key.model_copy(update={"digest": ""}),
+            number=number,
+            key=key,
             role=asking.role,
             asked=asking.asked,
-            state="finished",
+            state=state,
             started=asking.started,
             ended=self._clock(),
             request=asking.request if self.content == "full" else None,
+            **outcome,
         )
 
     # The ledger.

@@ -7,15 +7,17 @@ if TYPE_CHECKING:
     from fusion.bench.report import Report
     from fusion.bench.results import Results
     from fusion.bench.suite import Arm, Scoring, Source, Suite
+    from fusion.bench.tuning import Finalist, Tuned, tune
 
 _HOMES = {
     "fusion.bench.benchmark": ("run",),
     "fusion.bench.report": ("Report",),
     "fusion.bench.results": ("Results",),
     "fusion.bench.suite": ("Arm", "Scoring", "Source", "Suite"),
+    "fusion.bench.tuning": ("Finalist", "Tuned", "tune"),
 }
 
-__all__ = ["Arm", "Report", "Results", "Scoring", "Source", "Suite", "run"]
+__all__ = ["Arm", "Finalist", "Report", "Results", "Scoring", "Source", "Suite", "Tuned", "run", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,7 @@ from fusion.client import Fusion
 from fusion.errors import BudgetError
 from fusion.models.base import ModelInfo
 
-__all__ = ["ANSWERS", "CALLS", "CONCURRENCY", "folder_of", "run"]
+__all__ = ["ANSWERS", "CALLS", "CONCURRENCY", "folder_of", "importing", "run"]
 
 ANSWERS: Final = "answers.jsonl"
 CALLS: Final = "calls.db"
@@ -61,7 +61,7 @@ def run(
     folder = folder_of(read, out)
     own = fusion or Fusion(store=folder / CALLS)
     try:
-        with _importing(near), _closed_after(Kept(folder / ANSWERS)) as kept:
+        with importing(near), _closed_after(Kept(folder / ANSWERS)) as kept:
             ready = prepared(read, near, own, shared_budget(read.budget))
             try:
                 runner = Runner(ready, kept, concurrency=concurrency, watch=watch or _nobody)
@@ -181,7 +181,7 @@ def _nobody(progress: Progress) -> None:
 
 
 @contextmanager
-def _importing(folder: Path) -> Iterator[None]:
+def importing(folder: Path) -> Iterator[None]:
     """A suite's functions may lie beside it."""
     place = str(folder.resolve())
     sys.path.insert(0, place)

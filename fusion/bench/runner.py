@@ -98,16 +98,17 @@ class Runner:
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.progress = Progress(ready.suite.name)
 
-    def work(self, contestants: list[Contestant]) -> None:
-        """Ask these every item. What is under way when it ends early is stopped, and what it cost is kept."""
-        suite = self._ready.suite
-        for one in contestants:
-            name = one.record.name
-            self.progress.arms[name] = ArmProgress(name, len(self._ready.questions) * suite.epochs)
-        jobs = self._fresh(list(self._jobs(contestants)))
+    def work(self, contestants: list[Contestant], *, first: int | None = None) -> None:
+        """Ask these every item, or the first so many of the random order; nothing that is done is asked again.
+
+        What is under way when it ends early is stopped, and what it cost is kept.
+        """
+        jobs = list(self._jobs(contestants, first))
+        self._count_in(jobs)
+        fresh = self._fresh([job for job in jobs if job.name not in self.done])
         self._watch(self.progress)
         try:
-            while self._fill(jobs) or self._flying:
+            while self._fill(fresh) or self._flying:
                 self._take_next()
         except BaseException:
             self._give_up()
@@ -128,13 +129,24 @@ class Runner:
 
     # Jobs.
 
-    def _jobs(self, contestants: list[Contestant]) -> Iterator[Job]:
+    def _count_in(self, jobs: list[Job]) -> None:
+        """The progress of these jobs, with those that are done."""
+        for name in dict.fromkeys(job.contestant.record.name for job in jobs):
+            self.progress.arms[name] = ArmProgress(name, 0)
+        for job in jobs:
+            arm = self.progress.arms[job.contestant.record.name]
+            arm.planned += 1
+            if job.name in self.done:
+                _, answered, score = self.done[job.name]
+                arm.take(answered, score.value)
+
+    def _jobs(self, contestants: list[Contestant], first: int | None) -> Iterator[Job]:
         """Items in random order; with each item all epochs and arms, in random order too."""
         suite = self._ready.suite
         draw = random.Random(f"order {suite.seeds[0]}")  # noqa: S311 - the same order each time
         questions = list(self._ready.questions)
         draw.shuffle(questions)
-        for question in questions:
+        for question in questions[:first]:
             for epoch in range(suite.epochs):
                 arms = list(contestants)
                 draw.shuffle(arms)

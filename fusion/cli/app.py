@@ -20,6 +20,7 @@ from fusion.cli.render import render
 from fusion.cli.run import run
 from fusion.cli.schema import schema
 from fusion.cli.terminal import write
+from fusion.cli.tune import tune
 from fusion.cli.validate import validate
 
 __all__ = ["application", "main", "run_command"]
@@ -41,7 +42,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (run, quote, new, validate, graph, render, explain, schema, demo, bench):
+    for command in (run, quote, new, validate, graph, render, explain, schema, demo, bench, tune):
         app.command(context_settings=_HELP)(command)
     app.add_typer(models.application(), name="models")
     return app

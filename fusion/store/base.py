@@ -4,7 +4,7 @@ Times are seconds since 1970 (UTC). Money is a Decimal of dollars, None where it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
@@ -366,8 +366,10 @@ class Store(ABC):
         """The calls of a run in the order of their numbers; without `texts`, no requests and no texts of replies."""
 
     @abstractmethod
-    def attempts(self, run_id: str) -> Iterator[tuple[Attempt, AttemptEnd | None]]:
-        """The ledger of a run, in its order: each attempt, and its end if it has one."""
+    def attempts(
+        self, run_id: str, *, states: Collection[AttemptState] = ()
+    ) -> Iterator[tuple[Attempt, AttemptEnd | None]]:
+        """The ledger of a run, in its order: each attempt, and its end if it has one; with `states` those only."""
 
     @abstractmethod
     def decisions(self, run_id: str) -> list[Decision]:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 from typing import Any, Final
@@ -11,6 +11,7 @@ from fusion.errors import RunBusyError, StoreError
 from fusion.store.base import (
     Attempt,
     AttemptEnd,
+    AttemptState,
     Cached,
     Call,
     CallIndex,
@@ -199,11 +200,15 @@ class MemoryStore(Store):
         for call in found:
             yield call if texts else _bare(call)
 
-    def attempts(self, run_id: str) -> Iterator[tuple[Attempt, AttemptEnd | None]]:
+    def attempts(
+        self, run_id: str, *, states: Collection[AttemptState] = ()
+    ) -> Iterator[tuple[Attempt, AttemptEnd | None]]:
         with self._lock:
             run = self._of(run_id)
             found = [] if run is None else list(run.ledger())
-        yield from found
+        for attempt, end in found:
+            if not states or ("open" if end is None else end.state) in states:
+                yield attempt, end
 
     def decisions(self, run_id: str) -> list[Decision]:
         with self._lock:

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Any, Final
@@ -11,6 +11,7 @@ from fusion.errors import StoreError
 from fusion.store.base import (
     Attempt,
     AttemptEnd,
+    AttemptState,
     Call,
     CallIndex,
     Decision,
@@ -209,11 +210,14 @@ class Reading(Store):
 
     # The rest of a run.
 
-    def attempts(self, run_id: str) -> Iterator[tuple[Attempt, AttemptEnd | None]]:
+    def attempts(
+        self, run_id: str, *, states: Collection[AttemptState] = ()
+    ) -> Iterator[tuple[Attempt, AttemptEnd | None]]:
+        only = ", ".join(f"'{state}'" for state in states if state.isalpha())
         sql = (
             "SELECT stage, item, step, role, model, opened, worst_usd, worst_tokens, state, closed, usd, tokens,"
             f" session, number FROM attempts WHERE run = {_OF_RUN} AND (session, number) > (?, ?)"
-            " ORDER BY session, number LIMIT ?"
+            f"{f' AND state IN ({only})' if only else ''} ORDER BY session, number LIMIT ?"
         )
         for row in self._pages(sql, run_id, (-1, -1)):
             stage, item, step, role, model, opened, worst_usd, worst_tokens, *ending, session, number = row

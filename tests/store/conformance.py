@@ -333,6 +333,8 @@ class StoreConformance:
         kept(store, started(), attempt(), end(), end(state="charged"), end(9))
         kept(store, end(state="refunded"), attempt(usd=Decimal(7)))
         assert list(store.attempts("r1")) == [(attempt(), end())]
+        assert list(store.attempts("r1", states=["open", "lost"])) == []
+        assert list(store.attempts("r1", states=[end().state])) == [(attempt(), end())]
 
     def test_spending_counts_what_is_open_with_its_worst_case(self, store: Store) -> None:
         kept(

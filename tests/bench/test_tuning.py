@@ -1,0 +1,249 @@
+"""Tuning: what is left open is chosen on dev alone, nothing is asked twice, and the choice is confirmed on test."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion import Fusion, Pipeline, ScriptedModel
+from fusion.bench import Report, Tuned, tune
+from fusion.errors import BudgetError, PipelineError, UsageError
+from fusion.store.memory import MemoryStore
+from fusion.types import Limits
+from tests.bench.conftest import knowing, model, sum_of
+
+Items = Callable[..., Path]
+
+CASCADE = """\
+inputs: {question: A question.}
+roles: {bulk: scripted/a, frontier: scripted/strong}
+stages:
+  answer:
+    kind: cascade
+    prompt: generate/pass-through
+    max_tokens: 100
+    tiers: [bulk, frontier]
+    accept: {checks: {expression: {any: ["'unsure' not in value", "'The' in value"]}}}
+output: answer
+"""
+SUITE = """\
+tasks: {sums: {file: sums.jsonl}}
+scorer: number
+arms:
+  two:
+    pipeline: open.yaml
+    roles: {bulk: {any: [scripted/a, scripted/b, scripted/bad]}, frontier: scripted/strong}
+resamples: 2000
+margin: 0.05
+max_tokens: 100
+"""
+
+
+def models() -> list[ScriptedModel]:
+    """`a` and `b` say what they do not know, `bad` knows nothing and is dearer than they; `strong` knows all."""
+    return [
+        model("scripted/a", knowing(lambda total: total % 10 == 8)),
+        model("scripted/b", knowing(lambda total: total % 4 == 0), "0.0005"),
+        model("scripted/bad", knowing(lambda total: True, text="1000001"), "0.002"),
+        model("scripted/strong", knowing(lambda total: False), "0.01"),
+    ]
+
+
+@pytest.fixture
+def search(tmp_path: Path, items: Items) -> Callable[..., tuple[Tuned, Report | None]]:
+    """Tunes a suite on scripted models, with one store for all searches of a test."""
+    store = MemoryStore()
+
+    def start(
+        suite: str = SUITE,
+        pipeline: str = CASCADE,
+        *,
+        count: int = 160,
+        asked: list[ScriptedModel] | None = None,
+        **options: Any,
+    ) -> tuple[Tuned, Report | None]:
+        items(count)
+        (tmp_path / "open.yaml").write_text(pipeline)
+        (tmp_path / "suite.yaml").write_text(suite)
+        given = {one.info.id: one for one in asked or models()}
+        with Fusion(profile="local", models=given, store=store) as fusion:
+            return tune(tmp_path / "suite.yaml", out=tmp_path / "out", fusion=fusion, **options)
+
+    return start
+
+
+def test_the_cheapest_that_is_not_worse_is_named_and_confirmed_on_items_that_nobody_saw(
+    search: Callable[..., Any], tmp_path: Path
+) -> None:
+    asked = models()
+    tuned, report = search(asked=asked)
+    assert tuned.best_single == "scripted/strong"
+    assert tuned.choice.chosen["stages.answer.accept.checks.expression"] == "'unsure' not in value"
+    assert tuned.choice.chosen["arms.two.roles.bulk"] in ("scripted/a", "scripted/b")
+    assert tuned.choice.cost == min(one.cost for one in tuned.finalists if one.accuracy == 1.0)
+    assert report is not None
+    assert {item.side for item in report.results.items} == {"test"}
+    assert {one.arm: one.accuracy.estimate for one in report.analysis.figures} == {"tuned": 1, "scripted/strong": 1}
+    on_test = {int(item.id[1:]) * 2 for item in report.results.items}
+    assert not on_test & {
+        sum_of(request) for one in asked if one.info.id == "scripted/bad" for request in one.requests
+    }
+
+
+def test_who_is_dominated_alone_is_out_with_all_that_uses_it(search: Callable[..., Any]) -> None:
+    asked = models()
+    tuned, _ = search(asked=asked)
+    out = {one.name: one for one in tuned.dropped}
+    assert out["scripted/bad"].by in ("scripted/a", "scripted/b")
+    users = [one for one in tuned.dropped if one.uses == "scripted/bad"]
+    assert len(users) == 2
+    assert not any("scripted/bad" in one.models for one in tuned.finalists)
+    bad = next(one for one in asked if one.info.id == "scripted/bad")
+    assert max(Counter(map(sum_of, bad.requests)).values()) == 1
+
+
+def test_nothing_is_asked_twice_and_shares_double(search: Callable[..., Any]) -> None:
+    asked = models()
+    tuned, _ = search(asked=asked, count=200)
+    assert [items for items, _ in tuned.shares][:2] == [32, 64]
+    counts = [count for _, count in tuned.shares]
+    assert counts == sorted(counts, reverse=True)
+    for one in asked:
+        assert max(Counter(map(sum_of, one.requests)).values()) == 1
+
+
+def test_what_is_dropped_is_beaten_in_quality_and_no_cheaper(search: Callable[..., Any]) -> None:
+    tuned, _ = search(count=200)
+    beaten = [one for one in tuned.dropped if not one.uses]
+    assert beaten
+    assert all(one.items >= 32 for one in beaten)
+    cheapest = min(tuned.finalists, key=lambda one: one.cost)
+    assert cheapest.name == "scripted/b"
+
+
+def test_the_frontier_is_files_that_run(search: Callable[..., Any], tmp_path: Path) -> None:
+    tuned, _ = search()
+    assert tuned.frontier[0].accuracy < tuned.frontier[-1].accuracy
+    with Fusion(profile="local", models={one.info.id: one for one in models()}) as fusion:
+        for one in tuned.frontier:
+            assert Pipeline.load(one.file).roles
+            assert "The answer is" in fusion.complete("What is 3+4?", pipeline=one.file).text
+    assert "points to the best single model" in Path(tuned.choice.file).read_text()
+    assert Tuned.model_validate_json((tmp_path / "out" / "tuned.json").read_text()) == tuned
+
+
+def test_the_search_keeps_its_cap_and_goes_on_with_more(search: Callable[..., Any]) -> None:
+    asked = models()
+    pipeline = CASCADE.replace("max_tokens: 100", "max_tokens: 90")
+    first, _ = search(pipeline=pipeline, asked=asked, budget=Limits(calls=420), concurrency=1)
+    assert "calls" in first.stopped
+    assert first.items < 77
+    again = models()
+    whole, _ = search(pipeline=pipeline, asked=again)
+    assert not whole.stopped
+    for one, other in zip(asked, again, strict=True):
+        both = Counter((sum_of(each), each.max_tokens) for each in (*one.requests, *other.requests))
+        assert max(both.values()) == 1
+
+
+def test_a_cap_that_bears_nothing_is_said(search: Callable[..., Any]) -> None:
+    with pytest.raises(BudgetError, match="before any item had all its answers"):
+        search(budget=Limits(calls=2), concurrency=1)
+
+
+def test_where_nothing_beats_it_the_best_single_model_is_named(search: Callable[..., Any]) -> None:
+    strict = SUITE.replace("margin: 0.05", "margin: 0").replace(
+        "scripted/a, scripted/b, scripted/bad", "scripted/b, scripted/bad"
+    )
+    lying = CASCADE.replace("\"'unsure' not in value\", \"'The' in value\"", "\"'The' in value\", 'value'")
+    tuned, report = search(strict, lying)
+    assert tuned.named == tuned.best_single == "scripted/strong"
+    assert report is None
+
+
+def test_any_stands_in_place_of_any_value_numbers_and_lists_too(search: Callable[..., Any], tmp_path: Path) -> None:
+    pipeline = CASCADE.replace("max_tokens: 100", "max_tokens: {any: [50, 100]}").replace(
+        "tiers: [bulk, frontier]", "tiers: {any: [[bulk, frontier], [{roles: bulk, samples: 1}, frontier]]}"
+    )
+    suite = SUITE.replace("{any: [scripted/a, scripted/b, scripted/bad]}", "scripted/a")
+    tuned, _ = search(suite, pipeline, count=80)
+    assert len(list((tmp_path / "out" / "candidates").glob("two-*.yaml"))) == 8
+    places = {place for one in tuned.finalists for place in one.chosen}
+    assert {"stages.answer.max_tokens", "stages.answer.tiers"} <= places
+
+
+def test_what_does_not_go_together_is_left_out_and_said(search: Callable[..., Any]) -> None:
+    pipeline = CASCADE.replace("accept: {checks", "accept: {agree: {any: [2, 3]}, checks").replace(
+        "tiers: [bulk, frontier]",
+        "tiers: {any: [[{roles: bulk, samples: 2}, frontier], [{roles: bulk, samples: 3}, frontier]]}",
+    )
+    tuned, _ = search(
+        SUITE.replace("scripted/a, scripted/b, scripted/bad", "scripted/a, scripted/b"), pipeline, count=40
+    )
+    assert any("3 answers of tier 1 are to agree, and it gives 2" in one for one in tuned.left_out)
+    assert all("open.yaml:" in one for one in tuned.left_out)
+
+
+@pytest.mark.parametrize(
+    ("suite", "pipeline", "words"),
+    [
+        (
+            ("{any: [scripted/a, scripted/b, scripted/bad]}", "{any: [scripted/a]}"),
+            ("", ""),
+            "suite.yaml:6:19 arms.two.roles.bulk: `any` is a list of two or more",
+        ),
+        (
+            ("{any: [scripted/a, scripted/b, scripted/bad]}", "{any: [scripted/a, scripted/a]}"),
+            ("", ""),
+            "arms.two.roles.bulk: a value stands in `any` twice",
+        ),
+        (("scripted/b, scripted/bad", "{any: [b, c]}"), ("", ""), "an `any` within an `any`"),
+        (
+            ("", ""),
+            ("{any: [\"'unsure'", "{or: 1, any: [\"'unsure'"),
+            "open.yaml:9:35 stages.answer.accept.checks.expression: `any` stands alone",
+        ),
+        (
+            ("", ""),
+            ("max_tokens: 100", "max_tokens: {any: [100, -5]}"),
+            "open.yaml:7:29 stages.answer.max_tokens.any.1: expected more than 0, got -5",
+        ),
+        (("margin: 0.05", "margn: 0.05"), ("", ""), "suite.yaml:8:1 margn: unknown key 'margn'"),
+        (("pipeline: open.yaml", "pipelin: open.yaml"), ("", ""), "arms.two.pipelin: unknown key"),
+        (
+            ("pipeline: open.yaml", "python: a:b"),
+            ("", ""),
+            "`profile` and `roles` have an effect with a pipeline only",
+        ),
+    ],
+)
+def test_every_mistake_is_told_at_its_place(
+    suite: tuple[str, str], pipeline: tuple[str, str], words: str, search: Callable[..., Any]
+) -> None:
+    asked = models()
+    with pytest.raises(PipelineError) as caught:
+        search(SUITE.replace(*suite), CASCADE.replace(*pipeline) if pipeline[0] else CASCADE, asked=asked)
+    assert words in str(caught.value)
+    assert not any(one.requests for one in asked)
+
+
+def test_too_much_and_nothing_left_open_are_refused(search: Callable[..., Any]) -> None:
+    closed = CASCADE.replace("{any: [\"'unsure' not in value\", \"'The' in value\"]}", "value")
+    suite = SUITE.replace("{any: [scripted/a, scripted/b, scripted/bad]}", "scripted/a")
+    with pytest.raises(UsageError, match=r"nothing is left open; write \{any:"):
+        search(suite, closed)
+    many = json.dumps(list(range(1, 1002)))
+    with pytest.raises(UsageError, match="2,002 candidates; the most is 1,000"):
+        search(suite, CASCADE.replace("max_tokens: 100", f"max_tokens: {{any: {many}}}"))
+
+
+def test_templates_beside_the_pipeline_go_with_it(search: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "prompts" / "own").mkdir(parents=True)
+    (tmp_path / "prompts" / "own" / "ask.md.j2").write_text("{{ request }}")
+    tuned, _ = search(pipeline=CASCADE.replace("generate/pass-through", "own/ask"), count=60)
+    assert "own/ask" in Path(tuned.choice.file).read_text()
+    with Fusion(profile="local", models={one.info.id: one for one in models()}) as fusion:
+        assert fusion.complete("What is 3+4?", pipeline=tuned.choice.file).text == "The answer is 7"

@@ -1,0 +1,87 @@
+"""`fusion tune`: the frontier on standard output, files that run, and the exit codes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion.cli.exits import BUDGET, OK, USAGE
+from tests.cli.conftest import Command
+
+PIPELINE = """\
+inputs: {question: A question.}
+stages:
+  answer:
+    kind: cascade
+    prompt: generate/pass-through
+    tiers: [bulk, frontier]
+    accept: {checks: {expression: {any: ["'unsure' not in value", "'sure' in value"]}}}
+output: answer
+"""
+SUITE = """\
+tasks: {sums: {file: sums.jsonl}}
+scorer: exact
+arms:
+  two:
+    pipeline: open.yaml
+    roles: {bulk: "replay:said.jsonl#cheap", frontier: "replay:said.jsonl#strong"}
+resamples: 2000
+margin: 0.05
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Sums, with answers of two models on record: `cheap` does not know every fifth and says so."""
+    monkeypatch.chdir(tmp_path)
+    rows: list[dict[str, Any]] = []
+    for n in range(60):
+        answers = {"cheap": "unsure" if n % 5 == 0 else str(2 * n), "strong": str(2 * n)}
+        said = {name: {"text": text, "prompt_tokens": 10, "completion_tokens": 2} for name, text in answers.items()}
+        rows.append({"id": f"q{n}", "prompt": f"What is {n}+{n}?", "gold": str(2 * n), "responses": said})
+    Path("said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    items = [{name: row[name] for name in ("id", "prompt", "gold")} for row in rows]
+    Path("sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items))
+    cents = {"cheap": 1, "strong": 10}
+    prices = {
+        name: {"input_usd_per_million_tokens": usd, "output_usd_per_million_tokens": usd}
+        for name, usd in cents.items()
+    }
+    Path("prices.json").write_text(json.dumps({"models": prices}))
+    Path("open.yaml").write_text(PIPELINE)
+    Path("suite.yaml").write_text(SUITE)
+    return tmp_path
+
+
+def test_the_choice_is_printed_with_its_file_and_what_it_does_on_test(desk: Path, command: Command) -> None:
+    done = command("tune", "suite.yaml", "-o", "out", "-q")
+    assert done.code == OK
+    assert "best single model: strong" in done.out
+    assert "the cheapest that is not worse by 5 points on dev: out/frontier/" in done.out
+    assert "times the cost of strong: not worse" in done.out
+    named = done.out.partition("points on dev: ")[2].split()[0]
+    ran = command("run", named, "What is 5+5?")
+    assert (ran.code, ran.out) == (OK, "10\n")
+    assert (desk / "out" / "confirmed" / "report.html").is_file()
+
+
+def test_progress_goes_to_standard_error(desk: Path, command: Command) -> None:
+    done = command("tune", "suite.yaml", "-o", "out")
+    assert "answers" not in done.out
+    assert "suite: 0 of " in done.err
+
+
+def test_a_cap_ends_it_with_the_budgets_code(desk: Path, command: Command) -> None:
+    assert command("tune", "suite.yaml", "--budget", "calls=3").code == BUDGET
+
+
+def test_mistakes_are_usage(desk: Path, command: Command) -> None:
+    Path("suite.yaml").write_text(SUITE.replace("margin: 0.05", "margin: {any: [0.05, 0.1]}"))
+    done = command("tune", "suite.yaml")
+    assert done.code == USAGE
+    assert "suite.yaml:8:9 margin: expected a number, got a mapping" in done.err
+    assert command("tune", "nowhere.yaml").code == USAGE
+    Path("suite.yaml").write_text(SUITE)
+    assert "--concurrency 0: give 1 or more" in command("tune", "suite.yaml", "--concurrency", "0").err
+    assert "give positive usd" in command("tune", "suite.yaml", "--budget", "usd=-1").err

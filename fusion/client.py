@@ -23,8 +23,9 @@ from fusion.errors import RunFailed, UsageError
 from fusion.events import EventBase, Sink
 from fusion.graph import Nested, stages_within
 from fusion.handle import EndedRun, Over, RunHandle
+from fusion.history import History
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
-from fusion.kept import KeptRun, forget, found, record_of, result_of
+from fusion.kept import KeptRun, record_of, result_of
 from fusion.library import Library, close_names
 from fusion.loading import Loader, PipelineGiven
 from fusion.loop import LoopThread
@@ -39,6 +40,7 @@ from fusion.record import Made, Record, Terms
 from fusion.result import Result
 from fusion.roles import RoleModels, resolve, used_roles
 from fusion.spec import Pipeline
+from fusion.standing import StoreGiven, found, opened
 from fusion.store.base import Content, RunFilter, RunRow, Store
 from fusion.streams import AsyncRunStream, RunStream
 from fusion.supposing import Subject
@@ -50,7 +52,6 @@ __all__ = ["Fusion", "RunOptions", "complete"]
 RoleGiven = str | Model | RoleSpec
 Prompt = str | Sequence[Mapping[str, Any]] | None
 BudgetGiven = Limits | Mapping[str, Any] | None
-StoreGiven = Store | Path | str | bool | None
 _DEFAULT_PIPELINE = "plan-execute-review"
 _NO_TAGS: Mapping[str, str] = {}
 _NOT_SHARED = "`cache: shared` has no store to share: replies are found again within this run only"
@@ -266,7 +267,10 @@ class Fusion:
         return self._run(made, roles, terms, kept, on_event, stream=stream)
 
     def unfinished(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> str | None:
-        """The id of the latest run of the same pipeline, inputs and models that has no answer and nobody is at."""
+        """The id of the latest run of the same pipeline, inputs and models, if it has no answer and can be resumed.
+
+        Somebody may be at it, which `resume` says.
+        """
         _check_options(options)
         made = self._with_defaults(self._loader.load(options.get("pipeline", _DEFAULT_PIPELINE)))
         request, values = filled(made.pipeline, request_of(prompt), options.get("inputs") or {})
@@ -274,8 +278,9 @@ class Fusion:
         terms = Terms(values, request, Limits(), False, self.profile.name, None, options.get("sample", 0))
         fingerprint = Record.of(made, roles, terms, self._own).fingerprint
         rows = self.store.runs(RunFilter(fingerprint=fingerprint), limit=1)
-        open_ones = [row for row in rows if row.status not in ("ok", "partial")]
-        return next((row.run_id for row in open_ones if not self.store.is_locked(row.run_id)), None)
+        return next(
+            (row.run_id for row in rows if row.status not in ("ok", "partial") and row.content == "full"), None
+        )
 
     def _branch(
         self,
@@ -466,6 +471,16 @@ class Fusion:
             raise UsageError("runs are not kept here: give a place for them, as in `Fusion(store=True)`")
         return self._store
 
+    @property
+    def runs(self) -> History:
+        """The runs that are kept, to be listed, read, compared and removed. Raises UsageError without a store."""
+        return History(self.store)
+
+    @property
+    def keeps(self) -> Content | None:
+        """What is kept of the prompts and replies of runs; None where runs are not kept."""
+        return None if self._store is None else self._content
+
     def _check_startable(self) -> None:
         self._loop.check_outside("a run cannot be started")
         self._loop.check()
@@ -576,22 +591,6 @@ class Fusion:
             self._own.add(given.info.id)
             return RoleSpec(chain=(given.info.id,))
         return RoleSpec(chain=(given,))
-
-
-def opened(given: StoreGiven, settings: Settings) -> tuple[Store | None, bool]:
-    """The store that is meant, and whether it was opened here. Raises StoreError where it cannot be."""
-    if given is None or given is False:
-        return None, False
-    if isinstance(given, Store):
-        return given, False
-    from fusion.store.opening import open_store
-
-    said = settings.store
-    path = said.path if given is True else given
-    store = open_store(path, synchronous=said.synchronous, cache_bytes=said.cache_bytes)
-    if said.retention is not None:
-        forget(store, older_than=said.retention)
-    return store, True
 
 
 @functools.cache

@@ -38,7 +38,7 @@ def opened(given: StoreGiven, settings: Settings) -> tuple[Store | None, bool]:
 
 
 def found(store: Store, given: str) -> RunRow:
-    """The run of an id, of the beginning of one, or the `latest`. Raises UsageError where none or several are meant."""
+    """The run of an id, of the beginning of one, or the `latest`. Raises UsageError where it is not one run."""
     row = next(iter(store.runs(RunFilter(), limit=1)), None) if given == LATEST else store.run(given)
     if row is not None:
         return row

@@ -11,7 +11,7 @@ from fusion.errors import RunBusyError, UsageError
 from fusion.events import AttemptCharged, event_adapter
 from fusion.receipt import Before
 from fusion.runs import RunState
-from fusion.store.base import RunFilter, RunRow, Store
+from fusion.store.base import Attempt, AttemptState, RunFilter, RunRow, Store
 from fusion.types import Usage
 
 __all__ = ["LATEST", "StoreGiven", "before", "forget", "found", "free", "opened", "status_of"]
@@ -77,22 +77,25 @@ def forget(store: Store, *, older_than: float) -> int:
 
 
 def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:
-    """What was called and spent in a run until now; with `open_too`, attempts that are not over count in full."""
+    """What was called and spent in a run until now, attempts that were lost with a process in full.
+
+    With `open_too`, those that are not over yet count in full as well.
+    """
     adapter = event_adapter()
     events = [adapter.validate_python({"run_id": run_id, **body}) for body in store.events(run_id)]
-    if open_too:
-        for attempt, end in store.attempts(run_id):
-            if end is None:
-                usage = Usage(input=attempt.tokens, source="estimated")
-                events.append(
-                    AttemptCharged(
-                        run_id=run_id,
-                        stage=attempt.stage,
-                        item=attempt.item,
-                        role=attempt.role,
-                        model=attempt.model,
-                        usage=usage,
-                        cost=attempt.usd,
-                    )
-                )
-    return Before(tuple(store.lines(run_id)), tuple(events))
+    unsettled: tuple[AttemptState, ...] = ("lost", "open") if open_too else ("lost",)
+    charged = (_charged(attempt) for attempt, _ in store.attempts(run_id, states=unsettled))
+    return Before(tuple(store.lines(run_id)), (*events, *charged))
+
+
+def _charged(attempt: Attempt) -> AttemptCharged:
+    """An attempt that has no end, charged with its worst case."""
+    return AttemptCharged(
+        run_id=attempt.run_id,
+        stage=attempt.stage,
+        item=attempt.item,
+        role=attempt.role,
+        model=attempt.model,
+        usage=Usage(input=attempt.tokens, source="estimated"),
+        cost=attempt.usd,
+    )

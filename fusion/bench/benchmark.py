@@ -99,7 +99,7 @@ def _worked(ready: Prepared, runner: Runner) -> list[str]:
         why, runner.stopped = runner.stopped, ""
         return [f"Self-consistency at equal dollars was begun and not ended: {why}."]
     ready.contestants.append(wanted.contestant)
-    return []
+    return [wanted.note]
 
 
 def _results(ready: Prepared, runner: Runner, notes: Sequence[str]) -> Results:

@@ -222,12 +222,16 @@ def test_self_consistency_is_measured_where_it_can_be(items: Items, bench: Bench
     arm = {"pipeline": "dear.yaml", "roles": {"bulk": CHEAP, "frontier": STRONG}}
     report = bench([asked, strong()], arms={"dear": arm})
     (baseline,) = [one for one in report.analysis.figures if one.kind == "baseline"]
-    assert baseline.arm == "self-consistency of scripted/cheap, 11 answers for what dear costs"
+    assert baseline.arm == "self-consistency, 11 of scripted/cheap"
+    assert "Self-consistency is of 11 answers of scripted/cheap, for what dear costs." in report.analysis.notes
     assert baseline.cost == pytest.approx(10 * 11 * 0.001)
     assert baseline.accuracy.estimate == 0.8
     assert len(asked.requests) == 10 * (1 + 1 + 11)
     assert {request.temperature for request in asked.requests} == {None, 0.7}
-    assert "self-consistency" in report.markdown()
+    (pair,) = report.analysis.at_equal_dollars
+    assert (pair.arm, pair.against, pair.only_arm, pair.only_other) == ("dear", baseline.arm, 2, 1)
+    assert f"## Against {baseline.arm}" in report.markdown()
+    assert f"<h2>Against {baseline.arm}</h2>" in report.page()
 
 
 def test_a_baseline_that_is_left_out_is_said(items: Items, bench: Bench) -> None:
@@ -253,6 +257,8 @@ def test_an_arm_that_fails_on_a_tenth_is_wrong_there_and_pays(items: Items, benc
     assert (one.n, one.failed, one.accuracy.estimate) == (20, 2, 0.9)
     assert one.cost is not None
     assert one.cost > 18 * 0.01
+    (bounds,) = [note for note in report.analysis.notes if "upper bounds" in note]
+    assert bounds.startswith(f"${one.cost - 18 * 0.01:.4f} of the cost of b are upper bounds")
     assert "b failed on 2 of 20: each counts as wrong." in report.analysis.notes
 
 
@@ -368,6 +374,7 @@ def test_a_planted_cheat_is_flagged(items: Items, bench: Bench, module: Any, tmp
     report = bench([cheap(), strong()], arms={"cheat": {"python": f"{name}:cheat"}, "two": {"pipeline": "two.yaml"}})
     assert {gap.arm for gap in report.analysis.gaps if gap.flagged} == {"cheat"}
     assert "better on what it was chosen on" in report.page()
+    assert any(note.startswith("cheat is better on dev than on test") for note in report.analysis.notes)
 
 
 # Budget.

@@ -93,12 +93,12 @@ def _chains(roles: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 def _said(store: Store, run: RunSummary) -> dict[_Place, list[_Said]]:
     """The finished calls of a run, by their places."""
     found: dict[_Place, list[_Said]] = {}
-    full = run.content == "full"
+    full, known = run.content == "full", run.content != "off"
     for call in store.calls(run.run_id, texts=full):
         if call.state == "finished" and call.reply is not None:
             digest = hashlib.sha256(call.reply.text.encode()).hexdigest() if full else call.text_digest
             place = (call.key.stage, call.key.item, call.key.step)
-            found.setdefault(place, []).append(_Said(call.number, call.key.digest or None, digest or None))
+            found.setdefault(place, []).append(_Said(call.number, call.key.digest if known else None, digest or None))
     return found
 
 

@@ -53,7 +53,7 @@ class Which(TypedDict, total=False):
 
 
 class History:
-    """The runs of a store. Ids may be abbreviated to what no other id begins with.
+    """The runs of a store. Ids may be abbreviated to what no other id begins with; `latest` is the one begun last.
 
     >>> with Fusion(store=True) as fusion:
     ...     latest, *_ = fusion.runs.list()
@@ -267,7 +267,7 @@ class History:
     def _price_sources(self, run_id: str) -> dict[str, str]:
         """Where the prices of its models come from, as far as that was kept."""
         record = self._store.record(run_id)
-        return {} if record is None else dict(_sources(record["roles"]))
+        return {} if record is None or "roles" not in record else dict(_sources(record["roles"]))
 
     def _number(self, row: RunRow, place: str) -> int:
         lines = [_line(call) for call in self._store.calls(row.run_id)]
@@ -295,7 +295,7 @@ def _details(call: Call, row: RunRow) -> CallDetails:
     asked = {} if request is None else request.model_dump(exclude={"messages", "key"}, exclude_defaults=True)
     return CallDetails(
         **_about(call),
-        digest=call.key.digest,
+        digest="" if row.content == "off" else call.key.digest,
         messages=None if request is None else request.messages,
         parameters=asked,
         text=reply.text if reply is not None and row.content == "full" else None,

@@ -100,7 +100,7 @@ class CallDetails(CallLine):
     """A call of a run with its texts: `messages` and `text` are None where they were not kept.
 
     `parameters` is what else was asked: the limit of the output, temperature, the shape of the answer, ….
-    `digest` tells questions apart: SHA-256 (hex) of all that was asked.
+    `digest` tells questions apart: SHA-256 (hex) of all that was asked, empty where not even that was kept.
     """
 
     digest: str

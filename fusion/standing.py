@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from fusion.config import Settings
 from fusion.errors import RunBusyError, UsageError
@@ -13,8 +14,10 @@ from fusion.runs import RunState
 from fusion.store.base import Attempt, AttemptState, RunFilter, RunRow, Store
 from fusion.types import Usage
 
-__all__ = ["StoreGiven", "before", "forget", "found", "free", "opened", "status_of"]
+__all__ = ["LATEST", "StoreGiven", "before", "forget", "found", "free", "opened", "status_of"]
 
+LATEST: Final = "latest"
+"""What stands for the id of the run that began last."""
 StoreGiven = Store | Path | str | bool | None
 
 
@@ -35,8 +38,8 @@ def opened(given: StoreGiven, settings: Settings) -> tuple[Store | None, bool]:
 
 
 def found(store: Store, given: str) -> RunRow:
-    """The run of an id, or of the beginning of one. Raises UsageError where none or several begin so."""
-    row = store.run(given)
+    """The run of an id, of the beginning of one, or the `latest`. Raises UsageError where it is not one run."""
+    row = next(iter(store.runs(RunFilter(), limit=1)), None) if given == LATEST else store.run(given)
     if row is not None:
         return row
     ids = store.run_ids(given) if given else []

@@ -13,7 +13,10 @@ __all__ = ["resume"]
 def resume(
     ctx: typer.Context,
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="The run's id, or the beginning of it.", autocompletion=run_ids)
+        str,
+        typer.Argument(
+            metavar="RUN", help="The run's id, or the beginning of it, or: latest.", autocompletion=run_ids
+        ),
     ],
     pipeline: Annotated[
         str | None,

@@ -25,7 +25,8 @@ Statuses = Annotated[
 ]
 OfPipeline = Annotated[str | None, typer.Option("--pipeline", metavar="NAME", help="Only runs of this pipeline.")]
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's id, or the beginning of it.", autocompletion=run_ids)
+    str,
+    typer.Argument(metavar="RUN", help="The run's id, or the beginning of it, or: latest.", autocompletion=run_ids),
 ]
 
 

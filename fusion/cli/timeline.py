@@ -94,7 +94,7 @@ def _rows(details: RunDetails, *, everything: bool) -> Iterator[_Row]:
     share = _share(of_stage, everything=everything)
     for stage in details.stages:
         calls = of_stage.get(stage.stage, [])
-        yield _of_stage(stage, calls, clock)
+        yield _of_stage(stage, calls, clock, _until(details))
         shown = _shown(calls, share)
         yield from (_of_call(call, clock) for call in shown)
         if len(shown) < len(calls):
@@ -118,7 +118,13 @@ def _shown(calls: list[CallLine], share: int) -> list[CallLine]:
     return sorted(chosen, key=lambda call: call.number)
 
 
-def _of_stage(stage: StageLine, calls: list[CallLine], clock: "_Clock") -> _Row:
+def _until(details: RunDetails) -> float | None:
+    """When the run ended, where that is in the picture: what was open was open until then."""
+    run = details.run
+    return run.ended.timestamp() if run.ended is not None and run.sessions == 1 else None
+
+
+def _of_stage(stage: StageLine, calls: list[CallLine], clock: "_Clock", until: float | None) -> _Row:
     made = [call for call in calls if call.reused is None]
     begins = [call.started.timestamp() for call in made]
     ends = [call.started.timestamp() + call.seconds for call in made]
@@ -130,6 +136,8 @@ def _of_stage(stage: StageLine, calls: list[CallLine], clock: "_Clock") -> _Row:
     ]
     if not begins and stage.started is not None:
         begins = ends = [stage.started.timestamp()]
+    if stage.status == "open" and until is not None:
+        ends = [*ends, until]
     return _Row(
         f"{stage.stage} ({stage.kind})" if stage.kind else stage.stage,
         stage.status,

@@ -271,6 +271,23 @@ def test_a_function_that_raises_has_failed(items: Items, bench: Bench, module: A
     assert figures(report)["a"].failed == 4
 
 
+def test_a_key_that_a_function_lets_out_is_kept_nowhere(
+    items: Items, bench: Bench, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items(2)
+    monkeypatch.setenv("OTHER_API_KEY", "sk-sentinel-0123456789")
+    raising = "raise ValueError('401 for ' + os.environ['OTHER_API_KEY'])"
+    name = module(
+        f"import os\ndef answer(prompt):\n    if '1+1' in prompt: {raising}\n    return os.environ['OTHER_API_KEY']\n"
+    )
+    report = bench([cheap()], arms={"a": {"python": f"{name}:answer"}})
+    assert {one.failure.message for one in report.results.outcomes if one.failure} == {
+        "ValueError: 401 for [OTHER_API_KEY]"
+    }
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file())
+    assert b"sentinel" not in kept
+
+
 def test_a_broken_scorer_ends_it_before_any_call(items: Items, bench: Bench, module: Any) -> None:
     items(4)
     asked = cheap()

@@ -13,7 +13,7 @@ from fusion.runs import CallLine, RunDetails, StageLine
 
 __all__ = ["print_run"]
 
-_CALLS_AT_MOST: Final = 40
+_CALLS_AT_MOST: Final = 24
 """Calls that are shown one by one; of more, each stage shows its share."""
 _FEWEST: Final = 4
 _PARTS_AT_MOST: Final = 20

@@ -142,6 +142,18 @@ def test_the_live_view_shows_stages_items_tokens_and_cost(screen: Screen) -> Non
     assert "\x1b[31mred" not in text  # a model's text does not steer the terminal
 
 
+def test_calls_that_are_reused_are_shown_as_such_and_cost_nothing(screen: Screen) -> None:
+    raw = screen()
+    finished = next(event for event in RUN if isinstance(event, CallFinished))
+    again = [finished.model_copy(update={"reused": "cache"}) for _ in range(2)]
+    begun = [event for event in RUN[:8] if not isinstance(event, CallFinished)]
+    shown(LiveView(verbose=False), [*begun, *again])
+    text = raw.getvalue().decode()
+    assert "2 reused" in text
+    assert "$0.0123" not in text
+    assert "1,234 tokens" not in text
+
+
 def test_no_color_leaves_movement_and_takes_colour(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = screen()
     monkeypatch.setenv("NO_COLOR", "1")

@@ -5,7 +5,8 @@ import copy
 import functools
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -34,7 +35,7 @@ from fusion.quote import Quote, quoted
 from fusion.record import Record, Terms
 from fusion.result import Result
 from fusion.spec import Pipeline
-from fusion.standing import StoreGiven, found, opened
+from fusion.standing import StoreGiven, alone, found, opened
 from fusion.store.base import Content, RunFilter, RunRow, Store
 from fusion.streams import AsyncRunStream, RunStream
 from fusion.supposing import Subject
@@ -221,8 +222,24 @@ class Fusion:
 
         Somebody may be at it, which `resume` says.
         """
+        return self._unfinished(self._fingerprint(prompt, **options))
+
+    @contextmanager
+    def sole(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> Iterator[str | None]:
+        """`unfinished`, and within the block nobody else looks for such a run to begin one: for jobs of a clock.
+
+        Raises RunBusyError where somebody else is within for long.
+        """
+        fingerprint = self._fingerprint(prompt, **options)
+        with alone(self.store, f"begin-{fingerprint[:24]}"):
+            yield self._unfinished(fingerprint)
+            self.store.flush()
+
+    def _fingerprint(self, prompt: Prompt, **options: Unpack[RunOptions]) -> str:
         made, roles, terms = self._prepared(prompt, **options)
-        fingerprint = Record.of(made, roles, terms, self._cast.own).fingerprint
+        return Record.of(made, roles, terms, self._cast.own).fingerprint
+
+    def _unfinished(self, fingerprint: str) -> str | None:
         rows = self.store.runs(RunFilter(fingerprint=fingerprint), limit=1)
         return next(
             (row.run_id for row in rows if row.status not in ("ok", "partial") and row.content == "full"), None

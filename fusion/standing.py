@@ -18,6 +18,8 @@ __all__ = ["LATEST", "StoreGiven", "before", "forget", "found", "free", "opened"
 
 LATEST: Final = "latest"
 """What stands for the id of the run that began last."""
+_PATIENCE: Final = 30.0
+"""Seconds to wait for somebody who is about to begin a run."""
 StoreGiven = Store | Path | str | bool | None
 
 
@@ -66,6 +68,24 @@ def free(store: Store, run_id: str) -> Iterator[bool]:
         return
     try:
         yield True
+    finally:
+        lock.release()
+
+
+@contextmanager
+def alone(store: Store, name: str) -> Iterator[None]:
+    """Nobody else is within under this name; who comes waits. Raises RunBusyError where that takes too long."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            lock = store.lock(name)
+            break
+        except RunBusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+    try:
+        yield
     finally:
         lock.release()
 

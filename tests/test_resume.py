@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -701,3 +702,28 @@ def test_what_cannot_be_a_store_is_said_before_any_call(tmp_path: Path) -> None:
 def test_tags_are_texts_by_names(tags: Any) -> None:
     with Fusion(model=ScriptedModel("x")) as fusion, pytest.raises(UsageError, match="tag"):
         fusion.complete("do it", pipeline=CHAIN, tags=tags)
+
+
+def test_of_two_jobs_of_a_clock_one_begins_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    inside, begun = threading.Event(), threading.Event()
+    found: list[str | None] = []
+
+    def second() -> None:
+        with Fusion(model=ScriptedModel("x", name="m"), store=path) as fusion:
+            inside.wait()
+            with fusion.sole("do it", pipeline="single") as same:
+                assert begun.is_set()
+                found.append(same)
+
+    other = threading.Thread(target=second)
+    other.start()
+    with Fusion(model=ScriptedModel(Say("x", delay=60), name="m"), store=path) as fusion:
+        with fusion.sole("do it", pipeline="single") as same:
+            assert same is None
+            inside.set()
+            handle = fusion.start("do it", pipeline="single")
+            begun.set()
+        other.join()
+        handle.cancel()
+    assert found == [handle.run_id]

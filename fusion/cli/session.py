@@ -171,13 +171,14 @@ def _new(options: Options, fusion: Fusion) -> _Begin:
     pipeline = fusion.load(options.pipeline)
     prompt, inputs = _given(options, pipeline, Stdin())
 
-    def start(sink: Sink, stream: bool) -> RunHandle:
-        same = (
-            fusion.unfinished(prompt, pipeline=options.pipeline, inputs=inputs) if options.resume_or_start else None
-        )
-        if same is not None:
+    def resume_or_start(sink: Sink, stream: bool) -> RunHandle:
+        with fusion.sole(prompt, pipeline=options.pipeline, inputs=inputs) as same:
+            if same is None:
+                return start(sink, stream)
             _say_again(fusion.runs.find(same), options)
             return fusion.start_resume(same, on_event=sink, stream=stream)
+
+    def start(sink: Sink, stream: bool) -> RunHandle:
         return fusion.start(
             prompt,
             pipeline=options.pipeline,
@@ -188,7 +189,7 @@ def _new(options: Options, fusion: Fusion) -> _Begin:
             cache=options.cache,
         )
 
-    return _Begin(pipeline, start)
+    return _Begin(pipeline, resume_or_start if options.resume_or_start else start)
 
 
 def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:

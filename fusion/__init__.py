@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusion.calibrating import calibrate
-    from fusion.client import Fusion, RunOptions, complete
+    from fusion.client import Fusion, complete
     from fusion.config import Settings
     from fusion.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
     from fusion.handle import RunHandle
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.scripted import Say, ScriptedModel
+    from fusion.options import RunOptions
     from fusion.quote import Quote
     from fusion.result import Cost, Receipt, Result
     from fusion.spec import InputSpec, Pipeline
@@ -32,13 +33,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "fusion.calibrating": ("calibrate",),
-    "fusion.client": ("Fusion", "RunOptions", "complete"),
+    "fusion.client": ("Fusion", "complete"),
     "fusion.config": ("Settings",),
     "fusion.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
     "fusion.handle": ("RunHandle",),
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
     "fusion.models.scripted": ("Say", "ScriptedModel"),
     "fusion.quote": ("Quote",),
+    "fusion.options": ("RunOptions",),
     "fusion.result": ("Cost", "Receipt", "Result"),
     "fusion.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.cascade": ("Cascade",),

@@ -4,74 +4,44 @@ import asyncio
 import copy
 import functools
 import os
-import secrets
-import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from pydantic import BaseModel, ValidationError
 
 from fusion.budget import Budget
-from fusion.changes import differences, since_then
+from fusion.casting import Cast, RoleGiven
+from fusion.changes import since_then
 from fusion.config import Settings
-from fusion.engine import Origin, Run
 from fusion.errors import RunFailed, UsageError
 from fusion.events import EventBase, Sink
-from fusion.graph import Nested, stages_within
 from fusion.handle import EndedRun, Over, RunHandle
+from fusion.history import History
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
-from fusion.kept import KeptRun, forget, found, record_of, result_of
+from fusion.kept import KeptRun, record_of, result_of
+from fusion.launching import Launcher, Prepared, Watch, shut_down
 from fusion.library import Library, close_names
 from fusion.loading import Loader, PipelineGiven
-from fusion.loop import LoopThread
 from fusion.models.base import Model
-from fusion.models.cached import StoreCache
 from fusion.models.gateway import Gateway
-from fusion.models.keeping import Keeping
-from fusion.models.profiles import Profile, choose
+from fusion.models.profiles import Profile
+from fusion.options import DEFAULT_PIPELINE, BudgetGiven, Prompt, RunOptions, check_options, limits_of, over, tags_of
 from fusion.preview import Given, Preview, preview
 from fusion.quote import Quote, quoted
-from fusion.record import Made, Record, Terms
+from fusion.record import Record, Terms
 from fusion.result import Result
-from fusion.roles import RoleModels, resolve, used_roles
 from fusion.spec import Pipeline
+from fusion.standing import StoreGiven, alone, found, opened
 from fusion.store.base import Content, RunFilter, RunRow, Store
 from fusion.streams import AsyncRunStream, RunStream
 from fusion.supposing import Subject
-from fusion.terms import CacheMode, Defaults, RoleSpec
-from fusion.types import Limits
+from fusion.terms import Defaults
 
-__all__ = ["Fusion", "RunOptions", "complete"]
-
-RoleGiven = str | Model | RoleSpec
-Prompt = str | Sequence[Mapping[str, Any]] | None
-BudgetGiven = Limits | Mapping[str, Any] | None
-StoreGiven = Store | Path | str | bool | None
-_DEFAULT_PIPELINE = "plan-execute-review"
-_NO_TAGS: Mapping[str, str] = {}
-_NOT_SHARED = "`cache: shared` has no store to share: replies are found again within this run only"
-
-
-class RunOptions(TypedDict, total=False):
-    """What may be said of any run.
-
-    `pipeline` is a name, a path or an object; `inputs` are given by name. `budget` goes before the pipeline's own.
-    `on_event` is called with every event, on the private loop's thread. `tags` are kept with the run. `cache` goes
-    before what the pipeline says; where it may answer, `sample` tells repeats of a run apart that are to have
-    answers of their own.
-    """
-
-    pipeline: PipelineGiven
-    inputs: Mapping[str, Any] | None
-    budget: BudgetGiven
-    on_event: Callable[[EventBase], None] | None
-    tags: Mapping[str, str] | None
-    cache: CacheMode | None
-    sample: int
+__all__ = ["Fusion", "complete"]
 
 
 class Fusion:
@@ -102,23 +72,21 @@ class Fusion:
         content: Content | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self._settings = settings or Settings.from_environment()
-        self._profile_given = profile
-        self._budget = _limits(budget)
-        self._store, self._owns_store = opened(store, self._settings)
-        self._content: Content = content or self._settings.store.content
-        self._shared = None if self._store is None else StoreCache(self._store)
-        self._gateway = Gateway(self._settings, models=models, ledgered=self._store is not None)
-        self._own = {*(models or {})}
-        self._roles = {role: self._spec(given) for role, given in (roles or {}).items()}
-        self._model = None if model is None else self._spec(model)
-        self._loader = Loader(Library.standard(user=self._settings.library_dir))
-        self._lock = threading.Lock()
-        self._loop = LoopThread()
-        own_store = self._store if self._owns_store else None
-        self._finalizer: Callable[[], object] = weakref.finalize(
-            self, _shut_down, self._loop, self._gateway, own_store
+        settings = settings or Settings.from_environment()
+        self._budget = limits_of(budget)
+        kept_in, is_ours = opened(store, settings)
+        self._cast = Cast(
+            settings,
+            Gateway(settings, models=models, ledgered=kept_in is not None),
+            models=models or {},
+            profile=profile,
+            roles=roles or {},
+            model=model,
         )
+        self._loader = Loader(Library.standard(user=settings.library_dir))
+        self._launcher = Launcher(self._cast, kept_in, content or settings.store.content)
+        own_store = kept_in if is_ours else None
+        self._finalizer: Callable[[], object] = weakref.finalize(self, shut_down, self._launcher, own_store)
 
     # Complete: a prompt in, a Result out.
 
@@ -174,28 +142,10 @@ class Fusion:
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
         self._check_startable()
-        _check_options(options)
-        made = self._loader.load(options.get("pipeline", _DEFAULT_PIPELINE))
-        if schema is not None:
-            made = replace(made, pipeline=shaped_output(made.pipeline, schema_of(schema)))
-        made = self._with_defaults(made)
-        request, values = filled(made.pipeline, request_of(prompt), options.get("inputs") or {})
-        roles = self._roles_of(made, self._given_roles(made))
-        check_looked_at(made.pipeline, made.prompts, roles, request, values)
-        limits = _limits(options.get("budget")) or self._budget
-        terms = Terms(
-            inputs=values,
-            request=request,
-            limits=_merged(made.pipeline.budget, limits),
-            strict_usd=limits is not None and limits.usd is not None,
-            profile=self.profile.name,
-            cache=options.get("cache"),
-            sample=options.get("sample", 0),
-        )
-        tags = _tags(options.get("tags"))
-        kept = self._keep(made, roles, terms, tags)
-        on_event = options.get("on_event")
-        return self._run(made, roles, terms, kept, on_event, stream=stream, tags=tags, within=within)
+        prepared = self._prepared(prompt, schema=schema, **options)
+        tags = tags_of(options.get("tags"))
+        watch = Watch(options.get("on_event"), stream=stream, within=within, tags=tags)
+        return self._launcher.launch(prepared, self._launcher.keep(prepared, tags), watch, self)
 
     # Again: a run that ended before its answer, or one that is to have another.
 
@@ -243,10 +193,11 @@ class Fusion:
     ) -> RunHandle:
         """Begin to resume a run and return at once; see `resume`."""
         self._check_startable()
-        row = found(self.store, run_id)
-        limits = _limits(budget) or self._budget
+        row, limits = found(self.store, run_id), limits_of(budget) or self._budget
+        watch = Watch(on_event, stream=stream)
         if pipeline is not None:
-            return self._branch(row, pipeline, limits, on_event, stream=stream)
+            prepared = self._branched(record_of(self.store, row), pipeline, budget)
+            return self._launcher.launch(prepared, self._launcher.keep(prepared, row.tags, row), watch, self)
         lock = self.store.lock(row.run_id)
         try:
             row = found(self.store, row.run_id)  # as it is now that nobody else can change it
@@ -254,69 +205,101 @@ class Fusion:
                 lock.release()
                 return self._ended(row)
             record = record_of(self.store, row)
-            made, terms = record.made(self._loader.library), record.terms()
-            roles = record.roles(self._gateway, self._own)
+            terms = record.terms()
             if limits is not None:
-                terms = replace(terms, limits=_merged(terms.limits, limits))
+                terms = replace(terms, limits=over(terms.limits, limits))
+            roles = record.roles(self._cast.gateway, self._cast.own)
+            prepared = Prepared(record.made(self._loader.library), roles, terms)
             kept = KeptRun.resume(self.store, row, lock, retry_budget=limits is not None)
             kept.say(since_then(record, self._loader))
         except BaseException:
             lock.release()
             raise
-        return self._run(made, roles, terms, kept, on_event, stream=stream)
+        return self._launcher.launch(prepared, kept, watch, self)
 
     def unfinished(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> str | None:
-        """The id of the latest run of the same pipeline, inputs and models that has no answer and nobody is at."""
-        _check_options(options)
-        made = self._with_defaults(self._loader.load(options.get("pipeline", _DEFAULT_PIPELINE)))
-        request, values = filled(made.pipeline, request_of(prompt), options.get("inputs") or {})
-        roles = self._roles_of(made, self._given_roles(made))
-        terms = Terms(values, request, Limits(), False, self.profile.name, None, options.get("sample", 0))
-        fingerprint = Record.of(made, roles, terms, self._own).fingerprint
-        rows = self.store.runs(RunFilter(fingerprint=fingerprint), limit=1)
-        open_ones = [row for row in rows if row.status not in ("ok", "partial")]
-        return next((row.run_id for row in open_ones if not self.store.is_locked(row.run_id)), None)
+        """The id of the latest run of the same pipeline, inputs and models, if it has no answer and can be resumed.
 
-    def _branch(
-        self,
-        row: RunRow,
-        pipeline: PipelineGiven,
-        limits: Limits | None,
-        on_event: Sink | None,
-        *,
-        stream: bool,
-    ) -> RunHandle:
-        """A new run of an edited pipeline on the inputs of another run, whose calls it may use."""
-        record = record_of(self.store, row)
+        Somebody may be at it, which `resume` says.
+        """
+        return self._unfinished(self._fingerprint(prompt, **options))
+
+    @contextmanager
+    def sole(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> Iterator[str | None]:
+        """`unfinished`, and within the block nobody else looks for such a run to begin one: for jobs of a clock.
+
+        Raises RunBusyError where somebody else is within for long.
+        """
+        fingerprint = self._fingerprint(prompt, **options)
+        with alone(self.store, f"begin-{fingerprint[:24]}"):
+            yield self._unfinished(fingerprint)
+            self.store.flush()
+
+    def _fingerprint(self, prompt: Prompt, **options: Unpack[RunOptions]) -> str:
+        made, roles, terms = self._prepared(prompt, **options)
+        return Record.of(made, roles, terms, self._cast.own).fingerprint
+
+    def _unfinished(self, fingerprint: str) -> str | None:
+        rows = self.store.runs(RunFilter(fingerprint=fingerprint), limit=1)
+        return next(
+            (row.run_id for row in rows if row.status not in ("ok", "partial") and row.content == "full"), None
+        )
+
+    def _branched(self, record: Record, pipeline: PipelineGiven, budget: BudgetGiven) -> Prepared:
+        """An edited pipeline on the inputs and, where nothing else is said, the models of an earlier run."""
         before = record.terms()
-        made = self._with_defaults(self._loader.load(pipeline))
+        made = self._cast.with_defaults(self._loader.load(pipeline))
         known = {name: value for name, value in before.inputs.items() if name in made.pipeline.inputs}
         request, values = filled(made.pipeline, None, known)
-        roles = self._roles_of(made, self._given_roles(made, record))
+        roles = self._cast.of(made, record)
         check_looked_at(made.pipeline, made.prompts, roles, request, values)
+        limits = limits_of(budget) or self._budget
         terms = Terms(
             inputs=values,
             request=request,
-            limits=_merged(made.pipeline.budget, limits),
+            limits=over(made.pipeline.budget, limits),
             strict_usd=limits is not None and limits.usd is not None,
-            profile=self.profile.name if self._profile_given else before.profile,
+            profile=self.profile.name if self._cast.profile_given else before.profile,
             cache=before.cache,
             sample=before.sample,
         )
-        kept = self._keep(made, roles, terms, row.tags, parent=row)
-        return self._run(made, roles, terms, kept, on_event, stream=stream)
+        return Prepared(made, roles, terms)
+
+    def _prepared(
+        self, prompt: Prompt, *, schema: type[BaseModel] | None = None, **options: Unpack[RunOptions]
+    ) -> Prepared:
+        """All that a run of this would be made of, checked."""
+        check_options(options)
+        made = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
+        if schema is not None:
+            made = replace(made, pipeline=shaped_output(made.pipeline, schema_of(schema)))
+        made = self._cast.with_defaults(made)
+        request, values = filled(made.pipeline, request_of(prompt), options.get("inputs") or {})
+        roles = self._cast.of(made)
+        check_looked_at(made.pipeline, made.prompts, roles, request, values)
+        limits = limits_of(options.get("budget")) or self._budget
+        terms = Terms(
+            inputs=values,
+            request=request,
+            limits=over(made.pipeline.budget, limits),
+            strict_usd=limits is not None and limits.usd is not None,
+            profile=self.profile.name,
+            cache=options.get("cache"),
+            sample=options.get("sample", 0),
+        )
+        return Prepared(made, roles, terms)
 
     def _ended(self, row: RunRow) -> RunHandle:
         result = result_of(self.store, row)
-        return RunHandle(EndedRun(result), Over(result), self._loop, self)
+        return RunHandle(EndedRun(result), Over(result), self._launcher.loop, self)
 
     def preview(
         self,
         prompt: Prompt = None,
         *,
-        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        pipeline: PipelineGiven = DEFAULT_PIPELINE,
         inputs: Mapping[str, Any] | None = None,
-        budget: Limits | Mapping[str, Any] | None = None,
+        budget: BudgetGiven = None,
         given: Given | None = None,
         stage: str | None = None,
         item: int | None = None,
@@ -328,36 +311,34 @@ class Fusion:
 
         Raises what `start` raises, and PromptError for a template that fails on what it reads.
         """
-        self._loop.check_outside("a run cannot be looked at beforehand")
-        loaded = self._loader.load(pipeline)
-        request, values = filled(loaded.pipeline, request_of(prompt), inputs or {})
-        if stage is not None and stage not in loaded.pipeline.stages:
-            raise UsageError(f"no stage {stage!r}{close_names(stage, loaded.pipeline.stages)}")
-        roles = self._roles_of(loaded, self._given_roles(loaded))
-        check_looked_at(loaded.pipeline, loaded.prompts, roles, request, values)
+        self._launcher.loop.check_outside("a run cannot be looked at beforehand")
+        made = self._loader.load(pipeline)
+        if stage is not None and stage not in made.pipeline.stages:
+            raise UsageError(f"no stage {stage!r}{close_names(stage, made.pipeline.stages)}")
+        made, roles, terms = self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget)
         looking = preview(
-            loaded.pipeline,
-            prompts=loaded.prompts,
+            made.pipeline,
+            prompts=made.prompts,
             roles=roles,
-            profile=self.profile.name,
-            inputs=values,
-            request=request,
-            limits=_merged(loaded.pipeline.budget, _limits(budget) or self._budget),
-            near=loaded.near,
-            nested=loaded.nested,
+            profile=terms.profile,
+            inputs=terms.inputs,
+            request=terms.request,
+            limits=terms.limits,
+            near=made.near,
+            nested=made.nested,
             given=given,
             stage=stage,
             item=item,
         )
-        return self._loop.submit(looking).done.result()
+        return self._launcher.loop.submit(looking).done.result()
 
     def quote(
         self,
         prompt: Prompt = None,
         *,
-        pipeline: PipelineGiven = _DEFAULT_PIPELINE,
+        pipeline: PipelineGiven = DEFAULT_PIPELINE,
         inputs: Mapping[str, Any] | None = None,
-        budget: Limits | Mapping[str, Any] | None = None,
+        budget: BudgetGiven = None,
     ) -> Quote:
         """What a run of this will probably cost and take, and what it can cost at most, without any call.
 
@@ -372,26 +353,20 @@ class Fusion:
         >>> quote.usd.likely <= quote.usd.cap
         True
         """
-        self._loop.check_outside("a run cannot be quoted")
-        loaded = self._loader.load(pipeline)
-        over = loaded.pipeline.defaults.over(self._settings.defaults)
-        checked = loaded.pipeline.model_copy(update={"defaults": over})
-        request, values = filled(checked, request_of(prompt), inputs or {})
-        roles = self._roles_of(loaded, self._given_roles(loaded))
-        check_looked_at(checked, loaded.prompts, roles, request, values)
-        limits = _limits(budget) or self._budget
+        self._launcher.loop.check_outside("a run cannot be quoted")
+        made, roles, terms = self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget)
         return quoted(
             Subject(
-                checked,
-                prompts=loaded.prompts,
+                made.pipeline,
+                prompts=made.prompts,
                 roles=roles,
-                profile=self.profile.name,
-                inputs=values,
-                request=request,
-                near=loaded.near,
-                nested=loaded.nested,
-                limits=_merged(checked.budget, limits),
-                by_hand=limits is not None and limits.usd is not None,
+                profile=terms.profile,
+                inputs=terms.inputs,
+                request=terms.request,
+                near=made.near,
+                nested=made.nested,
+                limits=terms.limits,
+                by_hand=terms.strict_usd,
             )
         )
 
@@ -400,7 +375,7 @@ class Fusion:
     @property
     def profile(self) -> Profile:
         """The profile in use: as given, else by FUSION_PROFILE, else by the keys that are set, else `local`."""
-        return choose(self._settings, self._profile_given)
+        return self._cast.profile
 
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """A pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
@@ -425,22 +400,13 @@ class Fusion:
         """
         other = copy.copy(self)
         other._finalizer = functools.partial(_kept_by, self)
-        if profile is not None:
-            other._profile_given = profile
-        if roles is not None:
-            other._roles = {role: self._spec(given) for role, given in roles.items()}
-        if model is not None:
-            other._model = self._spec(model)
-        if not kept:
-            other._store = other._shared = None
-        if defaults is not None:
-            over = {"defaults": defaults.over(self._settings.defaults)}
-            other._settings = self._settings.model_copy(update=over)
+        other._cast = self._cast.changed(profile=profile, roles=roles, model=model, defaults=defaults)
+        other._launcher = self._launcher.with_cast(other._cast, kept=kept)
         return other
 
     def close(self) -> None:
         """Stop what still runs and give back every thread, socket and process; from then on no run can be started."""
-        self._loop.check_outside("a Fusion cannot be closed")
+        self._launcher.loop.check_outside("a Fusion cannot be closed")
         self._finalizer()
 
     async def aclose(self) -> None:
@@ -462,136 +428,23 @@ class Fusion:
     @property
     def store(self) -> Store:
         """Where runs are kept. Raises UsageError where they are not."""
-        if self._store is None:
+        if self._launcher.store is None:
             raise UsageError("runs are not kept here: give a place for them, as in `Fusion(store=True)`")
-        return self._store
+        return self._launcher.store
+
+    @property
+    def runs(self) -> History:
+        """The runs that are kept, to be listed, read, compared and removed. Raises UsageError without a store."""
+        return History(self.store)
+
+    @property
+    def keeps(self) -> Content | None:
+        """What is kept of the prompts and replies of runs; None where runs are not kept."""
+        return None if self._launcher.store is None else self._launcher.content
 
     def _check_startable(self) -> None:
-        self._loop.check_outside("a run cannot be started")
-        self._loop.check()
-
-    def _with_defaults(self, made: Made) -> Made:
-        """The pipeline, with the defaults of the user's settings beneath its own."""
-        defaults = made.pipeline.defaults.over(self._settings.defaults)
-        return replace(made, pipeline=made.pipeline.model_copy(update={"defaults": defaults}))
-
-    def _keep(
-        self, made: Made, roles: RoleModels, terms: Terms, tags: Mapping[str, str], parent: RunRow | None = None
-    ) -> KeptRun | None:
-        """The new run in the store; None where there is none."""
-        if self._store is None:
-            return None
-        record = Record.of(made, roles, terms, self._own)
-        kept = KeptRun.begin(self._store, _run_id(), record, content=self._content, tags=tags, parent=parent)
-        if parent is not None:
-            kept.say(differences(record_of(self._store, parent), record, self._store, parent.run_id))
-        return kept
-
-    def _run(
-        self,
-        made: Made,
-        roles: RoleModels,
-        terms: Terms,
-        kept: KeptRun | None,
-        on_event: Sink | None,
-        *,
-        stream: bool,
-        tags: Mapping[str, str] = _NO_TAGS,
-        within: Budget | None = None,
-    ) -> RunHandle:
-        run_id = _run_id() if kept is None else kept.run_id
-        origin = Origin(seed=run_id, tags=tags) if kept is None else kept.origin
-        caches = {terms.cache} if terms.cache else _caches(made.pipeline, made.nested)
-        if self._shared is None and "shared" in caches:
-            origin = replace(origin, notes=(*origin.notes, _NOT_SHARED))
-        run = Run(
-            run_id,
-            made.pipeline,
-            prompts=made.prompts,
-            roles=roles,
-            profile=terms.profile,
-            inputs=terms.inputs,
-            request=terms.request,
-            limits=terms.limits,
-            strict_usd=terms.strict_usd,
-            sink=on_event or _nowhere,
-            stream=stream,
-            near=made.near,
-            nested=made.nested,
-            keeping=Keeping(
-                None if kept is None else kept.journal, self._shared, mode=terms.cache, sample=terms.sample
-            ),
-            origin=origin,
-            schemas=made.schemas,
-            within=within,
-        )
-        work = self._loop.submit(self._execute(run, kept, list(roles.models)))
-        if kept is not None:
-            work.done.add_done_callback(lambda _: kept.release())
-        return RunHandle(run, work, self._loop, self)
-
-    async def _execute(self, run: Run, kept: KeptRun | None, model_ids: Sequence[str]) -> Result:
-        warming = asyncio.ensure_future(self._gateway.warm(i for i in model_ids if i not in self._own))
-        interrupted = False
-        try:
-            result = await run.execute()
-        except asyncio.CancelledError:
-            result, interrupted = run.interrupted(), True
-        finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)
-        if kept is not None:
-            await kept.end(result, interrupted=interrupted)
-            kept.release()
-        return result
-
-    def _roles_of(self, made: Made, given: Mapping[str, RoleSpec]) -> RoleModels:
-        with self._lock:
-            return resolve(
-                made.pipeline,
-                given=given,
-                profile=self.profile,
-                gateway=self._gateway,
-                settings=self._settings,
-                own=self._own,
-                nested=made.nested,
-            )
-
-    def _given_roles(self, made: Made, record: Record | None = None) -> dict[str, RoleSpec]:
-        """The models that the user names; and where nothing is named, those of the run that is gone back to."""
-        pipeline = made.pipeline
-        used = used_roles(pipeline, made.nested)
-        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self._settings.roles, *self.profile.roles})
-        if unknown:
-            raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
-        everywhere = {} if self._model is None else dict.fromkeys(used, self._model)
-        before = {} if record is None or self._profile_given else record.undeclared
-        return {**before, **everywhere, **self._roles}
-
-    def _spec(self, given: RoleGiven) -> RoleSpec:
-        if isinstance(given, RoleSpec):
-            return given
-        if isinstance(given, Model):
-            self._gateway.add(given)
-            self._own.add(given.info.id)
-            return RoleSpec(chain=(given.info.id,))
-        return RoleSpec(chain=(given,))
-
-
-def opened(given: StoreGiven, settings: Settings) -> tuple[Store | None, bool]:
-    """The store that is meant, and whether it was opened here. Raises StoreError where it cannot be."""
-    if given is None or given is False:
-        return None, False
-    if isinstance(given, Store):
-        return given, False
-    from fusion.store.opening import open_store
-
-    said = settings.store
-    path = said.path if given is True else given
-    store = open_store(path, synchronous=said.synchronous, cache_bytes=said.cache_bytes)
-    if said.retention is not None:
-        forget(store, older_than=said.retention)
-    return store, True
+        self._launcher.loop.check_outside("a run cannot be started")
+        self._launcher.loop.check()
 
 
 @functools.cache
@@ -628,62 +481,8 @@ def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] |
         raise RunFailed(f"the answer's data is no {schema.__name__}: {error}", result) from error
 
 
-def _shut_down(loop: LoopThread, gateway: Gateway, store: Store | None) -> None:
-    def close() -> None:
-        loop.close(gateway.close)
-        if store is not None:
-            store.close()
-
-    if loop.inside:  # the last one who held this Fusion was a run of its own
-        threading.Thread(target=close, name="fusion-close").start()
-    else:
-        close()
-
-
-def _caches(pipeline: Pipeline, nested: Mapping[str, Nested]) -> set[CacheMode]:
-    """The caches that a pipeline and those that it runs may use."""
-    stages = stages_within(pipeline.stages).values()
-    said: set[CacheMode | None] = {pipeline.defaults.cache, *(getattr(stage, "cache", None) for stage in stages)}
-    inner = (mode for one in nested.values() for mode in _caches(one.pipeline, one.nested))
-    return {mode for mode in said if mode is not None} | set(inner)
-
-
-def _check_options(given: RunOptions) -> None:
-    """Raise TypeError, as Python does for its own, where there is no such option."""
-    for name in given.keys() - RunOptions.__annotations__.keys():
-        raise TypeError(f"unexpected keyword argument {name!r}{close_names(name, RunOptions.__annotations__)}")
-
-
-def _tags(given: Mapping[str, str] | None) -> dict[str, str]:
-    tags = dict(given or {})
-    for name, value in tags.items():
-        if not (isinstance(name, str) and isinstance(value, str) and name and "=" not in name):
-            raise UsageError(f"tag {name!r}: {value!r}: give a text by a name without =: {{'team': 'search'}}")
-    return tags
-
-
 def _kept_by(whole: Fusion) -> None:
     """Close nothing: the loop is that of another Fusion, which lives as long as this is held."""
-
-
-def _limits(given: Limits | Mapping[str, Any] | None) -> Limits | None:
-    if given is None or isinstance(given, Limits):
-        return given
-    try:
-        return Limits.model_validate(given)
-    except ValueError as error:
-        raise UsageError(f"budget {given!r}: give positive usd, tokens, calls or seconds") from error
-
-
-def _merged(pipeline: Limits, given: Limits | None) -> Limits:
-    """The user's limits, and the pipeline's where the user sets none."""
-    if given is None:
-        return pipeline
-    return Limits(**{**pipeline.model_dump(exclude_none=True), **given.model_dump(exclude_none=True)})
-
-
-def _run_id() -> str:
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def _both(first: Sink, second: Sink | None) -> Sink:
@@ -695,7 +494,3 @@ def _both(first: Sink, second: Sink | None) -> Sink:
         second(event)
 
     return sink
-
-
-def _nowhere(event: EventBase) -> None:
-    return None

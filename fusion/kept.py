@@ -7,15 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fusion.engine import Origin
-from fusion.errors import StoreError, UsageError
-from fusion.events import event_adapter
-from fusion.receipt import Before
+from fusion.errors import StoreError
 from fusion.record import Record
 from fusion.result import Result
-from fusion.store.base import Content, Ended, RunFilter, RunLock, RunRow, RunStatus, SessionStart, Started, Store
+from fusion.standing import before
+from fusion.store.base import Content, Ended, RunLock, RunRow, RunStatus, SessionStart, Started, Store
 from fusion.store.journal import Journal
 
-__all__ = ["KeptRun", "before", "forget", "found", "record_of", "result_of", "status_of"]
+__all__ = ["KeptRun", "record_of", "result_of"]
 
 
 class KeptRun:
@@ -108,32 +107,6 @@ class KeptRun:
         self._lock.release()
 
 
-def before(store: Store, run_id: str) -> Before:
-    """What was called and spent in a run until now."""
-    adapter = event_adapter()
-    events = [adapter.validate_python({"run_id": run_id, **body}) for body in store.events(run_id)]
-    return Before(tuple(store.lines(run_id)), tuple(events))
-
-
-def found(store: Store, given: str) -> RunRow:
-    """The run of an id, or of the beginning of one. Raises UsageError where none or several begin so."""
-    row = store.run(given)
-    if row is not None:
-        return row
-    ids = store.run_ids(given) if given else []
-    if len(ids) > 1:
-        raise UsageError(f"several runs begin with {given!r}: {', '.join(ids)}; give more of the id")
-    row = store.run(ids[0]) if ids else None
-    if row is None:
-        raise UsageError(f"no run {given!r} in {store.where}; `fusion runs list` names them")
-    return row
-
-
-def status_of(store: Store, row: RunRow) -> str:
-    """How a run stands: one that is not over is `running` while a process is at it, else it has `died`."""
-    return "died" if row.status == "running" and not store.is_locked(row.run_id) else row.status
-
-
 def record_of(store: Store, row: RunRow) -> Record:
     """What a run is made of. Raises StoreError where that was not kept."""
     data = store.record(row.run_id)
@@ -151,12 +124,6 @@ def result_of(store: Store, row: RunRow) -> Result:
     if data is None:
         raise StoreError(f"the answer of run {row.run_id!r} was not kept (`content` in [store] was {row.content!r})")
     return Result.model_validate(data)
-
-
-def forget(store: Store, *, older_than: float) -> int:
-    """Remove the runs that began more than so many days ago and nobody is at; how many those were."""
-    rows = store.runs(RunFilter(started_before=time.time() - older_than * 86400))
-    return store.remove([row.run_id for row in rows if not store.is_locked(row.run_id)]) if rows else 0
 
 
 def _line_of(store: Store, row: RunRow) -> Iterator[RunRow]:

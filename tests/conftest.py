@@ -28,13 +28,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key and no setting of this machine's user reaches a test."""
+def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No key and no setting of this machine's user reaches a test, and no test what that user keeps."""
     import os
 
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_BASE_URL")) or name in OWN:
             monkeypatch.delenv(name)
+    monkeypatch.setenv("FUSION_STORE", str(tmp_path_factory.mktemp("state") / "runs.db"))
 
 
 @pytest.fixture

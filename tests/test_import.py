@@ -45,7 +45,7 @@ print(*broken)
 def python(code: str, *words: str) -> str:
     """What this code prints, in a fresh interpreter, with nothing on standard error."""
     given = [sys.executable, "-W", "error", "-c", code, *words]
-    done = subprocess.run(given, capture_output=True, text=True, env=environment(), timeout=120)
+    done = subprocess.run(given, capture_output=True, text=True, env=environment(), timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
 

@@ -5,8 +5,11 @@ import gc
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
-from benchmarks.perf import budget, dataflow, engine, overhead, startup, store
+from benchmarks.perf import budget, contest, dataflow, engine, overhead, startup, store
+from fusion import Fusion
+from fusion.bench import Suite
 
 
 def test_an_item_costs_no_more_among_many_than_among_few() -> None:
@@ -78,3 +81,11 @@ def test_a_store_of_many_calls_is_listed_shown_and_emptied() -> None:
     said = list(store.large(3000))
     assert said[0].startswith("3 runs of 1,000 calls: ")
     assert said[4].startswith("1 runs of 3,000 calls: ")
+
+
+def test_a_benchmark_of_recorded_answers_is_the_same_once_they_are_kept(tmp_path: Path) -> None:
+    suite = Suite.model_validate(contest.described(13, 5))
+    with Fusion(profile="local") as fusion:
+        asked = contest.measured("asked", suite, str(tmp_path), fusion)
+        assert contest.measured("kept", suite, str(tmp_path), fusion) == asked
+    assert len(asked) == 13

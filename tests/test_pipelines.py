@@ -98,7 +98,7 @@ stages:
   answer:
     kind: route
     routes: {sum: {kind: pipeline, pipeline: agree-or-escalate}, other: {kind: pipeline, pipeline: single}}
-    examples: [{text: What is 4 + 5?, use: sum}, {text: What is the capital of Spain?, use: other}]
+    rules: [{matches: '[0-9]', use: sum}]
     default: other
 output: answer
 """

@@ -308,7 +308,7 @@ def test_a_run_always_ends_and_adds_up(pipeline: Pipeline, seed: int, faults: fl
     with Fusion(profile="local", model=model) as fusion:
         handle = fusion.start(pipeline=pipeline, on_event=events.append)
         result = handle.wait(30)
-        assert fusion._loop.submit(_tasks()).done.result() == 1
+        assert fusion._launcher.loop.submit(_tasks()).done.result() == 1
     assert threading.active_count() == threads
     assert model.in_flight == 0
     _check_ending(result, handle.exit_code, handle.cause)
@@ -372,7 +372,7 @@ def test_a_run_that_is_stopped_at_any_moment_gives_everything_back(pipeline: Pip
         handle = fusion.start(pipeline=pipeline, on_event=on_event)
         ready.set()
         result = handle.wait(30)
-        assert fusion._loop.submit(_tasks()).done.result() == 1
+        assert fusion._launcher.loop.submit(_tasks()).done.result() == 1
     assert model.in_flight == 0
     if handle.exit_code == 130:
         assert (result.status, result.error and result.error.reason) == ("failed", "Interrupted")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -373,6 +374,7 @@ KILLED = """
 import os, signal, sys
 from decimal import Decimal
 from fusion import Fusion, Price, ScriptedModel
+from fusion.store.base import RunFilter
 from tests.test_resume import CHAIN, PRICED, planned
 
 asked = 0
@@ -385,15 +387,39 @@ def script(request):
     return planned(request)
 
 with Fusion(model=ScriptedModel(script, name="stopping", price=PRICED), store=sys.argv[1]) as fusion:
-    fusion.complete("do it", pipeline=CHAIN)
+    if len(sys.argv) > 3:
+        fusion.resume(fusion.store.runs(RunFilter())[0].run_id)
+    else:
+        fusion.complete("do it", pipeline=CHAIN)
 """
+
+
+def test_a_process_that_is_killed_twice_is_charged_for_each_time_once(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    killed_at(path, 3)
+    killed_at(path, 3, resume=True)
+    with Fusion(model=Stopping(planned, price=PRICED), store=path) as fusion:
+        (row,) = fusion.store.runs(RunFilter())
+        again = fusion.resume(row.run_id)
+        lost = [attempt for attempt, _ in fusion.store.attempts(row.run_id, states=["lost"])]
+        assert {attempt.session for attempt in lost} == {1, 2}
+        charged = sum((line.charged.cost.usd for line in again.receipt.lines), Decimal(0))
+        assert charged == sum(attempt.usd or 0 for attempt in lost)
+        spent = fusion.store.spending(row.run_id)
+        assert sum((one.usd for one in spent.values()), Decimal(0)) == again.cost.usd
+        _same_receipt(fusion.store, again)
+
+
+def killed_at(path: Path, number: int, *, resume: bool = False) -> None:
+    """A process that kills itself when its model is asked for the n-th time."""
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path), str(number), *(["resume"] if resume else [])]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [1, 2, 6, 10])
 def test_a_process_that_is_killed_leaves_what_it_had(number: int, tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path), str(number)]
-    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    killed_at(path, number)
     model = Stopping(planned, price=PRICED)
     with Fusion(model=model, store=path) as fusion:
         (row,) = fusion.store.runs(RunFilter())
@@ -676,3 +702,28 @@ def test_what_cannot_be_a_store_is_said_before_any_call(tmp_path: Path) -> None:
 def test_tags_are_texts_by_names(tags: Any) -> None:
     with Fusion(model=ScriptedModel("x")) as fusion, pytest.raises(UsageError, match="tag"):
         fusion.complete("do it", pipeline=CHAIN, tags=tags)
+
+
+def test_of_two_jobs_of_a_clock_one_begins_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    inside, begun = threading.Event(), threading.Event()
+    found: list[str | None] = []
+
+    def second() -> None:
+        with Fusion(model=ScriptedModel("x", name="m"), store=path) as fusion:
+            inside.wait()
+            with fusion.sole("do it", pipeline="single") as same:
+                assert begun.is_set()
+                found.append(same)
+
+    other = threading.Thread(target=second)
+    other.start()
+    with Fusion(model=ScriptedModel(Say("x", delay=60), name="m"), store=path) as fusion:
+        with fusion.sole("do it", pipeline="single") as same:
+            assert same is None
+            inside.set()
+            handle = fusion.start("do it", pipeline="single")
+            begun.set()
+        other.join()
+        handle.cancel()
+    assert found == [handle.run_id]

@@ -441,7 +441,7 @@ def test_a_thousand_items_leave_no_task_behind(fusion: Any) -> None:
     one = fusion({"bulk": "ok"})
     result, _ = run(one, None, pipeline=pipeline(MAP), inputs={"rows": list(range(1000))})
     assert len(result.items) == 1000
-    left = one._loop.submit(_tasks()).done.result()
+    left = one._launcher.loop.submit(_tasks()).done.result()
     assert left == 1
 
 

@@ -148,7 +148,13 @@ def test_nothing_that_a_command_writes_when_refused(
     assert done.code == 3
     assert provider.requests[0].headers["authorization"] == f"Bearer {KEY}"
     assert "Traceback" in done.err
-    assert leaks(KEY, out=done.out, err=done.err, folder=tmp_path) == []
+    assert leaks(KEY, out=done.out, err=done.err) == []
+    for words in (["export", "latest", "-o", "export.json"], ["show", "latest"], ["show", "latest", "1"], ["list"]):
+        kept = command("runs", *words)
+        assert kept.code == 0
+        assert leaks(KEY, out=kept.out, err=kept.err) == []
+    assert {path.name for path in tmp_path.iterdir()} >= {"runs.db", "export.json"}
+    assert leaks(KEY, folder=tmp_path) == []
     assert (MASK in done.err) == (said != "307")  # of which the headers alone held it
 
 
@@ -189,8 +195,11 @@ def test_nothing_that_is_raised_returned_or_told(
             result = fusion.complete(prompt, pipeline=pipeline(text), on_event=events.append)
         except RunFailed as error:
             failed, result = error, error.result
+        history = [*fusion.runs.export(result.run_id), repr(fusion.runs.show(result.run_id))]
+        history += [repr(fusion.runs.call(result.run_id, call.number)) for call in fusion.runs.show("latest").calls]
     assert (failed is None) == (result.status != "failed")
     assert leaks(KEY, error=failed, result=repr(result), json=result.model_dump_json(), events=repr(events)) == []
+    assert leaks(KEY, history="".join(history)) == []
     assert (tmp_path / "runs.db").stat().st_size > 0
     assert leaks(KEY, folder=tmp_path) == []
 

@@ -221,6 +221,7 @@ def test_every_mistake_is_named_with_file_line_and_key(
 
 
 def test_the_store_is_where_and_as_the_file_says(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FUSION_STORE")
     path = write(
         '[store]\npath = "kept/runs.db"\ncontent = "digest"\nretention = 7\nsynchronous = "FULL"\ncache_mb = 3\n'
     )

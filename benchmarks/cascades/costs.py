@@ -43,15 +43,27 @@ CASES = (
 )
 
 
+class Figure(NamedTuple):
+    """What a case came to: calls to the strong model and to cheap ones, and the cost beside one call."""
+
+    case: Case
+    strong: int
+    cheap: int
+    cost: float
+
+
 def main() -> None:
     print(f"{'pipeline':22}{'':28}{'strong':>8}{'cheap':>8}{'cost':>8}")
-    for case in CASES:
-        result = run(case)
-        inputs = {"task": TASK, "context": case.inputs.get("context", MATERIAL)}
-        alone = run(Case("single", inputs))
-        strong = sum(line.calls for line in result.receipt.lines if line.model == "scripted/frontier")
-        cost = float(result.cost.usd / alone.cost.usd)
-        print(f"{case.pipeline:22}{case.turn:28}{strong:8}{result.receipt.calls - strong:8}{cost:8.2f}")
+    for figure in map(measured, CASES):
+        print(f"{figure.case.pipeline:22}{figure.case.turn:28}{figure.strong:8}{figure.cheap:8}{figure.cost:8.2f}")
+
+
+def measured(case: Case) -> Figure:
+    """A case against one call over the same task and material."""
+    result = run(case)
+    alone = run(Case("single", {"task": TASK, "context": case.inputs.get("context", MATERIAL)}))
+    strong = sum(line.calls for line in result.receipt.lines if line.model == "scripted/frontier")
+    return Figure(case, strong, result.receipt.calls - strong, float(result.cost.usd / alone.cost.usd))
 
 
 def run(case: Case) -> Result:

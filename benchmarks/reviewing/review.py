@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 from benchmarks.perf.figures import machine
 from fusion import Fusion, InputSpec, Map, Pipeline, Request, Review, RunFailed, ScriptedModel
 from fusion.bench.statistics import wilson
+from fusion.checks import Checks
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
 SHIPPED = "review/default"
+NUMBERS = "numbers"
 
 
 class Case(NamedTuple):
@@ -35,7 +37,11 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     running = commands.add_parser("run")
     running.add_argument("part", choices=("dev", "test", "planted"))
-    running.add_argument("--prompt", default="shipped", help="`shipped`, or a template in prompts/")
+    running.add_argument(
+        "--prompt",
+        default="shipped",
+        help="`shipped`, a template in prompts/, or `numbers`, a free check",
+    )
     running.add_argument("--model", default="local/strong")
     running.add_argument("--limit", type=int, help="no more cases than this; the next time goes on behind them")
     running.set_defaults(do=run)
@@ -66,13 +72,17 @@ def cases(part: str) -> Iterator[Case]:
 
 def pipeline(prompt: str) -> Pipeline:
     """A worker answers, a reviewer gives its verdict, and nothing is revised."""
-    template = SHIPPED if prompt == "shipped" else (HERE / "prompts" / f"{prompt}.md.j2").read_text()
+    checks = Checks(numbers_from="inputs.context") if prompt == NUMBERS else None
+    template = SHIPPED if prompt in ("shipped", NUMBERS) else (HERE / "prompts" / f"{prompt}.md.j2").read_text()
+    review = Review(
+        over="work", role="reviewer", prompt=template, revisions=0, min_ok=0, max_tokens=500, checks=checks
+    )
     return Pipeline(
         name="reviewing",
         inputs={"task": InputSpec(), "context": InputSpec()},
         stages={
             "work": Map(over="[inputs.task]", role="worker", prompt="{{ item.source }}"),
-            "review": Review(over="work", role="reviewer", prompt=template, revisions=0, min_ok=0, max_tokens=500),
+            "review": review,
         },
         output="review.verdicts",
     )
@@ -81,13 +91,17 @@ def pipeline(prompt: str) -> Pipeline:
 def run(given: argparse.Namespace) -> None:
     """Ask about every case that the results do not hold yet, and write each verdict down as it comes."""
     print(machine())
+    if given.prompt == NUMBERS:
+        given.model = "none"
     rows = read(given.results)
     done = {(row["id"], row["kind"]) for row in rows if (row["prompt"], row["model"]) == (given.prompt, given.model)}
     todo = [case for case in cases(given.part) if (case.id, case.kind) not in done][: given.limit]
     asked = pipeline(given.prompt)
     answers = {case.task: "" for case in todo}
     worker = ScriptedModel(lambda request: answers[_task(request)], name="scripted/worker")
-    with Fusion(profile="local", roles={"reviewer": given.model, "worker": worker}) as fusion:
+    accepting = ScriptedModel({"issues": [], "verdict": "accept"}, name="scripted/reviewer")
+    reviewer = accepting if given.prompt == NUMBERS else given.model
+    with Fusion(profile="local", roles={"reviewer": reviewer, "worker": worker}) as fusion:
         for case in todo:
             answers[case.task] = case.answer
             row = {"prompt": given.prompt, "model": given.model, "part": given.part, **verdict(fusion, asked, case)}
@@ -124,16 +138,18 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def show(given: argparse.Namespace) -> None:
+    print("\n".join(lines(read(given.results))))
+
+
+def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     """For each prompt: of the wrong answers how many were caught, of the right ones how many were refused."""
-    rows = read(given.results)
-    heads = f"{'part':9}{'model':14}{'prompt':10}{'wrong ones caught':>32}{'right ones refused':>32}{'seconds':>9}"
-    print(heads)
-    for part, model, prompt in dict.fromkeys((row["part"], row["model"], row["prompt"]) for row in rows):
+    yield f"{'part':9}{'model':14}{'prompt':10}{'wrong ones caught':>26}{'right ones refused':>26}{'seconds':>9}"
+    for part, model, prompt in sorted({(row["part"], row["model"], row["prompt"]) for row in rows}):
         of = [row for row in rows if (row["part"], row["model"], row["prompt"]) == (part, model, prompt)]
         caught = rate(row["verdict"] != "accept" for row in of if row["kind"] != "right")
         refused = rate(row["verdict"] != "accept" for row in of if row["kind"] == "right")
         seconds = sum(row["seconds"] for row in of) / len(of)
-        print(f"{part:9}{model:14}{prompt:10}{caught:>32}{refused:>32}{seconds:9.1f}")
+        yield f"{part:9}{model:14}{prompt:10}{caught:>26}{refused:>26}{seconds:9.1f}"
 
 
 def rate(hits: Iterable[bool]) -> str:

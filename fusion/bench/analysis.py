@@ -1,7 +1,7 @@
 """Analysis: what the results of a benchmark say, with an interval on every figure that is claimed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist, fmean, variance
 from typing import Final
 
@@ -93,6 +93,8 @@ class Analysis(Value):
     baselines: tuple[Figures, ...]
     pairings: tuple[Pairing, ...]
     by_set: tuple[tuple[str, Pairing], ...]
+    at_equal_dollars: tuple[Pairing, ...]
+    """Every arm that is no single model, against the self-consistency of a cheap one for the same money."""
     frontier: tuple[Point, ...]
     gaps: tuple[Gap, ...]
     disagreements: tuple[Split, ...]
@@ -112,16 +114,18 @@ def analyse(results: Results) -> Analysis:
     figures = tuple(work.figures(arm) for arm in results.arms)
     best = _best_single(figures)
     pairings = work.pairings(best, figures) if best is not None else ()
+    gaps = work.gaps()
     return Analysis(
         best_single=best,
         figures=figures,
         baselines=work.baselines(),
         pairings=pairings,
         by_set=work.by_set(best) if best is not None else (),
+        at_equal_dollars=work.at_equal_dollars(),
         frontier=tuple(hull(_points(figures))),
-        gaps=work.gaps(),
+        gaps=gaps,
         disagreements=work.disagreements(),
-        notes=tuple(_notes(results, figures, best)),
+        notes=(*_notes(results, figures, best), *_bounds(results), *_flags(gaps)),
     )
 
 
@@ -208,6 +212,19 @@ class _Work:
             adjusted = holm({one.arm: one.p for one in ones})
             found += [(name, one.model_copy(update={"adjusted": adjusted[one.arm]})) for one in ones]
         return tuple(found)
+
+    def at_equal_dollars(self) -> tuple[Pairing, ...]:
+        """Every arm that is neither single model nor baseline against the baselines that were run."""
+        kinds = {arm.name: arm.kind for arm in self._results.arms}
+        everything = range(len(self._clusters))
+        found = [
+            self._pairing(arm, other, everything)
+            for other in kinds
+            for arm in kinds
+            if kinds[other] == "baseline" and kinds[arm] not in ("model", "baseline")
+        ]
+        adjusted = holm({f"{one.arm}\0{one.against}": one.p for one in found})
+        return tuple(one.model_copy(update={"adjusted": adjusted[f"{one.arm}\0{one.against}"]}) for one in found)
 
     def baselines(self) -> tuple[Figures, ...]:
         """The oracle over the single models, and random mixing at the rate of each arm that escalates."""
@@ -400,3 +417,22 @@ def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> li
         if one.cost is None:
             found.append(f"The cost of {one.arm} is not known: {one.unknown_costs or 'all'} of its outcomes lack it.")
     return found
+
+
+def _bounds(results: Results) -> Iterator[str]:
+    for arm, rows in results.by_arm.items():
+        charged = sum(part.charged for ones in rows.values() for one in ones for part in one.spent)
+        if charged:
+            yield (
+                f"${charged:.4f} of the cost of {arm} are upper bounds, for attempts that gave no usable answer and "
+                "may be billed all the same."
+            )
+
+
+def _flags(gaps: Sequence[Gap]) -> Iterator[str]:
+    for gap in gaps:
+        if gap.flagged:
+            yield (
+                f"{gap.arm} is better on dev than on test, beyond what the other arms are: it may have been chosen "
+                "on those items, or know them. Its figures claim nothing."
+            )

@@ -27,7 +27,7 @@ _GRACE: Final = 600.0
 
 
 class Wanted(NamedTuple):
-    """The baseline, or why there is none."""
+    """The baseline and what is to be said of it, or why there is none."""
 
     contestant: Runs | None
     note: str
@@ -64,10 +64,9 @@ def self_consistency(ready: Prepared, done: Mapping[tuple[str, str, int], Done])
         return Wanted(None, "the answers of the cheap models are recorded, one to each item")
     one = max(sampling, key=lambda one: (points[one.record.name].accuracy, -_usd(points[one.record.name])))
     samples = min(_MOST, int(money // _usd(points[one.record.name])))
-    made = _sampled(
-        ready, one, samples, f"{SELF_CONSISTENCY} of {one.record.name}, {samples} answers for what {name} costs"
-    )
-    return Wanted(made, "")
+    label = f"{SELF_CONSISTENCY}, {samples} of {one.record.name}"
+    note = f"{SELF_CONSISTENCY.capitalize()} is of {samples} answers of {one.record.name}, for what {name} costs."
+    return Wanted(_sampled(ready, one, samples, label), note)
 
 
 def commonest(texts: Sequence[str], extractor: Extractor) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from fusion.bench.results import Outcome, Results
 from fusion.bench.runner import Done, Runner, Watch, shared_budget
 from fusion.bench.suite import Suite
 from fusion.client import Fusion
-from fusion.errors import BudgetError
+from fusion.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo
 
 __all__ = ["ANSWERS", "CALLS", "CONCURRENCY", "folder_of", "importing", "run"]
@@ -59,6 +60,7 @@ def run(
     read = suite if isinstance(suite, Suite) else Suite.load(suite)
     near = near or (Path() if isinstance(suite, Suite) else Path(suite).parent)
     folder = folder_of(read, out)
+    _check_installed(read)
     own = fusion or Fusion(store=folder / CALLS)
     try:
         with importing(near), _closed_after(Kept(folder / ANSWERS)) as kept:
@@ -97,7 +99,7 @@ def _worked(ready: Prepared, runner: Runner) -> list[str]:
         why, runner.stopped = runner.stopped, ""
         return [f"Self-consistency at equal dollars was begun and not ended: {why}."]
     ready.contestants.append(wanted.contestant)
-    return []
+    return [wanted.note]
 
 
 def _results(ready: Prepared, runner: Runner, notes: Sequence[str]) -> Results:
@@ -164,6 +166,16 @@ def _taken_over(models: Mapping[str, ModelInfo], done: Iterable[Done], alone: se
     for model in dict.fromkeys(one.model for each in done for one in each.answered.spent if one.calls):
         if model in models and model not in alone:
             yield f"{model} answered in place of others, and was not measured alone."
+
+
+def _check_installed(suite: Suite) -> None:
+    """Refuse to begin what could not be ended."""
+    solver = ("sympy",) if any(suite.scoring(name).by == "math" for name in suite.tasks) else ()
+    missing = [name for name in ("numpy", "matplotlib", *solver) if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"a benchmark needs {' and '.join(missing)}; install the extra: pip install 'compound-fusion[bench]'"
+        )
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -230,7 +230,8 @@ class Runs(Contestant):
         usage, cost = line.usage + line.saved.usage, line.cost + line.saved.cost
         price = self._prices.get(line.model)
         usd = price.of(usage) if price is not None else None if cost.unknown_calls else cost.usd
-        return Spending(model=line.model, calls=line.calls + line.reused, usage=usage, cost=usd)
+        charged = line.charged.cost.usd if price is None else Money(0)
+        return Spending(model=line.model, calls=line.calls + line.reused, usage=usage, cost=usd, charged=charged)
 
     def _escalated(self, result: Result, strong: int) -> bool | None:
         """Whether a cascade went on, or where there is none, whether the strongest model was asked."""

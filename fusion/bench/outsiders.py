@@ -17,6 +17,7 @@ from fusion.bench.results import ArmRecord
 from fusion.bench.rows import Row, read_rows
 from fusion.bench.tasks import Task
 from fusion.errors import UsageError
+from fusion.models.masks import Mask, Masks
 from fusion.types import Failure, Money, Usage, Value, as_text
 
 __all__ = ["FromFile", "FromFunction"]
@@ -33,6 +34,7 @@ class FromFunction(Contestant):
 
     def __init__(self, name: str, function: str) -> None:
         self._function, file = _imported(function)
+        self._masks = Masks()
         content = digest_of(file.read_bytes().hex()) if file is not None else ""
         self.record = ArmRecord(name=name, kind="python", sha256=content)
         self.digest = digest_of("python", function, content)
@@ -52,8 +54,16 @@ class FromFunction(Contestant):
         except Exception as error:  # noqa: BLE001 - the border of an arm that is not ours
             message = f"{type(error).__name__}: {error}"
             answered = Answered(failure=Failure(reason="ArmError", message=message))
-        answered = answered.model_copy(update={"latency": time.monotonic() - began})
+        answered = _masked(answered, self._masks.now()).model_copy(update={"latency": time.monotonic() - began})
         done(lambda: answered)
+
+
+def _masked(answered: Answered, mask: Mask) -> Answered:
+    """Without the keys that a function may have let out of somebody's error."""
+    failure = answered.failure
+    if failure is not None:
+        failure = Failure(reason=failure.reason, message=mask.text(failure.message))
+    return answered.model_copy(update={"text": mask.text(answered.text), "failure": failure})
 
 
 async def _awaited(said: Any) -> Any:

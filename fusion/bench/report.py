@@ -32,6 +32,7 @@ class _Spend(Value):
 
     arm: str
     usd: float
+    charged: float
     unknown: int
     tokens: int
     calls: int
@@ -102,6 +103,7 @@ class Report:
         return _Spend(
             arm=arm,
             usd=float(sum((one.cost for one in said if one.cost is not None), Decimal(0))),
+            charged=float(sum((part.charged for one in said for part in one.spent), Decimal(0))),
             unknown=sum(one.cost is None for one in said),
             tokens=sum(one.usage.total for one in said),
             calls=sum(one.calls for one in said),

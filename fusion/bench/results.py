@@ -40,12 +40,16 @@ class ArmRecord(Value):
 
 
 class Spending(Value):
-    """What was spent on one model; `cost` in dollars, None where a part of it is unknown."""
+    """What was spent on one model; `cost` in dollars, None where a part of it is unknown.
+
+    `charged` is the part of it that is an upper bound: for attempts that gave no usable answer and may be billed.
+    """
 
     model: str
     calls: int = 0
     usage: Usage = Usage()
     cost: Money | None = None
+    charged: Money = Money(0)
 
     def __add__(self, other: "Spending") -> "Spending":
         known = self.cost is not None and other.cost is not None
@@ -54,6 +58,7 @@ class Spending(Value):
             calls=self.calls + other.calls,
             usage=self.usage + other.usage,
             cost=(self.cost or Money(0)) + (other.cost or Money(0)) if known else None,
+            charged=self.charged + other.charged,
         )
 
 

@@ -104,7 +104,7 @@ class Runner:
         What is under way when it ends early is stopped, and what it cost is kept.
         """
         jobs = list(self._jobs(contestants, first))
-        self._count_in(jobs)
+        self._count_in(contestants, jobs)
         fresh = self._fresh([job for job in jobs if job.name not in self.done])
         self._watch(self.progress)
         try:
@@ -129,9 +129,9 @@ class Runner:
 
     # Jobs.
 
-    def _count_in(self, jobs: list[Job]) -> None:
+    def _count_in(self, contestants: list[Contestant], jobs: list[Job]) -> None:
         """The progress of these jobs, with those that are done."""
-        for name in dict.fromkeys(job.contestant.record.name for job in jobs):
+        for name in (one.record.name for one in contestants):
             self.progress.arms[name] = ArmProgress(name, 0)
         for job in jobs:
             arm = self.progress.arms[job.contestant.record.name]

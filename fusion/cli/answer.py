@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,9 +97,20 @@ class AnswerFile:
             if self.path.exists() and not self.path.is_file():
                 self.path.write_text(text, "utf-8", errors="replace")
             else:
-                self._replace(self.path.resolve(), text)
+                self._replace(self.path.resolve(), [text])
         except OSError as error:
             raise UsageError(f"cannot write the answer to {self._given!r}: {error.strerror}") from error
+
+    def write_all(self, pieces: Iterable[str]) -> None:
+        """Replace the file by what comes in pieces. Raises UsageError if that cannot be done."""
+        try:
+            if self.path.exists() and not self.path.is_file():
+                with self.path.open("w", encoding="utf-8", errors="replace") as file:
+                    file.writelines(pieces)
+            else:
+                self._replace(self.path.resolve(), pieces)
+        except OSError as error:
+            raise UsageError(f"cannot write to {self._given!r}: {error.strerror}") from error
 
     def _check(self) -> None:
         """What cannot be written at the end is said before anything is spent."""
@@ -117,11 +128,11 @@ class AnswerFile:
         if not os.access(self.path if self.path.exists() else folder, os.W_OK):
             raise UsageError(f"-o {self._given!r} cannot be written; choose another file")
 
-    def _replace(self, path: Path, text: str) -> None:
+    def _replace(self, path: Path, pieces: Iterable[str]) -> None:
         number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(number, "w", encoding="utf-8", errors="replace", newline="") as file:
-                file.write(text)
+                file.writelines(pieces)
             Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
             Path(name).replace(path)
         except BaseException:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fusion import __version__
-from fusion.cli import models
+from fusion.cli import models, runs
 from fusion.cli.bench import bench
 from fusion.cli.demo import demo
 from fusion.cli.exits import EPILOG, OK, Ending
@@ -17,6 +17,7 @@ from fusion.cli.graph import graph
 from fusion.cli.new import new
 from fusion.cli.quote import quote
 from fusion.cli.render import render
+from fusion.cli.resume import resume
 from fusion.cli.run import run
 from fusion.cli.schema import schema
 from fusion.cli.terminal import write
@@ -42,8 +43,9 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (run, quote, new, validate, graph, render, explain, schema, demo, bench, tune):
+    for command in (run, resume, quote, new, validate, graph, render, explain, schema, demo, bench, tune):
         app.command(context_settings=_HELP)(command)
+    app.add_typer(runs.application(), name="runs")
     app.add_typer(models.application(), name="models")
     return app
 

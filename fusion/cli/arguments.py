@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from fusion.cli.terminal import complain, is_terminal
 from fusion.errors import InputError, UsageError
@@ -10,11 +10,23 @@ from fusion.library import close_names, user_path
 from fusion.types import FileText
 
 if TYPE_CHECKING:
+    from fusion.runs import RunState
     from fusion.spec import Pipeline
 
-__all__ = ["Stdin", "from_stdin", "inputs_of", "limits_of", "results_of", "roles_of"]
+__all__ = [
+    "Stdin",
+    "days_of",
+    "from_stdin",
+    "inputs_of",
+    "limits_of",
+    "results_of",
+    "roles_of",
+    "states_of",
+    "tags_of",
+]
 
 _LIMITS = ("usd", "tokens", "calls", "seconds")
+_DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
 _PATIENCE = 2.0
 _MOST = 100_000_000
 """Bytes of one input: more than any model reads, and less than would fill a machine."""
@@ -109,6 +121,44 @@ def roles_of(words: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--role {role}=… is given twice")
         roles[role] = model
     return roles
+
+
+def tags_of(words: Sequence[str]) -> dict[str, str]:
+    """`key=value`, each key once."""
+    tags: dict[str, str] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not (sign and key):
+            raise UsageError(f"--tag {word!r}: give it as key=value, such as team=search")
+        if key in tags:
+            raise UsageError(f"--tag {key}=… is given twice")
+        tags[key] = value
+    return tags
+
+
+def states_of(words: Sequence[str]) -> "tuple[RunState, ...]":
+    """How runs may stand. Raises UsageError for a word that is none of that."""
+    from fusion.runs import RunState
+
+    states: tuple[RunState, ...] = get_args(RunState)
+    for word in words:
+        if word not in states:
+            raise UsageError(
+                f"--status {word!r}: no such status{close_names(word, states)}; there are: {', '.join(states)}"
+            )
+    return tuple(state for state in states if state in words)
+
+
+def days_of(word: str) -> float:
+    """`30d`, `12h` or `2w` as days."""
+    number, unit = word[:-1], word[-1:]
+    try:
+        days = float(number) * _DAYS[unit]
+    except (KeyError, ValueError):
+        days = -1.0
+    if not 0 <= days < 1e6:
+        raise UsageError(f"--older-than {word!r}: give a number of hours, days or weeks, such as 12h, 30d or 8w")
+    return days
 
 
 def limits_of(word: str | None) -> dict[str, str] | None:

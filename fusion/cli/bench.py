@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fusion.cli.completion import profile_names
+from fusion.cli.completion import pipeline_names, profile_names
 from fusion.cli.exits import Ending
 
 __all__ = ["bench"]
@@ -16,7 +16,14 @@ def bench(
         str, typer.Argument(metavar="SUITE|DATA", help="A suite (.yaml), or a file of items (.jsonl, .csv, .json).")
     ],
     pipelines: Annotated[
-        list[str] | None, typer.Option("-p", "--pipeline", metavar="PIPELINE", help="An arm: a pipeline; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--pipeline",
+            metavar="PIPELINE",
+            help="An arm: a pipeline; repeatable.",
+            autocompletion=pipeline_names,
+        ),
     ] = None,
     models: Annotated[
         list[str] | None, typer.Option("-m", "--model", metavar="MODEL", help="An arm: a single model; repeatable.")

@@ -2,7 +2,7 @@
 
 import typer
 
-__all__ = ["kind_names", "pipeline_names", "profile_names", "stage_names", "tier_names"]
+__all__ = ["kind_names", "pipeline_names", "profile_names", "run_ids", "stage_names", "tier_names"]
 
 
 def pipeline_names(incomplete: str) -> list[str]:
@@ -33,6 +33,19 @@ def kind_names(incomplete: str) -> list[str]:
     from fusion.stages.registry import kinds
 
     return [kind for kind in sorted(kinds()) if kind.startswith(incomplete)]
+
+
+def run_ids(incomplete: str) -> list[str]:
+    """Runs of the store, the newest first."""
+    from fusion.config import Settings
+    from fusion.errors import FusionError
+    from fusion.store.opening import open_store
+
+    path = Settings.from_environment().store.path
+    try:
+        return open_store(path).run_ids(incomplete) if path.exists() else []
+    except FusionError:
+        return []
 
 
 def stage_names(ctx: typer.Context, incomplete: str) -> list[str]:

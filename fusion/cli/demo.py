@@ -38,6 +38,7 @@ def demo(
         prompt=TASK,
         inputs=(f"context=@{report()}",),
         profile=profile,
+        kept=False,
         quiet=quiet,
         verbose=verbose,
     )

@@ -16,17 +16,45 @@ from fusion.events import (
     StageFinished,
     StageStarted,
 )
+from fusion.runs import RunSummary
 from fusion.types import Failure
 
-__all__ = ["call_line", "cost_words", "dollars", "first_line", "happening", "milestone", "reason", "seconds"]
+__all__ = [
+    "call_line",
+    "cost_words",
+    "dollars",
+    "ended_words",
+    "first_line",
+    "happening",
+    "milestone",
+    "reason",
+    "seconds",
+]
 
+_ANSWERED_BY = {
+    "journal": "finished before",
+    "other run": "answered by the run it goes back to",
+    "cache": "answered by the cache",
+}
 _SMALLEST = Decimal("0.0001")
 
 
 def first_line(event: RunStarted) -> str:
-    """Pipeline, profile, and the model of every role."""
+    """Pipeline, run, profile, and the model of every role."""
     roles = ", ".join(f"{role}={model}" for role, model in event.roles.items()) or "no model is called"
-    return " ".join(f"{event.pipeline}: profile {event.profile}; {roles}".split())
+    again = f", resumed ({event.session - 1})" if event.session > 1 else ""
+    parent = f", from {event.parent}" if event.parent is not None and event.session == 1 else ""
+    return " ".join(f"{event.pipeline}: run {event.run_id}{again}{parent}; profile {event.profile}; {roles}".split())
+
+
+def ended_words(run: RunSummary) -> str:
+    """How far a run came that is taken up again."""
+    if run.status in ("ok", "partial"):
+        return f"run {run.run_id} has its answer ({run.status}); nothing is run"
+    calls = f"{run.calls} call{'s' * (run.calls != 1)}"
+    spent = cost_words(run.cost.usd, run.cost.unknown_calls)
+    state = "is being run" if run.status == "running" else run.status
+    return f"run {run.run_id}: {state} after {calls} and {spent}; what is finished is not asked again"
 
 
 def milestone(event: EventBase, items: int, failed: int) -> str | None:
@@ -71,6 +99,9 @@ def call_line(event: EventBase) -> str | None:
             served = "" if event.served in (event.by or event.asked, "") else f" (served by {event.served})"
             tokens = f"{event.usage.input:,} in, {event.usage.output:,} out"
             cost = "cost unknown" if event.cost is None else dollars(event.cost)
+            if event.reused is not None:
+                saved = "" if event.cost is None else f", {dollars(event.cost)} saved"
+                return f"{_place(event)}: {event.step} by {writer}: {_ANSWERED_BY[event.reused]}{saved}"
             return (
                 f"{_place(event)}: {event.step} by {writer}{served}: {tokens}, {cost}, "
                 f"{seconds(event.latency)}{'' if event.finish_reason == 'stop' else f', {event.finish_reason}'}"

@@ -112,7 +112,7 @@ class LiveView:
             Text(f"{mark} {one_line(name)}", style=style),
             Text(stage.kind, style="dim"),
             _items(stage),
-            Text(_calls(stage.calls), style="cyan"),
+            Text(_calls(stage.calls, stage.reused), style="cyan"),
             tokens,
             cost_words(stage.spent.usd, stage.spent.unknown) if stage.spent.any else "",
             "" if elapsed is None else seconds(elapsed),
@@ -124,7 +124,7 @@ class LiveView:
             "  run",
             "",
             "",
-            _calls(self._progress.calls),
+            _calls(self._progress.calls, sum(stage.reused for stage in self._progress.stages.values())),
             f"{spent.tokens:,} tokens",
             cost_words(spent.usd, spent.unknown),
             seconds(now - self._progress.began),
@@ -142,5 +142,5 @@ def _items(stage: StageProgress) -> str:
     return f"{stage.done} of {stage.known}{more}{failed}"
 
 
-def _calls(count: int) -> str:
-    return f"{count} in flight" if count else ""
+def _calls(count: int, reused: int) -> str:
+    return ", ".join([f"{count} in flight"] * bool(count) + [f"{reused} reused"] * bool(reused))

@@ -20,6 +20,7 @@ class Outcome:
 
     def __init__(self, result: Result, handle: RunHandle, *, json: bool, quiet: bool) -> None:
         self.faults: list[Exception] = []
+        self.afterwards: str | None = None
         self._result = result
         self._handle = handle
         self._json = json
@@ -43,12 +44,14 @@ class Outcome:
             self._into(file)
 
     def report(self, ending: Ending) -> None:
-        """What failed, in all modes; the receipt, unless quiet. Raises the first fault at the end."""
+        """What failed and how to go on, in all modes; the receipt, unless quiet. Raises the first fault last."""
         self._say_failed(ending)
         if not self._quiet:
             complain("")
             for line in receipt_lines(self._result):
                 complain(line)
+        if self.afterwards is not None:
+            complain(self.afterwards)
         for fault in self.faults:
             raise fault
 

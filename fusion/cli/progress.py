@@ -47,7 +47,10 @@ class Spent:
 
 @dataclass
 class StageProgress:
-    """One stage: `known` items of which `done` are done, `final` when no more will come."""
+    """One stage: `known` items of which `done` are done, `final` when no more will come.
+
+    `calls` are under way; `reused` were answered by journal or cache, and cost nothing now.
+    """
 
     kind: str
     state: State = "waiting"
@@ -56,6 +59,7 @@ class StageProgress:
     done: int = 0
     failed: int = 0
     calls: int = 0
+    reused: int = 0
     spent: Spent = field(default_factory=Spent)
     began: float | None = None
     seconds: float | None = None
@@ -111,6 +115,9 @@ class Progress:
         match event:
             case CallStarted():
                 stage.calls += 1
+            case CallFinished(reused=str()):
+                stage.calls -= 1
+                stage.reused += 1
             case CallFinished():
                 stage.calls -= 1
                 self._add(stage, event.usage.total, event.cost)

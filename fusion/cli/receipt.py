@@ -1,12 +1,12 @@
 """The receipt at the end of a run: what each stage spent on each role, and what is measured, estimated, unknown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from fusion.cli.lines import dollars, seconds
+from fusion.cli.lines import cost_words, dollars, seconds
 from fusion.cli.terminal import table
 from fusion.result import Cost, Receipt, ReceiptLine, Result, Spent
 
-__all__ = ["receipt_lines"]
+__all__ = ["receipt_lines", "receipt_rows"]
 
 _HEAD = ["stage", "role", "model", "calls", "retries", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({3, 4, 5, 6, 7, 8})
@@ -15,29 +15,42 @@ _LOCAL = "local"  # what the source of a local model's price begins with
 
 def receipt_lines(result: Result) -> list[str]:
     """The receipt as lines; one line where no model was called."""
-    receipt = result.receipt
+    return receipt_rows(result.receipt, {name: stage.seconds for name, stage in result.stages.items()})
+
+
+def receipt_rows(receipt: Receipt, times: Mapping[str, float]) -> list[str]:
+    """`receipt_lines`, by the receipt and the seconds of its stages."""
     if not receipt.lines:
         return [f"no model was called; {seconds(receipt.seconds)}"]
-    rows = [_row(line, result) for line in receipt.lines]
+    rows = [_row(line, times.get(line.stage)) for line in receipt.lines]
     return [*table([_HEAD, *rows], right=_RIGHT), _total(receipt)]
 
 
-def _row(line: ReceiptLine, result: Result) -> list[str]:
-    stage = result.stages.get(line.stage)
-    failed = f" ({line.failed} failed)" if line.failed else ""
-    passed_on = f" ({line.fallbacks} passed on)" if line.fallbacks else ""
+def _row(line: ReceiptLine, took: float | None) -> list[str]:
     about = "~" if line.usage.source == "estimated" else ""
     return [
         line.stage,
         line.role,
         line.model if line.asked is None else f"{line.model} (for {line.asked})",
-        f"{line.calls}{failed}{passed_on}",
+        _calls(line),
         str(line.retries),
         f"{about}{line.usage.input:,}",
         f"{about}{line.usage.output:,}",
         _cost(line),
-        seconds(stage.seconds) if stage else "",
+        "" if took is None else seconds(took),
     ]
+
+
+def _calls(line: ReceiptLine) -> str:
+    """How many calls were answered, and what became of the others: `3 (1 failed, 2 reused)`."""
+    others = {
+        "failed": line.failed,
+        "passed on": line.fallbacks,
+        "cancelled": line.cancelled,
+        "reused": line.reused,
+    }
+    named = ", ".join(f"{count} {what}" for what, count in others.items() if count)
+    return f"{line.calls} ({named})" if named else str(line.calls)
 
 
 def _cost(line: ReceiptLine) -> str:
@@ -55,9 +68,19 @@ def _total(receipt: Receipt) -> str:
     retries = sum(line.retries for line in receipt.lines)
     calls = f"{receipt.calls} call{'s' * (receipt.calls != 1)}"
     again = f", {retries} retr{'ies' if retries != 1 else 'y'}" if retries else ""
+    cancelled = sum(line.cancelled for line in receipt.lines)
+    given_up = f", {cancelled} cancelled" if cancelled else ""
     about = "~" if usage.source == "estimated" else ""
     tokens = f"{about}{usage.input:,} tokens in, {about}{usage.output:,} out"
-    return f"{calls}{again}; {tokens}; {_money(receipt)}; {_escalated(receipt)}{seconds(receipt.seconds)}"
+    made = f"{calls}{again}{given_up}{_reused(receipt)}"
+    return f"{made}; {tokens}; {_money(receipt)}; {_escalated(receipt)}{seconds(receipt.seconds)}"
+
+
+def _reused(receipt: Receipt) -> str:
+    """How many calls the cache or another run answered, and what that saved."""
+    if not receipt.reused:
+        return ""
+    return f", {receipt.reused} reused (saved {cost_words(receipt.saved.usd, receipt.saved.unknown_calls)})"
 
 
 def _escalated(receipt: Receipt) -> str:

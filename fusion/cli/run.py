@@ -1,6 +1,6 @@
 """`fusion run`: runs a pipeline, the answer on standard output, everything else on standard error."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,6 +42,26 @@ def run(
             metavar="LIMITS", help="What may be spent: 0.50 (dollars), or usd=0.5,tokens=…,calls=…,seconds=…."
         ),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The file that keeps the run; else as FUSION_STORE or fusion.toml say."),
+    ] = None,
+    no_store: Annotated[
+        bool, typer.Option("--no-store", help="Keep nothing of the run, so that it cannot be resumed.")
+    ] = False,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="A word of yours for the run; repeatable.")
+    ] = None,
+    cache: Annotated[
+        Literal["off", "run", "shared"] | None,
+        typer.Option(help="Where replies may come from that were paid before: of nowhere, this run, every run."),
+    ] = None,
+    resume_or_start: Annotated[
+        bool,
+        typer.Option(
+            "--resume-or-start", help="Go on with the latest run of the same, if it has no answer; else start one."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show stages, models, first prompts and bounds; make no call.")
     ] = False,
@@ -77,6 +97,11 @@ def run(
         roles=tuple(roles or ()),
         model=model,
         budget=budget,
+        store=store,
+        kept=not no_store,
+        tags=tuple(tags or ()),
+        cache=cache,
+        resume_or_start=resume_or_start,
         json=as_json,
         events=events,
         events_to=events_to,

@@ -1,44 +1,45 @@
 """One run on the command line: from the options to the exit code."""
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from fusion.cli.answer import AnswerFile, StreamedAnswer, streamed_stage
-from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, results_of, roles_of
-from fusion.cli.exits import Ending, Interrupted
+from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, results_of, roles_of, tags_of
+from fusion.cli.exits import BUDGET, Ending, Interrupted
 from fusion.cli.follow import Follower, Viewer
 from fusion.cli.interrupts import Interrupts
+from fusion.cli.lines import ended_words
 from fusion.cli.live import LiveView
 from fusion.cli.outcome import Outcome
 from fusion.cli.plain import Plain
 from fusion.cli.preview import preview_lines
 from fusion.cli.records import RecordFile, Records
-from fusion.cli.terminal import is_live, is_terminal, write
+from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.client import Fusion
 from fusion.errors import UsageError
-from fusion.events import Noted
+from fusion.events import Noted, Sink
 from fusion.handle import RunHandle
+from fusion.library import user_path
 from fusion.preview import PreviewedCall
 from fusion.quote import Quote
 from fusion.result import Result
+from fusion.runs import RunSummary
 from fusion.spec import Pipeline
+from fusion.terms import CacheMode
 
-__all__ = ["Options", "call_of", "quote_of", "run_session", "show_session"]
+__all__ = ["Options", "ResumeOptions", "call_of", "quote_of", "resume_session", "run_session", "show_session"]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says about a run."""
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What the command line says of any run: what it may spend, where it is kept, and where what it says goes."""
 
-    pipeline: str
-    prompt: str | None = None
-    inputs: tuple[str, ...] = ()
-    profile: str | None = None
-    roles: tuple[str, ...] = ()
-    model: str | None = None
     budget: str | None = None
+    store: str | None = None
     json: bool = False
     events: bool = False
     events_to: str | None = None
@@ -52,11 +53,46 @@ class Options:
         return self.json or self.events or self.output is not None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(Watched):
+    """What the command line says about a new run."""
+
+    pipeline: str
+    prompt: str | None = None
+    inputs: tuple[str, ...] = ()
+    profile: str | None = None
+    roles: tuple[str, ...] = ()
+    model: str | None = None
+    kept: bool = True
+    tags: tuple[str, ...] = ()
+    cache: CacheMode | None = None
+    resume_or_start: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(Watched):
+    """What the command line says about a run that is taken up again."""
+
+    run: str
+    pipeline: str | None = None
+
+
 def run_session(options: Options, ending: Ending) -> RunHandle:
     """Run as the options say, to the end. Raises UsageError for what cannot be run."""
+    _check_kept(options)
     _check(options)
-    with Interrupts() as interrupts, _fusion(options) as fusion:
-        return _Session(options, ending, fusion, interrupts).run()
+    with Interrupts() as interrupts, _fusion(options, kept=options.kept) as fusion:
+        return _Session(options, ending, fusion, interrupts).run(lambda: _new(options, fusion))
+
+
+def resume_session(options: ResumeOptions, ending: Ending) -> RunHandle:
+    """Take up a run, and run it to the end. Raises UsageError for what cannot be resumed."""
+    _check_watched(options, "resume")
+    with (
+        Interrupts() as interrupts,
+        Fusion(budget=limits_of(options.budget), store=_place(options.store)) as fusion,
+    ):
+        return _Session(options, ending, fusion, interrupts).run(lambda: _again(options, fusion))
 
 
 def show_session(options: Options) -> None:
@@ -108,50 +144,121 @@ def _given(options: Options, pipeline: Pipeline, stdin: Stdin) -> tuple[str | No
     return prompt, inputs | from_stdin(pipeline, inputs, stdin)
 
 
-def _fusion(options: Options) -> Fusion:
+def _fusion(options: Options, *, kept: bool = False) -> Fusion:
     return Fusion(
         profile=options.profile,
         roles=roles_of(options.roles),
         model=options.model,
         budget=limits_of(options.budget),
+        store=kept and _place(options.store),
     )
+
+
+def _place(given: str | None) -> Path | bool:
+    """The store that is named, or the one that environment, fusion.toml or platform name."""
+    return True if given is None else user_path(given)
+
+
+class _Begin(NamedTuple):
+    """A run that is to begin: its pipeline, and what begins it."""
+
+    pipeline: Pipeline
+    start: Callable[[Sink, bool], RunHandle]
+
+
+def _new(options: Options, fusion: Fusion) -> _Begin:
+    """A new run; or, if the user wants that, the latest one of the same that has no answer yet."""
+    pipeline = fusion.load(options.pipeline)
+    prompt, inputs = _given(options, pipeline, Stdin())
+
+    def resume_or_start(sink: Sink, stream: bool) -> RunHandle:
+        with fusion.sole(prompt, pipeline=options.pipeline, inputs=inputs) as same:
+            if same is None:
+                return start(sink, stream)
+            _say_again(fusion.runs.find(same), options)
+            return fusion.start_resume(same, on_event=sink, stream=stream)
+
+    def start(sink: Sink, stream: bool) -> RunHandle:
+        return fusion.start(
+            prompt,
+            pipeline=options.pipeline,
+            inputs=inputs,
+            on_event=sink,
+            stream=stream,
+            tags=tags_of(options.tags),
+            cache=options.cache,
+        )
+
+    return _Begin(pipeline, resume_or_start if options.resume_or_start else start)
+
+
+def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
+    """A run that is taken up; or an edited pipeline on what it has."""
+    run = fusion.runs.find(options.run)
+    if options.pipeline is None:
+        pipeline = fusion.runs.pipeline(run.run_id)
+        _say_again(run, options)
+    else:
+        pipeline = fusion.load(options.pipeline)
+
+    def start(sink: Sink, stream: bool) -> RunHandle:
+        return fusion.start_resume(run.run_id, pipeline=options.pipeline, on_event=sink, stream=stream)
+
+    return _Begin(pipeline, start)
+
+
+def _say_again(run: RunSummary, options: Watched) -> None:
+    if not options.quiet:
+        complain(ended_words(run))
 
 
 class _Session:
     """A run, those who watch it, and where its answer goes."""
 
-    def __init__(self, options: Options, ending: Ending, fusion: Fusion, interrupts: Interrupts) -> None:
+    def __init__(self, options: Watched, ending: Ending, fusion: Fusion, interrupts: Interrupts) -> None:
         self._options = options
         self._ending = ending
         self._fusion = fusion
         self._interrupts = interrupts
 
-    def run(self) -> RunHandle:
-        pipeline = self._fusion.load(self._options.pipeline)
+    def run(self, prepared: Callable[[], _Begin]) -> RunHandle:
         file = None if self._options.output is None else AnswerFile(self._options.output)
-        prompt, inputs = _given(self._options, pipeline, Stdin())
+        pipeline, start = prepared()
         screen = self._screen()
         streamed = self._streamed(pipeline, screen)
         follower = Follower(self._viewers(screen, streamed))
         self._interrupts.hold()
         try:
-            handle = self._fusion.start(
-                prompt,
-                pipeline=self._options.pipeline,
-                inputs=inputs,
-                on_event=follower.take,
-                stream=streamed is not None or self._options.events or self._options.events_to is not None,
-            )
+            pieces = streamed is not None or self._options.events or self._options.events_to is not None
+            handle = start(follower.take, pieces)
             result = self._wait(handle, follower)
         finally:
             follower.close()
         outcome = Outcome(result, handle, json=self._options.json, quiet=self._options.quiet)
+        outcome.afterwards = self._afterwards(result, handle)
         outcome.faults += follower.faults
         outcome.deliver(file, streamed, elsewhere=self._options.answer_elsewhere)
         if screen is not None:
             screen.release()
         outcome.report(self._ending)
         return handle
+
+    def _afterwards(self, result: Result, handle: RunHandle) -> str | None:
+        """How to come back to the run: to see it, or to go on with it."""
+        if self._fusion.keeps is None:
+            return None
+        store = "" if self._options.store is None else f" --store {shlex.quote(self._options.store)}"
+        try:
+            content = self._fusion.runs.find(handle.run_id).content
+        except UsageError as error:
+            return f"this run was not kept: {error}"
+        if result.status != "failed":
+            return None if self._options.quiet else f"kept: fusion runs show {handle.run_id}{store}"
+        if content != "full":
+            return f"it cannot be resumed: its prompts are not kept (`content` in [store] is {content!r})"
+        limits = dict.fromkeys(stop.limit for stop in handle.budget_stops) if handle.exit_code == BUDGET else ()
+        budget = f" --budget {','.join(f'{limit}=…' for limit in limits)}" if limits else ""
+        return f"to go on: fusion resume {handle.run_id}{budget}{store}"
 
     def _screen(self) -> LiveView | Plain | None:
         if self._options.quiet:
@@ -190,6 +297,11 @@ class _Session:
 def _check_dry(options: Options) -> None:
     """Refuse what would have no effect where nothing is run."""
     without_effect = {
+        "--store": options.store is not None,
+        "--no-store": not options.kept,
+        "--tag": bool(options.tags),
+        "--cache": options.cache is not None,
+        "--resume-or-start": options.resume_or_start,
         "--events": options.events,
         "--events-to": options.events_to is not None,
         "-o": options.output is not None,
@@ -204,10 +316,29 @@ def _check_dry(options: Options) -> None:
 
 def _check(options: Options) -> None:
     """Refuse options that contradict each other, or of which one would have no effect."""
+    if options.model and options.profile:
+        raise UsageError(
+            "-m sets the model of every role, so --profile would have no effect; see `fusion run --help`"
+        )
+    _check_watched(options, "run")
+
+
+def _check_kept(options: Options) -> None:
+    """Refuse what needs a store where there is to be none."""
+    needs = {
+        "--store": options.store is not None,
+        "--resume-or-start": options.resume_or_start,
+        "--cache shared": options.cache == "shared",
+    }
+    for name, given in needs.items():
+        if given and not options.kept:
+            raise UsageError(f"{name} needs a store, and --no-store means none; leave one of them out")
+
+
+def _check_watched(options: Watched, command: str) -> None:
     conflicts = [
         (options.json and options.events, "--json and --events both write to standard output; use --events-to FILE"),
         (options.quiet and options.verbose, "-q and -v contradict each other"),
-        (options.model and options.profile, "-m sets the model of every role, so --profile would have no effect"),
         (
             options.output is not None and options.output == options.events_to,
             f"-o and --events-to both write to {options.output!r}",
@@ -216,4 +347,4 @@ def _check(options: Options) -> None:
     ]
     for conflict, message in conflicts:
         if conflict:
-            raise UsageError(f"{message}; see `fusion run --help`")
+            raise UsageError(f"{message}; see `fusion {command} --help`")

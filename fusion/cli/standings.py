@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveStandings", "PlainStandings", "Standings"]
 
+_HEAD: Final = ("arm", "answers", "accuracy", "cost", "")
 _REFRESH: Final = 0.2
 _LINES: Final = 10
 """How many plain lines there are at most from beginning to end, but for those of half a minute without one."""
@@ -61,6 +62,7 @@ def _frame(progress: Progress) -> "RenderableType":
     grid.add_column(overflow="ellipsis", no_wrap=True)
     for _ in range(4):
         grid.add_column(justify="right", no_wrap=True)
+    grid.add_row(*(Text(word, style="dim") for word in _HEAD))
     for arm in progress.arms.values():
         grid.add_row(Text(one_line(arm.name)), *_cells(arm))
     return Group(grid, Text(_total(progress), style="bold", no_wrap=True, overflow="ellipsis"))

@@ -75,7 +75,7 @@ class Panel(Stage, Cacheable):
     An answer that is empty, refused or cut off does not count. Once `min_ok` answers are there, the others are
     waited for as long as `grace` says, then cancelled; what they cost is counted. Without `grace` it is learned from
     those who have answered: while several are missing, they may take twice as long as the slowest answer; the last
-    one of n members 1/n longer than it; a model that is known to be much slower as many times longer.
+    one of n members 1/(n + 2) longer than it; a model that is known to be much slower as many times longer.
 
     Embedded models share one place to compute in: those members are asked one after another.
     """
@@ -343,7 +343,7 @@ class _Sitting:
         role, begun = self._asked[seat.number]
         model = self._ctx.model(role).id
         slowest = max(seconds * self._slower(model, than) for than, seconds in self._took)
-        patience = 1 + 1 / len(self._panel.seats) if len(self._open) == 1 else _PATIENCE_WITH_SEVERAL
+        patience = 1 + 1 / (len(self._panel.seats) + 2) if len(self._open) == 1 else _PATIENCE_WITH_SEVERAL
         return begun + max(slowest * patience, slowest + _LEAST_SECONDS)
 
     def _slower(self, model: str, than: str) -> float:

@@ -39,7 +39,7 @@ from fusion.store.base import (
     Spending,
     Store,
 )
-from fusion.types import CallKey, Failure, Reply, Request, Reuse, Usage
+from fusion.types import CallKey, Failure, Reply, Request, Reuse
 
 __all__ = ["Asking", "Journal"]
 
@@ -123,7 +123,7 @@ class Journal:
         of budget is asked again.
         """
         store = self._store
-        lost = store.lose_open(self.run_id)
+        store.lose_open(self.run_id)
         self._load(self.run_id, self._finished, retry_budget=retry_budget)
         self._decided = {(one.stage, one.item, one.name): one.value for one in store.decisions(self.run_id)}
         calls, events = store.last_numbers(self.run_id)
@@ -131,8 +131,6 @@ class Journal:
         self._spent = store.spending(self.run_id)
         row = store.run(self.run_id)
         self.seconds = 0.0 if row is None else row.seconds
-        if lost:
-            self._say_lost()
         return len(self._finished)
 
     def reuse(self, run_ids: Iterable[str]) -> int:
@@ -165,23 +163,6 @@ class Journal:
         """Whether a call failed for want of budget, which is decided once."""
         call = None if retry_budget else self._store.call(run_id, number)
         return call is not None and call.failure is not None and call.failure.reason == BudgetError.__name__
-
-    def _say_lost(self) -> None:
-        """What was under way when the run died is charged, and that is said as for any other attempt."""
-        for attempt, end in self._store.attempts(self.run_id):
-            if end is not None and end.state == "lost" and attempt.session < self.session:
-                usage = Usage(input=attempt.tokens, source="estimated")
-                self.notice(
-                    AttemptCharged(
-                        run_id=self.run_id,
-                        stage=attempt.stage,
-                        item=attempt.item,
-                        role=attempt.role,
-                        model=attempt.model,
-                        usage=usage,
-                        cost=attempt.usd,
-                    )
-                )
 
     def spent(self, prefix: str = "") -> tuple[Amount, int]:
         """What the stage of this path and those within it spent before, or all of them, and calls of unknown cost."""

@@ -222,12 +222,16 @@ def test_self_consistency_is_measured_where_it_can_be(items: Items, bench: Bench
     arm = {"pipeline": "dear.yaml", "roles": {"bulk": CHEAP, "frontier": STRONG}}
     report = bench([asked, strong()], arms={"dear": arm})
     (baseline,) = [one for one in report.analysis.figures if one.kind == "baseline"]
-    assert baseline.arm == "self-consistency of scripted/cheap, 11 answers for what dear costs"
+    assert baseline.arm == "self-consistency, 11 of scripted/cheap"
+    assert "Self-consistency is of 11 answers of scripted/cheap, for what dear costs." in report.analysis.notes
     assert baseline.cost == pytest.approx(10 * 11 * 0.001)
     assert baseline.accuracy.estimate == 0.8
     assert len(asked.requests) == 10 * (1 + 1 + 11)
     assert {request.temperature for request in asked.requests} == {None, 0.7}
-    assert "self-consistency" in report.markdown()
+    (pair,) = report.analysis.at_equal_dollars
+    assert (pair.arm, pair.against, pair.only_arm, pair.only_other) == ("dear", baseline.arm, 2, 1)
+    assert f"## Against {baseline.arm}" in report.markdown()
+    assert f"<h2>Against {baseline.arm}</h2>" in report.page()
 
 
 def test_a_baseline_that_is_left_out_is_said(items: Items, bench: Bench) -> None:
@@ -253,6 +257,8 @@ def test_an_arm_that_fails_on_a_tenth_is_wrong_there_and_pays(items: Items, benc
     assert (one.n, one.failed, one.accuracy.estimate) == (20, 2, 0.9)
     assert one.cost is not None
     assert one.cost > 18 * 0.01
+    (bounds,) = [note for note in report.analysis.notes if "upper bounds" in note]
+    assert bounds.startswith(f"${one.cost - 18 * 0.01:.4f} of the cost of b are upper bounds")
     assert "b failed on 2 of 20: each counts as wrong." in report.analysis.notes
 
 
@@ -263,6 +269,23 @@ def test_a_function_that_raises_has_failed(items: Items, bench: Bench, module: A
     messages = {one.failure.message for one in report.results.outcomes if one.failure is not None}
     assert messages == {"KeyError: 'lost'", "TypeError: expected the answer's text or a mapping with `text`, got int"}
     assert figures(report)["a"].failed == 4
+
+
+def test_a_key_that_a_function_lets_out_is_kept_nowhere(
+    items: Items, bench: Bench, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items(2)
+    monkeypatch.setenv("OTHER_API_KEY", "sk-sentinel-0123456789")
+    raising = "raise ValueError('401 for ' + os.environ['OTHER_API_KEY'])"
+    name = module(
+        f"import os\ndef answer(prompt):\n    if '1+1' in prompt: {raising}\n    return os.environ['OTHER_API_KEY']\n"
+    )
+    report = bench([cheap()], arms={"a": {"python": f"{name}:answer"}})
+    assert {one.failure.message for one in report.results.outcomes if one.failure} == {
+        "ValueError: 401 for [OTHER_API_KEY]"
+    }
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file())
+    assert b"sentinel" not in kept
 
 
 def test_a_broken_scorer_ends_it_before_any_call(items: Items, bench: Bench, module: Any) -> None:
@@ -332,6 +355,20 @@ def test_an_arm_that_cannot_answer_is_told_before_any_call(items: Items, bench: 
     assert asked.requests == []
 
 
+def test_what_a_report_needs_is_asked_for_before_any_call(
+    items: Items, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items(4)
+    asked = cheap()
+    for name in ("sympy", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match="a benchmark needs matplotlib; install the extra"):
+        bench([asked], arms={"a": {"model": CHEAP}})
+    with pytest.raises(UsageError, match="a benchmark needs matplotlib and sympy"):
+        bench([asked], arms={"a": {"model": CHEAP}}, scorer="math")
+    assert asked.requests == []
+
+
 def test_a_key_that_is_refused_ends_it(items: Items, bench: Bench) -> None:
     items(40)
     refusing = model(CHEAP, lambda request: AuthenticationError("wrong key", model=CHEAP))
@@ -354,6 +391,7 @@ def test_a_planted_cheat_is_flagged(items: Items, bench: Bench, module: Any, tmp
     report = bench([cheap(), strong()], arms={"cheat": {"python": f"{name}:cheat"}, "two": {"pipeline": "two.yaml"}})
     assert {gap.arm for gap in report.analysis.gaps if gap.flagged} == {"cheat"}
     assert "better on what it was chosen on" in report.page()
+    assert any(note.startswith("cheat is better on dev than on test") for note in report.analysis.notes)
 
 
 # Budget.
@@ -400,9 +438,9 @@ def test_time_that_is_over_ends_it(items: Items, bench: Bench) -> None:
     def script(request: Request) -> Any:
         return Say("The answer is 0", delay=3600 if sum_of(request) else 0)
 
-    report = bench([model(CHEAP, script)], arms={"a": {"model": CHEAP}}, budget={"seconds": 1})
+    report = bench([model(CHEAP, script)], arms={"a": {"model": CHEAP}}, budget={"seconds": 3})
     assert [one.id for one in report.results.items] == ["q0"]
-    assert report.results.stopped == "the 1 seconds of its budget are over; 1 of 4 items have all their answers"
+    assert report.results.stopped == "the 3 seconds of its budget are over; 1 of 4 items have all their answers"
 
 
 # Progress.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fusion import Fusion
+from fusion.bench import Results
 from tests.bench.conftest import CHEAP, STRONG, TWO_TIERS, knowing, model
 from tests.cli.conftest import Command, read_until, start
 
@@ -62,6 +63,41 @@ def test_a_suite(command: Command, desk: Path) -> None:
     assert (desk / "fusion-bench" / "mine" / "report.md").is_file()
 
 
+def test_each_option_for_a_file_of_ones_own_has_its_effect(command: Command, desk: Path) -> None:
+    (desk / "theirs.jsonl").write_text("".join(f'{{"id": "q{n}", "text": "{2 * n}"}}\n' for n in range(20)))
+    (desk / "own_adder.py").write_text("def add(prompt):\n    return str(eval(prompt.split()[-1]))\n")
+    (desk / "open.yaml").write_text(TWO_TIERS.replace("roles: {bulk", "roles: {other"))
+    (desk / "rows.jsonl").write_text(
+        "".join(json.dumps({"id": f"q{n}", "sum": f"{n}+{n}", "is": str(2 * n)}) + "\n" for n in range(20))
+    )
+    words = ("-p", "open.yaml", "--role", f"bulk={CHEAP}", "--profile", "local", "--python", "own_adder:add")
+    more = ("--outputs", "theirs.jsonl", "--scorer", "gold in answer", "--prompt", "What is {{ sum }}? {{ sum }}")
+    numbers = (
+        "--gold",
+        "is",
+        "--sample",
+        "10",
+        "--epochs",
+        "2",
+        "--seed",
+        "7",
+        "--margin",
+        "0.25",
+        "--concurrency",
+        "3",
+    )
+    ran = command("bench", "rows.jsonl", *words, *more, *numbers, "-o", "out")
+    assert ran.code == 0, ran.err
+    found = Results.load(desk / "out" / "results.json")
+    assert {arm.name: arm.kind for arm in found.arms if arm.kind != "baseline"} == {
+        "open": "pipeline", "own_adder:add": "python", "theirs": "outputs", CHEAP: "model", STRONG: "model",
+    }  # fmt: skip
+    assert (len(found.items), found.epochs, found.seeds, found.margin) == (10, 2, (7,), 0.25)
+    assert {one.score for one in found.outcomes if one.arm == "own_adder:add"} == {1.0}
+    assert found.command.startswith("fusion ")
+    assert [arm.models for arm in found.arms if arm.name == "open"] == [(CHEAP, STRONG)]
+
+
 @pytest.mark.parametrize(
     ("gate", "code", "words"),
     [
@@ -98,7 +134,9 @@ def test_a_budget_that_is_used_up_ends_with_4_and_a_report(command: Command, des
         (("sums.jsonl", *WORDS, "--concurrency", "0"), "--concurrency 0: give 1 or more"),
         (("sums.jsonl", *WORDS, "--epochs", "0"), "epochs"),
         (("sums.jsonl", "-m", STRONG, "--role", "bulk=x/y", "--scorer", "number"), "--role and --profile are for"),
+        (("sums.jsonl", "-m", STRONG, "--scorer", "judge"), "`by: judge` needs the judge's `model`"),
         (("nowhere.jsonl", *WORDS), "cannot read the task set 'nowhere.jsonl'"),
+        (("sums.jsonl", "-m", "openai/gpt-5.6", "--scorer", "number"), "the arm 'openai/gpt-5.6': role "),
         (("nowhere.yaml",), "nowhere.yaml"),
         (("two.yaml", "-m", STRONG), "-m is for a file of items; 'two.yaml' is a suite: write it there"),
         (("two.yaml",), "two.yaml:2:1: the key 'arms' is missing"),

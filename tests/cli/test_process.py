@@ -47,7 +47,8 @@ def test_a_first_signal_ends_the_run_and_gives_what_is_done(pipeline: Any, scrip
     assert result.error.reason == "Interrupted"
     assert sorted(item.value for item in result.items) == ["done: do a", "done: do c"]
     assert b"fusion: interrupted\n" in err
-    assert b"2 calls" in err.splitlines()[-1]
+    assert b"2 calls" in err.splitlines()[-2]
+    assert err.splitlines()[-1] == f"to go on: fusion resume {result.run_id}".encode()
     assert b"Traceback" not in err
     assert gone(process)
 
@@ -85,7 +86,7 @@ def test_a_run_whose_events_nobody_reads_is_stopped(pipeline: Any, scripted: Scr
     assert process.stderr is not None
     err = process.stderr.read()
     assert process.wait(timeout=30) == 130
-    assert err == b"fusion: interrupted\n"
+    assert re.fullmatch(rb"fusion: interrupted\nto go on: fusion resume [\w-]+\n", err)
 
 
 def test_a_full_disk_is_said(pipeline: Any, scripted: Scripted) -> None:

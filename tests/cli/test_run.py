@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,10 @@ def test_the_answer_alone_is_on_stdout_and_the_run_on_stderr(run: Run) -> None:
     done = run(ONE, "write")
     assert (done.code, done.out) == (0, "write / nothing\n")
     first, *_ = lines = done.err.splitlines()
-    assert first == "test: profile local; bulk=scripted/echo"
+    assert re.fullmatch(r"test: run [0-9a-f-]{22}; profile local; bulk=scripted/echo", first)
     assert "answer: started (generate)" in lines
-    assert lines[-1].startswith("1 call; ")
+    assert lines[-2].startswith("1 call; ")
+    assert lines[-1] == f"kept: fusion runs show {first[10:32]}"
 
 
 def test_quiet_says_nothing(run: Run) -> None:
@@ -70,7 +72,9 @@ def test_json_is_printed_of_a_failed_run_too_with_what_was_finished(run: Run) ->
     done = run(MANY, "a,bad,c", "--json", "-q", model="torn")
     result = Result.model_validate_json(done.out)
     assert (done.code, result.status) == (3, "failed")
-    assert done.err == "fusion: the run failed in 'work': BadRequestError: no such thing\n"
+    assert done.err == (
+        f"fusion: the run failed in 'work': BadRequestError: no such thing\nto go on: fusion resume {result.run_id}\n"
+    )
 
 
 def test_events_are_lines_of_json_and_the_answer_goes_to_the_file(run: Run, tmp_path: Path) -> None:
@@ -237,7 +241,7 @@ def test_mistakes_of_the_pipeline_are_positioned(run: Run, tmp_path: Path) -> No
 
 
 def test_a_budget_stop_is_exit_4_and_named(run: Run) -> None:
-    done = run(MANY, "a,b,c", "--budget", "calls=1")
+    done = run(MANY.replace("role: bulk", "role: bulk, concurrency: 1"), "a,b,c", "--budget", "calls=1")
     assert (done.code, done.out) == (4, "")
     assert "fusion: the run failed in 'work': BudgetError: " in done.err
     assert "finished until then: work (1 item); `--json` prints it" in done.err
@@ -258,7 +262,9 @@ def test_a_part_that_failed_is_named_in_all_modes_and_the_answer_stands(run: Run
 def test_our_own_fault_in_a_run_is_exit_1_and_debug_shows_where(run: Run) -> None:
     done = run(BARE, "-q", model="bug")
     assert (done.code, done.out) == (1, "")
-    assert done.err == "fusion: a fault of Fusion's own: KeyError: 'lost'; `fusion --debug …` shows the traceback\n"
+    fault, go_on = done.err.splitlines()
+    assert fault == "fusion: a fault of Fusion's own: KeyError: 'lost'; `fusion --debug …` shows the traceback"
+    assert go_on.startswith("to go on: fusion resume ")
     done = run(BARE, "-q", "--debug", model="bug")
     assert "Traceback" in done.err
     assert "in bug" in done.err

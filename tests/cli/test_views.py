@@ -33,7 +33,13 @@ from fusion.types import Failure, Usage
 
 BROKEN = Failure(reason="BadResponseError", message="empty\nanswer \x1b[31mred")
 RUN = [
-    RunStarted(pipeline="p", profile="local", roles={"bulk": "x/small"}, stages={"work": "map", "answer": "merge"}),
+    RunStarted(
+        run_id="r",
+        pipeline="p",
+        profile="local",
+        roles={"bulk": "x/small"},
+        stages={"work": "map", "answer": "merge"},
+    ),
     StageStarted(stage="work", kind="map"),
     StageGrew(stage="work", known=2, final=True),
     CallStarted(stage="work", item=0, step="work", role="bulk", model="x/small", digest="d"),
@@ -73,7 +79,7 @@ def test_plain_lines_tell_beginning_end_and_all_that_goes_wrong(capsys: pytest.C
     shown(Plain(verbose=False), RUN)
     assert capsys.readouterr() == (
         "",
-        "p: profile local; bulk=x/small\n"
+        "p: run r; profile local; bulk=x/small\n"
         "work: started (map)\n"
         "work 1: attempt 1 failed, again in 2.0 s: BadResponseError: empty answer \N{REPLACEMENT CHARACTER}[31mred\n"
         "work 2: failed: BadResponseError: empty answer \N{REPLACEMENT CHARACTER}[31mred\n"
@@ -129,11 +135,23 @@ def test_the_live_view_shows_stages_items_tokens_and_cost(screen: Screen) -> Non
     raw = screen()
     shown(LiveView(verbose=False), RUN[:8])
     text = raw.getvalue().decode()
-    assert "p: profile local; bulk=x/small" in text
+    assert "p: run r; profile local; bulk=x/small" in text
     for part in ("▸ work", "· answer", "0 of 2", "1 in flight", "2 of 2, 1 failed", "1,234 tokens", "$0.0123"):
         assert part in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
     assert "\x1b[31mred" not in text  # a model's text does not steer the terminal
+
+
+def test_calls_that_are_reused_are_shown_as_such_and_cost_nothing(screen: Screen) -> None:
+    raw = screen()
+    finished = next(event for event in RUN if isinstance(event, CallFinished))
+    again = [finished.model_copy(update={"reused": "cache"}) for _ in range(2)]
+    begun = [event for event in RUN[:8] if not isinstance(event, CallFinished)]
+    shown(LiveView(verbose=False), [*begun, *again])
+    text = raw.getvalue().decode()
+    assert "2 reused" in text
+    assert "$0.0123" not in text
+    assert "1,234 tokens" not in text
 
 
 def test_no_color_leaves_movement_and_takes_colour(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:

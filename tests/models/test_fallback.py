@@ -241,8 +241,7 @@ output: answer
 """
     spender = model("scripted/spender", "x" * 200, price=dear)
     fusion = chain(model("a/free", ModelConnectionError("gone")), model("b/dear", "joined", price=dear))
-    fusion._gateway.add(spender)
-    fusion._own.add("scripted/spender")
+    fusion._cast.spec(spender)
     result, _ = run(fusion, None, pipeline=pipeline(text))
     assert (result.text, result.status) == ("joined", "partial")
 

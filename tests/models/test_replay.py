@@ -145,3 +145,27 @@ def test_the_recordings_that_lie_in_the_benchmarks_can_be_read() -> None:
     result = ask(f"replay:{SHIPPED}#gpt-4o-mini", first["prompt"])
     assert result.text == first["responses"]["gpt-4o-mini-2024-07-18"]["text"].strip()
     assert result.cost.usd > 0
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "{kind: judge, over: panel, role: replayed}",
+        "{kind: synthesize, over: panel, role: replayed}",
+        "{kind: plan, role: replayed, needs: [panel]}",
+    ],
+)
+def test_stages_that_need_new_text_of_it_end_the_run(recorded: Any, stage: str) -> None:
+    text = f"""
+inputs: {{question: {{}}}}
+stages:
+  panel: {{kind: panel, members: [replayed, other], prompt: generate/pass-through}}
+  last: {stage}
+output: last
+"""
+    recording = recorded(row("What is it?", a="This.", b="That."))
+    with Fusion(roles={"replayed": f"replay:{recording}#a", "other": f"replay:{recording}#b"}) as fusion:
+        with pytest.raises(RunFailed, match="none is made up") as caught:
+            fusion.complete("What is it?", pipeline=pipeline(text))
+        assert [item.value for item in caught.value.result.stages["panel"].items if item.ok]
+        assert caught.value.result.stages["last"].status == "failed"

@@ -23,9 +23,9 @@ output: panel
 class Providers:
     """What the provider does for each member: nothing to wait for until `begin`, then what the seed says."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, median: float = 0.8) -> None:
         luck = random.Random(seed)
-        self.delays = {member: 0.8 * luck.lognormvariate(0, 0.5) for member in MEMBERS}
+        self.delays = {member: median * luck.lognormvariate(0, 0.5) for member in MEMBERS}
         self.hanging = luck.choice(MEMBERS)
         self.begun = False
 

@@ -1,0 +1,170 @@
+"""Launcher: from all that a run is made of to a run under way, kept in the store where there is one."""
+
+import asyncio
+import copy
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from fusion.budget import Budget
+from fusion.casting import Cast
+from fusion.changes import differences
+from fusion.engine import Origin, Run
+from fusion.events import EventBase, Sink
+from fusion.graph import Nested, stages_within
+from fusion.handle import RunHandle
+from fusion.kept import KeptRun, record_of
+from fusion.loop import LoopThread
+from fusion.models.cached import StoreCache
+from fusion.models.keeping import Keeping
+from fusion.record import Made, Record, Terms
+from fusion.result import Result
+from fusion.roles import RoleModels
+from fusion.spec import Pipeline
+from fusion.store.base import Content, RunRow, Store
+from fusion.terms import CacheMode
+
+__all__ = ["Launcher", "Prepared", "Watch", "shut_down"]
+
+_NOT_SHARED: Final = "`cache: shared` has no store to share: replies are found again within this run only"
+_NO_TAGS: Final[Mapping[str, str]] = {}
+
+
+class Prepared(NamedTuple):
+    """All that a run is made of."""
+
+    made: Made
+    roles: RoleModels
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who watches a run: where its events go, and whether the answer's pieces are among them.
+
+    `within` is a budget that it shares with other runs; `tags` are those of a run that is not kept.
+    """
+
+    sink: Sink | None = None
+    stream: bool = False
+    within: Budget | None = None
+    tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
+
+
+class Launcher:
+    """Runs what is prepared on one private loop. `store` is None where nothing is kept."""
+
+    def __init__(self, cast: Cast, store: Store | None, content: Content) -> None:
+        self.loop = LoopThread()
+        self.store = store
+        self.content: Content = content
+        self._cast = cast
+        self._shared = None if store is None else StoreCache(store)
+
+    def with_cast(self, cast: Cast, *, kept: bool) -> "Launcher":
+        """One for other models, on the same loop; what is not `kept` does not go to the store."""
+        other = copy.copy(self)
+        other._cast = cast
+        if not kept:
+            other.store = other._shared = None
+        return other
+
+    def keep(self, run: Prepared, tags: Mapping[str, str], parent: RunRow | None = None) -> KeptRun | None:
+        """The new run in the store; None where there is none."""
+        if self.store is None:
+            return None
+        record = Record.of(run.made, run.roles, run.terms, self._cast.own)
+        kept = KeptRun.begin(self.store, _run_id(), record, content=self.content, tags=tags, parent=parent)
+        if parent is not None:
+            kept.say(differences(record_of(self.store, parent), record, self.store, parent.run_id))
+        return kept
+
+    def launch(self, run: Prepared, kept: KeptRun | None, watch: Watch, owner: object) -> RunHandle:
+        """Begin a run. `owner` lives as long as the handle does."""
+        made, roles, terms = run
+        run_id = _run_id() if kept is None else kept.run_id
+        under_way = Run(
+            run_id,
+            made.pipeline,
+            prompts=made.prompts,
+            roles=roles,
+            profile=terms.profile,
+            inputs=terms.inputs,
+            request=terms.request,
+            limits=terms.limits,
+            strict_usd=terms.strict_usd,
+            sink=watch.sink or _nowhere,
+            stream=watch.stream,
+            near=made.near,
+            nested=made.nested,
+            keeping=self._keeping(kept, terms),
+            origin=self._origin(run, Origin(seed=run_id, tags=watch.tags) if kept is None else kept.origin),
+            schemas=made.schemas,
+            within=watch.within,
+        )
+        work = self.loop.submit(self._execute(under_way, kept, list(roles.models)))
+        if kept is not None:
+            work.done.add_done_callback(lambda _: kept.release())
+        return RunHandle(under_way, work, self.loop, owner)
+
+    def _keeping(self, kept: KeptRun | None, terms: Terms) -> Keeping:
+        journal = None if kept is None else kept.journal
+        return Keeping(journal, self._shared, mode=terms.cache, sample=terms.sample)
+
+    def _origin(self, run: Prepared, origin: Origin) -> Origin:
+        """Where the run comes from, with what is to be said of its caches."""
+        mode = run.terms.cache
+        caches = {mode} if mode else _caches(run.made.pipeline, run.made.nested)
+        if self._shared is None and "shared" in caches:
+            return replace(origin, notes=(*origin.notes, _NOT_SHARED))
+        return origin
+
+    async def _execute(self, run: Run, kept: KeptRun | None, model_ids: Sequence[str]) -> Result:
+        cast = self._cast
+        warming = asyncio.ensure_future(cast.gateway.warm(i for i in model_ids if i not in cast.own))
+        interrupted = False
+        try:
+            result = await run.execute()
+        except asyncio.CancelledError:
+            result, interrupted = run.interrupted(), True
+        finally:
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+        if kept is not None:
+            await kept.end(result, interrupted=interrupted)
+            kept.release()
+        return result
+
+
+def shut_down(launcher: Launcher, own_store: Store | None) -> None:
+    """Stop what still runs, and give back every thread, socket, process and file."""
+    loop, gateway = launcher.loop, launcher._cast.gateway
+
+    def close() -> None:
+        loop.close(gateway.close)
+        if own_store is not None:
+            own_store.close()
+
+    if loop.inside:  # the last one who held this Fusion was a run of its own
+        threading.Thread(target=close, name="fusion-close").start()
+    else:
+        close()
+
+
+def _caches(pipeline: Pipeline, nested: Mapping[str, Nested]) -> set[CacheMode]:
+    """The caches that a pipeline and those that it runs may use."""
+    stages = stages_within(pipeline.stages).values()
+    said: set[CacheMode | None] = {pipeline.defaults.cache, *(getattr(stage, "cache", None) for stage in stages)}
+    inner = (mode for one in nested.values() for mode in _caches(one.pipeline, one.nested))
+    return {mode for mode in said if mode is not None} | set(inner)
+
+
+def _run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _nowhere(event: EventBase) -> None:
+    return None

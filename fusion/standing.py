@@ -14,7 +14,7 @@ from fusion.runs import RunState
 from fusion.store.base import Attempt, AttemptState, RunFilter, RunRow, Store
 from fusion.types import Usage
 
-__all__ = ["LATEST", "StoreGiven", "before", "forget", "found", "free", "opened", "status_of"]
+__all__ = ["LATEST", "StoreGiven", "alone", "before", "forget", "found", "free", "opened", "status_of"]
 
 LATEST: Final = "latest"
 """What stands for the id of the run that began last."""

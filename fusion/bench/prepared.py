@@ -16,7 +16,7 @@ from fusion.bench.suite import Arm, Scoring, Suite
 from fusion.bench.tasks import Task, TaskSet, read_tasks, split_of
 from fusion.budget import Budget
 from fusion.client import Fusion
-from fusion.errors import UsageError
+from fusion.errors import PipelineError, UsageError
 from fusion.loading import PipelineGiven
 from fusion.models.base import ModelInfo, Price
 from fusion.models.replay import PREFIX
@@ -196,8 +196,10 @@ class Entrants:
             if arm.model is not None:
                 return self.single(name, arm.model)
             return self._pipeline(name, arm)
+        except PipelineError:  # whose problems name the file
+            raise
         except UsageError as error:
-            raise type(error)(f"the arm {name!r}: {error}") if type(error) is UsageError else error from error
+            raise type(error)(f"the arm {name!r}: {error}") from error
 
     def single(self, name: str, model: str) -> Runs:
         """One model alone, asked once."""

@@ -135,7 +135,8 @@ def _of_options(options: Options) -> Suite:
         return Suite.model_validate(data)
     except ValidationError as error:
         first: Any = error.errors(include_url=False)[0]
-        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        place = next(iter(first["loc"]), "suite")
+        raise UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def _arms(options: Options) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -438,9 +438,9 @@ def test_time_that_is_over_ends_it(items: Items, bench: Bench) -> None:
     def script(request: Request) -> Any:
         return Say("The answer is 0", delay=3600 if sum_of(request) else 0)
 
-    report = bench([model(CHEAP, script)], arms={"a": {"model": CHEAP}}, budget={"seconds": 1})
+    report = bench([model(CHEAP, script)], arms={"a": {"model": CHEAP}}, budget={"seconds": 3})
     assert [one.id for one in report.results.items] == ["q0"]
-    assert report.results.stopped == "the 1 seconds of its budget are over; 1 of 4 items have all their answers"
+    assert report.results.stopped == "the 3 seconds of its budget are over; 1 of 4 items have all their answers"
 
 
 # Progress.

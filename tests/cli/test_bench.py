@@ -136,6 +136,7 @@ def test_a_budget_that_is_used_up_ends_with_4_and_a_report(command: Command, des
         (("sums.jsonl", "-m", STRONG, "--role", "bulk=x/y", "--scorer", "number"), "--role and --profile are for"),
         (("sums.jsonl", "-m", STRONG, "--scorer", "judge"), "`by: judge` needs the judge's `model`"),
         (("nowhere.jsonl", *WORDS), "cannot read the task set 'nowhere.jsonl'"),
+        (("sums.jsonl", "-m", "openai/gpt-5.6", "--scorer", "number"), "the arm 'openai/gpt-5.6': role "),
         (("nowhere.yaml",), "nowhere.yaml"),
         (("two.yaml", "-m", STRONG), "-m is for a file of items; 'two.yaml' is a suite: write it there"),
         (("two.yaml",), "two.yaml:2:1: the key 'arms' is missing"),

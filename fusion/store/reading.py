@@ -36,6 +36,7 @@ from fusion.types import CallKey, Reply, Request, Usage
 __all__ = ["Reading"]
 
 _PAGE: Final = 5000
+_PAGE_OF_TEXTS: Final = 100
 _OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"
 _RUN: Final = """
     SELECT run_id, parent, root, pipeline, profile, status, started, ended, session, tags, content, fingerprint,
@@ -75,15 +76,15 @@ class Reading(Store):
         found = self._all(sql, *values)
         return found[0] if found else None
 
-    def _pages(self, sql: str, run_id: str, after: tuple[Any, ...]) -> Iterator[Any]:
+    def _pages(self, sql: str, run_id: str, after: tuple[Any, ...], size: int = _PAGE) -> Iterator[Any]:
         """The rows of a query by pages; the last columns of each say where the next one begins.
 
         No transaction stays open meanwhile, which would keep the write-ahead log from being cleared.
         """
         while True:
-            page = self._all(sql, run_id, *after, _PAGE)
+            page = self._all(sql, run_id, *after, size)
             yield from page
-            if len(page) < _PAGE:
+            if len(page) < size:
                 return
             after = page[-1][-len(after) :]
 
@@ -172,7 +173,7 @@ class Reading(Store):
         sql = (
             f"{_CALL}, {kept}, number FROM calls {join} WHERE run = {_OF_RUN} AND number > ? ORDER BY number LIMIT ?"
         )
-        for row in self._pages(sql, run_id, (-1,)):
+        for row in self._pages(sql, run_id, (-1,), _PAGE_OF_TEXTS if texts else _PAGE):
             yield self._as_call(run_id, row[:-1])
 
     def _as_call(self, run_id: str, row: Any) -> Call:

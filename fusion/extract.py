@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import threading
 import warnings
 from collections.abc import Mapping
 from fractions import Fraction
@@ -19,6 +20,7 @@ Normalisation = Literal["latex", "literals", "numbers", "case"]
 
 _MOST: Final = 100_000
 _MOST_DIGITS: Final = 300
+_PARSING: Final = threading.Lock()  # Python 3.11 counts the depth of what it parses over all threads, and fails
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?|[-+−]?\.\d+"
 _NUMBERS = re.compile(rf"(?<![\w.])(?:{_NUMBER})(?![\w])")
@@ -290,9 +292,10 @@ def _code(text: str) -> Extracted | None:
 def _literal(text: str) -> str | None:
     """A Python or JSON literal in its one form; None for what is none."""
     try:
-        with warnings.catch_warnings():
+        with _PARSING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _canonical(ast.literal_eval(text))
+            value = ast.literal_eval(text)
+        return _canonical(value)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         pass
     try:

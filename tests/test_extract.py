@@ -1,6 +1,9 @@
 """What is taken out of an answer, and which answers count as the same."""
 
+import gc
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -181,3 +184,31 @@ def test_hostile_texts_are_read_in_time() -> None:
     ):
         for extractor in (Extractor(read="number"), Extractor(read="code"), Extractor(choices=("A", "B"))):
             extractor.extract(text)
+
+
+class Slow:
+    """Garbage that lets other threads run while it is collected."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        time.sleep(0)
+
+
+def test_literals_are_read_in_many_threads_at_once() -> None:
+    code = Extractor(read="code")
+    deep = "[" * 60 + "1" + "]" * 60
+
+    def read(_: int) -> str | None:
+        [Slow() for _ in range(3)]
+        found = code.extract(deep)
+        return None if found is None else found.key
+
+    before = gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(read, range(2000))) == {deep}
+    finally:
+        gc.set_threshold(*before)

@@ -1,0 +1,230 @@
+"""The README's headline table and the report in results/, both made of the results file alone.
+
+python -m benchmarks.recorded.headline
+"""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "recorded.json"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- made by python -m benchmarks.recorded.headline -->\n", "<!-- the end of it -->\n"
+SETS = {"gsm8k": "GSM8K", "cruxeval": "CRUXEval", "math_l5": "MATH, level 5"}
+
+
+def main() -> None:
+    RESULTS.with_suffix(".md").write_text(report(load()), encoding="utf-8")
+    into_readme()
+
+
+def into_readme() -> None:
+    """Put the headline where it stands in the README."""
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, behind = rest.partition(END)
+    README.write_text(f"{before}{BEGIN}{headline(load())}{END}{behind}", encoding="utf-8")
+
+
+def load() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return found
+
+
+def headline(data: Mapping[str, Any]) -> str:
+    """The table, and what has to be known before believing it."""
+    tuned = [data["pairings"][name] for name in _seeds(data)]
+    ratios = [one["cost_ratio"]["estimate"] for one in tuned]
+    facts = {
+        "items": f"{data['items']:,}",
+        "best": data["best_single"],
+        "points": f"{min(map(_points, tuned)):+.2f} to {max(map(_points, tuned)):+.2f}",
+        "lows": f"{min(map(_low, tuned)):.2f} to {max(map(_low, tuned)):.2f}",
+        "ratios": f"{min(ratios):.2f} to {max(ratios):.2f}",
+        "rows": "\n".join(_rows(data)),
+        "sets": _losses(data),
+    }
+    return _wrapped(_HEADLINE.format(**facts))
+
+
+def report(data: Mapping[str, Any]) -> str:
+    """All results as Markdown."""
+    facts = {
+        **data,
+        "counted": ", ".join(f"{SETS[name]}: {count:,}" for name, count in data["sets"].items()),
+        "arms": "\n".join(_long_row(name, arm, data["pairings"].get(name)) for name, arm in data["arms"].items()),
+        "by_set": "\n".join(_set_rows(data)),
+        "rules": "\n".join(_rule_rows(data)),
+        "ways": "\n".join(_way_rows(data)),
+    }
+    return _wrapped(_REPORT.format(**facts))
+
+
+def _wrapped(text: str) -> str:
+    """The text with its paragraphs broken into lines; tables and headings stay as they are."""
+    parts = [
+        one if one.startswith(("|", "#")) else textwrap.fill(one, 118, break_long_words=False, break_on_hyphens=False)
+        for one in text.rstrip("\n").split("\n\n")
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_HEADLINE = """\
+Measured is the pipeline `per-set routes`: on each of three sets of questions two or three cheap models of which two
+must agree, else a strong one. Which models was chosen on nine tenths of {items} questions and measured on the tenth
+that was left, so that every question counts once and none was chosen on; five seeds cut the tenths. To the best
+single model, {best}, that makes {points} points (lower ends of the intervals {lows}) at {ratios} times its cost.
+
+| arm | right | points to the best single model | 95% | cost | cost, one price moved by half |
+| --- | ---: | ---: | :---: | ---: | :---: |
+{rows}
+
+The models are of 2024 and their answers on record; their prices are list prices of late 2024 as remembered, since
+no price map of today holds them. The last column is the range of the cost where the price of any one model is half
+as high, or half as high again. Set by set, losses included: {sets}. `python -m benchmarks.recorded` makes all of it
+anew; [all results](benchmarks/results/recorded.md).
+"""
+
+_REPORT = """\
+# recorded
+
+`python -m benchmarks.recorded`: {items:,} items ({counted}), the answers of twelve models of 2024 on record, list
+prices of late 2024 as remembered. Everything goes through the engine as `replay:` models and is scored by number,
+code and math. Best single model: **{best_single}** (of those equally often right the cheapest).
+
+Taken in {seconds} s, {suite_seconds} s of it for the arms and their report, {cpu_seconds} s of CPU: {machine};
+afterwards {load_after}.
+
+## Against the best single model, on the same items
+
+| arm | right | 95% | points | 95% | cost ratio | 95% | one price moved by half | failed | verdict |
+| --- | ---: | :---: | ---: | :---: | ---: | :---: | :---: | ---: | --- |
+{arms}
+
+Intervals of differences and ratios are of the paired BCa bootstrap, 10,000 draws; the margin is 1 point.
+
+## By set
+
+| set | arm | points | 95% | cost ratio |
+| --- | --- | ---: | :---: | ---: |
+{by_set}
+
+## How the ways are chosen
+
+A route goes by two regular expressions over the prompt alone; {astray} items look like those of another set and go
+its way. On each route those models stay than which no other is right more often for less on the nine folds. Ways
+are every pair of them that must agree, every pair with a third that is asked where the two differ, and nobody; each
+with every strong one. Chosen is the combination over the three routes that is right most often on the nine folds
+and costs there no more than {cap:g} times the best single model. Other caps, all that were looked at, least to
+greatest over the five seeds:
+
+| cap | points | lower end | cost ratio |
+| ---: | :---: | :---: | :---: |
+{rules}
+
+Two more rules were looked at, the first without the engine and with the sets known. The cheapest combination that
+on the nine folds is right more often than the best single model by 0.5 points costs 0.40, with a mean lower end of
+-1.2 points; by 1 point 0.47, with -0.7. And the highest lower end of the paired interval in place of the most right
+answers gives the same figures but for one seed.
+
+| seed | set | ways, and in how many of the ten folds each was chosen |
+| ---: | --- | --- |
+{ways}
+"""
+
+
+def _set_rows(data: Mapping[str, Any]) -> Iterator[str]:
+    wanted = [name for name, arm in data["arms"].items() if arm["kind"] == "pipeline"]
+    for one in (one for one in data["by_set"] if one["arm"] in wanted):
+        cells = [SETS[one["set"]], one["arm"], _signed(one), _range(one["difference"]), _ratio(one)]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _rule_rows(data: Mapping[str, Any]) -> Iterator[str]:
+    for rule in data["rules"]:
+        found = rule["pairings"]
+        points, lows = list(map(_points, found)), list(map(_low, found))
+        ratios = [one["cost_ratio"]["estimate"] for one in found]
+        yield (
+            f"| {rule['cap']} | {min(points):+.2f} to {max(points):+.2f} | {min(lows):+.2f} to {max(lows):+.2f} "
+            f"| {min(ratios):.3f} to {max(ratios):.3f} |"
+        )
+
+
+def _way_rows(data: Mapping[str, Any]) -> Iterator[str]:
+    for seed, routes in data["ways"].items():
+        for route, ways in routes.items():
+            said = "; ".join(f"{way}: {n}" for way, n in sorted(ways.items(), key=lambda pair: -pair[1]))
+            yield f"| {seed} | {SETS[route]} | {said} |"
+
+
+def _losses(data: Mapping[str, Any]) -> str:
+    """Of each set the range over the seeds."""
+    found = []
+    for name, words in SETS.items():
+        ones = [one for one in data["by_set"] if one["set"] == name and one["arm"] in _seeds(data)]
+        points, ratios = list(map(_points, ones)), [one["cost_ratio"]["estimate"] for one in ones]
+        found.append(
+            f"{words} {min(points):+.1f} to {max(points):+.1f} points at {min(ratios):.2f} to {max(ratios):.2f}"
+        )
+    return "; ".join(found)
+
+
+def _rows(data: Mapping[str, Any]) -> Iterator[str]:
+    best = data["best_single"]
+    right = data["arms"][best]["accuracy"]["estimate"]
+    yield f"| {best} alone | {100 * right:.1f}% | | | 1.00 | |"
+    pipelines = [name for name, arm in data["arms"].items() if arm["kind"] == "pipeline"]
+    for name in sorted(pipelines, key=lambda one: one not in _seeds(data)):
+        pair, arm = data["pairings"][name], data["arms"][name]
+        low, high = arm["ratio_if_a_price_moves_by_half"]
+        yield (
+            f"| {name} | {100 * arm['accuracy']['estimate']:.1f}% | {_signed(pair)} | {_range(pair['difference'])} "
+            f"| {pair['cost_ratio']['estimate']:.2f} | {low:.2f} to {high:.2f} |"
+        )
+
+
+def _long_row(name: str, arm: Mapping[str, Any], pair: Mapping[str, Any] | None) -> str:
+    accuracy = arm["accuracy"]
+    cells = [
+        name,
+        f"{100 * accuracy['estimate']:.2f}",
+        f"{100 * accuracy['low']:.1f} to {100 * accuracy['high']:.1f}",
+    ]
+    if pair is None:
+        return f"| {' | '.join([*cells, '', '', '', '', '', str(arm['failed']), ''])} |"
+    ratio, moved = pair["cost_ratio"], arm["ratio_if_a_price_moves_by_half"]
+    cells += [_signed(pair), _range(pair["difference"]), _ratio(pair), f"{ratio['low']:.3f} to {ratio['high']:.3f}"]
+    cells += [f"{moved[0]:.3f} to {moved[1]:.3f}", str(arm["failed"]), pair["verdict"]]
+    return f"| {' | '.join(cells)} |"
+
+
+def _seeds(data: Mapping[str, Any]) -> list[str]:
+    return [name for name, arm in data["arms"].items() if arm["kind"] == "pipeline" and "out of fold" in name]
+
+
+def _points(pair: Mapping[str, Any]) -> float:
+    return 100 * float(pair["difference"]["estimate"])
+
+
+def _low(pair: Mapping[str, Any]) -> float:
+    return 100 * float(pair["difference"]["low"])
+
+
+def _signed(pair: Mapping[str, Any]) -> str:
+    return f"{_points(pair):+.2f}"
+
+
+def _range(interval: Mapping[str, float]) -> str:
+    return f"{100 * interval['low']:+.2f} to {100 * interval['high']:+.2f}"
+
+
+def _ratio(pair: Mapping[str, Any]) -> str:
+    return "unknown" if pair["cost_ratio"] is None else f"{pair['cost_ratio']['estimate']:.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Ways: which cheap models must agree, and which strong one is asked else; worked out of single answers."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusion.bench.results import Results
+from fusion.extract import Extractor
+
+EXTRACT = {
+    "gsm8k": Extractor(read="number", path="answer"),
+    "cruxeval": Extractor(read="code", path="answer"),
+    "math_l5": Extractor(path="answer", normalise=("latex", "numbers", "case")),
+}
+"""How answers are compared on each route of the pipelines."""
+
+
+class Way(NamedTuple):
+    """Cheap models of which two must agree (the third is asked where the first two differ), and the strong one.
+
+    Without cheap ones the strong one is asked at once.
+    """
+
+    cheap: tuple[str, ...]
+    strong: str
+
+
+class Table(NamedTuple):
+    """Every way over some items: scores and dollars, way by item."""
+
+    ways: tuple[Way, ...]
+    scores: np.ndarray
+    costs: np.ndarray
+
+
+class Answers:
+    """The single models' answers to the items of one route: scores, dollars, and what is compared of each."""
+
+    def __init__(self, results: Results, items: Sequence[str], route: str) -> None:
+        self.models = [arm.name for arm in results.arms if arm.kind == "model"]
+        rows = [[results.by_arm[model][item][0] for model in self.models] for item in items]
+        self.scores = np.array([[one.score for one in row] for row in rows])
+        self.costs = np.array([[float(one.cost or 0) for one in row] for row in rows])
+        found = [[EXTRACT[route].extract(one.text) if one.failure is None else None for one in row] for row in rows]
+        self._keys = [[None if one is None else one.key for one in row] for row in found]
+
+    def undominated(self, among: np.ndarray) -> list[int]:
+        """The models than which no other is right more often for less, on these items; the cheapest first."""
+        costs, scores = self.costs[among].sum(0), self.scores[among].sum(0)
+        kept: list[int] = []
+        for model in sorted(range(len(self.models)), key=lambda one: (costs[one], -scores[one])):
+            if not kept or scores[model] > scores[kept[-1]]:
+                kept.append(model)
+        return kept
+
+    def table(self, models: Sequence[int]) -> Table:
+        """Every way over these models."""
+        rows = list(self._rows(models))
+        return Table(
+            tuple(row[0] for row in rows), np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
+        )
+
+    def _rows(self, models: Sequence[int]) -> Iterator[tuple[Way, Any, Any]]:
+        r, c, names = self.scores, self.costs, self.models
+        same = {(a, b): self._same(a, b) for a in models for b in models if a != b}
+        for strong in models:
+            yield Way((), names[strong]), r[:, strong], c[:, strong]
+            others = [one for one in models if one != strong]
+            for a, b in combinations(others, 2):
+                agree = same[a, b]
+                costs = c[:, a] + c[:, b] + np.where(agree, 0, c[:, strong])
+                yield Way((names[a], names[b]), names[strong]), np.where(agree, r[:, a], r[:, strong]), costs
+                for third in others:
+                    if third in (a, b):
+                        continue
+                    late = ~agree & (same[a, third] | same[b, third])
+                    scores = np.where(same[a, third], r[:, a], r[:, b])
+                    scores = np.where(agree, r[:, a], np.where(late, scores, r[:, strong]))
+                    more = np.where(agree, 0, c[:, third]) + np.where(agree | late, 0, c[:, strong])
+                    yield Way((names[a], names[b], names[third]), names[strong]), scores, c[:, a] + c[:, b] + more
+
+    def _same(self, a: int, b: int) -> np.ndarray:
+        return np.array([keys[a] is not None and keys[a] == keys[b] for keys in self._keys])
+
+
+class _Step(NamedTuple):
+    """Ways for some of the routes: how many answers are right, and what they cost."""
+
+    right: float
+    usd: float
+    ways: tuple[Way, ...]
+
+
+def chosen(tables: Mapping[str, Table], among: Mapping[str, np.ndarray], most: float) -> dict[str, Way]:
+    """A way for each route: of all that cost at most so many dollars, those right most often."""
+    steps = [_Step(0.0, 0.0, ())]
+    for route, table in tables.items():
+        front = _front(table, among[route])
+        steps = _undominated(
+            _Step(one.right + more.right, one.usd + more.usd, (*one.ways, *more.ways))
+            for one in steps
+            for more in front
+            if one.usd + more.usd <= most
+        )
+    return dict(zip(tables, steps[-1].ways, strict=True))
+
+
+def _front(table: Table, among: np.ndarray) -> list[_Step]:
+    scores, costs = table.scores[:, among].sum(1), table.costs[:, among].sum(1)
+    return _undominated(_Step(float(scores[at]), float(costs[at]), (way,)) for at, way in enumerate(table.ways))
+
+
+def _undominated(steps: Iterable[_Step]) -> list[_Step]:
+    """Those that no other beats in both, the cheapest first."""
+    kept: list[_Step] = []
+    for one in sorted(steps, key=lambda one: (one.usd, -one.right)):
+        if not kept or one.right > kept[-1].right:
+            kept.append(one)
+    return kept

@@ -390,7 +390,7 @@ def test_what_a_model_says_does_not_steer_the_terminal_of_who_reads_the_messages
 def test_a_name_of_several_lines_is_said_on_one(run: Run) -> None:
     done = run('name: "mine\\nfusion: interrupted"\n' + BARE)
     assert done.code == 0
-    assert done.err.startswith("mine fusion: interrupted: profile local; bulk=scripted/it\n")
+    assert done.err.startswith("mine fusion: interrupted: run ")
 
 
 def test_half_of_a_character_in_an_answer_harms_nothing(run: Run, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import functools
 import io
 import re
 import shlex
+import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
@@ -21,6 +22,7 @@ from fusion.cli.app import run_command
 CORPUS = Path(__file__).parent / "hostile"
 MODEL = "scripted/hostile"
 _TIME = re.compile(r"( in)? (\d+ min )?\d+(\.\d+)? s\b")
+_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 _RECEIPT = "\nstage "
 
 
@@ -44,20 +46,22 @@ def words(case: Path) -> list[str]:
 
 
 def answered(case: Path) -> str:
-    """Exit code, answer, and all that is said but the receipt; times are left out, since they differ."""
+    """Exit code, answer, and all that is said but the receipt; times and ids of runs differ, and are left out."""
     reply = case.read_text() if case.suffix == ".reply" else "fine"
     model = ScriptedModel(reply, name=MODEL, respect_limit=False)
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with (
+        tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(case.parent),
-        patch.dict("os.environ", COLUMNS="100"),
+        patch.dict("os.environ", COLUMNS="100", FUSION_STORE=f"{folder}/runs.db"),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         patch("fusion.cli.session.Fusion", functools.partial(Fusion, models={MODEL: model})),
     ):
         code = run_command(words(case))
     answer, said = (stream.buffer.getvalue().decode().replace(str(case.parent), "…") for stream in (out, err))  # type: ignore[attr-defined]
-    return f"exit code {code}\n--- answer\n{answer}\n--- said\n{_TIME.sub('', said.partition(_RECEIPT)[0])}"
+    said = _RUN.sub("RUN", _TIME.sub("", said.partition(_RECEIPT)[0]))
+    return f"exit code {code}\n--- answer\n{_RUN.sub('RUN', answer)}\n--- said\n{said}"
 
 
 def beside(case: Path) -> Path:

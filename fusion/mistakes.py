@@ -173,7 +173,7 @@ def _given(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "a mapping"
+        return "{any: …}, which is for `fusion tune`" if value.keys() == {"any"} else "a mapping"
     if isinstance(value, (list, tuple)):
         return "a list"
     text = repr(value)

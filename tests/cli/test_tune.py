@@ -80,8 +80,20 @@ def test_mistakes_are_usage(desk: Path, command: Command) -> None:
     Path("suite.yaml").write_text(SUITE.replace("margin: 0.05", "margin: {any: [0.05, 0.1]}"))
     done = command("tune", "suite.yaml")
     assert done.code == USAGE
-    assert "suite.yaml:8:9 margin: expected a number, got a mapping" in done.err
+    assert "suite.yaml:8:9 margin: expected a number, got {any: …}, which is for `fusion tune`" in done.err
     assert command("tune", "nowhere.yaml").code == USAGE
     Path("suite.yaml").write_text(SUITE)
     assert "--concurrency 0: give 1 or more" in command("tune", "suite.yaml", "--concurrency", "0").err
     assert "give positive usd" in command("tune", "suite.yaml", "--budget", "usd=-1").err
+
+
+def test_a_pipeline_with_open_values_is_told_from_one_that_runs(desk: Path, command: Command) -> None:
+    Path("open.yaml").write_text(
+        PIPELINE.replace("tiers: [bulk, frontier]", "tiers: {any: [[bulk, frontier], [second, frontier]]}")
+    )
+    done = command("validate", "open.yaml")
+    assert done.code == USAGE
+    assert (
+        "open.yaml:6:12 stages.answer.tiers: expected a list, got {any: …}, which is for `fusion tune`"
+        in done.out + done.err
+    )

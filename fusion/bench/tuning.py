@@ -92,10 +92,10 @@ def tune(
     """Choose what the arms of a suite and their pipelines leave open, `{any: [a, b]}` in place of any value.
 
     On the dev side of the split alone: first every model by itself, and those dominated are out, with all that uses
-    them; then racing on shares that double. Nothing that was asked is asked again. `budget` caps the search, by
-    default as the suite's own does, which caps search and confirmation together. Then what was chosen and the best
-    single model are asked the test side, once; the Report is of that, None where the best single model is the choice
-    or nothing is left of the budget.
+    them; then racing on shares that double. Nothing that was asked is asked again. `budget` caps the search; without
+    it the suite's own does, which caps search and confirmation together. Then what was chosen, the best single model
+    and the suite's baselines are asked the test side, once; the Report is of that, None where the best single model
+    is the choice or nothing is left of the budget.
 
     Writes to `out`, by default `fusion-tune/` and the suite's name: `frontier/` with a file for each pipeline of the
     frontier, `tuned.json`, and the report under `confirmed/`.
@@ -151,7 +151,7 @@ class _Work(NamedTuple):
         return _Search(suite, race, runner.stopped, found.made, self.folder), within.spent
 
     def confirmed(self, suite: Suite, tuned: Tuned, search: "_Search") -> Report:
-        """What was chosen and the best single model on the test items."""
+        """What was chosen and the best single model on the test items, with the suite's baselines."""
         chosen = str(Path(tuned.choice.file or "").resolve())
         best = next(one for one in tuned.finalists if one.name == tuned.best_single)
         arms = {
@@ -159,7 +159,7 @@ class _Work(NamedTuple):
             best.name: Arm(model=best.models[0]),
         }
         return run(
-            suite.model_copy(update={"on": "test", "arms": arms, "baselines": ()}),
+            suite.model_copy(update={"on": "test", "arms": arms}),
             out=self.folder / CONFIRMED,
             near=self.file.parent,
             fusion=self.fusion,

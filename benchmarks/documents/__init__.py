@@ -1,1 +1,0 @@
-"""Long documents: what it gains to read them part by part."""

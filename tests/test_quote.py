@@ -242,7 +242,7 @@ def test_what_cannot_be_run_cannot_be_quoted(fusion: Callable[..., Fusion]) -> N
 
 def test_quotes_hold() -> None:
     lengths = recorded_lengths()
-    found = summary([held(number, 11, lengths) for number in range(0, 36, 3)])
+    found = summary([held(number, 11, lengths) for number in range(36)])  # fewer could not tell 0.9 from 0.7
     assert found["passed"] == 0
     assert found["inside"] >= 0.8
     assert found["high over likely, most"] <= 4

@@ -25,11 +25,13 @@ _MOST_WAYS: Final = 8
 _SHARES: Final = (0.97, 0.96, 0.95, 0.94, 0.93, 0.92, 0.91)  # of the supposed runs, that lie from `low` to `high`
 _LEAST_SHARE: Final = 0.9
 _WIDEST: Final = 4  # times the mean: a range that goes beyond says nothing
+_DOUBT: Final = "0.3"  # what is supposed may itself be off by so much, in every run alike
 _CENTS: Final = Decimal("0.000001")
 
 
 class Quantity(Value):
-    """A number of calls or tokens. `likely` is the mean of the supposed runs; 90 to 97 of 100 lie from low to high.
+    """A number of calls or tokens. `likely` is the mean of the supposed runs; from low to high lie 90 to 97 of 100,
+    and what is three tenths beyond them.
 
     `most` is never passed, but for attempts that are made again, which are no calls; None where there is no bound.
     """
@@ -285,6 +287,18 @@ def _dollars(costs: Sequence[Decimal], cap: Decimal | None) -> Dollars:
 
 
 def _range(values: Sequence[T]) -> tuple[T, T, T]:
+    """The range in which nearly all supposed values lie, on both sides wider by what supposing may be off; the mean.
+
+    Where there is one value only, nothing is supposed. The range does not end beyond four times the mean.
+    """
+    low, mean, high = _of_supposed(values)
+    if low == high:
+        return low, mean, high
+    doubt = type(mean)(_DOUBT)
+    return low * (1 - doubt), mean, max(high, min(high * (1 + doubt), _WIDEST * mean))
+
+
+def _of_supposed(values: Sequence[T]) -> tuple[T, T, T]:
     """A range in which nearly all values lie, and in the middle their mean.
 
     97 of 100 lie in it, as many below it as above; fewer, down to 90, as long as it ends beyond four times the mean;

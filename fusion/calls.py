@@ -158,6 +158,14 @@ class Caller:
             span.reset(here)
         if reply.reused is None:
             self._latencies.add(reply.writer, reply.latency)
+        try:
+            if self._written is not None:
+                await self._written()
+        finally:  # it has come and is paid, also for a run that is stopped at this instant
+            self._say_finished(ask, digest, reply)
+        return reply
+
+    def _say_finished(self, ask: Ask, digest: str, reply: Reply) -> None:
         self._emit(
             CallFinished,
             ask,
@@ -172,9 +180,6 @@ class Caller:
             finish_reason=reply.finish_reason,
             reused=reply.reused,
         )
-        if self._written is not None:
-            await self._written()
-        return reply
 
     def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:
         self._sink(

@@ -434,7 +434,11 @@ class Fusion:
 
     @property
     def runs(self) -> History:
-        """The runs that are kept, to be listed, read, compared and removed. Raises UsageError without a store."""
+        """The runs that are kept, to be listed, read, compared and removed, those under way as they are by now.
+
+        Raises UsageError without a store.
+        """
+        self.store.flush()
         return History(self.store)
 
     @property

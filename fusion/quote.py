@@ -184,7 +184,7 @@ class _Summary:
             kind=stage.kind,
             reads=tuple(f"{edge.source}.{edge.field} {'=>' if edge.flows else '->'}" for edge in edges),
             when=stage.when,
-            items=_quantity(items) if any(items) else None,
+            items=_counted(items) if any(items) else None,
             calls=calls,
             input=taken,
             output=given,
@@ -218,14 +218,14 @@ class _Summary:
 
         costs = [sum((line.cost.usd for line in run), Decimal(0)) for run in runs]
         return (
-            _quantity(of(lambda line: line.calls), None if bound is None else bound.calls),
-            _quantity(of(lambda line: line.usage.input), None if bound is None else bound.tokens),
-            _quantity(of(lambda line: line.usage.output), None if bound is None else bound.tokens),
+            _counted(of(lambda line: line.calls), None if bound is None else bound.calls),
+            _measured(of(lambda line: line.usage.input), None if bound is None else bound.tokens),
+            _measured(of(lambda line: line.usage.output), None if bound is None else bound.tokens),
             _dollars(costs, None if bound is None else bound.usd),
         )
 
     def _seconds(self, runs: Sequence[float], most: float | None) -> Seconds:
-        low, likely, high = (round(min(one, most) if most else one, 1) for one in _range(runs))
+        low, likely, high = (round(min(one, most) if most else one, 1) for one in _doubted(runs))
         return Seconds(low=low, likely=likely, high=high)
 
     def _notes(self) -> Iterable[str]:
@@ -269,24 +269,33 @@ def _took(one: Supposed, name: str) -> float:
     return 0.0 if begun is None else one.ended.get(name, one.seconds) - begun
 
 
-def _quantity(counts: Sequence[int], most: int | None = None) -> Quantity:
-    low, likely, high = (round(one) for one in _range([float(count) for count in counts]))
+def _counted(counts: Sequence[int], most: int | None = None) -> Quantity:
+    """How many items or calls: the engine counts them, and there is no doubt beyond what it was supposed to meet."""
+    return _quantity(_of_supposed([float(count) for count in counts]), most)
+
+
+def _measured(tokens: Sequence[int], most: int | None = None) -> Quantity:
+    """How many tokens: how long texts are can be off as a whole."""
+    return _quantity(_doubted([float(count) for count in tokens]), most)
+
+
+def _quantity(of: tuple[float, float, float], most: int | None) -> Quantity:
+    low, likely, high = (round(one) for one in of)
     if most is not None:
         low, likely, high = min(low, most), min(likely, most), min(high, most)
     return Quantity(low=low, likely=likely, high=high, most=most)
 
 
 def _dollars(costs: Sequence[Decimal], cap: Decimal | None) -> Dollars:
-    low, likely, high = (one if cap is None else min(one, cap) for one in _range(costs))
-    return Dollars(
-        low=low.quantize(_CENTS),
-        likely=likely.quantize(_CENTS),
-        high=high.quantize(_CENTS),
-        cap=cap,
-    )
+    low, likely, high = (one if cap is None else min(one, cap) for one in _doubted(costs))
+    most, likely = _WIDEST * likely, likely.quantize(_CENTS)
+    shown = high.quantize(_CENTS)
+    if high <= most:  # and no rounding is to make it more
+        shown = min(shown, _WIDEST * likely)
+    return Dollars(low=low.quantize(_CENTS), likely=likely, high=shown, cap=cap)
 
 
-def _range(values: Sequence[T]) -> tuple[T, T, T]:
+def _doubted(values: Sequence[T]) -> tuple[T, T, T]:
     """The range in which nearly all supposed values lie, on both sides wider by what supposing may be off; the mean.
 
     Where there is one value only, nothing is supposed. The range does not end beyond four times the mean.

@@ -77,7 +77,7 @@ def _in_utf_8(word: str) -> str:
 
 def run_command(arguments: list[str]) -> int:
     """Do what the words of a command line say; gives the exit code, and raises nothing."""
-    ending = Ending()
+    ending = Ending(words=tuple(arguments))
     try:
         typer.main.get_command(application()).main(args=arguments, prog_name="fusion", obj=ending)
     except SystemExit as end:

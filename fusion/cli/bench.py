@@ -99,4 +99,4 @@ def bench(
         output=output,
         quiet=quiet,
     )
-    raise typer.Exit(run_contest(options))
+    raise typer.Exit(run_contest(options, ending.command))

@@ -1,8 +1,8 @@
 """One search on the command line: from the options to the exit code."""
 
-import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,11 +20,24 @@ from fusion.client import Fusion
 from fusion.errors import UsageError
 from fusion.types import Limits
 
-__all__ = ["run_tuning"]
+__all__ = ["Options", "run_tuning"]
 
 
-def run_tuning(suite: str, *, budget: str | None, concurrency: int | None, output: str | None, quiet: bool) -> int:
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about a search, and the command line itself."""
+
+    suite: str
+    budget: str | None
+    concurrency: int | None
+    output: str | None
+    quiet: bool
+    command: str
+
+
+def run_tuning(options: Options) -> int:
     """Tune the suite, print what came of it, and give the exit code."""
+    suite, budget, concurrency, output = options.suite, options.budget, options.concurrency, options.output
     folder = Path("fusion-tune") / Path(suite).stem if output is None else Path(output)
     at_once = CONCURRENCY if concurrency is None else concurrency
     if at_once < 1:
@@ -39,8 +52,8 @@ def run_tuning(suite: str, *, budget: str | None, concurrency: int | None, outpu
                 budget=limits,
                 fusion=fusion,
                 concurrency=at_once,
-                watch=None if quiet else standings.show,
-                command=shlex.join(["fusion", *sys.argv[1:]]),
+                watch=None if options.quiet else standings.show,
+                command=options.command,
             )
         except Interrupted:
             complain(f"fusion: what was answered is kept in {str(folder)!r}; the same command goes on from there")

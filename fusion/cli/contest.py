@@ -1,6 +1,5 @@
 """One benchmark on the command line: from the options to the exit code."""
 
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -60,7 +59,7 @@ class Options:
     quiet: bool = False
 
 
-def run_contest(options: Options) -> int:
+def run_contest(options: Options, command: str) -> int:
     """Run the benchmark, print its figures, and give the exit code."""
     suite, near = _suite(options)
     folder = folder_of(suite, options.output)
@@ -77,7 +76,7 @@ def run_contest(options: Options) -> int:
                 fusion=fusion,
                 concurrency=concurrency,
                 watch=None if options.quiet else standings.show,
-                command=shlex.join(["fusion", *sys.argv[1:]]),
+                command=command,
             )
         except Interrupted:
             complain(f"fusion: what was answered is kept in {str(folder)!r}; the same command goes on from there")

@@ -1,6 +1,7 @@
 """How a command ends: the exit codes, and the one place where an error becomes one."""
 
 import errno
+import shlex
 import traceback
 from dataclasses import dataclass
 
@@ -34,9 +35,15 @@ class Interrupted(BaseException):
 
 @dataclass
 class Ending:
-    """What `main` needs to know to end well: whether the user asked for tracebacks."""
+    """What `main` needs to know to end well: the words it was given, and whether the user asked for tracebacks."""
 
     debug: bool = False
+    words: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command line, as it can be given again."""
+        return shlex.join(["fusion", *self.words])
 
     def of(self, error: BaseException) -> int:
         """Say what went wrong, and give the exit code for it."""

@@ -30,8 +30,9 @@ def tune(
     Whatever stands as {any: [a, b, c]} in the suite's arms or in their pipeline files is chosen. What comes out are
     files that `fusion run` takes. The same command again goes on where it was stopped: no answer is paid for twice.
     """
-    from fusion.cli.choosing import run_tuning
+    from fusion.cli.choosing import Options, run_tuning
 
     ending: Ending = ctx.obj
     ending.debug = ending.debug or debug
-    raise typer.Exit(run_tuning(suite, budget=budget, concurrency=concurrency, output=output, quiet=quiet))
+    options = Options(suite, budget, concurrency, output, quiet, ending.command)
+    raise typer.Exit(run_tuning(options))

@@ -18,7 +18,7 @@ from fusion.casting import Cast, RoleGiven
 from fusion.changes import since_then
 from fusion.config import Settings
 from fusion.errors import RunFailed, UsageError
-from fusion.events import EventBase, Sink
+from fusion.events import EventBase, to_both
 from fusion.handle import EndedRun, Over, RunHandle
 from fusion.history import History
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
@@ -115,14 +115,14 @@ class Fusion:
     def stream(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> RunStream:
         """Run a pipeline and iterate over the pieces of its answer; `.result` holds the Result at the end."""
         stream = RunStream()
-        options["on_event"] = _both(stream.sink, options.get("on_event"))
+        options["on_event"] = to_both(stream.sink, options.get("on_event"))
         handle = self.start(prompt, stream=True, **options)
         return stream.of(handle, functools.partial(_checked_result, handle, schema=None))
 
     def astream(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> AsyncRunStream:
         """`stream` for `async for`, on the caller's running loop."""
         stream = AsyncRunStream()
-        options["on_event"] = _both(stream.sink, options.get("on_event"))
+        options["on_event"] = to_both(stream.sink, options.get("on_event"))
         handle = self.start(prompt, stream=True, **options)
         return stream.of(handle, functools.partial(_checked_result, handle, schema=None))
 
@@ -487,14 +487,3 @@ def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] |
 
 def _kept_by(whole: Fusion) -> None:
     """Close nothing: the loop is that of another Fusion, which lives as long as this is held."""
-
-
-def _both(first: Sink, second: Sink | None) -> Sink:
-    if second is None:
-        return first
-
-    def sink(event: EventBase) -> None:
-        first(event)
-        second(event)
-
-    return sink

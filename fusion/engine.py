@@ -12,7 +12,7 @@ from fusion import budget as budgets
 from fusion.budget import Budget, Hold
 from fusion.context import RunContext, RunParts
 from fusion.errors import BudgetError, FusionError, StageError
-from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
+from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished, to_both
 from fusion.fields import Fields, Skipped
 from fusion.finish import Caps, held_back, last_stages
 from fusion.graph import Nested, Schemas, stages_within
@@ -117,7 +117,7 @@ class Run:
         self._origin = origin or Origin(seed=run_id)
         self._keeping = keeping or Keeping()
         self._journal = self._keeping.journal
-        self._user_sink = sink if around is not None or self._journal is None else _and(self._journal.notice, sink)
+        self._user_sink = sink if around is not None or self._journal is None else to_both(self._journal.notice, sink)
         self._accounts = Accounts({name: model.price_source for name, model in roles.models.items()})
         if around is None:
             self._accounts.take_up(self._origin.before)
@@ -528,14 +528,6 @@ class _Inner:
     def __init__(self, run: Run) -> None:
         self.stage = run.inner_stage
         self.pipeline = run.inner_pipeline
-
-
-def _and(first: Sink, second: Sink) -> Sink:
-    def both(event: EventBase) -> None:
-        first(event)
-        second(event)
-
-    return both
 
 
 def _failure(error: BaseException) -> Failure:

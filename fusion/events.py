@@ -39,6 +39,7 @@ __all__ = [
     "emit",
     "event_adapter",
     "span",
+    "to_both",
 ]
 
 
@@ -251,6 +252,18 @@ Event = Annotated[
     Field(discriminator="type"),
 ]
 Sink = Callable[[EventBase], None]
+
+
+def to_both(first: Sink, second: Sink | None) -> Sink:
+    """A sink whose events go to both, to the first one first; the first itself where there is no second."""
+    if second is None:
+        return first
+
+    def both(event: EventBase) -> None:
+        first(event)
+        second(event)
+
+    return both
 
 
 def event_adapter() -> "TypeAdapter[Event]":

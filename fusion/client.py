@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from pydantic import BaseModel, ValidationError
 
-from fusion.budget import Budget
+from fusion.budget import Amount, Budget
 from fusion.casting import Cast, RoleGiven
 from fusion.changes import since_then
 from fusion.config import Settings
@@ -27,6 +27,7 @@ from fusion.launching import Launcher, Prepared, Watch, shut_down
 from fusion.library import Library, close_names
 from fusion.loading import Loader, PipelineGiven
 from fusion.models.base import Model
+from fusion.models.cached import ReplyCache
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.options import DEFAULT_PIPELINE, BudgetGiven, Prompt, RunOptions, check_options, limits_of, over, tags_of
@@ -146,6 +147,15 @@ class Fusion:
         tags = tags_of(options.get("tags"))
         watch = Watch(options.get("on_event"), stream=stream, within=within, tags=tags)
         return self._launcher.launch(prepared, self._launcher.keep(prepared, tags), watch, self)
+
+    def count(self, within: Budget, amount: Amount) -> None:
+        """Count in a budget of several runs what was spent elsewhere: afterwards, and so past its limits too."""
+        self._launcher.loop.check_outside("nothing can be counted")
+
+        async def counting() -> None:  # where the runs' own calls are
+            within.count(amount)
+
+        self._launcher.loop.submit(counting()).done.result()
 
     # Again: a run that ended before its answer, or one that is to have another.
 
@@ -393,15 +403,17 @@ class Fusion:
         model: str | Model | None = None,
         defaults: Defaults | None = None,
         kept: bool = True,
+        shared: ReplyCache | None = None,
     ) -> "Fusion":
         """A Fusion with other models, on the loop, slots and sockets of this one, which closes them.
 
         What is not given here stays as this one has it. Of what is not `kept`, nothing goes to this one's store.
+        `shared` is where runs with `cache: shared` find replies, in place of the store.
         """
         other = copy.copy(self)
         other._finalizer = functools.partial(_kept_by, self)
         other._cast = self._cast.changed(profile=profile, roles=roles, model=model, defaults=defaults)
-        other._launcher = self._launcher.with_cast(other._cast, kept=kept)
+        other._launcher = self._launcher.with_cast(other._cast, kept=kept, shared=shared)
         return other
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from fusion.graph import Nested, stages_within
 from fusion.handle import RunHandle
 from fusion.kept import KeptRun, record_of
 from fusion.loop import LoopThread
-from fusion.models.cached import StoreCache
+from fusion.models.cached import ReplyCache, StoreCache
 from fusion.models.keeping import Keeping
 from fusion.record import Made, Record, Terms
 from fusion.result import Result
@@ -62,14 +62,18 @@ class Launcher:
         self.store = store
         self.content: Content = content
         self._cast = cast
-        self._shared = None if store is None else StoreCache(store)
+        self._shared: ReplyCache | None = None if store is None else StoreCache(store)
 
-    def with_cast(self, cast: Cast, *, kept: bool) -> "Launcher":
-        """One for other models, on the same loop; what is not `kept` does not go to the store."""
+    def with_cast(self, cast: Cast, *, kept: bool, shared: ReplyCache | None = None) -> "Launcher":
+        """One for other models, on the same loop; what is not `kept` does not go to the store.
+
+        `shared` is what its runs share in place of the store's cache.
+        """
         other = copy.copy(self)
         other._cast = cast
         if not kept:
             other.store = other._shared = None
+        other._shared = shared or other._shared
         return other
 
     def keep(self, run: Prepared, tags: Mapping[str, str], parent: RunRow | None = None) -> KeptRun | None:

@@ -407,7 +407,7 @@ def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> li
     for arm, rows in results.by_arm.items():
         said = [one for ones in rows.values() for one in ones]
         alone = sum(not one.reused for one in said)
-        if alone < len(said):
+        if alone < len(said) and any(one.latency for one in said):
             found.append(
                 f"The latency of {arm} is of the {alone} of {len(said)} answers that shared no call with another arm."
             )

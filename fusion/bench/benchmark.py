@@ -18,7 +18,7 @@ from fusion.bench.kept import Kept
 from fusion.bench.prepared import Prepared, prepared
 from fusion.bench.progress import Progress
 from fusion.bench.report import Report
-from fusion.bench.results import Outcome, Results
+from fusion.bench.results import ArmRecord, Outcome, Results
 from fusion.bench.runner import Done, Runner, Watch, shared_budget
 from fusion.bench.suite import Suite
 from fusion.client import Fusion
@@ -122,7 +122,13 @@ def _results(ready: Prepared, runner: Runner, notes: Sequence[str]) -> Results:
         hashes={**ready.hashes, "the suite": hashlib.sha256(suite.model_dump_json().encode()).hexdigest()},
         licences=ready.licences,
         baselines=suite.baselines,
-        notes=(*ready.notes, *notes, *runner.judgements, *_taken_over(ready.models, done, alone)),
+        notes=(
+            *ready.notes,
+            *notes,
+            *runner.judgements,
+            *_taken_over(ready.models, done, alone),
+            *_unheld(suite, arms, done),
+        ),
         stopped=_stopped(runner.stopped, len(whole), len(ready.questions)),
         gate=suite.gate or "",
         items=tuple(one.record for one in whole),
@@ -166,6 +172,17 @@ def _taken_over(models: Mapping[str, ModelInfo], done: Iterable[Done], alone: se
     for model in dict.fromkeys(one.model for each in done for one in each.answered.spent if one.calls):
         if model in models and model not in alone:
             yield f"{model} answered in place of others, and was not measured alone."
+
+
+def _unheld(suite: Suite, arms: Iterable[ArmRecord], done: Sequence[Done]) -> Iterator[str]:
+    """Functions that do not say what they cost, where there is a limit in dollars."""
+    for arm in arms:
+        silent = sum(one.job.name[0] == arm.name and one.answered.cost is None for one in done)
+        if arm.kind == "python" and silent and suite.budget.usd is not None:
+            yield (
+                f"{silent} answers of {arm.name} did not say what they cost: the limit of ${suite.budget.usd} does "
+                "not count them."
+            )
 
 
 def _check_installed(suite: Suite) -> None:

@@ -15,6 +15,7 @@ from fusion.client import Fusion
 from fusion.errors import AuthenticationError, InputError
 from fusion.handle import RunHandle
 from fusion.models.base import ModelInfo, Price
+from fusion.models.cached import RecordedCache
 from fusion.result import Receipt, ReceiptLine, Result
 from fusion.spec import InputSpec, Pipeline
 from fusion.stages.generate import Generate
@@ -54,7 +55,7 @@ class Answered(Value):
     `cost` is in dollars, None where a part of it is unknown; `latency` in seconds, 0 where answers are recorded.
     `escalated` says whether its strongest model was asked, `delegated` is the share of calls that went to others.
     `reused` calls were made for another arm, or before a kill: cost and tokens are as if they had been made anew;
-    what was really paid is `paid`.
+    what was really paid is `paid`. `counted` are the recorded calls that nobody had made before.
     """
 
     text: str = ""
@@ -69,6 +70,7 @@ class Answered(Value):
     delegated: float | None = None
     reused: int = 0
     paid: Paid | None = None
+    counted: tuple[str, ...] = ()
     failure: Failure | None = None
 
     @property
@@ -105,6 +107,8 @@ class Contestant(ABC):
     digest: str
     keeps: bool = True
     """Whether its answers cost anything to have again."""
+    held: bool = False
+    """Whether the benchmark's budget holds its calls; else what it says it spent is counted as it comes."""
 
     @abstractmethod
     def begin(self, task: Task, turn: Turn, done: Callable[[Taken], None]) -> Callable[[], object]:
@@ -125,8 +129,10 @@ class Runs(Contestant):
     """A pipeline, or a single model as a pipeline of one call: each answer is a run.
 
     `chosen` takes text and data out of a result; by default they are the result's own. `seeded` has each epoch sample
-    by a seed of its own.
+    by a seed of its own. `recorded` is shared by all arms whose models are recorded.
     """
+
+    held = True
 
     def __init__(
         self,
@@ -137,6 +143,7 @@ class Runs(Contestant):
         models: Mapping[str, ModelInfo],
         strongest: str | None,
         within: Budget,
+        recorded: RecordedCache,
         content: str,
         prices: Mapping[str, Price] | None = None,
         seeded: bool = False,
@@ -145,8 +152,9 @@ class Runs(Contestant):
         self.record = record
         self.models = dict(models)
         self._pipeline = pipeline
-        self._recorded = all(info.provider == "replay" for info in self.models.values())
-        self._fusion = fusion.using(kept=False) if self._recorded else fusion
+        replayed = all(info.provider == "replay" for info in self.models.values())
+        self._recorded = recorded if replayed else None
+        self._fusion = fusion.using(kept=False, shared=recorded) if replayed else fusion
         self._strongest = strongest
         self._within = within
         self._prices = dict(prices or {})
@@ -164,7 +172,7 @@ class Runs(Contestant):
                 pipeline=pipeline,
                 inputs=inputs,
                 within=self._within,
-                cache=None if self._recorded else "shared",
+                cache="shared",
                 sample=turn.epoch,
             )
         except InputError as error:
@@ -216,13 +224,14 @@ class Runs(Contestant):
             cost=None if None in costs else sum((cost for cost in costs if cost is not None), Money(0)),
             usage=sum((one.usage for one in spent), Usage()),
             calls=calls,
-            latency=0.0 if self._recorded else result.seconds,
+            latency=result.seconds if self._recorded is None else 0.0,
             served=tuple(dict.fromkeys(one.served for one in result.models)),
             spent=spent,
             escalated=self._escalated(result, strong),
             delegated=None if self._strongest is None or not calls else (calls - strong) / calls,
             reused=reused,
-            paid=_paid(result.receipt) if reused else None,
+            paid=_paid(result.receipt) if reused or self._prices else None,
+            counted=() if self._recorded is None else self._recorded.first(result.run_id),
         )
 
     def _spending(self, line: ReceiptLine) -> Spending:

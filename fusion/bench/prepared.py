@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from fusion.bench.contestants import Contestant, Runs, digest_of, only_one_model, short_name
+from fusion.bench.contestants import Answered, Contestant, Runs, digest_of, only_one_model, short_name
 from fusion.bench.contestants import given as given_of
 from fusion.bench.judging import Judge, check_families, comparing
 from fusion.bench.outsiders import FromFile, FromFunction
@@ -14,11 +15,12 @@ from fusion.bench.scorers.base import Answer, Scorer
 from fusion.bench.scorers.registry import NAMES, scorer
 from fusion.bench.suite import Arm, Scoring, Suite
 from fusion.bench.tasks import Task, TaskSet, read_tasks, split_of
-from fusion.budget import Budget
+from fusion.budget import Amount, Budget
 from fusion.client import Fusion
 from fusion.errors import PipelineError, UsageError
 from fusion.loading import PipelineGiven
 from fusion.models.base import ModelInfo, Price
+from fusion.models.cached import RecordedCache
 from fusion.models.replay import PREFIX
 from fusion.preview import Preview
 from fusion.result import Result
@@ -62,6 +64,17 @@ class Prepared:
     def models(self) -> dict[str, ModelInfo]:
         """Every model that may be called."""
         return _models(self.contestants)
+
+    def count(self, answers: Iterable[Answered]) -> None:
+        """Count what was spent before, or elsewhere. Recorded calls among it are counted by that."""
+        amounts = []
+        for one in answers:
+            self.entrants.recorded.know(one.counted)
+            amounts.append(one.amount)
+        if amounts:
+            usd = [amount.usd for amount in amounts if amount.usd is not None]
+            tokens, calls = (sum(column) for column in list(zip(*amounts, strict=True))[1:])
+            self.entrants.fusion.count(self.within, Amount(sum(usd, Decimal(0)), tokens, calls))
 
     def close(self) -> None:
         for one in self.scorers.values():
@@ -177,8 +190,9 @@ class Entrants:
     ) -> None:
         self._suite = suite
         self._near = near
-        self._fusion = fusion
+        self.fusion = fusion
         self._within = within
+        self.recorded = RecordedCache()
         self._firsts = list({one.record.task_set: one.task for one in reversed(questions)}.values())
         self._ids = frozenset(one.task.id for one in questions)
         self._prices = {
@@ -216,7 +230,7 @@ class Entrants:
             inputs: changed(only_one_model(name, model, inputs, self._suite.max_tokens))
             for inputs in {tuple(task.inputs) for task in self._firsts}
         }
-        fusion = self._fusion.using(roles={})
+        fusion = self.fusion.using(roles={})
         return self._runs(name, kind, lambda task: made[tuple(task.inputs)], fusion, chosen=chosen)
 
     def singles(self, contestants: Iterable[Contestant]) -> list[Contestant]:
@@ -234,7 +248,7 @@ class Entrants:
         name = f"the judge {short_name(model)}"
         pipeline = comparing(name, model)
         shown = Task(id="", prompt="a task", inputs=dict.fromkeys(("first", "second", "criteria"), "an answer"))
-        fusion = self._fusion.using(roles={})
+        fusion = self.fusion.using(roles={})
         try:
             made = self._runs(name, "model", lambda task: pipeline, fusion, firsts=[shown])
         except UsageError as error:
@@ -246,7 +260,7 @@ class Entrants:
         beside = self._near / arm.pipeline
         pipeline = beside if beside.is_file() else arm.pipeline
         roles = {role: self._beside(model) for role, model in arm.roles.items()}
-        fusion = self._fusion.using(profile=arm.profile, roles=roles)
+        fusion = self.fusion.using(profile=arm.profile, roles=roles)
         return self._runs(name, "pipeline", lambda task: pipeline, fusion)
 
     def _runs(
@@ -284,6 +298,7 @@ class Entrants:
             models=models,
             strongest=self._strongest(asked, models),
             within=self._within,
+            recorded=self.recorded,
             content=digest_of(content, self._suite.max_tokens, sorted(self._prices)),
             prices=self._prices,
             seeded=self._suite.epochs > 1,

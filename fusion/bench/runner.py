@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from fusion.bench.contestants import BENCHMARK, Answered, Contestant, OutOfBudgetError, Runs, Taken, Turn, digest_of
+from fusion.bench.contestants import BENCHMARK, Answered, Contestant, OutOfBudgetError, Taken, Turn, digest_of
 from fusion.bench.judging import AGREEMENT, Judge, label
 from fusion.bench.kept import Kept, Line
 from fusion.bench.prepared import Prepared, Question
@@ -156,23 +156,22 @@ class Runner:
 
     def _fresh(self, jobs: list[Job]) -> Iterator[Job]:
         """The jobs that have no answer yet; those that have one are done with it. What was spent on them counts."""
-        left, spent = [], {line.key: line.answered for line in self._kept.given_up}
+        left, spent = [], list[Answered]()
+        given_up: dict[str, list[Answered]] = {}
+        for line in self._kept.given_up:
+            given_up.setdefault(line.key, []).append(line.answered)
         for job in jobs:
             key = job.key
-            if key in spent:
-                self._count(spent[key])
+            spent += given_up.get(key, ())
             answered = self._kept.answers.get(key) if job.contestant.keeps else None
             if answered is None:
                 left.append(job)
             else:
-                if isinstance(job.contestant, Runs):
-                    self._count(answered)
+                spent.append(answered)
                 self.progress.kept += 1
                 self._finish(job, answered)
+        self._ready.count(spent)
         return iter(left)
-
-    def _count(self, answered: Answered) -> None:
-        self._ready.within.count(answered.amount)
 
     def _fill(self, jobs: Iterator[Job]) -> bool:
         """Begin jobs until enough are under way; False once nothing more is to be begun."""
@@ -183,8 +182,22 @@ class Runner:
             job = self._next.popleft() if self._next else next(jobs, None)
             if job is None:
                 return False
+            if _spends_unheld(job) and (used_up := self._used_up) is not None:
+                self._stop(used_up)
+                return False
             self._begin(job)
         return not self.stopped
+
+    @property
+    def _used_up(self) -> str | None:
+        """What limit is reached, for who is held by none before it spends."""
+        limits, spent = self._ready.within.limits, self._ready.within.spent
+        for name in ("usd", "tokens", "calls"):
+            limit, amount = getattr(limits, name), getattr(spent, name)
+            if limit is not None and amount >= limit:
+                sign = "$" if name == "usd" else ""
+                return f"the {name} limit of {BENCHMARK!r} is reached: limit {sign}{limit}, spent {sign}{amount}"
+        return None
 
     @property
     def _time_is_over(self) -> str:
@@ -214,6 +227,7 @@ class Runner:
             self._stop(str(error))
             return
         self._keep(job, answered)
+        self._count_told(job, answered)
         if job.name in self._waiting:
             self._take_verdict(job, answered)
         else:
@@ -223,6 +237,11 @@ class Runner:
         """Keep an answer, but no verdict that failed: that one is asked for again."""
         if job.contestant.keeps and not (job.name in self._waiting and answered.failure is not None):
             self._kept.add(self._line(job, answered))
+
+    def _count_told(self, job: Job, answered: Answered) -> None:
+        """Count what an arm says that it spent, whose calls no budget holds."""
+        if _spends_unheld(job):
+            self._ready.count([answered])
 
     def _finish(self, job: Job, answered: Answered) -> None:
         if job.question.record.task_set in self._ready.judges and answered.failure is None:
@@ -246,7 +265,7 @@ class Runner:
                 if kept is None:
                     self._next.append(one)
                 else:
-                    self._count(kept)
+                    self._ready.count([kept])
                     self._take_verdict(one, kept)
         if all(name in self._judged for name in waiting.verdicts) and job.name not in self.done:
             self._conclude(waiting)
@@ -324,6 +343,7 @@ class Runner:
             return
         if not given_up:
             self._keep(job, answered)
+            self._count_told(job, answered)
         elif answered.amount.calls:
             self._kept.add(self._line(job, answered, given_up=True))
 
@@ -334,3 +354,7 @@ class Runner:
     def _line(self, job: Job, answered: Answered, *, given_up: bool = False) -> Line:
         arm, item, epoch = job.name
         return Line(key=job.key, arm=arm, item=item, epoch=epoch, given_up=given_up, answered=answered)
+
+
+def _spends_unheld(job: Job) -> bool:
+    return job.contestant.keeps and not job.contestant.held

@@ -5,17 +5,24 @@ import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from fusion import budget
+from fusion.events import span
 from fusion.models.base import Model, ModelWrapper
 from fusion.store.base import Cached as CachedRow
 from fusion.store.base import Store
 from fusion.types import Deltas, Reply, Request
 
-__all__ = ["Cached", "ReplyCache", "RunCache", "StoreCache"]
+__all__ = ["Again", "Cached", "RecordedCache", "ReplyCache", "RunCache", "StoreCache"]
 
 _RECENT: Final = 1000
+_SHORT: Final = 32
+"""Digits of a key that tell it from every other."""
+
+Again = Callable[[], Awaitable[Reply]]
+"""Sends the request anew."""
 
 
 class ReplyCache(ABC):
@@ -28,8 +35,8 @@ class ReplyCache(ABC):
         self.under_way: dict[str, asyncio.Event] = {}
 
     @abstractmethod
-    async def find(self, key: str) -> Reply | None:
-        """The reply to the same request, if there is one."""
+    async def find(self, key: str, again: Again) -> Reply | None:
+        """The reply to the same request, if there is one; `again` is for who keeps none."""
 
     @abstractmethod
     def add(self, key: str, reply: Reply) -> None:
@@ -43,7 +50,7 @@ class RunCache(ReplyCache):
         super().__init__()
         self._replies: dict[str, Reply] = {}
 
-    async def find(self, key: str) -> Reply | None:
+    async def find(self, key: str, again: Again) -> Reply | None:
         return self._replies.get(key)
 
     def add(self, key: str, reply: Reply) -> None:
@@ -58,7 +65,7 @@ class StoreCache(ReplyCache):
         self._store = store
         self._recent: OrderedDict[str, Reply] = OrderedDict()
 
-    async def find(self, key: str) -> Reply | None:
+    async def find(self, key: str, again: Again) -> Reply | None:
         return self._recent.get(key) or await self._store.cached(key)
 
     def add(self, key: str, reply: Reply) -> None:
@@ -66,6 +73,41 @@ class StoreCache(ReplyCache):
         if len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
         self._store.put(CachedRow(key, reply, time.time()))
+
+
+class RecordedCache(ReplyCache):
+    """Knows which calls were made, and no reply: for recorded models, whose replies cost nothing to have again.
+
+    A call that is known is made again outside of every budget.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: set[str] = set()
+        self._first: dict[str, list[str]] = {}
+
+    async def find(self, key: str, again: Again) -> Reply | None:
+        if key[:_SHORT] not in self._known:
+            return None
+        paying = budget.current.set(None)
+        try:
+            return await again()
+        finally:
+            budget.current.reset(paying)
+
+    def add(self, key: str, reply: Reply) -> None:
+        self._known.add(key[:_SHORT])
+        here = span.get()
+        if here is not None:
+            self._first.setdefault(here.run_id, []).append(key[:_SHORT])
+
+    def know(self, keys: Iterable[str]) -> None:
+        """These calls were made before."""
+        self._known.update(keys)
+
+    def first(self, run_id: str) -> tuple[str, ...]:
+        """The calls that a run was the first to make; they are told once."""
+        return tuple(self._first.pop(run_id, ()))
 
 
 class Cached(ModelWrapper):
@@ -83,7 +125,7 @@ class Cached(ModelWrapper):
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         key = self._key(request)
         while True:
-            found = await self._cache.find(key)
+            found = await self._cache.find(key, lambda: self.inner.complete(request))
             if found is not None:
                 if on_delta is not None:
                     on_delta.add(found.text)

@@ -1,7 +1,7 @@
 """Keeping: what is put around the models of one run, so that no reply is paid for twice."""
 
 from fusion.models.base import Model
-from fusion.models.cached import Cached, ReplyCache, RunCache, StoreCache
+from fusion.models.cached import Cached, ReplyCache, RunCache
 from fusion.models.journaled import Journaled
 from fusion.store.journal import Journal
 from fusion.terms import CacheMode
@@ -18,7 +18,7 @@ class Keeping:
     def __init__(
         self,
         journal: Journal | None = None,
-        shared: StoreCache | None = None,
+        shared: ReplyCache | None = None,
         *,
         mode: CacheMode | None = None,
         sample: int = 0,

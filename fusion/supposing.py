@@ -28,7 +28,7 @@ from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
 
-__all__ = ["Asking", "Subject", "Supposed", "in_no_time", "suppose"]
+__all__ = ["Asking", "Leaping", "Subject", "Supposed", "in_no_time", "suppose"]
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ def in_no_time(work: Callable[[], Any]) -> Any:
 
     def run() -> None:
         try:
-            with asyncio.Runner(loop_factory=_Leaping) as runner:
+            with asyncio.Runner(loop_factory=Leaping) as runner:
                 outcome.append(runner.run(work()))
         except BaseException as error:  # noqa: BLE001 - handed on to whoever waits
             outcome.append(error)
@@ -336,7 +336,7 @@ def _stages(pipeline: Pipeline, nested: Mapping[str, Nested], prefix: str = "") 
 # Time.
 
 
-class _Leaping(asyncio.SelectorEventLoop):
+class Leaping(asyncio.SelectorEventLoop):
     """A loop whose clock stands still while anything can be done, and leaps to the next thing that is due."""
 
     def __init__(self) -> None:

@@ -12,7 +12,9 @@ from fusion.errors import UsageError
 from fusion.library import read_text
 from fusion.types import Failure, Money, Usage, Value
 
-__all__ = ["ArmRecord", "ItemRecord", "Outcome", "Results", "Spending"]
+__all__ = ["ArmKind", "ArmRecord", "ItemRecord", "Outcome", "Results", "Spending"]
+
+ArmKind = Literal["pipeline", "model", "python", "outputs", "baseline"]
 
 _MOST = 500_000_000
 
@@ -33,7 +35,7 @@ class ArmRecord(Value):
     """
 
     name: str
-    kind: Literal["pipeline", "model", "python", "outputs", "baseline"]
+    kind: ArmKind
     models: tuple[str, ...] = ()
     price_source: str = "unknown"
     sha256: str = ""

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -21,6 +22,8 @@ from fusion.errors import UsageError
 from fusion.types import Limits
 
 __all__ = ["Options", "run_tuning"]
+
+_NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: answers of somebody else's"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def _row(one: Finalist) -> list[str]:
         f"{100 * one.difference.estimate:+.2f}",
         f"{low:+.2f} to {high:+.2f}",
         one.verdict,
-        one.file or "",
+        one.file or _NO_FILE[one.kind],
     ]
 
 
@@ -111,7 +114,9 @@ def _named(tuned: Tuned) -> str:
     margin = f"{100 * tuned.margin:g} points"
     if tuned.named == tuned.best_single:
         return f"the cheapest that is not worse by {margin} on dev: the best single model itself, {tuned.named}"
-    return f"the cheapest that is not worse by {margin} on dev: {tuned.choice.file}"
+    choice = tuned.choice
+    named = choice.file or f"{choice.name}, {_NO_FILE[choice.kind]}"
+    return f"the cheapest that is not worse by {margin} on dev: {named}"
 
 
 def _confirmed(report: Report, folder: Path) -> Iterator[str]:

@@ -66,6 +66,17 @@ def test_the_choice_is_printed_with_its_file_and_what_it_does_on_test(desk: Path
     assert (desk / "out" / "confirmed" / "report.html").is_file()
 
 
+def test_a_function_on_the_frontier_is_said_to_have_no_file(desk: Path, command: Command) -> None:
+    name = f"knows_{desk.name.replace('-', '_')}"
+    Path(f"{name}.py").write_text("def add(prompt):\n    return {'text': str(eval(prompt[8:-1])), 'cost': 0}\n")
+    Path("suite.yaml").write_text(SUITE.replace("resamples", f"  mine: {{python: '{name}:add'}}\nresamples"))
+    done = command("tune", "suite.yaml", "-o", "out", "-q")
+    assert done.code == OK, done.err
+    assert "the cheapest that is not worse by 5 points on dev: mine, no file: a function" in done.out
+    assert [line.split()[0] for line in done.out.splitlines() if line.endswith("no file: a function")][0] == "mine"
+    assert "on test: 100.0% of" in done.out
+
+
 def test_progress_goes_to_standard_error(desk: Path, command: Command) -> None:
     done = command("tune", "suite.yaml", "-o", "out")
     assert "answers" not in done.out

@@ -140,7 +140,7 @@ def _questions(sets: Mapping[str, TaskSet], suite: Suite) -> Iterator[Question]:
             cluster = None if task.cluster is None else _name(sets, name, task.cluster)
             yield Question(
                 task.model_copy(update={"id": known}),
-                ItemRecord(id=known, task_set=name, cluster=cluster, side=side),
+                ItemRecord(id=known, task_set=name, cluster=cluster, side=side, prompt=task.prompt),
             )
 
 

@@ -1,18 +1,17 @@
 """Tuning: what a suite leaves open is chosen on its dev items, and confirmed once on its test items."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pydantic import Field
 
-from fusion.bench.benchmark import ANSWERS, CALLS, CONCURRENCY, importing, run
+from fusion.bench.benchmark import CONCURRENCY, asking, importing, run
 from fusion.bench.candidates import Candidate, Candidates, candidates
 from fusion.bench.contestants import Contestant, only_one_model, short_name
 from fusion.bench.frontier import Point, pareto
-from fusion.bench.kept import Kept
+from fusion.bench.kept import CANDIDATES, Kept, kept_in
 from fusion.bench.prepared import prepared
 from fusion.bench.racing import Dropped, Race, Scores
 from fusion.bench.report import Report
@@ -29,7 +28,6 @@ from fusion.types import Limits, Value
 __all__ = ["CONFIRMED", "Finalist", "Tuned", "tune"]
 
 FRONTIER: Final = "frontier"
-CANDIDATES: Final = "candidates"
 CONFIRMED: Final = "confirmed"
 RESULT: Final = "tuned.json"
 OUTSIDERS: Final = ("python", "outputs")
@@ -115,20 +113,17 @@ def tune(
     """
     file = Path(suite)
     folder = Path("fusion-tune") / file.stem if out is None else Path(out)
-    found = candidates(file, folder / CANDIDATES, Library.standard(near=file.parent))
-    own = fusion or Fusion(store=folder / CALLS)
-    work = _Work(file, folder, own, concurrency, watch, command)
-    try:
-        search, spent = work.searched(found, budget)
-        tuned = search.tuned(spent.usd or Decimal(0), found.left_out)
-        (folder / RESULT).write_text(tuned.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        left = _left(found.suite.budget, spent)
-        if left is None or tuned.named == tuned.best_single:
-            return tuned, None
-        return tuned, work.confirmed(found.suite.model_copy(update={"budget": left}), tuned, search)
-    finally:
-        if fusion is None:
-            own.close()
+    with kept_in(folder) as kept:
+        found = candidates(file, folder / CANDIDATES, Library.standard(near=file.parent))
+        with asking(fusion, folder) as own:
+            work = _Work(file, folder, own, concurrency, watch, command)
+            search, spent = work.searched(found, budget, kept)
+            tuned = search.tuned(spent.usd or Decimal(0), found.left_out)
+            (folder / RESULT).write_text(tuned.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            left = _left(found.suite.budget, spent)
+            if left is None or tuned.named == tuned.best_single:
+                return tuned, None
+            return tuned, work.confirmed(found.suite.model_copy(update={"budget": left}), tuned, search)
 
 
 class _Work(NamedTuple):
@@ -141,12 +136,12 @@ class _Work(NamedTuple):
     watch: Watch | None
     command: str
 
-    def searched(self, found: Candidates, budget: Limits | None) -> tuple["_Search", Amount]:
+    def searched(self, found: Candidates, budget: Limits | None, kept: Kept) -> tuple["_Search", Amount]:
         """The race over the dev items, and what it cost."""
         update = {"on": "dev", "baselines": ("singles",), "budget": budget or found.suite.budget}
         suite = found.suite.model_copy(update=update)
         within = shared_budget(suite.budget)
-        with importing(self.file.parent), closing(Kept(self.folder / ANSWERS)) as kept:
+        with importing(self.file.parent):
             ready = prepared(suite, self.file.parent, self.fusion, within)
             try:
                 if not any(one.record.kind == "model" for one in ready.contestants):

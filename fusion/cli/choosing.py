@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from fusion.bench.benchmark import CALLS, CONCURRENCY
+from fusion.bench.benchmark import CONCURRENCY
 from fusion.bench.report import Report
 from fusion.bench.tuning import CONFIRMED, Finalist, Tuned, tune
 from fusion.cli.arguments import limits_of
@@ -17,7 +17,6 @@ from fusion.cli.interrupts import Interrupts
 from fusion.cli.lines import dollars
 from fusion.cli.standings import LiveStandings, PlainStandings, Standings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
-from fusion.client import Fusion
 from fusion.errors import UsageError
 from fusion.types import Limits
 
@@ -47,19 +46,19 @@ def run_tuning(options: Options) -> int:
         raise UsageError(f"--concurrency {at_once}: give 1 or more")
     limits = None if budget is None else _limits(budget)
     standings: Standings = LiveStandings() if is_live(sys.stderr) else PlainStandings()
-    with Interrupts(), Fusion(store=folder / CALLS) as fusion:
+    with Interrupts():
         try:
             tuned, report = tune(
                 suite,
                 out=folder,
                 budget=limits,
-                fusion=fusion,
                 concurrency=at_once,
                 watch=None if options.quiet else standings.show,
                 command=options.command,
             )
         except Interrupted:
-            complain(f"fusion: what was answered is kept in {str(folder)!r}; the same command goes on from there")
+            if folder.exists():
+                complain(f"fusion: what was answered is kept in {str(folder)!r}; the same command goes on from there")
             raise
         finally:
             standings.close()

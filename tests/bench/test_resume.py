@@ -97,7 +97,7 @@ def test_what_is_changed_is_asked_again_and_nothing_else(
     assert len(asked.requests) == before + 5
 
 
-def test_two_at_once_in_one_folder_is_refused(items: Callable[..., Path], bench: Any) -> None:
+def test_two_at_once_in_one_folder_is_refused(items: Callable[..., Path], bench: Any, tmp_path: Path) -> None:
     items(3)
     arms = {"a": {"model": CHEAP}}
 
@@ -106,6 +106,7 @@ def test_two_at_once_in_one_folder_is_refused(items: Callable[..., Path], bench:
             bench([], arms=arms)
 
     bench([model(CHEAP, knowing(lambda total: False))], arms=arms, options={"watch": watch})
+    assert (tmp_path / "out" / "answers.jsonl").read_bytes().count(b"\n") == 3
 
 
 def test_a_file_that_holds_no_answers_is_told(items: Callable[..., Path], bench: Any, tmp_path: Path) -> None:

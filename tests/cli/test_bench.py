@@ -26,9 +26,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         CHEAP: model(CHEAP, knowing(lambda total: total % 10 == 8)),
         STRONG: model(STRONG, knowing(lambda total: total == 6), "0.01"),
     }
-    from fusion.cli import contest
+    from fusion.bench import benchmark
 
-    monkeypatch.setattr(contest, "Fusion", functools.partial(Fusion, models=models, profile="local"))
+    monkeypatch.setattr(benchmark, "Fusion", functools.partial(Fusion, models=models, profile="local"))
     return tmp_path
 
 
@@ -148,6 +148,20 @@ def test_what_cannot_be_run_is_told(words: tuple[str, ...], said: str, command: 
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
     assert "Traceback" not in ran.err
+    assert not (desk / "out").exists()
+    assert not (desk / "fusion-bench").exists()
+
+
+def test_what_stood_in_a_folder_stays_there(command: Command, desk: Path) -> None:
+    (desk / "out").mkdir()
+    (desk / "out" / "notes.txt").write_text("mine")
+    assert command("bench", "sums.jsonl", *WORDS, "--gold", "gold").code == 2
+    assert [path.name for path in (desk / "out").iterdir()] == ["notes.txt"]
+    assert command("bench", "sums.jsonl", *WORDS).code == 0
+    before = (desk / "out" / "answers.jsonl").read_bytes()
+    assert command("bench", "sums.jsonl", *WORDS, "--gold", "gold").code == 2
+    assert (desk / "out" / "answers.jsonl").read_bytes() == before
+    assert (desk / "out" / "calls.db").is_file()
 
 
 def test_an_interrupt_keeps_what_was_answered(desk: Path) -> None:

@@ -96,6 +96,13 @@ def test_mistakes_are_usage(desk: Path, command: Command) -> None:
     Path("suite.yaml").write_text(SUITE)
     assert "--concurrency 0: give 1 or more" in command("tune", "suite.yaml", "--concurrency", "0").err
     assert "give positive usd" in command("tune", "suite.yaml", "--budget", "usd=-1").err
+    Path("suite.yaml").write_text(SUITE.replace("scorer: exact", "scorer: exactt"))
+    done = command("tune", "suite.yaml")
+    assert (done.code, "did you mean 'exact'" in done.err) == (USAGE, True)
+    Path("suite.yaml").write_text(SUITE)
+    Path("open.yaml").write_text(PIPELINE.replace("tiers", "teirs"))
+    assert command("tune", "suite.yaml").code == USAGE
+    assert not Path("fusion-tune").exists()
 
 
 def test_a_pipeline_with_open_values_is_told_from_one_that_runs(desk: Path, command: Command) -> None:

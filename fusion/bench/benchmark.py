@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +19,10 @@ from fusion.bench.kept import CALLS, kept_in
 from fusion.bench.prepared import Prepared, prepared
 from fusion.bench.progress import Progress
 from fusion.bench.report import Report
-from fusion.bench.results import ArmRecord, Outcome, Results
+from fusion.bench.results import ArmRecord, Outcome, Paid, Results
 from fusion.bench.runner import Done, Runner, Watch, shared_budget
 from fusion.bench.suite import Suite
+from fusion.budget import Amount
 from fusion.client import Fusion
 from fusion.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo
@@ -125,10 +127,15 @@ def _results(ready: Prepared, runner: Runner, notes: Sequence[str]) -> Results:
         ),
         stopped=_stopped(runner.stopped, len(whole), len(ready.questions)),
         gate=suite.gate or "",
+        paid=_paid(ready.within.spent),
         items=tuple(one.record for one in whole),
         arms=tuple(arms),
         outcomes=tuple(map(_outcome, done)),
     )
+
+
+def _paid(spent: Amount) -> Paid:
+    return Paid(usd=spent.usd or Decimal(0), tokens=spent.tokens, calls=spent.calls)
 
 
 def _outcome(done: Done) -> Outcome:

@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from fusion.bench.contestants import Answered
+from fusion.bench.contestants import Answered, digest_of
 from fusion.errors import UsageError
 from fusion.types import Value
 
@@ -46,6 +46,7 @@ class Kept:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._place = str(path.resolve())
         self._file = _locked(path)
         self._synced = time.monotonic()
         self._dirty = False
@@ -79,6 +80,10 @@ class Kept:
         if self._dirty:
             os.fsync(self._file)
         self._dirty, self._synced = False, time.monotonic()
+
+    def mark(self, key: str) -> str:
+        """What tells the answer of this key from those in other files."""
+        return digest_of(self._place, key)[:32]
 
     @property
     def is_empty(self) -> bool:

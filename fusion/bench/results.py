@@ -13,7 +13,7 @@ from fusion.errors import UsageError
 from fusion.library import read_text
 from fusion.types import Failure, Money, Usage, Value
 
-__all__ = ["ArmKind", "ArmRecord", "ItemRecord", "Outcome", "Results", "Spending"]
+__all__ = ["ArmKind", "ArmRecord", "ItemRecord", "Outcome", "Paid", "Results", "Spending"]
 
 ArmKind = Literal["pipeline", "model", "python", "outputs", "baseline"]
 
@@ -104,6 +104,14 @@ class Outcome(Value):
         return self
 
 
+class Paid(Value):
+    """What a benchmark drew on its budget over all its starts: a call that arms share once, and those of judges."""
+
+    usd: Money
+    tokens: int
+    calls: int
+
+
 class Results(Value):
     """A whole benchmark. Every arm is held to every item: one without an outcome counts as failed.
 
@@ -125,6 +133,7 @@ class Results(Value):
     notes: tuple[str, ...] = ()
     stopped: str = ""
     gate: str = ""
+    paid: Paid | None = None
     items: tuple[ItemRecord, ...] = Field(min_length=1)
     arms: tuple[ArmRecord, ...] = Field(min_length=1)
     outcomes: tuple[Outcome, ...] = ()

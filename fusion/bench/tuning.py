@@ -11,6 +11,7 @@ from fusion.bench.benchmark import CONCURRENCY, asking, importing, run
 from fusion.bench.candidates import Candidate, Candidates, candidates
 from fusion.bench.contestants import Contestant, only_one_model, short_name
 from fusion.bench.frontier import Point, pareto
+from fusion.bench.gate import BEST_SINGLE, Gate
 from fusion.bench.kept import CANDIDATES, Kept, kept_in
 from fusion.bench.prepared import prepared
 from fusion.bench.racing import Dropped, Race, Scores
@@ -30,6 +31,8 @@ __all__ = ["CONFIRMED", "Finalist", "Tuned", "tune"]
 FRONTIER: Final = "frontier"
 CONFIRMED: Final = "confirmed"
 RESULT: Final = "tuned.json"
+TUNED: Final = "tuned"
+"""The arm that was chosen, on the test items."""
 OUTSIDERS: Final = ("python", "outputs")
 """Kinds of arms that are no pipelines and can be made none."""
 
@@ -138,7 +141,8 @@ class _Work(NamedTuple):
 
     def searched(self, found: Candidates, budget: Limits | None, kept: Kept) -> tuple["_Search", Amount]:
         """The race over the dev items, and what it cost."""
-        update = {"on": "dev", "baselines": ("singles",), "budget": budget or found.suite.budget}
+        limits = budget or found.suite.budget
+        update = {"on": "dev", "baselines": ("singles",), "budget": limits, "gate": None}
         suite = found.suite.model_copy(update=update)
         within = shared_budget(suite.budget)
         with importing(self.file.parent):
@@ -159,17 +163,19 @@ class _Work(NamedTuple):
         return _Search(suite, race, runner.stopped, found.made, self.folder), within.spent
 
     def _check_confirmable(self, suite: Suite) -> None:
-        """Refuse what could be chosen and not confirmed: no item on the test side, or answers to none of them."""
+        """Refuse what could be chosen and not confirmed: no items for it, answers to none of them, another gate."""
+        if suite.gate is not None:
+            Gate(suite.gate).check([TUNED, BEST_SINGLE])
         arms = {name: arm for name, arm in suite.arms.items() if arm.outputs is not None}
         given = arms or dict([next(iter(suite.arms.items()))])
-        confirming = suite.model_copy(update={"on": "test", "arms": given, "baselines": ()})
+        confirming = suite.model_copy(update={"on": "test", "arms": given, "baselines": (), "gate": None})
         prepared(confirming, self.file.parent, self.fusion, shared_budget(suite.budget)).close()
 
     def confirmed(self, suite: Suite, tuned: Tuned, search: "_Search") -> Report:
         """What was chosen and the best single model on the test items, with the suite's baselines."""
         best = next(one for one in tuned.finalists if one.name == tuned.best_single)
         arms = {
-            "tuned": search.arm(tuned.choice),
+            TUNED: search.arm(tuned.choice),
             best.name: Arm(model=best.models[0]),
         }
         return run(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from fusion.bench.benchmark import CONCURRENCY
 from fusion.bench.report import Report
-from fusion.bench.tuning import CONFIRMED, Finalist, Tuned, tune
+from fusion.bench.tuning import CONFIRMED, TUNED, Finalist, Tuned, tune
 from fusion.cli.arguments import limits_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
@@ -120,8 +120,8 @@ def _named(tuned: Tuned) -> str:
 
 def _confirmed(report: Report, folder: Path) -> Iterator[str]:
     figures = {one.arm: one for one in report.analysis.figures}
-    one = figures["tuned"]
-    pair = next((pair for pair in report.analysis.pairings if pair.arm == "tuned"), None)
+    one = figures[TUNED]
+    pair = next((pair for pair in report.analysis.pairings if pair.arm == TUNED), None)
     words = f"on test: {100 * one.accuracy.estimate:.1f}% of {one.n:,}"
     if pair is not None:
         low, high = 100 * pair.difference.low, 100 * pair.difference.high

@@ -244,6 +244,7 @@ def test_a_prompt_stands_in_the_results_once_and_in_every_line_of_items(tmp_path
     lines = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
     assert {line["item"]: line["prompt"] for line in lines} == {item.id: item.prompt for item in items}
     assert all(line["prompt"] == f"the prompt of {line['item']}." for line in lines)
+    assert f"<pre>the prompt of {items[3].id}.</pre>" in (tmp_path / "report.html").read_text()  # where arms disagree
 
 
 def test_results_with_a_prompt_in_every_outcome_are_read_too(tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ def test_killed_and_started_again_it_repeats_no_answer(
     assert len(counts) == CALLS
     assert sum(counts.values()) <= CALLS + IN_FLIGHT
     found = Results.load(tmp_path / "out" / "results.json")
+    assert found.paid is not None
+    made = sum(counts.values())
+    assert made <= found.paid.calls <= made + IN_FLIGHT  # what was about to be made counts in full
     again = tmp_path / "again"
     again.mkdir()
     (again / "sums.jsonl").write_text((tmp_path / "sums.jsonl").read_text())
@@ -43,7 +46,9 @@ def test_killed_and_started_again_it_repeats_no_answer(
     whole = Results.load(again / "out" / "results.json")
     assert [plain(one) for one in found.outcomes] == [plain(one) for one in whole.outcomes]
     shown = [Report(one).markdown() for one in (found, whole)]
-    assert differences(*shown) <= {"Started"}
+    assert differences(*shown) <= {"Started", "Paid"}
+    assert whole.paid is not None
+    assert whole.paid.calls == CALLS
 
 
 def plain(outcome: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def test_a_file_of_ones_own_without_a_suite(command: Command, desk: Path) -> Non
         "answers.jsonl", "items.jsonl", "report.html", "report.md", "report.png", "results.json",
     }  # fmt: skip
     assert "sums: 60 of 60 answers" in ran.err
+    assert re.search(r"of 60 answers, .* so far, about .* left, \$0\.\d+ paid, about \$0\.\d+ at the end: ", ran.err)
     assert "fusion bench sums.jsonl" not in ran.err
     first = json.loads((desk / "out" / "items.jsonl").read_text().splitlines()[0])
     assert first["prompt"] == "What is 0+0?"
@@ -130,6 +132,12 @@ def test_a_budget_that_is_used_up_ends_with_4_and_a_report(command: Command, des
         (("sums.jsonl", "-m", STRONG, "-m", STRONG, "--scorer", "number"), "'scripted/strong' is given twice"),
         (("sums.jsonl", *WORDS, "--gold", "gold"), "no column 'gold'"),
         (("sums.jsonl", *WORDS, "--gate", "accuracy => 1"), "cannot read '=> 1'"),
+        (("sums.jsonl", *WORDS, "--gate", "accuracy >= best_singel"), "did you mean 'best_single'?"),
+        (("sums.jsonl", *WORDS, "--gate", "accuracy >= tow"), "names 'tow', which is neither a measure nor an arm"),
+        (
+            ("sums.jsonl", "--python", "math:exp", "--scorer", "number", "--gate", "accuracy >= best_single"),
+            "names 'best_single', which is neither a measure nor an arm; there are: math:exp",
+        ),
         (("sums.jsonl", *WORDS, "--budget", "usd=-1"), "give positive usd"),
         (("sums.jsonl", *WORDS, "--concurrency", "0"), "--concurrency 0: give 1 or more"),
         (("sums.jsonl", *WORDS, "--epochs", "0"), "epochs"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fusion.cli.exits import BUDGET, OK, USAGE
+from fusion.cli.exits import BUDGET, GATE, OK, USAGE
 from tests.cli.conftest import Command
 
 PIPELINE = """\
@@ -83,6 +83,13 @@ def test_progress_goes_to_standard_error(desk: Path, command: Command) -> None:
     assert "suite: 0 of " in done.err
 
 
+def test_the_gate_of_the_suite_is_of_what_was_chosen(desk: Path, command: Command) -> None:
+    Path("suite.yaml").write_text(SUITE + "gate: cost <= 0.01*best_single\n")
+    assert command("tune", "suite.yaml", "-q").code == GATE
+    Path("suite.yaml").write_text(SUITE + "gate: cost <= best_single and accuracy >= tuned\n")
+    assert command("tune", "suite.yaml", "-q").code == OK
+
+
 def test_a_cap_ends_it_with_the_budgets_code(desk: Path, command: Command) -> None:
     assert command("tune", "suite.yaml", "--budget", "calls=3").code == BUDGET
 
@@ -99,6 +106,9 @@ def test_mistakes_are_usage(desk: Path, command: Command) -> None:
     Path("suite.yaml").write_text(SUITE.replace("scorer: exact", "scorer: exactt"))
     done = command("tune", "suite.yaml")
     assert (done.code, "did you mean 'exact'" in done.err) == (USAGE, True)
+    Path("suite.yaml").write_text(SUITE + "gate: accuracy >= two\n")
+    done = command("tune", "suite.yaml")
+    assert (done.code, "there are: best_single, tuned" in done.err) == (USAGE, True)
     Path("suite.yaml").write_text(SUITE)
     Path("open.yaml").write_text(PIPELINE.replace("tiers", "teirs"))
     assert command("tune", "suite.yaml").code == USAGE

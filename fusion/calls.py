@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -68,7 +68,6 @@ class Caller:
         schema: JsonSchema | None,
         latencies: Latencies,
         keeping: Keeping = _as_it_is,
-        written: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
@@ -88,7 +87,6 @@ class Caller:
         self._terms = terms(self._info)
         self._chain = _fitted(chain, self._terms, terms)
         self._keeping = keeping
-        self._written = written
         self._link = _Link(keeping(self._chain, role))
         self._begun: tuple[Message, hashlib._Hash] | None = None
         meant = {name: value for name, value in self._terms.items() if name != "timeout"}
@@ -158,11 +156,7 @@ class Caller:
             span.reset(here)
         if reply.reused is None:
             self._latencies.add(reply.writer, reply.latency)
-        try:
-            if self._written is not None:
-                await self._written()
-        finally:  # it has come and is paid, also for a run that is stopped at this instant
-            self._say_finished(ask, digest, reply)
+        self._say_finished(ask, digest, reply)
         return reply
 
     def _say_finished(self, ask: Ask, digest: str, reply: Reply) -> None:

@@ -314,7 +314,6 @@ class RunContext(StageContext):
             soft=soft,
             schema=ask.schema,
             latencies=self.latencies,
-            written=self._run.keeping.written,
             keeping=partial(self._run.keeping.around, mode=getattr(stage, "cache", None) or defaults.cache),
         )
 

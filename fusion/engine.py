@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from fusion import budget as budgets
 from fusion.budget import Budget, Hold
 from fusion.context import RunContext, RunParts
 from fusion.errors import BudgetError, FusionError, StageError
-from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished, to_both
+from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.fields import Fields, Skipped
 from fusion.finish import Caps, held_back, last_stages
 from fusion.graph import Nested, Schemas, stages_within
@@ -117,7 +118,7 @@ class Run:
         self._origin = origin or Origin(seed=run_id)
         self._keeping = keeping or Keeping()
         self._journal = self._keeping.journal
-        self._user_sink = sink if around is not None or self._journal is None else to_both(self._journal.notice, sink)
+        self._user_sink = sink if around is not None or self._journal is None else self._journal.telling(sink)
         self._accounts = Accounts({name: model.price_source for name, model in roles.models.items()})
         if around is None:
             self._accounts.take_up(self._origin.before)
@@ -174,7 +175,16 @@ class Run:
         except BaseExceptionGroup as group:
             if self.cause is None:
                 self._fail(_first(group), group)
+        await self._all_told()
         return self._end()
+
+    async def _all_told(self) -> None:
+        """Wait until all that was done is on disk and told: what goes wrong there is said before the run's end."""
+        if self._journal is not None and self._around is None:
+            try:
+                await self._journal.written()
+            except Exception as error:  # noqa: BLE001 - the border of the run: a fault of who listens to it
+                self._fail(error, error)
 
     def interrupted(self) -> Result:
         """The Result of a run that was cancelled: what was finished until then."""
@@ -184,10 +194,23 @@ class Run:
     async def _all(self) -> None:
         stages = self._pipeline.stages
         levels = self._levels()
-        async with asyncio.TaskGroup() as group:
+        async with self._telling(), asyncio.TaskGroup() as group:
             for name, stage in stages.items():
                 group.create_task(self._stage(name, stage, levels[name]), name=name)
             group.create_task(self._take_output(), name="output")
+
+    @asynccontextmanager
+    async def _telling(self) -> AsyncIterator[None]:
+        """Meanwhile, who listens to the run is told of it."""
+        if self._journal is None or self._around is not None:
+            yield
+            return
+        async with asyncio.TaskGroup() as group:
+            telling = group.create_task(self._journal.tell(), name="telling")
+            try:
+                yield
+            finally:
+                telling.cancel()
 
     def _levels(self) -> dict[str, Budget]:
         """The budget that each stage draws on: its own, what is held back for it, or the run's."""

@@ -74,8 +74,8 @@ class Outcome(Value):
 
     `cost` is in dollars, None where a part of it is unknown. `escalated` says whether a stronger model was asked,
     None where the arm has none to ask; `delegated` is the share of its calls that went to others. `latency` is in
-    seconds. `spent` is cost and tokens by model. `prompt` is written with the item. `reused` calls were made for another
-    arm, or before a kill, and are counted as if they had been made anew.
+    seconds. `spent` is cost and tokens by model. `prompt` is written with the item. `reused` calls were made for
+    another arm, or before a kill, and are counted as if they had been made anew.
     """
 
     arm: str

@@ -13,8 +13,8 @@ __all__ = ["Journaled"]
 class Journaled(ModelWrapper):
     """A model of one run, whose calls are kept in that run's journal.
 
-    A reply is handed on at once; who acts on it waits before until the journal is `written`. A failure that a
-    finished call came of is met again as it was.
+    A reply is handed on at once: that it is on disk before anything is asked that comes of it is the ledger's work. A
+    failure that a finished call came of is met again as it was.
     """
 
     def __init__(self, inner: Model, journal: Journal, role: str) -> None:
@@ -35,7 +35,6 @@ class Journaled(ModelWrapper):
     async def _asked(self, request: Request, key: CallKey, on_delta: Deltas | None) -> Reply:
         journal = self._journal
         asking = Asking(request, key, self._role, self.info.id, time.time())
-        await journal.settled()
         try:
             reply = await self.inner.complete(request, on_delta)
         except FusionError as error:

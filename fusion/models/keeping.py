@@ -1,7 +1,5 @@
 """Keeping: what is put around the models of one run, so that no reply is paid for twice."""
 
-from collections.abc import Awaitable, Callable
-
 from fusion.models.base import Model
 from fusion.models.cached import Cached, ReplyCache, RunCache
 from fusion.models.journaled import Journaled
@@ -31,11 +29,6 @@ class Keeping:
         self._sample = sample
         run = RunCache()
         self._caches: dict[CacheMode, ReplyCache] = {"run": run, "shared": shared or run}
-
-    @property
-    def written(self) -> Callable[[], Awaitable[None]] | None:
-        """Waits until what was kept is on disk; None where nothing is."""
-        return None if self.journal is None else self.journal.written
 
     def around(self, model: Model, role: str, mode: CacheMode | None) -> Model:
         """The model, asked by this role, with what keeps its calls."""

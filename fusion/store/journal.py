@@ -1,5 +1,6 @@
 """Journal: one run's part of a store: what is finished and decided, and where everything new is written down."""
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterable
@@ -21,9 +22,11 @@ from fusion.events import (
     FallbackTaken,
     ItemFinished,
     Noted,
+    Sink,
     StageFinished,
     StageStarted,
     span,
+    to_both,
 )
 from fusion.store.base import (
     Attempt,
@@ -39,6 +42,7 @@ from fusion.store.base import (
     Spending,
     Store,
 )
+from fusion.store.withheld import Withheld
 from fusion.types import CallKey, Failure, Reply, Request, Reuse
 
 __all__ = ["Asking", "Journal"]
@@ -54,6 +58,8 @@ _KEPT_EVENTS: Final = (
     StageFinished,
     StageStarted,
 )
+_PATIENCE: Final = 0.003
+"""Seconds in which mostly some call that is about to be made waits for the disk anyway."""
 _NOT_KEPT: Final = "its words are not kept"
 
 _Place = tuple[str, int | None, str]
@@ -78,6 +84,10 @@ class Journal:
     A call is known by its key: stage, item, step and a digest of its content. A finished one is answered from here;
     so is one that failed, where a finished one of the same item came of that. `others` are runs whose finished calls
     answer too: those that this one goes back to.
+
+    What is finished is written behind the engine's back. Nobody outside hears of it, and no attempt that could rest
+    on it is made, before it is on disk: rows are written in their order, and the one that opens an attempt is waited
+    for.
 
     Where the store fails while the run is under way, the run goes on without it: `on_loss` is called once with the
     reason.
@@ -110,7 +120,7 @@ class Journal:
         self._failed: dict[CallKey, _Found] = {}
         self._decided: dict[_Place, Any] = {}
         self._spent: dict[str, Spending] = {}
-        self._unwritten = False
+        self._withheld = Withheld()
         self.seconds = 0.0
         """How long processes were at this run before."""
 
@@ -215,7 +225,7 @@ class Journal:
         return reply.model_copy(update={"reused": reuse})
 
     def finished(self, asking: Asking, reply: Reply) -> None:
-        """Write a reply down: `written` says when it is."""
+        """Write a reply down."""
         digest = hashlib.sha256(reply.text.encode()).hexdigest() if self.content == "digest" else ""
         kept, reused = reply, reply.reused
         if reused is not None or self.content != "full":
@@ -252,12 +262,12 @@ class Journal:
     # The ledger.
 
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
-        """Write down an attempt of at most this amount; its number, once that is on disk."""
+        """Write down an attempt of at most this amount; its number, once that and all before it is on disk."""
         here, key = span.get(), request.key
         assert key is not None
         number = next(self._attempts)
         role = "" if here is None else here.role
-        await self._write(
+        self._put(
             Attempt(
                 self.run_id,
                 self.session,
@@ -272,6 +282,7 @@ class Journal:
                 amount.tokens,
             )
         )
+        await self.written()
         return number
 
     def closed(self, number: int, state: Closed, amount: Amount) -> None:
@@ -282,23 +293,16 @@ class Journal:
     # Decisions.
 
     def keep(self, stage: str, item: int | None, name: str, value: Any) -> None:
-        """Decide something for good. It is on disk before the next call is sent."""
+        """Decide something for good. It is on disk before the next attempt is made."""
         place = (stage, item, name)
         if place not in self._decided:
             self._decided[place] = value
             if self.content == "full":
                 self._put(Decision(self.run_id, stage, item, name, value))
-                self._unwritten = True
 
     def kept(self, stage: str, item: int | None, name: str) -> Any:
         """What was decided; None where nothing was."""
         return self._decided.get((stage, item, name))
-
-    async def settled(self) -> None:
-        """Wait until all decisions are on disk."""
-        if self._unwritten:
-            self._unwritten = False
-            await self.written()
 
     def is_finished(self, key: CallKey) -> bool:
         """Whether a call is finished, here or in a run that this one goes back to."""
@@ -306,15 +310,31 @@ class Journal:
 
     # Events, and the end.
 
-    def notice(self, event: EventBase) -> None:
+    def telling(self, sink: Sink) -> Sink:
+        """The sink of the run's events: of what they tell, this one hears once it is on disk."""
+        self._withheld.sink = sink
+        return to_both(self._notice, self._withheld)
+
+    async def tell(self) -> None:
+        """As long as the run lasts, wait for the disk where no call does that is about to be made."""
+        while True:
+            await self._withheld.any()
+            await asyncio.sleep(_PATIENCE)
+            await self.written()
+
+    def _notice(self, event: EventBase) -> None:
         """Keep an event that tells what no other row does."""
         if isinstance(event, _KEPT_EVENTS) or (isinstance(event, ItemFinished) and event.failure is not None):
             body = event.model_dump(mode="json", exclude={"run_id"}, exclude_none=True)
             self._put(Noticed(self.run_id, next(self._events), self._without_words(body)))
 
     async def end(self, ended: Ended) -> None:
-        """Write the end of the run down."""
-        await self._write(ended)
+        """Write the end of the run down, and tell what is left to be told."""
+        self._put(ended)
+        try:
+            await self.written()
+        finally:
+            self._withheld.hand_on(self._withheld.count)
 
     # Writing.
 
@@ -337,18 +357,15 @@ class Journal:
         if not self._lost:
             self._store.put(*rows)
 
-    async def _write(self, *rows: Row) -> None:
-        self._put(*rows)
-        await self.written()
-
     async def written(self) -> None:
-        """Wait until all of it is on disk."""
-        if self._lost:
-            return
+        """Wait until all of it is on disk, and tell of it."""
+        before = self._withheld.count
         try:
-            await self._store.written()
+            if not self._lost:
+                await self._store.written()
         except StoreError as error:
             self._lose(error)
+        self._withheld.hand_on(before)
 
     def _lose(self, error: StoreError) -> None:
         if not self._lost:

@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from fusion.errors import StoreError
 
 __all__ = ["Writer"]
 
 Row = TypeVar("Row")
+
+_TURNS: Final = 3
+"""Of a loop, in which what comes of a row that nobody waits for is mostly put too, and can be written with it."""
 
 
 @dataclass(slots=True)
@@ -122,7 +125,7 @@ class Writer(Generic[Row]):
             raise StoreError(str(failure))
 
     def _wake_soon(self) -> None:
-        """Wake the thread at the end of the loop's turn: what else is ready to put its rows comes along."""
+        """Wake the thread at the end of the loop's turn, or some turns on where nobody waits: all goes in one go."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -130,9 +133,12 @@ class Writer(Generic[Row]):
             return
         if self._scheduled is not loop:
             self._scheduled = loop
-            loop.call_soon(self._wake_now)
+            loop.call_soon(self._turn, loop, _TURNS)
 
-    def _wake_now(self) -> None:
+    def _turn(self, loop: AbstractEventLoop, left: int) -> None:
+        if left and not self._batch.awaited:
+            loop.call_soon(self._turn, loop, left - 1)
+            return
         self._scheduled = None
         self._wake()
 

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import sqlite3
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from fusion import Fusion, RunFailed
+from fusion.bench import run as run_suite
 from fusion.errors import FusionError, UsageError
 from fusion.events import EventBase
 from fusion.models.litellm import LiteLLMModel, close_all
@@ -324,6 +326,142 @@ def test_two_keys_of_which_one_begins_as_the_other(
     monkeypatch.setenv("LONGER_API_KEY", f"{KEY}-and-more")
     text = f"{KEY} {KEY}-and-more {KEY}-and {KEY}"
     assert answered(provider, text, pipeline(ONE)) == f"{MASK} [LONGER_API_KEY] {MASK}-and {MASK}"
+
+
+# Benchmarks: the folder with their answers, calls and reports.
+
+ASKED: Final = [name for name in EVERY if not name.startswith("401")]
+TIERS: Final = """
+inputs: {question: A question.}
+roles: {bulk: openai/mock, frontier: openai/other}
+stages:
+  answer:
+    kind: cascade
+    prompt: generate/pass-through
+    tiers: [bulk, frontier]
+    accept: {checks: {expression: EXPRESSION}}
+output: answer
+"""
+BENCH: Final = """
+tasks: {said: {file: said.jsonl}}
+scorer: exact
+on: all
+arms: {one: {model: openai/mock}, two: {pipeline: two.yaml}, mine: {python: "MODULE:answer"}}
+resamples: 2000
+"""
+TUNE: Final = """
+tasks: {said: {file: said.jsonl}}
+scorer: exact
+arms: {two: {pipeline: two.yaml}}
+baselines: [singles, oracle]
+resamples: 2000
+margin: 0.9
+"""
+JUDGED: Final = """
+tasks: {said: {file: said.jsonl, sample: 4}}
+scorer: {by: judge, model: openai/gpt-5.6}
+on: all
+arms: {one: {model: mine}}
+baselines: [singles]
+resamples: 2000
+"""
+LETTING_OUT: Final = """
+import os
+
+
+def answer(prompt):
+    key = os.environ["OPENAI_API_KEY"]
+    if "400" in prompt:
+        raise ValueError(f"401 for {key}")
+    said = {"text": key, "served": key}
+    return {**said, "failure": f"with {key}"} if "text" in prompt else {**said, "data": {key: [key]}}
+
+
+def score(answer, gold):
+    raise ValueError(f"no {os.environ['OPENAI_API_KEY']}")
+"""
+
+
+def judging(seen: Seen) -> Answer:
+    """The answer whose name stands in the prompt; a verdict that holds the key where one is asked for."""
+    if "You compare two answers" in json.dumps(seen.body):
+        return hostile(text=json.dumps({"reason": "since {key}", "better": "first"}))
+    return by_name(seen)
+
+
+@pytest.fixture
+def desk(provider: Provider, tmp_path: Path) -> Iterator[Path]:
+    """A provider that says its key to every item, and a module that lets it out itself."""
+    provider.script = judging
+    rows = [{"id": f"i{n}", "prompt": f"do {name}.", "gold": "hello"} for n, name in enumerate(ASKED)]
+    (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    module = f"letting_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{module}.py").write_text(LETTING_OUT)
+    (tmp_path / "two.yaml").write_text(TIERS.replace("EXPRESSION", "\"'hello' in value\""))
+    (tmp_path / "bench.yaml").write_text(BENCH.replace("MODULE", module))
+    (tmp_path / "broken.yaml").write_text(BENCH.replace("MODULE", module).replace("exact", f"'{module}:score'"))
+    (tmp_path / "judged.yaml").write_text(JUDGED)
+    (tmp_path / "tune.yaml").write_text(TUNE)
+    (tmp_path / "fusion.toml").write_text(
+        f'[endpoints.mine]\nmodel = "x"\napi_base = "{provider.url}"\nkey_env = "OPENAI_API_KEY"\n'
+    )
+    yield tmp_path
+    sys.modules.pop(module, None)
+
+
+WRITTEN: Final = {
+    "answers.jsonl",
+    "calls.db",
+    "items.jsonl",
+    "report.html",
+    "report.md",
+    "report.png",
+    "results.json",
+}
+
+
+@pytest.mark.parametrize("suite", ["bench", "judged"])
+def test_nothing_that_a_benchmark_writes(suite: str, provider: Provider, command: Command, desk: Path) -> None:
+    done = command("--debug", "bench", f"{suite}.yaml", "-o", "out")
+    assert done.code == 0, done.err
+    names = {path.name for path in (desk / "out").iterdir()}
+    assert names >= WRITTEN - {"report.png"}
+    assert leaks(KEY, out=done.out, err=done.err, folder=desk / "out") == []
+    assert MASK in (desk / "out" / "items.jsonl").read_text()
+    assert (MASK in (desk / "out" / "report.html").read_text()) == (suite == "bench")
+
+
+def test_nothing_that_a_search_writes(provider: Provider, command: Command, desk: Path) -> None:
+    pipeline = TIERS.replace("EXPRESSION", "{any: [\"'hello' in value\", \"'zzz' not in value\"]}")
+    (desk / "two.yaml").write_text(pipeline)
+    done = command("--debug", "tune", "tune.yaml", "-o", "out")
+    assert done.code == 0, done.err
+    assert {path.name for path in (desk / "out").iterdir()} >= {"answers.jsonl", "calls.db", "tuned.json", "frontier"}
+    assert leaks(KEY, out=done.out, err=done.err, folder=desk / "out") == []
+    assert MASK in (desk / "out" / "answers.jsonl").read_text()
+
+
+@pytest.mark.parametrize("words", [("bench", "bench.yaml"), ("tune", "tune.yaml")])
+def test_nothing_that_is_said_of_a_key_that_is_refused(
+    words: tuple[str, ...], provider: Provider, command: Command, desk: Path
+) -> None:
+    (desk / "two.yaml").write_text(TIERS.replace("EXPRESSION", '{any: ["value", "\'zzz\' not in value"]}'))
+    if words[0] == "bench":
+        (desk / "two.yaml").write_text(TIERS.replace("EXPRESSION", "value"))
+    provider.script = EVERY["401"]
+    done = command("--debug", *words, "-o", "out")
+    assert done.code == 3
+    assert MASK in done.err
+    assert leaks(KEY, out=done.out, err=done.err, folder=desk) == []
+
+
+def test_nothing_that_a_benchmark_raises(provider: Provider, desk: Path) -> None:
+    for suite, script in (("bench", EVERY["401"]), ("broken", judging)):
+        provider.script = script
+        with pytest.raises(FusionError) as caught:
+            run_suite(desk / f"{suite}.yaml", out=desk / suite)
+        assert MASK in str(caught.value)
+        assert leaks(KEY, error=caught.value, folder=desk) == []
 
 
 # The ways around the door.

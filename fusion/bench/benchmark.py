@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,21 +15,20 @@ from typing import Final
 
 from fusion import __version__
 from fusion.bench.baselines import self_consistency
-from fusion.bench.kept import Kept
+from fusion.bench.kept import CALLS, kept_in
 from fusion.bench.prepared import Prepared, prepared
 from fusion.bench.progress import Progress
 from fusion.bench.report import Report
-from fusion.bench.results import ArmRecord, Outcome, Results
+from fusion.bench.results import ArmRecord, Outcome, Paid, Results
 from fusion.bench.runner import Done, Runner, Watch, shared_budget
 from fusion.bench.suite import Suite
+from fusion.budget import Amount
 from fusion.client import Fusion
 from fusion.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo
 
-__all__ = ["ANSWERS", "CALLS", "CONCURRENCY", "folder_of", "importing", "run"]
+__all__ = ["CONCURRENCY", "asking", "folder_of", "importing", "run"]
 
-ANSWERS: Final = "answers.jsonl"
-CALLS: Final = "calls.db"
 CONCURRENCY: Final = 16
 _PACKAGES: Final = ("litellm", "pydantic", "jinja2", "numpy", "sympy", "matplotlib")
 
@@ -50,8 +50,9 @@ def run(
     not asked again, and calls that several arms make are made once. `watch` is called with the progress, often.
     `fusion` is one of your own, which stays open; give it a store, or arms share no calls.
 
-    Raises UsageError for a suite that cannot be run, before any call; BudgetError where its budget was used up before
-    any item had all its answers. One that was used up later is said in `.results.stopped`.
+    Raises UsageError for a suite that cannot be run, before any call, and leaves no folder behind that it made;
+    BudgetError where its budget was used up before any item had all its answers. One that was used up later is said
+    in `.results.stopped`.
 
     >>> report = fusion.bench.run("suite.yaml")
     >>> report.analysis.best_single, report.passed
@@ -61,18 +62,13 @@ def run(
     near = near or (Path() if isinstance(suite, Suite) else Path(suite).parent)
     folder = folder_of(read, out)
     _check_installed(read)
-    own = fusion or Fusion(store=folder / CALLS)
-    try:
-        with importing(near), _closed_after(Kept(folder / ANSWERS)) as kept:
-            ready = prepared(read, near, own, shared_budget(read.budget))
-            try:
-                runner = Runner(ready, kept, concurrency=concurrency, watch=watch or _nobody)
-                notes = _worked(ready, runner)
-            finally:
-                ready.close()
-    finally:
-        if fusion is None:
-            own.close()
+    with kept_in(folder) as kept, asking(fusion, folder) as own, importing(near):
+        ready = prepared(read, near, own, shared_budget(read.budget))
+        try:
+            runner = Runner(ready, kept, concurrency=concurrency, watch=watch or _nobody)
+            notes = _worked(ready, runner)
+        finally:
+            ready.close()
     said = command or f"fusion.bench.run({read.name if isinstance(suite, Suite) else str(suite)!r})"
     results = _results(ready, runner, notes)
     made = {"started": started, "seconds": time.monotonic() - began, "command": said}
@@ -131,10 +127,15 @@ def _results(ready: Prepared, runner: Runner, notes: Sequence[str]) -> Results:
         ),
         stopped=_stopped(runner.stopped, len(whole), len(ready.questions)),
         gate=suite.gate or "",
+        paid=_paid(ready.within.spent),
         items=tuple(one.record for one in whole),
         arms=tuple(arms),
         outcomes=tuple(map(_outcome, done)),
     )
+
+
+def _paid(spent: Amount) -> Paid:
+    return Paid(usd=spent.usd or Decimal(0), tokens=spent.tokens, calls=spent.calls)
 
 
 def _outcome(done: Done) -> Outcome:
@@ -221,8 +222,10 @@ def importing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _closed_after(kept: Kept) -> Iterator[Kept]:
-    try:
-        yield kept
-    finally:
-        kept.close()
+def asking(fusion: Fusion | None, folder: Path) -> Iterator[Fusion]:
+    """The one that is given, or one with a store in the folder, which is closed again."""
+    if fusion is not None:
+        yield fusion
+        return
+    with Fusion(store=folder / CALLS) as own:
+        yield own

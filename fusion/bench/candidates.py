@@ -91,8 +91,6 @@ def _fillings(name: str, suite: Source, library: Library) -> "_Fillings":
         arm, problems = variant.checked(Arm, suite, at=at)
         if problems or arm is None:
             raise PipelineError(problems)
-        if arm.python is not None or arm.outputs is not None:
-            raise PipelineError([suite.problem(at, "an arm to tune is a pipeline or a model")])
         if arm.pipeline is not None and arm.pipeline not in pipelines:
             beside = Path(suite.file).parent / arm.pipeline
             source = _source(beside if beside.is_file() else library.pipeline(arm.pipeline))

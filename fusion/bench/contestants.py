@@ -23,11 +23,12 @@ from fusion.terms import Defaults, RoleSpec
 from fusion.types import Failure, Money, Usage, Value
 
 __all__ = [
+    "ANSWER",
     "BENCHMARK",
     "Answered",
     "Contestant",
+    "Drawn",
     "OutOfBudgetError",
-    "Paid",
     "Runs",
     "Taken",
     "Turn",
@@ -39,10 +40,12 @@ __all__ = [
 
 BENCHMARK: Final = "the benchmark"
 """The name of the budget that all runs of a benchmark draw on."""
+ANSWER: Final = "answer"
+"""The tag of a run that says which answer it is for: its mark."""
 
 
-class Paid(Value):
-    """What was paid for an answer that shared calls with others; `usd` None where a part of it is unknown."""
+class Drawn(Value):
+    """What an answer drew on the budget that shared calls with others; `usd` None where a part of it is unknown."""
 
     usd: Money | None
     tokens: int
@@ -55,7 +58,7 @@ class Answered(Value):
     `cost` is in dollars, None where a part of it is unknown; `latency` in seconds, 0 where answers are recorded.
     `escalated` says whether its strongest model was asked, `delegated` is the share of calls that went to others.
     `reused` calls were made for another arm, or before a kill: cost and tokens are as if they had been made anew;
-    what was really paid is `paid`. `counted` are the recorded calls that nobody had made before.
+    what was really paid is `paid`. `counted` are the recorded calls that nobody had made before, `run_id` is the run.
     """
 
     text: str = ""
@@ -69,8 +72,9 @@ class Answered(Value):
     escalated: bool | None = None
     delegated: float | None = None
     reused: int = 0
-    paid: Paid | None = None
+    paid: Drawn | None = None
     counted: tuple[str, ...] = ()
+    run_id: str = ""
     failure: Failure | None = None
 
     @property
@@ -90,10 +94,11 @@ class OutOfBudgetError(Exception):
 
 
 class Turn(NamedTuple):
-    """Which time an item is asked, and the seed that it is sampled by."""
+    """Which time an item is asked, the seed that it is sampled by, and the mark of a run that is marked."""
 
     epoch: int
     seed: int
+    mark: str
 
 
 Taken = Callable[[], Answered]
@@ -109,6 +114,9 @@ class Contestant(ABC):
     """Whether its answers cost anything to have again."""
     held: bool = False
     """Whether the benchmark's budget holds its calls; else what it says it spent is counted as it comes."""
+
+    marked: bool = False
+    """Whether its runs are kept, and marked with the answer that they are for."""
 
     @abstractmethod
     def begin(self, task: Task, turn: Turn, done: Callable[[Taken], None]) -> Callable[[], object]:
@@ -154,6 +162,7 @@ class Runs(Contestant):
         self._pipeline = pipeline
         replayed = all(info.provider == "replay" for info in self.models.values())
         self._recorded = recorded if replayed else None
+        self.marked = not replayed
         self._fusion = fusion.using(kept=False, shared=recorded) if replayed else fusion
         self._strongest = strongest
         self._within = within
@@ -174,6 +183,7 @@ class Runs(Contestant):
                 within=self._within,
                 cache="shared",
                 sample=turn.epoch,
+                tags={ANSWER: turn.mark} if self.marked else None,
             )
         except InputError as error:
             failure = error.as_failure()
@@ -231,6 +241,7 @@ class Runs(Contestant):
             delegated=None if self._strongest is None or not calls else (calls - strong) / calls,
             reused=reused,
             paid=_paid(result.receipt) if reused or self._prices else None,
+            run_id=result.run_id,
             counted=() if self._recorded is None else self._recorded.first(result.run_id),
         )
 
@@ -249,9 +260,9 @@ class Runs(Contestant):
         return None if self._strongest is None else strong > 0
 
 
-def _paid(receipt: Receipt) -> Paid:
+def _paid(receipt: Receipt) -> Drawn:
     usd = None if receipt.cost.unknown_calls else receipt.cost.usd
-    return Paid(usd=usd, tokens=receipt.usage.total, calls=receipt.calls)
+    return Drawn(usd=usd, tokens=receipt.usage.total, calls=receipt.calls)
 
 
 def _whole(task: Task, result: Result) -> tuple[str, Any]:

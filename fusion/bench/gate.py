@@ -136,6 +136,13 @@ class Gate:
         self.text = text
         self._test = _Reading(text).whole()
 
+    def check(self, arms: Iterable[str]) -> None:
+        """Raise UsageError for a name that is neither a measure nor one of these arms."""
+        known = dict.fromkeys(arms)
+        for name in _named(self._test):
+            if name not in MEASURES and name not in known:
+                raise UsageError(_unknown(name, known))
+
     def judge(self, arm: str, arms: Mapping[str, Measures]) -> Judgement:
         """What the gate says of an arm. An unknown number never passes. Raises UsageError for an arm not there."""
         checks: list[Check] = []
@@ -173,8 +180,18 @@ def _measure(name: str, measure: str, arm: str, arms: Mapping[str, Measures]) ->
     if name in MEASURES:
         return arms[arm].get(name)
     if name not in arms:
-        raise UsageError(f"the gate names {name!r}, which is neither a measure nor an arm{close_names(name, arms)}")
+        raise UsageError(_unknown(name, arms))
     return arms[name].get(measure)
+
+
+def _unknown(name: str, arms: Iterable[str]) -> str:
+    return f"the gate names {name!r}, which is neither a measure nor an arm{close_names(name, arms)}"
+
+
+def _named(test: _Test) -> list[str]:
+    if test.kind == "joined":
+        return [*_named(test.left), *_named(test.right)]
+    return [*_names(test.left), *_names(test.right)]
 
 
 class _Reading:

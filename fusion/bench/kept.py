@@ -2,18 +2,26 @@
 
 import fcntl
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
-from fusion.bench.contestants import Answered
+from fusion.bench.contestants import Answered, digest_of
 from fusion.errors import UsageError
 from fusion.types import Value
 
-__all__ = ["Kept", "Line"]
+__all__ = ["ANSWERS", "CALLS", "CANDIDATES", "Kept", "Line", "kept_in"]
+
+ANSWERS: Final = "answers.jsonl"
+CALLS: Final = "calls.db"
+CANDIDATES: Final = "candidates"
+_OURS: Final = (ANSWERS, CALLS, f"{CALLS}-wal", f"{CALLS}-shm", f"{CALLS}.locks", CANDIDATES)
+"""What stands in a folder before the first answer."""
 
 _SYNC_SECONDS: Final = 0.5
 
@@ -38,18 +46,8 @@ class Kept:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise UsageError(f"cannot write the answers to {str(path)!r}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise UsageError(
-                f"another benchmark is writing to {str(path)!r}; wait for it, or give another folder with -o"
-            ) from error
+        self._place = str(path.resolve())
+        self._file = _locked(path)
         self._synced = time.monotonic()
         self._dirty = False
         try:
@@ -83,6 +81,15 @@ class Kept:
             os.fsync(self._file)
         self._dirty, self._synced = False, time.monotonic()
 
+    def mark(self, key: str) -> str:
+        """What tells the answer of this key from those in other files."""
+        return digest_of(self._place, key)[:32]
+
+    @property
+    def is_empty(self) -> bool:
+        """True before the first answer, of this start and of every one before."""
+        return os.fstat(self._file).st_size == 0
+
     def close(self) -> None:
         """Let others have the file."""
         self.sync()
@@ -101,3 +108,55 @@ class Kept:
                     f"{self._path}:{number}: this line is no answer of a benchmark; give another folder with -o, or "
                     "remove the file"
                 ) from error
+
+
+def _locked(path: Path) -> int:
+    """The file, made where it is not there, and nobody else's. Whoever had it may have removed it meanwhile."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(f"cannot write the answers to {str(path)!r}: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(file)
+            raise UsageError(
+                f"another benchmark is writing to {str(path)!r}; wait for it, or give another folder with -o"
+            ) from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        os.close(file)
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[Kept]:
+    """The answers of a folder, which is made where it is not there.
+
+    Where an error ends the block before there is any answer, what was made for it is removed again.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    new = [name for name in _OURS if not (folder / name).exists()]
+    kept = Kept(folder / ANSWERS)
+    try:
+        yield kept
+    except BaseException:
+        if kept.is_empty:
+            _remove([folder / name for name in new], made)
+        raise
+    finally:
+        kept.close()
+
+
+def _remove(files: Sequence[Path], folders: Sequence[Path]) -> None:
+    for path in files:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    for folder in folders:
+        if any(folder.iterdir()):
+            return
+        folder.rmdir()

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from fusion.bench.contestants import Answered, Contestant, Taken, Turn, digest_of
+from fusion.bench.foreign import of_foreign
 from fusion.bench.results import ArmRecord
 from fusion.bench.rows import Row, read_rows
 from fusion.bench.tasks import Task
@@ -63,7 +64,24 @@ def _masked(answered: Answered, mask: Mask) -> Answered:
     failure = answered.failure
     if failure is not None:
         failure = Failure(reason=failure.reason, message=mask.text(failure.message))
-    return answered.model_copy(update={"text": mask.text(answered.text), "failure": failure})
+    return answered.model_copy(
+        update={
+            "text": mask.text(answered.text),
+            "data": _without_keys(answered.data, mask),
+            "served": tuple(map(mask.text, answered.served)),
+            "failure": failure,
+        }
+    )
+
+
+def _without_keys(data: Any, mask: Mask) -> Any:
+    if isinstance(data, str):
+        return mask.text(data)
+    if isinstance(data, Mapping):
+        return {_without_keys(name, mask): _without_keys(value, mask) for name, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_without_keys(value, mask) for value in data]
+    return data
 
 
 async def _awaited(said: Any) -> Any:
@@ -164,13 +182,14 @@ def _first(error: ValidationError) -> str:
 
 def _imported(name: str) -> tuple[Callable[..., Any], Path | None]:
     module, _, function = name.partition(":")
+    failed: UsageError | None = None
     try:
         home = importlib.import_module(module)
         found = getattr(home, function)
-    except Exception as error:
-        raise UsageError(
-            f"no arm {name!r}: {type(error).__name__}: {error}; it is given as module:function"
-        ) from error
+    except Exception as error:  # noqa: BLE001 - the border of code that is not ours
+        failed = of_foreign(f"no arm {name!r}", error, "; it is given as module:function")
+    if failed is not None:
+        raise failed
     if not callable(found):
         raise UsageError(f"the arm {name!r} is no function")
     file = getattr(home, "__file__", None)

@@ -1,13 +1,14 @@
 """Prepared: a suite with its items, scorers and contestants, checked before the first call is paid for."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from fusion.bench.contestants import Answered, Contestant, Runs, digest_of, only_one_model, short_name
+from fusion.bench.contestants import ANSWER, Answered, Contestant, Runs, digest_of, only_one_model, short_name
 from fusion.bench.contestants import given as given_of
+from fusion.bench.gate import BEST_SINGLE, Gate
 from fusion.bench.judging import Judge, check_families, comparing
 from fusion.bench.outsiders import FromFile, FromFunction
 from fusion.bench.results import ArmRecord, ItemRecord
@@ -25,6 +26,7 @@ from fusion.models.replay import PREFIX
 from fusion.preview import Preview
 from fusion.result import Result
 from fusion.spec import Pipeline
+from fusion.store.base import RunFilter
 from fusion.types import as_text
 
 __all__ = ["Prepared", "Question", "prepared"]
@@ -65,20 +67,42 @@ class Prepared:
         """Every model that may be called."""
         return _models(self.contestants)
 
-    def count(self, answers: Iterable[Answered]) -> None:
+    def count(self, answers: Iterable[Answered], more: Iterable[Amount] = ()) -> None:
         """Count what was spent before, or elsewhere. Recorded calls among it are counted by that."""
-        amounts = []
+        amounts = list(more)
         for one in answers:
             self.entrants.recorded.know(one.counted)
             amounts.append(one.amount)
         if amounts:
-            usd = [amount.usd for amount in amounts if amount.usd is not None]
-            tokens, calls = (sum(column) for column in list(zip(*amounts, strict=True))[1:])
-            self.entrants.fusion.count(self.within, Amount(sum(usd, Decimal(0)), tokens, calls))
+            self.entrants.fusion.count(self.within, _sum(amounts))
+
+    def lost(self, told: Collection[str]) -> dict[str, list[Amount]]:
+        """What was spent by runs whose answers a kill has lost, by the mark of the answer that they were for.
+
+        Those `told` of, by their ids, are in what was kept. An attempt that was under way counts in full.
+        """
+        if self.entrants.fusion.keeps is None:
+            return {}
+        store, found = self.entrants.fusion.store, dict[str, list[Amount]]()
+        for row in store.runs(RunFilter()):
+            if ANSWER in row.tags and row.run_id not in told and not store.is_locked(row.run_id):
+                spent = [Amount(one.usd, one.tokens, one.calls) for one in store.spending(row.run_id).values()]
+                found.setdefault(row.tags[ANSWER], []).append(_sum(spent))
+        return found
 
     def close(self) -> None:
         for one in self.scorers.values():
             one.close()
+
+
+def _sum(amounts: Iterable[Amount]) -> Amount:
+    """All of them; what has no known price is in tokens and calls only."""
+    usd, tokens, calls = Decimal(0), 0, 0
+    for one in amounts:
+        usd += one.usd or 0
+        tokens += one.tokens
+        calls += one.calls
+    return Amount(usd, tokens, calls)
 
 
 def _models(contestants: Iterable[Contestant]) -> dict[str, ModelInfo]:
@@ -100,6 +124,9 @@ def prepared(suite: Suite, near: Path, fusion: Fusion, within: Budget) -> Prepar
     notes: list[str] = []
     if "singles" in suite.baselines:
         contestants += entrants.singles(contestants)
+    if suite.gate is not None:
+        singles = [BEST_SINGLE] if any(one.record.kind == "model" for one in contestants) else []
+        Gate(suite.gate).check([*(one.record.name for one in contestants), *singles])
     judges = {name: entrants.judge(name, suite.scoring(name)) for name in sets if name not in scorers}
     models = _models(contestants)
     for name, one in judges.items():
@@ -140,7 +167,7 @@ def _questions(sets: Mapping[str, TaskSet], suite: Suite) -> Iterator[Question]:
             cluster = None if task.cluster is None else _name(sets, name, task.cluster)
             yield Question(
                 task.model_copy(update={"id": known}),
-                ItemRecord(id=known, task_set=name, cluster=cluster, side=side),
+                ItemRecord(id=known, task_set=name, cluster=cluster, side=side, prompt=task.prompt),
             )
 
 

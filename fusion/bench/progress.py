@@ -37,11 +37,15 @@ class ArmProgress:
 
 @dataclass
 class Progress:
-    """The whole benchmark so far. `kept` counts answers that an earlier start had given, which cost nothing now."""
+    """The whole benchmark so far. `kept` counts answers that an earlier start had given, which cost nothing now.
+
+    `paid` is in dollars, of all starts: what arms share is in it once, and in the sum of the arms for each.
+    """
 
     name: str
     arms: dict[str, ArmProgress] = field(default_factory=dict)
     kept: int = 0
+    paid: Decimal = Decimal(0)
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -73,3 +77,9 @@ class Progress:
         if any(arm.unknown or not arm.done for arm in arms):
             return None
         return sum((arm.usd / arm.done * arm.planned for arm in arms), Decimal(0))
+
+    @property
+    def paid_at_end(self) -> Decimal | None:
+        """About what will have been paid, if as much is shared as so far; None where that is not known."""
+        end = self.usd_at_end
+        return None if end is None or not self.usd else self.paid / self.usd * end

@@ -90,6 +90,7 @@ class Report:
             clustered=len({item.cluster or item.id for item in self.results.items}) < len(self.results.items),
             tests=sorted({one.test for one in self.analysis.pairings}),
             shown=shown,
+            prompts={item.id: item.prompt for item in self.results.items},
             texts={one.item: self._outcomes(one.item) for one in shown},
             spend=[self._spend(arm.name, arm.price_source) for arm in self.results.arms],
             **more,

@@ -1,6 +1,7 @@
 """Results: what a benchmark found, item by item and arm by arm, with all that is needed to find it again."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +13,24 @@ from fusion.errors import UsageError
 from fusion.library import read_text
 from fusion.types import Failure, Money, Usage, Value
 
-__all__ = ["ArmRecord", "ItemRecord", "Outcome", "Results", "Spending"]
+__all__ = ["ArmKind", "ArmRecord", "ItemRecord", "Outcome", "Paid", "Results", "Spending"]
+
+ArmKind = Literal["pipeline", "model", "python", "outputs", "baseline"]
 
 _MOST = 500_000_000
 
 
 class ItemRecord(Value):
-    """One item that every arm was asked. `cluster` is what it belongs to, `side` where the split puts it."""
+    """One item that every arm was asked. `cluster` is what it belongs to, `side` where the split puts it.
+
+    `prompt` is what all of them were given, as the task set has it.
+    """
 
     id: str
     task_set: str
     cluster: str | None = None
     side: Literal["dev", "test"] = "test"
+    prompt: str = ""
 
 
 class ArmRecord(Value):
@@ -33,7 +40,7 @@ class ArmRecord(Value):
     """
 
     name: str
-    kind: Literal["pipeline", "model", "python", "outputs", "baseline"]
+    kind: ArmKind
     models: tuple[str, ...] = ()
     price_source: str = "unknown"
     sha256: str = ""
@@ -67,8 +74,8 @@ class Outcome(Value):
 
     `cost` is in dollars, None where a part of it is unknown. `escalated` says whether a stronger model was asked,
     None where the arm has none to ask; `delegated` is the share of its calls that went to others. `latency` is in
-    seconds. `spent` is cost and tokens by model. `reused` calls were made for another arm, or before a kill, and are
-    counted as if they had been made anew.
+    seconds. `spent` is cost and tokens by model. `prompt` is written with the item. `reused` calls were made for
+    another arm, or before a kill, and are counted as if they had been made anew.
     """
 
     arm: str
@@ -77,7 +84,7 @@ class Outcome(Value):
     score: float = Field(default=0.0, ge=0, le=1)
     measures: dict[str, float] = Field(default_factory=dict)
     answer: str | None = None
-    prompt: str = ""
+    prompt: str = Field(default="", exclude=True)
     text: str = ""
     cost: Money | None = None
     usage: Usage = Usage()
@@ -96,6 +103,14 @@ class Outcome(Value):
         if self.failure is not None and self.score:
             raise ValueError("an outcome with a failure is worth 0")
         return self
+
+
+class Paid(Value):
+    """What a benchmark drew on its budget over all its starts: a call that arms share once, and those of judges."""
+
+    usd: Money
+    tokens: int
+    calls: int
 
 
 class Results(Value):
@@ -119,6 +134,7 @@ class Results(Value):
     notes: tuple[str, ...] = ()
     stopped: str = ""
     gate: str = ""
+    paid: Paid | None = None
     items: tuple[ItemRecord, ...] = Field(min_length=1)
     arms: tuple[ArmRecord, ...] = Field(min_length=1)
     outcomes: tuple[Outcome, ...] = ()
@@ -145,16 +161,30 @@ class Results(Value):
             found[one.arm].setdefault(one.item, []).append(one)
         return found
 
-    def jsonl(self) -> Iterable[str]:
-        """One line of JSON for each outcome."""
-        return (one.model_dump_json() for one in self.outcomes)
+    def jsonl(self) -> Iterator[str]:
+        """One line of JSON for each outcome, with the prompt of its item."""
+        prompts = {item.id: item.prompt for item in self.items}
+        for one in self.outcomes:
+            line = {**one.model_dump(mode="json"), "prompt": prompts[one.item]}
+            yield json.dumps(line, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def load(cls, path: Path | str) -> "Results":
-        """The results of a JSON file. Raises UsageError where it holds none."""
+        """The results of a JSON file, also of one with a prompt in every outcome. Raises UsageError for another."""
         try:
-            return cls.model_validate_json(read_text(Path(path), most=_MOST))
-        except ValidationError as error:
+            return cls.model_validate(_with_prompts_by_item(json.loads(read_text(Path(path), most=_MOST))))
+        except ValueError as error:
+            if not isinstance(error, ValidationError):
+                raise UsageError(f"{str(path)!r} holds no results: it is no JSON: {error}") from error
             first: Any = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise UsageError(f"{str(path)!r} holds no results: {where}: {first['msg']}") from error
+
+
+def _with_prompts_by_item(data: Any) -> Any:
+    """Results as they are written now; in older ones every outcome holds its item's prompt."""
+    outcomes = data.get("outcomes") if isinstance(data, dict) else None
+    if not outcomes or "prompt" not in outcomes[0]:
+        return data
+    prompts = {one["item"]: one.pop("prompt", "") for one in outcomes}
+    return {**data, "items": [{"prompt": prompts.get(item["id"], ""), **item} for item in data["items"]]}

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 from fusion.bench.contestants import BENCHMARK, Answered, Contestant, OutOfBudgetError, Taken, Turn, digest_of
@@ -14,7 +15,7 @@ from fusion.bench.kept import Kept, Line
 from fusion.bench.prepared import Prepared, Question
 from fusion.bench.progress import ArmProgress, Progress
 from fusion.bench.scorers.base import Answer, Score
-from fusion.budget import Budget
+from fusion.budget import Amount, Budget
 from fusion.errors import FusionError, UsageError
 from fusion.types import Limits
 
@@ -94,6 +95,8 @@ class Runner:
         self._next: deque[Job] = deque()
         self._judged: dict[Name, Answered] = {}
         self._waiting: dict[Name, list[_Waiting]] = {}
+        told = (*kept.answers.values(), *(line.answered for line in kept.given_up))
+        self._lost = ready.lost({one.run_id for one in told})
         seconds = ready.suite.budget.seconds
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.progress = Progress(ready.suite.name)
@@ -106,7 +109,7 @@ class Runner:
         jobs = list(self._jobs(contestants, first))
         self._count_in(contestants, jobs)
         fresh = self._fresh([job for job in jobs if job.name not in self.done])
-        self._watch(self.progress)
+        self._show()
         try:
             while self._fill(fresh) or self._flying:
                 self._take_next()
@@ -115,7 +118,7 @@ class Runner:
             raise
         finally:
             self._kept.sync()
-            self._watch(self.progress)
+            self._show()
 
     def whole(self, contestants: list[Contestant]) -> list[Question]:
         """The items that each of these was asked in every epoch."""
@@ -126,6 +129,10 @@ class Runner:
             for question in self._ready.questions
             if all((name, question.task.id, epoch) in self.done for name in names for epoch in epochs)
         ]
+
+    def _show(self) -> None:
+        self.progress.paid = self._ready.within.spent.usd or Decimal(0)
+        self._watch(self.progress)
 
     # Jobs.
 
@@ -156,13 +163,14 @@ class Runner:
 
     def _fresh(self, jobs: list[Job]) -> Iterator[Job]:
         """The jobs that have no answer yet; those that have one are done with it. What was spent on them counts."""
-        left, spent = [], list[Answered]()
+        left, spent, lost = [], list[Answered](), list[Amount]()
         given_up: dict[str, list[Answered]] = {}
         for line in self._kept.given_up:
             given_up.setdefault(line.key, []).append(line.answered)
         for job in jobs:
             key = job.key
             spent += given_up.get(key, ())
+            lost += self._lost.pop(self._kept.mark(key), ()) if self._lost else ()
             answered = self._kept.answers.get(key) if job.contestant.keeps else None
             if answered is None:
                 left.append(job)
@@ -170,7 +178,7 @@ class Runner:
                 spent.append(answered)
                 self.progress.kept += 1
                 self._finish(job, answered)
-        self._ready.count(spent)
+        self._ready.count(spent, lost)
         return iter(left)
 
     def _fill(self, jobs: Iterator[Job]) -> bool:
@@ -205,7 +213,7 @@ class Runner:
 
     def _begin(self, job: Job) -> None:
         self._flying[job.name] = lambda: None
-        turn = Turn(job.epoch, job.seed)
+        turn = Turn(job.epoch, job.seed, self._kept.mark(job.key) if job.contestant.marked else "")
         stop = job.contestant.begin(job.question.task, turn, lambda taken: self._came.put((job, taken)))
         self._flying[job.name] = stop
 
@@ -215,7 +223,7 @@ class Runner:
         except queue.Empty:
             if self._overdue:
                 self._stop(self._time_is_over)
-        self._watch(self.progress)
+        self._show()
 
     def _take(self, job: Job, taken: Taken) -> None:
         del self._flying[job.name]
@@ -262,10 +270,11 @@ class Runner:
             elif one.name not in self._judged:
                 self._waiting[one.name] = [waiting]
                 kept = self._kept.answers.get(one.key)
+                lost = self._lost.pop(self._kept.mark(one.key), ())
+                self._ready.count([] if kept is None else [kept], lost)
                 if kept is None:
                     self._next.append(one)
                 else:
-                    self._ready.count([kept])
                     self._take_verdict(one, kept)
         if all(name in self._judged for name in waiting.verdicts) and job.name not in self.done:
             self._conclude(waiting)

@@ -1,21 +1,22 @@
 """Tuning: what a suite leaves open is chosen on its dev items, and confirmed once on its test items."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pydantic import Field
 
-from fusion.bench.benchmark import ANSWERS, CALLS, CONCURRENCY, importing, run
+from fusion.bench.benchmark import CONCURRENCY, asking, importing, run
 from fusion.bench.candidates import Candidate, Candidates, candidates
 from fusion.bench.contestants import Contestant, only_one_model, short_name
 from fusion.bench.frontier import Point, pareto
-from fusion.bench.kept import Kept
+from fusion.bench.gate import BEST_SINGLE, Gate
+from fusion.bench.kept import CANDIDATES, Kept, kept_in
 from fusion.bench.prepared import prepared
 from fusion.bench.racing import Dropped, Race, Scores
 from fusion.bench.report import Report
+from fusion.bench.results import ArmKind
 from fusion.bench.runner import Runner, Watch, shared_budget
 from fusion.bench.statistics import Interval, Verdict, bootstrap_difference, verdict
 from fusion.bench.suite import Arm, Suite
@@ -25,27 +26,33 @@ from fusion.errors import BudgetError, UsageError
 from fusion.library import Library
 from fusion.types import Limits, Value
 
-__all__ = ["CONFIRMED", "Finalist", "Tuned", "tune"]
+__all__ = ["CONFIRMED", "TUNED", "Finalist", "Tuned", "tune"]
 
 FRONTIER: Final = "frontier"
-CANDIDATES: Final = "candidates"
 CONFIRMED: Final = "confirmed"
 RESULT: Final = "tuned.json"
+TUNED: Final = "tuned"
+"""The arm that was chosen, on the test items."""
+OUTSIDERS: Final = ("python", "outputs")
+"""Kinds of arms that are no pipelines and can be made none."""
 
 
 class Finalist(Value):
     """A candidate that was not dropped, on dev. `difference` is to the best single model there.
 
-    `cost` is in dollars for an item. `file` is the YAML file of one on the frontier.
+    `cost` is in dollars for an item. `file` is the YAML file of one on the frontier; a function or somebody's answers
+    have none.
     """
 
     name: str
+    kind: ArmKind
     chosen: dict[str, Any] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
     accuracy: float
     cost: float | None
     difference: Interval
     verdict: Verdict
+    on_frontier: bool = False
     file: str | None = None
 
 
@@ -71,7 +78,7 @@ class Tuned(Value):
     @property
     def frontier(self) -> tuple[Finalist, ...]:
         """Those that no other beats in cost and accuracy, from the cheapest on."""
-        return tuple(one for one in self.finalists if one.file is not None)
+        return tuple(one for one in self.finalists if one.on_frontier)
 
     @property
     def choice(self) -> Finalist:
@@ -91,7 +98,8 @@ def tune(
 ) -> tuple[Tuned, Report | None]:
     """Choose what the arms of a suite and their pipelines leave open, `{any: [a, b]}` in place of any value.
 
-    On the dev side of the split alone: first every model by itself, and those dominated are out, with all that uses
+    Arms that leave nothing open, functions and files of answers too, are candidates as they are. On the dev side of
+    the split alone: first every model by itself, and those dominated are out, with all that uses
     them; then racing on shares that double. Nothing that was asked is asked again. `budget` caps the search; without
     it the suite's own does, which caps search and confirmation together. Then what was chosen, the best single model
     and the suite's baselines are asked the test side, once; the Report is of that, None where the best single model
@@ -108,20 +116,17 @@ def tune(
     """
     file = Path(suite)
     folder = Path("fusion-tune") / file.stem if out is None else Path(out)
-    found = candidates(file, folder / CANDIDATES, Library.standard(near=file.parent))
-    own = fusion or Fusion(store=folder / CALLS)
-    work = _Work(file, folder, own, concurrency, watch, command)
-    try:
-        search, spent = work.searched(found, budget)
-        tuned = search.tuned(spent.usd or Decimal(0), found.left_out)
-        (folder / RESULT).write_text(tuned.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        left = _left(found.suite.budget, spent)
-        if left is None or tuned.named == tuned.best_single:
-            return tuned, None
-        return tuned, work.confirmed(found.suite.model_copy(update={"budget": left}), tuned, search)
-    finally:
-        if fusion is None:
-            own.close()
+    with kept_in(folder) as kept:
+        found = candidates(file, folder / CANDIDATES, Library.standard(near=file.parent))
+        with asking(fusion, folder) as own:
+            work = _Work(file, folder, own, concurrency, watch, command)
+            search, spent = work.searched(found, budget, kept)
+            tuned = search.tuned(spent.usd or Decimal(0), found.left_out)
+            (folder / RESULT).write_text(tuned.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            left = _left(found.suite.budget, spent)
+            if left is None or tuned.named == tuned.best_single:
+                return tuned, None
+            return tuned, work.confirmed(found.suite.model_copy(update={"budget": left}), tuned, search)
 
 
 class _Work(NamedTuple):
@@ -134,14 +139,21 @@ class _Work(NamedTuple):
     watch: Watch | None
     command: str
 
-    def searched(self, found: Candidates, budget: Limits | None) -> tuple["_Search", Amount]:
+    def searched(self, found: Candidates, budget: Limits | None, kept: Kept) -> tuple["_Search", Amount]:
         """The race over the dev items, and what it cost."""
-        update = {"on": "dev", "baselines": ("singles",), "budget": budget or found.suite.budget}
+        limits = budget or found.suite.budget
+        update = {"on": "dev", "baselines": ("singles",), "budget": limits, "gate": None}
         suite = found.suite.model_copy(update=update)
         within = shared_budget(suite.budget)
-        with importing(self.file.parent), closing(Kept(self.folder / ANSWERS)) as kept:
+        with importing(self.file.parent):
             ready = prepared(suite, self.file.parent, self.fusion, within)
             try:
+                if not any(one.record.kind == "model" for one in ready.contestants):
+                    raise UsageError(
+                        f"{self.file}: no single model to hold the candidates against; add one as an arm, as in "
+                        "{model: provider/name}"
+                    )
+                self._check_confirmable(found.suite)
                 watch = self.watch or (lambda progress: None)
                 runner = Runner(ready, kept, concurrency=self.concurrency, watch=watch)
                 race = Race(runner, ready.contestants, items=len(ready.questions), seed=suite.seeds[0])
@@ -150,12 +162,20 @@ class _Work(NamedTuple):
                 ready.close()
         return _Search(suite, race, runner.stopped, found.made, self.folder), within.spent
 
+    def _check_confirmable(self, suite: Suite) -> None:
+        """Refuse what could be chosen and not confirmed: no items for it, answers to none of them, another gate."""
+        if suite.gate is not None:
+            Gate(suite.gate).check([TUNED, BEST_SINGLE])
+        arms = {name: arm for name, arm in suite.arms.items() if arm.outputs is not None}
+        given = arms or dict([next(iter(suite.arms.items()))])
+        confirming = suite.model_copy(update={"on": "test", "arms": given, "baselines": (), "gate": None})
+        prepared(confirming, self.file.parent, self.fusion, shared_budget(suite.budget)).close()
+
     def confirmed(self, suite: Suite, tuned: Tuned, search: "_Search") -> Report:
         """What was chosen and the best single model on the test items, with the suite's baselines."""
-        chosen = str(Path(tuned.choice.file or "").resolve())
         best = next(one for one in tuned.finalists if one.name == tuned.best_single)
         arms = {
-            "tuned": Arm(pipeline=chosen, profile=search.profile(tuned.named)),
+            TUNED: search.arm(tuned.choice),
             best.name: Arm(model=best.models[0]),
         }
         return run(
@@ -182,8 +202,13 @@ class _Search:
         if not self._scores or not next(iter(self._scores.values())).scores:
             raise BudgetError(f"the search was stopped before any item had all its answers: {stopped}")
 
-    def profile(self, name: str) -> str | None:
-        return self._made[name].arm.profile if name in self._made else None
+    def arm(self, one: Finalist) -> Arm:
+        """A finalist of the frontier, as an arm of a suite."""
+        given = self._made[one.name].arm if one.name in self._made else None
+        if given is not None and one.kind in OUTSIDERS:
+            return given
+        chosen = str(Path(one.file or "").resolve())
+        return Arm(pipeline=chosen, profile=None if given is None else given.profile)
 
     def tuned(self, spent: Decimal, left_out: Sequence[str]) -> Tuned:
         best = self._best_single()
@@ -192,10 +217,13 @@ class _Search:
             Point(name=one.name, cost=one.cost, quality=one.accuracy) for one in finalists if one.cost is not None
         ]
         files = dict(self._written([point.name for point in pareto(points)], finalists))
-        finalists = [one.model_copy(update={"file": files.get(one.name)}) for one in finalists]
+        finalists = [
+            one.model_copy(update={"on_frontier": one.name in files, "file": files.get(one.name)})
+            for one in finalists
+        ]
         finalists.sort(key=lambda one: (one.cost is None, one.cost or 0, -one.accuracy, one.name))
-        # Among equals in cost and accuracy the frontier holds one; what is named has a file.
-        fit = [one for one in finalists if one.file is not None and one.verdict in ("better", "not worse")]
+        # Among equals in cost and accuracy the frontier holds one, and what is named is on it.
+        fit = [one for one in finalists if one.on_frontier and one.verdict in ("better", "not worse")]
         return Tuned(
             suite=self._suite.name,
             items=len(self._scores[best].scores),
@@ -212,8 +240,6 @@ class _Search:
 
     def _best_single(self) -> str:
         singles = [one.record.name for one in self._race.left if one.record.kind == "model"]
-        if not singles:
-            raise UsageError("no single model to hold the candidates against")
         return min(singles, key=lambda name: (-self._scores[name].accuracy, self._scores[name].cost or 0, name))
 
     def _finalist(self, one: Contestant, best: str) -> Finalist:
@@ -223,6 +249,7 @@ class _Search:
         chosen = self._made[name].choices if name in self._made else ()
         return Finalist(
             name=name,
+            kind=one.record.kind,
             chosen={".".join(map(str, pick.open.place)): pick.open.values[pick.number] for pick in chosen},
             models=one.record.models,
             accuracy=own.accuracy,
@@ -231,8 +258,11 @@ class _Search:
             verdict="not worse" if name == best else verdict(difference, self._suite.margin),
         )
 
-    def _written(self, names: Sequence[str], finalists: Sequence[Finalist]) -> Iterator[tuple[str, str]]:
-        """A file for each of the frontier, numbered from the cheapest, beside the templates that it reads."""
+    def _written(self, names: Sequence[str], finalists: Sequence[Finalist]) -> Iterator[tuple[str, str | None]]:
+        """A file for each of the frontier, numbered from the cheapest, beside the templates that it reads.
+
+        None for a function and a file of answers: no pipeline asks them.
+        """
         folder = self._folder / FRONTIER
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("*.yaml"):
@@ -240,6 +270,9 @@ class _Search:
         by_name = {one.name: one for one in finalists}
         for number, name in enumerate(names, start=1):
             one = by_name[name]
+            if one.kind in OUTSIDERS:
+                yield name, None
+                continue
             path = folder / f"{number:02}-{short_name(name).replace('/', '-')}.yaml"
             path.write_text(_head(one, len(self._scores[name].scores)) + self._text(one), encoding="utf-8")
             yield name, str(path)

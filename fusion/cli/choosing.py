@@ -4,23 +4,25 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
-from fusion.bench.benchmark import CALLS, CONCURRENCY
+from fusion.bench.benchmark import CONCURRENCY
 from fusion.bench.report import Report
-from fusion.bench.tuning import CONFIRMED, Finalist, Tuned, tune
+from fusion.bench.tuning import CONFIRMED, TUNED, Finalist, Tuned, tune
 from fusion.cli.arguments import limits_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.lines import dollars
 from fusion.cli.standings import LiveStandings, PlainStandings, Standings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
-from fusion.client import Fusion
 from fusion.errors import UsageError
 from fusion.types import Limits
 
 __all__ = ["Options", "run_tuning"]
+
+_NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: answers of somebody else's"}
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,19 @@ def run_tuning(options: Options) -> int:
         raise UsageError(f"--concurrency {at_once}: give 1 or more")
     limits = None if budget is None else _limits(budget)
     standings: Standings = LiveStandings() if is_live(sys.stderr) else PlainStandings()
-    with Interrupts(), Fusion(store=folder / CALLS) as fusion:
+    with Interrupts():
         try:
             tuned, report = tune(
                 suite,
                 out=folder,
                 budget=limits,
-                fusion=fusion,
                 concurrency=at_once,
                 watch=None if options.quiet else standings.show,
                 command=options.command,
             )
         except Interrupted:
-            complain(f"fusion: what was answered is kept in {str(folder)!r}; the same command goes on from there")
+            if folder.exists():
+                complain(f"fusion: what was answered is kept in {str(folder)!r}; the same command goes on from there")
             raise
         finally:
             standings.close()
@@ -103,7 +105,7 @@ def _row(one: Finalist) -> list[str]:
         f"{100 * one.difference.estimate:+.2f}",
         f"{low:+.2f} to {high:+.2f}",
         one.verdict,
-        one.file or "",
+        one.file or _NO_FILE[one.kind],
     ]
 
 
@@ -111,13 +113,15 @@ def _named(tuned: Tuned) -> str:
     margin = f"{100 * tuned.margin:g} points"
     if tuned.named == tuned.best_single:
         return f"the cheapest that is not worse by {margin} on dev: the best single model itself, {tuned.named}"
-    return f"the cheapest that is not worse by {margin} on dev: {tuned.choice.file}"
+    choice = tuned.choice
+    named = choice.file or f"{choice.name}, {_NO_FILE[choice.kind]}"
+    return f"the cheapest that is not worse by {margin} on dev: {named}"
 
 
 def _confirmed(report: Report, folder: Path) -> Iterator[str]:
     figures = {one.arm: one for one in report.analysis.figures}
-    one = figures["tuned"]
-    pair = next((pair for pair in report.analysis.pairings if pair.arm == "tuned"), None)
+    one = figures[TUNED]
+    pair = next((pair for pair in report.analysis.pairings if pair.arm == TUNED), None)
     words = f"on test: {100 * one.accuracy.estimate:.1f}% of {one.n:,}"
     if pair is not None:
         low, high = 100 * pair.difference.low, 100 * pair.difference.high

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from fusion.bench.analysis import Analysis, Figures
-from fusion.bench.benchmark import CALLS, CONCURRENCY, folder_of, run
+from fusion.bench.benchmark import CONCURRENCY, folder_of, run
 from fusion.bench.contestants import short_name
 from fusion.bench.gate import Gate
 from fusion.bench.report import Report
@@ -19,7 +19,6 @@ from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.standings import LiveStandings, PlainStandings, Standings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
-from fusion.client import Fusion
 from fusion.errors import UsageError
 from fusion.types import Limits
 
@@ -67,19 +66,19 @@ def run_contest(options: Options, command: str) -> int:
     if concurrency < 1:
         raise UsageError(f"--concurrency {concurrency}: give 1 or more")
     standings: Standings = LiveStandings() if is_live(sys.stderr) else PlainStandings()
-    with Interrupts(), Fusion(store=folder / CALLS) as fusion:
+    with Interrupts():
         try:
             report = run(
                 suite,
                 out=folder,
                 near=near,
-                fusion=fusion,
                 concurrency=concurrency,
                 watch=None if options.quiet else standings.show,
                 command=command,
             )
         except Interrupted:
-            complain(f"fusion: what was answered is kept in {str(folder)!r}; the same command goes on from there")
+            if folder.exists():
+                complain(f"fusion: what was answered is kept in {str(folder)!r}; the same command goes on from there")
             raise
         finally:
             standings.close()

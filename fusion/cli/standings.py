@@ -83,13 +83,13 @@ def _cost(arm: ArmProgress) -> str:
 
 def _total(progress: Progress) -> str:
     left = progress.seconds_left
-    end = progress.usd_at_end
+    end = progress.paid_at_end
     parts = [
         f"{progress.done:,} of {progress.planned:,} answers",
         f"{progress.kept:,} of them kept from before" if progress.kept else "",
         f"{seconds(progress.seconds)} so far",
         "" if left is None or progress.done == progress.planned else f"about {seconds(left)} left",
-        dollars(progress.usd),
+        f"{dollars(progress.paid)} paid",
         "" if end is None or progress.done == progress.planned else f"about {dollars(end)} at the end",
     ]
     return ", ".join(part for part in parts if part)

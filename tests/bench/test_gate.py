@@ -79,3 +79,12 @@ def test_a_gate_that_cannot_be_read_is_refused_with_its_place(text: str, words: 
 def test_an_arm_that_is_not_there_is_named_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"'best_singel', which is neither .*; did you mean 'best_single'\?"):
         Gate("accuracy >= best_singel").judge("mine", ARMS)
+
+
+def test_a_name_that_nothing_can_be_said_of_is_found_before_there_is_anything_to_say() -> None:
+    gate = Gate("accuracy >= best_single and (cost <= 2*mine or cost <= 'a b')")
+    gate.check(["mine", "best_single", "a b"])
+    with pytest.raises(
+        UsageError, match=r"names 'a b', which is neither a measure nor an arm; there are: best_single, mine"
+    ):
+        gate.check(["mine", "best_single"])

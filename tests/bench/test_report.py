@@ -233,6 +233,32 @@ def test_all_files_are_written_and_the_results_read_again(tmp_path: Path) -> Non
     assert "Stopped early: the budget of $3 is used up" in (tmp_path / "new" / "report.md").read_text()
 
 
+def test_a_prompt_stands_in_the_results_once_and_in_every_line_of_items(tmp_path: Path) -> None:
+    given = results()
+    items = tuple(item.model_copy(update={"prompt": f"the prompt of {item.id}."}) for item in given.items)
+    found = given.model_copy(update={"items": items})
+    Report(found).write(tmp_path)
+    whole = (tmp_path / "results.json").read_text()
+    assert [whole.count(item.prompt) for item in items] == [1] * len(items)
+    assert Results.load(tmp_path / "results.json") == found
+    lines = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
+    assert {line["item"]: line["prompt"] for line in lines} == {item.id: item.prompt for item in items}
+    assert all(line["prompt"] == f"the prompt of {line['item']}." for line in lines)
+    assert f"<pre>the prompt of {items[3].id}.</pre>" in (tmp_path / "report.html").read_text()  # where arms disagree
+
+
+def test_results_with_a_prompt_in_every_outcome_are_read_too(tmp_path: Path) -> None:
+    found = results()
+    items = tuple(item.model_copy(update={"prompt": f"of {item.id}"}) for item in found.items)
+    data = found.model_dump(mode="json")
+    for item in data["items"]:
+        del item["prompt"]
+    for one in data["outcomes"]:
+        one["prompt"] = f"of {one['item']}"
+    (tmp_path / "old.json").write_text(json.dumps(data))
+    assert Results.load(tmp_path / "old.json") == found.model_copy(update={"items": items})
+
+
 def test_the_same_results_give_the_same_report_to_the_byte() -> None:
     first, again = Report(results()), Report(results())
     assert first.markdown() == again.markdown()
@@ -242,4 +268,7 @@ def test_the_same_results_give_the_same_report_to_the_byte() -> None:
 def test_a_file_without_results_is_told(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text('{"name": "x"}')
     with pytest.raises(UsageError, match="holds no results: started: Field required"):
+        Results.load(tmp_path / "r.json")
+    (tmp_path / "r.json").write_text('{"name": ')
+    with pytest.raises(UsageError, match="holds no results: it is no JSON"):
         Results.load(tmp_path / "r.json")

@@ -36,6 +36,9 @@ def test_killed_and_started_again_it_repeats_no_answer(
     assert len(counts) == CALLS
     assert sum(counts.values()) <= CALLS + IN_FLIGHT
     found = Results.load(tmp_path / "out" / "results.json")
+    assert found.paid is not None
+    made = sum(counts.values())
+    assert made <= found.paid.calls <= made + IN_FLIGHT  # what was about to be made counts in full
     again = tmp_path / "again"
     again.mkdir()
     (again / "sums.jsonl").write_text((tmp_path / "sums.jsonl").read_text())
@@ -43,7 +46,9 @@ def test_killed_and_started_again_it_repeats_no_answer(
     whole = Results.load(again / "out" / "results.json")
     assert [plain(one) for one in found.outcomes] == [plain(one) for one in whole.outcomes]
     shown = [Report(one).markdown() for one in (found, whole)]
-    assert differences(*shown) <= {"Started"}
+    assert differences(*shown) <= {"Started", "Paid"}
+    assert whole.paid is not None
+    assert whole.paid.calls == CALLS
 
 
 def plain(outcome: Any) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def test_what_is_changed_is_asked_again_and_nothing_else(
     assert len(asked.requests) == before + 5
 
 
-def test_two_at_once_in_one_folder_is_refused(items: Callable[..., Path], bench: Any) -> None:
+def test_two_at_once_in_one_folder_is_refused(items: Callable[..., Path], bench: Any, tmp_path: Path) -> None:
     items(3)
     arms = {"a": {"model": CHEAP}}
 
@@ -106,6 +111,7 @@ def test_two_at_once_in_one_folder_is_refused(items: Callable[..., Path], bench:
             bench([], arms=arms)
 
     bench([model(CHEAP, knowing(lambda total: False))], arms=arms, options={"watch": watch})
+    assert (tmp_path / "out" / "answers.jsonl").read_bytes().count(b"\n") == 3
 
 
 def test_a_file_that_holds_no_answers_is_told(items: Callable[..., Path], bench: Any, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_no_arm_ever_sees_a_gold_answer(items: Items, bench: Bench, module: Any,
             "look": {"python": f"{name}:look"},
         },
     )
-    assert report.results.outcomes[0].prompt == "What is 0+1?"
+    assert report.results.items[0].prompt == "What is 0+1?"
     assert not any(one.failure for one in report.results.outcomes)
     requests = [request for one in models for request in one.requests]
     assert len(requests) >= 5 * (1 + 2 + 2)

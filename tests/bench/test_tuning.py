@@ -10,6 +10,7 @@ import pytest
 
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.bench import Report, Tuned, tune
+from fusion.bench.tasks import Task, split_of
 from fusion.errors import BudgetError, PipelineError, UsageError
 from fusion.store.memory import MemoryStore
 from fusion.types import Limits
@@ -253,3 +254,71 @@ def test_templates_beside_the_pipeline_go_with_it(search: Callable[..., Any], tm
     assert "own/ask" in Path(tuned.choice.file).read_text()
     with Fusion(profile="local", models={one.info.id: one for one in models()}) as fusion:
         assert fusion.complete("What is 3+4?", pipeline=tuned.choice.file).text == "The answer is 7"
+
+
+# Arms that are no pipelines: candidates as they are.
+
+
+def with_arm(arm: str) -> str:
+    return SUITE.replace("resamples: 2000\n", f"  {arm}\nresamples: 2000\n")
+
+
+@pytest.fixture
+def function(tmp_path: Path) -> Callable[..., str]:
+    """Writes a function that knows every sum but those that are `wrong`, and gives its arm."""
+
+    def write(wrong: str = "False", cost: str = "0.0001") -> str:
+        name = f"other_{tmp_path.name.replace('-', '_')}"
+        (tmp_path / f"{name}.py").write_text(
+            "def add(prompt):\n    total = eval(prompt[8:-1])\n"
+            f"    return {{'text': 'no' if {wrong} else str(total), 'cost': {cost}, 'calls': 1}}\n"
+        )
+        return f"mine: {{python: '{name}:add'}}"
+
+    return write
+
+
+def test_a_function_that_wins_is_named_without_a_file_and_confirmed(
+    search: Callable[..., Any], function: Callable[..., str], tmp_path: Path
+) -> None:
+    tuned, report = search(with_arm(function()))
+    assert (tuned.named, tuned.choice.kind, tuned.choice.file) == ("mine", "python", None)
+    assert [(one.name, one.file is None) for one in tuned.frontier if one.name == "mine"] == [("mine", True)]
+    assert len(list((tmp_path / "out" / "frontier").glob("*.yaml"))) == len(tuned.frontier) - 1
+    assert report is not None
+    assert {arm.name: arm.kind for arm in report.results.arms}["tuned"] == "python"
+    assert {one.arm: one.accuracy.estimate for one in report.analysis.figures}["tuned"] == 1
+
+
+def test_a_function_is_raced_and_dropped_as_any_other(
+    search: Callable[..., Any], function: Callable[..., str]
+) -> None:
+    tuned, _ = search(with_arm(function(wrong="total % 4 == 0", cost="0.01")))
+    assert "mine" in {one.name for one in tuned.dropped}
+    assert tuned.choice.file is not None
+
+
+def test_answers_of_a_file_stand_in_the_search_too(search: Callable[..., Any], tmp_path: Path) -> None:
+    rows = [{"id": f"q{n}", "text": str(2 * n), "cost": 0.0001} for n in range(160)]
+    (tmp_path / "theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tuned, report = search(with_arm("theirs: {outputs: theirs.jsonl}"))
+    assert (tuned.named, tuned.choice.kind) == ("theirs", "outputs")
+    assert report is not None
+    assert report.results.arms[0].kind == "outputs"
+
+
+def test_what_could_be_chosen_and_not_confirmed_is_refused_before_any_call(
+    search: Callable[..., Any], function: Callable[..., str], tmp_path: Path
+) -> None:
+    asked = models()
+    rows = [{"id": f"q{n}", "text": str(2 * n)} for n in range(160) if split_of(Task(id=f"q{n}", prompt="")) == "dev"]
+    (tmp_path / "theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UsageError, match="no line is of an item of this benchmark"):
+        search(with_arm("theirs: {outputs: theirs.jsonl}"), asked=asked)
+    with pytest.raises(UsageError, match="is on the side 'test' of the split"):
+        search(SUITE + "split: {dev: 0.9999999}\n", asked=asked)
+    alone = "tasks: {sums: {file: sums.jsonl}}\nscorer: number\narms:\n  "
+    either = function().replace("mine: {python: ", "mine: {python: {any: [").replace("}", ", 'json:dumps']}}")
+    with pytest.raises(UsageError, match="no single model to hold the candidates against; add one as an arm"):
+        search(alone + either + "\n", asked=asked)
+    assert not any(one.requests for one in asked)

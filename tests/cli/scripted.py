@@ -74,9 +74,10 @@ def models() -> dict[str, ScriptedModel]:
 
 def on_scripted_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """`-m scripted/…` and `--role …=scripted/…` are known to the command line."""
-    from fusion.cli import contest, session
+    from fusion.bench import benchmark
+    from fusion.cli import session
 
-    for module in (contest, session):
+    for module in (benchmark, session):
         monkeypatch.setattr(module, "Fusion", functools.partial(Fusion, models=models()))
 
 

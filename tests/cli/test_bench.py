@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -26,9 +27,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         CHEAP: model(CHEAP, knowing(lambda total: total % 10 == 8)),
         STRONG: model(STRONG, knowing(lambda total: total == 6), "0.01"),
     }
-    from fusion.cli import contest
+    from fusion.bench import benchmark
 
-    monkeypatch.setattr(contest, "Fusion", functools.partial(Fusion, models=models, profile="local"))
+    monkeypatch.setattr(benchmark, "Fusion", functools.partial(Fusion, models=models, profile="local"))
     return tmp_path
 
 
@@ -46,6 +47,7 @@ def test_a_file_of_ones_own_without_a_suite(command: Command, desk: Path) -> Non
         "answers.jsonl", "items.jsonl", "report.html", "report.md", "report.png", "results.json",
     }  # fmt: skip
     assert "sums: 60 of 60 answers" in ran.err
+    assert re.search(r"of 60 answers, .* so far, about .* left, \$0\.\d+ paid, about \$0\.\d+ at the end: ", ran.err)
     assert "fusion bench sums.jsonl" not in ran.err
     first = json.loads((desk / "out" / "items.jsonl").read_text().splitlines()[0])
     assert first["prompt"] == "What is 0+0?"
@@ -130,6 +132,12 @@ def test_a_budget_that_is_used_up_ends_with_4_and_a_report(command: Command, des
         (("sums.jsonl", "-m", STRONG, "-m", STRONG, "--scorer", "number"), "'scripted/strong' is given twice"),
         (("sums.jsonl", *WORDS, "--gold", "gold"), "no column 'gold'"),
         (("sums.jsonl", *WORDS, "--gate", "accuracy => 1"), "cannot read '=> 1'"),
+        (("sums.jsonl", *WORDS, "--gate", "accuracy >= best_singel"), "did you mean 'best_single'?"),
+        (("sums.jsonl", *WORDS, "--gate", "accuracy >= tow"), "names 'tow', which is neither a measure nor an arm"),
+        (
+            ("sums.jsonl", "--python", "math:exp", "--scorer", "number", "--gate", "accuracy >= best_single"),
+            "names 'best_single', which is neither a measure nor an arm; there are: math:exp",
+        ),
         (("sums.jsonl", *WORDS, "--budget", "usd=-1"), "give positive usd"),
         (("sums.jsonl", *WORDS, "--concurrency", "0"), "--concurrency 0: give 1 or more"),
         (("sums.jsonl", *WORDS, "--epochs", "0"), "epochs"),
@@ -148,6 +156,20 @@ def test_what_cannot_be_run_is_told(words: tuple[str, ...], said: str, command: 
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
     assert "Traceback" not in ran.err
+    assert not (desk / "out").exists()
+    assert not (desk / "fusion-bench").exists()
+
+
+def test_what_stood_in_a_folder_stays_there(command: Command, desk: Path) -> None:
+    (desk / "out").mkdir()
+    (desk / "out" / "notes.txt").write_text("mine")
+    assert command("bench", "sums.jsonl", *WORDS, "--gold", "gold").code == 2
+    assert [path.name for path in (desk / "out").iterdir()] == ["notes.txt"]
+    assert command("bench", "sums.jsonl", *WORDS).code == 0
+    before = (desk / "out" / "answers.jsonl").read_bytes()
+    assert command("bench", "sums.jsonl", *WORDS, "--gold", "gold").code == 2
+    assert (desk / "out" / "answers.jsonl").read_bytes() == before
+    assert (desk / "out" / "calls.db").is_file()
 
 
 def test_an_interrupt_keeps_what_was_answered(desk: Path) -> None:

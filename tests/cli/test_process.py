@@ -1,6 +1,7 @@
 """The command as a process: signals, pipes and terminals."""
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -138,6 +139,21 @@ def test_on_a_terminal_the_answer_is_streamed_between_view_and_receipt(
     assert b"\nstage   role  model" in written
     begin, end = written.rindex(b"\x1b[?25h"), written.index(b"\nstage ")
     assert ESCAPES.sub(b"", written[begin:end]).strip() == b"write a long answer / nothing"
+
+
+def test_on_a_terminal_a_benchmark_shows_a_table_of_its_arms(on_terminal: OnTerminal, tmp_path: Path) -> None:
+    rows = [{"prompt": f"item {n}", "gold": f"item {n % 2}"} for n in range(4)]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("-m", "scripted/echo", "--scorer", "exact", "--concurrency", "1")
+    code, written = on_terminal("bench", str(tmp_path / "items.jsonl"), *words, "-o", str(tmp_path / "out"))
+    assert code == 0
+    text = ESCAPES.sub(b"", written).decode()
+    shown = [line.split() for line in text.replace("\r", "\n").splitlines()]
+    assert ["arm", "answers", "accuracy", "cost"] in shown
+    assert ["scripted/echo", "0", "of", "4", "$0.0000"] in shown
+    assert ["scripted/echo", "4", "of", "4", "50.0%"] in [line[:5] for line in shown]
+    assert "4 of 4 answers, " in text
+    assert written.rindex(b"\x1b[?25h") > written.rindex(b"\x1b[?25l")
 
 
 def test_on_a_terminal_an_answer_that_broke_off_is_said_and_printed_again(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fusion.cli.exits import BUDGET, OK, USAGE
+from fusion.cli.exits import BUDGET, GATE, OK, USAGE
 from tests.cli.conftest import Command
 
 PIPELINE = """\
@@ -66,10 +66,28 @@ def test_the_choice_is_printed_with_its_file_and_what_it_does_on_test(desk: Path
     assert (desk / "out" / "confirmed" / "report.html").is_file()
 
 
+def test_a_function_on_the_frontier_is_said_to_have_no_file(desk: Path, command: Command) -> None:
+    name = f"knows_{desk.name.replace('-', '_')}"
+    Path(f"{name}.py").write_text("def add(prompt):\n    return {'text': str(eval(prompt[8:-1])), 'cost': 0}\n")
+    Path("suite.yaml").write_text(SUITE.replace("resamples", f"  mine: {{python: '{name}:add'}}\nresamples"))
+    done = command("tune", "suite.yaml", "-o", "out", "-q")
+    assert done.code == OK, done.err
+    assert "the cheapest that is not worse by 5 points on dev: mine, no file: a function" in done.out
+    assert any(line.startswith("mine ") and line.endswith("no file: a function") for line in done.out.splitlines())
+    assert "on test: 100.0% of" in done.out
+
+
 def test_progress_goes_to_standard_error(desk: Path, command: Command) -> None:
     done = command("tune", "suite.yaml", "-o", "out")
     assert "answers" not in done.out
     assert "suite: 0 of " in done.err
+
+
+def test_the_gate_of_the_suite_is_of_what_was_chosen(desk: Path, command: Command) -> None:
+    Path("suite.yaml").write_text(SUITE + "gate: cost <= 0.01*best_single\n")
+    assert command("tune", "suite.yaml", "-q").code == GATE
+    Path("suite.yaml").write_text(SUITE + "gate: cost <= best_single and accuracy >= tuned\n")
+    assert command("tune", "suite.yaml", "-q").code == OK
 
 
 def test_a_cap_ends_it_with_the_budgets_code(desk: Path, command: Command) -> None:
@@ -85,6 +103,16 @@ def test_mistakes_are_usage(desk: Path, command: Command) -> None:
     Path("suite.yaml").write_text(SUITE)
     assert "--concurrency 0: give 1 or more" in command("tune", "suite.yaml", "--concurrency", "0").err
     assert "give positive usd" in command("tune", "suite.yaml", "--budget", "usd=-1").err
+    Path("suite.yaml").write_text(SUITE.replace("scorer: exact", "scorer: exactt"))
+    done = command("tune", "suite.yaml")
+    assert (done.code, "did you mean 'exact'" in done.err) == (USAGE, True)
+    Path("suite.yaml").write_text(SUITE + "gate: accuracy >= two\n")
+    done = command("tune", "suite.yaml")
+    assert (done.code, "there are: best_single, tuned" in done.err) == (USAGE, True)
+    Path("suite.yaml").write_text(SUITE)
+    Path("open.yaml").write_text(PIPELINE.replace("tiers", "teirs"))
+    assert command("tune", "suite.yaml").code == USAGE
+    assert not Path("fusion-tune").exists()
 
 
 def test_a_pipeline_with_open_values_is_told_from_one_that_runs(desk: Path, command: Command) -> None:

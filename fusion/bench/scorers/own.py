@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fusion.bench.foreign import of_foreign
 from fusion.bench.scorers.base import Answer, Score
 from fusion.errors import PromptError, UsageError
 from fusion.library import Library
@@ -46,10 +47,13 @@ class ByFunction:
         self._function = _imported(name)
 
     def score(self, answer: Answer, gold: Any) -> Score:
+        failed: UsageError | None = None
         try:
             value = self._function(answer.text, gold)
-        except Exception as error:
-            raise UsageError(f"the scorer {self._name!r} failed: {type(error).__name__}: {error}") from error
+        except Exception as error:  # noqa: BLE001 - the border of code that is not ours
+            failed = of_foreign(f"the scorer {self._name!r} failed", error)
+        if failed is not None:
+            raise failed
         return _as_score(value, f"the scorer {self._name!r}")
 
     def close(self) -> None:
@@ -58,10 +62,13 @@ class ByFunction:
 
 def _imported(name: str) -> Callable[[str, Any], Any]:
     module, _, function = name.partition(":")
+    failed: UsageError | None = None
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"no scorer {name!r}: {error}; it is given as module:function") from error
+    except Exception as error:  # noqa: BLE001 - the border of code that is not ours
+        failed = of_foreign(f"no scorer {name!r}", error, "; it is given as module:function")
+    if failed is not None:
+        raise failed
     if not callable(found):
         raise UsageError(f"the scorer {name!r} is no function")
     called: Callable[[str, Any], Any] = found

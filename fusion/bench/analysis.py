@@ -14,7 +14,7 @@ from fusion.bench.statistics import (
     Interval,
     Verdict,
     bootstrap_difference,
-    bootstrap_mean,
+    bootstrap_rate,
     bootstrap_ratio,
     holm,
     mcnemar,
@@ -293,7 +293,7 @@ class _Work:
     def _rate(self, scores: Sequence[float]) -> Interval:
         if not self._clustered and _binary(scores):
             return wilson(round(sum(scores)), len(scores))
-        return bootstrap_mean(scores, clusters=self._clusters, resamples=self._results.resamples, seed=self._seed)
+        return bootstrap_rate(scores, clusters=self._clusters, resamples=self._results.resamples, seed=self._seed)
 
     def _worked_out(self, name: str, arm: PerItem) -> Figures:
         cost, _ = arm.point

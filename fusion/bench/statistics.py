@@ -24,6 +24,7 @@ __all__ = [
     "Verdict",
     "bootstrap_difference",
     "bootstrap_mean",
+    "bootstrap_rate",
     "bootstrap_ratio",
     "holm",
     "mcnemar",
@@ -36,6 +37,8 @@ __all__ = [
 MIN_RESAMPLES = 2_000
 RESAMPLES = 10_000
 LEVEL = 0.95
+_TINY = 1e-9
+"""What arithmetic on shares leaves behind."""
 _CELLS = 4_000_000
 """The most weights that are drawn at once: 32 MB."""
 
@@ -142,6 +145,16 @@ def bootstrap_mean(
     return _bootstrap([values, [1.0] * len(values)], _mean, clusters, resamples, seed, level)
 
 
+def bootstrap_rate(
+    scores: Sequence[float], *, clusters: Clusters = None, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """The mean of scores from 0 to 1. Where none, or all, are whole, it allows for what so few may hide."""
+    found = bootstrap_mean(scores, clusters=clusters, resamples=resamples, seed=seed)
+    least, most = min(scores), max(scores)
+    n = len(_totals(scores, clusters))
+    return _with_unseen(found, n, none_below=least == 1, none_above=most == 0, least=0)
+
+
 def bootstrap_difference(
     first: Sequence[float],
     second: Sequence[float],
@@ -151,10 +164,19 @@ def bootstrap_difference(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """The mean of first less second on the same items: an item's pair is drawn or left together."""
+    """The mean of first less second, scores from 0 to 1 on the same items: a pair is drawn or left together.
+
+    Where items that are right or wrong speak for one side alone, or nothing differs from item to item, the interval
+    allows for what so few may hide.
+    """
     _check_pairs(first, second)
     differences = [one - other for one, other in zip(first, second, strict=True)]
-    return bootstrap_mean(differences, clusters=clusters, resamples=resamples, seed=seed, level=level)
+    found = bootstrap_mean(differences, clusters=clusters, resamples=resamples, seed=seed, level=level)
+    least, most, n = min(differences), max(differences), len(_totals(differences, clusters))
+    whole = n == len(differences) and all(score in (0.0, 1.0) for score in (*first, *second))
+    if not whole and most - least > _TINY:
+        return found
+    return _with_unseen(found, n, none_below=least > -_TINY, none_above=most < _TINY, least=-1)
 
 
 def bootstrap_ratio(
@@ -197,6 +219,21 @@ def sign_flip(
         signs = rng.integers(0, 2, size=(share, len(totals))) * 2.0 - 1.0
         hits += int((np.abs(signs @ totals) >= bound).sum())
     return (hits + 1) / (resamples + 1)
+
+
+def _with_unseen(found: Interval, n: int, *, none_below: bool, none_above: bool, least: float) -> Interval:
+    """The interval with the share of all that can be what none of n was, which no resampling of them shows.
+
+    The exact bound of a rate of which nothing was seen: Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404. What
+    was not seen is worth `least`, or 1, at most.
+    """
+    unseen = 1 - ((1 - found.level) / 2) ** (1 / n)
+    low, high = found.low, found.high
+    if none_below:
+        low = min(low, found.estimate - unseen * (found.estimate - least))
+    if none_above:
+        high = max(high, found.estimate + unseen * (1 - found.estimate))
+    return found.model_copy(update={"low": low, "high": high})
 
 
 def _mean(*totals: "Floats") -> "Floats":

@@ -10,6 +10,7 @@ from fusion.bench.statistics import (
     Interval,
     bootstrap_difference,
     bootstrap_mean,
+    bootstrap_rate,
     bootstrap_ratio,
     holm,
     mcnemar,
@@ -127,6 +128,39 @@ def test_clusters_of_unequal_size_weigh_by_their_items() -> None:
 def test_without_spread_the_interval_is_a_point() -> None:
     assert bootstrap_mean([1.0] * 30) == Interval(estimate=1.0, low=1.0, high=1.0)
     assert bootstrap_mean([0.5]) == Interval(estimate=0.5, low=0.5, high=0.5)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6, 20, 299, 400])
+def test_few_items_that_are_all_alike_prove_nothing(n: int) -> None:
+    """What none of them is may be this share of all: scipy's exact interval says so, and McNemar agrees."""
+    unseen = stats.binomtest(0, n).proportion_ci(0.95, method="exact").high
+    same = bootstrap_difference([1.0] * n, [1.0] * n, resamples=2_000)
+    assert (same.estimate, same.low, same.high) == (0, pytest.approx(-unseen), pytest.approx(unseen))
+    assert verdict(same, 0.01) == ("not worse" if n > 367 else "inconclusive")
+    ahead = bootstrap_difference([1.0] * n, [0.0] * n, resamples=2_000)
+    assert (ahead.estimate, ahead.high) == (1, 1)
+    assert (verdict(ahead, 0) == "better") == (mcnemar(n, 0) < 0.05)
+    behind = bootstrap_difference([0.0] * n, [1.0] * n, resamples=2_000)
+    assert (behind.low, behind.high) == (-1, pytest.approx(-ahead.low))
+    rate = bootstrap_rate([1.0] * n, resamples=2_000)
+    assert (rate.low, rate.high) == (pytest.approx(1 - unseen), 1)
+
+
+def test_what_was_never_worse_in_a_few_items_may_be_so_in_others() -> None:
+    first, second = [1.0] * 20, [1.0] * 19 + [0.0]
+    one_better = bootstrap_difference(first, second, resamples=2_000)
+    assert one_better.estimate == pytest.approx(0.05)
+    assert one_better.low < -0.1 < 0 < one_better.high
+    same = bootstrap_difference([0.5] * 40, [0.5] * 40, clusters=[n // 10 for n in range(40)], resamples=2_000)
+    assert (same.low, same.high) == (pytest.approx(-0.602, abs=0.001), pytest.approx(0.602, abs=0.001))
+
+
+def test_scores_that_differ_by_more_or_less_are_their_own_evidence() -> None:
+    first = [0.9, 0.8, 1.0, 0.95, 0.85, 1.0]
+    second = [0.8, 0.6, 0.85, 0.9, 0.65, 0.9]
+    assert bootstrap_difference(first, second, resamples=2_000) == bootstrap_mean(
+        [one - other for one, other in zip(first, second, strict=True)], resamples=2_000
+    )
 
 
 @pytest.mark.parametrize(

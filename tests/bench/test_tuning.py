@@ -250,7 +250,7 @@ def test_too_much_and_nothing_left_open_are_refused(search: Callable[..., Any]) 
 def test_templates_beside_the_pipeline_go_with_it(search: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "prompts" / "own").mkdir(parents=True)
     (tmp_path / "prompts" / "own" / "ask.md.j2").write_text("{{ request }}")
-    tuned, _ = search(pipeline=CASCADE.replace("generate/pass-through", "own/ask"), count=60)
+    tuned, _ = search(pipeline=CASCADE.replace("generate/pass-through", "own/ask"))
     assert "own/ask" in Path(tuned.choice.file).read_text()
     with Fusion(profile="local", models={one.info.id: one for one in models()}) as fusion:
         assert fusion.complete("What is 3+4?", pipeline=tuned.choice.file).text == "The answer is 7"

@@ -27,7 +27,7 @@ arms:
     pipeline: open.yaml
     roles: {bulk: "replay:said.jsonl#cheap", frontier: "replay:said.jsonl#strong"}
 resamples: 2000
-margin: 0.05
+margin: 0.2
 """
 
 
@@ -58,7 +58,7 @@ def test_the_choice_is_printed_with_its_file_and_what_it_does_on_test(desk: Path
     done = command("tune", "suite.yaml", "-o", "out", "-q")
     assert done.code == OK
     assert "best single model: strong" in done.out
-    assert "the cheapest that is not worse by 5 points on dev: out/frontier/" in done.out
+    assert "the cheapest that is not worse by 20 points on dev: out/frontier/" in done.out
     assert "times the cost of strong: not worse" in done.out
     named = done.out.partition("points on dev: ")[2].split()[0]
     ran = command("run", named, "What is 5+5?")
@@ -72,7 +72,7 @@ def test_a_function_on_the_frontier_is_said_to_have_no_file(desk: Path, command:
     Path("suite.yaml").write_text(SUITE.replace("resamples", f"  mine: {{python: '{name}:add'}}\nresamples"))
     done = command("tune", "suite.yaml", "-o", "out", "-q")
     assert done.code == OK, done.err
-    assert "the cheapest that is not worse by 5 points on dev: mine, no file: a function" in done.out
+    assert "the cheapest that is not worse by 20 points on dev: mine, no file: a function" in done.out
     assert any(line.startswith("mine ") and line.endswith("no file: a function") for line in done.out.splitlines())
     assert "on test: 100.0% of" in done.out
 
@@ -95,7 +95,7 @@ def test_a_cap_ends_it_with_the_budgets_code(desk: Path, command: Command) -> No
 
 
 def test_mistakes_are_usage(desk: Path, command: Command) -> None:
-    Path("suite.yaml").write_text(SUITE.replace("margin: 0.05", "margin: {any: [0.05, 0.1]}"))
+    Path("suite.yaml").write_text(SUITE.replace("margin: 0.2", "margin: {any: [0.05, 0.1]}"))
     done = command("tune", "suite.yaml")
     assert done.code == USAGE
     assert "suite.yaml:8:9 margin: expected a number, got {any: …}, which is for `fusion tune`" in done.err

@@ -130,7 +130,9 @@ def prepared(suite: Suite, near: Path, fusion: Fusion, within: Budget) -> Prepar
     judges = {name: entrants.judge(name, suite.scoring(name)) for name in sets if name not in scorers}
     models = _models(contestants)
     for name, one in judges.items():
-        notes += check_families(f"the judge of {name}", one.contestant.models.values(), models)
+        families = {model: info.family for model, info in models.items()}
+        families |= {each.record.name: None for each in contestants if not isinstance(each, Runs)}
+        notes += check_families(f"the judge of {name}", one.contestant.models.values(), families)
     dropped = [name for name in Suite.model_fields["baselines"].default if name not in suite.baselines]
     if dropped:
         notes.append(f"The suite leaves out baselines: {', '.join(dropped)}.")

@@ -13,7 +13,8 @@ from fusion.prompts import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
-from fusion.supposing import Asking, Subject, Supposed
+from fusion.subject import Subject
+from fusion.supposing import Asking, Supposed
 from fusion.types import Limits
 from fusion.wiring import Wiring, wire
 

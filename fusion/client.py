@@ -39,7 +39,6 @@ from fusion.spec import Pipeline
 from fusion.standing import StoreGiven, alone, found, opened
 from fusion.store.base import Content, RunFilter, RunRow, Store
 from fusion.streams import AsyncRunStream, RunStream
-from fusion.supposing import Subject
 from fusion.terms import Defaults
 
 __all__ = ["Fusion", "complete"]
@@ -325,21 +324,8 @@ class Fusion:
         made = self._loader.load(pipeline)
         if stage is not None and stage not in made.pipeline.stages:
             raise UsageError(f"no stage {stage!r}{close_names(stage, made.pipeline.stages)}")
-        made, roles, terms = self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget)
-        looking = preview(
-            made.pipeline,
-            prompts=made.prompts,
-            roles=roles,
-            profile=terms.profile,
-            inputs=terms.inputs,
-            request=terms.request,
-            limits=terms.limits,
-            near=made.near,
-            nested=made.nested,
-            given=given,
-            stage=stage,
-            item=item,
-        )
+        subject = self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget).subject
+        looking = preview(subject, given=given, stage=stage, item=item)
         return self._launcher.loop.submit(looking).done.result()
 
     def quote(
@@ -364,21 +350,7 @@ class Fusion:
         True
         """
         self._launcher.loop.check_outside("a run cannot be quoted")
-        made, roles, terms = self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget)
-        return quoted(
-            Subject(
-                made.pipeline,
-                prompts=made.prompts,
-                roles=roles,
-                profile=terms.profile,
-                inputs=terms.inputs,
-                request=terms.request,
-                near=made.near,
-                nested=made.nested,
-                limits=terms.limits,
-                by_hand=terms.strict_usd,
-            )
-        )
+        return quoted(self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget).subject)
 
     # What there is.
 

@@ -25,6 +25,7 @@ from fusion.result import Result
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.store.base import Content, RunRow, Store
+from fusion.subject import Subject
 from fusion.terms import CacheMode
 
 __all__ = ["Launcher", "Prepared", "Watch", "shut_down"]
@@ -39,6 +40,23 @@ class Prepared(NamedTuple):
     made: Made
     roles: RoleModels
     terms: Terms
+
+    @property
+    def subject(self) -> Subject:
+        """What is looked at beforehand."""
+        made, roles, terms = self
+        return Subject(
+            made.pipeline,
+            prompts=made.prompts,
+            roles=roles,
+            profile=terms.profile,
+            inputs=terms.inputs,
+            request=terms.request,
+            near=made.near,
+            nested=made.nested,
+            limits=terms.limits,
+            by_hand=terms.strict_usd,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from fusion.prompts import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Answer, Ask, Outcome, Stage, Variables
+from fusion.subject import Subject
 from fusion.types import Item, Limits, Message, Value
 from fusion.wiring import Part, Wiring, wire
 
@@ -93,34 +94,23 @@ class Preview(Value):
 
 
 async def preview(
-    pipeline: Pipeline,
-    *,
-    prompts: Prompts,
-    roles: RoleModels,
-    profile: str,
-    inputs: Mapping[str, Any],
-    request: str,
-    limits: Limits,
-    near: Path | None = None,
-    nested: Mapping[str, Nested] | None = None,
-    given: Given | None = None,
-    stage: str | None = None,
-    item: int | None = None,
+    subject: Subject, *, given: Given | None = None, stage: str | None = None, item: int | None = None
 ) -> Preview:
     """What a run of this would ask; of one `stage` only, and of one `item` (from 0) only, if they are named.
 
     Raises UsageError or InputError for what is not there, PromptError for what cannot be rendered.
     """
-    parts = _parts(pipeline, prompts, roles, inputs, request, near, "")
-    look = _Look(parts, nested or {}, item)
+    pipeline, roles = subject.pipeline, subject.roles
+    parts = _parts(pipeline, subject.prompts, roles, subject.inputs, subject.request, subject.near, "")
+    look = _Look(parts, subject.nested, item)
     look.known.update(_filled(parts, given or {}))
     names = {role: one.models[0].id for role, one in roles.all.items()}
     return Preview(
         pipeline=pipeline.name,
-        profile=profile,
+        profile=subject.profile,
         roles=names,
         models=roles.models,
-        limits=limits,
+        limits=subject.limits,
         stages=tuple(await (look.all() if stage is None else look.shown(stage))),
     )
 

@@ -11,7 +11,8 @@ from fusion.bounds import Bound, bounds, within
 from fusion.chance import Chance, evenly
 from fusion.result import ReceiptLine
 from fusion.stages.base import Stage
-from fusion.supposing import Subject, Supposed, in_no_time, suppose
+from fusion.subject import Subject
+from fusion.supposing import Supposed, in_no_time, suppose
 from fusion.types import Limits, Money, Value
 
 __all__ = ["Dollars", "Quantity", "Quote", "QuotedLine", "QuotedStage", "Seconds", "quoted"]

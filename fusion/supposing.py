@@ -5,7 +5,6 @@ import json
 import selectors
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from threading import Thread
 from typing import Any, Final, TypeVar
 
@@ -13,7 +12,7 @@ from fusion import budget
 from fusion.chance import Chance, Spread
 from fusion.engine import Run
 from fusion.events import EventBase, StageFinished, StageGrew, StageStarted
-from fusion.graph import Nested, stages_within
+from fusion.graph import Nested
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens, input_bound
 from fusion.models.breaker import Breaker
 from fusion.models.fallback import Member
@@ -23,12 +22,12 @@ from fusion.models.paces import pace_of
 from fusion.models.structured import form, shaped
 from fusion.prompts import Prompts
 from fusion.result import Result
-from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
+from fusion.subject import Subject
 from fusion.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
 
-__all__ = ["Asking", "Subject", "Supposed", "in_no_time", "suppose"]
+__all__ = ["Asking", "Leaping", "Supposed", "in_no_time", "suppose"]
 
 T = TypeVar("T")
 
@@ -42,27 +41,6 @@ _SHAPE_MISSED: Final = Spread(0.002, 0.02, 0.12)
 """How often an answer does not hold to its shape at first."""
 _PIECES: Final = 24  # of an answer that is followed while it is written
 _UNREADABLE: Final = "no JSON "
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a run would be made of. `by_hand` is true for a limit in dollars that the user gave."""
-
-    pipeline: Pipeline
-    prompts: Prompts
-    roles: RoleModels
-    profile: str
-    inputs: Mapping[str, Any]
-    request: str
-    near: Path | None
-    nested: Mapping[str, Nested]
-    limits: Limits
-    by_hand: bool
-
-    @property
-    def stages(self) -> dict[str, Stage]:
-        """Every stage by its path in events and receipts, those within others and of nested pipelines too."""
-        return _stages(self.pipeline, self.nested)
 
 
 @dataclass
@@ -127,7 +105,7 @@ def in_no_time(work: Callable[[], Any]) -> Any:
 
     def run() -> None:
         try:
-            with asyncio.Runner(loop_factory=_Leaping) as runner:
+            with asyncio.Runner(loop_factory=Leaping) as runner:
                 outcome.append(runner.run(work()))
         except BaseException as error:  # noqa: BLE001 - handed on to whoever waits
             outcome.append(error)
@@ -326,17 +304,10 @@ def _nested_freely(nested: Mapping[str, Nested], chance: Chance) -> dict[str, Ne
     }
 
 
-def _stages(pipeline: Pipeline, nested: Mapping[str, Nested], prefix: str = "") -> dict[str, Stage]:
-    found = {f"{prefix}{path}": stage for path, stage in stages_within(pipeline.stages).items()}
-    for path, one in nested.items():
-        found.update(_stages(one.pipeline, one.nested, f"{prefix}{path}/"))
-    return found
-
-
 # Time.
 
 
-class _Leaping(asyncio.SelectorEventLoop):
+class Leaping(asyncio.SelectorEventLoop):
     """A loop whose clock stands still while anything can be done, and leaps to the next thing that is due."""
 
     def __init__(self) -> None:

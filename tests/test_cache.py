@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion, Pipeline, Price, Request, Say, ScriptedModel
-from fusion.errors import ModelConnectionError, PipelineError
-from fusion.events import CallFinished
+from fusion import Fusion, Pipeline, Price, Reply, Request, Say, ScriptedModel
+from fusion.errors import ModelConnectionError, PipelineError, StoreError
+from fusion.events import CallFinished, Noted
 from fusion.store.memory import MemoryStore
 from tests.conftest import pipeline, run, said
 
@@ -160,6 +160,23 @@ def test_an_evicted_reply_is_asked_for_again() -> None:
         with Fusion(model=asked, store=store) as fusion:
             run(fusion, None, pipeline=same("cache: shared"))
     assert len(asked.requests) > 2
+
+
+class Damaged(MemoryStore):
+    """A store whose cache cannot be read any more."""
+
+    async def cached(self, key: str) -> Reply | None:
+        raise StoreError("the store is damaged")
+
+
+def test_where_cached_replies_cannot_be_read_the_models_are_asked_and_that_is_said_once() -> None:
+    for _ in range(2):
+        asked = model()
+        with Fusion(model=asked, store=Damaged()) as fusion:
+            result, events = run(fusion, None, pipeline=same("cache: shared"))
+        assert (result.status, len(asked.requests)) == ("ok", 2)
+        said_of_it = [one.message for one in events if isinstance(one, Noted)]
+        assert said_of_it == ["replies that are cached cannot be found: the store is damaged"]
 
 
 def test_what_makes_no_calls_has_no_cache() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Model, Reply, Request, RunFailed, ScriptedModel
-from fusion.errors import StoreError
+from fusion.errors import BadRequestError, StoreError
 from fusion.events import CallFinished, EventBase, ItemFinished, Noted, RunFinished
 from fusion.store.base import Attempt, Call, Decision, Ended, Row, RunFilter
 from fusion.store.memory import MemoryStore
@@ -231,3 +231,55 @@ def test_a_disk_that_is_full_at_any_moment_is_said_and_the_run_goes_on(rows: int
     assert sum(isinstance(event, Noted) and "no longer kept" in event.message for event in events) == 1
     assert sum(isinstance(event, CallFinished) for event in events) == 3
     assert isinstance(events[-1], RunFinished)
+
+
+class Unreadable(MemoryStore):
+    """A store whose calls cannot be read any more once it is `damaged`, in one way or the other."""
+
+    damaged = ""
+
+    async def answer(self, run_id: str, number: int) -> Call | None:
+        if self.damaged == "answer":
+            raise StoreError("the store is damaged")
+        return await super().answer(run_id, number)
+
+    def call(self, run_id: str, number: int) -> Call | None:
+        if self.damaged == "call":
+            raise StoreError("the store is damaged")
+        return super().call(run_id, number)
+
+
+@pytest.mark.parametrize("damaged", ["answer", "call"])
+def test_finished_calls_that_cannot_be_read_any_more_lose_no_run(damaged: str) -> None:
+    store = Unreadable()
+    with Fusion(model=ScriptedModel("an answer"), store=store) as fusion:
+        first = fusion.complete("do it", pipeline=STEPS)
+        store.damaged = damaged
+        again = fusion.resume(first.run_id, pipeline=STEPS)
+    assert (again.status, again.text) == ("ok", "an answer")
+    assert [note for note in again.notes if "no longer kept" in note and "damaged" in note]
+
+
+def test_a_failure_that_cannot_be_read_any_more_is_asked_for_anew() -> None:
+    store, tries = Unreadable(), list[str]()
+
+    def script(request: Request) -> Any:
+        assert request.key is not None
+        tries.append(request.key.stage)
+        return BadRequestError("no", model="any") if request.key.stage in ("work", "last") else "an answer"
+
+    text = pipeline("""
+inputs: {rows: {default: [a]}}
+stages:
+  work: {kind: map, over: inputs.rows, role: any, min_ok: 0, prompt: "{{ item }} again"}
+  then: {kind: generate, role: any, prompt: "{{ work.items }} failed"}
+  last: {kind: generate, role: any, prompt: "{{ then }} and last"}
+output: last
+""")
+    with Fusion(model=ScriptedModel(script), store=store) as fusion:
+        first, _ = run(fusion, None, pipeline=text)
+        assert first.status == "failed"
+        store.damaged = "answer"
+        with pytest.raises(RunFailed, match="no"):
+            fusion.resume(first.run_id)
+    assert tries.count("work") == 2

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks.quotes.measure import held, recorded_lengths, summary
+from benchmarks.quotes.seconds import by_the_clock, of_many_paces
+from benchmarks.quotes.seconds import summary as seconds_summary
 from fusion import Fusion, Limits, ModelInfo, Price, Quote, Request, RunFailed, Say, ScriptedModel, UsageError
 from fusion.errors import BadResponseError
 from fusion.library import Library
@@ -246,3 +248,9 @@ def test_quotes_hold() -> None:
     assert found["passed"] == 0
     assert found["inside"] >= 0.8
     assert found["high over likely, most"] <= 4
+
+
+def test_seconds_hold() -> None:
+    lengths = recorded_lengths()
+    for timed in ([*by_the_clock(every=5)], [of_many_paces(number, 12, lengths) for number in range(15)]):
+        assert seconds_summary(timed)["inside"] >= 0.8

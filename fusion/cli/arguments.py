@@ -143,9 +143,7 @@ def states_of(words: Sequence[str]) -> "tuple[RunState, ...]":
     states: tuple[RunState, ...] = get_args(RunState)
     for word in words:
         if word not in states:
-            raise UsageError(
-                f"--status {word!r}: no such status{close_names(word, states)}; there are: {', '.join(states)}"
-            )
+            raise UsageError(f"--status {word!r}: no such status{close_names(word, states)}")
     return tuple(state for state in states if state in words)
 
 

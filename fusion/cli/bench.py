@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fusion.cli.completion import pipeline_names, profile_names
+from fusion.cli.declared import Debug, Quiet
 from fusion.cli.exits import Ending
 
 __all__ = ["bench"]
@@ -67,8 +68,8 @@ def bench(
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="FOLDER", help="Where answers and report go.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on standard error but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Measure pipelines against single models on the same items, at their cost, with intervals.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fusion.cli.completion import profile_names
+from fusion.cli.declared import Debug, Quiet, Verbose
 from fusion.cli.exits import FAILED, Ending
 
 __all__ = ["demo"]
@@ -20,9 +21,9 @@ def demo(
             autocompletion=profile_names,
         ),
     ] = "local",
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on standard error but errors.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the calls one by one.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
 ) -> None:
     """Plan, work in parallel, review and merge over a report that ships with Fusion; check the answer against it."""
     from fusion.cli.session import Options, run_session

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fusion.cli.completion import pipeline_names
+from fusion.cli.declared import PipelineGiven
 
 __all__ = ["graph"]
 
@@ -20,9 +20,7 @@ class Format(StrEnum):
 
 
 def graph(
-    file: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="A pipeline's file, or its name.", autocompletion=pipeline_names)
-    ],
+    file: PipelineGiven,
     how: Annotated[
         Format,
         typer.Option(

@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusion.cli.completion import pipeline_names, profile_names
-
 if TYPE_CHECKING:
     from fusion.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
+from fusion.cli.declared import Budget, Inputs, Model, PipelineGiven, Profile, Prompt, Roles
 
 __all__ = ["quote", "quote_lines"]
 
@@ -16,36 +15,13 @@ _RIGHT = frozenset({4, 5, 6, 7, 8})
 
 
 def quote(
-    pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="A pipeline's file, or its name.", autocompletion=pipeline_names)
-    ],
-    prompt: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="PROMPT", help="What is to be done: the first required input. - reads standard input."
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-i", "--input", metavar="NAME=VALUE", help="An input: name=value, name=@file, name=- (standard input)."
-        ),
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The set of models to use.", autocompletion=profile_names)
-    ] = None,
-    roles: Annotated[
-        list[str] | None, typer.Option("--role", metavar="ROLE=MODEL", help="The model of one role; repeatable.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="MODEL", help="One model for all roles.")
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIMITS", help="What may be spent: 0.50 (dollars), or usd=0.5,tokens=…,calls=…,seconds=…."
-        ),
-    ] = None,
+    pipeline: PipelineGiven,
+    prompt: Prompt = None,
+    inputs: Inputs = None,
+    profile: Profile = None,
+    roles: Roles = None,
+    model: Model = None,
+    budget: Budget = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole quote as JSON.")] = False,
 ) -> None:
     """Say what a run will cost and take: low, likely, high, and what can never be passed. No call is made."""

@@ -4,25 +4,17 @@ from typing import Annotated
 
 import typer
 
-from fusion.cli.completion import pipeline_names, profile_names, stage_names
+from fusion.cli.completion import stage_names
+from fusion.cli.declared import Inputs, Model, PipelineGiven, Profile, Prompt, Roles
 
 __all__ = ["render"]
 
 
 def render(
-    pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="A pipeline's file, or its name.", autocompletion=pipeline_names)
-    ],
+    pipeline: PipelineGiven,
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="The stage.", autocompletion=stage_names)],
-    prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="The first required input, as for `fusion run`.")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-i", "--input", metavar="NAME=VALUE", help="An input: name=value, name=@file, name=- (standard input)."
-        ),
-    ] = None,
+    prompt: Prompt = None,
+    inputs: Inputs = None,
     results: Annotated[
         list[str] | None,
         typer.Option(
@@ -32,15 +24,9 @@ def render(
         ),
     ] = None,
     item: Annotated[int, typer.Option(min=1, metavar="N", help="Which item, of a stage of items.")] = 1,
-    profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The set of models to use.", autocompletion=profile_names)
-    ] = None,
-    roles: Annotated[
-        list[str] | None, typer.Option("--role", metavar="ROLE=MODEL", help="The model of one role; repeatable.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="MODEL", help="One model for all roles.")
-    ] = None,
+    profile: Profile = None,
+    roles: Roles = None,
+    model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the call as JSON.")] = False,
 ) -> None:
     """Show the exact messages of a stage's first call, and make no call.

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from fusion.cli.completion import pipeline_names, run_ids
+from fusion.cli.completion import pipeline_names
+from fusion.cli.declared import Debug, EventsTo, KeptIn, Output, Quiet, ResultAsJson, RunGiven, Verbose
 from fusion.cli.exits import Ending
 
 __all__ = ["resume"]
@@ -12,12 +13,7 @@ __all__ = ["resume"]
 
 def resume(
     ctx: typer.Context,
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="The run's id, or the beginning of it, or: latest.", autocompletion=run_ids
-        ),
-    ],
+    run: RunGiven,
     pipeline: Annotated[
         str | None,
         typer.Option(
@@ -30,22 +26,16 @@ def resume(
         str | None,
         typer.Option(metavar="LIMITS", help="What may be spent in all, before included: 0.50, or usd=0.5,calls=…."),
     ] = None,
-    store: Annotated[str | None, typer.Option(metavar="PATH", help="The file in which the run is kept.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the whole result as JSON, also of a run that failed.")
-    ] = False,
+    store: KeptIn = None,
+    as_json: ResultAsJson = False,
     events: Annotated[
         bool, typer.Option("--events", help="Print every event as a line of JSON, instead of the answer.")
     ] = False,
-    events_to: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write every event to a file, as a line of JSON.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write the answer to a file.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on standard error but errors.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the calls one by one.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    events_to: EventsTo = None,
+    output: Output = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
 ) -> None:
     """Go on with a run that was killed, stopped or failed; what is finished is not paid again.
 

@@ -4,7 +4,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from fusion.cli.completion import pipeline_names, profile_names
+from fusion.cli.declared import (
+    Budget,
+    Debug,
+    EventsTo,
+    Inputs,
+    Model,
+    Output,
+    PipelineGiven,
+    Profile,
+    Prompt,
+    Quiet,
+    ResultAsJson,
+    Roles,
+    Verbose,
+)
 from fusion.cli.exits import Ending
 
 __all__ = ["run"]
@@ -12,36 +26,13 @@ __all__ = ["run"]
 
 def run(
     ctx: typer.Context,
-    pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="A pipeline's file, or its name.", autocompletion=pipeline_names)
-    ],
-    prompt: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="PROMPT", help="What is to be done: the first required input. - reads standard input."
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-i", "--input", metavar="NAME=VALUE", help="An input: name=value, name=@file, name=- (standard input)."
-        ),
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The set of models to use.", autocompletion=profile_names)
-    ] = None,
-    roles: Annotated[
-        list[str] | None, typer.Option("--role", metavar="ROLE=MODEL", help="The model of one role; repeatable.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="MODEL", help="One model for all roles.")
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIMITS", help="What may be spent: 0.50 (dollars), or usd=0.5,tokens=…,calls=…,seconds=…."
-        ),
-    ] = None,
+    pipeline: PipelineGiven,
+    prompt: Prompt = None,
+    inputs: Inputs = None,
+    profile: Profile = None,
+    roles: Roles = None,
+    model: Model = None,
+    budget: Budget = None,
     store: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="The file that keeps the run; else as FUSION_STORE or fusion.toml say."),
@@ -65,24 +56,18 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show stages, models, first prompts and bounds; make no call.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the whole result as JSON, also of a run that failed.")
-    ] = False,
+    as_json: ResultAsJson = False,
     events: Annotated[
         bool,
         typer.Option(
             "--events", help="Print every event as a line of JSON, instead of the answer (-o FILE writes that)."
         ),
     ] = False,
-    events_to: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write every event to a file, as a line of JSON.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write the answer to a file.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on standard error but errors.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the calls one by one.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    events_to: EventsTo = None,
+    output: Output = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
 ) -> None:
     """Run a pipeline. The answer, and nothing else, goes to standard output."""
     from fusion.cli.session import Options, run_session, show_session

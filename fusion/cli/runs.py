@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusion.cli.completion import run_ids
+from fusion.cli.declared import KeptIn, RunGiven
 
 if TYPE_CHECKING:
     from fusion.history import History, Which
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["application"]
 
 _STATUSES = "running, died, ok, partial, failed, interrupted"
-Place = Annotated[str | None, typer.Option("--store", metavar="PATH", help="The file in which the runs are kept.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Only runs with this tag; repeatable.")
@@ -24,10 +24,6 @@ Statuses = Annotated[
     typer.Option("--status", metavar="STATUS", help=f"Only runs that stand so: {_STATUSES}; repeatable."),
 ]
 OfPipeline = Annotated[str | None, typer.Option("--pipeline", metavar="NAME", help="Only runs of this pipeline.")]
-Run = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="The run's id, or the beginning of it, or: latest.", autocompletion=run_ids),
-]
 
 
 def application() -> typer.Typer:
@@ -48,7 +44,7 @@ def listing(
     tags: Tags = None,
     statuses: Statuses = None,
     pipeline: OfPipeline = None,
-    store: Place = None,
+    store: KeptIn = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, the newest first, and how much the store holds."""
@@ -72,13 +68,13 @@ def listing(
 
 
 def show(
-    run: Run,
+    run: RunGiven,
     call: Annotated[
         str | None,
         typer.Argument(metavar="CALL", help="A call's number, or its place such as work/3/work: its messages."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every call, however many there are.")] = False,
-    store: Place = None,
+    store: KeptIn = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a run: its stages and calls over time, what failed, its receipt. With CALL, what that call said."""
@@ -104,7 +100,7 @@ def show(
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A run's id.", autocompletion=run_ids)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one's.", autocompletion=run_ids)],
-    store: Place = None,
+    store: KeptIn = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what tells two runs apart: pipeline, inputs, models, costs, calls, answers."""
@@ -117,11 +113,11 @@ def diff(
 
 
 def export(
-    run: Run,
+    run: RunGiven,
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file, not to standard output.")
     ] = None,
-    store: Place = None,
+    store: KeptIn = None,
 ) -> None:
     """Print all that is kept of a run as one JSON document, with the messages and replies of every call."""
     from fusion.cli.answer import AnswerFile
@@ -139,7 +135,7 @@ def export(
 
 def remove(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.", autocompletion=run_ids)],
-    store: Place = None,
+    store: KeptIn = None,
 ) -> None:
     """Forget runs and all that is kept of them. One that is being run is refused."""
     from fusion.cli.terminal import complain
@@ -160,7 +156,7 @@ def prune(
     statuses: Statuses = None,
     pipeline: OfPipeline = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Name them, and remove none.")] = False,
-    store: Place = None,
+    store: KeptIn = None,
     as_json: AsJson = False,
 ) -> None:
     """Forget old runs: by age, by number, by status. Those that somebody is at stay."""

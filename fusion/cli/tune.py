@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from fusion.cli.declared import Debug, Quiet
 from fusion.cli.exits import Ending
 
 __all__ = ["tune"]
@@ -22,8 +23,8 @@ def tune(
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="FOLDER", help="Where answers, files and report go.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on standard error but errors.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Choose models, thresholds and numbers on the dev items, and confirm the choice once on the test items.
 

@@ -191,12 +191,12 @@ class Journal:
         Raises the error of one that failed, where something finished came of it.
         """
         for kept, reuse in self._before:
-            if key in kept and (reply := await self._reply(kept[key])) is not None:
-                return self._taken(key, kept[key], reply, reuse)
-        if key in self._failed:
-            call = await self._store.answer(*self._failed[key])
-            if call is not None and call.failure is not None:
-                raise _as_error(call.failure, call.asked)
+            call = await self._read(kept[key]) if key in kept else None
+            if call is not None and call.reply is not None:
+                return self._taken(key, kept[key], call.reply, reuse)
+        call = await self._read(self._failed[key]) if key in self._failed else None
+        if call is not None and call.failure is not None:
+            raise _as_error(call.failure, call.asked)
         return None
 
     @property
@@ -206,22 +206,26 @@ class Journal:
             return ()
         return ((self._finished, "journal"), (self._elsewhere, "other run"))
 
-    async def _reply(self, found: _Found) -> Reply | None:
+    async def _read(self, found: _Found) -> Call | None:
+        """A call of before; None where it cannot be read any more."""
         try:
-            call = await self._store.answer(*found)
+            return await self._store.answer(*found)
         except StoreError as error:
             self._lose(error)
             return None
-        return None if call is None else call.reply
 
     def _taken(self, key: CallKey, found: _Found, reply: Reply, reuse: Reuse) -> Reply:
         """A reply that is used again. One of another run becomes one of this run too."""
         if reuse == "other run" and key not in self._finished:
             number = next(self._numbers)
             self._finished[key] = self.run_id, number
-            call = self._store.call(*found)
-            if call is not None:
-                self._put(replace(call, run_id=self.run_id, number=number, reused=found[0]))
+            try:
+                call = self._store.call(*found)
+            except StoreError as error:
+                self._lose(error)
+            else:
+                if call is not None:
+                    self._put(replace(call, run_id=self.run_id, number=number, reused=found[0]))
         return reply.model_copy(update={"reused": reuse})
 
     def finished(self, asking: Asking, reply: Reply) -> None:

@@ -103,8 +103,11 @@ class Judge:
         return Score(value=fmean(worth), answer=f"{said} than the reference", measures={AGREEMENT: agree})
 
 
-def check_families(judge: str, infos: Iterable[ModelInfo], contestants: Mapping[str, ModelInfo]) -> list[str]:
-    """Refuse a judge of a contestant's family, or of none that is known; returns what is to be said of the others."""
+def check_families(judge: str, infos: Iterable[ModelInfo], contestants: Mapping[str, str | None]) -> list[str]:
+    """Refuse a judge of a contestant's family, or of none that is known; returns what is to be said of the others.
+
+    `contestants` are the families of models and, not known, of arms that say nothing of theirs.
+    """
     families = {info.id: info.family for info in infos}
     for model, family in families.items():
         if family is None:
@@ -112,13 +115,13 @@ def check_families(judge: str, infos: Iterable[ModelInfo], contestants: Mapping[
                 f"{judge}: whose model {model!r} is by its training is not known, and it may not judge its own "
                 "family; name another judge"
             )
-        kin = next((name for name, info in contestants.items() if info.family == family), None)
+        kin = next((name for name, other in contestants.items() if other == family), None)
         if kin is not None:
             raise UsageError(
                 f"{judge}: {model!r} is of the family {family!r}, as the contestant {kin!r} is, and would judge its "
                 "own; name a judge of another family"
             )
-    unknown = [name for name, info in contestants.items() if info.family is None]
+    unknown = [name for name, other in contestants.items() if other is None]
     return [f"{judge} may be of the family of {', '.join(unknown)}: theirs is not known."] if unknown else []
 
 

@@ -1,6 +1,6 @@
 """Prepared: a suite with its items, scorers and contestants, checked before the first call is paid for."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -68,7 +68,7 @@ class Prepared:
         return _models(self.contestants)
 
     def count(self, answers: Iterable[Answered], more: Iterable[Amount] = ()) -> None:
-        """Count what was spent before, or elsewhere. Recorded calls among it are counted by that."""
+        """Count what answers drew on the budget, and more. Recorded calls among it are known from then on."""
         amounts = list(more)
         for one in answers:
             self.entrants.recorded.know(one.counted)
@@ -76,18 +76,18 @@ class Prepared:
         if amounts:
             self.entrants.fusion.count(self.within, _sum(amounts))
 
-    def lost(self, told: Collection[str]) -> dict[str, list[Amount]]:
-        """What was spent by runs whose answers a kill has lost, by the mark of the answer that they were for.
+    def ledger(self) -> dict[str, dict[str, Amount]]:
+        """What every run of earlier starts has spent, by the mark of the answer that it was for and by its id.
 
-        Those `told` of, by their ids, are in what was kept. An attempt that was under way counts in full.
+        Of one that was killed, too: an attempt that was under way counts in full.
         """
         if self.entrants.fusion.keeps is None:
             return {}
-        store, found = self.entrants.fusion.store, dict[str, list[Amount]]()
+        store, found = self.entrants.fusion.store, dict[str, dict[str, Amount]]()
         for row in store.runs(RunFilter()):
-            if ANSWER in row.tags and row.run_id not in told and not store.is_locked(row.run_id):
+            if ANSWER in row.tags:
                 spent = [Amount(one.usd, one.tokens, one.calls) for one in store.spending(row.run_id).values()]
-                found.setdefault(row.tags[ANSWER], []).append(_sum(spent))
+                found.setdefault(row.tags[ANSWER], {})[row.run_id] = _sum(spent)
         return found
 
     def close(self) -> None:
@@ -130,7 +130,9 @@ def prepared(suite: Suite, near: Path, fusion: Fusion, within: Budget) -> Prepar
     judges = {name: entrants.judge(name, suite.scoring(name)) for name in sets if name not in scorers}
     models = _models(contestants)
     for name, one in judges.items():
-        notes += check_families(f"the judge of {name}", one.contestant.models.values(), models)
+        families = {model: info.family for model, info in models.items()}
+        families |= {each.record.name: None for each in contestants if not isinstance(each, Runs)}
+        notes += check_families(f"the judge of {name}", one.contestant.models.values(), families)
     dropped = [name for name in Suite.model_fields["baselines"].default if name not in suite.baselines]
     if dropped:
         notes.append(f"The suite leaves out baselines: {', '.join(dropped)}.")

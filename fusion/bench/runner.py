@@ -4,7 +4,7 @@ import queue
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -59,6 +59,13 @@ class _Waiting(NamedTuple):
     verdicts: tuple[Name, ...]
 
 
+class _Before(NamedTuple):
+    """What earlier starts have spent on an answer: by what was kept of it, and by the ledger of its runs."""
+
+    told: Sequence[Answered] = ()
+    by_runs: Sequence[Amount] = ()
+
+
 class Done(NamedTuple):
     """What came of a job."""
 
@@ -95,8 +102,11 @@ class Runner:
         self._next: deque[Job] = deque()
         self._judged: dict[Name, Answered] = {}
         self._waiting: dict[Name, list[_Waiting]] = {}
-        told = (*kept.answers.values(), *(line.answered for line in kept.given_up))
-        self._lost = ready.lost({one.run_id for one in told})
+        self._ledger = ready.ledger()
+        self._counted: set[str] = set()
+        self._given_up: dict[str, list[Answered]] = {}
+        for line in kept.given_up:
+            self._given_up.setdefault(line.key, []).append(line.answered)
         seconds = ready.suite.budget.seconds
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.progress = Progress(ready.suite.name)
@@ -163,23 +173,30 @@ class Runner:
 
     def _fresh(self, jobs: list[Job]) -> Iterator[Job]:
         """The jobs that have no answer yet; those that have one are done with it. What was spent on them counts."""
-        left, spent, lost = [], list[Answered](), list[Amount]()
-        given_up: dict[str, list[Answered]] = {}
-        for line in self._kept.given_up:
-            given_up.setdefault(line.key, []).append(line.answered)
+        left, told, spent = [], list[Answered](), list[Amount]()
         for job in jobs:
             key = job.key
-            spent += given_up.get(key, ())
-            lost += self._lost.pop(self._kept.mark(key), ()) if self._lost else ()
+            before = self._spent_before(key)
+            told += before.told
+            spent += before.by_runs
             answered = self._kept.answers.get(key) if job.contestant.keeps else None
             if answered is None:
                 left.append(job)
             else:
-                spent.append(answered)
                 self.progress.kept += 1
                 self._finish(job, answered)
-        self._ready.count(spent, lost)
+        self._ready.count(told, spent)
         return iter(left)
+
+    def _spent_before(self, key: str) -> "_Before":
+        """What earlier starts have spent on an answer; it is told once, whoever has the same one."""
+        if key in self._counted:
+            return _Before()
+        self._counted.add(key)
+        runs = self._ledger.get(self._kept.mark(key), {}) if self._ledger else {}
+        kept = self._kept.answers.get(key)
+        told = [*self._given_up.get(key, ()), *(() if kept is None else (kept,))]
+        return _Before([one for one in told if one.run_id not in runs], list(runs.values()))
 
     def _fill(self, jobs: Iterator[Job]) -> bool:
         """Begin jobs until enough are under way; False once nothing more is to be begun."""
@@ -270,8 +287,8 @@ class Runner:
             elif one.name not in self._judged:
                 self._waiting[one.name] = [waiting]
                 kept = self._kept.answers.get(one.key)
-                lost = self._lost.pop(self._kept.mark(one.key), ())
-                self._ready.count([] if kept is None else [kept], lost)
+                before = self._spent_before(one.key)
+                self._ready.count(before.told, before.by_runs)
                 if kept is None:
                     self._next.append(one)
                 else:

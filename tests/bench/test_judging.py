@@ -113,6 +113,15 @@ def test_a_family_that_is_not_known_is_said(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("tasks")
+def test_whose_answers_a_function_or_a_file_gives_is_not_known_and_said(bench: Bench, tmp_path: Path) -> None:
+    rows = [{"id": f"q{n}", "text": "good"} for n in range(10)]
+    (tmp_path / "theirs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    judge = model("scripted/judge", fair, "theirs")
+    report = bench([judge], scorer=JUDGED, arms={"they": {"outputs": "theirs.jsonl"}})
+    assert "the judge of sums may be of the family of they: theirs is not known." in report.analysis.notes
+
+
+@pytest.mark.usefixtures("tasks")
 def test_a_verdict_that_does_not_come_ends_it_and_is_asked_for_again(bench: Bench) -> None:
     with pytest.raises(UsageError, match=r"the judge scripted/judge gave no verdict: .* the answers are kept"):
         measured(bench, lambda request: ModelTimeoutError("no answer", model="scripted/judge"))

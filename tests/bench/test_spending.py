@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion
+from fusion import Fusion, Request
 from fusion.bench import Report, Suite, run, tune
-from fusion.errors import BudgetError
+from fusion.errors import BudgetError, ModelTimeoutError
 from fusion.types import Limits
-from tests.bench.conftest import CHEAP, TWO_TIERS, knowing, model
+from tests.bench.conftest import CHEAP, TWO_TIERS, knowing, model, sum_of
 
 DOLLARS = {"cheap": 1, "strong": 10}
 """For a million tokens."""
@@ -130,6 +130,38 @@ def test_what_a_search_spent_is_what_asking_would_have_come_to(recorded: Path) -
     assert again.spent == tuned.spent
     assert not capped.stopped
     assert [(one.name, one.cost) for one in capped.finalists] == [(one.name, one.cost) for one in tuned.finalists]
+
+
+# Starts, one after another.
+
+
+def test_what_failed_attempts_may_have_cost_counts_in_the_next_start_too(
+    items: Callable[..., Path], bench: Callable[..., Report]
+) -> None:
+    items(10)
+
+    def failing(request: Request) -> Any:
+        wrong = sum_of(request) == 6
+        return ModelTimeoutError("late", model=CHEAP) if wrong else knowing(lambda total: False)(request)
+
+    arms = {"a": {"model": CHEAP}}
+    first = bench([model(CHEAP, failing)], arms=arms, store=True)
+    again = bench([model(CHEAP, failing)], arms=arms, store=True)
+    assert first.results.paid is not None
+    assert first.results.paid.calls > 9
+    assert again.results.paid == first.results.paid
+    assert again.results.outcomes == first.results.outcomes
+
+
+def test_two_arms_that_are_the_same_are_paid_once_in_every_start(
+    items: Callable[..., Path], bench: Callable[..., Report], replayed: Callable[..., Report]
+) -> None:
+    items(10)
+    live = {name: {"model": CHEAP} for name in "ab"}
+    asked = [bench([model(CHEAP, knowing(lambda total: False))], arms=live, store=True) for _ in range(2)]
+    recorded = [replayed(arms=dict.fromkeys("ab", ARMS["a"]), out="same") for _ in range(2)]
+    paid = [one.results.paid for one in (*asked, *recorded)]
+    assert [None if one is None else one.calls for one in paid] == [10] * 4
 
 
 # Functions, which are held by nothing and say afterwards.

@@ -163,10 +163,9 @@ class Results(Value):
 
     def jsonl(self) -> Iterator[str]:
         """One line of JSON for each outcome, with the prompt of its item."""
-        prompts = {item.id: item.prompt for item in self.items}
+        prompts = {item.id: json.dumps(item.prompt, ensure_ascii=False) for item in self.items}
         for one in self.outcomes:
-            line = {**one.model_dump(mode="json"), "prompt": prompts[one.item]}
-            yield json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+            yield f'{one.model_dump_json()[:-1]},"prompt":{prompts[one.item]}}}'
 
     @classmethod
     def load(cls, path: Path | str) -> "Results":

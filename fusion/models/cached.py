@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from fusion import budget
-from fusion.errors import StoreError
-from fusion.events import Noted, span
+from fusion.events import span
 from fusion.models.base import Model, ModelWrapper
 from fusion.store.base import Cached as CachedRow
 from fusion.store.base import Store
@@ -58,40 +57,37 @@ class RunCache(ReplyCache):
         self._replies[key] = reply
 
 
-class StoreCache(ReplyCache):
-    """The replies of all runs of a store. The latest are at hand before they are written.
+class _Recent:
+    """The latest replies, at hand."""
 
-    Where the store cannot be read the models are asked, and each run is told once.
-    """
+    def __init__(self) -> None:
+        self._replies: OrderedDict[str, Reply] = OrderedDict()
+        self.get = self._replies.get
+
+    def add(self, key: str, reply: Reply) -> None:
+        self._replies[key] = reply
+        if len(self._replies) > _RECENT:
+            self._replies.popitem(last=False)
+
+
+class StoreCache(ReplyCache):
+    """The replies of all runs of a store. The latest are at hand before they are written."""
 
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
-        self._recent: OrderedDict[str, Reply] = OrderedDict()
-        self._told: set[str] = set()
+        self._recent = _Recent()
 
     async def find(self, key: str, again: Again) -> Reply | None:
-        try:
-            return self._recent.get(key) or await self._store.cached(key)
-        except StoreError as error:
-            self._tell(error)
-            return None
-
-    def _tell(self, error: StoreError) -> None:
-        here = span.get()
-        if here is not None and here.run_id not in self._told:
-            self._told.add(here.run_id)
-            here.sink(Noted(run_id=here.run_id, message=f"replies that are cached cannot be found: {error}"))
+        return self._recent.get(key) or await self._store.cached(key)
 
     def add(self, key: str, reply: Reply) -> None:
-        self._recent[key] = reply
-        if len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
+        self._recent.add(key, reply)
         self._store.put(CachedRow(key, reply, time.time()))
 
 
 class RecordedCache(ReplyCache):
-    """Knows which calls were made, and no reply: for recorded models, whose replies cost nothing to have again.
+    """Knows which calls were made, and the latest replies: for recorded models, which say the same again for nothing.
 
     A call that is known is made again outside of every budget.
     """
@@ -100,10 +96,12 @@ class RecordedCache(ReplyCache):
         super().__init__()
         self._known: set[str] = set()
         self._first: dict[str, list[str]] = {}
+        self._recent = _Recent()
 
     async def find(self, key: str, again: Again) -> Reply | None:
-        if key[:_SHORT] not in self._known:
-            return None
+        recent = self._recent.get(key)
+        if recent is not None or key[:_SHORT] not in self._known:
+            return recent
         paying = budget.current.set(None)
         try:
             return await again()
@@ -112,6 +110,7 @@ class RecordedCache(ReplyCache):
 
     def add(self, key: str, reply: Reply) -> None:
         self._known.add(key[:_SHORT])
+        self._recent.add(key, reply)
         here = span.get()
         if here is not None:
             self._first.setdefault(here.run_id, []).append(key[:_SHORT])

@@ -47,16 +47,18 @@ from fusion.types import CallKey, Failure, Reply, Request, Reuse
 
 __all__ = ["Asking", "Journal"]
 
-_KEPT_EVENTS: Final = (
-    AttemptCharged,
-    AttemptFailed,
-    CallCancelled,
-    CallFailed,
-    Decided,
-    FallbackTaken,
-    Noted,
-    StageFinished,
-    StageStarted,
+_KEPT_EVENTS: Final = frozenset(
+    {
+        AttemptCharged,
+        AttemptFailed,
+        CallCancelled,
+        CallFailed,
+        Decided,
+        FallbackTaken,
+        Noted,
+        StageFinished,
+        StageStarted,
+    }
 )
 _PATIENCE: Final = 0.003
 """Seconds in which mostly some call that is about to be made waits for the disk anyway."""
@@ -328,7 +330,7 @@ class Journal:
 
     def _notice(self, event: EventBase) -> None:
         """Keep an event that tells what no other row does."""
-        if isinstance(event, _KEPT_EVENTS) or (isinstance(event, ItemFinished) and event.failure is not None):
+        if type(event) in _KEPT_EVENTS or (isinstance(event, ItemFinished) and event.failure is not None):
             body = event.model_dump(mode="json", exclude={"run_id"}, exclude_none=True)
             self._put(Noticed(self.run_id, next(self._events), self._without_words(body)))
 

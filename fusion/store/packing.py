@@ -8,6 +8,8 @@ import json
 import zlib
 from collections.abc import Callable, Mapping
 from decimal import Context, Decimal
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from fusion.types import CallKey, Failure, File, Message, Money, Reply, Request
@@ -42,6 +44,10 @@ _COMPRESSED_FROM: Final = 1000
 _LEVEL: Final = 1
 _SHARED_FROM: Final = 200
 _EXACT: Final = Context(prec=400)
+_SCALAR_NAMES: Final = tuple(
+    name for name in Request.model_fields if name not in ("messages", "key", "extra", "json_schema")
+)
+_SCALARS: Final = attrgetter(*_SCALAR_NAMES)
 
 
 def pack(text: str) -> Packed:
@@ -56,22 +62,26 @@ def unpack(kept: Packed) -> str:
     return kept if isinstance(kept, str) else zlib.decompress(kept).decode()
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} is no JSON data")
+
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain)
+_ESCAPING: Final = json.JSONEncoder(separators=(",", ":"), default=_plain)
+
+
 def as_json(data: Any) -> str:
     """JSON; where half a surrogate pair stands in it, which cannot be written as UTF-8, in escapes."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    text = _ENCODER.encode(data)
     if text.isascii():
         return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(data, separators=(",", ":"), default=_plain)
+        return _ESCAPING.encode(data)
     return text
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"a {type(value).__name__} is no JSON data")
 
 
 def pack_data(data: Any) -> Packed:
@@ -157,17 +167,38 @@ def pack_request(
         texts[name] = text
         return [name.hex()]
 
-    def attached(at: int, file: File) -> list[Any]:
-        files[bytes.fromhex(file.digest)] = file.data
-        return [at, file.media_type, file.name, file.digest]
+    messages: list[list[Any]] = []
+    for message in request.messages:
+        packed = [message.role, shared(message.content)]
+        for at, file in message.files:
+            files[bytes.fromhex(file.digest)] = file.data
+            packed.append([at, file.media_type, file.name, file.digest])
+        messages.append(packed)
+    own = (
+        None
+        if request.key is None
+        else True
+        if request.key is key or request.key == key
+        else request.key.model_dump()
+    )
+    return pack(as_json([messages, shared(_terms(request)), own]))
 
-    messages = [
-        [message.role, shared(message.content), *([attached(*placed) for placed in message.files])]
-        for message in request.messages
-    ]
-    rest = request.model_dump_json(exclude={"messages", "key"}, exclude_defaults=True)
-    own = None if request.key is None else True if request.key == key else request.key.model_dump()
-    return pack(as_json([messages, shared(rest), own]))
+
+def _terms(request: Request) -> str:
+    """All of a request but its messages and its key, as JSON."""
+    if request.extra or request.json_schema is not None:
+        return _dumped(request)
+    return _scalar_terms(*_SCALARS(request))
+
+
+@lru_cache(maxsize=256, typed=True)
+def _scalar_terms(*values: Any) -> str:
+    """The same of scalars alone, which hardly differ from call to call."""
+    return _dumped(Request(messages=(), **dict(zip(_SCALAR_NAMES, values, strict=True))))
+
+
+def _dumped(request: Request) -> str:
+    return request.model_dump_json(exclude={"messages", "key"}, exclude_defaults=True)
 
 
 def unpack_request(

@@ -263,6 +263,31 @@ class StoreConformance:
         bare = None if row.reply is None else row.reply.model_copy(update={"text": ""})
         assert list(store.calls("r1")) == [replace(row, request=None, reply=bare)]
 
+    def test_calls_that_differ_in_one_parameter_are_kept_each_with_its_own(self, store: Store) -> None:
+        asked: list[dict[str, Any]] = [
+            {},
+            {"temperature": 0.0},
+            {"temperature": 1.0},
+            {"top_p": 1.0},
+            {"seed": 1},
+            {"timeout": 1.0},
+            {"stop": ("x",)},
+            {"stop": ("y",)},
+            {"reasoning_effort": "low"},
+            {"thinking_budget": 1},
+            {"json_mode": "object"},
+            {"sample": 1},
+            {"extra": {"a": 1}},
+            {"extra": {"a": True}},
+            {"json_schema": {"const": 1}},
+            {"json_schema": {"const": True}},
+            {"max_tokens": 1},
+        ]
+        rows = [call(number, request=request(**more)) for number, more in enumerate(asked, start=1)]
+        kept(store, started(), *rows)
+        found = list(store.calls("r1", texts=True))
+        assert [repr(row) for row in found] == [repr(row) for row in rows]
+
     def test_the_index_is_in_the_order_of_numbers(self, store: Store) -> None:
         failed = call(2, state="failed", reply=None, failure=BOOM)
         kept(store, started(), call(3), failed, call(1))

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from fusion import budget
-from fusion.events import span
+from fusion.errors import StoreError
+from fusion.events import Noted, span
 from fusion.models.base import Model, ModelWrapper
 from fusion.store.base import Cached as CachedRow
 from fusion.store.base import Store
@@ -71,15 +72,29 @@ class _Recent:
 
 
 class StoreCache(ReplyCache):
-    """The replies of all runs of a store. The latest are at hand before they are written."""
+    """The replies of all runs of a store. The latest are at hand before they are written.
+
+    Where the store cannot be read the models are asked, and each run is told once.
+    """
 
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
         self._recent = _Recent()
+        self._told: set[str] = set()
 
     async def find(self, key: str, again: Again) -> Reply | None:
-        return self._recent.get(key) or await self._store.cached(key)
+        try:
+            return self._recent.get(key) or await self._store.cached(key)
+        except StoreError as error:
+            self._tell(error)
+            return None
+
+    def _tell(self, error: StoreError) -> None:
+        here = span.get()
+        if here is not None and here.run_id not in self._told:
+            self._told.add(here.run_id)
+            here.sink(Noted(run_id=here.run_id, message=f"replies that are cached cannot be found: {error}"))
 
     def add(self, key: str, reply: Reply) -> None:
         self._recent.add(key, reply)

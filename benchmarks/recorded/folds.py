@@ -53,8 +53,7 @@ class Folds:
         self._results = results
         self._gold = gold
         self._sets = {item.id: item.task_set for item in results.items}
-        first = next(iter(results.by_arm))
-        self._prompts = {item.id: results.by_arm[first][item.id][0].prompt for item in results.items}
+        self._prompts = {item.id: item.prompt for item in results.items}
         self._scorers = {name: scorer(suite.scoring(name).by, path=suite.scoring(name).path) for name in suite.tasks}
         self._fusion = Fusion(profile="local")
         self._router = self._routed({route: Way((), "gpt-4o-2024-08-06") for route in ROUTES})

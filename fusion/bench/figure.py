@@ -32,8 +32,12 @@ def figure(analysis: Analysis, *, title: str) -> bytes | None:
     canvas = Figure(figsize=(9, 5.5), dpi=130, layout="constrained")
     FigureCanvasAgg(canvas)
     axes = canvas.subplots()
+    places: dict[tuple[float, float], list[str]] = {}
     for number, one in enumerate(shown, start=1):
         _point(axes, one, number)
+        places.setdefault(_place(one), []).append(str(number))
+    for place, numbers in places.items():
+        axes.annotate(", ".join(numbers), place, textcoords="offset points", xytext=(6, 5), fontsize=8)
     frontier = [point for point in analysis.frontier if point.cost > 0]
     axes.plot(
         *_curve(frontier),
@@ -78,9 +82,11 @@ def _point(axes: object, one: Figures, number: int) -> None:
         elinewidth=0.8,
         label=f"{number}  {_plain(one.arm, 44)}",
     )
-    axes.annotate(  # type: ignore[attr-defined] # matplotlib's axes
-        str(number), (one.cost, estimate), textcoords="offset points", xytext=(6, 5), fontsize=8
-    )
+
+
+def _place(one: Figures) -> tuple[float, float]:
+    """Where the eye sees a point: those of two arms may lie on one another."""
+    return float(f"{one.cost:.2g}"), round(100 * one.accuracy.estimate, 1)
 
 
 def _plain(text: str, most: int) -> str:

@@ -32,12 +32,14 @@ def figure(analysis: Analysis, *, title: str) -> bytes | None:
     canvas = Figure(figsize=(9, 5.5), dpi=130, layout="constrained")
     FigureCanvasAgg(canvas)
     axes = canvas.subplots()
-    places: dict[tuple[float, float], list[str]] = {}
+    together: dict[tuple[str, str], list[int]] = {}
     for number, one in enumerate(shown, start=1):
         _point(axes, one, number)
-        places.setdefault(_place(one), []).append(str(number))
-    for place, numbers in places.items():
-        axes.annotate(", ".join(numbers), place, textcoords="offset points", xytext=(6, 5), fontsize=8)
+        together.setdefault((f"{one.cost:.2g}", f"{one.accuracy.estimate:.3f}"), []).append(number)
+    for numbers in together.values():
+        first = shown[numbers[0] - 1]
+        place = first.cost, 100 * first.accuracy.estimate
+        axes.annotate(", ".join(map(str, numbers)), place, textcoords="offset points", xytext=(6, 5), fontsize=8)
     frontier = [point for point in analysis.frontier if point.cost > 0]
     axes.plot(
         *_curve(frontier),
@@ -82,11 +84,6 @@ def _point(axes: object, one: Figures, number: int) -> None:
         elinewidth=0.8,
         label=f"{number}  {_plain(one.arm, 44)}",
     )
-
-
-def _place(one: Figures) -> tuple[float, float]:
-    """Where the eye sees a point: those of two arms may lie on one another."""
-    return float(f"{one.cost:.2g}"), round(100 * one.accuracy.estimate, 1)
 
 
 def _plain(text: str, most: int) -> str:

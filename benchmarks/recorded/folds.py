@@ -21,9 +21,22 @@ FOLDER = Path(__file__).parents[1] / "suites" / "recorded"
 DATA = Path(__file__).parents[1] / "data" / "recorded"
 ROUTES = ("gsm8k", "cruxeval", "math_l5")
 K = 10
-CAP = 0.42
-"""What the chosen ways may cost on the nine folds, beside the best single model there: less than the bar, 0.45, since
-the tenth fold may be dearer."""
+
+
+class Rule(NamedTuple):
+    """How ways are chosen on the nine folds.
+
+    `cap` is what they may cost there beside the best single model. So many times a `share` of the items is drawn and
+    a choice made, and the way that is chosen most often is taken; one draw of all of them is a plain choice.
+    """
+
+    cap: float
+    draws: int = 1
+    share: float = 1.0
+
+
+RULE = Rule(cap=0.45, draws=200, share=0.5)
+"""In use: its cap is the bar itself; halves are what stability selection draws (Meinshausen and Bühlmann 2010)."""
 
 
 class Chosen(NamedTuple):
@@ -40,8 +53,7 @@ class Folds:
         self._results = results
         self._gold = gold
         self._sets = {item.id: item.task_set for item in results.items}
-        first = next(iter(results.by_arm))
-        self._prompts = {item.id: results.by_arm[first][item.id][0].prompt for item in results.items}
+        self._prompts = {item.id: item.prompt for item in results.items}
         self._scorers = {name: scorer(suite.scoring(name).by, path=suite.scoring(name).path) for name in suite.tasks}
         self._fusion = Fusion(profile="local")
         self._router = self._routed({route: Way((), "gpt-4o-2024-08-06") for route in ROUTES})
@@ -63,13 +75,13 @@ class Folds:
         """How many items look like those of another set."""
         return sum(self._sets[item] != route for item, route in self._routes.items())
 
-    def seed(self, seed: int, cap: float = CAP) -> Chosen:
+    def seed(self, seed: int, rule: Rule = RULE) -> Chosen:
         """Every item, answered by what the other nine folds chose."""
         fold = folds([Task(id=item, prompt="-") for item in self._sets], K, seed=seed)
         outcomes: dict[str, Outcome] = {}
         counts: dict[str, dict[str, int]] = {route: {} for route in ROUTES}
         for held in range(K):
-            ways = self._chosen(fold, held, cap)
+            ways = self._chosen(fold, held, seed, rule)
             for route, way in ways.items():
                 words = f"{' + '.join(way.cheap) or 'nobody'}, else {way.strong}"
                 counts[route][words] = counts[route].get(words, 0) + 1
@@ -78,18 +90,23 @@ class Folds:
         name = arm_name(seed)
         return Chosen([outcomes[item].model_copy(update={"arm": name, "seed": seed}) for item in self._sets], counts)
 
-    def _chosen(self, fold: Mapping[str, int], held: int, cap: float) -> dict[str, Way]:
+    def _chosen(self, fold: Mapping[str, int], held: int, seed: int, rule: Rule) -> dict[str, Way]:
+        """For each route the way that most draws from the nine folds choose."""
         among = {
             route: np.array([fold[item] != held for item, way in self._routes.items() if way == route])
             for route in ROUTES
         }
-        right = sum(self._answers[route].scores[among[route]].sum(0) for route in ROUTES)
-        costs = sum(self._answers[route].costs[among[route]].sum(0) for route in ROUTES)
-        best = min(range(len(right)), key=lambda model: (-right[model], costs[model]))
         tables = {
             route: self._tables(route, tuple(self._answers[route].undominated(among[route]))) for route in ROUTES
         }
-        return chosen(tables, among, cap * float(costs[best]))
+        draws = _draws(among, rule, seed)
+        return chosen(tables, draws, [rule.cap * usd for usd in self._best_single(draws)])
+
+    def _best_single(self, draws: Mapping[str, np.ndarray]) -> list[float]:
+        """What the best single model of each draw costs; of those equally often right the cheapest."""
+        right = sum(draws[route] @ self._answers[route].scores for route in ROUTES)
+        costs = sum(draws[route] @ self._answers[route].costs for route in ROUTES)
+        return [float(usd[np.lexsort((usd, -its))[0]]) for its, usd in zip(right, costs, strict=True)]
 
     def _answered(self, item: str, ways: Mapping[str, Way]) -> Outcome:
         way = ways[self._routes[item]]
@@ -126,6 +143,18 @@ class Folds:
     @staticmethod
     def _routed(ways: Mapping[str, Way]) -> Pipeline:
         return _pipeline(tuple(ways.items()))
+
+
+def _draws(among: Mapping[str, np.ndarray], rule: Rule, seed: int) -> dict[str, np.ndarray]:
+    """Which items each draw takes, draw by item: a share of those that are among these, each once at most."""
+    everywhere = np.concatenate(list(among.values()))
+    places = np.flatnonzero(everywhere)
+    drawer = np.random.default_rng(seed)
+    taken = np.zeros((rule.draws, len(everywhere)))
+    for row in taken:
+        row[drawer.choice(places, int(len(places) * rule.share), replace=False)] = 1
+    ends = np.cumsum([len(one) for one in among.values()])[:-1]
+    return dict(zip(among, np.split(taken, ends, axis=1), strict=True))
 
 
 @cache

@@ -1,5 +1,6 @@
 """Ways: which cheap models must agree, and which strong one is asked else; worked out of single answers."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -86,30 +87,47 @@ class Answers:
 
 
 class _Step(NamedTuple):
-    """Ways for some of the routes: how many answers are right, and what they cost."""
+    """Ways for some of the routes: how many answers are right, what they cost, and their places in the tables."""
 
     right: float
     usd: float
-    ways: tuple[Way, ...]
+    ways: tuple[int, ...]
 
 
-def chosen(tables: Mapping[str, Table], among: Mapping[str, np.ndarray], most: float) -> dict[str, Way]:
-    """A way for each route: of all that cost at most so many dollars, those right most often."""
+def chosen(tables: Mapping[str, Table], draws: Mapping[str, np.ndarray], most: Sequence[float]) -> dict[str, Way]:
+    """For each route the way that most draws choose: one draw alone chooses by luck too.
+
+    `draws` says which items of a route each draw takes, draw by item. A draw chooses, of all combinations that cost
+    at most so many dollars on it, the one that is right most often.
+    """
+    totals = {route: (draws[route] @ table.scores.T, draws[route] @ table.costs.T) for route, table in tables.items()}
+    votes: dict[str, Counter[int]] = {route: Counter() for route in tables}
+    for draw, usd in enumerate(most):
+        fronts = [list(_front(scores[draw], costs[draw])) for scores, costs in totals.values()]
+        for route, way in zip(tables, _best(fronts, usd), strict=True):
+            votes[route][way] += 1
+    return {route: tables[route].ways[found.most_common(1)[0][0]] for route, found in votes.items()}
+
+
+def _best(fronts: Iterable[Sequence[_Step]], most: float) -> tuple[int, ...]:
+    """A way of each front: together right most often for so many dollars at most."""
     steps = [_Step(0.0, 0.0, ())]
-    for route, table in tables.items():
-        front = _front(table, among[route])
+    for front in fronts:
         steps = _undominated(
             _Step(one.right + more.right, one.usd + more.usd, (*one.ways, *more.ways))
             for one in steps
             for more in front
             if one.usd + more.usd <= most
         )
-    return dict(zip(tables, steps[-1].ways, strict=True))
+    return steps[-1].ways
 
 
-def _front(table: Table, among: np.ndarray) -> list[_Step]:
-    scores, costs = table.scores[:, among].sum(1), table.costs[:, among].sum(1)
-    return _undominated(_Step(float(scores[at]), float(costs[at]), (way,)) for at, way in enumerate(table.ways))
+def _front(scores: np.ndarray, costs: np.ndarray) -> Iterator[_Step]:
+    """The ways that no other beats in both, the cheapest first."""
+    order = np.lexsort((-scores, costs))
+    best = np.maximum.accumulate(scores[order])
+    for at in order[np.flatnonzero(np.diff(best, prepend=-1.0) > 0)]:
+        yield _Step(float(scores[at]), float(costs[at]), (int(at),))
 
 
 def _undominated(steps: Iterable[_Step]) -> list[_Step]:

@@ -29,6 +29,7 @@ __all__ = ["Analysis", "Figures", "Gap", "Pairing", "Split", "analyse"]
 
 _GAP_LEVEL: Final = 0.99
 ORACLE: Final = "oracle router"
+MIXING: Final = "random mixing"
 
 
 class Figures(Value):
@@ -114,18 +115,23 @@ def analyse(results: Results) -> Analysis:
     figures = tuple(work.figures(arm) for arm in results.arms)
     best = _best_single(figures)
     pairings = work.pairings(best, figures) if best is not None else ()
-    gaps = work.gaps()
+    gaps, baselines = work.gaps(), work.baselines()
     return Analysis(
         best_single=best,
         figures=figures,
-        baselines=work.baselines(),
+        baselines=baselines,
         pairings=pairings,
         by_set=work.by_set(best) if best is not None else (),
         at_equal_dollars=work.at_equal_dollars(),
         frontier=tuple(hull(_points(figures))),
         gaps=gaps,
         disagreements=work.disagreements(),
-        notes=(*_notes(results, figures, best), *_bounds(results), *_flags(gaps)),
+        notes=(
+            *_notes(results, figures, best),
+            *_unmixed(results, figures, baselines),
+            *_bounds(results),
+            *_flags(gaps),
+        ),
     )
 
 
@@ -243,9 +249,9 @@ class _Work:
         strong = max(singles, key=lambda name: (sum(singles[name].scores), -sum(singles[name].costs)))
         for name, arm in kinds.items():
             rate = self.figures(arm).escalated
-            if rate is not None:
-                cheap = self._otherwise(arm, singles, strong)
-                label = f"random mixing as often as {name} ({rate:.0%} to {strong}, else {cheap})"
+            cheap = self._otherwise(arm, singles, strong)
+            if rate is not None and cheap != strong:
+                label = f"{MIXING} as often as {name} ({rate:.0%} to {strong}, else {cheap})"
                 found.append(self._worked_out(label, mixed(singles[cheap], singles[strong], rate)))
         return tuple(found)
 
@@ -417,6 +423,16 @@ def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> li
         if one.cost is None:
             found.append(f"The cost of {one.arm} is not known: {one.unknown_costs or 'all'} of its outcomes lack it.")
     return found
+
+
+def _unmixed(results: Results, figures: Sequence[Figures], baselines: Sequence[Figures]) -> Iterator[str]:
+    """Said where random mixing is wanted, an arm escalates, and there is nothing to mix."""
+    wanted = "random_mixing" in results.baselines and any(one.escalated is not None for one in figures)
+    if wanted and not any(one.arm.startswith(MIXING) for one in baselines):
+        yield (
+            "Random mixing is not worked out: that takes two single models of known cost, and the best of them must "
+            "not be the cheapest too."
+        )
 
 
 def _bounds(results: Results) -> Iterator[str]:

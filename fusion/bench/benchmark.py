@@ -148,7 +148,6 @@ def _outcome(done: Done) -> Outcome:
         score=score.value,
         measures=score.measures,
         answer=score.answer,
-        prompt=job.question.task.prompt,
         text=answered.text,
         cost=answered.cost,
         usage=answered.usage,

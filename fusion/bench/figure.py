@@ -32,8 +32,14 @@ def figure(analysis: Analysis, *, title: str) -> bytes | None:
     canvas = Figure(figsize=(9, 5.5), dpi=130, layout="constrained")
     FigureCanvasAgg(canvas)
     axes = canvas.subplots()
+    together: dict[tuple[str, str], list[int]] = {}
     for number, one in enumerate(shown, start=1):
         _point(axes, one, number)
+        together.setdefault((f"{one.cost:.2g}", f"{one.accuracy.estimate:.3f}"), []).append(number)
+    for numbers in together.values():
+        first = shown[numbers[0] - 1]
+        place = first.cost, 100 * first.accuracy.estimate
+        axes.annotate(", ".join(map(str, numbers)), place, textcoords="offset points", xytext=(6, 5), fontsize=8)
     frontier = [point for point in analysis.frontier if point.cost > 0]
     axes.plot(
         *_curve(frontier),
@@ -77,9 +83,6 @@ def _point(axes: object, one: Figures, number: int) -> None:
         capsize=2,
         elinewidth=0.8,
         label=f"{number}  {_plain(one.arm, 44)}",
-    )
-    axes.annotate(  # type: ignore[attr-defined] # matplotlib's axes
-        str(number), (one.cost, estimate), textcoords="offset points", xytext=(6, 5), fontsize=8
     )
 
 

@@ -74,8 +74,8 @@ class Outcome(Value):
 
     `cost` is in dollars, None where a part of it is unknown. `escalated` says whether a stronger model was asked,
     None where the arm has none to ask; `delegated` is the share of its calls that went to others. `latency` is in
-    seconds. `spent` is cost and tokens by model. `prompt` is written with the item. `reused` calls were made for
-    another arm, or before a kill, and are counted as if they had been made anew.
+    seconds. `spent` is cost and tokens by model. `reused` calls were made for another arm, or before
+    a kill, and are counted as if they had been made anew.
     """
 
     arm: str
@@ -84,7 +84,6 @@ class Outcome(Value):
     score: float = Field(default=0.0, ge=0, le=1)
     measures: dict[str, float] = Field(default_factory=dict)
     answer: str | None = None
-    prompt: str = Field(default="", exclude=True)
     text: str = ""
     cost: Money | None = None
     usage: Usage = Usage()
@@ -163,10 +162,9 @@ class Results(Value):
 
     def jsonl(self) -> Iterator[str]:
         """One line of JSON for each outcome, with the prompt of its item."""
-        prompts = {item.id: item.prompt for item in self.items}
+        prompts = {item.id: json.dumps(item.prompt, ensure_ascii=False) for item in self.items}
         for one in self.outcomes:
-            line = {**one.model_dump(mode="json"), "prompt": prompts[one.item]}
-            yield json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+            yield f'{one.model_dump_json()[:-1]},"prompt":{prompts[one.item]}}}'
 
     @classmethod
     def load(cls, path: Path | str) -> "Results":

@@ -58,6 +58,19 @@ class RunCache(ReplyCache):
         self._replies[key] = reply
 
 
+class _Recent:
+    """The latest replies, at hand."""
+
+    def __init__(self) -> None:
+        self._replies: OrderedDict[str, Reply] = OrderedDict()
+        self.get = self._replies.get
+
+    def add(self, key: str, reply: Reply) -> None:
+        self._replies[key] = reply
+        if len(self._replies) > _RECENT:
+            self._replies.popitem(last=False)
+
+
 class StoreCache(ReplyCache):
     """The replies of all runs of a store. The latest are at hand before they are written.
 
@@ -67,7 +80,7 @@ class StoreCache(ReplyCache):
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
-        self._recent: OrderedDict[str, Reply] = OrderedDict()
+        self._recent = _Recent()
         self._told: set[str] = set()
 
     async def find(self, key: str, again: Again) -> Reply | None:
@@ -84,14 +97,12 @@ class StoreCache(ReplyCache):
             here.sink(Noted(run_id=here.run_id, message=f"replies that are cached cannot be found: {error}"))
 
     def add(self, key: str, reply: Reply) -> None:
-        self._recent[key] = reply
-        if len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
+        self._recent.add(key, reply)
         self._store.put(CachedRow(key, reply, time.time()))
 
 
 class RecordedCache(ReplyCache):
-    """Knows which calls were made, and no reply: for recorded models, whose replies cost nothing to have again.
+    """Knows which calls were made, and the latest replies: for recorded models, which say the same again for nothing.
 
     A call that is known is made again outside of every budget.
     """
@@ -100,10 +111,12 @@ class RecordedCache(ReplyCache):
         super().__init__()
         self._known: set[str] = set()
         self._first: dict[str, list[str]] = {}
+        self._recent = _Recent()
 
     async def find(self, key: str, again: Again) -> Reply | None:
-        if key[:_SHORT] not in self._known:
-            return None
+        recent = self._recent.get(key)
+        if recent is not None or key[:_SHORT] not in self._known:
+            return recent
         paying = budget.current.set(None)
         try:
             return await again()
@@ -112,6 +125,7 @@ class RecordedCache(ReplyCache):
 
     def add(self, key: str, reply: Reply) -> None:
         self._known.add(key[:_SHORT])
+        self._recent.add(key, reply)
         here = span.get()
         if here is not None:
             self._first.setdefault(here.run_id, []).append(key[:_SHORT])

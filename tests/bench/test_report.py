@@ -99,6 +99,16 @@ def test_the_baselines_are_there_without_being_asked_for() -> None:
     assert mixing.cost == pytest.approx(0.75 * 1 + 0.25 * 4)
 
 
+def test_where_the_best_single_is_the_cheapest_too_nothing_is_mixed() -> None:
+    dear = [
+        one.model_copy(update={"cost": Decimal("0.50")}) if one.arm == "cheap" else one for one in results().outcomes
+    ]
+    found = analyse(results(outcomes=dear))
+    assert [one.arm for one in found.baselines] == ["oracle router"]
+    assert any(note.startswith("Random mixing is not worked out") for note in found.notes)
+    assert not any(note.startswith("Random mixing") for note in analyse(results()).notes)
+
+
 def test_what_failed_is_wrong_and_costs_and_stays_in_the_denominator() -> None:
     gone = {f"i{k}" for k in range(0, 100, 10)}
     failure = Failure(reason="ModelTimeoutError", message="no answer in 60 s")

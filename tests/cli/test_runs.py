@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
+from fusion.history import History
+from fusion.receipt import Accounts
 from fusion.result import Result
+from fusion.standing import before
+from fusion.store.opening import open_store
 from tests.cli.conftest import BARE, MANY, ONE, Command, Ran, read_until, start
 from tests.cli.scripted import on_scripted_models
 
@@ -268,6 +272,22 @@ def test_show_draws_stages_and_calls_and_the_receipt(fusion: Fusion) -> None:
     assert re.match(r"  1 1/work +0\.0-\d\.\d s  scripted/echo, ", lines[3])
     assert lines[5].startswith("answer (merge)")
     assert lines[-1].startswith("2 calls; ")
+
+
+def test_the_receipt_is_the_same_from_every_door(fusion: Fusion) -> None:
+    words = ("run", "test.yaml", "a,bad,a,b", "-m", "scripted/dull", "--cache", "run", "--json")
+    receipt = json.loads(fusion(*words, text=FLAT).out)["receipt"]
+    run = listed(fusion)[0]["run_id"]
+    assert [(line["calls"], line["reused"]) for line in receipt["lines"]] == [(6, 1)]  # one is cut off and continued
+    assert json.loads(fusion("runs", "show", run, "--json").out)["receipt"] == receipt
+    assert json.loads(fusion("runs", "export", run).out)["receipt"] == receipt
+    store = open_store(os.environ["FUSION_STORE"])
+    assert json.loads(History(store).show(run).receipt.model_dump_json()) == receipt
+    accounts = Accounts({})
+    accounts.take_up(before(store, run))
+    (line,) = json.loads(accounts.receipt(0).model_dump_json())["lines"]
+    assert line == {**receipt["lines"][0], "price_source": line["price_source"]}
+    store.close()
 
 
 def test_show_of_a_big_run_is_bounded_and_all_shows_every_call(fusion: Fusion) -> None:

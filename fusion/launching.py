@@ -30,7 +30,9 @@ from fusion.terms import CacheMode
 
 __all__ = ["Launcher", "Prepared", "Watch", "shut_down"]
 
-_NOT_SHARED: Final = "`cache: shared` has no store to share: replies are found again within this run only"
+_WITHIN: Final = "replies are found again within this run only"
+_NOT_SHARED: Final = f"`cache: shared` has no store to share: {_WITHIN}"
+_NO_WORDS: Final = f"`cache: shared` would keep the words of replies, which `content` does not allow: {_WITHIN}"
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
 
@@ -80,7 +82,7 @@ class Launcher:
         self.store = store
         self.content: Content = content
         self._cast = cast
-        self._shared: ReplyCache | None = None if store is None else StoreCache(store)
+        self._shared: ReplyCache | None = None if store is None or content != "full" else StoreCache(store)
 
     def with_cast(self, cast: Cast, *, kept: bool, shared: ReplyCache | None = None) -> "Launcher":
         """One for other models, on the same loop; what is not `kept` does not go to the store.
@@ -141,7 +143,7 @@ class Launcher:
         mode = run.terms.cache
         caches = {mode} if mode else _caches(run.made.pipeline, run.made.nested)
         if self._shared is None and "shared" in caches:
-            return replace(origin, notes=(*origin.notes, _NOT_SHARED))
+            return replace(origin, notes=(*origin.notes, _NOT_SHARED if self.store is None else _NO_WORDS))
         return origin
 
     async def _execute(self, run: Run, kept: KeptRun | None, model_ids: Sequence[str]) -> Result:

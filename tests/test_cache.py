@@ -153,6 +153,18 @@ def test_without_a_store_shared_is_of_this_run_and_that_is_said() -> None:
     assert any("cache: shared" in note and "store" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("content", ["digest", "off"])
+def test_where_words_may_not_be_kept_no_reply_is_shared_and_that_is_said(content: Any, tmp_path: Path) -> None:
+    for cache, mode in (("cache: shared", None), ("", "shared")):
+        asked = model(lambda request: "a word that nobody may keep")
+        with Fusion(model=asked, store=tmp_path / "runs.db", content=content) as fusion:
+            result, _ = run(fusion, None, pipeline=same(cache), **({} if mode is None else {"cache": mode}))
+        assert (result.status, len(asked.requests)) == ("ok", 2)  # within the run they are found again
+        assert any("cache: shared" in note and "content" in note for note in result.notes)
+    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"a word that nobody may keep" not in kept
+
+
 def test_an_evicted_reply_is_asked_for_again() -> None:
     asked = model(lambda request: "x" * 1000)
     store = MemoryStore(cache_bytes=500)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from fusion import budget as budgets
@@ -16,15 +15,14 @@ from fusion.errors import BudgetError, FusionError, StageError
 from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.fields import Fields, Skipped
 from fusion.finish import Caps, held_back, last_stages
-from fusion.graph import Nested, Schemas, stages_within
+from fusion.graph import stages_within
 from fusion.inputs import filled_within, plain
 from fusion.models.keeping import Keeping
-from fusion.prompts import Prompts
 from fusion.receipt import Accounts, Before
 from fusion.result import FailedPart, Result, StageResult
-from fusion.roles import RoleModels, unpriced
-from fusion.spec import Pipeline
+from fusion.roles import unpriced
 from fusion.stages.base import Outcome, Stage
+from fusion.subject import Subject
 from fusion.types import Failure, Item, Limits, as_text
 from fusion.wiring import Part, output_wiring, read, wire
 
@@ -79,42 +77,32 @@ class _Record:
 class Run:
     """One execution of a pipeline on one set of inputs.
 
-    `strict_usd` refuses calls of unknown price under a dollar limit: for a limit that the user gave by hand. Files
-    of schemas are looked up in `near`, or stand in `schemas` with what they hold. `nested` are the pipelines that its
-    stages run; each of them is a Run again, with the same id, whose stages' paths begin with `around.place` and whose
-    budget stands beneath the one there. `keeping` is the journal and the caches that its calls go through.
-    `within` is a budget that it shares with other runs on the same loop.
+    Under a dollar limit that the user gave by hand, calls of unknown price are refused. Each nested pipeline is a Run
+    again, with the same id, whose stages' paths begin with `around.place` and whose budget stands beneath the one
+    there. `keeping` is the journal and the caches that its calls go through. `within` is a budget that it shares with
+    other runs on the same loop.
     """
 
     def __init__(
         self,
         run_id: str,
-        pipeline: Pipeline,
+        subject: Subject,
         *,
-        prompts: Prompts,
-        roles: RoleModels,
-        profile: str,
-        inputs: Mapping[str, Any],
-        request: str,
-        limits: Limits,
-        strict_usd: bool,
         sink: Sink,
         stream: bool,
-        near: Path | None = None,
-        nested: Mapping[str, Nested] | None = None,
         around: Around | None = None,
         keeping: Keeping | None = None,
         origin: Origin | None = None,
-        schemas: Schemas | None = None,
         within: Budget | None = None,
     ) -> None:
         self.run_id = run_id
         self.exit_code = 0
         self.cause: BaseException | None = None
+        pipeline, prompts, roles, limits = subject.pipeline, subject.prompts, subject.roles, subject.limits
         if around is not None and around.finishing:
             pipeline = pipeline.model_copy(update={"on_budget": "finish"})
         self._pipeline = pipeline
-        self._profile = profile
+        self._profile = subject.profile
         self._origin = origin or Origin(seed=run_id)
         self._keeping = keeping or Keeping()
         self._journal = self._keeping.journal
@@ -124,7 +112,7 @@ class Run:
             self._accounts.take_up(self._origin.before)
         self._budget = Budget(
             limits,
-            strict_usd=strict_usd,
+            strict_usd=subject.by_hand,
             name="run" if around is None else pipeline.name,
             parent=within if around is None else around.budget,
             ledger=self._journal,
@@ -133,7 +121,7 @@ class Run:
         if self._journal is not None and around is None:
             self._journal.on_loss = self._say_loss
         self._caps = Caps.of(limits) if around is None else Caps.of(limits).within(around.caps)
-        self._nested = dict(nested or {})
+        self._nested = dict(subject.nested)
         self._around = around
         self._runs: dict[str, Run] = {}
         self._all_stages = stages_within(pipeline.stages)
@@ -144,10 +132,10 @@ class Run:
             pipeline=pipeline,
             prompts=prompts,
             roles=roles,
-            inputs=inputs,
-            request=request,
+            inputs=subject.inputs,
+            request=subject.request,
             sink=self._sink,
-            wirings=wire(pipeline, prompts, near=near, schemas=schemas),
+            wirings=wire(pipeline, prompts, near=subject.near, schemas=subject.schemas),
             fields={path: Fields(stage.outputs) for path, stage in self._all_stages.items()},
             streamed=frozenset(self._streamed(last_stages(pipeline, prompts))) if stream else frozenset(),
             inner=_Inner(self),
@@ -296,24 +284,27 @@ class Run:
         nested, budget = self._nested[path], budgets.current.get()
         assert budget is not None
         request, values = filled_within(nested.pipeline, self._parts.request, inputs)
-        run = self._runs[path] = Run(
-            self.run_id,
+        subject = Subject(
             nested.pipeline,
             prompts=nested.prompts,
             roles=self._parts.roles.nested[path],
             profile=self._profile,
             inputs=values,
             request=request,
-            limits=nested.pipeline.budget,
-            strict_usd=False,
-            sink=self._sink,
-            stream=path in self._parts.streamed,
             near=nested.path.parent,
             nested=nested.nested,
+            limits=nested.pipeline.budget,
+            by_hand=False,
+            schemas=nested.schemas,
+        )
+        run = self._runs[path] = Run(
+            self.run_id,
+            subject,
+            sink=self._sink,
+            stream=path in self._parts.streamed,
             around=self._around_inner(path, budget),
             keeping=self._keeping,
             origin=self._origin,
-            schemas=nested.schemas,
         )
         try:
             result = await run.execute()

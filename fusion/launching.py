@@ -45,7 +45,7 @@ class Prepared(NamedTuple):
 
     @property
     def subject(self) -> Subject:
-        """What is looked at beforehand."""
+        """What the engine runs, and what is looked at beforehand."""
         made, roles, terms = self
         return Subject(
             made.pipeline,
@@ -58,6 +58,7 @@ class Prepared(NamedTuple):
             nested=made.nested,
             limits=terms.limits,
             by_hand=terms.strict_usd,
+            schemas=made.schemas,
         )
 
 
@@ -108,28 +109,18 @@ class Launcher:
 
     def launch(self, run: Prepared, kept: KeptRun | None, watch: Watch, owner: object) -> RunHandle:
         """Begin a run. `owner` lives as long as the handle does."""
-        made, roles, terms = run
+        terms = run.terms
         run_id = _run_id() if kept is None else kept.run_id
         under_way = Run(
             run_id,
-            made.pipeline,
-            prompts=made.prompts,
-            roles=roles,
-            profile=terms.profile,
-            inputs=terms.inputs,
-            request=terms.request,
-            limits=terms.limits,
-            strict_usd=terms.strict_usd,
+            run.subject,
             sink=watch.sink or _nowhere,
             stream=watch.stream,
-            near=made.near,
-            nested=made.nested,
             keeping=self._keeping(kept, terms),
             origin=self._origin(run, Origin(seed=run_id, tags=watch.tags) if kept is None else kept.origin),
-            schemas=made.schemas,
             within=watch.within,
         )
-        work = self.loop.submit(self._execute(under_way, kept, list(roles.models)))
+        work = self.loop.submit(self._execute(under_way, kept, list(run.roles.models)))
         if kept is not None:
             work.done.add_done_callback(lambda _: kept.release())
         return RunHandle(under_way, work, self.loop, owner)

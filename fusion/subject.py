@@ -1,11 +1,11 @@
-"""Subject: what a run would be made of, for those who say beforehand how it may go."""
+"""Subject: what a run is made of, for the engine and for those who say beforehand how it may go."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusion.graph import Nested, stages_within
+from fusion.graph import Nested, Schemas, stages_within
 from fusion.prompts import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
@@ -17,7 +17,11 @@ __all__ = ["Subject"]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a run would be made of. `by_hand` is true for a limit in dollars that the user gave."""
+    """What a run is made of. `by_hand` is true for a limit in dollars that the user gave.
+
+    Files of schemas are looked up in `near`, or stand in `schemas` with what they hold. `nested` are the pipelines
+    that its stages run.
+    """
 
     pipeline: Pipeline
     prompts: Prompts
@@ -29,6 +33,7 @@ class Subject:
     nested: Mapping[str, Nested]
     limits: Limits
     by_hand: bool
+    schemas: Schemas | None = None
 
     @property
     def stages(self) -> dict[str, Stage]:

@@ -78,21 +78,15 @@ async def suppose(subject: Subject, chance: Chance) -> Supposed:
             played[member.info.id] = Member(model, model, Breaker())
         return played[member.info.id]
 
-    run = Run(
-        "quote",
-        _freely(subject.pipeline, subject.prompts, chance),
-        prompts=subject.prompts,
+    supposed = replace(
+        subject,
+        pipeline=_freely(subject.pipeline, subject.prompts, chance),
         roles=subject.roles.played_by(play),
-        profile=subject.profile,
-        inputs=subject.inputs,
-        request=subject.request,
         limits=Limits() if chance.worst else subject.limits,
-        strict_usd=subject.by_hand and not chance.worst,
-        sink=record,
-        stream=False,
-        near=subject.near,
+        by_hand=subject.by_hand and not chance.worst,
         nested=_nested_freely(subject.nested, chance),
     )
+    run = Run("quote", supposed, sink=record, stream=False)
     begun = asyncio.get_running_loop().time()
     result = await run.execute()
     took = asyncio.get_running_loop().time() - begun

@@ -27,7 +27,10 @@ _SYNC_SECONDS: Final = 0.5
 
 
 class Line(Value):
-    """One answer, or with `given_up` what was spent on one that never came. `key` is of all that makes it."""
+    """One answer, or with `given_up` what was spent on one that never came, or came second.
+
+    `key` is of all that makes it.
+    """
 
     key: str
     arm: str
@@ -41,7 +44,7 @@ class Kept:
     """The file of answers. Each line is handed to the system at once, and is on the disk half a second later.
 
     A kill costs the answers that were under way. A last line that was torn is cut off; whoever else writes to the
-    file keeps this one out. With two answers under one key the first counts.
+    file keeps this one out. With two answers under one key the first counts, and of the other what it drew.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +67,9 @@ class Kept:
     def add(self, line: Line) -> None:
         """Keep an answer. Raises UsageError where the disk does not take it."""
         if not line.given_up and self.answers.setdefault(line.key, line.answered) is not line.answered:
-            return
+            if not line.answered.amount.calls:
+                return
+            line = line.model_copy(update={"given_up": True})
         raw = line.model_dump_json(exclude_defaults=True).encode() + b"\n"
         try:
             while raw:

@@ -249,8 +249,10 @@ class _Work:
         strong = max(singles, key=lambda name: (sum(singles[name].scores), -sum(singles[name].costs)))
         for name, arm in kinds.items():
             rate = self.figures(arm).escalated
+            if rate is None:
+                continue
             cheap = self._otherwise(arm, singles, strong)
-            if rate is not None and cheap != strong:
+            if cheap != strong:
                 label = f"{MIXING} as often as {name} ({rate:.0%} to {strong}, else {cheap})"
                 found.append(self._worked_out(label, mixed(singles[cheap], singles[strong], rate)))
         return tuple(found)

@@ -1,7 +1,6 @@
 """Outsiders: arms that are no runs of ours: a Python function, and answers of somebody else's system in a file."""
 
 import asyncio
-import importlib
 import inspect
 import json
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from fusion.bench.contestants import Answered, Contestant, Taken, Turn, digest_of
-from fusion.bench.foreign import of_foreign
+from fusion.bench.foreign import imported
 from fusion.bench.results import ArmRecord
 from fusion.bench.rows import Row, read_rows
 from fusion.bench.tasks import Task
@@ -34,7 +33,7 @@ class FromFunction(Contestant):
     """
 
     def __init__(self, name: str, function: str) -> None:
-        self._function, file = _imported(function)
+        self._function, file = imported("arm", function)
         self._masks = Masks()
         content = digest_of(file.read_bytes().hex()) if file is not None else ""
         self.record = ArmRecord(name=name, kind="python", sha256=content)
@@ -178,19 +177,3 @@ def _first(error: ValidationError) -> str:
         return f"unknown key {where!r}; there are: id, {', '.join(_Said.model_fields)}"
     got = json.dumps(first["input"], default=str)[:60]
     return f"`{where}`: {first['msg'][0].lower()}{first['msg'][1:]}, got {got}"
-
-
-def _imported(name: str) -> tuple[Callable[..., Any], Path | None]:
-    module, _, function = name.partition(":")
-    failed: UsageError | None = None
-    try:
-        home = importlib.import_module(module)
-        found = getattr(home, function)
-    except Exception as error:  # noqa: BLE001 - the border of code that is not ours
-        failed = of_foreign(f"no arm {name!r}", error, "; it is given as module:function")
-    if failed is not None:
-        raise failed
-    if not callable(found):
-        raise UsageError(f"the arm {name!r} is no function")
-    file = getattr(home, "__file__", None)
-    return found, None if file is None else Path(file)

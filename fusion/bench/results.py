@@ -74,8 +74,8 @@ class Outcome(Value):
 
     `cost` is in dollars, None where a part of it is unknown. `escalated` says whether a stronger model was asked,
     None where the arm has none to ask; `delegated` is the share of its calls that went to others. `latency` is in
-    seconds. `spent` is cost and tokens by model. `reused` calls were made for another arm, or before
-    a kill, and are counted as if they had been made anew.
+    seconds. `spent` is cost and tokens by model. `reused` calls were made for another arm, or before a kill, and are
+    counted as if they had been made anew.
     """
 
     arm: str
@@ -171,12 +171,12 @@ class Results(Value):
         """The results of a JSON file, also of one with a prompt in every outcome. Raises UsageError for another."""
         try:
             return cls.model_validate(_with_prompts_by_item(json.loads(read_text(Path(path), most=_MOST))))
-        except ValueError as error:
-            if not isinstance(error, ValidationError):
-                raise UsageError(f"{str(path)!r} holds no results: it is no JSON: {error}") from error
+        except ValidationError as error:
             first: Any = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise UsageError(f"{str(path)!r} holds no results: {where}: {first['msg']}") from error
+        except ValueError as error:
+            raise UsageError(f"{str(path)!r} holds no results: it is no JSON: {error}") from error
 
 
 def _with_prompts_by_item(data: Any) -> Any:

@@ -99,11 +99,11 @@ def tune(
     """Choose what the arms of a suite and their pipelines leave open, `{any: [a, b]}` in place of any value.
 
     Arms that leave nothing open, functions and files of answers too, are candidates as they are. On the dev side of
-    the split alone: first every model by itself, and those dominated are out, with all that uses
-    them; then racing on shares that double. Nothing that was asked is asked again. `budget` caps the search; without
-    it the suite's own does, which caps search and confirmation together. Then what was chosen, the best single model
-    and the suite's baselines are asked the test side, once; the Report is of that, None where the best single model
-    is the choice or nothing is left of the budget.
+    the split alone: first every model by itself, and those dominated are out, with all that uses them; then racing on
+    shares that double. Nothing that was asked is asked again. `budget` caps the search; without it the suite's own
+    does, which caps search and confirmation together. Then what was chosen, the best single model and the suite's
+    baselines are asked the test side, once; the Report is of that, None where the best single model is the choice or
+    nothing is left of the budget.
 
     Writes to `out`, by default `fusion-tune/` and the suite's name: `frontier/` with a file for each pipeline of the
     frontier, `tuned.json`, and the report under `confirmed/`.

@@ -1,10 +1,9 @@
 """Scorers of a user's own: an expression over `answer`, `data` and `gold`, or a Python function."""
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from fusion.bench.foreign import of_foreign
+from fusion.bench.foreign import called, imported
 from fusion.bench.scorers.base import Answer, Score
 from fusion.errors import PromptError, UsageError
 from fusion.library import Library
@@ -44,35 +43,14 @@ class ByFunction:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._function = _imported(name)
+        self._function, _ = imported("scorer", name)
 
     def score(self, answer: Answer, gold: Any) -> Score:
-        failed: UsageError | None = None
-        try:
-            value = self._function(answer.text, gold)
-        except Exception as error:  # noqa: BLE001 - the border of code that is not ours
-            failed = of_foreign(f"the scorer {self._name!r} failed", error)
-        if failed is not None:
-            raise failed
+        value = called(f"the scorer {self._name!r} failed", lambda: self._function(answer.text, gold))
         return _as_score(value, f"the scorer {self._name!r}")
 
     def close(self) -> None:
         """Nothing was started."""
-
-
-def _imported(name: str) -> Callable[[str, Any], Any]:
-    module, _, function = name.partition(":")
-    failed: UsageError | None = None
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # noqa: BLE001 - the border of code that is not ours
-        failed = of_foreign(f"no scorer {name!r}", error, "; it is given as module:function")
-    if failed is not None:
-        raise failed
-    if not callable(found):
-        raise UsageError(f"the scorer {name!r} is no function")
-    called: Callable[[str, Any], Any] = found
-    return called
 
 
 def _as_score(value: Any, what: str) -> Score:

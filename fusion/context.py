@@ -153,8 +153,8 @@ class RunContext(StageContext):
     def deltas(self, step: str) -> Deltas | None:
         return _EventDeltas(self, step) if self.path in self._run.streamed else None
 
-    def grew(self, known: int, *, final: bool = False) -> None:
-        self.emit(StageGrew(run_id=self._run.run_id, stage=self.place, known=known, final=final))
+    def grew(self, known: int, *, final: bool = False, title: str = "") -> None:
+        self.emit(StageGrew(run_id=self._run.run_id, stage=self.place, known=known, final=final, title=title))
 
     def finished(self, item: Item) -> None:
         event = ItemFinished(run_id=self._run.run_id, stage=self.place, item=item.index, failure=item.failure)

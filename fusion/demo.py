@@ -1,12 +1,13 @@
 """The demonstration: the main job over a report that ships with Fusion, and a check of its answer."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from fusion.library import shipped_root
 
-__all__ = ["FACTS", "PIPELINE", "TASK", "Fact", "faults", "report"]
+__all__ = ["FACTS", "PIPELINE", "TASK", "Fact", "faults", "recording_path", "report", "subject"]
 
 PIPELINE = "plan-execute-review"
 TASK = (
@@ -41,6 +42,16 @@ _NUMBER = re.compile(r"\d+(?:[., \u00a0\u202f]\d{3})*(?!\d)")
 def report() -> Path:
     """The file of the report, an invented one."""
     return shipped_root() / "pipelines" / "documents" / "harbour-report.md"
+
+
+def recording_path() -> Path:
+    """The file of the recorded run."""
+    return shipped_root() / "pipelines" / "recordings" / "demo.jsonl"
+
+
+def subject() -> str:
+    """SHA-256 (hex) of the task and the report: a recording of another one is out of date."""
+    return hashlib.sha256(f"{TASK}\0{report().read_text('utf-8')}".encode()).hexdigest()
 
 
 def faults(answer: str) -> list[str]:

@@ -83,11 +83,15 @@ class StageStarted(EventBase):
 
 
 class StageGrew(EventBase):
-    """A stage knows of `known` items now; `final` when no more will come."""
+    """A stage knows of `known` items now; `final` when no more will come.
+
+    `title` is the title of the newest item, empty where items have none: a plan's subtasks have one.
+    """
 
     type: Literal["stage_grew"] = "stage_grew"
     known: int
     final: bool = False
+    title: str = ""
 
 
 class CallStarted(EventBase):

@@ -326,7 +326,7 @@ class _Rehearsal(RunContext):
             raise self._broken
         return "" if self.asked else note
 
-    def grew(self, known: int, *, final: bool = False) -> None:
+    def grew(self, known: int, *, final: bool = False, title: str = "") -> None:
         self.known = known
 
     def decided(

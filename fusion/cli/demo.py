@@ -1,6 +1,15 @@
-"""`fusion demo`: the main job over a report that ships with Fusion, its answer checked against the report."""
+"""`fusion demo`: the main pipeline over a report that ships with Fusion, its answer checked against the report.
 
-from typing import Annotated
+The recording that `--recorded` plays ships with the report. Remake it after a change to the task, the report, the
+prompts or the events, on an idle machine, and the picture of the README with it:
+
+    fusion demo --record pipelines/recordings/demo.jsonl
+    python docs/picture.py
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,47 +17,191 @@ from fusion.cli.completion import profile_names
 from fusion.cli.declared import Debug, Quiet, Verbose
 from fusion.cli.exits import FAILED, Ending
 
+if TYPE_CHECKING:
+    from fusion.handle import RunHandle
+
 __all__ = ["demo"]
+
+_LOCAL = "local"
+_INDENT = 11
+_NARROWEST = 40
+_WIDEST = 100
 
 
 def demo(
     ctx: typer.Context,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Play a recorded run in 20 seconds; needs no weights and no key.")
+    ] = False,
     profile: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
             help="The set of models to use; by default the embedded ones, which need no key.",
             autocompletion=profile_names,
         ),
-    ] = "local",
+    ] = None,
+    record: Annotated[
+        str | None, typer.Option("--record", metavar="FILE", hidden=True, help="Write a recording of the run.")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
     """Plan, work in parallel, review and merge over a report that ships with Fusion; check the answer against it."""
-    from fusion.cli.session import Options, run_session
-    from fusion.cli.terminal import complain
-    from fusion.demo import FACTS, PIPELINE, TASK, faults, report
-
     ending: Ending = ctx.obj
     ending.debug = ending.debug or debug
+    if recorded:
+        _check_recorded(profile=profile, record=record, quiet=quiet, verbose=verbose)
+        _play(quiet=quiet, verbose=verbose)
+    elif record is not None:
+        _record(Path(record), profile or _LOCAL, ending, quiet=quiet, verbose=verbose)
+    else:
+        _run(profile or _LOCAL, None, ending, quiet=quiet, verbose=verbose)
+
+
+def _check_recorded(*, profile: str | None, record: str | None, quiet: bool, verbose: bool) -> None:
+    """Refuse options that contradict each other or have no effect."""
+    from fusion.errors import UsageError
+
+    if profile is not None:
+        raise UsageError("--profile has no effect with --recorded, which calls no model; leave it out")
+    if record is not None:
+        raise UsageError("--record writes a recording of a live run; leave --recorded out")
+    if quiet and verbose:
+        raise UsageError("-q and -v contradict each other; see `fusion demo --help`")
+
+
+def _play(*, quiet: bool, verbose: bool) -> None:
+    from fusion.cli.lines import seconds
+    from fusion.cli.playback import PLAYED_IN, play
+    from fusion.cli.recording import Recording
+    from fusion.cli.terminal import complain
+    from fusion.demo import recording_path
+
+    recording = Recording.read(recording_path())
     if not quiet:
-        complain(f"report   {report()}\ntask     {TASK}\n")
+        _say(
+            "recording",
+            f"a real run of {recording.began:%Y-%m-%d} by {' and '.join(recording.models)} on {recording.made.cores} "
+            f"cores ({recording.made.machine}): {seconds(recording.seconds)}, played in {seconds(PLAYED_IN)}",
+        )
+        _say_task()
+        _say("")
+    play(recording, quiet=quiet, verbose=verbose)
+    _check_answer(recording.outcome.text, quiet=quiet)
+    if not quiet:
+        complain(
+            "\nTo run it on your machine:\n"
+            "  pip install 'compound-fusion[local]'\n"
+            "  fusion models pull small strong\n"
+            "  fusion demo"
+        )
+
+
+def _run(profile: str, events_to: str | None, ending: Ending, *, quiet: bool, verbose: bool) -> "RunHandle":
+    """Run the pipeline to its checked answer. Raises typer.Exit where it fails or the answer is wrong."""
+    from fusion.cli.session import Options, run_session
+    from fusion.demo import PIPELINE, TASK, report
+    from fusion.errors import MissingKeyError
+
     options = Options(
         pipeline=PIPELINE,
         prompt=TASK,
         inputs=(f"context=@{report()}",),
         profile=profile,
-        kept=False,
+        events_to=events_to,
         quiet=quiet,
         verbose=verbose,
     )
-    handle = run_session(options, ending)
+    if not quiet:
+        _say_task()
+        if events_to is None:  # a recording may be missing or out of date while it is being remade
+            _say("time", _expected_time(profile))
+        _say("")
+    try:
+        handle = run_session(options, ending)
+    except MissingKeyError as error:
+        raise MissingKeyError(f"{error}; `fusion demo --recorded` plays a recorded run without either") from error
     if handle.exit_code:
         raise typer.Exit(handle.exit_code)
-    wrong = faults(handle.wait().text)
+    _check_answer(handle.wait().text, quiet=quiet)
+    return handle
+
+
+def _record(file: Path, profile: str, ending: Ending, *, quiet: bool, verbose: bool) -> None:
+    """Run, and write a recording of the run."""
+    from tempfile import TemporaryDirectory
+
+    from fusion.cli.recording import Recording
+    from fusion.client import Fusion
+    from fusion.demo import subject
+
+    _check_writable(file)
+    with TemporaryDirectory() as folder:
+        events = Path(folder) / "events.jsonl"
+        handle = _run(profile, str(events), ending, quiet=quiet, verbose=verbose)
+        lines = events.read_text("utf-8").splitlines()
+    with Fusion(profile=profile, store=True) as fusion:
+        details = fusion.runs.show(handle.run_id)
+    Recording.of_run(lines, handle.wait().text, details, subject=subject()).write(file)
+
+
+def _check_writable(file: Path) -> None:
+    from fusion.errors import UsageError
+
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise UsageError(f"--record {str(file)!r}: {error.strerror}; choose another file") from error
+
+
+def _check_answer(text: str, *, quiet: bool) -> None:
+    from fusion.cli.terminal import complain
+    from fusion.demo import FACTS, faults
+
+    wrong = faults(text)
     if wrong:
         complain("\n".join(["\nfusion: the answer is not what the report says:", *wrong]))
         raise typer.Exit(FAILED)
     if not quiet:
         complain(f"\nchecked: what the answer says of all {len(FACTS)} parts of the port is what the report says")
+
+
+def _expected_time(profile: str) -> str:
+    """The time of a run on this machine, by the calls of the recorded run."""
+    from fusion.cli.lines import seconds
+    from fusion.cli.recording import Recording, expected_seconds
+    from fusion.config import Settings
+    from fusion.demo import recording_path
+
+    recording = Recording.read(recording_path())
+    if profile != _LOCAL:
+        return f"about {seconds(expected_seconds(recording))}, if the models answer as fast as hosted ones usually do"
+    threads = Settings.from_environment().local_threads
+    minutes = max(1, round(expected_seconds(recording, threads) / 60))
+    cores = f"{threads} cores that have nothing else to do" if threads > 1 else "one core that has nothing else to do"
+    return f"about {minutes} minute{'s' * (minutes != 1)} on {cores}"
+
+
+def _say_task() -> None:
+    from fusion.demo import TASK, report
+
+    _say("report", str(report()))
+    _say("task", TASK)
+
+
+def _say(label: str, text: str = "") -> None:
+    """A labelled paragraph on standard error: wrapped on a terminal, one line elsewhere."""
+    import shutil
+    import textwrap
+
+    from fusion.cli.terminal import complain, is_terminal
+
+    line = f"{label:<{_INDENT}}{text}".rstrip()
+    if is_terminal(sys.stderr):
+        width = max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size().columns))
+        line = textwrap.fill(
+            line, width, subsequent_indent=" " * _INDENT, break_long_words=False, break_on_hyphens=False
+        )
+    complain(line)

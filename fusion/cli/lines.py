@@ -14,6 +14,7 @@ from fusion.events import (
     Noted,
     RunStarted,
     StageFinished,
+    StageGrew,
     StageStarted,
 )
 from fusion.runs import RunSummary
@@ -29,6 +30,7 @@ __all__ = [
     "milestone",
     "reason",
     "seconds",
+    "title_line",
 ]
 
 _ANSWERED_BY = {
@@ -37,6 +39,7 @@ _ANSWERED_BY = {
     "cache": "answered by the cache",
 }
 _SMALLEST = Decimal("0.0001")
+_TITLES_AT_MOST = 20
 
 
 def first_line(event: RunStarted) -> str:
@@ -71,6 +74,14 @@ def milestone(event: EventBase, items: int, failed: int) -> str | None:
             made = f", {items} {what}{'s' * (items != 1)}" if items else ""
             without = f", {failed} failed" if failed else ""
             return f"{event.stage}: {event.status}{made}{without}, {seconds(event.seconds)}"
+    return None
+
+
+def title_line(event: EventBase) -> str | None:
+    """A subtask that a plan has accepted; of a long plan only the first ones."""
+    match event:
+        case StageGrew(title=str() as title, known=number) if title and number <= _TITLES_AT_MOST:
+            return f"{event.stage} {number}: {one_line(title)}"
     return None
 
 

@@ -1,6 +1,6 @@
 """The run in plain lines on standard error: for files, pipes, and terminals that cannot redraw."""
 
-from fusion.cli.lines import call_line, first_line, happening, milestone
+from fusion.cli.lines import call_line, first_line, happening, milestone, title_line
 from fusion.cli.progress import Progress
 from fusion.cli.terminal import complain
 from fusion.events import EventBase, RunStarted
@@ -9,7 +9,7 @@ __all__ = ["Plain"]
 
 
 class Plain:
-    """One line for each beginning and end of a stage and for all that goes wrong; `verbose` adds every call."""
+    """One line for each stage's start and end, subtask and failure; `verbose` adds every call."""
 
     refresh: float | None = None
 
@@ -25,7 +25,8 @@ class Plain:
             return
         stage = self._progress.stages.get(event.stage)
         items, failed = (stage.done or stage.known, stage.failed) if stage else (0, 0)
-        line = milestone(event, items, failed) or happening(event) or (call_line(event) if self._verbose else None)
+        line = milestone(event, items, failed) or title_line(event) or happening(event)
+        line = line or (call_line(event) if self._verbose else None)
         if line is not None:
             self._say(line)
 

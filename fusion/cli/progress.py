@@ -1,6 +1,7 @@
 """Where a run stands, added up from its events: what a live view shows."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
@@ -49,6 +50,7 @@ class Spent:
 class StageProgress:
     """One stage: `known` items of which `done` are done, `final` when no more will come.
 
+    `titles` are those of its items, in their order, where they have any.
     `calls` are under way; `reused` were answered by journal or cache, and cost nothing now.
     """
 
@@ -56,6 +58,7 @@ class StageProgress:
     state: State = "waiting"
     known: int = 0
     final: bool = False
+    titles: list[str] = field(default_factory=list)
     done: int = 0
     failed: int = 0
     calls: int = 0
@@ -71,14 +74,15 @@ class StageProgress:
 
 
 class Progress:
-    """A run so far. Stages stand in the pipeline's order."""
+    """A run so far. Stages are in the pipeline's order. `clock` gives seconds: a recording has its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.pipeline = ""
         self.profile = ""
         self.stages: dict[str, StageProgress] = {}
         self.spent = Spent()
-        self.began = time.monotonic()
+        self.began = clock()
 
     @property
     def calls(self) -> int:
@@ -100,9 +104,10 @@ class Progress:
     def _of_stage(self, event: EventBase, stage: StageProgress) -> None:
         match event:
             case StageStarted():
-                stage.state, stage.began = "working", time.monotonic()
+                stage.state, stage.began = "working", self._clock()
             case StageGrew():
                 stage.known, stage.final = event.known, event.final
+                stage.titles += [event.title] * bool(event.title)
             case ItemFinished():
                 stage.done += 1
                 stage.failed += event.failure is not None
@@ -131,7 +136,7 @@ class Progress:
         self.spent.add(tokens, usd)
 
     def _stop(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         for stage in self.stages.values():
             stage.calls = 0
             if stage.state == "working":

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fusion.cli.history import run_line
 from fusion.cli.lines import cost_words, reason, seconds
@@ -11,7 +11,10 @@ from fusion.cli.receipt import receipt_rows
 from fusion.cli.terminal import is_terminal, one_line, printable, table, write
 from fusion.runs import CallLine, RunDetails, StageLine
 
-__all__ = ["print_run"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["print_run", "timeline_lines", "timeline_table"]
 
 _CALLS_AT_MOST: Final = 24
 """Calls that are shown one by one; of more, each stage shows its share."""
@@ -46,10 +49,20 @@ def print_run(details: RunDetails, *, everything: bool) -> None:
     write(printable(run_line(details.run)) + "\n")
     if rows:
         write("\n")
-        _draw(rows) if is_terminal(sys.stdout) else write("\n".join(_plain(rows)) + "\n")
+        _print_table(rows) if is_terminal(sys.stdout) else write("\n".join(_plain(rows)) + "\n")
     write(
         "\n".join(["", *_parts(details), *receipt_rows(details.receipt, _seconds(details)), *_hint(details)]) + "\n"
     )
+
+
+def timeline_table(details: RunDetails, width: int) -> "Table":
+    """Stages and calls as bars, in so many columns of a terminal."""
+    return _table(list(_rows(details, everything=False)), width)
+
+
+def timeline_lines(details: RunDetails) -> list[str]:
+    """Stages and calls with the seconds of their start and end."""
+    return _plain(list(_rows(details, everything=False)))
 
 
 def _seconds(details: RunDetails) -> dict[str, float]:
@@ -201,16 +214,21 @@ def _span(row: _Row) -> str:
     return "" if row.begin is None or row.end is None else f"{row.begin:.1f}-{row.end:.1f} s"
 
 
-def _draw(rows: Sequence[_Row]) -> None:
+def _print_table(rows: Sequence[_Row]) -> None:
     from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_table(rows, console.width))
+
+
+def _table(rows: Sequence[_Row], columns: int) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
     longest = max((row.end for row in rows if row.end is not None), default=0.0)
-    names = min(max(len(row.label) for row in rows), max(16, console.width // 3))
-    about = min(max(len(row.about) for row in rows), max(16, console.width // 3))
-    width = max(8, console.width - names - about - 4)
+    names = min(max(len(row.label) for row in rows), max(16, columns // 3))
+    about = min(max(len(row.about) for row in rows), max(16, columns // 3))
+    width = max(8, columns - names - about - 4)
     drawn = Table.grid(padding=(0, 2))
     drawn.add_column(no_wrap=True, overflow="ellipsis", width=names)
     drawn.add_column(no_wrap=True, width=width)
@@ -223,7 +241,7 @@ def _draw(rows: Sequence[_Row]) -> None:
             Text(_bar(row, longest, width, "━" if is_stage else "─"), style=style),
             Text(printable(row.about), style="" if is_stage else "dim"),
         )
-    console.print(drawn)
+    return drawn
 
 
 def _bar(row: _Row, longest: float, width: int, stroke: str) -> str:

@@ -279,8 +279,8 @@ class StageContext(ABC):
         """Ends its block with TimeoutError once the stage's `timeout` has passed since its first input."""
 
     @abstractmethod
-    def grew(self, known: int, *, final: bool = False) -> None:
-        """Say how many items the stage knows of."""
+    def grew(self, known: int, *, final: bool = False, title: str = "") -> None:
+        """Say how many items the stage knows of, and the title of the newest one."""
 
     @abstractmethod
     def finished(self, item: Item) -> None:

@@ -195,7 +195,7 @@ class PlanReader:
         needs = tuple(need - 1 for need in subtask["needs"])
         self._subtasks.append(subtask)
         self._feed.append(Item(index=index, source=subtask, value=subtask, needs=needs))
-        self._ctx.grew(len(self._subtasks))
+        self._ctx.grew(len(self._subtasks), title=subtask["title"])
 
     def _needs(self, raw: dict[str, Any]) -> tuple[int, ...]:
         """Indexes of earlier subtasks; an edge to anything else is dropped and said."""

@@ -84,7 +84,7 @@ def _play(*, quiet: bool, verbose: bool) -> None:
         _say(
             "recording",
             f"a real run of {recording.began:%Y-%m-%d} by {' and '.join(recording.models)} on {recording.made.cores} "
-            f"cores ({recording.made.machine}): {seconds(recording.seconds)}, played in {seconds(PLAYED_IN)}",
+            f"cores ({recording.made.machine}); it took {seconds(recording.seconds)}, played in {seconds(PLAYED_IN)}",
         )
         _say_task()
         _say("")
@@ -136,8 +136,10 @@ def _record(file: Path, profile: str, ending: Ending, *, quiet: bool, verbose: b
     from fusion.cli.recording import Recording
     from fusion.client import Fusion
     from fusion.demo import subject
+    from fusion.errors import UsageError
 
-    _check_writable(file)
+    if not file.parent.is_dir():
+        raise UsageError(f"--record {str(file)!r}: there is no folder {str(file.parent)!r}; make it first")
     with TemporaryDirectory() as folder:
         events = Path(folder) / "events.jsonl"
         handle = _run(profile, str(events), ending, quiet=quiet, verbose=verbose)
@@ -145,15 +147,6 @@ def _record(file: Path, profile: str, ending: Ending, *, quiet: bool, verbose: b
     with Fusion(profile=profile, store=True) as fusion:
         details = fusion.runs.show(handle.run_id)
     Recording.of_run(lines, handle.wait().text, details, subject=subject()).write(file)
-
-
-def _check_writable(file: Path) -> None:
-    from fusion.errors import UsageError
-
-    try:
-        file.open("a").close()
-    except OSError as error:
-        raise UsageError(f"--record {str(file)!r}: {error.strerror}; choose another file") from error
 
 
 def _check_answer(text: str, *, quiet: bool) -> None:

@@ -70,14 +70,21 @@ class LiveView:
             self._live.update(self.frame(), refresh=True)
 
     def hold(self) -> None:
-        """Make room for the answer; what is still to be said comes after it."""
-        if self._live is not None and self._live.is_started:
-            self._live.update("", refresh=True)
-            self._live.stop()
-        self._live = None
+        """Make room for the answer, below an empty line; what is still to be said comes after it."""
+        if self._end():
+            self._console.print()
 
     def close(self) -> None:
-        self.hold()
+        self._end()
+
+    def _end(self) -> bool:
+        """Remove the view. True where there was one."""
+        live, self._live = self._live, None
+        if live is None or not live.is_started:
+            return False
+        live.update("", refresh=True)
+        live.stop()
+        return True
 
     def release(self) -> None:
         """Say what was kept back."""

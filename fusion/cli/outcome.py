@@ -1,10 +1,12 @@
 """The end of a run: its answer to where it belongs, then what failed, then the receipt."""
 
+import sys
+
 from fusion.cli.answer import AnswerFile, StreamedAnswer
 from fusion.cli.exits import BUG, Ending
 from fusion.cli.lines import reason
 from fusion.cli.receipt import receipt_lines
-from fusion.cli.terminal import complain, write
+from fusion.cli.terminal import complain, width_of, write
 from fusion.errors import UsageError
 from fusion.handle import RunHandle
 from fusion.result import Result
@@ -48,7 +50,7 @@ class Outcome:
         self._say_failed(ending)
         if not self._quiet:
             complain("")
-            for line in receipt_lines(self._result):
+            for line in receipt_lines(self._result, width=width_of(sys.stderr)):
                 complain(line)
         if self.afterwards is not None:
             complain(self.afterwards)

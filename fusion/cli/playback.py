@@ -10,17 +10,16 @@ from fusion.cli.follow import Follower, Viewer
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.live import LiveView
 from fusion.cli.plain import Plain
-from fusion.cli.receipt import receipt_rows
 from fusion.cli.recording import Recording
-from fusion.cli.terminal import complain, is_live, is_terminal, write
-from fusion.cli.timeline import timeline_lines, timeline_table
+from fusion.cli.terminal import complain, is_live, is_terminal, width_of, write
+from fusion.cli.timeline import receipt_of, timeline_lines, timeline_table
 from fusion.events import Delta
 from fusion.runs import RunDetails
 
 __all__ = ["PLAYED_IN", "Clock", "play"]
 
 PLAYED_IN: Final = 20.0
-"""Seconds in which a recording is played."""
+"""Seconds in which a recording is played; a run that was shorter keeps its own pace."""
 
 
 class Clock:
@@ -41,13 +40,13 @@ class Clock:
             time.sleep(ahead / self._speed)
 
 
-def play(recording: Recording, *, quiet: bool, verbose: bool, seconds: float | None = None) -> None:
+def play(recording: Recording, *, quiet: bool, verbose: bool) -> None:
     """Show the run, its answer, receipt and timeline; `quiet` prints the answer alone, at once."""
     text, details = recording.outcome.text, recording.outcome.details
     if quiet:
         write(_ended(text))
         return
-    clock = Clock(recording.began, max(1.0, recording.seconds) / (PLAYED_IN if seconds is None else seconds))
+    clock = Clock(recording.began, max(1.0, recording.seconds / PLAYED_IN))
     screen = LiveView(verbose=verbose, clock=clock) if is_live(sys.stderr) else Plain(verbose=verbose)
     streamed = _streamed(recording, screen)
     with Interrupts():
@@ -81,8 +80,7 @@ def _streamed(recording: Recording, screen: LiveView | Plain) -> StreamedAnswer 
 
 def _say_receipt(details: RunDetails) -> None:
     """The receipt and the timeline, on standard error."""
-    times = {stage.stage: stage.seconds for stage in details.stages if stage.seconds is not None}
-    complain("\n".join(["", *receipt_rows(details.receipt, times), ""]))
+    complain("\n".join(["", *receipt_of(details, width_of(sys.stderr)), ""]))
     if not is_live(sys.stderr):
         complain("\n".join(timeline_lines(details)))
         return

@@ -1,6 +1,6 @@
 """The receipt at the end of a run: what each stage spent on each role, and what is measured, estimated, unknown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from fusion.cli.lines import cost_words, dollars, seconds
 from fusion.cli.terminal import table
@@ -10,20 +10,37 @@ __all__ = ["receipt_lines", "receipt_rows"]
 
 _HEAD = ["stage", "role", "model", "calls", "retries", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({3, 4, 5, 6, 7, 8})
+_RETRIES = 4
+_DISPENSABLE = (_RETRIES, 1)
+"""Columns that a narrow terminal is spared, in this order: retries where there was none, then the role."""
 _LOCAL = "local"  # what the source of a local model's price begins with
 
 
-def receipt_lines(result: Result) -> list[str]:
-    """The receipt as lines; one line where no model was called."""
-    return receipt_rows(result.receipt, {name: stage.seconds for name, stage in result.stages.items()})
+def receipt_lines(result: Result, *, width: int | None = None) -> list[str]:
+    """The receipt as lines, in so many columns; one line where no model was called."""
+    times = {name: stage.seconds for name, stage in result.stages.items()}
+    return receipt_rows(result.receipt, times, width=width)
 
 
-def receipt_rows(receipt: Receipt, times: Mapping[str, float]) -> list[str]:
+def receipt_rows(receipt: Receipt, times: Mapping[str, float], *, width: int | None = None) -> list[str]:
     """`receipt_lines`, by the receipt and the seconds of its stages."""
     if not receipt.lines:
         return [f"no model was called; {seconds(receipt.seconds)}"]
     rows = [_row(line, times.get(line.stage)) for line in receipt.lines]
-    return [*table([_HEAD, *rows], right=_RIGHT), _total(receipt)]
+    retried = any(line.retries for line in receipt.lines)
+    return [*_fitting([_HEAD, *rows], width, spared=_DISPENSABLE[retried:]), _total(receipt)]
+
+
+def _fitting(rows: list[list[str]], width: int | None, spared: Sequence[int]) -> list[str]:
+    """The table without as many of the `spared` columns as it takes to fit."""
+    columns = list(range(len(_HEAD)))
+    while True:
+        right = frozenset(at for at, column in enumerate(columns) if column in _RIGHT)
+        lines = table([[row[column] for column in columns] for row in rows], right=right)
+        if width is None or not spared or max(map(len, lines)) <= width:
+            return lines
+        columns.remove(spared[0])
+        spared = spared[1:]
 
 
 def _row(line: ReceiptLine, took: float | None) -> list[str]:

@@ -2,10 +2,21 @@
 
 import os
 import re
+import shutil
 import sys
 from typing import TextIO
 
-__all__ = ["complain", "is_live", "is_terminal", "one_line", "printable", "quiet_stdout", "table", "write"]
+__all__ = [
+    "complain",
+    "is_live",
+    "is_terminal",
+    "one_line",
+    "printable",
+    "quiet_stdout",
+    "table",
+    "width_of",
+    "write",
+]
 
 # Everything that a terminal would obey: models and documents are not to steer it.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -20,6 +31,11 @@ def is_terminal(stream: TextIO | None) -> bool:
 def is_live(stream: TextIO | None) -> bool:
     """True for a terminal that can redraw lines."""
     return is_terminal(stream) and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+def width_of(stream: TextIO | None) -> int | None:
+    """The columns of a terminal, None for anything else."""
+    return shutil.get_terminal_size().columns if is_terminal(stream) else None
 
 
 def printable(text: str) -> str:

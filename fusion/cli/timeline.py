@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 from fusion.cli.history import run_line
 from fusion.cli.lines import cost_words, reason, seconds
 from fusion.cli.receipt import receipt_rows
-from fusion.cli.terminal import is_terminal, one_line, printable, table, write
+from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, write
 from fusion.runs import CallLine, RunDetails, StageLine
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["print_run", "timeline_lines", "timeline_table"]
+__all__ = ["print_run", "receipt_of", "timeline_lines", "timeline_table"]
 
 _CALLS_AT_MOST: Final = 24
 """Calls that are shown one by one; of more, each stage shows its share."""
@@ -50,9 +50,7 @@ def print_run(details: RunDetails, *, everything: bool) -> None:
     if rows:
         write("\n")
         _print_table(rows) if is_terminal(sys.stdout) else write("\n".join(_plain(rows)) + "\n")
-    write(
-        "\n".join(["", *_parts(details), *receipt_rows(details.receipt, _seconds(details)), *_hint(details)]) + "\n"
-    )
+    write("\n".join(["", *_parts(details), *receipt_of(details, width_of(sys.stdout)), *_hint(details)]) + "\n")
 
 
 def timeline_table(details: RunDetails, width: int) -> "Table":
@@ -65,8 +63,10 @@ def timeline_lines(details: RunDetails) -> list[str]:
     return _plain(list(_rows(details, everything=False)))
 
 
-def _seconds(details: RunDetails) -> dict[str, float]:
-    return {stage.stage: stage.seconds for stage in details.stages if stage.seconds is not None}
+def receipt_of(details: RunDetails, width: int | None) -> list[str]:
+    """The receipt of a run as lines, in so many columns."""
+    times = {stage.stage: stage.seconds for stage in details.stages if stage.seconds is not None}
+    return receipt_rows(details.receipt, times, width=width)
 
 
 def _hint(details: RunDetails) -> list[str]:

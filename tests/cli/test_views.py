@@ -68,6 +68,16 @@ RUN = [
 ]
 
 
+PLAN = RunStarted(pipeline="p", profile="local", roles={}, stages={"plan": "plan", "answer": "merge"})
+
+
+PLANNING = StageStarted(stage="plan", kind="plan")
+
+
+def titled(number: int) -> EventBase:
+    return StageGrew(stage="plan", known=number, title=f"part {number}")
+
+
 def shown(view: Any, events: list[EventBase]) -> None:
     for event in events:
         view.show(event)
@@ -140,6 +150,28 @@ def test_the_live_view_shows_stages_items_tokens_and_cost(screen: Screen) -> Non
         assert part in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
     assert "\x1b[31mred" not in text  # a model's text does not steer the terminal
+
+
+def test_the_titles_of_a_plan_are_below_it_as_they_come(screen: Screen) -> None:
+    raw = screen()
+    shown(LiveView(verbose=False), [PLAN, PLANNING, *(titled(number) for number in (1, 2))])
+    *_, frame = raw.getvalue().decode().split("▸ plan")
+    assert frame.index("part 1") < frame.index("part 2") < frame.index("· answer")
+
+
+def test_of_more_titles_than_there_is_room_for_the_newest_are_shown(screen: Screen) -> None:
+    raw = screen()  # of 30 lines
+    shown(LiveView(verbose=False), [PLAN, PLANNING, *(titled(number) for number in range(1, 51))])
+    *_, frame = raw.getvalue().decode().split("▸ plan")
+    assert "part 50" in frame
+    assert "part 40" in frame
+    assert "part 20" not in frame
+
+
+def test_plain_lines_name_the_first_twenty_titles(capsys: pytest.CaptureFixture[str]) -> None:
+    shown(Plain(verbose=False), [PLAN, *(titled(number) for number in range(1, 51))])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == [f"plan {number}: part {number}" for number in range(1, 21)]
 
 
 def test_calls_that_are_reused_are_shown_as_such_and_cost_nothing(screen: Screen) -> None:

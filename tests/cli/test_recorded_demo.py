@@ -155,6 +155,14 @@ def test_the_shipped_recording_is_of_the_shipped_demo_and_its_answer_is_right() 
     assert RECORDING.outcome.details.run.status == "ok"
 
 
+def test_every_title_of_the_recorded_plan_came_while_the_plan_was_written() -> None:
+    told = [event.type for event in RECORDING.events if event.stage == "plan"]
+    first, last = told.index("stage_grew"), told.index("call_finished")
+    assert len(TITLES) == 4
+    assert told[first : first + 4] == ["stage_grew"] * 4
+    assert first + 4 <= last
+
+
 def test_the_shipped_recording_is_small_and_names_no_folder_of_the_machine() -> None:
     text = recording_path().read_text("utf-8")
     assert len(text) < 100_000

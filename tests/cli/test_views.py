@@ -344,6 +344,26 @@ def test_the_receipt_keeps_measured_estimated_unknown_and_free_apart() -> None:
     )
 
 
+def test_on_a_narrow_terminal_the_receipt_has_no_retries_where_there_was_none_and_then_no_roles() -> None:
+    line = ReceiptLine(stage="a stage of a long name", role="frontier", model="local/strong", calls=1)
+    again = line.model_copy(update={"retries": 2})
+    whole = receipt_lines(result((line,)))[0]
+    at = len(whole)
+    assert receipt_lines(result((line,)), width=at)[0] == whole
+    assert head_at(at - 1, line) == without(whole, "retries")
+    assert head_at(at - 10, line) == without(whole, "retries", "role")
+    assert head_at(20, line) == without(whole, "retries", "role")
+    assert head_at(at - 1, again) == without(whole, "role")
+
+
+def head_at(width: int, line: ReceiptLine) -> list[str]:
+    return receipt_lines(result((line,)), width=width)[0].split()
+
+
+def without(head: str, *names: str) -> list[str]:
+    return [name for name in head.split() if name not in names]
+
+
 def test_a_run_on_local_models_is_free() -> None:
     line = ReceiptLine(stage="plan", role="own", model="local/small", calls=1, price_source="local (free)")
     assert receipt_lines(result((line,)))[-1] == "1 call; 0 tokens in, 0 out; free (local); 3.0 s"

@@ -48,7 +48,10 @@ def demo(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Plan, work in parallel, review and merge over a report that ships with Fusion; check the answer against it."""
+    """Run the main pipeline over a shipped report.
+
+    Plan, work in parallel, review and merge; check the answer against the report.
+    """
     ending: Ending = ctx.obj
     ending.debug = ending.debug or debug
     if recorded:
@@ -81,11 +84,10 @@ def _play(*, quiet: bool, verbose: bool) -> None:
 
     recording = Recording.read(recording_path())
     if not quiet:
-        _say(
-            "recording",
-            f"a real run of {recording.began:%Y-%m-%d} by {' and '.join(recording.models)} on {recording.made.cores} "
-            f"cores ({recording.made.machine}); it took {seconds(recording.seconds)}, played in {seconds(PLAYED_IN)}",
-        )
+        models, made = " and ".join(recording.models), recording.made
+        times = f"it took {seconds(recording.seconds)} and is played in {seconds(PLAYED_IN)}"
+        about = f"of {recording.began:%Y-%m-%d} by {models} on {made.cores} cores ({made.machine}); {times}"
+        _say("recording", f"a real run {about}")
         _say_task()
         _say("")
     play(recording, quiet=quiet, verbose=verbose)
@@ -173,8 +175,7 @@ def _expected_time(profile: str) -> str:
         return f"about {seconds(expected_seconds(recording))}, if the models answer as fast as hosted ones usually do"
     threads = Settings.from_environment().local_threads
     minutes = max(1, round(expected_seconds(recording, threads) / 60))
-    cores = f"{threads} cores that have nothing else to do" if threads > 1 else "one core that has nothing else to do"
-    return f"about {minutes} minute{'s' * (minutes != 1)} on {cores}"
+    return f"about {minutes} minute{'s' * (minutes != 1)} on {threads} idle core{'s' * (threads != 1)}"
 
 
 def _say_task() -> None:

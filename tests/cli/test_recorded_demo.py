@@ -54,7 +54,7 @@ def test_in_a_pipe_it_says_what_it_is_and_shows_answer_receipt_and_timeline(comm
     assert ran.out.splitlines() == ANSWER.splitlines()
     first, *lines = ran.err.splitlines()
     assert first.startswith("recording  a real run of 20")
-    for part in (f"{RECORDING.began:%Y-%m-%d}", *RECORDING.models, RECORDING.made.machine, "played in"):
+    for part in (f"{RECORDING.began:%Y-%m-%d}", *RECORDING.models, RECORDING.made.machine, "is played in"):
         assert part in first
     assert len(RECORDING.models) == 2
     assert [line for line in lines if re.match(r"plan \d+: ", line)] == [

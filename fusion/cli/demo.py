@@ -86,7 +86,7 @@ def _play(*, quiet: bool, verbose: bool) -> None:
     if not quiet:
         models, made = " and ".join(recording.models), recording.made
         times = f"it took {seconds(recording.seconds)} and is played in {seconds(PLAYED_IN)}"
-        about = f"of {recording.began:%Y-%m-%d} by {models} on {made.cores} cores ({made.machine}); {times}"
+        about = f"of {recording.began:%Y-%m-%d} by {models} on {_cores(made.cores)} ({made.machine}); {times}"
         _say("recording", f"a real run {about}")
         _say_task()
         _say("")
@@ -175,7 +175,11 @@ def _expected_time(profile: str) -> str:
         return f"about {seconds(expected_seconds(recording))}, if the models answer as fast as hosted ones usually do"
     threads = Settings.from_environment().local_threads
     minutes = max(1, round(expected_seconds(recording, threads) / 60))
-    return f"about {minutes} minute{'s' * (minutes != 1)} on {threads} idle core{'s' * (threads != 1)}"
+    return f"about {minutes} minute{'s' * (minutes != 1)} on {_cores(threads)} without other work"
+
+
+def _cores(number: int) -> str:
+    return f"{number} core{'s' * (number != 1)}"
 
 
 def _say_task() -> None:

@@ -18,8 +18,6 @@ from fusion.supposing import Asking, Supposed
 from fusion.types import Limits
 from fusion.wiring import Wiring, wire
 
-__all__ = ["Bound", "bounds", "within"]
-
 T = TypeVar("T", int, Decimal)
 
 

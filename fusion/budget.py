@@ -22,8 +22,6 @@ from typing import Final, Literal, NamedTuple, Protocol
 from fusion.errors import BudgetError
 from fusion.types import Limits, Request
 
-__all__ = ["Amount", "Budget", "Closed", "Hold", "Ledger", "Reservation", "attempt", "current"]
-
 LimitName = Literal["usd", "tokens", "calls"]
 Closed = Literal["settled", "charged", "refunded"]
 _ZERO: Final = Decimal(0)

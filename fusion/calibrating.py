@@ -12,8 +12,6 @@ from fusion.stages.base import StageContext
 from fusion.stages.cascade import Accept, Cascade
 from fusion.types import as_text
 
-__all__ = ["calibrate"]
-
 _NEVER = -1.0
 """Below every threshold: what is refused for another reason."""
 

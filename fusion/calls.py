@@ -29,8 +29,6 @@ from fusion.stages.base import Answer, Ask
 from fusion.terms import merged
 from fusion.types import CallKey, Failure, JsonSchema, Message, Reply, Request
 
-__all__ = ["Caller"]
-
 _LOCAL_TIMEOUT: Final = 900.0
 _TIMEOUT: Final = 120.0
 

@@ -14,8 +14,6 @@ from fusion.record import Made, Record
 from fusion.roles import RoleModels, resolve, used_roles
 from fusion.terms import Defaults, RoleSpec
 
-__all__ = ["Cast", "RoleGiven"]
-
 RoleGiven = str | Model | RoleSpec
 """A model's id, a model, or a chain with its terms."""
 

@@ -8,8 +8,6 @@ from typing import Any, Final, NamedTuple
 
 from fusion.types import JsonSchema
 
-__all__ = ["Chance", "Shares", "Sizes", "Spread", "evenly"]
-
 _BYTES: Final = 4  # of a token
 _RARE: Final = 1.6448536269514722  # standard deviations beyond which 5 of 100 lie
 _OF_RUN, _OF_MODEL, _OF_CALL = math.sqrt(0.35), math.sqrt(0.35), math.sqrt(0.3)

@@ -12,8 +12,6 @@ from fusion.spec import Pipeline
 from fusion.store.base import Store
 from fusion.wiring import wire
 
-__all__ = ["differences", "since_then"]
-
 
 def differences(old: Record, new: Record, store: Store, run_id: str) -> Iterator[str]:
     """For each stage of an edited pipeline: what of the old run it uses again, and what it makes anew and why."""

@@ -10,8 +10,6 @@ from fusion.mistakes import Authored
 from fusion.shapes import validate
 from fusion.types import JsonSchema, as_text
 
-__all__ = ["Checks"]
-
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 

@@ -41,8 +41,6 @@ from fusion.store.base import Content, RunFilter, RunRow, Store
 from fusion.streams import AsyncRunStream, RunStream
 from fusion.terms import Defaults
 
-__all__ = ["Fusion", "complete"]
-
 
 class Fusion:
     """Runs pipelines.

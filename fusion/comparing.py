@@ -10,8 +10,6 @@ from fusion.runs import CallPair, InputDiff, RoleDiff, RunDiff, RunSummary
 from fusion.store.base import Store
 from fusion.types import File, as_text
 
-__all__ = ["compared"]
-
 _Place = tuple[str, int | None, str]
 
 

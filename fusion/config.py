@@ -15,8 +15,6 @@ from fusion.settings_file import Endpoint, SettingsFile, StoreTable, Tariff
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Value
 
-__all__ = ["Settings", "StoreSettings", "secret", "secrets"]
-
 _SECRET: Final = re.compile(
     r"_API_KEY$|_TOKEN$|^(?:AWS|AZURE)_.*(?:KEY|TOKEN|SECRET|PASSWORD|CONNECTION_STRING)(?!.*_FILE$)"
 )

@@ -23,8 +23,6 @@ from fusion.terms import merged
 from fusion.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
-__all__ = ["Inner", "RunContext", "RunParts"]
-
 
 class Inner(Protocol):
     """Runs what stands within a stage."""

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from fusion.library import shipped_root
 
-__all__ = ["FACTS", "PIPELINE", "TASK", "Fact", "faults", "report"]
-
 PIPELINE = "plan-execute-review"
 TASK = (
     "For each of the four parts of the port (North Quay, East Basin, Ferry Terminal, South Pier) find who manages "

@@ -12,8 +12,6 @@ from fusion.prompts import is_template_name
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 
-__all__ = ["draft"]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _INCLUDE = re.compile(r"""({%-?\s*include\s+)(["'])([^"']+)\2""")
 _HEAD = """\

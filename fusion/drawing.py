@@ -11,7 +11,6 @@ from fusion.stages.base import Stage
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Format", "draw"]
 
 Format = Literal["text", "mermaid", "dot", "json"]
 

@@ -26,8 +26,6 @@ from fusion.subject import Subject
 from fusion.types import Failure, Item, Limits, as_text
 from fusion.wiring import Part, output_wiring, read, wire
 
-__all__ = ["Origin", "Run"]
-
 _OUT_OF_TIME = "out of time"
 _NOTHING = Before()
 

@@ -34,32 +34,6 @@ if TYPE_CHECKING:
 
     from fusion.result import Result
 
-__all__ = [
-    "AuthenticationError",
-    "BadRequestError",
-    "BadResponseError",
-    "BudgetError",
-    "ContentFilterError",
-    "ContextWindowError",
-    "FusionError",
-    "InputError",
-    "InputTooLongError",
-    "MissingKeyError",
-    "ModelConnectionError",
-    "ModelError",
-    "ModelTimeoutError",
-    "PipelineError",
-    "Problem",
-    "PromptError",
-    "RateLimitError",
-    "RunBusyError",
-    "RunFailed",
-    "ShapeError",
-    "StageError",
-    "StoreError",
-    "UsageError",
-]
-
 
 class FusionError(Exception):
     """The root of the tree. Its message says what went wrong and what to do next."""

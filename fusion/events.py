@@ -13,35 +13,6 @@ from pydantic import Field, TypeAdapter
 
 from fusion.types import Failure, FinishReason, Money, Reuse, Usage, Value
 
-__all__ = [
-    "AttemptCharged",
-    "AttemptFailed",
-    "CallCancelled",
-    "CallFailed",
-    "CallFinished",
-    "CallStarted",
-    "Decided",
-    "Delta",
-    "Event",
-    "EventBase",
-    "FallbackTaken",
-    "ItemFinished",
-    "Noted",
-    "OfCall",
-    "Restarted",
-    "RunFinished",
-    "RunStarted",
-    "Sink",
-    "Span",
-    "StageFinished",
-    "StageGrew",
-    "StageStarted",
-    "emit",
-    "event_adapter",
-    "span",
-    "to_both",
-]
-
 
 class EventBase(Value):
     """What every event has: the run, the stage's path and the item it is about, and when (UTC)."""

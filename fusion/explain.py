@@ -11,8 +11,6 @@ from fusion.spec import Pipeline, json_schema
 from fusion.stages.base import PromptUse, Stage
 from fusion.stages.registry import kinds
 
-__all__ = ["Explanation", "Parameter", "TemplateUse", "comments", "explain", "summary"]
-
 _SEEN = ("inputs", "request", "the stages named in it")
 _TYPES = {
     "string": "text",

@@ -14,8 +14,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from fusion.mistakes import Authored
 from fusion.types import as_text
 
-__all__ = ["Extracted", "Extractor", "ExtractorSpec"]
-
 Normalisation = Literal["latex", "literals", "numbers", "case"]
 
 _MOST: Final = 100_000

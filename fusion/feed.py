@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Feed"]
 
 T = TypeVar("T")
 

@@ -9,8 +9,6 @@ from fusion.feed import Feed
 from fusion.stages.base import OutputField
 from fusion.types import Item
 
-__all__ = ["Fields", "Skipped"]
-
 
 class Skipped(FusionError):  # noqa: N818 - nothing went wrong here
     """A stage has no values, because it was skipped; its readers are skipped too."""

@@ -16,7 +16,6 @@ from fusion.wiring import Wiring, output_wiring, wire
 if TYPE_CHECKING:
     from fusion.context import RunParts
 
-__all__ = ["Caps", "held_back", "last_stages"]
 
 _BYTES_PER_TOKEN = 4
 _TEMPLATE_BYTES = 4_000

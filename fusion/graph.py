@@ -15,22 +15,6 @@ from fusion.spec import Pipeline, Reading, read
 from fusion.stages.base import PipelineUse, Stage
 from fusion.types import JsonSchema
 
-__all__ = [
-    "Edge",
-    "Nested",
-    "Schemas",
-    "check",
-    "check_file",
-    "check_text",
-    "dependencies",
-    "edges",
-    "load_checked",
-    "nested",
-    "order",
-    "output_stages",
-    "stages_within",
-]
-
 _ALWAYS = frozenset({"inputs", "request"})
 """What every template and expression may read."""
 

@@ -9,8 +9,6 @@ from fusion.errors import BudgetError
 from fusion.loop import LoopThread
 from fusion.result import Result
 
-__all__ = ["EndedRun", "Over", "RunHandle", "Running"]
-
 
 class Running(Protocol):
     """What a handle knows of its run."""

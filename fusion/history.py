@@ -29,7 +29,6 @@ from fusion.store.base import Call, RunFilter, RunRow, RunStatus, Store
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
 
-__all__ = ["EXPORT_VERSION", "History", "Which"]
 
 EXPORT_VERSION: Final = 1
 _DAY: Final = 86400

@@ -17,9 +17,6 @@ from fusion.spec import InputSpec, Pipeline
 from fusion.stages.shaped import ShapedStage
 from fusion.types import Asked, File, FileText, Item, JsonSchema, as_text
 
-__all__ = ["check_looked_at", "filled", "filled_within", "plain", "request_of", "schema_of", "shaped_output"]
-
-
 Given = Mapping[str, Any]
 
 

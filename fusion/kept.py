@@ -14,8 +14,6 @@ from fusion.standing import before
 from fusion.store.base import Content, Ended, RunLock, RunRow, RunStatus, SessionStart, Started, Store
 from fusion.store.journal import Journal
 
-__all__ = ["KeptRun", "record_of", "result_of"]
-
 
 class KeptRun:
     """A run that is kept: its journal, where it comes from, and the right to run it."""

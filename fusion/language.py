@@ -5,8 +5,6 @@ import unicodedata
 from collections import Counter
 from typing import Final, Literal
 
-__all__ = ["Capability", "capabilities", "language"]
-
 Capability = Literal["code", "math", "json"]
 
 _SCRIPTS: Final = {

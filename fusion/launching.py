@@ -28,8 +28,6 @@ from fusion.store.base import Content, RunRow, Store
 from fusion.subject import Subject
 from fusion.terms import CacheMode
 
-__all__ = ["Launcher", "Prepared", "Watch", "shut_down"]
-
 _WITHIN: Final = "replies are found again within this run only"
 _NOT_SHARED: Final = f"`cache: shared` has no store to share: {_WITHIN}"
 _NO_WORDS: Final = f"`cache: shared` would keep the words of replies, which `content` does not allow: {_WITHIN}"

@@ -8,8 +8,6 @@ from pathlib import Path, PurePosixPath
 
 from fusion.errors import UsageError
 
-__all__ = ["TEMPLATE_SUFFIX", "Library", "PinnedLibrary", "close_names", "read_text", "shipped_root", "user_path"]
-
 TEMPLATE_SUFFIX = ".md.j2"
 MAX_FILE_BYTES = 1_000_000
 _FOLDER = "is a folder, not a pipeline file"

@@ -12,8 +12,6 @@ from fusion.prompts import Prompts
 from fusion.record import Made
 from fusion.spec import Pipeline
 
-__all__ = ["Loader", "PipelineGiven"]
-
 PipelineGiven = str | Path | Pipeline
 """A pipeline by name or path, or as an object."""
 _MOST_LOADED: Final = 64

@@ -10,8 +10,6 @@ from typing import Any, Generic, TypeVar
 
 from fusion.errors import UsageError
 
-__all__ = ["LoopThread", "Work"]
-
 T = TypeVar("T")
 
 

@@ -9,8 +9,6 @@ from typing import Any, Final, Literal
 from fusion.errors import InputError
 from fusion.types import File, Message
 
-__all__ = ["MAX_FILE", "file_of", "turn_of"]
-
 MAX_FILE: Final = 20_000_000
 """Bytes of one file: what the providers take of a picture or document is no more."""
 

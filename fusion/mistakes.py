@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 else:
     ModelMetaclass = type(BaseModel)  # which has no public name
 
-__all__ = ["MISSING", "Authored", "Keys", "Mistake", "keys_at", "misread", "mistakes"]
 
 Keys = Callable[[Place], Iterable[str]]
 """The keys that may stand in the mapping at a place."""

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Near", "nearest"]
-
 
 class Near(NamedTuple):
     """A text that is near: where it stands among the others, and how near it is, 1 being the same words."""

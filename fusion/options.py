@@ -10,8 +10,6 @@ from fusion.loading import PipelineGiven
 from fusion.terms import CacheMode
 from fusion.types import Limits
 
-__all__ = ["DEFAULT_PIPELINE", "BudgetGiven", "Prompt", "RunOptions", "check_options", "limits_of", "over", "tags_of"]
-
 Prompt = str | Sequence[Mapping[str, Any]] | None
 """A text, or messages as OpenAI has them."""
 BudgetGiven = Limits | Mapping[str, Any] | None

@@ -11,8 +11,6 @@ from typing import Any, NoReturn
 
 from fusion.errors import Problem
 
-__all__ = ["MAX_BYTES", "Mark", "Place", "Positions", "read_yaml"]
-
 MAX_BYTES = 262_144
 MAX_DEPTH = 32
 MAX_VALUES = 20_000

@@ -20,8 +20,6 @@ from fusion.subject import Subject
 from fusion.types import Item, Limits, Message, Value
 from fusion.wiring import Part, Wiring, wire
 
-__all__ = ["Given", "Preview", "PreviewedCall", "PreviewedStage", "preview"]
-
 Given = Mapping[str, Any]
 """What stands in for results that are not there yet, by `stage` or `stage.field`."""
 

@@ -17,8 +17,6 @@ from fusion.library import Library, close_names
 from fusion.sandbox import MESSAGE, Environment, Meter, new_environment, swap
 from fusion.types import Message
 
-__all__ = ["Expression", "Fixed", "Path", "Prompts", "Template", "is_template_name"]
-
 Path = tuple[str, ...]
 """A free variable and the attributes read from it: `plan.goal` is `("plan", "goal")`."""
 

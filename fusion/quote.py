@@ -15,8 +15,6 @@ from fusion.subject import Subject
 from fusion.supposing import Supposed, in_no_time, suppose
 from fusion.types import Limits, Money, Value
 
-__all__ = ["Dollars", "Quantity", "Quote", "QuotedLine", "QuotedStage", "Seconds", "quoted"]
-
 T = TypeVar("T", float, Decimal)
 
 _MOST_RUNS: Final = 120

@@ -21,8 +21,6 @@ from fusion.result import Cost, Receipt, ReceiptLine, Served, Spent
 from fusion.store.base import Line
 from fusion.types import Usage
 
-__all__ = ["Accounts", "Before"]
-
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
 

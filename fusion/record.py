@@ -25,8 +25,6 @@ from fusion.terms import CacheMode, RoleSpec
 from fusion.types import Asked, File, FileText, Limits
 from fusion.wiring import schemas_of
 
-__all__ = ["Made", "Record", "Terms"]
-
 _VERSION: Final = 1
 _MARK: Final = "$kind"
 _NOT_MEANT: Final = ("limits", "strict_usd", "file", "cache")

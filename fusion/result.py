@@ -8,8 +8,6 @@ from pydantic import Field
 
 from fusion.types import Failure, Item, Money, Usage, Value
 
-__all__ = ["Cost", "FailedPart", "Receipt", "ReceiptLine", "Result", "Served", "Spent", "StageResult"]
-
 
 class Cost(Value):
     """Dollars that are known, and how many calls there are whose cost is not."""

@@ -22,8 +22,6 @@ from fusion.spec import Pipeline
 from fusion.stages.base import ModelStage
 from fusion.terms import RoleSpec, merged
 
-__all__ = ["RoleModel", "RoleModels", "resolve", "unpriced", "used_roles"]
-
 _NONE: Final[Mapping[str, Nested]] = {}
 _NO_SPECS: Final[Mapping[str, RoleSpec]] = {}
 _AS = "; write it as provider/model, such as openai/gpt-5.6"

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from fusion.errors import InputError
 
-__all__ = ["RowFormat", "rows_of"]
-
 RowFormat = Literal["jsonl", "csv"]
 _DELIMITERS = ",;\t"
 

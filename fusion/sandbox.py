@@ -26,8 +26,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from fusion.library import Library
 from fusion.types import Asked, File, Item, Message, Value, as_text
 
-__all__ = ["MESSAGE", "Environment", "Meter", "fenced", "new_environment", "swap"]
-
 MESSAGE = "a message"
 """The filter that takes a message block's text; its name cannot be written in a template."""
 

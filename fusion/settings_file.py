@@ -15,8 +15,6 @@ from fusion.positions import Place
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Money
 
-__all__ = ["NAME", "Endpoint", "SettingsFile", "StoreTable", "Tariff", "find", "load"]
-
 NAME: Final = "fusion.toml"
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _KEY: Final = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""

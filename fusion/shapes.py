@@ -21,7 +21,6 @@ from fusion.types import JsonSchema
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-__all__ = ["MAX_ITEMS", "MAX_LENGTH", "Flaw", "check_shape", "to_json_schema", "validate"]
 
 MAX_ITEMS = 200
 MAX_LENGTH = 20_000

@@ -27,8 +27,6 @@ from fusion.stages.registry import kinds
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Limits, Value
 
-__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read", "schema_of"]
-
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
 

@@ -14,8 +14,6 @@ from fusion.runs import RunState
 from fusion.store.base import Attempt, AttemptState, RunFilter, RunRow, Store
 from fusion.types import Usage
 
-__all__ = ["LATEST", "StoreGiven", "alone", "before", "forget", "found", "free", "opened", "status_of"]
-
 LATEST: Final = "latest"
 """What stands for the id of the run that began last."""
 _PATIENCE: Final = 30.0

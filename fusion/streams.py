@@ -14,7 +14,6 @@ from fusion.result import Result
 if TYPE_CHECKING:
     from fusion.handle import RunHandle
 
-__all__ = ["AsyncRunStream", "RunStream"]
 
 _Finish = Callable[[Result], Result]
 

@@ -12,8 +12,6 @@ from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.types import Limits
 
-__all__ = ["Subject"]
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:

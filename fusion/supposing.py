@@ -27,8 +27,6 @@ from fusion.stages.base import Stage
 from fusion.subject import Subject
 from fusion.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
 
-__all__ = ["Asking", "Leaping", "Supposed", "in_no_time", "suppose"]
-
 T = TypeVar("T")
 
 _TOKENIZER: Final = Spread(0.8, 1.0, 1.3)

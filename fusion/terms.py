@@ -7,8 +7,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from fusion.mistakes import Authored
 
-__all__ = ["PARAMS", "CacheMode", "Cacheable", "Defaults", "Params", "RoleSpec", "merged"]
-
 _OURS: Final = {
     "max_completion_tokens": "max_tokens",
     "max_output_tokens": "max_tokens",

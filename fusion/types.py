@@ -14,31 +14,6 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-__all__ = [
-    "Asked",
-    "CallKey",
-    "Deltas",
-    "Failure",
-    "File",
-    "FileKind",
-    "FileText",
-    "FinishReason",
-    "Item",
-    "JsonMode",
-    "JsonSchema",
-    "Limits",
-    "Message",
-    "Money",
-    "Reply",
-    "Request",
-    "Reuse",
-    "Usage",
-    "Value",
-    "as_text",
-    "whole_data",
-    "whole_text",
-]
-
 _TOKENS_OF_A_PAGE = 8000
 _PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
 

@@ -13,8 +13,6 @@ from fusion.spec import Pipeline
 from fusion.stages.base import OutputField, Stage
 from fusion.types import JsonSchema
 
-__all__ = ["Flow", "Part", "Wiring", "output_wiring", "read", "schemas_of", "wire"]
-
 
 @dataclass(frozen=True, slots=True)
 class Part:

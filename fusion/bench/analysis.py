@@ -25,8 +25,6 @@ from fusion.bench.statistics import (
 )
 from fusion.types import Value
 
-__all__ = ["Analysis", "Figures", "Gap", "Pairing", "Split", "analyse"]
-
 _GAP_LEVEL: Final = 0.99
 ORACLE: Final = "oracle router"
 MIXING: Final = "random mixing"

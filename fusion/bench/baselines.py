@@ -17,8 +17,6 @@ from fusion.stages.panel import Panel, PanelMember
 from fusion.terms import Defaults
 from fusion.types import as_text
 
-__all__ = ["SELF_CONSISTENCY", "Wanted", "commonest", "self_consistency"]
-
 SELF_CONSISTENCY: Final = "self-consistency"
 _MOST: Final = 20
 _TEMPERATURE: Final = 0.7

@@ -27,8 +27,6 @@ from fusion.client import Fusion
 from fusion.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo
 
-__all__ = ["CONCURRENCY", "asking", "folder_of", "importing", "run"]
-
 CONCURRENCY: Final = 16
 _PACKAGES: Final = ("litellm", "pydantic", "jinja2", "numpy", "sympy", "matplotlib")
 

@@ -14,8 +14,6 @@ from fusion.models.replay import PREFIX
 from fusion.positions import MAX_BYTES, read_yaml
 from fusion.spec import Pipeline
 
-__all__ = ["MOST", "Candidate", "Candidates", "candidates"]
-
 MOST: Final = 1000
 _LONGEST: Final = 200
 _NAMED_FILES: Final = (".yaml", ".yml", ".json", ".j2")

@@ -22,22 +22,6 @@ from fusion.stages.generate import Generate
 from fusion.terms import Defaults, RoleSpec
 from fusion.types import Failure, Money, Usage, Value
 
-__all__ = [
-    "ANSWER",
-    "BENCHMARK",
-    "Answered",
-    "Contestant",
-    "Drawn",
-    "OutOfBudgetError",
-    "Runs",
-    "Taken",
-    "Turn",
-    "digest_of",
-    "given",
-    "only_one_model",
-    "short_name",
-]
-
 BENCHMARK: Final = "the benchmark"
 """The name of the budget that all runs of a benchmark draw on."""
 ANSWER: Final = "answer"

@@ -9,8 +9,6 @@ from fusion.errors import UsageError
 from fusion.models.faults import told
 from fusion.models.masks import Masks
 
-__all__ = ["called", "imported"]
-
 
 def called(what: str, call: Callable[[], Any], advice: str = "") -> Any:
     """What the code gives. Raises UsageError for what it raises: behind that stands a copy without keys."""

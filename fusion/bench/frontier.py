@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from fusion.types import Value
 
-__all__ = ["PerItem", "Point", "cost_at_quality", "hull", "mixed", "oracle", "pareto"]
-
 
 class Point(Value):
     """An arm in the plane: dollars for all items, and the share of them that it got right."""

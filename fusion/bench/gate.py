@@ -13,8 +13,6 @@ from fusion.errors import UsageError
 from fusion.library import close_names
 from fusion.types import Value
 
-__all__ = ["BEST_SINGLE", "MEASURES", "Check", "Gate", "Judgement", "Measures"]
-
 BEST_SINGLE: Final = "best_single"
 """The single model of the highest accuracy; of equal ones, the cheapest."""
 

@@ -14,8 +14,6 @@ from fusion.stages.generate import Generate
 from fusion.terms import RoleSpec
 from fusion.types import as_text
 
-__all__ = ["AGREEMENT", "Judge", "check_families", "comparing", "label"]
-
 AGREEMENT: Final = "the two orders agree"
 _CRITERIA: Final = "It does what is asked, it is right, it is complete, and it says nothing beside that."
 _SIDES: Final = ("first", "second")

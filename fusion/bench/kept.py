@@ -15,8 +15,6 @@ from fusion.bench.contestants import Answered, digest_of
 from fusion.errors import UsageError
 from fusion.types import Value
 
-__all__ = ["ANSWERS", "CALLS", "CANDIDATES", "Kept", "Line", "kept_in"]
-
 ANSWERS: Final = "answers.jsonl"
 CALLS: Final = "calls.db"
 CANDIDATES: Final = "candidates"

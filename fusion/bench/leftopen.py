@@ -12,8 +12,6 @@ from fusion.errors import Problem
 from fusion.mistakes import Authored, Mistake, misread, mistakes
 from fusion.positions import Place, Positions
 
-__all__ = ["Choice", "Open", "Source", "Variant", "left_open", "size", "variants"]
-
 _ANY: Final = "any"
 
 

@@ -20,8 +20,6 @@ from fusion.errors import UsageError
 from fusion.models.masks import Mask, Masks
 from fusion.types import Failure, Money, Usage, Value, as_text
 
-__all__ = ["FromFile", "FromFunction"]
-
 _SHOWN = 5
 
 

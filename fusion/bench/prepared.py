@@ -29,8 +29,6 @@ from fusion.spec import Pipeline
 from fusion.store.base import RunFilter
 from fusion.types import as_text
 
-__all__ = ["Prepared", "Question", "prepared"]
-
 Kind = Literal["pipeline", "model", "baseline"]
 Changed = Callable[[Pipeline], Pipeline]
 Chosen = Callable[[Task, Result], tuple[str, Any]]

@@ -10,8 +10,6 @@ from fusion.bench.runner import Done, Runner
 from fusion.bench.statistics import MIN_RESAMPLES, bootstrap_difference
 from fusion.types import Value
 
-__all__ = ["FIRST", "LEVEL", "Dropped", "Race", "Scores"]
-
 FIRST: Final = 32
 """Items of the first share."""
 LEVEL: Final = 0.99

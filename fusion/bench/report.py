@@ -20,7 +20,6 @@ from fusion.types import Value
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Report"]
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _SHOWN = 50

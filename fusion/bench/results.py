@@ -13,8 +13,6 @@ from fusion.errors import UsageError
 from fusion.library import read_text
 from fusion.types import Failure, Money, Usage, Value
 
-__all__ = ["ArmKind", "ArmRecord", "ItemRecord", "Outcome", "Paid", "Results", "Spending"]
-
 ArmKind = Literal["pipeline", "model", "python", "outputs", "baseline"]
 
 _MOST = 500_000_000

@@ -13,8 +13,6 @@ from typing import Any
 
 from fusion.errors import UsageError
 
-__all__ = ["Row", "read_rows"]
-
 MAX_BYTES = 200_000_000
 MAX_ROWS = 100_000
 

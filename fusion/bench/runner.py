@@ -19,8 +19,6 @@ from fusion.budget import Amount, Budget
 from fusion.errors import FusionError, UsageError
 from fusion.types import Limits
 
-__all__ = ["Done", "Job", "Runner", "Watch", "shared_budget"]
-
 _APART: Final = 1000
 """How far the seeds of epochs lie from those given, where there are more epochs than seeds."""
 _TICK: Final = 0.25

@@ -17,22 +17,6 @@ if TYPE_CHECKING:
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-__all__ = [
-    "MIN_RESAMPLES",
-    "Clusters",
-    "Interval",
-    "Verdict",
-    "bootstrap_difference",
-    "bootstrap_mean",
-    "bootstrap_rate",
-    "bootstrap_ratio",
-    "holm",
-    "mcnemar",
-    "quantile",
-    "sign_flip",
-    "verdict",
-    "wilson",
-]
 
 MIN_RESAMPLES = 2_000
 RESAMPLES = 10_000

@@ -17,8 +17,6 @@ from fusion.settings_file import Tariff
 from fusion.spec import schema_of
 from fusion.types import Limits
 
-__all__ = ["Arm", "Baseline", "Scoring", "Source", "Splitting", "Suite", "json_schema"]
-
 Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle"]
 _TEXT = "<text>"
 

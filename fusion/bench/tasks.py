@@ -15,8 +15,6 @@ from fusion.library import Library, close_names
 from fusion.prompts import Prompts, Template
 from fusion.types import Value
 
-__all__ = ["Fields", "Join", "Split", "Task", "TaskSet", "folds", "make_tasks", "read_tasks", "split_of"]
-
 _SHOWN = 5
 
 Split = Literal["dev", "test", "all"]

@@ -26,8 +26,6 @@ from fusion.errors import BudgetError, UsageError
 from fusion.library import Library
 from fusion.types import Limits, Value
 
-__all__ = ["CONFIRMED", "TUNED", "Finalist", "Tuned", "tune"]
-
 FRONTIER: Final = "frontier"
 CONFIRMED: Final = "confirmed"
 RESULT: Final = "tuned.json"

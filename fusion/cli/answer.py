@@ -15,8 +15,6 @@ from fusion.library import user_path
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
 
-__all__ = ["AnswerFile", "StreamedAnswer", "streamed_stage"]
-
 
 class StreamedAnswer:
     """Writes the pieces of the answer to the terminal as they come; `before` is called ahead of the first one."""

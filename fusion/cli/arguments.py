@@ -13,17 +13,6 @@ if TYPE_CHECKING:
     from fusion.runs import RunState
     from fusion.spec import Pipeline
 
-__all__ = [
-    "Stdin",
-    "days_of",
-    "from_stdin",
-    "inputs_of",
-    "limits_of",
-    "results_of",
-    "roles_of",
-    "states_of",
-    "tags_of",
-]
 
 _LIMITS = ("usd", "tokens", "calls", "seconds")
 _DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}

@@ -14,8 +14,6 @@ from fusion.spec import Pipeline
 from fusion.stages.base import Choice
 from fusion.stages.generate import Generate
 
-__all__ = ["Checked", "check_models"]
-
 _MAX_TOKENS = 500  # enough for a model that thinks before it says two letters
 _ASK = Pipeline(
     name="check",

@@ -20,8 +20,6 @@ from fusion.cli.terminal import complain, is_live, one_line, printable, table, w
 from fusion.errors import UsageError
 from fusion.types import Limits
 
-__all__ = ["Options", "run_tuning"]
-
 _NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: answers of somebody else's"}
 
 

@@ -2,8 +2,6 @@
 
 import typer
 
-__all__ = ["kind_names", "pipeline_names", "profile_names", "run_ids", "stage_names", "tier_names"]
-
 
 def pipeline_names(incomplete: str) -> list[str]:
     """Pipelines that can be given by name."""

@@ -22,8 +22,6 @@ from fusion.cli.terminal import complain, is_live, one_line, printable, table, w
 from fusion.errors import UsageError
 from fusion.types import Limits
 
-__all__ = ["Options", "run_contest"]
-
 _SUITES: Final = (".yaml", ".yml")
 _ALWAYS: Final = frozenset({"what", "budget", "gate", "concurrency", "output", "quiet"})
 _OPTIONS: Final = {

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from fusion.cli.terminal import complain, quiet_stdout
 
-__all__ = ["BUDGET", "BUG", "EPILOG", "FAILED", "GATE", "INTERRUPTED", "OK", "USAGE", "Ending", "Interrupted"]
-
 OK = 0
 BUG = 1
 USAGE = 2

@@ -8,8 +8,6 @@ from typing import Protocol
 
 from fusion.events import EventBase, RunFinished
 
-__all__ = ["Follower", "Viewer"]
-
 
 class Viewer(Protocol):
     """Shows events. `refresh` is how often it wants a `tick`, in seconds, None for never."""

@@ -7,8 +7,6 @@ import typer
 
 from fusion.cli.declared import PipelineGiven
 
-__all__ = ["graph"]
-
 
 class Format(StrEnum):
     """How the graph is drawn."""

@@ -19,18 +19,6 @@ from fusion.events import (
 from fusion.runs import RunSummary
 from fusion.types import Failure
 
-__all__ = [
-    "call_line",
-    "cost_words",
-    "dollars",
-    "ended_words",
-    "first_line",
-    "happening",
-    "milestone",
-    "reason",
-    "seconds",
-]
-
 _ANSWERED_BY = {
     "journal": "finished before",
     "other run": "answered by the run it goes back to",

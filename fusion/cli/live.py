@@ -11,7 +11,6 @@ from fusion.events import EventBase, RunStarted
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["LiveView"]
 
 _MARKS: Final = {
     "waiting": ("·", "dim"),

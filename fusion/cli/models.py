@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from fusion.config import Settings
     from fusion.models.base import ModelInfo
 
-__all__ = ["application"]
 
 _HEAD = ["profile", "role", "model", "needs", "in", "out", "context", "output", "region", ""]
 _RIGHT = frozenset({4, 5, 6, 7})

@@ -7,8 +7,6 @@ import typer
 
 from fusion.cli.completion import pipeline_names
 
-__all__ = ["new"]
-
 _SCHEMA = "pipeline.schema.json"
 
 

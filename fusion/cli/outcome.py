@@ -10,8 +10,6 @@ from fusion.handle import RunHandle
 from fusion.result import Result
 from fusion.types import Failure
 
-__all__ = ["Outcome"]
-
 _NAMED_AT_MOST = 5
 
 

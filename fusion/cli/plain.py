@@ -5,8 +5,6 @@ from fusion.cli.progress import Progress
 from fusion.cli.terminal import complain
 from fusion.events import EventBase, RunStarted
 
-__all__ = ["Plain"]
-
 
 class Plain:
     """One line for each beginning and end of a stage and for all that goes wrong; `verbose` adds every call."""

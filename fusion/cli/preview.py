@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from fusion.preview import Preview, PreviewedCall, PreviewedStage
 from fusion.types import Limits, Message
 
-__all__ = ["call_words", "message_lines", "preview_lines"]
-
 _SHOWN_AT_MOST = 1200
 
 

@@ -20,8 +20,6 @@ from fusion.events import (
     StageStarted,
 )
 
-__all__ = ["Progress", "Spent", "StageProgress"]
-
 State = Literal["waiting", "working", "ok", "skipped", "failed", "stopped"]
 
 

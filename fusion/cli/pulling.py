@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from fusion.models.pulling import PullProgress
 
-__all__ = ["shown"]
 
 _STEP = 0.2
 

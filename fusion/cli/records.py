@@ -8,8 +8,6 @@ from fusion.errors import UsageError
 from fusion.events import EventBase
 from fusion.library import user_path
 
-__all__ = ["RecordFile", "Records"]
-
 
 class Records:
     """Writes every event to standard output; `gone` is called once its reader has left."""

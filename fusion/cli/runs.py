@@ -12,7 +12,6 @@ from fusion.cli.declared import KeptIn, RunGiven
 if TYPE_CHECKING:
     from fusion.history import History, Which
 
-__all__ = ["application"]
 
 _STATUSES = "running, died, ok, partial, failed, interrupted"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -31,8 +31,6 @@ from fusion.runs import RunSummary
 from fusion.spec import Pipeline
 from fusion.terms import CacheMode
 
-__all__ = ["Options", "ResumeOptions", "call_of", "quote_of", "resume_session", "run_session", "show_session"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:

@@ -10,8 +10,6 @@ from fusion.cli.exits import OK, USAGE
 if TYPE_CHECKING:
     from fusion.errors import Problem
 
-__all__ = ["validate"]
-
 
 def validate(
     files: Annotated[

@@ -5,8 +5,6 @@ from typing import Any, Final
 
 from fusion.models.base import ModelInfo
 
-__all__ = ["OWN_SERVER", "SAMPLING", "refusals", "refused"]
-
 SAMPLING: Final = frozenset({"temperature", "top_p"})
 OWN_SERVER: Final = frozenset({"thinking_budget"})
 """What servers of a user's own, which speak as OpenAI does, have no name for."""

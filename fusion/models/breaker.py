@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 from fusion.errors import ModelConnectionError, ModelError, ModelTimeoutError
 
-__all__ = ["Breaker"]
-
 
 class Breaker:
     """Opens after `failures` outages in a row; from then on one call is let through every `rest` seconds.

@@ -16,8 +16,6 @@ from fusion.store.base import Cached as CachedRow
 from fusion.store.base import Store
 from fusion.types import Deltas, Reply, Request
 
-__all__ = ["Again", "Cached", "RecordedCache", "ReplyCache", "RunCache", "StoreCache"]
-
 _RECENT: Final = 1000
 _SHORT: Final = 32
 """Digits of a key that tell it from every other."""

@@ -10,8 +10,6 @@ from fusion.models.prices import lookup
 from fusion.models.profiles import family_of, keys_for, missing_keys, region_of
 from fusion.settings_file import Endpoint, Tariff
 
-__all__ = ["describe", "missing"]
-
 _MILLION: Final = Decimal(1_000_000)
 _SOURCE: Final = "fusion.toml"
 

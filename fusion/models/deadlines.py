@@ -2,8 +2,6 @@
 
 import asyncio
 
-__all__ = ["Deadlines"]
-
 
 class Deadlines:
     """The deadlines of all that may take `seconds`, each from the moment it begins.

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     import aiohttp
     import httpx
 
-__all__ = ["Exchange", "Rehearsal"]
 
 _SECRET_HEADERS: Final = re.compile("(?i)auth|key|token|secret")
 _SIGNED: Final = "AWS4-HMAC"  # another signature in each request, and no key

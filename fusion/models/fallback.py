@@ -10,8 +10,6 @@ from fusion.models.base import Heard, Model, ModelInfo
 from fusion.models.breaker import Breaker
 from fusion.types import Deltas, Reply, Request
 
-__all__ = ["Fallback", "Member"]
-
 
 class Member(NamedTuple):
     """One model of a chain: `hasty` tries again only what the provider itself says to, `patient` whatever may help.

@@ -25,7 +25,6 @@ from fusion.models.masks import Mask
 if TYPE_CHECKING:
     from fusion.models.exchange import Exchange
 
-__all__ = ["ToldError", "explain", "refused", "retry_after", "told", "too_late"]
 
 _WORDS: Final = 300
 _REDACTED: Final = "[key]"

@@ -8,8 +8,6 @@ from fusion.models.base import Model, ModelInfo, ModelWrapper, estimate_input
 from fusion.models.structured import shaped
 from fusion.types import Deltas, Reply, Request
 
-__all__ = ["Fitted", "check_fits"]
-
 
 class Fitted(ModelWrapper):
     """A model that is asked on terms of its own: `changes` are the fields of a request that differ for it.

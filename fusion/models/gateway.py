@@ -17,8 +17,6 @@ from fusion.models.metered import Metered
 from fusion.models.replay import PREFIX, ReplayModel
 from fusion.models.retrying import Retrying
 
-__all__ = ["Gateway"]
-
 _CONCURRENCY = 500
 _PATIENCE = 10.0
 """Seconds that a provider may ask to wait for, where another model could be asked at once."""

@@ -7,8 +7,6 @@ from fusion.models.base import Model, ModelWrapper
 from fusion.store.journal import Asking, Journal
 from fusion.types import CallKey, Deltas, Reply, Request
 
-__all__ = ["Journaled"]
-
 
 class Journaled(ModelWrapper):
     """A model of one run, whose calls are kept in that run's journal.

@@ -6,8 +6,6 @@ from fusion.models.journaled import Journaled
 from fusion.store.journal import Journal
 from fusion.terms import CacheMode
 
-__all__ = ["Keeping"]
-
 
 class Keeping:
     """The journal and the caches of one run. `mode` of the user's goes before what stages and pipeline say.

@@ -3,8 +3,6 @@
 from collections import deque
 from typing import Final
 
-__all__ = ["Latencies"]
-
 _KEPT: Final = 100
 _ENOUGH: Final = 5
 

@@ -4,8 +4,6 @@ from fusion.budget import Amount, Budget, Closed, Reservation
 from fusion.models.metered import Metered
 from fusion.types import Request
 
-__all__ = ["Ledgered"]
-
 
 class Ledgered(Metered):
     """A metered model whose attempts stand in the ledger of the budget that pays them, if that has one."""

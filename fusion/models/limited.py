@@ -8,8 +8,6 @@ from fusion.models.base import Model, ModelWrapper
 from fusion.models.deadlines import Deadlines
 from fusion.types import Deltas, Reply, Request
 
-__all__ = ["Limited"]
-
 
 class Limited(ModelWrapper):
     """A model that works on at most `concurrency` attempts at once, served in order of arrival.

@@ -11,7 +11,6 @@ from fusion.types import Deltas, Usage
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["Answer", "RefusedInStreamError", "listen"]
 
 _CLASSES: Final = ("input", "cached_read", "cache_write", "output", "reasoning")
 _STRAY: Final = 300

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-__all__ = ["LiteLLMModel", "close_all", "warm"]
 
 _ENVIRONMENT: Final = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # no price list from the internet

@@ -22,8 +22,6 @@ from fusion.models.base import Model, ModelInfo, Price
 from fusion.models.weights import manifest, require
 from fusion.types import Deltas, Reply, Request
 
-__all__ = ["Door", "LocalModels"]
-
 Door = Callable[[str, str, ModelInfo], Model]
 """Makes the model behind an OpenAI-style server: of the name it serves under, the base of its URL, and its info."""
 

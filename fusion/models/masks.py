@@ -7,8 +7,6 @@ from typing import Final, NamedTuple
 
 from fusion.config import secrets
 
-__all__ = ["LEAST", "Mask", "MaskedPieces", "Masks"]
-
 LEAST: Final = 8
 """Characters of the shortest key that is masked: shorter ones are placeholders, and would mangle any text."""
 _UNNAMED: Final = "key"

@@ -16,8 +16,6 @@ from fusion.events import AttemptCharged, emit
 from fusion.models.base import Heard, Model, ModelWrapper, input_bound, is_usable
 from fusion.types import Deltas, Reply, Request, Usage
 
-__all__ = ["Metered"]
-
 _NOT_BILLED: Final = (
     AuthenticationError,
     BadRequestError,

@@ -4,8 +4,6 @@ from typing import Final, NamedTuple
 
 from fusion.models.base import ModelInfo
 
-__all__ = ["Pace", "pace_of"]
-
 
 class Pace(NamedTuple):
     """Seconds until a call begins to be worked on, and the tokens that are read and written in a second."""

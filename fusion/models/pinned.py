@@ -4,8 +4,6 @@ from fusion.errors import FusionError
 from fusion.models.base import Model, ModelInfo, ModelWrapper
 from fusion.types import Deltas, Reply, Request
 
-__all__ = ["Pinned", "Unreachable"]
-
 
 class Pinned(ModelWrapper):
     """A model about which is known what was known before."""

@@ -15,8 +15,6 @@ from fusion.models.abilities import OWN_SERVER, refusals
 from fusion.models.base import ModelInfo, Price
 from fusion.types import FileKind
 
-__all__ = ["known", "lookup", "reachable", "suggest"]
-
 _FILE = "model_prices_and_context_window_backup.json"
 _PROVIDERS = "provider_endpoints_support_backup.json"
 _COMPATIBLE = "llms/openai_like/providers.json"

@@ -8,8 +8,6 @@ from fusion.errors import MissingKeyError, UsageError
 from fusion.library import close_names
 from fusion.types import Value
 
-__all__ = ["Profile", "choose", "family_of", "keys_for", "load_profiles", "missing_keys", "region_of"]
-
 _LOCAL = "local"
 _ANOTHER = (
     "Set it, or choose another profile: `--profile local` runs on embedded models without any key"

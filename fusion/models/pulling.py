@@ -43,8 +43,6 @@ from fusion.models.weights import (
 )
 from fusion.types import Value
 
-__all__ = ["PullProgress", "pull"]
-
 CHUNK = 1 << 20
 SOCKET_SECONDS = 30.0
 PART_SECONDS = 900.0

@@ -16,8 +16,6 @@ from fusion.models.base import Model, ModelInfo, Price
 from fusion.models.profiles import family_of
 from fusion.types import Deltas, Message, Money, Reply, Request, Usage, Value
 
-__all__ = ["PREFIX", "PRICES", "Recorded", "ReplayModel", "digest"]
-
 PREFIX: Final = "replay:"
 PRICES: Final = "prices.json"
 _SUFFIXES: Final = (".jsonl", ".jsonl.xz", ".jsonl.gz")

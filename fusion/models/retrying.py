@@ -12,8 +12,6 @@ from fusion.events import AttemptFailed, emit
 from fusion.models.base import Heard, Model, ModelWrapper, check_usable
 from fusion.types import Deltas, Reply, Request
 
-__all__ = ["ATTEMPTS", "Retrying"]
-
 ATTEMPTS: Final = 3
 """How often a model is asked at most for one call."""
 

@@ -12,8 +12,6 @@ from fusion.errors import BadRequestError, BadResponseError, UsageError
 from fusion.models.base import Model, ModelInfo, Price, estimate_input, estimate_tokens
 from fusion.types import Deltas, FinishReason, Reply, Request, Usage, as_text
 
-__all__ = ["Answer", "Say", "Script", "ScriptedModel"]
-
 _FREE: Final = Price(input=Decimal(0), output=Decimal(0))
 _BYTES_PER_TOKEN: Final = 4  # as `estimate_tokens` has it
 

@@ -10,8 +10,6 @@ from typing import Any, Final
 from fusion.shapes import MAX_ITEMS, MAX_LENGTH
 from fusion.types import JsonSchema
 
-__all__ = ["strict"]
-
 _BOUNDS: Final = frozenset(
     {"minItems", "maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 )

@@ -11,8 +11,6 @@ from fusion.models.strict import strict
 from fusion.shapes import validate
 from fusion.types import JsonMode, JsonSchema, Message, Reply, whole_data
 
-__all__ = ["Send", "complete", "form", "loaded", "read", "shaped", "values_in"]
-
 Send = Callable[[Sequence[Message]], Awaitable[Reply]]
 """Makes one call: what is said."""
 

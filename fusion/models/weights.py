@@ -16,22 +16,6 @@ from fusion.errors import MissingKeyError, UsageError
 from fusion.library import user_path
 from fusion.types import Value
 
-__all__ = [
-    "Tiers",
-    "Weights",
-    "Wheels",
-    "checked_hash",
-    "find",
-    "has_size",
-    "manifest",
-    "mark",
-    "megabytes",
-    "named",
-    "require",
-    "sha256_of",
-    "tier_of",
-]
-
 GGUF_MAGIC = b"GGUF"
 
 Tiers = Mapping[str, "Weights"]

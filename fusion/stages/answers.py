@@ -9,8 +9,6 @@ from typing import Any
 from fusion.stages.base import StageContext
 from fusion.types import Item
 
-__all__ = ["MOST_LABELS", "followed", "labelled", "labels", "relabelled", "renamed", "shuffled"]
-
 MOST_LABELS = len(ascii_uppercase)
 
 

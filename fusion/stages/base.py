@@ -26,28 +26,6 @@ from fusion.models.latencies import Latencies
 from fusion.terms import Cacheable, Params
 from fusion.types import CallKey, Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
-__all__ = [
-    "INLINE_SHAPE",
-    "STAGE_READER",
-    "Answer",
-    "Ask",
-    "Choice",
-    "ExpressionUse",
-    "InlineStage",
-    "ModelStage",
-    "Outcome",
-    "OutputField",
-    "OutputSchema",
-    "PipelineUse",
-    "PromptUse",
-    "RoleChoice",
-    "Room",
-    "Stage",
-    "StageContext",
-    "Variables",
-    "whole",
-]
-
 Variables = Mapping[str, Any]
 
 

@@ -27,8 +27,6 @@ from fusion.stages.verdicts import own_verdict
 from fusion.terms import Cacheable
 from fusion.types import JsonSchema, as_text
 
-__all__ = ["Accept", "Cascade", "Tier", "Verdict"]
-
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _RULES = "`agree`, `checks`, `judge` or `confidence`"
 _SURE: JsonSchema = {"type": "number", "minimum": 0, "maximum": 1}

@@ -8,8 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 from fusion.models.base import estimate_tokens
 
-__all__ = ["By", "Cutting", "chunks"]
-
 By = Literal["tokens", "paragraphs", "headings", "separator"]
 
 _BYTES = 4  # of a token, as `estimate_tokens` has it

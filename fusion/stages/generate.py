@@ -5,8 +5,6 @@ from typing import ClassVar, Literal
 from fusion.stages.base import OutputField, StageContext
 from fusion.stages.shaped import ShapedStage
 
-__all__ = ["Generate"]
-
 
 class Generate(ShapedStage):
     """Asks one model once. Fields: `text`, and `data` where a `schema` is given."""

@@ -15,7 +15,6 @@ from fusion.types import Failure, Item
 if TYPE_CHECKING:
     from asyncio import TaskGroup
 
-__all__ = ["Hand", "ItemStage"]
 
 _OUT_OF_TIME: Final = "out of time"
 

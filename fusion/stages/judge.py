@@ -10,8 +10,6 @@ from fusion.stages.answers import followed, renamed
 from fusion.stages.base import ExpressionUse, ModelStage, OutputField, StageContext
 from fusion.types import Item, JsonSchema, as_text
 
-__all__ = ["Judge", "analysis_schema"]
-
 
 class Judge(ModelStage):
     """Compares several answers to one request, and does not answer it itself. Field: `analysis`.

@@ -8,8 +8,6 @@ from fusion.models.base import estimate_input
 from fusion.stages.base import Ask, ModelStage, StageContext, Variables
 from fusion.types import Item, as_text
 
-__all__ = ["Levels", "groups"]
-
 _MOST_LEVELS = 12
 _READ_AT_ONCE = 4  # what a level writes is at most this part of what the next can read
 

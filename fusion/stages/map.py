@@ -9,8 +9,6 @@ from fusion.stages.items import ItemStage
 from fusion.stages.shaped import ShapedStage
 from fusion.types import Item
 
-__all__ = ["Map"]
-
 
 class Map(ItemStage, ShapedStage):
     """Asks a model about each item. Field: `items`, each with the answer as its `value`.

@@ -12,9 +12,6 @@ from fusion.stages.shaped import ShapedStage
 from fusion.terms import PARAMS
 from fusion.types import as_text
 
-__all__ = ["Merge"]
-
-
 _OF_A_MODEL = frozenset(
     {
         "role",

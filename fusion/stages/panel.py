@@ -16,7 +16,6 @@ from fusion.types import Failure, Item, Message
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["Panel", "PanelMember"]
 
 _PATIENCE_WITH_SEVERAL: Final = 2.0
 _LEAST_SECONDS: Final = 0.2  # so that chance does not decide between answers that come at once

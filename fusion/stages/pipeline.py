@@ -7,8 +7,6 @@ from pydantic import Field
 
 from fusion.stages.base import ExpressionUse, OutputField, PipelineUse, Stage, StageContext
 
-__all__ = ["PipelineStage"]
-
 
 class PipelineStage(Stage):
     """Runs another pipeline: with inputs of this one, within this stage's budget, under the same run.

@@ -12,8 +12,6 @@ from fusion.stages.base import Ask, ModelStage, OutputField, PromptUse, StageCon
 from fusion.stages.subtasks import HEAD, PlanReader
 from fusion.types import JsonSchema, Message
 
-__all__ = ["Plan", "plan_schema"]
-
 _MOST_CONTINUATIONS = 3
 
 

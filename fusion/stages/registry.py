@@ -24,8 +24,6 @@ from fusion.stages.split import Split
 from fusion.stages.synthesize import Synthesize
 from fusion.stages.vote import Vote
 
-__all__ = ["GROUP", "kinds", "register"]
-
 GROUP = "fusion.stages"
 """The entry-point group of plug-ins: each entry is a subclass of Stage."""
 

@@ -10,8 +10,6 @@ from fusion.shapes import validate
 from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage, StageContext
 from fusion.types import whole_data
 
-__all__ = ["Render"]
-
 
 class Render(Stage):
     """Writes a text with a template, without a model. Fields: `text`, and `data` with `parse: json` or a `schema`.

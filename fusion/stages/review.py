@@ -18,7 +18,6 @@ from fusion.types import Item, JsonSchema, as_text
 if TYPE_CHECKING:
     from asyncio import Future, TaskGroup
 
-__all__ = ["VERDICT_SCHEMA", "Review"]
 
 VERDICT_SCHEMA: JsonSchema = {
     "type": "object",

@@ -36,8 +36,6 @@ from fusion.stages.base import (
 from fusion.terms import Cacheable
 from fusion.types import JsonSchema, as_text
 
-__all__ = ["Example", "Route", "Rule"]
-
 _SAID_OUTSIDE = ("when", "needs", "default")
 
 

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 from fusion.types import Deltas
 
-__all__ = ["Stitches", "ending"]
-
 _WORDS = 8
 _TAIL = 2_000  # characters of what is written in which a repeated piece is looked for
 _LEAD = 40  # characters before the repeated words that are taken for an introduction

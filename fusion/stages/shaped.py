@@ -10,8 +10,6 @@ from fusion.stages.base import Answer, Ask, ModelStage, OutputSchema, PromptUse,
 from fusion.stages.seams import Stitches, ending
 from fusion.types import Message, as_text
 
-__all__ = ["ShapedStage"]
-
 
 class ShapedStage(ModelStage):
     """A stage whose answer may have a shape: with a `schema` the answer is data that holds to it.

@@ -10,9 +10,6 @@ from fusion.stages.base import ExpressionUse, OutputField, Stage, StageContext
 from fusion.stages.chunks import By, Cutting, chunks
 from fusion.types import Item
 
-__all__ = ["Split"]
-
-
 _LEAST = 16  # tokens of a chunk, however little room there is
 
 

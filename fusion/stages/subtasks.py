@@ -10,8 +10,6 @@ from fusion.models.structured import loaded, read
 from fusion.stages.base import Answer, Ask, StageContext
 from fusion.types import CallKey, Item, JsonSchema, Reply, Usage, whole_data
 
-__all__ = ["HEAD", "PlanReader"]
-
 HEAD = ("goal", "constraints", "merge_instructions")
 _LEAVINGS = " \t\r\n,}`"  # of a model that forgot to close the list
 _SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')

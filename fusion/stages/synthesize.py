@@ -10,8 +10,6 @@ from fusion.stages.answers import followed, relabelled
 from fusion.stages.base import ExpressionUse, OutputField, StageContext
 from fusion.stages.shaped import ShapedStage
 
-__all__ = ["Synthesize"]
-
 
 class Synthesize(ShapedStage):
     """Writes the answer out of the raw answers of others, with a judge's analysis where there is one.

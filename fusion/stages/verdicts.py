@@ -8,8 +8,6 @@ from fusion.models.structured import values_in
 from fusion.stages.base import Answer
 from fusion.types import as_text
 
-__all__ = ["own_verdict"]
-
 
 def own_verdict(answer: Answer, judged: Any) -> Answer:
     """The answer, if its verdict is the judge's own.

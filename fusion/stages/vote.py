@@ -11,8 +11,6 @@ from fusion.extract import Extracted, Extractor, ExtractorSpec
 from fusion.stages.base import ExpressionUse, OutputField, Stage, StageContext
 from fusion.types import Item, as_text
 
-__all__ = ["Vote"]
-
 
 def _some_weight(weights: dict[str, float]) -> dict[str, float]:
     if weights and not any(weights.values()):

@@ -11,31 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 from fusion.types import CallKey, Failure, Money, Reply, Request
 
-__all__ = [
-    "Attempt",
-    "AttemptEnd",
-    "AttemptState",
-    "Cached",
-    "Call",
-    "CallIndex",
-    "CallState",
-    "Content",
-    "Decision",
-    "Ended",
-    "Line",
-    "Noticed",
-    "Row",
-    "RunFilter",
-    "RunLock",
-    "RunRow",
-    "RunStatus",
-    "SessionStart",
-    "SetAside",
-    "Spending",
-    "Started",
-    "Store",
-]
-
 Content = Literal["full", "digest", "off"]
 """What is kept of prompts and replies: their texts, their digests, or nothing."""
 RunStatus = Literal["running", "ok", "partial", "failed", "interrupted"]

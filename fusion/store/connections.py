@@ -10,8 +10,6 @@ from typing import Final, Literal
 from fusion.errors import StoreError
 from fusion.store.packing import DecimalSum
 
-__all__ = ["Connections", "Synchronous", "explained"]
-
 Synchronous = Literal["NORMAL", "FULL"]
 """FULL waits for the disk at every commit; NORMAL loses nothing either unless the machine itself goes down."""
 

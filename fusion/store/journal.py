@@ -45,8 +45,6 @@ from fusion.store.base import (
 from fusion.store.withheld import Withheld
 from fusion.types import CallKey, Failure, Reply, Request, Reuse
 
-__all__ = ["Asking", "Journal"]
-
 _KEPT_EVENTS: Final = frozenset(
     {
         AttemptCharged,

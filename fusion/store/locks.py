@@ -12,8 +12,6 @@ from weakref import WeakSet
 from fusion.errors import RunBusyError, StoreError
 from fusion.store.base import RunLock
 
-__all__ = ["FileLocks"]
-
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TRIES: Final = 5
 _PAUSE: Final = 0.01

@@ -31,8 +31,6 @@ from fusion.store.base import (
 )
 from fusion.types import CallKey, Reply
 
-__all__ = ["MemoryStore"]
-
 _EXACT: Final = Context(prec=400)
 CACHE_BYTES: Final = 500_000_000
 

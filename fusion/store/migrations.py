@@ -3,8 +3,6 @@
 import sqlite3
 from typing import Final
 
-__all__ = ["APPLICATION", "MIGRATIONS", "NEWEST", "migrate", "version"]
-
 APPLICATION: Final = 0x4675736E
 """What marks a SQLite file as a store of Fusion."""
 

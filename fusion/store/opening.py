@@ -16,8 +16,6 @@ from fusion.store.connections import Connections, Synchronous, explained
 from fusion.store.migrations import APPLICATION, NEWEST, migrate, version
 from fusion.store.sqlite import CACHE_BYTES, SqliteStore
 
-__all__ = ["open_store"]
-
 MOUNTS: Final = Path("/proc/self/mounts")
 _REMOTE: Final = re.compile(
     r"9p|afs|beegfs|ceph|cifs|coda|davfs|fuse\.(ceph|gcsfuse|glusterfs|rclone|s3fs|sshfs)|gfs2|glusterfs|gpfs|lustre"

@@ -14,28 +14,6 @@ from typing import Any, Final
 
 from fusion.types import CallKey, Failure, File, Message, Money, Reply, Request
 
-__all__ = [
-    "DecimalSum",
-    "Packed",
-    "Parts",
-    "as_json",
-    "pack",
-    "pack_data",
-    "pack_digest",
-    "pack_failure",
-    "pack_money",
-    "pack_reply",
-    "pack_request",
-    "text_digest",
-    "unpack",
-    "unpack_data",
-    "unpack_digest",
-    "unpack_failure",
-    "unpack_money",
-    "unpack_reply",
-    "unpack_request",
-]
-
 Packed = str | bytes
 Parts = dict[bytes, Packed]
 """Long texts, or files, by their digests."""

@@ -33,8 +33,6 @@ from fusion.store.packing import (
 )
 from fusion.types import CallKey, Reply, Request, Usage
 
-__all__ = ["Reading"]
-
 _PAGE: Final = 5000
 _PAGE_OF_TEXTS: Final = 100
 _OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"

@@ -35,8 +35,6 @@ from fusion.store.packing import (
 )
 from fusion.types import CallKey, Reply, Request
 
-__all__ = ["Recorder", "Used"]
-
 _BUSY_TRIES: Final = 6
 _KNOWN_TEXTS: Final = 64_000_000
 _SIGNS_APART: Final = 1.0

@@ -16,8 +16,6 @@ from fusion.store.recording import Recorder, Used
 from fusion.store.writing import Writer
 from fusion.types import Reply
 
-__all__ = ["CACHE_BYTES", "SqliteStore"]
-
 CACHE_BYTES: Final = 500_000_000
 _OF_RUN: Final = {
     "sessions": "session",

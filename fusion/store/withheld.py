@@ -5,8 +5,6 @@ from collections import deque
 
 from fusion.events import CallFinished, EventBase, Sink
 
-__all__ = ["Withheld"]
-
 
 class Withheld:
     """A sink that hands events on in their order: from a call that is finished on, not before `hand_on`.

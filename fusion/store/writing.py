@@ -12,8 +12,6 @@ from typing import Final, Generic, TypeVar
 
 from fusion.errors import StoreError
 
-__all__ = ["Writer"]
-
 Row = TypeVar("Row")
 
 _TURNS: Final = 3

@@ -12,8 +12,6 @@ from pathlib import Path
 from fusion.bench.scorers.formula import Tree, parse, parts
 from fusion.errors import UsageError
 
-__all__ = ["Algebra"]
-
 SECONDS = 5.0
 _START_SECONDS = 120.0
 

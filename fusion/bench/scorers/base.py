@@ -6,8 +6,6 @@ from pydantic import Field
 
 from fusion.types import Value
 
-__all__ = ["Answer", "Score", "Scorer"]
-
 
 class Answer(Value):
     """What an arm answered: its text, and its data where it gives any."""

@@ -8,8 +8,6 @@ from fusion.errors import UsageError
 from fusion.extract import Extracted, Extractor
 from fusion.types import as_text
 
-__all__ = ["Closed", "Formula"]
-
 
 class Closed:
     """Worth 1 where what the extractor takes out of answer and gold answer is the same; no answer is worth 0."""

@@ -13,8 +13,6 @@ from typing import Any, Final
 from fusion.bench.scorers.base import Answer, Score
 from fusion.errors import UsageError
 
-__all__ = ["CHECKED", "UNCHECKED", "Instructions", "follows"]
-
 UNCHECKED: Final = frozenset({"language:response_language"})
 
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")

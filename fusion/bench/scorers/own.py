@@ -9,8 +9,6 @@ from fusion.errors import PromptError, UsageError
 from fusion.library import Library
 from fusion.prompts import Prompts
 
-__all__ = ["ByExpression", "ByFunction"]
-
 
 class ByExpression:
     """An expression of the kind that pipelines have, such as `gold|lower in answer|lower`: true is 1, false is 0."""

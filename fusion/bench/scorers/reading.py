@@ -8,8 +8,6 @@ from typing import Any, Literal
 from fusion.bench.scorers.base import Answer, Score
 from fusion.errors import UsageError
 
-__all__ = ["Reading", "normalised"]
-
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 

@@ -9,8 +9,6 @@ from typing import Any, Literal
 from fusion.bench.scorers.base import Answer, Score
 from fusion.errors import UsageError
 
-__all__ = ["Records"]
-
 _PAIR = re.compile(r"(?P<name>[A-Z][\w.&' -]*?)\W*[:|–—-]\W*(?:EUR|€)?\s*(?P<amount>\d[\d.,]*)", re.MULTILINE)
 _TOTAL = re.compile(r"(?i)total[^\d\n]*(\d[\d.,]*)")
 

@@ -13,8 +13,6 @@ from fusion.errors import UsageError
 from fusion.extract import Extractor
 from fusion.library import close_names
 
-__all__ = ["NAMES", "scorer"]
-
 _CLOSED: dict[str, Callable[[str | None, str | None], Scorer]] = {
     "exact": lambda path, pattern: Closed(Extractor(path=path, pattern=pattern)),
     "number": lambda path, pattern: Closed(Extractor(read="number", path=path, pattern=pattern)),

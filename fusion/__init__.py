@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fusion.calibrating import calibrate
     from fusion.client import Fusion, complete
-    from fusion.config import Settings
-    from fusion.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
+    from fusion.core.config import Settings
+    from fusion.core.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
+    from fusion.core.params import Defaults, RoleSpec
+    from fusion.core.result import Cost, Receipt, Result
+    from fusion.core.types import Item, Limits, Message, Reply, Request, Usage
     from fusion.handle import RunHandle
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.scripted import Say, ScriptedModel
     from fusion.options import RunOptions
     from fusion.quote import Quote
-    from fusion.result import Cost, Receipt, Result
     from fusion.spec import InputSpec, Pipeline
     from fusion.stages.cascade import Cascade
     from fusion.stages.generate import Generate
@@ -26,22 +28,20 @@ if TYPE_CHECKING:
     from fusion.stages.route import Route
     from fusion.stages.synthesize import Synthesize
     from fusion.stages.vote import Vote
-    from fusion.terms import Defaults, RoleSpec
-    from fusion.types import Item, Limits, Message, Reply, Request, Usage
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "fusion.calibrating": ("calibrate",),
     "fusion.client": ("Fusion", "complete"),
-    "fusion.config": ("Settings",),
-    "fusion.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
+    "fusion.core.config": ("Settings",),
+    "fusion.core.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
     "fusion.handle": ("RunHandle",),
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
     "fusion.models.scripted": ("Say", "ScriptedModel"),
     "fusion.quote": ("Quote",),
     "fusion.options": ("RunOptions",),
-    "fusion.result": ("Cost", "Receipt", "Result"),
+    "fusion.core.result": ("Cost", "Receipt", "Result"),
     "fusion.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.cascade": ("Cascade",),
     "fusion.stages.generate": ("Generate",),
@@ -55,8 +55,8 @@ _HOMES = {
     "fusion.stages.route": ("Route",),
     "fusion.stages.synthesize": ("Synthesize",),
     "fusion.stages.vote": ("Vote",),
-    "fusion.terms": ("Defaults", "RoleSpec"),
-    "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
+    "fusion.core.params": ("Defaults", "RoleSpec"),
+    "fusion.core.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
 }
 
 __all__ = [

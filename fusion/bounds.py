@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
 from fusion import graph
+from fusion.core.types import Limits
 from fusion.graph import Nested
 from fusion.models.base import ModelInfo
 from fusion.models.retrying import ATTEMPTS
@@ -15,7 +16,6 @@ from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.subject import Subject
 from fusion.supposing import Asking, Supposed
-from fusion.types import Limits
 from fusion.wiring import Wiring, wire
 
 T = TypeVar("T", int, Decimal)

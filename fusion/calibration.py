@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 from pydantic import Field, model_validator
 
-from fusion.errors import InputError
-from fusion.mistakes import Authored
+from fusion.core.errors import InputError
+from fusion.core.validation import Authored
 
 LEVELS: Final = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.0)
 """The thresholds that are tried where nothing else says which there are, the strictest first."""

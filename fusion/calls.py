@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from fusion.errors import FusionError, ShapeError
-from fusion.events import (
+from fusion.core.errors import FusionError, ShapeError
+from fusion.core.events import (
     CallCancelled,
     CallFailed,
     CallFinished,
@@ -19,6 +19,8 @@ from fusion.events import (
     Span,
     span,
 )
+from fusion.core.params import merged
+from fusion.core.types import CallKey, Failure, JsonSchema, Message, Reply, Request
 from fusion.models import structured
 from fusion.models.abilities import refused
 from fusion.models.base import Model, ModelInfo
@@ -26,8 +28,6 @@ from fusion.models.fallback import Fallback, Member
 from fusion.models.fitted import Fitted, check_fits
 from fusion.models.latencies import Latencies
 from fusion.stages.base import Answer, Ask
-from fusion.terms import merged
-from fusion.types import CallKey, Failure, JsonSchema, Message, Reply, Request
 
 _LOCAL_TIMEOUT: Final = 900.0
 _TIMEOUT: Final = 120.0

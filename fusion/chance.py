@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from fusion.types import JsonSchema
+from fusion.core.types import JsonSchema
 
 _BYTES: Final = 4  # of a token
 _RARE: Final = 1.6448536269514722  # standard deviations beyond which 5 of 100 lie

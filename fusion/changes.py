@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 from fusion.library import Library
 from fusion.loading import Loader
 from fusion.record import Record

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from fusion.mistakes import Authored
-from fusion.shapes import validate
-from fusion.types import JsonSchema, as_text
+from fusion.core.schema import validate
+from fusion.core.types import JsonSchema, as_text
+from fusion.core.validation import Authored
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 

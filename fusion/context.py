@@ -9,8 +9,20 @@ from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from fusion.calls import Caller
-from fusion.errors import BudgetError, FusionError, InputError
-from fusion.events import Decided, Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
+from fusion.core.errors import BudgetError, FusionError, InputError
+from fusion.core.events import (
+    Decided,
+    Delta,
+    EventBase,
+    ItemFinished,
+    Noted,
+    Restarted,
+    Sink,
+    StageGrew,
+    StageStarted,
+)
+from fusion.core.params import merged
+from fusion.core.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
 from fusion.feed import Feed
 from fusion.fields import Fields
 from fusion.models.base import ModelInfo
@@ -19,8 +31,6 @@ from fusion.prompts import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Answer, Ask, ModelStage, Outcome, Room, Stage, StageContext, Variables
-from fusion.terms import merged
-from fusion.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
 from fusion.wiring import Wiring, read
 
 

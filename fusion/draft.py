@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from fusion import graph
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
+from fusion.core.paths import read_text
 from fusion.explain import comments
-from fusion.library import TEMPLATE_SUFFIX, Library, read_text
+from fusion.library import TEMPLATE_SUFFIX, Library
 from fusion.prompts import is_template_name
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage

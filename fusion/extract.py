@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from fusion.mistakes import Authored
-from fusion.types import as_text
+from fusion.core.types import as_text
+from fusion.core.validation import Authored
 
 Normalisation = Literal["latex", "literals", "numbers", "case"]
 

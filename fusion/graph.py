@@ -6,14 +6,15 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path as File
 from typing import NamedTuple
 
-from fusion.errors import PipelineError, Problem, PromptError, UsageError
-from fusion.library import Library, close_names, read_text
-from fusion.positions import MAX_BYTES, Place, Positions
+from fusion.core.errors import PipelineError, Problem, PromptError, UsageError, close_names
+from fusion.core.paths import read_text
+from fusion.core.schema import check_shape
+from fusion.core.types import JsonSchema
+from fusion.core.yaml import MAX_BYTES, Place, Positions
+from fusion.library import Library
 from fusion.prompts import Path, Prompts
-from fusion.shapes import check_shape
 from fusion.spec import Pipeline, Reading, read
 from fusion.stages.base import PipelineUse, Stage
-from fusion.types import JsonSchema
 
 _ALWAYS = frozenset({"inputs", "request"})
 """What every template and expression may read."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict, Unpack
 
 from pydantic_core import to_json
 
-from fusion.errors import RunBusyError, UsageError
-from fusion.events import EventBase, ItemFinished, StageFinished, StageStarted
+from fusion.core.errors import RunBusyError, UsageError
+from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStarted
+from fusion.core.result import Cost, FailedPart, Receipt, Result
 from fusion.receipt import Accounts, Before
-from fusion.result import Cost, FailedPart, Receipt, Result
 from fusion.runs import (
     CallDetails,
     CallLine,

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from fusion.core.errors import StoreError
+from fusion.core.result import Result
 from fusion.engine import Origin
-from fusion.errors import StoreError
 from fusion.record import Record
-from fusion.result import Result
 from fusion.standing import before
 from fusion.store.base import Content, Ended, RunLock, RunRow, RunStatus, SessionStart, Started, Store
 from fusion.store.journal import Journal

@@ -1,15 +1,14 @@
 """Where templates and pipelines are found: a given path, here, in the user's folder, among the shipped ones."""
 
-import difflib
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError, close_names
+from fusion.core.paths import read_text, working_directory
 
 TEMPLATE_SUFFIX = ".md.j2"
-MAX_FILE_BYTES = 1_000_000
 _FOLDER = "is a folder, not a pipeline file"
 
 
@@ -17,23 +16,6 @@ def shipped_root() -> Path:
     """The folder that holds the shipped `prompts` and `pipelines`: inside the wheel, or the checkout."""
     inside = Path(__file__).parent / "_library"
     return inside if inside.is_dir() else Path(__file__).parent.parent
-
-
-def user_path(given: str) -> Path:
-    """A path as the user gives it, `~` being their home; one of a user that does not exist stays as it is."""
-    try:
-        return Path(given).expanduser()
-    except RuntimeError:
-        return Path(given)
-
-
-def close_names(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'x'?", or the known names where none is near."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there are: {', '.join(names)}" if names else ""
 
 
 class Library:
@@ -49,7 +31,7 @@ class Library:
     @classmethod
     def standard(cls, *, user: Path | None = None, near: Path | None = None) -> "Library":
         """The folder of the pipeline at hand, the working directory, the user's folder, the shipped ones."""
-        return cls([root for root in (near, _here(), user, shipped_root()) if root is not None])
+        return cls([root for root in (near, working_directory(), user, shipped_root()) if root is not None])
 
     def near(self, folder: Path) -> "Library":
         """The same library, with a pipeline file's own folder looked at first."""
@@ -123,14 +105,6 @@ class PinnedLibrary(Library):
         return super().template(name) if pinned is None else (pinned, Path(name))
 
 
-def _here() -> Path | None:
-    """The working directory; None where it was removed meanwhile."""
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        return None
-
-
 def _what_is(path: Path) -> str:
     """What stands at a path, in words that follow its name; "file" for what can be read again and again."""
     try:
@@ -140,21 +114,3 @@ def _what_is(path: Path) -> str:
     if stat.S_ISDIR(mode):
         return _FOLDER
     return "file" if stat.S_ISREG(mode) else "is a pipe or a device, not a file"
-
-
-def read_text(path: Path, *, most: int = MAX_FILE_BYTES) -> str:
-    """A text file of the user's, as UTF-8. Raises UsageError that says what is wrong with it."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(most + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    if len(raw) > most:
-        raise UsageError(f"{str(path)!r} is larger than {most:,} bytes: that is no pipeline or template")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{str(path)!r} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    if "\0" in text:
-        raise UsageError(f"{str(path)!r} is a binary file, not text")
-    return text

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fusion import graph
-from fusion.errors import PipelineError
+from fusion.core.errors import PipelineError
 from fusion.library import Library
 from fusion.prompts import Prompts
 from fusion.record import Made

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from jinja2 import TemplateError, TemplateSyntaxError, Undefined, nodes
 from jinja2.environment import Template as JinjaTemplate
 from jinja2.meta import find_undeclared_variables
 
-from fusion.errors import PromptError
-from fusion.library import Library, close_names
+from fusion.core.errors import PromptError, close_names
+from fusion.core.types import Message
+from fusion.library import Library
 from fusion.sandbox import MESSAGE, Environment, Meter, new_environment, swap
-from fusion.types import Message
 
 Path = tuple[str, ...]
 """A free variable and the attributes read from it: `plan.goal` is `("plan", "goal")`."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
-from fusion.events import (
+from fusion.core.events import (
     AttemptCharged,
     AttemptFailed,
     CallCancelled,
@@ -17,9 +17,9 @@ from fusion.events import (
     Noted,
     OfCall,
 )
-from fusion.result import Cost, Receipt, ReceiptLine, Served, Spent
+from fusion.core.result import Cost, Receipt, ReceiptLine, Served, Spent
+from fusion.core.types import Usage
 from fusion.store.base import Line
-from fusion.types import Usage
 
 _NO_TAGS: Final[Mapping[str, str]] = {}
 

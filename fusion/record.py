@@ -10,7 +10,9 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
-from fusion.errors import StoreError, UsageError
+from fusion.core.errors import StoreError, UsageError
+from fusion.core.params import CacheMode, RoleSpec
+from fusion.core.types import Asked, File, FileText, Limits
 from fusion.graph import Nested, Schemas
 from fusion.library import Library, PinnedLibrary
 from fusion.models.base import Model, ModelInfo
@@ -21,8 +23,6 @@ from fusion.models.pinned import Pinned, Unreachable
 from fusion.prompts import Prompts
 from fusion.roles import RoleModel, RoleModels
 from fusion.spec import Pipeline
-from fusion.terms import CacheMode, RoleSpec
-from fusion.types import Asked, File, FileText, Limits
 from fusion.wiring import schemas_of
 
 _VERSION: Final = 1

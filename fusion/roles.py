@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError, close_names
+from fusion.core.params import RoleSpec, merged
 from fusion.graph import Nested
-from fusion.library import close_names
 from fusion.models import prices
 from fusion.models.abilities import SAMPLING, refused
 from fusion.models.base import ModelInfo
@@ -20,7 +20,6 @@ from fusion.models.profiles import Profile
 from fusion.models.replay import PREFIX
 from fusion.spec import Pipeline
 from fusion.stages.base import ModelStage
-from fusion.terms import RoleSpec, merged
 
 _NONE: Final[Mapping[str, Nested]] = {}
 _NO_SPECS: Final[Mapping[str, RoleSpec]] = {}

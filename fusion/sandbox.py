@@ -23,8 +23,8 @@ from jinja2.loaders import FunctionLoader
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from fusion.core.types import Asked, File, Item, Message, Value, as_text
 from fusion.library import Library
-from fusion.types import Asked, File, Item, Message, Value, as_text
 
 MESSAGE = "a message"
 """The filter that takes a message block's text; its name cannot be written in a template."""

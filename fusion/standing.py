@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from fusion.config import Settings
-from fusion.errors import RunBusyError, UsageError
-from fusion.events import AttemptCharged, event_adapter
+from fusion.core.config import Settings
+from fusion.core.errors import RunBusyError, UsageError
+from fusion.core.events import AttemptCharged, event_adapter
+from fusion.core.types import Usage
 from fusion.receipt import Before
 from fusion.runs import RunState
 from fusion.store.base import Attempt, AttemptState, RunFilter, RunRow, Store
-from fusion.types import Usage
 
 LATEST: Final = "latest"
 """What stands for the id of the run that began last."""

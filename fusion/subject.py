@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fusion.core.types import Limits
 from fusion.graph import Nested, Schemas, stages_within
 from fusion.prompts import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
-from fusion.types import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Model, ModelInfo, Result, Say, ScriptedModel
-from fusion.errors import BadRequestError, ContentFilterError
+from fusion.core.errors import BadRequestError, ContentFilterError
 from tests.cli import conftest as cli
 from tests.cli.conftest import BARE, MANY, ONE, Command, Ran
 from tests.conftest import plan_text, said, scripted, subtasks

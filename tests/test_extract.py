@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.errors import PipelineError
+from fusion.core.errors import PipelineError
 from fusion.extract import Extractor
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion import drawing, graph
-from fusion.errors import PipelineError, Problem
+from fusion.core.errors import PipelineError, Problem
 from fusion.library import Library, shipped_root
 from fusion.prompts import Prompts
 from fusion.spec import Pipeline

@@ -35,8 +35,7 @@ from fusion import (
     Vote,
     graph,
 )
-from fusion.drawing import Format, draw
-from fusion.errors import (
+from fusion.core.errors import (
     AuthenticationError,
     BadResponseError,
     ContentFilterError,
@@ -45,7 +44,8 @@ from fusion.errors import (
     RateLimitError,
     UsageError,
 )
-from fusion.events import EventBase, event_adapter
+from fusion.core.events import EventBase, event_adapter
+from fusion.drawing import Format, draw
 from fusion.library import Library, shipped_root
 from fusion.models.retrying import Retrying
 from fusion.prompts import Prompts

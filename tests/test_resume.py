@@ -31,14 +31,14 @@ from fusion import (
     Settings,
     UsageError,
 )
-from fusion.errors import ModelConnectionError, RunBusyError, StoreError
-from fusion.events import CallFinished, EventBase, Noted
+from fusion.core.errors import ModelConnectionError, RunBusyError, StoreError
+from fusion.core.events import CallFinished, EventBase, Noted
+from fusion.core.types import Deltas
 from fusion.kept import before
 from fusion.receipt import Accounts
 from fusion.store.base import RunFilter, Started, Store
 from fusion.store.memory import MemoryStore
 from fusion.store.opening import open_store
-from fusion.types import Deltas
 from tests.conftest import ACCEPT, pipeline, plan_text, run, said, subtasks
 
 CHAIN = pipeline("""

@@ -8,10 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from fusion.bench.leftopen import Choice, Open, Source, Variant, left_open, size, variants
 from fusion.bench.suite import Arm, Suite
-from fusion.errors import PipelineError, Problem, UsageError
-from fusion.library import Library, read_text
+from fusion.core.errors import PipelineError, Problem, UsageError
+from fusion.core.paths import read_text
+from fusion.core.yaml import MAX_BYTES, read_yaml
+from fusion.library import Library
 from fusion.models.replay import PREFIX
-from fusion.positions import MAX_BYTES, read_yaml
 from fusion.spec import Pipeline
 
 MOST: Final = 1000

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 from fusion.models.faults import told
 from fusion.models.masks import Masks
 

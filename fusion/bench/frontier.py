@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fusion.types import Value
+from fusion.core.types import Value
 
 
 class Point(Value):

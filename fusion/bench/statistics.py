@@ -10,7 +10,7 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from fusion.types import Value
+from fusion.core.types import Value
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from fusion.cli.terminal import complain, is_terminal
-from fusion.errors import InputError, UsageError
-from fusion.library import close_names, user_path
-from fusion.types import FileText
+from fusion.core.errors import InputError, UsageError, close_names
+from fusion.core.paths import user_path
+from fusion.core.types import FileText
 
 if TYPE_CHECKING:
     from fusion.runs import RunState

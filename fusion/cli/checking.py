@@ -6,10 +6,10 @@ from typing import NamedTuple
 from fusion.cli.exits import FAILED, OK
 from fusion.cli.lines import cost_words, reason, seconds
 from fusion.client import Fusion
-from fusion.config import Settings
-from fusion.errors import UsageError
+from fusion.core.config import Settings
+from fusion.core.errors import UsageError
+from fusion.core.result import Cost, Result
 from fusion.handle import RunHandle
-from fusion.result import Cost, Result
 from fusion.spec import Pipeline
 from fusion.stages.base import Choice
 from fusion.stages.generate import Generate

@@ -5,7 +5,7 @@ import typer
 
 def pipeline_names(incomplete: str) -> list[str]:
     """Pipelines that can be given by name."""
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.library import Library
 
     names = Library.standard(user=Settings.from_environment().library_dir).pipelines
@@ -35,8 +35,8 @@ def kind_names(incomplete: str) -> list[str]:
 
 def run_ids(incomplete: str) -> list[str]:
     """Runs of the store, the newest first."""
-    from fusion.config import Settings
-    from fusion.errors import FusionError
+    from fusion.core.config import Settings
+    from fusion.core.errors import FusionError
     from fusion.store.opening import open_store
 
     path = Settings.from_environment().store.path
@@ -48,8 +48,8 @@ def run_ids(incomplete: str) -> list[str]:
 
 def stage_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Stages of the pipeline that stands before them."""
-    from fusion.config import Settings
-    from fusion.errors import FusionError
+    from fusion.core.config import Settings
+    from fusion.core.errors import FusionError
     from fusion.library import Library
     from fusion.spec import Pipeline
 

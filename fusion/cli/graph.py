@@ -29,7 +29,7 @@ def graph(
     """Draw a pipeline."""
     from fusion import graph as graphs
     from fusion.cli.terminal import write
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.drawing import draw
     from fusion.library import Library
 

@@ -10,7 +10,7 @@ from fusion.cli.completion import profile_names, tier_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.models.base import ModelInfo
 
 
@@ -38,7 +38,7 @@ def listing(ctx: typer.Context) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from fusion.cli.terminal import table, write
-    from fusion.config import Settings
+    from fusion.core.config import Settings
 
     settings = Settings.from_environment()
     lines = table([_HEAD, *_rows(settings)], right=_RIGHT)
@@ -57,7 +57,7 @@ def check(
     from fusion.cli.checking import check_models
     from fusion.cli.interrupts import Interrupts
     from fusion.cli.terminal import table, write
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.models.profiles import choose
 
     settings = Settings.from_environment()
@@ -86,7 +86,7 @@ def pull(
     from fusion.cli.interrupts import Interrupts
     from fusion.cli.pulling import shown
     from fusion.cli.terminal import write
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.models import pulling
 
     settings = Settings.from_environment()
@@ -102,7 +102,7 @@ def _settled(roles: "Mapping[str, Sequence[str]]", settings: "Settings") -> "dic
 
 
 def _rows(settings: "Settings") -> "Iterator[list[str]]":
-    from fusion.errors import MissingKeyError
+    from fusion.core.errors import MissingKeyError
     from fusion.models.profiles import choose, load_profiles
 
     try:

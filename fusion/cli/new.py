@@ -28,7 +28,7 @@ def new(
     """
     from fusion.cli.schema import schema_text
     from fusion.cli.terminal import write
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.draft import draft
     from fusion.library import Library
 
@@ -42,7 +42,7 @@ def new(
 
 def _write(files: dict[Path, str]) -> None:
     """Write all of the files, or none where one is there already."""
-    from fusion.errors import UsageError
+    from fusion.core.errors import UsageError
 
     for path in files:
         if path.exists() or path.is_symlink():

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from fusion.core.types import Limits, Message
 from fusion.preview import Preview, PreviewedCall, PreviewedStage
-from fusion.types import Limits, Message
 
 _SHOWN_AT_MOST = 1200
 

@@ -80,7 +80,7 @@ def show(
     from fusion.cli.history import call_lines
     from fusion.cli.terminal import write
     from fusion.cli.timeline import print_run
-    from fusion.errors import UsageError
+    from fusion.core.errors import UsageError
 
     if everything and (as_json or call is not None):
         raise UsageError("--all has no effect here: leave it out")
@@ -177,10 +177,10 @@ def prune(
 @contextmanager
 def _history(place: str | None) -> "Iterator[History]":
     """The history of the store that is meant."""
-    from fusion.config import Settings
-    from fusion.errors import UsageError
+    from fusion.core.config import Settings
+    from fusion.core.errors import UsageError
+    from fusion.core.paths import user_path
     from fusion.history import History
-    from fusion.library import user_path
     from fusion.standing import opened
 
     if place is not None and not user_path(place).exists():

@@ -8,7 +8,7 @@ from fusion.cli.completion import pipeline_names
 from fusion.cli.exits import OK, USAGE
 
 if TYPE_CHECKING:
-    from fusion.errors import Problem
+    from fusion.core.errors import Problem
 
 
 def validate(
@@ -22,7 +22,7 @@ def validate(
     Files that can run are named on standard output, all mistakes of the others on standard error.
     """
     from fusion.cli.terminal import complain, write
-    from fusion.errors import UsageError
+    from fusion.core.errors import UsageError
 
     code = OK
     for file in files:
@@ -40,7 +40,7 @@ def validate(
 
 def _problems(file: str) -> "list[Problem]":
     from fusion import graph
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.library import Library
     from fusion.models.profiles import load_profiles
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from fusion.errors import ModelConnectionError, ModelError, ModelTimeoutError
+from fusion.core.errors import ModelConnectionError, ModelError, ModelTimeoutError
 
 
 class Breaker:

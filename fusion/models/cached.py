@@ -8,13 +8,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from fusion import budget
-from fusion.errors import StoreError
-from fusion.events import Noted, span
+from fusion.core import budget
+from fusion.core.errors import StoreError
+from fusion.core.events import Noted, span
+from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelWrapper
 from fusion.store.base import Cached as CachedRow
 from fusion.store.base import Store
-from fusion.types import Deltas, Reply, Request
 
 _RECENT: Final = 1000
 _SHORT: Final = 32

@@ -3,12 +3,11 @@
 from decimal import Decimal
 from typing import Final
 
-from fusion.config import Settings
+from fusion.core.config import Endpoint, Settings, Tariff
 from fusion.models.abilities import OWN_SERVER
 from fusion.models.base import ModelInfo, Price
 from fusion.models.prices import lookup
 from fusion.models.profiles import family_of, keys_for, missing_keys, region_of
-from fusion.settings_file import Endpoint, Tariff
 
 _MILLION: Final = Decimal(1_000_000)
 _SOURCE: Final = "fusion.toml"

@@ -4,11 +4,11 @@ import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fusion.errors import ContentFilterError, ContextWindowError, ModelError
-from fusion.events import FallbackTaken, emit
+from fusion.core.errors import ContentFilterError, ContextWindowError, ModelError
+from fusion.core.events import FallbackTaken, emit
+from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Heard, Model, ModelInfo
 from fusion.models.breaker import Breaker
-from fusion.types import Deltas, Reply, Request
 
 
 class Member(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from fusion.errors import (
+from fusion.core.errors import (
     AuthenticationError,
     BadRequestError,
     BadResponseError,

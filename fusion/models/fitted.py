@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fusion.errors import InputTooLongError
+from fusion.core.errors import InputTooLongError
+from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelInfo, ModelWrapper, estimate_input
 from fusion.models.structured import shaped
-from fusion.types import Deltas, Reply, Request
 
 
 class Fitted(ModelWrapper):

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from fusion.config import Settings, secret
-from fusion.errors import UsageError
+from fusion.core.config import Settings, secret
+from fusion.core.errors import UsageError
 from fusion.models.base import Model, ModelInfo
 from fusion.models.breaker import Breaker
 from fusion.models.catalogue import describe

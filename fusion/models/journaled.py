@@ -2,10 +2,10 @@
 
 import time
 
-from fusion.errors import FusionError
+from fusion.core.errors import FusionError
+from fusion.core.types import CallKey, Deltas, Reply, Request
 from fusion.models.base import Model, ModelWrapper
 from fusion.store.journal import Asking, Journal
-from fusion.types import CallKey, Deltas, Reply, Request
 
 
 class Journaled(ModelWrapper):

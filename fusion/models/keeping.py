@@ -1,10 +1,10 @@
 """Keeping: what is put around the models of one run, so that no reply is paid for twice."""
 
+from fusion.core.params import CacheMode
 from fusion.models.base import Model
 from fusion.models.cached import Cached, ReplyCache, RunCache
 from fusion.models.journaled import Journaled
 from fusion.store.journal import Journal
-from fusion.terms import CacheMode
 
 
 class Keeping:

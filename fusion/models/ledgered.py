@@ -1,8 +1,8 @@
 """Ledgered: writes every attempt down before it is made, so that no crash can hide what it may have cost."""
 
-from fusion.budget import Amount, Budget, Closed, Reservation
+from fusion.core.budget import Amount, Budget, Closed, Reservation
+from fusion.core.types import Request
 from fusion.models.metered import Metered
-from fusion.types import Request
 
 
 class Ledgered(Metered):

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from fusion import budget
-from fusion.errors import ModelError, ModelTimeoutError, UsageError
+from fusion.core import budget
+from fusion.core.errors import ModelError, ModelTimeoutError, UsageError
+from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelWrapper
 from fusion.models.deadlines import Deadlines
-from fusion.types import Deltas, Reply, Request
 
 
 class Limited(ModelWrapper):

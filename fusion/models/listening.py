@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from fusion.core.types import Deltas, Usage
 from fusion.models.masks import Mask, MaskedPieces
-from fusion.types import Deltas, Usage
 
 if TYPE_CHECKING:
     import aiohttp

@@ -13,13 +13,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from fusion.errors import BadResponseError, ModelError
+from fusion.core.errors import BadResponseError, ModelError
+from fusion.core.types import Deltas, File, FinishReason, Message, Reply, Request, Usage
 from fusion.models import faults
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens
 from fusion.models.exchange import Exchange, Rehearsal
 from fusion.models.listening import Answer, listen
 from fusion.models.masks import Masks
-from fusion.types import Deltas, File, FinishReason, Message, Reply, Request, Usage
 
 if TYPE_CHECKING:
     import ssl

@@ -16,11 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError
+from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelInfo, Price
 from fusion.models.weights import manifest, require
-from fusion.types import Deltas, Reply, Request
 
 Door = Callable[[str, str, ModelInfo], Model]
 """Makes the model behind an OpenAI-style server: of the name it serves under, the base of its URL, and its info."""

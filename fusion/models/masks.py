@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from fusion.config import secrets
+from fusion.core.config import secrets
 
 LEAST: Final = 8
 """Characters of the shortest key that is masked: shorter ones are placeholders, and would mangle any text."""

@@ -3,18 +3,18 @@
 from decimal import Decimal
 from typing import Final
 
-from fusion import budget
-from fusion.budget import Amount, Budget, Closed, Reservation
-from fusion.errors import (
+from fusion.core import budget
+from fusion.core.budget import Amount, Budget, Closed, Reservation
+from fusion.core.errors import (
     AuthenticationError,
     BadRequestError,
     ContextWindowError,
     ModelConnectionError,
     RateLimitError,
 )
-from fusion.events import AttemptCharged, emit
+from fusion.core.events import AttemptCharged, emit
+from fusion.core.types import Deltas, Reply, Request, Usage
 from fusion.models.base import Heard, Model, ModelWrapper, input_bound, is_usable
-from fusion.types import Deltas, Reply, Request, Usage
 
 _NOT_BILLED: Final = (
     AuthenticationError,

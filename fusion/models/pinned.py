@@ -1,8 +1,8 @@
 """Pinned: a model as it was known when its run began, so that what is asked of it stays the same."""
 
-from fusion.errors import FusionError
+from fusion.core.errors import FusionError
+from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelInfo, ModelWrapper
-from fusion.types import Deltas, Reply, Request
 
 
 class Pinned(ModelWrapper):

@@ -11,9 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from fusion.core.types import FileKind
 from fusion.models.abilities import OWN_SERVER, refusals
 from fusion.models.base import ModelInfo, Price
-from fusion.types import FileKind
 
 _FILE = "model_prices_and_context_window_backup.json"
 _PROVIDERS = "provider_endpoints_support_backup.json"

@@ -25,9 +25,10 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO
 
-from fusion.config import Settings
-from fusion.errors import UsageError
-from fusion.library import user_path
+from fusion.core.config import Settings
+from fusion.core.errors import UsageError
+from fusion.core.paths import user_path
+from fusion.core.types import Value
 from fusion.models.masks import Masks
 from fusion.models.weights import (
     Tiers,
@@ -41,7 +42,6 @@ from fusion.models.weights import (
     sha256_of,
     tier_of,
 )
-from fusion.types import Value
 
 CHUNK = 1 << 20
 SOCKET_SECONDS = 30.0

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
-from fusion.errors import BadRequestError, UsageError
-from fusion.library import close_names, user_path
+from fusion.core.errors import BadRequestError, UsageError, close_names
+from fusion.core.paths import user_path
+from fusion.core.types import Deltas, Message, Money, Reply, Request, Usage, Value
 from fusion.models.base import Model, ModelInfo, Price
 from fusion.models.profiles import family_of
-from fusion.types import Deltas, Message, Money, Reply, Request, Usage, Value
 
 PREFIX: Final = "replay:"
 PRICES: Final = "prices.json"

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final
 
-from fusion.errors import ModelError, UsageError
-from fusion.events import AttemptFailed, emit
+from fusion.core.errors import ModelError, UsageError
+from fusion.core.events import AttemptFailed, emit
+from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Heard, Model, ModelWrapper, check_usable
-from fusion.types import Deltas, Reply, Request
 
 ATTEMPTS: Final = 3
 """How often a model is asked at most for one call."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from fusion.errors import BadRequestError, BadResponseError, UsageError
+from fusion.core.errors import BadRequestError, BadResponseError, UsageError
+from fusion.core.types import Deltas, FinishReason, Reply, Request, Usage, as_text
 from fusion.models.base import Model, ModelInfo, Price, estimate_input, estimate_tokens
-from fusion.types import Deltas, FinishReason, Reply, Request, Usage, as_text
 
 _FREE: Final = Price(input=Decimal(0), output=Decimal(0))
 _BYTES_PER_TOKEN: Final = 4  # as `estimate_tokens` has it

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
-from fusion.library import user_path
-from fusion.types import Value
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError
+from fusion.core.paths import user_path
+from fusion.core.types import Value
 
 GGUF_MAGIC = b"GGUF"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from fusion.core.types import Item
 from fusion.stages.base import StageContext
-from fusion.types import Item
 
 MOST_LABELS = len(ascii_uppercase)
 

@@ -18,13 +18,13 @@ from pydantic import (
 )
 
 from fusion.chance import Chance, Shares, Sizes, Spread
-from fusion.errors import BadResponseError, BudgetError, FusionError, ModelError
+from fusion.core.errors import BadResponseError, BudgetError, FusionError, ModelError
+from fusion.core.params import Cacheable, Params
+from fusion.core.types import CallKey, Deltas, FinishReason, Item, JsonSchema, Limits, Message
+from fusion.core.validation import Authored
 from fusion.feed import Feed
-from fusion.mistakes import Authored
 from fusion.models.base import ModelInfo
 from fusion.models.latencies import Latencies
-from fusion.terms import Cacheable, Params
-from fusion.types import CallKey, Deltas, FinishReason, Item, JsonSchema, Limits, Message
 
 Variables = Mapping[str, Any]
 

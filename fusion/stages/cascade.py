@@ -9,9 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from fusion.calibration import Calibration
 from fusion.chance import Chance, Shares
 from fusion.checks import Checks
-from fusion.errors import BudgetError, ModelError, StageError
+from fusion.core.errors import BudgetError, ModelError, StageError
+from fusion.core.params import Cacheable
+from fusion.core.types import JsonSchema, as_text
+from fusion.core.validation import Authored
 from fusion.extract import Extractor, ExtractorSpec
-from fusion.mistakes import Authored
 from fusion.stages.base import (
     Answer,
     Ask,
@@ -24,8 +26,6 @@ from fusion.stages.base import (
     whole,
 )
 from fusion.stages.verdicts import own_verdict
-from fusion.terms import Cacheable
-from fusion.types import JsonSchema, as_text
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _RULES = "`agree`, `checks`, `judge` or `confidence`"

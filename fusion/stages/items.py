@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from fusion.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.types import Failure, Item
 from fusion.feed import Feed
 from fusion.stages.base import ExpressionUse, ModelStage, StageContext
-from fusion.types import Failure, Item
 
 if TYPE_CHECKING:
     from asyncio import TaskGroup

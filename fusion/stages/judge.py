@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.errors import StageError
+from fusion.core.errors import StageError
+from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.answers import followed, renamed
 from fusion.stages.base import ExpressionUse, ModelStage, OutputField, StageContext
-from fusion.types import Item, JsonSchema, as_text
 
 
 class Judge(ModelStage):

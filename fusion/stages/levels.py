@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fusion.errors import StageError
+from fusion.core.errors import StageError
+from fusion.core.types import Item, as_text
 from fusion.models.base import estimate_input
 from fusion.stages.base import Ask, ModelStage, StageContext, Variables
-from fusion.types import Item, as_text
 
 _MOST_LEVELS = 12
 _READ_AT_ONCE = 4  # what a level writes is at most this part of what the next can read

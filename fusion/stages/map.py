@@ -4,10 +4,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from fusion.core.types import Item
 from fusion.stages.base import Choice, OutputField, RoleChoice, StageContext
 from fusion.stages.items import ItemStage
 from fusion.stages.shaped import ShapedStage
-from fusion.types import Item
 
 
 class Map(ItemStage, ShapedStage):

@@ -5,12 +5,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fusion.errors import StageError
+from fusion.core.errors import StageError
+from fusion.core.params import PARAMS
+from fusion.core.types import as_text
 from fusion.stages.base import ExpressionUse, OutputField, PromptUse, StageContext
 from fusion.stages.levels import Levels
 from fusion.stages.shaped import ShapedStage
-from fusion.terms import PARAMS
-from fusion.types import as_text
 
 _OF_A_MODEL = frozenset(
     {

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Name
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from fusion.errors import BudgetError, FusionError, ModelError, StageError
-from fusion.mistakes import Authored
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.params import Cacheable
+from fusion.core.types import Failure, Item, Message
+from fusion.core.validation import Authored
 from fusion.stages.answers import MOST_LABELS, labels, shuffled
 from fusion.stages.base import Ask, OutputField, OutputSchema, PromptUse, Stage, StageContext, whole
-from fusion.terms import Cacheable
-from fusion.types import Failure, Item, Message
 
 if TYPE_CHECKING:
     from asyncio import Task

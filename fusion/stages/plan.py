@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from fusion.chance import Shares, Sizes, Spread
-from fusion.errors import BadResponseError, ModelError, StageError
+from fusion.core.errors import BadResponseError, ModelError, StageError
+from fusion.core.types import JsonSchema, Message
 from fusion.stages.base import Ask, ModelStage, OutputField, PromptUse, StageContext, Variables
 from fusion.stages.subtasks import HEAD, PlanReader
-from fusion.types import JsonSchema, Message
 
 _MOST_CONTINUATIONS = 3
 

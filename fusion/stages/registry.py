@@ -7,7 +7,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 from fusion.stages.base import ModelStage, OutputField, Stage
 from fusion.stages.cascade import Cascade
 from fusion.stages.generate import Generate

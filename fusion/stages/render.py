@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fusion.errors import StageError
-from fusion.shapes import validate
+from fusion.core.errors import StageError
+from fusion.core.schema import validate
+from fusion.core.types import whole_data
 from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage, StageContext
-from fusion.types import whole_data
 
 
 class Render(Stage):

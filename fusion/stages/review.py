@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fusion.chance import Chance, Shares, Sizes, Spread
 from fusion.checks import Checks
-from fusion.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.base import Ask, ExpressionUse, OutputField, PromptUse, StageContext
 from fusion.stages.items import Hand, ItemStage
 from fusion.stages.verdicts import own_verdict
-from fusion.types import Item, JsonSchema, as_text
 
 if TYPE_CHECKING:
     from asyncio import Future, TaskGroup
@@ -292,19 +292,19 @@ class _Batches(Hand):
         super().__init__(stage, ctx)
         self._review = stage
         self._slots = Semaphore(stage.concurrency)
-        self._here: dict[int, list[Item]] = {}
+        self.working_directory: dict[int, list[Item]] = {}
         self._first: dict[int, tuple[Item, Future[_Verdict | FusionError | None]]] = {}
         self._begin: Callable[[list[Item]], None] = lambda items: None
 
     def came(self, item: Item, variables: dict[str, Any], tasks: "TaskGroup") -> None:
         self._begin = lambda items: self._begin_calls(items, variables, tasks)
-        block = self._here.setdefault(item.index // self._review.batch, [])
+        block = self.working_directory.setdefault(item.index // self._review.batch, [])
         block.append(item)
         if len(block) == self._review.batch:
-            self._begin(self._here.pop(item.index // self._review.batch))
+            self._begin(self.working_directory.pop(item.index // self._review.batch))
 
     def all_came(self) -> None:
-        for block in self._here.values():
+        for block in self.working_directory.values():
             self._begin(block)
 
     async def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:

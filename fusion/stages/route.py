@@ -16,10 +16,11 @@ from pydantic import (
 )
 
 from fusion.chance import Chance
-from fusion.errors import ModelError
+from fusion.core.errors import ModelError, close_names
+from fusion.core.params import Cacheable
+from fusion.core.types import JsonSchema, as_text
+from fusion.core.validation import Authored
 from fusion.language import Capability, capabilities, language
-from fusion.library import close_names
-from fusion.mistakes import Authored
 from fusion.nearest import nearest
 from fusion.stages.base import (
     INLINE_SHAPE,
@@ -33,8 +34,6 @@ from fusion.stages.base import (
     StageContext,
     whole,
 )
-from fusion.terms import Cacheable
-from fusion.types import JsonSchema, as_text
 
 _SAID_OUTSIDE = ("when", "needs", "default")
 

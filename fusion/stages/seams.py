@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from fusion.types import Deltas
+from fusion.core.types import Deltas
 
 _WORDS = 8
 _TAIL = 2_000  # characters of what is written in which a repeated piece is looked for

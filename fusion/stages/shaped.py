@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from fusion.errors import BadResponseError, InputTooLongError
+from fusion.core.errors import BadResponseError, InputTooLongError
+from fusion.core.types import Message, as_text
 from fusion.stages.base import Answer, Ask, ModelStage, OutputSchema, PromptUse, StageContext, Variables, whole
 from fusion.stages.seams import Stitches, ending
-from fusion.types import Message, as_text
 
 
 class ShapedStage(ModelStage):

@@ -5,10 +5,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fusion.errors import InputError
+from fusion.core.errors import InputError
+from fusion.core.types import Item
 from fusion.stages.base import ExpressionUse, OutputField, Stage, StageContext
 from fusion.stages.chunks import By, Cutting, chunks
-from fusion.types import Item
 
 _LEAST = 16  # tokens of a chunk, however little room there is
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.errors import StageError
+from fusion.core.errors import StageError
 from fusion.stages.answers import followed, relabelled
 from fusion.stages.base import ExpressionUse, OutputField, StageContext
 from fusion.stages.shaped import ShapedStage

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from pydantic import AfterValidator, Field
 
 from fusion.chance import Chance
-from fusion.errors import StageError
+from fusion.core.errors import StageError
+from fusion.core.types import Item, as_text
 from fusion.extract import Extracted, Extractor, ExtractorSpec
 from fusion.stages.base import ExpressionUse, OutputField, Stage, StageContext
-from fusion.types import Item, as_text
 
 
 def _some_weight(weights: dict[str, float]) -> dict[str, float]:

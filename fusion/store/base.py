@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
-from fusion.types import CallKey, Failure, Money, Reply, Request
+from fusion.core.types import CallKey, Failure, Money, Reply, Request
 
 Content = Literal["full", "digest", "off"]
 """What is kept of prompts and replies: their texts, their digests, or nothing."""

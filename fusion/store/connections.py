@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
-from fusion.errors import StoreError
+from fusion.core.errors import StoreError
 from fusion.store.packing import DecimalSum
 
 Synchronous = Literal["NORMAL", "FULL"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
-from fusion.errors import RunBusyError, StoreError
+from fusion.core.errors import RunBusyError, StoreError
 from fusion.store.base import RunLock
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 from typing import Any, Final
 
-from fusion.errors import RunBusyError, StoreError
+from fusion.core.errors import RunBusyError, StoreError
+from fusion.core.types import CallKey, Reply
 from fusion.store.base import (
     Attempt,
     AttemptEnd,
@@ -29,7 +30,6 @@ from fusion.store.base import (
     Started,
     Store,
 )
-from fusion.types import CallKey, Reply
 
 _EXACT: Final = Context(prec=400)
 CACHE_BYTES: Final = 500_000_000

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from fusion.errors import StoreError
-from fusion.library import user_path
+from fusion.core.errors import StoreError
+from fusion.core.paths import user_path
 from fusion.store.base import Store
 from fusion.store.connections import Connections, Synchronous, explained
 from fusion.store.migrations import APPLICATION, NEWEST, migrate, version

@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
-from fusion.types import CallKey, Failure, File, Message, Money, Reply, Request
+from fusion.core.types import CallKey, Failure, File, Message, Money, Reply, Request
 
 Packed = str | bytes
 Parts = dict[bytes, Packed]

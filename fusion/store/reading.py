@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Any, Final
 
-from fusion.errors import StoreError
+from fusion.core.errors import StoreError
+from fusion.core.types import CallKey, Reply, Request, Usage
 from fusion.store.base import (
     Attempt,
     AttemptEnd,
@@ -31,7 +32,6 @@ from fusion.store.packing import (
     unpack_money,
     unpack_request,
 )
-from fusion.types import CallKey, Reply, Request, Usage
 
 _PAGE: Final = 5000
 _PAGE_OF_TEXTS: Final = 100

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fusion.errors import StoreError
+from fusion.core.errors import StoreError
+from fusion.core.types import CallKey, Reply, Request
 from fusion.store.base import (
     Attempt,
     AttemptEnd,
@@ -33,7 +34,6 @@ from fusion.store.packing import (
     pack_request,
     text_digest,
 )
-from fusion.types import CallKey, Reply, Request
 
 _BUSY_TRIES: Final = 6
 _KNOWN_TEXTS: Final = 64_000_000

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from fusion.core.types import Reply
 from fusion.store.base import Row, RunLock
 from fusion.store.connections import Connections, Synchronous, explained
 from fusion.store.locks import FileLocks
@@ -14,7 +15,6 @@ from fusion.store.packing import unpack_reply
 from fusion.store.reading import Reading
 from fusion.store.recording import Recorder, Used
 from fusion.store.writing import Writer
-from fusion.types import Reply
 
 CACHE_BYTES: Final = 500_000_000
 _OF_RUN: Final = {

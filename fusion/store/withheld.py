@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from fusion.events import CallFinished, EventBase, Sink
+from fusion.core.events import CallFinished, EventBase, Sink
 
 
 class Withheld:

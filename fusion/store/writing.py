@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Final, Generic, TypeVar
 
-from fusion.errors import StoreError
+from fusion.core.errors import StoreError
 
 Row = TypeVar("Row")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion.config import Settings
+from fusion.core.config import Settings
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.litellm import LiteLLMModel, close_all

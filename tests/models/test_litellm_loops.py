@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from fusion.core.types import Request
 from fusion.models.litellm import LiteLLMModel, close_all
-from fusion.types import Request
 from tests.models.conformance import Collected, request
 from tests.provider import Answer, Provider
 

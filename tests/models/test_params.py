@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, ModelInfo, PipelineError, RoleSpec, ScriptedModel, UsageError
+from fusion.core.params import PARAMS
 from fusion.models.abilities import refused
 from fusion.models.litellm import LiteLLMModel
 from fusion.models.prices import lookup
 from fusion.models.profiles import load_profiles
-from fusion.terms import PARAMS
 from tests.conftest import pipeline, run
 from tests.provider import Answer, Provider
 

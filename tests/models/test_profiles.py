@@ -8,8 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from fusion import Fusion, Pipeline, ScriptedModel
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError
 from fusion.models import prices
 from fusion.models import profiles as profiles_module
 from fusion.models.catalogue import describe

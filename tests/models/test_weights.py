@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError
 from fusion.models.pulling import PullProgress, pull
 from fusion.models.weights import Weights, Wheels, find, manifest, require
 
@@ -295,7 +295,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 PULLER = """
 import sys
 from pathlib import Path
-from fusion.config import Settings
+from fusion.core.config import Settings
 from fusion.models.pulling import pull
 from fusion.models.weights import Weights
 known = {"toy": Weights.model_validate_json(sys.argv[2])}

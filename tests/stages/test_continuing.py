@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fusion import Say, ScriptedModel
-from fusion.events import CallFinished, Delta, Restarted
+from fusion.core.events import CallFinished, Delta, Restarted
 from fusion.stages.seams import Stitches, ending, joined
 from tests.conftest import pipeline, run, said
 

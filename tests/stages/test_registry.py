@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 from fusion.spec import Pipeline
 from fusion.stages import registry
 from fusion.stages.base import OutputField, Stage, StageContext

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fusion import PipelineError, ScriptedModel
-from fusion.errors import AuthenticationError
-from fusion.events import Decided
+from fusion.core.errors import AuthenticationError
+from fusion.core.events import Decided
 from fusion.language import capabilities, language
 from fusion.nearest import nearest
 from tests.conftest import frontier, pipeline, run, said
@@ -137,7 +137,7 @@ def test_a_way_can_be_a_stage_of_its_own_or_a_pipeline(fusion: Any) -> None:
 
 
 def test_what_fails_in_a_way_fails_the_route_and_is_named_once(fusion: Any) -> None:
-    from fusion.errors import ContentFilterError
+    from fusion.core.errors import ContentFilterError
 
     text = """
     inputs: {task: {}}

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from fusion.errors import RunBusyError, StoreError
+from fusion.core.errors import RunBusyError, StoreError
+from fusion.core.types import CallKey, Failure, File, Message, Reply, Request, Usage
 from fusion.store.base import (
     Attempt,
     AttemptEnd,
@@ -40,7 +41,6 @@ from fusion.store.base import (
     Started,
     Store,
 )
-from fusion.types import CallKey, Failure, File, Message, Reply, Request, Usage
 
 __all__ = ["SMALL", "StoreConformance", "attempt", "call", "ended", "key", "reply", "session", "started", "work"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion.errors import StoreError
+from fusion.core.errors import StoreError
 from fusion.store import migrations, opening
 from fusion.store.base import RunFilter
 from fusion.store.opening import open_store

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from fusion.errors import RunBusyError, StoreError
+from fusion.core.errors import RunBusyError, StoreError
+from fusion.core.types import File, Message, Request
 from fusion.store.base import Cached, Decision, Store
 from fusion.store.connections import Synchronous
 from fusion.store.opening import open_store
-from fusion.types import File, Message, Request
 from tests.store.conformance import (
     SMALL,
     StoreConformance,
@@ -245,7 +245,7 @@ def test_an_interpreter_that_ends_writes_what_was_put(path: Path) -> None:
 
 FULL = """
 import asyncio, resource
-from fusion.errors import StoreError
+from fusion.core.errors import StoreError
 store = open_store(sys.argv[1])
 kept(store, started(), *work(1))
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))

@@ -4,9 +4,9 @@ from typing import Any
 
 from fusion.bench.scorers.algebra import Algebra
 from fusion.bench.scorers.base import Answer, Score
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
+from fusion.core.types import as_text
 from fusion.extract import Extracted, Extractor
-from fusion.types import as_text
 
 
 class Closed:

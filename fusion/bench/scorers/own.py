@@ -5,7 +5,7 @@ from typing import Any
 
 from fusion.bench.foreign import called, imported
 from fusion.bench.scorers.base import Answer, Score
-from fusion.errors import PromptError, UsageError
+from fusion.core.errors import PromptError, UsageError
 from fusion.library import Library
 from fusion.prompts import Prompts
 

@@ -24,15 +24,17 @@ FusionError                     exit 1, HTTP 500
   RunFailed                     exit of its cause  a run that ended without its answer; carries the Result
 """
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fusion.types import CallKey, Failure
+from fusion.core.types import CallKey, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fusion.result import Result
+    from fusion.core.result import Result
 
 
 class FusionError(Exception):
@@ -218,3 +220,12 @@ class RunFailed(FusionError):  # noqa: N818 - says what happened, as the design 
         self.result = result
         self.code = exit_code
         super().__init__(message)
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'x'?", or the known names where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(names)}" if names else ""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
-from fusion.types import Failure, FinishReason, Money, Reuse, Usage, Value
+from fusion.core.types import Failure, FinishReason, Money, Reuse, Usage, Value
 
 
 class EventBase(Value):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from fusion.errors import Problem
+from fusion.core.errors import Problem
 
 MAX_BYTES = 262_144
 MAX_DEPTH = 32

@@ -13,14 +13,14 @@ All of it runs on one event loop, and nothing is awaited between a check and its
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from fusion.errors import BudgetError
-from fusion.types import Limits, Request
+from fusion.core.errors import BudgetError, UsageError
+from fusion.core.types import Limits, Request
 
 LimitName = Literal["usd", "tokens", "calls"]
 Closed = Literal["settled", "charged", "refunded"]
@@ -578,3 +578,23 @@ current: ContextVar[Budget | None] = ContextVar("fusion_budget", default=None)
 
 attempt: ContextVar[Reservation | None] = ContextVar("fusion_attempt", default=None)
 """The reservation of the running attempt: the limiter marks it as sent."""
+
+
+BudgetGiven = Limits | Mapping[str, Any] | None
+
+
+def limits_of(given: BudgetGiven) -> Limits | None:
+    """Limits, None where none are given. Raises UsageError."""
+    if given is None or isinstance(given, Limits):
+        return given
+    try:
+        return Limits.model_validate(given)
+    except ValueError as error:
+        raise UsageError(f"budget {given!r}: give positive usd, tokens, calls or seconds") from error
+
+
+def over(pipeline: Limits, given: Limits | None) -> Limits:
+    """The user's limits, and the pipeline's where the user sets none."""
+    if given is None:
+        return pipeline
+    return Limits(**{**pipeline.model_dump(exclude_none=True), **given.model_dump(exclude_none=True)})

@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fusion.errors import UsageError
-from fusion.library import close_names, read_text
-from fusion.positions import Place, read_yaml
-from fusion.types import JsonSchema
+from fusion.core.errors import UsageError, close_names
+from fusion.core.paths import read_text
+from fusion.core.types import JsonSchema
+from fusion.core.yaml import Place, read_yaml
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, dataclass_trans
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from fusion.errors import PipelineError, Problem
-from fusion.library import close_names
-from fusion.positions import Place
-from fusion.types import Value
+from fusion.core.errors import PipelineError, Problem, close_names
+from fusion.core.types import Value
+from fusion.core.yaml import Place
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -84,7 +83,7 @@ class Authored(Value, metaclass=_Telling):
 
     >>> Authored(colour="blue")
     Traceback (most recent call last):
-    fusion.errors.PipelineError: Authored colour: unknown key 'colour'
+    fusion.core.errors.PipelineError: Authored colour: unknown key 'colour'
     """
 
     @classmethod

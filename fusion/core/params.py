@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from fusion.mistakes import Authored
+from fusion.core.validation import Authored
 
 _OURS: Final = {
     "max_completion_tokens": "max_tokens",

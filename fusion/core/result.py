@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fusion.types import Failure, Item, Money, Usage, Value
+from fusion.core.types import Failure, Item, Money, Usage, Value
 
 
 class Cost(Value):

@@ -10,7 +10,7 @@ from fusion.core.types import Limits
 from fusion.graph import Nested
 from fusion.models.base import ModelInfo
 from fusion.models.retrying import ATTEMPTS
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fusion.core.errors import UsageError
-from fusion.library import Library
 from fusion.loading import Loader
+from fusion.prompts.library import Library
 from fusion.record import Record
 from fusion.spec import Pipeline
 from fusion.store.base import Store

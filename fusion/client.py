@@ -26,7 +26,6 @@ from fusion.history import History
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
 from fusion.kept import KeptRun, record_of, result_of
 from fusion.launching import Launcher, Prepared, Watch, shut_down
-from fusion.library import Library
 from fusion.loading import Loader, PipelineGiven
 from fusion.models.base import Model
 from fusion.models.cached import ReplyCache
@@ -34,6 +33,7 @@ from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.options import DEFAULT_PIPELINE, Prompt, RunOptions, check_options, tags_of
 from fusion.preview import Given, Preview, preview
+from fusion.prompts.library import Library
 from fusion.quote import Quote, quoted
 from fusion.record import Record, Terms
 from fusion.spec import Pipeline

@@ -27,7 +27,7 @@ from fusion.feed import Feed
 from fusion.fields import Fields
 from fusion.models.base import ModelInfo
 from fusion.models.keeping import Keeping
-from fusion.prompts import Fixed, Prompts
+from fusion.prompts.template import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Answer, Ask, ModelStage, Outcome, Room, Stage, StageContext, Variables

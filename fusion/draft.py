@@ -8,8 +8,8 @@ from fusion import graph
 from fusion.core.errors import UsageError
 from fusion.core.paths import read_text
 from fusion.explain import comments
-from fusion.library import TEMPLATE_SUFFIX, Library
-from fusion.prompts import is_template_name
+from fusion.prompts.library import TEMPLATE_SUFFIX, Library
+from fusion.prompts.template import is_template_name
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 

@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from fusion import graph
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 

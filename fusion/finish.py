@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fusion.core.budget import Amount, Budget, Hold
 from fusion.core.types import Limits
 from fusion.graph import Nested
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.wiring import Wiring, output_wiring, wire

@@ -11,8 +11,8 @@ from fusion.core.paths import read_text
 from fusion.core.schema import check_shape
 from fusion.core.types import JsonSchema
 from fusion.core.yaml import MAX_BYTES, Place, Positions
-from fusion.library import Library
-from fusion.prompts import Path, Prompts
+from fusion.prompts.library import Library
+from fusion.prompts.template import Path, Prompts
 from fusion.spec import Pipeline, Reading, read
 from fusion.stages.base import PipelineUse, Stage
 

@@ -9,10 +9,10 @@ from pydantic_core import PydanticSerializationError, to_json
 from fusion.core.errors import InputError, UsageError, close_names
 from fusion.core.types import Asked, File, FileText, Item, JsonSchema, as_text
 from fusion.media import file_of, turn_of
-from fusion.prompts import Prompts, Template
+from fusion.prompts.filters import fenced
+from fusion.prompts.template import Prompts, Template
 from fusion.roles import RoleModels
 from fusion.rows import rows_of
-from fusion.sandbox import fenced
 from fusion.spec import InputSpec, Pipeline
 from fusion.stages.shaped import ShapedStage
 

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from fusion import graph
 from fusion.core.errors import PipelineError
-from fusion.library import Library
-from fusion.prompts import Prompts
+from fusion.prompts.library import Library
+from fusion.prompts.template import Prompts
 from fusion.record import Made
 from fusion.spec import Pipeline
 

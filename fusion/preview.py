@@ -12,7 +12,7 @@ from fusion.fields import Fields
 from fusion.graph import Nested
 from fusion.inputs import filled_within
 from fusion.models.base import ModelInfo, estimate_input
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Answer, Ask, Outcome, Stage, Variables

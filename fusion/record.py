@@ -14,13 +14,13 @@ from fusion.core.errors import StoreError, UsageError
 from fusion.core.params import CacheMode, RoleSpec
 from fusion.core.types import Asked, File, FileText, Limits
 from fusion.graph import Nested, Schemas
-from fusion.library import Library, PinnedLibrary
 from fusion.models.base import Model, ModelInfo
 from fusion.models.breaker import Breaker
 from fusion.models.fallback import Member
 from fusion.models.gateway import Gateway
 from fusion.models.pinned import Pinned, Unreachable
-from fusion.prompts import Prompts
+from fusion.prompts.library import Library, PinnedLibrary
+from fusion.prompts.template import Prompts
 from fusion.roles import RoleModel, RoleModels
 from fusion.spec import Pipeline
 from fusion.wiring import schemas_of

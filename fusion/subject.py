@@ -7,7 +7,7 @@ from typing import Any
 
 from fusion.core.types import Limits
 from fusion.graph import Nested, Schemas, stages_within
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage

@@ -22,7 +22,7 @@ from fusion.models.latencies import Latencies
 from fusion.models.metered import Metered
 from fusion.models.paces import pace_of
 from fusion.models.structured import form, shaped
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.subject import Subject

@@ -9,7 +9,7 @@ from fusion.core.schema import to_json_schema
 from fusion.core.types import JsonSchema
 from fusion.fields import Fields
 from fusion.graph import Schemas, stages_within
-from fusion.prompts import Path, Prompts
+from fusion.prompts.template import Path, Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import OutputField, Stage
 

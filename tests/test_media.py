@@ -14,11 +14,11 @@ from fusion import Fusion, ModelInfo, RunFailed, ScriptedModel
 from fusion.core.errors import InputError, PromptError
 from fusion.core.events import CallStarted
 from fusion.core.types import Asked, File, Message, Request
-from fusion.library import Library, shipped_root
 from fusion.media import MAX_FILE, file_of
 from fusion.models.base import estimate_input, input_bound
 from fusion.models.litellm import LiteLLMModel, close_all
-from fusion.prompts import Prompts
+from fusion.prompts.library import Library, shipped_root
+from fusion.prompts.template import Prompts
 from tests.cli.conftest import Command, apart
 from tests.cli.conftest import command as command
 from tests.cli.conftest import pipeline as pipeline

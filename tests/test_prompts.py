@@ -8,8 +8,8 @@ import pytest
 
 from fusion.core.errors import PromptError
 from fusion.core.types import Item
-from fusion.library import Library
-from fusion.prompts import Fixed, Prompts
+from fusion.prompts.library import Library
+from fusion.prompts.template import Fixed, Prompts
 
 
 @pytest.fixture

@@ -46,9 +46,9 @@ from fusion.core.errors import (
 )
 from fusion.core.events import EventBase, event_adapter
 from fusion.drawing import Format, draw
-from fusion.library import Library, shipped_root
 from fusion.models.retrying import Retrying
-from fusion.prompts import Prompts
+from fusion.prompts.library import Library, shipped_root
+from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
 from fusion.stages.registry import kinds
 from fusion.stages.render import Render

@@ -7,8 +7,8 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from fusion.core.types import Failure, Item
-from fusion.library import Library, shipped_root
-from fusion.prompts import Prompts
+from fusion.prompts.library import Library, shipped_root
+from fusion.prompts.template import Prompts
 
 TEMPLATES = list((shipped_root() / "prompts").rglob("*.md.j2"))
 HUGE = "A long answer. " * 50_000

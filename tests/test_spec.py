@@ -15,7 +15,7 @@ from fusion.core.errors import PipelineError, UsageError
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.types import Limits
 from fusion.core.yaml import read_yaml
-from fusion.library import Library, shipped_root
+from fusion.prompts.library import Library, shipped_root
 from fusion.spec import RESERVED, InputSpec, Pipeline, json_schema, read
 from fusion.stages.generate import Generate
 from fusion.stages.map import Map

@@ -12,8 +12,8 @@ from pydantic import Field
 from fusion.bench.rows import Row, read_rows
 from fusion.core.errors import UsageError, close_names
 from fusion.core.types import Value
-from fusion.library import Library
-from fusion.prompts import Prompts, Template
+from fusion.prompts.library import Library
+from fusion.prompts.template import Prompts, Template
 
 _SHOWN = 5
 

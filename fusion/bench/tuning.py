@@ -24,7 +24,7 @@ from fusion.client import Fusion
 from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError, UsageError
 from fusion.core.types import Limits, Value
-from fusion.library import Library
+from fusion.prompts.library import Library
 
 FRONTIER: Final = "frontier"
 CONFIRMED: Final = "confirmed"

@@ -6,7 +6,7 @@ import typer
 def pipeline_names(incomplete: str) -> list[str]:
     """Pipelines that can be given by name."""
     from fusion.core.config import Settings
-    from fusion.library import Library
+    from fusion.prompts.library import Library
 
     names = Library.standard(user=Settings.from_environment().library_dir).pipelines
     return [name for name in sorted(names) if name.startswith(incomplete)]
@@ -50,7 +50,7 @@ def stage_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Stages of the pipeline that stands before them."""
     from fusion.core.config import Settings
     from fusion.core.errors import FusionError
-    from fusion.library import Library
+    from fusion.prompts.library import Library
     from fusion.spec import Pipeline
 
     library = Library.standard(user=Settings.from_environment().library_dir)

@@ -31,7 +31,7 @@ def graph(
     from fusion.cli.terminal import write
     from fusion.core.config import Settings
     from fusion.drawing import draw
-    from fusion.library import Library
+    from fusion.prompts.library import Library
 
     library = Library.standard(user=Settings.from_environment().library_dir)
     pipeline, prompts = graphs.load_checked(library.pipeline(file), library=library)

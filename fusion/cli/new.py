@@ -30,7 +30,7 @@ def new(
     from fusion.cli.terminal import write
     from fusion.core.config import Settings
     from fusion.draft import draft
-    from fusion.library import Library
+    from fusion.prompts.library import Library
 
     library = Library.standard(user=Settings.from_environment().library_dir)
     files = draft(name, library.pipeline(source), library=library)

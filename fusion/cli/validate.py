@@ -41,8 +41,8 @@ def validate(
 def _problems(file: str) -> "list[Problem]":
     from fusion import graph
     from fusion.core.config import Settings
-    from fusion.library import Library
     from fusion.models.profiles import load_profiles
+    from fusion.prompts.library import Library
 
     settings = Settings.from_environment()
     library = Library.standard(user=settings.library_dir)

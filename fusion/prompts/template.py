@@ -14,8 +14,9 @@ from jinja2.meta import find_undeclared_variables
 
 from fusion.core.errors import PromptError, close_names
 from fusion.core.types import Message
-from fusion.library import Library
-from fusion.sandbox import MESSAGE, Environment, Meter, new_environment, swap
+from fusion.prompts.environment import MESSAGE, Environment, new_environment, swap
+from fusion.prompts.library import Library
+from fusion.prompts.limits import Meter
 
 Path = tuple[str, ...]
 """A free variable and the attributes read from it: `plan.goal` is `("plan", "goal")`."""

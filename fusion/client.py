@@ -37,8 +37,9 @@ from fusion.prompts.library import Library
 from fusion.quote import Quote, quoted
 from fusion.record import Record, Terms
 from fusion.spec import Pipeline
-from fusion.standing import StoreGiven, alone, found, opened
-from fusion.store.base import Content, RunFilter, RunRow, Store
+from fusion.store.base import Store
+from fusion.store.lookup import StoreGiven, alone, found, opened
+from fusion.store.rows import Content, RunFilter, RunRow
 from fusion.streams import AsyncRunStream, RunStream
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from fusion.core.errors import StoreError
 from fusion.core.result import Result
 from fusion.engine import Origin
+from fusion.receipt import before
 from fusion.record import Record
-from fusion.standing import before
-from fusion.store.base import Content, Ended, RunLock, RunRow, RunStatus, SessionStart, Started, Store
+from fusion.store.base import RunLock, Store
 from fusion.store.journal import Journal
+from fusion.store.rows import Content, Ended, RunRow, RunStatus, SessionStart, Started
 
 
 class KeptRun:

@@ -25,7 +25,8 @@ from fusion.models.keeping import Keeping
 from fusion.record import Made, Record, Terms
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.store.base import Content, RunRow, Store
+from fusion.store.base import Store
+from fusion.store.rows import Content, RunRow
 from fusion.subject import Subject
 
 _WITHIN: Final = "replies are found again within this run only"

@@ -8,9 +8,7 @@ from pydantic import Field
 
 from fusion.core.result import Cost, FailedPart, Receipt, Served
 from fusion.core.types import Failure, FinishReason, Message, Money, Usage, Value
-
-RunState = Literal["running", "died", "ok", "partial", "failed", "interrupted"]
-"""`died` is a run that is not over and that no process is at."""
+from fusion.store.rows import RunState
 
 
 class RunSummary(Value):

@@ -15,9 +15,9 @@ from fusion import Fusion, Model, Reply, Request, RunFailed, ScriptedModel
 from fusion.core.errors import BadRequestError, StoreError
 from fusion.core.events import CallFinished, EventBase, ItemFinished, Noted, RunFinished
 from fusion.core.types import Deltas
-from fusion.store.base import Attempt, Call, Decision, Ended, Row, RunFilter
 from fusion.store.memory import MemoryStore
-from fusion.store.opening import open_store
+from fusion.store.rows import Attempt, Call, Decision, Ended, Row, RunFilter
+from fusion.store.sqlite.open import open_store
 from tests.conftest import pipeline, run
 from tests.test_resume import CHAIN, planned
 

@@ -27,7 +27,7 @@ from fusion.models.cached import RecordedCache
 from fusion.models.replay import PREFIX
 from fusion.preview import Preview
 from fusion.spec import Pipeline
-from fusion.store.base import RunFilter
+from fusion.store.rows import RunFilter
 
 Kind = Literal["pipeline", "model", "baseline"]
 Changed = Callable[[Pipeline], Pipeline]

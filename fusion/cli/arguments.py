@@ -10,8 +10,8 @@ from fusion.core.paths import user_path
 from fusion.core.types import FileText
 
 if TYPE_CHECKING:
-    from fusion.runs import RunState
     from fusion.spec import Pipeline
+    from fusion.store.rows import RunState
 
 
 _LIMITS = ("usd", "tokens", "calls", "seconds")
@@ -127,7 +127,7 @@ def tags_of(words: Sequence[str]) -> dict[str, str]:
 
 def states_of(words: Sequence[str]) -> "tuple[RunState, ...]":
     """How runs may stand. Raises UsageError for a word that is none of that."""
-    from fusion.runs import RunState
+    from fusion.store.rows import RunState
 
     states: tuple[RunState, ...] = get_args(RunState)
     for word in words:

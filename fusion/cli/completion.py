@@ -37,7 +37,7 @@ def run_ids(incomplete: str) -> list[str]:
     """Runs of the store, the newest first."""
     from fusion.core.config import Settings
     from fusion.core.errors import FusionError
-    from fusion.store.opening import open_store
+    from fusion.store.sqlite.open import open_store
 
     path = Settings.from_environment().store.path
     try:

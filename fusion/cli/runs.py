@@ -181,7 +181,7 @@ def _history(place: str | None) -> "Iterator[History]":
     from fusion.core.errors import UsageError
     from fusion.core.paths import user_path
     from fusion.history import History
-    from fusion.standing import opened
+    from fusion.store.lookup import opened
 
     if place is not None and not user_path(place).exists():
         raise UsageError(f"--store {place!r}: there is no such file; `fusion run --store …` makes it")

@@ -13,8 +13,8 @@ from fusion.core.errors import StoreError
 from fusion.core.events import Noted, span
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelWrapper
-from fusion.store.base import Cached as CachedRow
 from fusion.store.base import Store
+from fusion.store.rows import Cached as CachedRow
 
 _RECENT: Final = 1000
 _SHORT: Final = 32

@@ -29,7 +29,9 @@ from fusion.core.events import (
     to_both,
 )
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse
-from fusion.store.base import (
+from fusion.store.base import Store
+from fusion.store.outbox import Withheld
+from fusion.store.rows import (
     Attempt,
     AttemptEnd,
     Call,
@@ -41,9 +43,7 @@ from fusion.store.base import (
     Row,
     SetAside,
     Spending,
-    Store,
 )
-from fusion.store.withheld import Withheld
 
 _KEPT_EVENTS: Final = frozenset(
     {

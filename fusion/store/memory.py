@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from fusion.core.errors import RunBusyError, StoreError
 from fusion.core.types import CallKey, Reply
-from fusion.store.base import (
+from fusion.store.base import RunLock, Store
+from fusion.store.rows import (
     Attempt,
     AttemptEnd,
     AttemptState,
@@ -22,13 +23,11 @@ from fusion.store.base import (
     Noticed,
     Row,
     RunFilter,
-    RunLock,
     RunRow,
     SessionStart,
     SetAside,
     Spending,
     Started,
-    Store,
 )
 
 _EXACT: Final = Context(prec=400)

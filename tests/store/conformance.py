@@ -21,7 +21,8 @@ import pytest
 
 from fusion.core.errors import RunBusyError, StoreError
 from fusion.core.types import CallKey, Failure, File, Message, Reply, Request, Usage
-from fusion.store.base import (
+from fusion.store.base import Store
+from fusion.store.rows import (
     Attempt,
     AttemptEnd,
     AttemptState,
@@ -39,7 +40,6 @@ from fusion.store.base import (
     SetAside,
     Spending,
     Started,
-    Store,
 )
 
 __all__ = ["SMALL", "StoreConformance", "attempt", "call", "ended", "key", "reply", "session", "started", "work"]

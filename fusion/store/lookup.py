@@ -8,11 +8,8 @@ from typing import Final
 
 from fusion.core.config import Settings
 from fusion.core.errors import RunBusyError, UsageError
-from fusion.core.events import AttemptCharged, event_adapter
-from fusion.core.types import Usage
-from fusion.receipt import Before
-from fusion.runs import RunState
-from fusion.store.base import Attempt, AttemptState, RunFilter, RunRow, Store
+from fusion.store.base import Store
+from fusion.store.rows import RunFilter, RunRow, RunState
 
 LATEST: Final = "latest"
 """What stands for the id of the run that began last."""
@@ -27,7 +24,7 @@ def opened(given: StoreGiven, settings: Settings) -> tuple[Store | None, bool]:
         return None, False
     if isinstance(given, Store):
         return given, False
-    from fusion.store.opening import open_store
+    from fusion.store.sqlite.open import open_store
 
     said = settings.store
     path = said.path if given is True else given
@@ -92,28 +89,3 @@ def forget(store: Store, *, older_than: float) -> int:
     """Remove the runs that began more than so many days ago and nobody is at; how many those were."""
     rows = store.runs(RunFilter(started_before=time.time() - older_than * 86400))
     return store.remove([row.run_id for row in rows if not store.is_locked(row.run_id)]) if rows else 0
-
-
-def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:
-    """What was called and spent in a run until now, attempts that were lost with a process in full.
-
-    With `open_too`, those that are not over yet count in full as well.
-    """
-    adapter = event_adapter()
-    events = [adapter.validate_python({"run_id": run_id, **body}) for body in store.events(run_id)]
-    unsettled: tuple[AttemptState, ...] = ("lost", "open") if open_too else ("lost",)
-    charged = (_charged(attempt) for attempt, _ in store.attempts(run_id, states=unsettled))
-    return Before(tuple(store.lines(run_id)), (*events, *charged))
-
-
-def _charged(attempt: Attempt) -> AttemptCharged:
-    """An attempt that has no end, charged with its worst case."""
-    return AttemptCharged(
-        run_id=attempt.run_id,
-        stage=attempt.stage,
-        item=attempt.item,
-        role=attempt.role,
-        model=attempt.model,
-        usage=Usage(input=attempt.tokens, source="estimated"),
-        cost=attempt.usd,
-    )

@@ -12,9 +12,9 @@ from typing import Final
 from fusion.core.errors import StoreError
 from fusion.core.paths import user_path
 from fusion.store.base import Store
-from fusion.store.connections import Connections, Synchronous, explained
-from fusion.store.migrations import APPLICATION, NEWEST, migrate, version
-from fusion.store.sqlite import CACHE_BYTES, SqliteStore
+from fusion.store.sqlite.connections import Connections, Synchronous, explained
+from fusion.store.sqlite.migrations import APPLICATION, NEWEST, migrate, version
+from fusion.store.sqlite.store import CACHE_BYTES, SqliteStore
 
 MOUNTS: Final = Path("/proc/self/mounts")
 _REMOTE: Final = re.compile(

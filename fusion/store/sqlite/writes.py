@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fusion.core.errors import StoreError
 from fusion.core.types import CallKey, Reply, Request
-from fusion.store.base import (
+from fusion.store.rows import (
     Attempt,
     AttemptEnd,
     Cached,
@@ -20,8 +20,7 @@ from fusion.store.base import (
     SetAside,
     Started,
 )
-from fusion.store.connections import explained
-from fusion.store.packing import (
+from fusion.store.sqlite.codec import (
     Packed,
     Parts,
     as_json,
@@ -34,6 +33,7 @@ from fusion.store.packing import (
     pack_request,
     text_digest,
 )
+from fusion.store.sqlite.connections import explained
 
 _BUSY_TRIES: Final = 6
 _KNOWN_TEXTS: Final = 64_000_000

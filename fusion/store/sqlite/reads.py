@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from fusion.core.errors import StoreError
 from fusion.core.types import CallKey, Reply, Request, Usage
-from fusion.store.base import (
+from fusion.store.base import Store
+from fusion.store.rows import (
     Attempt,
     AttemptEnd,
     AttemptState,
@@ -20,10 +21,8 @@ from fusion.store.base import (
     RunFilter,
     RunRow,
     Spending,
-    Store,
 )
-from fusion.store.connections import Connections
-from fusion.store.packing import (
+from fusion.store.sqlite.codec import (
     Packed,
     unpack,
     unpack_data,
@@ -32,6 +31,7 @@ from fusion.store.packing import (
     unpack_money,
     unpack_request,
 )
+from fusion.store.sqlite.connections import Connections
 
 _PAGE: Final = 5000
 _PAGE_OF_TEXTS: Final = 100

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from fusion.core.errors import StoreError
-from fusion.store.packing import DecimalSum
+from fusion.store.sqlite.codec import DecimalSum
 
 Synchronous = Literal["NORMAL", "FULL"]
 """FULL waits for the disk at every commit; NORMAL loses nothing either unless the machine itself goes down."""

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusion.core.types import Reply
-from fusion.store.base import Row, RunLock
-from fusion.store.connections import Connections, Synchronous, explained
-from fusion.store.locks import FileLocks
-from fusion.store.packing import unpack_reply
-from fusion.store.reading import Reading
-from fusion.store.recording import Recorder, Used
-from fusion.store.writing import Writer
+from fusion.store.base import RunLock
+from fusion.store.rows import Row
+from fusion.store.sqlite.codec import unpack_reply
+from fusion.store.sqlite.connections import Connections, Synchronous, explained
+from fusion.store.sqlite.locks import FileLocks
+from fusion.store.sqlite.reads import Reading
+from fusion.store.sqlite.writer import Writer
+from fusion.store.sqlite.writes import Recorder, Used
 
 CACHE_BYTES: Final = 500_000_000
 _OF_RUN: Final = {

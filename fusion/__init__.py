@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fusion.core.types import Item, Limits, Message, Reply, Request, Usage
     from fusion.handle import RunHandle
     from fusion.models.base import Model, ModelInfo, Price
-    from fusion.models.scripted import Say, ScriptedModel
+    from fusion.models.providers.scripted import Say, ScriptedModel
     from fusion.options import RunOptions
     from fusion.quote import Quote
     from fusion.spec import InputSpec, Pipeline
@@ -38,7 +38,7 @@ _HOMES = {
     "fusion.core.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
     "fusion.handle": ("RunHandle",),
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
-    "fusion.models.scripted": ("Say", "ScriptedModel"),
+    "fusion.models.providers.scripted": ("Say", "ScriptedModel"),
     "fusion.quote": ("Quote",),
     "fusion.options": ("RunOptions",),
     "fusion.core.result": ("Cost", "Receipt", "Result"),

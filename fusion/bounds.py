@@ -9,7 +9,7 @@ from fusion import graph
 from fusion.core.types import Limits
 from fusion.graph import Nested
 from fusion.models.base import ModelInfo
-from fusion.models.retrying import ATTEMPTS
+from fusion.models.wrappers.retry import ATTEMPTS
 from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline

@@ -22,11 +22,11 @@ from fusion.core.events import (
 from fusion.core.params import merged
 from fusion.core.types import CallKey, Failure, JsonSchema, Message, Reply, Request
 from fusion.models import structured
-from fusion.models.abilities import refused
 from fusion.models.base import Model, ModelInfo
-from fusion.models.fallback import Fallback, Member
-from fusion.models.fitted import Fitted, check_fits
-from fusion.models.latencies import Latencies
+from fusion.models.catalog import refused
+from fusion.models.speed import Latencies
+from fusion.models.wrappers.fallback import Fallback, Member
+from fusion.models.wrappers.fit import Fitted, check_fits
 from fusion.stages.base import Answer, Ask
 
 _LOCAL_TIMEOUT: Final = 900.0

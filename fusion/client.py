@@ -28,9 +28,9 @@ from fusion.kept import KeptRun, record_of, result_of
 from fusion.launching import Launcher, Prepared, Watch, shut_down
 from fusion.loading import Loader, PipelineGiven
 from fusion.models.base import Model
-from fusion.models.cached import ReplyCache
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
+from fusion.models.wrappers.cache import ReplyCache
 from fusion.options import DEFAULT_PIPELINE, Prompt, RunOptions, check_options, tags_of
 from fusion.preview import Given, Preview, preview
 from fusion.prompts.library import Library

@@ -26,7 +26,7 @@ from fusion.core.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
 from fusion.feed import Feed
 from fusion.fields import Fields
 from fusion.models.base import ModelInfo
-from fusion.models.keeping import Keeping
+from fusion.models.gateway import Keeping
 from fusion.prompts.template import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline

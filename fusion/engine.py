@@ -19,7 +19,7 @@ from fusion.fields import Fields, Skipped
 from fusion.finish import Caps, held_back, last_stages
 from fusion.graph import stages_within
 from fusion.inputs import filled_within, plain
-from fusion.models.keeping import Keeping
+from fusion.models.gateway import Keeping
 from fusion.receipt import Accounts, Before
 from fusion.roles import unpriced
 from fusion.stages.base import Outcome, Stage

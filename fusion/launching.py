@@ -20,8 +20,8 @@ from fusion.graph import Nested, stages_within
 from fusion.handle import RunHandle
 from fusion.kept import KeptRun, record_of
 from fusion.loop import LoopThread
-from fusion.models.cached import ReplyCache, StoreCache
-from fusion.models.keeping import Keeping
+from fusion.models.gateway import Keeping
+from fusion.models.wrappers.cache import ReplyCache, StoreCache
 from fusion.record import Made, Record, Terms
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline

@@ -15,10 +15,9 @@ from fusion.core.params import CacheMode, RoleSpec
 from fusion.core.types import Asked, File, FileText, Limits
 from fusion.graph import Nested, Schemas
 from fusion.models.base import Model, ModelInfo
-from fusion.models.breaker import Breaker
-from fusion.models.fallback import Member
 from fusion.models.gateway import Gateway
-from fusion.models.pinned import Pinned, Unreachable
+from fusion.models.wrappers.fallback import Breaker, Member
+from fusion.models.wrappers.journal import Pinned, Unreachable
 from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
 from fusion.roles import RoleModel, RoleModels

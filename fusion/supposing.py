@@ -16,12 +16,10 @@ from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usag
 from fusion.engine import Run
 from fusion.graph import Nested
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens, input_bound
-from fusion.models.breaker import Breaker
-from fusion.models.fallback import Member
-from fusion.models.latencies import Latencies
-from fusion.models.metered import Metered
-from fusion.models.paces import pace_of
+from fusion.models.speed import Latencies, pace_of
 from fusion.models.structured import form, shaped
+from fusion.models.wrappers.budget import Metered
+from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage

@@ -10,7 +10,7 @@ import pytest
 from fusion import Fusion, Model, Pipeline, Result, RunFailed, ScriptedModel
 from fusion.core.events import EventBase
 from fusion.core.types import Request
-from fusion.models.retrying import Retrying
+from fusion.models.wrappers.retry import Retrying
 
 OWN = ("FUSION_PROFILE", "FUSION_LOCAL_THREADS", "FUSION_STORE")
 

@@ -48,7 +48,7 @@ def run(command: Command, pipeline: Write, monkeypatch: pytest.MonkeyPatch) -> R
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other without a pause."""
-    from fusion.models.retrying import Retrying
+    from fusion.models.wrappers.retry import Retrying
 
     monkeypatch.setattr(Retrying, "_jitter", lambda self, number: 0.0)
 

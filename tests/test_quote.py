@@ -11,7 +11,7 @@ from benchmarks.quotes.seconds import by_the_clock, of_many_paces
 from benchmarks.quotes.seconds import summary as seconds_summary
 from fusion import Fusion, Limits, ModelInfo, Price, Quote, Request, RunFailed, Say, ScriptedModel, UsageError
 from fusion.core.errors import BadResponseError
-from fusion.models.retrying import ATTEMPTS
+from fusion.models.wrappers.retry import ATTEMPTS
 from fusion.prompts.library import Library
 from tests.conftest import pipeline, said, subtasks
 

@@ -46,7 +46,7 @@ from fusion.core.errors import (
 )
 from fusion.core.events import EventBase, event_adapter
 from fusion.drawing import Format, draw
-from fusion.models.retrying import Retrying
+from fusion.models.wrappers.retry import Retrying
 from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage

@@ -11,7 +11,7 @@ from fusion.bench.suite import Arm, Suite
 from fusion.core.errors import PipelineError, Problem, UsageError
 from fusion.core.paths import read_text
 from fusion.core.yaml import MAX_BYTES, read_yaml
-from fusion.models.replay import PREFIX
+from fusion.models.providers.replay import PREFIX
 from fusion.prompts.library import Library
 from fusion.spec import Pipeline
 

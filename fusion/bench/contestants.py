@@ -18,7 +18,7 @@ from fusion.core.result import Receipt, ReceiptLine, Result
 from fusion.core.types import Failure, Money, Usage, Value
 from fusion.handle import RunHandle
 from fusion.models.base import ModelInfo, Price
-from fusion.models.cached import RecordedCache
+from fusion.models.wrappers.cache import RecordedCache
 from fusion.spec import InputSpec, Pipeline
 from fusion.stages.generate import Generate
 

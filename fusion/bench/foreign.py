@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fusion.core.errors import UsageError
-from fusion.models.faults import told
-from fusion.models.masks import Masks
+from fusion.models.providers.errors import told
+from fusion.models.redaction import Masks
 
 
 def called(what: str, call: Callable[[], Any], advice: str = "") -> Any:

@@ -18,7 +18,7 @@ from fusion.bench.rows import Row, read_rows
 from fusion.bench.tasks import Task
 from fusion.core.errors import UsageError
 from fusion.core.types import Failure, Money, Usage, Value, as_text
-from fusion.models.masks import Mask, Masks
+from fusion.models.redaction import Mask, Masks
 
 _SHOWN = 5
 

@@ -23,8 +23,8 @@ from fusion.core.result import Result
 from fusion.core.types import as_text
 from fusion.loading import PipelineGiven
 from fusion.models.base import ModelInfo, Price
-from fusion.models.cached import RecordedCache
-from fusion.models.replay import PREFIX
+from fusion.models.providers.replay import PREFIX
+from fusion.models.wrappers.cache import RecordedCache
 from fusion.preview import Preview
 from fusion.spec import Pipeline
 from fusion.store.rows import RunFilter

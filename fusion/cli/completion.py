@@ -21,7 +21,7 @@ def profile_names(incomplete: str) -> list[str]:
 
 def tier_names(incomplete: str) -> list[str]:
     """Embedded models."""
-    from fusion.models.weights import manifest
+    from fusion.models.providers.local.weights import manifest
 
     return [tier for tier in manifest() if tier.startswith(incomplete)]
 

@@ -87,7 +87,7 @@ def pull(
     from fusion.cli.pulling import shown
     from fusion.cli.terminal import write
     from fusion.core.config import Settings
-    from fusion.models import pulling
+    from fusion.models.providers.local import download as pulling
 
     settings = Settings.from_environment()
     for tier in tiers:
@@ -120,7 +120,7 @@ def _rows(settings: "Settings") -> "Iterator[list[str]]":
 
 
 def _about(model: str, settings: "Settings") -> list[str]:
-    from fusion.models.catalogue import describe
+    from fusion.models.catalog import describe
 
     info = describe(model, settings)
     return [
@@ -136,8 +136,8 @@ def _about(model: str, settings: "Settings") -> list[str]:
 
 def _needs(info: "ModelInfo", settings: "Settings") -> str:
     """What the model needs, and whether it is there."""
-    from fusion.models.catalogue import missing
-    from fusion.models.weights import find
+    from fusion.models.catalog import missing
+    from fusion.models.providers.local.weights import find
 
     if info.local:
         return f"weights: {'here' if find(info.id, settings) else 'not here'}"
@@ -148,7 +148,7 @@ def _needs(info: "ModelInfo", settings: "Settings") -> str:
 
 
 def _context(info: "ModelInfo") -> int | None:
-    from fusion.models.weights import manifest
+    from fusion.models.providers.local.weights import manifest
 
     weights = manifest().get(info.id.removeprefix("local/")) if info.local else None
     return info.context if weights is None else weights.context

@@ -14,8 +14,9 @@ _FOLDER = "is a folder, not a pipeline file"
 
 def shipped_root() -> Path:
     """The folder that holds the shipped `prompts` and `pipelines`: inside the wheel, or the checkout."""
-    inside = Path(__file__).parent / "_library"
-    return inside if inside.is_dir() else Path(__file__).parent.parent
+    package = Path(__file__).parents[1]
+    inside = package / "_library"
+    return inside if inside.is_dir() else package.parent
 
 
 class Library:

@@ -24,7 +24,7 @@ from fusion.core.types import CallKey, Deltas, FinishReason, Item, JsonSchema, L
 from fusion.core.validation import Authored
 from fusion.feed import Feed
 from fusion.models.base import ModelInfo
-from fusion.models.latencies import Latencies
+from fusion.models.speed import Latencies
 
 Variables = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fusion.core.types import Usage
-from fusion.models import prices
+from fusion.models import catalog as prices
 from fusion.models.base import Price
 
 PROVIDERS = (

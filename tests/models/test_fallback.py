@@ -23,10 +23,9 @@ from fusion.core.errors import (
 )
 from fusion.core.events import EventBase, FallbackTaken, Restarted
 from fusion.core.result import Result
-from fusion.models.breaker import Breaker
-from fusion.models.fallback import Fallback, Member
-from fusion.models.litellm import LiteLLMModel
-from fusion.models.scripted import Say, Script
+from fusion.models.providers.litellm import LiteLLMModel
+from fusion.models.providers.scripted import Say, Script
+from fusion.models.wrappers.fallback import Breaker, Fallback, Member
 from tests.conftest import pipeline, run, said
 from tests.provider import Answer, Provider
 

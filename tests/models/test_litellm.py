@@ -25,7 +25,7 @@ from fusion.core.errors import (
 )
 from fusion.core.types import Reply, Usage
 from fusion.models.base import ModelInfo, Price
-from fusion.models.litellm import LiteLLMModel, close_all, warm
+from fusion.models.providers.litellm import LiteLLMModel, close_all, warm
 from tests.models.conformance import Collected, request
 from tests.provider import Answer, Provider
 

@@ -8,10 +8,9 @@ import pytest
 
 from fusion import Fusion, ModelInfo, PipelineError, RoleSpec, ScriptedModel, UsageError
 from fusion.core.params import PARAMS
-from fusion.models.abilities import refused
-from fusion.models.litellm import LiteLLMModel
-from fusion.models.prices import lookup
+from fusion.models.catalog import lookup, refused
 from fusion.models.profiles import load_profiles
+from fusion.models.providers.litellm import LiteLLMModel
 from tests.conftest import pipeline, run
 from tests.provider import Answer, Provider
 

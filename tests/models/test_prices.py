@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from fusion.core.types import Usage
-from fusion.models import prices
+from fusion.models import catalog as prices
 
 
 def test_a_known_model_has_its_price_without_noise() -> None:

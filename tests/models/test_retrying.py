@@ -21,8 +21,8 @@ from fusion.core.errors import (
 )
 from fusion.core.events import AttemptFailed, EventBase, Span
 from fusion.core.types import Message, Reply, Request
-from fusion.models.retrying import Retrying
-from fusion.models.scripted import Say, ScriptedModel
+from fusion.models.providers.scripted import Say, ScriptedModel
+from fusion.models.wrappers.retry import Retrying
 
 ASKED = Request(messages=(Message(role="user", content="hello"),), max_tokens=50, timeout=60)
 

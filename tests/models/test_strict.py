@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fusion.core.schema import to_json_schema, validate
 from fusion.models.base import ModelInfo
-from fusion.models.litellm import LiteLLMModel
+from fusion.models.providers.litellm import LiteLLMModel
 from fusion.models.strict import strict
 from fusion.stages.plan import plan_schema
 from fusion.stages.review import VERDICT_SCHEMA

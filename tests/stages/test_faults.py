@@ -13,7 +13,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from fusion import ModelInfo, Price, Result, RunHandle, ScriptedModel
 from fusion.core.result import Receipt
-from fusion.models.litellm import LiteLLMModel
+from fusion.models.providers.litellm import LiteLLMModel
 from fusion.stages.registry import kinds
 from tests.conftest import plan_text, subtasks
 from tests.provider import Answer, Provider, Seen

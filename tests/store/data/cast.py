@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from fusion import ModelInfo, Price, Request, Say, ScriptedModel, Usage
-from fusion.errors import ContentFilterError, ModelConnectionError
+from fusion.core.errors import ContentFilterError, ModelConnectionError
 
 Instead = Callable[[Request], Awaitable[str | None]]
 """Called before each answer, and may give another; may raise, wait or end the process."""

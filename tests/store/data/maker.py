@@ -20,7 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 from fusion import Fusion, Request, RunFailed, RunHandle
-from fusion.errors import BadRequestError
+from fusion.core.errors import BadRequestError
 from tests.store.data import cast
 
 HERE = Path(__file__).parent

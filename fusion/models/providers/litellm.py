@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fusion.core.errors import BadResponseError, ModelError
 from fusion.core.types import Deltas, File, FinishReason, Message, Reply, Request, Usage
-from fusion.models import faults
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens
-from fusion.models.exchange import Exchange, Rehearsal
-from fusion.models.listening import Answer, listen
-from fusion.models.masks import Masks
+from fusion.models.providers import errors as faults
+from fusion.models.providers.http import Exchange, Rehearsal
+from fusion.models.providers.stream import Answer, listen
+from fusion.models.redaction import Masks
 
 if TYPE_CHECKING:
     import ssl
@@ -240,7 +240,7 @@ def _response_format(request: Request) -> dict[str, Any]:
 
 
 def _looked_up(model_id: str) -> ModelInfo:
-    from fusion.models.prices import lookup
+    from fusion.models.catalog import lookup
 
     return lookup(model_id)
 

@@ -29,8 +29,7 @@ from fusion.core.config import Settings
 from fusion.core.errors import UsageError
 from fusion.core.paths import user_path
 from fusion.core.types import Value
-from fusion.models.masks import Masks
-from fusion.models.weights import (
+from fusion.models.providers.local.weights import (
     Tiers,
     Weights,
     Wheels,
@@ -42,6 +41,7 @@ from fusion.models.weights import (
     sha256_of,
     tier_of,
 )
+from fusion.models.redaction import Masks
 
 CHUNK = 1 << 20
 SOCKET_SECONDS = 30.0

@@ -88,3 +88,15 @@ class Metered(ModelWrapper):
     def _charge(self, reservation: Reservation, worst: Usage) -> None:
         reservation.charge()
         emit(AttemptCharged, model=self.info.id, usage=worst, cost=reservation.amount.usd)
+
+
+class Ledgered(Metered):
+    """A metered model whose attempts stand in the ledger of the budget that pays them, if that has one."""
+
+    async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
+        if paying.ledger is not None:
+            reservation.entry = await paying.ledger.opened(request, self.info.id, reservation.amount)
+
+    def _end(self, reservation: Reservation, state: Closed, amount: Amount, paying: Budget) -> None:
+        if paying.ledger is not None and reservation.entry is not None:
+            paying.ledger.closed(reservation.entry, state, amount)

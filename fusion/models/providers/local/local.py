@@ -20,7 +20,7 @@ from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelInfo, Price
-from fusion.models.weights import manifest, require
+from fusion.models.providers.local.weights import manifest, require
 
 Door = Callable[[str, str, ModelInfo], Model]
 """Makes the model behind an OpenAI-style server: of the name it serves under, the base of its URL, and its info."""
@@ -134,7 +134,7 @@ class _Server:
 
 def _launch() -> "subprocess.Popen[bytes]":
     """The server's process, out of reach of the terminal's Ctrl-C: we end it, once its calls are cancelled."""
-    script = Path(__file__).with_name("local_server.py")
+    script = Path(__file__).with_name("server.py")
     return subprocess.Popen(  # noqa: S603 - our own script
         [sys.executable, "-P", str(script)],
         stdin=subprocess.PIPE,

@@ -11,9 +11,59 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from fusion.core.config import Endpoint, Settings, Tariff
 from fusion.core.types import FileKind
-from fusion.models.abilities import OWN_SERVER, refusals
 from fusion.models.base import ModelInfo, Price
+from fusion.models.profiles import family_of, keys_for, missing_keys, region_of
+
+SAMPLING: Final = frozenset({"temperature", "top_p"})
+OWN_SERVER: Final = frozenset({"thinking_budget"})
+"""What servers of a user's own, which speak as OpenAI does, have no name for."""
+
+_WHILE_REASONING: Final = "sampling/reasoning"
+_SEEDLESS: Final = ("anthropic", "bedrock")
+_OPENAI: Final = ("openai", "azure")
+_COUNTING: Final = ("anthropic", "bedrock", "vertex_ai", "gemini", "openrouter")
+"""Providers whose models may be told how many tokens to think with."""
+_SIGNED: Final = ("bedrock", "sagemaker")
+"""Providers that sign the body, so that nothing can be added to it."""
+
+
+def refusals(provider: str, name: str, entry: Mapping[str, Any]) -> frozenset[str]:
+    """The parameters that a model of the price file does not take; of one that is not in it, nothing is known."""
+    found: set[str] = set()
+    reasons = bool(entry.get("supports_reasoning"))
+    if entry.get("supports_sampling_params") is False:
+        found |= SAMPLING
+    elif provider in _OPENAI and reasons:
+        found |= {_WHILE_REASONING} if entry.get("supports_none_reasoning_effort") else SAMPLING
+    if provider in _SEEDLESS:
+        found.add("seed")
+    if provider in _SIGNED:
+        found.add("extra")
+    if (provider in _OPENAI and name.startswith(("gpt-5", "gpt-6"))) or (provider == "xai" and reasons):
+        found.add("stop")
+    if not reasons and entry and provider != "ollama":
+        found.add("reasoning_effort")
+    if not _counts_thinking(provider, name, entry, reasons):
+        found.add("thinking_budget")
+    return frozenset(found)
+
+
+def _counts_thinking(provider: str, name: str, entry: Mapping[str, Any], reasons: bool) -> bool:
+    if not entry:
+        return True
+    adaptive = entry.get("supports_adaptive_thinking") and not entry.get("supports_legacy_thinking")
+    return reasons and provider in _COUNTING and not adaptive and not name.startswith("gemini-3")
+
+
+def refused(model: ModelInfo, params: Mapping[str, Any]) -> frozenset[str]:
+    """Those of these parameters that the model does not take, all of them together."""
+    refuses = model.refuses
+    if _WHILE_REASONING in refuses and params.get("reasoning_effort", model.effort) != "none":
+        refuses |= SAMPLING
+    return refuses & params.keys()
+
 
 _FILE = "model_prices_and_context_window_backup.json"
 _PROVIDERS = "provider_endpoints_support_backup.json"
@@ -224,3 +274,48 @@ def _installed(file: str) -> dict[str, Any]:
     path = Path(spec.origin).parent / file
     found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return found
+
+
+_MILLION: Final = Decimal(1_000_000)
+_SOURCE: Final = "fusion.toml"
+
+
+def describe(model_id: str, settings: Settings) -> ModelInfo:
+    """What is known about a model or an endpoint; a price that the user gives goes before that of the price file."""
+    endpoint = settings.endpoints.get(model_id)
+    info = _known(model_id) if endpoint is None else _of_endpoint(model_id, endpoint)
+    tariff = settings.prices.get(model_id)
+    if tariff is None or info.local:
+        return info
+    return info.model_copy(update={"price": _tariff(tariff), "price_source": _SOURCE})
+
+
+def missing(info: ModelInfo, settings: Settings) -> tuple[str, ...]:
+    """The variables that a model needs and that are not set."""
+    return missing_keys(info.keys, settings)
+
+
+def _known(model_id: str) -> ModelInfo:
+    info = lookup(model_id)
+    return info.model_copy(
+        update={"family": family_of(model_id), "region": region_of(info.provider), "keys": keys_for(info.provider)}
+    )
+
+
+def _of_endpoint(name: str, endpoint: Endpoint) -> ModelInfo:
+    return ModelInfo(
+        id=name,
+        provider=name,
+        price=None if endpoint.price is None else _tariff(endpoint.price),
+        price_source="unknown" if endpoint.price is None else _SOURCE,
+        family=family_of(endpoint.model),
+        region="here",
+        keys=() if endpoint.key_env is None else (endpoint.key_env,),
+        refuses=OWN_SERVER,
+        context=endpoint.context,
+        json_schema=True,
+    )
+
+
+def _tariff(tariff: Tariff) -> Price:
+    return Price(input=tariff.input / _MILLION, output=tariff.output / _MILLION)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from fusion.core.types import Deltas, Usage
-from fusion.models.masks import Mask, MaskedPieces
+from fusion.models.redaction import Mask, MaskedPieces
 
 if TYPE_CHECKING:
     import aiohttp

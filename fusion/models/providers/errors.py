@@ -19,11 +19,11 @@ from fusion.core.errors import (
     RateLimitError,
 )
 from fusion.models.base import ModelInfo
-from fusion.models.listening import RefusedInStreamError
-from fusion.models.masks import Mask
+from fusion.models.providers.stream import RefusedInStreamError
+from fusion.models.redaction import Mask
 
 if TYPE_CHECKING:
-    from fusion.models.exchange import Exchange
+    from fusion.models.providers.http import Exchange
 
 
 _WORDS: Final = 300

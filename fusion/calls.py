@@ -27,7 +27,7 @@ from fusion.models.catalog import refused
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Fallback, Member
 from fusion.models.wrappers.fit import Fitted, check_fits
-from fusion.stages.base import Answer, Ask
+from fusion.stages.context import Answer, Ask
 
 _LOCAL_TIMEOUT: Final = 900.0
 _TIMEOUT: Final = 120.0

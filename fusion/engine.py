@@ -22,7 +22,8 @@ from fusion.inputs import filled_within, plain
 from fusion.models.gateway import Keeping
 from fusion.receipt import Accounts, Before
 from fusion.roles import unpriced
-from fusion.stages.base import Outcome, Stage
+from fusion.stages.base import Stage
+from fusion.stages.context import Outcome
 from fusion.subject import Subject
 from fusion.wiring import Part, output_wiring, read, wire
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from fusion.core.errors import FusionError
 from fusion.core.types import Item
-from fusion.feed import Feed
 from fusion.stages.base import OutputField
+from fusion.stages.feed import Feed
 
 
 class Skipped(FusionError):  # noqa: N818 - nothing went wrong here

@@ -14,7 +14,7 @@ from fusion.prompts.template import Prompts, Template
 from fusion.roles import RoleModels
 from fusion.rows import rows_of
 from fusion.spec import InputSpec, Pipeline
-from fusion.stages.shaped import ShapedStage
+from fusion.stages.answer import ShapedStage
 
 Given = Mapping[str, Any]
 

@@ -15,7 +15,8 @@ from fusion.models.base import ModelInfo, estimate_input
 from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, Outcome, Stage, Variables
+from fusion.stages.base import Stage
+from fusion.stages.context import Answer, Ask, Outcome, Variables
 from fusion.subject import Subject
 from fusion.wiring import Part, Wiring, wire
 

@@ -107,7 +107,7 @@ Output = Annotated[
 class Pipeline(Authored):
     """A graph of stages with its inputs, limits and output.
 
-    >>> from fusion.stages.generate import Generate
+    >>> from fusion.stages.kinds.generate import Generate
     >>> Pipeline(name="hello", stages={"answer": Generate(prompt="Say hello.")}, output="answer").name
     'hello'
     """

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Any, Final, TypeVar
 
-from fusion.chance import Chance, Spread
 from fusion.core import budget
 from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted
 from fusion.core.result import Result
@@ -23,6 +22,7 @@ from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
+from fusion.stages.simulation import Chance, Spread
 from fusion.subject import Subject
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.core.errors import PipelineError
-from fusion.extract import Extractor
+from fusion.stages.text.extract import Extractor
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from fusion.core.errors import PipelineError, Problem
 from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
-from fusion.stages.generate import Generate
-from fusion.stages.map import Map
+from fusion.stages.kinds.generate import Generate
+from fusion.stages.kinds.map import Map
 
 SHIPPED = Library([shipped_root()])
 

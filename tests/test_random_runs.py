@@ -50,9 +50,9 @@ from fusion.models.wrappers.retry import Retrying
 from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
+from fusion.stages.kinds.render import Render
+from fusion.stages.kinds.split import Split
 from fusion.stages.registry import kinds
-from fusion.stages.render import Render
-from fusion.stages.split import Split
 from tests.conftest import plan_text, said, subtasks
 
 LIBRARY = Library([shipped_root()])

@@ -17,9 +17,9 @@ from fusion.core.types import Limits
 from fusion.core.yaml import read_yaml
 from fusion.prompts.library import Library, shipped_root
 from fusion.spec import RESERVED, InputSpec, Pipeline, json_schema, read
-from fusion.stages.generate import Generate
-from fusion.stages.map import Map
-from fusion.stages.merge import Merge
+from fusion.stages.kinds.generate import Generate
+from fusion.stages.kinds.map import Map
+from fusion.stages.kinds.merge import Merge
 from fusion.stages.registry import kinds
 
 WHOLE = """\

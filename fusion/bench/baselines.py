@@ -13,9 +13,9 @@ from fusion.bench.tasks import Task
 from fusion.core.params import Defaults
 from fusion.core.result import Result
 from fusion.core.types import as_text
-from fusion.extract import Extractor
 from fusion.spec import Pipeline
-from fusion.stages.panel import Panel, PanelMember
+from fusion.stages.kinds.panel import Panel, PanelMember
+from fusion.stages.text.extract import Extractor
 
 SELF_CONSISTENCY: Final = "self-consistency"
 _MOST: Final = 20

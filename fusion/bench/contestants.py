@@ -20,7 +20,7 @@ from fusion.handle import RunHandle
 from fusion.models.base import ModelInfo, Price
 from fusion.models.wrappers.cache import RecordedCache
 from fusion.spec import InputSpec, Pipeline
-from fusion.stages.generate import Generate
+from fusion.stages.kinds.generate import Generate
 
 BENCHMARK: Final = "the benchmark"
 """The name of the budget that all runs of a benchmark draw on."""

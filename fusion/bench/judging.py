@@ -12,7 +12,7 @@ from fusion.core.params import RoleSpec
 from fusion.core.types import as_text
 from fusion.models.base import ModelInfo
 from fusion.spec import InputSpec, Pipeline
-from fusion.stages.generate import Generate
+from fusion.stages.kinds.generate import Generate
 
 AGREEMENT: Final = "the two orders agree"
 _CRITERIA: Final = "It does what is asked, it is right, it is complete, and it says nothing beside that."

@@ -12,7 +12,7 @@ from fusion.core.result import Cost, Result
 from fusion.handle import RunHandle
 from fusion.spec import Pipeline
 from fusion.stages.base import Choice
-from fusion.stages.generate import Generate
+from fusion.stages.kinds.generate import Generate
 
 _MAX_TOKENS = 500  # enough for a model that thinks before it says two letters
 _ASK = Pipeline(

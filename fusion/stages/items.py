@@ -9,8 +9,9 @@ from pydantic import Field
 
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
 from fusion.core.types import Failure, Item
-from fusion.feed import Feed
-from fusion.stages.base import ExpressionUse, ModelStage, StageContext
+from fusion.stages.base import ExpressionUse, ModelStage
+from fusion.stages.context import StageContext
+from fusion.stages.feed import Feed
 
 if TYPE_CHECKING:
     from asyncio import TaskGroup

@@ -6,7 +6,7 @@ from typing import Any
 from fusion.core.errors import BadResponseError
 from fusion.core.types import as_text
 from fusion.models.structured import values_in
-from fusion.stages.base import Answer
+from fusion.stages.context import Answer
 
 
 def own_verdict(answer: Answer, judged: Any) -> Answer:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fusion import Say, ScriptedModel
 from fusion.core.events import CallFinished, Delta, Restarted
-from fusion.stages.seams import Stitches, ending, joined
+from fusion.stages.text.continuation import Stitches, ending, joined
 from tests.conftest import pipeline, run, said
 
 ONE = """

@@ -8,8 +8,7 @@ import pytest
 from fusion import PipelineError, ScriptedModel
 from fusion.core.errors import AuthenticationError
 from fusion.core.events import Decided
-from fusion.language import capabilities, language
-from fusion.nearest import nearest
+from fusion.stages.text.classify import capabilities, language, nearest
 from tests.conftest import frontier, pipeline, run, said
 
 ROUTE = """

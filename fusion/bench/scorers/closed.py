@@ -6,7 +6,7 @@ from fusion.bench.scorers.algebra import Algebra
 from fusion.bench.scorers.base import Answer, Score
 from fusion.core.errors import UsageError
 from fusion.core.types import as_text
-from fusion.extract import Extracted, Extractor
+from fusion.stages.text.extract import Extracted, Extractor
 
 
 class Closed:

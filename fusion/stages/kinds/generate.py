@@ -2,8 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from fusion.stages.base import OutputField, StageContext
-from fusion.stages.shaped import ShapedStage
+from fusion.stages.answer import ShapedStage
+from fusion.stages.base import OutputField
+from fusion.stages.context import StageContext
 
 
 class Generate(ShapedStage):

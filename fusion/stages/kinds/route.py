@@ -15,25 +15,23 @@ from pydantic import (
     model_validator,
 )
 
-from fusion.chance import Chance
 from fusion.core.errors import ModelError, close_names
 from fusion.core.params import Cacheable
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
-from fusion.language import Capability, capabilities, language
-from fusion.nearest import nearest
 from fusion.stages.base import (
     INLINE_SHAPE,
-    Ask,
     ExpressionUse,
     InlineStage,
     OutputField,
     OutputSchema,
     PromptUse,
     Stage,
-    StageContext,
     whole,
 )
+from fusion.stages.context import Ask, StageContext
+from fusion.stages.simulation import Chance
+from fusion.stages.text.classify import Capability, capabilities, language, nearest
 
 _SAID_OUTSIDE = ("when", "needs", "default")
 

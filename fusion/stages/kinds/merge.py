@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 from fusion.core.errors import StageError
 from fusion.core.params import PARAMS
 from fusion.core.types import as_text
-from fusion.stages.base import ExpressionUse, OutputField, PromptUse, StageContext
-from fusion.stages.levels import Levels
-from fusion.stages.shaped import ShapedStage
+from fusion.stages.answer import ShapedStage
+from fusion.stages.base import ExpressionUse, OutputField, PromptUse
+from fusion.stages.context import StageContext
+from fusion.stages.tree_merge import Levels
 
 _OF_A_MODEL = frozenset(
     {

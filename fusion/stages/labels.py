@@ -7,7 +7,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from fusion.core.types import Item
-from fusion.stages.base import StageContext
+from fusion.stages.context import StageContext
 
 MOST_LABELS = len(ascii_uppercase)
 

@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.chance import Shares, Sizes, Spread
 from fusion.core.errors import BadResponseError, ModelError, StageError
 from fusion.core.types import JsonSchema, Message
-from fusion.stages.base import Ask, ModelStage, OutputField, PromptUse, StageContext, Variables
-from fusion.stages.subtasks import HEAD, PlanReader
+from fusion.stages.base import ModelStage, OutputField, PromptUse
+from fusion.stages.context import Ask, StageContext, Variables
+from fusion.stages.plan_reader import HEAD, PlanReader
+from fusion.stages.simulation import Shares, Sizes, Spread
 
 _MOST_CONTINUATIONS = 3
 

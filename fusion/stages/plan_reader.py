@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fusion.core.types import CallKey, Item, JsonSchema, Reply, Usage, whole_data
-from fusion.feed import Feed
 from fusion.models.structured import loaded, read
-from fusion.stages.base import Answer, Ask, StageContext
+from fusion.stages.context import Answer, Ask, StageContext
+from fusion.stages.feed import Feed
 
 HEAD = ("goal", "constraints", "merge_instructions")
 _LEAVINGS = " \t\r\n,}`"  # of a model that forgot to close the list

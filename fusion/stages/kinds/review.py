@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fusion.chance import Chance, Shares, Sizes, Spread
-from fusion.checks import Checks
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
 from fusion.core.types import Item, JsonSchema, as_text
-from fusion.stages.base import Ask, ExpressionUse, OutputField, PromptUse, StageContext
+from fusion.stages.base import ExpressionUse, OutputField, PromptUse
+from fusion.stages.context import Ask, StageContext
 from fusion.stages.items import Hand, ItemStage
+from fusion.stages.simulation import Chance, Shares, Sizes, Spread
+from fusion.stages.text.checks import Checks
 from fusion.stages.verdicts import own_verdict
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 from fusion.core.errors import StageError
 from fusion.core.schema import validate
 from fusion.core.types import whole_data
-from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage, StageContext
+from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage
+from fusion.stages.context import StageContext
 
 
 class Render(Stage):

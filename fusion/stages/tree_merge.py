@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from fusion.core.errors import StageError
 from fusion.core.types import Item, as_text
 from fusion.models.base import estimate_input
-from fusion.stages.base import Ask, ModelStage, StageContext, Variables
+from fusion.stages.base import ModelStage
+from fusion.stages.context import Ask, StageContext, Variables
 
 _MOST_LEVELS = 12
 _READ_AT_ONCE = 4  # what a level writes is at most this part of what the next can read

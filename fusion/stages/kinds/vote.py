@@ -5,11 +5,12 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from fusion.chance import Chance
 from fusion.core.errors import StageError
 from fusion.core.types import Item, as_text
-from fusion.extract import Extracted, Extractor, ExtractorSpec
-from fusion.stages.base import ExpressionUse, OutputField, Stage, StageContext
+from fusion.stages.base import ExpressionUse, OutputField, Stage
+from fusion.stages.context import StageContext
+from fusion.stages.simulation import Chance
+from fusion.stages.text.extract import Extracted, Extractor, ExtractorSpec
 
 
 def _some_weight(weights: dict[str, float]) -> dict[str, float]:

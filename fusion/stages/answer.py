@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 
 from fusion.core.errors import BadResponseError, InputTooLongError
 from fusion.core.types import Message, as_text
-from fusion.stages.base import Answer, Ask, ModelStage, OutputSchema, PromptUse, StageContext, Variables, whole
-from fusion.stages.seams import Stitches, ending
+from fusion.stages.base import ModelStage, OutputSchema, PromptUse, whole
+from fusion.stages.context import Answer, Ask, StageContext, Variables
+from fusion.stages.text.continuation import Stitches, ending
 
 
 class ShapedStage(ModelStage):

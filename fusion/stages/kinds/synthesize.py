@@ -6,9 +6,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from fusion.core.errors import StageError
-from fusion.stages.answers import followed, relabelled
-from fusion.stages.base import ExpressionUse, OutputField, StageContext
-from fusion.stages.shaped import ShapedStage
+from fusion.stages.answer import ShapedStage
+from fusion.stages.base import ExpressionUse, OutputField
+from fusion.stages.context import StageContext
+from fusion.stages.labels import followed, relabelled
 
 
 class Synthesize(ShapedStage):

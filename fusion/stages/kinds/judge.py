@@ -7,8 +7,9 @@ from pydantic import Field
 
 from fusion.core.errors import StageError
 from fusion.core.types import Item, JsonSchema, as_text
-from fusion.stages.answers import followed, renamed
-from fusion.stages.base import ExpressionUse, ModelStage, OutputField, StageContext
+from fusion.stages.base import ExpressionUse, ModelStage, OutputField
+from fusion.stages.context import StageContext
+from fusion.stages.labels import followed, renamed
 
 
 class Judge(ModelStage):

@@ -6,25 +6,16 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fusion.calibration import Calibration
-from fusion.chance import Chance, Shares
-from fusion.checks import Checks
 from fusion.core.errors import BudgetError, ModelError, StageError
 from fusion.core.params import Cacheable
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
-from fusion.extract import Extractor, ExtractorSpec
-from fusion.stages.base import (
-    Answer,
-    Ask,
-    ExpressionUse,
-    OutputField,
-    OutputSchema,
-    PromptUse,
-    Stage,
-    StageContext,
-    whole,
-)
+from fusion.stages.base import ExpressionUse, OutputField, OutputSchema, PromptUse, Stage, whole
+from fusion.stages.calibration import Calibration
+from fusion.stages.context import Answer, Ask, StageContext
+from fusion.stages.simulation import Chance, Shares
+from fusion.stages.text.checks import Checks
+from fusion.stages.text.extract import Extractor, ExtractorSpec
 from fusion.stages.verdicts import own_verdict
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.stages.base import ExpressionUse, OutputField, PipelineUse, Stage, StageContext
+from fusion.stages.base import ExpressionUse, OutputField, PipelineUse, Stage
+from fusion.stages.context import StageContext
 
 
 class PipelineStage(Stage):

@@ -5,9 +5,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from fusion.core.types import Item
-from fusion.stages.base import Choice, OutputField, RoleChoice, StageContext
+from fusion.stages.answer import ShapedStage
+from fusion.stages.base import Choice, OutputField, RoleChoice
+from fusion.stages.context import StageContext
 from fusion.stages.items import ItemStage
-from fusion.stages.shaped import ShapedStage
 
 
 class Map(ItemStage, ShapedStage):

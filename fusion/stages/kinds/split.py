@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 
 from fusion.core.errors import InputError
 from fusion.core.types import Item
-from fusion.stages.base import ExpressionUse, OutputField, Stage, StageContext
-from fusion.stages.chunks import By, Cutting, chunks
+from fusion.stages.base import ExpressionUse, OutputField, Stage
+from fusion.stages.context import StageContext
+from fusion.stages.text.chunks import By, Cutting, chunks
 
 _LEAST = 16  # tokens of a chunk, however little room there is
 

@@ -10,8 +10,9 @@ from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
 from fusion.core.params import Cacheable
 from fusion.core.types import Failure, Item, Message
 from fusion.core.validation import Authored
-from fusion.stages.answers import MOST_LABELS, labels, shuffled
-from fusion.stages.base import Ask, OutputField, OutputSchema, PromptUse, Stage, StageContext, whole
+from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage, whole
+from fusion.stages.context import Ask, StageContext
+from fusion.stages.labels import MOST_LABELS, labels, shuffled
 
 if TYPE_CHECKING:
     from asyncio import Task

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.providers.scripted import Say, ScriptedModel
     from fusion.options import RunOptions
+    from fusion.pipeline.spec import InputSpec, Pipeline
     from fusion.quote import Quote
-    from fusion.spec import InputSpec, Pipeline
     from fusion.stages.kinds.cascade import Cascade
     from fusion.stages.kinds.generate import Generate
     from fusion.stages.kinds.judge import Judge
@@ -42,7 +42,7 @@ _HOMES = {
     "fusion.quote": ("Quote",),
     "fusion.options": ("RunOptions",),
     "fusion.core.result": ("Cost", "Receipt", "Result"),
-    "fusion.spec": ("InputSpec", "Pipeline"),
+    "fusion.pipeline.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.kinds.cascade": ("Cascade",),
     "fusion.stages.kinds.generate": ("Generate",),
     "fusion.stages.kinds.judge": ("Judge",),

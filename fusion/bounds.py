@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
-from fusion import graph
 from fusion.core.types import Limits
-from fusion.graph import Nested
 from fusion.models.base import ModelInfo
 from fusion.models.wrappers.retry import ATTEMPTS
+from fusion.pipeline.dataflow import Wiring, stage_order, wire
+from fusion.pipeline.loader import Nested
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
-from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.subject import Subject
 from fusion.supposing import Asking, Supposed
-from fusion.wiring import Wiring, wire
 
 T = TypeVar("T", int, Decimal)
 
@@ -123,7 +122,7 @@ class _Level:
         found: dict[str, Bound] = {}
         counts: dict[str, int | None] = {}
         shaky: set[str] = set()
-        for name in graph.order(place.pipeline, place.prompts):
+        for name in stage_order(place.pipeline, place.prompts):
             stage = place.pipeline.stages[name]
             wiring = place.wirings[name]
             read = {*wiring.waits, *wiring.when, *(flow.stage for flow in wiring.flows.values())}

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from fusion.client import Fusion
 from fusion.core.errors import InputError
 from fusion.core.types import as_text
-from fusion.loading import PipelineGiven
-from fusion.spec import Pipeline
+from fusion.pipeline.loader import PipelineGiven
+from fusion.pipeline.spec import Pipeline
 from fusion.stages.calibration import LEVELS, Calibration, Scored, calibrated
 from fusion.stages.context import StageContext
 from fusion.stages.kinds.cascade import Accept, Cascade

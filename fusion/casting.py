@@ -11,7 +11,8 @@ from fusion.core.params import Defaults, RoleSpec
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile, choose
-from fusion.record import Made, Record
+from fusion.pipeline.loader import Made
+from fusion.record import Record
 from fusion.roles import RoleModels, resolve, used_roles
 
 RoleGiven = str | Model | RoleSpec

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fusion.core.errors import UsageError
-from fusion.loading import Loader
+from fusion.pipeline.dataflow import wire
+from fusion.pipeline.loader import Loader
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
 from fusion.record import Record
-from fusion.spec import Pipeline
 from fusion.store.base import Store
-from fusion.wiring import wire
 
 
 def differences(old: Record, new: Record, store: Store, run_id: str) -> Iterator[str]:

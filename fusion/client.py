@@ -23,20 +23,21 @@ from fusion.core.params import Defaults
 from fusion.core.result import Result
 from fusion.handle import EndedRun, Over, RunHandle
 from fusion.history import History
-from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
 from fusion.kept import KeptRun, record_of, result_of
 from fusion.launching import Launcher, Prepared, Watch, shut_down
-from fusion.loading import Loader, PipelineGiven
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
 from fusion.options import DEFAULT_PIPELINE, Prompt, RunOptions, check_options, tags_of
+from fusion.pipeline.inputs import filled, request_of, schema_of, shaped_output
+from fusion.pipeline.loader import Loader, PipelineGiven
+from fusion.pipeline.spec import Pipeline
 from fusion.preview import Given, Preview, preview
 from fusion.prompts.library import Library
 from fusion.quote import Quote, quoted
 from fusion.record import Record, Terms
-from fusion.spec import Pipeline
+from fusion.roles import check_looked_at
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, alone, found, opened
 from fusion.store.rows import Content, RunFilter, RunRow

@@ -23,16 +23,16 @@ from fusion.core.events import (
 )
 from fusion.core.params import merged
 from fusion.core.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
-from fusion.fields import Fields
+from fusion.fields import Fields, read
 from fusion.models.base import ModelInfo
 from fusion.models.gateway import Keeping
+from fusion.pipeline.dataflow import Wiring
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Fixed, Prompts
 from fusion.roles import RoleModels
-from fusion.spec import Pipeline
 from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import Answer, Ask, Outcome, Room, StageContext, Variables
 from fusion.stages.feed import Feed
-from fusion.wiring import Wiring, read
 
 
 class Inner(Protocol):

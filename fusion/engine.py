@@ -15,17 +15,16 @@ from fusion.core.errors import BudgetError, FusionError, StageError
 from fusion.core.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.core.result import FailedPart, Result, StageResult
 from fusion.core.types import Failure, Item, Limits, as_text
-from fusion.fields import Fields, Skipped
+from fusion.fields import Fields, Skipped, read
 from fusion.finish import Caps, held_back, last_stages
-from fusion.graph import stages_within
-from fusion.inputs import filled_within, plain
 from fusion.models.gateway import Keeping
+from fusion.pipeline.dataflow import Part, output_wiring, stages_within, wire
+from fusion.pipeline.inputs import filled_within, plain
 from fusion.receipt import Accounts, Before
 from fusion.roles import unpriced
 from fusion.stages.base import Stage
 from fusion.stages.context import Outcome
 from fusion.subject import Subject
-from fusion.wiring import Part, output_wiring, read, wire
 
 _OUT_OF_TIME = "out of time"
 _NOTHING = Before()

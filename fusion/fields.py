@@ -1,11 +1,12 @@
 """The output fields of a stage in a run: feeds that fill and values that come."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fusion.core.errors import FusionError
 from fusion.core.types import Item
+from fusion.pipeline.dataflow import Part
 from fusion.stages.base import OutputField
 from fusion.stages.feed import Feed
 
@@ -113,3 +114,14 @@ class Fields:
 def in_order(items: Iterable[Item]) -> list[Item]:
     """The items in the order of their indexes, whatever order they were finished in."""
     return sorted(items, key=lambda item: item.index)
+
+
+async def read(parts: Mapping[str, Part], fields: Mapping[str, Fields]) -> dict[str, Any]:
+    """The values of other stages that an expression or a template names, once they have come."""
+    values: dict[str, Any] = {}
+    for name, part in parts.items():
+        if part.bare:
+            values[name] = await fields[name].value(fields[name].first)
+        else:
+            values[name] = {field: await fields[name].value(field) for field in part.fields}
+    return values

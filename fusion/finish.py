@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fusion.core.budget import Amount, Budget, Hold
 from fusion.core.types import Limits
-from fusion.graph import Nested
+from fusion.pipeline.dataflow import Wiring, output_wiring, wire
+from fusion.pipeline.loader import Nested
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
-from fusion.spec import Pipeline
 from fusion.stages.base import Stage
-from fusion.wiring import Wiring, output_wiring, wire
 
 if TYPE_CHECKING:
     from fusion.context import RunParts

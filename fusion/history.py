@@ -19,7 +19,7 @@ from fusion.store.lookup import found, free, status_of
 from fusion.store.rows import Call, RunFilter, RunRow, RunState, RunStatus
 
 if TYPE_CHECKING:
-    from fusion.spec import Pipeline
+    from fusion.pipeline.spec import Pipeline
 
 
 EXPORT_VERSION: Final = 1

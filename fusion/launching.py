@@ -16,15 +16,16 @@ from fusion.core.events import EventBase, Sink
 from fusion.core.params import CacheMode
 from fusion.core.result import Result
 from fusion.engine import Origin, Run
-from fusion.graph import Nested, stages_within
 from fusion.handle import RunHandle
 from fusion.kept import KeptRun, record_of
 from fusion.loop import LoopThread
 from fusion.models.gateway import Keeping
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
-from fusion.record import Made, Record, Terms
+from fusion.pipeline.dataflow import stages_within
+from fusion.pipeline.loader import Made, Nested
+from fusion.pipeline.spec import Pipeline
+from fusion.record import Record, Terms
 from fusion.roles import RoleModels
-from fusion.spec import Pipeline
 from fusion.store.base import Store
 from fusion.store.rows import Content, RunRow
 from fusion.subject import Subject

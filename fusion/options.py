@@ -7,7 +7,7 @@ from fusion.core.budget import BudgetGiven
 from fusion.core.errors import UsageError, close_names
 from fusion.core.events import EventBase
 from fusion.core.params import CacheMode
-from fusion.loading import PipelineGiven
+from fusion.pipeline.loader import PipelineGiven
 
 Prompt = str | Sequence[Mapping[str, Any]] | None
 """A text, or messages as OpenAI has them."""

@@ -4,21 +4,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion import graph
 from fusion.context import RunContext, RunParts
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
 from fusion.core.types import Item, Limits, Message, Value
 from fusion.fields import Fields
-from fusion.graph import Nested
-from fusion.inputs import filled_within
 from fusion.models.base import ModelInfo, estimate_input
+from fusion.pipeline.dataflow import Part, Wiring, stage_order, stages_within, wire
+from fusion.pipeline.inputs import filled_within
+from fusion.pipeline.loader import Nested
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
-from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.stages.context import Answer, Ask, Outcome, Variables
 from fusion.subject import Subject
-from fusion.wiring import Part, Wiring, wire
 
 Given = Mapping[str, Any]
 """What stands in for results that are not there yet, by `stage` or `stage.field`."""
@@ -132,7 +131,7 @@ def _parts(
         request=request,
         sink=lambda event: None,
         wirings=wire(pipeline, prompts, near=near),
-        fields={path: Fields(one.outputs) for path, one in graph.stages_within(pipeline.stages).items()},
+        fields={path: Fields(one.outputs) for path, one in stages_within(pipeline.stages).items()},
         streamed=frozenset(),
         prefix=prefix,
     )
@@ -191,12 +190,12 @@ class _Look:
         self.known: dict[tuple[str, str], int] = {}
         self._nested = nested
         self._item = item
-        self._stages = graph.stages_within(parts.pipeline.stages)
+        self._stages = stages_within(parts.pipeline.stages)
         self._bounds: dict[str, int | None] = {}
 
     async def all(self, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
         """Every stage; `lacking` is what the stage around this pipeline depends on, so that it has no inputs yet."""
-        names = graph.order(self.parts.pipeline, self.parts.prompts)
+        names = stage_order(self.parts.pipeline, self.parts.prompts)
         return [stage for name in names for stage in await self.shown(name, lacking)]
 
     async def shown(self, path: str, lacking: Sequence[str] = ()) -> list[PreviewedStage]:

@@ -6,10 +6,10 @@ from decimal import Decimal
 from random import Random
 from typing import Final, TypeVar
 
-from fusion import graph
 from fusion.bounds import Bound, bounds, within
 from fusion.core.result import ReceiptLine
 from fusion.core.types import Limits, Money, Value
+from fusion.pipeline.dataflow import edges_of, stage_order
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, evenly
 from fusion.subject import Subject
@@ -166,7 +166,7 @@ class _Summary:
             output=given,
             usd=usd,
             seconds=self._seconds([one.seconds for one in self._runs], self._limits.seconds),
-            stages=tuple(self._stage(name) for name in graph.order(subject.pipeline, subject.prompts)),
+            stages=tuple(self._stage(name) for name in stage_order(subject.pipeline, subject.prompts)),
             unpriced=tuple(sorted(name for name, info in subject.roles.models.items() if info.price is None)),
             notes=tuple(self._notes()),
             runs=len(self._runs),
@@ -174,7 +174,7 @@ class _Summary:
 
     def _stage(self, name: str) -> QuotedStage:
         stage = self._subject.pipeline.stages[name]
-        edges = [one for one in graph.edges(self._subject.pipeline, self._subject.prompts) if one.target == name]
+        edges = [one for one in edges_of(self._subject.pipeline, self._subject.prompts) if one.target == name]
         lines = [[line for line in one.result.receipt.lines if _within(line, name)] for one in self._runs]
         calls, taken, given, usd = self._amounts(lines, self._bounds[name].under(self._limits))
         items = [one.items.get(name, 0) for one in self._runs]

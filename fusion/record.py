@@ -13,32 +13,20 @@ from pydantic_core import to_jsonable_python
 from fusion.core.errors import StoreError, UsageError
 from fusion.core.params import CacheMode, RoleSpec
 from fusion.core.types import Asked, File, FileText, Limits
-from fusion.graph import Nested, Schemas
 from fusion.models.base import Model, ModelInfo
 from fusion.models.gateway import Gateway
 from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.models.wrappers.journal import Pinned, Unreachable
+from fusion.pipeline.dataflow import Schemas, schemas_of
+from fusion.pipeline.loader import Made, Nested
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
 from fusion.roles import RoleModel, RoleModels
-from fusion.spec import Pipeline
-from fusion.wiring import schemas_of
 
 _VERSION: Final = 1
 _MARK: Final = "$kind"
 _NOT_MEANT: Final = ("limits", "strict_usd", "file", "cache")
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A pipeline that has been checked: its templates, its own folder, and what its stages run and declare."""
-
-    pipeline: Pipeline
-    prompts: Prompts
-    near: Path | None
-    nested: Mapping[str, Nested]
-    schemas: Schemas | None = None
-    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from fusion.core.config import Settings
-from fusion.core.errors import MissingKeyError, UsageError, close_names
+from fusion.core.errors import InputError, MissingKeyError, UsageError, close_names
 from fusion.core.params import RoleSpec, merged
-from fusion.graph import Nested
+from fusion.core.types import Asked, File
 from fusion.models import catalog
 from fusion.models.base import ModelInfo
 from fusion.models.catalog import SAMPLING, describe, missing, refused
@@ -17,7 +17,10 @@ from fusion.models.profiles import Profile
 from fusion.models.providers.replay import PREFIX
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Member
-from fusion.spec import Pipeline
+from fusion.pipeline.inputs import Given
+from fusion.pipeline.loader import Nested
+from fusion.pipeline.spec import Pipeline
+from fusion.prompts.template import Prompts, Template
 from fusion.stages.base import ModelStage
 
 _NONE: Final[Mapping[str, Nested]] = {}
@@ -242,3 +245,30 @@ def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
     found = [*get_close_matches(model_id, endpoints, n=1), *catalog.suggest(model_id)]
     names = " or ".join(repr(name) for name in found[:3])
     return f"; did you mean {names}?" if names else ""
+
+
+def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, request: str, inputs: Given) -> None:
+    """Raise InputError where a stage would show a picture or document to a model that takes none."""
+    for name, stage in pipeline.stages.items():
+        templates = [prompts.template(use.template) for use in stage.prompts()]
+        kinds = {file.kind for template in templates for file in _shown(template, request, inputs)}
+        for role in dict.fromkeys(role for _, role in stage.roles()):
+            for info in roles[role].models:
+                blind = sorted(kinds - (kinds if info.takes is None else info.takes))
+                if blind:
+                    what = {"image": "pictures", "pdf": "PDF documents"}[blind[0]]
+                    raise InputError(
+                        f"stages.{name} shows {info.id!r} (role {role!r}) {what}, which it does not take; give the "
+                        f"role a model that does, as in `--role {role}=provider/model`"
+                    )
+
+
+def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
+    """The files that a template may print."""
+    for name, value in inputs.items():
+        if isinstance(value, File) and (template.shows_files or ("inputs", name) in template.paths):
+            yield value
+        if isinstance(value, Asked) and (template.shows_files or ("inputs", name) in template.paths):
+            yield from value.files
+    if isinstance(request, Asked) and (template.shows_files or ("request",) in template.paths):
+        yield from request.files

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from fusion.core.types import Limits
-from fusion.graph import Nested, Schemas, stages_within
+from fusion.pipeline.dataflow import Schemas, stages_within
+from fusion.pipeline.loader import Nested
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
-from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 
 

@@ -13,14 +13,14 @@ from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted
 from fusion.core.result import Result
 from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
 from fusion.engine import Run
-from fusion.graph import Nested
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens, input_bound
 from fusion.models.speed import Latencies, pace_of
 from fusion.models.structured import form, shaped
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.fallback import Breaker, Member
+from fusion.pipeline.loader import Nested
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
-from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread
 from fusion.subject import Subject

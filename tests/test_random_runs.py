@@ -33,7 +33,6 @@ from fusion import (
     ScriptedModel,
     Synthesize,
     Vote,
-    graph,
 )
 from fusion.core.errors import (
     AuthenticationError,
@@ -45,8 +44,9 @@ from fusion.core.errors import (
     UsageError,
 )
 from fusion.core.events import EventBase, event_adapter
-from fusion.drawing import Format, draw
 from fusion.models.wrappers.retry import Retrying
+from fusion.pipeline import check as graph
+from fusion.pipeline.diagram import Format, draw
 from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage

@@ -13,7 +13,7 @@ from fusion.bench.tasks import Task
 from fusion.core.params import Defaults
 from fusion.core.result import Result
 from fusion.core.types import as_text
-from fusion.spec import Pipeline
+from fusion.pipeline.spec import Pipeline
 from fusion.stages.kinds.panel import Panel, PanelMember
 from fusion.stages.text.extract import Extractor
 

@@ -12,8 +12,8 @@ from fusion.core.errors import PipelineError, Problem, UsageError
 from fusion.core.paths import read_text
 from fusion.core.yaml import MAX_BYTES, read_yaml
 from fusion.models.providers.replay import PREFIX
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
-from fusion.spec import Pipeline
 
 MOST: Final = 1000
 _LONGEST: Final = 200

@@ -19,7 +19,7 @@ from fusion.core.types import Failure, Money, Usage, Value
 from fusion.handle import RunHandle
 from fusion.models.base import ModelInfo, Price
 from fusion.models.wrappers.cache import RecordedCache
-from fusion.spec import InputSpec, Pipeline
+from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.stages.kinds.generate import Generate
 
 BENCHMARK: Final = "the benchmark"

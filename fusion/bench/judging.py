@@ -11,7 +11,7 @@ from fusion.core.errors import UsageError
 from fusion.core.params import RoleSpec
 from fusion.core.types import as_text
 from fusion.models.base import ModelInfo
-from fusion.spec import InputSpec, Pipeline
+from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.stages.kinds.generate import Generate
 
 AGREEMENT: Final = "the two orders agree"

@@ -14,11 +14,11 @@ from pydantic import Field, ValidationError
 from fusion.bench.contestants import Answered, Contestant, Taken, Turn, digest_of
 from fusion.bench.foreign import imported
 from fusion.bench.results import ArmRecord
-from fusion.bench.rows import Row, read_rows
 from fusion.bench.tasks import Task
 from fusion.core.errors import UsageError
 from fusion.core.types import Failure, Money, Usage, Value, as_text
 from fusion.models.redaction import Mask, Masks
+from fusion.pipeline.rows import Row, read_rows
 
 _SHOWN = 5
 

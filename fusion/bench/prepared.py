@@ -21,12 +21,12 @@ from fusion.core.budget import Amount, Budget
 from fusion.core.errors import PipelineError, UsageError
 from fusion.core.result import Result
 from fusion.core.types import as_text
-from fusion.loading import PipelineGiven
 from fusion.models.base import ModelInfo, Price
 from fusion.models.providers.replay import PREFIX
 from fusion.models.wrappers.cache import RecordedCache
+from fusion.pipeline.loader import PipelineGiven
+from fusion.pipeline.spec import Pipeline
 from fusion.preview import Preview
-from fusion.spec import Pipeline
 from fusion.store.rows import RunFilter
 
 Kind = Literal["pipeline", "model", "baseline"]

@@ -15,7 +15,7 @@ from fusion.core.paths import read_text
 from fusion.core.types import Limits
 from fusion.core.validation import Authored, Mistake, misread, mistakes
 from fusion.core.yaml import MAX_BYTES, Positions, read_yaml
-from fusion.spec import schema_of
+from fusion.pipeline.json_schema import schema_of
 
 Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle"]
 _TEXT = "<text>"

@@ -13,7 +13,7 @@ from fusion.core.events import Delta, EventBase, Restarted
 from fusion.core.paths import user_path
 
 if TYPE_CHECKING:
-    from fusion.spec import Pipeline
+    from fusion.pipeline.spec import Pipeline
 
 
 class StreamedAnswer:

@@ -10,7 +10,7 @@ from fusion.core.config import Settings
 from fusion.core.errors import UsageError
 from fusion.core.result import Cost, Result
 from fusion.handle import RunHandle
-from fusion.spec import Pipeline
+from fusion.pipeline.spec import Pipeline
 from fusion.stages.base import Choice
 from fusion.stages.kinds.generate import Generate
 

@@ -29,7 +29,7 @@ def new(
     from fusion.cli.schema import schema_text
     from fusion.cli.terminal import write
     from fusion.core.config import Settings
-    from fusion.draft import draft
+    from fusion.pipeline.scaffold import draft
     from fusion.prompts.library import Library
 
     library = Library.standard(user=Settings.from_environment().library_dir)

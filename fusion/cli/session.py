@@ -26,10 +26,10 @@ from fusion.core.params import CacheMode
 from fusion.core.paths import user_path
 from fusion.core.result import Result
 from fusion.handle import RunHandle
+from fusion.pipeline.spec import Pipeline
 from fusion.preview import PreviewedCall
 from fusion.quote import Quote
 from fusion.runs import RunSummary
-from fusion.spec import Pipeline
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,12 +39,12 @@ def validate(
 
 
 def _problems(file: str) -> "list[Problem]":
-    from fusion import graph
     from fusion.core.config import Settings
     from fusion.models.profiles import load_profiles
+    from fusion.pipeline.check import check_file
     from fusion.prompts.library import Library
 
     settings = Settings.from_environment()
     library = Library.standard(user=settings.library_dir)
     roles = {role for profile in load_profiles().values() for role in profile.roles} | settings.roles.keys()
-    return graph.check_file(library.pipeline(file), library, roles=roles)
+    return check_file(library.pipeline(file), library, roles=roles)

@@ -1,16 +1,70 @@
 """Loader: pipelines read and checked once, and again when one of their files has changed."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fusion import graph
 from fusion.core.errors import PipelineError
+from fusion.pipeline.check import check, nested_file, read_checked
+from fusion.pipeline.dataflow import Schemas, stages_within
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
-from fusion.record import Made
-from fusion.spec import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A pipeline that a stage runs, read and checked, with those that its own stages run by the stages' paths."""
+
+    path: Path
+    pipeline: Pipeline
+    prompts: Prompts
+    nested: "Mapping[str, Nested]"
+    schemas: Schemas | None = None
+    """The schemas that its stages declare, where they are known; else they are read from its files."""
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """All files that it is made of."""
+        yield from (self.path, *self.prompts.files)
+        for other in self.nested.values():
+            yield from other.files
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A pipeline that has been checked: its templates, its own folder, and what its stages run and declare."""
+
+    pipeline: Pipeline
+    prompts: Prompts
+    near: Path | None
+    nested: Mapping[str, Nested]
+    schemas: Schemas | None = None
+    file: Path | None = None
+
+
+def load_checked(
+    path: Path | str, *, library: Library, roles: Collection[str] | None = None
+) -> tuple[Pipeline, Prompts]:
+    """A pipeline file and the prompts that it is rendered with. Raises PipelineError with every mistake of it."""
+    reading, prompts, problems = read_checked(Path(path), library, roles)
+    if problems or reading.pipeline is None:
+        raise PipelineError(problems)
+    return reading.pipeline, prompts
+
+
+def nested_pipelines(pipeline: Pipeline, prompts: Prompts, *, near: Path | None = None) -> dict[str, Nested]:
+    """What the stages of a checked pipeline run: other pipelines, by the stages' paths. Raises PipelineError."""
+    found: dict[str, Nested] = {}
+    for path, stage in stages_within(pipeline.stages).items():
+        for use in stage.pipelines():
+            file = nested_file(use.pipeline, prompts.library, near)
+            inner, its_prompts = load_checked(file, library=prompts.library)
+            found[path] = Nested(file, inner, its_prompts, nested_pipelines(inner, its_prompts, near=file.parent))
+    return found
+
 
 PipelineGiven = str | Path | Pipeline
 """A pipeline by name or path, or as an object."""
@@ -53,22 +107,22 @@ class Loader:
             return loaded
 
     def _read(self, path: Path) -> _Loaded:
-        pipeline, prompts = graph.load_checked(path, library=self.library)
-        nested = graph.nested(pipeline, prompts, near=path.parent)
+        pipeline, prompts = load_checked(path, library=self.library)
+        nested = nested_pipelines(pipeline, prompts, near=path.parent)
         made = Made(pipeline, prompts, path.parent, nested, file=path)
         return _Loaded(made, _stamps([path, *prompts.files, *_files(nested)]))
 
     def _checked(self, given: PipelineGiven) -> _Loaded:
         assert isinstance(given, Pipeline)
         prompts = Prompts(self.library)
-        problems = graph.check(given, prompts=prompts)
+        problems = check(given, prompts=prompts)
         if problems:
             raise PipelineError(problems)
-        nested = graph.nested(given, prompts)
+        nested = nested_pipelines(given, prompts)
         return _Loaded(Made(given, prompts, None, nested), _stamps([*prompts.files, *_files(nested)]))
 
 
-def _files(nested: Mapping[str, graph.Nested]) -> Iterable[Path]:
+def _files(nested: Mapping[str, Nested]) -> Iterable[Path]:
     return (file for one in nested.values() for file in one.files)
 
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from fusion.core.errors import UsageError, close_names
 from fusion.core.yaml import Place
-from fusion.spec import Pipeline, json_schema
+from fusion.pipeline.json_schema import json_schema
+from fusion.pipeline.spec import Pipeline
 from fusion.stages.base import PromptUse, Stage
 from fusion.stages.registry import kinds
 

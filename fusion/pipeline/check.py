@@ -1,178 +1,23 @@
 """The graph of a pipeline: what depends on what, and what is wrong with it."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path as File
-from typing import NamedTuple
 
-from fusion.core.errors import PipelineError, Problem, PromptError, UsageError, close_names
+from fusion.core.errors import Problem, PromptError, UsageError, close_names
 from fusion.core.paths import read_text
 from fusion.core.schema import check_shape
-from fusion.core.types import JsonSchema
 from fusion.core.yaml import MAX_BYTES, Place, Positions
+from fusion.pipeline.dataflow import ALWAYS, Use, cycle_words, cycles_of, field_of, fields_of, uses_of
+from fusion.pipeline.spec import Pipeline, Reading, read
 from fusion.prompts.library import Library
 from fusion.prompts.template import Path, Prompts
-from fusion.spec import Pipeline, Reading, read
 from fusion.stages.base import PipelineUse, Stage
-
-_ALWAYS = frozenset({"inputs", "request"})
-"""What every template and expression may read."""
-
-Schemas = Mapping[str, Mapping[str, JsonSchema]]
-"""JSON Schemas by the paths of stages and the keys that declare them."""
-
-Broken = Callable[[str, str], None]
-"""Takes the key of a template or expression that cannot be compiled, and why."""
-
 
 MAX_NESTED = 8
 """How deep pipelines may stand within pipelines."""
 
 
-@dataclass(frozen=True, slots=True)
-class Nested:
-    """A pipeline that a stage runs, read and checked, with those that its own stages run by the stages' paths."""
-
-    path: File
-    pipeline: Pipeline
-    prompts: Prompts
-    nested: "Mapping[str, Nested]"
-    schemas: Schemas | None = None
-    """The schemas that its stages declare, where they are known; else they are read from its files."""
-
-    @property
-    def files(self) -> Iterator[File]:
-        """All files that it is made of."""
-        yield from (self.path, *self.prompts.files)
-        for other in self.nested.values():
-            yield from other.files
-
-
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """A template or an expression of a stage: what it reads, and what the stage itself offers to it."""
-
-    key: str
-    source: str
-    paths: frozenset[Path]
-    offers: frozenset[str] = frozenset()
-    flows: bool = False
-    listed: bool = False
-    """True for an expression of items, whether it flows or not."""
-
-
 # What depends on what.
-
-
-class Edge(NamedTuple):
-    """A field of one stage that another one reads; one that `flows` is followed item by item."""
-
-    source: str
-    target: str
-    field: str
-    flows: bool
-
-
-def edges(pipeline: Pipeline, prompts: Prompts) -> list[Edge]:
-    """Every field that a stage reads or waits for, by its reader. Raises PromptError."""
-    found: dict[tuple[str, str, str], bool] = {}
-    for name, stage in pipeline.stages.items():
-        uses = list(_uses(stage, prompts, _raise))
-        for source, field in sorted(_fields(pipeline, uses, stage.needs)):
-            found[source, name, field] = False
-        for source, field in _fields(pipeline, [use for use in uses if use.flows]):
-            found[source, name, field] = _is_feed(pipeline, source, field)
-    return [Edge(*read, flows) for read, flows in found.items()]
-
-
-def output_stages(pipeline: Pipeline, prompts: Prompts) -> dict[str, list[str]]:
-    """The stages that each expression of the output reads."""
-    found = {}
-    for name, source in pipeline.outputs.items():
-        use = _Use("output", source, prompts.expression(source).paths)
-        found[name] = list(dict.fromkeys(stage for stage, _ in sorted(_fields(pipeline, [use]))))
-    return found
-
-
-def _is_feed(pipeline: Pipeline, stage: str, field: str) -> bool:
-    return any(output.feed and output.name == field for output in pipeline.stages[stage].outputs)
-
-
-def dependencies(pipeline: Pipeline, prompts: Prompts) -> dict[str, set[tuple[str, str]]]:
-    """For each stage: the (stage, field) pairs that it reads or waits for. Raises PromptError."""
-    return {
-        name: set(_fields(pipeline, _uses(stage, prompts, _raise), stage.needs))
-        for name, stage in pipeline.stages.items()
-    }
-
-
-def order(pipeline: Pipeline, prompts: Prompts) -> tuple[str, ...]:
-    """The stages, each behind those that it depends on, else as they stand in the file. Raises PipelineError."""
-    edges = {name: {read for read, _ in reads} for name, reads in dependencies(pipeline, prompts).items()}
-    if cycles := _cycles(edges):
-        raise PipelineError([Problem(pipeline.name, 0, 0, f"stages.{c[0]}", _cycle_words(c)) for c in cycles])
-    return tuple(TopologicalSorter(edges).static_order())
-
-
-def _uses(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[_Use]:
-    """Every template and expression of a stage that can be compiled."""
-    for use in stage.expressions():
-        try:
-            expression = prompts.expression(use.source)
-        except PromptError as error:
-            broken(use.key, str(error))
-        else:
-            flows = use.flows and expression.bare
-            yield _Use(use.key, use.source, expression.paths, use.offers, flows, use.flows)
-    for prompt in stage.prompts():
-        try:
-            yield _Use(prompt.key, prompt.template, prompts.template(prompt.template).paths, prompt.offers)
-        except PromptError as error:
-            broken(prompt.key, str(error))
-
-
-def _fields(pipeline: Pipeline, uses: Iterable[_Use], needs: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
-    for use in uses:
-        for path in use.paths:
-            if path[0] in pipeline.stages and path[0] not in use.offers:
-                yield path[0], _field(pipeline, path)
-    for name in needs:
-        if name in pipeline.stages:
-            yield name, _field(pipeline, (name,))
-
-
-def _field(pipeline: Pipeline, path: Path) -> str:
-    """The field that a path into a stage reads; a bare name means the first."""
-    return path[1] if len(path) > 1 else pipeline.stages[path[0]].outputs[0].name
-
-
-def _raise(key: str, message: str) -> None:
-    raise PromptError(f"{key}: {message}")
-
-
-def _cycles(edges: Mapping[str, set[str]]) -> list[list[str]]:
-    """Every cycle that is left when those found before it are cut; each begins at its first stage in the file."""
-    left = {name: set(reads) for name, reads in edges.items()}
-    names = list(edges)
-    cycles: list[list[str]] = []
-    while True:
-        try:
-            TopologicalSorter(left).prepare()
-        except CycleError as error:
-            ring = error.args[1][:-1]
-            start = min(range(len(ring)), key=lambda at: names.index(ring[at]))
-            ring = ring[start:] + ring[:start]
-            cycles.append([*ring, ring[0]])
-            left[ring[0]].discard(ring[-1])
-        else:
-            return cycles
-
-
-def _cycle_words(cycle: list[str]) -> str:
-    if len(cycle) == 2:
-        return "the stage reads itself"
-    return f"a cycle: {' -> '.join(cycle)}; each waits for the one before it"
 
 
 # What is wrong.
@@ -235,8 +80,8 @@ class _Checking:
             self._stage(name, stage)
         for name, source in self._pipeline.outputs.items():
             self._output(name, source)
-        for cycle in _cycles(self._edges):
-            self._say(("stages", cycle[0]), _cycle_words(cycle), of_key=True)
+        for cycle in cycles_of(self._edges):
+            self._say(("stages", cycle[0]), cycle_words(cycle), of_key=True)
         self._check_readers()
         self._check_stdin()
 
@@ -249,12 +94,12 @@ class _Checking:
             self._say((*here, *_keys(key)), message)
 
         here = ("stages", name)
-        uses = list(_uses(stage, self._prompts, broken))
+        uses = list(uses_of(stage, self._prompts, broken))
         for use in uses:
             self._use((*here, *_keys(use.key)), use, name)
         self._check_one_way(here, [use for use in uses if not use.flows and use.key != "when"])
         self._check_one_way(here, [use for use in uses if use.key == "when"])
-        self._edges[name] = {read for read, _ in _fields(self._pipeline, uses, stage.needs)}
+        self._edges[name] = {read for read, _ in fields_of(self._pipeline, uses, stage.needs)}
         self._read |= self._edges[name] - {name}
         self._check_needs(here, stage)
         self._check_roles(here, stage)
@@ -270,18 +115,18 @@ class _Checking:
     def _output(self, name: str, source: str) -> None:
         place = ("output", name) if name else ("output",)
         try:
-            use = _Use("output", source, self._prompts.expression(source).paths)
+            use = Use("output", source, self._prompts.expression(source).paths)
         except PromptError as error:
             self._whole = False
             self._say(place, str(error))
             return
         self._use(place, use, "")
         self._check_one_way(place, [use], exact=True)
-        self._read |= {read for read, _ in _fields(self._pipeline, [use])}
+        self._read |= {read for read, _ in fields_of(self._pipeline, [use])}
 
     # One template or expression.
 
-    def _use(self, place: Place, use: _Use, stage: str) -> None:
+    def _use(self, place: Place, use: Use, stage: str) -> None:
         for path in sorted(use.paths):
             message = self._path(path, use)
             if message:
@@ -292,7 +137,7 @@ class _Checking:
         if use.flows:
             self._check_listed(place, use)
 
-    def _path(self, path: Path, use: _Use) -> str:
+    def _path(self, path: Path, use: Use) -> str:
         """What is wrong with a path that is read; empty if nothing is."""
         name = path[0]
         if name in use.offers or name in self._unread or name == "request":
@@ -306,9 +151,9 @@ class _Checking:
             return f"no stage or variable {name!r}; the input is read as inputs.{name}"
         if use.listed or use.key == "output":
             return _no("stage", name, self._stages)
-        return _no("stage or variable", name, {*self._stages, *use.offers, *_ALWAYS})
+        return _no("stage or variable", name, {*self._stages, *use.offers, *ALWAYS})
 
-    def _check_listed(self, place: Place, use: _Use) -> None:
+    def _check_listed(self, place: Place, use: Use) -> None:
         path = next(iter(use.paths), ())
         if path in ((), ("inputs",), ("request",)):
             self._say(place, f"{use.source!r} is not a list; name a list, such as a stage's items")
@@ -320,14 +165,14 @@ class _Checking:
             near = f", such as {', '.join(lists)}, if it holds one" if lists else ""
             self._say(place, f"{'.'.join(path)!r} is one value, not a list; name a list{near}")
 
-    def _check_one_way(self, place: Place, uses: list[_Use], *, exact: bool = False) -> None:
+    def _check_one_way(self, place: Place, uses: list[Use], *, exact: bool = False) -> None:
         """A stage is read by its bare name or by its fields: both at once would give the name two meanings."""
         named = {path[0]: path for use in uses for path in sorted(use.paths, reverse=True) if len(path) > 1}
         for use in uses:
             for path in use.paths:
                 name = path[0]
                 if len(path) == 1 and name in named and name in self._pipeline.stages and name not in use.offers:
-                    field = _field(self._pipeline, path)
+                    field = field_of(self._pipeline, path)
                     at = place if exact else (*place, *_keys(use.key))
                     other = ".".join(named[name][:2])
                     self._say(at, f"{name!r} is read both bare and as {other!r}; say which field: {name}.{field}")
@@ -350,7 +195,7 @@ class _Checking:
     def _nested_flaws(self, use: PipelineUse) -> Iterator[tuple[str, str]]:
         """(key, message) of what is wrong with a pipeline that is run by a stage."""
         try:
-            path = _nested_file(use.pipeline, self._prompts.library, self._near)
+            path = nested_file(use.pipeline, self._prompts.library, self._near)
             if path.resolve() in self._within:
                 ring = [*self._within[self._within.index(path.resolve()) :], path]
                 yield use.key, f"the pipeline includes itself: {' -> '.join(file.stem for file in ring)}"
@@ -359,7 +204,7 @@ class _Checking:
                 yield use.key, f"pipelines within pipelines, more than {MAX_NESTED} deep"
                 return
             known = None if self._roles is None else {*self._roles, *self._pipeline.roles}
-            reading, _, problems = _load(path, self._prompts.library, known, self._within)
+            reading, _, problems = read_checked(path, self._prompts.library, known, self._within)
         except UsageError as error:
             yield use.key, str(error)
             return
@@ -403,7 +248,7 @@ def _input_flaws(use: PipelineUse, pipeline: Pipeline) -> Iterator[tuple[str, st
         yield use.key, f"{use.pipeline!r} needs {name!r} too; give it under `inputs`"
 
 
-def _nested_file(name: str, library: Library, near: File | None) -> File:
+def nested_file(name: str, library: Library, near: File | None) -> File:
     """The file of a pipeline that a stage names, looked up beside the stage's own file first."""
     if near is not None and name.endswith((".yaml", ".yml")) and (near / name).is_file():
         return near / name
@@ -444,42 +289,12 @@ def check_text(text: str, *, library: Library, file: str, roles: Collection[str]
 def check_file(path: File | str, library: Library, *, roles: Collection[str] | None = None) -> list[Problem]:
     """Every mistake of a pipeline file, positioned and sorted; a file that cannot be read is one too."""
     try:
-        return _load(File(path), library, roles)[2]
+        return read_checked(File(path), library, roles)[2]
     except UsageError as error:
         return [Problem(str(path), 0, 0, "", str(error))]
 
 
-def load_checked(
-    path: File | str, *, library: Library, roles: Collection[str] | None = None
-) -> tuple[Pipeline, Prompts]:
-    """A pipeline file and the prompts that it is rendered with. Raises PipelineError with every mistake of it."""
-    reading, prompts, problems = _load(File(path), library, roles)
-    if problems or reading.pipeline is None:
-        raise PipelineError(problems)
-    return reading.pipeline, prompts
-
-
-def nested(pipeline: Pipeline, prompts: Prompts, *, near: File | None = None) -> dict[str, Nested]:
-    """What the stages of a checked pipeline run: other pipelines, by the stages' paths. Raises PipelineError."""
-    found: dict[str, Nested] = {}
-    for path, stage in stages_within(pipeline.stages).items():
-        for use in stage.pipelines():
-            file = _nested_file(use.pipeline, prompts.library, near)
-            inner, its_prompts = load_checked(file, library=prompts.library)
-            found[path] = Nested(file, inner, its_prompts, nested(inner, its_prompts, near=file.parent))
-    return found
-
-
-def stages_within(stages: Mapping[str, Stage], prefix: str = "") -> dict[str, Stage]:
-    """Stages by their paths, each followed by those within it."""
-    found: dict[str, Stage] = {}
-    for name, stage in stages.items():
-        found[prefix + name] = stage
-        found.update(stages_within(stage.inner(), f"{prefix}{name}/"))
-    return found
-
-
-def _load(
+def read_checked(
     path: File, library: Library, roles: Collection[str] | None, within: tuple[File, ...] = ()
 ) -> tuple[Reading, Prompts, list[Problem]]:
     reading = read(read_text(path, most=MAX_BYTES), file=str(path))

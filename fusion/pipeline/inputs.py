@@ -1,6 +1,6 @@
 """From what a user gives (a prompt or messages, inputs by name) to what a pipeline reads."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, PydanticUserError
@@ -8,12 +8,10 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from fusion.core.errors import InputError, UsageError, close_names
 from fusion.core.types import Asked, File, FileText, Item, JsonSchema, as_text
-from fusion.media import file_of, turn_of
+from fusion.pipeline.media import file_of, turn_of
+from fusion.pipeline.rows import rows_of
+from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.prompts.filters import fenced
-from fusion.prompts.template import Prompts, Template
-from fusion.roles import RoleModels
-from fusion.rows import rows_of
-from fusion.spec import InputSpec, Pipeline
 from fusion.stages.answer import ShapedStage
 
 Given = Mapping[str, Any]
@@ -96,33 +94,6 @@ def _check_format(name: str, value: Any, spec: InputSpec) -> None:
         raise InputError(f"input {name!r} is {value}, and the pipeline takes a text; declare it as `format: file`")
     if isinstance(value, File) and spec.format == "image" and value.kind != "image":
         raise InputError(f"input {name!r} is {value}, and the pipeline takes a picture")
-
-
-def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, request: str, inputs: Given) -> None:
-    """Raise InputError where a stage would show a picture or document to a model that takes none."""
-    for name, stage in pipeline.stages.items():
-        templates = [prompts.template(use.template) for use in stage.prompts()]
-        kinds = {file.kind for template in templates for file in _shown(template, request, inputs)}
-        for role in dict.fromkeys(role for _, role in stage.roles()):
-            for info in roles[role].models:
-                blind = sorted(kinds - (kinds if info.takes is None else info.takes))
-                if blind:
-                    what = {"image": "pictures", "pdf": "PDF documents"}[blind[0]]
-                    raise InputError(
-                        f"stages.{name} shows {info.id!r} (role {role!r}) {what}, which it does not take; give the "
-                        f"role a model that does, as in `--role {role}=provider/model`"
-                    )
-
-
-def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
-    """The files that a template may print."""
-    for name, value in inputs.items():
-        if isinstance(value, File) and (template.shows_files or ("inputs", name) in template.paths):
-            yield value
-        if isinstance(value, Asked) and (template.shows_files or ("inputs", name) in template.paths):
-            yield from value.files
-    if isinstance(request, Asked) and (template.shows_files or ("request",) in template.paths):
-        yield from request.files
 
 
 def _rows(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

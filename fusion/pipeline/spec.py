@@ -21,28 +21,28 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from fusion.core.errors import PipelineError, Problem, close_names
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.paths import read_text
-from fusion.core.types import Limits, Value
+from fusion.core.types import Limits
 from fusion.core.validation import MISSING, Authored, Mistake, keys_at, misread, mistakes
 from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
-from fusion.stages.base import INLINE_SHAPE, STAGE_READER, Stage
+from fusion.stages.base import STAGE_READER, Stage
 from fusion.stages.registry import kinds
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
 
-_OF_JINJA = frozenset(
+OF_JINJA = frozenset(
     {"and", "dict", "else", "false", "if", "in", "is", "namespace", "none", "not", "or", "range", "true"}
 )
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TEXT = "<text>"
 
 
 def _free_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name: small letters, digits and _, a letter first")
     if name in RESERVED:
         raise ValueError(f"the name {name!r} is taken: it means something else in templates and results")
-    if name in _OF_JINJA:
+    if name in OF_JINJA:
         raise ValueError(f"the name {name!r} is taken: it is a word of the expressions themselves")
     return name
 
@@ -243,7 +243,7 @@ def _without(data: dict[str, Any], found: list[Mistake], unread: set[str]) -> di
                 unread.add(name)
             case ("inputs" | "roles" as key, str(name), *rest):
                 kept[key][name] = "unread/unread"
-                if of_key and not rest and not _NAME.fullmatch(name):
+                if of_key and not rest and not NAME.fullmatch(name):
                     kept[key].pop(name)
             case (str(key), *_):
                 kept.pop(key, None)
@@ -343,57 +343,3 @@ def _is_block(text: str) -> bool:
 
 
 # The JSON Schema of pipeline files.
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of pipeline files, for editors; the kinds of plug-ins are in it."""
-    schema = schema_of(Pipeline)
-    definitions = schema["$defs"]
-    definitions.pop("Stage", None)
-    names = {kind: f"stage_{kind}" for kind in sorted(kinds())}
-    for kind, name in names.items():
-        of_kind = schema_of(kinds()[kind])
-        definitions.update(of_kind.pop("$defs", {}))
-        definitions[name] = {**of_kind, "required": ["kind", *of_kind.get("required", ())]}
-        definitions[name] = _with_stages(definitions[name])
-    definitions["stage"] = {
-        "description": "A stage of any kind.",
-        "oneOf": [{"$ref": f"#/$defs/{name}"} for name in names.values()],
-        "discriminator": {"propertyName": "kind", "mapping": {k: f"#/$defs/{name}" for k, name in names.items()}},
-    }
-    schema["properties"]["stages"]["additionalProperties"] = {"$ref": "#/$defs/stage"}
-    for key in ("stages", "inputs"):
-        taken = sorted(RESERVED | _OF_JINJA)
-        schema["properties"][key]["propertyNames"] = {"pattern": f"^{_NAME.pattern}$", "not": {"enum": taken}}
-    # pydantic has no JSON Schema for a bound behind the conversion that money takes.
-    definitions["Limits"]["properties"]["usd"]["anyOf"][0] = {"type": "number", "exclusiveMinimum": 0}
-    for name, short in (("InputSpec", "What the input is."), ("RoleSpec", "The model, as provider/model.")):
-        definitions[name] = {"anyOf": [{"type": "string", "description": short}, definitions[name]]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Fusion pipeline"}
-
-
-def _with_stages(schema: Any) -> Any:
-    """The schema, with every kind where a stage stands within another one, which says `when` and `needs` itself."""
-    if schema == INLINE_SHAPE:
-        return {"$ref": "#/$defs/stage", "properties": {"when": False, "needs": False}}
-    if isinstance(schema, dict):
-        return {key: _with_stages(part) for key, part in schema.items()}
-    return [_with_stages(part) for part in schema] if isinstance(schema, list) else schema
-
-
-def schema_of(model: type[Value]) -> dict[str, Any]:
-    """The JSON Schema of one class that an author writes."""
-    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-    from pydantic_core.core_schema import DecimalSchema
-
-    class Untitled(GenerateJsonSchema):
-        """Without the titles that only repeat a key, and with money as the number that it is in a file."""
-
-        def field_title_should_be_set(self, schema: Any) -> bool:
-            return False
-
-        def decimal_schema(self, schema: DecimalSchema) -> JsonSchemaValue:
-            return {"type": "number"}
-
-    schema: dict[str, Any] = model.model_json_schema(ref_template="#/$defs/{model}", schema_generator=Untitled)
-    return schema

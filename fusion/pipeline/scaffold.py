@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fusion import graph
 from fusion.core.errors import UsageError
 from fusion.core.paths import read_text
-from fusion.explain import comments
+from fusion.pipeline.explain import comments
+from fusion.pipeline.loader import load_checked
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import TEMPLATE_SUFFIX, Library
 from fusion.prompts.template import is_template_name
-from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -31,7 +31,7 @@ def draft(name: str, path: Path, *, library: Library) -> dict[str, str]:
         raise UsageError(
             f"{name!r} is no name for a pipeline: give letters, digits, - and _, without a folder or .yaml"
         )
-    source, prompts = graph.load_checked(path, library=library)
+    source, prompts = load_checked(path, library=library)
     copying = _Copying(name, prompts.library)
     stages = {stage: copying.stage(stage, given) for stage, given in source.stages.items()}
     made = source.model_copy(update={"name": name, "stages": stages})

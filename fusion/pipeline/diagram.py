@@ -3,9 +3,9 @@
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from fusion import graph
+from fusion.pipeline.dataflow import edges_of, output_stages
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
-from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class _Picture:
         import networkx
 
         self._pipeline = pipeline
-        self._edges = graph.edges(pipeline, prompts)
-        self._reads = graph.output_stages(pipeline, prompts)
+        self._edges = edges_of(pipeline, prompts)
+        self._reads = output_stages(pipeline, prompts)
         self._graph: networkx.DiGraph = networkx.DiGraph()
         self._graph.add_nodes_from(pipeline.stages)
         for edge in self._edges:

@@ -6,15 +6,15 @@ from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
 from fusion.core.types import Limits
+from fusion.engine.roles import RoleModels
+from fusion.engine.run_spec import Subject
 from fusion.models.base import ModelInfo
 from fusion.models.wrappers.retry import ATTEMPTS
 from fusion.pipeline.dataflow import Wiring, stage_order, wire
 from fusion.pipeline.loader import Nested
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
-from fusion.roles import RoleModels
 from fusion.stages.base import Stage
-from fusion.subject import Subject
 from fusion.supposing import Asking, Supposed
 
 T = TypeVar("T", int, Decimal)

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fusion.core.errors import UsageError
+from fusion.engine.manifest import Record
 from fusion.pipeline.dataflow import wire
 from fusion.pipeline.loader import Loader
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
-from fusion.record import Record
 from fusion.store.base import Store
 
 

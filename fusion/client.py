@@ -13,7 +13,6 @@ from typing import Any, Unpack
 
 from pydantic import BaseModel, ValidationError
 
-from fusion.casting import Cast, RoleGiven
 from fusion.changes import since_then
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
@@ -21,10 +20,13 @@ from fusion.core.errors import RunFailed, UsageError, close_names
 from fusion.core.events import EventBase, to_both
 from fusion.core.params import Defaults
 from fusion.core.result import Result
+from fusion.engine.durable import KeptRun, record_of, result_of
+from fusion.engine.manifest import Record
+from fusion.engine.roles import Cast, RoleGiven, check_looked_at
+from fusion.engine.run_spec import Prepared, Terms
 from fusion.handle import EndedRun, Over, RunHandle
 from fusion.history import History
-from fusion.kept import KeptRun, record_of, result_of
-from fusion.launching import Launcher, Prepared, Watch, shut_down
+from fusion.launching import Launcher, Watch, shut_down
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
@@ -36,8 +38,6 @@ from fusion.pipeline.spec import Pipeline
 from fusion.preview import Given, Preview, preview
 from fusion.prompts.library import Library
 from fusion.quote import Quote, quoted
-from fusion.record import Record, Terms
-from fusion.roles import check_looked_at
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, alone, found, opened
 from fusion.store.rows import Content, RunFilter, RunRow
@@ -260,7 +260,7 @@ class Fusion:
         made = self._cast.with_defaults(self._loader.load(pipeline))
         known = {name: value for name, value in before.inputs.items() if name in made.pipeline.inputs}
         request, values = filled(made.pipeline, None, known)
-        roles = self._cast.of(made, record)
+        roles = self._cast.of(made, None if record is None else record.undeclared)
         check_looked_at(made.pipeline, made.prompts, roles, request, values)
         limits = limits_of(budget) or self._budget
         terms = Terms(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fusion.core.types import File, as_text
-from fusion.record import Record
+from fusion.engine.manifest import Record
 from fusion.runs import CallPair, InputDiff, RoleDiff, RunDiff, RunSummary
 from fusion.store.base import Store
 

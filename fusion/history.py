@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from fusion.core.errors import RunBusyError, UsageError
 from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStarted
 from fusion.core.result import Cost, FailedPart, Receipt, Result
-from fusion.receipt import Accounts, Before, before
+from fusion.engine.receipt import Accounts, Before, before
 from fusion.runs import CallDetails, CallLine, RunDetails, RunDiff, RunSummary, StageLine, StoreSizes
 from fusion.store.base import Store
 from fusion.store.lookup import found, free, status_of
@@ -139,7 +139,7 @@ class History:
 
     def result(self, run_id: str) -> Result:
         """The Result of a run that has ended. Raises UsageError for one that has none, or whose is not kept."""
-        from fusion.kept import result_of
+        from fusion.engine.durable import result_of
 
         row = found(self._store, run_id)
         if row.ended is None:
@@ -148,7 +148,7 @@ class History:
 
     def pipeline(self, run_id: str) -> "Pipeline":
         """The pipeline of a run, as it was. Raises StoreError where that was not kept."""
-        from fusion.kept import record_of
+        from fusion.engine.durable import record_of
 
         return record_of(self._store, found(self._store, run_id)).pipeline
 

@@ -7,59 +7,32 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
-from fusion.casting import Cast
 from fusion.changes import differences
 from fusion.core.budget import Budget
 from fusion.core.events import EventBase, Sink
 from fusion.core.params import CacheMode
 from fusion.core.result import Result
-from fusion.engine import Origin, Run
+from fusion.engine.durable import KeptRun, record_of
+from fusion.engine.manifest import Record
+from fusion.engine.roles import Cast
+from fusion.engine.run import Origin, Run
+from fusion.engine.run_spec import Prepared, Terms
 from fusion.handle import RunHandle
-from fusion.kept import KeptRun, record_of
 from fusion.loop import LoopThread
 from fusion.models.gateway import Keeping
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
 from fusion.pipeline.dataflow import stages_within
-from fusion.pipeline.loader import Made, Nested
+from fusion.pipeline.loader import Nested
 from fusion.pipeline.spec import Pipeline
-from fusion.record import Record, Terms
-from fusion.roles import RoleModels
 from fusion.store.base import Store
 from fusion.store.rows import Content, RunRow
-from fusion.subject import Subject
 
 _WITHIN: Final = "replies are found again within this run only"
 _NOT_SHARED: Final = f"`cache: shared` has no store to share: {_WITHIN}"
 _NO_WORDS: Final = f"`cache: shared` would keep the words of replies, which `content` does not allow: {_WITHIN}"
 _NO_TAGS: Final[Mapping[str, str]] = {}
-
-
-class Prepared(NamedTuple):
-    """All that a run is made of."""
-
-    made: Made
-    roles: RoleModels
-    terms: Terms
-
-    @property
-    def subject(self) -> Subject:
-        """What the engine runs, and what is looked at beforehand."""
-        made, roles, terms = self
-        return Subject(
-            made.pipeline,
-            prompts=made.prompts,
-            roles=roles,
-            profile=terms.profile,
-            inputs=terms.inputs,
-            request=terms.request,
-            near=made.near,
-            nested=made.nested,
-            limits=terms.limits,
-            by_hand=terms.strict_usd,
-            schemas=made.schemas,
-        )
 
 
 @dataclass(frozen=True, slots=True)

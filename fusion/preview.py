@@ -4,20 +4,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusion.context import RunContext, RunParts
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
 from fusion.core.types import Item, Limits, Message, Value
-from fusion.fields import Fields
+from fusion.engine.context import RunContext, RunParts
+from fusion.engine.fields import Fields
+from fusion.engine.roles import RoleModels
+from fusion.engine.run_spec import Subject
 from fusion.models.base import ModelInfo, estimate_input
 from fusion.pipeline.dataflow import Part, Wiring, stage_order, stages_within, wire
 from fusion.pipeline.inputs import filled_within
 from fusion.pipeline.loader import Nested
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
-from fusion.roles import RoleModels
 from fusion.stages.base import Stage
 from fusion.stages.context import Answer, Ask, Outcome, Variables
-from fusion.subject import Subject
 
 Given = Mapping[str, Any]
 """What stands in for results that are not there yet, by `stage` or `stage.field`."""

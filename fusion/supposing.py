@@ -12,7 +12,8 @@ from fusion.core import budget
 from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted
 from fusion.core.result import Result
 from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
-from fusion.engine import Run
+from fusion.engine.run import Run
+from fusion.engine.run_spec import Subject
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens, input_bound
 from fusion.models.speed import Latencies, pace_of
 from fusion.models.structured import form, shaped
@@ -23,7 +24,6 @@ from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread
-from fusion.subject import Subject
 
 T = TypeVar("T")
 

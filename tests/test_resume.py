@@ -34,8 +34,8 @@ from fusion import (
 from fusion.core.errors import ModelConnectionError, RunBusyError, StoreError
 from fusion.core.events import CallFinished, EventBase, Noted
 from fusion.core.types import Deltas
-from fusion.kept import before
-from fusion.receipt import Accounts
+from fusion.engine.durable import before
+from fusion.engine.receipt import Accounts
 from fusion.store.base import Store
 from fusion.store.memory import MemoryStore
 from fusion.store.rows import RunFilter, Started

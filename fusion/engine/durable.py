@@ -8,9 +8,9 @@ from typing import Any
 
 from fusion.core.errors import StoreError
 from fusion.core.result import Result
-from fusion.engine import Origin
-from fusion.receipt import before
-from fusion.record import Record
+from fusion.engine.manifest import Record
+from fusion.engine.receipt import before
+from fusion.engine.run import Origin
 from fusion.store.base import RunLock, Store
 from fusion.store.journal import Journal
 from fusion.store.rows import Content, Ended, RunRow, RunStatus, SessionStart, Started

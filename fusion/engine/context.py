@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
-from fusion.calls import Caller
 from fusion.core.errors import BudgetError, FusionError, InputError
 from fusion.core.events import (
     Decided,
@@ -23,13 +22,14 @@ from fusion.core.events import (
 )
 from fusion.core.params import merged
 from fusion.core.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
-from fusion.fields import Fields, read
+from fusion.engine.calls import Caller
+from fusion.engine.fields import Fields, read
+from fusion.engine.roles import RoleModels
 from fusion.models.base import ModelInfo
 from fusion.models.gateway import Keeping
 from fusion.pipeline.dataflow import Wiring
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Fixed, Prompts
-from fusion.roles import RoleModels
 from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import Answer, Ask, Outcome, Room, StageContext, Variables
 from fusion.stages.feed import Feed

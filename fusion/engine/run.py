@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from fusion.context import RunContext, RunParts
 from fusion.core import budget as budgets
 from fusion.core.budget import Budget, Hold
 from fusion.core.errors import BudgetError, FusionError, StageError
 from fusion.core.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.core.result import FailedPart, Result, StageResult
 from fusion.core.types import Failure, Item, Limits, as_text
-from fusion.fields import Fields, Skipped, read
-from fusion.finish import Caps, held_back, last_stages
+from fusion.engine.context import RunContext, RunParts
+from fusion.engine.fields import Fields, Skipped, read
+from fusion.engine.holdback import Caps, held_back, last_stages
+from fusion.engine.receipt import Accounts, Before
+from fusion.engine.roles import unpriced
+from fusion.engine.run_spec import Subject
 from fusion.models.gateway import Keeping
 from fusion.pipeline.dataflow import Part, output_wiring, stages_within, wire
 from fusion.pipeline.inputs import filled_within, plain
-from fusion.receipt import Accounts, Before
-from fusion.roles import unpriced
 from fusion.stages.base import Stage
 from fusion.stages.context import Outcome
-from fusion.subject import Subject
 
 _OUT_OF_TIME = "out of time"
 _NOTHING = Before()

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from fusion.core.errors import StoreError, UsageError
-from fusion.core.params import CacheMode, RoleSpec
+from fusion.core.params import RoleSpec
 from fusion.core.types import Asked, File, FileText, Limits
+from fusion.engine.roles import RoleModel, RoleModels
+from fusion.engine.run_spec import Terms
 from fusion.models.base import Model, ModelInfo
 from fusion.models.gateway import Gateway
 from fusion.models.wrappers.fallback import Breaker, Member
@@ -22,24 +24,10 @@ from fusion.pipeline.loader import Made, Nested
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
-from fusion.roles import RoleModel, RoleModels
 
 _VERSION: Final = 1
 _MARK: Final = "$kind"
 _NOT_MEANT: Final = ("limits", "strict_usd", "file", "cache")
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms a run is made: what it is given, what it may spend, and where replies may come from."""
-
-    inputs: Mapping[str, Any]
-    request: str
-    limits: Limits
-    strict_usd: bool
-    profile: str
-    cache: CacheMode | None = None
-    sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Which model plays which role in a run: the user's word, the pipeline's, fusion.toml's, the profile's."""
 
+import copy
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -7,18 +9,18 @@ from typing import Any, Final
 
 from fusion.core.config import Settings
 from fusion.core.errors import InputError, MissingKeyError, UsageError, close_names
-from fusion.core.params import RoleSpec, merged
+from fusion.core.params import Defaults, RoleSpec, merged
 from fusion.core.types import Asked, File
 from fusion.models import catalog
-from fusion.models.base import ModelInfo
+from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog import SAMPLING, describe, missing, refused
 from fusion.models.gateway import Gateway
-from fusion.models.profiles import Profile
+from fusion.models.profiles import Profile, choose
 from fusion.models.providers.replay import PREFIX
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Member
 from fusion.pipeline.inputs import Given
-from fusion.pipeline.loader import Nested
+from fusion.pipeline.loader import Made, Nested
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts, Template
 from fusion.stages.base import ModelStage
@@ -272,3 +274,97 @@ def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
             yield from value.files
     if isinstance(request, Asked) and (template.shows_files or ("request",) in template.paths):
         yield from request.files
+
+
+RoleGiven = str | Model | RoleSpec
+"""A model's id, a model, or a chain with its terms."""
+
+
+class Cast:
+    """The models of one Fusion. `own` are the ids of those that are objects of the user's."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        gateway: Gateway,
+        *,
+        models: Mapping[str, Model],
+        profile: str | None,
+        roles: Mapping[str, RoleGiven],
+        model: RoleGiven | None,
+    ) -> None:
+        self.settings = settings
+        self.gateway = gateway
+        self.own = {*models}
+        self.profile_given = profile
+        self._lock = threading.Lock()
+        self._roles = {role: self.spec(given) for role, given in roles.items()}
+        self._model = None if model is None else self.spec(model)
+
+    @property
+    def profile(self) -> Profile:
+        """The profile in use: as given, else by FUSION_PROFILE, else by the keys that are set, else `local`."""
+        return choose(self.settings, self.profile_given)
+
+    def changed(
+        self,
+        *,
+        profile: str | None,
+        roles: Mapping[str, RoleGiven] | None,
+        model: RoleGiven | None,
+        defaults: Defaults | None,
+    ) -> "Cast":
+        """Another cast on the same gateway; what is not given stays as it is."""
+        other = copy.copy(self)
+        if profile is not None:
+            other.profile_given = profile
+        if roles is not None:
+            other._roles = {role: self.spec(given) for role, given in roles.items()}
+        if model is not None:
+            other._model = self.spec(model)
+        if defaults is not None:
+            both = defaults.over(self.settings.defaults)
+            other.settings = self.settings.model_copy(update={"defaults": both})
+        return other
+
+    def spec(self, given: RoleGiven) -> RoleSpec:
+        """Who plays a role, in its full form. A model of the user's becomes known under its id."""
+        if isinstance(given, RoleSpec):
+            return given
+        if isinstance(given, Model):
+            self.gateway.add(given)
+            self.own.add(given.info.id)
+            return RoleSpec(chain=(given.info.id,))
+        return RoleSpec(chain=(given,))
+
+    def with_defaults(self, made: Made) -> Made:
+        """The pipeline, with the defaults of the user's settings beneath its own."""
+        defaults = made.pipeline.defaults.over(self.settings.defaults)
+        return replace(made, pipeline=made.pipeline.model_copy(update={"defaults": defaults}))
+
+    def of(self, made: Made, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
+        """Return the models of a pipeline; where nothing else is given, those of `before`, the run it continues.
+
+        Raises UsageError or MissingKeyError for what cannot be.
+        """
+        given = self._given(made, before)
+        with self._lock:
+            return resolve(
+                made.pipeline,
+                given=given,
+                profile=self.profile,
+                gateway=self.gateway,
+                settings=self.settings,
+                own=self.own,
+                nested=made.nested,
+            )
+
+    def _given(self, made: Made, before: Mapping[str, RoleSpec] | None) -> dict[str, RoleSpec]:
+        pipeline = made.pipeline
+        used = used_roles(pipeline, made.nested)
+        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self.settings.roles, *self.profile.roles})
+        if unknown:
+            raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
+        everywhere = {} if self._model is None else dict.fromkeys(used, self._model)
+        of_before = {} if before is None or self.profile_given else before
+        return {**of_before, **everywhere, **self._roles}

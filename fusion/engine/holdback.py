@@ -14,7 +14,7 @@ from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
 
 if TYPE_CHECKING:
-    from fusion.context import RunParts
+    from fusion.engine.context import RunParts
 
 
 _BYTES_PER_TOKEN = 4

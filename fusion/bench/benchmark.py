@@ -22,7 +22,7 @@ from fusion.bench.report import Report
 from fusion.bench.results import ArmRecord, Outcome, Paid, Results
 from fusion.bench.runner import Done, Runner, Watch, shared_budget
 from fusion.bench.suite import Suite
-from fusion.client import Fusion
+from fusion.client.client import Fusion
 from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo

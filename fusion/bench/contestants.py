@@ -10,13 +10,13 @@ from typing import Any, Final, NamedTuple
 from fusion import __version__
 from fusion.bench.results import ArmRecord, Spending
 from fusion.bench.tasks import Task
-from fusion.client import Fusion
+from fusion.client.client import Fusion
+from fusion.client.handle import RunHandle
 from fusion.core.budget import Amount, Budget
 from fusion.core.errors import AuthenticationError, InputError
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.result import Receipt, ReceiptLine, Result
 from fusion.core.types import Failure, Money, Usage, Value
-from fusion.handle import RunHandle
 from fusion.models.base import ModelInfo, Price
 from fusion.models.wrappers.cache import RecordedCache
 from fusion.pipeline.spec import InputSpec, Pipeline

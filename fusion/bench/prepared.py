@@ -16,7 +16,7 @@ from fusion.bench.scorers.base import Answer, Scorer
 from fusion.bench.scorers.registry import NAMES, scorer
 from fusion.bench.suite import Arm, Scoring, Suite
 from fusion.bench.tasks import Task, TaskSet, read_tasks, split_of
-from fusion.client import Fusion
+from fusion.client.client import Fusion
 from fusion.core.budget import Amount, Budget
 from fusion.core.errors import PipelineError, UsageError
 from fusion.core.result import Result
@@ -26,7 +26,7 @@ from fusion.models.providers.replay import PREFIX
 from fusion.models.wrappers.cache import RecordedCache
 from fusion.pipeline.loader import PipelineGiven
 from fusion.pipeline.spec import Pipeline
-from fusion.preview import Preview
+from fusion.quote.preview import Preview
 from fusion.store.rows import RunFilter
 
 Kind = Literal["pipeline", "model", "baseline"]

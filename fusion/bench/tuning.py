@@ -20,7 +20,7 @@ from fusion.bench.results import ArmKind
 from fusion.bench.runner import Runner, Watch, shared_budget
 from fusion.bench.statistics import Interval, Verdict, bootstrap_difference, verdict
 from fusion.bench.suite import Arm, Suite
-from fusion.client import Fusion
+from fusion.client.client import Fusion
 from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError, UsageError
 from fusion.core.types import Limits, Value

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from fusion.cli.exits import FAILED, OK
 from fusion.cli.lines import cost_words, reason, seconds
-from fusion.client import Fusion
+from fusion.client.client import Fusion
+from fusion.client.handle import RunHandle
 from fusion.core.config import Settings
 from fusion.core.errors import UsageError
 from fusion.core.result import Cost, Result
-from fusion.handle import RunHandle
 from fusion.pipeline.spec import Pipeline
 from fusion.stages.base import Choice
 from fusion.stages.kinds.generate import Generate

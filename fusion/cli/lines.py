@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from fusion.cli.terminal import one_line
+from fusion.client.history_types import RunSummary
 from fusion.core.events import (
     AttemptFailed,
     CallCancelled,
@@ -17,7 +18,6 @@ from fusion.core.events import (
     StageStarted,
 )
 from fusion.core.types import Failure
-from fusion.runs import RunSummary
 
 _ANSWERED_BY = {
     "journal": "finished before",

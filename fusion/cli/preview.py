@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from fusion.core.types import Limits, Message
-from fusion.preview import Preview, PreviewedCall, PreviewedStage
+from fusion.quote.preview import Preview, PreviewedCall, PreviewedStage
 
 _SHOWN_AT_MOST = 1200
 

@@ -10,7 +10,7 @@ from fusion.cli.completion import run_ids
 from fusion.cli.declared import KeptIn, RunGiven
 
 if TYPE_CHECKING:
-    from fusion.history import History, Which
+    from fusion.client.history import History, Which
 
 
 _STATUSES = "running, died, ok, partial, failed, interrupted"
@@ -177,10 +177,10 @@ def prune(
 @contextmanager
 def _history(place: str | None) -> "Iterator[History]":
     """The history of the store that is meant."""
+    from fusion.client.history import History
     from fusion.core.config import Settings
     from fusion.core.errors import UsageError
     from fusion.core.paths import user_path
-    from fusion.history import History
     from fusion.store.lookup import opened
 
     if place is not None and not user_path(place).exists():

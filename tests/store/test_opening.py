@@ -14,9 +14,9 @@ import pytest
 
 from fusion.core.errors import StoreError
 from fusion.store.rows import RunFilter
+from fusion.store.sqlite import migrations
+from fusion.store.sqlite import open as opening
 from fusion.store.sqlite.open import open_store
-from fusion.store.sqlite.store import migrations
-from fusion.store.sqlite.store import open as opening
 from tests.store.conformance import call, kept, started, work
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from fusion.client import Fusion
+from fusion.client.client import Fusion
 from fusion.core.errors import InputError
 from fusion.core.types import as_text
 from fusion.pipeline.loader import PipelineGiven

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
+from fusion.client.loop import LoopThread
 from fusion.core.errors import BudgetError
 from fusion.core.result import Result
-from fusion.loop import LoopThread
 
 
 class Running(Protocol):

@@ -6,14 +6,14 @@ from decimal import Decimal
 from random import Random
 from typing import Final, TypeVar
 
-from fusion.bounds import Bound, bounds, within
 from fusion.core.result import ReceiptLine
 from fusion.core.types import Limits, Money, Value
 from fusion.engine.run_spec import Subject
 from fusion.pipeline.dataflow import edges_of, stage_order
+from fusion.quote.bounds import Bound, bounds, within
+from fusion.quote.simulate import Supposed, in_no_time, suppose
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, evenly
-from fusion.supposing import Supposed, in_no_time, suppose
 
 T = TypeVar("T", float, Decimal)
 

@@ -14,8 +14,8 @@ from fusion.pipeline.dataflow import Wiring, stage_order, wire
 from fusion.pipeline.loader import Nested
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
+from fusion.quote.simulate import Asking, Supposed
 from fusion.stages.base import Stage
-from fusion.supposing import Asking, Supposed
 
 T = TypeVar("T", int, Decimal)
 

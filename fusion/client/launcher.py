@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from fusion.changes import differences
+from fusion.client.diff import differences
+from fusion.client.handle import RunHandle
+from fusion.client.loop import LoopThread
 from fusion.core.budget import Budget
 from fusion.core.events import EventBase, Sink
 from fusion.core.params import CacheMode
@@ -19,8 +21,6 @@ from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast
 from fusion.engine.run import Origin, Run
 from fusion.engine.run_spec import Prepared, Terms
-from fusion.handle import RunHandle
-from fusion.loop import LoopThread
 from fusion.models.gateway import Keeping
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
 from fusion.pipeline.dataflow import stages_within

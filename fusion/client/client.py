@@ -13,7 +13,12 @@ from typing import Any, Unpack
 
 from pydantic import BaseModel, ValidationError
 
-from fusion.changes import since_then
+from fusion.client.diff import since_then
+from fusion.client.handle import EndedRun, Over, RunHandle
+from fusion.client.history import History
+from fusion.client.launcher import Launcher, Watch, shut_down
+from fusion.client.options import DEFAULT_PIPELINE, Prompt, RunOptions, check_options, tags_of
+from fusion.client.stream import AsyncRunStream, RunStream
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
 from fusion.core.errors import RunFailed, UsageError, close_names
@@ -24,24 +29,19 @@ from fusion.engine.durable import KeptRun, record_of, result_of
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, RoleGiven, check_looked_at
 from fusion.engine.run_spec import Prepared, Terms
-from fusion.handle import EndedRun, Over, RunHandle
-from fusion.history import History
-from fusion.launching import Launcher, Watch, shut_down
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
-from fusion.options import DEFAULT_PIPELINE, Prompt, RunOptions, check_options, tags_of
 from fusion.pipeline.inputs import filled, request_of, schema_of, shaped_output
 from fusion.pipeline.loader import Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
-from fusion.preview import Given, Preview, preview
 from fusion.prompts.library import Library
-from fusion.quote import Quote, quoted
+from fusion.quote.preview import Given, Preview, preview
+from fusion.quote.quote import Quote, quoted
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, alone, found, opened
 from fusion.store.rows import Content, RunFilter, RunRow
-from fusion.streams import AsyncRunStream, RunStream
 
 
 class Fusion:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict, Unpack
 
 from pydantic_core import to_json
 
+from fusion.client.history_types import CallDetails, CallLine, RunDetails, RunDiff, RunSummary, StageLine, StoreSizes
 from fusion.core.errors import RunBusyError, UsageError
 from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStarted
 from fusion.core.result import Cost, FailedPart, Receipt, Result
 from fusion.engine.receipt import Accounts, Before, before
-from fusion.runs import CallDetails, CallLine, RunDetails, RunDiff, RunSummary, StageLine, StoreSizes
 from fusion.store.base import Store
 from fusion.store.lookup import found, free, status_of
 from fusion.store.rows import Call, RunFilter, RunRow, RunState, RunStatus
@@ -168,7 +168,7 @@ class History:
 
     def diff(self, a: str, b: str) -> RunDiff:
         """What tells two runs apart."""
-        from fusion.comparing import compared
+        from fusion.client.diff import compared
 
         rows = found(self._store, a), found(self._store, b)
         summaries = [self._summary(row, status_of(self._store, row)) for row in rows]

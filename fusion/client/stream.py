@@ -12,7 +12,7 @@ from fusion.core.events import Delta, EventBase, Restarted, RunFinished, Sink
 from fusion.core.result import Result
 
 if TYPE_CHECKING:
-    from fusion.handle import RunHandle
+    from fusion.client.handle import RunHandle
 
 
 _Finish = Callable[[Result], Result]

@@ -6,8 +6,9 @@ from decimal import Decimal
 from statistics import fmean
 from typing import Any, Final, NamedTuple
 
-from fusion.bench.contestants import Contestant, Runs
-from fusion.bench.prepared import Prepared
+from fusion.bench.arms.base import Contestant
+from fusion.bench.arms.pipeline import Runs
+from fusion.bench.experiment import Prepared
 from fusion.bench.runner import Done
 from fusion.bench.tasks import Task
 from fusion.core.params import Defaults

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from fusion.bench.gate import Gate
-from fusion.bench.statistics import MIN_RESAMPLES
+from fusion.bench.report.gate import Gate
+from fusion.bench.report.statistics import MIN_RESAMPLES
 from fusion.bench.tasks import Fields
 from fusion.core.config import Tariff
 from fusion.core.errors import PipelineError, Problem, UsageError

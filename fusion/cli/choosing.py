@@ -9,8 +9,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from fusion.bench.benchmark import CONCURRENCY
-from fusion.bench.report import Report
-from fusion.bench.tuning import CONFIRMED, TUNED, Finalist, Tuned, tune
+from fusion.bench.report.report import Report
+from fusion.bench.tuner.tune import CONFIRMED, TUNED, Finalist, Tuned, tune
 from fusion.cli.arguments import limits_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts

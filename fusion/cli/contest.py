@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from fusion.bench.analysis import Analysis, Figures
+from fusion.bench.arms.base import short_name
 from fusion.bench.benchmark import CONCURRENCY, folder_of, run
-from fusion.bench.contestants import short_name
-from fusion.bench.gate import Gate
-from fusion.bench.report import Report
+from fusion.bench.report.analysis import Analysis, Figures
+from fusion.bench.report.gate import Gate
+from fusion.bench.report.report import Report
 from fusion.bench.suite import Suite
 from fusion.cli.arguments import limits_of, roles_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted

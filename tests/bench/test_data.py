@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fusion.bench.scorers.base import Answer
-from fusion.bench.scorers.instructions import UNCHECKED
+from fusion.bench.scorers.ifeval import UNCHECKED
 from fusion.bench.scorers.registry import scorer
 from fusion.bench.suite import Suite
 from fusion.bench.tasks import Fields, TaskSet, make_tasks, read_tasks

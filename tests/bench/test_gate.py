@@ -2,7 +2,7 @@
 
 import pytest
 
-from fusion.bench.gate import Gate
+from fusion.bench.report.gate import Gate
 from fusion.core.errors import UsageError
 
 ARMS = {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fusion.bench.scorers.base import Answer, Score
-from fusion.bench.scorers.instructions import CHECKED, UNCHECKED, follows
+from fusion.bench.scorers.ifeval import CHECKED, UNCHECKED, follows
 from fusion.bench.scorers.registry import NAMES, scorer
 from fusion.core.errors import FusionError, UsageError
 

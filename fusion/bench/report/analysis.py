@@ -7,10 +7,10 @@ from typing import Final
 
 from pydantic import Field
 
-from fusion.bench.frontier import PerItem, Point, cost_at_quality, hull, mixed, oracle
-from fusion.bench.gate import BEST_SINGLE, Measures
-from fusion.bench.results import ArmRecord, Outcome, Results
-from fusion.bench.statistics import (
+from fusion.bench.report.frontier import PerItem, Point, cost_at_quality, hull, mixed, oracle
+from fusion.bench.report.gate import BEST_SINGLE, Measures
+from fusion.bench.report.results import ArmRecord, Outcome, Results
+from fusion.bench.report.statistics import (
     Interval,
     Verdict,
     bootstrap_difference,

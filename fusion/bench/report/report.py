@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusion.bench.analysis import Analysis, Figures, Split, analyse
-from fusion.bench.figure import figure
-from fusion.bench.gate import Gate, Judgement
-from fusion.bench.results import Outcome, Results
-from fusion.bench.statistics import Interval
+from fusion.bench.report.analysis import Analysis, Figures, Split, analyse
+from fusion.bench.report.gate import Gate, Judgement
+from fusion.bench.report.plot import figure
+from fusion.bench.report.results import Outcome, Results
+from fusion.bench.report.statistics import Interval
 from fusion.core.types import Value
 
 if TYPE_CHECKING:

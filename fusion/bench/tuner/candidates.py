@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from fusion.bench.leftopen import Choice, Open, Source, Variant, left_open, size, variants
 from fusion.bench.suite import Arm, Suite
+from fusion.bench.tuner.search_space import Choice, Open, Source, Variant, left_open, size, variants
 from fusion.core.errors import PipelineError, Problem, UsageError
 from fusion.core.paths import read_text
 from fusion.core.yaml import MAX_BYTES, read_yaml

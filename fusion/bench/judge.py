@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Final
 
-from fusion.bench.contestants import Answered, Runs, digest_of
+from fusion.bench.arms.base import Answered, digest_of
+from fusion.bench.arms.pipeline import Runs
 from fusion.bench.scorers.base import Score
 from fusion.bench.tasks import Task
 from fusion.core.errors import UsageError

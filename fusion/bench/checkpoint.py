@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from fusion.bench.contestants import Answered, digest_of
+from fusion.bench.arms.base import Answered, digest_of
 from fusion.core.errors import UsageError
 from fusion.core.types import Value
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from fusion.bench.scorers.algebra import Algebra
 from fusion.bench.scorers.base import Answer, Score
+from fusion.bench.scorers.math.equal import Algebra
 from fusion.core.errors import UsageError
 from fusion.core.types import as_text
 from fusion.stages.text.extract import Extracted, Extractor

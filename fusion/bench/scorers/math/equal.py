@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from fusion.bench.scorers.formula import Tree, parse, parts
+from fusion.bench.scorers.math.latex import Tree, parse, parts
 from fusion.core.errors import UsageError
 
 SECONDS = 5.0

@@ -6,12 +6,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from fusion.bench.contestants import ANSWER, Answered, Contestant, Runs, digest_of, only_one_model, short_name
-from fusion.bench.contestants import given as given_of
-from fusion.bench.gate import BEST_SINGLE, Gate
-from fusion.bench.judging import Judge, check_families, comparing
-from fusion.bench.outsiders import FromFile, FromFunction
-from fusion.bench.results import ArmRecord, ItemRecord
+from fusion.bench.arms.base import ANSWER, Answered, Contestant, digest_of, short_name
+from fusion.bench.arms.external import FromFile, FromFunction
+from fusion.bench.arms.pipeline import Runs, only_one_model
+from fusion.bench.arms.pipeline import given as given_of
+from fusion.bench.judge import Judge, check_families, comparing
+from fusion.bench.report.gate import BEST_SINGLE, Gate
+from fusion.bench.report.results import ArmRecord, ItemRecord
 from fusion.bench.scorers.base import Answer, Scorer
 from fusion.bench.scorers.registry import NAMES, scorer
 from fusion.bench.suite import Arm, Scoring, Suite

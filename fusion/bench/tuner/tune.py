@@ -7,19 +7,20 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import Field
 
+from fusion.bench.arms.base import Contestant, short_name
+from fusion.bench.arms.pipeline import only_one_model
 from fusion.bench.benchmark import CONCURRENCY, asking, importing, run
-from fusion.bench.candidates import Candidate, Candidates, candidates
-from fusion.bench.contestants import Contestant, only_one_model, short_name
-from fusion.bench.frontier import Point, pareto
-from fusion.bench.gate import BEST_SINGLE, Gate
-from fusion.bench.kept import CANDIDATES, Kept, kept_in
-from fusion.bench.prepared import prepared
-from fusion.bench.racing import Dropped, Race, Scores
-from fusion.bench.report import Report
-from fusion.bench.results import ArmKind
+from fusion.bench.checkpoint import CANDIDATES, Kept, kept_in
+from fusion.bench.experiment import prepared
+from fusion.bench.report.frontier import Point, pareto
+from fusion.bench.report.gate import BEST_SINGLE, Gate
+from fusion.bench.report.report import Report
+from fusion.bench.report.results import ArmKind
+from fusion.bench.report.statistics import Interval, Verdict, bootstrap_difference, verdict
 from fusion.bench.runner import Runner, Watch, shared_budget
-from fusion.bench.statistics import Interval, Verdict, bootstrap_difference, verdict
 from fusion.bench.suite import Arm, Suite
+from fusion.bench.tuner.candidates import Candidate, Candidates, candidates
+from fusion.bench.tuner.racing import Dropped, Race, Scores
 from fusion.client.client import Fusion
 from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError, UsageError

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Final
 
-from fusion.bench.contestants import Contestant
-from fusion.bench.frontier import Point, pareto
+from fusion.bench.arms.base import Contestant
+from fusion.bench.report.frontier import Point, pareto
+from fusion.bench.report.statistics import MIN_RESAMPLES, bootstrap_difference
 from fusion.bench.runner import Done, Runner
-from fusion.bench.statistics import MIN_RESAMPLES, bootstrap_difference
 from fusion.core.types import Value
 
 FIRST: Final = 32

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fusion.bench.foreign import called, imported
+from fusion.bench.arms.external import called, imported
 from fusion.bench.scorers.base import Answer, Score
 from fusion.core.errors import PromptError, UsageError
 from fusion.prompts.library import Library

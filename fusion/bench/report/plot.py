@@ -4,8 +4,8 @@ import io
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fusion.bench.analysis import Analysis, Figures
-from fusion.bench.frontier import Point
+from fusion.bench.report.analysis import Analysis, Figures
+from fusion.bench.report.frontier import Point
 
 _COLOURS = {
     "model": "#5b6b7a",

@@ -1,6 +1,7 @@
 """Outsiders: arms that are no runs of ours: a Python function, and answers of somebody else's system in a file."""
 
 import asyncio
+import importlib
 import inspect
 import json
 import threading
@@ -11,12 +12,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from fusion.bench.contestants import Answered, Contestant, Taken, Turn, digest_of
-from fusion.bench.foreign import imported
-from fusion.bench.results import ArmRecord
+from fusion.bench.arms.base import Answered, Contestant, Taken, Turn, digest_of
+from fusion.bench.report.results import ArmRecord
 from fusion.bench.tasks import Task
 from fusion.core.errors import UsageError
 from fusion.core.types import Failure, Money, Usage, Value, as_text
+from fusion.models.providers.errors import told
 from fusion.models.redaction import Mask, Masks
 from fusion.pipeline.rows import Row, read_rows
 
@@ -175,3 +176,26 @@ def _first(error: ValidationError) -> str:
         return f"unknown key {where!r}; there are: id, {', '.join(_Said.model_fields)}"
     got = json.dumps(first["input"], default=str)[:60]
     return f"`{where}`: {first['msg'][0].lower()}{first['msg'][1:]}, got {got}"
+
+
+def called(what: str, call: Callable[[], Any], advice: str = "") -> Any:
+    """What the code gives. Raises UsageError for what it raises: behind that stands a copy without keys."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - the border of code that is not ours
+        mask = Masks().now()
+        failed = UsageError(f"{what}: {mask.text(f'{type(error).__name__}: {error}')}{advice}")
+        failed.__cause__ = told(error, mask)
+    raise failed  # out here nothing of the error itself hangs on it
+
+
+def imported(what: str, name: str) -> tuple[Callable[..., Any], Path | None]:
+    """A function given as `module:function`, and the file of its module. `what` is what it is to be."""
+    module, _, function = name.partition(":")
+    advice = "; it is given as module:function"
+    home = called(f"no {what} {name!r}", lambda: importlib.import_module(module), advice)
+    found = called(f"no {what} {name!r}", lambda: getattr(home, function), advice)
+    if not callable(found):
+        raise UsageError(f"the {what} {name!r} is no function")
+    file = getattr(home, "__file__", None)
+    return found, None if file is None else Path(file)

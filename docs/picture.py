@@ -17,8 +17,8 @@ from rich.text import Text
 from fusion.cli.live import LiveView
 from fusion.cli.recording import Recording
 from fusion.cli.timeline import receipt_of, timeline_table
+from fusion.core.events import EventBase, ItemFinished
 from fusion.demo import recording_path
-from fusion.events import EventBase, ItemFinished
 
 PICTURE: Final = Path(__file__).parent / "pages" / "images" / "demo.svg"
 COLUMNS: Final = 104

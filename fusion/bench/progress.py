@@ -4,9 +4,7 @@ import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from fusion.bench.contestants import Answered
-
-__all__ = ["ArmProgress", "Progress"]
+from fusion.bench.arms.base import Answered
 
 
 @dataclass

@@ -18,9 +18,7 @@ from fusion.cli.declared import Debug, Quiet, Verbose
 from fusion.cli.exits import FAILED, Ending
 
 if TYPE_CHECKING:
-    from fusion.handle import RunHandle
-
-__all__ = ["demo"]
+    from fusion.client.handle import RunHandle
 
 _LOCAL = "local"
 _INDENT = 11
@@ -65,7 +63,7 @@ def demo(
 
 def _check_recorded(*, profile: str | None, record: str | None, quiet: bool, verbose: bool) -> None:
     """Refuse options that contradict each other or have no effect."""
-    from fusion.errors import UsageError
+    from fusion.core.errors import UsageError
 
     if profile is not None:
         raise UsageError("--profile has no effect with --recorded, which calls no model; leave it out")
@@ -104,8 +102,8 @@ def _play(*, quiet: bool, verbose: bool) -> None:
 def _run(profile: str, events_to: str | None, ending: Ending, *, quiet: bool, verbose: bool) -> "RunHandle":
     """Run the pipeline to its checked answer. Raises typer.Exit where it fails or the answer is wrong."""
     from fusion.cli.session import Options, run_session
+    from fusion.core.errors import MissingKeyError
     from fusion.demo import PIPELINE, TASK, report
-    from fusion.errors import MissingKeyError
 
     options = Options(
         pipeline=PIPELINE,
@@ -136,9 +134,9 @@ def _record(file: Path, profile: str, ending: Ending, *, quiet: bool, verbose: b
     from tempfile import TemporaryDirectory
 
     from fusion.cli.recording import Recording
-    from fusion.client import Fusion
+    from fusion.client.client import Fusion
+    from fusion.core.errors import UsageError
     from fusion.demo import subject
-    from fusion.errors import UsageError
 
     if not file.parent.is_dir():
         raise UsageError(f"--record {str(file)!r}: there is no folder {str(file.parent)!r}; make it first")
@@ -167,7 +165,7 @@ def _expected_time(profile: str) -> str:
     """The time of a run on this machine, by the calls of the recorded run."""
     from fusion.cli.lines import seconds
     from fusion.cli.recording import Recording, expected_seconds
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.demo import recording_path
 
     recording = Recording.read(recording_path())

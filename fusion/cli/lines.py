@@ -3,7 +3,8 @@
 from decimal import Decimal
 
 from fusion.cli.terminal import one_line
-from fusion.events import (
+from fusion.client.history_types import RunSummary
+from fusion.core.events import (
     AttemptFailed,
     CallCancelled,
     CallFailed,
@@ -17,21 +18,7 @@ from fusion.events import (
     StageGrew,
     StageStarted,
 )
-from fusion.runs import RunSummary
-from fusion.types import Failure
-
-__all__ = [
-    "call_line",
-    "cost_words",
-    "dollars",
-    "ended_words",
-    "first_line",
-    "happening",
-    "milestone",
-    "reason",
-    "seconds",
-    "title_line",
-]
+from fusion.core.types import Failure
 
 _ANSWERED_BY = {
     "journal": "finished before",

@@ -13,10 +13,8 @@ from fusion.cli.plain import Plain
 from fusion.cli.recording import Recording
 from fusion.cli.terminal import complain, is_live, is_terminal, width_of, write
 from fusion.cli.timeline import receipt_of, timeline_lines, timeline_table
-from fusion.events import Delta
-from fusion.runs import RunDetails
-
-__all__ = ["PLAYED_IN", "Clock", "play"]
+from fusion.client.history_types import RunDetails
+from fusion.core.events import Delta
 
 PLAYED_IN: Final = 20.0
 """Seconds in which a recording is played; a run that was shorter keeps its own pace."""

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from fusion import __version__
-from fusion.errors import UsageError
-from fusion.events import Event, event_adapter
-from fusion.library import read_text
+from fusion.client.history_types import RunDetails
+from fusion.core.errors import UsageError
+from fusion.core.events import Event, event_adapter
+from fusion.core.paths import read_text
+from fusion.core.types import Value
 from fusion.models.base import ModelInfo
-from fusion.models.paces import pace_of
-from fusion.runs import RunDetails
-from fusion.types import Value
-
-__all__ = ["Recording", "expected_seconds"]
+from fusion.models.speed import pace_of
 
 _MEASURED_THREADS = 2
 """The number of threads for which the paces of the embedded models are known."""

@@ -1,7 +1,5 @@
 """`fusion schema`: the JSON Schema of pipeline files, for editors."""
 
-__all__ = ["schema", "schema_text"]
-
 
 def schema() -> None:
     """Print the JSON Schema of pipeline files."""
@@ -14,6 +12,6 @@ def schema_text() -> str:
     """The JSON Schema of pipeline files as it stands in a file."""
     import json
 
-    from fusion import spec
+    from fusion.pipeline.json_schema import json_schema
 
-    return f"{json.dumps(spec.json_schema(), indent=2, ensure_ascii=False)}\n"
+    return f"{json.dumps(json_schema(), indent=2, ensure_ascii=False)}\n"

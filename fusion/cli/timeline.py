@@ -9,12 +9,10 @@ from fusion.cli.history import run_line
 from fusion.cli.lines import cost_words, reason, seconds
 from fusion.cli.receipt import receipt_rows
 from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, write
-from fusion.runs import CallLine, RunDetails, StageLine
+from fusion.client.history_types import CallLine, RunDetails, StageLine
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-__all__ = ["print_run", "receipt_of", "timeline_lines", "timeline_table"]
 
 _CALLS_AT_MOST: Final = 24
 """Calls that are shown one by one; of more, each stage shows its share."""

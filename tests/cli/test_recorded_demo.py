@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from fusion import Fusion, ScriptedModel, events
+from fusion import Fusion, ScriptedModel
 from fusion.cli.recording import Recording
+from fusion.core import events
 from fusion.demo import faults, recording_path, subject
 from tests.cli.conftest import ROOT, Command, environment, start
 from tests.cli.test_demo import RIGHT

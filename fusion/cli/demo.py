@@ -7,6 +7,7 @@ prompts or the events, on an idle machine, and the picture of the README with it
     python docs/picture.py
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,7 +85,8 @@ def _play(*, quiet: bool, verbose: bool) -> None:
     if not quiet:
         models, made = " and ".join(recording.models), recording.made
         times = f"it took {seconds(recording.seconds)} and is played in {seconds(PLAYED_IN)}"
-        about = f"of {recording.began:%Y-%m-%d} by {models} on {_cores(made.cores)} ({made.machine}); {times}"
+        cores = f"{_cores(made.cores)}{', busy with other work too' * made.busy}"
+        about = f"of {recording.began:%Y-%m-%d} by {models} on {cores} ({made.machine}); {times}"
         _say("recording", f"a real run {about}")
         _say_task()
         _say("")
@@ -140,13 +142,14 @@ def _record(file: Path, profile: str, ending: Ending, *, quiet: bool, verbose: b
 
     if not file.parent.is_dir():
         raise UsageError(f"--record {str(file)!r}: there is no folder {str(file.parent)!r}; make it first")
+    load, *_ = os.getloadavg()
     with TemporaryDirectory() as folder:
         events = Path(folder) / "events.jsonl"
         handle = _run(profile, str(events), ending, quiet=quiet, verbose=verbose)
         lines = events.read_text("utf-8").splitlines()
     with Fusion(profile=profile, store=True) as fusion:
         details = fusion.runs.show(handle.run_id)
-    Recording.of_run(lines, handle.wait().text, details, subject=subject()).write(file)
+    Recording.of_run(lines, handle.wait().text, details, load=load, subject=subject()).write(file)
 
 
 def _check_answer(text: str, *, quiet: bool) -> None:

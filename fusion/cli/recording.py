@@ -24,13 +24,23 @@ _MEASURED_THREADS = 2
 
 
 class Made(Value):
-    """The program and the machine that made a recording. `subject` is the digest of the request and its material."""
+    """The program and the machine that made a recording.
+
+    `load` is the number of processes that wanted a core in the minute before the run. `subject` is the digest of the
+    request and its material.
+    """
 
     type: Literal["made"] = "made"
     version: str
     cores: int
+    load: float
     machine: str
     subject: str
+
+    @property
+    def busy(self) -> bool:
+        """True where the run had to share its cores with other work."""
+        return self.load > self.cores / 2
 
 
 class Outcome(Value):
@@ -63,9 +73,11 @@ class Recording(Value):
             raise UsageError(f"{str(path)!r} is not a recording that this version reads: {error}") from error
 
     @classmethod
-    def of_run(cls, events: Iterable[str], text: str, details: RunDetails, *, subject: str) -> "Recording":
+    def of_run(
+        cls, events: Iterable[str], text: str, details: RunDetails, *, load: float, subject: str
+    ) -> "Recording":
         """The recording of a run that has just ended here. `events` are the lines of `--events-to`."""
-        made = Made(version=__version__, cores=_cores(), machine=_machine(), subject=subject)
+        made = Made(version=__version__, cores=_cores(), load=round(load, 1), machine=_machine(), subject=subject)
         return cls(
             made=made,
             events=tuple(map(event_adapter().validate_json, events)),

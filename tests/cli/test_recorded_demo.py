@@ -69,6 +69,18 @@ def test_in_a_pipe_it_says_what_it_is_and_shows_answer_receipt_and_timeline(comm
     assert lines[-1] == "  fusion demo"
 
 
+@pytest.mark.parametrize(("load", "said"), [(0.5, False), (3.0, True)])
+@pytest.mark.usefixtures("quick")
+def test_a_recording_of_a_busy_machine_says_so(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: float, said: bool
+) -> None:
+    made = RECORDING.made.model_copy(update={"load": load, "cores": 2})
+    RECORDING.model_copy(update={"made": made}).write(tmp_path / "other.jsonl")
+    monkeypatch.setattr("fusion.demo.recording_path", lambda: tmp_path / "other.jsonl")
+    first, *_ = command("demo", "--recorded").err.splitlines()
+    assert ("on 2 cores, busy with other work too (" in first) is said
+
+
 @pytest.mark.usefixtures("quick")
 def test_verbose_shows_the_calls(command: Command) -> None:
     assert "work 1: work by local/small (served by " in command("demo", "--recorded", "-v").err

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusion.library import shipped_root
+from fusion.prompts.library import shipped_root
 
 PIPELINE = "plan-execute-review"
 TASK = (

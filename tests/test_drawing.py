@@ -2,9 +2,9 @@
 
 import json
 
-from fusion.drawing import draw
-from fusion.prompts import Prompts
-from fusion.spec import Pipeline
+from fusion.pipeline.diagram import draw
+from fusion.pipeline.spec import Pipeline
+from fusion.prompts.template import Prompts
 from tests.test_graph import FOUR, SHIPPED
 
 

@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion import drawing, graph
-from fusion.errors import PipelineError, Problem
-from fusion.library import Library, shipped_root
-from fusion.prompts import Prompts
-from fusion.spec import Pipeline
-from fusion.stages.generate import Generate
-from fusion.stages.map import Map
+from fusion.core.errors import PipelineError, Problem
+from fusion.pipeline import diagram as drawing
+from fusion.pipeline.check import check, check_file, check_text
+from fusion.pipeline.dataflow import dependencies, stage_order
+from fusion.pipeline.loader import load_checked
+from fusion.pipeline.spec import Pipeline
+from fusion.prompts.library import Library, shipped_root
+from fusion.prompts.template import Prompts
+from fusion.stages.kinds.generate import Generate
+from fusion.stages.kinds.map import Map
 
 SHIPPED = Library([shipped_root()])
 
@@ -36,7 +39,7 @@ output: {text: answer, goal: plan.goal}
 
 
 def problems_of(text: str, roles: list[str] | None = None) -> list[str]:
-    return [str(problem) for problem in graph.check_text(text, library=SHIPPED, file="pipe.yaml", roles=roles)]
+    return [str(problem) for problem in check_text(text, library=SHIPPED, file="pipe.yaml", roles=roles)]
 
 
 def one_stage(body: str, more: str = "") -> list[str]:
@@ -50,26 +53,26 @@ def one_stage(body: str, more: str = "") -> list[str]:
 
 def test_dependencies_are_per_field() -> None:
     pipeline, prompts = Pipeline.from_yaml(FOUR), Prompts(SHIPPED)
-    reads = graph.dependencies(pipeline, prompts)
+    reads = dependencies(pipeline, prompts)
     assert reads["plan"] == set()
     assert reads["work"] == {("plan", "subtasks"), ("plan", "goal")}
     assert reads["review"] == {("work", "items")}
     assert reads["answer"] == {("review", "items"), ("plan", "merge_instructions")}
-    assert graph.order(pipeline, prompts) == ("plan", "work", "review", "answer")
+    assert stage_order(pipeline, prompts) == ("plan", "work", "review", "answer")
 
 
 def test_needs_are_dependencies() -> None:
     pipeline = Pipeline(
         stages={"b": Generate(prompt="x y", needs=("a",)), "a": Generate(prompt="x y")}, output="b ~ a"
     )
-    assert graph.dependencies(pipeline, Prompts(SHIPPED))["b"] == {("a", "text")}
-    assert graph.order(pipeline, Prompts(SHIPPED)) == ("a", "b")
+    assert dependencies(pipeline, Prompts(SHIPPED))["b"] == {("a", "text")}
+    assert stage_order(pipeline, Prompts(SHIPPED)) == ("a", "b")
 
 
 def test_an_order_of_a_cycle_is_refused() -> None:
     pipeline = Pipeline(stages={"a": Generate(prompt="{{ b }}"), "b": Generate(prompt="{{ a }}")}, output="b")
     with pytest.raises(PipelineError, match="a cycle: a -> b -> a"):
-        graph.order(pipeline, Prompts(SHIPPED))
+        stage_order(pipeline, Prompts(SHIPPED))
 
 
 # Checks.
@@ -82,7 +85,7 @@ def test_a_right_pipeline_has_no_problems() -> None:
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.pipelines.values()), ids=lambda path: path.stem)
 def test_shipped_pipelines_are_right(path: Path) -> None:
-    assert graph.check_file(path, SHIPPED, roles=["frontier", "bulk", "second"]) == []
+    assert check_file(path, SHIPPED, roles=["frontier", "bulk", "second"]) == []
 
 
 @pytest.mark.parametrize(
@@ -223,12 +226,10 @@ def test_a_pipeline_built_in_python_is_checked_without_positions() -> None:
     pipeline = Pipeline(
         name="mine", stages={"a": Generate(), "b": Map(over="c", prompt="do {{ item }}")}, output="a ~ b"
     )
-    assert graph.check(pipeline, prompts=Prompts(SHIPPED)) == [
+    assert check(pipeline, prompts=Prompts(SHIPPED)) == [
         Problem("mine", 0, 0, "stages.b.over", "no stage 'c'; there are: a, b")
     ]
-    assert (
-        str(graph.check(pipeline, prompts=Prompts(SHIPPED))[0]) == "mine stages.b.over: no stage 'c'; there are: a, b"
-    )
+    assert str(check(pipeline, prompts=Prompts(SHIPPED))[0]) == "mine stages.b.over: no stage 'c'; there are: a, b"
 
 
 # Files.
@@ -242,7 +243,7 @@ def test_a_file_is_loaded_with_the_templates_and_schemas_beside_it(tmp_path: Pat
     path.write_text(
         "inputs: {task: x}\nstages: {a: {kind: generate, prompt: my/own, schema: shape.json}}\noutput: a.data"
     )
-    pipeline, prompts = graph.load_checked(path, library=SHIPPED)
+    pipeline, prompts = load_checked(path, library=SHIPPED)
     assert pipeline.name == "p"
     assert prompts.template("my/own").paths == {("inputs", "task")}
 
@@ -260,13 +261,13 @@ def test_a_file_is_loaded_with_the_templates_and_schemas_beside_it(tmp_path: Pat
 def test_files_that_are_no_pipelines(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_bytes(content)
-    (problem,) = graph.check_file(path, SHIPPED)
+    (problem,) = check_file(path, SHIPPED)
     assert message in str(problem)
     assert str(problem).startswith(str(path))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    (problem,) = graph.check_file(tmp_path / "gone.yaml", SHIPPED)
+    (problem,) = check_file(tmp_path / "gone.yaml", SHIPPED)
     assert "No such file" in problem.message
 
 
@@ -274,7 +275,7 @@ def test_all_problems_are_raised_at_once(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("stages: {a: {kind: mpa}, b: {kind: generate, prompt: '{{ x }}'}}\noutput: c")
     with pytest.raises(PipelineError) as caught:
-        graph.load_checked(path, library=SHIPPED)
+        load_checked(path, library=SHIPPED)
     assert [problem.where for problem in caught.value.problems] == ["stages.a.kind", "stages.b.prompt", "output"]
 
 
@@ -314,17 +315,17 @@ def test_whatever_is_done_to_a_file_there_are_problems_or_a_pipeline(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated.yaml"
     path.write_bytes(raw)
-    problems = graph.check_file(path, SHIPPED, roles=["frontier", "bulk"])
+    problems = check_file(path, SHIPPED, roles=["frontier", "bulk"])
     if not problems:
-        pipeline, prompts = graph.load_checked(path, library=SHIPPED)
-        assert set(graph.order(pipeline, prompts)) == set(pipeline.stages)
+        pipeline, prompts = load_checked(path, library=SHIPPED)
+        assert set(stage_order(pipeline, prompts)) == set(pipeline.stages)
         assert drawing.draw(pipeline, prompts)
     assert problems == sorted(problems)
 
 
 def test_a_check_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from fusion.graph import check_file; from fusion.library import Library;"
+        "import sys; from fusion.pipeline.check import check_file; from fusion.prompts.library import Library;"
         f"assert check_file({str(SHIPPED.pipelines['plan-execute-review'])!r}, Library.standard()) == [];"
         "print([m for m in ('litellm', 'openai', 'aiohttp', 'networkx', 'jsonschema', 'rich') if m in sys.modules])"
     )

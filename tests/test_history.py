@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fusion import Price, Result, Say, ScriptedModel, Usage, UsageError
-from fusion.errors import BadRequestError, RunBusyError, StoreError
-from fusion.runs import RunDetails
+from fusion.client.history_types import RunDetails
+from fusion.core.errors import BadRequestError, RunBusyError, StoreError
 from tests.conftest import pipeline, run, said
 
 PRICE = Price(input=Decimal("0.001"), output=Decimal("0.01"))

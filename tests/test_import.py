@@ -123,7 +123,7 @@ def summary(docstring: str | None) -> str:
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
-    from fusion import errors
+    from fusion.core import errors
 
     drawn = re.findall(r"^( *)([A-Z]\w+(?:Error|Failed))(?: +exit (\d+))?", errors.__doc__ or "", re.MULTILINE)
     branch: list[type[errors.FusionError]] = []

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion, Pipeline, ScriptedModel, graph
-from fusion.library import Library, shipped_root
+from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.models.profiles import load_profiles
+from fusion.pipeline.check import check_file
+from fusion.prompts.library import Library, shipped_root
 from tests.conftest import pipeline, run, said
 
 SHIPPED = sorted((shipped_root() / "pipelines").glob("*.yaml"))
@@ -17,7 +18,7 @@ SHIPPED = sorted((shipped_root() / "pipelines").glob("*.yaml"))
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_it_has_no_mistake_whatever_the_profile(path: Path) -> None:
     for profile in load_profiles().values():
-        assert graph.check_file(path, Library([shipped_root()]), roles=list(profile.roles)) == []
+        assert check_file(path, Library([shipped_root()]), roles=list(profile.roles)) == []
 
 
 def test_single_is_one_call_over_the_same_inputs(fusion: Any) -> None:

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fusion.bench.rows import Row, read_rows
-from fusion.errors import UsageError
-from fusion.library import Library, close_names
-from fusion.prompts import Prompts, Template
-from fusion.types import Value
+from fusion.core.errors import UsageError, close_names
+from fusion.core.types import Value
+from fusion.pipeline.rows import Row, read_rows
+from fusion.prompts.library import Library
+from fusion.prompts.template import Prompts, Template
 
 _SHOWN = 5
 

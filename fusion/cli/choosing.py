@@ -9,16 +9,16 @@ from typing import Final
 from pydantic import ValidationError
 
 from fusion.bench.benchmark import CONCURRENCY
-from fusion.bench.report import Report
-from fusion.bench.tuning import CONFIRMED, TUNED, Finalist, Tuned, tune
+from fusion.bench.report.report import Report
+from fusion.bench.tuner.tune import CONFIRMED, TUNED, Finalist, Tuned, tune
 from fusion.cli.arguments import limits_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.lines import dollars
 from fusion.cli.standings import LiveStandings, PlainStandings, Standings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
-from fusion.errors import UsageError
-from fusion.types import Limits
+from fusion.core.errors import UsageError
+from fusion.core.types import Limits
 
 _NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: answers of somebody else's"}
 

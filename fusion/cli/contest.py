@@ -8,19 +8,19 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from fusion.bench.analysis import Analysis, Figures
+from fusion.bench.arms.base import short_name
 from fusion.bench.benchmark import CONCURRENCY, folder_of, run
-from fusion.bench.contestants import short_name
-from fusion.bench.gate import Gate
-from fusion.bench.report import Report
+from fusion.bench.report.analysis import Analysis, Figures
+from fusion.bench.report.gate import Gate
+from fusion.bench.report.report import Report
 from fusion.bench.suite import Suite
 from fusion.cli.arguments import limits_of, roles_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.standings import LiveStandings, PlainStandings, Standings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
-from fusion.errors import UsageError
-from fusion.types import Limits
+from fusion.core.errors import UsageError
+from fusion.core.types import Limits
 
 _SUITES: Final = (".yaml", ".yml")
 _ALWAYS: Final = frozenset({"what", "budget", "gate", "concurrency", "output", "quiet"})

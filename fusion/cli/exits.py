@@ -45,7 +45,7 @@ class Ending:
 
     def of(self, error: BaseException) -> int:
         """Say what went wrong, and give the exit code for it."""
-        from fusion.errors import FusionError, PipelineError
+        from fusion.core.errors import FusionError, PipelineError
 
         self.traceback(error)
         match error:

@@ -7,7 +7,7 @@ import typer
 from fusion.cli.completion import kind_names
 
 if TYPE_CHECKING:
-    from fusion.explain import Explanation, Parameter
+    from fusion.pipeline.explain import Explanation, Parameter
 
 
 def explain(
@@ -19,8 +19,8 @@ def explain(
     ] = None,
 ) -> None:
     """Explain a kind of stage: its keys, its output fields, its templates, an example, and what it costs."""
-    from fusion import explain as explaining
     from fusion.cli.terminal import table, write
+    from fusion.pipeline import explain as explaining
 
     if kind is None:
         write("\n".join(table([[name, line] for name, line in explaining.summary().items()])) + "\n")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from fusion.events import EventBase, RunFinished
+from fusion.core.events import EventBase, RunFinished
 
 
 class Viewer(Protocol):

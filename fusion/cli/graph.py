@@ -27,12 +27,12 @@ def graph(
     ] = Format.text,
 ) -> None:
     """Draw a pipeline."""
-    from fusion import graph as graphs
     from fusion.cli.terminal import write
-    from fusion.config import Settings
-    from fusion.drawing import draw
-    from fusion.library import Library
+    from fusion.core.config import Settings
+    from fusion.pipeline.diagram import draw
+    from fusion.pipeline.loader import load_checked
+    from fusion.prompts.library import Library
 
     library = Library.standard(user=Settings.from_environment().library_dir)
-    pipeline, prompts = graphs.load_checked(library.pipeline(file), library=library)
+    pipeline, prompts = load_checked(library.pipeline(file), library=library)
     write(draw(pipeline, prompts, how.value))

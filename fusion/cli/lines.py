@@ -3,7 +3,8 @@
 from decimal import Decimal
 
 from fusion.cli.terminal import one_line
-from fusion.events import (
+from fusion.client.history_types import RunSummary
+from fusion.core.events import (
     AttemptFailed,
     CallCancelled,
     CallFailed,
@@ -16,8 +17,7 @@ from fusion.events import (
     StageFinished,
     StageStarted,
 )
-from fusion.runs import RunSummary
-from fusion.types import Failure
+from fusion.core.types import Failure
 
 _ANSWERED_BY = {
     "journal": "finished before",

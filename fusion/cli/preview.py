@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from fusion.preview import Preview, PreviewedCall, PreviewedStage
-from fusion.types import Limits, Message
+from fusion.core.types import Limits, Message
+from fusion.quote.preview import Preview, PreviewedCall, PreviewedStage
 
 _SHOWN_AT_MOST = 1200
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
-from fusion.events import (
+from fusion.core.events import (
     AttemptCharged,
     CallCancelled,
     CallFailed,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from fusion.models.pulling import PullProgress
+    from fusion.models.providers.local.download import PullProgress
 
 
 _STEP = 0.2

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fusion.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
+    from fusion.quote.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
 from fusion.cli.declared import Budget, Inputs, Model, PipelineGiven, Profile, Prompt, Roles
 
 _HEAD = ["stage", "reads", "role", "model", "calls", "tokens in", "out", "cost", "time"]

@@ -12,6 +12,6 @@ def schema_text() -> str:
     """The JSON Schema of pipeline files as it stands in a file."""
     import json
 
-    from fusion import spec
+    from fusion.pipeline.json_schema import json_schema
 
-    return f"{json.dumps(spec.json_schema(), indent=2, ensure_ascii=False)}\n"
+    return f"{json.dumps(json_schema(), indent=2, ensure_ascii=False)}\n"

@@ -46,7 +46,7 @@ def write(text: str) -> None:
         quiet_stdout()
         raise
     except OSError as error:
-        from fusion.errors import UsageError
+        from fusion.core.errors import UsageError
 
         quiet_stdout()
         raise UsageError(

@@ -9,7 +9,7 @@ from fusion.cli.history import run_line
 from fusion.cli.lines import cost_words, reason, seconds
 from fusion.cli.receipt import receipt_rows
 from fusion.cli.terminal import is_terminal, one_line, printable, table, write
-from fusion.runs import CallLine, RunDetails, StageLine
+from fusion.client.history_types import CallLine, RunDetails, StageLine
 
 _CALLS_AT_MOST: Final = 24
 """Calls that are shown one by one; of more, each stage shows its share."""

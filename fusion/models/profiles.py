@@ -3,10 +3,9 @@
 import functools
 from pathlib import Path
 
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
-from fusion.library import close_names
-from fusion.types import Value
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError, close_names
+from fusion.core.types import Value
 
 _LOCAL = "local"
 _ANOTHER = (

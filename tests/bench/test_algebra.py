@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.bench.scorers.algebra import Algebra
-from fusion.bench.scorers.formula import parse
+from fusion.bench.scorers.math.equal import Algebra
+from fusion.bench.scorers.math.latex import parse
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
-from fusion.bench.frontier import PerItem, Point, cost_at_quality, hull, mixed, oracle, pareto
+from fusion.bench.report.frontier import PerItem, Point, cost_at_quality, hull, mixed, oracle, pareto
 
 
 def points(*pairs: tuple[float, float]) -> list[Point]:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fusion.bench.analysis import analyse
-from fusion.bench.report import Report
-from fusion.bench.results import ArmRecord, ItemRecord, Outcome, Results
-from fusion.errors import UsageError
-from fusion.types import Failure, Usage
+from fusion.bench.report.analysis import analyse
+from fusion.bench.report.report import Report
+from fusion.bench.report.results import ArmRecord, ItemRecord, Outcome, Results
+from fusion.core.errors import UsageError
+from fusion.core.types import Failure, Usage
 
 HOSTILE = (
     "</pre><script>alert(1)</script><img src=https://evil.example/x onerror=alert(1)> | `x` *y* [z](https://evil)"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fusion.bench.statistics import (
+from fusion.bench.report.statistics import (
     Interval,
     bootstrap_difference,
     bootstrap_mean,

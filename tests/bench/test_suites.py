@@ -8,8 +8,8 @@ import pytest
 from benchmarks.recorded.headline import BEGIN, END, PAGE, README, RESULTS, headline, load, report, summary
 from fusion import Fusion, Pipeline
 from fusion.bench import Suite, run
-from fusion.bench.candidates import candidates
-from fusion.library import Library
+from fusion.bench.tuner.candidates import candidates
+from fusion.prompts.library import Library
 
 SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
 

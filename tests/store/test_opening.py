@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from fusion.errors import StoreError
-from fusion.store import migrations, opening
-from fusion.store.base import RunFilter
-from fusion.store.opening import open_store
+from fusion.core.errors import StoreError
+from fusion.store.rows import RunFilter
+from fusion.store.sqlite import migrations
+from fusion.store.sqlite import open as opening
+from fusion.store.sqlite.open import open_store
 from tests.store.conformance import call, kept, started, work
 
 
@@ -210,7 +211,7 @@ def version(path: Path) -> int:
 
 OPENS = """
 import sys
-from fusion.store.opening import open_store
+from fusion.store.sqlite.open import open_store
 from tests.store.conformance import kept, started, work
 sys.stdin.readline()
 store = open_store(sys.argv[1])

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from fusion.types import Value
+from fusion.core.types import Value
 
 
 class Answer(Value):

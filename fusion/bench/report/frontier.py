@@ -1,0 +1,91 @@
+"""Cost against quality: the frontier of arms, what equal quality costs on it, the oracle's ceiling, random mixing."""
+
+from collections.abc import Mapping, Sequence
+
+from fusion.core.types import Value
+
+
+class Point(Value):
+    """An arm in the plane: dollars for all items, and the share of them that it got right."""
+
+    name: str
+    cost: float
+    quality: float
+
+
+class PerItem(Value):
+    """Scores and dollars, item by item."""
+
+    scores: tuple[float, ...]
+    costs: tuple[float, ...]
+
+    @property
+    def point(self) -> tuple[float, float]:
+        """Dollars for all, and the mean score."""
+        return sum(self.costs), sum(self.scores) / len(self.scores)
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats in cost and quality, from the cheapest on."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.cost, -one.quality, one.name)):
+        if not kept or point.quality > kept[-1].quality:
+            kept.append(point)
+    return kept
+
+
+def hull(points: Sequence[Point]) -> list[Point]:
+    """The frontier of what can be had by sending each item to one of two points at random: the upper convex hull.
+
+    Provost and Fawcett 2001, doi:10.1023/A:1007601015854, for the same argument about classifiers.
+    """
+    kept: list[Point] = []
+    for point in pareto(points):
+        while len(kept) > 1 and not _bends_down(kept[-2], kept[-1], point):
+            kept.pop()
+        kept.append(point)
+    return kept
+
+
+def cost_at_quality(points: Sequence[Point], quality: float) -> float | None:
+    """What a quality costs at least, between points of the hull by mixing them; None where no point reaches it.
+
+    >>> cost_at_quality([Point(name="a", cost=1, quality=0.5), Point(name="b", cost=3, quality=0.9)], 0.7)
+    2.0
+    """
+    frontier = hull(points)
+    if not frontier or quality > frontier[-1].quality:
+        return None
+    if quality <= frontier[0].quality:
+        return frontier[0].cost
+    right = next(index for index, point in enumerate(frontier) if point.quality >= quality)
+    low, high = frontier[right - 1], frontier[right]
+    share = (quality - low.quality) / (high.quality - low.quality)
+    return low.cost + share * (high.cost - low.cost)
+
+
+def oracle(arms: Mapping[str, PerItem]) -> PerItem:
+    """The ceiling of every router over these arms: each item by the cheapest of those that score best on it."""
+    columns = [list(zip(arm.scores, arm.costs, strict=True)) for arm in arms.values()]
+    best = [min(row, key=lambda pair: (-pair[0], pair[1])) for row in zip(*columns, strict=True)]
+    return PerItem(scores=tuple(score for score, _ in best), costs=tuple(cost for _, cost in best))
+
+
+def mixed(cheap: PerItem, strong: PerItem, rate: float) -> PerItem:
+    """What a router that sends a share of the items to the strong arm at random gets, in expectation, item by item.
+
+    Each item is paid for once: a cascade that asks the cheap arm first has to beat this in spite of paying twice.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"a rate of {rate}; it is a share between 0 and 1")
+
+    def between(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
+        return tuple((1 - rate) * low + rate * high for low, high in zip(one, other, strict=True))
+
+    return PerItem(scores=between(cheap.scores, strong.scores), costs=between(cheap.costs, strong.costs))
+
+
+def _bends_down(first: Point, middle: Point, last: Point) -> bool:
+    """True if the middle lies above the line from the first to the last."""
+    rise = (middle.quality - first.quality) * (last.cost - first.cost)
+    return rise > (last.quality - first.quality) * (middle.cost - first.cost)

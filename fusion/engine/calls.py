@@ -1,0 +1,251 @@
+"""Makes the calls of a stage: each with its content key, its events, and terms that are worked out once."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from fusion.core.errors import FusionError, ShapeError
+from fusion.core.events import (
+    CallCancelled,
+    CallFailed,
+    CallFinished,
+    CallStarted,
+    EventBase,
+    FallbackTaken,
+    Sink,
+    Span,
+    span,
+)
+from fusion.core.params import merged
+from fusion.core.types import CallKey, Failure, JsonSchema, Message, Reply, Request
+from fusion.models import structured
+from fusion.models.base import Model, ModelInfo
+from fusion.models.catalog import refused
+from fusion.models.speed import Latencies
+from fusion.models.wrappers.fallback import Fallback, Member
+from fusion.models.wrappers.fit import Fitted, check_fits
+from fusion.stages.context import Answer, Ask
+
+_LOCAL_TIMEOUT: Final = 900.0
+_TIMEOUT: Final = 120.0
+
+
+Keeping = Callable[[Model, str], Model]
+"""Puts around a model, asked by this role, what keeps its calls."""
+
+
+def _as_it_is(model: Model, role: str) -> Model:
+    return model
+
+
+class _Link(NamedTuple):
+    """What is called: a chain, or what is left of it from the model named as its `beginning`."""
+
+    model: Model
+    beginning: str = ""
+
+
+class Caller:
+    """Asks one chain of models for one stage, always on the same terms: what its calls share is worked out once."""
+
+    def __init__(
+        self,
+        chain: Sequence[Member],
+        *,
+        sink: Sink,
+        run_id: str,
+        stage: str,
+        role: str,
+        max_tokens: int,
+        timeout: float | None,
+        firm: Mapping[str, Any],
+        soft: Mapping[str, Any],
+        schema: JsonSchema | None,
+        latencies: Latencies,
+        keeping: Keeping = _as_it_is,
+    ) -> None:
+        self.schema = schema
+        self._info = chain[0].info
+        self.model_id = self._info.id
+        self.max_tokens = max_tokens
+        self._roomiest = max((member.info for member in chain), key=_room)
+        self._sink = sink
+        self._latencies = latencies
+        self._run_id = run_id
+        self._stage = stage
+        self._role = role
+        limits = {"max_tokens": max_tokens, "timeout": timeout}
+
+        def terms(model: ModelInfo) -> dict[str, Any]:
+            return {**_limits(limits, model), **_params(firm, soft, model), **_shape(schema, model)}
+
+        self._terms = terms(self._info)
+        self._chain = _fitted(chain, self._terms, terms)
+        self._keeping = keeping
+        self._link = _Link(keeping(self._chain, role))
+        self._begun: tuple[Message, hashlib._Hash] | None = None
+        meant = {name: value for name, value in self._terms.items() if name != "timeout"}
+        self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
+
+    def messages(self, ask: Ask) -> Sequence[Message]:
+        """What is said to the model: with the shape in words where it takes no schema."""
+        mode = self._terms.get("json_mode", "schema")
+        return ask.messages if ask.schema is None else structured.shaped(ask.messages, ask.schema, mode)
+
+    def key(self, ask: Ask) -> CallKey:
+        """What the first call of this is, wherever and whenever it is made."""
+        return CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=self._digest(ask.messages, ""))
+
+    async def call(self, ask: Ask) -> Answer:
+        """Ask the model, in the schema's shape where there is one."""
+
+        data, keys = None, list[CallKey]()
+        if ask.schema is None or not ask.parse:
+            reply = await self._send(ask, self._link, keys, ask.messages)
+        else:
+            reply, data = await self._shaped(ask, ask.schema, keys)
+        return Answer(reply.text, data, reply.writer, reply.finish_reason, tuple(keys))
+
+    async def _shaped(self, ask: Ask, schema: JsonSchema, keys: list[CallKey]) -> tuple[Reply, Any]:
+        """A reply and its data, of the first model of the chain that keeps to the shape."""
+        chain, link = self._chain, self._link
+        while True:
+            try:
+                return await structured.complete(partial(self._send, ask, link, keys), ask.messages, schema)
+            except ShapeError as error:
+                following = chain.after(error.model) if isinstance(chain, Fallback) else None
+                if following is None:
+                    error.calls = tuple(keys)
+                    raise
+                self._sink(
+                    FallbackTaken(
+                        run_id=self._run_id,
+                        stage=self._stage,
+                        item=ask.item,
+                        asked=self._info.id,
+                        failed=error.model,
+                        model=following.first.id,
+                        role=self._role,
+                        failure=error.as_failure(),
+                    )
+                )
+                chain, link = following, _Link(self._keeping(following, self._role), following.first.id)
+
+    async def _send(self, ask: Ask, link: "_Link", keys: list[CallKey], messages: Sequence[Message]) -> Reply:
+        digest = self._digest(messages, link.beginning)
+        key = CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest)
+        keys.append(key)
+        request = Request(messages=tuple(messages), key=key, sample=ask.sample, **self._terms)
+        check_fits(request, self._roomiest)
+        self._emit(CallStarted, ask, model=self._info.id, digest=digest)
+        here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
+        try:
+            reply = await link.model.complete(request, ask.deltas)
+        except asyncio.CancelledError:
+            self._emit(CallCancelled, ask, model=self._info.id)
+            raise
+        except Exception as error:
+            self._emit(CallFailed, ask, model=self._info.id, failure=_failure(error))
+            raise
+        finally:
+            span.reset(here)
+        if reply.reused is None:
+            self._latencies.add(reply.writer, reply.latency)
+        self._say_finished(ask, digest, reply)
+        return reply
+
+    def _say_finished(self, ask: Ask, digest: str, reply: Reply) -> None:
+        self._emit(
+            CallFinished,
+            ask,
+            asked=reply.asked,
+            served=reply.served,
+            by=reply.by,
+            digest=digest,
+            usage=reply.usage,
+            cost=reply.cost,
+            latency=reply.latency,
+            first_token=reply.first_token,
+            finish_reason=reply.finish_reason,
+            reused=reply.reused,
+        )
+
+    def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:
+        self._sink(
+            kind(run_id=self._run_id, stage=self._stage, item=ask.item, step=ask.step, role=self._role, **more)
+        )
+
+    def _digest(self, messages: Sequence[Message], beginning: str) -> str:
+        """SHA-256 over everything that makes the call what it is."""
+        begun = self._begun
+        if begun is None or begun[0] is not messages[0]:  # mostly all begin with the same message, and a long one
+            begun = self._begun = messages[0], _with(self._meant, messages[:1])
+        digest = _with(begun[1], messages[1:])
+        if beginning:
+            digest.update(b"\nfrom " + beginning.encode())
+        return digest.hexdigest()
+
+
+def _limits(wanted: Mapping[str, Any], model: ModelInfo) -> dict[str, Any]:
+    limits = dict(wanted)
+    if limits["timeout"] is None:
+        limits["timeout"] = _LOCAL_TIMEOUT if model.local else _TIMEOUT
+    if model.max_output is not None:
+        limits["max_tokens"] = min(limits["max_tokens"], model.max_output)
+    return limits
+
+
+def _params(firm: Mapping[str, Any], soft: Mapping[str, Any], model: ModelInfo) -> dict[str, Any]:
+    """The parameters for this model: those that are firm, and of the soft ones those that it takes."""
+    wanted = merged(firm, soft)
+    left_out = refused(model, wanted) - firm.keys()
+    return {name: value for name, value in wanted.items() if name not in left_out}
+
+
+def _shape(schema: JsonSchema | None, model: ModelInfo) -> dict[str, Any]:
+    if schema is None:
+        return {}
+    said, mode = structured.form(schema, model)
+    return {"json_schema": said, "json_mode": mode}
+
+
+def _fitted(chain: Sequence[Member], first: dict[str, Any], terms: Callable[[ModelInfo], dict[str, Any]]) -> Model:
+    """The chain as one model; each member is asked on its own terms, where they differ from those of the first."""
+    if len(chain) == 1:
+        return Fitted(chain[0].patient, {}) if first.get("json_mode") == "object" else chain[0].patient
+    members = []
+    for member in chain:
+        own = terms(member.info)
+        unsaid = {name: Request.model_fields[name].get_default(call_default_factory=True) for name in first}
+        changes = {name: value for name, value in {**unsaid, **own}.items() if value != first.get(name)}
+        members.append(member._replace(hasty=Fitted(member.hasty, changes), patient=Fitted(member.patient, changes)))
+    return Fallback(members)
+
+
+def _room(model: ModelInfo) -> float:
+    """Tokens that a model reads; one of which that is not known may read anything."""
+    return float("inf") if model.context is None else model.context
+
+
+def _with(digest: "hashlib._Hash", messages: Sequence[Message]) -> "hashlib._Hash":
+    """The digest of what was there and the messages behind it."""
+    digest = digest.copy()
+    for message in messages:  # each behind its length, so that no two contents run together into the same text
+        content = message.content.encode()
+        digest.update(b"\n%s %d\n%s" % (message.role.encode(), len(content), content))
+        for at, file in message.files:
+            digest.update(b"\n%d %s" % (at, file.digest.encode()))
+    return digest
+
+
+def _plainly(terms: list[Any]) -> bytes:
+    return json.dumps(terms, sort_keys=True).encode()
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, FusionError):
+        return error.as_failure()
+    return Failure(reason=type(error).__name__, message=str(error) or "a fault of Fusion's own")

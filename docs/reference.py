@@ -23,12 +23,12 @@ from fusion.bench.scorers.registry import NAMES as SCORERS
 from fusion.bench.suite import json_schema as suite_schema
 from fusion.cli.app import application
 from fusion.cli.exits import EPILOG, Ending
-from fusion.events import Event, EventBase
-from fusion.explain import Explanation, Parameter, explain, summary
-from fusion.library import shipped_root
+from fusion.core.config import SettingsFile
+from fusion.core.events import Event, EventBase
 from fusion.models.profiles import load_profiles
-from fusion.settings_file import SettingsFile
-from fusion.spec import json_schema as pipeline_schema
+from fusion.pipeline.explain import Explanation, Parameter, explain, summary
+from fusion.pipeline.json_schema import json_schema as pipeline_schema
+from fusion.prompts.library import shipped_root
 
 PAGES = Path(__file__).parent / "pages" / "reference"
 NOTE = "<!-- Written by `python docs/reference.py`. Edit the code, not this page. -->"

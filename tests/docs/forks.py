@@ -42,8 +42,8 @@ def ask(path: str, words: list[str]) -> int:
 def serve(path: str) -> None:
     """Fork for each connection until the process is ended."""
     import fusion.cli.session
-    import fusion.client
-    import fusion.quote  # noqa: F401 - what most commands load
+    import fusion.client.client
+    import fusion.quote.quote  # noqa: F401 - what most commands load
     from tests import answering
 
     with socket.socket(socket.AF_UNIX) as listening:

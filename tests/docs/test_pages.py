@@ -17,9 +17,9 @@ import fusion
 from fusion import Pipeline
 from fusion.bench.suite import json_schema as suite_schema
 from fusion.cli.app import application
-from fusion.library import shipped_root
-from fusion.settings_file import SettingsFile
-from fusion.spec import json_schema as pipeline_schema
+from fusion.core.config import SettingsFile
+from fusion.pipeline.json_schema import json_schema as pipeline_schema
+from fusion.prompts.library import shipped_root
 from tests.docs.forks import forking
 from tests.docs.pages import DOCS, MADE, QUICKSTART, README, REPOSITORY, ROOT, WRITTEN, Desk, Page
 

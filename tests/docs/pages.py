@@ -81,7 +81,7 @@ class Page:
 README = Page("README.md")
 _FOLDER = ROOT / "docs" / "pages"
 DOCS = [Page(path.relative_to(ROOT).as_posix()) for path in sorted(_FOLDER.rglob("*.md"))]
-WRITTEN = [README, *(page for page in DOCS if "/reference/" not in page.name)]
+WRITTEN = [README, Page(".github/CONTRIBUTING.md"), *(page for page in DOCS if "/reference/" not in page.name)]
 """The pages that people write."""
 MADE = [page for page in DOCS if "/reference/" in page.name]
 """The pages that are made of the code."""

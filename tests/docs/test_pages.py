@@ -23,7 +23,7 @@ from fusion.prompts.library import shipped_root
 from tests.docs.forks import forking
 from tests.docs.pages import DOCS, MADE, QUICKSTART, README, REPOSITORY, ROOT, WRITTEN, Desk, Page
 
-by_name = {"argvalues": [README, *DOCS], "ids": lambda page: page.name}
+by_name = {"argvalues": [*WRITTEN, *MADE], "ids": lambda page: page.name}
 
 
 def having(words: str, pages: list[Page]) -> dict[str, Any]:

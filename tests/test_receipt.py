@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from fusion import Price, Result, Say, ScriptedModel, Usage
-from fusion.cli.receipt import receipt_lines
+from fusion.cli.views.receipt import receipt_lines
 from fusion.models.base import ModelInfo
 from tests.conftest import pipeline, run, said
 

@@ -3,9 +3,9 @@
 import time
 from typing import TYPE_CHECKING, Final
 
-from fusion.cli.lines import call_line, cost_words, first_line, happening, seconds
-from fusion.cli.progress import Progress, StageProgress
 from fusion.cli.terminal import one_line, printable
+from fusion.cli.views.lines import call_line, cost_words, first_line, happening, seconds
+from fusion.cli.views.progress import Progress, StageProgress
 from fusion.core.events import EventBase, RunStarted
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fusion.bench.progress import ArmProgress, Progress
-from fusion.cli.lines import dollars, seconds
 from fusion.cli.terminal import complain, one_line
+from fusion.cli.views.lines import dollars, seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

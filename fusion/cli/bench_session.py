@@ -17,8 +17,8 @@ from fusion.bench.suite import Suite
 from fusion.cli.arguments import limits_of, roles_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.standings import LiveStandings, PlainStandings, Standings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
+from fusion.cli.views.standings import LiveStandings, PlainStandings, Standings
 from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 

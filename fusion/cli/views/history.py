@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from fusion.cli.lines import cost_words, dollars, reason, seconds
 from fusion.cli.terminal import one_line, table
+from fusion.cli.views.lines import cost_words, dollars, reason, seconds
 from fusion.client.history_types import CallDetails, CallLine, CallPair, RunDiff, RunSummary
 
 _HEAD = ["run", "status", "pipeline", "started", "calls", "cost", "time", ""]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fusion.cli.exits import FAILED, OK
-from fusion.cli.lines import cost_words, reason, seconds
+from fusion.cli.views.lines import cost_words, reason, seconds
 from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
 from fusion.core.config import Settings

@@ -6,7 +6,7 @@ import typer
 
 if TYPE_CHECKING:
     from fusion.quote.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
-from fusion.cli.declared import Budget, Inputs, Model, PipelineGiven, Profile, Prompt, Roles
+from fusion.cli.options import Budget, Inputs, Model, PipelineGiven, Profile, Prompt, Roles
 
 _HEAD = ["stage", "reads", "role", "model", "calls", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({4, 5, 6, 7, 8})
@@ -114,7 +114,7 @@ def _sums(quote: "Quote") -> list[str]:
 
 def _cap(quote: "Quote") -> str:
     """What can never be passed, and why."""
-    from fusion.cli.lines import dollars
+    from fusion.cli.views.lines import dollars
 
     if quote.usd.cap is None:
         return "nothing bounds it"
@@ -127,12 +127,12 @@ def _number(of: "Quantity") -> str:
 
 
 def _cost(of: "Dollars") -> str:
-    from fusion.cli.lines import dollars
+    from fusion.cli.views.lines import dollars
 
     return dollars(of.likely) if of.low == of.high else f"{dollars(of.likely)} ({dollars(of.low)}-{dollars(of.high)})"
 
 
 def _time(of: "Seconds") -> str:
-    from fusion.cli.lines import seconds
+    from fusion.cli.views.lines import seconds
 
     return seconds(of.likely) if of.low == of.high else f"{seconds(of.likely)} ({seconds(of.low)}-{seconds(of.high)})"

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from fusion.cli.completion import pipeline_names, profile_names
-from fusion.cli.declared import Debug, Quiet
 from fusion.cli.exits import Ending
+from fusion.cli.options import Debug, Quiet
 
 
 def bench(
@@ -73,7 +73,7 @@ def bench(
 
     The same command again goes on where it was stopped: no answer is paid for twice.
     """
-    from fusion.cli.contest import Options, run_contest
+    from fusion.cli.bench_session import Options, run_contest
 
     ending: Ending = ctx.obj
     ending.debug = ending.debug or debug

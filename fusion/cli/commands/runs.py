@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusion.cli.completion import run_ids
-from fusion.cli.declared import KeptIn, RunGiven
+from fusion.cli.options import KeptIn, RunGiven
 
 if TYPE_CHECKING:
     from fusion.client.history import History, Which
@@ -47,8 +47,8 @@ def listing(
     as_json: AsJson = False,
 ) -> None:
     """List runs, the newest first, and how much the store holds."""
-    from fusion.cli.history import list_lines
     from fusion.cli.terminal import complain, write
+    from fusion.cli.views.history import list_lines
 
     with _history(store) as history:
         runs = history.list(limit=limit, **_which(tags, statuses, pipeline))
@@ -77,9 +77,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a run: its stages and calls over time, what failed, its receipt. With CALL, what that call said."""
-    from fusion.cli.history import call_lines
     from fusion.cli.terminal import write
-    from fusion.cli.timeline import print_run
+    from fusion.cli.views.history import call_lines
+    from fusion.cli.views.timeline import print_run
     from fusion.core.errors import UsageError
 
     if everything and (as_json or call is not None):
@@ -103,8 +103,8 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show what tells two runs apart: pipeline, inputs, models, costs, calls, answers."""
-    from fusion.cli.history import diff_lines
     from fusion.cli.terminal import write
+    from fusion.cli.views.history import diff_lines
 
     with _history(store) as history:
         found = history.diff(a, b)
@@ -119,8 +119,8 @@ def export(
     store: KeptIn = None,
 ) -> None:
     """Print all that is kept of a run as one JSON document, with the messages and replies of every call."""
-    from fusion.cli.answer import AnswerFile
     from fusion.cli.terminal import write
+    from fusion.cli.views.answer import AnswerFile
 
     file = None if output is None else AnswerFile(output)
     with _history(store) as history:
@@ -160,8 +160,8 @@ def prune(
 ) -> None:
     """Forget old runs: by age, by number, by status. Those that somebody is at stay."""
     from fusion.cli.arguments import days_of
-    from fusion.cli.history import list_lines
     from fusion.cli.terminal import complain, write
+    from fusion.cli.views.history import list_lines
 
     days = None if older_than is None else days_of(older_than)
     with _history(store) as history:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from fusion.cli.lines import cost_words, dollars, seconds
 from fusion.cli.terminal import table
+from fusion.cli.views.lines import cost_words, dollars, seconds
 from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent
 
 _HEAD = ["stage", "role", "model", "calls", "retries", "tokens in", "out", "cost", "time"]

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from fusion.cli.declared import (
+from fusion.cli.exits import Ending
+from fusion.cli.options import (
     Budget,
     Debug,
     EventsTo,
@@ -19,7 +20,6 @@ from fusion.cli.declared import (
     Roles,
     Verbose,
 )
-from fusion.cli.exits import Ending
 
 
 def run(

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from fusion.cli.completion import pipeline_names
-from fusion.cli.declared import Debug, EventsTo, KeptIn, Output, Quiet, ResultAsJson, RunGiven, Verbose
 from fusion.cli.exits import Ending
+from fusion.cli.options import Debug, EventsTo, KeptIn, Output, Quiet, ResultAsJson, RunGiven, Verbose
 
 
 def resume(

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fusion.cli.history import run_line
-from fusion.cli.lines import cost_words, reason, seconds
-from fusion.cli.receipt import receipt_rows
 from fusion.cli.terminal import is_terminal, one_line, printable, table, write
+from fusion.cli.views.history import run_line
+from fusion.cli.views.lines import cost_words, reason, seconds
+from fusion.cli.views.receipt import receipt_rows
 from fusion.client.history_types import CallLine, RunDetails, StageLine
 
 _CALLS_AT_MOST: Final = 24

@@ -1,8 +1,8 @@
 """The run in plain lines on standard error: for files, pipes, and terminals that cannot redraw."""
 
-from fusion.cli.lines import call_line, first_line, happening, milestone
-from fusion.cli.progress import Progress
 from fusion.cli.terminal import complain
+from fusion.cli.views.lines import call_line, first_line, happening, milestone
+from fusion.cli.views.progress import Progress
 from fusion.core.events import EventBase, RunStarted
 
 

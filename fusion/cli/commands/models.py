@@ -54,8 +54,8 @@ def check(
     ] = None,
 ) -> None:
     """Send one tiny request to each model of a profile and each endpoint; it costs a fraction of a cent."""
-    from fusion.cli.checking import check_models
     from fusion.cli.interrupts import Interrupts
+    from fusion.cli.models_check import check_models
     from fusion.cli.terminal import table, write
     from fusion.core.config import Settings
     from fusion.models.profiles import choose
@@ -84,8 +84,8 @@ def pull(
 ) -> None:
     """Fetch the weights of embedded models, and check them. What is there already is not fetched again."""
     from fusion.cli.interrupts import Interrupts
-    from fusion.cli.pulling import shown
     from fusion.cli.terminal import write
+    from fusion.cli.views.download import shown
     from fusion.core.config import Settings
     from fusion.models.providers.local import download as pulling
 

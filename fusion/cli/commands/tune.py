@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from fusion.cli.declared import Debug, Quiet
 from fusion.cli.exits import Ending
+from fusion.cli.options import Debug, Quiet
 
 
 def tune(
@@ -29,7 +29,7 @@ def tune(
     Whatever stands as {any: [a, b, c]} in the suite's arms or in their pipeline files is chosen. What comes out are
     files that `fusion run` takes. The same command again goes on where it was stopped: no answer is paid for twice.
     """
-    from fusion.cli.choosing import Options, run_tuning
+    from fusion.cli.tune_session import Options, run_tuning
 
     ending: Ending = ctx.obj
     ending.debug = ending.debug or debug

@@ -5,7 +5,7 @@ import json
 from fusion.pipeline.diagram import draw
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
-from tests.test_graph import FOUR, SHIPPED
+from tests.pipeline.test_check import FOUR, SHIPPED
 
 
 def test_a_picture_in_text() -> None:

@@ -19,7 +19,7 @@ inputs: {question: {}}
 stages: {answer: {kind: generate, role: bulk, prompt: generate/pass-through%s}}
 output: answer
 """
-SHIPPED = Path(__file__).parents[2] / "benchmarks" / "data" / "recorded"
+SHIPPED = Path(__file__).parents[3] / "benchmarks" / "data" / "recorded"
 
 
 def row(prompt: str, **texts: str) -> dict[str, Any]:

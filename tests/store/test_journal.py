@@ -19,7 +19,7 @@ from fusion.store.memory import MemoryStore
 from fusion.store.rows import Attempt, Call, Decision, Ended, Row, RunFilter
 from fusion.store.sqlite.open import open_store
 from tests.conftest import pipeline, run
-from tests.test_resume import CHAIN, planned
+from tests.engine.test_resume import CHAIN, planned
 
 TURNS = 40
 """Of the loop, that a slow disk takes: the engine goes through many stages meanwhile, if nothing holds it."""
@@ -157,7 +157,7 @@ KILLED = """
 import os, signal, sys
 from fusion import Fusion, ScriptedModel
 from fusion.core.events import CallFinished
-from tests.test_resume import CHAIN, planned
+from tests.engine.test_resume import CHAIN, planned
 
 told = 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.resume.resumers import once
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("shape", ["reviewed", "chain"])

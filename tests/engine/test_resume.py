@@ -375,8 +375,8 @@ KILLED = """
 import os, signal, sys
 from decimal import Decimal
 from fusion import Fusion, Price, ScriptedModel
-from fusion.store.base import RunFilter
-from tests.test_resume import CHAIN, PRICED, planned
+from fusion.store.rows import RunFilter
+from tests.engine.test_resume import CHAIN, PRICED, planned
 
 asked = 0
 

@@ -23,7 +23,7 @@ from fusion.models.providers.local.local import LocalModels
 from fusion.models.providers.local.weights import find
 from fusion.models.wrappers.limit import Limited
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SCHEMA = {
     "type": "object",
     "properties": {"supplier": {"type": "string", "maxLength": 40}, "amount": {"type": "integer"}},
@@ -305,7 +305,7 @@ PROGRAM = """
 import asyncio, os, signal, sys, psutil
 from fusion.core.config import Settings
 from fusion.models.providers.local.local import LocalModels
-from tests.models.test_local import Loopback, ask
+from tests.models.providers.local.test_local import Loopback, ask
 models = LocalModels(Settings.from_environment(), Loopback)
 asyncio.run(models.model("local/tiny").complete(ask("Hi", max_tokens=2)))
 [server] = psutil.Process().children()

@@ -111,7 +111,7 @@ def test_a_huge_name_is_not_looked_at_for_long() -> None:
 
 def test_litellm_is_not_imported() -> None:
     code = (
-        "import sys; from fusion.models import prices, profiles; catalog.lookup('openai/gpt-5.6'); "
+        "import sys; from fusion.models import catalog, profiles; catalog.lookup('openai/gpt-5.6'); "
         "profiles.load_profiles(); sys.exit('litellm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -1,4 +1,4 @@
-# All set-up of a fresh machine is `make demo` or `make test`. `make check` holds floors, types, lint, format and docs.
+# All set-up of a fresh machine is `make demo` or `make test`. `make check` holds floors, types, lint and format.
 #
 # Users, developers and CI install the same: every package in the exact version and with the hash that
 # .ci/requirements.txt names, then this project itself, editable, without anything fetched for it. The file is

@@ -146,8 +146,9 @@ class Desk:
             return ""
         (self.folder / "settings").mkdir()
         (self.folder / "settings" / "fusion.toml").write_text(text)
-        (endpoint,) = tomllib.loads(text)["endpoints"]
-        return self._run("bash", "-c", f"cd settings && fusion models | grep '(endpoint)  *{endpoint} '")
+        ((endpoint, table),) = tomllib.loads(text)["endpoints"].items()
+        row = f"(endpoint)  *{endpoint}  *{table['key_env']}: not set  *free  *free"
+        return self._run("bash", "-euo", "pipefail", "-c", f"cd settings && fusion models | grep '{row}'")
 
     def _run(self, *words: str) -> str:
         env = {

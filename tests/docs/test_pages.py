@@ -56,6 +56,8 @@ def test_a_page_is_worked_through_from_top_to_bottom_as_it_is_printed(
             continue
         printed = desk.work_through(block)
         assert block.output is None or printed == block.output
+    if "-o answer.json" in page.text:
+        assert (tmp_path / "answer.json").read_text().startswith('{"invoices": [{"supplier": "Nordic Paper"')
 
 
 @pytest.mark.parametrize("page", [page for page in MADE if page.blocks], ids=lambda page: page.name)

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from fusion.cli.live import LiveView
-from fusion.cli.recording import Recording
-from fusion.cli.timeline import receipt_of, timeline_table
+from fusion.cli.commands.demo import recording_path
+from fusion.cli.views.live import LiveView
+from fusion.cli.views.timeline import receipt_of, timeline_table
+from fusion.client.recording import Recording
 from fusion.core.events import EventBase, ItemFinished
-from fusion.demo import recording_path
 
 PICTURE: Final = Path(__file__).parent / "pages" / "images" / "demo.svg"
 COLUMNS: Final = 104

@@ -2,11 +2,11 @@
 
 import sys
 
-from fusion.cli.answer import AnswerFile, StreamedAnswer
 from fusion.cli.exits import BUG, Ending
-from fusion.cli.lines import reason
-from fusion.cli.receipt import receipt_lines
 from fusion.cli.terminal import complain, width_of, write
+from fusion.cli.views.answer import AnswerFile, StreamedAnswer
+from fusion.cli.views.lines import reason
+from fusion.cli.views.receipt import receipt_lines
 from fusion.client.handle import RunHandle
 from fusion.core.errors import UsageError
 from fusion.core.result import Result

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from fusion import Fusion, ScriptedModel
-from fusion.cli.recording import Recording
+from fusion.cli.commands.demo import faults, recording_path, subject
+from fusion.client.recording import Recording
 from fusion.core import events
-from fusion.demo import faults, recording_path, subject
 from tests.cli.conftest import ROOT, Command, environment, start
 from tests.cli.test_demo import RIGHT
 from tests.conftest import frontier
@@ -33,7 +33,7 @@ TITLES = [event.title for event in RECORDING.events if isinstance(event, events.
 QUICK = """
 import sys
 sys.modules["xllamacpp"] = None
-from fusion.cli import playback
+from fusion.cli.views import playback
 from fusion.cli.app import run_command
 playback.PLAYED_IN = {seconds}
 code = run_command(sys.argv[1:])
@@ -45,7 +45,7 @@ sys.exit(code)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recordings are played at once."""
-    monkeypatch.setattr("fusion.cli.playback.PLAYED_IN", 0.01)
+    monkeypatch.setattr("fusion.cli.views.playback.PLAYED_IN", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
@@ -76,7 +76,7 @@ def test_a_recording_of_a_busy_machine_says_so(
 ) -> None:
     made = RECORDING.made.model_copy(update={"load": load, "cores": 2})
     RECORDING.model_copy(update={"made": made}).write(tmp_path / "other.jsonl")
-    monkeypatch.setattr("fusion.demo.recording_path", lambda: tmp_path / "other.jsonl")
+    monkeypatch.setattr("fusion.cli.commands.demo.recording_path", lambda: tmp_path / "other.jsonl")
     first, *_ = command("demo", "--recorded").err.splitlines()
     assert ("on 2 cores, busy with other work too (" in first) is said
 
@@ -94,7 +94,7 @@ def test_quiet_prints_the_answer_alone_and_at_once(command: Command) -> None:
 
 
 def test_it_is_played_in_the_time_that_is_given(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusion.cli.playback.PLAYED_IN", 1.0)
+    monkeypatch.setattr("fusion.cli.views.playback.PLAYED_IN", 1.0)
     begun = time.monotonic()
     assert command("demo", "--recorded").code == 0
     assert 1.0 <= time.monotonic() - begun < 10
@@ -161,7 +161,7 @@ def test_options_without_effect_are_refused(command: Command, words: tuple[str, 
 
 
 def test_the_shipped_recording_is_of_the_shipped_demo_and_its_answer_is_right() -> None:
-    assert RECORDING.made.subject == subject(), "make the recording anew: see fusion/cli/demo.py"
+    assert RECORDING.made.subject == subject(), "make the recording anew: see fusion/cli/commands/demo.py"
     assert faults(ANSWER) == []
     assert isinstance(RECORDING.events[0], events.RunStarted)
     assert isinstance(RECORDING.events[-1], events.RunFinished)
@@ -200,7 +200,7 @@ def test_a_run_is_recorded_and_played(command: Command, monkeypatch: pytest.Monk
     monkeypatch.setattr("fusion.cli.session.Fusion", functools.partial(Fusion, models=models(RIGHT)))
     live = command("demo", "--record", str(file))
     assert live.code == 0, live.err
-    monkeypatch.setattr("fusion.demo.recording_path", lambda: file)
+    monkeypatch.setattr("fusion.cli.commands.demo.recording_path", lambda: file)
     played = command("demo", "--recorded")
     assert (played.code, played.out) == (0, RIGHT)
     assert "plan 4: part 4" in played.err
@@ -226,7 +226,7 @@ def test_a_file_that_is_no_recording_is_refused(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "bad.jsonl").write_text(text)
-    monkeypatch.setattr("fusion.demo.recording_path", lambda: tmp_path / "bad.jsonl")
+    monkeypatch.setattr("fusion.cli.commands.demo.recording_path", lambda: tmp_path / "bad.jsonl")
     ran = command("demo", "--recorded")
     assert ran.code == 2
     assert "bad.jsonl' is not a recording that this version reads" in ran.err

@@ -356,6 +356,9 @@ class TestEverywhere:
     def test_the_command_knows_its_version(self, place: Place) -> None:
         assert place.fusion("--version") == f"fusion {fusion.__version__}\n"
 
+    def test_the_recorded_demo_is_played_without_weights(self, place: Place) -> None:
+        assert "| North Quay | Ingrid Solberg | 18,420 | 2 |" in place.fusion("demo", "--recorded", "-q")
+
     def test_shipped_pipelines_are_found(self, place: Place) -> None:
         assert place.fusion("validate", "plan-execute-review") == "plan-execute-review: ok\n"
         assert "review" in place.fusion("graph", "plan-execute-review")

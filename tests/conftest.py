@@ -12,6 +12,8 @@ from fusion.events import EventBase
 from fusion.models.retrying import Retrying
 from fusion.types import Request
 
+pytest_plugins = ["pytester", "tests.needs"]
+
 OWN = ("FUSION_PROFILE", "FUSION_LOCAL_THREADS", "FUSION_STORE")
 
 

@@ -16,7 +16,7 @@ MARKER = "needs(*names): commands of .ci/packages, or paths of devices, without 
 def packages() -> dict[str, str]:
     """The Debian package of each command that a test may need."""
     lines = (line.split() for line in PACKAGES.read_text().splitlines() if not line.startswith("#"))
-    return {command: package for command, package in lines}
+    return dict(lines)
 
 
 def pytest_configure(config: pytest.Config) -> None:

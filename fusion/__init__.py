@@ -5,58 +5,58 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fusion.calibrating import calibrate
     from fusion.client import Fusion, complete
-    from fusion.config import Settings
-    from fusion.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
+    from fusion.core.config import Settings
+    from fusion.core.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
+    from fusion.core.params import Defaults, RoleSpec
+    from fusion.core.result import Cost, Receipt, Result
+    from fusion.core.types import Item, Limits, Message, Reply, Request, Usage
     from fusion.handle import RunHandle
     from fusion.models.base import Model, ModelInfo, Price
-    from fusion.models.scripted import Say, ScriptedModel
+    from fusion.models.providers.scripted import Say, ScriptedModel
     from fusion.options import RunOptions
     from fusion.quote import Quote
-    from fusion.result import Cost, Receipt, Result
     from fusion.spec import InputSpec, Pipeline
-    from fusion.stages.cascade import Cascade
-    from fusion.stages.generate import Generate
-    from fusion.stages.judge import Judge
-    from fusion.stages.map import Map
-    from fusion.stages.merge import Merge
-    from fusion.stages.panel import Panel
-    from fusion.stages.pipeline import PipelineStage
-    from fusion.stages.plan import Plan
-    from fusion.stages.review import Review
-    from fusion.stages.route import Route
-    from fusion.stages.synthesize import Synthesize
-    from fusion.stages.vote import Vote
-    from fusion.terms import Defaults, RoleSpec
-    from fusion.types import Item, Limits, Message, Reply, Request, Usage
+    from fusion.stages.kinds.cascade import Cascade
+    from fusion.stages.kinds.generate import Generate
+    from fusion.stages.kinds.judge import Judge
+    from fusion.stages.kinds.map import Map
+    from fusion.stages.kinds.merge import Merge
+    from fusion.stages.kinds.panel import Panel
+    from fusion.stages.kinds.pipeline import PipelineStage
+    from fusion.stages.kinds.plan import Plan
+    from fusion.stages.kinds.review import Review
+    from fusion.stages.kinds.route import Route
+    from fusion.stages.kinds.synthesize import Synthesize
+    from fusion.stages.kinds.vote import Vote
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "fusion.calibrating": ("calibrate",),
     "fusion.client": ("Fusion", "complete"),
-    "fusion.config": ("Settings",),
-    "fusion.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
+    "fusion.core.config": ("Settings",),
+    "fusion.core.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
     "fusion.handle": ("RunHandle",),
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
-    "fusion.models.scripted": ("Say", "ScriptedModel"),
+    "fusion.models.providers.scripted": ("Say", "ScriptedModel"),
     "fusion.quote": ("Quote",),
     "fusion.options": ("RunOptions",),
-    "fusion.result": ("Cost", "Receipt", "Result"),
+    "fusion.core.result": ("Cost", "Receipt", "Result"),
     "fusion.spec": ("InputSpec", "Pipeline"),
-    "fusion.stages.cascade": ("Cascade",),
-    "fusion.stages.generate": ("Generate",),
-    "fusion.stages.judge": ("Judge",),
-    "fusion.stages.map": ("Map",),
-    "fusion.stages.merge": ("Merge",),
-    "fusion.stages.panel": ("Panel",),
-    "fusion.stages.pipeline": ("PipelineStage",),
-    "fusion.stages.plan": ("Plan",),
-    "fusion.stages.review": ("Review",),
-    "fusion.stages.route": ("Route",),
-    "fusion.stages.synthesize": ("Synthesize",),
-    "fusion.stages.vote": ("Vote",),
-    "fusion.terms": ("Defaults", "RoleSpec"),
-    "fusion.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
+    "fusion.stages.kinds.cascade": ("Cascade",),
+    "fusion.stages.kinds.generate": ("Generate",),
+    "fusion.stages.kinds.judge": ("Judge",),
+    "fusion.stages.kinds.map": ("Map",),
+    "fusion.stages.kinds.merge": ("Merge",),
+    "fusion.stages.kinds.panel": ("Panel",),
+    "fusion.stages.kinds.pipeline": ("PipelineStage",),
+    "fusion.stages.kinds.plan": ("Plan",),
+    "fusion.stages.kinds.review": ("Review",),
+    "fusion.stages.kinds.route": ("Route",),
+    "fusion.stages.kinds.synthesize": ("Synthesize",),
+    "fusion.stages.kinds.vote": ("Vote",),
+    "fusion.core.params": ("Defaults", "RoleSpec"),
+    "fusion.core.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
 }
 
 __all__ = [

@@ -6,19 +6,17 @@ from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
 from fusion import graph
+from fusion.core.types import Limits
 from fusion.graph import Nested
 from fusion.models.base import ModelInfo
-from fusion.models.retrying import ATTEMPTS
-from fusion.prompts import Prompts
+from fusion.models.wrappers.retry import ATTEMPTS
+from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.subject import Subject
 from fusion.supposing import Asking, Supposed
-from fusion.types import Limits
 from fusion.wiring import Wiring, wire
-
-__all__ = ["Bound", "bounds", "within"]
 
 T = TypeVar("T", int, Decimal)
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Iterable
 
-from fusion.calibration import LEVELS, Calibration, Scored, calibrated
 from fusion.client import Fusion
-from fusion.errors import InputError
-from fusion.extract import Extractor
+from fusion.core.errors import InputError
+from fusion.core.types import as_text
 from fusion.loading import PipelineGiven
 from fusion.spec import Pipeline
-from fusion.stages.base import StageContext
-from fusion.stages.cascade import Accept, Cascade
-from fusion.types import as_text
-
-__all__ = ["calibrate"]
+from fusion.stages.calibration import LEVELS, Calibration, Scored, calibrated
+from fusion.stages.context import StageContext
+from fusion.stages.kinds.cascade import Accept, Cascade
+from fusion.stages.text.extract import Extractor
 
 _NEVER = -1.0
 """Below every threshold: what is refused for another reason."""

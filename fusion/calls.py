@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from fusion.errors import FusionError, ShapeError
-from fusion.events import (
+from fusion.core.errors import FusionError, ShapeError
+from fusion.core.events import (
     CallCancelled,
     CallFailed,
     CallFinished,
@@ -19,17 +19,15 @@ from fusion.events import (
     Span,
     span,
 )
+from fusion.core.params import merged
+from fusion.core.types import CallKey, Failure, JsonSchema, Message, Reply, Request
 from fusion.models import structured
-from fusion.models.abilities import refused
 from fusion.models.base import Model, ModelInfo
-from fusion.models.fallback import Fallback, Member
-from fusion.models.fitted import Fitted, check_fits
-from fusion.models.latencies import Latencies
-from fusion.stages.base import Answer, Ask
-from fusion.terms import merged
-from fusion.types import CallKey, Failure, JsonSchema, Message, Reply, Request
-
-__all__ = ["Caller"]
+from fusion.models.catalog import refused
+from fusion.models.speed import Latencies
+from fusion.models.wrappers.fallback import Fallback, Member
+from fusion.models.wrappers.fit import Fitted, check_fits
+from fusion.stages.context import Answer, Ask
 
 _LOCAL_TIMEOUT: Final = 900.0
 _TIMEOUT: Final = 120.0

@@ -5,16 +5,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fusion.config import Settings
-from fusion.errors import UsageError
+from fusion.core.config import Settings
+from fusion.core.errors import UsageError
+from fusion.core.params import Defaults, RoleSpec
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile, choose
 from fusion.record import Made, Record
 from fusion.roles import RoleModels, resolve, used_roles
-from fusion.terms import Defaults, RoleSpec
-
-__all__ = ["Cast", "RoleGiven"]
 
 RoleGiven = str | Model | RoleSpec
 """A model's id, a model, or a chain with its terms."""

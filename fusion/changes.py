@@ -4,15 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fusion.errors import UsageError
-from fusion.library import Library
+from fusion.core.errors import UsageError
 from fusion.loading import Loader
+from fusion.prompts.library import Library
 from fusion.record import Record
 from fusion.spec import Pipeline
 from fusion.store.base import Store
 from fusion.wiring import wire
-
-__all__ = ["differences", "since_then"]
 
 
 def differences(old: Record, new: Record, store: Store, run_id: str) -> Iterator[str]:

@@ -13,35 +13,34 @@ from typing import Any, Unpack
 
 from pydantic import BaseModel, ValidationError
 
-from fusion.budget import Amount, Budget
 from fusion.casting import Cast, RoleGiven
 from fusion.changes import since_then
-from fusion.config import Settings
-from fusion.errors import RunFailed, UsageError
-from fusion.events import EventBase, to_both
+from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
+from fusion.core.config import Settings
+from fusion.core.errors import RunFailed, UsageError, close_names
+from fusion.core.events import EventBase, to_both
+from fusion.core.params import Defaults
+from fusion.core.result import Result
 from fusion.handle import EndedRun, Over, RunHandle
 from fusion.history import History
 from fusion.inputs import check_looked_at, filled, request_of, schema_of, shaped_output
 from fusion.kept import KeptRun, record_of, result_of
 from fusion.launching import Launcher, Prepared, Watch, shut_down
-from fusion.library import Library, close_names
 from fusion.loading import Loader, PipelineGiven
 from fusion.models.base import Model
-from fusion.models.cached import ReplyCache
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
-from fusion.options import DEFAULT_PIPELINE, BudgetGiven, Prompt, RunOptions, check_options, limits_of, over, tags_of
+from fusion.models.wrappers.cache import ReplyCache
+from fusion.options import DEFAULT_PIPELINE, Prompt, RunOptions, check_options, tags_of
 from fusion.preview import Given, Preview, preview
+from fusion.prompts.library import Library
 from fusion.quote import Quote, quoted
 from fusion.record import Record, Terms
-from fusion.result import Result
 from fusion.spec import Pipeline
-from fusion.standing import StoreGiven, alone, found, opened
-from fusion.store.base import Content, RunFilter, RunRow, Store
+from fusion.store.base import Store
+from fusion.store.lookup import StoreGiven, alone, found, opened
+from fusion.store.rows import Content, RunFilter, RunRow
 from fusion.streams import AsyncRunStream, RunStream
-from fusion.terms import Defaults
-
-__all__ = ["Fusion", "complete"]
 
 
 class Fusion:

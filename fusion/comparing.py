@@ -5,12 +5,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from fusion.core.types import File, as_text
 from fusion.record import Record
 from fusion.runs import CallPair, InputDiff, RoleDiff, RunDiff, RunSummary
 from fusion.store.base import Store
-from fusion.types import File, as_text
-
-__all__ = ["compared"]
 
 _Place = tuple[str, int | None, str]
 

@@ -9,21 +9,30 @@ from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from fusion.calls import Caller
-from fusion.errors import BudgetError, FusionError, InputError
-from fusion.events import Decided, Delta, EventBase, ItemFinished, Noted, Restarted, Sink, StageGrew, StageStarted
-from fusion.feed import Feed
+from fusion.core.errors import BudgetError, FusionError, InputError
+from fusion.core.events import (
+    Decided,
+    Delta,
+    EventBase,
+    ItemFinished,
+    Noted,
+    Restarted,
+    Sink,
+    StageGrew,
+    StageStarted,
+)
+from fusion.core.params import merged
+from fusion.core.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
 from fusion.fields import Fields
 from fusion.models.base import ModelInfo
-from fusion.models.keeping import Keeping
-from fusion.prompts import Fixed, Prompts
+from fusion.models.gateway import Keeping
+from fusion.prompts.template import Fixed, Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, ModelStage, Outcome, Room, Stage, StageContext, Variables
-from fusion.terms import merged
-from fusion.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
+from fusion.stages.base import ModelStage, Stage
+from fusion.stages.context import Answer, Ask, Outcome, Room, StageContext, Variables
+from fusion.stages.feed import Feed
 from fusion.wiring import Wiring, read
-
-__all__ = ["Inner", "RunContext", "RunParts"]
 
 
 class Inner(Protocol):

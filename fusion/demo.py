@@ -4,9 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusion.library import shipped_root
-
-__all__ = ["FACTS", "PIPELINE", "TASK", "Fact", "faults", "report"]
+from fusion.prompts.library import shipped_root
 
 PIPELINE = "plan-execute-review"
 TASK = (

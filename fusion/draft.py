@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from fusion import graph
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
+from fusion.core.paths import read_text
 from fusion.explain import comments
-from fusion.library import TEMPLATE_SUFFIX, Library, read_text
-from fusion.prompts import is_template_name
+from fusion.prompts.library import TEMPLATE_SUFFIX, Library
+from fusion.prompts.template import is_template_name
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
-
-__all__ = ["draft"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _INCLUDE = re.compile(r"""({%-?\s*include\s+)(["'])([^"']+)\2""")

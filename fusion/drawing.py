@@ -4,14 +4,13 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from fusion import graph
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Format", "draw"]
 
 Format = Literal["text", "mermaid", "dot", "json"]
 

@@ -8,25 +8,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from fusion import budget as budgets
-from fusion.budget import Budget, Hold
 from fusion.context import RunContext, RunParts
-from fusion.errors import BudgetError, FusionError, StageError
-from fusion.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
+from fusion.core import budget as budgets
+from fusion.core.budget import Budget, Hold
+from fusion.core.errors import BudgetError, FusionError, StageError
+from fusion.core.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
+from fusion.core.result import FailedPart, Result, StageResult
+from fusion.core.types import Failure, Item, Limits, as_text
 from fusion.fields import Fields, Skipped
 from fusion.finish import Caps, held_back, last_stages
 from fusion.graph import stages_within
 from fusion.inputs import filled_within, plain
-from fusion.models.keeping import Keeping
+from fusion.models.gateway import Keeping
 from fusion.receipt import Accounts, Before
-from fusion.result import FailedPart, Result, StageResult
 from fusion.roles import unpriced
-from fusion.stages.base import Outcome, Stage
+from fusion.stages.base import Stage
+from fusion.stages.context import Outcome
 from fusion.subject import Subject
-from fusion.types import Failure, Item, Limits, as_text
 from fusion.wiring import Part, output_wiring, read, wire
-
-__all__ = ["Origin", "Run"]
 
 _OUT_OF_TIME = "out of time"
 _NOTHING = Before()

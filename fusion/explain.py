@@ -4,14 +4,11 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from fusion.errors import UsageError
-from fusion.library import close_names
-from fusion.positions import Place
+from fusion.core.errors import UsageError, close_names
+from fusion.core.yaml import Place
 from fusion.spec import Pipeline, json_schema
 from fusion.stages.base import PromptUse, Stage
 from fusion.stages.registry import kinds
-
-__all__ = ["Explanation", "Parameter", "TemplateUse", "comments", "explain", "summary"]
 
 _SEEN = ("inputs", "request", "the stages named in it")
 _TYPES = {

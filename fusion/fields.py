@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fusion.errors import FusionError
-from fusion.feed import Feed
+from fusion.core.errors import FusionError
+from fusion.core.types import Item
 from fusion.stages.base import OutputField
-from fusion.types import Item
-
-__all__ = ["Fields", "Skipped"]
+from fusion.stages.feed import Feed
 
 
 class Skipped(FusionError):  # noqa: N818 - nothing went wrong here
@@ -27,24 +25,24 @@ class _Slot:
     def __init__(self) -> None:
         self.value: Any = None
         self.error: BaseException | None = None
-        self._here = asyncio.Event()
+        self.working_directory = asyncio.Event()
 
     @property
     def filled(self) -> bool:
-        return self._here.is_set()
+        return self.working_directory.is_set()
 
     def fill(self, value: Any) -> None:
         if not self.filled:
             self.value = value
-            self._here.set()
+            self.working_directory.set()
 
     def fail(self, error: BaseException) -> None:
         if not self.filled:
             self.error = error
-            self._here.set()
+            self.working_directory.set()
 
     async def get(self) -> Any:
-        await self._here.wait()
+        await self.working_directory.wait()
         if self.error is not None:
             raise self.error
         return self.value

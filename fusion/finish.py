@@ -5,18 +5,17 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from fusion.budget import Amount, Budget, Hold
+from fusion.core.budget import Amount, Budget, Hold
+from fusion.core.types import Limits
 from fusion.graph import Nested
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
-from fusion.types import Limits
 from fusion.wiring import Wiring, output_wiring, wire
 
 if TYPE_CHECKING:
     from fusion.context import RunParts
 
-__all__ = ["Caps", "held_back", "last_stages"]
 
 _BYTES_PER_TOKEN = 4
 _TEMPLATE_BYTES = 4_000

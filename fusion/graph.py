@@ -6,30 +6,15 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path as File
 from typing import NamedTuple
 
-from fusion.errors import PipelineError, Problem, PromptError, UsageError
-from fusion.library import Library, close_names, read_text
-from fusion.positions import MAX_BYTES, Place, Positions
-from fusion.prompts import Path, Prompts
-from fusion.shapes import check_shape
+from fusion.core.errors import PipelineError, Problem, PromptError, UsageError, close_names
+from fusion.core.paths import read_text
+from fusion.core.schema import check_shape
+from fusion.core.types import JsonSchema
+from fusion.core.yaml import MAX_BYTES, Place, Positions
+from fusion.prompts.library import Library
+from fusion.prompts.template import Path, Prompts
 from fusion.spec import Pipeline, Reading, read
 from fusion.stages.base import PipelineUse, Stage
-from fusion.types import JsonSchema
-
-__all__ = [
-    "Edge",
-    "Nested",
-    "Schemas",
-    "check",
-    "check_file",
-    "check_text",
-    "dependencies",
-    "edges",
-    "load_checked",
-    "nested",
-    "order",
-    "output_stages",
-    "stages_within",
-]
 
 _ALWAYS = frozenset({"inputs", "request"})
 """What every template and expression may read."""

@@ -5,11 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
-from fusion.errors import BudgetError
+from fusion.core.errors import BudgetError
+from fusion.core.result import Result
 from fusion.loop import LoopThread
-from fusion.result import Result
-
-__all__ = ["EndedRun", "Over", "RunHandle", "Running"]
 
 
 class Running(Protocol):

@@ -9,27 +9,18 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict, Unpack
 
 from pydantic_core import to_json
 
-from fusion.errors import RunBusyError, UsageError
-from fusion.events import EventBase, ItemFinished, StageFinished, StageStarted
-from fusion.receipt import Accounts, Before
-from fusion.result import Cost, FailedPart, Receipt, Result
-from fusion.runs import (
-    CallDetails,
-    CallLine,
-    RunDetails,
-    RunDiff,
-    RunState,
-    RunSummary,
-    StageLine,
-    StoreSizes,
-)
-from fusion.standing import before, found, free, status_of
-from fusion.store.base import Call, RunFilter, RunRow, RunStatus, Store
+from fusion.core.errors import RunBusyError, UsageError
+from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStarted
+from fusion.core.result import Cost, FailedPart, Receipt, Result
+from fusion.receipt import Accounts, Before, before
+from fusion.runs import CallDetails, CallLine, RunDetails, RunDiff, RunSummary, StageLine, StoreSizes
+from fusion.store.base import Store
+from fusion.store.lookup import found, free, status_of
+from fusion.store.rows import Call, RunFilter, RunRow, RunState, RunStatus
 
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
 
-__all__ = ["EXPORT_VERSION", "History", "Which"]
 
 EXPORT_VERSION: Final = 1
 _DAY: Final = 86400

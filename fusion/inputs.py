@@ -6,19 +6,15 @@ from typing import Any
 from pydantic import BaseModel, PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
-from fusion.errors import InputError, UsageError
-from fusion.library import close_names
+from fusion.core.errors import InputError, UsageError, close_names
+from fusion.core.types import Asked, File, FileText, Item, JsonSchema, as_text
 from fusion.media import file_of, turn_of
-from fusion.prompts import Prompts, Template
+from fusion.prompts.filters import fenced
+from fusion.prompts.template import Prompts, Template
 from fusion.roles import RoleModels
 from fusion.rows import rows_of
-from fusion.sandbox import fenced
 from fusion.spec import InputSpec, Pipeline
-from fusion.stages.shaped import ShapedStage
-from fusion.types import Asked, File, FileText, Item, JsonSchema, as_text
-
-__all__ = ["check_looked_at", "filled", "filled_within", "plain", "request_of", "schema_of", "shaped_output"]
-
+from fusion.stages.answer import ShapedStage
 
 Given = Mapping[str, Any]
 

@@ -6,15 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from fusion.core.errors import StoreError
+from fusion.core.result import Result
 from fusion.engine import Origin
-from fusion.errors import StoreError
+from fusion.receipt import before
 from fusion.record import Record
-from fusion.result import Result
-from fusion.standing import before
-from fusion.store.base import Content, Ended, RunLock, RunRow, RunStatus, SessionStart, Started, Store
+from fusion.store.base import RunLock, Store
 from fusion.store.journal import Journal
-
-__all__ = ["KeptRun", "record_of", "result_of"]
+from fusion.store.rows import Content, Ended, RunRow, RunStatus, SessionStart, Started
 
 
 class KeptRun:

@@ -9,26 +9,25 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from fusion.budget import Budget
 from fusion.casting import Cast
 from fusion.changes import differences
+from fusion.core.budget import Budget
+from fusion.core.events import EventBase, Sink
+from fusion.core.params import CacheMode
+from fusion.core.result import Result
 from fusion.engine import Origin, Run
-from fusion.events import EventBase, Sink
 from fusion.graph import Nested, stages_within
 from fusion.handle import RunHandle
 from fusion.kept import KeptRun, record_of
 from fusion.loop import LoopThread
-from fusion.models.cached import ReplyCache, StoreCache
-from fusion.models.keeping import Keeping
+from fusion.models.gateway import Keeping
+from fusion.models.wrappers.cache import ReplyCache, StoreCache
 from fusion.record import Made, Record, Terms
-from fusion.result import Result
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.store.base import Content, RunRow, Store
+from fusion.store.base import Store
+from fusion.store.rows import Content, RunRow
 from fusion.subject import Subject
-from fusion.terms import CacheMode
-
-__all__ = ["Launcher", "Prepared", "Watch", "shut_down"]
 
 _WITHIN: Final = "replies are found again within this run only"
 _NOT_SHARED: Final = f"`cache: shared` has no store to share: {_WITHIN}"

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fusion import graph
-from fusion.errors import PipelineError
-from fusion.library import Library
-from fusion.prompts import Prompts
+from fusion.core.errors import PipelineError
+from fusion.prompts.library import Library
+from fusion.prompts.template import Prompts
 from fusion.record import Made
 from fusion.spec import Pipeline
-
-__all__ = ["Loader", "PipelineGiven"]
 
 PipelineGiven = str | Path | Pipeline
 """A pipeline by name or path, or as an object."""

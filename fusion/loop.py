@@ -8,9 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from fusion.errors import UsageError
-
-__all__ = ["LoopThread", "Work"]
+from fusion.core.errors import UsageError
 
 T = TypeVar("T")
 

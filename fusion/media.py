@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from fusion.errors import InputError
-from fusion.types import File, Message
-
-__all__ = ["MAX_FILE", "file_of", "turn_of"]
+from fusion.core.errors import InputError
+from fusion.core.types import File, Message
 
 MAX_FILE: Final = 20_000_000
 """Bytes of one file: what the providers take of a picture or document is no more."""

@@ -3,18 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
-from fusion.errors import UsageError
-from fusion.events import EventBase
-from fusion.library import close_names
+from fusion.core.budget import BudgetGiven
+from fusion.core.errors import UsageError, close_names
+from fusion.core.events import EventBase
+from fusion.core.params import CacheMode
 from fusion.loading import PipelineGiven
-from fusion.terms import CacheMode
-from fusion.types import Limits
-
-__all__ = ["DEFAULT_PIPELINE", "BudgetGiven", "Prompt", "RunOptions", "check_options", "limits_of", "over", "tags_of"]
 
 Prompt = str | Sequence[Mapping[str, Any]] | None
 """A text, or messages as OpenAI has them."""
-BudgetGiven = Limits | Mapping[str, Any] | None
 DEFAULT_PIPELINE: Final = "plan-execute-review"
 
 
@@ -49,20 +45,3 @@ def tags_of(given: Mapping[str, str] | None) -> dict[str, str]:
         if not (isinstance(name, str) and isinstance(value, str) and name and "=" not in name):
             raise UsageError(f"tag {name!r}: {value!r}: give a text by a name without =: {{'team': 'search'}}")
     return tags
-
-
-def limits_of(given: BudgetGiven) -> Limits | None:
-    """Limits, None where none are given. Raises UsageError."""
-    if given is None or isinstance(given, Limits):
-        return given
-    try:
-        return Limits.model_validate(given)
-    except ValueError as error:
-        raise UsageError(f"budget {given!r}: give positive usd, tokens, calls or seconds") from error
-
-
-def over(pipeline: Limits, given: Limits | None) -> Limits:
-    """The user's limits, and the pipeline's where the user sets none."""
-    if given is None:
-        return pipeline
-    return Limits(**{**pipeline.model_dump(exclude_none=True), **given.model_dump(exclude_none=True)})

@@ -6,21 +6,19 @@ from typing import Any
 
 from fusion import graph
 from fusion.context import RunContext, RunParts
-from fusion.errors import FusionError, InputError, PromptError, StageError, UsageError
+from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
+from fusion.core.types import Item, Limits, Message, Value
 from fusion.fields import Fields
 from fusion.graph import Nested
 from fusion.inputs import filled_within
-from fusion.library import close_names
 from fusion.models.base import ModelInfo, estimate_input
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
-from fusion.stages.base import Answer, Ask, Outcome, Stage, Variables
+from fusion.stages.base import Stage
+from fusion.stages.context import Answer, Ask, Outcome, Variables
 from fusion.subject import Subject
-from fusion.types import Item, Limits, Message, Value
 from fusion.wiring import Part, Wiring, wire
-
-__all__ = ["Given", "Preview", "PreviewedCall", "PreviewedStage", "preview"]
 
 Given = Mapping[str, Any]
 """What stands in for results that are not there yet, by `stage` or `stage.field`."""

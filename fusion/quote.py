@@ -8,14 +8,12 @@ from typing import Final, TypeVar
 
 from fusion import graph
 from fusion.bounds import Bound, bounds, within
-from fusion.chance import Chance, evenly
-from fusion.result import ReceiptLine
+from fusion.core.result import ReceiptLine
+from fusion.core.types import Limits, Money, Value
 from fusion.stages.base import Stage
+from fusion.stages.simulation import Chance, evenly
 from fusion.subject import Subject
 from fusion.supposing import Supposed, in_no_time, suppose
-from fusion.types import Limits, Money, Value
-
-__all__ = ["Dollars", "Quantity", "Quote", "QuotedLine", "QuotedStage", "Seconds", "quoted"]
 
 T = TypeVar("T", float, Decimal)
 

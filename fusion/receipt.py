@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
-from fusion.events import (
+from fusion.core.events import (
     AttemptCharged,
     AttemptFailed,
     CallCancelled,
@@ -16,12 +16,12 @@ from fusion.events import (
     FallbackTaken,
     Noted,
     OfCall,
+    event_adapter,
 )
-from fusion.result import Cost, Receipt, ReceiptLine, Served, Spent
-from fusion.store.base import Line
-from fusion.types import Usage
-
-__all__ = ["Accounts", "Before"]
+from fusion.core.result import Cost, Receipt, ReceiptLine, Served, Spent
+from fusion.core.types import Usage
+from fusion.store.base import Store
+from fusion.store.rows import Attempt, AttemptState, Line
 
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
@@ -234,3 +234,28 @@ class Accounts:
         if line is None:
             line = self._lines[key] = _Line()
         return line
+
+
+def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:
+    """What was called and spent in a run until now, attempts that were lost with a process in full.
+
+    With `open_too`, those that are not over yet count in full as well.
+    """
+    adapter = event_adapter()
+    events = [adapter.validate_python({"run_id": run_id, **body}) for body in store.events(run_id)]
+    unsettled: tuple[AttemptState, ...] = ("lost", "open") if open_too else ("lost",)
+    charged = (_charged(attempt) for attempt, _ in store.attempts(run_id, states=unsettled))
+    return Before(tuple(store.lines(run_id)), (*events, *charged))
+
+
+def _charged(attempt: Attempt) -> AttemptCharged:
+    """An attempt that has no end, charged with its worst case."""
+    return AttemptCharged(
+        run_id=attempt.run_id,
+        stage=attempt.stage,
+        item=attempt.item,
+        role=attempt.role,
+        model=attempt.model,
+        usage=Usage(input=attempt.tokens, source="estimated"),
+        cost=attempt.usd,
+    )

@@ -10,22 +10,19 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
-from fusion.errors import StoreError, UsageError
+from fusion.core.errors import StoreError, UsageError
+from fusion.core.params import CacheMode, RoleSpec
+from fusion.core.types import Asked, File, FileText, Limits
 from fusion.graph import Nested, Schemas
-from fusion.library import Library, PinnedLibrary
 from fusion.models.base import Model, ModelInfo
-from fusion.models.breaker import Breaker
-from fusion.models.fallback import Member
 from fusion.models.gateway import Gateway
-from fusion.models.pinned import Pinned, Unreachable
-from fusion.prompts import Prompts
+from fusion.models.wrappers.fallback import Breaker, Member
+from fusion.models.wrappers.journal import Pinned, Unreachable
+from fusion.prompts.library import Library, PinnedLibrary
+from fusion.prompts.template import Prompts
 from fusion.roles import RoleModel, RoleModels
 from fusion.spec import Pipeline
-from fusion.terms import CacheMode, RoleSpec
-from fusion.types import Asked, File, FileText, Limits
 from fusion.wiring import schemas_of
-
-__all__ = ["Made", "Record", "Terms"]
 
 _VERSION: Final = 1
 _MARK: Final = "$kind"

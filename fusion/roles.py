@@ -5,24 +5,20 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError, close_names
+from fusion.core.params import RoleSpec, merged
 from fusion.graph import Nested
-from fusion.library import close_names
-from fusion.models import prices
-from fusion.models.abilities import SAMPLING, refused
+from fusion.models import catalog
 from fusion.models.base import ModelInfo
-from fusion.models.catalogue import describe, missing
-from fusion.models.fallback import Member
+from fusion.models.catalog import SAMPLING, describe, missing, refused
 from fusion.models.gateway import Gateway
-from fusion.models.latencies import Latencies
 from fusion.models.profiles import Profile
-from fusion.models.replay import PREFIX
+from fusion.models.providers.replay import PREFIX
+from fusion.models.speed import Latencies
+from fusion.models.wrappers.fallback import Member
 from fusion.spec import Pipeline
 from fusion.stages.base import ModelStage
-from fusion.terms import RoleSpec, merged
-
-__all__ = ["RoleModel", "RoleModels", "resolve", "unpriced", "used_roles"]
 
 _NONE: Final[Mapping[str, Nested]] = {}
 _NO_SPECS: Final[Mapping[str, RoleSpec]] = {}
@@ -189,7 +185,7 @@ def _callable(
 def unpriced(roles: RoleModels) -> Iterator[str]:
     """What is to be said of each model whose price nobody knows."""
     for model_id in (model_id for model_id, info in roles.models.items() if info.price is None):
-        near = _near(model_id) if prices.reachable(model_id) and not prices.known(model_id) else ""
+        near = _near(model_id) if catalog.reachable(model_id) and not catalog.known(model_id) else ""
         yield (
             f"no price is known for {model_id!r}: its cost is not counted, nor held by a limit in dollars; "
             f"limit `tokens` or `calls`{near}"
@@ -230,7 +226,7 @@ def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
     info = describe(model_id, settings)
     if info.local or model_id.startswith(PREFIX):  # the gateway knows which of those there are
         return
-    if model_id not in settings.endpoints and not prices.reachable(model_id):
+    if model_id not in settings.endpoints and not catalog.reachable(model_id):
         near = _near(model_id, settings.endpoints) or _AS
         raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{near}")
     keys = missing(info, settings)
@@ -243,6 +239,6 @@ def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
 
 
 def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
-    found = [*get_close_matches(model_id, endpoints, n=1), *prices.suggest(model_id)]
+    found = [*get_close_matches(model_id, endpoints, n=1), *catalog.suggest(model_id)]
     names = " or ".join(repr(name) for name in found[:3])
     return f"; did you mean {names}?" if names else ""

@@ -5,9 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from fusion.errors import InputError
-
-__all__ = ["RowFormat", "rows_of"]
+from fusion.core.errors import InputError
 
 RowFormat = Literal["jsonl", "csv"]
 _DELIMITERS = ",;\t"

@@ -6,25 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fusion.result import Cost, FailedPart, Receipt, Served
-from fusion.types import Failure, FinishReason, Message, Money, Usage, Value
-
-__all__ = [
-    "CallDetails",
-    "CallLine",
-    "CallPair",
-    "InputDiff",
-    "RoleDiff",
-    "RunDetails",
-    "RunDiff",
-    "RunState",
-    "RunSummary",
-    "StageLine",
-    "StoreSizes",
-]
-
-RunState = Literal["running", "died", "ok", "partial", "failed", "interrupted"]
-"""`died` is a run that is not over and that no process is at."""
+from fusion.core.result import Cost, FailedPart, Receipt, Served
+from fusion.core.types import Failure, FinishReason, Message, Money, Usage, Value
+from fusion.store.rows import RunState
 
 
 class RunSummary(Value):

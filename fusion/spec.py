@@ -18,16 +18,14 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fusion.errors import PipelineError, Problem
-from fusion.library import close_names, read_text
-from fusion.mistakes import MISSING, Authored, Mistake, keys_at, misread, mistakes
-from fusion.positions import MAX_BYTES, Place, Positions, read_yaml
+from fusion.core.errors import PipelineError, Problem, close_names
+from fusion.core.params import Defaults, RoleSpec
+from fusion.core.paths import read_text
+from fusion.core.types import Limits, Value
+from fusion.core.validation import MISSING, Authored, Mistake, keys_at, misread, mistakes
+from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
 from fusion.stages.base import INLINE_SHAPE, STAGE_READER, Stage
 from fusion.stages.registry import kinds
-from fusion.terms import Defaults, RoleSpec
-from fusion.types import Limits, Value
-
-__all__ = ["RESERVED", "InputSpec", "Pipeline", "Reading", "json_schema", "read", "schema_of"]
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that no stage and no input may have, since templates and results use them."""
@@ -109,7 +107,7 @@ Output = Annotated[
 class Pipeline(Authored):
     """A graph of stages with its inputs, limits and output.
 
-    >>> from fusion.stages.generate import Generate
+    >>> from fusion.stages.kinds.generate import Generate
     >>> Pipeline(name="hello", stages={"answer": Generate(prompt="Say hello.")}, output="answer").name
     'hello'
     """

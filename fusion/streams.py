@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fusion.events import Delta, EventBase, Restarted, RunFinished, Sink
-from fusion.result import Result
+from fusion.core.events import Delta, EventBase, Restarted, RunFinished, Sink
+from fusion.core.result import Result
 
 if TYPE_CHECKING:
     from fusion.handle import RunHandle
 
-__all__ = ["AsyncRunStream", "RunStream"]
 
 _Finish = Callable[[Result], Result]
 

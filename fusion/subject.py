@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fusion.core.types import Limits
 from fusion.graph import Nested, Schemas, stages_within
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.roles import RoleModels
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
-from fusion.types import Limits
-
-__all__ = ["Subject"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,26 +8,22 @@ from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Any, Final, TypeVar
 
-from fusion import budget
-from fusion.chance import Chance, Spread
+from fusion.core import budget
+from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted
+from fusion.core.result import Result
+from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
 from fusion.engine import Run
-from fusion.events import EventBase, StageFinished, StageGrew, StageStarted
 from fusion.graph import Nested
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens, input_bound
-from fusion.models.breaker import Breaker
-from fusion.models.fallback import Member
-from fusion.models.latencies import Latencies
-from fusion.models.metered import Metered
-from fusion.models.paces import pace_of
+from fusion.models.speed import Latencies, pace_of
 from fusion.models.structured import form, shaped
-from fusion.prompts import Prompts
-from fusion.result import Result
+from fusion.models.wrappers.budget import Metered
+from fusion.models.wrappers.fallback import Breaker, Member
+from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import Stage
+from fusion.stages.simulation import Chance, Spread
 from fusion.subject import Subject
-from fusion.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
-
-__all__ = ["Asking", "Leaping", "Supposed", "in_no_time", "suppose"]
 
 T = TypeVar("T")
 

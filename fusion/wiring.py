@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Any
 
+from fusion.core.schema import to_json_schema
+from fusion.core.types import JsonSchema
 from fusion.fields import Fields
 from fusion.graph import Schemas, stages_within
-from fusion.prompts import Path, Prompts
-from fusion.shapes import to_json_schema
+from fusion.prompts.template import Path, Prompts
 from fusion.spec import Pipeline
 from fusion.stages.base import OutputField, Stage
-from fusion.types import JsonSchema
-
-__all__ = ["Flow", "Part", "Wiring", "output_wiring", "read", "schemas_of", "wire"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Model, Pipeline, Result, RunFailed, ScriptedModel
-from fusion.events import EventBase
-from fusion.models.retrying import Retrying
-from fusion.types import Request
+from fusion.core.events import EventBase
+from fusion.core.types import Request
+from fusion.models.wrappers.retry import Retrying
 
 pytest_plugins = ["pytester", "tests.needs"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Model, ModelInfo, Result, Say, ScriptedModel
-from fusion.errors import BadRequestError, ContentFilterError
+from fusion.core.errors import BadRequestError, ContentFilterError
 from tests.cli import conftest as cli
 from tests.cli.conftest import BARE, MANY, ONE, Command, Ran
 from tests.conftest import plan_text, said, scripted, subtasks
@@ -48,7 +48,7 @@ def run(command: Command, pipeline: Write, monkeypatch: pytest.MonkeyPatch) -> R
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other without a pause."""
-    from fusion.models.retrying import Retrying
+    from fusion.models.wrappers.retry import Retrying
 
     monkeypatch.setattr(Retrying, "_jitter", lambda self, number: 0.0)
 

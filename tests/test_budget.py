@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from fusion.budget import Amount, Budget, Hold, Reservation
-from fusion.errors import BudgetError
-from fusion.types import Limits
+from fusion.core.budget import Amount, Budget, Hold, Reservation
+from fusion.core.errors import BudgetError
+from fusion.core.types import Limits
 
 NOTHING = Amount(Decimal(0), 0, 0)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Pipeline, Price, Reply, Request, Say, ScriptedModel
-from fusion.errors import ModelConnectionError, PipelineError, StoreError
-from fusion.events import CallFinished, Noted
+from fusion.core.errors import ModelConnectionError, PipelineError, StoreError
+from fusion.core.events import CallFinished, Noted
 from fusion.store.memory import MemoryStore
 from tests.conftest import pipeline, run, said
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from fusion import Fusion, Generate, InputSpec, Map, Merge, Pipeline, PipelineError, RunFailed, Say, ScriptedModel
-from fusion.errors import InputError, MissingKeyError, ModelConnectionError, UsageError
+from fusion.core.errors import InputError, MissingKeyError, ModelConnectionError, UsageError
 from fusion.store.memory import MemoryStore
 from tests.conftest import frontier, pipeline, run, said
 

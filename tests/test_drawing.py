@@ -3,7 +3,7 @@
 import json
 
 from fusion.drawing import draw
-from fusion.prompts import Prompts
+from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
 from tests.test_graph import FOUR, SHIPPED
 

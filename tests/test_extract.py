@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.errors import PipelineError
-from fusion.extract import Extractor
+from fusion.core.errors import PipelineError
+from fusion.stages.text.extract import Extractor
 
 
 @pytest.mark.parametrize(

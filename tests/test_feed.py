@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fusion.feed import Feed
+from fusion.stages.feed import Feed
 
 
 def test_readers_see_everything_whenever_they_begin() -> None:

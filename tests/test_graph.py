@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion import drawing, graph
-from fusion.errors import PipelineError, Problem
-from fusion.library import Library, shipped_root
-from fusion.prompts import Prompts
+from fusion.core.errors import PipelineError, Problem
+from fusion.prompts.library import Library, shipped_root
+from fusion.prompts.template import Prompts
 from fusion.spec import Pipeline
-from fusion.stages.generate import Generate
-from fusion.stages.map import Map
+from fusion.stages.kinds.generate import Generate
+from fusion.stages.kinds.map import Map
 
 SHIPPED = Library([shipped_root()])
 
@@ -324,7 +324,7 @@ def test_whatever_is_done_to_a_file_there_are_problems_or_a_pipeline(
 
 def test_a_check_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from fusion.graph import check_file; from fusion.library import Library;"
+        "import sys; from fusion.graph import check_file; from fusion.prompts.library import Library;"
         f"assert check_file({str(SHIPPED.pipelines['plan-execute-review'])!r}, Library.standard()) == [];"
         "print([m for m in ('litellm', 'openai', 'aiohttp', 'networkx', 'jsonschema', 'rich') if m in sys.modules])"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fusion import Price, Result, Say, ScriptedModel, Usage, UsageError
-from fusion.errors import BadRequestError, RunBusyError, StoreError
+from fusion.core.errors import BadRequestError, RunBusyError, StoreError
 from fusion.runs import RunDetails
 from tests.conftest import pipeline, run, said
 

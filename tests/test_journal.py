@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Model, Reply, Request, RunFailed, ScriptedModel
-from fusion.errors import BadRequestError, StoreError
-from fusion.events import CallFinished, EventBase, ItemFinished, Noted, RunFinished
-from fusion.store.base import Attempt, Call, Decision, Ended, Row, RunFilter
+from fusion.core.errors import BadRequestError, StoreError
+from fusion.core.events import CallFinished, EventBase, ItemFinished, Noted, RunFinished
+from fusion.core.types import Deltas
 from fusion.store.memory import MemoryStore
-from fusion.store.opening import open_store
-from fusion.types import Deltas
+from fusion.store.rows import Attempt, Call, Decision, Ended, Row, RunFilter
+from fusion.store.sqlite.open import open_store
 from tests.conftest import pipeline, run
 from tests.test_resume import CHAIN, planned
 
@@ -156,7 +156,7 @@ def test_a_finished_call_is_told_while_others_are_still_under_way(tmp_path: Path
 KILLED = """
 import os, signal, sys
 from fusion import Fusion, ScriptedModel
-from fusion.events import CallFinished
+from fusion.core.events import CallFinished
 from tests.test_resume import CHAIN, planned
 
 told = 0

@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from fusion import Fusion, Result, RunFailed, Say, ScriptedModel
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 from tests.conftest import pipeline, scripted
 
 ONE = pipeline('stages: {answer: {kind: generate, prompt: "Say hello."}}\noutput: answer')

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, ModelInfo, RunFailed, ScriptedModel
-from fusion.errors import InputError, PromptError
-from fusion.events import CallStarted
-from fusion.library import Library, shipped_root
+from fusion.core.errors import InputError, PromptError
+from fusion.core.events import CallStarted
+from fusion.core.types import Asked, File, Message, Request
 from fusion.media import MAX_FILE, file_of
 from fusion.models.base import estimate_input, input_bound
-from fusion.models.litellm import LiteLLMModel, close_all
-from fusion.prompts import Prompts
-from fusion.types import Asked, File, Message, Request
+from fusion.models.providers.litellm import LiteLLMModel, close_all
+from fusion.prompts.library import Library, shipped_root
+from fusion.prompts.template import Prompts
 from tests.cli.conftest import Command, apart
 from tests.cli.conftest import command as command
 from tests.cli.conftest import pipeline as pipeline
@@ -179,7 +179,7 @@ def test_a_model_that_takes_none_is_refused_before_any_call(fusion: Any, takes: 
 
 
 def test_what_models_take_is_what_the_price_file_says() -> None:
-    from fusion.models.prices import lookup
+    from fusion.models.catalog import lookup
 
     assert lookup("openai/gpt-4o").takes == {"image", "pdf"}
     assert lookup("openai/gpt-3.5-turbo").takes == frozenset()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Pipeline, ScriptedModel, graph
-from fusion.library import Library, shipped_root
 from fusion.models.profiles import load_profiles
+from fusion.prompts.library import Library, shipped_root
 from tests.conftest import pipeline, run, said
 
 SHIPPED = sorted((shipped_root() / "pipelines").glob("*.yaml"))

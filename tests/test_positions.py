@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fusion.positions import MAX_BYTES, read_yaml
+from fusion.core.yaml import MAX_BYTES, read_yaml
 
 
 def problems_of(text: str) -> list[str]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fusion.errors import PromptError
-from fusion.library import Library
-from fusion.prompts import Fixed, Prompts
-from fusion.types import Item
+from fusion.core.errors import PromptError
+from fusion.core.types import Item
+from fusion.prompts.library import Library
+from fusion.prompts.template import Fixed, Prompts
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from benchmarks.quotes.measure import held, recorded_lengths, summary
 from benchmarks.quotes.seconds import by_the_clock, of_many_paces
 from benchmarks.quotes.seconds import summary as seconds_summary
 from fusion import Fusion, Limits, ModelInfo, Price, Quote, Request, RunFailed, Say, ScriptedModel, UsageError
-from fusion.errors import BadResponseError
-from fusion.library import Library
-from fusion.models.retrying import ATTEMPTS
+from fusion.core.errors import BadResponseError
+from fusion.models.wrappers.retry import ATTEMPTS
+from fusion.prompts.library import Library
 from tests.conftest import pipeline, said, subtasks
 
 PRICE = Price(input=Decimal("0.000002"), output=Decimal("0.00001"))

@@ -35,8 +35,7 @@ from fusion import (
     Vote,
     graph,
 )
-from fusion.drawing import Format, draw
-from fusion.errors import (
+from fusion.core.errors import (
     AuthenticationError,
     BadResponseError,
     ContentFilterError,
@@ -45,14 +44,15 @@ from fusion.errors import (
     RateLimitError,
     UsageError,
 )
-from fusion.events import EventBase, event_adapter
-from fusion.library import Library, shipped_root
-from fusion.models.retrying import Retrying
-from fusion.prompts import Prompts
+from fusion.core.events import EventBase, event_adapter
+from fusion.drawing import Format, draw
+from fusion.models.wrappers.retry import Retrying
+from fusion.prompts.library import Library, shipped_root
+from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
+from fusion.stages.kinds.render import Render
+from fusion.stages.kinds.split import Split
 from fusion.stages.registry import kinds
-from fusion.stages.render import Render
-from fusion.stages.split import Split
 from tests.conftest import plan_text, said, subtasks
 
 LIBRARY = Library([shipped_root()])

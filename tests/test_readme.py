@@ -18,8 +18,8 @@ import fusion
 from fusion import Pipeline
 from fusion.cli.app import application
 from fusion.cli.exits import EPILOG
-from fusion.library import shipped_root
 from fusion.models.profiles import load_profiles
+from fusion.prompts.library import shipped_root
 from fusion.stages.registry import kinds
 
 pytestmark = pytest.mark.needs("make")

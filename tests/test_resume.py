@@ -31,14 +31,15 @@ from fusion import (
     Settings,
     UsageError,
 )
-from fusion.errors import ModelConnectionError, RunBusyError, StoreError
-from fusion.events import CallFinished, EventBase, Noted
+from fusion.core.errors import ModelConnectionError, RunBusyError, StoreError
+from fusion.core.events import CallFinished, EventBase, Noted
+from fusion.core.types import Deltas
 from fusion.kept import before
 from fusion.receipt import Accounts
-from fusion.store.base import RunFilter, Started, Store
+from fusion.store.base import Store
 from fusion.store.memory import MemoryStore
-from fusion.store.opening import open_store
-from fusion.types import Deltas
+from fusion.store.rows import RunFilter, Started
+from fusion.store.sqlite.open import open_store
 from tests.conftest import ACCEPT, pipeline, plan_text, run, said, subtasks
 
 CHAIN = pipeline("""

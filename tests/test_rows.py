@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fusion.errors import InputError
+from fusion.core.errors import InputError
 from fusion.rows import rows_of
 from tests.cli.conftest import apart
 from tests.conftest import pipeline, run, said

@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 
 from fusion import Item, Price, RunFailed, Say, ScriptedModel, UsageError
-from fusion.errors import AuthenticationError, BadRequestError, ModelTimeoutError
-from fusion.events import CallCancelled, CallFailed, CallFinished, CallStarted, ItemFinished, Noted, StageFinished
+from fusion.core.errors import AuthenticationError, BadRequestError, ModelTimeoutError
+from fusion.core.events import (
+    CallCancelled,
+    CallFailed,
+    CallFinished,
+    CallStarted,
+    ItemFinished,
+    Noted,
+    StageFinished,
+)
 from tests.conftest import ACCEPT, frontier, pipeline, plan_text, run, said, subtasks
 
 MAP = """
@@ -462,7 +470,7 @@ def _planned(parts: list[dict[str, Any]], *, work: str = "worked") -> Any:
 
 
 def _content_filter() -> Exception:
-    from fusion.errors import ContentFilterError
+    from fusion.core.errors import ContentFilterError
 
     return ContentFilterError("the provider refused the content")
 

@@ -16,9 +16,9 @@ import pytest
 
 from fusion import Fusion, RunFailed
 from fusion.bench import run as run_suite
-from fusion.errors import FusionError, UsageError
-from fusion.events import EventBase
-from fusion.models.litellm import LiteLLMModel, close_all
+from fusion.core.errors import FusionError, UsageError
+from fusion.core.events import EventBase
+from fusion.models.providers.litellm import LiteLLMModel, close_all
 from tests.cli.conftest import ONE, Command, apart, command, pipeline
 from tests.leaks import leaks
 from tests.models.conformance import Collected, request

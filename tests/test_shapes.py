@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fusion.errors import UsageError
-from fusion.shapes import check_shape, to_json_schema, validate
+from fusion.core.errors import UsageError
+from fusion.core.schema import check_shape, to_json_schema, validate
 
 TEXT = {"type": "string", "maxLength": 20_000}
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from fusion.library import Library, shipped_root
-from fusion.prompts import Prompts
-from fusion.types import Failure, Item
+from fusion.core.types import Failure, Item
+from fusion.prompts.library import Library, shipped_root
+from fusion.prompts.template import Prompts
 
 TEMPLATES = list((shipped_root() / "prompts").rglob("*.md.j2"))
 HUGE = "A long answer. " * 50_000

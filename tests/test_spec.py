@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from fusion.errors import PipelineError, UsageError
-from fusion.library import Library, shipped_root
-from fusion.positions import read_yaml
+from fusion.core.errors import PipelineError, UsageError
+from fusion.core.params import Defaults, RoleSpec
+from fusion.core.types import Limits
+from fusion.core.yaml import read_yaml
+from fusion.prompts.library import Library, shipped_root
 from fusion.spec import RESERVED, InputSpec, Pipeline, json_schema, read
-from fusion.stages.generate import Generate
-from fusion.stages.map import Map
-from fusion.stages.merge import Merge
+from fusion.stages.kinds.generate import Generate
+from fusion.stages.kinds.map import Map
+from fusion.stages.kinds.merge import Merge
 from fusion.stages.registry import kinds
-from fusion.terms import Defaults, RoleSpec
-from fusion.types import Limits
 
 WHOLE = """\
 name: whole

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from benchmarks.cascades.recorded import DEEPSEEK, EXTRACT, FOLDER, MINI, SETS, SONNET, Task, is_right, tasks
 from benchmarks.perf.figures import machine
 from fusion import Fusion, Generate, InputSpec, Pipeline
-from fusion.types import Limits
+from fusion.core.types import Limits
 
 MOST_TOKENS = 5000
 TRIALS = 2000

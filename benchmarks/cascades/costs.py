@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fusion import Fusion, Request, Result, ScriptedModel
-from fusion.models import prices
+from fusion.models import catalog as prices
 
 MODELS = {"frontier": "openai/gpt-5.6", "bulk": "openai/gpt-5.6-luna", "second": "openai/gpt-5.4-mini"}
 TASK = "What is to be done, in about a hundred tokens. " * 9

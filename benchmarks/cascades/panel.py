@@ -8,7 +8,7 @@ import warnings
 
 from benchmarks.perf.figures import machine, spread
 from fusion import Fusion, Pipeline
-from fusion.models.litellm import LiteLLMModel
+from fusion.models.providers.litellm import LiteLLMModel
 from tests.provider import Provider
 from tests.stages.test_panel_waits import MEMBERS, PANEL, Providers
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fusion.extract import Extractor
+from fusion.stages.text.extract import Extractor
 
 FOLDER = Path(__file__).parents[1] / "data" / "recorded"
 SETS = ("gsm8k", "cruxeval", "math_l5")

@@ -10,15 +10,15 @@ from decimal import Decimal
 from random import Random
 
 from benchmarks.perf.figures import machine
-from fusion import budget
-from fusion.budget import Amount, Budget, Reservation
-from fusion.errors import BudgetError
+from fusion.core import budget
+from fusion.core.budget import Amount, Budget, Reservation
+from fusion.core.errors import BudgetError
+from fusion.core.types import Limits, Message, Request
 from fusion.models.base import Model
-from fusion.models.limited import Limited
-from fusion.models.metered import Metered
-from fusion.models.retrying import Retrying
-from fusion.models.scripted import ScriptedModel
-from fusion.types import Limits, Message, Request
+from fusion.models.providers.scripted import ScriptedModel
+from fusion.models.wrappers.budget import Metered
+from fusion.models.wrappers.limit import Limited
+from fusion.models.wrappers.retry import Retrying
 
 AMPLE = Limits(usd=Decimal(10**6), tokens=10**12, calls=10**9)
 WORST, ACTUAL = Amount(Decimal("0.0213"), 3000), Amount(Decimal("0.0041"), 900)

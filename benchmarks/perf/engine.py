@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.perf.figures import machine, spread
 from fusion import Fusion, InputSpec, Map, Pipeline, ScriptedModel
-from fusion.events import EventBase, ItemFinished
+from fusion.core.events import EventBase, ItemFinished
 
 WIDTHS = (100, 1_000, 5_000)
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from fusion import ModelInfo, Price, Request, Say, ScriptedModel, Usage
-from fusion.errors import BadResponseError, RateLimitError
+from fusion.core.errors import BadResponseError, RateLimitError
 
 __all__ = ["Behaviour", "cast"]
 

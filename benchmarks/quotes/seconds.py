@@ -22,10 +22,10 @@ from benchmarks.quotes.measure import recorded_lengths
 from benchmarks.quotes.models import cast
 from benchmarks.quotes.subjects import given, pipelines
 from fusion import Fusion, Limits, Model, Pipeline, Reply, Request, RunFailed, ScriptedModel
-from fusion.events import EventBase, RunFinished, RunStarted
+from fusion.core.events import EventBase, RunFinished, RunStarted
+from fusion.core.types import Deltas
 from fusion.quote import Seconds
 from fusion.supposing import Leaping
-from fusion.types import Deltas
 
 __all__ = ["Timed", "by_the_clock", "of_many_paces", "summary"]
 

@@ -4,7 +4,7 @@ from random import Random
 from typing import Any
 
 from fusion import Pipeline
-from fusion.library import Library
+from fusion.prompts.library import Library
 from fusion.stages.registry import kinds
 
 __all__ = ["given", "pipelines"]

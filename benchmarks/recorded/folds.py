@@ -15,7 +15,7 @@ from fusion.bench.scorers.base import Answer
 from fusion.bench.scorers.registry import scorer
 from fusion.bench.suite import Suite
 from fusion.bench.tasks import Task, folds
-from fusion.positions import read_yaml
+from fusion.core.yaml import read_yaml
 
 FOLDER = Path(__file__).parents[1] / "suites" / "recorded"
 DATA = Path(__file__).parents[1] / "data" / "recorded"

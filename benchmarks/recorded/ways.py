@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusion.bench.results import Results
-from fusion.extract import Extractor
+from fusion.stages.text.extract import Extractor
 
 EXTRACT = {
     "gsm8k": Extractor(read="number", path="answer"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.perf.figures import machine
 from fusion import Fusion, Request, ScriptedModel
 from fusion.spec import Pipeline
-from fusion.store.opening import open_store
+from fusion.store.sqlite.open import open_store
 
 ITEMS = 20
 PIPELINE = """
@@ -59,7 +59,7 @@ def interrupted(store: Path) -> str:
 
 def resume(store: str, run_id: str) -> None:
     """Resume the run once the word is given on standard input: exit 0 where it was run, 2 where it could not be."""
-    from fusion.errors import RunBusyError
+    from fusion.core.errors import RunBusyError
 
     with Fusion(model=ScriptedModel("said", name="any", delay=0.1), store=store) as fusion:
         print("ready", flush=True)

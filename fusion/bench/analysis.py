@@ -23,9 +23,7 @@ from fusion.bench.statistics import (
     verdict,
     wilson,
 )
-from fusion.types import Value
-
-__all__ = ["Analysis", "Figures", "Gap", "Pairing", "Split", "analyse"]
+from fusion.core.types import Value
 
 _GAP_LEVEL: Final = 0.99
 ORACLE: Final = "oracle router"

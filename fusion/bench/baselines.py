@@ -10,14 +10,12 @@ from fusion.bench.contestants import Contestant, Runs
 from fusion.bench.prepared import Prepared
 from fusion.bench.runner import Done
 from fusion.bench.tasks import Task
-from fusion.extract import Extractor
-from fusion.result import Result
+from fusion.core.params import Defaults
+from fusion.core.result import Result
+from fusion.core.types import as_text
 from fusion.spec import Pipeline
-from fusion.stages.panel import Panel, PanelMember
-from fusion.terms import Defaults
-from fusion.types import as_text
-
-__all__ = ["SELF_CONSISTENCY", "Wanted", "commonest", "self_consistency"]
+from fusion.stages.kinds.panel import Panel, PanelMember
+from fusion.stages.text.extract import Extractor
 
 SELF_CONSISTENCY: Final = "self-consistency"
 _MOST: Final = 20

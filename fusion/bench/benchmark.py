@@ -22,12 +22,10 @@ from fusion.bench.report import Report
 from fusion.bench.results import ArmRecord, Outcome, Paid, Results
 from fusion.bench.runner import Done, Runner, Watch, shared_budget
 from fusion.bench.suite import Suite
-from fusion.budget import Amount
 from fusion.client import Fusion
-from fusion.errors import BudgetError, UsageError
+from fusion.core.budget import Amount
+from fusion.core.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo
-
-__all__ = ["CONCURRENCY", "asking", "folder_of", "importing", "run"]
 
 CONCURRENCY: Final = 16
 _PACKAGES: Final = ("litellm", "pydantic", "jinja2", "numpy", "sympy", "matplotlib")

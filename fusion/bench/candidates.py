@@ -8,13 +8,12 @@ from typing import Any, Final, NamedTuple
 
 from fusion.bench.leftopen import Choice, Open, Source, Variant, left_open, size, variants
 from fusion.bench.suite import Arm, Suite
-from fusion.errors import PipelineError, Problem, UsageError
-from fusion.library import Library, read_text
-from fusion.models.replay import PREFIX
-from fusion.positions import MAX_BYTES, read_yaml
+from fusion.core.errors import PipelineError, Problem, UsageError
+from fusion.core.paths import read_text
+from fusion.core.yaml import MAX_BYTES, read_yaml
+from fusion.models.providers.replay import PREFIX
+from fusion.prompts.library import Library
 from fusion.spec import Pipeline
-
-__all__ = ["MOST", "Candidate", "Candidates", "candidates"]
 
 MOST: Final = 1000
 _LONGEST: Final = 200

@@ -10,33 +10,17 @@ from typing import Any, Final, NamedTuple
 from fusion import __version__
 from fusion.bench.results import ArmRecord, Spending
 from fusion.bench.tasks import Task
-from fusion.budget import Amount, Budget
 from fusion.client import Fusion
-from fusion.errors import AuthenticationError, InputError
+from fusion.core.budget import Amount, Budget
+from fusion.core.errors import AuthenticationError, InputError
+from fusion.core.params import Defaults, RoleSpec
+from fusion.core.result import Receipt, ReceiptLine, Result
+from fusion.core.types import Failure, Money, Usage, Value
 from fusion.handle import RunHandle
 from fusion.models.base import ModelInfo, Price
-from fusion.models.cached import RecordedCache
-from fusion.result import Receipt, ReceiptLine, Result
+from fusion.models.wrappers.cache import RecordedCache
 from fusion.spec import InputSpec, Pipeline
-from fusion.stages.generate import Generate
-from fusion.terms import Defaults, RoleSpec
-from fusion.types import Failure, Money, Usage, Value
-
-__all__ = [
-    "ANSWER",
-    "BENCHMARK",
-    "Answered",
-    "Contestant",
-    "Drawn",
-    "OutOfBudgetError",
-    "Runs",
-    "Taken",
-    "Turn",
-    "digest_of",
-    "given",
-    "only_one_model",
-    "short_name",
-]
+from fusion.stages.kinds.generate import Generate
 
 BENCHMARK: Final = "the benchmark"
 """The name of the budget that all runs of a benchmark draw on."""

@@ -7,8 +7,6 @@ from itertools import pairwise
 from fusion.bench.analysis import Analysis, Figures
 from fusion.bench.frontier import Point
 
-__all__ = ["figure"]
-
 _COLOURS = {
     "model": "#5b6b7a",
     "pipeline": "#c2410c",

@@ -5,11 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fusion.errors import UsageError
-from fusion.models.faults import told
-from fusion.models.masks import Masks
-
-__all__ = ["called", "imported"]
+from fusion.core.errors import UsageError
+from fusion.models.providers.errors import told
+from fusion.models.redaction import Masks
 
 
 def called(what: str, call: Callable[[], Any], advice: str = "") -> Any:

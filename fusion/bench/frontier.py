@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fusion.types import Value
-
-__all__ = ["PerItem", "Point", "cost_at_quality", "hull", "mixed", "oracle", "pareto"]
+from fusion.core.types import Value
 
 
 class Point(Value):

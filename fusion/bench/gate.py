@@ -9,11 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal
 
-from fusion.errors import UsageError
-from fusion.library import close_names
-from fusion.types import Value
-
-__all__ = ["BEST_SINGLE", "MEASURES", "Check", "Gate", "Judgement", "Measures"]
+from fusion.core.errors import UsageError, close_names
+from fusion.core.types import Value
 
 BEST_SINGLE: Final = "best_single"
 """The single model of the highest accuracy; of equal ones, the cheapest."""

@@ -7,14 +7,12 @@ from typing import Any, Final
 from fusion.bench.contestants import Answered, Runs, digest_of
 from fusion.bench.scorers.base import Score
 from fusion.bench.tasks import Task
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
+from fusion.core.params import RoleSpec
+from fusion.core.types import as_text
 from fusion.models.base import ModelInfo
 from fusion.spec import InputSpec, Pipeline
-from fusion.stages.generate import Generate
-from fusion.terms import RoleSpec
-from fusion.types import as_text
-
-__all__ = ["AGREEMENT", "Judge", "check_families", "comparing", "label"]
+from fusion.stages.kinds.generate import Generate
 
 AGREEMENT: Final = "the two orders agree"
 _CRITERIA: Final = "It does what is asked, it is right, it is complete, and it says nothing beside that."

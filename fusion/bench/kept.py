@@ -12,10 +12,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from fusion.bench.contestants import Answered, digest_of
-from fusion.errors import UsageError
-from fusion.types import Value
-
-__all__ = ["ANSWERS", "CALLS", "CANDIDATES", "Kept", "Line", "kept_in"]
+from fusion.core.errors import UsageError
+from fusion.core.types import Value
 
 ANSWERS: Final = "answers.jsonl"
 CALLS: Final = "calls.db"

@@ -8,11 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from fusion.errors import Problem
-from fusion.mistakes import Authored, Mistake, misread, mistakes
-from fusion.positions import Place, Positions
-
-__all__ = ["Choice", "Open", "Source", "Variant", "left_open", "size", "variants"]
+from fusion.core.errors import Problem
+from fusion.core.validation import Authored, Mistake, misread, mistakes
+from fusion.core.yaml import Place, Positions
 
 _ANY: Final = "any"
 

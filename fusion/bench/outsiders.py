@@ -16,11 +16,9 @@ from fusion.bench.foreign import imported
 from fusion.bench.results import ArmRecord
 from fusion.bench.rows import Row, read_rows
 from fusion.bench.tasks import Task
-from fusion.errors import UsageError
-from fusion.models.masks import Mask, Masks
-from fusion.types import Failure, Money, Usage, Value, as_text
-
-__all__ = ["FromFile", "FromFunction"]
+from fusion.core.errors import UsageError
+from fusion.core.types import Failure, Money, Usage, Value, as_text
+from fusion.models.redaction import Mask, Masks
 
 _SHOWN = 5
 

@@ -16,20 +16,18 @@ from fusion.bench.scorers.base import Answer, Scorer
 from fusion.bench.scorers.registry import NAMES, scorer
 from fusion.bench.suite import Arm, Scoring, Suite
 from fusion.bench.tasks import Task, TaskSet, read_tasks, split_of
-from fusion.budget import Amount, Budget
 from fusion.client import Fusion
-from fusion.errors import PipelineError, UsageError
+from fusion.core.budget import Amount, Budget
+from fusion.core.errors import PipelineError, UsageError
+from fusion.core.result import Result
+from fusion.core.types import as_text
 from fusion.loading import PipelineGiven
 from fusion.models.base import ModelInfo, Price
-from fusion.models.cached import RecordedCache
-from fusion.models.replay import PREFIX
+from fusion.models.providers.replay import PREFIX
+from fusion.models.wrappers.cache import RecordedCache
 from fusion.preview import Preview
-from fusion.result import Result
 from fusion.spec import Pipeline
-from fusion.store.base import RunFilter
-from fusion.types import as_text
-
-__all__ = ["Prepared", "Question", "prepared"]
+from fusion.store.rows import RunFilter
 
 Kind = Literal["pipeline", "model", "baseline"]
 Changed = Callable[[Pipeline], Pipeline]

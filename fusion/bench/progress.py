@@ -6,8 +6,6 @@ from decimal import Decimal
 
 from fusion.bench.contestants import Answered
 
-__all__ = ["ArmProgress", "Progress"]
-
 
 @dataclass
 class ArmProgress:

@@ -8,9 +8,7 @@ from fusion.bench.contestants import Contestant
 from fusion.bench.frontier import Point, pareto
 from fusion.bench.runner import Done, Runner
 from fusion.bench.statistics import MIN_RESAMPLES, bootstrap_difference
-from fusion.types import Value
-
-__all__ = ["FIRST", "LEVEL", "Dropped", "Race", "Scores"]
+from fusion.core.types import Value
 
 FIRST: Final = 32
 """Items of the first share."""

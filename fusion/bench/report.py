@@ -15,12 +15,11 @@ from fusion.bench.figure import figure
 from fusion.bench.gate import Gate, Judgement
 from fusion.bench.results import Outcome, Results
 from fusion.bench.statistics import Interval
-from fusion.types import Value
+from fusion.core.types import Value
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Report"]
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _SHOWN = 50

@@ -9,11 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from fusion.errors import UsageError
-from fusion.library import read_text
-from fusion.types import Failure, Money, Usage, Value
-
-__all__ = ["ArmKind", "ArmRecord", "ItemRecord", "Outcome", "Paid", "Results", "Spending"]
+from fusion.core.errors import UsageError
+from fusion.core.paths import read_text
+from fusion.core.types import Failure, Money, Usage, Value
 
 ArmKind = Literal["pipeline", "model", "python", "outputs", "baseline"]
 

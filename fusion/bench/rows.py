@@ -11,9 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fusion.errors import UsageError
-
-__all__ = ["Row", "read_rows"]
+from fusion.core.errors import UsageError
 
 MAX_BYTES = 200_000_000
 MAX_ROWS = 100_000

@@ -15,11 +15,9 @@ from fusion.bench.kept import Kept, Line
 from fusion.bench.prepared import Prepared, Question
 from fusion.bench.progress import ArmProgress, Progress
 from fusion.bench.scorers.base import Answer, Score
-from fusion.budget import Amount, Budget
-from fusion.errors import FusionError, UsageError
-from fusion.types import Limits
-
-__all__ = ["Done", "Job", "Runner", "Watch", "shared_budget"]
+from fusion.core.budget import Amount, Budget
+from fusion.core.errors import FusionError, UsageError
+from fusion.core.types import Limits
 
 _APART: Final = 1000
 """How far the seeds of epochs lie from those given, where there are more epochs than seeds."""

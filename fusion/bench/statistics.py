@@ -10,29 +10,13 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from fusion.types import Value
+from fusion.core.types import Value
 
 if TYPE_CHECKING:
     import numpy as np
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-__all__ = [
-    "MIN_RESAMPLES",
-    "Clusters",
-    "Interval",
-    "Verdict",
-    "bootstrap_difference",
-    "bootstrap_mean",
-    "bootstrap_rate",
-    "bootstrap_ratio",
-    "holm",
-    "mcnemar",
-    "quantile",
-    "sign_flip",
-    "verdict",
-    "wilson",
-]
 
 MIN_RESAMPLES = 2_000
 RESAMPLES = 10_000

@@ -9,15 +9,13 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError,
 from fusion.bench.gate import Gate
 from fusion.bench.statistics import MIN_RESAMPLES
 from fusion.bench.tasks import Fields
-from fusion.errors import PipelineError, Problem, UsageError
-from fusion.library import read_text
-from fusion.mistakes import Authored, Mistake, misread, mistakes
-from fusion.positions import MAX_BYTES, Positions, read_yaml
-from fusion.settings_file import Tariff
+from fusion.core.config import Tariff
+from fusion.core.errors import PipelineError, Problem, UsageError
+from fusion.core.paths import read_text
+from fusion.core.types import Limits
+from fusion.core.validation import Authored, Mistake, misread, mistakes
+from fusion.core.yaml import MAX_BYTES, Positions, read_yaml
 from fusion.spec import schema_of
-from fusion.types import Limits
-
-__all__ = ["Arm", "Baseline", "Scoring", "Source", "Splitting", "Suite", "json_schema"]
 
 Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle"]
 _TEXT = "<text>"

@@ -10,12 +10,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fusion.bench.rows import Row, read_rows
-from fusion.errors import UsageError
-from fusion.library import Library, close_names
-from fusion.prompts import Prompts, Template
-from fusion.types import Value
-
-__all__ = ["Fields", "Join", "Split", "Task", "TaskSet", "folds", "make_tasks", "read_tasks", "split_of"]
+from fusion.core.errors import UsageError, close_names
+from fusion.core.types import Value
+from fusion.prompts.library import Library
+from fusion.prompts.template import Prompts, Template
 
 _SHOWN = 5
 

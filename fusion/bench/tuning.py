@@ -20,13 +20,11 @@ from fusion.bench.results import ArmKind
 from fusion.bench.runner import Runner, Watch, shared_budget
 from fusion.bench.statistics import Interval, Verdict, bootstrap_difference, verdict
 from fusion.bench.suite import Arm, Suite
-from fusion.budget import Amount
 from fusion.client import Fusion
-from fusion.errors import BudgetError, UsageError
-from fusion.library import Library
-from fusion.types import Limits, Value
-
-__all__ = ["CONFIRMED", "TUNED", "Finalist", "Tuned", "tune"]
+from fusion.core.budget import Amount
+from fusion.core.errors import BudgetError, UsageError
+from fusion.core.types import Limits, Value
+from fusion.prompts.library import Library
 
 FRONTIER: Final = "frontier"
 CONFIRMED: Final = "confirmed"

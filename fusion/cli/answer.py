@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.cli.terminal import complain, write
-from fusion.errors import UsageError
-from fusion.events import Delta, EventBase, Restarted
-from fusion.library import user_path
+from fusion.core.errors import UsageError
+from fusion.core.events import Delta, EventBase, Restarted
+from fusion.core.paths import user_path
 
 if TYPE_CHECKING:
     from fusion.spec import Pipeline
-
-__all__ = ["AnswerFile", "StreamedAnswer", "streamed_stage"]
 
 
 class StreamedAnswer:

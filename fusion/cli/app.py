@@ -24,8 +24,6 @@ from fusion.cli.terminal import write
 from fusion.cli.tune import tune
 from fusion.cli.validate import validate
 
-__all__ = ["application", "main", "run_command"]
-
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 

@@ -5,25 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from fusion.cli.terminal import complain, is_terminal
-from fusion.errors import InputError, UsageError
-from fusion.library import close_names, user_path
-from fusion.types import FileText
+from fusion.core.errors import InputError, UsageError, close_names
+from fusion.core.paths import user_path
+from fusion.core.types import FileText
 
 if TYPE_CHECKING:
-    from fusion.runs import RunState
     from fusion.spec import Pipeline
+    from fusion.store.rows import RunState
 
-__all__ = [
-    "Stdin",
-    "days_of",
-    "from_stdin",
-    "inputs_of",
-    "limits_of",
-    "results_of",
-    "roles_of",
-    "states_of",
-    "tags_of",
-]
 
 _LIMITS = ("usd", "tokens", "calls", "seconds")
 _DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
@@ -138,7 +127,7 @@ def tags_of(words: Sequence[str]) -> dict[str, str]:
 
 def states_of(words: Sequence[str]) -> "tuple[RunState, ...]":
     """How runs may stand. Raises UsageError for a word that is none of that."""
-    from fusion.runs import RunState
+    from fusion.store.rows import RunState
 
     states: tuple[RunState, ...] = get_args(RunState)
     for word in words:

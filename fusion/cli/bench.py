@@ -8,8 +8,6 @@ from fusion.cli.completion import pipeline_names, profile_names
 from fusion.cli.declared import Debug, Quiet
 from fusion.cli.exits import Ending
 
-__all__ = ["bench"]
-
 
 def bench(
     ctx: typer.Context,

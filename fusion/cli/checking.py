@@ -6,15 +6,13 @@ from typing import NamedTuple
 from fusion.cli.exits import FAILED, OK
 from fusion.cli.lines import cost_words, reason, seconds
 from fusion.client import Fusion
-from fusion.config import Settings
-from fusion.errors import UsageError
+from fusion.core.config import Settings
+from fusion.core.errors import UsageError
+from fusion.core.result import Cost, Result
 from fusion.handle import RunHandle
-from fusion.result import Cost, Result
 from fusion.spec import Pipeline
 from fusion.stages.base import Choice
-from fusion.stages.generate import Generate
-
-__all__ = ["Checked", "check_models"]
+from fusion.stages.kinds.generate import Generate
 
 _MAX_TOKENS = 500  # enough for a model that thinks before it says two letters
 _ASK = Pipeline(

@@ -17,10 +17,8 @@ from fusion.cli.interrupts import Interrupts
 from fusion.cli.lines import dollars
 from fusion.cli.standings import LiveStandings, PlainStandings, Standings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
-from fusion.errors import UsageError
-from fusion.types import Limits
-
-__all__ = ["Options", "run_tuning"]
+from fusion.core.errors import UsageError
+from fusion.core.types import Limits
 
 _NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: answers of somebody else's"}
 

@@ -2,13 +2,11 @@
 
 import typer
 
-__all__ = ["kind_names", "pipeline_names", "profile_names", "run_ids", "stage_names", "tier_names"]
-
 
 def pipeline_names(incomplete: str) -> list[str]:
     """Pipelines that can be given by name."""
-    from fusion.config import Settings
-    from fusion.library import Library
+    from fusion.core.config import Settings
+    from fusion.prompts.library import Library
 
     names = Library.standard(user=Settings.from_environment().library_dir).pipelines
     return [name for name in sorted(names) if name.startswith(incomplete)]
@@ -23,7 +21,7 @@ def profile_names(incomplete: str) -> list[str]:
 
 def tier_names(incomplete: str) -> list[str]:
     """Embedded models."""
-    from fusion.models.weights import manifest
+    from fusion.models.providers.local.weights import manifest
 
     return [tier for tier in manifest() if tier.startswith(incomplete)]
 
@@ -37,9 +35,9 @@ def kind_names(incomplete: str) -> list[str]:
 
 def run_ids(incomplete: str) -> list[str]:
     """Runs of the store, the newest first."""
-    from fusion.config import Settings
-    from fusion.errors import FusionError
-    from fusion.store.opening import open_store
+    from fusion.core.config import Settings
+    from fusion.core.errors import FusionError
+    from fusion.store.sqlite.open import open_store
 
     path = Settings.from_environment().store.path
     try:
@@ -50,9 +48,9 @@ def run_ids(incomplete: str) -> list[str]:
 
 def stage_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Stages of the pipeline that stands before them."""
-    from fusion.config import Settings
-    from fusion.errors import FusionError
-    from fusion.library import Library
+    from fusion.core.config import Settings
+    from fusion.core.errors import FusionError
+    from fusion.prompts.library import Library
     from fusion.spec import Pipeline
 
     library = Library.standard(user=Settings.from_environment().library_dir)

@@ -19,10 +19,8 @@ from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.standings import LiveStandings, PlainStandings, Standings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
-from fusion.errors import UsageError
-from fusion.types import Limits
-
-__all__ = ["Options", "run_contest"]
+from fusion.core.errors import UsageError
+from fusion.core.types import Limits
 
 _SUITES: Final = (".yaml", ".yml")
 _ALWAYS: Final = frozenset({"what", "budget", "gate", "concurrency", "output", "quiet"})

@@ -6,24 +6,6 @@ import typer
 
 from fusion.cli.completion import pipeline_names, profile_names, run_ids
 
-__all__ = [
-    "Budget",
-    "Debug",
-    "EventsTo",
-    "Inputs",
-    "KeptIn",
-    "Model",
-    "Output",
-    "PipelineGiven",
-    "Profile",
-    "Prompt",
-    "Quiet",
-    "ResultAsJson",
-    "Roles",
-    "RunGiven",
-    "Verbose",
-]
-
 # What is run, and on which models.
 
 PipelineGiven = Annotated[

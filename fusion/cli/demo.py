@@ -8,8 +8,6 @@ from fusion.cli.completion import profile_names
 from fusion.cli.declared import Debug, Quiet, Verbose
 from fusion.cli.exits import FAILED, Ending
 
-__all__ = ["demo"]
-
 
 def demo(
     ctx: typer.Context,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from fusion.cli.terminal import complain, quiet_stdout
 
-__all__ = ["BUDGET", "BUG", "EPILOG", "FAILED", "GATE", "INTERRUPTED", "OK", "USAGE", "Ending", "Interrupted"]
-
 OK = 0
 BUG = 1
 USAGE = 2
@@ -47,7 +45,7 @@ class Ending:
 
     def of(self, error: BaseException) -> int:
         """Say what went wrong, and give the exit code for it."""
-        from fusion.errors import FusionError, PipelineError
+        from fusion.core.errors import FusionError, PipelineError
 
         self.traceback(error)
         match error:

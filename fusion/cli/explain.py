@@ -9,8 +9,6 @@ from fusion.cli.completion import kind_names
 if TYPE_CHECKING:
     from fusion.explain import Explanation, Parameter
 
-__all__ = ["explain"]
-
 
 def explain(
     kind: Annotated[

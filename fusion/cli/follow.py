@@ -6,9 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from fusion.events import EventBase, RunFinished
-
-__all__ = ["Follower", "Viewer"]
+from fusion.core.events import EventBase, RunFinished
 
 
 class Viewer(Protocol):

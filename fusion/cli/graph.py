@@ -7,8 +7,6 @@ import typer
 
 from fusion.cli.declared import PipelineGiven
 
-__all__ = ["graph"]
-
 
 class Format(StrEnum):
     """How the graph is drawn."""
@@ -31,9 +29,9 @@ def graph(
     """Draw a pipeline."""
     from fusion import graph as graphs
     from fusion.cli.terminal import write
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.drawing import draw
-    from fusion.library import Library
+    from fusion.prompts.library import Library
 
     library = Library.standard(user=Settings.from_environment().library_dir)
     pipeline, prompts = graphs.load_checked(library.pipeline(file), library=library)

@@ -6,8 +6,6 @@ from fusion.cli.lines import cost_words, dollars, reason, seconds
 from fusion.cli.terminal import one_line, table
 from fusion.runs import CallDetails, CallLine, CallPair, RunDiff, RunSummary
 
-__all__ = ["call_lines", "diff_lines", "list_lines", "run_line"]
-
 _HEAD = ["run", "status", "pipeline", "started", "calls", "cost", "time", ""]
 _RIGHT = frozenset({4, 5, 6})
 _PAIRS_AT_MOST = 40

@@ -9,8 +9,6 @@ from types import FrameType
 from fusion.cli.exits import INTERRUPTED, Interrupted
 from fusion.cli.terminal import is_terminal
 
-__all__ = ["Interrupts"]
-
 _SHOW_CURSOR = b"\x1b[?25h\n"
 
 

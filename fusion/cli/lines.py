@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from fusion.cli.terminal import one_line
-from fusion.events import (
+from fusion.core.events import (
     AttemptFailed,
     CallCancelled,
     CallFailed,
@@ -16,20 +16,8 @@ from fusion.events import (
     StageFinished,
     StageStarted,
 )
+from fusion.core.types import Failure
 from fusion.runs import RunSummary
-from fusion.types import Failure
-
-__all__ = [
-    "call_line",
-    "cost_words",
-    "dollars",
-    "ended_words",
-    "first_line",
-    "happening",
-    "milestone",
-    "reason",
-    "seconds",
-]
 
 _ANSWERED_BY = {
     "journal": "finished before",

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Final
 from fusion.cli.lines import call_line, cost_words, first_line, happening, seconds
 from fusion.cli.progress import Progress, StageProgress
 from fusion.cli.terminal import one_line, printable
-from fusion.events import EventBase, RunStarted
+from fusion.core.events import EventBase, RunStarted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["LiveView"]
 
 _MARKS: Final = {
     "waiting": ("·", "dim"),

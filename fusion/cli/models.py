@@ -10,10 +10,9 @@ from fusion.cli.completion import profile_names, tier_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.models.base import ModelInfo
 
-__all__ = ["application"]
 
 _HEAD = ["profile", "role", "model", "needs", "in", "out", "context", "output", "region", ""]
 _RIGHT = frozenset({4, 5, 6, 7})
@@ -39,7 +38,7 @@ def listing(ctx: typer.Context) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from fusion.cli.terminal import table, write
-    from fusion.config import Settings
+    from fusion.core.config import Settings
 
     settings = Settings.from_environment()
     lines = table([_HEAD, *_rows(settings)], right=_RIGHT)
@@ -58,7 +57,7 @@ def check(
     from fusion.cli.checking import check_models
     from fusion.cli.interrupts import Interrupts
     from fusion.cli.terminal import table, write
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.models.profiles import choose
 
     settings = Settings.from_environment()
@@ -87,8 +86,8 @@ def pull(
     from fusion.cli.interrupts import Interrupts
     from fusion.cli.pulling import shown
     from fusion.cli.terminal import write
-    from fusion.config import Settings
-    from fusion.models import pulling
+    from fusion.core.config import Settings
+    from fusion.models.providers.local import download as pulling
 
     settings = Settings.from_environment()
     for tier in tiers:
@@ -103,7 +102,7 @@ def _settled(roles: "Mapping[str, Sequence[str]]", settings: "Settings") -> "dic
 
 
 def _rows(settings: "Settings") -> "Iterator[list[str]]":
-    from fusion.errors import MissingKeyError
+    from fusion.core.errors import MissingKeyError
     from fusion.models.profiles import choose, load_profiles
 
     try:
@@ -121,7 +120,7 @@ def _rows(settings: "Settings") -> "Iterator[list[str]]":
 
 
 def _about(model: str, settings: "Settings") -> list[str]:
-    from fusion.models.catalogue import describe
+    from fusion.models.catalog import describe
 
     info = describe(model, settings)
     return [
@@ -137,8 +136,8 @@ def _about(model: str, settings: "Settings") -> list[str]:
 
 def _needs(info: "ModelInfo", settings: "Settings") -> str:
     """What the model needs, and whether it is there."""
-    from fusion.models.catalogue import missing
-    from fusion.models.weights import find
+    from fusion.models.catalog import missing
+    from fusion.models.providers.local.weights import find
 
     if info.local:
         return f"weights: {'here' if find(info.id, settings) else 'not here'}"
@@ -149,7 +148,7 @@ def _needs(info: "ModelInfo", settings: "Settings") -> str:
 
 
 def _context(info: "ModelInfo") -> int | None:
-    from fusion.models.weights import manifest
+    from fusion.models.providers.local.weights import manifest
 
     weights = manifest().get(info.id.removeprefix("local/")) if info.local else None
     return info.context if weights is None else weights.context

@@ -7,8 +7,6 @@ import typer
 
 from fusion.cli.completion import pipeline_names
 
-__all__ = ["new"]
-
 _SCHEMA = "pipeline.schema.json"
 
 
@@ -30,9 +28,9 @@ def new(
     """
     from fusion.cli.schema import schema_text
     from fusion.cli.terminal import write
-    from fusion.config import Settings
+    from fusion.core.config import Settings
     from fusion.draft import draft
-    from fusion.library import Library
+    from fusion.prompts.library import Library
 
     library = Library.standard(user=Settings.from_environment().library_dir)
     files = draft(name, library.pipeline(source), library=library)
@@ -44,7 +42,7 @@ def new(
 
 def _write(files: dict[Path, str]) -> None:
     """Write all of the files, or none where one is there already."""
-    from fusion.errors import UsageError
+    from fusion.core.errors import UsageError
 
     for path in files:
         if path.exists() or path.is_symlink():

@@ -5,12 +5,10 @@ from fusion.cli.exits import BUG, Ending
 from fusion.cli.lines import reason
 from fusion.cli.receipt import receipt_lines
 from fusion.cli.terminal import complain, write
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
+from fusion.core.result import Result
+from fusion.core.types import Failure
 from fusion.handle import RunHandle
-from fusion.result import Result
-from fusion.types import Failure
-
-__all__ = ["Outcome"]
 
 _NAMED_AT_MOST = 5
 

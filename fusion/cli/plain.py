@@ -3,9 +3,7 @@
 from fusion.cli.lines import call_line, first_line, happening, milestone
 from fusion.cli.progress import Progress
 from fusion.cli.terminal import complain
-from fusion.events import EventBase, RunStarted
-
-__all__ = ["Plain"]
+from fusion.core.events import EventBase, RunStarted
 
 
 class Plain:

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from fusion.core.types import Limits, Message
 from fusion.preview import Preview, PreviewedCall, PreviewedStage
-from fusion.types import Limits, Message
-
-__all__ = ["call_words", "message_lines", "preview_lines"]
 
 _SHOWN_AT_MOST = 1200
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
-from fusion.events import (
+from fusion.core.events import (
     AttemptCharged,
     CallCancelled,
     CallFailed,
@@ -19,8 +19,6 @@ from fusion.events import (
     StageGrew,
     StageStarted,
 )
-
-__all__ = ["Progress", "Spent", "StageProgress"]
 
 State = Literal["waiting", "working", "ok", "skipped", "failed", "stopped"]
 

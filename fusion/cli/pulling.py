@@ -12,9 +12,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from fusion.models.pulling import PullProgress
+    from fusion.models.providers.local.download import PullProgress
 
-__all__ = ["shown"]
 
 _STEP = 0.2
 

@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from fusion.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
 from fusion.cli.declared import Budget, Inputs, Model, PipelineGiven, Profile, Prompt, Roles
 
-__all__ = ["quote", "quote_lines"]
-
 _HEAD = ["stage", "reads", "role", "model", "calls", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({4, 5, 6, 7, 8})
 

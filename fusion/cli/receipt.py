@@ -4,9 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from fusion.cli.lines import cost_words, dollars, seconds
 from fusion.cli.terminal import table
-from fusion.result import Cost, Receipt, ReceiptLine, Result, Spent
-
-__all__ = ["receipt_lines", "receipt_rows"]
+from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent
 
 _HEAD = ["stage", "role", "model", "calls", "retries", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({3, 4, 5, 6, 7, 8})

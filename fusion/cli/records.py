@@ -4,11 +4,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from fusion.cli.terminal import write
-from fusion.errors import UsageError
-from fusion.events import EventBase
-from fusion.library import user_path
-
-__all__ = ["RecordFile", "Records"]
+from fusion.core.errors import UsageError
+from fusion.core.events import EventBase
+from fusion.core.paths import user_path
 
 
 class Records:

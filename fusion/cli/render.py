@@ -7,8 +7,6 @@ import typer
 from fusion.cli.completion import stage_names
 from fusion.cli.declared import Inputs, Model, PipelineGiven, Profile, Prompt, Roles
 
-__all__ = ["render"]
-
 
 def render(
     pipeline: PipelineGiven,

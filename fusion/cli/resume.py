@@ -8,8 +8,6 @@ from fusion.cli.completion import pipeline_names
 from fusion.cli.declared import Debug, EventsTo, KeptIn, Output, Quiet, ResultAsJson, RunGiven, Verbose
 from fusion.cli.exits import Ending
 
-__all__ = ["resume"]
-
 
 def resume(
     ctx: typer.Context,

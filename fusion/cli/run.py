@@ -21,8 +21,6 @@ from fusion.cli.declared import (
 )
 from fusion.cli.exits import Ending
 
-__all__ = ["run"]
-
 
 def run(
     ctx: typer.Context,

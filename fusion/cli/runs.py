@@ -12,7 +12,6 @@ from fusion.cli.declared import KeptIn, RunGiven
 if TYPE_CHECKING:
     from fusion.history import History, Which
 
-__all__ = ["application"]
 
 _STATUSES = "running, died, ok, partial, failed, interrupted"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -81,7 +80,7 @@ def show(
     from fusion.cli.history import call_lines
     from fusion.cli.terminal import write
     from fusion.cli.timeline import print_run
-    from fusion.errors import UsageError
+    from fusion.core.errors import UsageError
 
     if everything and (as_json or call is not None):
         raise UsageError("--all has no effect here: leave it out")
@@ -178,11 +177,11 @@ def prune(
 @contextmanager
 def _history(place: str | None) -> "Iterator[History]":
     """The history of the store that is meant."""
-    from fusion.config import Settings
-    from fusion.errors import UsageError
+    from fusion.core.config import Settings
+    from fusion.core.errors import UsageError
+    from fusion.core.paths import user_path
     from fusion.history import History
-    from fusion.library import user_path
-    from fusion.standing import opened
+    from fusion.store.lookup import opened
 
     if place is not None and not user_path(place).exists():
         raise UsageError(f"--store {place!r}: there is no such file; `fusion run --store …` makes it")

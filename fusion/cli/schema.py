@@ -1,7 +1,5 @@
 """`fusion schema`: the JSON Schema of pipeline files, for editors."""
 
-__all__ = ["schema", "schema_text"]
-
 
 def schema() -> None:
     """Print the JSON Schema of pipeline files."""

@@ -20,18 +20,16 @@ from fusion.cli.preview import preview_lines
 from fusion.cli.records import RecordFile, Records
 from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.client import Fusion
-from fusion.errors import UsageError
-from fusion.events import Noted, Sink
+from fusion.core.errors import UsageError
+from fusion.core.events import Noted, Sink
+from fusion.core.params import CacheMode
+from fusion.core.paths import user_path
+from fusion.core.result import Result
 from fusion.handle import RunHandle
-from fusion.library import user_path
 from fusion.preview import PreviewedCall
 from fusion.quote import Quote
-from fusion.result import Result
 from fusion.runs import RunSummary
 from fusion.spec import Pipeline
-from fusion.terms import CacheMode
-
-__all__ = ["Options", "ResumeOptions", "call_of", "quote_of", "resume_session", "run_session", "show_session"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ from fusion.cli.terminal import complain, one_line
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["LiveStandings", "PlainStandings", "Standings"]
 
 _HEAD: Final = ("arm", "answers", "accuracy", "cost", "")
 _REFRESH: Final = 0.2

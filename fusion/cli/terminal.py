@@ -5,8 +5,6 @@ import re
 import sys
 from typing import TextIO
 
-__all__ = ["complain", "is_live", "is_terminal", "one_line", "printable", "quiet_stdout", "table", "write"]
-
 # Everything that a terminal would obey: models and documents are not to steer it.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SAID_AT_MOST = 400
@@ -48,7 +46,7 @@ def write(text: str) -> None:
         quiet_stdout()
         raise
     except OSError as error:
-        from fusion.errors import UsageError
+        from fusion.core.errors import UsageError
 
         quiet_stdout()
         raise UsageError(

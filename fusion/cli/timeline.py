@@ -11,8 +11,6 @@ from fusion.cli.receipt import receipt_rows
 from fusion.cli.terminal import is_terminal, one_line, printable, table, write
 from fusion.runs import CallLine, RunDetails, StageLine
 
-__all__ = ["print_run"]
-
 _CALLS_AT_MOST: Final = 24
 """Calls that are shown one by one; of more, each stage shows its share."""
 _FEWEST: Final = 4

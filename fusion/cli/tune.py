@@ -7,8 +7,6 @@ import typer
 from fusion.cli.declared import Debug, Quiet
 from fusion.cli.exits import Ending
 
-__all__ = ["tune"]
-
 
 def tune(
     ctx: typer.Context,

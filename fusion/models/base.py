@@ -6,21 +6,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from fusion.errors import BadResponseError, ContentFilterError
-from fusion.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
-
-__all__ = [
-    "Heard",
-    "Model",
-    "ModelInfo",
-    "ModelWrapper",
-    "Price",
-    "check_usable",
-    "estimate_input",
-    "estimate_tokens",
-    "input_bound",
-    "is_usable",
-]
+from fusion.core.errors import BadResponseError, ContentFilterError
+from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
 _BYTES: Final = 4
 

@@ -3,21 +3,21 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from fusion.config import Settings, secret
-from fusion.errors import UsageError
+from fusion.core.config import Settings, secret
+from fusion.core.errors import UsageError
+from fusion.core.params import CacheMode
 from fusion.models.base import Model, ModelInfo
-from fusion.models.breaker import Breaker
-from fusion.models.catalogue import describe
-from fusion.models.fallback import Member
-from fusion.models.latencies import Latencies
-from fusion.models.ledgered import Ledgered
-from fusion.models.limited import Limited
-from fusion.models.local import LocalModels
-from fusion.models.metered import Metered
-from fusion.models.replay import PREFIX, ReplayModel
-from fusion.models.retrying import Retrying
-
-__all__ = ["Gateway"]
+from fusion.models.catalog import describe
+from fusion.models.providers.local.local import LocalModels
+from fusion.models.providers.replay import PREFIX, ReplayModel
+from fusion.models.speed import Latencies
+from fusion.models.wrappers.budget import Ledgered, Metered
+from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
+from fusion.models.wrappers.fallback import Breaker, Member
+from fusion.models.wrappers.journal import Journaled
+from fusion.models.wrappers.limit import Limited
+from fusion.models.wrappers.retry import Retrying
+from fusion.store.journal import Journal
 
 _CONCURRENCY = 500
 _PATIENCE = 10.0
@@ -66,7 +66,7 @@ class Gateway:
     async def warm(self, model_ids: Iterable[str]) -> None:
         """Load what these models need, so that the first call does not wait for it."""
         if any(model_id not in self._own and not model_id.startswith(PREFIX) for model_id in model_ids):
-            from fusion.models.litellm import warm
+            from fusion.models.providers.litellm import warm
 
             await warm()
 
@@ -75,7 +75,7 @@ class Gateway:
         for model in self._own.values():
             await model.close()
         self._local.close()
-        from fusion.models.litellm import close_all
+        from fusion.models.providers.litellm import close_all
 
         await close_all()
 
@@ -86,7 +86,7 @@ class Gateway:
             return self._local.model(model_id)
         if model_id.startswith(PREFIX):
             return ReplayModel(model_id)
-        from fusion.models.litellm import LiteLLMModel
+        from fusion.models.providers.litellm import LiteLLMModel
 
         info = describe(model_id, self._settings)
         endpoint = self._settings.endpoints.get(model_id)
@@ -116,6 +116,35 @@ class Gateway:
 
 
 def _local_door(alias: str, api_base: str, info: ModelInfo) -> Model:
-    from fusion.models.litellm import LiteLLMModel
+    from fusion.models.providers.litellm import LiteLLMModel
 
     return LiteLLMModel(f"openai/{alias}", info=info, api_base=api_base, api_key="none")
+
+
+class Keeping:
+    """The journal and the caches of one run. `mode` of the user's goes before what stages and pipeline say.
+
+    Without a store `shared` is `run`: `shares` says whether it is more than that.
+    """
+
+    def __init__(
+        self,
+        journal: Journal | None = None,
+        shared: ReplyCache | None = None,
+        *,
+        mode: CacheMode | None = None,
+        sample: int = 0,
+    ) -> None:
+        self.journal = journal
+        self.shares = shared is not None
+        self._mode = mode
+        self._sample = sample
+        run = RunCache()
+        self._caches: dict[CacheMode, ReplyCache] = {"run": run, "shared": shared or run}
+
+    def around(self, model: Model, role: str, mode: CacheMode | None) -> Model:
+        """The model, asked by this role, with what keeps its calls."""
+        cache = self._caches.get(self._mode or mode or "off")
+        if cache is not None:
+            model = Cached(model, cache, self._sample)
+        return model if self.journal is None else Journaled(model, self.journal, role)

@@ -3,12 +3,9 @@
 import functools
 from pathlib import Path
 
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
-from fusion.library import close_names
-from fusion.types import Value
-
-__all__ = ["Profile", "choose", "family_of", "keys_for", "load_profiles", "missing_keys", "region_of"]
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError, close_names
+from fusion.core.types import Value
 
 _LOCAL = "local"
 _ANOTHER = (

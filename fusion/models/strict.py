@@ -7,10 +7,8 @@ refused request there. The answer is held to the whole schema on our side, whate
 
 from typing import Any, Final
 
-from fusion.shapes import MAX_ITEMS, MAX_LENGTH
-from fusion.types import JsonSchema
-
-__all__ = ["strict"]
+from fusion.core.schema import MAX_ITEMS, MAX_LENGTH
+from fusion.core.types import JsonSchema
 
 _BOUNDS: Final = frozenset(
     {"minItems", "maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}

@@ -5,13 +5,11 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from fusion.errors import ShapeError
+from fusion.core.errors import ShapeError
+from fusion.core.schema import validate
+from fusion.core.types import JsonMode, JsonSchema, Message, Reply, whole_data
 from fusion.models.base import ModelInfo
 from fusion.models.strict import strict
-from fusion.shapes import validate
-from fusion.types import JsonMode, JsonSchema, Message, Reply, whole_data
-
-__all__ = ["Send", "complete", "form", "loaded", "read", "shaped", "values_in"]
 
 Send = Callable[[Sequence[Message]], Awaitable[Reply]]
 """Makes one call: what is said."""

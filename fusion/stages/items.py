@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from fusion.errors import BudgetError, FusionError, ModelError, StageError
-from fusion.feed import Feed
-from fusion.stages.base import ExpressionUse, ModelStage, StageContext
-from fusion.types import Failure, Item
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.types import Failure, Item
+from fusion.stages.base import ExpressionUse, ModelStage
+from fusion.stages.context import StageContext
+from fusion.stages.feed import Feed
 
 if TYPE_CHECKING:
     from asyncio import TaskGroup
 
-__all__ = ["Hand", "ItemStage"]
 
 _OUT_OF_TIME: Final = "out of time"
 

@@ -7,24 +7,22 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 from fusion.stages.base import ModelStage, OutputField, Stage
-from fusion.stages.cascade import Cascade
-from fusion.stages.generate import Generate
-from fusion.stages.judge import Judge
-from fusion.stages.map import Map
-from fusion.stages.merge import Merge
-from fusion.stages.panel import Panel
-from fusion.stages.pipeline import PipelineStage
-from fusion.stages.plan import Plan
-from fusion.stages.render import Render
-from fusion.stages.review import Review
-from fusion.stages.route import Route
-from fusion.stages.split import Split
-from fusion.stages.synthesize import Synthesize
-from fusion.stages.vote import Vote
-
-__all__ = ["GROUP", "kinds", "register"]
+from fusion.stages.kinds.cascade import Cascade
+from fusion.stages.kinds.generate import Generate
+from fusion.stages.kinds.judge import Judge
+from fusion.stages.kinds.map import Map
+from fusion.stages.kinds.merge import Merge
+from fusion.stages.kinds.panel import Panel
+from fusion.stages.kinds.pipeline import PipelineStage
+from fusion.stages.kinds.plan import Plan
+from fusion.stages.kinds.render import Render
+from fusion.stages.kinds.review import Review
+from fusion.stages.kinds.route import Route
+from fusion.stages.kinds.split import Split
+from fusion.stages.kinds.synthesize import Synthesize
+from fusion.stages.kinds.vote import Vote
 
 GROUP = "fusion.stages"
 """The entry-point group of plug-ins: each entry is a subclass of Stage."""

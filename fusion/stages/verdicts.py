@@ -3,12 +3,10 @@
 import json
 from typing import Any
 
-from fusion.errors import BadResponseError
+from fusion.core.errors import BadResponseError
+from fusion.core.types import as_text
 from fusion.models.structured import values_in
-from fusion.stages.base import Answer
-from fusion.types import as_text
-
-__all__ = ["own_verdict"]
+from fusion.stages.context import Answer
 
 
 def own_verdict(answer: Answer, judged: Any) -> Answer:

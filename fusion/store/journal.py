@@ -9,10 +9,10 @@ from decimal import Decimal
 from itertools import count
 from typing import Any, Final, NamedTuple
 
-from fusion import errors
-from fusion.budget import Amount, Closed
-from fusion.errors import BudgetError, FusionError, StoreError
-from fusion.events import (
+from fusion.core import errors
+from fusion.core.budget import Amount, Closed
+from fusion.core.errors import BudgetError, FusionError, StoreError
+from fusion.core.events import (
     AttemptCharged,
     AttemptFailed,
     CallCancelled,
@@ -28,7 +28,10 @@ from fusion.events import (
     span,
     to_both,
 )
-from fusion.store.base import (
+from fusion.core.types import CallKey, Failure, Reply, Request, Reuse
+from fusion.store.base import Store
+from fusion.store.outbox import Withheld
+from fusion.store.rows import (
     Attempt,
     AttemptEnd,
     Call,
@@ -40,12 +43,7 @@ from fusion.store.base import (
     Row,
     SetAside,
     Spending,
-    Store,
 )
-from fusion.store.withheld import Withheld
-from fusion.types import CallKey, Failure, Reply, Request, Reuse
-
-__all__ = ["Asking", "Journal"]
 
 _KEPT_EVENTS: Final = frozenset(
     {

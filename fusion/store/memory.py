@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 from typing import Any, Final
 
-from fusion.errors import RunBusyError, StoreError
-from fusion.store.base import (
+from fusion.core.errors import RunBusyError, StoreError
+from fusion.core.types import CallKey, Reply
+from fusion.store.base import RunLock, Store
+from fusion.store.rows import (
     Attempt,
     AttemptEnd,
     AttemptState,
@@ -21,17 +23,12 @@ from fusion.store.base import (
     Noticed,
     Row,
     RunFilter,
-    RunLock,
     RunRow,
     SessionStart,
     SetAside,
     Spending,
     Started,
-    Store,
 )
-from fusion.types import CallKey, Reply
-
-__all__ = ["MemoryStore"]
 
 _EXACT: Final = Context(prec=400)
 CACHE_BYTES: Final = 500_000_000

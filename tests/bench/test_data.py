@@ -12,7 +12,7 @@ from fusion.bench.scorers.instructions import UNCHECKED
 from fusion.bench.scorers.registry import scorer
 from fusion.bench.suite import Suite
 from fusion.bench.tasks import Fields, TaskSet, make_tasks, read_tasks
-from fusion.types import as_text
+from fusion.core.types import as_text
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 README = (DATA / "README.md").read_text()

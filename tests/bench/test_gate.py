@@ -3,7 +3,7 @@
 import pytest
 
 from fusion.bench.gate import Gate
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 
 ARMS = {
     "mine": {"accuracy": 0.90, "cost": 1.0, "latency": 2.0, "cost_ratio": 0.5, "difference_low": -0.004},

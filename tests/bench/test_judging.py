@@ -11,7 +11,7 @@ import pytest
 from fusion import ModelInfo, Price, Request, Say, ScriptedModel, Usage
 from fusion.bench import Report
 from fusion.bench.suite import Suite
-from fusion.errors import ModelTimeoutError, PipelineError, UsageError
+from fusion.core.errors import ModelTimeoutError, PipelineError, UsageError
 from tests.conftest import said
 
 Bench = Callable[..., Report]

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from fusion.bench.analysis import analyse
 from fusion.bench.report import Report
 from fusion.bench.results import ArmRecord, ItemRecord, Outcome, Results
-from fusion.errors import UsageError
-from fusion.types import Failure, Usage
+from fusion.core.errors import UsageError
+from fusion.core.types import Failure, Usage
 
 HOSTILE = (
     "</pre><script>alert(1)</script><img src=https://evil.example/x onerror=alert(1)> | `x` *y* [z](https://evil)"

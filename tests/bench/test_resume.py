@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fusion.bench import Report, Results
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 from tests.bench.conftest import CHEAP, knowing, model
 from tests.cli.conftest import ROOT, environment
 

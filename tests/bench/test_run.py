@@ -13,7 +13,7 @@ import pytest
 from fusion import Request, Say
 from fusion.bench import Report
 from fusion.bench.progress import Progress
-from fusion.errors import AuthenticationError, BudgetError, ModelTimeoutError, UsageError
+from fusion.core.errors import AuthenticationError, BudgetError, ModelTimeoutError, UsageError
 from tests.bench.conftest import CHEAP, STRONG, knowing, model, sum_of
 from tests.conftest import said
 

@@ -7,7 +7,7 @@ import pytest
 from fusion.bench.scorers.base import Answer, Score
 from fusion.bench.scorers.instructions import CHECKED, UNCHECKED, follows
 from fusion.bench.scorers.registry import NAMES, scorer
-from fusion.errors import FusionError, UsageError
+from fusion.core.errors import FusionError, UsageError
 
 
 def score(name: str, text: str, gold: Any, *, data: Any = None, **options: str) -> Score:

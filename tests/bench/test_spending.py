@@ -10,8 +10,8 @@ import pytest
 
 from fusion import Fusion, Request
 from fusion.bench import Report, Suite, run, tune
-from fusion.errors import BudgetError, ModelTimeoutError
-from fusion.types import Limits
+from fusion.core.errors import BudgetError, ModelTimeoutError
+from fusion.core.types import Limits
 from tests.bench.conftest import CHEAP, TWO_TIERS, knowing, model, sum_of
 
 DOLLARS = {"cheap": 1, "strong": 10}

@@ -4,8 +4,8 @@ import jsonschema
 import pytest
 
 from fusion.bench.suite import Suite, json_schema
-from fusion.errors import PipelineError
-from fusion.positions import read_yaml
+from fusion.core.errors import PipelineError
+from fusion.core.yaml import read_yaml
 
 WHOLE = """\
 name: recorded

@@ -9,7 +9,7 @@ from benchmarks.recorded.headline import BEGIN, END, README, RESULTS, headline, 
 from fusion import Fusion, Pipeline
 from fusion.bench import Suite, run
 from fusion.bench.candidates import candidates
-from fusion.library import Library
+from fusion.prompts.library import Library
 
 SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
 

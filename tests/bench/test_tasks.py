@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fusion.bench.tasks import Fields, TaskSet, folds, read_tasks, split_of
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 
 ROWS = [{"id": f"q{n}", "question": f"What is {n}+1?", "answer": n + 1} for n in range(200)]
 LINES = "\n".join(json.dumps(row) for row in ROWS)

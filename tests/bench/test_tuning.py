@@ -11,9 +11,9 @@ import pytest
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.bench import Report, Tuned, tune
 from fusion.bench.tasks import Task, split_of
-from fusion.errors import BudgetError, PipelineError, UsageError
+from fusion.core.errors import BudgetError, PipelineError, UsageError
+from fusion.core.types import Limits
 from fusion.store.memory import MemoryStore
-from fusion.types import Limits
 from tests.bench.conftest import knowing, model, sum_of
 
 Items = Callable[..., Path]

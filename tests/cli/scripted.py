@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Request, Say, ScriptedModel
-from fusion.errors import BadRequestError, BadResponseError
+from fusion.core.errors import BadRequestError, BadResponseError
 from tests.conftest import frontier, said
 
 

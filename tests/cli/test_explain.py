@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Pipeline, Request, ScriptedModel
-from fusion.events import CallStarted
+from fusion.core.events import CallStarted
 from fusion.stages.registry import kinds
 from tests.cli.conftest import Command
 from tests.conftest import plan_text, run, said, subtasks

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion.models import weights
+from fusion.models.providers.local import weights
 from tests.cli.conftest import Command
 
 AZURE = ("AZURE_API_KEY,", "AZURE_API_BASE,", "AZURE_API_VERSION:")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fusion.library import Library
-from fusion.prompts import is_template_name
+from fusion.prompts.library import Library
+from fusion.prompts.template import is_template_name
 from fusion.spec import Pipeline, json_schema
 from tests.cli.conftest import Command
 from tests.cli.scripted import on_scripted_models

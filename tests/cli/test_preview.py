@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Request, ScriptedModel
-from fusion.library import Library
+from fusion.prompts.library import Library
 from tests.cli.conftest import BARE, MANY, ONE, Command, apart
 from tests.cli.scripted import on_scripted_models
 from tests.conftest import frontier, plan_text, run, subtasks

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fusion.result import Result
+from fusion.core.result import Result
 from tests.cli.conftest import BARE, MANY, ONE, gone, read_until, start
 
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")

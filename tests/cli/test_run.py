@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fusion.events import event_adapter
-from fusion.result import Result
+from fusion.core.events import event_adapter
+from fusion.core.result import Result
 from tests.cli.conftest import BARE, MANY, ONE, Command, Ran
 from tests.cli.scripted import on_scripted_models
 

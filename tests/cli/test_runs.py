@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
+from fusion.core.result import Result
 from fusion.history import History
-from fusion.receipt import Accounts
-from fusion.result import Result
-from fusion.standing import before
-from fusion.store.opening import open_store
+from fusion.receipt import Accounts, before
+from fusion.store.sqlite.open import open_store
 from tests.cli.conftest import BARE, MANY, ONE, Command, Ran, read_until, start
 from tests.cli.scripted import on_scripted_models
 

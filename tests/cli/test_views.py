@@ -13,7 +13,7 @@ from fusion.cli.follow import Follower
 from fusion.cli.live import LiveView
 from fusion.cli.plain import Plain
 from fusion.cli.receipt import receipt_lines
-from fusion.events import (
+from fusion.core.events import (
     AttemptFailed,
     CallFinished,
     CallStarted,
@@ -28,8 +28,8 @@ from fusion.events import (
     StageGrew,
     StageStarted,
 )
-from fusion.result import Cost, Receipt, ReceiptLine, Result, Spent, StageResult
-from fusion.types import Failure, Usage
+from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent, StageResult
+from fusion.core.types import Failure, Usage
 
 BROKEN = Failure(reason="BadResponseError", message="empty\nanswer \x1b[31mred")
 RUN = [

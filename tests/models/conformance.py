@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fusion.errors import BadResponseError
+from fusion.core.errors import BadResponseError
+from fusion.core.types import Message, Request
 from fusion.models.base import Model, check_usable
-from fusion.types import Message, Request
 
 __all__ = ["Ask", "Collected", "ModelConformance", "SpokenModelConformance", "Subject", "request"]
 

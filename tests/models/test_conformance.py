@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fusion.config import Settings
+from fusion.core.config import Settings
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
-from fusion.models.litellm import LiteLLMModel, close_all
-from fusion.models.replay import ReplayModel
-from fusion.models.scripted import Say, ScriptedModel
+from fusion.models.providers.litellm import LiteLLMModel, close_all
+from fusion.models.providers.replay import ReplayModel
+from fusion.models.providers.scripted import Say, ScriptedModel
 from tests.models.conformance import Ask, ModelConformance, SpokenModelConformance, Subject
 from tests.provider import Answer, Provider
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from fusion.models import prices
+from fusion.core.types import Usage
+from fusion.models import catalog as prices
 from fusion.models.base import Price
-from fusion.types import Usage
 
 PROVIDERS = (
     "anthropic", "azure", "dashscope", "deepseek", "gemini", "groq", "kyma", "mistral", "openai", "perplexity", "xai"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Message, Model, ModelInfo, Price, Request, RoleSpec, ScriptedModel
-from fusion.errors import (
+from fusion.core.errors import (
     AuthenticationError,
     BadRequestError,
     BadResponseError,
@@ -21,12 +21,11 @@ from fusion.errors import (
     RateLimitError,
     UsageError,
 )
-from fusion.events import EventBase, FallbackTaken, Restarted
-from fusion.models.breaker import Breaker
-from fusion.models.fallback import Fallback, Member
-from fusion.models.litellm import LiteLLMModel
-from fusion.models.scripted import Say, Script
-from fusion.result import Result
+from fusion.core.events import EventBase, FallbackTaken, Restarted
+from fusion.core.result import Result
+from fusion.models.providers.litellm import LiteLLMModel
+from fusion.models.providers.scripted import Say, Script
+from fusion.models.wrappers.fallback import Breaker, Fallback, Member
 from tests.conftest import pipeline, run, said
 from tests.provider import Answer, Provider
 

@@ -7,13 +7,13 @@ from decimal import Decimal
 
 import pytest
 
-from fusion import budget
-from fusion.budget import Amount, Budget
-from fusion.errors import ModelConnectionError, ModelTimeoutError, UsageError
+from fusion.core import budget
+from fusion.core.budget import Amount, Budget
+from fusion.core.errors import ModelConnectionError, ModelTimeoutError, UsageError
+from fusion.core.types import Deltas, Message, Reply, Request
 from fusion.models.base import Model, ModelInfo
-from fusion.models.limited import Limited
-from fusion.models.scripted import Say, ScriptedModel
-from fusion.types import Deltas, Message, Reply, Request
+from fusion.models.providers.scripted import Say, ScriptedModel
+from fusion.models.wrappers.limit import Limited
 
 
 def request(text: str = "x", timeout: float = 60.0) -> Request:

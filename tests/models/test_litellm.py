@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fusion.errors import (
+from fusion.core.errors import (
     AuthenticationError,
     BadRequestError,
     BadResponseError,
@@ -23,9 +23,9 @@ from fusion.errors import (
     ModelTimeoutError,
     RateLimitError,
 )
+from fusion.core.types import Reply, Usage
 from fusion.models.base import ModelInfo, Price
-from fusion.models.litellm import LiteLLMModel, close_all, warm
-from fusion.types import Reply, Usage
+from fusion.models.providers.litellm import LiteLLMModel, close_all, warm
 from tests.models.conformance import Collected, request
 from tests.provider import Answer, Provider
 

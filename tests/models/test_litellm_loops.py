@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from fusion.models.litellm import LiteLLMModel, close_all
-from fusion.types import Request
+from fusion.core.types import Request
+from fusion.models.providers.litellm import LiteLLMModel, close_all
 from tests.models.conformance import Collected, request
 from tests.provider import Answer, Provider
 
@@ -50,7 +50,7 @@ def test_first_calls_at_once_load_once_and_the_loop_goes_on() -> None:
     """In a new process: importing the door loads nothing, and litellm's import does not hold up the loop."""
     code = """
 import asyncio, os, sys, time
-from fusion.models.litellm import close_all, warm
+from fusion.models.providers.litellm import close_all, warm
 assert not {"litellm", "openai", "aiohttp", "httpx"} & set(sys.modules)
 async def main():
     await close_all()

@@ -15,13 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError
+from fusion.core.types import Deltas, Message, Reply, Request, Usage
 from fusion.models.base import Model, ModelInfo
-from fusion.models.limited import Limited
-from fusion.models.local import LocalModels
-from fusion.models.weights import find
-from fusion.types import Deltas, Message, Reply, Request, Usage
+from fusion.models.providers.local.local import LocalModels
+from fusion.models.providers.local.weights import find
+from fusion.models.wrappers.limit import Limited
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = {
@@ -303,8 +303,8 @@ def test_after_close_or_a_crash_the_next_call_starts_it_anew() -> None:
 
 PROGRAM = """
 import asyncio, os, signal, sys, psutil
-from fusion.config import Settings
-from fusion.models.local import LocalModels
+from fusion.core.config import Settings
+from fusion.models.providers.local.local import LocalModels
 from tests.models.test_local import Loopback, ask
 models = LocalModels(Settings.from_environment(), Loopback)
 asyncio.run(models.model("local/tiny").complete(ask("Hi", max_tokens=2)))

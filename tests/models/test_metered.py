@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from fusion import budget, events
-from fusion.budget import Amount, Budget
-from fusion.errors import (
+from fusion.core import budget, events
+from fusion.core.budget import Amount, Budget
+from fusion.core.errors import (
     AuthenticationError,
     BadRequestError,
     BadResponseError,
@@ -21,12 +21,12 @@ from fusion.errors import (
     ModelTimeoutError,
     RateLimitError,
 )
-from fusion.events import AttemptCharged, EventBase, Span
+from fusion.core.events import AttemptCharged, EventBase, Span
+from fusion.core.types import Limits, Message, Request, Usage
 from fusion.models.base import Model, ModelInfo, Price, input_bound
-from fusion.models.limited import Limited
-from fusion.models.metered import Metered
-from fusion.models.scripted import Say, Script, ScriptedModel
-from fusion.types import Limits, Message, Request, Usage
+from fusion.models.providers.scripted import Say, Script, ScriptedModel
+from fusion.models.wrappers.budget import Metered
+from fusion.models.wrappers.limit import Limited
 
 PRICE = Price(input=Decimal("0.001"), output=Decimal("0.01"))
 ASKED = Request(messages=(Message(role="user", content="hello"),), max_tokens=50, timeout=60)

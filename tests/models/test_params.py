@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, ModelInfo, PipelineError, RoleSpec, ScriptedModel, UsageError
-from fusion.models.abilities import refused
-from fusion.models.litellm import LiteLLMModel
-from fusion.models.prices import lookup
+from fusion.core.params import PARAMS
+from fusion.models.catalog import lookup, refused
 from fusion.models.profiles import load_profiles
-from fusion.terms import PARAMS
+from fusion.models.providers.litellm import LiteLLMModel
 from tests.conftest import pipeline, run
 from tests.provider import Answer, Provider
 

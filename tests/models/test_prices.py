@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from fusion.models import prices
-from fusion.types import Usage
+from fusion.core.types import Usage
+from fusion.models import catalog as prices
 
 
 def test_a_known_model_has_its_price_without_noise() -> None:

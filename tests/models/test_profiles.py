@@ -8,11 +8,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from fusion import Fusion, Pipeline, ScriptedModel
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
-from fusion.models import prices
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError
+from fusion.models import catalog as prices
 from fusion.models import profiles as profiles_module
-from fusion.models.catalogue import describe
+from fusion.models.catalog import describe
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import choose, family_of, keys_for, load_profiles, region_of
 from fusion.roles import resolve

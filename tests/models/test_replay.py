@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, RunFailed
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 from tests.conftest import pipeline
 
 ASK = """

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fusion import events
-from fusion.errors import (
+from fusion.core import events
+from fusion.core.errors import (
     AuthenticationError,
     BadRequestError,
     BadResponseError,
@@ -19,10 +19,10 @@ from fusion.errors import (
     RateLimitError,
     UsageError,
 )
-from fusion.events import AttemptFailed, EventBase, Span
-from fusion.models.retrying import Retrying
-from fusion.models.scripted import Say, ScriptedModel
-from fusion.types import Message, Reply, Request
+from fusion.core.events import AttemptFailed, EventBase, Span
+from fusion.core.types import Message, Reply, Request
+from fusion.models.providers.scripted import Say, ScriptedModel
+from fusion.models.wrappers.retry import Retrying
 
 ASKED = Request(messages=(Message(role="user", content="hello"),), max_tokens=50, timeout=60)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fusion.errors import BadRequestError, BadResponseError, RateLimitError, UsageError
+from fusion.core.errors import BadRequestError, BadResponseError, RateLimitError, UsageError
+from fusion.core.types import Message, Reply, Request, Usage
 from fusion.models.base import ModelInfo, Price
-from fusion.models.scripted import Say, ScriptedModel
-from fusion.types import Message, Reply, Request, Usage
+from fusion.models.providers.scripted import Say, ScriptedModel
 
 
 def request(text: str = "Say something.", **fields: Any) -> Request:

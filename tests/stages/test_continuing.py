@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fusion import Say, ScriptedModel
-from fusion.events import CallFinished, Delta, Restarted
-from fusion.stages.seams import Stitches, ending, joined
+from fusion.core.events import CallFinished, Delta, Restarted
+from fusion.stages.text.continuation import Stitches, ending, joined
 from tests.conftest import pipeline, run, said
 
 ONE = """

@@ -12,8 +12,8 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from fusion import ModelInfo, Price, Result, RunHandle, ScriptedModel
-from fusion.models.litellm import LiteLLMModel
-from fusion.result import Receipt
+from fusion.core.result import Receipt
+from fusion.models.providers.litellm import LiteLLMModel
 from fusion.stages.registry import kinds
 from tests.conftest import plan_text, subtasks
 from tests.provider import Answer, Provider, Seen

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fusion import Request, Say, ScriptedModel
-from fusion.errors import ModelConnectionError
-from fusion.events import Delta
+from fusion.core.errors import ModelConnectionError
+from fusion.core.events import Delta
 from tests.conftest import pipeline, run, said
 
 pytestmark = pytest.mark.usefixtures("without_pauses")

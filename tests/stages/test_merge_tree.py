@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusion import Price, Say, ScriptedModel
-from fusion.events import CallFinished, Delta
+from fusion.core.events import CallFinished, Delta
 from fusion.models.base import ModelInfo, estimate_input, estimate_tokens
-from fusion.stages.levels import groups
+from fusion.stages.tree_merge import groups
 from tests.conftest import pipeline, run, said
 
 CONTEXT = 8_000

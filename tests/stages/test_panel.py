@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from fusion import ModelInfo, Panel, Price, Request, Say, ScriptedModel
-from fusion.errors import AuthenticationError, ContentFilterError, ModelConnectionError, PipelineError
-from fusion.events import AttemptCharged, CallCancelled, StageFinished
-from fusion.stages.answers import shuffled
+from fusion.core.errors import AuthenticationError, ContentFilterError, ModelConnectionError, PipelineError
+from fusion.core.events import AttemptCharged, CallCancelled, StageFinished
+from fusion.stages.labels import shuffled
 from tests.conftest import pipeline, run
 
 HANGS = Say("too late", delay=60)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion
-from fusion.models.litellm import LiteLLMModel
+from fusion.models.providers.litellm import LiteLLMModel
 from tests.conftest import pipeline, run
 from tests.provider import Answer, Provider, Seen
 

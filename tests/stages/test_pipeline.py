@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, PipelineError, PipelineStage, ScriptedModel
-from fusion.events import Decided, Event, event_adapter
+from fusion.core.events import Decided, Event, event_adapter
 from fusion.graph import check_file
-from fusion.library import Library
+from fusion.prompts.library import Library
 from tests.conftest import run, said
 
 INNER = """
@@ -140,7 +140,7 @@ output: joined
 
 
 def test_what_fails_within_it_is_named_and_can_be_skipped(fusion: Any, files: Any) -> None:
-    from fusion.errors import ContentFilterError
+    from fusion.core.errors import ContentFilterError
 
     roles = {"bulk": echo("bulk"), "frontier": ContentFilterError("no", model="scripted/frontier")}
     result, _ = run(fusion(roles), "x", pipeline=files(inner=INNER, outer=OUTER % ""))

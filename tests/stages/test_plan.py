@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from fusion import Say, ScriptedModel
-from fusion.errors import ModelConnectionError
+from fusion.core.errors import ModelConnectionError
 from tests.conftest import frontier, pipeline, plan_text, run, said, subtasks
 
 PLAN = """

@@ -5,10 +5,11 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from fusion.errors import UsageError
+from fusion.core.errors import UsageError
 from fusion.spec import Pipeline
 from fusion.stages import registry
-from fusion.stages.base import OutputField, Stage, StageContext
+from fusion.stages.base import OutputField, Stage
+from fusion.stages.context import StageContext
 
 
 class Shout(Stage):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion import Fusion, Say, ScriptedModel
-from fusion.errors import AuthenticationError, ContentFilterError, PipelineError
+from fusion.core.errors import AuthenticationError, ContentFilterError, PipelineError
 from tests.conftest import ACCEPT, pipeline, run, said
 
 REVIEW = """

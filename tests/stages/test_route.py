@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from fusion import PipelineError, ScriptedModel
-from fusion.errors import AuthenticationError
-from fusion.events import Decided
-from fusion.language import capabilities, language
-from fusion.nearest import nearest
+from fusion.core.errors import AuthenticationError
+from fusion.core.events import Decided
+from fusion.stages.text.classify import capabilities, language, nearest
 from tests.conftest import frontier, pipeline, run, said
 
 ROUTE = """
@@ -137,7 +136,7 @@ def test_a_way_can_be_a_stage_of_its_own_or_a_pipeline(fusion: Any) -> None:
 
 
 def test_what_fails_in_a_way_fails_the_route_and_is_named_once(fusion: Any) -> None:
-    from fusion.errors import ContentFilterError
+    from fusion.core.errors import ContentFilterError
 
     text = """
     inputs: {task: {}}
@@ -225,7 +224,7 @@ def test_a_route_comes_back_from_yaml_as_it_was() -> None:
 
 def test_a_file_that_routes_to_itself_is_found(tmp_path: Path) -> None:
     from fusion.graph import check_file
-    from fusion.library import Library
+    from fusion.prompts.library import Library
 
     path = tmp_path / "a.yaml"
     path.write_text(ROUTE.replace("hard: frontier", "hard: {kind: pipeline, pipeline: a.yaml}") % "classifier: bulk")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fusion import ScriptedModel
 from fusion.models.base import ModelInfo, estimate_input, estimate_tokens
-from fusion.stages.chunks import Cutting, chunks
+from fusion.stages.text.chunks import Cutting, chunks
 from tests.conftest import pipeline, run, said
 
 SPLIT = """

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fusion import ScriptedModel, Vote
-from fusion.errors import ModelConnectionError, PipelineError
+from fusion.core.errors import ModelConnectionError, PipelineError
 from tests.conftest import pipeline, run
 
 pytestmark = pytest.mark.usefixtures("without_pauses")

@@ -19,8 +19,10 @@ from typing import Any
 
 import pytest
 
-from fusion.errors import RunBusyError, StoreError
-from fusion.store.base import (
+from fusion.core.errors import RunBusyError, StoreError
+from fusion.core.types import CallKey, Failure, File, Message, Reply, Request, Usage
+from fusion.store.base import Store
+from fusion.store.rows import (
     Attempt,
     AttemptEnd,
     AttemptState,
@@ -38,9 +40,7 @@ from fusion.store.base import (
     SetAside,
     Spending,
     Started,
-    Store,
 )
-from fusion.types import CallKey, Failure, File, Message, Reply, Request, Usage
 
 __all__ = ["SMALL", "StoreConformance", "attempt", "call", "ended", "key", "reply", "session", "started", "work"]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fusion.errors import StoreError
-from fusion.store import migrations, opening
-from fusion.store.base import RunFilter
-from fusion.store.opening import open_store
+from fusion.core.errors import StoreError
+from fusion.store.rows import RunFilter
+from fusion.store.sqlite.open import open_store
+from fusion.store.sqlite.store import migrations
+from fusion.store.sqlite.store import open as opening
 from tests.needs import missing
 from tests.store.conformance import call, kept, started, work
 
@@ -216,7 +217,7 @@ def version(path: Path) -> int:
 
 OPENS = """
 import sys
-from fusion.store.opening import open_store
+from fusion.store.sqlite.open import open_store
 from tests.store.conformance import kept, started, work
 sys.stdin.readline()
 store = open_store(sys.argv[1])

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from fusion.errors import RunBusyError, StoreError
-from fusion.store.base import Cached, Decision, Store
-from fusion.store.connections import Synchronous
-from fusion.store.opening import open_store
-from fusion.types import File, Message, Request
+from fusion.core.errors import RunBusyError, StoreError
+from fusion.core.types import File, Message, Request
+from fusion.store.base import Store
+from fusion.store.rows import Cached, Decision
+from fusion.store.sqlite.connections import Synchronous
+from fusion.store.sqlite.open import open_store
 from tests.store.conformance import (
     SMALL,
     StoreConformance,
@@ -61,9 +62,8 @@ def store(path: Path) -> Iterator[Store]:
 
 
 def process(script: str, *words: object) -> "subprocess.Popen[str]":
-    head = (
-        "import sys, os, time\nfrom fusion.store.opening import open_store\nfrom tests.store.conformance import *\n"
-    )
+    head = "import sys, os, time\nfrom fusion.store.sqlite.open import open_store\n"
+    head += "from tests.store.conformance import *\n"
     given = [sys.executable, "-c", f"{head}from tests.store.conformance import kept\n{script}", *map(str, words)]
     return subprocess.Popen(given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -245,7 +245,7 @@ def test_an_interpreter_that_ends_writes_what_was_put(path: Path) -> None:
 
 FULL = """
 import asyncio, resource
-from fusion.errors import StoreError
+from fusion.core.errors import StoreError
 store = open_store(sys.argv[1])
 kept(store, started(), *work(1))
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))

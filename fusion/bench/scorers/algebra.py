@@ -10,9 +10,7 @@ import threading
 from pathlib import Path
 
 from fusion.bench.scorers.formula import Tree, parse, parts
-from fusion.errors import UsageError
-
-__all__ = ["Algebra"]
+from fusion.core.errors import UsageError
 
 SECONDS = 5.0
 _START_SECONDS = 120.0

@@ -4,9 +4,7 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from fusion.types import Value
-
-__all__ = ["Answer", "Score", "Scorer"]
+from fusion.core.types import Value
 
 
 class Answer(Value):

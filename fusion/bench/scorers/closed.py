@@ -4,11 +4,9 @@ from typing import Any
 
 from fusion.bench.scorers.algebra import Algebra
 from fusion.bench.scorers.base import Answer, Score
-from fusion.errors import UsageError
-from fusion.extract import Extracted, Extractor
-from fusion.types import as_text
-
-__all__ = ["Closed", "Formula"]
+from fusion.core.errors import UsageError
+from fusion.core.types import as_text
+from fusion.stages.text.extract import Extracted, Extractor
 
 
 class Closed:

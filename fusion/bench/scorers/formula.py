@@ -3,8 +3,6 @@
 import re
 from typing import Any
 
-__all__ = ["Tree", "parse", "parts"]
-
 Tree = list[Any]
 """`["number", "3/4"]`, `["symbol", "x"]`, or an operation and its trees."""
 

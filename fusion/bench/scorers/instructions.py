@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fusion.bench.scorers.base import Answer, Score
-from fusion.errors import UsageError
-
-__all__ = ["CHECKED", "UNCHECKED", "Instructions", "follows"]
+from fusion.core.errors import UsageError
 
 UNCHECKED: Final = frozenset({"language:response_language"})
 

@@ -5,11 +5,9 @@ from typing import Any
 
 from fusion.bench.foreign import called, imported
 from fusion.bench.scorers.base import Answer, Score
-from fusion.errors import PromptError, UsageError
-from fusion.library import Library
-from fusion.prompts import Prompts
-
-__all__ = ["ByExpression", "ByFunction"]
+from fusion.core.errors import PromptError, UsageError
+from fusion.prompts.library import Library
+from fusion.prompts.template import Prompts
 
 
 class ByExpression:

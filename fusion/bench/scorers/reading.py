@@ -6,9 +6,7 @@ from collections import Counter
 from typing import Any, Literal
 
 from fusion.bench.scorers.base import Answer, Score
-from fusion.errors import UsageError
-
-__all__ = ["Reading", "normalised"]
+from fusion.core.errors import UsageError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

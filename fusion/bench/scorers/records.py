@@ -7,9 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 from fusion.bench.scorers.base import Answer, Score
-from fusion.errors import UsageError
-
-__all__ = ["Records"]
+from fusion.core.errors import UsageError
 
 _PAIR = re.compile(r"(?P<name>[A-Z][\w.&' -]*?)\W*[:|–—-]\W*(?:EUR|€)?\s*(?P<amount>\d[\d.,]*)", re.MULTILINE)
 _TOTAL = re.compile(r"(?i)total[^\d\n]*(\d[\d.,]*)")

@@ -9,11 +9,8 @@ from fusion.bench.scorers.instructions import Instructions
 from fusion.bench.scorers.own import ByExpression, ByFunction
 from fusion.bench.scorers.reading import Reading
 from fusion.bench.scorers.records import Records
-from fusion.errors import UsageError
-from fusion.extract import Extractor
-from fusion.library import close_names
-
-__all__ = ["NAMES", "scorer"]
+from fusion.core.errors import UsageError, close_names
+from fusion.stages.text.extract import Extractor
 
 _CLOSED: dict[str, Callable[[str | None, str | None], Scorer]] = {
     "exact": lambda path, pattern: Closed(Extractor(path=path, pattern=pattern)),

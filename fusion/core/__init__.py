@@ -1,0 +1,1 @@
+"""The words that every room speaks; imports nothing else of Fusion."""

@@ -1,0 +1,600 @@
+"""Nested spending limits: the worst case of every attempt is reserved before it and settled after it.
+
+A run has a Budget, a stage may have one of its own beneath it, and every attempt of a call reserves at its
+stage's, which books at each level up to the run's. At every level, at every instant,
+
+    spent + reserved <= limit
+
+however many calls run at once; what is held back for later counts as reserved. The one way past a limit is a
+provider that delivers more than it was asked for: that is counted in full, and every later reservation fails.
+
+All of it runs on one event loop, and nothing is awaited between a check and its booking: there are no locks.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from decimal import Decimal
+from heapq import heapify, heappop, heappush
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from fusion.core.errors import BudgetError, UsageError
+from fusion.core.types import Limits, Request
+
+LimitName = Literal["usd", "tokens", "calls"]
+Closed = Literal["settled", "charged", "refunded"]
+_ZERO: Final = Decimal(0)
+_NO_LIMITS: Final = Limits()
+_ADVICE: Final = {
+    "usd": "raise `budget.usd`, lower `max_tokens`, or use a cheaper model",
+    "tokens": "raise `budget.tokens`, lower `max_tokens`, or shorten the input",
+    "calls": "raise `budget.calls`, or ask for fewer items, members or revisions",
+    "seconds": "raise `budget.seconds`, or use a faster model",
+}
+
+
+class Amount(NamedTuple):
+    """What an attempt costs, or may cost at most. `usd` is None where the price is unknown."""
+
+    usd: Decimal | None
+    tokens: int
+    calls: int = 1
+
+
+class _Tally:
+    """An amount that is counted up and down; an unknown price counts as nothing here."""
+
+    __slots__ = ("calls", "tokens", "usd")
+
+    def __init__(self, usd: Decimal = _ZERO, tokens: int = 0, calls: int = 0) -> None:
+        self.usd = usd
+        self.tokens = tokens
+        self.calls = calls
+
+    @classmethod
+    def of(cls, amount: Amount) -> "_Tally":
+        return cls(amount.usd or _ZERO, amount.tokens, amount.calls)
+
+    def add(self, other: "_Tally") -> None:
+        self.usd += other.usd
+        self.tokens += other.tokens
+        self.calls += other.calls
+
+    def minus(self, other: "_Tally") -> "_Tally":
+        return _Tally(self.usd - other.usd, self.tokens - other.tokens, self.calls - other.calls)
+
+    def plus(self, other: "_Tally") -> "_Tally":
+        return _Tally(self.usd + other.usd, self.tokens + other.tokens, self.calls + other.calls)
+
+    def at_least(self, other: "_Tally") -> "_Tally":
+        return _Tally(max(self.usd, other.usd), max(self.tokens, other.tokens), max(self.calls, other.calls))
+
+    def amount(self) -> Amount:
+        return Amount(self.usd, self.tokens, self.calls)
+
+
+_NOTHING: Final = _Tally()
+
+
+class Ledger(Protocol):
+    """Writes down every attempt before it is made, and what it came to."""
+
+    async def opened(self, request: Request, model: str, amount: Amount) -> int:
+        """An attempt of at most this amount is about to be made; its number, once that is written down."""
+
+    def closed(self, number: int, state: Closed, amount: Amount) -> None:
+        """The attempt of this number is over and cost this much."""
+
+
+class Reservation:
+    """The worst case of one attempt, set aside until the attempt is over.
+
+    It is closed once, by `settle`, `charge` or `refund`; whatever is called after that changes nothing, so that
+    a `finally: reservation.refund()` is a safe net. `sent` is set by the limiter when the attempt has its slot
+    and may reach the provider; `entry` is its number in the ledger, once it has one.
+    """
+
+    __slots__ = ("_budget", "_need", "_open", "amount", "entry", "sent")
+
+    def __init__(self, budget: "Budget", amount: Amount, need: _Tally) -> None:
+        self.amount = amount
+        self.sent = False
+        self.entry: int | None = None
+        self._budget = budget
+        self._need = need
+        self._open = True
+
+    def settle(self, actual: Amount) -> None:
+        """The attempt cost `actual`. More than was reserved is counted in full too."""
+        if self._open:
+            self._open = False
+            self._budget._settle(self._need, actual)
+
+    def charge(self) -> None:
+        """What the attempt cost cannot be known: count all that was reserved."""
+        self.settle(self.amount)
+
+    def refund(self) -> None:
+        """The attempt cost nothing: it was never sent, or the provider does not bill it."""
+        if self._open:
+            self._open = False
+            self._budget._give_back(self._need)
+
+
+class Budget:
+    """What may be spent at most by a run, a stage or a part of one; a tree, of which `parent` is the next level.
+
+    `reserve` books an amount here and at every level above at once. One that does not fit only because of what
+    others have reserved waits for them, first come first served over the whole tree; but one that is held by a
+    level of its own is passed by those that do not share that level. One that could not fit even if everything
+    reserved were given back raises BudgetError, also while it waits.
+
+    An amount without a known price is bounded by tokens and calls, and counted in `unknown_calls`. With
+    `strict_usd`, which children inherit, it is refused under a level with a limit in dollars.
+
+    >>> run = Budget(Limits(usd=Decimal("0.50")))
+    >>> reservation = await run.reserve(Amount(Decimal("0.02"), tokens=3000))
+    >>> reservation.settle(Amount(Decimal("0.004"), tokens=900))
+    """
+
+    def __init__(
+        self,
+        limits: Limits = _NO_LIMITS,
+        *,
+        name: str = "run",
+        parent: "Budget | None" = None,
+        clock: Callable[[], float] = time.monotonic,
+        strict_usd: bool = False,
+        ledger: "Ledger | None" = None,
+    ) -> None:
+        self.limits = limits
+        self.name = name
+        self.parent = parent
+        self.ledger: Ledger | None = parent.ledger if parent is not None and ledger is None else ledger
+        self.strict_usd: bool = strict_usd or (parent is not None and parent.strict_usd)
+        self.unknown_calls = 0
+        self._clock = clock
+        self._started: float | None = None
+        self._max_usd, self._max_tokens, self._max_calls = limits.usd, limits.tokens, limits.calls
+        self._spent = _Tally()
+        self._reserved = _Tally()
+        self._holds: list[Hold] = []
+        self._chain: tuple[Budget, ...] = (self, *(parent._chain if parent else ()))
+        self._timed = any(level.limits.seconds is not None for level in self._chain)
+        self._line: _Line = parent._line if parent else _Line(self)
+        self._queue: dict[int, _Waiter] = {}
+        self._tallest: dict[LimitName, list[tuple[Decimal | int, int, _Waiter]]] = _capped(limits)
+
+    def child(self, limits: Limits = _NO_LIMITS, name: str = "stage") -> "Budget":
+        """A level beneath this one."""
+        return Budget(limits, name=name, parent=self, clock=self._clock)
+
+    @property
+    def spent(self) -> Amount:
+        """What is settled, here and below. What had no known price is in its tokens and calls only."""
+        return self._spent.amount()
+
+    @property
+    def reserved(self) -> Amount:
+        """What attempts under way may cost at most, and what is held back, here and below."""
+        return self._reserved.amount()
+
+    def start(self) -> None:
+        """Begin to count this level's `seconds`, if they are not counted yet; its first reservation does it too."""
+        if self._started is None:
+            self._started = self._clock()
+
+    def resume(self, spent: Amount, *, unknown_calls: int = 0, seconds: float = 0.0) -> None:
+        """Begin with what was spent here, and below, before: amounts, and seconds that count to the limit.
+
+        Levels above are not told: each is resumed by itself.
+        """
+        self._spent.add(_Tally.of(spent))
+        self.unknown_calls += unknown_calls
+        self._started = self._clock() - seconds
+
+    def remaining_seconds(self) -> float | None:
+        """How long until the first deadline of this level and those above; None without one, never below 0."""
+        left = [level._seconds_left() for level in self._chain if level.limits.seconds is not None]
+        return max(0.0, min(left)) if left else None
+
+    async def reserve(self, amount: Amount, what: str = "this call") -> Reservation:
+        """Set `amount` aside at every level, waiting for others where that helps; `what` is for messages.
+
+        Raises BudgetError when it can never fit, or when a deadline passes first.
+        """
+        if self._timed:
+            self._check_time(what)
+        if amount.usd is None:
+            self._check_priced(what)
+        need = _Tally.of(amount)
+        if self._line.blocked.isdisjoint(self._chain) and not self._obstacles(need):
+            return self._grant(amount, need)
+        self._check_possible(need, what)
+        reservation = await self._line.wait(_Waiter(self, amount, need, what))
+        try:
+            if self._timed:
+                self._check_time(what)
+        except BudgetError:
+            reservation.refund()
+            raise
+        return reservation
+
+    def count(self, amount: Amount) -> None:
+        """Count what was spent before, and elsewhere: nothing was reserved for it here."""
+        self._settle(_NOTHING, amount)
+
+    def hold(self, amount: Amount, name: str = "held back") -> "Hold":
+        """Keep `amount` back for later, as a budget of its own; raises BudgetError if it does not fit now.
+
+        Others cannot have what is held: a reservation that would fit only without it is refused, not kept waiting.
+        """
+        need = _Tally.of(amount)
+        for level, limit, demand in self._obstacles(need):
+            raise level._refusal(limit, demand, f"the part {name!r}", level._reserved)
+        return Hold(self, need, name)
+
+    # Booking: from the leaf up, each level passing on what the one above has to book for it.
+
+    def _grant(self, amount: Amount, need: _Tally) -> Reservation:
+        self._book(_NOTHING, need)
+        return Reservation(self, amount, need)
+
+    def _give_back(self, need: _Tally) -> None:
+        self._book(_NOTHING, _NOTHING.minus(need))
+        self._line.move()
+
+    def _settle(self, need: _Tally, actual: Amount) -> None:
+        self._book(_Tally.of(actual), _NOTHING.minus(need))
+        if actual.usd is None:
+            for level in self._chain:
+                level.unknown_calls += actual.calls
+        self._line.look_through(self._chain)
+
+    def _book(self, spent: _Tally, reserved: _Tally) -> None:
+        for level in self._chain:
+            reserved = level._count(spent, reserved)
+
+    def _count(self, spent: _Tally, reserved: _Tally) -> _Tally:
+        """Count both here; returns what is to be counted as reserved one level above."""
+        if spent is not _NOTHING:
+            self._spent.add(spent)
+        held = self._reserved  # written out, not `add`: every call passes here, at every level, twice
+        held.usd += reserved.usd
+        held.tokens += reserved.tokens
+        held.calls += reserved.calls
+        return reserved
+
+    # Checks: what stands in the way, now or when everything under way has been given back.
+
+    def _obstacles(self, need: _Tally, *, at_rest: bool = False) -> list[tuple["Budget", LimitName, _Tally]]:
+        """The levels where `need` does not fit, with the limit and what it demands of that level.
+
+        `at_rest` asks it for the moment when all attempts under way have been refunded.
+        """
+        found: list[tuple[Budget, LimitName, _Tally]] = []
+        for level in self._chain:
+            reserved = level._floor() if at_rest else level._reserved
+            limit = level._short(need, reserved)
+            if limit is not None:
+                found.append((level, limit, need))
+            need = level._beyond(need, reserved)
+        return found
+
+    def _short(self, need: _Tally, reserved: _Tally) -> LimitName | None:
+        spent = self._spent
+        if self._max_usd is not None and spent.usd + reserved.usd + need.usd > self._max_usd:
+            return "usd"
+        if self._max_tokens is not None and spent.tokens + reserved.tokens + need.tokens > self._max_tokens:
+            return "tokens"
+        if self._max_calls is not None and spent.calls + reserved.calls + need.calls > self._max_calls:
+            return "calls"
+        return None
+
+    def _beyond(self, need: _Tally, reserved: _Tally) -> _Tally:
+        """What the level above has to find for `need`, when `reserved` is reserved here."""
+        return need
+
+    def _floor(self) -> _Tally:
+        """What stays reserved here when no attempt is under way: the part that is held back."""
+        if not self._holds:
+            return _NOTHING
+        floor = _Tally()
+        for hold in self._holds:
+            floor.add(hold._claim(hold._floor()))
+        return floor
+
+    def _check_possible(self, need: _Tally, what: str) -> None:
+        for level, limit, demand in self._obstacles(need, at_rest=True):
+            raise level._refusal(limit, demand, what, level._floor())
+
+    def _check_priced(self, what: str) -> None:
+        for level in self._chain:
+            if level.strict_usd and level._max_usd is not None:
+                raise BudgetError(
+                    f"the price of {what} is not known, and {level.name!r} may spend {_dollars(level._max_usd)} at"
+                    " most: declare the price under `[prices]` in fusion.toml, limit `tokens` or `calls` in place"
+                    " of dollars, or use a model with a known price",
+                    limit="usd",
+                    level=level.name,
+                )
+
+    def _check_time(self, what: str) -> None:
+        for level in self._chain:
+            if level.limits.seconds is not None:
+                level.start()
+                if level._seconds_left() <= 0:
+                    raise level._overdue(what)
+
+    def _seconds_left(self) -> float:
+        seconds = self.limits.seconds
+        assert seconds is not None
+        return seconds if self._started is None else self._started + seconds - self._clock()
+
+    def _overdue(self, what: str) -> BudgetError:
+        return BudgetError(
+            f"no time is left for {what}: {self.name!r} may take {self.limits.seconds:g} s; {_ADVICE['seconds']}",
+            limit="seconds",
+            level=self.name,
+        )
+
+    def _refusal(self, limit: LimitName, need: _Tally, what: str, reserved: _Tally) -> BudgetError:
+        aside = _shown(limit, reserved)
+        return BudgetError(
+            f"{what} would pass the {limit} limit of {self.name!r}: limit {_shown(limit, self.limits)}, spent"
+            f" {_shown(limit, self._spent)}, {f'kept for others {aside}, ' if getattr(reserved, limit) else ''}"
+            f"needed up to {_shown(limit, need)}; {_ADVICE[limit]}",
+            limit=limit,
+            level=self.name,
+        )
+
+    # Waiting.
+
+    def _dismiss(self) -> None:
+        """Refuse whoever waits for more than this level can ever give."""
+        floor = self._floor()
+        for limit, tallest in self._tallest.items():
+            room = getattr(self.limits, limit) - getattr(self._spent, limit) - getattr(floor, limit)
+            while tallest and -tallest[0][0] > room:
+                waiter = heappop(tallest)[2]
+                if waiter.waits:
+                    self._line.answer(waiter, self._refusal(limit, waiter.need, waiter.what, floor))
+
+
+class Hold(Budget):
+    """An amount kept back for later. Reservations draw on it first, and on the levels above for what goes beyond.
+
+    What a reservation did not use returns to it, so that a second attempt finds it again.
+    """
+
+    def __init__(self, parent: Budget, pledge: _Tally, name: str) -> None:
+        super().__init__(name=name, parent=parent, clock=parent._clock)
+        self._pledge = pledge
+        parent._book(_NOTHING, pledge)
+        for level in self._bearers():
+            level._holds.append(self)
+        self._line.look_through(self._chain)
+
+    @property
+    def pledged(self) -> Amount:
+        """What is kept back in all, used or not."""
+        return self._pledge.amount()
+
+    def release(self) -> None:
+        """Give back what is left of it; from now on this is an ordinary level. A second call changes nothing."""
+        before = self._claim(self._reserved)
+        self._pledge = _NOTHING
+        assert self.parent is not None
+        self.parent._book(_NOTHING, self._claim(self._reserved).minus(before))
+        self._line.look_through(self._chain)
+
+    def _bearers(self) -> list[Budget]:
+        """The levels that count this hold as theirs: up to the next hold, whose own claim covers it above."""
+        bearers: list[Budget] = []
+        for level in self._chain[1:]:
+            bearers.append(level)
+            if isinstance(level, Hold):
+                break
+        return bearers
+
+    def _claim(self, reserved: _Tally) -> _Tally:
+        """What is reserved above for this hold, when `reserved` is reserved in it."""
+        return self._pledge.minus(self._spent).at_least(reserved)
+
+    def _count(self, spent: _Tally, reserved: _Tally) -> _Tally:
+        before = self._claim(self._reserved)
+        super()._count(spent, reserved)
+        return self._claim(self._reserved).minus(before)
+
+    def _beyond(self, need: _Tally, reserved: _Tally) -> _Tally:
+        return self._claim(reserved.plus(need)).minus(self._claim(reserved))
+
+
+class _Waiter:
+    """One reservation that waits for its turn; `answer` becomes a Reservation or the reason why there is none."""
+
+    __slots__ = ("amount", "answer", "budget", "need", "number", "what")
+
+    def __init__(self, budget: Budget, amount: Amount, need: _Tally, what: str) -> None:
+        self.budget = budget
+        self.amount = amount
+        self.need = need
+        self.what = what
+        self.number = 0
+        self.answer: asyncio.Future[Reservation | BudgetError] = asyncio.get_running_loop().create_future()
+
+    @property
+    def waits(self) -> bool:
+        return not self.answer.done()
+
+
+class _Line:
+    """The one line of a tree, in order of arrival.
+
+    Those who wait at the same budget share all levels: when the first of them is held, so are all behind it. So
+    only the first of each budget is looked at (`_fronts`, a heap by number of arrival), and nobody more once the
+    root is found blocked: a settlement costs a few steps, however many wait. `blocked` holds the levels where
+    somebody stands first and does not fit: whoever comes anew and needs one of them goes to the end of the line.
+    """
+
+    def __init__(self, root: Budget) -> None:
+        self.blocked: set[Budget] = set()
+        self._root = root
+        self._fronts: list[tuple[int, Budget]] = []
+        self.waiting = 0
+        self._arrived = 0
+
+    async def wait(self, waiter: _Waiter) -> Reservation:
+        self._enter(waiter)
+        timer = self._timer(waiter)
+        try:
+            answer = await waiter.answer
+        except asyncio.CancelledError:
+            self._abandon(waiter)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if isinstance(answer, BudgetError):
+            raise answer
+        return answer
+
+    def look_through(self, levels: tuple[Budget, ...]) -> None:
+        """Money was spent or held at these levels: refuse whom it leaves without hope, serve whom it lets pass."""
+        if self.waiting:
+            for level in levels:
+                level._dismiss()
+            self.move()
+
+    def move(self) -> None:
+        """Serve whoever fits now, the first first; whoever does not blocks the levels where it does not fit."""
+        self.blocked = blocked = set[Budget]()
+        held: list[tuple[int, Budget]] = []
+        while self._fronts and self._root not in blocked:
+            number, budget = heappop(self._fronts)
+            waiter = budget._queue.get(number)
+            if waiter is None:
+                continue
+            if not waiter.waits or (blocked.isdisjoint(budget._chain) and self._serve(waiter, blocked)):
+                self._leave(waiter)
+            else:
+                held.append((number, budget))
+        for front in held:
+            heappush(self._fronts, front)
+
+    def answer(self, waiter: _Waiter, answer: Reservation | BudgetError) -> None:
+        waiter.answer.set_result(answer)
+        self._leave(waiter)
+
+    def _serve(self, waiter: _Waiter, blocked: set[Budget]) -> bool:
+        """True if the waiter has its answer now."""
+        obstacles = waiter.budget._obstacles(waiter.need)
+        if not obstacles:
+            waiter.answer.set_result(waiter.budget._grant(waiter.amount, waiter.need))
+            return True
+        try:
+            waiter.budget._check_possible(waiter.need, waiter.what)
+        except BudgetError as error:
+            waiter.answer.set_result(error)
+            return True
+        blocked.update(level for level, _, _ in obstacles)
+        return False
+
+    def _enter(self, waiter: _Waiter) -> None:
+        self._arrived += 1
+        self.waiting += 1
+        waiter.number = self._arrived
+        queue = waiter.budget._queue
+        if not queue:
+            heappush(self._fronts, (waiter.number, waiter.budget))
+        queue[waiter.number] = waiter
+        for level in waiter.budget._chain:
+            for limit, tallest in level._tallest.items():
+                _prune(tallest, 2 * self.waiting + 64)
+                heappush(tallest, (-getattr(waiter.need, limit), waiter.number, waiter))
+            if isinstance(level, Hold):  # what it demands above a hold changes with the hold: `move` sees to that
+                break
+        if self.blocked.isdisjoint(waiter.budget._chain):
+            self.blocked.update(level for level, _, _ in waiter.budget._obstacles(waiter.need))
+
+    def _leave(self, waiter: _Waiter) -> None:
+        queue = waiter.budget._queue
+        if queue.pop(waiter.number, None) is None:
+            return
+        self.waiting -= 1
+        following = next(iter(queue), None)
+        if following is not None and following > waiter.number:
+            heappush(self._fronts, (following, waiter.budget))
+
+    def _abandon(self, waiter: _Waiter) -> None:
+        """The waiter was cancelled: what it was given meanwhile goes back, and those behind it move up."""
+        self._leave(waiter)
+        answer = None if waiter.answer.cancelled() or waiter.waits else waiter.answer.result()
+        if isinstance(answer, Reservation):
+            answer.refund()
+        else:
+            self.move()
+
+    def _timer(self, waiter: _Waiter) -> asyncio.TimerHandle | None:
+        budget = waiter.budget
+        if not budget._timed:
+            return None
+        timed = [level for level in budget._chain if level.limits.seconds is not None]
+        first = min(timed, key=Budget._seconds_left)
+        loop = asyncio.get_running_loop()
+        return loop.call_later(max(0.0, first._seconds_left()), self._expire, waiter, first)
+
+    def _expire(self, waiter: _Waiter, level: Budget) -> None:
+        if waiter.waits:
+            self.answer(waiter, level._overdue(waiter.what))
+            self.move()
+
+
+def _capped(limits: Limits) -> dict[LimitName, list[tuple[Decimal | int, int, _Waiter]]]:
+    names: tuple[LimitName, ...] = ("usd", "tokens", "calls")
+    return {name: [] for name in names if getattr(limits, name) is not None}
+
+
+def _prune(tallest: list[tuple[Decimal | int, int, _Waiter]], most: int) -> None:
+    """Forget those who wait no more, once they are the greater part."""
+    if len(tallest) > most:
+        tallest[:] = [entry for entry in tallest if entry[2].waits]
+        heapify(tallest)
+
+
+def _shown(limit: LimitName, amounts: Limits | _Tally) -> str:
+    amount = getattr(amounts, limit)
+    return _dollars(amount) if limit == "usd" else str(amount)
+
+
+def _dollars(amount: Decimal) -> str:
+    whole, _, cents = f"{amount.normalize():f}".partition(".")
+    return f"${whole}.{cents:0<2}"
+
+
+current: ContextVar[Budget | None] = ContextVar("fusion_budget", default=None)
+"""The budget of the running stage; without one nothing is counted."""
+
+attempt: ContextVar[Reservation | None] = ContextVar("fusion_attempt", default=None)
+"""The reservation of the running attempt: the limiter marks it as sent."""
+
+
+BudgetGiven = Limits | Mapping[str, Any] | None
+
+
+def limits_of(given: BudgetGiven) -> Limits | None:
+    """Limits, None where none are given. Raises UsageError."""
+    if given is None or isinstance(given, Limits):
+        return given
+    try:
+        return Limits.model_validate(given)
+    except ValueError as error:
+        raise UsageError(f"budget {given!r}: give positive usd, tokens, calls or seconds") from error
+
+
+def over(pipeline: Limits, given: Limits | None) -> Limits:
+    """The user's limits, and the pipeline's where the user sets none."""
+    if given is None:
+        return pipeline
+    return Limits(**{**pipeline.model_dump(exclude_none=True), **given.model_dump(exclude_none=True)})

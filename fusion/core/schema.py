@@ -1,0 +1,363 @@
+"""The shape of an answer: short types, a JSON Schema, or a file of one, become the JSON Schema that data is held to.
+
+Short types: `{summary: string, figures: "list[number]", status: "one of: open, closed", note: string?}`. The types
+are string, integer, number, boolean, `list[…]`, `one of: …`, a nested mapping, and `[…]` with one type in it for a
+list of mappings. A trailing `?`, on the type or on the name, makes a field optional: absent or null. A mapping that
+consists of JSON Schema keywords is a JSON Schema.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fusion.core.errors import UsageError, close_names
+from fusion.core.paths import read_text
+from fusion.core.types import JsonSchema
+from fusion.core.yaml import Place, read_yaml
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+
+MAX_ITEMS = 200
+MAX_LENGTH = 20_000
+MAX_DEPTH = 32
+
+_TYPES = ("string", "integer", "number", "boolean")
+_FORMS = "string, integer, number, boolean, list[…], one of: a, b"
+_FILE_SUFFIXES = (".json", ".yaml", ".yml")
+_LIST = re.compile(r"list\s*\[(.*)\]", re.DOTALL)
+_ONE_OF = re.compile(r"one of\s*:(.*)", re.DOTALL)
+_MARKS = ("$schema", "$ref", "$defs", "properties", "items", "anyOf", "oneOf", "allOf", "enum", "const", "type")
+_KEYWORDS = frozenset(
+    """
+    $schema $id $ref $defs $anchor $comment definitions type properties required additionalProperties
+    patternProperties propertyNames minProperties maxProperties dependentRequired dependentSchemas items
+    prefixItems contains minContains maxContains minItems maxItems uniqueItems unevaluatedItems
+    unevaluatedProperties minLength maxLength pattern format minimum maximum exclusiveMinimum
+    exclusiveMaximum multipleOf enum const anyOf oneOf allOf not if then else title description default
+    examples deprecated readOnly writeOnly
+    """.split()  # noqa: SIM905 - a list of them would fill a page
+)
+_LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_MAPS_OF_SCHEMAS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+_SCHEMAS = ("items", "additionalProperties", "contains", "then", "else")
+
+
+class Flaw(NamedTuple):
+    """What is wrong with a shape, and at which of its keys."""
+
+    path: Place
+    message: str
+
+    def __str__(self) -> str:
+        return f"{'.'.join(str(part) for part in self.path)}: {self.message}" if self.path else self.message
+
+
+class _ShapeError(Exception):
+    """The flaw that ends the reading of one part of a shape."""
+
+    def __init__(self, path: Place, message: str) -> None:
+        self.flaw = Flaw(path, message)
+        super().__init__(message)
+
+
+def to_json_schema(shape: Mapping[str, Any] | str, *, near: Path | None = None) -> JsonSchema:
+    """The JSON Schema of a shape, every array and string in it bounded. A file's name is looked up in `near`.
+
+    Raises UsageError with every flaw of the shape.
+
+    >>> to_json_schema({"total": "number?"})["properties"]
+    {'total': {'type': ['number', 'null']}}
+    """
+    schema, flaws = _read(shape, near)
+    if flaws:
+        raise UsageError("schema: " + "; ".join(str(flaw) for flaw in flaws))
+    return schema
+
+
+def check_shape(shape: Mapping[str, Any] | str, *, near: Path | None = None) -> list[Flaw]:
+    """What is wrong with a shape, all at once."""
+    return _read(shape, near)[1]
+
+
+def validate(data: Any, schema: JsonSchema) -> list[str]:
+    """How `data` differs from `schema`, each as a sentence that begins with the place: `$.rows[2].total: …`.
+
+    JSON Schema draft 2020-12; nothing is fetched.
+    """
+    try:
+        errors = list(_validator(json.dumps(schema)).iter_errors(data))
+    except RecursionError:
+        return ["$: the data is nested too deep, or its schema refers to itself without end"]
+    errors.sort(key=lambda error: [str(part) for part in error.absolute_path])
+    return list(dict.fromkeys(f"{error.json_path}: {words}" for error in errors for words in _words(error)))
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> "Validator":
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    return Draft202012Validator(json.loads(schema), registry=Registry())
+
+
+def _read(shape: Any, near: Path | None) -> tuple[JsonSchema, list[Flaw]]:
+    flaws: list[Flaw] = []
+    try:
+        if isinstance(shape, str):
+            shape = _file(shape, near)
+        if not isinstance(shape, Mapping):
+            raise _ShapeError((), f"a shape is a mapping of names to types, not {_short(shape)}")
+        return _of_mapping(shape, (), flaws), flaws
+    except _ShapeError as error:
+        return {}, [*flaws, error.flaw]
+    except RecursionError:
+        return {}, [*flaws, Flaw((), "nested too deep")]
+
+
+# Files.
+
+
+def _file(name: str, near: Path | None) -> Any:
+    if not name.endswith(_FILE_SUFFIXES):
+        raise _ShapeError(
+            (), f"{name!r} is no file of a schema (.json, .yaml); a shape in short types is a mapping: {{name: type}}"
+        )
+    folder = (near or Path.cwd()).resolve()
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder):
+        raise _ShapeError((), f"{name!r} lies outside of the pipeline's folder; put the schema beside the pipeline")
+    if not path.is_file():
+        raise _ShapeError((), f"there is no file {name!r} beside the pipeline")
+    try:
+        return _parsed(name, read_text(path))
+    except UsageError as error:
+        raise _ShapeError((), str(error)) from error
+
+
+def _parsed(name: str, text: str) -> Any:
+    if not name.endswith(".json"):
+        data, problems, _ = read_yaml(text, file=name)
+        if problems:
+            raise _ShapeError((), "; ".join(str(problem) for problem in problems))
+        return data
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _ShapeError((), f"{name}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise _ShapeError((), f"{name}: nested too deep") from error
+
+
+# Short types.
+
+
+def _of_mapping(shape: Mapping[str, Any], path: Place, flaws: list[Flaw]) -> JsonSchema:
+    if len(path) > MAX_DEPTH:
+        raise _ShapeError(path, f"nested deeper than {MAX_DEPTH} levels")
+    if _is_json_schema(shape):
+        return _of_json_schema(shape, path, flaws)
+    if not shape:
+        raise _ShapeError(path, "a shape needs at least one field")
+    properties: dict[str, JsonSchema] = {}
+    required: list[str] = []
+    for key, given in shape.items():
+        name = key.removesuffix("?")
+        try:
+            schema, optional = _of_type(given, (*path, key), flaws)
+        except _ShapeError as error:
+            flaws.append(error.flaw)
+            continue
+        if optional or name != key:
+            schema = _nullable(schema)
+        else:
+            required.append(name)
+        properties[name] = schema
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _of_type(given: Any, path: Place, flaws: list[Flaw]) -> tuple[JsonSchema, bool]:
+    """The schema of one type, and whether it is optional."""
+    if isinstance(given, Mapping):
+        return _of_mapping(given, path, flaws), False
+    if isinstance(given, list):
+        if len(given) != 1:
+            raise _ShapeError(path, "a list of a shape holds one type: [string], [{name: string}]")
+        return _array(_of_type(given[0], (*path, 0), flaws)[0]), False
+    if not isinstance(given, str):
+        raise _ShapeError(path, f"expected a type, got {_short(given)}; there are: {_FORMS}")
+    text = given.strip()
+    return _of_text(text.removesuffix("?").strip(), path), text.endswith("?")
+
+
+def _of_text(text: str, path: Place) -> JsonSchema:
+    if text == "string":
+        return {"type": "string", "maxLength": MAX_LENGTH}
+    if text in _TYPES:
+        return {"type": text}
+    if listed := _LIST.fullmatch(text):
+        if len(text) > 200:
+            raise _ShapeError(path, "a type of more than 200 characters")
+        return _array(_of_text(listed.group(1).strip(), path))
+    if choice := _ONE_OF.fullmatch(text):
+        values = list(dict.fromkeys(value.strip() for value in choice.group(1).split(",") if value.strip()))
+        if not values:
+            raise _ShapeError(path, "'one of:' needs values: 'one of: open, closed'")
+        return {"type": "string", "enum": values}
+    near = close_names(text, (*_TYPES, "list[…]", "one of: …")) if text else f"; there are: {_FORMS}"
+    raise _ShapeError(path, f"unknown type {text!r}{near}")
+
+
+def _array(items: JsonSchema) -> JsonSchema:
+    return {"type": "array", "maxItems": MAX_ITEMS, "items": items}
+
+
+def _nullable(schema: JsonSchema) -> JsonSchema:
+    if not isinstance(schema.get("type"), str):
+        return {"anyOf": [schema, {"type": "null"}]}
+    nullable = {**schema, "type": [schema["type"], "null"]}
+    if "enum" in schema:
+        nullable["enum"] = [*schema["enum"], None]
+    return nullable
+
+
+# JSON Schemas.
+
+
+def _is_json_schema(shape: Mapping[str, Any]) -> bool:
+    """True for an object's JSON Schema, or keywords only, one of them a telling one, that are not short types."""
+    if "$schema" in shape or (shape.get("type") == "object" and isinstance(shape.get("properties"), Mapping)):
+        return True
+    if not any(mark in shape for mark in _MARKS) or not all(key in _KEYWORDS for key in shape):
+        return False
+    if any(key in shape and not isinstance(shape[key], Mapping) for key in ("properties", "$defs")):
+        return False
+    if "type" in shape and shape["type"] not in (*_TYPES, "object", "array", "null"):
+        return isinstance(shape["type"], list)
+    all_short = all(isinstance(value, str) and value.removesuffix("?") in _TYPES for value in shape.values())
+    return len(shape) == 1 or not all_short
+
+
+def _of_json_schema(shape: Mapping[str, Any], path: Place, flaws: list[Flaw]) -> JsonSchema:
+    try:
+        schema: JsonSchema = json.loads(json.dumps(shape))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _ShapeError(path, f"a JSON Schema holds JSON only: {error}") from error
+    found = [Flaw((*path, *flaw.path), flaw.message) for flaw in (*_against_metaschema(schema), *_references(schema))]
+    flaws.extend(found)
+    return schema if found else _bounded(schema)
+
+
+def _against_metaschema(schema: JsonSchema) -> Iterator[Flaw]:
+    from jsonschema import Draft202012Validator
+
+    for error in Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema):
+        for words in _words(error):
+            yield Flaw(tuple(error.absolute_path), f"not a JSON Schema: {words}")
+    for at, pattern in _find(schema, "pattern"):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Flaw(at, f"{pattern!r} is no regular expression: {error}")
+
+
+def _references(schema: JsonSchema) -> Iterator[Flaw]:
+    for at, target in _find(schema, "$ref"):
+        if not target.startswith("#"):
+            yield Flaw(at, f"{target!r} is not fetched; put what it refers to under $defs: '#/$defs/name'")
+        elif not _resolves(schema, target):
+            yield Flaw(at, f"nothing stands at {target!r}")
+
+
+def _resolves(schema: Any, target: str) -> bool:
+    at = schema
+    for part in target.removeprefix("#").split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(at, dict) or key not in at:
+            return False
+        at = at[key]
+    return target == "#" or target.startswith("#/")
+
+
+def _find(schema: Any, key: str, path: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Every text that stands under the keyword `key`, with its place."""
+    if isinstance(schema, dict) and isinstance(schema.get(key), str):
+        yield (*path, key), schema[key]
+    for at, part in _parts(schema):
+        yield from _find(part, key, (*path, *at))
+
+
+def _parts(schema: Any) -> Iterator[tuple[Place, Any]]:
+    """The schemas directly inside of a schema, with their places."""
+    if not isinstance(schema, dict):
+        return
+    for key in (*_SCHEMAS, "not", "if", "propertyNames"):
+        if isinstance(schema.get(key), dict):
+            yield (key,), schema[key]
+    for key in _MAPS_OF_SCHEMAS:
+        if isinstance(schema.get(key), dict):
+            yield from (((key, name), part) for name, part in schema[key].items())
+    for key in _LISTS_OF_SCHEMAS:
+        if isinstance(schema.get(key), list):
+            yield from (((key, index), part) for index, part in enumerate(schema[key]))
+
+
+def _bounded(schema: Any) -> Any:
+    """The schema with a bound on every array and string: a weak model does not stop by itself."""
+    if not isinstance(schema, dict):
+        return schema
+    bounded = dict(schema)
+    for key in _SCHEMAS:
+        if key in bounded:
+            bounded[key] = _bounded(bounded[key])
+    for key in _MAPS_OF_SCHEMAS:
+        if key in bounded:
+            bounded[key] = {name: _bounded(part) for name, part in bounded[key].items()}
+    for key in _LISTS_OF_SCHEMAS:
+        if key in bounded:
+            bounded[key] = [_bounded(part) for part in bounded[key]]
+    types = bounded.get("type")
+    types = types if isinstance(types, list) else [types]
+    if "string" in types and not {"maxLength", "enum", "const"} & bounded.keys():
+        bounded["maxLength"] = max(MAX_LENGTH, bounded.get("minLength", 0))
+    if "array" in types and not {"maxItems", "enum", "const"} & bounded.keys():
+        bounded["maxItems"] = max(MAX_ITEMS, bounded.get("minItems", 0))
+    return bounded
+
+
+# Errors in words.
+
+
+def _words(error: Any) -> list[str]:
+    """A validation error as a person would say it, short however long the data is."""
+    given, wanted = error.instance, error.validator_value
+    match error.validator:
+        case "required":
+            return [f"{name!r} is missing" for name in wanted if name not in given]
+        case "additionalProperties" if wanted is False:
+            known = error.schema.get("properties", {})
+            return [f"{name!r} is not a field of it{close_names(name, known)}" for name in given if name not in known]
+        case "type":
+            types = wanted if isinstance(wanted, list) else [wanted]
+            return [f"expected {' or '.join(types)}, got {_short(given)}"]
+        case "enum":
+            return [f"expected one of {', '.join(_short(value) for value in wanted)}, got {_short(given)}"]
+        case "maxLength" | "minLength":
+            bound = "at most" if error.validator == "maxLength" else "at least"
+            return [f"a text of {len(given)} characters; {bound} {wanted} are wanted"]
+        case "maxItems" | "minItems":
+            bound = "at most" if error.validator == "maxItems" else "at least"
+            return [f"a list of {len(given)}; {bound} {wanted} are wanted"]
+        case "anyOf" | "oneOf":
+            return [f"{_short(given)} fits none of its alternatives"]
+    message = str(error.message)
+    return [message if len(message) <= 200 else f"{_short(given)} does not hold to {error.validator}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,1 @@
+"""Providers: the doors to the models of others and to embedded ones."""

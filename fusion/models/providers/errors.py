@@ -1,0 +1,262 @@
+"""What a provider's refusal means: from status, headers and words to an error of our tree, without any key in it."""
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from fusion.core.errors import (
+    AuthenticationError,
+    BadRequestError,
+    BadResponseError,
+    ContentFilterError,
+    ContextWindowError,
+    ModelConnectionError,
+    ModelError,
+    ModelTimeoutError,
+    RateLimitError,
+)
+from fusion.models.base import ModelInfo
+from fusion.models.providers.stream import RefusedInStreamError
+from fusion.models.redaction import Mask
+
+if TYPE_CHECKING:
+    from fusion.models.providers.http import Exchange
+
+
+_WORDS: Final = 300
+_REDACTED: Final = "[key]"
+_LINKS: Final = 10
+_KEYS: Final = re.compile(
+    r"(?i)\bbearer\s+(?!\[)\S+|\b(?:sk|pk|rk|gsk|xai|key|hf|ghp|csk|pplx|r8|nvapi)[-_][\w*.-]{6,}|\bAIza[\w-]{10,}"
+)
+_TOO_LONG: Final = re.compile(
+    r"(?i)context[ _]?(?:window|length|size)|maximum context|prompt is too long|input is too long|too many tokens"
+    r"|exceeds? the (?:maximum|available|model'?s?) (?:number of tokens|context|input)"
+)
+_FILTERED: Final = re.compile(r"(?i)content[ _]?(?:filter|policy|management)|safety system|responsibleai")
+_WRAPPING: Final = re.compile(r"^(?:(?:litellm\.)?\w*(?:Error|Exception)(?::| -)\s*|LiteLLM:\s*)+")
+_NO_KEY: Final = re.compile(
+    r"(?i)missing.{0,40}api[ _]?key|api[ _]?key.{0,60}(?:not set|must be set|is required|missing)"
+)
+_QUOTA: Final = re.compile(r"(?i)insufficient_quota|exceeded your current quota|credit balance is too low")
+
+
+class ToldError(Exception):
+    """What a library below us raised, in its own words without keys."""
+
+
+def explain(error: Exception, info: ModelInfo, exchange: "Exchange", mask: Mask, *, text: str = "") -> ModelError:
+    """What went wrong with a call: what the connection saw comes before what litellm makes of it.
+
+    `text` is what had come of an answer that did not come to its end.
+    """
+    status = exchange.status
+    if text:
+        return _misread(info, f"its stream broke off: {_words(error)}", mask, text=text)
+    if exchange.broken is not None:
+        answered = status is not None and 200 <= status < 300
+        return _unreachable(info, exchange.broken, mask, answered=answered)
+    if status is None:
+        return _unsent(error, info, mask)
+    if not 200 <= status < 300:
+        words = exchange.words
+        return _known(error, info, words, mask) or refused(info, status, words, exchange.headers, mask)
+    if isinstance(error, RefusedInStreamError):
+        return refused(info, error.status, str(error), {}, mask)
+    if isinstance(error, OSError) or _is_of_connection(error):
+        return _unreachable(info, error, mask, answered=True)
+    return _misread(info, _words(error), mask)
+
+
+def told(error: BaseException | None, mask: Mask, links: int = _LINKS) -> ToldError | None:
+    """The error and those behind it, to be chained in their place: they hold the answer as it came."""
+    if error is None or not links:
+        return None
+    kind = type(error)
+    found = ToldError(f"{kind.__module__}.{kind.__qualname__}: {_redacted(str(error), mask)}")
+    found.__cause__ = told(error.__cause__ or error.__context__, mask, links - 1)
+    return found.with_traceback(error.__traceback__)
+
+
+def refused(info: ModelInfo, status: int, words: str, headers: Mapping[str, str], mask: Mask) -> ModelError:
+    """The error for an answer with this status, which is not 2xx."""
+    said = f"({status}) {_shortened(words, mask)}".rstrip()
+    model = info.id
+    if _TOO_LONG.search(words) and status in (400, 413, 422):
+        return _too_long(info, said)
+    if _FILTERED.search(words) and status in (400, 403, 422):
+        return _filtered(info, said)
+    if status in (401, 403):
+        return AuthenticationError(
+            f"{model!r} refuses the key: {said}; check {_key_name(info)} and that it may use this model", model=model
+        )
+    if status in (408, 504):
+        return ModelTimeoutError(f"{model!r} gave up waiting on its side: {said}; try again later", model=model)
+    if status == 413:
+        return _too_long(info, said)
+    if status == 429:
+        return _rate_limited(info, said, words, headers)
+    if status >= 500:
+        return ModelConnectionError(
+            f"{model!r} has a fault of its own: {said}; try again, or use another model", model=model
+        )
+    if 300 <= status < 400:
+        return BadRequestError(f"{model!r} answers from another address: {said}; correct the api_base", model=model)
+    return BadRequestError(
+        f"{model!r} refuses the request: {said}; check the model's id and the parameters of its role", model=model
+    )
+
+
+def _too_long(info: ModelInfo, said: str) -> ContextWindowError:
+    return ContextWindowError(
+        f"the request is longer than {info.id!r} can read: {said}; shorten the input, split it, or use a model with"
+        " a longer context",
+        model=info.id,
+    )
+
+
+def _unreachable(info: ModelInfo, why: BaseException, mask: Mask, *, answered: bool = False) -> ModelConnectionError:
+    """The error for a request whose answer never came whole."""
+    said = _shortened(str(why) or type(why).__name__, mask)
+    hint = "the local server has stopped" if info.local else "check the network and the api_base, or try again"
+    words = f"{info.id!r} cannot be reached, or hung up: {said}; {hint}"
+    return ModelConnectionError(words, model=info.id, answered=answered)
+
+
+def too_late(info: ModelInfo, seconds: float) -> ModelTimeoutError:
+    return ModelTimeoutError(
+        f"{info.id!r} gave no whole answer within {seconds:g} s: raise the timeout, lower `max_tokens`, or use a"
+        " faster model",
+        model=info.id,
+    )
+
+
+def _misread(info: ModelInfo, why: str, mask: Mask, *, text: str = "") -> BadResponseError:
+    """The error for a 2xx answer that is no completion."""
+    return BadResponseError(
+        f"{info.id!r} did not answer with a completion: {_shortened(why, mask)}", model=info.id, text=text
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """How many seconds the provider asks us to wait: `retry-after-ms`, or `retry-after` in seconds or as a date.
+
+    https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+    """
+    lower = {name.lower(): value.strip() for name, value in headers.items()}
+    milliseconds = _number(lower.get("retry-after-ms"))
+    if milliseconds is not None:
+        return max(0.0, milliseconds / 1000)
+    given = lower.get("retry-after")
+    seconds = _number(given)
+    if seconds is not None:
+        return max(0.0, seconds)
+    try:
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time()) if given else None
+    except ValueError:
+        return None
+
+
+def _redacted(text: str, mask: Mask) -> str:
+    """The text without the keys that are known, and without whatever looks like one."""
+    return _KEYS.sub(_REDACTED, mask.text(text))
+
+
+def _shortened(words: str, mask: Mask) -> str:
+    """What a provider said, on one line, at most 300 characters, without keys."""
+    said = _WRAPPING.sub("", words).partition("Traceback (most recent call last)")[0]
+    line = " ".join(_redacted(_message(said), mask).split())
+    return line if len(line) <= _WORDS else line[: _WORDS - 1] + "…"
+
+
+def _known(error: Exception, info: ModelInfo, words: str, mask: Mask) -> ModelError | None:
+    """What litellm knows better than the status: how each provider says that a text is too long, or unwanted."""
+    kind = type(error).__name__
+    if kind == "ContextWindowExceededError":
+        return _too_long(info, _shortened(words, mask))
+    if kind == "ContentPolicyViolationError":
+        return _filtered(info, _shortened(words, mask))
+    return None
+
+
+def _unsent(error: Exception, info: ModelInfo, mask: Mask) -> ModelError:
+    """litellm refused by itself, or reached the provider by other means than our connection."""
+    words, model = str(error), info.id
+    known = _known(error, info, words, mask)
+    if known is not None:
+        return known
+    if type(error).__name__ == "UnsupportedParamsError":
+        return BadRequestError(
+            f"{model!r} does not take a parameter: {_shortened(words, mask)}; leave it out of the role or stage"
+            " (reasoning models take no `temperature`)",
+            model=model,
+        )
+    if "LLM Provider NOT provided" in words:
+        return BadRequestError(
+            f"{model!r} names no provider: write the provider in front, as in 'openai/gpt-5.6'", model=model
+        )
+    status = getattr(error, "status_code", None)
+    if _NO_KEY.search(words):
+        status = 401
+    elif status is None and isinstance(error, (ValueError, TypeError)):
+        status = 400
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return refused(info, int(status or 500), words, headers, mask)
+
+
+def _filtered(info: ModelInfo, said: str) -> ContentFilterError:
+    return ContentFilterError(f"{info.id!r} refuses the content: {said}; change the text", model=info.id)
+
+
+def _rate_limited(info: ModelInfo, said: str, words: str, headers: Mapping[str, str]) -> ModelError:
+    if _QUOTA.search(words):
+        return AuthenticationError(
+            f"{info.id!r} has no credit left for this key: {said}; add credit, or set another {_key_name(info)}",
+            model=info.id,
+        )
+    wait = retry_after(headers)
+    when = "later" if wait is None else f"in {wait:g} s"
+    return RateLimitError(
+        f"{info.id!r} takes no more requests just now: {said}; try again {when}, or lower `concurrency`",
+        model=info.id,
+        retry_after=wait,
+    )
+
+
+def _key_name(info: ModelInfo) -> str:
+    if info.keys:
+        return info.keys[0]
+    return "the key" if info.local else f"{info.provider.upper()}_API_KEY"
+
+
+def _message(words: str) -> str:
+    """The sentence meant for people, out of the shapes in which providers wrap it."""
+    try:
+        found: Any = json.loads(words)
+    except ValueError:
+        return words
+    for name in ("error", "message", "detail"):
+        if isinstance(found, dict) and name in found:
+            found = found[name]
+    return found if isinstance(found, str) else json.dumps(found)
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _is_of_connection(error: Exception) -> bool:
+    import aiohttp
+
+    return isinstance(error, aiohttp.ClientError)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None

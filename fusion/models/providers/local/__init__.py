@@ -1,0 +1,1 @@
+"""Models embedded by llama.cpp."""

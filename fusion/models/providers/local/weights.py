@@ -1,0 +1,177 @@
+"""The weights of the embedded models: which they are, where they lie, and whether they are what they should be.
+
+A file is told by its size and SHA-256 alone, so it may come from anywhere; `pulling` fetches it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import Field
+
+from fusion.core.config import Settings
+from fusion.core.errors import MissingKeyError, UsageError
+from fusion.core.paths import user_path
+from fusion.core.types import Value
+
+GGUF_MAGIC = b"GGUF"
+
+Tiers = Mapping[str, "Weights"]
+
+
+class Wheels(Value):
+    """Wheels that carry a file in parts: `project` with the part's number in place of `{part}`, counted from 1.
+
+    `member` is the pattern of the one name in each wheel that is the data.
+    """
+
+    project: str
+    version: str
+    parts: int = Field(gt=0)
+    member: str
+
+
+class Weights(Value):
+    """One embedded model's file: its name, bytes, hash, and where it may be had."""
+
+    file: str
+    size: int = Field(gt=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    context: int = Field(gt=0)
+    licence: str
+    hub: str
+    wheels: Wheels
+
+
+def manifest() -> dict[str, Weights]:
+    """The embedded models that we know, by tier."""
+    from ruamel.yaml import YAML
+
+    text = Path(__file__).with_name("weights.yaml").read_text("utf-8")
+    return {tier: Weights.model_validate(entry) for tier, entry in YAML(typ="safe", pure=True).load(text).items()}
+
+
+def find(wanted: str, settings: Settings, *, tiers: Tiers | None = None) -> Path | None:
+    """The file of a tier (`small`, `local/small`) or of the user's own (`local:/path/any.gguf`), if it is there.
+
+    Looks at name and size only, so it is quick; `require` checks what is in it.
+    """
+    own = _own_path(wanted)
+    if own is not None:
+        return own if own.is_file() else None
+    weights = named(wanted, tiers)
+    path = settings.models_dir / weights.file
+    return path if has_size(path, weights) else None
+
+
+def require(model_id: str, settings: Settings, *, tiers: Tiers | None = None) -> Path:
+    """The checked file of `local/small`, `local:/path/any.gguf`, …; a tier's hash is computed only once.
+
+    Raises MissingKeyError if there is none, UsageError if it is not what it should be.
+    """
+    path = find(model_id, settings, tiers=tiers)
+    if path is None:
+        raise _missing(model_id, settings, tiers)
+    if _own_path(model_id) is not None:
+        _check_magic(path)
+        return path
+    weights = named(model_id, tiers)
+    found = checked_hash(path, weights)
+    if found != weights.sha256:
+        raise UsageError(
+            f"{str(path)!r} is damaged: its SHA-256 is {found}, expected {weights.sha256}; "
+            f"run `fusion models pull {tier_of(model_id)}` to fetch it anew"
+        )
+    return path
+
+
+# What was asked for
+
+
+def tier_of(wanted: str) -> str:
+    return wanted.removeprefix("local/")
+
+
+def _own_path(wanted: str) -> Path | None:
+    if wanted.startswith("local:"):
+        return user_path(wanted.removeprefix("local:"))
+    return None
+
+
+def named(wanted: str, tiers: Tiers | None) -> Weights:
+    known = manifest() if tiers is None else tiers
+    weights = known.get(tier_of(wanted))
+    if weights is None:
+        raise UsageError(
+            f"no embedded model {tier_of(wanted)!r}; there are: {', '.join(sorted(known))}, "
+            "and a file of your own as 'local:/path/to/model.gguf'"
+        )
+    return weights
+
+
+def _missing(model_id: str, settings: Settings, tiers: Tiers | None) -> MissingKeyError:
+    own = _own_path(model_id)
+    if own is not None:
+        return MissingKeyError(f"no weights for {model_id!r}: there is no file {str(own)!r}")
+    weights = named(model_id, tiers)
+    return MissingKeyError(
+        f"no weights for {model_id!r} in {str(settings.models_dir)!r}: run `fusion models pull {tier_of(model_id)}` "
+        f"({megabytes(weights)}), or set a provider's key, such as OPENROUTER_API_KEY, and choose its profile"
+    )
+
+
+def megabytes(weights: Weights) -> str:
+    return f"{weights.size / 1e6:,.0f} MB"
+
+
+# What a file is
+
+
+def has_size(path: Path, weights: Weights) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == weights.size
+    except OSError:
+        return False
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(f"{path.name}.checked")
+
+
+def mark(path: Path, digest: str) -> None:
+    # Where the folder cannot be written the file is hashed at every start: slower, and as right.
+    with suppress(OSError):
+        _marker(path).write_text(json.dumps(_looks(path, digest)))
+
+
+def _looks(path: Path, digest: str) -> dict[str, object]:
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
+
+
+def checked_hash(path: Path, weights: Weights) -> str:
+    """The file's hash, taken from the marker beside it where that was written for just this file."""
+    with suppress(OSError, ValueError):
+        if json.loads(_marker(path).read_text()) == _looks(path, weights.sha256):
+            return weights.sha256
+    found = sha256_of(path)
+    if found == weights.sha256:
+        mark(path, found)
+    return found
+
+
+def _check_magic(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(GGUF_MAGIC))
+    except OSError as error:
+        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    if magic != GGUF_MAGIC:
+        raise UsageError(f"{str(path)!r} is not a GGUF file: give the weights of a model in llama.cpp's format")

@@ -1,0 +1,202 @@
+"""ReplayModel: a model that answers from recorded outputs, and refuses what it has no record of."""
+
+import asyncio
+import functools
+import gzip
+import hashlib
+import json
+import lzma
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+from fusion.core.errors import BadRequestError, UsageError, close_names
+from fusion.core.paths import user_path
+from fusion.core.types import Deltas, Message, Money, Reply, Request, Usage, Value
+from fusion.models.base import Model, ModelInfo, Price
+from fusion.models.profiles import family_of
+
+PREFIX: Final = "replay:"
+PRICES: Final = "prices.json"
+_SUFFIXES: Final = (".jsonl", ".jsonl.xz", ".jsonl.gz")
+_MILLION: Final = 1_000_000
+
+Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""By the digest of a prompt: for each model its answer."""
+
+
+class Recorded(Value):
+    """One recorded answer, and the tokens that were counted for it."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ReplayModel(Model):
+    """A model of a recording: `replay:FILE#MODEL`, or `replay:FOLDER#MODEL` for all recordings of a folder.
+
+    A recording is a file of JSON lines, plain or compressed (`.jsonl`, `.jsonl.xz`, `.jsonl.gz`). Each line holds a
+    `prompt` and under `responses`, by model, `text`, `prompt_tokens` and `completion_tokens`. MODEL is a name there,
+    or the beginning of one alone. The answer is found by the digest of the messages, and a recorded prompt is one
+    message of the user's: the template `generate/pass-through` sends it as it is. What was recorded is said again
+    each time, so that several samples of one prompt are one answer.
+
+    A prompt without a record is refused with BadRequestError. An answer with more tokens than the call may get is cut
+    off there, in proportion to its length. Prices, in dollars per million tokens, stand in `prices.json` beside the
+    file; without them the cost is unknown.
+
+    >>> ReplayModel("replay:recorded/gsm8k.jsonl.xz#gpt-4o-mini-2024-07-18").info.provider
+    'replay'
+    """
+
+    def __init__(self, model_id: str) -> None:
+        place, _, name = model_id.removeprefix(PREFIX).rpartition("#")
+        if not place or not name:
+            raise UsageError(f"{model_id!r} names no model of a recording; write it as {PREFIX}FILE#MODEL")
+        path = user_path(place)
+        self._place = place
+        self._records = _recording(path)
+        self._name = _named(name, {model for answers in self._records.values() for model in answers}, place)
+        price = _prices(path if path.is_dir() else path.parent).get(self._name)
+        self.info = ModelInfo(
+            id=model_id,
+            provider="replay",
+            price=price,
+            price_source="unknown" if price is None else f"{PRICES} beside the recording",
+            family=family_of(self._name),
+            json_schema=True,
+        )
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        recorded = self._recorded(request)
+        await asyncio.sleep(0)  # others have their turn
+        text, cut = _within(request.max_tokens, recorded)
+        if on_delta is not None:
+            on_delta.add(text)
+        usage = Usage(input=recorded.prompt_tokens, output=min(recorded.completion_tokens, request.max_tokens))
+        return Reply(
+            text=text,
+            finish_reason="length" if cut else "stop",
+            usage=usage,
+            asked=self.info.id,
+            served=self._name,
+            cost=None if self.info.price is None else self.info.price.of(usage),
+            first_token=0.0 if on_delta is not None else None,
+        )
+
+    def _recorded(self, request: Request) -> Recorded:
+        answer = self._records.get(digest(request.messages), {}).get(self._name)
+        if answer is None:
+            raise BadRequestError(
+                f"{self._place!r} holds no answer of {self._name!r} to this prompt, and none is made up: "
+                f"{request.messages[-1].content.strip()[:80]!r}. A recorded prompt is sent as it is by "
+                "`prompt: generate/pass-through`",
+                model=self.info.id,
+            )
+        return Recorded.model_validate(answer)
+
+
+def digest(messages: Iterable[Message]) -> str:
+    """SHA-256 (hex) of what is said, without the white space around each message."""
+    said = [[message.role, message.content.strip()] for message in messages]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _within(limit: int, recorded: Recorded) -> tuple[str, bool]:
+    """The recorded text up to `limit` tokens, and whether anything was cut off it."""
+    if recorded.completion_tokens <= limit:
+        return recorded.text, False
+    return recorded.text[: max(1, len(recorded.text) * limit // recorded.completion_tokens)], True
+
+
+def _named(name: str, known: set[str], place: str) -> str:
+    """The recorded model of this name, or the only one whose name begins with it."""
+    begins = [model for model in known if model.startswith(name)]
+    if name in known or len(begins) == 1:
+        return name if name in known else begins[0]
+    if begins:
+        raise UsageError(f"{name!r} may be any of {', '.join(sorted(begins))} in {place!r}; give the whole name")
+    raise UsageError(f"{place!r} holds no answers of {name!r}{close_names(name, known)}")
+
+
+def _recording(path: Path) -> Records:
+    """What is recorded in a file, or in all files of a folder. Raises UsageError that names what cannot be read."""
+    if not path.is_dir():
+        return _of_file(path, _written(path))
+    files = [file for file in sorted(path.iterdir()) if file.name.endswith(_SUFFIXES)]
+    if not files:
+        raise UsageError(f"no recording lies in {str(path)!r}: a file of JSON lines, {', '.join(_SUFFIXES)}")
+    return {at: answers for file in files for at, answers in _of_file(file, _written(file)).items()}
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError as error:
+        raise UsageError(f"cannot read the recording {str(path)!r}: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _of_file(path: Path, written: int) -> Records:
+    """The records of one file, read once for all its models; `written` is when it was written last."""
+    records = {}
+    try:
+        with _opened(path) as lines:
+            for number, line in enumerate(lines, start=1):
+                row = _row(line, f"{path}:{number}")
+                records[digest([Message(role="user", content=row["prompt"])])] = row["responses"]
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the recording {str(path)!r}: {error}") from error
+    return records
+
+
+def _opened(path: Path) -> IO[str]:
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding="utf-8")
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
+def _row(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{place}: this line is no JSON: {error}") from error
+    whole = isinstance(row, dict) and isinstance(row.get("prompt"), str) and isinstance(row.get("responses"), dict)
+    if not whole or not all(_is_answer(answer) for answer in row["responses"].values()):
+        raise UsageError(
+            f"{place}: a record needs `prompt`, and `responses` with `text`, `prompt_tokens` and "
+            "`completion_tokens` for each model"
+        )
+    return {
+        "prompt": row["prompt"],
+        "responses": {
+            model: {key: answer[key] for key in Recorded.model_fields} for model, answer in row["responses"].items()
+        },
+    }
+
+
+def _is_answer(answer: Any) -> bool:
+    return (
+        isinstance(answer, dict)
+        and isinstance(answer.get("text"), str)
+        and isinstance(answer.get("prompt_tokens"), int)
+        and isinstance(answer.get("completion_tokens"), int)
+    )
+
+
+def _prices(folder: Path) -> dict[str, Price]:
+    """The prices beside a recording: `{"models": {NAME: {"input_usd_per_million_tokens": …, "output_…": …}}}`."""
+    path = folder / PRICES
+    if not path.is_file():
+        return {}
+    try:
+        return dict(_listed(json.loads(path.read_text("utf-8"), parse_float=str)))
+    except (ValueError, ArithmeticError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{str(path)!r} holds no prices: {type(error).__name__}: {error}") from error
+
+
+def _listed(data: Any) -> Iterator[tuple[str, Price]]:
+    for model, entry in data["models"].items():
+        given, answered = (Money(entry[f"{side}_usd_per_million_tokens"]) for side in ("input", "output"))
+        yield model, Price(input=given / _MILLION, output=answered / _MILLION)

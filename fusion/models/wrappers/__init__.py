@@ -1,0 +1,1 @@
+"""Wrappers: models around a model, each adding one ability."""

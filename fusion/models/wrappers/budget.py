@@ -1,0 +1,102 @@
+"""Metered: reserves the worst case of every attempt in the running stage's budget, and settles it to what it cost."""
+
+from decimal import Decimal
+from typing import Final
+
+from fusion.core import budget
+from fusion.core.budget import Amount, Budget, Closed, Reservation
+from fusion.core.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ContextWindowError,
+    ModelConnectionError,
+    RateLimitError,
+)
+from fusion.core.events import AttemptCharged, emit
+from fusion.core.types import Deltas, Reply, Request, Usage
+from fusion.models.base import Heard, Model, ModelWrapper, input_bound, is_usable
+
+_NOT_BILLED: Final = (
+    AuthenticationError,
+    BadRequestError,
+    ContextWindowError,
+    ModelConnectionError,
+    RateLimitError,
+)
+
+
+class Metered(ModelWrapper):
+    """A model whose attempts are paid from `budget.current`; where there is none, nothing is counted.
+
+    An attempt that was never sent, or that the provider refused without answering, is refunded. Every other that
+    gave no reply (timed out, cancelled, broken off in its answer) may have been billed: it is charged what was
+    reserved for it, and said in an AttemptCharged event, as is what a reply cost that nobody can use. A Limited
+    within marks what is sent.
+
+    Raises BudgetError when the budget cannot bear the attempt.
+    """
+
+    def __init__(self, inner: Model) -> None:
+        super().__init__(inner)
+        self._what = f"a call to {inner.info.id!r}"
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        paying = budget.current.get()
+        if paying is None:
+            return await self.inner.complete(request, on_delta)
+        bound = input_bound(request)
+        reservation = await paying.reserve(self._at_most(bound, request.max_tokens), self._what)
+        heard = None if on_delta is None else Heard(on_delta)
+        running = budget.attempt.set(reservation)
+        try:
+            await self._begin(request, reservation, paying)
+            reply = await self.inner.complete(request, heard)
+        except BaseException as error:
+            begun = (heard is not None and heard.any) or getattr(error, "answered", False)
+            if reservation.sent and (begun or not isinstance(error, _NOT_BILLED)):
+                self._charge(reservation, Usage(input=bound, output=request.max_tokens, source="estimated"))
+                self._end(reservation, "charged", reservation.amount, paying)
+            else:
+                reservation.refund()
+                self._end(reservation, "refunded", reservation.amount, paying)
+            raise
+        finally:
+            budget.attempt.reset(running)
+        cost = self._cost(reply)
+        amount = Amount(cost, reply.usage.total)
+        reservation.settle(amount)
+        self._end(reservation, "settled", amount, paying)
+        if not is_usable(reply):  # which nobody tells of as a call that is done
+            emit(AttemptCharged, model=self.info.id, usage=reply.usage, cost=cost)
+        return reply
+
+    async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
+        """The attempt is about to be made."""
+
+    def _end(self, reservation: Reservation, state: Closed, amount: Amount, paying: Budget) -> None:
+        """The attempt is over and cost this much."""
+
+    def _at_most(self, taken: int, given: int) -> Amount:
+        price = self.info.price
+        return Amount(None if price is None else price.bound(taken, given), taken + given)
+
+    def _cost(self, reply: Reply) -> Decimal | None:
+        if reply.cost is None and self.info.price is not None:
+            return self.info.price.of(reply.usage)
+        return reply.cost
+
+    def _charge(self, reservation: Reservation, worst: Usage) -> None:
+        reservation.charge()
+        emit(AttemptCharged, model=self.info.id, usage=worst, cost=reservation.amount.usd)
+
+
+class Ledgered(Metered):
+    """A metered model whose attempts stand in the ledger of the budget that pays them, if that has one."""
+
+    async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
+        if paying.ledger is not None:
+            reservation.entry = await paying.ledger.opened(request, self.info.id, reservation.amount)
+
+    def _end(self, reservation: Reservation, state: Closed, amount: Amount, paying: Budget) -> None:
+        if paying.ledger is not None and reservation.entry is not None:
+            paying.ledger.closed(reservation.entry, state, amount)

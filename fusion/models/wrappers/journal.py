@@ -1,0 +1,64 @@
+"""Journaled: a finished call is answered from the journal; every other one is written down when it is over."""
+
+import time
+
+from fusion.core.errors import FusionError
+from fusion.core.types import CallKey, Deltas, Reply, Request
+from fusion.models.base import Model, ModelInfo, ModelWrapper
+from fusion.store.journal import Asking, Journal
+
+
+class Pinned(ModelWrapper):
+    """A model about which is known what was known before."""
+
+    def __init__(self, inner: Model, info: ModelInfo) -> None:
+        super().__init__(inner)
+        self.info = info
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        return await self.inner.complete(request, on_delta)
+
+
+class Unreachable(Model):
+    """A model that cannot be asked any more: every call raises why. What it has answered before stays of use."""
+
+    def __init__(self, info: ModelInfo, error: FusionError) -> None:
+        self.info = info
+        self._error = error
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        raise self._error
+
+
+class Journaled(ModelWrapper):
+    """A model of one run, whose calls are kept in that run's journal.
+
+    A reply is handed on at once: that it is on disk before anything is asked that comes of it is the ledger's work. A
+    failure that a finished call came of is met again as it was.
+    """
+
+    def __init__(self, inner: Model, journal: Journal, role: str) -> None:
+        super().__init__(inner)
+        self._journal = journal
+        self._role = role
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        key = request.key
+        assert key is not None
+        kept = await self._journal.answer(key)
+        if kept is not None:
+            if on_delta is not None:
+                on_delta.add(kept.text)
+            return kept
+        return await self._asked(request, key, on_delta)
+
+    async def _asked(self, request: Request, key: CallKey, on_delta: Deltas | None) -> Reply:
+        journal = self._journal
+        asking = Asking(request, key, self._role, self.info.id, time.time())
+        try:
+            reply = await self.inner.complete(request, on_delta)
+        except FusionError as error:
+            journal.failed(asking, error)
+            raise
+        journal.finished(asking, reply)
+        return reply

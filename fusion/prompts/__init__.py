@@ -1,0 +1,1 @@
+"""Templates become messages, expressions become values."""

@@ -1,0 +1,218 @@
+"""The Jinja sandbox: what a template may reach, and how much it may use.
+
+A template reads data and nothing behind it. A render is bounded in loop steps, in output and, as a last resort,
+in time; what would make a large value out of small ones is refused before it is made.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from jinja2 import StrictUndefined, nodes, pass_context
+from jinja2.ext import Extension
+from jinja2.loaders import FunctionLoader
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from fusion.core.types import Asked, File, Item, Value
+from fusion.prompts.filters import FILTERS, joined, printed
+from fusion.prompts.library import Library
+from fusion.prompts.limits import Meter, check_size, count_step, current_meter
+
+MESSAGE = "a message"
+"""The filter that takes a message block's text; its name cannot be written in a template."""
+
+
+_ITEM_FIELDS = frozenset(Item.model_fields) | {"ok"}
+_NO_GLOBALS = ("lipsum", "cycler", "joiner")
+_NO_FILTERS = (
+    "batch",
+    "center",
+    "filesizeformat",
+    "format",
+    "pprint",
+    "random",
+    "slice",
+    "urlize",
+    "wordwrap",
+    "xmlattr",
+)
+_NO_METHODS = frozenset(
+    {
+        "center",
+        "expandtabs",
+        "format",
+        "format_map",
+        "join",
+        "ljust",
+        "replace",
+        "rjust",
+        "translate",
+        "zfill",
+    }
+)
+
+
+class Environment(ImmutableSandboxedEnvironment):
+    """The sandbox: mapping keys before methods, nothing undefined, nothing without a bound."""
+
+    intercepted_binops = frozenset({"**", "*", "+", "%"})
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Item):
+            return self._of_item(obj, attribute)
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, Item) and isinstance(argument, str):
+            return self._of_item(obj, argument)
+        return super().getitem(obj, argument)
+
+    def _of_item(self, item: Item, name: str) -> Any:
+        if name in _ITEM_FIELDS:
+            return getattr(item, name)
+        source = item.source
+        if isinstance(source, (dict, Mapping)) and name in source:
+            return source[name]
+        return self.undefined(obj=item, name=name)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, str) and attr in _NO_METHODS:
+            return False
+        if isinstance(obj, Value):
+            return attr in type(obj).model_fields
+        return super().is_safe_attribute(obj, attr, value)
+
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as in Jinja
+        count_step(0)
+        return super().call(__context, __obj, *args, **kwargs)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        check_size(operator, left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def join_texts(self, *parts: Any) -> str:
+        return joined(parts)
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        _bound_loops(source)
+        return super()._generate(source, *args, **kwargs)
+
+
+def _finalize(value: Any) -> str:
+    """What `{{ value }}` prints: text as it is, data as JSON; counted against the output's bound."""
+    meter = current_meter.get()
+    if meter is None:
+        return value if type(value) is str else printed(value)
+    if isinstance(value, (File, Asked)):
+        return _placed(value, meter)
+    text = value if type(value) is str else printed(value)
+    meter.write(len(text))
+    return text
+
+
+def _placed(value: File | Asked, meter: Meter) -> str:
+    """A file, or a request and the files that came with it, where they are printed."""
+    if isinstance(value, File):
+        return meter.place(value)
+    meter.write(len(value))
+    return "".join([str(value), *map(meter.place, value.files)])
+
+
+def _bound_loops(tree: nodes.Template) -> None:
+    """Count each step of a loop and each call of a macro, with the text that it writes; bound `~`."""
+    for concat in list(tree.find_all(nodes.Concat)):
+        swap(tree, concat, _environment_call("join_texts", concat.nodes))
+    blocks: list[nodes.For | nodes.Macro | nodes.CallBlock] = [
+        *tree.find_all(nodes.For),
+        *tree.find_all(nodes.Macro),
+        *tree.find_all(nodes.CallBlock),
+    ]
+    for block in blocks:
+        size = sum(len(data.data) for data in block.find_all(nodes.TemplateData))
+        step = nodes.Filter(nodes.Const(size), "a step", [], [], None, None)
+        block.body.insert(0, nodes.Output([step], lineno=block.lineno))
+
+
+def _environment_call(name: str, arguments: list[nodes.Expr]) -> nodes.Expr:
+    call = nodes.Call(nodes.EnvironmentAttribute(name), arguments, [], None, None)
+    call.set_lineno(1)
+    return call
+
+
+def swap(tree: nodes.Node, old: nodes.Node, new: nodes.Node) -> None:
+    """Put one node of a syntax tree in the place of another."""
+    new.set_lineno(old.lineno, override=True)
+    for parent in [tree, *tree.find_all(nodes.Node)]:
+        for field, value in parent.iter_fields():
+            if value is old:
+                setattr(parent, field, new)
+            elif isinstance(value, list):
+                for at, element in enumerate(value):
+                    if element is old:
+                        value[at] = new
+
+
+class _MessageBlock(Extension):
+    """`{% message role="system" %}…{% endmessage %}`: one message of the conversation."""
+
+    tags = {"message"}  # noqa: RUF012 - as Jinja declares it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        role: nodes.Expr = nodes.Const("user")
+        if parser.stream.skip_if("name:role"):
+            parser.stream.expect("assign")
+            role = parser.parse_expression()
+        elif parser.stream.current.type != "block_end":
+            parser.fail('write {% message role="system" %}, "user" or "assistant"', line)
+        body = parser.parse_statements(("name:endmessage",), drop_needle=True)
+        if not isinstance(role, nodes.Const) or role.value not in ("system", "user", "assistant"):
+            parser.fail('the role of a message is "system", "user" or "assistant", in quotes', line)
+        block = nodes.Filter(None, MESSAGE, [role], [], None, None)
+        return nodes.FilterBlock(body, block, lineno=line)
+
+
+@pass_context
+def _one_step(_: object, size: int) -> str:
+    """One turn of a loop, which writes `size` characters; the context keeps it from being folded into a constant."""
+    count_step(size)
+    return ""
+
+
+def _message(text: str, role: Literal["system", "user", "assistant"]) -> str:
+    """Take the text of a message block out of the rendered text and into the messages."""
+    meter = current_meter.get()
+    message = None if meter is None else meter.message(role, text)
+    if meter is not None and message is not None:
+        meter.messages.append(message)
+    return ""
+
+
+def new_environment(library: Library) -> Environment:
+    def load(name: str) -> tuple[str, str, Callable[[], bool]] | None:
+        found = library.template(name)
+        return None if found is None else (found[0], str(found[1]), lambda: True)
+
+    environment = Environment(
+        loader=FunctionLoader(load),
+        extensions=[_MessageBlock],
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        autoescape=False,
+        auto_reload=False,
+        cache_size=400,
+    )
+    for name in _NO_GLOBALS:
+        environment.globals.pop(name)
+    for name in _NO_FILTERS:
+        environment.filters.pop(name)
+    environment.filters.update(FILTERS)
+    environment.tests["file"] = lambda value: isinstance(value, File)
+    environment.filters["files"] = lambda request: list(request.files) if isinstance(request, Asked) else []
+    environment.filters.update({MESSAGE: _message, "a step": _one_step})
+    return environment

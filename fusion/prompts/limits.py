@@ -1,0 +1,120 @@
+"""Limits of a template: steps, seconds and size of its output."""
+
+import secrets
+import time
+from contextvars import ContextVar
+from itertools import accumulate
+from typing import Any, Literal
+
+from jinja2.exceptions import SecurityError
+
+from fusion.core.types import File, Message
+
+MAX_OUTPUT = 10_000_000
+MAX_STEPS = 200_000
+MAX_SECONDS = 10.0
+MAX_REPEAT = 1_000_000
+
+
+class Meter:
+    """Counts what the renders inside of its `with` block use, and takes the messages that they make."""
+
+    __slots__ = ("_token", "deadline", "files", "mark", "messages", "output", "steps")
+
+    def __init__(self) -> None:
+        self.output = 0
+        self.steps = 0
+        self.deadline = time.monotonic() + MAX_SECONDS
+        self.messages: list[Message] = []
+        self.files: list[File] = []
+        self.mark = ""
+
+    def __enter__(self) -> "Meter":
+        self._token = current_meter.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        current_meter.reset(self._token)
+
+    def step(self, size: int) -> None:
+        self.steps += 1
+        self.write(size)
+        if self.steps > MAX_STEPS:
+            raise SecurityError(f"it takes more than {MAX_STEPS:,} loop steps; does a loop run for ever?")
+        if time.monotonic() > self.deadline:
+            raise SecurityError(f"it takes longer than {MAX_SECONDS:g} s")
+
+    def write(self, size: int) -> None:
+        self.output += size
+        check_output(self.output)
+
+    def place(self, file: File) -> str:
+        """What stands for a file in the text until its message is made: nobody can have written it beforehand.
+
+        A message holds a file once, where it is printed first.
+        """
+        if any(file.digest == placed.digest for placed in self.files):
+            return ""
+        self.mark = self.mark or secrets.token_hex(16)
+        self.files.append(file)
+        return f"\0{self.mark}\0"
+
+    def message(self, role: Literal["system", "user", "assistant"], text: str) -> Message | None:
+        """The message of a text, its files in their places; None where it says nothing."""
+        if not self.files:
+            text = text.strip()
+            return Message(role=role, content=text) if text else None
+        files, self.files = self.files, []
+        pieces = text.strip().split(f"\0{self.mark}\0")
+        if len(pieces) != len(files) + 1:
+            raise SecurityError(
+                "a picture or document stands by itself, as in {{ inputs.picture }}: nothing changes it"
+            )
+        if role != "user":
+            raise SecurityError(f"a picture or document stands in a message of the user's, not the {role}'s")
+        ends = accumulate(map(len, pieces[:-1]))
+        return Message(role=role, content="".join(pieces), files=tuple(zip(ends, files, strict=True)))
+
+    def take_messages(self) -> list[Message]:
+        """The messages made since they were last taken."""
+        taken, self.messages = self.messages, []
+        return taken
+
+
+current_meter: ContextVar[Meter | None] = ContextVar("fusion_render", default=None)
+
+
+def count_step(size: int) -> None:
+    meter = current_meter.get()
+    if meter is not None:
+        meter.step(size)
+
+
+def check_output(size: int) -> None:
+    if size > MAX_OUTPUT:
+        raise SecurityError(f"it writes more than {MAX_OUTPUT:,} characters")
+
+
+def check_size(operator: str, left: Any, right: Any) -> None:
+    if operator == "**" and not (isinstance(right, (int, float)) and abs(right) <= 64):
+        raise SecurityError("powers above 64 are refused")
+    if operator == "%" and isinstance(left, str):
+        raise SecurityError("text is not formatted with %; use ~ or a filter")
+    if operator == "+" and isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
+        check_length(len(left) + len(right))
+    if operator == "*":
+        _check_product(left, right)
+    for number in (left, right):
+        if isinstance(number, int) and number.bit_length() > 4096:
+            raise SecurityError("numbers above 4096 bits are refused")
+
+
+def _check_product(left: Any, right: Any) -> None:
+    for sequence, times in ((left, right), (right, left)):
+        if isinstance(sequence, (str, list, tuple, bytes)) and isinstance(times, int):
+            check_length(len(sequence) * times)
+
+
+def check_length(length: int) -> None:
+    if length > MAX_REPEAT:
+        raise SecurityError(f"a text or list of more than {MAX_REPEAT:,} elements is refused")

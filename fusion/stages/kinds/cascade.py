@@ -1,0 +1,437 @@
+"""cascade: cheap models answer first; what cannot be trusted goes to the next tier."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from fusion.core.errors import BudgetError, ModelError, StageError
+from fusion.core.params import Cacheable
+from fusion.core.types import JsonSchema, as_text
+from fusion.core.validation import Authored
+from fusion.stages.base import ExpressionUse, OutputField, OutputSchema, PromptUse, Stage, whole
+from fusion.stages.calibration import Calibration
+from fusion.stages.context import Answer, Ask, StageContext
+from fusion.stages.simulation import Chance, Shares
+from fusion.stages.text.checks import Checks
+from fusion.stages.text.extract import Extractor, ExtractorSpec
+from fusion.stages.verdicts import own_verdict
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_RULES = "`agree`, `checks`, `judge` or `confidence`"
+_SURE: JsonSchema = {"type": "number", "minimum": 0, "maximum": 1}
+_JUDGED: JsonSchema = {
+    "type": "object",
+    "properties": {
+        "problem": {"type": "string", "maxLength": 300},
+        "verdict": {"type": "string", "enum": ["accept", "escalate"]},
+        "confidence": _SURE,
+    },
+    "required": ["problem", "verdict", "confidence"],
+    "additionalProperties": False,
+}
+
+
+class Accept(Authored):
+    """When a tier's answer is accepted: all that is given has to hold."""
+
+    agree: int | None = Field(default=None, ge=2, le=len(_LETTERS), description="How many answers must be the same.")
+    extract: ExtractorSpec = Field(default=Extractor(), description="What of an answer is compared.")
+    checks: Checks | None = Field(default=None, description="What it has to hold, checked without a model.")
+    judge: str | None = Field(default=None, description="The role that judges it.")
+    judge_prompt: str = Field(default="cascade/judge", description="The template that asks for the judgement.")
+    confidence: float | None = Field(
+        default=None, ge=0, le=1, description="How sure its judge must be; without a judge, who answers."
+    )
+    calibration: Calibration | None = Field(
+        default=None, description="A calibrated threshold, in place of `confidence` and the number to `agree`."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Accept":
+        if self.agree is None and self.checks is None and self.judge is None and self.confidence is None:
+            raise ValueError(f"nothing says when an answer is accepted; give {_RULES}")
+        if "extract" in self.model_fields_set and self.agree is None:
+            raise ValueError("`extract` has an effect with `agree` only")
+        if "judge_prompt" in self.model_fields_set and self.judge is None:
+            raise ValueError("`judge_prompt` has an effect with `judge` only")
+        if self.calibration is not None and self.agree is None and self.confidence is None:
+            raise ValueError("`calibration` is of the number to `agree` or of the `confidence`; give one of them")
+        if self.calibration is not None and self.agree is not None and self.confidence is not None:
+            raise ValueError("`calibration` is of one number; give `agree` or `confidence`, not both")
+        return self
+
+    def supposed(self, chance: Chance) -> "Accept":
+        """The rule as a quote has it: what is compared is a number, and checks hold in 6 of 10 cases."""
+        alone = self.agree is None and self.judge is None and self.confidence is None
+        fails = self.checks is not None and alone and chance.happens(0.4)
+        checks = Checks(contains=("\0",)) if fails else None
+        return self.model_copy(update={"extract": Extractor(read="number"), "checks": checks})
+
+    @property
+    def stated(self) -> bool:
+        """True where who answers has to say how sure it is."""
+        return self.confidence is not None and self.judge is None
+
+    @property
+    def threshold(self) -> float | None:
+        """The confidence that is enough."""
+        if self.confidence is None:
+            return None
+        return self.confidence if self.calibration is None else self.calibration.threshold
+
+    def wanted(self, members: int) -> int:
+        """How many of the members have to agree."""
+        if self.agree is None:
+            return 1
+        return self.agree if self.calibration is None else math.ceil(self.calibration.threshold * members - 1e-9)
+
+
+def _one_role(given: Any) -> Any:
+    return {"roles": (given,)} if isinstance(given, str) else given
+
+
+def _roles(given: Any) -> Any:
+    return (given,) if isinstance(given, str) else given
+
+
+class Tier(Authored):
+    """Who answers: roles, each `samples` times. Short form: one role alone."""
+
+    roles: Annotated[tuple[str, ...], BeforeValidator(_roles, json_schema_input_type=str | tuple[str, ...])] = Field(
+        min_length=1, max_length=len(_LETTERS), description="Who is asked; one role or a list."
+    )
+    samples: int = Field(default=1, ge=1, le=len(_LETTERS), description="How many answers each role gives.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
+    accept: Accept | None = Field(default=None, description="When its answer is accepted, in place of the stage's.")
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The role of each answer."""
+        return tuple(role for role in self.roles for _ in range(self.samples))
+
+
+AnyTier = Annotated[Tier, BeforeValidator(_one_role, json_schema_input_type=str | Tier)]
+
+
+class _Given(NamedTuple):
+    """A member's answer, and what of it is compared: None where nothing could be made out."""
+
+    answer: Answer
+    key: str | None
+    confidence: float | None
+
+
+class Verdict(NamedTuple):
+    """What a tier came to: the answer, whether it is accepted, why or why not, and how sure that is."""
+
+    answer: Answer | None
+    accepted: bool
+    reason: str
+    confidence: float | None = None
+
+
+class Cascade(Stage, Cacheable):
+    """Asks tier after tier, from cheap to strong, until an answer is accepted; the last tier's is taken as it is.
+
+    Fields: `text`, `data` where a `schema` is given, and `confidence`: the share of answers that agree, or what the
+    judge or who answered says.
+
+    An answer is accepted where so many of the tier's agree, checks hold, a judge accepts it, or it is said with
+    enough confidence; all that `accept` names has to hold. Nobody is asked whose answer cannot change the outcome any
+    more: if two of three are to agree and do, the third is not asked. Which tier's answer was taken, and why, is an
+    event and stands in the result; the receipt counts how many cascades were escalated. `fusion.calibrate` finds a
+    threshold that holds a target.
+    """
+
+    kind: Literal["cascade"] = "cascade"
+    tiers: tuple[AnyTier, ...] = Field(min_length=2, max_length=9, description="Who answers, from cheap to strong.")
+    accept: Accept | None = Field(default=None, description="When a tier's answer is accepted.")
+    early_stop: bool = Field(default=True, description="Ask nobody whose answer cannot change the outcome.")
+    prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
+    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
+    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
+
+    outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
+    default_prompt: ClassVar[str] = "cascade/default"
+    prompt_offers: ClassVar[frozenset[str]] = frozenset({"confident"})
+    cost: ClassVar[str] = "One call for each member of the first tier, and of the next ones where it is not accepted."
+    expects: ClassVar[str] = (
+        "Two answers of a tier are the same in 6 of 10 cases; checks, a judge or a stated confidence accept 6 of 10."
+    )
+    shares: ClassVar[Shares] = {
+        "verdict": {"accept": 0.6, "escalate": 0.4},
+        "confidence": {1.0: 0.6, 0.0: 0.4},
+    }
+    example: ClassVar[str] = """\
+inputs: {question: A question.}
+stages:
+  answer:
+    kind: cascade
+    tiers: [{roles: bulk, samples: 3}, frontier]
+    accept: {agree: 2, extract: number}
+output: answer
+"""
+
+    @model_validator(mode="after")
+    def _every_tier_but_the_last_accepts(self) -> "Cascade":
+        for number, tier in enumerate(self.tiers[:-1], start=1):
+            accept = tier.accept or self.accept
+            if accept is None:
+                raise ValueError(f"nothing says when the answer of tier {number} is accepted; give `accept` {_RULES}")
+            _check_members(number, len(tier.members), accept)
+        if self.tiers[-1].accept is not None:
+            raise ValueError("the answer of the last tier is taken as it is; leave out its `accept`")
+        if len(self.tiers[-1].members) > 1:
+            raise ValueError("the last tier gives one answer; leave out its `samples` and give one role")
+        return self
+
+    @property
+    def gives_data(self) -> bool:
+        return self.output_schema is not None
+
+    def _accepts(self) -> Iterator[tuple[str, Accept]]:
+        """(key, rule) for every rule that is written."""
+        if self.accept is not None:
+            yield "accept", self.accept
+        for at, tier in enumerate(self.tiers):
+            if tier.accept is not None:
+                yield f"tiers.{at}.accept", tier.accept
+
+    def prompts(self) -> Iterator[PromptUse]:
+        yield PromptUse("prompt", self.prompt or self.default_prompt, self.prompt_offers)
+        for key, accept in self._accepts():
+            if accept.judge is not None:
+                yield PromptUse(f"{key}.judge_prompt", accept.judge_prompt, frozenset({"candidate"}))
+
+    def expressions(self) -> Iterator[ExpressionUse]:
+        yield from super().expressions()
+        for key, accept in self._accepts():
+            for name, source in accept.checks.expressions() if accept.checks is not None else ():
+                yield ExpressionUse(f"{key}.{name}", source, frozenset({"value"}))
+
+    def roles(self) -> Iterator[tuple[str, str]]:
+        for at, tier in enumerate(self.tiers):
+            for place, role in enumerate(tier.roles):
+                yield f"tiers.{at}.roles.{place}", role
+        for key, accept in self._accepts():
+            if accept.judge is not None:
+                yield f"{key}.judge", accept.judge
+
+    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+        if self.output_schema is not None:
+            yield "schema", self.output_schema
+        for key, accept in self._accepts():
+            for name, schema in accept.checks.schemas() if accept.checks is not None else ():
+                yield f"{key}.{name}", schema
+
+    def most_calls(self, items: int) -> int:
+        calls = 0
+        for tier in self.tiers:
+            accept = tier.accept or self.accept
+            shaped = self.output_schema is not None or (accept is not None and accept.stated)
+            calls += len(tier.members) * (1 + shaped)
+            calls += 2 if accept is not None and accept.judge is not None else 0
+        return calls
+
+    def supposed(self, chance: Chance) -> "Cascade":
+        tiers = [
+            tier if tier.accept is None else tier.model_copy(update={"accept": tier.accept.supposed(chance)})
+            for tier in self.tiers
+        ]
+        accept = None if self.accept is None else self.accept.supposed(chance)
+        return self.model_copy(update={"tiers": tuple(tiers), "accept": accept})
+
+    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+        if schema is not None:
+            return super().said(step, schema, tokens, chance)
+        return f"{chance.text(tokens)[:-12]} answer: {chance.ballot(math.sqrt(0.6))}"
+
+    async def verdict(self, ctx: StageContext, number: int, variables: Mapping[str, Any]) -> Verdict:
+        """What the tier of this number, counted from 1, comes to."""
+        return await _Run(self, ctx, number, self.tiers[number - 1], variables).verdict()
+
+    async def run(self, ctx: StageContext) -> None:
+        variables = await ctx.variables()
+        best, taken = Verdict(None, False, ""), 0
+        for number in range(1, len(self.tiers) + 1):
+            try:
+                verdict = await self.verdict(ctx, number, variables)
+            except BudgetError:
+                if best.answer is None or not ctx.finishing:
+                    raise
+                why = f"tier {number} cannot be paid: the answer of the one before is taken, though not accepted"
+                ctx.note(why)
+                best = best._replace(reason=why)
+                break
+            if verdict.answer is not None:
+                best, taken = verdict, number
+            if verdict.accepted:
+                break
+            ctx.note(f"tier {number}: {verdict.reason}")
+        if best.answer is None:
+            raise StageError(f"no tier gave an answer; the last one: {verdict.reason}")
+        ctx.decided(f"tier-{taken}", best.reason, confidence=best.confidence, escalated=taken > 1)
+        ctx.give("text", as_text(best.answer.value))
+        ctx.give("data", best.answer.data)
+        ctx.give("confidence", best.confidence)
+
+
+def _check_members(number: int, members: int, accept: Accept) -> None:
+    if members > len(_LETTERS):
+        raise ValueError(f"tier {number} has {members} members; the most are {len(_LETTERS)}")
+    if accept.agree is not None and accept.agree > members:
+        raise ValueError(f"{accept.agree} answers of tier {number} are to agree, and it gives {members}")
+    if accept.agree is None and members > 1:
+        raise ValueError(f"tier {number} gives {members} answers; say with `agree` how many must be the same")
+
+
+class _Run:
+    """One tier at work."""
+
+    def __init__(
+        self, stage: Cascade, ctx: StageContext, number: int, tier: Tier, variables: Mapping[str, Any]
+    ) -> None:
+        self._stage = stage
+        self._ctx = ctx
+        self._number = number
+        self._tier = tier
+        self._variables = dict(variables)
+        self._last = number == len(stage.tiers)
+        self._rule = tier.accept or (None if self._last else stage.accept)
+        self._place = f"tiers.{number - 1}.accept" if tier.accept is not None else "accept"
+        self._failures: list[str] = []
+
+    async def verdict(self) -> Verdict:
+        """Ask, and say whether the answer is accepted."""
+        rule = self._rule
+        if rule is None:
+            return await self._only()
+        given, agreeing = await self._asked(rule)
+        if not given:
+            return Verdict(None, self._last, f"nobody answered: {'; '.join(self._failures)}")
+        chosen, reason = agreeing[0], ""
+        wanted = rule.wanted(len(self._tier.members))
+        confidence = chosen.confidence if rule.stated else len(agreeing) / len(given) if rule.agree else None
+        if len(agreeing) < wanted:
+            reason = f"{len(agreeing)} of {len(given)} answers agree, {wanted} are to"
+        elif flaws := self._flaws(rule, chosen.answer):
+            reason = "; ".join(flaws)
+        elif rule.judge is not None:
+            reason, confidence = await self._judged(rule, chosen.answer)
+        if not reason and rule.threshold is not None and (confidence is None or confidence < rule.threshold):
+            reason = f"a confidence of {confidence:g}, {rule.threshold:g} is enough"
+        words = f"{len(agreeing)} of {len(given)} answers agree" if rule.agree else "accepted"
+        return Verdict(chosen.answer, not reason or self._last, reason or words, confidence)
+
+    async def _only(self) -> Verdict:
+        given = await self._member(0, None)
+        if given is None:
+            return Verdict(None, False, "; ".join(self._failures))
+        return Verdict(given.answer, True, "the last tier")
+
+    async def _asked(self, rule: Accept) -> tuple[list[_Given], list[_Given]]:
+        """All answers, and those of the largest group that agrees; at once as many as are needed in any case."""
+        members = len(self._tier.members)
+        wanted = rule.wanted(members) if self._stage.early_stop else members
+        given, asked = await self._wave(0, wanted, rule), wanted
+        agreeing = _largest(given)
+        while asked < members and len(agreeing) < wanted <= len(agreeing) + members - asked:
+            given += await self._wave(asked, asked + 1, rule)
+            asked += 1
+            agreeing = _largest(given)
+        return given, agreeing
+
+    async def _wave(self, first: int, behind: int, rule: Accept) -> list[_Given]:
+        from asyncio import TaskGroup
+
+        try:
+            async with TaskGroup() as group:
+                tasks = [group.create_task(self._member(at, rule)) for at in range(first, behind)]
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors
+        return [given for task in tasks if (given := task.result()) is not None]
+
+    async def _member(self, at: int, rule: Accept | None) -> _Given | None:
+        stated = rule is not None and rule.stated
+        step = f"tier-{self._number}-{_LETTERS[at]}"
+        ask = Ask(
+            role=self._tier.members[at],
+            messages=self._ctx.render(
+                self._stage.prompt or self._stage.default_prompt, {**self._variables, "confident": stated}
+            ),
+            step=step,
+            schema=self._schema(stated),
+            max_tokens=self._stage.max_tokens,
+            temperature=self._tier.temperature,
+            deltas=self._ctx.deltas(step) if self._last and self._stage.output_schema is None else None,
+            sample=self._tier.members[:at].count(self._tier.members[at]),
+        )
+        try:
+            answer = whole(await self._ctx.call(ask))
+        except ModelError as error:
+            if error.stops or (self._last and rule is None):
+                raise
+            self._failures.append(str(error))
+            self._ctx.note(f"{step}: {error}")
+            return None
+        confidence = None
+        if stated:
+            said, confidence = answer.data["answer"], float(answer.data["confidence"])
+            answer = answer._replace(text=as_text(said), data=said if self._stage.output_schema is not None else None)
+        found = rule.extract.extract(answer.value) if rule is not None else None
+        return _Given(answer, None if found is None else found.key, confidence)
+
+    def _schema(self, stated: bool) -> JsonSchema | None:
+        """The shape of an answer; where it has to say how sure it is, of both."""
+        own = self._ctx.schema("schema")
+        if not stated:
+            return own
+        return {
+            "type": "object",
+            "properties": {"answer": own or {"type": "string", "maxLength": 20_000}, "confidence": _SURE},
+            "required": ["answer", "confidence"],
+            "additionalProperties": False,
+        }
+
+    def _flaws(self, rule: Accept, answer: Answer) -> list[str]:
+        if rule.checks is None:
+            return []
+        seen = {**self._variables, "value": answer.value}
+        return rule.checks.failures(
+            answer.value,
+            schema=self._ctx.schema(f"{self._place}.checks.schema"),
+            evaluate=lambda source: self._ctx.evaluate(source, seen),
+        )
+
+    async def _judged(self, rule: Accept, answer: Answer) -> tuple[str, float | None]:
+        """(why it is not accepted, how sure the judge is); a judgement that fails is never a pass."""
+        assert rule.judge is not None
+        messages = self._ctx.render(rule.judge_prompt, {**self._variables, "candidate": answer.value})
+        step = f"tier-{self._number}-judge"
+        try:
+            ask = Ask(role=rule.judge, messages=messages, step=step, schema=_JUDGED)
+            said = own_verdict(whole(await self._ctx.call(ask)), answer.value)
+        except ModelError as error:
+            if error.stops:
+                raise
+            return f"there is no judgement: {error}", None
+        confidence = float(said.data["confidence"])
+        if said.data["verdict"] == "accept":
+            return "", confidence
+        return f"{said.by!r} does not accept it: {said.data['problem'] or 'it says nothing of why'}", confidence
+
+
+def _largest(given: Sequence[_Given]) -> list[_Given]:
+    """The largest group of answers that are the same; of equal ones the first. One without an answer is alone."""
+    groups: dict[str, list[_Given]] = {}
+    for at, one in enumerate(given):
+        groups.setdefault(f"={one.key}" if one.key is not None else f"?{at}", []).append(one)
+    found = [group for name, group in groups.items() if name.startswith("=")]
+    return max(found or list(groups.values()), key=len, default=[])
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,37 @@
+"""generate: one prompt, one answer."""
+
+from typing import ClassVar, Literal
+
+from fusion.stages.answer import ShapedStage
+from fusion.stages.base import OutputField
+from fusion.stages.context import StageContext
+
+
+class Generate(ShapedStage):
+    """Asks one model once. Fields: `text`, and `data` where a `schema` is given."""
+
+    kind: Literal["generate"] = "generate"
+    outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
+    default_prompt: ClassVar[str] = "generate/default"
+    cost: ClassVar[str] = (
+        "One call; one more where an answer does not hold to the `schema` at first, or for each time "
+        "that a text which was cut off is continued."
+    )
+    example: ClassVar[str] = """\
+inputs: {text: A text.}
+stages:
+  answer:
+    kind: generate
+    role: bulk
+    schema: {title: string, keywords: "list[string]"}
+    prompt: |
+      Give this text a title and three keywords.
+      {{ inputs.text | fence }}
+output: answer.data
+"""
+
+    def most_calls(self, items: int) -> int:
+        return self.calls_of_one()
+
+    async def run(self, ctx: StageContext) -> None:
+        await self.write(ctx, await ctx.variables(), "generate")

@@ -1,0 +1,48 @@
+"""map: one prompt for every item, many at once."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from fusion.core.types import Item
+from fusion.stages.answer import ShapedStage
+from fusion.stages.base import Choice, OutputField, RoleChoice
+from fusion.stages.context import StageContext
+from fusion.stages.items import ItemStage
+
+
+class Map(ItemStage, ShapedStage):
+    """Asks a model about each item. Field: `items`, each with the answer as its `value`.
+
+    An item that needs results of earlier ones waits for them and finds them in `needed`.
+    """
+
+    kind: Literal["map"] = "map"
+    role: RoleChoice = Field(default=(Choice(use="bulk"),), description="Who is asked.", validate_default=True)
+    outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
+    default_prompt: ClassVar[str] = "map/default"
+    prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "needed"})
+    cost: ClassVar[str] = (
+        "A call for each item; one more where an answer does not hold to the `schema` at first, or for each time "
+        "that a text which was cut off is continued."
+    )
+    example: ClassVar[str] = """\
+inputs: {text: "Notes, one on each line."}
+stages:
+  read:
+    kind: map
+    over: inputs.text.splitlines()
+    role: bulk
+    schema: {who: string, what: string}
+    prompt: |
+      Who wants what in this note?
+      {{ item.source | fence }}
+output: read
+"""
+
+    def most_calls(self, items: int) -> int:
+        return items * self.calls_of_one()
+
+    async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
+        answer = await self.answer(ctx, self.ask(ctx, variables, "work", item.index))
+        return item.worked(answer.value, answer.by)

@@ -1,0 +1,187 @@
+"""plan: a model splits the request into subtasks, each handed on the moment it is complete."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from fusion.core.errors import BadResponseError, ModelError, StageError
+from fusion.core.types import JsonSchema, Message
+from fusion.stages.base import ModelStage, OutputField, PromptUse
+from fusion.stages.context import Ask, StageContext, Variables
+from fusion.stages.plan_reader import HEAD, PlanReader
+from fusion.stages.simulation import Shares, Sizes, Spread
+
+_MOST_CONTINUATIONS = 3
+
+
+class Plan(ModelStage):
+    """Splits the request into an ordered list of subtasks.
+
+    Fields: `subtasks` (a feed), `goal`, `constraints`, `merge_instructions`.
+
+    A subtask has `title`, `instructions` that stand alone, `needs` (numbers of earlier subtasks), `difficulty`
+    1 to 5, `capabilities`, `expected_output` and `criteria`. It is handed on, for good, when its JSON object is
+    complete. A plan that is cut off is continued; one that cannot be read is asked for once more.
+    """
+
+    kind: Literal["plan"] = "plan"
+    max_subtasks: int = Field(default=12, ge=1, le=10_000, description="How many subtasks are taken at most.")
+    continue_prompt: str = Field(default="plan/continue", description="The template that asks for a plan's rest.")
+
+    outputs: ClassVar[tuple[OutputField, ...]] = (
+        OutputField("subtasks", feed=True),
+        OutputField("goal"),
+        OutputField("constraints"),
+        OutputField("merge_instructions"),
+    )
+    own_max_tokens: ClassVar[int] = 4000
+    default_prompt: ClassVar[str] = "plan/default"
+    prompt_offers: ClassVar[frozenset[str]] = frozenset({"max_subtasks"})
+    cost: ClassVar[str] = (
+        f"One call; up to {_MOST_CONTINUATIONS} more where the plan is cut off, one more where it cannot be read."
+    )
+    expects: ClassVar[str] = (
+        "42 of 100 of `max_subtasks`, from 20 to all; one in five is hard (difficulty 4 or 5), one in ten needs "
+        "another."
+    )
+    shares: ClassVar[Shares] = {"difficulty": {1: 0.2, 2: 0.35, 3: 0.25, 4: 0.15, 5: 0.05}}
+    sizes: ClassVar[Sizes] = {
+        "subtasks": Spread(0.2, 0.42, 1.0),
+        "needs": Spread(0.0, 0.01, 0.1),
+        "criteria": Spread(0.1, 0.3, 0.8),
+    }
+    example: ClassVar[str] = """\
+inputs: {task: What is to be done.}
+stages:
+  plan: {kind: plan, role: frontier, max_subtasks: 6}
+  work: {kind: map, over: plan, role: bulk}
+  answer: {kind: merge, over: work, role: frontier}
+output: answer
+"""
+
+    def most_calls(self, items: int) -> int:
+        return 1 + _MOST_CONTINUATIONS + (self.on_error == "escalate")
+
+    def most_items(self, items: int) -> int:
+        return self.max_subtasks
+
+    def prompts(self) -> Iterator[PromptUse]:
+        yield from super().prompts()
+        yield PromptUse("continue_prompt", self.continue_prompt, self.prompt_offers | {"accepted"})
+
+    async def run(self, ctx: StageContext) -> None:
+        variables = {**await ctx.variables(), "max_subtasks": self.max_subtasks}
+        reader = PlanReader(self.max_subtasks, lambda head: _give(ctx, head), ctx.feed("subtasks"), ctx)
+        ask = self.ask(ctx, variables, "plan")._replace(
+            schema=plan_schema(self.max_subtasks), parse=False, deltas=reader
+        )
+        ended = await self._ask(ctx, ask, reader)
+        for number in range(1, _MOST_CONTINUATIONS + 1):
+            if ended or not reader.committed:
+                break
+            ended = await self._continue(ctx, ask, variables, reader, number)
+        if not reader.committed:
+            await self._once_more(ctx, ask, reader)
+        elif not ended:
+            raise StageError(f"the plan was cut off {_MOST_CONTINUATIONS + 1} times; raise `max_tokens` of the stage")
+        ctx.grew(reader.accepted, final=True)
+
+    async def _ask(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> bool:
+        """Ask for the plan or its rest. True if it came to its end."""
+        escalated = ask._replace(role=self.escalate_to or ask.role, step=f"{ask.step}-escalated")
+        if (self.escalate_to and reader.begin(escalated)) or reader.begin(ask):
+            ctx.note(f"the first {reader.accepted} subtasks are those that were accepted before the run was resumed")
+            return reader.ended
+        try:
+            answer = await ctx.call(ask)
+        except ModelError as error:
+            if not reader.committed and self.on_error == "escalate" and self.escalate_to and not error.stops:
+                ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}")
+                reader.restart()
+                reader.begin(escalated)
+                answer = await ctx.call(escalated)
+            elif reader.committed and not error.stops:
+                ctx.note(f"the plan broke off after subtask {reader.accepted} ({error}); asking for the rest")
+                return reader.ended
+            elif isinstance(error, BadResponseError):
+                reader.last = error.text
+                return False
+            else:
+                raise
+        reader.take(answer)
+        if reader.torn and reader.committed and answer.finish_reason == "stop":
+            ctx.note(f"the plan cannot be read behind subtask {reader.accepted}; asking for the rest")
+        return reader.ended or (answer.finish_reason == "stop" and not reader.torn)
+
+    async def _continue(
+        self, ctx: StageContext, ask: Ask, variables: Variables, reader: PlanReader, number: int
+    ) -> bool:
+        reader.next_part()
+        accepted = json.dumps(reader.as_plan(), ensure_ascii=False)
+        words = ctx.render(self.continue_prompt, {**variables, "accepted": reader.accepted})
+        messages = (*ask.messages, Message(role="assistant", content=accepted), *words)
+        return await self._ask(ctx, ask._replace(messages=messages, step=f"continue-{number}"), reader)
+
+    async def _once_more(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> None:
+        """Nothing could be read as it came: read it whole, with repair; else ask once more with all the errors."""
+        errors = reader.read_whole(ask.schema or {})
+        if not errors:
+            return
+        ctx.note(f"the plan cannot be used ({'; '.join(errors)}); asking once more")
+        words = "This plan cannot be used:\n" + "\n".join(f"- {e}" for e in errors) + "\nWrite the whole plan again."
+        last = (Message(role="assistant", content=reader.last),) if reader.last.strip() else ()
+        messages = (*ask.messages, *last, Message(role="user", content=words))
+        reader.next_part()
+        await self._ask(ctx, ask._replace(messages=messages, step="again"), reader)
+        if not reader.committed and (errors := reader.read_whole(ask.schema or {})):
+            raise _unreadable(errors, reader)
+
+
+def _unreadable(errors: list[str], reader: PlanReader) -> StageError:
+    error = StageError(f"no plan could be read, twice: {'; '.join(errors)}")
+    error.calls = reader.calls
+    return error
+
+
+def plan_schema(max_subtasks: int) -> JsonSchema:
+    """The shape of a plan: bounded everywhere, the subtasks last, so that each can be read as it comes."""
+    subtask = {
+        "title": _string(100),
+        "instructions": _string(2000),
+        "needs": {
+            "type": "array",
+            "maxItems": 8,
+            "items": {"type": "integer", "minimum": 1, "maximum": max_subtasks},
+        },
+        "difficulty": {"type": "integer", "minimum": 1, "maximum": 5},
+        "capabilities": {"type": "array", "maxItems": 3, "items": _string(30)},
+        "expected_output": _string(300),
+        "criteria": {"type": "array", "maxItems": 4, "items": _string(200)},
+    }
+    plan = {
+        "goal": _string(500),
+        "constraints": {"type": "array", "maxItems": 8, "items": _string(300)},
+        "merge_instructions": _string(800),
+        "subtasks": {"type": "array", "minItems": 1, "maxItems": max_subtasks, "items": _object(subtask)},
+    }
+    return _object(plan)
+
+
+def _string(most: int) -> JsonSchema:
+    return {"type": "string", "maxLength": most}
+
+
+def _object(properties: dict[str, JsonSchema]) -> JsonSchema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _give(ctx: StageContext, head: dict[str, Any]) -> None:
+    for name in HEAD:
+        ctx.give(name, head.get(name, [] if name == "constraints" else ""))

@@ -1,0 +1,144 @@
+"""vote: closed answers are counted, without a model."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from fusion.core.errors import StageError
+from fusion.core.types import Item, as_text
+from fusion.stages.base import ExpressionUse, OutputField, Stage
+from fusion.stages.context import StageContext
+from fusion.stages.simulation import Chance
+from fusion.stages.text.extract import Extracted, Extractor, ExtractorSpec
+
+
+def _some_weight(weights: dict[str, float]) -> dict[str, float]:
+    if weights and not any(weights.values()):
+        raise ValueError("every weight is 0; nobody would have a say")
+    return weights
+
+
+class _Ballot(NamedTuple):
+    """An answer that counts: whose it is, what it says, how much it weighs."""
+
+    item: Item
+    found: Extracted
+    weight: float
+
+
+class Vote(Stage):
+    """Counts the answers. Fields: `text`, `data` (a number where numbers are read), `confidence`.
+
+    What `extract` takes out of an answer is what counts; answers that only look different count as the same. The
+    confidence is the winner's share of the weight of all usable answers, those in which nothing was found included.
+    """
+
+    kind: Literal["vote"] = "vote"
+    over: str = Field(description="The answers to count, such as those of a panel.")
+    extract: ExtractorSpec = Field(
+        default=Extractor(),
+        description="What counts of an answer: text, number, code, or {read, path, pattern, choices, normalise}.",
+    )
+    weights: Annotated[dict[str, Annotated[float, Field(ge=0)]], AfterValidator(_some_weight)] = Field(
+        default={}, description="What an answer of a role or model weighs; by default 1."
+    )
+    min_agree: float = Field(
+        default=0, ge=0, le=1, description="The share of the weight that must agree, from 0 to 1; else it fails."
+    )
+    ties: Literal["first", "fail"] = Field(
+        default="first", description="Which of equals wins: the answer of the first member, or none, and it fails."
+    )
+
+    outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
+    cost: ClassVar[str] = "Nothing: it calls no model."
+    example: ClassVar[str] = """\
+inputs: {question: A question that has a short answer.}
+stages:
+  panel:
+    kind: panel
+    members: {role: bulk, samples: 3}
+    schema: {answer: string}
+  vote: {kind: vote, over: panel, extract: {path: answer}}
+output: vote
+"""
+
+    def expressions(self) -> Iterator[ExpressionUse]:
+        yield from super().expressions()
+        yield ExpressionUse("over", self.over, flows=True)
+
+    def supposed(self, chance: Chance) -> "Vote":
+        return self.model_copy(update={"extract": Extractor(), "weights": {}, "min_agree": 0, "ties": "first"})
+
+    async def run(self, ctx: StageContext) -> None:
+        await ctx.variables()
+        came = [item async for item in ctx.follow(self.over)]
+        items = sorted((item for item in came if item.ok), key=_place)
+        if not items:
+            raise StageError(f"there is no answer to count, {len(came)} failed")
+        self._check_weights(ctx, items)
+        ballots = [
+            _Ballot(item, found, self._weight(item))
+            for item in items
+            if (found := self.extract.extract(item.value)) is not None
+        ]
+        if not ballots:
+            raise StageError(
+                f"no {self.extract.read} could be read out of any of the {len(items)} answers; look at `extract`. "
+                f"The first begins: {as_text(items[0].value).strip()[:80]!r}"
+            )
+        self._count(ctx, items, ballots)
+
+    def _count(self, ctx: StageContext, items: Sequence[Item], ballots: Sequence[_Ballot]) -> None:
+        sums: dict[str, float] = {}
+        for ballot in ballots:
+            sums[ballot.found.key] = sums.get(ballot.found.key, 0.0) + ballot.weight
+        whole = sum(self._weight(item) for item in items)
+        most = max(sums.values())
+        winners = [key for key, weight in sums.items() if _equal(weight, most)]
+        share = most / whole if whole else 0.0
+        said = _said(ballots, sums, whole)
+        if len(items) > len(ballots):
+            ctx.note(f"nothing was found in {len(items) - len(ballots)} of {len(items)} answers; they count against")
+        if share < self.min_agree and not _equal(share, self.min_agree):
+            raise StageError(f"no agreement: {self.min_agree:.0%} must agree; {said}")
+        if len(winners) > 1 and self.ties == "fail":
+            raise StageError(f"a tie: {said}")
+        if len(winners) > 1:
+            ctx.note(f"a tie, decided for the first member's: {said}")
+        winner = next(ballot.found for ballot in ballots if ballot.found.key in winners)
+        ctx.give("text", as_text(winner.text))
+        ctx.give("data", winner.value)
+        ctx.give("confidence", share)
+
+    def _weight(self, item: Item) -> float:
+        return next((self.weights[name] for name in _names(item) if name in self.weights), 1.0)
+
+    def _check_weights(self, ctx: StageContext, items: Sequence[Item]) -> None:
+        there = {name for item in items for name in _names(item)}
+        if strange := sorted(set(self.weights) - there):
+            ctx.note(f"weights without effect: no answer is of {', '.join(map(repr, strange))}")
+        if not any(self._weight(item) for item in items):
+            raise StageError("nobody who answered has any weight; look at `weights`")
+
+
+def _names(item: Item) -> list[str]:
+    """What an answer can be weighed by: the role that gave it, and the model."""
+    role = item.source.get("role") if isinstance(item.source, dict) else None
+    return [name for name in (role, item.by) if isinstance(name, str)]
+
+
+def _place(item: Item) -> int:
+    """The number of the panel's member, whatever order the answers are in."""
+    member = item.source.get("member") if isinstance(item.source, dict) else None
+    return member if isinstance(member, int) else item.index
+
+
+def _equal(one: float, other: float) -> bool:
+    return abs(one - other) < 1e-9
+
+
+def _said(ballots: Sequence[_Ballot], sums: dict[str, float], whole: float) -> str:
+    shown = {ballot.found.key: ballot.found.text for ballot in reversed(ballots)}
+    most = sorted(sums, key=lambda key: -sums[key])[:5]
+    return ", ".join(f"{shown[key][:60]!r} has {sums[key]:g} of {whole:g}" for key in most)

@@ -1,0 +1,234 @@
+"""Reads a plan's subtasks out of a reply while it is written."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from fusion.core.types import CallKey, Item, JsonSchema, Reply, Usage, whole_data
+from fusion.models.structured import loaded, read
+from fusion.stages.context import Answer, Ask, StageContext
+from fusion.stages.feed import Feed
+
+HEAD = ("goal", "constraints", "merge_instructions")
+_LEAVINGS = " \t\r\n,}`"  # of a model that forgot to close the list
+_SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')
+
+
+class PlanReader:
+    """Reads a plan while it is written: hands on each subtask as soon as its JSON object is complete.
+
+    An object is tried only when a `}` has come, and the buffer is cut behind each one that is read. A partial
+    parser would take `"difficulty": 1` for whole while `12` is coming.
+    """
+
+    def __init__(
+        self, most: int, give_head: Callable[[dict[str, Any]], None], feed: Feed[Item], ctx: StageContext
+    ) -> None:
+        self._most = most
+        self._give_head: Callable[[dict[str, Any]], None] | None = give_head
+        self._feed = feed
+        self._ctx = ctx
+        self._decoder = json.JSONDecoder()
+        self._buffer = ""
+        self._in_list = False
+        self._number = 0
+        self._indexes: dict[int, int] = {}
+        self._subtasks: list[dict[str, Any]] = []
+        self._head: dict[str, Any] = {}
+        self._streamed = False
+        self._told_of_more = False
+        self.ended = False
+        self.last = ""
+        self.calls: tuple[CallKey, ...] = ()
+        self._ask: Ask | None = None
+        self._taken = 0  # of the reply to `_ask`
+
+    @property
+    def committed(self) -> bool:
+        return bool(self._subtasks)
+
+    @property
+    def accepted(self) -> int:
+        return len(self._subtasks)
+
+    @property
+    def torn(self) -> bool:
+        """True where something stands in the list of subtasks that cannot be read."""
+        return self._in_list and not self.ended and bool(self._buffer.strip(_LEAVINGS))
+
+    def as_plan(self) -> dict[str, Any]:
+        """The plan as far as it is accepted."""
+        return {**self._head, "subtasks": self._subtasks}
+
+    def add(self, text: str) -> None:
+        self._streamed = True
+        self._buffer += text
+        if "}" in text or "]" in text or not self._in_list:
+            self._read()
+
+    def restart(self) -> None:
+        self._buffer, self._in_list, self._number, self.ended, self._streamed = "", False, 0, False, False
+        self._indexes.clear()
+        self._taken = 0
+
+    def next_part(self) -> None:
+        """A new reply begins, which goes on behind what is accepted: its numbers are those of what it is shown."""
+        self._buffer, self._in_list, self.ended, self._streamed = "", False, False, False
+        self._number = len(self._subtasks)
+        self._indexes = {index + 1: index for index in range(len(self._subtasks))}
+
+    def begin(self, ask: Ask) -> bool:
+        """The reply to this comes next. True where it came before the run was resumed, but not to its end.
+
+        What was accepted of it then is accepted again, and it is not asked for any more.
+        """
+        self._ask, self._taken = ask, 0
+        if self._kept("1") is None or self._ctx.has_reply(ask):
+            return False
+        self._take_head(self._kept("head") or {})
+        number = 1
+        while (subtask := self._kept(str(number))) is not None:
+            self._accept(subtask)
+            number += 1
+        self.ended = bool(self._kept("end"))
+        return True
+
+    def _kept(self, name: str) -> Any:
+        return self._ctx.kept(f"subtask {name}", of=self._ask)
+
+    def _keep(self, name: str, value: Any) -> None:
+        if self._ask is not None:
+            self._ctx.keep(f"subtask {name}", value, of=self._ask)
+
+    def take(self, answer: Answer) -> None:
+        """The reply is here: read what was not streamed."""
+        self.last = answer.text
+        self.calls = (*self.calls, *answer.calls)
+        if not self._streamed:
+            self.add(answer.text)
+
+    def read_whole(self, schema: JsonSchema) -> list[str]:
+        """Read the last reply in one go, with repair. What is wrong with it, if it cannot be used."""
+        if not self.last.strip():
+            return ["the answer was empty or broke off"]
+        whole = Reply(text=self.last, finish_reason="stop", usage=Usage(), asked="", served="")
+        data, errors = read(whole, schema)
+        if errors:
+            return errors
+        self._take_head(data)
+        for subtask in data["subtasks"]:
+            self._take(subtask)
+        return [] if self.committed else ["it has no subtasks with instructions"]
+
+    def _read(self) -> None:
+        if self.ended:
+            return
+        if not self._in_list:
+            begin = _SUBTASKS.search(self._buffer)
+            if begin is None:
+                return
+            self._take_head(_head_of(self._buffer[: begin.start()]))
+            self._buffer = self._buffer[begin.end() :]
+            self._in_list = True
+        while self._read_one():
+            pass
+
+    def _read_one(self) -> bool:
+        self._buffer = self._buffer.lstrip(" \t\r\n,")
+        if self._buffer.startswith("]"):
+            self.ended = True
+            self._keep("end", True)
+        if not self._buffer or self.ended:
+            return False
+        try:
+            subtask, end = self._decoder.raw_decode(self._buffer)
+            subtask = whole_data(subtask) if "\\u" in self._buffer[:end] else subtask
+        except (ValueError, RecursionError):
+            return False
+        if not isinstance(subtask, dict) and end == len(self._buffer):
+            return False  # more of it may come: 1 may be 12
+        self._buffer = self._buffer[end:]
+        self._take(subtask)
+        return True
+
+    def _take_head(self, head: dict[str, Any]) -> None:
+        if self._give_head is not None:
+            self._head = {name: head[name] for name in HEAD if name in head}
+            self._keep("head", self._head)
+            self._give_head(self._head)
+            self._give_head = None
+
+    def _take(self, raw: Any) -> None:
+        self._number += 1
+        if not isinstance(raw, dict):
+            self._ctx.note(f"subtask {self._number} is no object and is left out")
+            return
+        if len(self._subtasks) >= self._most:
+            if not self._told_of_more:
+                self._ctx.note(f"the plan has more than {self._most} subtasks; the rest is left out (max_subtasks)")
+                self._told_of_more = True
+            return
+        title, instructions = _text(raw, "title"), _text(raw, "instructions")
+        if not (title or instructions):
+            self._ctx.note(f"subtask {self._number} says nothing to do and is left out")
+            return
+        subtask = {
+            "title": title or instructions[:60],
+            "instructions": instructions or title,
+            "needs": [need + 1 for need in self._needs(raw)],
+            "difficulty": _difficulty(raw.get("difficulty")),
+            "capabilities": _texts(raw, "capabilities"),
+            "expected_output": _text(raw, "expected_output"),
+            "criteria": _texts(raw, "criteria"),
+        }
+        self._taken += 1
+        self._keep(str(self._taken), subtask)
+        self._indexes[self._number] = len(self._subtasks)
+        self._accept(subtask)
+
+    def _accept(self, subtask: dict[str, Any]) -> None:
+        """Hand a subtask on, for good."""
+        index = len(self._subtasks)
+        needs = tuple(need - 1 for need in subtask["needs"])
+        self._subtasks.append(subtask)
+        self._feed.append(Item(index=index, source=subtask, value=subtask, needs=needs))
+        self._ctx.grew(len(self._subtasks))
+
+    def _needs(self, raw: dict[str, Any]) -> tuple[int, ...]:
+        """Indexes of earlier subtasks; an edge to anything else is dropped and said."""
+        given = raw.get("needs")
+        needs: list[int] = []
+        for number in given if isinstance(given, list) else []:
+            index = self._indexes.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
+            if index is None:
+                self._ctx.note(
+                    f"subtask {self._number} needs {number!r}, which is no earlier subtask; that is dropped"
+                )
+            elif index not in needs:
+                needs.append(index)
+        return tuple(needs)
+
+
+def _head_of(text: str) -> dict[str, Any]:
+    """What stands before the subtasks: goal, constraints, merge instructions."""
+    begin = text.find("{")
+    try:
+        head = loaded(text[begin:].rstrip().rstrip(",") + "}") if begin >= 0 else {}
+    except (ValueError, RecursionError):
+        head = {}
+    return head if isinstance(head, dict) else {}
+
+
+def _text(raw: dict[str, Any], key: str) -> str:
+    value = raw.get(key)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _texts(raw: dict[str, Any], key: str) -> list[str]:
+    value = raw.get(key)
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _difficulty(value: Any) -> int:
+    return min(max(value, 1), 5) if isinstance(value, int) else 3

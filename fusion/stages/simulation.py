@@ -1,0 +1,245 @@
+"""How a run may go that nobody has made: seeded draws of lengths, numbers and decisions, and stand-ins for words."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from fusion.core.types import JsonSchema
+
+_BYTES: Final = 4  # of a token
+_RARE: Final = 1.6448536269514722  # standard deviations beyond which 5 of 100 lie
+_OF_RUN, _OF_MODEL, _OF_CALL = math.sqrt(0.35), math.sqrt(0.35), math.sqrt(0.3)
+_ODDS: Final = 0.8  # of a decision: how far they differ from run to run, as a standard deviation of their logarithm
+_HALF: Final = math.sqrt(0.5)
+_USUAL_LIMIT: Final = 2000  # tokens
+_WANTED: Final = 0.3
+_MOST_ELEMENTS: Final = 20  # of a list that nobody has bounded
+_MEANT: Final = 2000  # characters of a text up to which a bound is one that somebody means
+_MOST_TRIES: Final = 12
+_WORDS: Final = "of the one as it is said in this part that was to be found there and here "
+
+Shares = Mapping[str, Mapping[Any, float]]
+"""For a field of what a model says: how probable each of its values is, the one that costs most last."""
+
+
+class Spread(NamedTuple):
+    """5 of 100 lie below `low`, half below `likely`, 5 above `high`."""
+
+    low: float
+    likely: float
+    high: float
+
+
+Sizes = Mapping[str, Spread]
+"""For a list of what a model says: how much of its most elements it has."""
+
+
+_CHARACTERS: Final = Spread(12, 80, 600)  # of a text in data that nobody has bounded
+_OF_BOUND: Final = Spread(0.06, 0.25, 0.8)  # how long another one is, of what it may be
+
+
+class Chance:
+    """The chances of one run. Two of one seed draw the same; `worst` draws what costs most, always.
+
+    `lie` says where this run lies among all, from 0 to 1: how much its models say, and how fast they are. It is part
+    of every length that is drawn; the rest is the model's own, and the call's. `turn` counts the worst cases, for
+    nobody knows which costs most: of two after the other one has few and long elements in its lists and one as many
+    as there may be; `way` is the number of the way that is taken where there are several.
+    """
+
+    def __init__(self, seed: str, *, lie: float = 0.5, worst: bool = False, turn: int = 0) -> None:
+        self.worst = worst
+        self.turn = turn
+        self._seed = seed
+        self._random = Random(seed)  # noqa: S311 - guards nothing
+        self._lie = _deviation(lie)
+        self._models: dict[tuple[str, str], float] = {}
+        self._ballots = 0
+
+    @property
+    def way(self) -> int:
+        return self.turn // 2
+
+    def happens(self, share: float) -> bool:
+        """True in this share of cases; what may happen is what costs."""
+        return self.worst or self._random.random() < share
+
+    def one_of(self, name: str, shares: Mapping[Any, float]) -> Any:
+        """One of these, each about as often as its share says: how often the first one, differs from run to run."""
+        first, *others = shares
+        if self.worst:
+            return others[-1] if others else first
+        weights = [shares[first] * self._tilt(name), *(shares[other] for other in others)]
+        return self._random.choices([first, *others], weights)[0]
+
+    def ballot(self, share: float) -> int:
+        """A closed answer: the same in about this share of cases, else another one each time."""
+        if not self.worst and self.one_of("ballot", {True: share, False: 1 - share}):
+            return 0
+        self._ballots += 1
+        return self._ballots
+
+    def _tilt(self, name: str) -> float:
+        """What the odds of the cheapest decision are in this run, over those that are usual."""
+        return math.exp(_ODDS * self._own("odds", name))
+
+    def among(self, spread: Spread) -> float:
+        """A number of this spread, by itself."""
+        return math.inf if self.worst else _at(spread, self._random.gauss(0, 1))
+
+    def of_model(self, what: str, model: str, spread: Spread) -> float:
+        """A number of this spread that a model keeps through the run, such as its speed."""
+        return spread.likely if self.worst else _at(spread, self._own(what, model))
+
+    def of_field(self, name: str, spread: Spread) -> float:
+        """A number of this spread, of which a field of that name keeps a half through the run."""
+        return _at(spread, _HALF * self._own("field", name) + _HALF * self._random.gauss(0, 1))
+
+    def length(self, model: str, spread: Spread, limit: int) -> int:
+        """Tokens of an answer of which the model may write `limit`; what is more than those will be cut off.
+
+        `spread` is that of an answer with a limit of 2,000: who leaves more room wants more, but not as much more.
+        """
+        if self.worst:
+            return limit
+        own = self._own("length", model)
+        drawn = _at(spread, _OF_RUN * self._lie + _OF_MODEL * own + _OF_CALL * self._random.gauss(0, 1))
+        return max(1, round(drawn * math.pow(limit / _USUAL_LIMIT, _WANTED)))
+
+    def text(self, tokens: int) -> str:
+        """A text of so many tokens, counted as four bytes each."""
+        size = max(tokens, 1) * _BYTES
+        begin = f"{self._random.getrandbits(40):x} ".translate(_LETTERS)
+        return (begin + _WORDS * (size // len(_WORDS) + 1))[:size]
+
+    def data(self, schema: JsonSchema, *, shares: Shares, sizes: Sizes, room: int) -> Any:
+        """Data of this schema, for which there is room of so many tokens."""
+        for _ in range(_MOST_TRIES if self.worst else 0):
+            made = _Data(self, schema, shares, sizes, room).made()
+            if len(json.dumps(made)) <= room * _BYTES:
+                return made
+            room = room * 2 // 3
+        return _Data(self, schema, shares, sizes, room).made()
+
+    def _own(self, what: str, model: str) -> float:
+        key = what, model
+        if key not in self._models:
+            self._models[key] = Random(f"{self._seed} {what} {model}").gauss(0, 1)  # noqa: S311
+        return self._models[key]
+
+
+class _Data:
+    """Makes data of a schema."""
+
+    def __init__(self, chance: Chance, schema: JsonSchema, shares: Shares, sizes: Sizes, room: int) -> None:
+        self._chance = chance
+        self._schema = schema
+        self._shares = shares
+        self._sizes = sizes
+        self._left = room * _BYTES
+        self._many = chance.worst and chance.turn % 2 == 1
+        self._part = self._left / max(_texts(schema), 1)
+        self._depth = 0
+        self._kinds: dict[str, Callable[[str, JsonSchema], Any]] = {
+            "object": self._object,
+            "array": self._array,
+            "string": self._string,
+            "integer": self._integer,
+            "number": self._number,
+            "boolean": lambda name, schema: chance.happens(0.5),
+        }
+
+    def made(self) -> Any:
+        return self._value("", self._schema)
+
+    def _value(self, name: str, schema: JsonSchema) -> Any:
+        if "$ref" in schema:
+            return self._value(name, self._schema["$defs"][schema["$ref"].rpartition("/")[2]])
+        if "const" in schema:
+            return schema["const"]
+        if name in self._shares:
+            return self._chance.one_of(name, self._shares[name])
+        if "enum" in schema:
+            return self._chance.one_of(name, dict.fromkeys(schema["enum"], 1.0))
+        if "anyOf" in schema:
+            return self._value(name, schema["anyOf"][0])
+        kinds = schema.get("type", "null")
+        kind = kinds if isinstance(kinds, str) else kinds[0]
+        made = self._kinds.get(kind)
+        return None if made is None else made(name, schema)
+
+    def _object(self, name: str, schema: JsonSchema) -> dict[str, Any]:
+        return {key: self._value(key, one) for key, one in schema.get("properties", {}).items()}
+
+    def _array(self, name: str, schema: JsonSchema) -> list[Any]:
+        count = self._count(name, schema)
+        made: list[Any] = []
+        self._depth += 1
+        while len(made) < count:
+            made.append(self._value(name, schema.get("items", {})))
+            if self._left <= 0 and not self._many and len(made) >= schema.get("minItems", 0):
+                break
+        self._depth -= 1
+        return made
+
+    def _count(self, name: str, schema: JsonSchema) -> int:
+        """How many elements a list has; in the worst case as many as it may, or few and long ones."""
+        least, most = schema.get("minItems", 0), schema.get("maxItems", _MOST_ELEMENTS)
+        if self._many:
+            return int(least if self._depth else most)
+        if name not in self._sizes:
+            most = max(least, min(most, _MOST_ELEMENTS))
+        share = self._chance.among(self._sizes.get(name, Spread(0.04, 0.2, 0.6)))
+        return int(max(least, min(most, round(min(share, 1.0) * most))))
+
+    def _string(self, name: str, schema: JsonSchema) -> str:
+        most = schema.get("maxLength", math.inf)
+        if self._chance.worst:
+            size = min(most, self._part if self._many else self._left)
+        elif most <= _MEANT:
+            size = min(self._chance.of_field(name, _OF_BOUND), 1.0) * most
+        else:
+            size = self._chance.of_field(name, _CHARACTERS)
+        whole = max(schema.get("minLength", 1), round(size))
+        self._left -= whole
+        return self._chance.text(whole // _BYTES + 1)[:whole]
+
+    def _integer(self, name: str, schema: JsonSchema) -> int:
+        return round(self._number(name, schema))
+
+    def _number(self, name: str, schema: JsonSchema) -> float:
+        wished: float = self._chance.one_of(name, {7: 0.7, 8: 0.3})
+        return float(max(schema.get("minimum", wished), min(schema.get("maximum", wished), wished)))
+
+
+def _texts(schema: JsonSchema) -> int:
+    """How many texts data of a schema has at most."""
+    parts = [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+    listed = schema.get("maxItems", _MOST_ELEMENTS) * _texts(schema["items"]) if schema.get("items") else 0
+    return int(sum(map(_texts, parts)) + listed + (schema.get("type") == "string" and "enum" not in schema))
+
+
+def _at(spread: Spread, deviations: float) -> float:
+    """The number that lies so many standard deviations from the likely one; each side is even on a log scale."""
+    towards = spread.high if deviations > 0 else spread.low
+    if spread.likely <= 0 or towards <= 0:
+        return max(0.0, spread.likely + (towards - spread.likely) * abs(deviations) / _RARE)
+    return float(spread.likely * (towards / spread.likely) ** (abs(deviations) / _RARE))
+
+
+def _deviation(lie: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(min(max(lie, 0.001), 0.999))
+
+
+def evenly(count: int, random: Random) -> Sequence[float]:
+    """So many places from 0 to 1, one in each of as many equal parts, in no order."""
+    places = [(at + random.random()) / count for at in range(count)]
+    random.shuffle(places)
+    return places
+
+
+_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")

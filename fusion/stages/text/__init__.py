@@ -1,0 +1,1 @@
+"""Text: JSON taken out of replies, checks, chunks, languages, continuations."""

@@ -1,0 +1,328 @@
+"""Takes the answer out of a text, and makes answers comparable that only look different."""
+
+import ast
+import json
+import re
+import threading
+import warnings
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from fusion.core.types import as_text
+from fusion.core.validation import Authored
+
+Normalisation = Literal["latex", "literals", "numbers", "case"]
+
+_MOST: Final = 100_000
+_MOST_DIGITS: Final = 300
+_PARSING: Final = threading.Lock()  # Python 3.11 counts the depth of what it parses over all threads, and fails
+_FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
+_NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?|[-+−]?\.\d+"
+_NUMBERS = re.compile(rf"(?<![\w.])(?:{_NUMBER})(?![\w])")
+_ONE_NUMBER = re.compile(rf"\s*[$€£]?\s*({_NUMBER})\s*%?\s*")
+_SAID = r"answer\W{0,4}(?:is|[:=])\W{0,6}?"
+_SAID_NUMBER = re.compile(rf"(?i){_SAID}({_NUMBER})(?![\w.]*\d|\s*[-+*/=×÷^(])")
+_BEHIND_HASHES = re.compile(r"####\s*(.+)")
+_ASSERTED = re.compile(r"assert\b.*?==\s*(.+)", re.DOTALL)
+_PATH = re.compile(r"\$?\.?([^.\[\]]+)|\[(\d+)\]")
+_EATEN = (("\f", "\\f"), ("\b", "\\b"), ("\r", "\\r"))  # what JSON makes of \frac, \boxed and \right
+_EATEN_TAB = re.compile(r"\t(?=(?:ext|imes|frac|heta|an|au|o)\b|ext\{|frac\{)")
+_LATEX = (
+    (re.compile(r"\\(?:left|right|displaystyle|limits|[!,;:> ])"), ""),
+    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|operatorname)\s*\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\\[dtc]frac"), r"\\frac"),
+    (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\sqrt\s*(\w)"), r"\\sqrt{\1}"),
+    (re.compile(r"\\frac\s*\{\s*([-+]?[\d.]+)\s*\}\s*\{\s*(\d+)\s*\}"), r"\1/\2"),
+    (re.compile(r"\\(?:cdot|times)(?![a-zA-Z])"), "*"),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree"), ""),
+    (re.compile(r"\\([%$#&_{}])"), r"\1"),
+    (re.compile(r"\\[()\[\]]|\$"), ""),
+)
+_TIGHT = re.compile(r"\s*([(){}\[\],+*/=<>^-])\s*")
+
+
+class Extracted(NamedTuple):
+    """An answer that was found: as it stood in the text, as data, and in the form in which answers are compared."""
+
+    text: str
+    value: Any
+    key: str
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    return pattern
+
+
+def _is_path(path: str) -> str:
+    if not path.strip("$.") or _PATH.sub("", path):
+        raise ValueError(f"{path!r} is no path into JSON; write it as answer, $.result.value or rows[0].total")
+    return path
+
+
+def _in_full(given: Any) -> Any:
+    return {"read": given} if isinstance(given, str) else given
+
+
+class Extractor(Authored):
+    r"""What is taken out of an answer: `path` and `pattern` narrow it down, `read` says what stands there.
+
+    `text` is all that is left; `number` the marked one (`\boxed{}`, `####`, "the answer is"), else the last;
+    `choice` one of `choices`, found in the same way; `code` a literal, out of a code block or behind `assert … ==`.
+
+    >>> Extractor(read="number").extract("So she sells 9 eggs at $2: $1,018.00.").key
+    '1018'
+    """
+
+    read: Literal["text", "number", "choice", "code"] = Field(default="text", description="What the answer is.")
+    path: Annotated[str, AfterValidator(_is_path)] | None = Field(
+        default=None, description="Where it stands in JSON: answer, $.result.value, rows[0].total."
+    )
+    pattern: Annotated[str, AfterValidator(_compiles)] | None = Field(
+        default=None, description="A regular expression; its first group, or all of its last match, is the answer."
+    )
+    choices: tuple[str, ...] = Field(default=(), max_length=200, description="The answers that there are.")
+    normalise: tuple[Normalisation, ...] | None = Field(
+        default=None, description="How texts are made comparable; by default numbers and case."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choices_are_read(cls, given: Any) -> Any:
+        return {"read": "choice", **given} if isinstance(given, Mapping) and given.get("choices") else given
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Extractor":
+        if self.read == "choice" and len(set(map(_folded, self.choices))) < 2:
+            raise ValueError("`read: choice` needs two `choices` or more")
+        if self.read != "choice" and self.choices:
+            raise ValueError("`choices` have an effect with `read: choice` only")
+        if self.read != "text" and self.normalise is not None:
+            raise ValueError(f"`normalise` is for texts; `read: {self.read}` makes answers comparable by itself")
+        if any(not choice.strip() for choice in self.choices):
+            raise ValueError("a choice has no text")
+        return self
+
+    def extract(self, answer: Any) -> Extracted | None:
+        """The answer in a text or in data, None where there is none."""
+        found = answer if self.path is None else _at(_data(answer), self.path)
+        if found is None:
+            return None
+        text = as_text(found)[-_MOST:]
+        if self.pattern is not None:
+            matches = list(re.finditer(self.pattern, text))
+            if not matches:
+                return None
+            found = text = (matches[-1].group(1) if matches[-1].re.groups else matches[-1].group()) or ""
+        return self._read(found, text)
+
+    def key(self, answer: str) -> str | None:
+        """An answer that stands alone, such as a known right one, in the form in which answers are compared."""
+        found = self._read(answer, answer)
+        return None if found is None else found.key
+
+    def _read(self, found: Any, text: str) -> Extracted | None:
+        match self.read:
+            case "number":
+                return _number(text)
+            case "choice":
+                return _choice(text, self.choices)
+            case "code":
+                return _code(text)
+        text = _boxed(text) or text if "latex" in (self.normalise or ()) else text
+        bare = text.strip()
+        value = bare if isinstance(found, str) else found
+        key = self._comparable(bare)
+        return Extracted(bare, value, key) if key else None
+
+    def _comparable(self, text: str) -> str:
+        steps = ("numbers", "case") if self.normalise is None else self.normalise
+        if "latex" in steps:
+            text = _TIGHT.sub(r"\1", _without_latex(text))
+        text = " ".join(text.split()).rstrip(".").strip()
+        if "literals" in steps and (literal := _literal(text)) is not None:
+            return literal
+        if "numbers" in steps and (number := _as_number(text)) is not None:
+            return str(number)
+        return _folded(text) if "case" in steps else text
+
+
+ExtractorSpec = Annotated[
+    Extractor,
+    BeforeValidator(_in_full),
+    WithJsonSchema({"anyOf": [{"enum": ["text", "number", "code"]}, Extractor.model_json_schema()]}),
+]
+"""An Extractor; short form: what is read, as in `extract: number`."""
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+# Where it stands.
+
+
+def _data(answer: Any) -> Any:
+    """The JSON in an answer, whatever stands around it; None where there is none that can be read."""
+    if not isinstance(answer, str):
+        return answer
+    fenced = _FENCED.findall(answer)
+    for text in (*reversed(fenced), answer):
+        starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
+        if not starts:
+            continue
+        data = _loaded(text[min(starts) :])
+        if isinstance(data, (dict, list)) and data:
+            return data
+    return None
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.JSONDecoder(strict=False).raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        pass
+    from json_repair import repair_json
+
+    try:
+        return repair_json(text[:_MOST], return_objects=True, skip_json_loads=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _at(data: Any, path: str) -> Any:
+    """What stands at a path in data, None where nothing does."""
+    for name, index in _PATH.findall(path.removeprefix("$")):
+        if isinstance(data, Mapping) and name in data:
+            data = data[name]
+        elif isinstance(data, (list, tuple)) and index and int(index) < len(data):
+            data = data[int(index)]
+        else:
+            return None
+    return data
+
+
+def _boxed(text: str) -> str | None:
+    r"""What stands in the last `\boxed{…}`."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for at in range(start + 6, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if not depth:
+            return text[start + 7 : at]
+    return None
+
+
+# What stands there.
+
+
+def _number(text: str) -> Extracted | None:
+    marked = _boxed(text)
+    if marked is None and (behind := _BEHIND_HASHES.findall(text)):
+        marked = behind[-1]
+    if marked is not None and (found := _last_number(_without_latex(marked))):
+        return found
+    if said := _SAID_NUMBER.findall(text):
+        return _of_number(said[-1])
+    return _last_number(_without_latex(text))
+
+
+def _last_number(text: str) -> Extracted | None:
+    return next((found for one in reversed(_NUMBERS.findall(text)) if (found := _of_number(one))), None)
+
+
+def _of_number(text: str) -> Extracted | None:
+    number = _as_number(text)
+    if number is None:
+        return None
+    value = int(number) if number.denominator == 1 else float(number)
+    return Extracted(text.strip(), value, str(number))
+
+
+def _as_number(text: str) -> Fraction | None:
+    """The number that a text is, exactly, whatever separators, sign of money or per cent it is written with."""
+    whole = _ONE_NUMBER.fullmatch(text)
+    if whole is None or len(text) > _MOST_DIGITS:
+        return None
+    bare = whole.group(1).replace(",", "").replace("−", "-").replace(" ", "")
+    upper, _, lower = bare.partition("/")
+    if abs(int((re.findall(r"[eE]([-+]?\d+)", upper) or ["0"])[0])) > _MOST_DIGITS or lower.strip("0") == "" != lower:
+        return None
+    return Fraction(upper) / Fraction(lower or 1)
+
+
+def _choice(text: str, choices: tuple[str, ...]) -> Extracted | None:
+    def words(choice: str) -> str:
+        escaped = r"\s+".join(map(re.escape, choice.split()))
+        return escaped if len(choice.strip()) == 1 else f"(?i:{escaped})"  # "a" alone is mostly no choice
+
+    any_of = "|".join(words(choice) for choice in sorted(choices, key=len, reverse=True))
+    one = re.compile(rf"(?<!\w)(?:{any_of})(?!\w)")
+    marked = _boxed(text)
+    said = re.findall(rf"(?i:{_SAID})({any_of})(?!\w)", text)
+    found = (one.findall(marked) if marked else []) or said or one.findall(text)
+    if not found and len(text.strip()) == 1:
+        found = [text.strip()]
+    meant = [choice for choice in choices if found and _folded(choice) == _folded(found[-1])]
+    exact = [choice for choice in meant if choice == found[-1]] or meant
+    return Extracted(found[-1], exact[0], exact[0]) if exact else None
+
+
+def _code(text: str) -> Extracted | None:
+    fenced = _FENCED.findall(text)
+    bare = (fenced[-1] if fenced else text).strip().strip("`").strip()
+    if asserted := _ASSERTED.findall(bare):
+        bare = asserted[-1].strip()
+    if not bare:
+        return None
+    return Extracted(bare, bare, _literal(bare) or repr(bare))
+
+
+def _literal(text: str) -> str | None:
+    """A Python or JSON literal in its one form; None for what is none."""
+    try:
+        with _PARSING, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text)
+        return _canonical(value)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        pass
+    try:
+        return _canonical(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _canonical(value: Any) -> str:
+    """One form for all literals of equal value: order counts in lists, not in sets and mappings."""
+    match value:
+        case dict():
+            return "{" + ", ".join(sorted(f"{_canonical(k)}: {_canonical(v)}" for k, v in value.items())) + "}"
+        case set():
+            return "{" + ", ".join(sorted(map(_canonical, value))) + "}" if value else "set()"
+        case list():
+            return "[" + ", ".join(map(_canonical, value)) + "]"
+        case tuple():
+            return "(" + "".join(f"{_canonical(one)}, " for one in value) + ")"
+        case float() if value.is_integer():
+            return repr(int(value))
+    return repr(value)
+
+
+def _without_latex(text: str) -> str:
+    """A formula without what only sets it, and with plain fractions."""
+    for eaten, meant in _EATEN:
+        text = text.replace(eaten, meant)
+    text = _boxed(_EATEN_TAB.sub(r"\\t", text)) or text
+    for pattern, plain in _LATEX:
+        text = pattern.sub(plain, text)
+    return text

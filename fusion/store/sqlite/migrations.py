@@ -1,0 +1,195 @@
+"""The tables of a SQLite store, as numbered steps: a new one is added at the end, an old one never changes."""
+
+import sqlite3
+from typing import Final
+
+APPLICATION: Final = 0x4675736E
+"""What marks a SQLite file as a store of Fusion."""
+
+_FIRST: Final = """
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id TEXT NOT NULL UNIQUE,
+    parent TEXT,
+    root TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    started REAL NOT NULL,
+    tags TEXT NOT NULL,
+    content TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    status TEXT NOT NULL DEFAULT 'running',
+    session INTEGER NOT NULL DEFAULT 0,
+    ended REAL,
+    usd TEXT,
+    unknown_calls INTEGER,
+    calls INTEGER,
+    failure
+);
+CREATE INDEX runs_by_start ON runs (started);
+CREATE INDEX runs_by_fingerprint ON runs (fingerprint);
+CREATE INDEX runs_by_parent ON runs (parent) WHERE parent IS NOT NULL;
+
+CREATE TABLE records (
+    run INTEGER PRIMARY KEY,
+    record,
+    result
+);
+
+CREATE TABLE sessions (
+    run INTEGER NOT NULL,
+    session INTEGER NOT NULL,
+    started REAL NOT NULL,
+    seen REAL NOT NULL,
+    PRIMARY KEY (run, session)
+) WITHOUT ROWID;
+
+CREATE TABLE calls (
+    run INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    item INTEGER,
+    step TEXT NOT NULL,
+    digest NOT NULL,
+    role TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    state TEXT NOT NULL,
+    started REAL NOT NULL,
+    ended REAL NOT NULL,
+    text_digest NOT NULL,
+    failure,
+    reused TEXT,
+    finish TEXT,
+    replied TEXT,
+    served TEXT,
+    writer TEXT,
+    source TEXT,
+    input INTEGER,
+    cached_read INTEGER,
+    cache_write INTEGER,
+    output INTEGER,
+    reasoning INTEGER,
+    usd TEXT,
+    latency REAL,
+    first_token REAL,
+    PRIMARY KEY (run, number)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX calls_by_key ON calls (run, stage, step, ifnull(item, -1), digest) WHERE state = 'finished';
+
+CREATE TABLE bodies (
+    run INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    request,
+    text,
+    PRIMARY KEY (run, number)
+) WITHOUT ROWID;
+
+CREATE TABLE texts (
+    run INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    body NOT NULL,
+    PRIMARY KEY (run, digest)
+) WITHOUT ROWID;
+
+CREATE TABLE files (
+    run INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (run, digest)
+) WITHOUT ROWID;
+
+CREATE TABLE attempts (
+    run INTEGER NOT NULL,
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    item INTEGER,
+    step TEXT NOT NULL,
+    role TEXT NOT NULL,
+    model TEXT NOT NULL,
+    opened REAL NOT NULL,
+    worst_usd TEXT,
+    worst_tokens INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'open',
+    closed REAL,
+    usd TEXT,
+    tokens INTEGER NOT NULL,
+    PRIMARY KEY (run, session, number)
+) WITHOUT ROWID;
+
+CREATE TABLE decisions (
+    decision INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    item INTEGER,
+    name TEXT NOT NULL,
+    value NOT NULL
+);
+CREATE UNIQUE INDEX decisions_by_name ON decisions (run, stage, name, ifnull(item, -1));
+
+CREATE TABLE events (
+    run INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    body NOT NULL,
+    PRIMARY KEY (run, number)
+) WITHOUT ROWID;
+
+CREATE TABLE cache (
+    key TEXT PRIMARY KEY,
+    reply NOT NULL,
+    size INTEGER NOT NULL,
+    at REAL NOT NULL,
+    used REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX cache_by_use ON cache (used);
+CREATE TABLE cache_total (bytes INTEGER NOT NULL);
+INSERT INTO cache_total VALUES (0);
+CREATE TRIGGER cache_grows AFTER INSERT ON cache BEGIN
+    UPDATE cache_total SET bytes = bytes + new.size;
+END;
+CREATE TRIGGER cache_changes AFTER UPDATE OF size ON cache BEGIN
+    UPDATE cache_total SET bytes = bytes + new.size - old.size;
+END;
+CREATE TRIGGER cache_shrinks AFTER DELETE ON cache BEGIN
+    UPDATE cache_total SET bytes = bytes - old.size;
+END;
+
+CREATE TABLE removed (run INTEGER PRIMARY KEY);
+"""
+
+MIGRATIONS: Final = (_FIRST,)
+"""What makes of a store of version n one of version n + 1, n counting from 0."""
+NEWEST: Final = len(MIGRATIONS)
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """The version that a store has; 0 is an empty file."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection, *, to: int = NEWEST) -> None:
+    """Bring a store to the newest version, or `to` another one, in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for number in range(version(connection), to):
+            for statement in _statements(MIGRATIONS[number]):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> list[str]:
+    """A script's statements; `executescript` would end the transaction."""
+    found: list[str] = []
+    rest = ""
+    for line in script.splitlines():
+        rest += line + "\n"
+        if sqlite3.complete_statement(rest):
+            found.append(rest)
+            rest = ""
+    return found

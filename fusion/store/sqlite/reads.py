@@ -1,0 +1,320 @@
+"""What can be asked of a SQLite store."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
+from decimal import Decimal
+from typing import Any, Final
+
+from fusion.core.errors import StoreError
+from fusion.core.types import CallKey, Reply, Request, Usage
+from fusion.store.base import Store
+from fusion.store.rows import (
+    Attempt,
+    AttemptEnd,
+    AttemptState,
+    Call,
+    CallIndex,
+    Decision,
+    Line,
+    RunFilter,
+    RunRow,
+    Spending,
+)
+from fusion.store.sqlite.codec import (
+    Packed,
+    unpack,
+    unpack_data,
+    unpack_digest,
+    unpack_failure,
+    unpack_money,
+    unpack_request,
+)
+from fusion.store.sqlite.connections import Connections
+
+_PAGE: Final = 5000
+_PAGE_OF_TEXTS: Final = 100
+_OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"
+_RUN: Final = """
+    SELECT run_id, parent, root, pipeline, profile, status, started, ended, session, tags, content, fingerprint,
+        usd, unknown_calls, calls, failure,
+        (SELECT total(seen - started) FROM sessions WHERE sessions.run = runs.run)
+    FROM runs
+"""
+_CALL: Final = """
+    SELECT calls.number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused,
+        finish, replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd, latency,
+        first_token
+"""
+_COUNTED: Final = "FROM attempts WHERE state <> 'refunded' AND run = " + _OF_RUN
+_ALL_SPENDING: Final = "ifnull(decimal_sum(usd), '0'), ifnull(sum(tokens), 0), count(*), count(*) - count(usd)"
+_LINES: Final = f"""
+    SELECT stage, role, ifnull(writer, replied), CASE WHEN writer IS NOT NULL THEN asked END, served, source,
+        reused IS NOT NULL, count(*), sum(input), sum(cached_read), sum(cache_write), sum(output), sum(reasoning),
+        decimal_sum(usd), count(*) - count(usd)
+    FROM calls WHERE run = {_OF_RUN} AND state <> 'failed' AND replied IS NOT NULL
+    GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(number)
+"""
+
+
+class Reading(Store):
+    """The half of a SQLite store that only reads."""
+
+    _connections: Connections
+
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._connections.reading()
+
+    def _all(self, sql: str, *values: Any) -> list[Any]:
+        with self._reading() as connection:
+            return connection.execute(sql, values).fetchall()
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        found = self._all(sql, *values)
+        return found[0] if found else None
+
+    def _pages(self, sql: str, run_id: str, after: tuple[Any, ...], size: int = _PAGE) -> Iterator[Any]:
+        """The rows of a query by pages; the last columns of each say where the next one begins.
+
+        No transaction stays open meanwhile, which would keep the write-ahead log from being cleared.
+        """
+        while True:
+            page = self._all(sql, run_id, *after, size)
+            yield from page
+            if len(page) < size:
+                return
+            after = page[-1][-len(after) :]
+
+    # Runs.
+
+    def run(self, run_id: str) -> RunRow | None:
+        row = self._one(f"{_RUN} WHERE run_id = ?", run_id)
+        return None if row is None else self._run_row(row)
+
+    def runs(self, which: RunFilter, *, limit: int | None = None) -> list[RunRow]:
+        conditions, values = _conditions(which)
+        sql = f"{_RUN} WHERE {' AND '.join(conditions)} ORDER BY started DESC, run DESC LIMIT ?"
+        return [self._run_row(row) for row in self._all(sql, *values, -1 if limit is None else limit)]
+
+    def run_ids(self, beginning: str, *, limit: int = 10) -> list[str]:
+        sql = (
+            "SELECT run_id FROM runs WHERE run_id >= ?1 AND run_id < ?1 || char(0x10FFFF)"
+            " ORDER BY started DESC, run DESC LIMIT ?2"
+        )
+        return [run_id for (run_id,) in self._all(sql, beginning, limit)]
+
+    def record(self, run_id: str) -> Mapping[str, Any] | None:
+        return self._kept(f"SELECT record FROM records WHERE run = {_OF_RUN}", run_id)
+
+    def result(self, run_id: str) -> Mapping[str, Any] | None:
+        return self._kept(f"SELECT result FROM records WHERE run = {_OF_RUN}", run_id)
+
+    def _kept(self, sql: str, run_id: str) -> Mapping[str, Any] | None:
+        row = self._one(sql, run_id)
+        found: Mapping[str, Any] | None = None if row is None or row[0] is None else unpack_data(row[0])
+        return found
+
+    def _run_row(self, row: Any) -> RunRow:
+        run_id, parent, root, pipeline, profile, status, started, ended, session, tags, *more = row
+        content, fingerprint, usd, unknown, calls, failure, seconds = more
+        if ended is None:
+            usd, _, calls, unknown = self._one(f"SELECT {_ALL_SPENDING} {_COUNTED}", run_id)
+        return RunRow(
+            run_id,
+            parent,
+            root,
+            pipeline,
+            profile,
+            status,
+            started,
+            ended,
+            seconds=seconds,
+            sessions=session,
+            tags=json.loads(tags),
+            content=content,
+            fingerprint=fingerprint,
+            usd=Decimal(usd),
+            unknown_calls=unknown,
+            calls=calls,
+            failure=unpack_failure(failure),
+        )
+
+    # Calls.
+
+    def index(self, run_id: str) -> Iterator[CallIndex]:
+        sql = (
+            f"SELECT state, stage, item, step, digest, number FROM calls WHERE run = {_OF_RUN} AND number > ?"
+            " ORDER BY number LIMIT ?"
+        )
+        for state, stage, item, step, digest, number in self._pages(sql, run_id, (-1,)):
+            key = CallKey(stage=stage, item=item, step=step, digest=unpack_digest(digest))
+            yield CallIndex(number, key, state)
+
+    async def answer(self, run_id: str, number: int) -> Call | None:
+        return self._call(run_id, number, with_request=False)
+
+    def call(self, run_id: str, number: int) -> Call | None:
+        return self._call(run_id, number, with_request=True)
+
+    def _call(self, run_id: str, number: int, *, with_request: bool) -> Call | None:
+        sql = (
+            f"{_CALL}, text, {'request' if with_request else 'NULL'} FROM calls LEFT JOIN bodies USING (run, number)"
+            f" WHERE run = {_OF_RUN} AND number = ?"
+        )
+        row = self._one(sql, run_id, number)
+        return None if row is None else self._as_call(run_id, row)
+
+    def calls(self, run_id: str, *, texts: bool = False) -> Iterator[Call]:
+        kept = "text, request" if texts else "NULL, NULL"
+        join = "LEFT JOIN bodies USING (run, number)" if texts else ""
+        sql = (
+            f"{_CALL}, {kept}, number FROM calls {join} WHERE run = {_OF_RUN} AND number > ? ORDER BY number LIMIT ?"
+        )
+        for row in self._pages(sql, run_id, (-1,), _PAGE_OF_TEXTS if texts else _PAGE):
+            yield self._as_call(run_id, row[:-1])
+
+    def _as_call(self, run_id: str, row: Any) -> Call:
+        number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused = row[:13]
+        *about, text, request = row[13:]
+        key = CallKey(stage=stage, item=item, step=step, digest=unpack_digest(digest))
+        return Call(
+            run_id,
+            number,
+            key,
+            role,
+            asked,
+            state,
+            started,
+            ended,
+            request=None if request is None else self._request(run_id, key, request),
+            reply=_reply(about, text),
+            text_digest=unpack_digest(text_digest),
+            failure=unpack_failure(failure),
+            reused=reused,
+        )
+
+    def _request(self, run_id: str, key: CallKey, kept: Packed) -> Request:
+        def found(table: str) -> Callable[[bytes], Any]:
+            def of(digest: bytes) -> Any:
+                row = self._one(f"SELECT body FROM {table} WHERE run = {_OF_RUN} AND digest = ?", run_id, digest)
+                if row is None:
+                    raise StoreError(f"the store {self.where}: a part of a request of run {run_id!r} is missing")
+                return row[0]
+
+            return of
+
+        text = found("texts")
+        return unpack_request(kept, key, lambda digest: unpack(text(digest)), found("files"))
+
+    # The rest of a run.
+
+    def attempts(
+        self, run_id: str, *, states: Collection[AttemptState] = ()
+    ) -> Iterator[tuple[Attempt, AttemptEnd | None]]:
+        only = ", ".join(f"'{state}'" for state in states if state.isalpha())
+        sql = (
+            "SELECT stage, item, step, role, model, opened, worst_usd, worst_tokens, state, closed, usd, tokens,"
+            f" session, number FROM attempts WHERE run = {_OF_RUN} AND (session, number) > (?, ?)"
+            f"{f' AND state IN ({only})' if only else ''} ORDER BY session, number LIMIT ?"
+        )
+        for row in self._pages(sql, run_id, (-1, -1)):
+            stage, item, step, role, model, opened, worst_usd, worst_tokens, *ending, session, number = row
+            state, closed, usd, tokens = ending
+            worst = unpack_money(worst_usd), worst_tokens
+            opening = Attempt(run_id, session, number, stage, item, step, role, model, opened, *worst)
+            end = AttemptEnd(run_id, session, number, state, closed, unpack_money(usd), tokens)
+            yield opening, None if state == "open" else end
+
+    def decisions(self, run_id: str) -> list[Decision]:
+        sql = f"SELECT stage, item, name, value FROM decisions WHERE run = {_OF_RUN} ORDER BY decision"
+        return [
+            Decision(run_id, stage, item, name, unpack_data(value))
+            for stage, item, name, value in self._all(sql, run_id)
+        ]
+
+    def events(self, run_id: str) -> list[Mapping[str, Any]]:
+        sql = f"SELECT body FROM events WHERE run = {_OF_RUN} ORDER BY number"
+        return [unpack_data(body) for (body,) in self._all(sql, run_id)]
+
+    def spending(self, run_id: str) -> dict[str, Spending]:
+        rows = self._all(f"SELECT stage, {_ALL_SPENDING} {_COUNTED} GROUP BY stage", run_id)
+        return {stage: Spending(Decimal(usd), *numbers) for stage, usd, *numbers in rows}
+
+    def lines(self, run_id: str) -> list[Line]:
+        return [_line(row) for row in self._all(_LINES, run_id)]
+
+    def last_numbers(self, run_id: str) -> tuple[int, int]:
+        calls, events = self._one(
+            f"SELECT (SELECT max(number) FROM calls WHERE run = {_OF_RUN}),"
+            f" (SELECT max(number) FROM events WHERE run = {_OF_RUN})",
+            run_id,
+            run_id,
+        )
+        return calls or 0, events or 0
+
+
+def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
+    """What a filter says, as SQL and its values."""
+    conditions, values = ["1"], list[Any]()
+    if which.statuses:
+        conditions.append(f"status IN ({', '.join('?' for _ in which.statuses)})")
+        values += which.statuses
+    for column, value in (("pipeline", which.pipeline), ("fingerprint", which.fingerprint), ("parent", which.parent)):
+        if value is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if which.started_before is not None:
+        conditions.append("started < ?")
+        values.append(which.started_before)
+    for tag in which.tags.items():
+        conditions.append("EXISTS (SELECT 1 FROM json_each(runs.tags) AS tag WHERE tag.key = ? AND tag.value = ?)")
+        values += tag
+    return conditions, values
+
+
+def _line(row: Any) -> Line:
+    stage, role, model, asked, served, source, reused, *sums = row
+    calls, given, cached_read, cache_write, output, reasoning, usd, unknown = sums
+    spent = Decimal(usd or 0)
+    return Line(
+        stage,
+        role,
+        model,
+        asked,
+        served,
+        source,
+        bool(reused),
+        calls,
+        given,
+        cached_read,
+        cache_write,
+        output,
+        reasoning,
+        spent,
+        unknown,
+    )
+
+
+def _reply(about: list[Any], text: Packed | None) -> Reply | None:
+    finish, asked, served, by, source, given, cached_read, cache_write, output, reasoning, usd, latency, first = about
+    if asked is None:
+        return None
+    return Reply(
+        text="" if text is None else unpack(text),
+        finish_reason=finish,
+        usage=Usage(
+            input=given,
+            cached_read=cached_read,
+            cache_write=cache_write,
+            output=output,
+            reasoning=reasoning,
+            source=source,
+        ),
+        asked=asked,
+        served=served,
+        by=by,
+        cost=unpack_money(usd),
+        latency=latency,
+        first_token=first,
+    )

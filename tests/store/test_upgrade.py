@@ -1,0 +1,371 @@
+"""A store that version 0.1.0 has made: its runs are listed, shown, compared, exported, resumed and removed.
+
+`data/README.md` says what is in it and how it was made.
+"""
+
+import functools
+import json
+import lzma
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion import Fusion, ScriptedModel, UsageError
+from tests.cli.conftest import Command, Ran
+from tests.cli.conftest import command as command
+from tests.store.data import cast
+from tests.store.data.runs import RUNS, Past
+
+DATA = Path(__file__).parent / "data"
+PIPELINES = DATA / "pipelines"
+KEPT = [name for name, past in RUNS.items() if past.answer]
+GAUGE = "The gauge was read at midnight, and at noon it was read again."
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the store, which is the user's."""
+    path = tmp_path / "kept.db"
+    path.write_bytes(lzma.decompress((DATA / "store-0.1.0.db.xz").read_bytes()))
+    monkeypatch.setenv("FUSION_STORE", str(path))
+    return path
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, ScriptedModel]:
+    """The models of the runs, for every Fusion that is made."""
+    made = cast.models()
+    monkeypatch.setattr(Fusion, "__init__", functools.partialmethod(Fusion.__init__, models=made))
+    return made
+
+
+@pytest.fixture
+def fusion(command: Command, place: Path, models: Any) -> Callable[..., Ran]:
+    """`fusion` with these words on the store."""
+    return command
+
+
+@pytest.fixture
+def kept(place: Path, models: Any) -> Iterator[Fusion]:
+    """A Fusion on the store."""
+    with Fusion(profile="local", store=place) as made:
+        yield made
+
+
+Door = Callable[..., Ran]
+
+
+def listed(fusion: Door, *words: str) -> list[dict[str, Any]]:
+    done = fusion("runs", "list", "--json", "--limit", "100", *words)
+    assert done.code == 0, done.err
+    found: list[dict[str, Any]] = json.loads(done.out)
+    return found
+
+
+def ids(fusion: Door) -> dict[str, str]:
+    """The ids of the runs by their names."""
+    return dict(zip(RUNS, (run["run_id"] for run in reversed(listed(fusion))), strict=True))
+
+
+def sent(models: dict[str, ScriptedModel]) -> dict[str, int]:
+    """How often each of the models was asked."""
+    return {name.partition("/")[2]: len(model.requests) for name, model in models.items() if model.requests}
+
+
+def summary(run: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        run["status"],
+        run["pipeline"],
+        run["calls"],
+        Decimal(run["cost"]["usd"]),
+        run["cost"]["unknown_calls"],
+        run["sessions"],
+        run["content"],
+    )
+
+
+def expected(past: Past) -> tuple[Any, ...]:
+    usd = Decimal(past.usd)
+    return past.status, past.pipeline, past.calls, usd, past.unknown, past.sessions, past.content
+
+
+# Listed and shown.
+
+
+def test_every_run_is_listed_as_it_ended(fusion: Door) -> None:
+    runs = listed(fusion)[::-1]
+    assert [summary(run) for run in runs] == [expected(past) for past in RUNS.values()]
+    assert [run["tags"] for run in runs] == [{"name": past.tag or name} for name, past in RUNS.items()]
+    parents = {name: run["parent"] for name, run in zip(RUNS, runs, strict=True) if run["parent"]}
+    chain = ids(fusion)["chain"]
+    assert parents == {"branched": chain, "branch-interrupted": chain}
+    assert fusion("runs", "list").err.startswith("25 runs, 110 calls and 3 cached replies in ")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("--status", "died"), ["killed"]),
+        (("--status", "running"), []),
+        (("--status", "partial"), ["rendered", "reviewed"]),
+        (("--status", "interrupted"), ["chain", "interrupted"]),
+        (("--status", "failed", "--pipeline", "chain"), ["digest-failed", "unusable", "failed"]),
+        (("--tag", "name=vote"), ["vote"]),
+    ],
+)
+def test_runs_are_found_by_status_pipeline_and_tag(fusion: Door, words: tuple[str, ...], names: list[str]) -> None:
+    assert [run["tags"]["name"] for run in listed(fusion, *words)] == names
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run_is_shown_with_its_stages_and_receipt(fusion: Door, name: str) -> None:
+    run, past = ids(fusion)[name], RUNS[name]
+    shown = json.loads(fusion("runs", "show", run, "--json").out)
+    assert summary(shown["run"]) == expected(past)
+    stages = [f"{stage['stage']} {stage['status']} {stage['calls']}" for stage in shown["stages"]]
+    assert ", ".join(stages) == past.stages
+    paid = [line[way]["cost"] for line in shown["receipt"]["lines"] for way in ("measured", "estimated", "charged")]
+    assert sum(Decimal(cost["usd"]) for cost in paid) == Decimal(past.usd)
+    assert sum(cost["unknown_calls"] for cost in paid) == past.unknown
+    assert len(shown["calls"]) == sum(int(stage.rsplit(" ", 1)[1]) for stage in past.stages.split(", "))
+    status = past.status if past.sessions == 1 else f"{past.status} in {past.sessions} sessions"
+    assert fusion("runs", "show", run).out.startswith(f"{run}: {past.pipeline}, {status}; profile local; began 20")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("killed", ["work (map) open, 2 calls", "check (review) open, 1 call", "to go on: fusion resume"]),
+        (
+            "failed",
+            ["4 generate BadRequestError: the answer is refused", "failed: BadRequestError: the answer is refused"],
+        ),
+        (
+            "unusable",
+            [
+                "1 generate scripted/worker, <$0.0001, set aside",
+                "failed: ShapeError: 'scripted/worker' did not answer",
+            ],
+        ),
+        ("interrupted", ["sub/better (generate) open", "failed: Interrupted: the run was interrupted"]),
+        ("budget", ["failed: BudgetError: a call to 'scripted/worker' would pass the calls limit of 'run'"]),
+        ("reviewed", ["read 3: ContentFilterError: no such gauge", "check 4: StageError: not accepted (reject"]),
+        ("panel", ["panel second scripted/second"]),
+        ("cached-second", ["1 1/work reused from cache", "1 call, 1 reused (saved <$0.0001)"]),
+        ("vote", ["3 calls; 300 tokens in, 30 out; 3 calls of unknown cost"]),
+    ],
+)
+def test_what_went_wrong_is_shown(fusion: Door, name: str, lines: list[str]) -> None:
+    shown = fusion("runs", "show", ids(fusion)[name]).out
+    plain = re.sub(r" +", " ", re.sub(r" 0\.\d-\d\.\d s|, \d\.\d s", "", shown))
+    for line in lines:
+        assert line in plain
+
+
+def test_the_calls_of_a_run_are_shown_with_their_texts(fusion: Door) -> None:
+    found = ids(fusion)
+    picture = fusion("runs", "show", found["picture"], "1").out
+    assert "\n--- system\nBe short.\n" in picture
+    assert picture.endswith(
+        "\n--- user\nLOOK at [image: image/png, 67 bytes] and say what it is\n\n--- reply\na grey square\n"
+    )
+    cut = json.loads(fusion("runs", "show", found["chain"], "3", "--json").out)
+    assert (cut["finish_reason"], cut["text"]) == ("length", "The gauge was read at midnight, and at noon")
+    planned = json.loads(fusion("runs", "show", found["planned"], "work/2/work", "--json").out)
+    assert (planned["text"], planned["cost"], planned["usage"]["input"]) == ("rough 2", "0.0000140", 100)
+    assert "do part 2" in planned["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize(("name", "digests"), [("digest", True), ("off", False)])
+def test_texts_that_were_not_kept_are_not_shown(fusion: Door, name: str, digests: bool) -> None:
+    run = ids(fusion)[name]
+    call = json.loads(fusion("runs", "show", run, "4", "--json").out)
+    assert (call["messages"], call["text"], call["cost"]) == (None, None, "0.001400")
+    assert (bool(call["digest"]), bool(call["text_digest"])) == (digests, digests)
+    done = fusion("resume", run)
+    assert (done.code, done.out) == (2, "")
+    assert f"the prompts of run '{run}' were not kept (`content` in [store] was '{name}')" in done.err
+
+
+# Compared, exported, removed.
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "states"),
+    [
+        ("chain", "branched", {"same": 4, "different": 1}),
+        ("nested", "interrupted", {"same": 2, "only a": 2}),
+        ("planned", "killed-resumed", {"same": 1, "different": 9}),
+        ("failed", "resumed", {"same": 3, "only b": 1}),
+        ("resumed", "digest", {"same": 4}),
+        ("resumed", "off", {"not kept": 4}),
+    ],
+)
+def test_runs_are_compared(fusion: Door, a: str, b: str, states: dict[str, int]) -> None:
+    found = ids(fusion)
+    told = json.loads(fusion("runs", "diff", found[a], found[b], "--json").out)
+    assert Counter(pair["state"] for pair in told["calls"]) == states
+
+
+def test_a_diff_names_the_edit_and_both_answers(fusion: Door) -> None:
+    found = ids(fusion)
+    done = fusion("runs", "diff", found["chain"], found["branched"])
+    edit = "-stages.answer.prompt: FINAL of {{ draft }}\n+stages.answer.prompt: FINAL in capitals of {{ draft }}\n"
+    assert edit in done.out
+    assert f"\n-final of {GAUGE}\n+FINAL OF {GAUGE}\n" in done.out
+    assert "\ninputs: the same\n" in done.out
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("planned", (5, 8, 10, 10)),
+        ("panel", (0, 8, 6, 5)),
+        ("cached-second", (0, 4, 1, 2)),
+        ("branched", (0, 10, 1, 5)),
+        ("killed-resumed", (5, 12, 12, 10)),
+        ("killed", (5, 4, 6, 4)),
+        ("digest", (0, 6, 4, 4)),
+    ],
+)
+def test_a_run_is_exported_whole(fusion: Door, name: str, counts: tuple[int, ...]) -> None:
+    run = ids(fusion)[name]
+    document = json.loads(fusion("runs", "export", run).out)
+    assert (document["version"], document["run"]["run_id"]) == (1, run)
+    assert tuple(len(document[part]) for part in ("decisions", "events", "attempts", "calls")) == counts
+    full = RUNS[name].content == "full"
+    assert (document["record"] is not None, document["result"] is not None) == (full, full and name != "killed")
+    assert all((call["text"] is not None) == full for call in document["calls"])
+    ends = Counter("open" if one["end"] is None else one["end"]["state"] for one in document["attempts"])
+    assert (ends["open"], ends["lost"]) == {"killed": (2, 0), "killed-resumed": (0, 2)}.get(name, (0, 0))
+
+
+def test_runs_are_pruned_and_removed(fusion: Door) -> None:
+    found = ids(fusion)
+    assert fusion("runs", "prune", "--older-than", "900000d").err == "removed 0 runs\n"
+    assert fusion("runs", "prune", "--status", "failed", "--dry-run").err == "would remove 4 runs\n"
+    assert fusion("runs", "prune", "--status", "failed", "--status", "died").err == "removed 5 runs\n"
+    assert fusion("runs", "remove", found["chain"]).err == f"removed {found['chain']}\n"
+    assert fusion("runs", "list").err.startswith("19 runs, 85 calls and 3 cached replies in ")
+    assert fusion("resume", found["branch-interrupted"], "-q").out == f"FINAL OF {GAUGE}\n"
+    assert fusion("runs", "prune", "--keep", "2").err == "removed 17 runs\n"
+    assert [run["run_id"] for run in listed(fusion)] == [found["killed-resumed"], found["off"]]
+
+
+# Resumed.
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_run_that_has_its_answer_gives_it_again(fusion: Door, models: dict[str, ScriptedModel], name: str) -> None:
+    done = fusion("resume", ids(fusion)[name], "-q")
+    assert (done.code, done.out) == (0, f"{RUNS[name].answer}\n")
+    assert sent(models) == {}
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is left of a run: what the models are asked, the calls that the store answers, and the end."""
+
+    sent: dict[str, int]
+    answered: int
+    answer: str
+    calls: int
+    usd: str
+
+
+MERGED = "merged of result 1, smooth 2, result 3"
+RESTS = {
+    "killed": Rest({"lead": 4, "worker": 2}, 4, MERGED, 10, "0.0654090"),
+    "budget": Rest({"lead": 4, "worker": 2}, 4, MERGED, 10, "0.0084560"),
+    "interrupted": Rest({"lead": 2}, 2, "final of better than inner", 4, "0.0837980"),
+    "failed": Rest({"lead": 1}, 3, "final of drafted", 4, "0.0014420"),
+    "unusable": Rest({"lead": 1, "worker": 3}, 0, "final of drafted", 6, "0.0014700"),
+    "branch-interrupted": Rest({"lead": 1}, 4, f"FINAL OF {GAUGE}", 1, "0.083030"),
+}
+
+
+@pytest.mark.parametrize("name", RESTS)
+def test_a_run_goes_on_where_it_ended(fusion: Door, models: dict[str, ScriptedModel], name: str) -> None:
+    run, rest = ids(fusion)[name], RESTS[name]
+    done = fusion("resume", run, "--events", "-q", *(("--budget", "calls=20") if name == "budget" else ()))
+    assert done.code == 0, done.err
+    events = [json.loads(line) for line in done.out.splitlines()]
+    calls = Counter(event["reused"] for event in events if event["type"] == "call_finished")
+    assert sent(models) == rest.sent
+    assert calls == Counter({"journal": rest.answered, None: sum(rest.sent.values())})
+    assert fusion("resume", run, "-q").out == f"{rest.answer}\n"
+    (after,) = [one for one in listed(fusion) if one["run_id"] == run]
+    assert summary(after) == ("ok", RUNS[name].pipeline, rest.calls, Decimal(rest.usd), 0, 2, "full")
+    assert sent(models) == rest.sent
+
+
+def test_a_run_whose_prompts_were_not_kept_is_not_resumed(fusion: Door, models: dict[str, ScriptedModel]) -> None:
+    done = fusion("resume", ids(fusion)["digest-failed"])
+    assert (done.code, done.out, sent(models)) == (2, "", {})
+    assert "were not kept (`content` in [store] was 'digest')" in done.err
+
+
+def test_an_edited_pipeline_is_run_on_what_a_run_has(fusion: Door, models: dict[str, ScriptedModel]) -> None:
+    run = ids(fusion)["resumed"]
+    done = fusion("resume", run, "--pipeline", str(PIPELINES / "edited.yaml"))
+    assert (done.code, done.out) == (0, "FINAL OF drafted\n")
+    assert sent(models) == {"lead": 1}
+    assert "answer runs again: edited: prompt" in done.err.splitlines()
+    new = listed(fusion)[0]
+    assert (new["parent"], new["calls"], new["cost"]["usd"]) == (run, 1, "0.001400")
+
+
+# New runs in the same store.
+
+
+def test_a_reply_that_was_cached_answers_a_new_run(fusion: Door, models: dict[str, ScriptedModel]) -> None:
+    done = fusion("run", str(PIPELINES / "words.yaml"), "c,d,a", "--json", "-q")
+    result = json.loads(done.out)
+    assert (result["status"], result["text"]) == ("ok", "<c> <d> <a>")
+    assert [(line["calls"], line["reused"]) for line in result["receipt"]["lines"]] == [(1, 2)]
+    assert Decimal(result["cost"]["usd"]) == Decimal("0.000014")
+    assert sent(models) == {"worker": 1}
+    assert fusion("runs", "list").err.startswith("26 runs, 113 calls and 4 cached replies in ")
+
+
+# From Python.
+
+
+def test_the_history_tells_the_same_from_python(kept: Fusion, models: dict[str, ScriptedModel]) -> None:
+    runs = dict(zip(RUNS, reversed(kept.runs.list()), strict=True))
+    sizes = kept.runs.sizes()
+    assert (sizes.runs, sizes.calls, sizes.attempts, sizes.cached) == (25, 110, 107, 3)
+    for name in KEPT:
+        result = kept.runs.result(runs[name].run_id)
+        assert (result.text, result.cost.usd) == (RUNS[name].answer, Decimal(RUNS[name].usd))
+        assert kept.runs.pipeline(runs[name].run_id).name == RUNS[name].pipeline
+    assert kept.runs.result(runs["reviewed"].run_id).data == [
+        "The level of Oslo is 1.20.",
+        "The level of Bergen is 0.95.",
+    ]
+    with pytest.raises(UsageError, match="has not ended \\(it is 'died'\\)"):
+        kept.runs.result(runs["killed"].run_id)
+    assert kept.runs.diff(runs["chain"].run_id, runs["branched"].run_id).counts == {"same": 4, "different": 1}
+    assert kept.resume(runs["failed"].run_id).text == "final of drafted"
+    assert sent(models) == {"lead": 1}
+
+
+def test_the_lines_of_a_receipt_are_as_they_were(kept: Fusion) -> None:
+    (panel,) = kept.runs.list(tags={"name": "panel"})
+    lines = kept.runs.show(panel.run_id).receipt.lines
+    assert [
+        (line.stage, line.role, line.model, line.calls, line.fallbacks, line.measured.cost.usd) for line in lines
+    ] == [
+        ("panel", "lead", "scripted/lead", 1, 0, Decimal("0.0014")),
+        ("panel", "worker", "scripted/worker", 1, 0, Decimal("0.000014")),
+        ("panel", "second", "scripted/down", 0, 1, Decimal(0)),
+        ("panel", "second", "scripted/second", 1, 0, Decimal("0.000014")),
+        ("compare", "lead", "scripted/lead", 1, 0, Decimal("0.00104")),
+        ("answer", "lead", "scripted/lead", 1, 0, Decimal("0.0014")),
+    ]

@@ -284,7 +284,7 @@ def test_the_metadata_says_what_it_is(built: Built) -> None:
     assert said["Requires-Python"] == ">=3.11"
     assert sorted(said.get_all("Provides-Extra", [])) == ["bench", "dev", "local"]
     assert said["Description-Content-Type"] == "text/markdown"
-    assert "fusion = fusion.cli.app:main" in metadata(built.wheel, "entry_points.txt")
+    assert "fusion = fusion.__main__:main" in metadata(built.wheel, "entry_points.txt")
 
 
 # Installed, in new environments, far from the checkout.

@@ -257,12 +257,6 @@ def options(command: Any) -> set[str]:
     return {*own, *command.context_settings.get("help_option_names", [])}.union(*below)
 
 
-def test_links_inside_the_project_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", PROSE)
-    assert "CHANGELOG.md" in links
-    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
-
-
 def table(heading: str) -> Iterator[list[str]]:
     """The rows of the table whose first column has this heading, without their code marks."""
     found = re.search(rf"^\| {heading} \|.*\n\|[- |]+\|\n((?:\|.*\n)+)", TEXT, re.MULTILINE)

@@ -4,19 +4,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusion.calibrating import calibrate
-    from fusion.client import Fusion, complete
+    from fusion.client.calibrate import calibrate
+    from fusion.client.client import Fusion, complete
+    from fusion.client.handle import RunHandle
+    from fusion.client.options import RunOptions
     from fusion.core.config import Settings
     from fusion.core.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
     from fusion.core.params import Defaults, RoleSpec
     from fusion.core.result import Cost, Receipt, Result
     from fusion.core.types import Item, Limits, Message, Reply, Request, Usage
-    from fusion.handle import RunHandle
     from fusion.models.base import Model, ModelInfo, Price
     from fusion.models.providers.scripted import Say, ScriptedModel
-    from fusion.options import RunOptions
-    from fusion.quote import Quote
-    from fusion.spec import InputSpec, Pipeline
+    from fusion.pipeline.spec import InputSpec, Pipeline
+    from fusion.quote.quote import Quote
     from fusion.stages.kinds.cascade import Cascade
     from fusion.stages.kinds.generate import Generate
     from fusion.stages.kinds.judge import Judge
@@ -35,17 +35,17 @@ __version__ = "0.2.0"
 _ON_WINDOWS = "Fusion runs on Linux and macOS; on Windows, install and run it within WSL (wsl --install)"
 
 _HOMES = {
-    "fusion.calibrating": ("calibrate",),
-    "fusion.client": ("Fusion", "complete"),
+    "fusion.client.calibrate": ("calibrate",),
+    "fusion.client.client": ("Fusion", "complete"),
     "fusion.core.config": ("Settings",),
     "fusion.core.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
-    "fusion.handle": ("RunHandle",),
+    "fusion.client.handle": ("RunHandle",),
     "fusion.models.base": ("Model", "ModelInfo", "Price"),
     "fusion.models.providers.scripted": ("Say", "ScriptedModel"),
-    "fusion.quote": ("Quote",),
-    "fusion.options": ("RunOptions",),
+    "fusion.quote.quote": ("Quote",),
+    "fusion.client.options": ("RunOptions",),
     "fusion.core.result": ("Cost", "Receipt", "Result"),
-    "fusion.spec": ("InputSpec", "Pipeline"),
+    "fusion.pipeline.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.kinds.cascade": ("Cascade",),
     "fusion.stages.kinds.generate": ("Generate",),
     "fusion.stages.kinds.judge": ("Judge",),

@@ -10,7 +10,7 @@ from benchmarks.perf.figures import machine, spread
 from fusion import Fusion, Pipeline
 from fusion.models.providers.litellm import LiteLLMModel
 from tests.provider import Provider
-from tests.stages.test_panel_waits import MEMBERS, PANEL, Providers
+from tests.stages.kinds.test_panel_waits import MEMBERS, PANEL, Providers
 
 
 def main() -> None:

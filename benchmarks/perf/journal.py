@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from benchmarks.perf.figures import machine, spread
 from fusion import Fusion, ScriptedModel
-from fusion.spec import Pipeline
+from fusion.pipeline.spec import Pipeline
 
 WAYS = {"at once": 500, "in turn": 1}
 PIPELINE = """

@@ -16,7 +16,7 @@ from benchmarks.perf.figures import machine
 from benchmarks.quotes.models import cast
 from benchmarks.quotes.subjects import given, pipelines
 from fusion import Fusion, Limits, Pipeline, Result, RunFailed
-from fusion.quote import Quote
+from fusion.quote.quote import Quote
 
 __all__ = ["Held", "held", "recorded_lengths", "summary"]
 

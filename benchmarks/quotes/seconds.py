@@ -24,8 +24,8 @@ from benchmarks.quotes.subjects import given, pipelines
 from fusion import Fusion, Limits, Model, Pipeline, Reply, Request, RunFailed, ScriptedModel
 from fusion.core.events import EventBase, RunFinished, RunStarted
 from fusion.core.types import Deltas
-from fusion.quote import Seconds
-from fusion.supposing import Leaping
+from fusion.quote.quote import Seconds
+from fusion.quote.simulate import Leaping
 
 __all__ = ["Timed", "by_the_clock", "of_many_paces", "summary"]
 

@@ -16,9 +16,9 @@ from benchmarks.recorded import headline
 from benchmarks.recorded.folds import FOLDER, ROUTES, RULE, Chosen, Folds, K, Rule, arm_name, arm_record
 from benchmarks.recorded.headline import RESULTS, TUNED, report
 from fusion.bench import Suite, run
-from fusion.bench.analysis import Analysis, Pairing, analyse
-from fusion.bench.results import Results
-from fusion.bench.rows import read_rows
+from fusion.bench.report.analysis import Analysis, Pairing, analyse
+from fusion.bench.report.results import Results
+from fusion.pipeline.rows import read_rows
 
 SEEDS = (0, 1, 2, 3, 4)
 OTHER_RULES = (Rule(0.35), Rule(0.40), Rule(0.42), Rule(0.44))

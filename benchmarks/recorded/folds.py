@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.recorded.ways import Answers, Way, chosen
 from fusion import Fusion, Pipeline
-from fusion.bench.results import ArmRecord, Outcome, Results, Spending
+from fusion.bench.report.results import ArmRecord, Outcome, Results, Spending
 from fusion.bench.scorers.base import Answer
 from fusion.bench.scorers.registry import scorer
 from fusion.bench.suite import Suite

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusion.bench.results import Results
+from fusion.bench.report.results import Results
 from fusion.stages.text.extract import Extractor
 
 EXTRACT = {

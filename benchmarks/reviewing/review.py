@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.perf.figures import machine
 from fusion import Fusion, InputSpec, Map, Pipeline, Request, Review, RunFailed, ScriptedModel
-from fusion.bench.statistics import wilson
+from fusion.bench.report.statistics import wilson
 from fusion.stages.text.checks import Checks
 
 HERE = Path(__file__).parent

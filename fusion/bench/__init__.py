@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusion.bench.benchmark import run
-    from fusion.bench.report import Report
-    from fusion.bench.results import Results
+    from fusion.bench.report.report import Report
+    from fusion.bench.report.results import Results
     from fusion.bench.suite import Arm, Scoring, Source, Suite
-    from fusion.bench.tuning import Finalist, Tuned, tune
+    from fusion.bench.tuner.tune import Finalist, Tuned, tune
 
 _HOMES = {
     "fusion.bench.benchmark": ("run",),
-    "fusion.bench.report": ("Report",),
-    "fusion.bench.results": ("Results",),
+    "fusion.bench.report.report": ("Report",),
+    "fusion.bench.report.results": ("Results",),
     "fusion.bench.suite": ("Arm", "Scoring", "Source", "Suite"),
-    "fusion.bench.tuning": ("Finalist", "Tuned", "tune"),
+    "fusion.bench.tuner.tune": ("Finalist", "Tuned", "tune"),
 }
 
 __all__ = ["Arm", "Finalist", "Report", "Results", "Scoring", "Source", "Suite", "Tuned", "run", "tune"]

@@ -15,14 +15,14 @@ from typing import Final
 
 from fusion import __version__
 from fusion.bench.baselines import self_consistency
-from fusion.bench.kept import CALLS, kept_in
-from fusion.bench.prepared import Prepared, prepared
+from fusion.bench.checkpoint import CALLS, kept_in
+from fusion.bench.experiment import Prepared, prepared
 from fusion.bench.progress import Progress
-from fusion.bench.report import Report
-from fusion.bench.results import ArmRecord, Outcome, Paid, Results
+from fusion.bench.report.report import Report
+from fusion.bench.report.results import ArmRecord, Outcome, Paid, Results
 from fusion.bench.runner import Done, Runner, Watch, shared_budget
 from fusion.bench.suite import Suite
-from fusion.client import Fusion
+from fusion.client.client import Fusion
 from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from fusion.bench.contestants import Answered
+from fusion.bench.arms.base import Answered
 
 
 @dataclass

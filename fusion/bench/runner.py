@@ -9,10 +9,10 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from fusion.bench.contestants import BENCHMARK, Answered, Contestant, OutOfBudgetError, Taken, Turn, digest_of
-from fusion.bench.judging import AGREEMENT, Judge, label
-from fusion.bench.kept import Kept, Line
-from fusion.bench.prepared import Prepared, Question
+from fusion.bench.arms.base import BENCHMARK, Answered, Contestant, OutOfBudgetError, Taken, Turn, digest_of
+from fusion.bench.checkpoint import Kept, Line
+from fusion.bench.experiment import Prepared, Question
+from fusion.bench.judge import AGREEMENT, Judge, label
 from fusion.bench.progress import ArmProgress, Progress
 from fusion.bench.scorers.base import Answer, Score
 from fusion.core.budget import Amount, Budget

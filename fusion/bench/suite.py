@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from fusion.bench.gate import Gate
-from fusion.bench.statistics import MIN_RESAMPLES
+from fusion.bench.report.gate import Gate
+from fusion.bench.report.statistics import MIN_RESAMPLES
 from fusion.bench.tasks import Fields
 from fusion.core.config import Tariff
 from fusion.core.errors import PipelineError, Problem, UsageError
@@ -15,7 +15,7 @@ from fusion.core.paths import read_text
 from fusion.core.types import Limits
 from fusion.core.validation import Authored, Mistake, misread, mistakes
 from fusion.core.yaml import MAX_BYTES, Positions, read_yaml
-from fusion.spec import schema_of
+from fusion.pipeline.json_schema import schema_of
 
 Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle"]
 _TEXT = "<text>"

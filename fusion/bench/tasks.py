@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fusion.bench.rows import Row, read_rows
 from fusion.core.errors import UsageError, close_names
 from fusion.core.types import Value
+from fusion.pipeline.rows import Row, read_rows
 from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts, Template
 

@@ -8,21 +8,16 @@ from typing import Annotated
 import typer
 
 from fusion import __version__
-from fusion.cli import models, runs
-from fusion.cli.bench import bench
-from fusion.cli.demo import demo
+from fusion.cli.commands import models, runs
+from fusion.cli.commands.bench import bench
+from fusion.cli.commands.demo import demo
+from fusion.cli.commands.pipeline import explain, graph, new, render, schema, validate
+from fusion.cli.commands.quote import quote
+from fusion.cli.commands.resume import resume
+from fusion.cli.commands.run import run
+from fusion.cli.commands.tune import tune
 from fusion.cli.exits import EPILOG, OK, Ending
-from fusion.cli.explain import explain
-from fusion.cli.graph import graph
-from fusion.cli.new import new
-from fusion.cli.quote import quote
-from fusion.cli.render import render
-from fusion.cli.resume import resume
-from fusion.cli.run import run
-from fusion.cli.schema import schema
 from fusion.cli.terminal import write
-from fusion.cli.tune import tune
-from fusion.cli.validate import validate
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 

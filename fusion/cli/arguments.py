@@ -10,7 +10,7 @@ from fusion.core.paths import user_path
 from fusion.core.types import FileText
 
 if TYPE_CHECKING:
-    from fusion.spec import Pipeline
+    from fusion.pipeline.spec import Pipeline
     from fusion.store.rows import RunState
 
 

@@ -50,8 +50,8 @@ def stage_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Stages of the pipeline that stands before them."""
     from fusion.core.config import Settings
     from fusion.core.errors import FusionError
+    from fusion.pipeline.spec import Pipeline
     from fusion.prompts.library import Library
-    from fusion.spec import Pipeline
 
     library = Library.standard(user=Settings.from_environment().library_dir)
     try:

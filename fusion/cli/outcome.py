@@ -1,14 +1,14 @@
 """The end of a run: its answer to where it belongs, then what failed, then the receipt."""
 
-from fusion.cli.answer import AnswerFile, StreamedAnswer
 from fusion.cli.exits import BUG, Ending
-from fusion.cli.lines import reason
-from fusion.cli.receipt import receipt_lines
 from fusion.cli.terminal import complain, write
+from fusion.cli.views.answer import AnswerFile, StreamedAnswer
+from fusion.cli.views.lines import reason
+from fusion.cli.views.receipt import receipt_lines
+from fusion.client.handle import RunHandle
 from fusion.core.errors import UsageError
 from fusion.core.result import Result
 from fusion.core.types import Failure
-from fusion.handle import RunHandle
 
 _NAMED_AT_MOST = 5
 

@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fusion.cli.answer import AnswerFile, StreamedAnswer, streamed_stage
 from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, results_of, roles_of, tags_of
 from fusion.cli.exits import BUDGET, Ending, Interrupted
-from fusion.cli.follow import Follower, Viewer
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.lines import ended_words
-from fusion.cli.live import LiveView
 from fusion.cli.outcome import Outcome
-from fusion.cli.plain import Plain
-from fusion.cli.preview import preview_lines
-from fusion.cli.records import RecordFile, Records
 from fusion.cli.terminal import complain, is_live, is_terminal, write
-from fusion.client import Fusion
+from fusion.cli.views.answer import AnswerFile, StreamedAnswer, streamed_stage
+from fusion.cli.views.follow import Follower, Viewer
+from fusion.cli.views.lines import ended_words
+from fusion.cli.views.live import LiveView
+from fusion.cli.views.ndjson import RecordFile, Records
+from fusion.cli.views.plain import Plain
+from fusion.cli.views.preview import preview_lines
+from fusion.client.client import Fusion
+from fusion.client.handle import RunHandle
+from fusion.client.history_types import RunSummary
 from fusion.core.errors import UsageError
 from fusion.core.events import Noted, Sink
 from fusion.core.params import CacheMode
 from fusion.core.paths import user_path
 from fusion.core.result import Result
-from fusion.handle import RunHandle
-from fusion.preview import PreviewedCall
-from fusion.quote import Quote
-from fusion.runs import RunSummary
-from fusion.spec import Pipeline
+from fusion.pipeline.spec import Pipeline
+from fusion.quote.preview import PreviewedCall
+from fusion.quote.quote import Quote
 
 
 @dataclass(frozen=True, kw_only=True)

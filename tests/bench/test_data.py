@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from fusion.bench.rows import read_rows
 from fusion.bench.scorers.base import Answer
-from fusion.bench.scorers.instructions import UNCHECKED
+from fusion.bench.scorers.ifeval import UNCHECKED
 from fusion.bench.scorers.registry import scorer
 from fusion.bench.suite import Suite
 from fusion.bench.tasks import Fields, TaskSet, make_tasks, read_tasks
 from fusion.core.types import as_text
+from fusion.pipeline.rows import read_rows
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 README = (DATA / "README.md").read_text()

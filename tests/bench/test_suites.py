@@ -8,7 +8,7 @@ import pytest
 from benchmarks.recorded.headline import BEGIN, END, README, RESULTS, headline, load, report
 from fusion import Fusion, Pipeline
 from fusion.bench import Suite, run
-from fusion.bench.candidates import candidates
+from fusion.bench.tuner.candidates import candidates
 from fusion.prompts.library import Library
 
 SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from fusion import graph
+from fusion.pipeline import check as graph
 from tests.cli.conftest import Command, apart, start
 
 HEAVY = ("litellm", "openai", "aiohttp", "networkx")

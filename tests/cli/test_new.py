@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fusion.pipeline.json_schema import json_schema
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
 from fusion.prompts.template import is_template_name
-from fusion.spec import Pipeline, json_schema
 from tests.cli.conftest import Command
 from tests.cli.scripted import on_scripted_models
 

@@ -141,7 +141,7 @@ def test_an_answer_that_finds_no_room_in_its_file_is_printed(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fusion.cli.answer.tempfile.mkstemp", full)
+    monkeypatch.setattr("fusion.cli.views.answer.tempfile.mkstemp", full)
     done = run(ONE, "write", "-o", str(tmp_path / "answer.txt"), "-q")
     assert (done.code, done.out) == (2, "write / nothing\n")
     assert "No space left on device" in done.err

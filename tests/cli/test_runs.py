@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from fusion.client.history import History
 from fusion.core.result import Result
-from fusion.history import History
-from fusion.receipt import Accounts, before
+from fusion.engine.receipt import Accounts, before
 from fusion.store.sqlite.open import open_store
 from tests.cli.conftest import BARE, MANY, ONE, Command, Ran, read_until, start
 from tests.cli.scripted import on_scripted_models

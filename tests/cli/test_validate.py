@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fusion import spec
+from fusion.pipeline import spec
 from tests.cli.conftest import Command
 
 GOOD = "stages: {answer: {kind: generate, prompt: Say hello.}}\noutput: answer\n"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fusion.cli.answer import StreamedAnswer
-from fusion.cli.follow import Follower
-from fusion.cli.live import LiveView
-from fusion.cli.plain import Plain
-from fusion.cli.receipt import receipt_lines
+from fusion.cli.views.answer import StreamedAnswer
+from fusion.cli.views.follow import Follower
+from fusion.cli.views.live import LiveView
+from fusion.cli.views.plain import Plain
+from fusion.cli.views.receipt import receipt_lines
 from fusion.core.events import (
     AttemptFailed,
     CallFinished,

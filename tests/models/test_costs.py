@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fusion.core.types import Usage
-from fusion.models import catalog as prices
+from fusion.models import catalog
 from fusion.models.base import Price
 
 PROVIDERS = (
@@ -97,7 +97,7 @@ def entries(litellm: Any) -> dict[str, dict[str, Any]]:
     for key, entry in litellm.model_cost.items():
         if entry.get("mode") == "chat" and entry.get("litellm_provider") in PROVIDERS:
             model = key if "/" in key else f"{entry['litellm_provider']}/{key}"
-            if prices.lookup(model).price is not None and model != "azure/mistral-large-latest":  # unknown to itself
+            if catalog.lookup(model).price is not None and model != "azure/mistral-large-latest":  # unknown to itself
                 found[model] = entry
     return found
 
@@ -107,7 +107,7 @@ def test_every_price_comes_to_what_litellm_says(litellm: Any, name: str) -> None
     usage, differing = USAGES[name], {}
     known = entries(litellm)
     for model in known:
-        price = prices.lookup(model).price
+        price = catalog.lookup(model).price
         assert price is not None
         ours, them = float(price.of(usage)), their_cost(litellm, model, usage)
         if not math.isclose(ours, them, rel_tol=1e-9):
@@ -122,7 +122,7 @@ def test_every_price_comes_to_what_litellm_says(litellm: Any, name: str) -> None
 
 @pytest.mark.parametrize("model", SPREAD)
 def test_a_reply_costs_what_litellm_says(litellm: Any, model: str) -> None:
-    price = prices.lookup(model).price
+    price = catalog.lookup(model).price
     assert price is not None
     for usage in USAGES.values():
         response = litellm.ModelResponse(model=model, usage=theirs(usage))
@@ -144,7 +144,7 @@ def test_each_class_of_usage_has_its_price() -> None:
 
 
 def test_a_model_may_have_more_than_two_prices() -> None:
-    price = prices.lookup("kyma/qwen3.7-flash").price
+    price = catalog.lookup("kyma/qwen3.7-flash").price
     assert price is not None
     costs = [price.of(Usage(input=tokens)) / tokens for tokens in (32_000, 32_001, 256_000, 256_001)]
     assert costs[0] < costs[1] == costs[2] < costs[3]

@@ -10,12 +10,12 @@ from ruamel.yaml import YAML
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError
-from fusion.models import catalog as prices
+from fusion.engine.roles import resolve
+from fusion.models import catalog
 from fusion.models import profiles as profiles_module
 from fusion.models.catalog import describe
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import choose, family_of, keys_for, load_profiles, region_of
-from fusion.roles import resolve
 
 
 def settings(*keys: str, **more: Any) -> Settings:
@@ -39,7 +39,7 @@ def test_every_profile_has_both_roles_with_known_prices() -> None:
         assert profile.name == name
         assert {"frontier", "bulk"} <= set(profile.roles)
         if not profile.providers:
-            assert {keys_for(prices.lookup(one).provider) for c in profile.roles.values() for one in c} == {
+            assert {keys_for(catalog.lookup(one).provider) for c in profile.roles.values() for one in c} == {
                 profile.keys
             }
 
@@ -47,7 +47,7 @@ def test_every_profile_has_both_roles_with_known_prices() -> None:
 @pytest.mark.parametrize("model_id", sorted(OF_PROFILES))
 def test_every_model_of_a_profile_is_known(model_id: str) -> None:
     info = describe(model_id, settings())
-    assert prices.known(model_id)
+    assert catalog.known(model_id)
     assert info.price is not None
     if not info.local:
         assert info.context is not None
@@ -71,7 +71,7 @@ def test_a_family_is_told_by_the_name_where_the_id_is_unknown() -> None:
 
 def test_the_cheap_role_is_the_cheaper_one() -> None:
     for profile in load_profiles().values():
-        frontier, bulk = (prices.lookup(profile.roles[role][0]).price for role in ("frontier", "bulk"))
+        frontier, bulk = (catalog.lookup(profile.roles[role][0]).price for role in ("frontier", "bulk"))
         assert frontier is not None
         assert bulk is not None
         assert bulk.output <= frontier.output

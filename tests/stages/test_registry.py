@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from fusion.core.errors import UsageError
-from fusion.spec import Pipeline
+from fusion.pipeline.spec import Pipeline
 from fusion.stages import registry
 from fusion.stages.base import OutputField, Stage
 from fusion.stages.context import StageContext

@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable
 
 from fusion.bench.scorers.base import Scorer
-from fusion.bench.scorers.closed import Closed, Formula
-from fusion.bench.scorers.instructions import Instructions
-from fusion.bench.scorers.own import ByExpression, ByFunction
-from fusion.bench.scorers.reading import Reading
+from fusion.bench.scorers.custom import ByExpression, ByFunction
+from fusion.bench.scorers.exact import Closed, Formula
+from fusion.bench.scorers.ifeval import Instructions
 from fusion.bench.scorers.records import Records
+from fusion.bench.scorers.squad import Reading
 from fusion.core.errors import UsageError, close_names
 from fusion.stages.text.extract import Extractor
 

@@ -1,0 +1,1 @@
+"""Arms of a benchmark: pipelines, single models, recorded outputs, functions."""

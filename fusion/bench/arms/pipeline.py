@@ -1,0 +1,196 @@
+"""Arms that run a pipeline or a single model."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fusion import __version__
+from fusion.bench.arms.base import (
+    ANSWER,
+    BENCHMARK,
+    Answered,
+    Contestant,
+    Drawn,
+    OutOfBudgetError,
+    Taken,
+    Turn,
+    digest_of,
+)
+from fusion.bench.report.results import ArmRecord, Spending
+from fusion.bench.tasks import Task
+from fusion.client.client import Fusion
+from fusion.client.handle import RunHandle
+from fusion.core.budget import Budget
+from fusion.core.errors import AuthenticationError, InputError
+from fusion.core.params import Defaults, RoleSpec
+from fusion.core.result import Receipt, ReceiptLine, Result
+from fusion.core.types import Money, Usage
+from fusion.models.base import ModelInfo, Price
+from fusion.models.wrappers.cache import RecordedCache
+from fusion.pipeline.spec import InputSpec, Pipeline
+from fusion.stages.kinds.generate import Generate
+
+
+class Runs(Contestant):
+    """A pipeline, or a single model as a pipeline of one call: each answer is a run.
+
+    `chosen` takes text and data out of a result; by default they are the result's own. `seeded` has each epoch sample
+    by a seed of its own. `recorded` is shared by all arms whose models are recorded.
+    """
+
+    held = True
+
+    def __init__(
+        self,
+        record: ArmRecord,
+        pipeline: Callable[[Task], Path | str | Pipeline],
+        fusion: Fusion,
+        *,
+        models: Mapping[str, ModelInfo],
+        strongest: str | None,
+        within: Budget,
+        recorded: RecordedCache,
+        content: str,
+        prices: Mapping[str, Price] | None = None,
+        seeded: bool = False,
+        chosen: Callable[[Task, Result], tuple[str, Any]] | None = None,
+    ) -> None:
+        self.record = record
+        self.models = dict(models)
+        self._pipeline = pipeline
+        replayed = all(info.provider == "replay" for info in self.models.values())
+        self._recorded = recorded if replayed else None
+        self.marked = not replayed
+        self._fusion = fusion.using(kept=False, shared=recorded) if replayed else fusion
+        self._strongest = strongest
+        self._within = within
+        self._prices = dict(prices or {})
+        self._chosen = chosen or _whole
+        self._seeded: dict[int, Fusion] | None = {} if seeded else None
+        self._pipelines: dict[Path | str, Pipeline] = {}
+        self.digest = digest_of(__version__, record.kind, record.models, content, seeded)
+
+    def begin(self, task: Task, turn: Turn, done: Callable[[Taken], None]) -> Callable[[], object]:
+        pipeline = self._pipeline(task)
+        prompt, inputs = given(self._loaded(pipeline), task)
+        try:
+            handle = self._of(turn.seed).start(
+                prompt,
+                pipeline=pipeline,
+                inputs=inputs,
+                within=self._within,
+                cache="shared",
+                sample=turn.epoch,
+                tags={ANSWER: turn.mark} if self.marked else None,
+            )
+        except InputError as error:
+            failure = error.as_failure()
+            done(lambda: Answered(failure=failure, cost=Money(0)))
+            return lambda: None
+        handle.when_over(lambda: done(lambda: self._taken(handle, task)))
+        return handle.stop
+
+    def _loaded(self, pipeline: Path | str | Pipeline) -> Pipeline:
+        if isinstance(pipeline, Pipeline):
+            return pipeline
+        if pipeline not in self._pipelines:
+            self._pipelines[pipeline] = self._fusion.load(pipeline)
+        return self._pipelines[pipeline]
+
+    def _of(self, seed: int) -> Fusion:
+        """The Fusion that samples by this seed."""
+        if self._seeded is None:
+            return self._fusion
+        if seed not in self._seeded:
+            self._seeded[seed] = self._fusion.using(defaults=Defaults(seed=seed))
+        return self._seeded[seed]
+
+    def _taken(self, handle: RunHandle, task: Task) -> Answered:
+        result = handle.wait()
+        if isinstance(handle.cause, AuthenticationError):
+            raise handle.cause
+        spent = self._spent(result)
+        stop = _beyond(handle, result)
+        if stop is not None or handle.exit_code == 130:
+            raise OutOfBudgetError(stop or "stopped", spent)
+        if result.status == "failed":
+            return spent.model_copy(update={"failure": result.error})
+        text, data = self._chosen(task, result)
+        return spent.model_copy(update={"text": text, "data": data})
+
+    def _spent(self, result: Result) -> Answered:
+        by_model: dict[str, Spending] = {}
+        for line in result.receipt.lines:
+            one = self._spending(line)
+            by_model[line.model] = by_model[line.model] + one if line.model in by_model else one
+        spent = tuple(by_model.values())
+        calls = sum(one.calls for one in spent)
+        strong = sum(one.calls for one in spent if one.model == self._strongest)
+        costs = [one.cost for one in spent]
+        reused = result.receipt.reused
+        return Answered(
+            cost=None if None in costs else sum((cost for cost in costs if cost is not None), Money(0)),
+            usage=sum((one.usage for one in spent), Usage()),
+            calls=calls,
+            latency=result.seconds if self._recorded is None else 0.0,
+            served=tuple(dict.fromkeys(one.served for one in result.models)),
+            spent=spent,
+            escalated=self._escalated(result, strong),
+            delegated=None if self._strongest is None or not calls else (calls - strong) / calls,
+            reused=reused,
+            paid=_paid(result.receipt) if reused or self._prices else None,
+            run_id=result.run_id,
+            counted=() if self._recorded is None else self._recorded.first(result.run_id),
+        )
+
+    def _spending(self, line: ReceiptLine) -> Spending:
+        """What a line of the receipt comes to, as if nothing of it had been there already."""
+        usage, cost = line.usage + line.saved.usage, line.cost + line.saved.cost
+        price = self._prices.get(line.model)
+        usd = price.of(usage) if price is not None else None if cost.unknown_calls else cost.usd
+        charged = line.charged.cost.usd if price is None else Money(0)
+        return Spending(model=line.model, calls=line.calls + line.reused, usage=usage, cost=usd, charged=charged)
+
+    def _escalated(self, result: Result, strong: int) -> bool | None:
+        """Whether a cascade went on, or where there is none, whether the strongest model was asked."""
+        if result.receipt.cascades:
+            return result.receipt.escalated > 0
+        return None if self._strongest is None else strong > 0
+
+
+def _paid(receipt: Receipt) -> Drawn:
+    usd = None if receipt.cost.unknown_calls else receipt.cost.usd
+    return Drawn(usd=usd, tokens=receipt.usage.total, calls=receipt.calls)
+
+
+def _whole(task: Task, result: Result) -> tuple[str, Any]:
+    return result.text, result.data
+
+
+def _beyond(handle: RunHandle, result: Result) -> str | None:
+    """What the benchmark's own budget refused to this run."""
+    stops = [str(error) for error in handle.budget_stops if error.level == BENCHMARK]
+    failures = [part.failure for part in result.failed if part.failure.reason == "BudgetError"]
+    return next(iter([*stops, *(one.message for one in failures if repr(BENCHMARK) in one.message)]), None)
+
+
+def given(pipeline: Pipeline, task: Task) -> tuple[str | None, dict[str, Any]]:
+    """The prompt and inputs that a pipeline takes of a task: the prompt fills a required input that no column has."""
+    inputs = {name: value for name, value in task.inputs.items() if name in pipeline.inputs}
+    required = [name for name, spec in pipeline.inputs.items() if spec.required]
+    has_room = any(name not in inputs and not pipeline.inputs[name].is_file for name in required)
+    return (task.prompt if has_room else None), inputs
+
+
+def only_one_model(name: str, model: str, inputs: tuple[str, ...], max_tokens: int) -> Pipeline:
+    """One call to one model, which is told the prompt as it is, and behind it the inputs by their names."""
+    prompt = "generate/pass-through"
+    if inputs:
+        prompt = "\n\n".join(["{{ request }}", *(f"{one}:\n{{{{ inputs.{one} }}}}" for one in inputs)])
+    return Pipeline(
+        name=name,
+        inputs={"prompt": InputSpec(), **{one: InputSpec(default="") for one in inputs}},
+        stages={"answer": Generate.model_validate({"role": "model", "prompt": prompt, "max_tokens": max_tokens})},
+        roles={"model": RoleSpec(chain=(model,))},
+        output="answer",
+    )

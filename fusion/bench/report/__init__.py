@@ -1,0 +1,1 @@
+"""Reports of a benchmark: statistics, tables, plots and gates."""

@@ -1,0 +1,1 @@
+"""Tuning: the cheapest way to an author's open choices."""

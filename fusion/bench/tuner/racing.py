@@ -1,0 +1,146 @@
+"""Racing: candidates on doubling shares of the items; one is dropped only where another is better and no dearer."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Final
+
+from fusion.bench.arms.base import Contestant
+from fusion.bench.report.frontier import Point, pareto
+from fusion.bench.report.statistics import MIN_RESAMPLES, bootstrap_difference
+from fusion.bench.runner import Done, Runner
+from fusion.core.types import Value
+
+FIRST: Final = 32
+"""Items of the first share."""
+LEVEL: Final = 0.99
+"""Of the intervals by which candidates are dropped: there are many of them, and they are looked at often."""
+
+
+class Dropped(Value):
+    """A candidate that is out: after how many items, and which one was better and no dearer, or `uses` what is."""
+
+    name: str
+    items: int
+    by: str
+    uses: str = ""
+
+
+class Scores(Value):
+    """A candidate's scores and dollars item by item; no costs where one is unknown."""
+
+    scores: tuple[float, ...]
+    costs: tuple[float, ...] | None
+    clusters: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> float:
+        return fmean(self.scores)
+
+    @property
+    def cost(self) -> float | None:
+        """Dollars for an item."""
+        return None if self.costs is None else fmean(self.costs)
+
+
+class Race:
+    """Runs the candidates of a suite against each other. `dropped` is who is out, by name."""
+
+    def __init__(self, runner: Runner, contestants: Sequence[Contestant], *, items: int, seed: int) -> None:
+        self.dropped: dict[str, Dropped] = {}
+        self.shares: list[tuple[int, int]] = []
+        """Of each share its items, and how many candidates were asked them."""
+        self._runner = runner
+        self._items = items
+        self._seed = seed
+        self._singles = [one for one in contestants if one.record.kind == "model"]
+        self._others = [one for one in contestants if one.record.kind != "model"]
+
+    @property
+    def left(self) -> list[Contestant]:
+        """Who is not dropped, the single models first."""
+        return [one for one in (*self._singles, *self._others) if one.record.name not in self.dropped]
+
+    def run(self) -> None:
+        """Every model alone on all items, then the others on shares that double, as long as the budget lasts."""
+        self._runner.work(list(self._singles))
+        if self._runner.stopped:
+            return
+        self._drop(self._items, self._singles, self._singles)
+        self._drop_users()
+        share = min(FIRST, self._items)
+        while not self._runner.stopped:
+            asked = [one for one in self.left if one in self._others]
+            self.shares.append((share, len(asked)))
+            self._runner.work(asked, first=share)
+            if self._runner.stopped:
+                return
+            self._drop(share, self._others, self.left)
+            if share == self._items:
+                return
+            share = min(2 * share, self._items)
+
+    def scores(self) -> dict[str, Scores]:
+        """The candidates that are left, on the items that all of them were asked."""
+        whole = self._runner.whole(self.left)
+        return self._scores(self.left, [one.task.id for one in whole])
+
+    def _scores(self, contestants: Sequence[Contestant], items: Sequence[str]) -> dict[str, Scores]:
+        by_arm: dict[str, dict[str, list[Done]]] = {one.record.name: {} for one in contestants}
+        wanted = set(items)
+        for (arm, item, _), done in self._runner.done.items():
+            if arm in by_arm and item in wanted:
+                by_arm[arm].setdefault(item, []).append(done)
+        return {name: _columns([found[item] for item in items]) for name, found in by_arm.items()}
+
+    def _drop(self, share: int, contestants: Sequence[Contestant], among: Sequence[Contestant]) -> None:
+        """Drop those than which another is better on the same items, its whole interval above 0, and no dearer."""
+        ids = [one.task.id for one in self._runner.whole(list(among))]
+        scores = self._scores(among, ids)
+        known = [(name, one.cost) for name, one in scores.items()]
+        points = [
+            Point(name=name, cost=cost, quality=scores[name].accuracy) for name, cost in known if cost is not None
+        ]
+        ahead = pareto(points)
+        for one in contestants:
+            name = one.record.name
+            if name not in scores:
+                continue
+            by = next((other.name for other in ahead if self._beaten(scores[name], scores[other.name])), None)
+            if by is not None:
+                self.dropped[name] = Dropped(name=name, items=share, by=by)
+
+    def _beaten(self, one: Scores, other: Scores) -> bool:
+        if other.cost is None or (one.cost is not None and other.cost > one.cost) or other.accuracy <= one.accuracy:
+            return False
+        found = bootstrap_difference(
+            other.scores,
+            one.scores,
+            clusters=one.clusters,
+            resamples=MIN_RESAMPLES,
+            seed=self._seed,
+            level=LEVEL,
+        )
+        return found.low > 0
+
+    def _drop_users(self) -> None:
+        """A pipeline is out with a model that is dominated alone."""
+        out = {one.record.models[0]: one.record.name for one in self._singles if one.record.name in self.dropped}
+        for one in self._others:
+            used = next((model for model in one.record.models if model in out), None)
+            if used is not None:
+                by = self.dropped[out[used]]
+                self.dropped[one.record.name] = Dropped(
+                    name=one.record.name, items=by.items, by=by.by, uses=out[used]
+                )
+
+
+def _columns(rows: Sequence[Sequence[Done]]) -> Scores:
+    costs = [[done.answered.cost for done in row] for row in rows]
+    known = [[float(cost) for cost in row if cost is not None] for row in costs]
+    whole = all(len(row) == len(of) for row, of in zip(known, costs, strict=True))
+    records = [row[0].job.question.record for row in rows]
+    return Scores(
+        scores=tuple(fmean(done.score.value for done in row) for row in rows),
+        costs=tuple(fmean(row) for row in known) if whole and rows else None,
+        clusters=tuple(record.cluster or record.id for record in records),
+    )

@@ -1,0 +1,1 @@
+"""Views: what rich draws on a terminal."""

@@ -1,0 +1,145 @@
+"""The answer: streamed to a terminal piece by piece, printed at the end elsewhere, or written to a file."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fusion.cli.terminal import complain, write
+from fusion.core.errors import UsageError
+from fusion.core.events import Delta, EventBase, Restarted
+from fusion.core.paths import user_path
+
+if TYPE_CHECKING:
+    from fusion.pipeline.spec import Pipeline
+
+
+class StreamedAnswer:
+    """Writes the pieces of the answer to the terminal as they come; `before` is called ahead of the first one."""
+
+    refresh: float | None = None
+
+    def __init__(self, stage: str, before: Callable[[], None]) -> None:
+        self._stage = stage
+        self._before = before
+        self._step: str | None = None
+        self._text = ""
+
+    def show(self, event: EventBase) -> None:
+        if event.stage != self._stage:
+            return
+        if isinstance(event, Restarted):
+            self._restart()
+        elif isinstance(event, Delta) and event.text:
+            self._piece(event)
+
+    def tick(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+    def finish(self, text: str | None) -> None:
+        """Write what is missing of the whole answer; `None` where there is none, so that what was shown is void."""
+        self._before()
+        if text is None:
+            self._end_line()
+        elif text.startswith(self._text):
+            write(text[len(self._text) :] + ("" if text.endswith("\n") else "\n"))
+        else:
+            self._restart()
+            write(text if text.endswith("\n") else f"{text}\n")
+
+    def _piece(self, event: Delta) -> None:
+        self._before()
+        if self._step not in (None, event.step):
+            self._restart()
+        self._step = event.step
+        self._text += event.text
+        write(event.text)
+
+    def _restart(self) -> None:
+        if not self._text:
+            return
+        self._end_line()
+        complain("fusion: what stands above is void; the answer begins again:")
+        self._text, self._step = "", None
+
+    def _end_line(self) -> None:
+        if self._text and not self._text.endswith("\n"):
+            write("\n")
+
+
+def streamed_stage(pipeline: "Pipeline") -> str | None:
+    """The stage whose text is the answer as it stands, if there is one."""
+    if not isinstance(pipeline.output, str):
+        return None
+    name, _, field = pipeline.output.strip().partition(".")
+    return name if name in pipeline.stages and field in ("", "text") else None
+
+
+class AnswerFile:
+    """A file that gets the whole answer at once, or stays as it was."""
+
+    def __init__(self, given: str) -> None:
+        self._given = given
+        self.path = user_path(given)
+        self._check()
+
+    def write(self, text: str) -> None:
+        """Replace the file. Raises UsageError if that cannot be done."""
+        text = text if text.endswith("\n") else f"{text}\n"
+        try:
+            if self.path.exists() and not self.path.is_file():
+                self.path.write_text(text, "utf-8", errors="replace")
+            else:
+                self._replace(self.path.resolve(), [text])
+        except OSError as error:
+            raise UsageError(f"cannot write the answer to {self._given!r}: {error.strerror}") from error
+
+    def write_all(self, pieces: Iterable[str]) -> None:
+        """Replace the file by what comes in pieces. Raises UsageError if that cannot be done."""
+        try:
+            if self.path.exists() and not self.path.is_file():
+                with self.path.open("w", encoding="utf-8", errors="replace") as file:
+                    file.writelines(pieces)
+            else:
+                self._replace(self.path.resolve(), pieces)
+        except OSError as error:
+            raise UsageError(f"cannot write to {self._given!r}: {error.strerror}") from error
+
+    def _check(self) -> None:
+        """What cannot be written at the end is said before anything is spent."""
+        try:
+            self._check_place()
+        except OSError as error:  # a name that no file can have
+            raise UsageError(f"-o {self._given!r}: {error.strerror}; choose another file") from error
+
+    def _check_place(self) -> None:
+        folder = self.path.resolve().parent
+        if self.path.is_dir() or self._given.endswith("/"):
+            raise UsageError(f"-o {self._given!r} is a folder; give the name of a file")
+        if not folder.is_dir():
+            raise UsageError(f"-o {self._given!r}: there is no folder {str(folder)!r}; make it first")
+        if not os.access(self.path if self.path.exists() else folder, os.W_OK):
+            raise UsageError(f"-o {self._given!r} cannot be written; choose another file")
+
+    def _replace(self, path: Path, pieces: Iterable[str]) -> None:
+        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(number, "w", encoding="utf-8", errors="replace", newline="") as file:
+                file.writelines(pieces)
+            Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

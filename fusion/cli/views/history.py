@@ -1,0 +1,142 @@
+"""The history in words: runs as a table, a call with its texts, what tells two runs apart."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from fusion.cli.terminal import one_line, table
+from fusion.cli.views.lines import cost_words, dollars, reason, seconds
+from fusion.client.history_types import CallDetails, CallLine, CallPair, RunDiff, RunSummary
+
+_HEAD = ["run", "status", "pipeline", "started", "calls", "cost", "time", ""]
+_RIGHT = frozenset({4, 5, 6})
+_PAIRS_AT_MOST = 40
+_SAME = "same"
+
+
+def list_lines(runs: Sequence[RunSummary]) -> list[str]:
+    """A line for each run."""
+    return table([_HEAD, *(_row(run) for run in runs)], right=_RIGHT)
+
+
+def _row(run: RunSummary) -> list[str]:
+    return [
+        run.run_id,
+        run.status,
+        run.pipeline,
+        f"{run.started.astimezone():%Y-%m-%d %H:%M}",
+        f"{run.calls:,}",
+        cost_words(run.cost.usd, run.cost.unknown_calls),
+        seconds(run.seconds),
+        one_line(" ".join([*(f"{key}={value}" for key, value in run.tags.items()), *_from(run)])),
+    ]
+
+
+def _from(run: RunSummary) -> list[str]:
+    return [] if run.parent is None else [f"(from {run.parent})"]
+
+
+def run_line(run: RunSummary) -> str:
+    """A run in one line: where it comes from, how it stands, and what it cost."""
+    again = f" in {run.sessions} sessions" if run.sessions > 1 else ""
+    words = [
+        f"{run.run_id}: {run.pipeline}, {run.status}{again}",
+        f"profile {run.profile}",
+        f"began {run.started.astimezone():%Y-%m-%d %H:%M:%S}",
+        *([f"from {run.parent}"] if run.parent else []),
+        *(f"{key}={value}" for key, value in run.tags.items()),
+    ]
+    return one_line("; ".join(words))
+
+
+# A call.
+
+
+def call_lines(call: CallDetails) -> list[str]:
+    """What a call asked and what was replied, under headings."""
+    lines = [f"call {call.number}: {call.place}, {call.state}", f"role {call.role}, {_models(call)}", *_about(call)]
+    if call.parameters:
+        lines.append(", ".join(f"{name} {value}" for name, value in call.parameters.items() if name != "json_schema"))
+    if call.messages is None:
+        lines.append("its messages and its reply were not kept")
+    for message in call.messages or ():
+        parts = "".join(part if isinstance(part, str) else str(part) for part in message.parts)
+        lines += ["", f"--- {message.role}", parts]
+    if call.text is not None:
+        lines += ["", "--- reply", call.text]
+    if call.failure is not None:
+        lines += ["", f"failed: {reason(call.failure)}"]
+    return lines
+
+
+def _models(call: CallLine) -> str:
+    by = "" if call.by is None else f", answered by {call.by} in its place"
+    served = f" (served by {call.served})" if call.served not in ("", call.by or call.asked) else ""
+    return f"model {call.asked}{by}{served}"
+
+
+def _about(call: CallLine) -> Iterator[str]:
+    if call.usage is None:
+        yield seconds(call.seconds)
+        return
+    about = "~" if call.usage.source == "estimated" else ""
+    cost = "cost unknown" if call.cost is None else dollars(call.cost)
+    finish = "" if call.finish_reason in ("stop", None) else f", {call.finish_reason}"
+    tokens = f"{about}{call.usage.input:,} tokens in, {about}{call.usage.output:,} out"
+    origin = "" if call.reused is None else f"; reused from {call.reused}: this is what it cost there"
+    yield f"{tokens}, {cost}, {seconds(call.seconds)}{finish}{origin}"
+
+
+# Two runs.
+
+
+def diff_lines(diff: RunDiff) -> list[str]:
+    """What tells two runs apart, part by part."""
+    head = table([_HEAD, _row(diff.a), _row(diff.b)], right=_RIGHT)
+    return [
+        *head,
+        *_section("pipeline", diff.pipeline),
+        *_inputs(diff),
+        *_roles(diff),
+        "",
+        *_calls(diff),
+        *_section("answer", diff.answer, missing="an answer is missing or was not kept"),
+    ]
+
+
+def _section(name: str, lines: Iterable[str] | None, *, missing: str = "was not kept") -> list[str]:
+    if lines is None:
+        return ["", f"{name}: {missing}"]
+    found = [*lines]
+    return ["", f"{name}:", *found] if found else ["", f"{name}: the same"]
+
+
+def _inputs(diff: RunDiff) -> list[str]:
+    if not diff.inputs:
+        return ["", f"inputs: {'were not kept' if diff.inputs is None else 'the same'}"]
+    return [line for one in diff.inputs for line in _section(f"input {one.name}", one.diff)]
+
+
+def _roles(diff: RunDiff) -> list[str]:
+    if not diff.models:
+        return ["", f"models: {'were not kept' if diff.models is None else 'the same'}"]
+    rows = [[f"  {one.role}", ", ".join(one.a) or "-", "->", ", ".join(one.b) or "-"] for one in diff.models]
+    return ["", "models:", *table(rows)]
+
+
+def _calls(diff: RunDiff) -> list[str]:
+    counts = ", ".join(f"{count:,} {state}" for state, count in diff.counts.items())
+    others = [pair for pair in diff.calls if pair.state != _SAME]
+    lines = [f"calls: {counts or 'none'}"]
+    lines += table([_pair(pair) for pair in others[:_PAIRS_AT_MOST]])
+    if len(others) > _PAIRS_AT_MOST:
+        lines.append(f"  and {len(others) - _PAIRS_AT_MOST:,} more; `--json` names all")
+    return lines
+
+
+def _pair(pair: CallPair) -> list[str]:
+    item = "" if pair.item is None else f"{pair.item + 1}/"
+    return [
+        f"  {pair.stage}/{item}{pair.step}",
+        pair.state,
+        "" if pair.a is None else f"a: {pair.a}",
+        "" if pair.b is None else f"b: {pair.b}",
+    ]

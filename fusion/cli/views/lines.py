@@ -1,0 +1,130 @@
+"""Events in words, a line each: what a run says of itself where nothing can be redrawn, and above what can."""
+
+from decimal import Decimal
+
+from fusion.cli.terminal import one_line
+from fusion.client.history_types import RunSummary
+from fusion.core.events import (
+    AttemptFailed,
+    CallCancelled,
+    CallFailed,
+    CallFinished,
+    EventBase,
+    FallbackTaken,
+    ItemFinished,
+    Noted,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+)
+from fusion.core.types import Failure
+
+_ANSWERED_BY = {
+    "journal": "finished before",
+    "other run": "answered by the run it goes back to",
+    "cache": "answered by the cache",
+}
+_SMALLEST = Decimal("0.0001")
+
+
+def first_line(event: RunStarted) -> str:
+    """Pipeline, run, profile, and the model of every role."""
+    roles = ", ".join(f"{role}={model}" for role, model in event.roles.items()) or "no model is called"
+    again = f", resumed ({event.session - 1})" if event.session > 1 else ""
+    parent = f", from {event.parent}" if event.parent is not None and event.session == 1 else ""
+    return " ".join(f"{event.pipeline}: run {event.run_id}{again}{parent}; profile {event.profile}; {roles}".split())
+
+
+def ended_words(run: RunSummary) -> str:
+    """How far a run came that is taken up again."""
+    if run.status in ("ok", "partial"):
+        return f"run {run.run_id} has its answer ({run.status}); nothing is run"
+    calls = f"{run.calls} call{'s' * (run.calls != 1)}"
+    spent = cost_words(run.cost.usd, run.cost.unknown_calls)
+    state = "is being run" if run.status == "running" else run.status
+    return f"run {run.run_id}: {state} after {calls} and {spent}; what is finished is not asked again"
+
+
+def milestone(event: EventBase, items: int, failed: int) -> str | None:
+    """Beginning and end of a stage. `items` and `failed` count what it has made, of a plan its subtasks."""
+    match event:
+        case StageStarted():
+            return f"{event.stage}: started ({event.kind})"
+        case StageFinished(status="failed"):
+            return f"{event.stage}: failed after {seconds(event.seconds)}"  # why is what the run itself ends with
+        case StageFinished(status="skipped", failure=Failure() as failure):
+            return f"{event.stage}: skipped after {seconds(event.seconds)}: {reason(failure)}"
+        case StageFinished():
+            what = "subtask" if event.kind == "plan" else "item"
+            made = f", {items} {what}{'s' * (items != 1)}" if items else ""
+            without = f", {failed} failed" if failed else ""
+            return f"{event.stage}: {event.status}{made}{without}, {seconds(event.seconds)}"
+    return None
+
+
+def happening(event: EventBase) -> str | None:
+    """What does not go as planned: an item that failed, an attempt made again, another model, a note."""
+    match event:
+        case ItemFinished(failure=Failure() as failure):
+            return f"{_place(event)}: failed: {reason(failure)}"
+        case AttemptFailed(wait=float() as wait):
+            again = f"again in {seconds(wait)}" if wait >= 0.05 else "again"
+            return f"{_place(event)}: attempt {event.attempt} failed, {again}: {reason(event.failure)}"
+        case FallbackTaken():
+            return (
+                f"{_place(event)}: {event.failed} cannot answer, going on with {event.model}: {reason(event.failure)}"
+            )
+        case Noted():
+            return f"{_place(event)}: {one_line(event.message)}" if event.stage else one_line(event.message)
+    return None
+
+
+def call_line(event: EventBase) -> str | None:
+    """A call that has ended."""
+    match event:
+        case CallFinished():
+            writer = event.asked if event.by is None else f"{event.by} in place of {event.asked}"
+            served = "" if event.served in (event.by or event.asked, "") else f" (served by {event.served})"
+            tokens = f"{event.usage.input:,} in, {event.usage.output:,} out"
+            cost = "cost unknown" if event.cost is None else dollars(event.cost)
+            if event.reused is not None:
+                saved = "" if event.cost is None else f", {dollars(event.cost)} saved"
+                return f"{_place(event)}: {event.step} by {writer}: {_ANSWERED_BY[event.reused]}{saved}"
+            return (
+                f"{_place(event)}: {event.step} by {writer}{served}: {tokens}, {cost}, "
+                f"{seconds(event.latency)}{'' if event.finish_reason == 'stop' else f', {event.finish_reason}'}"
+            )
+        case CallFailed():
+            return f"{_place(event)}: {event.step} by {event.model} failed: {reason(event.failure)}"
+        case CallCancelled():
+            return f"{_place(event)}: {event.step} by {event.model} given up"
+    return None
+
+
+def reason(failure: Failure) -> str:
+    """Why, on one line."""
+    return f"{failure.reason}: {one_line(failure.message)}"
+
+
+def seconds(value: float) -> str:
+    """A time as one reads it: 0.8 s, 34 s, 2 min 05 s."""
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02} s"
+
+
+def dollars(usd: Decimal) -> str:
+    """An amount to the hundredth of a cent; one that is smaller is not shown as nothing."""
+    return f"${usd:.4f}" if not usd or usd >= _SMALLEST else f"<${_SMALLEST}"
+
+
+def cost_words(usd: Decimal, unknown: int) -> str:
+    """Dollars, and how many calls there are whose cost is not known."""
+    if not unknown:
+        return dollars(usd)
+    return f"{dollars(usd)} + {unknown} unknown" if usd else "cost unknown"
+
+
+def _place(event: EventBase) -> str:
+    return event.stage if event.item is None else f"{event.stage} {event.item + 1}"

@@ -1,0 +1,50 @@
+"""The run in plain lines on standard error: for files, pipes, and terminals that cannot redraw."""
+
+from fusion.cli.terminal import complain
+from fusion.cli.views.lines import call_line, first_line, happening, milestone
+from fusion.cli.views.progress import Progress
+from fusion.core.events import EventBase, RunStarted
+
+
+class Plain:
+    """One line for each beginning and end of a stage and for all that goes wrong; `verbose` adds every call."""
+
+    refresh: float | None = None
+
+    def __init__(self, *, verbose: bool) -> None:
+        self._verbose = verbose
+        self._progress = Progress()
+        self._held: list[str] | None = None
+
+    def show(self, event: EventBase) -> None:
+        self._progress.take(event)
+        if isinstance(event, RunStarted):
+            self._say(first_line(event))
+            return
+        stage = self._progress.stages.get(event.stage)
+        items, failed = (stage.done or stage.known, stage.failed) if stage else (0, 0)
+        line = milestone(event, items, failed) or happening(event) or (call_line(event) if self._verbose else None)
+        if line is not None:
+            self._say(line)
+
+    def tick(self) -> None:
+        return
+
+    def hold(self) -> None:
+        """Keep the lines back: an answer is being written on the same terminal."""
+        self._held = self._held or []
+
+    def close(self) -> None:
+        return
+
+    def release(self) -> None:
+        """Say what was kept back."""
+        for line in self._held or ():
+            complain(line)
+        self._held = None
+
+    def _say(self, line: str) -> None:
+        if self._held is None:
+            complain(line)
+        else:
+            self._held.append(line)

@@ -1,0 +1,111 @@
+"""The receipt at the end of a run: what each stage spent on each role, and what is measured, estimated, unknown."""
+
+from collections.abc import Iterable, Mapping
+
+from fusion.cli.terminal import table
+from fusion.cli.views.lines import cost_words, dollars, seconds
+from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent
+
+_HEAD = ["stage", "role", "model", "calls", "retries", "tokens in", "out", "cost", "time"]
+_RIGHT = frozenset({3, 4, 5, 6, 7, 8})
+_LOCAL = "local"  # what the source of a local model's price begins with
+
+
+def receipt_lines(result: Result) -> list[str]:
+    """The receipt as lines; one line where no model was called."""
+    return receipt_rows(result.receipt, {name: stage.seconds for name, stage in result.stages.items()})
+
+
+def receipt_rows(receipt: Receipt, times: Mapping[str, float]) -> list[str]:
+    """`receipt_lines`, by the receipt and the seconds of its stages."""
+    if not receipt.lines:
+        return [f"no model was called; {seconds(receipt.seconds)}"]
+    rows = [_row(line, times.get(line.stage)) for line in receipt.lines]
+    return [*table([_HEAD, *rows], right=_RIGHT), _total(receipt)]
+
+
+def _row(line: ReceiptLine, took: float | None) -> list[str]:
+    about = "~" if line.usage.source == "estimated" else ""
+    return [
+        line.stage,
+        line.role,
+        line.model if line.asked is None else f"{line.model} (for {line.asked})",
+        _calls(line),
+        str(line.retries),
+        f"{about}{line.usage.input:,}",
+        f"{about}{line.usage.output:,}",
+        _cost(line),
+        "" if took is None else seconds(took),
+    ]
+
+
+def _calls(line: ReceiptLine) -> str:
+    """How many calls were answered, and what became of the others: `3 (1 failed, 2 reused)`."""
+    others = {
+        "failed": line.failed,
+        "passed on": line.fallbacks,
+        "cancelled": line.cancelled,
+        "reused": line.reused,
+    }
+    named = ", ".join(f"{count} {what}" for what, count in others.items() if count)
+    return f"{line.calls} ({named})" if named else str(line.calls)
+
+
+def _cost(line: ReceiptLine) -> str:
+    if line.price_source.startswith(_LOCAL):
+        return "free (local)"
+    cost = line.cost
+    if cost.unknown_calls and not cost.usd:
+        return "unknown"
+    about = "" if line.estimated == line.charged == Spent() else "~"
+    return f"{about}{dollars(cost.usd)}" + (f" + {cost.unknown_calls} unknown" if cost.unknown_calls else "")
+
+
+def _total(receipt: Receipt) -> str:
+    usage = receipt.usage
+    retries = sum(line.retries for line in receipt.lines)
+    calls = f"{receipt.calls} call{'s' * (receipt.calls != 1)}"
+    again = f", {retries} retr{'ies' if retries != 1 else 'y'}" if retries else ""
+    cancelled = sum(line.cancelled for line in receipt.lines)
+    given_up = f", {cancelled} cancelled" if cancelled else ""
+    about = "~" if usage.source == "estimated" else ""
+    tokens = f"{about}{usage.input:,} tokens in, {about}{usage.output:,} out"
+    made = f"{calls}{again}{given_up}{_reused(receipt)}"
+    return f"{made}; {tokens}; {_money(receipt)}; {_escalated(receipt)}{seconds(receipt.seconds)}"
+
+
+def _reused(receipt: Receipt) -> str:
+    """How many calls the cache or another run answered, and what that saved."""
+    if not receipt.reused:
+        return ""
+    return f", {receipt.reused} reused (saved {cost_words(receipt.saved.usd, receipt.saved.unknown_calls)})"
+
+
+def _escalated(receipt: Receipt) -> str:
+    """How many cascades were escalated, where there was any."""
+    if not receipt.cascades:
+        return ""
+    return f"{receipt.escalated} of {receipt.cascades} cascade{'s' * (receipt.cascades != 1)} escalated; "
+
+
+def _money(receipt: Receipt) -> str:
+    """Measured, estimated, charged and unknown cost, each said by itself."""
+    paid = [line for line in receipt.lines if not line.price_source.startswith(_LOCAL)]
+    if not paid:
+        return "free (local)"
+    parts = [
+        _part("{} measured", (line.measured for line in paid)),
+        _part("{} estimated", (line.estimated for line in paid)),
+        _part("at most {} for attempts without a reply", (line.charged for line in paid)),
+    ]
+    unknown = sum(line.cost.unknown_calls for line in paid)
+    if unknown:
+        parts.append(f"{unknown} call{'s' * (unknown != 1)} of unknown cost")
+    return ", ".join(part for part in parts if part) or f"{dollars(Cost().usd)} measured"
+
+
+def _part(words: str, spent: Iterable[Spent]) -> str:
+    """The dollars of one kind, in these words; nothing where nobody was paid, or only at prices nobody knows."""
+    parts = [part for part in spent if part != Spent()]
+    known = [part.cost.usd for part in parts if part.cost.usd or not part.cost.unknown_calls]
+    return words.format(dollars(sum(known, Cost().usd))) if known else ""

@@ -1,0 +1,1 @@
+"""The Python door: `Fusion`, its options, handles and history."""

@@ -1,0 +1,228 @@
+"""What tells two runs apart: pipeline, inputs, models, calls one by one, and the answers."""
+
+import difflib
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from fusion.client.history_types import CallPair, InputDiff, RoleDiff, RunDiff, RunSummary
+from fusion.core.errors import UsageError
+from fusion.core.types import File, as_text
+from fusion.engine.manifest import Record
+from fusion.pipeline.dataflow import wire
+from fusion.pipeline.loader import Loader
+from fusion.pipeline.spec import Pipeline
+from fusion.prompts.library import Library
+from fusion.store.base import Store
+
+_Place = tuple[str, int | None, str]
+
+
+class _Said(NamedTuple):
+    """A finished call: its number, what was asked, and what was replied; None where that was not kept."""
+
+    number: int
+    asked: str | None
+    replied: str | None
+
+
+def compared(store: Store, a: RunSummary, b: RunSummary) -> RunDiff:
+    """What tells two runs of a store apart."""
+    old, new = store.record(a.run_id), store.record(b.run_id)
+    return RunDiff(
+        a=a,
+        b=b,
+        pipeline=_diff(_lines(_made(old)), _lines(_made(new)), a, b) if old and new else None,
+        inputs=tuple(_inputs(old, new, a, b)) if old and new else None,
+        models=tuple(_models(old, new)) if old and new else None,
+        calls=tuple(_pairs(_said(store, a), _said(store, b))),
+        answer=_answers(store, a, b),
+    )
+
+
+def _answers(store: Store, a: RunSummary, b: RunSummary) -> tuple[str, ...] | None:
+    old, new = (store.result(run.run_id) if run.status in ("ok", "partial") else None for run in (a, b))
+    if old is None or new is None:
+        return None
+    return _diff(old["text"].splitlines(), new["text"].splitlines(), a, b)
+
+
+def _diff(old: list[str], new: list[str], a: RunSummary, b: RunSummary) -> tuple[str, ...]:
+    return tuple(difflib.unified_diff(old, new, a.run_id, b.run_id, lineterm="", n=2))
+
+
+def _made(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What was run: the pipeline, those that it runs, and their templates and schemas."""
+    nested = {path: _made(one) for path, one in record["nested"].items()}
+    return {**record["pipeline"], **{key: record[key] for key in ("templates", "schemas")}, "nested": nested}
+
+
+def _lines(data: Any, path: str = "") -> list[str]:
+    """Data as lines that can be compared: a path and its value on each, the lines of a text beneath its path."""
+    if isinstance(data, Mapping):
+        return [line for key, part in data.items() for line in _lines(part, f"{path}.{key}" if path else str(key))]
+    text = as_text(data)
+    return [f"{path}: {text}"] if "\n" not in text else [f"{path}:", *(f"  {line}" for line in text.splitlines())]
+
+
+def _inputs(old: Mapping[str, Any], new: Mapping[str, Any], a: RunSummary, b: RunSummary) -> Iterator[InputDiff]:
+    before, now = _given(old), _given(new)
+    for name in {**before, **now}:
+        diff = _diff(before.get(name, "").splitlines(), now.get(name, "").splitlines(), a, b)
+        if diff:
+            yield InputDiff(name=name, diff=diff)
+
+
+def _given(record: Mapping[str, Any]) -> dict[str, str]:
+    """The inputs as texts, of a picture or document what tells it from others."""
+    inputs = Record(record).terms().inputs
+    return {
+        name: f"{value} SHA-256 {value.digest}" if isinstance(value, File) else as_text(value)
+        for name, value in inputs.items()
+    }
+
+
+def _models(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RoleDiff]:
+    before, now = _chains(old["roles"]), _chains(new["roles"])
+    for role in {**before, **now}:
+        if before.get(role) != now.get(role):
+            yield RoleDiff(role=role, a=before.get(role, ()), b=now.get(role, ()))
+
+
+def _chains(roles: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {role: tuple(info["id"] for info in one["chain"]) for role, one in roles["roles"].items()}
+
+
+def _said(store: Store, run: RunSummary) -> dict[_Place, list[_Said]]:
+    """The finished calls of a run, by their places."""
+    found: dict[_Place, list[_Said]] = {}
+    full, known = run.content == "full", run.content != "off"
+    for call in store.calls(run.run_id, texts=full):
+        if call.state == "finished" and call.reply is not None:
+            digest = hashlib.sha256(call.reply.text.encode()).hexdigest() if full else call.text_digest
+            place = (call.key.stage, call.key.item, call.key.step)
+            found.setdefault(place, []).append(_Said(call.number, call.key.digest if known else None, digest or None))
+    return found
+
+
+def _pairs(before: dict[_Place, list[_Said]], now: dict[_Place, list[_Said]]) -> Iterator[CallPair]:
+    for place in {**before, **now}:
+        stage, item, step = place
+        for a, b, state in _matched(before.get(place, []), now.get(place, [])):
+            yield CallPair(
+                stage=stage,
+                item=item,
+                step=step,
+                state=state,
+                a=a and a.number,
+                b=b and b.number,
+            )
+
+
+def _matched(before: list[_Said], now: list[_Said]) -> Iterator[tuple[_Said | None, _Said | None, str]]:
+    """The calls of one place: those that asked the same belong together, of the rest the first to the first."""
+    left, right = list(before), list(now)
+    for a in before:
+        b = next((one for one in right if one.asked == a.asked and a.asked is not None), None)
+        if b is not None:
+            left.remove(a)
+            right.remove(b)
+            yield a, b, _replies(a, b)
+    for at in range(max(len(left), len(right))):
+        if at >= len(left):
+            yield None, right[at], "only b"
+        elif at >= len(right):
+            yield left[at], None, "only a"
+        else:
+            known = left[at].asked is not None and right[at].asked is not None
+            yield left[at], right[at], "different" if known else "not kept"
+
+
+def _replies(a: _Said, b: _Said) -> str:
+    if a.replied is None or b.replied is None:
+        return "not kept"
+    return "same" if a.replied == b.replied else "answered anew"
+
+
+def differences(old: Record, new: Record, store: Store, run_id: str) -> Iterator[str]:
+    """For each stage of an edited pipeline: what of the old run it uses again, and what it makes anew and why."""
+    finished = Counter(key.stage.partition("/")[0] for _, key, state in store.index(run_id) if state == "finished")
+    changed = _changed(old.data, new.data)
+    touched: dict[str, str] = {}
+    for stage, before in _order(new).items():
+        if stage in changed:
+            touched[stage] = changed[stage]
+            yield f"{stage} runs again: {changed[stage]}"
+        elif (first := next((name for name in before if name in touched), None)) is not None:
+            touched[stage] = first
+            if finished[stage]:
+                kept = _calls(finished[stage])
+                yield f"{stage} runs again as far as {first!r} gives something else; {kept} can be of use"
+        elif finished[stage]:
+            yield f"{stage} is answered by run {run_id}: {_calls(finished[stage])}"
+
+
+def since_then(record: Record, loader: Loader) -> Iterator[str]:
+    """What is to be said where the file of a pipeline says something else now than when its run began."""
+    file, again = record.data["file"], "the run goes on as it was begun"
+    if file is None:
+        return
+    try:
+        now = loader.load(file)
+    except UsageError as error:
+        yield f"{file} cannot be used any more ({str(error).partition(chr(10))[0]}); {again}"
+        return
+    texts = now.prompts.texts
+    edited = any(texts.get(name, text) != text for name, text in record.data["templates"].items())
+    if edited or _without_defaults(now.pipeline) != _without_defaults(record.pipeline):
+        yield f"{file} or its templates were edited since; {again} (`--pipeline {file}` runs what they say now)"
+
+
+def _without_defaults(pipeline: Pipeline) -> dict[str, Any]:
+    """What a pipeline says, but for its defaults, to which those of the settings were added."""
+    return {key: value for key, value in pipeline.to_data().items() if key != "defaults"}
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """The stages that ask something else than before, whatever they read, and why."""
+    changed = {}
+    edited = {name for name, text in new["templates"].items() if old["templates"].get(name, text) != text}
+    for stage, said in new["pipeline"]["stages"].items():
+        before = old["pipeline"]["stages"].get(stage)
+        if before is None:
+            changed[stage] = "it is new"
+        elif before != said:
+            keys = sorted(key for key in {*before, *said} if before.get(key) != said.get(key))
+            changed[stage] = f"edited: {', '.join(keys)}"
+        elif old["nested"].get(stage) != new["nested"].get(stage):
+            changed[stage] = "the pipeline that it runs was edited"
+        elif names := sorted(edited & _texts(said, new)):
+            changed[stage] = f"its template was edited: {', '.join(names)}"
+    if old["pipeline"].get("defaults") != new["pipeline"].get("defaults"):
+        changed |= {stage: "`defaults` was edited" for stage in new["pipeline"]["stages"] if stage not in changed}
+    return changed
+
+
+def _texts(said: Mapping[str, Any], data: Mapping[str, Any]) -> set[str]:
+    """The templates that a stage may use: those that it names, and those of its kind."""
+    named = {value for value in said.values() if isinstance(value, str) and value in data["templates"]}
+    return named | {name for name in data["templates"] if name.startswith(f"{said['kind']}/")}
+
+
+def _order(record: Record) -> dict[str, set[str]]:
+    """The stages, each with those that it reads, before those that read it."""
+    from graphlib import TopologicalSorter
+
+    made = record.made(Library([]))
+    wirings = wire(made.pipeline, made.prompts, schemas=made.schemas)
+    reads = {
+        name: {*wired.waits, *wired.when, *(flow.stage for flow in wired.flows.values()), *stage.needs}
+        for name, stage in made.pipeline.stages.items()
+        if (wired := wirings[name])
+    }
+    return {name: reads[name] for name in TopologicalSorter(reads).static_order()}
+
+
+def _calls(count: int) -> str:
+    return f"{count} finished call{'s' * (count != 1)}"

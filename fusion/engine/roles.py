@@ -1,0 +1,370 @@
+"""Which model plays which role in a run: the user's word, the pipeline's, fusion.toml's, the profile's."""
+
+import copy
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any, Final
+
+from fusion.core.config import Settings
+from fusion.core.errors import InputError, MissingKeyError, UsageError, close_names
+from fusion.core.params import Defaults, RoleSpec, merged
+from fusion.core.types import Asked, File
+from fusion.models import catalog
+from fusion.models.base import Model, ModelInfo
+from fusion.models.catalog import SAMPLING, describe, missing, refused
+from fusion.models.gateway import Gateway
+from fusion.models.profiles import Profile, choose
+from fusion.models.providers.replay import PREFIX
+from fusion.models.speed import Latencies
+from fusion.models.wrappers.fallback import Member
+from fusion.pipeline.inputs import Given
+from fusion.pipeline.loader import Made, Nested
+from fusion.pipeline.spec import Pipeline
+from fusion.prompts.template import Prompts, Template
+from fusion.stages.base import ModelStage
+
+_NONE: Final[Mapping[str, Nested]] = {}
+_NO_SPECS: Final[Mapping[str, RoleSpec]] = {}
+_AS = "; write it as provider/model, such as openai/gpt-5.6"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleModel:
+    """The chain of models behind a role, and how they are called."""
+
+    chain: tuple[Member, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    concurrency: int | None = None
+
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """What is known about each model of the chain, the one asked for first."""
+        return tuple(member.info for member in self.chain)
+
+
+class RoleModels(Mapping[str, RoleModel]):
+    """The models of a run by role. `notes` is what is to be said of how they were chosen."""
+
+    def __init__(
+        self,
+        roles: Mapping[str, RoleModel],
+        gateway: Gateway,
+        *,
+        notes: Iterable[str] = (),
+        nested: "Mapping[str, RoleModels] | None" = None,
+    ) -> None:
+        self.nested = dict(nested or {})
+        """The models of the pipelines that stages run, by the stages' paths."""
+        self.notes: tuple[str, ...] = tuple(
+            dict.fromkeys([*notes, *(note for one in self.nested.values() for note in one.notes)])
+        )
+        self._roles = dict(roles)
+        self._gateway = gateway
+        self.latencies = gateway.latencies
+
+    def __getitem__(self, role: str) -> RoleModel:
+        return self._roles[role]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._roles)
+
+    def __len__(self) -> int:
+        return len(self._roles)
+
+    @property
+    def all(self) -> dict[str, RoleModel]:
+        """Every role of the run with its models, those of nested pipelines too; the outermost first."""
+        found = dict(self._roles)
+        for roles in self.nested.values():
+            found = {**roles.all, **found}
+        return found
+
+    @property
+    def models(self) -> dict[str, ModelInfo]:
+        """Every model that may be called, by its id, those of nested pipelines too."""
+        found = {info.id: info for role in self.values() for info in role.models}
+        for roles in self.nested.values():
+            found.update(roles.models)
+        return found
+
+    def played_by(self, play: Callable[[Member], Member]) -> "RoleModels":
+        """The same roles with somebody else in the place of each chain's first model, and nobody behind."""
+        roles = {role: replace(one, chain=(play(one.chain[0]),)) for role, one in self.items()}
+        nested = {path: one.played_by(play) for path, one in self.nested.items()}
+        played = RoleModels(roles, self._gateway, nested=nested)
+        played.latencies = Latencies()
+        return played
+
+    def chain_of(self, model_id: str) -> tuple[Member, ...]:
+        """The chain that a certain model stands in, with this model first."""
+        for role in self.values():
+            first = [member for member in role.chain if member.info.id == model_id]
+            if first:
+                return (*first, *(member for member in role.chain if member.info.id != model_id))
+        return (self._gateway.member(model_id),)
+
+
+def used_roles(pipeline: Pipeline, nested: Mapping[str, Nested] = _NONE) -> dict[str, str]:
+    """Every role that the pipeline's stages name, and where; those of the pipelines that they run too."""
+    used: dict[str, str] = {}
+    for name, stage in pipeline.stages.items():
+        for key, role in stage.roles():
+            used.setdefault(role, f"stages.{name}.{key}")
+    for path, inner in nested.items():
+        for role, where in used_roles(inner.pipeline, inner.nested).items():
+            used.setdefault(role, f"{path}/{where}")
+    return used
+
+
+def resolve(
+    pipeline: Pipeline,
+    *,
+    given: Mapping[str, RoleSpec],
+    profile: Profile,
+    gateway: Gateway,
+    settings: Settings,
+    own: Collection[str] = (),
+    nested: Mapping[str, Nested] = _NONE,
+    inherited: Mapping[str, RoleSpec] = _NO_SPECS,
+) -> RoleModels:
+    """The model of every role that the pipeline uses. Raises UsageError or MissingKeyError before any call.
+
+    `nested` are the pipelines that its stages run. What a role is there, they say themselves; where they do not, the
+    pipelines around them do, which are `inherited`.
+    """
+    roles = {}
+    notes: list[str] = []
+    declared = {**inherited, **pipeline.roles}
+    for role, where in used_roles(pipeline).items():
+        spec = given.get(role) or declared.get(role) or settings.roles.get(role)
+        said = notes if spec is not None else []  # of a profile, that models without a key are left out is its way
+        if spec is None and role in profile.roles:
+            spec = RoleSpec(chain=profile.roles[role])
+        if spec is None:
+            known = {*given, *declared, *settings.roles, *profile.roles}
+            raise UsageError(
+                f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
+            )
+        chain = _callable(role, spec.chain, settings, own, said)
+        members = tuple(gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
+        roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency)
+        _check_params(role, roles[role], pipeline)
+    inner = {
+        path: resolve(
+            one.pipeline,
+            given=given,
+            profile=profile,
+            gateway=gateway,
+            settings=settings,
+            own=own,
+            nested=one.nested,
+            inherited=declared,
+        )
+        for path, one in nested.items()
+    }
+    return RoleModels(roles, gateway, notes=notes, nested=inner)
+
+
+def _callable(
+    role: str, chain: Iterable[str], settings: Settings, own: Collection[str], notes: list[str]
+) -> list[str]:
+    """The models of a chain that can be called; those whose key is not set are left out, and that is noted."""
+    usable: list[str] = []
+    missing: list[MissingKeyError] = []
+    for model_id in chain:
+        try:
+            if model_id not in own:
+                _check_reachable(role, model_id, settings)
+            usable.append(model_id)
+        except MissingKeyError as error:
+            missing.append(error)
+    if not usable:
+        raise missing[0]
+    notes += [f"left out of its chain: {str(error).partition('. Set it')[0]}" for error in missing]
+    return usable
+
+
+def unpriced(roles: RoleModels) -> Iterator[str]:
+    """What is to be said of each model whose price nobody knows."""
+    for model_id in (model_id for model_id, info in roles.models.items() if info.price is None):
+        near = _near(model_id) if catalog.reachable(model_id) and not catalog.known(model_id) else ""
+        yield (
+            f"no price is known for {model_id!r}: its cost is not counted, nor held by a limit in dollars; "
+            f"limit `tokens` or `calls`{near}"
+        )
+
+
+def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
+    """Refuse a parameter that a model of the role does not take; defaults are no more than that."""
+    for name, stage in pipeline.stages.items():
+        if not (isinstance(stage, ModelStage) and role in dict.fromkeys(used for _, used in stage.roles())):
+            continue
+        params = merged(stage.params(), asked.params)
+        for model in asked.models:
+            for param in sorted(refused(model, params)):
+                where = f"stages.{name}.{param}" if param in stage.params() else f"role {role!r}"
+                raise UsageError(
+                    f"{where}: the model {model.id!r} of role {role!r} takes no `{param}`{_hint(param, model)}"
+                )
+        budget, most = params.get("thinking_budget", 0), stage.max_tokens or pipeline.defaults.max_tokens
+        if budget >= (most or stage.own_max_tokens):
+            raise UsageError(
+                f"stages.{name}: `thinking_budget` {budget} of role {role!r} leaves nothing of `max_tokens`"
+                f" {most or stage.own_max_tokens} for the answer; raise `max_tokens`"
+            )
+
+
+def _hint(param: str, model: ModelInfo) -> str:
+    """What to do in place of a parameter that a model does not take."""
+    if param in SAMPLING and param not in model.refuses:
+        return " while it reasons; set `reasoning_effort: none`, or leave it out"
+    if param == "thinking_budget" and "reasoning_effort" not in model.refuses:
+        return "; set `reasoning_effort`"
+    return "; leave it out, or use another model (under `defaults` it holds for those that take it)"
+
+
+def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
+    """Refuse a model that no provider can have, or whose provider's key is not set."""
+    info = describe(model_id, settings)
+    if info.local or model_id.startswith(PREFIX):  # the gateway knows which of those there are
+        return
+    if model_id not in settings.endpoints and not catalog.reachable(model_id):
+        near = _near(model_id, settings.endpoints) or _AS
+        raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{near}")
+    keys = missing(info, settings)
+    if keys:
+        are = "are" if len(keys) > 1 else "is"
+        raise MissingKeyError(
+            f"role {role!r} needs {model_id!r}, and {' and '.join(keys)} {are} not set. Set it, or choose another"
+            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
+        )
+
+
+def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
+    found = [*get_close_matches(model_id, endpoints, n=1), *catalog.suggest(model_id)]
+    names = " or ".join(repr(name) for name in found[:3])
+    return f"; did you mean {names}?" if names else ""
+
+
+def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, request: str, inputs: Given) -> None:
+    """Raise InputError where a stage would show a picture or document to a model that takes none."""
+    for name, stage in pipeline.stages.items():
+        templates = [prompts.template(use.template) for use in stage.prompts()]
+        kinds = {file.kind for template in templates for file in _shown(template, request, inputs)}
+        for role in dict.fromkeys(role for _, role in stage.roles()):
+            for info in roles[role].models:
+                blind = sorted(kinds - (kinds if info.takes is None else info.takes))
+                if blind:
+                    what = {"image": "pictures", "pdf": "PDF documents"}[blind[0]]
+                    raise InputError(
+                        f"stages.{name} shows {info.id!r} (role {role!r}) {what}, which it does not take; give the "
+                        f"role a model that does, as in `--role {role}=provider/model`"
+                    )
+
+
+def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
+    """The files that a template may print."""
+    for name, value in inputs.items():
+        if isinstance(value, File) and (template.shows_files or ("inputs", name) in template.paths):
+            yield value
+        if isinstance(value, Asked) and (template.shows_files or ("inputs", name) in template.paths):
+            yield from value.files
+    if isinstance(request, Asked) and (template.shows_files or ("request",) in template.paths):
+        yield from request.files
+
+
+RoleGiven = str | Model | RoleSpec
+"""A model's id, a model, or a chain with its terms."""
+
+
+class Cast:
+    """The models of one Fusion. `own` are the ids of those that are objects of the user's."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        gateway: Gateway,
+        *,
+        models: Mapping[str, Model],
+        profile: str | None,
+        roles: Mapping[str, RoleGiven],
+        model: RoleGiven | None,
+    ) -> None:
+        self.settings = settings
+        self.gateway = gateway
+        self.own = {*models}
+        self.profile_given = profile
+        self._lock = threading.Lock()
+        self._roles = {role: self.spec(given) for role, given in roles.items()}
+        self._model = None if model is None else self.spec(model)
+
+    @property
+    def profile(self) -> Profile:
+        """The profile in use: as given, else by FUSION_PROFILE, else by the keys that are set, else `local`."""
+        return choose(self.settings, self.profile_given)
+
+    def changed(
+        self,
+        *,
+        profile: str | None,
+        roles: Mapping[str, RoleGiven] | None,
+        model: RoleGiven | None,
+        defaults: Defaults | None,
+    ) -> "Cast":
+        """Another cast on the same gateway; what is not given stays as it is."""
+        other = copy.copy(self)
+        if profile is not None:
+            other.profile_given = profile
+        if roles is not None:
+            other._roles = {role: self.spec(given) for role, given in roles.items()}
+        if model is not None:
+            other._model = self.spec(model)
+        if defaults is not None:
+            both = defaults.over(self.settings.defaults)
+            other.settings = self.settings.model_copy(update={"defaults": both})
+        return other
+
+    def spec(self, given: RoleGiven) -> RoleSpec:
+        """Who plays a role, in its full form. A model of the user's becomes known under its id."""
+        if isinstance(given, RoleSpec):
+            return given
+        if isinstance(given, Model):
+            self.gateway.add(given)
+            self.own.add(given.info.id)
+            return RoleSpec(chain=(given.info.id,))
+        return RoleSpec(chain=(given,))
+
+    def with_defaults(self, made: Made) -> Made:
+        """The pipeline, with the defaults of the user's settings beneath its own."""
+        defaults = made.pipeline.defaults.over(self.settings.defaults)
+        return replace(made, pipeline=made.pipeline.model_copy(update={"defaults": defaults}))
+
+    def of(self, made: Made, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
+        """Return the models of a pipeline; where nothing else is given, those of `before`, the run it continues.
+
+        Raises UsageError or MissingKeyError for what cannot be.
+        """
+        given = self._given(made, before)
+        with self._lock:
+            return resolve(
+                made.pipeline,
+                given=given,
+                profile=self.profile,
+                gateway=self.gateway,
+                settings=self.settings,
+                own=self.own,
+                nested=made.nested,
+            )
+
+    def _given(self, made: Made, before: Mapping[str, RoleSpec] | None) -> dict[str, RoleSpec]:
+        pipeline = made.pipeline
+        used = used_roles(pipeline, made.nested)
+        unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self.settings.roles, *self.profile.roles})
+        if unknown:
+            raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")
+        everywhere = {} if self._model is None else dict.fromkeys(used, self._model)
+        of_before = {} if before is None or self.profile_given else before
+        return {**of_before, **everywhere, **self._roles}

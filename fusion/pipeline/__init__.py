@@ -1,0 +1,1 @@
+"""A pipeline file: read, checked, drawn, explained."""

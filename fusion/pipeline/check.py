@@ -1,0 +1,326 @@
+"""The graph of a pipeline: what depends on what, and what is wrong with it."""
+
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path as File
+
+from fusion.core.errors import Problem, PromptError, UsageError, close_names
+from fusion.core.paths import read_text
+from fusion.core.schema import check_shape
+from fusion.core.yaml import MAX_BYTES, Place, Positions
+from fusion.pipeline.dataflow import ALWAYS, Use, cycle_words, cycles_of, field_of, fields_of, uses_of
+from fusion.pipeline.spec import Pipeline, Reading, read
+from fusion.prompts.library import Library
+from fusion.prompts.template import Path, Prompts
+from fusion.stages.base import PipelineUse, Stage
+
+MAX_NESTED = 8
+"""How deep pipelines may stand within pipelines."""
+
+
+# What depends on what.
+
+
+# What is wrong.
+
+
+def check(
+    pipeline: Pipeline,
+    *,
+    prompts: Prompts,
+    positions: Positions | None = None,
+    roles: Collection[str] | None = None,
+    file: str = "",
+    near: File | None = None,
+    unread: Collection[str] | None = None,
+    within: tuple[File, ...] = (),
+) -> list[Problem]:
+    """Every mistake of a pipeline that its form does not show, in the order of the file.
+
+    With `roles`, those of the profile, a role that is neither there nor in the pipeline is a mistake. Files of
+    schemas are looked up in `near`. `unread` is given for the part that could be read of a file with mistakes: it
+    names the stages that could not. Nothing is said of those, nor of stages that nobody reads. `within` are the files
+    of the pipeline and of those that it is run by.
+    """
+    checking = _Checking(pipeline, prompts, roles, near, unread, within)
+    checking.all()
+    positions = positions or Positions()
+    problems = []
+    for place, of_key, message in dict.fromkeys(checking.found):
+        mark = positions.key(place) if of_key else positions.at(place)
+        problems.append(Problem(file or pipeline.name, *mark, ".".join(map(str, place)), message))
+    return sorted(problems)
+
+
+class _Checking:
+    """One check of one pipeline: what is known, and what was found wrong."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        prompts: Prompts,
+        roles: Collection[str] | None,
+        near: File | None,
+        unread: Collection[str] | None,
+        within: tuple[File, ...],
+    ) -> None:
+        self.found: list[tuple[Place, bool, str]] = []
+        self._pipeline = pipeline
+        self._prompts = prompts
+        self._roles = roles
+        self._near = near
+        self._within = within
+        self._unread = frozenset(unread or ())
+        self._stages = {*pipeline.stages, *self._unread}
+        self._edges: dict[str, set[str]] = {}
+        self._read: set[str] = set()
+        self._whole = unread is None
+
+    def all(self) -> None:
+        for name, stage in self._pipeline.stages.items():
+            self._stage(name, stage)
+        for name, source in self._pipeline.outputs.items():
+            self._output(name, source)
+        for cycle in cycles_of(self._edges):
+            self._say(("stages", cycle[0]), cycle_words(cycle), of_key=True)
+        self._check_readers()
+        self._check_stdin()
+
+    def _say(self, place: Place, message: str, *, of_key: bool = False) -> None:
+        self.found.append((place, of_key, message))
+
+    def _stage(self, name: str, stage: Stage) -> None:
+        def broken(key: str, message: str) -> None:
+            self._whole = False
+            self._say((*here, *_keys(key)), message)
+
+        here = ("stages", name)
+        uses = list(uses_of(stage, self._prompts, broken))
+        for use in uses:
+            self._use((*here, *_keys(use.key)), use, name)
+        self._check_one_way(here, [use for use in uses if not use.flows and use.key != "when"])
+        self._check_one_way(here, [use for use in uses if use.key == "when"])
+        self._edges[name] = {read for read, _ in fields_of(self._pipeline, uses, stage.needs)}
+        self._read |= self._edges[name] - {name}
+        self._check_needs(here, stage)
+        self._check_roles(here, stage)
+        for included in _pipeline_uses(stage):
+            for key, message in self._nested_flaws(included):
+                self._say((*here, *_keys(key)), message)
+        if stage.outputs[0].feed and stage.default is not None and not isinstance(stage.default, (list, tuple)):
+            self._say((*here, "default"), f"readers of {name!r} get a list of items; give a list, such as []")
+        for key, shape in stage.schemas():
+            for flaw in check_shape(shape, near=self._near):
+                self._say((*here, *_keys(key), *flaw.path), flaw.message)
+
+    def _output(self, name: str, source: str) -> None:
+        place = ("output", name) if name else ("output",)
+        try:
+            use = Use("output", source, self._prompts.expression(source).paths)
+        except PromptError as error:
+            self._whole = False
+            self._say(place, str(error))
+            return
+        self._use(place, use, "")
+        self._check_one_way(place, [use], exact=True)
+        self._read |= {read for read, _ in fields_of(self._pipeline, [use])}
+
+    # One template or expression.
+
+    def _use(self, place: Place, use: Use, stage: str) -> None:
+        for path in sorted(use.paths):
+            message = self._path(path, use)
+            if message:
+                self._say(place, message)
+        for name in sorted(use.offers & self._stages):
+            words = f"rename the stage: {stage}.{use.key} has a variable {name!r} of its own"
+            self._say(("stages", name), words, of_key=True)
+        if use.flows:
+            self._check_listed(place, use)
+
+    def _path(self, path: Path, use: Use) -> str:
+        """What is wrong with a path that is read; empty if nothing is."""
+        name = path[0]
+        if name in use.offers or name in self._unread or name == "request":
+            return ""
+        if name == "inputs":
+            known = self._pipeline.inputs
+            return "" if len(path) == 1 or path[1] in known else _no("input", path[1], known, "the pipeline has none")
+        if name in self._pipeline.stages:
+            return _field_flaw(self._pipeline.stages[name], path)
+        if name in self._pipeline.inputs:
+            return f"no stage or variable {name!r}; the input is read as inputs.{name}"
+        if use.listed or use.key == "output":
+            return _no("stage", name, self._stages)
+        return _no("stage or variable", name, {*self._stages, *use.offers, *ALWAYS})
+
+    def _check_listed(self, place: Place, use: Use) -> None:
+        path = next(iter(use.paths), ())
+        if path in ((), ("inputs",), ("request",)):
+            self._say(place, f"{use.source!r} is not a list; name a list, such as a stage's items")
+        if not path or path[0] not in self._pipeline.stages or len(path) > 2:
+            return
+        first, *others = self._pipeline.stages[path[0]].outputs
+        if not first.feed and path[1:] in ((), (first.name,)):
+            lists = [f"{path[0]}.{output.name}" for output in others]
+            near = f", such as {', '.join(lists)}, if it holds one" if lists else ""
+            self._say(place, f"{'.'.join(path)!r} is one value, not a list; name a list{near}")
+
+    def _check_one_way(self, place: Place, uses: list[Use], *, exact: bool = False) -> None:
+        """A stage is read by its bare name or by its fields: both at once would give the name two meanings."""
+        named = {path[0]: path for use in uses for path in sorted(use.paths, reverse=True) if len(path) > 1}
+        for use in uses:
+            for path in use.paths:
+                name = path[0]
+                if len(path) == 1 and name in named and name in self._pipeline.stages and name not in use.offers:
+                    field = field_of(self._pipeline, path)
+                    at = place if exact else (*place, *_keys(use.key))
+                    other = ".".join(named[name][:2])
+                    self._say(at, f"{name!r} is read both bare and as {other!r}; say which field: {name}.{field}")
+
+    # The rest of a stage.
+
+    def _check_needs(self, here: Place, stage: Stage) -> None:
+        for at, name in enumerate(stage.needs):
+            if name not in self._stages:
+                self._say((*here, "needs", at), _no("stage", name, self._stages))
+
+    def _check_roles(self, here: Place, stage: Stage) -> None:
+        if self._roles is None:
+            return
+        known = {*self._roles, *self._pipeline.roles}
+        for key, role in stage.roles():
+            if role not in known:
+                self._say((*here, *_keys(key)), _no("role", role, known))
+
+    def _nested_flaws(self, use: PipelineUse) -> Iterator[tuple[str, str]]:
+        """(key, message) of what is wrong with a pipeline that is run by a stage."""
+        try:
+            path = nested_file(use.pipeline, self._prompts.library, self._near)
+            if path.resolve() in self._within:
+                ring = [*self._within[self._within.index(path.resolve()) :], path]
+                yield use.key, f"the pipeline includes itself: {' -> '.join(file.stem for file in ring)}"
+                return
+            if len(self._within) > MAX_NESTED:
+                yield use.key, f"pipelines within pipelines, more than {MAX_NESTED} deep"
+                return
+            known = None if self._roles is None else {*self._roles, *self._pipeline.roles}
+            reading, _, problems = read_checked(path, self._prompts.library, known, self._within)
+        except UsageError as error:
+            yield use.key, str(error)
+            return
+        if problems or reading.pipeline is None:
+            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+            yield use.key, f"{use.pipeline!r} has mistakes of its own: {problems[0]}{more}"
+            return
+        yield from _input_flaws(use, reading.pipeline)
+
+    # The whole.
+
+    def _check_readers(self) -> None:
+        if not self._whole:
+            return
+        for name in self._pipeline.stages:
+            if name not in self._read:
+                self._say(("stages", name), f"nobody reads {name!r}: no stage and not the output", of_key=True)
+
+    def _check_stdin(self) -> None:
+        readers = [name for name, spec in self._pipeline.inputs.items() if spec.stdin]
+        for name in readers[1:]:
+            self._say(
+                ("inputs", name, "stdin"), f"standard input goes to {readers[0]!r} already; only one can have it"
+            )
+
+
+def _pipeline_uses(stage: Stage) -> Iterator[PipelineUse]:
+    """The pipelines that a stage runs, those of the stages within it included."""
+    yield from stage.pipelines()
+    for key, inner in stage.inner().items():
+        for use in _pipeline_uses(inner):
+            yield PipelineUse(f"{stage.inner_key}.{key}.{use.key}", use.pipeline, use.inputs)
+
+
+def _input_flaws(use: PipelineUse, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+    stem = use.key.removesuffix("pipeline")
+    for name in sorted(use.inputs - set(pipeline.inputs)):
+        yield f"{stem}inputs.{name}", f"{use.pipeline!r} has " + _no("input", name, pipeline.inputs)
+    open_ones = [name for name, spec in pipeline.inputs.items() if spec.required and name not in use.inputs]
+    for name in open_ones[1:]:
+        yield use.key, f"{use.pipeline!r} needs {name!r} too; give it under `inputs`"
+
+
+def nested_file(name: str, library: Library, near: File | None) -> File:
+    """The file of a pipeline that a stage names, looked up beside the stage's own file first."""
+    if near is not None and name.endswith((".yaml", ".yml")) and (near / name).is_file():
+        return near / name
+    return library.pipeline(name)
+
+
+def _field_flaw(stage: Stage, path: Path) -> str:
+    """What is wrong with a path into a stage; empty if nothing is."""
+    name, *rest = path
+    fields = [output.name for output in stage.outputs]
+    if not rest:
+        return ""
+    if rest[0] not in fields:
+        return f"{name!r} has " + _no("field", rest[0], fields)
+    if rest[0] == "data" and not stage.gives_data:
+        return f"'{name}.data' is nothing, since {name!r} has no `schema`; give it one, or read {name}.text"
+    return ""
+
+
+def _keys(key: str) -> Place:
+    """The keys and indexes of a dotted key: `role.0.when`."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def _no(what: str, name: str, known: Iterable[str], none: str = "there is none") -> str:
+    near = close_names(name, known)
+    return f"no {what} {name!r}{near or f'; {none}'}"
+
+
+# Files.
+
+
+def check_text(text: str, *, library: Library, file: str, roles: Collection[str] | None = None) -> list[Problem]:
+    """Every mistake of a pipeline's text, positioned and sorted."""
+    return _checked(read(text, file=file), Prompts(library), file, None, roles)
+
+
+def check_file(path: File | str, library: Library, *, roles: Collection[str] | None = None) -> list[Problem]:
+    """Every mistake of a pipeline file, positioned and sorted; a file that cannot be read is one too."""
+    try:
+        return read_checked(File(path), library, roles)[2]
+    except UsageError as error:
+        return [Problem(str(path), 0, 0, "", str(error))]
+
+
+def read_checked(
+    path: File, library: Library, roles: Collection[str] | None, within: tuple[File, ...] = ()
+) -> tuple[Reading, Prompts, list[Problem]]:
+    reading = read(read_text(path, most=MAX_BYTES), file=str(path))
+    prompts = Prompts(library.near(path.parent))
+    within = (*within, path.resolve())
+    return reading, prompts, _checked(reading, prompts, str(path), path.parent, roles, within)
+
+
+def _checked(
+    reading: Reading,
+    prompts: Prompts,
+    file: str,
+    near: File | None,
+    roles: Collection[str] | None,
+    within: tuple[File, ...] = (),
+) -> list[Problem]:
+    if reading.pipeline is None:
+        return reading.problems
+    found = check(
+        reading.pipeline,
+        prompts=prompts,
+        positions=reading.positions,
+        roles=roles,
+        file=file,
+        near=near,
+        unread=reading.unread if reading.problems else None,
+        within=within,
+    )
+    return sorted({*reading.problems, *found})

@@ -1,0 +1,183 @@
+"""What the keys of a pipeline mean, in words: read off the JSON Schema of pipeline files and the kinds themselves."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from fusion.core.errors import UsageError, close_names
+from fusion.core.yaml import Place
+from fusion.pipeline.json_schema import json_schema
+from fusion.pipeline.spec import Pipeline
+from fusion.stages.base import PromptUse, Stage
+from fusion.stages.registry import kinds
+
+_SEEN = ("inputs", "request", "the stages named in it")
+_TYPES = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "object": "mapping",
+    "array": "list",
+}
+_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "below"}
+
+Schema = Mapping[str, Any]
+
+
+class Parameter(NamedTuple):
+    """A key of a stage. `default` is None where the key is required or nothing stands for it."""
+
+    name: str
+    type: str
+    required: bool
+    default: Any
+    description: str
+
+
+class TemplateUse(NamedTuple):
+    """A key that holds a template: the one that is used where none is given, and what it sees."""
+
+    key: str
+    default: str
+    sees: tuple[str, ...]
+
+
+class Explanation(NamedTuple):
+    """All that there is to know about a kind of stage."""
+
+    kind: str
+    purpose: str
+    parameters: tuple[Parameter, ...]
+    fields: tuple[str, ...]
+    templates: tuple[TemplateUse, ...]
+    cost: str
+    calls: tuple[tuple[int, int], ...]
+    """How many calls there are at most for so many items, as in the example."""
+    supposed: tuple[str, ...]
+    """What a quote supposes of its answers and decisions."""
+    example: str
+
+
+def summary() -> dict[str, str]:
+    """Every kind with its first sentence."""
+    return {kind: _first_sentence(cls) for kind, cls in kinds().items()}
+
+
+def explain(kind: str) -> Explanation:
+    """What a kind is for, takes, gives and costs. Raises UsageError where there is none of this name."""
+    cls = kinds().get(kind)
+    if cls is None:
+        raise UsageError(f"no kind {kind!r}{close_names(kind, kinds())}")
+    example = _of_example(cls)
+    return Explanation(
+        kind=kind,
+        purpose=_purpose(cls),
+        parameters=tuple(sorted(_parameters(kind), key=lambda one: not one.required)),
+        fields=tuple(f"{output.name} (items)" if output.feed else output.name for output in cls.outputs),
+        templates=tuple(_template(cls, use) for use in (example.prompts() if example else ())),
+        cost=cls.cost,
+        calls=tuple(_calls(example)) if example else (),
+        supposed=tuple(_supposed(cls)) if example and any(example.roles()) else (),
+        example=cls.example,
+    )
+
+
+def comments(pipeline: Pipeline) -> dict[Place, str]:
+    """What each key of a pipeline means, by its place in the file."""
+    schema = json_schema()
+    found: dict[Place, str] = {(key,): _said(value) for key, value in schema["properties"].items()}
+    for key, name in (("budget", "Limits"), ("defaults", "Defaults")):
+        found |= _described((key,), schema["$defs"][name])
+    for key, model, names in (("inputs", "InputSpec", pipeline.inputs), ("roles", "RoleSpec", pipeline.roles)):
+        for name in names:
+            found |= _described((key, name), schema["$defs"][model]["anyOf"][-1])
+    for name, stage in pipeline.stages.items():
+        found[("stages", name)] = f"{_first_sentence(type(stage))} All its keys: fusion explain {stage.kind}"
+        found |= _described(("stages", name), schema["$defs"][f"stage_{stage.kind}"])
+    return {place: text for place, text in found.items() if text}
+
+
+def _purpose(cls: type[Stage]) -> str:
+    return inspect.getdoc(cls) or ""
+
+
+def _first_sentence(cls: type[Stage]) -> str:
+    return _purpose(cls).partition("\n")[0].partition(". ")[0].rstrip(".") + "."
+
+
+def _of_example(cls: type[Stage]) -> Stage | None:
+    """The stage of this kind in its own example."""
+    if not cls.example:
+        return None
+    stages = Pipeline.from_yaml(cls.example).stages.values()
+    return next(stage for stage in stages if isinstance(stage, cls))
+
+
+def _parameters(kind: str) -> Iterator[Parameter]:
+    schema = json_schema()
+    of_kind = schema["$defs"][f"stage_{kind}"]
+    for name, field in of_kind["properties"].items():
+        if name == "kind":
+            continue
+        required = name in of_kind["required"]
+        yield Parameter(name, _type(field, schema["$defs"]), required, _default(field), _said(field))
+
+
+def _default(field: Schema) -> Any:
+    """The value that stands for a key that is not there; of a choice the one line that it is."""
+    match field.get("default"):
+        case [{"use": str(only)}]:
+            return only
+        case [] | None:
+            return None
+        case value:
+            return value
+
+
+def _described(place: Place, schema: Schema) -> dict[Place, str]:
+    return {(*place, key): _said(field) for key, field in schema["properties"].items()}
+
+
+def _said(field: Schema) -> str:
+    return str(field.get("description", ""))
+
+
+def _template(cls: type[Stage], use: PromptUse) -> TemplateUse:
+    default = cls.model_fields[use.key].default
+    name = getattr(cls, "default_prompt", "") if default is None else default
+    return TemplateUse(use.key, str(name), (*_SEEN, *sorted(use.offers)))
+
+
+def _calls(stage: Stage) -> Iterator[tuple[int, int]]:
+    for items in (1, 10):
+        calls = stage.most_calls(items)
+        if calls is not None:
+            yield items, calls
+
+
+def _supposed(cls: type[Stage]) -> Iterator[str]:
+    low, likely, high = cls.lengths
+    yield f"An answer in text has {likely:g} tokens with a limit of 2,000; of 100, 90 have from {low:g} to {high:g}."
+    if cls.expects:
+        yield cls.expects
+
+
+def _type(schema: Schema, definitions: Schema) -> str:
+    """A type as a person says it: `whole number, at least 1`."""
+    if "$ref" in schema:
+        return _type(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in schema or "oneOf" in schema:
+        parts = schema.get("anyOf") or schema["oneOf"]
+        words = (_type(part, definitions) for part in parts if part.get("type") != "null")
+        return " or ".join(dict.fromkeys(words))
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if schema.get("properties"):
+        return f"mapping of {', '.join(schema['properties'])}"
+    if schema.get("type") == "array" and schema.get("items"):
+        return f"list of {_type(schema['items'], definitions)}"
+    given = schema.get("type", ())
+    names = [_TYPES[name] for name in ([given] if isinstance(given, str) else given)]
+    bounds = [f"{words} {schema[key]:g}" for key, words in _BOUNDS.items() if key in schema]
+    return ", ".join([" or ".join(names) or "anything", *bounds])

@@ -1,0 +1,174 @@
+"""From what a user gives (a prompt or messages, inputs by name) to what a pipeline reads."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, PydanticUserError
+from pydantic_core import PydanticSerializationError, to_json
+
+from fusion.core.errors import InputError, UsageError, close_names
+from fusion.core.types import Asked, File, FileText, Item, JsonSchema, as_text
+from fusion.pipeline.media import file_of, turn_of
+from fusion.pipeline.rows import rows_of
+from fusion.pipeline.spec import InputSpec, Pipeline
+from fusion.prompts.filters import fenced
+from fusion.stages.answer import ShapedStage
+
+Given = Mapping[str, Any]
+
+
+def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
+    """The request as one text. Of messages, the last one asks; those before it stand above as the conversation.
+
+    Messages of the system's become the system prompt that stands above the pipeline's own in every call; pictures
+    and documents go with the request wherever a template prints it.
+    """
+    if prompt is None or isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, (list, tuple)):
+        raise InputError(f"a prompt is a text or a list of messages, not {type(prompt).__name__}")
+    if not prompt:
+        raise InputError("`messages` is empty; give at least one message of the user's")
+    turns = [turn_of(at, message) for at, message in enumerate(prompt)]
+    if turns[-1].role != "user":
+        raise InputError(f"the last message is of role {turns[-1].role!r}; it must be the user's")
+    system = "\n\n".join(turn.content for turn in turns if turn.role == "system")
+    files = tuple(file for turn in turns for _, file in turn.files)
+    *before, last = [turn for turn in turns if turn.role != "system"]
+    if not before:
+        return Asked(last.content, files, system)
+    said = "\n\n".join(fenced(turn.content, turn.role) for turn in before)
+    return Asked(f"The conversation so far:\n\n{said}\n\nThe request now:\n\n{last.content}", files, system)
+
+
+def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(request, inputs): every input with the value given or its default; the first required one takes the prompt.
+
+    Raises InputError for what is missing or unknown.
+    """
+    unknown = sorted(set(given) - set(pipeline.inputs))
+    if unknown:
+        raise InputError(f"{pipeline.name!r} has no input {unknown[0]!r}{close_names(unknown[0], pipeline.inputs)}")
+    values = dict(given)
+    required = [name for name, spec in pipeline.inputs.items() if spec.required]
+    if request is not None:
+        open_ones = [name for name in required if name not in values and not pipeline.inputs[name].is_file]
+        if not open_ones:
+            raise InputError(f"{pipeline.name!r} has no required input left for the prompt; give inputs by name")
+        values[open_ones[0]] = request
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise InputError(_missing(pipeline, missing))
+    values.update({name: file_of(name, value) for name, value in values.items() if pipeline.inputs[name].is_file})
+    for name, value in values.items():
+        _check_data(name, value)
+        _check_format(name, value, pipeline.inputs[name])
+    values.update(_rows(pipeline, values))
+    for name, spec in pipeline.inputs.items():
+        values.setdefault(name, spec.default)
+    of_text = (name for name in required or pipeline.inputs if not isinstance(values[name], (list, tuple, File)))
+    first = next(of_text, None)
+    text = "" if first is None else as_text(values[first])
+    if isinstance(request, Asked) and not isinstance(text, Asked):
+        text = Asked(text, request.files, request.system)
+    return text, values
+
+
+def filled_within(pipeline: Pipeline, request: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """`filled` for a pipeline within another one: a required input that is not given takes the request."""
+    open_ones = [name for name, spec in pipeline.inputs.items() if spec.required and name not in given]
+    return filled(pipeline, request if open_ones else None, {name: plain(value) for name, value in given.items()})
+
+
+def plain(value: Any) -> Any:
+    """Data as data, items as what they hold."""
+    if isinstance(value, Item):
+        return value.value
+    if isinstance(value, list):
+        return [plain(element) for element in value]
+    return value
+
+
+def _check_format(name: str, value: Any, spec: InputSpec) -> None:
+    if isinstance(value, File) and not spec.is_file:
+        raise InputError(f"input {name!r} is {value}, and the pipeline takes a text; declare it as `format: file`")
+    if isinstance(value, File) and spec.format == "image" and value.kind != "image":
+        raise InputError(f"input {name!r} is {value}, and the pipeline takes a picture")
+
+
+def _rows(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every input that came as the text of a table."""
+    rows = {}
+    for name, value in values.items():
+        form = pipeline.inputs[name].format
+        if (form == "jsonl" or form == "csv") and isinstance(value, str):
+            where = value.where if isinstance(value, FileText) else f"input {name!r}"
+            rows[name] = rows_of(value, form, where=where)
+    return rows
+
+
+def _check_data(name: str, value: Any) -> None:
+    """Raise InputError for what cannot be sent to anybody: half a surrogate pair, an object that JSON cannot hold."""
+    match value:
+        case None | bool() | int() | float() | File():
+            return
+        case Mapping():
+            for key, part in value.items():
+                _check_data(name, key)
+                _check_data(name, part)
+        case list() | tuple():
+            for part in value:
+                _check_data(name, part)
+        case str():
+            _check_text(name, value)
+        case _:
+            _check_serializable(name, value)
+
+
+def _check_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"input {name!r} is not text: character {error.start} has no Unicode; give it in UTF-8"
+        ) from error
+
+
+def _check_serializable(name: str, value: Any) -> None:
+    try:
+        to_json(value)
+    except PydanticSerializationError as error:
+        raise InputError(f"input {name!r} holds {type(value).__name__}, which JSON cannot hold") from error
+
+
+def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:
+    words = ", ".join(
+        f"{name!r} ({pipeline.inputs[name].description})" if pipeline.inputs[name].description else repr(name)
+        for name in missing
+    )
+    return (
+        f"{pipeline.name!r} needs {words}. The first goes as the prompt; any goes as `-i {missing[0]}=text` or "
+        f"`-i {missing[0]}=@file`, from Python as `inputs={{{missing[0]!r}: …}}`"
+    )
+
+
+def schema_of(given: type[BaseModel]) -> JsonSchema:
+    """The JSON Schema of a pydantic class. Raises UsageError where it has none."""
+    try:
+        return given.model_json_schema()
+    except (AttributeError, PydanticUserError) as error:
+        words = str(error).partition("\n")[0]
+        raise UsageError(f"`schema` is {given!r}; give a pydantic class that JSON can hold: {words}") from error
+
+
+def shaped_output(pipeline: Pipeline, schema: JsonSchema) -> Pipeline:
+    """The pipeline with this schema on the stage that writes the answer."""
+    output = pipeline.output
+    stage = pipeline.stages.get(output) if isinstance(output, str) else None
+    if not isinstance(output, str) or not isinstance(stage, ShapedStage) or stage.outputs[0].feed:
+        raise UsageError(
+            f"`schema` shapes the stage that writes the answer, and `output` of {pipeline.name!r} is {output!r}; "
+            "it must name a generate or merge stage"
+        )
+    shaped = stage.model_copy(update={"output_schema": schema})
+    return pipeline.model_copy(update={"stages": {**pipeline.stages, output: shaped}})

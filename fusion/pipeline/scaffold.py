@@ -1,0 +1,84 @@
+"""A pipeline of one's own: a copy of another one with its templates, each of its keys explained."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from fusion.core.errors import UsageError
+from fusion.core.paths import read_text
+from fusion.pipeline.explain import comments
+from fusion.pipeline.loader import load_checked
+from fusion.pipeline.spec import Pipeline
+from fusion.prompts.library import TEMPLATE_SUFFIX, Library
+from fusion.prompts.template import is_template_name
+from fusion.stages.base import Stage
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_INCLUDE = re.compile(r"""({%-?\s*include\s+)(["'])([^"']+)\2""")
+_HEAD = """\
+# yaml-language-server: $schema=./pipeline.schema.json
+# Your own {name}, made of {source}. Its templates stand in prompts/{name}/, and everything here may be changed.
+# `fusion validate {name}.yaml` finds every mistake, `fusion run {name}.yaml --dry-run …` shows what a run would ask.
+"""
+
+
+def draft(name: str, path: Path, *, library: Library) -> dict[str, str]:
+    """The files of a new pipeline, by their paths: a copy of the one at `path`, its templates, its schemas.
+
+    Raises UsageError for a name that no pipeline can have here, PipelineError for a pipeline with mistakes.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no name for a pipeline: give letters, digits, - and _, without a folder or .yaml"
+        )
+    source, prompts = load_checked(path, library=library)
+    copying = _Copying(name, prompts.library)
+    stages = {stage: copying.stage(stage, given) for stage, given in source.stages.items()}
+    made = source.model_copy(update={"name": name, "stages": stages})
+    head = _HEAD.format(name=name, source=source.name)
+    return {
+        f"{name}.yaml": head + made.to_yaml(comments=comments(made)),
+        **copying.files,
+        **_shapes(made, path.parent),
+    }
+
+
+class _Copying:
+    """Takes the templates of a pipeline into a folder of its own, with all that they include."""
+
+    def __init__(self, folder: str, library: Library) -> None:
+        self.files: dict[str, str] = {}
+        self._folder = folder
+        self._library = library
+
+    def stage(self, name: str, stage: Stage) -> Stage:
+        """The stage, reading copies in place of templates that have a name."""
+        copied: dict[str, Any] = {}
+        for use in stage.prompts():
+            if is_template_name(use.template) and use.key in type(stage).model_fields:
+                part = use.key.removesuffix("prompt").removesuffix("_")
+                copied[use.key] = self._template(use.template, f"{name}-{part}" if part else name)
+        return stage.model_copy(update=copied)
+
+    def _template(self, given: str, part: str) -> str:
+        """The name of the copy."""
+        name = f"{self._folder}/{part}"
+        file = f"prompts/{name}{TEMPLATE_SUFFIX}"
+        if file in self.files:
+            return name
+        if self._library.template(name) is not None:
+            raise UsageError(f"there is a template {name!r} already; choose another name than {self._folder!r}")
+        found = self._library.template(given)
+        assert found is not None  # the pipeline has been checked
+        self.files[file] = ""
+        self.files[file] = _INCLUDE.sub(self._included, found[0])
+        return name
+
+    def _included(self, include: re.Match[str]) -> str:
+        return f'{include[1]}"{self._template(include[3], include[3].replace("/", "-"))}"'
+
+
+def _shapes(pipeline: Pipeline, near: Path) -> dict[str, str]:
+    """The files of schemas that stand beside a pipeline."""
+    named = {shape for stage in pipeline.stages.values() for _, shape in stage.schemas() if isinstance(shape, str)}
+    return {name: read_text(near / name) for name in sorted(named)}

@@ -1,0 +1,345 @@
+"""Pipeline: what a pipeline file says, from YAML and back, and the JSON Schema of such files."""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, LiteralString, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from fusion.core.errors import PipelineError, Problem, close_names
+from fusion.core.params import Defaults, RoleSpec
+from fusion.core.paths import read_text
+from fusion.core.types import Limits
+from fusion.core.validation import MISSING, Authored, Mistake, keys_at, misread, mistakes
+from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
+from fusion.stages.base import STAGE_READER, Stage
+from fusion.stages.registry import kinds
+
+RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
+"""Names that no stage and no input may have, since templates and results use them."""
+
+OF_JINJA = frozenset(
+    {"and", "dict", "else", "false", "if", "in", "is", "namespace", "none", "not", "or", "range", "true"}
+)
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TEXT = "<text>"
+
+
+def _free_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name: small letters, digits and _, a letter first")
+    if name in RESERVED:
+        raise ValueError(f"the name {name!r} is taken: it means something else in templates and results")
+    if name in OF_JINJA:
+        raise ValueError(f"the name {name!r} is taken: it is a word of the expressions themselves")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_free_name)]
+
+
+class InputSpec(Authored):
+    """An input of a pipeline. Without a `default` it is required; short form: its description alone."""
+
+    description: str = Field(default="", description="What the input is, for people.")
+    default: Any = Field(default=None, description="Its value where none is given; without this key it is required.")
+    stdin: bool = Field(default=False, description="Read it from standard input where none is given.")
+    format: Literal["text", "jsonl", "csv", "image", "file"] = Field(
+        default="text",
+        description="What it is: `jsonl` and `csv` become a list of rows; an `image`, or a `file`, which may be "
+        "a PDF too, is shown to models where a template prints it.",
+    )
+
+    @property
+    def is_file(self) -> bool:
+        """True for a picture or a document."""
+        return self.format in ("image", "file")
+
+    @property
+    def required(self) -> bool:
+        return "default" not in self.model_fields_set
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"description": given} if isinstance(given, str) else given
+
+
+def _stage(given: Any) -> Any:
+    """The stage that a mapping describes, of the class that its `kind` names."""
+    if not isinstance(given, Mapping):
+        if isinstance(given, Stage):
+            return given
+        raise PydanticCustomError("stage", "expected a stage, as in {kind: generate, …}")
+    if "kind" not in given:
+        raise _at_kind(f"the key 'kind' is missing; there are: {', '.join(sorted(kinds()))}", given, (), MISSING)
+    kind = given["kind"]
+    cls = kinds().get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise _at_kind(f"no kind {kind!r}{close_names(str(kind), kinds())}", kind, ("kind",), "kind")
+    return cls.model_validate(given, by_alias=True, by_name=False, context={STAGE_READER: _stage})
+
+
+def _at_kind(message: str, given: Any, loc: tuple[str, ...], name: LiteralString) -> ValidationError:
+    error = PydanticCustomError(name, "{message}", {"message": message})
+    return ValidationError.from_exception_data("stage", [InitErrorDetails(type=error, loc=loc, input=given)])
+
+
+AnyStage = Annotated[SerializeAsAny[Stage], BeforeValidator(_stage)]
+Output = Annotated[
+    Annotated[str, Tag("expression")] | Annotated[dict[str, str], Tag("names"), Field(min_length=1)],
+    Discriminator(lambda given: "names" if isinstance(given, Mapping) else "expression"),
+]
+
+
+class Pipeline(Authored):
+    """A graph of stages with its inputs, limits and output.
+
+    >>> from fusion.stages.kinds.generate import Generate
+    >>> Pipeline(name="hello", stages={"answer": Generate(prompt="Say hello.")}, output="answer").name
+    'hello'
+    """
+
+    name: str = Field(default="pipeline", min_length=1, max_length=200, description="By default the file's own name.")
+    description: str = Field(default="", description="What the pipeline does, for people.")
+    inputs: dict[Name, InputSpec] = Field(
+        default={}, description="What a run is given; the first required one takes the prompt."
+    )
+    budget: Limits = Field(default=Limits(), description="What a run may spend at most.")
+    on_budget: Literal["fail", "finish"] = Field(
+        default="fail", description="When the budget is used up: end the run, or finish with what there is."
+    )
+    defaults: Defaults = Field(default=Defaults(), description="What holds for every call that says nothing else.")
+    roles: dict[str, RoleSpec] = Field(default={}, description="Roles pinned to a model or tuned, by name.")
+    stages: dict[Name, AnyStage] = Field(min_length=1, description="The stages, by name.")
+    output: Output = Field(description="The answer: an expression, or a mapping of names to expressions.")
+
+    @property
+    def prompt_input(self) -> str | None:
+        """The input that takes the prompt: the first required one, else the first."""
+        texts = {name: spec for name, spec in self.inputs.items() if not spec.is_file}
+        return next((name for name, spec in texts.items() if spec.required), next(iter(texts), None))
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The expressions of the output by their names; "" is the name of a single one."""
+        return {"": self.output} if isinstance(self.output, str) else dict(self.output)
+
+    @classmethod
+    def keys_within(cls, given: Mapping[str, Any], place: Place) -> list[str]:
+        if len(place) < 2 or place[0] != "stages":
+            return super().keys_within(given, place)
+        at: Any = given["stages"]
+        kind, behind = "", 0
+        for depth, part in enumerate(place[1:], start=2):
+            at = at.get(part) if isinstance(at, Mapping) else None
+            if isinstance(at, Mapping) and at.get("kind") in kinds():
+                kind, behind = at["kind"], depth
+        return keys_at(kinds()[kind], place[behind:])
+
+    @classmethod
+    def from_yaml(cls, text: str, *, file: str = _TEXT) -> "Pipeline":
+        """The pipeline of a YAML text. Raises PipelineError with every mistake of its form; see graph.check."""
+        reading = read(text, file=file)
+        if reading.problems or reading.pipeline is None:
+            raise PipelineError(reading.problems)
+        return reading.pipeline
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Pipeline":
+        """The pipeline of a file. Raises UsageError if it cannot be read, PipelineError as `from_yaml` does."""
+        return cls.from_yaml(read_text(Path(path), most=MAX_BYTES), file=str(path))
+
+    def to_data(self) -> dict[str, Any]:
+        """The pipeline as data that JSON can hold, as its YAML would say it; `from_data` reads it back."""
+        return _as_data(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> "Pipeline":
+        """The pipeline that `to_data` was taken of."""
+        return cls.model_validate(data, by_alias=True, by_name=False)
+
+    def to_yaml(self, *, comments: Mapping[Place, str] | None = None) -> str:
+        """The pipeline as YAML: what nobody has said is left out, short forms are used.
+
+        `comments` are written above the keys at these places.
+        """
+        return _dumped(_as_data(self), comments or {})
+
+
+class Reading(NamedTuple):
+    """What was read of a file: the pipeline as far as it could be, what is wrong, and where everything stands.
+
+    `unread` names the stages that are in the file but not in `pipeline`, since something is wrong with them.
+    """
+
+    pipeline: Pipeline | None
+    problems: list[Problem]
+    positions: Positions
+    unread: frozenset[str] = frozenset()
+
+
+def read(text: str, *, file: str = _TEXT) -> Reading:
+    """Read a pipeline and find every mistake of its form. What is not wrong can still be checked as a graph."""
+    data, problems, positions = read_yaml(text, file=file)
+    if data is None and problems:
+        return Reading(None, sorted(problems), positions)
+    if not isinstance(data, dict):
+        line, column = positions.at(())
+        message = "expected a mapping with the keys `stages` and `output`"
+        return Reading(None, sorted([*problems, Problem(file, line, column, "", message)]), positions)
+    if file != _TEXT:
+        data.setdefault("name", Path(file).stem)
+    pipeline, found, unread = _parsed(data)
+    problems += [_problem(mistake, file, positions) for mistake in found]
+    return Reading(pipeline, sorted(set(problems)), positions, unread)
+
+
+def _parsed(data: dict[str, Any]) -> tuple[Pipeline | None, list[Mistake], frozenset[str]]:
+    """The pipeline, what is wrong with the data, and the stages that had to be left out."""
+    found: list[Mistake] = []
+    unread: set[str] = set()
+    pipeline = _validated(data, found)
+    if pipeline is None:
+        whole = _without(data, found, unread)
+        pipeline = _validated(whole, []) if whole is not None else None
+    if pipeline is not None:
+        found += misread(data, pipeline)
+    return pipeline, found, frozenset(unread)
+
+
+def _validated(data: dict[str, Any], found: list[Mistake]) -> Pipeline | None:
+    try:
+        return Pipeline.model_validate(data, by_alias=True, by_name=False)
+    except ValidationError as error:
+        found += mistakes(error, data, lambda place: Pipeline.keys_within(data, place))
+        return None
+
+
+def _without(data: dict[str, Any], found: list[Mistake], unread: set[str]) -> dict[str, Any] | None:
+    """The data without what is wrong in it, so that the rest can be checked; None where too much is.
+
+    A stage that is wrong is left out, an input or role is replaced by one of the same name, any other key falls away.
+    """
+    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    for place, of_key, _ in found:
+        match place:
+            case ("stages" | "inputs",):
+                return None
+            case ("stages", str(name), *_):
+                kept["stages"].pop(name, None)
+                unread.add(name)
+            case ("inputs" | "roles" as key, str(name), *rest):
+                kept[key][name] = "unread/unread"
+                if of_key and not rest and not NAME.fullmatch(name):
+                    kept[key].pop(name)
+            case (str(key), *_):
+                kept.pop(key, None)
+    kept.setdefault("output", "inputs")
+    return kept
+
+
+def _problem(mistake: Mistake, file: str, positions: Positions) -> Problem:
+    mark = positions.key(mistake.place) if mistake.of_key else positions.at(mistake.place)
+    return Problem(file, *mark, ".".join(str(part) for part in mistake.place), mistake.message)
+
+
+# Back to YAML.
+
+
+def _as_data(pipeline: Pipeline) -> dict[str, Any]:
+    data = pipeline.model_dump(exclude_defaults=True, exclude={"inputs", "roles", "stages"})
+    data["name"] = pipeline.name
+    data["inputs"] = {name: _input_data(spec) for name, spec in pipeline.inputs.items()}
+    data["roles"] = {name: _role_data(spec) for name, spec in pipeline.roles.items()}
+    data["stages"] = {name: _stage_data(stage) for name, stage in pipeline.stages.items()}
+    return {key: _plain(data[key]) for key in Pipeline.model_fields if data.get(key)}
+
+
+def _input_data(spec: InputSpec) -> Any:
+    data = spec.model_dump(exclude_defaults=True)
+    if not spec.required:
+        data["default"] = spec.default
+    return spec.description if data.keys() <= {"description"} else data
+
+
+def _role_data(spec: RoleSpec) -> Any:
+    data = spec.model_dump(exclude_defaults=True)
+    return spec.chain[0] if data.keys() <= {"chain"} and len(spec.chain) == 1 else data
+
+
+def _stage_data(stage: Stage) -> dict[str, Any]:
+    return {"kind": stage.kind, **stage.model_dump(exclude_unset=True, by_alias=True)}
+
+
+def _plain(value: Any) -> Any:
+    """Values that YAML has: money as a number, tuples as lists."""
+    if isinstance(value, Decimal):
+        number = float(value)
+        return int(value) if value == int(value) else number if Decimal(str(number)) == value else str(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: part if key == "default" else _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _dumped(data: dict[str, Any], comments: Mapping[Place, str]) -> str:
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+    from ruamel.yaml.scalarstring import LiteralScalarString
+
+    def styled(value: Any, place: Place) -> Any:
+        if isinstance(value, dict):
+            made = CommentedMap((_quoted(key), styled(part, (*place, key))) for key, part in value.items())
+            for key in value:
+                if (*place, key) in comments:
+                    said = comments[(*place, key)]
+                    made.yaml_set_comment_before_after_key(key, before=said, indent=2 * len(place))
+            return made
+        if isinstance(value, list):
+            return [styled(part, (*place, at)) for at, part in enumerate(value)]
+        return LiteralScalarString(value) if isinstance(value, str) and _is_block(value) else _quoted(value)
+
+    yaml = YAML(pure=True)
+    yaml.width = 100_000
+    stream = StringIO()
+    yaml.dump(styled(data, ()), stream)
+    return stream.getvalue()
+
+
+def _quoted(value: Any) -> Any:
+    """The value; text in quotes where YAML's writer would not give it back as it is."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and not _is_simple(value) else value
+
+
+def _is_simple(text: str) -> bool:
+    """True for words on one line, which YAML's writer quotes where that is needed."""
+    return text.isascii() and text.isprintable()
+
+
+def _is_block(text: str) -> bool:
+    """True for text that a literal block gives back exactly as it is."""
+    lines = text.removesuffix("\n").split("\n")
+    if "\n" not in text or not lines[0] or not lines[-1] or lines[0][0].isspace():
+        return False
+    return all(line.isprintable() and not line[-1:].isspace() for line in lines)
+
+
+# The JSON Schema of pipeline files.

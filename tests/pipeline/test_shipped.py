@@ -1,0 +1,146 @@
+"""The pipelines that ship: each holds, and does what it says on scripted models."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion import Fusion, Pipeline, ScriptedModel
+from fusion.models.profiles import load_profiles
+from fusion.pipeline.check import check_file
+from fusion.prompts.library import Library, shipped_root
+from tests.conftest import pipeline, run, said
+
+SHIPPED = sorted((shipped_root() / "pipelines").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_it_has_no_mistake_whatever_the_profile(path: Path) -> None:
+    for profile in load_profiles().values():
+        assert check_file(path, Library([shipped_root()]), roles=list(profile.roles)) == []
+
+
+def test_single_is_one_call_over_the_same_inputs(fusion: Any) -> None:
+    model = ScriptedModel("the answer", name="scripted/frontier")
+    result, _ = run(fusion({"frontier": model}), "the task", pipeline="single", inputs={"context": "the material"})
+    assert result.text == "the answer"
+    (request,) = model.requests
+    assert "the task" in said(request)
+    assert "the material" in said(request)
+
+
+def test_a_short_document_is_one_reading_and_one_answer(fusion: Any) -> None:
+    bulk, frontier = ScriptedModel("a note", name="scripted/bulk"), ScriptedModel("answer", name="scripted/frontier")
+    one = fusion({"bulk": bulk, "frontier": frontier})
+    result, _ = run(one, "the task", pipeline="map-reduce-document", inputs={"context": "# Title\n\nFew words."})
+    assert result.text == "answer"
+    assert (len(bulk.requests), len(frontier.requests)) == (1, 1)
+    assert 'part 1 of 1, which stands under "Title"' in said(bulk.requests[0])
+    assert "the task" in said(bulk.requests[0])
+    assert "a note" in said(frontier.requests[0])
+    assert "Few words" not in said(frontier.requests[0])
+
+
+def test_a_reader_sees_its_part_and_a_few_words_around_it_only(fusion: Any) -> None:
+    paragraphs = [f"Paragraph {n}. " + f"word{n} " * 700 for n in range(6)]
+    bulk = ScriptedModel("a note", name="scripted/bulk")
+    one = fusion({"bulk": bulk, "frontier": "answer"})
+    run(one, "the task", pipeline="map-reduce-document", inputs={"context": "\n\n".join(paragraphs)})
+    assert len(bulk.requests) == 6
+    for at, request in enumerate(bulk.requests):
+        counts = [said(request).count(f"word{n} ") for n in range(6)]
+        assert counts[at] == 700
+        assert all(count < 80 for n, count in enumerate(counts) if n != at)
+
+
+def test_two_cheap_models_that_agree_spare_the_strong_one(fusion: Any) -> None:
+    for second, text in (("It is 12.", "12"), ("13", "strong: 14")):
+        made = {"bulk": "12", "second": second, "frontier": "strong: 14"}
+        models = {role: ScriptedModel(says, name=f"scripted/{role}") for role, says in made.items()}
+        result, _ = run(fusion(models), "How many?", pipeline="agree-or-escalate")
+        assert result.text == text
+        assert len(models["frontier"].requests) == (text != "12")
+        assert said(models["bulk"].requests[0]) == "How many?"
+
+
+def test_an_easy_request_is_answered_by_the_model_that_calls_it_easy(fusion: Any) -> None:
+    for route, text in (("easy", "cheap"), ("hard", "strong")):
+
+        def bulk(request: Any, route: str = route) -> Any:
+            return {"route": route} if request.json_schema else "cheap"
+
+        models = {"bulk": ScriptedModel(bulk, name="scripted/bulk"), "frontier": "strong"}
+        inputs = {"context": "the material"}
+        result, _ = run(fusion(models), "the task", pipeline="route-by-difficulty", inputs=inputs)
+        assert result.text == text
+        assert "the task" in said(models["bulk"].requests[0])
+    result, _ = run(fusion({"bulk": "cheap", "frontier": "strong"}), "long " * 1000, pipeline="route-by-difficulty")
+    assert result.text == "strong"
+
+
+# On the embedded models: small inputs, short answers.
+
+COLOURS = "The flag of France is blue, white and red.\nThe flag of Ukraine is blue and yellow."
+SMALL: dict[str, dict[str, Any]] = {
+    "agree-or-escalate": {"question": "What is 2 + 3? Answer with the number only."},
+    "fusion": {"task": "Which planet is the largest? Answer with its name."},
+    "line-by-line": {"task": "Name the country.", "lines": COLOURS},
+    "map-reduce-document": {"task": "Which colours has the flag of Ukraine?", "context": COLOURS},
+    "plan-execute-review": {"task": "List the colours of both flags.", "context": COLOURS},
+    "route-by-difficulty": {"task": "What is the capital of France? One word."},
+    "self-fusion": {"task": "Which planet is the largest? Answer with its name."},
+    "single": {"task": "What is the capital of France? One word."},
+    "vote": {"question": "What is 2 + 3?"},
+}
+WITHIN = """
+inputs: {task: {}}
+stages:
+  answer:
+    kind: route
+    routes: {sum: {kind: pipeline, pipeline: agree-or-escalate}, other: {kind: pipeline, pipeline: single}}
+    rules: [{matches: '[0-9]', use: sum}]
+    default: other
+output: answer
+"""
+MOST_TOKENS = {"plan": 900, "judge": 600}
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Fusion]:
+    with Fusion(profile="local") as one:
+        yield one
+
+
+def shortened(given: Pipeline) -> Pipeline:
+    """The same with short answers: what is tested is that it runs, and minutes are dear."""
+    stages = {
+        name: stage.model_copy(update={"max_tokens": MOST_TOKENS.get(stage.kind, 150)})
+        if "max_tokens" in type(stage).model_fields
+        else stage
+        for name, stage in given.stages.items()
+    }
+    return given.model_copy(update={"stages": stages})
+
+
+def test_every_pipeline_that_ships_has_small_inputs() -> None:
+    assert set(SMALL) == {path.stem for path in SHIPPED}
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_it_runs_on_the_embedded_models(embedded: Fusion, name: str) -> None:
+    result, _ = run(embedded, None, pipeline=shortened(embedded.load(name)), inputs=SMALL[name])
+    assert result.status in ("ok", "partial"), (result.error, result.failed)
+    assert result.text.strip()
+    assert {one.asked for one in result.models} <= {"local/small", "local/strong"}
+    assert all(line.price_source.startswith("local") for line in result.receipt.lines)
+
+
+@pytest.mark.local
+def test_nested_pipelines_run_on_the_embedded_models(embedded: Fusion) -> None:
+    result, _ = run(embedded, "What is 2 + 3? Answer with the number only.", pipeline=pipeline(WITHIN))
+    assert result.status == "ok", result.error
+    assert result.stages["answer"].decision == "sum"
+    assert result.receipt.cascades == 1
+    assert "answer/sum/answer" in result.stages

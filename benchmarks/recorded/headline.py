@@ -97,7 +97,8 @@ lower end of -1.0 at no more than 0.45: {met} of five seeds meet it.
 {tuned_best}, the best single model there. The models are of 2024 and their answers on record; their prices are list
 prices of late 2024 as remembered, since no price map of today holds them. The last column is the range of the cost
 where the price of any one model is half as high, or half as high again. Set by set, losses included: {sets}. `python
--m benchmarks.recorded` makes all of it anew; [all results](benchmarks/results/recorded.md). """
+-m benchmarks.recorded` makes all of it anew;
+[all results](https://github.com/compound-fusion/fusion/blob/main/benchmarks/results/recorded.md). """
 
 _REPORT = """\
 # recorded

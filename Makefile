@@ -31,6 +31,7 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zensical build --strict --config-file docs/zensical.toml
 
 # The larger environment serves the demo too: it marks both.
 $(VENV)/.demo: pyproject.toml $(LOCK)
@@ -63,4 +64,4 @@ lock:
 	build/lock/bin/python -c '$(BACKEND)' | $(COMPILE) --extra local --constraint $(DEV_LOCK) --output-file $(LOCK) pyproject.toml -
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) dist build docs/build docs/.cache

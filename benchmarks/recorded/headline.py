@@ -1,4 +1,4 @@
-"""The README's headline table and the report in results/, both made of the results file alone.
+"""The headline of the README and of the docs, and the report in results/, all made of the results file alone.
 
 python -m benchmarks.recorded.headline
 """
@@ -7,11 +7,12 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "recorded.json"
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "pages" / "benchmarks.md"
 TUNED = "tuned"
 """The arm that was chosen on the dev side of the suite's split."""
 BEGIN, END = "<!-- made by python -m benchmarks.recorded.headline -->\n", "<!-- the end of it -->\n"
@@ -20,15 +21,16 @@ SETS = {"gsm8k": "GSM8K", "cruxeval": "CRUXEval", "math_l5": "MATH, level 5"}
 
 def main() -> None:
     RESULTS.with_suffix(".md").write_text(report(load()), encoding="utf-8")
-    into_readme()
+    into_pages()
 
 
-def into_readme() -> None:
-    """Put the headline where it stands in the README."""
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, behind = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}{headline(load())}{END}{behind}", encoding="utf-8")
+def into_pages() -> None:
+    """Put the headline into the README in short, into the docs in full."""
+    for path, made in ((README, summary(load())), (PAGE, headline(load()))):
+        text = path.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        _, _, behind = rest.partition(END)
+        path.write_text(f"{before}{BEGIN}{made}{END}{behind}", encoding="utf-8")
 
 
 def load() -> dict[str, Any]:
@@ -36,23 +38,36 @@ def load() -> dict[str, Any]:
     return found
 
 
+def summary(data: Mapping[str, Any]) -> str:
+    """Three lines: the gain with its intervals, the loss, the models' age."""
+    facts = {**_facts(data), "high": f"{max(map(_high, _chosen(data))):+.2f}", "loss": _loss(data)}
+    return _SUMMARY.format(**facts)
+
+
 def headline(data: Mapping[str, Any]) -> str:
     """The table, and what has to be known before believing it."""
-    chosen = [data["pairings"][name] for name in _seeds(data)]
-    ratios = [one["cost_ratio"]["estimate"] for one in chosen]
     facts = {
-        "items": f"{data['items']:,}",
-        "best": data["best_single"],
-        "points": f"{min(map(_points, chosen)):+.2f} to {max(map(_points, chosen)):+.2f}",
-        "lows": f"{min(map(_low, chosen)):.2f} to {max(map(_low, chosen)):.2f}",
-        "ratios": f"{min(ratios):.2f} to {max(ratios):.2f}",
+        **_facts(data),
         "rows": "\n".join(_rows(data)),
-        "sets": _losses(data),
-        "met": sum(_low(one) >= -1.0 and one["cost_ratio"]["estimate"] <= 0.45 for one in chosen),
+        "sets": "; ".join(one.line for one in _by_set(data)),
         "tuned_items": data["tuned"]["items"],
         "tuned_best": data["tuned"]["best_single"],
     }
     return _wrapped(_HEADLINE.format(**facts))
+
+
+def _facts(data: Mapping[str, Any]) -> dict[str, str]:
+    chosen = _chosen(data)
+    ratios = [one["cost_ratio"]["estimate"] for one in chosen]
+    return {
+        "items": f"{data['items']:,}",
+        "best": data["best_single"],
+        "points": f"{min(map(_points, chosen)):+.2f} to {max(map(_points, chosen)):+.2f}",
+        "lows": f"{min(map(_low, chosen)):.2f} to {max(map(_low, chosen)):.2f}",
+        "low": f"{min(map(_low, chosen)):.2f}",
+        "ratios": f"{min(ratios):.2f} to {max(ratios):.2f}",
+        "met": str(sum(_low(one) >= -1.0 and one["cost_ratio"]["estimate"] <= 0.45 for one in chosen)),
+    }
 
 
 def report(data: Mapping[str, Any]) -> str:
@@ -81,19 +96,27 @@ def _wrapped(text: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_SUMMARY = (
+    "- On {items} recorded questions, routes of cheap models make {points} points against the best single model at "
+    "{ratios} of its cost (five seeds; 95% intervals within {low} to {high}).\n"
+    "- The loss by set: {loss} of the cost. The bar, a lower end of -1.0 points at 0.45, is met by {met} of five "
+    "seeds.\n"
+    "- The models are of 2024 and their prices as remembered. `fusion bench` measures on your own questions.\n"
+)
+
 _HEADLINE = """\
-Measured is the pipeline `per-set routes`: on each of three sets of questions two or three cheap models of which two
-must agree, else a strong one. Which models was chosen on nine tenths of {items} questions and measured on the tenth
-that was left, so that every question counts once and none was chosen on; five seeds cut the tenths. The rule of the
-choice was worked out on other seeds, after plainer ones had been looked at on these. To the best single model,
-{best}, that makes {points} points (lower ends of the intervals {lows}) at {ratios} times its cost. The bar is a
-lower end of -1.0 at no more than 0.45: {met} of five seeds meet it.
+The pipeline `per-set routes` asks two or three cheap models on each of three sets of questions. Two of them must
+agree, else a strong one answers. The models were chosen on nine tenths of {items} questions and measured on the
+remaining tenth. So every question counts once, under a choice made without it. Five seeds cut the tenths.
+The rule of the choice was worked out on other seeds, after plainer ones had been tried on these. Against the best
+single model, {best}, the pipeline makes {points} points (lower ends of the intervals {lows}) at {ratios} times its
+cost. The bar is a lower end of -1.0 at no more than 0.45: {met} of five seeds meet it.
 
 | arm | right | points to the best single model | 95% | cost | cost, one price moved by half |
 | --- | ---: | ---: | :---: | ---: | :---: |
 {rows}
 
-`tuned` is what `fusion tune` chose on one half of the questions, measured on the {tuned_items} of the other beside
+`tuned` is the choice of `fusion tune` on one half of the questions, measured on the {tuned_items} of the other beside
 {tuned_best}, the best single model there. The models are of 2024 and their answers on record; their prices are list
 prices of late 2024 as remembered, since no price map of today holds them. The last column is the range of the cost
 where the price of any one model is half as high, or half as high again. Set by set, losses included: {sets}. `python
@@ -187,16 +210,25 @@ def _way_rows(data: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {seed} | {SETS[route]} | {said} |"
 
 
-def _losses(data: Mapping[str, Any]) -> str:
+class _Set(NamedTuple):
+    """A set's least points over the seeds, and the line that gives its ranges."""
+
+    lowest: float
+    line: str
+
+
+def _by_set(data: Mapping[str, Any]) -> Iterator[_Set]:
     """Of each set the range over the seeds."""
-    found = []
     for name, words in SETS.items():
         ones = [one for one in data["by_set"] if one["set"] == name and one["arm"] in _seeds(data)]
         points, ratios = list(map(_points, ones)), [one["cost_ratio"]["estimate"] for one in ones]
-        found.append(
-            f"{words} {min(points):+.1f} to {max(points):+.1f} points at {min(ratios):.2f} to {max(ratios):.2f}"
-        )
-    return "; ".join(found)
+        ranges = f"{min(points):+.1f} to {max(points):+.1f} points at {min(ratios):.2f} to {max(ratios):.2f}"
+        yield _Set(min(points), f"{words} {ranges}")
+
+
+def _loss(data: Mapping[str, Any]) -> str:
+    """The set on which the seeds lose most."""
+    return min(_by_set(data), key=lambda one: one.lowest).line
 
 
 def _rows(data: Mapping[str, Any]) -> Iterator[str]:
@@ -242,12 +274,20 @@ def _seeds(data: Mapping[str, Any]) -> list[str]:
     return [name for name, arm in data["arms"].items() if arm["kind"] == "pipeline" and "out of fold" in name]
 
 
+def _chosen(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [data["pairings"][name] for name in _seeds(data)]
+
+
 def _points(pair: Mapping[str, Any]) -> float:
     return 100 * float(pair["difference"]["estimate"])
 
 
 def _low(pair: Mapping[str, Any]) -> float:
     return 100 * float(pair["difference"]["low"])
+
+
+def _high(pair: Mapping[str, Any]) -> float:
+    return 100 * float(pair["difference"]["high"])
 
 
 def _signed(pair: Mapping[str, Any]) -> str:

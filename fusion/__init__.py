@@ -1,5 +1,6 @@
 """Fusion runs compound models: a frontier model plans, cheaper models work in parallel, a frontier model reviews."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from fusion.stages.kinds.synthesize import Synthesize
     from fusion.stages.kinds.vote import Vote
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+_ON_WINDOWS = "Fusion runs on Linux and macOS; on Windows, install and run it within WSL (wsl --install)"
 
 _HOMES = {
     "fusion.client.calibrate": ("calibrate",),
@@ -109,6 +112,8 @@ def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: `import fusion` itself loads nothing."""
     from importlib import import_module
 
+    if sys.platform == "win32" and name in __all__:
+        raise ImportError(_ON_WINDOWS)
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)

@@ -12,6 +12,8 @@ from fusion.core.events import EventBase
 from fusion.core.types import Request
 from fusion.models.wrappers.retry import Retrying
 
+pytest_plugins = ["pytester", "tests.needs"]
+
 OWN = ("FUSION_PROFILE", "FUSION_LOCAL_THREADS", "FUSION_STORE")
 
 

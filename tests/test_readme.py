@@ -3,7 +3,11 @@
 import os
 import subprocess
 
+import pytest
+
 from tests.docs.pages import README, ROOT
+
+pytestmark = pytest.mark.needs("make")
 
 
 def test_set_up_is_two_commands() -> None:
@@ -18,27 +22,35 @@ def recipe(target: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if "sys.version_info" not in line]
 
 
-SET_UP = [
-    "python3 -m venv .venv",
-    ".venv/bin/python -m pip install --quiet --require-hashes --requirement .ci/requirements.txt",
-    ".venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .",
-    "touch .venv/.installed",
-]
+def set_up(target: str, lock: str) -> list[str]:
+    """The first commands of a recipe: they install this lock and mark the environment."""
+    lines = recipe(target)
+    marked = next(number for number, line in enumerate(lines) if line.startswith("touch "))
+    assert lines[:3] == [
+        "python3 -m venv .venv",
+        f".venv/bin/python -m pip install --quiet --no-compile --require-hashes --requirement {lock}",
+        ".venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .",
+    ]
+    return lines[: marked + 1]
 
 
 def test_make_demo_sets_up_fetches_the_models_and_runs_the_demo() -> None:
-    assert recipe("demo") == [*SET_UP, ".venv/bin/fusion models pull small strong", ".venv/bin/fusion demo"]
+    first = set_up("demo", ".ci/requirements.txt")
+    assert first[-1] == "touch .venv/.demo"
+    assert recipe("demo") == [*first, ".venv/bin/fusion models pull small strong", ".venv/bin/fusion demo"]
 
 
-def test_make_test_sets_up_the_same_way_and_runs_every_test() -> None:
+def test_make_test_sets_up_more_in_the_same_place_and_runs_every_test() -> None:
     pull = ".venv/bin/fusion models pull tiny small strong"
-    assert recipe("test") == [*SET_UP, pull, ".venv/bin/python -m pytest"]
+    first = set_up("test", ".ci/requirements-dev.txt")
+    assert first[-1] == "touch .venv/.demo .venv/.test"
+    assert recipe("test") == [*first, pull, ".venv/bin/python -m pytest"]
 
 
 def test_the_gate_is_check_and_test() -> None:
     gate = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("make ")]
     assert gate == ["make clean", "make check", "make test"]
-    assert recipe("check")[len(SET_UP) :] == [
+    assert recipe("check")[len(set_up("check", ".ci/requirements-dev.txt")) :] == [
         ".venv/bin/ruff check .",
         ".venv/bin/ruff format --check .",
         ".venv/bin/mypy",

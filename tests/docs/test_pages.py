@@ -23,6 +23,8 @@ from fusion.prompts.library import shipped_root
 from tests.docs.forks import forking
 from tests.docs.pages import DOCS, MADE, QUICKSTART, README, REPOSITORY, ROOT, WRITTEN, Desk, Page
 
+pytestmark = pytest.mark.needs("make")
+
 by_name = {"argvalues": [*WRITTEN, *MADE], "ids": lambda page: page.name}
 
 

@@ -28,7 +28,7 @@ from fusion.core.result import Result
 from fusion.engine.durable import KeptRun, record_of, result_of
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, RoleGiven, check_looked_at
-from fusion.engine.run_spec import Prepared, Terms
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
@@ -214,17 +214,15 @@ class Fusion:
                 lock.release()
                 return self._ended(row)
             record = record_of(self.store, row)
-            terms = record.terms()
+            spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own)
             if limits is not None:
-                terms = replace(terms, limits=over(terms.limits, limits))
-            roles = record.roles(self._cast.gateway, self._cast.own)
-            prepared = Prepared(record.made(self._loader.library), roles, terms)
+                spec = replace(spec, limits=over(spec.limits, limits))
             kept = KeptRun.resume(self.store, row, lock, retry_budget=limits is not None)
             kept.say(since_then(record, self._loader))
         except BaseException:
             lock.release()
             raise
-        return self._launcher.launch(prepared, kept, watch, self)
+        return self._launcher.launch(spec, kept, watch, self)
 
     def unfinished(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> str | None:
         """The id of the latest run of the same pipeline, inputs and models, if it has no answer and can be resumed.
@@ -245,8 +243,7 @@ class Fusion:
             self.store.flush()
 
     def _fingerprint(self, prompt: Prompt, **options: Unpack[RunOptions]) -> str:
-        made, roles, terms = self._prepared(prompt, **options)
-        return Record.of(made, roles, terms, self._cast.own).fingerprint
+        return Record.of(self._prepared(prompt, **options), self._cast.own).fingerprint
 
     def _unfinished(self, fingerprint: str) -> str | None:
         rows = self.store.runs(RunFilter(fingerprint=fingerprint), limit=1)
@@ -254,49 +251,50 @@ class Fusion:
             (row.run_id for row in rows if row.status not in ("ok", "partial") and row.content == "full"), None
         )
 
-    def _branched(self, record: Record, pipeline: PipelineGiven, budget: BudgetGiven) -> Prepared:
+    def _branched(self, record: Record, pipeline: PipelineGiven, budget: BudgetGiven) -> RunSpec:
         """An edited pipeline on the inputs and, where nothing else is said, the models of an earlier run."""
-        before = record.terms()
-        made = self._cast.with_defaults(self._loader.load(pipeline))
-        known = {name: value for name, value in before.inputs.items() if name in made.pipeline.inputs}
-        request, values = filled(made.pipeline, None, known)
-        roles = self._cast.of(made, None if record is None else record.undeclared)
-        check_looked_at(made.pipeline, made.prompts, roles, request, values)
+        loaded = self._cast.with_defaults(self._loader.load(pipeline))
+        known = {name: value for name, value in record.inputs.items() if name in loaded.pipeline.inputs}
+        request, values = filled(loaded.pipeline, None, known)
+        roles = self._cast.of(loaded, record.undeclared)
+        check_looked_at(loaded.pipeline, loaded.prompts, roles, request, values)
         limits = limits_of(budget) or self._budget
-        terms = Terms(
+        return RunSpec(
+            loaded,
+            roles,
             inputs=values,
             request=request,
-            limits=over(made.pipeline.budget, limits),
+            limits=over(loaded.pipeline.budget, limits),
             strict_usd=limits is not None and limits.usd is not None,
-            profile=self.profile.name if self._cast.profile_given else before.profile,
-            cache=before.cache,
-            sample=before.sample,
+            profile=self.profile.name if self._cast.profile_given else record.data["profile"],
+            cache=record.data["cache"],
+            sample=record.data["sample"],
         )
-        return Prepared(made, roles, terms)
 
     def _prepared(
         self, prompt: Prompt, *, schema: type[BaseModel] | None = None, **options: Unpack[RunOptions]
-    ) -> Prepared:
+    ) -> RunSpec:
         """All that a run of this would be made of, checked."""
         check_options(options)
-        made = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
+        loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
         if schema is not None:
-            made = replace(made, pipeline=shaped_output(made.pipeline, schema_of(schema)))
-        made = self._cast.with_defaults(made)
-        request, values = filled(made.pipeline, request_of(prompt), options.get("inputs") or {})
-        roles = self._cast.of(made)
-        check_looked_at(made.pipeline, made.prompts, roles, request, values)
+            loaded = replace(loaded, pipeline=shaped_output(loaded.pipeline, schema_of(schema)))
+        loaded = self._cast.with_defaults(loaded)
+        request, values = filled(loaded.pipeline, request_of(prompt), options.get("inputs") or {})
+        roles = self._cast.of(loaded)
+        check_looked_at(loaded.pipeline, loaded.prompts, roles, request, values)
         limits = limits_of(options.get("budget")) or self._budget
-        terms = Terms(
+        return RunSpec(
+            loaded,
+            roles,
             inputs=values,
             request=request,
-            limits=over(made.pipeline.budget, limits),
+            limits=over(loaded.pipeline.budget, limits),
             strict_usd=limits is not None and limits.usd is not None,
             profile=self.profile.name,
             cache=options.get("cache"),
             sample=options.get("sample", 0),
         )
-        return Prepared(made, roles, terms)
 
     def _ended(self, row: RunRow) -> RunHandle:
         result = result_of(self.store, row)
@@ -321,11 +319,11 @@ class Fusion:
         Raises what `start` raises, and PromptError for a template that fails on what it reads.
         """
         self._launcher.loop.check_outside("a run cannot be looked at beforehand")
-        made = self._loader.load(pipeline)
-        if stage is not None and stage not in made.pipeline.stages:
-            raise UsageError(f"no stage {stage!r}{close_names(stage, made.pipeline.stages)}")
-        subject = self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget).subject
-        looking = preview(subject, given=given, stage=stage, item=item)
+        loaded = self._loader.load(pipeline)
+        if stage is not None and stage not in loaded.pipeline.stages:
+            raise UsageError(f"no stage {stage!r}{close_names(stage, loaded.pipeline.stages)}")
+        spec = self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget)
+        looking = preview(spec, given=given, stage=stage, item=item)
         return self._launcher.loop.submit(looking).done.result()
 
     def quote(
@@ -350,7 +348,7 @@ class Fusion:
         True
         """
         self._launcher.loop.check_outside("a run cannot be quoted")
-        return quoted(self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget).subject)
+        return quoted(self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget))
 
     # What there is.
 
@@ -365,7 +363,7 @@ class Fusion:
 
     def files(self, pipeline: PipelineGiven) -> tuple[Path, ...]:
         """Every file that a pipeline is made of: its own, its templates, those of the pipelines that it runs."""
-        return self._loader.files(pipeline)
+        return self._loader.load(pipeline).files
 
     def using(
         self,

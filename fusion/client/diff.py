@@ -76,7 +76,7 @@ def _inputs(old: Mapping[str, Any], new: Mapping[str, Any], a: RunSummary, b: Ru
 
 def _given(record: Mapping[str, Any]) -> dict[str, str]:
     """The inputs as texts, of a picture or document what tells it from others."""
-    inputs = Record(record).terms().inputs
+    inputs = Record(record).inputs
     return {
         name: f"{value} SHA-256 {value.digest}" if isinstance(value, File) else as_text(value)
         for name, value in inputs.items()
@@ -214,11 +214,11 @@ def _order(record: Record) -> dict[str, set[str]]:
     """The stages, each with those that it reads, before those that read it."""
     from graphlib import TopologicalSorter
 
-    made = record.made(Library([]))
-    wirings = wire(made.pipeline, made.prompts, schemas=made.schemas)
+    loaded = record.loaded(Library([]))
+    wirings = wire(loaded.pipeline, loaded.prompts, schemas=loaded.schemas)
     reads = {
         name: {*wired.waits, *wired.when, *(flow.stage for flow in wired.flows.values()), *stage.needs}
-        for name, stage in made.pipeline.stages.items()
+        for name, stage in loaded.pipeline.stages.items()
         if (wired := wirings[name])
     }
     return {name: reads[name] for name in TopologicalSorter(reads).static_order()}

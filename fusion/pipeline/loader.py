@@ -1,8 +1,8 @@
 """Loader: pipelines read and checked once, and again when one of their files has changed."""
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -12,37 +12,39 @@ from fusion.pipeline.dataflow import Schemas, stages_within
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
+from fusion.stages.base import Stage
 
 
 @dataclass(frozen=True, slots=True)
-class Nested:
-    """A pipeline that a stage runs, read and checked, with those that its own stages run by the stages' paths."""
+class LoadedPipeline:
+    """A pipeline, read and checked, with its templates and the pipelines that its stages run.
 
-    path: Path
-    pipeline: Pipeline
-    prompts: Prompts
-    nested: "Mapping[str, Nested]"
-    schemas: Schemas | None = None
-    """The schemas that its stages declare, where they are known; else they are read from its files."""
-
-    @property
-    def files(self) -> Iterator[Path]:
-        """All files that it is made of."""
-        yield from (self.path, *self.prompts.files)
-        for other in self.nested.values():
-            yield from other.files
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A pipeline that has been checked: its templates, its own folder, and what its stages run and declare."""
+    `near` is the folder in which its schemas' files are found; `file` is its own file, if it has one. `nested` maps
+    the paths of stages to the pipelines that they run. `schemas` holds the JSON Schemas of its stages where they are
+    known already; otherwise they are read from their files.
+    """
 
     pipeline: Pipeline
     prompts: Prompts
-    near: Path | None
-    nested: Mapping[str, Nested]
+    near: Path | None = None
+    nested: "Mapping[str, LoadedPipeline]" = field(default_factory=dict)
     schemas: Schemas | None = None
     file: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that it is made of: its own, its templates, those of the pipelines that it runs."""
+        own = () if self.file is None else (self.file,)
+        inner = (file for one in self.nested.values() for file in one.files)
+        return (*own, *self.prompts.files, *inner)
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Every stage by its path in events and receipts, those of nested pipelines included."""
+        found = stages_within(self.pipeline.stages)
+        for path, one in self.nested.items():
+            found.update({f"{path}/{name}": stage for name, stage in one.stages.items()})
+        return found
 
 
 def load_checked(
@@ -55,15 +57,20 @@ def load_checked(
     return reading.pipeline, prompts
 
 
-def nested_pipelines(pipeline: Pipeline, prompts: Prompts, *, near: Path | None = None) -> dict[str, Nested]:
+def nested_pipelines(pipeline: Pipeline, prompts: Prompts, *, near: Path | None = None) -> dict[str, LoadedPipeline]:
     """What the stages of a checked pipeline run: other pipelines, by the stages' paths. Raises PipelineError."""
-    found: dict[str, Nested] = {}
+    found: dict[str, LoadedPipeline] = {}
     for path, stage in stages_within(pipeline.stages).items():
         for use in stage.pipelines():
             file = nested_file(use.pipeline, prompts.library, near)
-            inner, its_prompts = load_checked(file, library=prompts.library)
-            found[path] = Nested(file, inner, its_prompts, nested_pipelines(inner, its_prompts, near=file.parent))
+            found[path] = _read(file, prompts.library)
     return found
+
+
+def _read(file: Path, library: Library) -> LoadedPipeline:
+    pipeline, prompts = load_checked(file, library=library)
+    nested = nested_pipelines(pipeline, prompts, near=file.parent)
+    return LoadedPipeline(pipeline, prompts, file.parent, nested, file=file)
 
 
 PipelineGiven = str | Path | Pipeline
@@ -71,61 +78,43 @@ PipelineGiven = str | Path | Pipeline
 _MOST_LOADED: Final = 64
 
 
-class _Loaded(NamedTuple):
-    """A pipeline that has been checked, and the files that it was made of, each as it was then."""
+class _Cached(NamedTuple):
+    """A loaded pipeline and the modification times of its files when they were read."""
 
-    made: Made
+    loaded: LoadedPipeline
     stamps: dict[Path, int]
 
 
 class Loader:
-    """Finds pipelines in a library, and keeps those that were used last. Any thread may use it."""
+    """Loads pipelines from a library and keeps the ones used last. Any thread may use it."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self._loaded: dict[object, _Loaded] = {}
+        self._cached: dict[object, _Cached] = {}
         self._lock = threading.Lock()
 
-    def load(self, given: PipelineGiven) -> Made:
-        """A pipeline, checked. Raises PipelineError with every mistake."""
-        return self._fresh(given).made
-
-    def files(self, given: PipelineGiven) -> tuple[Path, ...]:
-        """Every file that a pipeline is made of: its own, its templates, those of the pipelines that it runs."""
-        return tuple(self._fresh(given).stamps)
-
-    def _fresh(self, given: PipelineGiven) -> _Loaded:
-        path = None if isinstance(given, Pipeline) else self.library.pipeline(str(given))
-        key: object = id(given) if path is None else path
+    def load(self, given: PipelineGiven) -> LoadedPipeline:
+        """Return a pipeline, checked. Raises PipelineError with every mistake."""
+        key: object = id(given) if isinstance(given, Pipeline) else self.library.pipeline(str(given))
         with self._lock:
-            loaded = self._loaded.pop(key, None)
-            if loaded is None or loaded.stamps != _stamps(loaded.stamps):
-                loaded = self._checked(given) if path is None else self._read(path)
-            if len(self._loaded) >= _MOST_LOADED:
-                self._loaded.pop(next(iter(self._loaded)))
-            self._loaded[key] = loaded
-            return loaded
+            cached = self._cached.pop(key, None)
+            if cached is None or cached.stamps != _stamps(cached.stamps):
+                loaded = self._read(given)
+                cached = _Cached(loaded, _stamps(loaded.files))
+            if len(self._cached) >= _MOST_LOADED:
+                self._cached.pop(next(iter(self._cached)))
+            self._cached[key] = cached
+            return cached.loaded
 
-    def _read(self, path: Path) -> _Loaded:
-        pipeline, prompts = load_checked(path, library=self.library)
-        nested = nested_pipelines(pipeline, prompts, near=path.parent)
-        made = Made(pipeline, prompts, path.parent, nested, file=path)
-        return _Loaded(made, _stamps([path, *prompts.files, *_files(nested)]))
-
-    def _checked(self, given: PipelineGiven) -> _Loaded:
-        assert isinstance(given, Pipeline)
+    def _read(self, given: PipelineGiven) -> LoadedPipeline:
+        if not isinstance(given, Pipeline):
+            return _read(self.library.pipeline(str(given)), self.library)
         prompts = Prompts(self.library)
-        problems = check(given, prompts=prompts)
-        if problems:
+        if problems := check(given, prompts=prompts):
             raise PipelineError(problems)
-        nested = nested_pipelines(given, prompts)
-        return _Loaded(Made(given, prompts, None, nested), _stamps([*prompts.files, *_files(nested)]))
-
-
-def _files(nested: Mapping[str, Nested]) -> Iterable[Path]:
-    return (file for one in nested.values() for file in one.files)
+        return LoadedPipeline(given, prompts, nested=nested_pipelines(given, prompts))
 
 
 def _stamps(files: Iterable[Path]) -> dict[Path, int]:
-    """When each file was written last; 0 for one that is gone."""
+    """Modification times in nanoseconds; 0 for a file that no longer exists."""
     return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}

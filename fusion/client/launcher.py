@@ -23,7 +23,6 @@ from fusion.engine.run import Origin, Run
 from fusion.engine.run_spec import RunSpec
 from fusion.models.gateway import Keeping
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
-from fusion.pipeline.dataflow import stages_within
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.store.base import Store
 from fusion.store.rows import Content, RunRow
@@ -102,8 +101,7 @@ class Launcher:
 
     def _origin(self, spec: RunSpec, origin: Origin) -> Origin:
         """Where the run comes from, with what is to be said of its caches."""
-        caches = {spec.cache} if spec.cache else _caches(spec.loaded)
-        if self._shared is None and "shared" in caches:
+        if self._shared is None and "shared" in ({spec.cache} if spec.cache else _caches(spec.loaded)):
             return replace(origin, notes=(*origin.notes, _NOT_SHARED if self.store is None else _NO_WORDS))
         return origin
 
@@ -139,11 +137,10 @@ def shut_down(launcher: Launcher, own_store: Store | None) -> None:
         close()
 
 
-def _caches(loaded: LoadedPipeline) -> set[CacheMode]:
+def _caches(loaded: LoadedPipeline) -> set[CacheMode | None]:
     """The cache modes of a pipeline and of those that it runs."""
-    stages = stages_within(loaded.pipeline.stages).values()
-    modes: list[CacheMode | None] = [loaded.pipeline.defaults.cache, *(getattr(one, "cache", None) for one in stages)]
-    return {mode for mode in modes if mode is not None}.union(*map(_caches, loaded.nested.values()))
+    modes = {getattr(stage, "cache", None) for stage in loaded.stages.values()}
+    return modes | {one.pipeline.defaults.cache for one in loaded.all}
 
 
 def _run_id() -> str:

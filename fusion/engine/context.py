@@ -49,7 +49,6 @@ class RunParts:
     run_id: str
     spec: RunSpec
     sink: Sink
-    wirings: Mapping[str, Wiring]
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
     inner: "Inner | None" = None
@@ -62,6 +61,10 @@ class RunParts:
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     """Calls whose replies no stage could use."""
+
+    @property
+    def wirings(self) -> Mapping[str, Wiring]:
+        return self.spec.loaded.dataflow.wirings
 
 
 class RunContext(StageContext):

@@ -1,15 +1,12 @@
 """`on_budget: finish`: what is held back from the start, so that the last stages can still write the answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
 from fusion.core.budget import Amount, Budget, Hold
 from fusion.core.types import Limits
 from fusion.engine.run_spec import RunSpec
-from fusion.pipeline.dataflow import Wiring, output_wiring, wire
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
 
 _BYTES_PER_TOKEN = 4
@@ -17,11 +14,6 @@ _TEMPLATE_BYTES = 4_000
 _MOST_PART = Decimal("0.5")
 _FREE = Decimal(0)
 _NOTHING = Amount(_FREE, tokens=0, calls=0)
-
-
-def last_stages(pipeline: Pipeline, prompts: Prompts) -> list[str]:
-    """The stages that the pipeline's output reads."""
-    return list(dict.fromkeys(name for parts in output_wiring(pipeline, prompts).values() for name in parts))
 
 
 class Caps(NamedTuple):
@@ -44,7 +36,7 @@ class Caps(NamedTuple):
         )
 
 
-def held_back(spec: RunSpec, wirings: Mapping[str, Wiring], budget: Budget, caps: Caps) -> dict[str, Hold]:
+def held_back(spec: RunSpec, budget: Budget, caps: Caps) -> dict[str, Hold]:
     """For each last stage a budget of its own, that nothing else can use up; none under `on_budget: fail`.
 
     It is the worst case of one call over all that the stage may have to read, of a nested pipeline that of one call
@@ -52,7 +44,7 @@ def held_back(spec: RunSpec, wirings: Mapping[str, Wiring], budget: Budget, caps
     """
     if spec.pipeline.on_budget != "finish" or caps == (None, None, None):
         return {}
-    needs = {name: _worst_case(name, spec, wirings, 0) for name in last_stages(spec.pipeline, spec.prompts)}
+    needs = {name: _worst_case(name, spec, 0) for name in spec.loaded.dataflow.last}
     asking = {name: need for name, need in needs.items() if need.calls}
     return {name: budget.hold(_capped(need, caps, len(asking)), name) for name, need in asking.items()}
 
@@ -68,13 +60,13 @@ def _capped(need: Amount, caps: Caps, sharing: int) -> Amount:
     )
 
 
-def _worst_case(name: str, spec: RunSpec, wirings: Mapping[str, Wiring], reads: int) -> Amount:
+def _worst_case(name: str, spec: RunSpec, reads: int) -> Amount:
     """The worst case of one call of a stage that reads so many bytes beside what its own pipeline gives it to read.
 
     A stage that runs another pipeline needs what that one does; of several that it may run, the dearest counts.
     """
     stage = spec.pipeline.stages[name]
-    taken = reads + _input_bound(wirings[name], spec)
+    taken = reads + _input_bound(name, spec)
     own = _one_call(stage, spec, taken) if any(stage.roles()) else _NOTHING
     inner = [
         _whole(spec.within(path, spec.request, spec.inputs), taken)
@@ -87,9 +79,8 @@ def _worst_case(name: str, spec: RunSpec, wirings: Mapping[str, Wiring], reads: 
 def _whole(spec: RunSpec, reads: int) -> Amount:
     """The worst case of one call of each stage of a pipeline."""
     total = _NOTHING
-    wirings = wire(spec.pipeline, spec.prompts, near=spec.loaded.near, schemas=spec.loaded.schemas)
     for name in spec.pipeline.stages:
-        total = _plus(total, _worst_case(name, spec, wirings, reads))
+        total = _plus(total, _worst_case(name, spec, reads))
     return total
 
 
@@ -114,10 +105,10 @@ def _dearest(amounts: Sequence[Amount]) -> Amount:
     )
 
 
-def _input_bound(wiring: Wiring, spec: RunSpec) -> int:
+def _input_bound(name: str, spec: RunSpec) -> int:
     """Bytes that the stage may have to read: its template, the request, and what the stages before it can write."""
-    read = {*wiring.waits, *(flow.stage for flow in wiring.flows.values())}
-    written = sum(_written(spec.pipeline.stages[name], spec) for name in read)
+    sources = spec.loaded.dataflow.wirings[name].sources
+    written = sum(_written(spec.pipeline.stages[source], spec) for source in sources)
     return _TEMPLATE_BYTES + len(spec.request.encode()) + written * _BYTES_PER_TOKEN
 
 

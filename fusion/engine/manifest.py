@@ -19,7 +19,6 @@ from fusion.models.base import Model, ModelInfo
 from fusion.models.gateway import Gateway
 from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.models.wrappers.journal import Pinned, Unreachable
-from fusion.pipeline.dataflow import schemas_of
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, PinnedLibrary
@@ -113,12 +112,11 @@ class Record:
 
 
 def _loaded(loaded: LoadedPipeline) -> dict[str, Any]:
-    schemas = loaded.schemas or schemas_of(loaded.pipeline, near=loaded.near)
     return {
         "pipeline": to_jsonable_python(loaded.pipeline.to_data()),
         "file": None if loaded.file is None else str(loaded.file.absolute()),
         "templates": dict(loaded.prompts.texts),
-        "schemas": {path: dict(shapes) for path, shapes in schemas.items() if shapes},
+        "schemas": {path: dict(shapes) for path, shapes in loaded.schemas.items() if shapes},
         "nested": {path: _loaded(one) for path, one in loaded.nested.items()},
     }
 
@@ -129,7 +127,7 @@ def _read(data: Mapping[str, Any], library: Library) -> LoadedPipeline:
         Pipeline.from_data(data["pipeline"]),
         Prompts(PinnedLibrary(library.roots, data["templates"])),
         nested={path: _read(one, library) for path, one in data["nested"].items()},
-        schemas=data["schemas"],
+        pinned=data["schemas"],
         file=None if file is None else Path(file),
     )
 

@@ -16,12 +16,12 @@ from fusion.core.result import FailedPart, Result, StageResult
 from fusion.core.types import Failure, Item, Limits, as_text
 from fusion.engine.context import RunContext, RunParts
 from fusion.engine.fields import Fields, Skipped, read
-from fusion.engine.holdback import Caps, held_back, last_stages
+from fusion.engine.holdback import Caps, held_back
 from fusion.engine.receipt import Accounts, Before
 from fusion.engine.roles import unpriced
 from fusion.engine.run_spec import RunSpec
 from fusion.models.gateway import Keeping
-from fusion.pipeline.dataflow import Part, output_wiring, stages_within, wire
+from fusion.pipeline.dataflow import Part, stages_within
 from fusion.pipeline.inputs import filled_within, plain
 from fusion.stages.base import Stage
 from fusion.stages.context import Outcome
@@ -124,14 +124,12 @@ class Run:
         self._runs: dict[str, Run] = {}
         self._all_stages = stages_within(pipeline.stages)
         self._records = {path: _Record() for path in self._all_stages}
-        self._outputs = output_wiring(pipeline, loaded.prompts)
         self._parts = RunParts(
             run_id=run_id,
             spec=spec,
             sink=self._sink,
-            wirings=wire(pipeline, loaded.prompts, near=loaded.near, schemas=loaded.schemas),
             fields={path: Fields(stage.outputs) for path, stage in self._all_stages.items()},
-            streamed=frozenset(self._streamed(last_stages(pipeline, loaded.prompts))) if stream else frozenset(),
+            streamed=frozenset(self._streamed(loaded.dataflow.last)) if stream else frozenset(),
             inner=_Inner(self),
             prefix="" if around is None else f"{around.place}/",
             keeping=self._keeping,
@@ -218,7 +216,7 @@ class Run:
 
     def _held_back(self) -> dict[str, Hold]:
         try:
-            return held_back(self._spec, self._parts.wirings, self._budget, self._caps)
+            return held_back(self._spec, self._budget, self._caps)
         except BudgetError:  # so little is left around this pipeline that nothing of it can be put aside
             return {}
 
@@ -347,7 +345,7 @@ class Run:
 
     async def _take_output(self) -> None:
         try:
-            for name, parts in self._outputs.items():
+            for name, parts in self._spec.loaded.dataflow.outputs.items():
                 self._answer[name] = await self._output(name, parts)
         except Skipped as skipped:
             error = StageError(f"there is no answer: {skipped}")

@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from fusion.core.types import Limits
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.wrappers.retry import ATTEMPTS
-from fusion.pipeline.dataflow import Wiring, stage_order, wire
+from fusion.pipeline.dataflow import Wiring
 from fusion.quote.simulate import Asking, Supposed
 from fusion.stages.base import Stage
 
@@ -82,10 +81,9 @@ class _Place:
     prefix: str = ""
     known: bool = True
 
-    @cached_property
+    @property
     def wirings(self) -> Mapping[str, Wiring]:
-        loaded = self.spec.loaded
-        return wire(loaded.pipeline, loaded.prompts, near=loaded.near, schemas=loaded.schemas)
+        return self.spec.loaded.dataflow.wirings
 
 
 class _Level:
@@ -117,11 +115,12 @@ class _Level:
         found: dict[str, Bound] = {}
         counts: dict[str, int | None] = {}
         shaky: set[str] = set()
-        for name in stage_order(place.spec.pipeline, place.spec.prompts):
+        for name in place.spec.loaded.dataflow.order:
             stage = place.spec.pipeline.stages[name]
             wiring = place.wirings[name]
-            read = {*wiring.waits, *wiring.when, *(flow.stage for flow in wiring.flows.values())}
-            if read & (shaky | {path.partition("/")[0] for path in self._failed_in(place)}):
+            if {*wiring.sources, *wiring.when} & (
+                shaky | {path.partition("/")[0] for path in self._failed_in(place)}
+            ):
                 shaky.add(name)
             items = self._count(place, name, stage, counts)
             counts[name] = None if items is None else self._given(place, name, stage, items)

@@ -9,9 +9,8 @@ from fusion.engine.context import RunContext, RunParts
 from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
-from fusion.pipeline.dataflow import Part, Wiring, stage_order, stages_within, wire
+from fusion.pipeline.dataflow import Wiring, stages_within
 from fusion.pipeline.inputs import filled_within
-from fusion.pipeline.spec import Pipeline
 from fusion.stages.base import Stage
 from fusion.stages.context import Answer, Ask, Outcome, Variables
 
@@ -107,13 +106,11 @@ async def preview(
 
 def _parts(spec: RunSpec, prefix: str) -> RunParts:
     """Return the parts that the contexts of a preview share."""
-    loaded = spec.loaded
     return RunParts(
         run_id="preview",
         spec=spec,
         sink=lambda event: None,
-        wirings=wire(loaded.pipeline, loaded.prompts, near=loaded.near, schemas=loaded.schemas),
-        fields={path: Fields(one.outputs) for path, one in stages_within(loaded.pipeline.stages).items()},
+        fields={path: Fields(one.outputs) for path, one in stages_within(spec.pipeline.stages).items()},
         streamed=frozenset(),
         prefix=prefix,
     )
@@ -177,13 +174,12 @@ class _Look:
 
     async def all(self, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
         """Every stage; `lacking` is what the stage around this pipeline depends on, so that it has no inputs yet."""
-        names = stage_order(self.spec.pipeline, self.spec.prompts)
-        return [stage for name in names for stage in await self.shown(name, lacking)]
+        return [stage for name in self.spec.loaded.dataflow.order for stage in await self.shown(name, lacking)]
 
     async def shown(self, path: str, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
         """A stage, and behind it what stands within it."""
         stage, wiring = self._stages[path], self.parts.wirings[path]
-        reads = [".".join(read) for read in _reads(wiring, self.spec.pipeline) if read not in self.known]
+        reads = [".".join(read) for read in sorted(wiring.reads) if read not in self.known]
         missing = list(dict.fromkeys([*lacking, *(f"{self.parts.prefix}{read}" for read in reads)]))
         ctx = _Rehearsal(path, stage, self)
         note = "" if missing else await ctx.rehearse()
@@ -191,7 +187,7 @@ class _Look:
         calls = [call for call in ctx.asked if self._item is None or call.item in (None, self._item)]
         if ctx.asked and not calls:
             note = "it depends on results of earlier items, which a run makes first"
-        items = _most_items(stage, wiring, self.spec.pipeline, self.known, self._bounds)
+        items = _most_items(stage, wiring, self.known, self._bounds)
         items = items if ctx.known is None else ctx.known
         self._bounds[path] = None if items is None else stage.most_items(items)
         within = [one for way in ways.values() for one in way]
@@ -236,18 +232,6 @@ class _Look:
         return await _Look(spec, f"{self.parts.prefix}{path}/").all(lacking)
 
 
-def _reads(wiring: Wiring, pipeline: Pipeline) -> list[tuple[str, str]]:
-    """The (stage, field) pairs that a stage needs before it can ask."""
-    reads = {(flow.stage, flow.field) for flow in wiring.flows.values()}
-    for name, part in wiring.waits.items():
-        reads |= {(name, field) for field in _fields(part, pipeline.stages[name])}
-    return sorted(reads)
-
-
-def _fields(part: Part, stage: Stage) -> Sequence[str]:
-    return (stage.outputs[0].name,) if part.bare else sorted(part.fields)
-
-
 def _passed_on(ctx: RunContext, wiring: Wiring) -> list[int]:
     """The output limit of a value that is written anew in the place of an item, where the stage does that."""
     limits = [ctx.max_tokens_of(source) or 0 for source in wiring.flows] if wiring.passes_on else []
@@ -262,7 +246,6 @@ def _over(stage: Stage) -> bool:
 def _most_items(
     stage: Stage,
     wiring: Wiring,
-    pipeline: Pipeline,
     known: Mapping[tuple[str, str], int],
     bounds: Mapping[str, int | None],
 ) -> int | None:

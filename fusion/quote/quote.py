@@ -9,7 +9,6 @@ from typing import Final, TypeVar
 from fusion.core.result import ReceiptLine
 from fusion.core.types import Limits, Money, Value
 from fusion.engine.run_spec import RunSpec
-from fusion.pipeline.dataflow import edges_of, stage_order
 from fusion.quote.bounds import Bound, bounds, within
 from fusion.quote.simulate import Supposed, in_no_time, suppose
 from fusion.stages.base import Stage
@@ -166,7 +165,7 @@ class _Summary:
             output=given,
             usd=usd,
             seconds=self._seconds([one.seconds for one in self._runs], self._limits.seconds),
-            stages=tuple(self._stage(name) for name in stage_order(spec.pipeline, spec.prompts)),
+            stages=tuple(self._stage(name) for name in spec.loaded.dataflow.order),
             unpriced=tuple(sorted(name for name, info in spec.roles.models.items() if info.price is None)),
             notes=tuple(self._notes()),
             runs=len(self._runs),
@@ -174,7 +173,7 @@ class _Summary:
 
     def _stage(self, name: str) -> QuotedStage:
         stage = self._spec.pipeline.stages[name]
-        edges = [one for one in edges_of(self._spec.pipeline, self._spec.prompts) if one.target == name]
+        edges = [one for one in self._spec.loaded.dataflow.edges if one.target == name]
         lines = [[line for line in one.result.receipt.lines if _within(line, name)] for one in self._runs]
         calls, taken, given, usd = self._amounts(lines, self._bounds[name].under(self._limits))
         items = [one.items.get(name, 0) for one in self._runs]

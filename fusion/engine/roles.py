@@ -239,7 +239,8 @@ def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
         are = "are" if len(keys) > 1 else "is"
         raise MissingKeyError(
             f"role {role!r} needs {model_id!r}, and {' and '.join(keys)} {are} not set. Set it, or choose another"
-            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
+            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)",
+            keys=keys,
         )
 
 
@@ -325,6 +326,12 @@ class Cast:
         if defaults is not None:
             both = defaults.over(self.settings.defaults)
             other.settings = self.settings.model_copy(update={"defaults": both})
+        return other
+
+    def with_keys(self, keys: Iterable[str]) -> "Cast":
+        """Return this cast as if these keys were set, for previews."""
+        other = copy.copy(self)
+        other.settings = self.settings.model_copy(update={"keys": self.settings.keys.union(keys)})
         return other
 
     def spec(self, given: RoleGiven) -> RoleSpec:

@@ -32,6 +32,8 @@ class RunSpec:
     profile: str
     cache: CacheMode | None = None
     sample: int = 0
+    notes: tuple[str, ...] = ()
+    """Notes of a preview or quote."""
 
     @property
     def pipeline(self) -> Pipeline:

@@ -60,7 +60,7 @@ class Preview(Value):
     """What a run would ask, stage by stage, each behind those that it reads.
 
     `roles` names the model that is asked first for each role, `models` says what is known of all that may be asked;
-    those of pipelines that it runs are among them.
+    those of pipelines that it runs are among them. `notes` name models left out and keys that a run needs.
     """
 
     pipeline: str
@@ -69,6 +69,7 @@ class Preview(Value):
     models: dict[str, ModelInfo]
     limits: Limits
     stages: tuple[PreviewedStage, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def most_calls(self) -> int | None:
@@ -101,6 +102,7 @@ async def preview(
         models=spec.roles.models,
         limits=spec.limits,
         stages=tuple(await (look.all() if stage is None else look.shown(stage))),
+        notes=spec.notes,
     )
 
 

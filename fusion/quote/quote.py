@@ -227,7 +227,7 @@ class _Summary:
         return Seconds(low=low, likely=likely, high=high)
 
     def _notes(self) -> Iterable[str]:
-        yield from self._spec.roles.notes
+        yield from self._spec.notes
         stops = [error for one in self._runs if (error := one.result.error) and error.reason == "BudgetError"]
         if stops:
             yield f"{len(stops)} of {len(self._runs)} supposed runs end at a limit, such as: {stops[0].message}"

@@ -17,7 +17,7 @@ from fusion.bench.scorers.base import Answer, Scorer
 from fusion.bench.scorers.registry import NAMES, scorer
 from fusion.bench.suite import Arm, Scoring, Suite
 from fusion.bench.tasks import Task, TaskSet, read_tasks, split_of
-from fusion.client.client import Fusion
+from fusion.client.client import Fusion, check_run, count_spend
 from fusion.core.budget import Amount, Budget
 from fusion.core.errors import PipelineError, UsageError
 from fusion.core.result import Result
@@ -73,7 +73,7 @@ class Prepared:
             self.entrants.recorded.know(one.counted)
             amounts.append(one.amount)
         if amounts:
-            self.entrants.fusion.count(self.within, _sum(amounts))
+            count_spend(self.entrants.fusion, self.within, _sum(amounts))
 
     def ledger(self) -> dict[str, dict[str, Amount]]:
         """What every run of earlier starts has spent, by the mark of the answer that it was for and by its id.
@@ -369,6 +369,7 @@ def _written(pipeline: PipelineGiven) -> str:
 
 def _previewed(fusion: Fusion, pipeline: PipelineGiven, task: Task) -> Preview:
     prompt, inputs = given_of(fusion.load(pipeline), task)
+    check_run(fusion, prompt, pipeline=pipeline, inputs=inputs)
     return fusion.preview(prompt, pipeline=pipeline, inputs=inputs)
 
 

@@ -19,7 +19,7 @@ from fusion.cli.views.live import LiveView
 from fusion.cli.views.ndjson import RecordFile, Records
 from fusion.cli.views.plain import Plain
 from fusion.cli.views.preview import preview_lines
-from fusion.client.client import Fusion
+from fusion.client.client import Fusion, sole_run
 from fusion.client.handle import RunHandle
 from fusion.client.history_types import RunSummary
 from fusion.core.errors import UsageError
@@ -118,9 +118,12 @@ def call_of(options: Options, stage: str, item: int, results: Sequence[str]) -> 
     with _fusion(options) as fusion:
         prompt, inputs = _given(options, fusion.load(options.pipeline), stdin)
         given = results_of(results, stdin)
-        shown, *_ = fusion.preview(
+        preview = fusion.preview(
             prompt, pipeline=options.pipeline, inputs=inputs, given=given, stage=stage, item=item
-        ).stages
+        )
+    for note in preview.notes:
+        complain(f"note: {note}")
+    shown = preview.stages[0]
     if shown.calls:
         return shown.calls[0]
     if shown.missing:
@@ -170,7 +173,7 @@ def _new(options: Options, fusion: Fusion) -> _Begin:
     prompt, inputs = _given(options, pipeline, Stdin())
 
     def resume_or_start(sink: Sink, stream: bool) -> RunHandle:
-        with fusion.sole(prompt, pipeline=options.pipeline, inputs=inputs) as same:
+        with sole_run(fusion, prompt, pipeline=options.pipeline, inputs=inputs) as same:
             if same is None:
                 return start(sink, stream)
             _say_again(fusion.runs.find(same), options)

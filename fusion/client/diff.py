@@ -10,7 +10,6 @@ from fusion.client.history_types import CallPair, InputDiff, RoleDiff, RunDiff, 
 from fusion.core.errors import UsageError
 from fusion.core.types import File, as_text
 from fusion.engine.manifest import Record
-from fusion.pipeline.dataflow import wire
 from fusion.pipeline.loader import Loader
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
@@ -76,7 +75,7 @@ def _inputs(old: Mapping[str, Any], new: Mapping[str, Any], a: RunSummary, b: Ru
 
 def _given(record: Mapping[str, Any]) -> dict[str, str]:
     """The inputs as texts, of a picture or document what tells it from others."""
-    inputs = Record(record).terms().inputs
+    inputs = Record(record).inputs
     return {
         name: f"{value} SHA-256 {value.digest}" if isinstance(value, File) else as_text(value)
         for name, value in inputs.items()
@@ -211,17 +210,9 @@ def _texts(said: Mapping[str, Any], data: Mapping[str, Any]) -> set[str]:
 
 
 def _order(record: Record) -> dict[str, set[str]]:
-    """The stages, each with those that it reads, before those that read it."""
-    from graphlib import TopologicalSorter
-
-    made = record.made(Library([]))
-    wirings = wire(made.pipeline, made.prompts, schemas=made.schemas)
-    reads = {
-        name: {*wired.waits, *wired.when, *(flow.stage for flow in wired.flows.values()), *stage.needs}
-        for name, stage in made.pipeline.stages.items()
-        if (wired := wirings[name])
-    }
-    return {name: reads[name] for name in TopologicalSorter(reads).static_order()}
+    """The stages in order, each with those that it depends on."""
+    dataflow = record.loaded(Library([])).dataflow
+    return {name: dataflow.wirings[name].before for name in dataflow.order}
 
 
 def _calls(count: int) -> str:

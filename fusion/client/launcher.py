@@ -20,12 +20,10 @@ from fusion.engine.durable import KeptRun, record_of
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast
 from fusion.engine.run import Origin, Run
-from fusion.engine.run_spec import Prepared, Terms
+from fusion.engine.run_spec import RunSpec
 from fusion.models.gateway import Keeping
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
-from fusion.pipeline.dataflow import stages_within
-from fusion.pipeline.loader import Nested
-from fusion.pipeline.spec import Pipeline
+from fusion.pipeline.loader import LoadedPipeline
 from fusion.store.base import Store
 from fusion.store.rows import Content, RunRow
 
@@ -70,43 +68,40 @@ class Launcher:
         other._shared = shared or other._shared
         return other
 
-    def keep(self, run: Prepared, tags: Mapping[str, str], parent: RunRow | None = None) -> KeptRun | None:
+    def keep(self, spec: RunSpec, tags: Mapping[str, str], parent: RunRow | None = None) -> KeptRun | None:
         """The new run in the store; None where there is none."""
         if self.store is None:
             return None
-        record = Record.of(run.made, run.roles, run.terms, self._cast.own)
+        record = Record.of(spec, self._cast.own)
         kept = KeptRun.begin(self.store, _run_id(), record, content=self.content, tags=tags, parent=parent)
         if parent is not None:
             kept.say(differences(record_of(self.store, parent), record, self.store, parent.run_id))
         return kept
 
-    def launch(self, run: Prepared, kept: KeptRun | None, watch: Watch, owner: object) -> RunHandle:
+    def launch(self, spec: RunSpec, kept: KeptRun | None, watch: Watch, owner: object) -> RunHandle:
         """Begin a run. `owner` lives as long as the handle does."""
-        terms = run.terms
         run_id = _run_id() if kept is None else kept.run_id
         under_way = Run(
             run_id,
-            run.subject,
+            spec,
             sink=watch.sink or _nowhere,
             stream=watch.stream,
-            keeping=self._keeping(kept, terms),
-            origin=self._origin(run, Origin(seed=run_id, tags=watch.tags) if kept is None else kept.origin),
+            keeping=self._keeping(kept, spec),
+            origin=self._origin(spec, Origin(seed=run_id, tags=watch.tags) if kept is None else kept.origin),
             within=watch.within,
         )
-        work = self.loop.submit(self._execute(under_way, kept, list(run.roles.models)))
+        work = self.loop.submit(self._execute(under_way, kept, list(spec.roles.models)))
         if kept is not None:
             work.done.add_done_callback(lambda _: kept.release())
         return RunHandle(under_way, work, self.loop, owner)
 
-    def _keeping(self, kept: KeptRun | None, terms: Terms) -> Keeping:
+    def _keeping(self, kept: KeptRun | None, spec: RunSpec) -> Keeping:
         journal = None if kept is None else kept.journal
-        return Keeping(journal, self._shared, mode=terms.cache, sample=terms.sample)
+        return Keeping(journal, self._shared, mode=spec.cache, sample=spec.sample)
 
-    def _origin(self, run: Prepared, origin: Origin) -> Origin:
+    def _origin(self, spec: RunSpec, origin: Origin) -> Origin:
         """Where the run comes from, with what is to be said of its caches."""
-        mode = run.terms.cache
-        caches = {mode} if mode else _caches(run.made.pipeline, run.made.nested)
-        if self._shared is None and "shared" in caches:
+        if self._shared is None and "shared" in ({spec.cache} if spec.cache else _caches(spec.loaded)):
             return replace(origin, notes=(*origin.notes, _NOT_SHARED if self.store is None else _NO_WORDS))
         return origin
 
@@ -142,12 +137,10 @@ def shut_down(launcher: Launcher, own_store: Store | None) -> None:
         close()
 
 
-def _caches(pipeline: Pipeline, nested: Mapping[str, Nested]) -> set[CacheMode]:
-    """The caches that a pipeline and those that it runs may use."""
-    stages = stages_within(pipeline.stages).values()
-    said: set[CacheMode | None] = {pipeline.defaults.cache, *(getattr(stage, "cache", None) for stage in stages)}
-    inner = (mode for one in nested.values() for mode in _caches(one.pipeline, one.nested))
-    return {mode for mode in said if mode is not None} | set(inner)
+def _caches(loaded: LoadedPipeline) -> set[CacheMode | None]:
+    """The cache modes of a pipeline and of those that it runs."""
+    modes = {getattr(stage, "cache", None) for stage in loaded.stages.values()}
+    return modes | {one.pipeline.defaults.cache for one in loaded.all}
 
 
 def _run_id() -> str:

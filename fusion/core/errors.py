@@ -89,7 +89,11 @@ class PromptError(UsageError):
 
 
 class MissingKeyError(UsageError):
-    """A model is needed for which there is neither a key nor weights."""
+    """A model has neither a key nor weights. `keys` names the environment variables to set, if that helps."""
+
+    def __init__(self, message: str, *, keys: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
 
 
 class StoreError(UsageError):

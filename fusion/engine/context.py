@@ -24,12 +24,11 @@ from fusion.core.params import merged
 from fusion.core.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
 from fusion.engine.calls import Caller
 from fusion.engine.fields import Fields, read
-from fusion.engine.roles import RoleModels
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.gateway import Keeping
 from fusion.pipeline.dataflow import Wiring
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Fixed, Prompts
+from fusion.prompts.template import Fixed
 from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import Answer, Ask, Outcome, Room, StageContext, Variables
 from fusion.stages.feed import Feed
@@ -48,13 +47,8 @@ class RunParts:
     """What the contexts of one run share."""
 
     run_id: str
-    pipeline: Pipeline
-    prompts: Prompts
-    roles: RoleModels
-    inputs: Mapping[str, Any]
-    request: str
+    spec: RunSpec
     sink: Sink
-    wirings: Mapping[str, Wiring]
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
     inner: "Inner | None" = None
@@ -68,20 +62,9 @@ class RunParts:
     unusable: list[CallKey] = field(default_factory=list)
     """Calls whose replies no stage could use."""
 
-    def max_tokens(self, stage: Stage, asked: int | None) -> int:
-        """The output limit of a call: what was asked, else the stage's, else the defaults', else the kind's own."""
-        own = getattr(stage, "max_tokens", None)
-        return asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
-
-    def output_limit(self, stage: Stage, info: ModelInfo, asked: int | None) -> int:
-        limit = self.max_tokens(stage, asked)
-        return limit if info.max_output is None else min(limit, info.max_output)
-
-    def room(self, stage: Stage, role: str, asked: int | None = None) -> Room:
-        """What a call of the stage to this role has room for."""
-        info = self.roles[role].models[0]
-        output = self.output_limit(stage, info, asked)
-        return Room(None if info.context is None else info.context - output, output)
+    @property
+    def wirings(self) -> Mapping[str, Wiring]:
+        return self.spec.loaded.dataflow.wirings
 
 
 class RunContext(StageContext):
@@ -91,9 +74,9 @@ class RunContext(StageContext):
         self.path = path
         self.place = run.prefix + path
         self.stage = stage
-        self.finishing = run.pipeline.on_budget == "finish"
+        self.finishing = run.spec.pipeline.on_budget == "finish"
         self.seed = f"{run.seed} {self.place}"
-        self.latencies = run.roles.latencies
+        self.latencies = run.spec.roles.latencies
         self._run = run
         self._out = run.fields[path]
         self._begun: float | None = None
@@ -109,7 +92,7 @@ class RunContext(StageContext):
             values = await read(wired.waits, self._run.fields)
             if not wired.flows:  # a stage that follows others begins with their first item
                 self.begin()
-            self._fixed = Fixed({"inputs": self._run.inputs, "request": self._run.request, **values})
+            self._fixed = Fixed({"inputs": self._run.spec.inputs, "request": self._run.spec.request, **values})
         return dict(self._fixed.variables)
 
     async def follow(self, source: str) -> AsyncIterator[Item]:
@@ -224,7 +207,7 @@ class RunContext(StageContext):
 
     def max_tokens_of(self, source: str) -> int | None:
         stage = self._origin(source, "")
-        return None if stage is None else self._run.max_tokens(self._run.pipeline.stages[stage], None)
+        return None if stage is None else self._run.spec.max_tokens(self._run.spec.pipeline.stages[stage], None)
 
     def _origin(self, source: str, key: str) -> str | None:
         """The stage that wrote the values a path names, looking through stages that only pass them on."""
@@ -239,13 +222,13 @@ class RunContext(StageContext):
         return None
 
     def evaluate(self, source: str, variables: Variables) -> Any:
-        return self._run.prompts.expression(source).evaluate(variables)
+        return self._run.spec.prompts.expression(source).evaluate(variables)
 
     def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
-        return self._run.prompts.template(template).render(variables, self._fixed)
+        return self._run.spec.prompts.template(template).render(variables, self._fixed)
 
     def text(self, template: str, variables: Variables) -> str:
-        return self._run.prompts.template(template).render_text(variables)
+        return self._run.spec.prompts.template(template).render_text(variables)
 
     # What stands within.
 
@@ -260,21 +243,21 @@ class RunContext(StageContext):
     # Calls.
 
     def room(self, role: str, max_tokens: int | None = None) -> Room:
-        return self._run.room(self.stage, role, max_tokens)
+        return self._run.spec.room(self.stage, role, max_tokens)
 
     def readable(self) -> int | None:
-        stages = self._run.pipeline.stages
+        stages = self._run.spec.pipeline.stages
         readers = [
             stages[name]
             for name, wired in self._run.wirings.items()
             if any(flow.stage == self.path for flow in wired.flows.values())
         ]
         one_by_one = [stage for stage in readers if stage.outputs[0].feed]
-        rooms = [self._run.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
+        rooms = [self._run.spec.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
         return min([room for room in rooms if room is not None], default=None)
 
     def model(self, role: str) -> ModelInfo:
-        return self._run.roles[role].models[0]
+        return self._run.spec.roles[role].models[0]
 
     async def call(self, ask: Ask) -> Answer:
         try:
@@ -285,7 +268,7 @@ class RunContext(StageContext):
 
     def under_system(self, ask: Ask) -> Ask:
         """What is asked, with the user's own system prompt above the pipeline's."""
-        system = self._run.request.system if isinstance(self._run.request, Asked) else ""
+        system = self._run.spec.request.system if isinstance(self._run.spec.request, Asked) else ""
         if not system:
             return ask
         first, *others = ask.messages
@@ -302,9 +285,9 @@ class RunContext(StageContext):
         return caller
 
     def _new_caller(self, ask: Ask) -> Caller:
-        role, stage = self._run.roles[ask.role], self.stage
-        defaults = self._run.pipeline.defaults
-        chain = self._run.roles.chain_of(ask.model) if ask.model else role.chain
+        role, stage = self._run.spec.roles[ask.role], self.stage
+        defaults = self._run.spec.pipeline.defaults
+        chain = self._run.spec.roles.chain_of(ask.model) if ask.model else role.chain
         own = stage.params() if isinstance(stage, ModelStage) else {}
         if ask.temperature is not None:
             own = {**own, "temperature": ask.temperature}
@@ -317,7 +300,7 @@ class RunContext(StageContext):
             run_id=self._run.run_id,
             stage=self.place,
             role=ask.role,
-            max_tokens=self._run.output_limit(self.stage, chain[0].info, ask.max_tokens),
+            max_tokens=self._run.spec.output_limit(self.stage, chain[0].info, ask.max_tokens),
             timeout=role.timeout or defaults.timeout,
             firm=firm,
             soft=soft,

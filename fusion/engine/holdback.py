@@ -1,32 +1,19 @@
 """`on_budget: finish`: what is held back from the start, so that the last stages can still write the answer."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from fusion.core.budget import Amount, Budget, Hold
 from fusion.core.types import Limits
-from fusion.pipeline.dataflow import Wiring, output_wiring, wire
-from fusion.pipeline.loader import Nested
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts
+from fusion.engine.run_spec import RunSpec
 from fusion.stages.base import Stage
-
-if TYPE_CHECKING:
-    from fusion.engine.context import RunParts
-
 
 _BYTES_PER_TOKEN = 4
 _TEMPLATE_BYTES = 4_000
 _MOST_PART = Decimal("0.5")
 _FREE = Decimal(0)
 _NOTHING = Amount(_FREE, tokens=0, calls=0)
-
-
-def last_stages(pipeline: Pipeline, prompts: Prompts) -> list[str]:
-    """The stages that the pipeline's output reads."""
-    return list(dict.fromkeys(name for parts in output_wiring(pipeline, prompts).values() for name in parts))
 
 
 class Caps(NamedTuple):
@@ -49,17 +36,15 @@ class Caps(NamedTuple):
         )
 
 
-def held_back(
-    pipeline: Pipeline, run: "RunParts", budget: Budget, caps: Caps, nested: Mapping[str, Nested]
-) -> dict[str, Hold]:
+def held_back(spec: RunSpec, budget: Budget, caps: Caps) -> dict[str, Hold]:
     """For each last stage a budget of its own, that nothing else can use up; none under `on_budget: fail`.
 
     It is the worst case of one call over all that the stage may have to read, of a nested pipeline that of one call
     of each of its stages; but at most half of each cap, shared by the last stages: the rest is there to do the work.
     """
-    if pipeline.on_budget != "finish" or caps == (None, None, None):
+    if spec.pipeline.on_budget != "finish" or caps == (None, None, None):
         return {}
-    needs = {name: _worst_case(name, run, nested, 0) for name in last_stages(pipeline, run.prompts)}
+    needs = {name: _worst_case(name, spec, 0) for name in spec.loaded.dataflow.last}
     asking = {name: need for name, need in needs.items() if need.calls}
     return {name: budget.hold(_capped(need, caps, len(asking)), name) for name, need in asking.items()}
 
@@ -75,40 +60,33 @@ def _capped(need: Amount, caps: Caps, sharing: int) -> Amount:
     )
 
 
-def _worst_case(name: str, run: "RunParts", nested: Mapping[str, Nested], reads: int) -> Amount:
+def _worst_case(name: str, spec: RunSpec, reads: int) -> Amount:
     """The worst case of one call of a stage that reads so many bytes beside what its own pipeline gives it to read.
 
     A stage that runs another pipeline needs what that one does; of several that it may run, the dearest counts.
     """
-    stage = run.pipeline.stages[name]
-    taken = reads + _input_bound(run.wirings[name], run)
-    own = _one_call(stage, run, taken) if any(stage.roles()) else _NOTHING
+    stage = spec.pipeline.stages[name]
+    taken = reads + _input_bound(name, spec)
+    own = _one_call(stage, spec, taken) if any(stage.roles()) else _NOTHING
     inner = [
-        _whole(_within(run, path, one), one.nested, taken)
-        for path, one in nested.items()
+        _whole(spec.within(path, spec.request, spec.inputs), taken)
+        for path in spec.loaded.nested
         if path.partition("/")[0] == name
     ]
     return _plus(own, _dearest(inner))
 
 
-def _whole(run: "RunParts", nested: Mapping[str, Nested], reads: int) -> Amount:
+def _whole(spec: RunSpec, reads: int) -> Amount:
     """The worst case of one call of each stage of a pipeline."""
     total = _NOTHING
-    for name in run.pipeline.stages:
-        total = _plus(total, _worst_case(name, run, nested, reads))
+    for name in spec.pipeline.stages:
+        total = _plus(total, _worst_case(name, spec, reads))
     return total
 
 
-def _within(run: "RunParts", path: str, one: Nested) -> "RunParts":
-    """What a run shares with the pipeline that the stage at this path runs, as far as it is looked at here."""
-    wirings = wire(one.pipeline, one.prompts, near=one.path.parent)
-    roles = run.roles.nested[path]
-    return replace(run, pipeline=one.pipeline, prompts=one.prompts, roles=roles, wirings=wirings)
-
-
-def _one_call(stage: Stage, run: "RunParts", taken: int) -> Amount:
-    models = run.roles[next(iter(stage.roles()))[1]].models
-    given = run.max_tokens(stage, None)
+def _one_call(stage: Stage, spec: RunSpec, taken: int) -> Amount:
+    models = spec.roles[next(iter(stage.roles()))[1]].models
+    given = spec.max_tokens(stage)
     usd = max((model.price.bound(taken, given) for model in models if model.price is not None), default=Decimal(0))
     return Amount(usd=usd, tokens=taken + given, calls=1)
 
@@ -127,15 +105,15 @@ def _dearest(amounts: Sequence[Amount]) -> Amount:
     )
 
 
-def _input_bound(wiring: Wiring, run: "RunParts") -> int:
+def _input_bound(name: str, spec: RunSpec) -> int:
     """Bytes that the stage may have to read: its template, the request, and what the stages before it can write."""
-    read = {*wiring.waits, *(flow.stage for flow in wiring.flows.values())}
-    written = sum(_written(run.pipeline.stages[name], run) for name in read)
-    return _TEMPLATE_BYTES + len(run.request.encode()) + written * _BYTES_PER_TOKEN
+    sources = spec.loaded.dataflow.wirings[name].sources
+    written = sum(_written(spec.pipeline.stages[source], spec) for source in sources)
+    return _TEMPLATE_BYTES + len(spec.request.encode()) + written * _BYTES_PER_TOKEN
 
 
-def _written(stage: Stage, run: "RunParts") -> int:
+def _written(stage: Stage, spec: RunSpec) -> int:
     """Tokens that a stage can write at most: one call, or one for each subtask of the plans before it."""
-    widths = [width for other in run.pipeline.stages.values() if (width := getattr(other, "max_subtasks", None))]
+    widths = [width for other in spec.pipeline.stages.values() if (width := getattr(other, "max_subtasks", None))]
     many = any(output.feed for output in stage.outputs)
-    return run.max_tokens(stage, None) * (max(widths, default=1) if many else 1)
+    return spec.max_tokens(stage) * (max(widths, default=1) if many else 1)

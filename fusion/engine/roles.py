@@ -20,12 +20,11 @@ from fusion.models.providers.replay import PREFIX
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Member
 from fusion.pipeline.inputs import Given
-from fusion.pipeline.loader import Made, Nested
+from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts, Template
 from fusion.stages.base import ModelStage
 
-_NONE: Final[Mapping[str, Nested]] = {}
 _NO_SPECS: Final[Mapping[str, RoleSpec]] = {}
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
@@ -107,34 +106,36 @@ class RoleModels(Mapping[str, RoleModel]):
         return (self._gateway.member(model_id),)
 
 
-def used_roles(pipeline: Pipeline, nested: Mapping[str, Nested] = _NONE) -> dict[str, str]:
-    """Every role that the pipeline's stages name, and where; those of the pipelines that they run too."""
+def used_roles(pipeline: Pipeline) -> dict[str, str]:
+    """Return every role that the pipeline's stages name, and the first place that names it."""
     used: dict[str, str] = {}
     for name, stage in pipeline.stages.items():
         for key, role in stage.roles():
             used.setdefault(role, f"stages.{name}.{key}")
-    for path, inner in nested.items():
-        for role, where in used_roles(inner.pipeline, inner.nested).items():
-            used.setdefault(role, f"{path}/{where}")
     return used
 
 
+def _all_used(loaded: LoadedPipeline) -> set[str]:
+    """Every role of a pipeline and of the pipelines that it runs."""
+    return set(used_roles(loaded.pipeline)).union(*map(_all_used, loaded.nested.values()))
+
+
 def resolve(
-    pipeline: Pipeline,
+    loaded: LoadedPipeline,
     *,
     given: Mapping[str, RoleSpec],
     profile: Profile,
     gateway: Gateway,
     settings: Settings,
     own: Collection[str] = (),
-    nested: Mapping[str, Nested] = _NONE,
     inherited: Mapping[str, RoleSpec] = _NO_SPECS,
 ) -> RoleModels:
-    """The model of every role that the pipeline uses. Raises UsageError or MissingKeyError before any call.
+    """Return the models of every role that a pipeline and those that it runs use.
 
-    `nested` are the pipelines that its stages run. What a role is there, they say themselves; where they do not, the
-    pipelines around them do, which are `inherited`.
+    A nested pipeline declares roles of its own; the others it inherits from the pipelines around it (`inherited`).
+    Raises UsageError or MissingKeyError before any call.
     """
+    pipeline = loaded.pipeline
     roles = {}
     notes: list[str] = []
     declared = {**inherited, **pipeline.roles}
@@ -154,16 +155,15 @@ def resolve(
         _check_params(role, roles[role], pipeline)
     inner = {
         path: resolve(
-            one.pipeline,
+            one,
             given=given,
             profile=profile,
             gateway=gateway,
             settings=settings,
             own=own,
-            nested=one.nested,
             inherited=declared,
         )
-        for path, one in nested.items()
+        for path, one in loaded.nested.items()
     }
     return RoleModels(roles, gateway, notes=notes, nested=inner)
 
@@ -239,7 +239,8 @@ def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
         are = "are" if len(keys) > 1 else "is"
         raise MissingKeyError(
             f"role {role!r} needs {model_id!r}, and {' and '.join(keys)} {are} not set. Set it, or choose another"
-            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
+            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)",
+            keys=keys,
         )
 
 
@@ -327,6 +328,12 @@ class Cast:
             other.settings = self.settings.model_copy(update={"defaults": both})
         return other
 
+    def with_keys(self, keys: Iterable[str]) -> "Cast":
+        """Return this cast as if these keys were set, for previews."""
+        other = copy.copy(self)
+        other.settings = self.settings.model_copy(update={"keys": self.settings.keys.union(keys)})
+        return other
+
     def spec(self, given: RoleGiven) -> RoleSpec:
         """Who plays a role, in its full form. A model of the user's becomes known under its id."""
         if isinstance(given, RoleSpec):
@@ -337,31 +344,29 @@ class Cast:
             return RoleSpec(chain=(given.info.id,))
         return RoleSpec(chain=(given,))
 
-    def with_defaults(self, made: Made) -> Made:
-        """The pipeline, with the defaults of the user's settings beneath its own."""
-        defaults = made.pipeline.defaults.over(self.settings.defaults)
-        return replace(made, pipeline=made.pipeline.model_copy(update={"defaults": defaults}))
+    def with_defaults(self, loaded: LoadedPipeline) -> LoadedPipeline:
+        """Return the pipeline with the defaults of the user's settings beneath its own."""
+        defaults = loaded.pipeline.defaults.over(self.settings.defaults)
+        return replace(loaded, pipeline=loaded.pipeline.model_copy(update={"defaults": defaults}))
 
-    def of(self, made: Made, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
+    def of(self, loaded: LoadedPipeline, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
         """Return the models of a pipeline; where nothing else is given, those of `before`, the run it continues.
 
         Raises UsageError or MissingKeyError for what cannot be.
         """
-        given = self._given(made, before)
+        given = self._given(loaded, before)
         with self._lock:
             return resolve(
-                made.pipeline,
+                loaded,
                 given=given,
                 profile=self.profile,
                 gateway=self.gateway,
                 settings=self.settings,
                 own=self.own,
-                nested=made.nested,
             )
 
-    def _given(self, made: Made, before: Mapping[str, RoleSpec] | None) -> dict[str, RoleSpec]:
-        pipeline = made.pipeline
-        used = used_roles(pipeline, made.nested)
+    def _given(self, loaded: LoadedPipeline, before: Mapping[str, RoleSpec] | None) -> dict[str, RoleSpec]:
+        pipeline, used = loaded.pipeline, _all_used(loaded)
         unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self.settings.roles, *self.profile.roles})
         if unknown:
             raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")

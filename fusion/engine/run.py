@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,12 +16,12 @@ from fusion.core.result import FailedPart, Result, StageResult
 from fusion.core.types import Failure, Item, Limits, as_text
 from fusion.engine.context import RunContext, RunParts
 from fusion.engine.fields import Fields, Skipped, read
-from fusion.engine.holdback import Caps, held_back, last_stages
+from fusion.engine.holdback import Caps, held_back
 from fusion.engine.receipt import Accounts, Before
 from fusion.engine.roles import unpriced
-from fusion.engine.run_spec import Subject
+from fusion.engine.run_spec import RunSpec
 from fusion.models.gateway import Keeping
-from fusion.pipeline.dataflow import Part, output_wiring, stages_within, wire
+from fusion.pipeline.dataflow import Part, stages_within
 from fusion.pipeline.inputs import filled_within, plain
 from fusion.stages.base import Stage
 from fusion.stages.context import Outcome
@@ -84,7 +84,7 @@ class Run:
     def __init__(
         self,
         run_id: str,
-        subject: Subject,
+        spec: RunSpec,
         *,
         sink: Sink,
         stream: bool,
@@ -96,11 +96,12 @@ class Run:
         self.run_id = run_id
         self.exit_code = 0
         self.cause: BaseException | None = None
-        pipeline, prompts, roles, limits = subject.pipeline, subject.prompts, subject.roles, subject.limits
         if around is not None and around.finishing:
-            pipeline = pipeline.model_copy(update={"on_budget": "finish"})
-        self._pipeline = pipeline
-        self._profile = subject.profile
+            finishing = spec.pipeline.model_copy(update={"on_budget": "finish"})
+            spec = replace(spec, loaded=replace(spec.loaded, pipeline=finishing))
+        loaded, roles, limits = spec.loaded, spec.roles, spec.limits
+        self._spec = spec
+        self._pipeline = pipeline = loaded.pipeline
         self._origin = origin or Origin(seed=run_id)
         self._keeping = keeping or Keeping()
         self._journal = self._keeping.journal
@@ -110,7 +111,7 @@ class Run:
             self._accounts.take_up(self._origin.before)
         self._budget = Budget(
             limits,
-            strict_usd=subject.by_hand,
+            strict_usd=spec.strict_usd,
             name="run" if around is None else pipeline.name,
             parent=within if around is None else around.budget,
             ledger=self._journal,
@@ -119,23 +120,16 @@ class Run:
         if self._journal is not None and around is None:
             self._journal.on_loss = self._say_loss
         self._caps = Caps.of(limits) if around is None else Caps.of(limits).within(around.caps)
-        self._nested = dict(subject.nested)
         self._around = around
         self._runs: dict[str, Run] = {}
         self._all_stages = stages_within(pipeline.stages)
         self._records = {path: _Record() for path in self._all_stages}
-        self._outputs = output_wiring(pipeline, prompts)
         self._parts = RunParts(
             run_id=run_id,
-            pipeline=pipeline,
-            prompts=prompts,
-            roles=roles,
-            inputs=subject.inputs,
-            request=subject.request,
+            spec=spec,
             sink=self._sink,
-            wirings=wire(pipeline, prompts, near=subject.near, schemas=subject.schemas),
             fields={path: Fields(stage.outputs) for path, stage in self._all_stages.items()},
-            streamed=frozenset(self._streamed(last_stages(pipeline, prompts))) if stream else frozenset(),
+            streamed=frozenset(self._streamed(loaded.dataflow.last)) if stream else frozenset(),
             inner=_Inner(self),
             prefix="" if around is None else f"{around.place}/",
             keeping=self._keeping,
@@ -151,7 +145,7 @@ class Run:
         self._budget.start()
         if self._around is None:
             self._sink(self._first_event())
-            for note in (*self._origin.notes, *self._parts.roles.notes, *unpriced(self._parts.roles)):
+            for note in (*self._origin.notes, *self._spec.roles.notes, *unpriced(self._spec.roles)):
                 self._sink(Noted(run_id=self.run_id, message=note))
         try:
             async with asyncio.timeout(self._budget.remaining_seconds()):
@@ -222,7 +216,7 @@ class Run:
 
     def _held_back(self) -> dict[str, Hold]:
         try:
-            return held_back(self._pipeline, self._parts, self._budget, self._caps, self._nested)
+            return held_back(self._spec, self._budget, self._caps)
         except BudgetError:  # so little is left around this pipeline that nothing of it can be put aside
             return {}
 
@@ -279,25 +273,12 @@ class Run:
 
     async def inner_pipeline(self, path: str, inputs: Mapping[str, Any]) -> Outcome:
         """Run the pipeline that a stage names, on the budget of that stage."""
-        nested, budget = self._nested[path], budgets.current.get()
+        nested, budget = self._spec.loaded.nested[path], budgets.current.get()
         assert budget is not None
-        request, values = filled_within(nested.pipeline, self._parts.request, inputs)
-        subject = Subject(
-            nested.pipeline,
-            prompts=nested.prompts,
-            roles=self._parts.roles.nested[path],
-            profile=self._profile,
-            inputs=values,
-            request=request,
-            near=nested.path.parent,
-            nested=nested.nested,
-            limits=nested.pipeline.budget,
-            by_hand=False,
-            schemas=nested.schemas,
-        )
+        request, values = filled_within(nested.pipeline, self._spec.request, inputs)
         run = self._runs[path] = Run(
             self.run_id,
-            subject,
+            self._spec.within(path, request, values),
             sink=self._sink,
             stream=path in self._parts.streamed,
             around=self._around_inner(path, budget),
@@ -353,7 +334,7 @@ class Run:
         if stage.when is None:
             return
         values = await read(self._parts.wirings[name].when, self._parts.fields)
-        if not ctx.evaluate(stage.when, {"inputs": self._parts.inputs, "request": self._parts.request, **values}):
+        if not ctx.evaluate(stage.when, {"inputs": self._spec.inputs, "request": self._spec.request, **values}):
             raise Skipped(name, f"`when: {stage.when}` is false")
 
     def _skip(self, name: str, stage: Stage, reason: str) -> None:
@@ -364,7 +345,7 @@ class Run:
 
     async def _take_output(self) -> None:
         try:
-            for name, parts in self._outputs.items():
+            for name, parts in self._spec.loaded.dataflow.outputs.items():
                 self._answer[name] = await self._output(name, parts)
         except Skipped as skipped:
             error = StageError(f"there is no answer: {skipped}")
@@ -375,8 +356,8 @@ class Run:
         output = self._pipeline.output
         source = output if isinstance(output, str) else output[name]
         values = await read(parts, self._parts.fields)
-        variables = {"inputs": self._parts.inputs, "request": self._parts.request, **values}
-        return self._parts.prompts.expression(source).evaluate(variables)
+        variables = {"inputs": self._spec.inputs, "request": self._spec.request, **values}
+        return self._spec.prompts.expression(source).evaluate(variables)
 
     # The end.
 
@@ -425,7 +406,7 @@ class Run:
         return Result(
             run_id=self.run_id,
             pipeline=self._pipeline.name,
-            profile=self._profile,
+            profile=self._spec.profile,
             started=self._started_at,
             seconds=seconds,
             status=status,
@@ -510,8 +491,8 @@ class Run:
         return RunStarted(
             run_id=self.run_id,
             pipeline=self._pipeline.name,
-            profile=self._profile,
-            roles={name: role.models[0].id for name, role in self._parts.roles.all.items()},
+            profile=self._spec.profile,
+            roles={name: role.models[0].id for name, role in self._spec.roles.all.items()},
             stages={name: stage.kind for name, stage in self._pipeline.stages.items()},
             session=self._origin.session,
             parent=self._origin.parent,

@@ -1,16 +1,12 @@
 """How a pipeline looks: drawn as text, Mermaid or DOT, or told as JSON."""
 
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from fusion.pipeline.dataflow import edges_of, output_stages
+from fusion.pipeline.dataflow import Dataflow
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
-
-if TYPE_CHECKING:
-    pass
-
 
 Format = Literal["text", "mermaid", "dot", "json"]
 
@@ -39,8 +35,9 @@ class _Picture:
         import networkx
 
         self._pipeline = pipeline
-        self._edges = edges_of(pipeline, prompts)
-        self._reads = output_stages(pipeline, prompts)
+        dataflow = Dataflow(pipeline, prompts)
+        self._edges = dataflow.edges
+        self._reads = {name: sorted(parts) for name, parts in dataflow.outputs.items()}
         self._graph: networkx.DiGraph = networkx.DiGraph()
         self._graph.add_nodes_from(pipeline.stages)
         for edge in self._edges:

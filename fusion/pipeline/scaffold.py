@@ -7,7 +7,7 @@ from typing import Any
 from fusion.core.errors import UsageError
 from fusion.core.paths import read_text
 from fusion.pipeline.explain import comments
-from fusion.pipeline.loader import load_checked
+from fusion.pipeline.loader import load_file
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import TEMPLATE_SUFFIX, Library
 from fusion.prompts.template import is_template_name
@@ -31,8 +31,8 @@ def draft(name: str, path: Path, *, library: Library) -> dict[str, str]:
         raise UsageError(
             f"{name!r} is no name for a pipeline: give letters, digits, - and _, without a folder or .yaml"
         )
-    source, prompts = load_checked(path, library=library)
-    copying = _Copying(name, prompts.library)
+    loaded = load_file(path, library)
+    source, copying = loaded.pipeline, _Copying(name, loaded.prompts.library)
     stages = {stage: copying.stage(stage, given) for stage, given in source.stages.items()}
     made = source.model_copy(update={"name": name, "stages": stages})
     head = _HEAD.format(name=name, source=source.name)

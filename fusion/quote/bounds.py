@@ -6,14 +6,10 @@ from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
 from fusion.core.types import Limits
-from fusion.engine.roles import RoleModels
-from fusion.engine.run_spec import Subject
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.wrappers.retry import ATTEMPTS
-from fusion.pipeline.dataflow import Wiring, stage_order, wire
-from fusion.pipeline.loader import Nested
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts
+from fusion.pipeline.dataflow import Wiring
 from fusion.quote.simulate import Asking, Supposed
 from fusion.stages.base import Stage
 
@@ -52,13 +48,13 @@ class Bound(NamedTuple):
         )
 
 
-def bounds(subject: Subject, worst: Sequence[Supposed]) -> dict[str, Bound]:
+def bounds(spec: RunSpec, worst: Sequence[Supposed]) -> dict[str, Bound]:
     """The bound of every stage of the pipeline, those of nested pipelines within theirs.
 
     `worst` are runs in which everything went as costly as it may: what their prompts came to is what a call may
     read. Where such a run could not go on, it is all that fits into the model's context.
     """
-    return _Level(subject, worst).bounds()
+    return _Level(spec, worst).bounds()
 
 
 def within(bounds: Iterable[Bound], limits: Limits, models: Iterable[ModelInfo]) -> Bound:
@@ -79,25 +75,22 @@ def sum_of(bounds: Iterable[Bound]) -> Bound:
 
 @dataclass(frozen=True)
 class _Place:
-    """A pipeline of the run, and what is before its stages' paths; `known` if its inputs hang on no model."""
+    """A pipeline of the run. `prefix` precedes its stages' paths; `known` is true if no model writes its inputs."""
 
-    pipeline: Pipeline
-    prompts: Prompts
-    roles: RoleModels
-    wirings: Mapping[str, Wiring]
-    nested: Mapping[str, Nested]
-    prefix: str
-    known: bool
+    spec: RunSpec
+    prefix: str = ""
+    known: bool = True
+
+    @property
+    def wirings(self) -> Mapping[str, Wiring]:
+        return self.spec.loaded.dataflow.wirings
 
 
 class _Level:
     """Works out the bounds of one pipeline's stages."""
 
-    def __init__(self, subject: Subject, worst: Sequence[Supposed]) -> None:
-        wirings = wire(subject.pipeline, subject.prompts, near=subject.near)
-        self._whole = _Place(
-            subject.pipeline, subject.prompts, subject.roles, wirings, subject.nested, prefix="", known=True
-        )
+    def __init__(self, spec: RunSpec, worst: Sequence[Supposed]) -> None:
+        self._whole = _Place(spec)
         self._asking: dict[str, Asking] = {}
         self._items: dict[str, int] = {}
         self._failed: set[str] = set()
@@ -122,11 +115,12 @@ class _Level:
         found: dict[str, Bound] = {}
         counts: dict[str, int | None] = {}
         shaky: set[str] = set()
-        for name in stage_order(place.pipeline, place.prompts):
-            stage = place.pipeline.stages[name]
+        for name in place.spec.loaded.dataflow.order:
+            stage = place.spec.pipeline.stages[name]
             wiring = place.wirings[name]
-            read = {*wiring.waits, *wiring.when, *(flow.stage for flow in wiring.flows.values())}
-            if read & (shaky | {path.partition("/")[0] for path in self._failed_in(place)}):
+            if {*wiring.sources, *wiring.when} & (
+                shaky | {path.partition("/")[0] for path in self._failed_in(place)}
+            ):
                 shaky.add(name)
             items = self._count(place, name, stage, counts)
             counts[name] = None if items is None else self._given(place, name, stage, items)
@@ -137,7 +131,7 @@ class _Level:
         return (path.removeprefix(place.prefix) for path in self._failed if path.startswith(place.prefix))
 
     def _stage(self, place: _Place, path: str, stage: Stage, items: int | None, *, shaky: bool) -> Bound:
-        if path in place.nested:
+        if path in place.spec.loaded.nested:
             return self._pipeline(place, path, stage)
         most = None if items is None else stage.most_calls(items)
         within = stage.inner()
@@ -149,18 +143,10 @@ class _Level:
         return whole._replace(calls=stage.most_calls_with(items, {name: one.calls for name, one in parts.items()}))
 
     def _pipeline(self, place: _Place, path: str, stage: Stage) -> Bound:
-        one = place.nested[path]
-        reads = place.wirings[path].waits
-        inner = _Place(
-            one.pipeline,
-            one.prompts,
-            place.roles.nested[path],
-            wire(one.pipeline, one.prompts, near=one.path.parent),
-            one.nested,
-            prefix=f"{place.prefix}{path}/",
-            known=place.known and not reads,
-        )
-        return sum_of(self._of(inner).values()).under(one.pipeline.budget).under(stage.budget)
+        spec = place.spec.within(path, place.spec.request, place.spec.inputs)
+        known = place.known and not place.wirings[path].waits
+        inner = _Place(spec, prefix=f"{place.prefix}{path}/", known=known)
+        return sum_of(self._of(inner).values()).under(spec.limits).under(stage.budget)
 
     def _calls(self, place: _Place, path: str, stage: Stage, most: int | None, *, shaky: bool) -> Bound:
         roles = dict.fromkeys(role for _, role in stage.roles())
@@ -169,10 +155,11 @@ class _Level:
         if most is None:
             return Bound(None, None, None, f"how many calls {place.prefix}{path} makes hangs on results")
         asking = self._asked(place.prefix + path)
-        chains = [place.roles[role].models for role in roles]
+        chains = [place.spec.roles[role].models for role in roles]
         known = {model.id for chain in chains for model in chain}
         chains += [
-            tuple(member.info for member in place.roles.chain_of(model)) for model in sorted(asking.asked - known)
+            tuple(member.info for member in place.spec.roles.chain_of(model))
+            for model in sorted(asking.asked - known)
         ]
         given = asking.given or stage.own_max_tokens
         taken = None if shaky or not asking.taken else asking.taken
@@ -198,7 +185,9 @@ class _Level:
         flow = wiring.flows.get(uses[0].source)
         if flow is not None:
             return counts.get(flow.stage)
-        reads = any(path[0] in place.pipeline.stages for path in place.prompts.expression(uses[0].source).paths)
+        reads = any(
+            path[0] in place.spec.pipeline.stages for path in place.spec.prompts.expression(uses[0].source).paths
+        )
         return None if reads or not place.known else self._items.get(place.prefix + name)
 
     def _given(self, place: _Place, name: str, stage: Stage, items: int) -> int | None:

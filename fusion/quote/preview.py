@@ -1,21 +1,16 @@
 """What a run would ask, without asking: rendered by the stages themselves, with bounds on calls and tokens."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
 from fusion.core.types import Item, Limits, Message, Value
 from fusion.engine.context import RunContext, RunParts
 from fusion.engine.fields import Fields
-from fusion.engine.roles import RoleModels
-from fusion.engine.run_spec import Subject
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
-from fusion.pipeline.dataflow import Part, Wiring, stage_order, stages_within, wire
+from fusion.pipeline.dataflow import Wiring, stages_within
 from fusion.pipeline.inputs import filled_within
-from fusion.pipeline.loader import Nested
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
 from fusion.stages.context import Answer, Ask, Outcome, Variables
 
@@ -65,7 +60,7 @@ class Preview(Value):
     """What a run would ask, stage by stage, each behind those that it reads.
 
     `roles` names the model that is asked first for each role, `models` says what is known of all that may be asked;
-    those of pipelines that it runs are among them.
+    those of pipelines that it runs are among them. `notes` name models left out and keys that a run needs.
     """
 
     pipeline: str
@@ -74,6 +69,7 @@ class Preview(Value):
     models: dict[str, ModelInfo]
     limits: Limits
     stages: tuple[PreviewedStage, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def most_calls(self) -> int | None:
@@ -91,47 +87,32 @@ class Preview(Value):
 
 
 async def preview(
-    subject: Subject, *, given: Given | None = None, stage: str | None = None, item: int | None = None
+    spec: RunSpec, *, given: Given | None = None, stage: str | None = None, item: int | None = None
 ) -> Preview:
-    """What a run of this would ask; of one `stage` only, and of one `item` (from 0) only, if they are named.
+    """Return the calls that a run would make; with `stage` only its own, with `item` (from 0) only that item's.
 
-    Raises UsageError or InputError for what is not there, PromptError for what cannot be rendered.
+    Raises UsageError or InputError for an unknown stage or value, PromptError if a template fails.
     """
-    pipeline, roles = subject.pipeline, subject.roles
-    parts = _parts(pipeline, subject.prompts, roles, subject.inputs, subject.request, subject.near, "")
-    look = _Look(parts, subject.nested, item)
-    look.known.update(_filled(parts, given or {}))
-    names = {role: one.models[0].id for role, one in roles.all.items()}
+    look = _Look(spec, "", item)
+    look.known.update(_filled(look.parts, given or {}))
     return Preview(
-        pipeline=pipeline.name,
-        profile=subject.profile,
-        roles=names,
-        models=roles.models,
-        limits=subject.limits,
+        pipeline=spec.pipeline.name,
+        profile=spec.profile,
+        roles={role: one.models[0].id for role, one in spec.roles.all.items()},
+        models=spec.roles.models,
+        limits=spec.limits,
         stages=tuple(await (look.all() if stage is None else look.shown(stage))),
+        notes=spec.notes,
     )
 
 
-def _parts(
-    pipeline: Pipeline,
-    prompts: Prompts,
-    roles: RoleModels,
-    inputs: Mapping[str, Any],
-    request: str,
-    near: Path | None,
-    prefix: str,
-) -> RunParts:
-    """What the contexts of a run of this pipeline would share, those of nothing that is run."""
+def _parts(spec: RunSpec, prefix: str) -> RunParts:
+    """Return the parts that the contexts of a preview share."""
     return RunParts(
         run_id="preview",
-        pipeline=pipeline,
-        prompts=prompts,
-        roles=roles,
-        inputs=inputs,
-        request=request,
+        spec=spec,
         sink=lambda event: None,
-        wirings=wire(pipeline, prompts, near=near),
-        fields={path: Fields(one.outputs) for path, one in stages_within(pipeline.stages).items()},
+        fields={path: Fields(one.outputs) for path, one in stages_within(spec.pipeline.stages).items()},
         streamed=frozenset(),
         prefix=prefix,
     )
@@ -151,9 +132,9 @@ def _filled(parts: RunParts, given: Given) -> dict[tuple[str, str], int]:
     known = {}
     for path, value in given.items():
         name, _, field = path.partition(".")
-        stage = parts.pipeline.stages.get(name)
+        stage = parts.spec.pipeline.stages.get(name)
         if stage is None:
-            raise UsageError(f"no stage {name!r}{close_names(name, parts.pipeline.stages)}")
+            raise UsageError(f"no stage {name!r}{close_names(name, parts.spec.pipeline.stages)}")
         outputs = {output.name: output for output in stage.outputs}
         output = outputs.get(field or stage.outputs[0].name)
         if output is None:
@@ -185,23 +166,22 @@ def _items(path: str, value: Any) -> Iterator[Item]:
 class _Look:
     """One pipeline that is looked at, its stages in turn. `known` is how many items each field that is given has."""
 
-    def __init__(self, parts: RunParts, nested: Mapping[str, Nested], item: int | None = None) -> None:
-        self.parts = parts
+    def __init__(self, spec: RunSpec, prefix: str, item: int | None = None) -> None:
+        self.spec = spec
+        self.parts = _parts(spec, prefix)
         self.known: dict[tuple[str, str], int] = {}
-        self._nested = nested
         self._item = item
-        self._stages = stages_within(parts.pipeline.stages)
+        self._stages = stages_within(spec.pipeline.stages)
         self._bounds: dict[str, int | None] = {}
 
     async def all(self, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
         """Every stage; `lacking` is what the stage around this pipeline depends on, so that it has no inputs yet."""
-        names = stage_order(self.parts.pipeline, self.parts.prompts)
-        return [stage for name in names for stage in await self.shown(name, lacking)]
+        return [stage for name in self.spec.loaded.dataflow.order for stage in await self.shown(name, lacking)]
 
     async def shown(self, path: str, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
         """A stage, and behind it what stands within it."""
         stage, wiring = self._stages[path], self.parts.wirings[path]
-        reads = [".".join(read) for read in _reads(wiring, self.parts.pipeline) if read not in self.known]
+        reads = [".".join(read) for read in sorted(wiring.reads) if read not in self.known]
         missing = list(dict.fromkeys([*lacking, *(f"{self.parts.prefix}{read}" for read in reads)]))
         ctx = _Rehearsal(path, stage, self)
         note = "" if missing else await ctx.rehearse()
@@ -209,7 +189,7 @@ class _Look:
         calls = [call for call in ctx.asked if self._item is None or call.item in (None, self._item)]
         if ctx.asked and not calls:
             note = "it depends on results of earlier items, which a run makes first"
-        items = _most_items(stage, wiring, self.parts.pipeline, self.known, self._bounds)
+        items = _most_items(stage, wiring, self.known, self._bounds)
         items = items if ctx.known is None else ctx.known
         self._bounds[path] = None if items is None else stage.most_items(items)
         within = [one for way in ways.values() for one in way]
@@ -217,12 +197,12 @@ class _Look:
         own = PreviewedStage(
             name=self.parts.prefix + path,
             kind=stage.kind,
-            roles={role: self.parts.roles[role].models[0].id for _, role in stage.roles()},
+            roles={role: self.spec.roles[role].models[0].id for _, role in stage.roles()},
             when=stage.when,
             missing=tuple(missing),
             items=items if _over(stage) else None,
             most_calls=None if items is None else stage.most_calls_with(items, self._calls_of(path, ways)),
-            max_tokens=max(self.parts.max_tokens(stage, None), *limits),
+            max_tokens=max(self.spec.max_tokens(stage), *limits),
             calls=tuple(sorted(calls, key=lambda call: call.item or 0)),
             note="" if within else note,
         )
@@ -233,7 +213,7 @@ class _Look:
         if ctx.ways or ctx.chosen or not (missing or ctx.asked):
             return ctx.ways
         ways = {name: await self.shown(f"{ctx.path}/{name}", missing) for name in ctx.stage.inner()}
-        if ctx.path in self._nested:
+        if ctx.path in self.spec.loaded.nested:
             ways[""] = await self.pipeline(ctx.path, None, missing)
         return ways
 
@@ -246,26 +226,12 @@ class _Look:
         self, path: str, inputs: Mapping[str, Any] | None, lacking: Sequence[str] = ()
     ) -> list[PreviewedStage]:
         """The stages of the pipeline that a stage runs on these inputs; None where they are not there yet."""
-        one = self._nested[path]
+        one = self.spec.loaded.nested[path]
         request, values = "", {name: spec.default for name, spec in one.pipeline.inputs.items()}
         if inputs is not None:
-            request, values = filled_within(one.pipeline, self.parts.request, inputs)
-        prefix = f"{self.parts.prefix}{path}/"
-        roles = self.parts.roles.nested[path]
-        parts = _parts(one.pipeline, one.prompts, roles, values, request, one.path.parent, prefix)
-        return await _Look(parts, one.nested).all(lacking)
-
-
-def _reads(wiring: Wiring, pipeline: Pipeline) -> list[tuple[str, str]]:
-    """The (stage, field) pairs that a stage needs before it can ask."""
-    reads = {(flow.stage, flow.field) for flow in wiring.flows.values()}
-    for name, part in wiring.waits.items():
-        reads |= {(name, field) for field in _fields(part, pipeline.stages[name])}
-    return sorted(reads)
-
-
-def _fields(part: Part, stage: Stage) -> Sequence[str]:
-    return (stage.outputs[0].name,) if part.bare else sorted(part.fields)
+            request, values = filled_within(one.pipeline, self.spec.request, inputs)
+        spec = self.spec.within(path, request, values)
+        return await _Look(spec, f"{self.parts.prefix}{path}/").all(lacking)
 
 
 def _passed_on(ctx: RunContext, wiring: Wiring) -> list[int]:
@@ -282,7 +248,6 @@ def _over(stage: Stage) -> bool:
 def _most_items(
     stage: Stage,
     wiring: Wiring,
-    pipeline: Pipeline,
     known: Mapping[tuple[str, str], int],
     bounds: Mapping[str, int | None],
 ) -> int | None:

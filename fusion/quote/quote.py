@@ -8,8 +8,7 @@ from typing import Final, TypeVar
 
 from fusion.core.result import ReceiptLine
 from fusion.core.types import Limits, Money, Value
-from fusion.engine.run_spec import Subject
-from fusion.pipeline.dataflow import edges_of, stage_order
+from fusion.engine.run_spec import RunSpec
 from fusion.quote.bounds import Bound, bounds, within
 from fusion.quote.simulate import Supposed, in_no_time, suppose
 from fusion.stages.base import Stage
@@ -116,65 +115,65 @@ class Quote(Value):
     runs: int
 
 
-def quoted(subject: Subject) -> Quote:
+def quoted(spec: RunSpec) -> Quote:
     """The quote of a run. It takes a moment of computing, and no call is made."""
-    runs: list[Supposed] = in_no_time(lambda: _runs(subject))
-    worst: list[Supposed] = in_no_time(lambda: _worst(subject))
-    return _Summary(subject, runs, bounds(subject, worst)).quote()
+    runs: list[Supposed] = in_no_time(lambda: _runs(spec))
+    worst: list[Supposed] = in_no_time(lambda: _worst(spec))
+    return _Summary(spec, runs, bounds(spec, worst)).quote()
 
 
-async def _runs(subject: Subject) -> list[Supposed]:
+async def _runs(spec: RunSpec) -> list[Supposed]:
     """Runs by chance, the more the smaller they are; how much is said in them is spread evenly over all."""
-    first = await suppose(subject, Chance("0"))
+    first = await suppose(spec, Chance("0"))
     calls = max(first.result.receipt.calls, 1)
     count = max(_FEWEST_RUNS, min(_MOST_RUNS, _CALLS // calls))
     lies = evenly(count, Random(0))  # noqa: S311 - a quote is the same each time
-    return [await suppose(subject, Chance(str(number), lie=lie)) for number, lie in enumerate(lies, start=1)]
+    return [await suppose(spec, Chance(str(number), lie=lie)) for number, lie in enumerate(lies, start=1)]
 
 
-async def _worst(subject: Subject) -> list[Supposed]:
-    ways = max((len(stage.inner()) + len(list(stage.roles())) for stage in _choosing(subject)), default=1)
+async def _worst(spec: RunSpec) -> list[Supposed]:
+    ways = max((len(stage.inner()) + len(list(stage.roles())) for stage in _choosing(spec)), default=1)
     turns = range(2 * min(ways, _MOST_WAYS))
-    return [await suppose(subject, Chance(f"worst {turn}", worst=True, turn=turn)) for turn in turns]
+    return [await suppose(spec, Chance(f"worst {turn}", worst=True, turn=turn)) for turn in turns]
 
 
-def _choosing(subject: Subject) -> Iterable[Stage]:
-    return (stage for stage in subject.stages.values() if stage.inner_key)
+def _choosing(spec: RunSpec) -> Iterable[Stage]:
+    return (stage for stage in spec.loaded.stages.values() if stage.inner_key)
 
 
 class _Summary:
     """Puts a quote together out of supposed runs and bounds."""
 
-    def __init__(self, subject: Subject, runs: Sequence[Supposed], bounds: dict[str, Bound]) -> None:
-        self._subject = subject
-        self._limits = subject.limits
+    def __init__(self, spec: RunSpec, runs: Sequence[Supposed], bounds: dict[str, Bound]) -> None:
+        self._spec = spec
+        self._limits = spec.limits
         self._runs = runs
         self._bounds = bounds
-        self._whole = within(bounds.values(), subject.limits, subject.roles.models.values())
+        self._whole = within(bounds.values(), spec.limits, spec.roles.models.values())
 
     def quote(self) -> Quote:
-        subject = self._subject
+        spec = self._spec
         lines = [one.result.receipt.lines for one in self._runs]
         calls, taken, given, usd = self._amounts(lines, self._whole)
         return Quote(
-            pipeline=subject.pipeline.name,
-            profile=subject.profile,
-            roles={role: one.models[0].id for role, one in subject.roles.all.items()},
+            pipeline=spec.pipeline.name,
+            profile=spec.profile,
+            roles={role: one.models[0].id for role, one in spec.roles.all.items()},
             limits=self._limits,
             calls=calls,
             input=taken,
             output=given,
             usd=usd,
             seconds=self._seconds([one.seconds for one in self._runs], self._limits.seconds),
-            stages=tuple(self._stage(name) for name in stage_order(subject.pipeline, subject.prompts)),
-            unpriced=tuple(sorted(name for name, info in subject.roles.models.items() if info.price is None)),
+            stages=tuple(self._stage(name) for name in spec.loaded.dataflow.order),
+            unpriced=tuple(sorted(name for name, info in spec.roles.models.items() if info.price is None)),
             notes=tuple(self._notes()),
             runs=len(self._runs),
         )
 
     def _stage(self, name: str) -> QuotedStage:
-        stage = self._subject.pipeline.stages[name]
-        edges = [one for one in edges_of(self._subject.pipeline, self._subject.prompts) if one.target == name]
+        stage = self._spec.pipeline.stages[name]
+        edges = [one for one in self._spec.loaded.dataflow.edges if one.target == name]
         lines = [[line for line in one.result.receipt.lines if _within(line, name)] for one in self._runs]
         calls, taken, given, usd = self._amounts(lines, self._bounds[name].under(self._limits))
         items = [one.items.get(name, 0) for one in self._runs]
@@ -228,7 +227,7 @@ class _Summary:
         return Seconds(low=low, likely=likely, high=high)
 
     def _notes(self) -> Iterable[str]:
-        yield from self._subject.roles.notes
+        yield from self._spec.notes
         stops = [error for one in self._runs if (error := one.result.error) and error.reason == "BudgetError"]
         if stops:
             yield f"{len(stops)} of {len(self._runs)} supposed runs end at a limit, such as: {stops[0].message}"
@@ -241,8 +240,8 @@ class _Summary:
     def _never_asked(self) -> Iterable[str]:
         """Stages that call a model, and that no supposed run has reached."""
         asked = {line.stage.partition("/")[0] for one in self._runs for line in one.result.receipt.lines}
-        for name, stage in self._subject.pipeline.stages.items():
-            calls = any(stage.roles()) or name in self._subject.nested
+        for name, stage in self._spec.pipeline.stages.items():
+            calls = any(stage.roles()) or name in self._spec.loaded.nested
             if calls and name not in asked and not self._is_empty(name, stage):
                 yield name
 

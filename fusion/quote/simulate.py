@@ -13,15 +13,13 @@ from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted
 from fusion.core.result import Result
 from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
 from fusion.engine.run import Run
-from fusion.engine.run_spec import Subject
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens, input_bound
 from fusion.models.speed import Latencies, pace_of
 from fusion.models.structured import form, shaped
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.fallback import Breaker, Member
-from fusion.pipeline.loader import Nested
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts
+from fusion.pipeline.loader import LoadedPipeline
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread
 
@@ -60,27 +58,26 @@ class Supposed:
     asking: dict[str, Asking] = field(default_factory=dict)
 
 
-async def suppose(subject: Subject, chance: Chance) -> Supposed:
+async def suppose(spec: RunSpec, chance: Chance) -> Supposed:
     """Run the pipeline by these chances; on a loop of `in_no_time`. In the worst case there are no limits."""
     record = _Record()
-    stages = subject.stages
+    stages = spec.loaded.stages
     here = asyncio.Semaphore(1)  # the embedded models compute one call at a time
     played: dict[str, Member] = {}
 
     def play(member: Member) -> Member:
         if member.info.id not in played:
             slots = here if member.info.local else asyncio.Semaphore(member.concurrency or 10_000)
-            model = Metered(_StandIn(member.info, stages, chance, slots, record, subject.roles.latencies))
+            model = Metered(_StandIn(member.info, stages, chance, slots, record, spec.roles.latencies))
             played[member.info.id] = Member(model, model, Breaker())
         return played[member.info.id]
 
     supposed = replace(
-        subject,
-        pipeline=_freely(subject.pipeline, subject.prompts, chance),
-        roles=subject.roles.played_by(play),
-        limits=Limits() if chance.worst else subject.limits,
-        by_hand=subject.by_hand and not chance.worst,
-        nested=_nested_freely(subject.nested, chance),
+        spec,
+        loaded=_freely(spec.loaded, chance),
+        roles=spec.roles.played_by(play),
+        limits=Limits() if chance.worst else spec.limits,
+        strict_usd=spec.strict_usd and not chance.worst,
     )
     run = Run("quote", supposed, sink=record, stream=False)
     begun = asyncio.get_running_loop().time()
@@ -260,17 +257,18 @@ async def _speak(text: str, seconds: float, on_delta: Deltas | None) -> None:
 # The pipeline as it is supposed to be.
 
 
-def _freely(pipeline: Pipeline, prompts: Prompts, chance: Chance) -> Pipeline:
-    """The pipeline, with what hangs on the words of answers left to chance; without its limits in the worst case."""
-    stages = {}
+def _freely(loaded: LoadedPipeline, chance: Chance) -> LoadedPipeline:
+    """Leave conditions on answers to chance, in nested pipelines too; drop limits in the worst case."""
+    pipeline, stages = loaded.pipeline, {}
     for name, stage in pipeline.stages.items():
         stages[name] = _stage_freely(stage, chance)
         if stage.when is not None and any(
-            path[0] in pipeline.stages for path in prompts.expression(stage.when).paths
+            path[0] in pipeline.stages for path in loaded.prompts.expression(stage.when).paths
         ):
             stages[name] = stages[name].model_copy(update={"when": None if chance.happens(0.5) else "false"})
     free = {"budget": Limits(), "on_budget": "fail"} if chance.worst else {}
-    return pipeline.model_copy(update={**free, "stages": stages})
+    nested = {path: _freely(one, chance) for path, one in loaded.nested.items()}
+    return replace(loaded, pipeline=pipeline.model_copy(update={**free, "stages": stages}), nested=nested)
 
 
 def _stage_freely(stage: Stage, chance: Chance) -> Stage:
@@ -283,15 +281,6 @@ def _stage_freely(stage: Stage, chance: Chance) -> Stage:
     if inner:
         changes[stage.inner_key] = {**getattr(stage, stage.inner_key), **inner}
     return stage.supposed(chance).model_copy(update=changes)
-
-
-def _nested_freely(nested: Mapping[str, Nested], chance: Chance) -> dict[str, Nested]:
-    return {
-        path: replace(
-            one, pipeline=_freely(one.pipeline, one.prompts, chance), nested=_nested_freely(one.nested, chance)
-        )
-        for path, one in nested.items()
-    }
 
 
 # Time.

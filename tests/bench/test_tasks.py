@@ -150,10 +150,10 @@ def test_a_sample_is_drawn_by_hash(tasks: TaskSet) -> None:
     [
         ("a.jsonl", "", "holds no items"),
         ("a.jsonl", '{"prompt": "p", "gold": "g"}\n{"prompt"', "a.jsonl:2: not JSON"),
-        ("a.jsonl", "[1]", "a.jsonl:1: expected an object, got '[1]'"),
+        ("a.jsonl", "[1]", "a.jsonl:1: list, not an object"),
         ("a.json", "[1]", "expected a list of objects"),
-        ("a.csv", "prompt,gold\na,b,c\n", "a.csv:2: a row with more or fewer cells"),
-        ("a.csv", "prompt,gold\na\n", "a.csv:2: a row with more or fewer cells"),
+        ("a.csv", "prompt,gold\na,b,c\n", "a.csv:2: 3 values for 2 columns"),
+        ("a.csv", "prompt,gold\na\n", "a.csv:2: 1 values for 2 columns"),
         ("a.txt", "x", "a task set is a .csv, .jsonl or .json file"),
         ("a.jsonl", '{"words": "p", "gold": "g"}', "no column for the prompt: prompt, question"),
         ("a.jsonl", '{"prompt": "p", "god": "g"}', "no column for the gold answer: gold, answer"),

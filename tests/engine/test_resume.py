@@ -31,6 +31,7 @@ from fusion import (
     Settings,
     UsageError,
 )
+from fusion.client.client import sole_run
 from fusion.core.errors import ModelConnectionError, RunBusyError, StoreError
 from fusion.core.events import CallFinished, EventBase, Noted
 from fusion.core.types import Deltas
@@ -713,14 +714,14 @@ def test_of_two_jobs_of_a_clock_one_begins_the_run(tmp_path: Path) -> None:
     def second() -> None:
         with Fusion(model=ScriptedModel("x", name="m"), store=path) as fusion:
             inside.wait()
-            with fusion.sole("do it", pipeline="single") as same:
+            with sole_run(fusion, "do it", pipeline="single") as same:
                 assert begun.is_set()
                 found.append(same)
 
     other = threading.Thread(target=second)
     other.start()
     with Fusion(model=ScriptedModel(Say("x", delay=60), name="m"), store=path) as fusion:
-        with fusion.sole("do it", pipeline="single") as same:
+        with sole_run(fusion, "do it", pipeline="single") as same:
             assert same is None
             inside.set()
             handle = fusion.start("do it", pipeline="single")

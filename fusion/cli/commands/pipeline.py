@@ -94,7 +94,7 @@ def validate(
 def _problems(file: str) -> "list[Problem]":
     from fusion.core.config import Settings
     from fusion.models.profiles import load_profiles
-    from fusion.pipeline.check import check_file
+    from fusion.pipeline.loader import check_file
     from fusion.prompts.library import Library
 
     settings = Settings.from_environment()
@@ -125,12 +125,12 @@ def graph(
     from fusion.cli.terminal import write
     from fusion.core.config import Settings
     from fusion.pipeline.diagram import draw
-    from fusion.pipeline.loader import load_checked
+    from fusion.pipeline.loader import load_file
     from fusion.prompts.library import Library
 
     library = Library.standard(user=Settings.from_environment().library_dir)
-    pipeline, prompts = load_checked(library.pipeline(file), library=library)
-    write(draw(pipeline, prompts, how.value))
+    loaded = load_file(library.pipeline(file), library)
+    write(draw(loaded.pipeline, loaded.prompts, how.value))
 
 
 def schema() -> None:

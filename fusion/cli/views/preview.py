@@ -14,6 +14,7 @@ def preview_lines(preview: Preview, given: str) -> list[str]:
     lines = [f"{preview.pipeline}: profile {preview.profile}; {models}"]
     for stage in preview.stages:
         lines += ["", *_stage_lines(stage, given)]
+    lines += ["", *(f"Note: {note}" for note in preview.notes)] if preview.notes else []
     return [*lines, "", f"In all: {_sum(preview)}", f"Limits: {_limits(preview.limits)}"]
 
 

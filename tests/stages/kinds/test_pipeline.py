@@ -7,7 +7,7 @@ import pytest
 
 from fusion import Fusion, PipelineError, PipelineStage, ScriptedModel
 from fusion.core.events import Decided, Event, event_adapter
-from fusion.pipeline.check import check_file
+from fusion.pipeline.loader import check_file
 from fusion.prompts.library import Library
 from tests.conftest import run, said
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class FusionError(Exception):
     """The root of the tree. Its message says what went wrong and what to do next."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
     http_status: ClassVar[int] = 500
     calls: "tuple[CallKey, ...]" = ()
     """Calls whose replies were whole and could not be used all the same: they are worth asking again."""
@@ -216,14 +216,30 @@ class BudgetError(FusionError):
 
 
 class RunFailed(FusionError):  # noqa: N818 - says what happened, as the design names it
-    """A run ended without its answer. `result` holds everything that was finished; the cause is chained."""
+    """A run ended without its answer. `result` holds everything that was finished; the cause is chained.
+
+    `exit_code` is that of the cause: 3 for a failed call or stage, 4 for a budget stop, 130 for an interrupt.
+    """
 
     http_status = 502
 
     def __init__(self, message: str, result: "Result", *, exit_code: int = 3) -> None:
         self.result = result
-        self.code = exit_code
+        self.exit_code = exit_code
         super().__init__(message)
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group, however deep it is nested."""
+    first = group.exceptions[0]
+    return first_error(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return an error as a value; one from outside Fusion's tree counts as internal."""
+    if isinstance(error, FusionError):
+        return error.as_failure()
+    return Failure(reason=type(error).__name__, message=str(error) or "internal error")
 
 
 def close_names(name: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from fusion.core.errors import FusionError, ShapeError
+from fusion.core.errors import ShapeError, failure_of
 from fusion.core.events import (
     CallCancelled,
     CallFailed,
@@ -20,7 +20,7 @@ from fusion.core.events import (
     span,
 )
 from fusion.core.params import merged
-from fusion.core.types import CallKey, Failure, JsonSchema, Message, Reply, Request
+from fusion.core.types import CallKey, JsonSchema, Message, Reply, Request
 from fusion.models import structured
 from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog import refused
@@ -148,7 +148,7 @@ class Caller:
             self._emit(CallCancelled, ask, model=self._info.id)
             raise
         except Exception as error:
-            self._emit(CallFailed, ask, model=self._info.id, failure=_failure(error))
+            self._emit(CallFailed, ask, model=self._info.id, failure=failure_of(error))
             raise
         finally:
             span.reset(here)
@@ -243,9 +243,3 @@ def _with(digest: "hashlib._Hash", messages: Sequence[Message]) -> "hashlib._Has
 
 def _plainly(terms: list[Any]) -> bytes:
     return json.dumps(terms, sort_keys=True).encode()
-
-
-def _failure(error: Exception) -> Failure:
-    if isinstance(error, FusionError):
-        return error.as_failure()
-    return Failure(reason=type(error).__name__, message=str(error) or "a fault of Fusion's own")

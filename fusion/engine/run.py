@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fusion.core import budget as budgets
 from fusion.core.budget import Budget, Hold
-from fusion.core.errors import BudgetError, FusionError, StageError
+from fusion.core.errors import BudgetError, FusionError, StageError, failure_of, first_error
 from fusion.core.events import EventBase, Noted, RunFinished, RunStarted, Sink, StageFinished
 from fusion.core.result import FailedPart, Result, StageResult
 from fusion.core.types import Failure, Item, Limits, as_text
@@ -154,7 +154,7 @@ class Run:
             self._fail(_overdue(self._budget.limits), error)
         except BaseExceptionGroup as group:
             if self.cause is None:
-                self._fail(_first(group), group)
+                self._fail(first_error(group), group)
         await self._all_told()
         return self._end()
 
@@ -524,16 +524,9 @@ class _Inner:
 
 
 def _failure(error: BaseException) -> Failure:
-    if isinstance(error, FusionError):
-        return error.as_failure()
     if isinstance(error, asyncio.CancelledError):
         return Failure(reason="Interrupted", message="the run was interrupted; what was finished is kept")
-    return Failure(reason=type(error).__name__, message=str(error) or "a fault of Fusion's own")
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+    return failure_of(error)
 
 
 def _overdue(limits: Limits) -> BudgetError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
 from fusion.core.types import Failure, Item
 from fusion.stages.base import ExpressionUse, ModelStage
 from fusion.stages.context import StageContext
@@ -66,7 +66,7 @@ class ItemStage(ModelStage):
         except TimeoutError:
             await work.out_of_time()
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise first_error(group) from group
         self._check_enough(ctx.feed("items"))
 
     def _check_enough(self, items: Feed[Item]) -> None:
@@ -227,9 +227,3 @@ class _Work:
 
 def _failure(message: str) -> Failure:
     return Failure(reason="StageError", message=message)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a group of errors began with."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

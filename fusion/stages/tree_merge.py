@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fusion.core.errors import StageError
+from fusion.core.errors import StageError, first_error
 from fusion.core.types import Item, as_text
 from fusion.models.base import estimate_input
 from fusion.stages.base import ModelStage
@@ -120,7 +120,7 @@ class Levels:
                     for number, group in enumerate(found, start=1)
                 ]
         except BaseExceptionGroup as error:
-            raise _first(error) from error
+            raise first_error(error) from error
         return [task.result() for task in made]
 
     async def _merged(self, parts: list[Item], call: _Call, level: int, number: int, limit: int) -> Item:
@@ -172,8 +172,3 @@ def _numbered(item: Item, number: int) -> Item:
     title = item.source.get("title") if isinstance(item.source, dict) else None
     value = f"{title}:\n{as_text(item.value)}" if title else item.value
     return Item(index=item.index, source=_place(number, number), value=value, by=item.by)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from fusion import Fusion, Generate, Pipeline, ScriptedModel
 from fusion.pipeline import check as graph
 from tests.cli.conftest import Command, apart, start
 
@@ -64,6 +65,21 @@ def test_our_own_fault_is_one_line_and_exit_1(command: Command, monkeypatch: pyt
     assert done.code == 1
     assert "Traceback" in done.err
     assert "KeyError: 'lost'" in done.err
+
+
+@pytest.mark.parametrize(("budget", "code"), [(None, 3), ({"tokens": 1}, 4)])
+def test_a_run_that_fails_within_a_command_gives_it_its_exit_code(
+    command: Command, monkeypatch: pytest.MonkeyPatch, budget: dict[str, int] | None, code: int
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        one = Pipeline(stages={"answer": Generate(prompt="write it")}, output="answer")
+        with Fusion(profile="local", model=ScriptedModel(""), budget=budget) as fusion:
+            fusion.complete(pipeline=one)
+
+    monkeypatch.setattr(graph, "check_file", run)
+    done = command("validate", "plan-execute-review")
+    assert (done.code, done.out) == (code, "")
+    assert done.err.startswith("fusion: ")
 
 
 def test_the_module_runs_as_the_command() -> None:

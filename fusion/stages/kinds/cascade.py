@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fusion.core.errors import BudgetError, ModelError, StageError
+from fusion.core.errors import BudgetError, ModelError, StageError, first_error
 from fusion.core.params import Cacheable
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
@@ -350,7 +350,7 @@ class _Run:
             async with TaskGroup() as group:
                 tasks = [group.create_task(self._member(at, rule)) for at in range(first, behind)]
         except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
+            raise first_error(errors) from errors
         return [given for task in tasks if (given := task.result()) is not None]
 
     async def _member(self, at: int, rule: Accept | None) -> _Given | None:
@@ -430,8 +430,3 @@ def _largest(given: Sequence[_Given]) -> list[_Given]:
         groups.setdefault(f"={one.key}" if one.key is not None else f"?{at}", []).append(one)
     found = [group for name, group in groups.items() if name.startswith("=")]
     return max(found or list(groups.values()), key=len, default=[])
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Name
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
 from fusion.core.params import Cacheable
 from fusion.core.types import Failure, Item, Message
 from fusion.core.validation import Authored
@@ -191,7 +191,7 @@ output: answer
         except TimeoutError:
             sitting.out_of_time()
         except BaseExceptionGroup as group:
-            raise group.exceptions[0] from group
+            raise first_error(group) from group
         sitting.check_enough()
 
 

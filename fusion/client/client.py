@@ -14,9 +14,9 @@ from typing import Any, Unpack
 from pydantic import BaseModel, ValidationError
 
 from fusion.client.diff import since_then
-from fusion.client.handle import EndedRun, Over, RunHandle
+from fusion.client.handle import RunHandle
 from fusion.client.history import History
-from fusion.client.launcher import Launcher, Watch, shut_down
+from fusion.client.launcher import Launcher, shut_down
 from fusion.client.options import DEFAULT_PIPELINE, Prompt, RunOptions, check_options, tags_of
 from fusion.client.stream import AsyncRunStream, RunStream
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
@@ -25,7 +25,7 @@ from fusion.core.errors import RunFailed, UsageError, close_names
 from fusion.core.events import EventBase, to_both
 from fusion.core.params import Defaults
 from fusion.core.result import Result
-from fusion.engine.durable import KeptRun, record_of, result_of
+from fusion.engine.durable import Recorder, record_of, result_of, resume
 from fusion.engine.manifest import Record
 from fusion.engine.prepare import prepare, prepare_branch, prepare_without_keys
 from fusion.engine.roles import Cast, RoleGiven
@@ -85,7 +85,7 @@ class Fusion:
             model=model,
         )
         self._loader = Loader(Library.standard(user=settings.library_dir))
-        self._launcher = Launcher(self._cast, kept_in, content or settings.store.content)
+        self._launcher = Launcher(self._cast, Recorder(kept_in, content or settings.store.content))
         own_store = kept_in if is_ours else None
         self._finalizer: Callable[[], object] = weakref.finalize(self, shut_down, self._launcher, own_store)
 
@@ -144,9 +144,9 @@ class Fusion:
         """
         self._check_startable()
         spec = self._spec(prompt, schema=schema, **options)
-        tags = tags_of(options.get("tags"))
-        watch = Watch(options.get("on_event"), stream=stream, within=within, tags=tags)
-        return self._launcher.launch(spec, self._launcher.keep(spec, tags), watch, self)
+        session = self._launcher.begin(spec, tags_of(options.get("tags")))
+        on_event = options.get("on_event")
+        return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream, within=within)
 
     # Resume: continue a run that has no answer, or repeat one with an edited pipeline.
 
@@ -194,27 +194,26 @@ class Fusion:
         """Start to resume a run and return at once; see `resume`."""
         self._check_startable()
         row, limits = found(self.store, run_id), limits_of(budget) or self._budget
-        watch = Watch(on_event, stream=stream)
         if pipeline is not None:
             spec = prepare_branch(self._cast, self._loader.load(pipeline), record_of(self.store, row), limits)
-            return self._launcher.launch(spec, self._launcher.keep(spec, row.tags, row), watch, self)
+            session = self._launcher.begin(spec, row.tags, row)
+            return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream)
         lock = self.store.lock(row.run_id)
         try:
             row = found(self.store, row.run_id)  # read again under the lock, which excludes changes
             if row.status in ("ok", "partial"):
                 lock.release()
-                result = result_of(self.store, row)
-                return RunHandle(EndedRun(result), Over(result), self._launcher.loop, self)
+                return RunHandle.ended(result_of(self.store, row), self._launcher.loop, self)
             record = record_of(self.store, row)
             spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own)
             if limits is not None:
                 spec = replace(spec, limits=over(spec.limits, limits))
-            kept = KeptRun.resume(self.store, row, lock, retry_budget=limits is not None)
-            kept.say(since_then(record, self._loader))
+            session = resume(self.store, row, lock, retry_budget=limits is not None)
+            session.note(since_then(record, self._loader))
         except BaseException:
             lock.release()
             raise
-        return self._launcher.launch(spec, kept, watch, self)
+        return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream)
 
     # Preview and quote: no call is made, and no key is needed.
 
@@ -327,9 +326,10 @@ class Fusion:
     @property
     def store(self) -> Store:
         """The store of kept runs. Raises UsageError without one."""
-        if self._launcher.store is None:
+        store = self._launcher.recorder.store
+        if store is None:
             raise UsageError("runs are not kept here: give a place for them, as in `Fusion(store=True)`")
-        return self._launcher.store
+        return store
 
     @property
     def runs(self) -> History:
@@ -340,7 +340,8 @@ class Fusion:
     @property
     def keeps(self) -> Content | None:
         """The parts of prompts and replies that are kept; None without a store."""
-        return None if self._launcher.store is None else self._launcher.content
+        recorder = self._launcher.recorder
+        return None if recorder.store is None else recorder.content
 
     def _check_startable(self) -> None:
         self._launcher.loop.check_outside("a run cannot be started")

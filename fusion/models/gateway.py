@@ -17,6 +17,7 @@ from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.models.wrappers.journal import Journaled
 from fusion.models.wrappers.limit import Limited
 from fusion.models.wrappers.retry import Retrying
+from fusion.store.base import NullJournal
 from fusion.store.journal import Journal
 
 _CONCURRENCY = 500
@@ -122,20 +123,20 @@ def _local_door(alias: str, api_base: str, info: ModelInfo) -> Model:
 
 
 class Keeping:
-    """The journal and the caches of one run. `mode` of the user's goes before what stages and pipeline say.
+    """Journal and caches of one run. The user's `mode` goes before those of stages and pipeline.
 
     Without a store `shared` is `run`: `shares` says whether it is more than that.
     """
 
     def __init__(
         self,
-        journal: Journal | None = None,
+        journal: NullJournal | None = None,
         shared: ReplyCache | None = None,
         *,
         mode: CacheMode | None = None,
         sample: int = 0,
     ) -> None:
-        self.journal = journal
+        self.journal = journal or NullJournal()
         self.shares = shared is not None
         self._mode = mode
         self._sample = sample
@@ -143,8 +144,8 @@ class Keeping:
         self._caches: dict[CacheMode, ReplyCache] = {"run": run, "shared": shared or run}
 
     def around(self, model: Model, role: str, mode: CacheMode | None) -> Model:
-        """The model, asked by this role, with what keeps its calls."""
+        """Return the model with the wrappers that cache and record its calls for this role."""
         cache = self._caches.get(self._mode or mode or "off")
         if cache is not None:
             model = Cached(model, cache, self._sample)
-        return model if self.journal is None else Journaled(model, self.journal, role)
+        return Journaled(model, self.journal, role) if isinstance(self.journal, Journal) else model

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fusion import Item, Price, RunFailed, Say, ScriptedModel, UsageError
+from fusion import Item, Limits, Price, RunFailed, Say, ScriptedModel, UsageError
+from fusion.core.budget import Budget
 from fusion.core.errors import AuthenticationError, BadRequestError, ModelTimeoutError
 from fusion.core.events import (
     CallCancelled,
@@ -438,6 +439,13 @@ class TestBudget:
         result = handle.wait()
         assert (result.status, handle.exit_code) == ("failed", 4)
         assert "seconds" in result.error.message
+
+    def test_seconds_of_a_shared_budget_end_the_run_too(self, fusion: Any) -> None:
+        bulk = ScriptedModel(Say("late", delay=60), name="scripted/bulk")
+        within = Budget(Limits(seconds=0.1), name="shared")
+        handle = fusion({"bulk": bulk}).start(None, pipeline=pipeline(MAP), inputs={"rows": ["a"]}, within=within)
+        assert (handle.wait().status, handle.exit_code) == ("failed", 4)
+        assert [(stop.limit, stop.level) for stop in handle.budget_stops] == [("seconds", "shared")]
 
     def test_a_stages_own_budget_is_kept_inside_the_runs(self, fusion: Any) -> None:
         bulk = ScriptedModel("ok", name="scripted/bulk")

@@ -306,7 +306,7 @@ class RunContext(StageContext):
             soft=soft,
             schema=ask.schema,
             latencies=self.latencies,
-            keeping=partial(self._run.keeping.around, mode=getattr(stage, "cache", None) or defaults.cache),
+            wrap=partial(self._run.keeping.around, mode=getattr(stage, "cache", None) or defaults.cache),
         )
 
 

@@ -3,8 +3,8 @@
 import copy
 import secrets
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,62 +22,30 @@ from fusion.models.wrappers.cache import ReplyCache, StoreCache
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.store.base import NullJournal, RunLock, Store
 from fusion.store.journal import Journal
-from fusion.store.rows import Content, Ended, RunRow, RunStatus, SessionStart, Started
+from fusion.store.rows import Content, RunRow, SessionStart, Started
 
 _WITHIN: Final = "replies are found again within this run only"
 _NOT_SHARED: Final = f"`cache: shared` has no store to share: {_WITHIN}"
 _NO_WORDS: Final = f"`cache: shared` would keep the words of replies, which `content` does not allow: {_WITHIN}"
 
 
+@dataclass
 class Session:
-    """One process's part of a run: its journal and origin. This one has no store and records nothing."""
+    """One process's part of a run: its origin, its journal, and the release of the run's lock."""
 
-    journal: NullJournal
-
-    def __init__(self, run_id: str, origin: Origin) -> None:
-        self.run_id = run_id
-        self.origin = origin
-        self.journal = NullJournal()
+    run_id: str
+    origin: Origin
+    journal: NullJournal = field(default_factory=NullJournal)
+    release: Callable[[], None] = lambda: None
 
     def note(self, notes: Iterable[str]) -> None:
         """Add notes to send when the run begins."""
         self.origin = replace(self.origin, notes=(*self.origin.notes, *notes))
 
     async def end(self, result: Result, *, interrupted: bool) -> None:
-        """Record the end of the run. A store that fails here has failed before, which was reported."""
-
-    def release(self) -> None:
-        """Give back the run's lock; a second call changes nothing."""
-
-
-class KeptSession(Session):
-    """One process's part of a run in a store. It holds the run's lock."""
-
-    def __init__(self, journal: Journal, lock: RunLock, origin: Origin) -> None:
-        self.run_id = journal.run_id
-        self.origin = origin
-        self.journal: Journal = journal
-        self._lock = lock
-
-    async def end(self, result: Result, *, interrupted: bool) -> None:
-        status: RunStatus = "interrupted" if interrupted else result.status
-        await self.journal.end(
-            Ended(
-                run_id=self.run_id,
-                session=self.origin.session,
-                status=status,
-                ended=time.time(),
-                usd=result.cost.usd,
-                unknown_calls=result.cost.unknown_calls,
-                calls=result.receipt.calls,
-                failure=None if result.error is None else self.journal.redacted(result.error),
-                result=result.model_dump(mode="json") if self.journal.content == "full" else None,
-            )
-        )
+        """Record the end of the run, and give back its lock."""
+        await self.journal.end(result, interrupted=interrupted)
         self.release()
-
-    def release(self) -> None:
-        self._lock.release()
 
 
 class Recorder:
@@ -122,7 +90,7 @@ class Recorder:
         journal = Journal(store, run_id, content=self.content)
         store.put(started, SessionStart(run_id, 1, now))
         journal.reuse(row.run_id for row in _lineage(store, parent_id))
-        return KeptSession(journal, lock, origin)
+        return Session(run_id, origin, journal, lock.release)
 
     def run(self, spec: RunSpec, session: Session, *, sink: Sink, stream: bool, within: Budget | None) -> Run:
         """Return the run of a session, with its journal and caches."""
@@ -139,7 +107,7 @@ class Recorder:
         )
 
 
-def resume(store: Store, row: RunRow, lock: RunLock, *, retry_budget: bool) -> KeptSession:
+def resume(store: Store, row: RunRow, lock: RunLock, *, retry_budget: bool) -> Session:
     """Resume a run that ended before its answer; with `retry_budget`, repeat the calls refused for lack of budget."""
     session = row.sessions + 1
     journal = Journal(store, row.run_id, session=session, content=row.content)
@@ -155,7 +123,7 @@ def resume(store: Store, row: RunRow, lock: RunLock, *, retry_budget: bool) -> K
         started=datetime.fromtimestamp(row.started, UTC),
         before=before(store, row.run_id),
     )
-    return KeptSession(journal, lock, origin)
+    return Session(row.run_id, origin, journal, lock.release)
 
 
 def record_of(store: Store, row: RunRow) -> Record:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fusion.core.budget import Budget, Ledger
 from fusion.core.events import Sink
+from fusion.core.result import Result
 from fusion.core.types import CallKey, Reply
 from fusion.store.rows import (
     Attempt,
@@ -203,3 +204,6 @@ class NullJournal:
 
     async def written(self) -> None:
         """Wait until every row is on disk, then deliver the events that waited for it."""
+
+    async def end(self, result: Result, *, interrupted: bool) -> None:
+        """Record the end of the run, and deliver the remaining events. After a loss of the store, nothing is kept."""

@@ -29,6 +29,7 @@ from fusion.core.events import (
     span,
     to_both,
 )
+from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse
 from fusion.store.base import NullJournal, Store
 from fusion.store.outbox import Outbox
@@ -227,7 +228,7 @@ class Journal(NullJournal):
 
     def failed(self, asking: Asking, error: FusionError) -> None:
         """Record the failure of a call."""
-        self._put(self._call(asking, state="failed", failure=self.redacted(error.as_failure())))
+        self._put(self._call(asking, state="failed", failure=self._redacted(error.as_failure())))
 
     def set_aside(self, keys: Iterable[CallKey]) -> None:
         if unusable := tuple(dict.fromkeys(keys)):
@@ -323,9 +324,20 @@ class Journal(NullJournal):
             body = event.model_dump(mode="json", exclude={"run_id"}, exclude_none=True)
             self._put(Noticed(self.run_id, next(self._events), self._redacted_event(body)))
 
-    async def end(self, ended: Ended) -> None:
-        """Record the end of the run, and deliver the remaining events."""
-        self._put(ended)
+    async def end(self, result: Result, *, interrupted: bool) -> None:
+        self._put(
+            Ended(
+                run_id=self.run_id,
+                session=self.session,
+                status="interrupted" if interrupted else result.status,
+                ended=time.time(),
+                usd=result.cost.usd,
+                unknown_calls=result.cost.unknown_calls,
+                calls=result.receipt.calls,
+                failure=None if result.error is None else self._redacted(result.error),
+                result=result.model_dump(mode="json") if self.content == "full" else None,
+            )
+        )
         try:
             await self.written()
         finally:
@@ -345,7 +357,7 @@ class Journal(NullJournal):
             body["failure"]["message"] = _REDACTED
         return body
 
-    def redacted(self, failure: Failure) -> Failure:
+    def _redacted(self, failure: Failure) -> Failure:
         """Return a failure, without its message where prompts are not kept: a message may quote one."""
         return failure if self.content == "full" else failure.model_copy(update={"message": _REDACTED})
 

@@ -16,7 +16,8 @@ from benchmarks.recorded import headline
 from benchmarks.recorded.folds import FOLDER, ROUTES, RULE, Chosen, Folds, K, Rule, arm_name, arm_record
 from benchmarks.recorded.headline import RESULTS, TUNED, report
 from fusion.bench import Suite, run
-from fusion.bench.report.analysis import Analysis, Pairing, analyse
+from fusion.bench.report.analysis import analyse
+from fusion.bench.report.figures import Analysis, Pairing
 from fusion.bench.report.results import Results
 from fusion.pipeline.rows import read_rows
 

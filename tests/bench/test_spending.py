@@ -214,9 +214,7 @@ def test_a_function_that_says_nothing_is_said_to_be_beyond_the_limit(
 ) -> None:
     items(4)
     report = bench([], arms={"mine": function("")}, budget={"usd": "2"})
-    assert "4 answers of mine did not say what they cost: the limit of $2 does not count them." in (
-        report.analysis.notes
-    )
+    assert "4 answers of mine report no cost: the limit of $2 leaves them out." in (report.analysis.notes)
 
 
 def test_answers_of_a_file_were_paid_elsewhere(

@@ -5,13 +5,13 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fusion import __version__
 from fusion.bench.baselines import self_consistency
@@ -59,21 +59,17 @@ def run(
     near = near or (Path() if isinstance(suite, Suite) else Path(suite).parent)
     folder = folder_of(loaded, out)
     _check_installed(loaded)
-    with open_checkpoint(folder) as checkpoint, client_for(fusion, folder) as client, importing(near):
-        experiment = prepare(loaded, near, client, shared_budget(loaded.budget))
-        try:
-            runner = Runner(experiment, checkpoint, concurrency=concurrency, watch=watch or (lambda progress: None))
-            notes = _work(experiment, runner)
-        finally:
-            experiment.close()
-    results = _results(experiment, runner, notes).model_copy(
-        update={
-            "started": started,
-            "seconds": time.monotonic() - began,
-            "command": command or f"fusion.bench.run({loaded.name if isinstance(suite, Suite) else str(suite)!r})",
-        }
-    )
-    report = Report(results)
+    with (
+        open_checkpoint(folder) as checkpoint,
+        client_for(fusion, folder) as client,
+        importing(near),
+        closing(prepare(loaded, near, client, shared_budget(loaded.budget))) as experiment,
+    ):
+        runner = Runner(experiment, checkpoint, concurrency=concurrency, watch=watch)
+        notes = _work(experiment, runner)
+    command = command or f"fusion.bench.run({loaded.name if isinstance(suite, Suite) else str(suite)!r})"
+    seconds = time.monotonic() - began
+    report = Report(_results(experiment, runner, notes, started=started, seconds=seconds, command=command))
     report.write(folder)
     return report
 
@@ -99,26 +95,22 @@ def _work(experiment: Experiment, runner: Runner) -> list[str]:
     return [note]
 
 
-def _results(experiment: Experiment, runner: Runner, notes: Sequence[str]) -> Results:
+def _results(experiment: Experiment, runner: Runner, notes: Sequence[str], **run: Any) -> Results:
     suite, spent = experiment.suite, experiment.within.spent
+    stopped, planned = runner.stopped, len(experiment.questions)
     arms = [one.record for one in experiment.contestants]
     whole = runner.whole(experiment.contestants)
     if not whole:
-        raise BudgetError(f"the benchmark was stopped before any item had all its answers: {runner.stopped}")
+        raise BudgetError(f"the benchmark was stopped before any item had all its answers: {stopped}")
     keys = ((arm.name, one.task.id, epoch) for one in whole for arm in arms for epoch in range(suite.epochs))
     done = [runner.done[key] for key in keys]
     alone = {model for arm in arms if arm.kind == "model" for model in arm.models}
     return Results(
-        name=suite.name,
-        started=datetime.now(UTC),
-        margin=suite.margin,
-        resamples=suite.resamples,
-        seeds=suite.seeds,
-        epochs=suite.epochs,
+        **{name: getattr(suite, name) for name in ("name", "margin", "resamples", "seeds", "epochs", "baselines")},
+        **run,
         versions=dict(_versions()),
         hashes={**experiment.hashes, "the suite": hashlib.sha256(suite.model_dump_json().encode()).hexdigest()},
         licences=experiment.licences,
-        baselines=suite.baselines,
         notes=(
             *experiment.notes,
             *notes,
@@ -126,7 +118,7 @@ def _results(experiment: Experiment, runner: Runner, notes: Sequence[str]) -> Re
             *_fallback_notes(experiment.models, done, alone),
             *_unknown_cost_notes(suite, arms, done),
         ),
-        stopped=_stopped(runner.stopped, len(whole), len(experiment.questions)),
+        stopped=stopped and f"{stopped.rstrip('.')}; {len(whole):,} of {planned:,} items have all their answers",
         gate=suite.gate or "",
         paid=Paid(usd=spent.usd or Decimal(0), tokens=spent.tokens, calls=spent.calls),
         items=tuple(one.record for one in whole),
@@ -148,10 +140,6 @@ def _outcome(done: Scored) -> Outcome:
         answer=score.answer,
         seed=job.seed,
     )
-
-
-def _stopped(why: str, whole: int, planned: int) -> str:
-    return f"{why.rstrip('.')}; {whole:,} of {planned:,} items have all their answers" if why else ""
 
 
 def _fallback_notes(models: Mapping[str, ModelInfo], done: Iterable[Scored], alone: set[str]) -> Iterator[str]:

@@ -72,7 +72,9 @@ class _Pending(NamedTuple):
 class Runner:
     """Runs jobs, at most `concurrency` at once. `stopped` is the reason for an early end, else empty."""
 
-    def __init__(self, experiment: Experiment, checkpoint: Checkpoint, *, concurrency: int, watch: Watch) -> None:
+    def __init__(
+        self, experiment: Experiment, checkpoint: Checkpoint, *, concurrency: int, watch: Watch | None
+    ) -> None:
         self.done: dict[Name, Scored] = {}
         self.stopped = ""
         self.progress = Progress(experiment.suite.name)
@@ -133,7 +135,8 @@ class Runner:
 
     def _show(self) -> None:
         self.progress.paid = self._experiment.within.spent.usd or Decimal(0)
-        self._watch(self.progress)
+        if self._watch is not None:
+            self._watch(self.progress)
 
     # Jobs.
 

@@ -6,7 +6,7 @@ from statistics import NormalDist, fmean, variance
 from typing import Any, Final
 
 from fusion.bench.report.figures import Analysis, Disagreement, Figures, Gap, Pairing
-from fusion.bench.report.frontier import PerItem, Point, cost_at_quality, hull, mixed, oracle
+from fusion.bench.report.frontier import PerItem, Point, cost_at_quality, hull, known_points, mixed, oracle
 from fusion.bench.report.results import ArmRecord, Outcome, Results
 from fusion.bench.report.statistics import (
     Interval,
@@ -57,15 +57,11 @@ def _best_single(figures: Sequence[Figures]) -> str | None:
     singles = [one for one in figures if one.kind == "model"]
     if not singles:
         return None
-    return min(singles, key=lambda one: (-one.accuracy.estimate, _or_endless(one.cost), one.arm)).arm
-
-
-def _or_endless(cost: float | None) -> float:
-    return math.inf if cost is None else cost
+    return min(singles, key=lambda one: (-one.accuracy.estimate, one.cost is None, one.cost or 0, one.arm)).arm
 
 
 def _points(figures: Sequence[Figures]) -> list[Point]:
-    return [Point(name=f.arm, cost=f.cost, quality=f.accuracy.estimate) for f in figures if f.cost is not None]
+    return known_points((one.arm, one.cost, one.accuracy.estimate) for one in figures)
 
 
 class _Columns:

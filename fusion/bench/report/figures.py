@@ -1,11 +1,11 @@
 """Figures: the values that a report shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import Field
 
 from fusion.bench.report.frontier import Point
-from fusion.bench.report.gate import BEST_SINGLE, Measures
+from fusion.bench.report.gate import BEST_SINGLE, ENDS, Measures
 from fusion.bench.report.statistics import Interval, Verdict
 from fusion.core.types import Value
 
@@ -87,23 +87,21 @@ class Analysis(Value):
         return found
 
 
-def _measures(one: Figures, pairings: Sequence[Pairing]) -> Mapping[str, float | None]:
+def _measures(one: Figures, pairings: Sequence[Pairing]) -> Measures:
     pair = next((pairing for pairing in pairings if pairing.arm == one.arm), None)
-    ratio = pair.cost_ratio if pair is not None else None
     return {
-        "accuracy": one.accuracy.estimate,
-        "accuracy_low": one.accuracy.low,
-        "accuracy_high": one.accuracy.high,
+        **_interval("accuracy", one.accuracy),
         "cost": one.cost,
         "cost_per_item": one.cost / one.n if one.cost is not None else None,
         "failure_rate": one.failed / one.n,
         "latency": one.latency[0] if one.latency else None,
         "latency_p95": one.latency[2] if one.latency else None,
         "tokens": one.tokens,
-        "difference": pair.difference.estimate if pair else None,
-        "difference_low": pair.difference.low if pair else None,
-        "difference_high": pair.difference.high if pair else None,
-        "cost_ratio": ratio.estimate if ratio else None,
-        "cost_ratio_low": ratio.low if ratio else None,
-        "cost_ratio_high": ratio.high if ratio else None,
+        **_interval("difference", pair.difference if pair else None),
+        **_interval("cost_ratio", pair.cost_ratio if pair else None),
     }
+
+
+def _interval(name: str, interval: Interval | None) -> dict[str, float | None]:
+    values = (None, None, None) if interval is None else (interval.estimate, interval.low, interval.high)
+    return {f"{name}{end}": value for end, value in zip(ENDS, values, strict=True)}

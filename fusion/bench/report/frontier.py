@@ -1,6 +1,6 @@
 """Frontier of cost and quality: Pareto front, convex hull, cost at equal quality, oracle, random mixing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fusion.core.types import Value
 
@@ -23,6 +23,11 @@ class PerItem(Value):
     def point(self) -> tuple[float, float]:
         """The total cost and the mean score."""
         return sum(self.costs), sum(self.scores) / len(self.scores)
+
+
+def known_points(rows: Iterable[tuple[str, float | None, float]]) -> list[Point]:
+    """Return the points of names, costs and qualities; those of unknown cost are left out."""
+    return [Point(name=name, cost=cost, quality=quality) for name, cost, quality in rows if cost is not None]
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:

@@ -16,22 +16,17 @@ from fusion.core.types import Value
 BEST_SINGLE: Final = "best_single"
 """The single model with the highest accuracy; among equals, the cheapest."""
 
+ENDS: Final = ("", "_low", "_high")
+"""Endings of the measures with an interval."""
 MEASURES: Final = (
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
+    *(f"accuracy{end}" for end in ENDS),
     "cost",
     "cost_per_item",
     "failure_rate",
     "latency",
     "latency_p95",
     "tokens",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "cost_ratio",
-    "cost_ratio_low",
-    "cost_ratio_high",
+    *(f"{name}{end}" for name in ("difference", "cost_ratio") for end in ENDS),
 )
 """Names of measures. `difference…` and `cost_ratio…` are against the best single model, with their interval."""
 

@@ -39,13 +39,7 @@ def figure(analysis: Analysis, *, title: str) -> bytes | None:
         place = first.cost, 100 * first.accuracy.estimate
         axes.annotate(", ".join(map(str, numbers)), place, textcoords="offset points", xytext=(6, 5), fontsize=8)
     frontier = [point for point in analysis.frontier if point.cost > 0]
-    axes.plot(
-        *_curve(frontier),
-        color="#111827",
-        linewidth=1,
-        linestyle=":",
-        label="frontier of the arms",
-    )
+    axes.plot(*_curve(frontier), color="#111827", linewidth=1, linestyle=":", label="frontier of the arms")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -5,10 +5,10 @@ its own cluster.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from fusion.core.types import Value
 
@@ -30,6 +30,8 @@ Clusters = Sequence[Hashable] | None
 """The cluster of each item; None if each is its own."""
 
 Verdict = Literal["better", "not worse", "inconclusive", "worse"]
+_Statistic = Callable[["Floats", "Floats"], "Floats"]
+"""A function of two columns of totals."""
 
 
 class Interval(Value):
@@ -39,10 +41,6 @@ class Interval(Value):
     low: float
     high: float
     level: float = LEVEL
-
-
-class _Statistic(Protocol):
-    def __call__(self, *totals: "Floats") -> "Floats": ...
 
 
 def wilson(successes: int, n: int, *, level: float = LEVEL) -> Interval:
@@ -126,7 +124,9 @@ def bootstrap_mean(
     level: float = LEVEL,
 ) -> Interval:
     """Return the mean with its interval by the cluster bootstrap."""
-    return _bootstrap([values, [1.0] * len(values)], _mean, clusters, resamples, seed, level)
+    return _bootstrap(
+        [values, [1.0] * len(values)], lambda value, count: value / count, clusters, resamples, seed, level
+    )
 
 
 def bootstrap_rate(
@@ -176,7 +176,7 @@ def bootstrap_ratio(
     _check_pairs(first, second)
     if not all(value > 0 for value in _totals(second, clusters)):
         raise ValueError("no ratio over a total that can be 0")
-    return _bootstrap([first, second], _ratio, clusters, resamples, seed, level)
+    return _bootstrap([first, second], lambda one, other: one / other, clusters, resamples, seed, level)
 
 
 def sign_flip(
@@ -218,16 +218,6 @@ def _with_unseen(found: Interval, n: int, *, none_below: bool, none_above: bool,
     if none_above:
         high = max(high, found.estimate + unseen * (1 - found.estimate))
     return found.model_copy(update={"low": low, "high": high})
-
-
-def _mean(*totals: "Floats") -> "Floats":
-    value, count = totals
-    return value / count
-
-
-def _ratio(*totals: "Floats") -> "Floats":
-    first, second = totals
-    return first / second
 
 
 def _bootstrap(

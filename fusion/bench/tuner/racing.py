@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Final
+from typing import Any, Final
 
 from fusion.bench.arms.base import Contestant
-from fusion.bench.report.frontier import Point, pareto
+from fusion.bench.report.frontier import known_points, pareto
 from fusion.bench.report.statistics import MIN_RESAMPLES, bootstrap_difference
 from fusion.bench.runner import Runner, Scored
 from fusion.core.types import Value
@@ -96,11 +96,7 @@ class Race:
         """Drop a candidate if another is no more expensive and better: the interval of the difference is above 0."""
         ids = [one.task.id for one in self._runner.whole(list(among))]
         scores = self._scores(among, ids)
-        known = [(name, one.cost) for name, one in scores.items()]
-        points = [
-            Point(name=name, cost=cost, quality=scores[name].accuracy) for name, cost in known if cost is not None
-        ]
-        ahead = pareto(points)
+        ahead = pareto(known_points((name, one.cost, one.accuracy) for name, one in scores.items()))
         for one in contestants:
             name = one.record.name
             if name not in scores:
@@ -112,15 +108,8 @@ class Race:
     def _beaten(self, one: Scores, other: Scores) -> bool:
         if other.cost is None or (one.cost is not None and other.cost > one.cost) or other.accuracy <= one.accuracy:
             return False
-        found = bootstrap_difference(
-            other.scores,
-            one.scores,
-            clusters=one.clusters,
-            resamples=MIN_RESAMPLES,
-            seed=self._seed,
-            level=LEVEL,
-        )
-        return found.low > 0
+        options: Any = {"clusters": one.clusters, "resamples": MIN_RESAMPLES, "seed": self._seed, "level": LEVEL}
+        return bootstrap_difference(other.scores, one.scores, **options).low > 0
 
     def _drop_users(self) -> None:
         """Drop the candidates that use a dropped single model."""
@@ -128,10 +117,8 @@ class Race:
         for one in self._others:
             used = next((model for model in one.record.models if model in out), None)
             if used is not None:
-                by = self.dropped[out[used]]
-                self.dropped[one.record.name] = Dropped(
-                    name=one.record.name, items=by.items, by=by.by, uses=out[used]
-                )
+                update = {"name": one.record.name, "uses": out[used]}
+                self.dropped[one.record.name] = self.dropped[out[used]].model_copy(update=update)
 
 
 def _columns(rows: Sequence[Sequence[Scored]]) -> Scores:

@@ -1,6 +1,8 @@
 """Tuning: chooses the open values of a suite on its dev items, and confirms the choice once on its test items."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,7 +15,7 @@ from fusion.bench.benchmark import CONCURRENCY, client_for, importing, run
 from fusion.bench.checkpoint import CANDIDATES, Checkpoint, open_checkpoint
 from fusion.bench.experiment import prepare
 from fusion.bench.ledger import shared_budget
-from fusion.bench.report.frontier import Point, pareto
+from fusion.bench.report.frontier import known_points, pareto
 from fusion.bench.report.gate import BEST_SINGLE, Gate
 from fusion.bench.report.report import Report
 from fusion.bench.report.results import ArmKind
@@ -21,7 +23,7 @@ from fusion.bench.report.statistics import Interval, Verdict, bootstrap_differen
 from fusion.bench.runner import Runner, Watch
 from fusion.bench.suite import Arm, Suite
 from fusion.bench.tuner.candidates import Candidate, Candidates, candidates
-from fusion.bench.tuner.racing import Dropped, Race, Scores
+from fusion.bench.tuner.racing import Dropped, Race
 from fusion.client.client import Fusion
 from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError, UsageError
@@ -143,22 +145,17 @@ class _Work(NamedTuple):
         limits = budget or found.suite.budget
         update = {"on": "dev", "baselines": ("singles",), "budget": limits, "gate": None}
         suite = found.suite.model_copy(update=update)
-        within = shared_budget(suite.budget)
-        with importing(self.file.parent):
-            experiment = prepare(suite, self.file.parent, self.fusion, within)
-            try:
-                if not any(one.record.kind == "model" for one in experiment.contestants):
-                    raise UsageError(
-                        f"{self.file}: no single model to compare the candidates with; add one as an arm, as in "
-                        "{model: provider/name}"
-                    )
-                self._check_confirmable(found.suite)
-                watch = self.watch or (lambda progress: None)
-                runner = Runner(experiment, checkpoint, concurrency=self.concurrency, watch=watch)
-                race = Race(runner, experiment.contestants, items=len(experiment.questions), seed=suite.seeds[0])
-                race.run()
-            finally:
-                experiment.close()
+        within, near = shared_budget(suite.budget), self.file.parent
+        with importing(near), closing(prepare(suite, near, self.fusion, within)) as experiment:
+            if not any(one.record.kind == "model" for one in experiment.contestants):
+                raise UsageError(
+                    f"{self.file}: no single model to compare the candidates with; add one as an arm, as in "
+                    "{model: provider/name}"
+                )
+            self._check_confirmable(found.suite)
+            runner = Runner(experiment, checkpoint, concurrency=self.concurrency, watch=self.watch)
+            race = Race(runner, experiment.contestants, items=len(experiment.questions), seed=suite.seeds[0])
+            race.run()
         return _Search(suite, race, runner.stopped, found.made, self.folder), within.spent
 
     def _check_confirmable(self, suite: Suite) -> None:
@@ -209,10 +206,8 @@ class _Search:
     def tuned(self, spent: Decimal, left_out: Sequence[str]) -> Tuned:
         best = self._best_single()
         finalists = [self._finalist(one, best) for one in self._race.left]
-        points = [
-            Point(name=one.name, cost=one.cost, quality=one.accuracy) for one in finalists if one.cost is not None
-        ]
-        files = dict(self._write([point.name for point in pareto(points)], finalists))
+        front = pareto(known_points((one.name, one.cost, one.accuracy) for one in finalists))
+        files = dict(self._write([point.name for point in front], finalists))
         finalists = [
             one.model_copy(update={"on_frontier": one.name in files, "file": files.get(one.name)})
             for one in finalists
@@ -241,7 +236,8 @@ class _Search:
     def _finalist(self, one: Contestant, best: str) -> Finalist:
         name = one.record.name
         own, other = self._scores[name], self._scores[best]
-        difference = _difference(own, other, self._suite)
+        options: Any = {"clusters": own.clusters, "resamples": self._suite.resamples, "seed": self._suite.seeds[0]}
+        difference = bootstrap_difference(own.scores, other.scores, **options)
         chosen = self._made[name].choices if name in self._made else ()
         return Finalist(
             name=name,
@@ -265,26 +261,20 @@ class _Search:
             old.unlink()
         by_name = {one.name: one for one in finalists}
         for number, name in enumerate(names, start=1):
-            one = by_name[name]
-            if one.kind in OUTSIDERS:
-                yield name, None
-                continue
-            path = folder / f"{number:02}-{short_name(name).replace('/', '-')}.yaml"
-            path.write_text(_head(one, len(self._scores[name].scores)) + self._text(one), encoding="utf-8")
-            yield name, str(path)
-        _copy_beside(self._folder / CANDIDATES, folder)
+            one, path = by_name[name], None
+            if one.kind not in OUTSIDERS:
+                path = folder / f"{number:02}-{short_name(name).replace('/', '-')}.yaml"
+                path.write_text(_head(one, len(self._scores[name].scores)) + self._text(one), encoding="utf-8")
+            yield name, None if path is None else str(path)
+        source = self._folder / CANDIDATES
+        for templates in [path for path in source.iterdir() if path.is_dir()] if source.is_dir() else []:
+            shutil.copytree(templates, folder / templates.name, dirs_exist_ok=True)
 
     def _text(self, one: Finalist) -> str:
         made = self._made.get(one.name)
         if made is not None and made.arm.pipeline is not None:
             return Path(made.arm.pipeline).read_text(encoding="utf-8")
         return single_model(short_name(one.name), one.models[0], (), self._suite.max_tokens).to_yaml()
-
-
-def _difference(one: Scores, other: Scores, suite: Suite) -> Interval:
-    return bootstrap_difference(
-        one.scores, other.scores, clusters=one.clusters, resamples=suite.resamples, seed=suite.seeds[0]
-    )
 
 
 def _head(one: Finalist, items: int) -> str:
@@ -299,23 +289,8 @@ def _head(one: Finalist, items: int) -> str:
     return "".join(f"# {' '.join(line.split())}\n" for line in lines)
 
 
-def _copy_beside(source: Path, target: Path) -> None:
-    """Copy the templates and files that candidates read."""
-    import shutil
-
-    for path in source.iterdir() if source.is_dir() else ():
-        if path.is_dir():
-            shutil.copytree(path, target / path.name, dirs_exist_ok=True)
-
-
 def _rest(limits: Limits, spent: Amount) -> Limits | None:
     """Return the rest of the suite's budget; None if it is exhausted."""
-    left: dict[str, Any] = {"seconds": limits.seconds}
-    for name in ("usd", "tokens", "calls"):
-        limit = getattr(limits, name)
-        if limit is None:
-            continue
-        left[name] = limit - (getattr(spent, name) or 0)
-        if left[name] <= 0:
-            return None
-    return Limits.model_validate(left)
+    names = [name for name in ("usd", "tokens", "calls") if getattr(limits, name) is not None]
+    left = {name: getattr(limits, name) - (getattr(spent, name) or 0) for name in names}
+    return Limits(seconds=limits.seconds, **left) if all(amount > 0 for amount in left.values()) else None

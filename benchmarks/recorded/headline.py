@@ -1,4 +1,4 @@
-"""The headline of the README and of the docs, and the report in results/, all made of the results file alone.
+"""The headline of README and docs, and the report in results/, all generated from the results file.
 
 python -m benchmarks.recorded.headline
 """
@@ -14,7 +14,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "recorded.json"
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "pages" / "benchmarks.md"
 TUNED = "tuned"
-"""The arm that was chosen on the dev side of the suite's split."""
+"""The name of the arm chosen on the dev side of the suite's split."""
 BEGIN, END = "<!-- made by python -m benchmarks.recorded.headline -->\n", "<!-- the end of it -->\n"
 SETS = {"gsm8k": "GSM8K", "cruxeval": "CRUXEval", "math_l5": "MATH, level 5"}
 
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def into_pages() -> None:
-    """Put the headline into the README in short, into the docs in full."""
+    """Write the short headline into the README, and the full one into the docs."""
     for path, made in ((README, summary(load())), (PAGE, headline(load()))):
         text = path.read_text(encoding="utf-8")
         before, _, rest = text.partition(BEGIN)
@@ -39,13 +39,13 @@ def load() -> dict[str, Any]:
 
 
 def summary(data: Mapping[str, Any]) -> str:
-    """Three lines: the gain with its intervals, the loss, the models' age."""
+    """Return three lines: the gain with its intervals, the loss, and the models' age."""
     facts = {**_facts(data), "high": f"{max(map(_high, _chosen(data))):+.2f}", "loss": _loss(data)}
     return _SUMMARY.format(**facts)
 
 
 def headline(data: Mapping[str, Any]) -> str:
-    """The table, and what has to be known before believing it."""
+    """Return the table with its caveats."""
     facts = {
         **_facts(data),
         "rows": "\n".join(_rows(data)),
@@ -71,7 +71,7 @@ def _facts(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def report(data: Mapping[str, Any]) -> str:
-    """All results as Markdown."""
+    """Return all results as Markdown."""
     facts = {
         **data,
         **data["rule"],
@@ -88,7 +88,7 @@ def report(data: Mapping[str, Any]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """The text with its paragraphs broken into lines; tables and headings stay as they are."""
+    """Return the text with wrapped paragraphs; tables and headings keep their lines."""
     parts = [
         one if one.startswith(("|", "#")) else textwrap.fill(one, 118, break_long_words=False, break_on_hyphens=False)
         for one in text.rstrip("\n").split("\n\n")
@@ -211,14 +211,14 @@ def _way_rows(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 class _Set(NamedTuple):
-    """A set's least points over the seeds, and the line that gives its ranges."""
+    """Return the set with the fewest points over the seeds, and its line of ranges."""
 
     lowest: float
     line: str
 
 
 def _by_set(data: Mapping[str, Any]) -> Iterator[_Set]:
-    """Of each set the range over the seeds."""
+    """Return the range over the seeds of each set."""
     for name, words in SETS.items():
         ones = [one for one in data["by_set"] if one["set"] == name and one["arm"] in _seeds(data)]
         points, ratios = list(map(_points, ones)), [one["cost_ratio"]["estimate"] for one in ones]
@@ -227,7 +227,7 @@ def _by_set(data: Mapping[str, Any]) -> Iterator[_Set]:
 
 
 def _loss(data: Mapping[str, Any]) -> str:
-    """The set on which the seeds lose most."""
+    """Return the set with the largest loss over the seeds."""
     return min(_by_set(data), key=lambda one: one.lowest).line
 
 

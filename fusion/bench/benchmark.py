@@ -146,7 +146,7 @@ def _fallback_notes(models: Mapping[str, ModelInfo], done: Iterable[Scored], alo
     """Yield a note for each fallback model that is not measured alone."""
     for model in dict.fromkeys(one.model for each in done for one in each.response.spent if one.calls):
         if model in models and model not in alone:
-            yield f"{model} answered in place of others, and was not measured alone."
+            yield f"{model} answered as a fallback, and was not measured alone."
 
 
 def _unknown_cost_notes(suite: Suite, arms: Iterable[ArmRecord], done: Sequence[Scored]) -> Iterator[str]:

@@ -320,7 +320,7 @@ def test_a_scorer_that_breaks_later_loses_no_answer(items: Items, bench: Bench, 
         ([{"prompt": "a", "gold": "1"}, {"prompt": "b", "gold": ""}], r"no gold answer \('gold'\) in item 2"),
         ([{"prompt": "a", "gold": "1"}, {"prompt": "b"}], r"no gold answer \('gold'\) in item 2"),
         ([{"id": 1, "prompt": "a", "gold": "1"}, {"id": 1, "prompt": "b", "gold": "2"}], "duplicate ids: '1'"),
-        ([{"prompt": "a", "gold": "seven"}], "before any call: the gold answer 'seven' is no number"),
+        ([{"prompt": "a", "gold": "seven"}], "before any call: the gold answer 'seven' is not a number"),
     ],
 )
 def test_items_that_cannot_be_scored_are_told_before_any_call(
@@ -391,7 +391,7 @@ def test_a_planted_cheat_is_flagged(items: Items, bench: Bench, module: Any, tmp
     )
     report = bench([cheap(), strong()], arms={"cheat": {"python": f"{name}:cheat"}, "two": {"pipeline": "two.yaml"}})
     assert {gap.arm for gap in report.analysis.gaps if gap.flagged} == {"cheat"}
-    assert "better on what it was chosen on" in report.page()
+    assert "better on the items it was chosen on" in report.page()
     assert any(note.startswith("cheat is better on dev than on test") for note in report.analysis.notes)
 
 

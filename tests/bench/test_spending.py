@@ -73,8 +73,8 @@ def test_a_recorded_call_that_arms_share_draws_on_the_budget_once(replayed: Call
     assert report.results.paid.calls == ONCE
     once = 20 * 100e-6 * sum(DOLLARS.values())
     assert float(report.results.paid.usd) == pytest.approx(once)
-    assert f"Paid in all: ${once:.5f} for 40 calls" in report.markdown()
-    assert f"Paid in all: ${once:.5f} for 40 calls" in report.page()
+    assert f"Paid in total: ${once:.5f} for 40 calls" in report.markdown()
+    assert f"Paid in total: ${once:.5f} for 40 calls" in report.page()
     short = replayed(budget={"calls": ONCE - 1}, out="short")
     assert "would pass the calls limit" in short.results.stopped
 

@@ -312,8 +312,8 @@ def _unmixed(results: Results, figures: Sequence[Figures], baselines: Sequence[F
     wanted = "random_mixing" in results.baselines and any(one.escalated is not None for one in figures)
     if wanted and not any(one.arm.startswith(MIXING) for one in baselines):
         yield (
-            "Random mixing is not worked out: that takes two single models of known cost, and the best of them must "
-            "not be the cheapest too."
+            "Random mixing is not computed: it needs two single models of known cost, and the best of them must not "
+            "be the cheapest."
         )
 
 
@@ -323,7 +323,7 @@ def _bounds(results: Results) -> Iterator[str]:
         if charged:
             yield (
                 f"${charged:.4f} of the cost of {arm} are upper bounds, for attempts that gave no usable answer and "
-                "may be billed all the same."
+                "may still be billed."
             )
 
 
@@ -332,5 +332,5 @@ def _flags(gaps: Sequence[Gap]) -> Iterator[str]:
         if gap.flagged:
             yield (
                 f"{gap.arm} is better on dev than on test, beyond what the other arms are: it may have been chosen "
-                "on those items, or know them. Its figures claim nothing."
+                "on those items, or have seen them. Its figures prove nothing."
             )

@@ -30,7 +30,7 @@ class Closed(Scorer):
     def _known(self, gold: Any) -> str:
         known = self._bare.extract(as_text(gold))
         if known is None:
-            raise UsageError(f"the gold answer {as_text(gold)[:60]!r} is no {self.extractor.read}")
+            raise UsageError(f"the gold answer {as_text(gold)[:60]!r} is not a {self.extractor.read}")
         return known.key
 
     def _found(self, answer: Answer) -> Extracted | None:

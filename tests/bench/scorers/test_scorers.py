@@ -190,7 +190,7 @@ def test_a_scorer_is_an_expression_or_a_function() -> None:
         (f"{__name__}:NAMES", "x", "is not a function"),
         (f"{__name__}:marked", 2, "gave 2; a score is true, false"),
         (f"{__name__}:follows", 2, "failed: TypeError"),
-        ("number", "none", "the gold answer 'none' is no number"),
+        ("number", "none", "the gold answer 'none' is not a number"),
         ("ifeval", "x", "the gold answer of `ifeval` is"),
         ("records", {"total": 1}, "the gold answer of `invoices` is"),
         ("f1", {"a": 1}, "the gold answer of `f1` is a text or a list of texts"),

@@ -59,7 +59,7 @@ def per_set_routes(items: Sequence[Task], alone: Sequence[Outcome], errors: floa
     for half in (0, 1):
         ways = {of: chosen([items[at] for at in places[of][half::2]], errors) for of in SETS}
         for of, way in ways.items():
-            print(f"  {of}, half {half + 1}: {' + '.join(way.cheap) or 'nobody'}, else {way.strong}")
+            print(f"  {of}, half {half + 1}: {' + '.join(way.cheap) or 'none'}, else {way.strong}")
         rest = sorted(at for of in SETS for at in places[of][1 - half :: 2])
         pipeline, roles = routed(ways)
         found, _ = through([items[at] for at in rest], dict.fromkeys(SETS, pipeline), roles)

@@ -294,7 +294,7 @@ def measured(items: int, shape: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         whole = trial(items, shape, [600.0], Path(folder))
         if not whole.right:
-            raise SystemExit(f"a run that nobody killed is wrong: {whole}")
+            raise SystemExit(f"a run without kills is wrong: {whole}")
         log = [json.loads(line)["at"] for line in (Path(folder) / "provider.jsonl").read_text().splitlines()]
         return float(log[-1] - log[0])
 

@@ -126,8 +126,8 @@ where the price of any one model is half as high, or half as high again. Set by 
 _REPORT = """\
 # recorded
 
-`python -m benchmarks.recorded`: {items:,} items ({counted}), recorded answers of twelve models of 2024, list prices of
-late 2024 as remembered. Everything goes through the engine as `replay:` models and is scored by number, code and
+`python -m benchmarks.recorded`: {items:,} items ({counted}), recorded answers of twelve models of 2024, list prices
+of late 2024 as remembered. Everything goes through the engine as `replay:` models and is scored by number, code and
 math. Best single model: **{best_single}** (the cheapest of the most accurate).
 
 Measured in {seconds} s, {suite_seconds} s of it for the arms and their report, {cpu_seconds} s of CPU: {machine};

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from fusion.bench.arms.base import Contestant
 from fusion.bench.arms.pipeline import PipelineArm
 from fusion.bench.experiment import Experiment
+from fusion.bench.report.results import total_cost
 from fusion.bench.runner import Scored
 from fusion.bench.tasks import Task
 from fusion.core.params import Defaults
@@ -49,8 +50,8 @@ def self_consistency(experiment: Experiment, done: Mapping[tuple[str, str, int],
         return Baseline(None, "")
     best = max(pipelines, key=lambda one: (points[one.record.name].accuracy, -_usd(points[one.record.name])))
     name, money = best.record.name, points[best.record.name].cost
-    closed = [name for name, one in experiment.scorers.items() if getattr(one, "extractor", None) is not None]
-    open_ones = [name for name in experiment.suite.tasks if name not in closed]
+    scorers = experiment.scorers
+    open_ones = [name for name in experiment.suite.tasks if not hasattr(scorers.get(name), "extractor")]
     if open_ones:
         return Baseline(None, f"open answers cannot be counted: those of {', '.join(open_ones)}")
     if not money:
@@ -111,6 +112,5 @@ def _usd(point: _Point) -> Decimal:
 
 def _point(one: Contestant, done: Mapping[tuple[str, str, int], Scored]) -> _Point:
     own = [found for key, found in done.items() if key[0] == one.record.name]
-    costs = [found.response.cost for found in own]
-    known = None if None in costs or not costs else sum((cost for cost in costs if cost is not None), Decimal(0))
-    return _Point(fmean(found.score.value for found in own) if own else 0.0, known)
+    cost = total_cost(found.response.cost for found in own) if own else None
+    return _Point(fmean(found.score.value for found in own) if own else 0.0, cost)

@@ -5,7 +5,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
@@ -173,10 +173,8 @@ def _versions() -> Iterator[tuple[str, str]]:
     yield "fusion", __version__
     yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             yield name, version(name)
-        except PackageNotFoundError:
-            continue
 
 
 @contextmanager
@@ -190,11 +188,6 @@ def importing(folder: Path) -> Iterator[None]:
         sys.path.remove(place)
 
 
-@contextmanager
-def client_for(fusion: Fusion | None, folder: Path) -> Iterator[Fusion]:
-    """Yield `fusion`, or a client with a store in the folder, closed after the block."""
-    if fusion is not None:
-        yield fusion
-        return
-    with Fusion(store=folder / CALLS) as own:
-        yield own
+def client_for(fusion: Fusion | None, folder: Path) -> AbstractContextManager[Fusion]:
+    """Return `fusion`, which stays open after the block, or a client with a store in the folder."""
+    return Fusion(store=folder / CALLS) if fusion is None else nullcontext(fusion)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from fusion.bench.arms.base import ArmResponse, digest_of, resolve_model, short_name
 from fusion.bench.arms.factory import ArmFactory
 from fusion.bench.arms.pipeline import PipelineArm
+from fusion.bench.report.results import total_cost
 from fusion.bench.scorers.base import Score
 from fusion.bench.suite import Scoring
 from fusion.bench.tasks import Task
@@ -140,8 +141,8 @@ def check_families(judge: str, infos: Iterable[ModelInfo], contestants: Mapping[
 def judgement_note(judge: str, task_set: str, scores: Sequence[Score], spent: Sequence[ArmResponse]) -> str:
     """Return the report's note on a judged task set."""
     agreement = fmean(score.measures[AGREEMENT] for score in scores if AGREEMENT in score.measures)
-    known = [one.cost for one in spent]
-    cost = "unknown" if None in known else f"${float(sum(one for one in known if one is not None)):.4f}"
+    known = total_cost(one.cost for one in spent)
+    cost = "unknown" if known is None else f"${known:.4f}"
     return (
         f"{task_set} was scored by a model, {judge}: each answer against the reference in both orders. The orders "
         f"agree in {agreement:.0%} of {len(scores):,} answers. The cost of judging, {cost}, is charged to no arm. "

@@ -180,10 +180,9 @@ class Runner:
 
     def _fill(self, jobs: Iterator[Job]) -> bool:
         """Begin jobs up to the concurrency. Returns False if no job is left to begin."""
+        if self._overdue:
+            self._stop(f"the {self._experiment.suite.budget.seconds:g} seconds of its budget are over")
         while len(self._in_flight) < self._concurrency and not self.stopped:
-            if self._overdue:
-                self._stop(self._overdue_reason)
-                return False
             job = self._verdict_jobs.popleft() if self._verdict_jobs else next(jobs, None)
             if job is None:
                 return False
@@ -208,10 +207,6 @@ class Runner:
     def _overdue(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    @property
-    def _overdue_reason(self) -> str:
-        return f"the {self._experiment.suite.budget.seconds:g} seconds of its budget are over"
-
     def _begin(self, job: Job) -> None:
         self._in_flight[job.name] = lambda: None
         trial = Trial(job.epoch, job.seed, self._checkpoint.mark(job.key) if job.contestant.marked else "")
@@ -221,11 +216,8 @@ class Runner:
         self._in_flight[job.name] = stop
 
     def _receive(self) -> None:
-        try:
+        with suppress(queue.Empty):
             self._complete(*self._completed.get(timeout=_TICK))
-        except queue.Empty:
-            if self._overdue:
-                self._stop(self._overdue_reason)
         self._show()
 
     def _complete(self, job: Job, completion: Completion) -> None:

@@ -31,14 +31,10 @@ class Document(NamedTuple):
     data: Any
     positions: Positions
 
-    def problem(self, mistake: Mistake) -> Problem:
-        """Return a mistake with its line and column."""
-        mark = self.positions.key(mistake.place) if mistake.of_key else self.positions.at(mistake.place)
-        return Problem(self.file, *mark, ".".join(map(str, mistake.place)), mistake.message)
-
-    def mistake(self, message: str, place: Place = ()) -> Problem:
-        """Return the problem of a value."""
-        return self.problem(Mistake(place, of_key=False, message=message))
+    def problem(self, place: Place, message: str, *, of_key: bool = False) -> Problem:
+        """Return a mistake at a place, with its line and column."""
+        mark = self.positions.key(place) if of_key else self.positions.at(place)
+        return Problem(self.file, *mark, ".".join(map(str, place)), message)
 
 
 def validate(model: type[AuthoredT], data: Mapping[str, Any]) -> tuple[AuthoredT | None, list[Mistake]]:
@@ -195,11 +191,11 @@ class Suite(Authored):
             raise PipelineError(problems)
         if not isinstance(data, dict):
             message = "expected a mapping with the keys `tasks`, `scorer` and `arms`"
-            raise PipelineError([*problems, document.mistake(message)])
+            raise PipelineError([*problems, document.problem((), message)])
         if file != _TEXT:
             data.setdefault("name", Path(file).stem)
         suite, found = validate(cls, data)
-        problems += map(document.problem, found)
+        problems += [document.problem(one.place, one.message, of_key=one.of_key) for one in found]
         if problems or suite is None:
             raise PipelineError(problems)
         return suite

@@ -144,12 +144,11 @@ def make_tasks(rows: Sequence[Row], fields: Fields, *, name: str, file: str, sha
         )
         for index, (row, prompt) in enumerate(zip(rows, _prompts(rows, fields), strict=True), start=1)
     )
-    gold = {task.id: _gold(row, fields) for task, row in zip(tasks, rows, strict=True)}
+    gold = {
+        task.id: row[fields.gold] if isinstance(fields.gold, str) else {name: row[name] for name in fields.gold}
+        for task, row in zip(tasks, rows, strict=True)
+    }
     return TaskSet(name=name, tasks=tasks, gold=gold, sha256=sha256)
-
-
-def _gold(row: Row, fields: Fields) -> Any:
-    return row[fields.gold] if isinstance(fields.gold, str) else {name: row[name] for name in fields.gold}
 
 
 def _prompts(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
@@ -188,19 +187,17 @@ _IDS = ("id", "task_id", "key", "_id")
 
 def _with_defaults(rows: Sequence[Row], fields: Fields, file: str) -> Fields:
     """Return the fields, completed with the usual names of columns."""
-    names = list(rows[0])
+    columns = list(rows[0])
     found: dict[str, str] = {}
-    for field, what, known in (("prompt", "prompt", _PROMPTS), ("gold", "gold answer", _GOLDS)):
+    for field, what, usual in (("prompt", "prompt", _PROMPTS), ("gold", "gold answer", _GOLDS), ("id", "", _IDS)):
+        column = next((name for name in usual if name in columns), None)
         if field in fields.model_fields_set:
             continue
-        column = next((name for name in known if name in names), None)
-        if column is None:
-            raise UsageError(f"{file}: no column for the {what}: {', '.join(known)}; name it; there are: {names}")
-        found[field] = column
-    column = next((name for name in _IDS if name in names), None)
-    if "id" not in fields.model_fields_set and column is not None:
-        found["id"] = column
-    return Fields(**{name: getattr(fields, name) for name in Fields.model_fields} | found)
+        if column is not None:
+            found[field] = column
+        elif what:
+            raise UsageError(f"{file}: no column for the {what}: {', '.join(usual)}; name it; there are: {columns}")
+    return fields.model_copy(update=found)
 
 
 def _check(rows: Sequence[Row], fields: Fields, file: str) -> None:
@@ -231,16 +228,12 @@ def _missing_values(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
     known = {name for row in rows for name in row}
     named = [("id", fields.id), ("prompt", fields.prompt), *(("gold answer", name) for name in fields.golds)]
     for what, name in named:
-        if name not in known:
-            continue
-        empty = [index + 1 for index, row in enumerate(rows) if _is_empty(row.get(name))]
+        empty = [index + 1 for index, row in enumerate(rows) if name in known and _is_empty(row.get(name))]
         if empty:
             yield f"no {what} ({name!r}) in {_listed('item', empty)}"
     for name in dict.fromkeys([*fields.inputs, *filter(None, [fields.cluster]), *sorted(_read_by_prompt(fields))]):
-        if name == fields.prompt:
-            continue
         absent = [index + 1 for index, row in enumerate(rows) if name in known and name not in row]
-        if absent:
+        if absent and name != fields.prompt:
             yield f"no {name!r} in {_listed('item', absent)}"
 
 

@@ -15,7 +15,7 @@ from fusion.bench.arms.base import (
     Trial,
     digest_of,
 )
-from fusion.bench.report.results import ArmRecord, Paid, Spending
+from fusion.bench.report.results import ArmRecord, Paid, Spending, total_cost
 from fusion.bench.tasks import Task
 from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
@@ -129,10 +129,9 @@ class PipelineArm(Contestant):
         spent = tuple(by_model.values())
         calls = sum(one.calls for one in spent)
         strong = sum(one.calls for one in spent if one.model == self._strongest)
-        costs = [one.cost for one in spent]
         reused = result.receipt.reused
         return ArmResponse(
-            cost=None if None in costs else sum((cost for cost in costs if cost is not None), Money(0)),
+            cost=total_cost(one.cost for one in spent),
             usage=sum((one.usage for one in spent), Usage()),
             calls=calls,
             latency=result.seconds if self._recorded is None else 0.0,

@@ -187,12 +187,12 @@ class _Columns:
         return tuple(found)
 
     def disagreements(self) -> tuple[Disagreement, ...]:
-        found = []
-        for index, item in enumerate(self._results.items):
-            scores = {arm: column[index] for arm, column in self._scores.items()}
-            if len(set(scores.values())) > 1:
-                found.append(Disagreement(item=item.id, task_set=item.task_set, scores=scores))
-        return tuple(found)
+        rows = zip(self._results.items, *self._scores.values(), strict=True)
+        return tuple(
+            Disagreement(item=item.id, task_set=item.task_set, scores=dict(zip(self._scores, scores, strict=True)))
+            for item, *scores in rows
+            if len(set(scores)) > 1
+        )
 
     def _sets(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -284,27 +284,26 @@ def _welch(first: Sequence[float], second: Sequence[float]) -> Interval:
     return Interval(estimate=estimate, low=estimate - half, high=estimate + half, level=_GAP_LEVEL)
 
 
-def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> list[str]:
-    """Return the notes of caution."""
-    found = list(results.notes)
+def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> Iterator[str]:
+    """Yield the notes of caution."""
+    yield from results.notes
     if results.stopped:
-        found.append(f"Stopped early: {results.stopped}. The figures are of the items that every arm was asked.")
+        yield f"Stopped early: {results.stopped}. The figures are of the items that every arm was asked."
     if best is None:
-        found.append("No single model was measured: nothing here says whether a pipeline beats one.")
+        yield "No single model was measured: nothing here says whether a pipeline beats one."
     for arm, rows in results.by_arm.items():
         outcomes = [one for ones in rows.values() for one in ones]
         alone = sum(not one.reused for one in outcomes)
         if alone < len(outcomes) and any(one.latency for one in outcomes):
-            found.append(
+            yield (
                 f"The latency of {arm} is of the {alone} of {len(outcomes)} answers that shared no call with another "
                 "arm."
             )
     for one in figures:
         if one.failed:
-            found.append(f"{one.arm} failed on {one.failed} of {one.n * results.epochs}: each counts as wrong.")
+            yield f"{one.arm} failed on {one.failed} of {one.n * results.epochs}: each counts as wrong."
         if one.cost is None:
-            found.append(f"The cost of {one.arm} is not known: {one.unknown_costs or 'all'} of its outcomes lack it.")
-    return found
+            yield f"The cost of {one.arm} is not known: {one.unknown_costs or 'all'} of its outcomes lack it."
 
 
 def _unmixed(results: Results, figures: Sequence[Figures], baselines: Sequence[Figures]) -> Iterator[str]:

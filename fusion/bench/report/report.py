@@ -19,7 +19,6 @@ from fusion.bench.report.results import Outcome, Results
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-
 _TEMPLATES = Path(__file__).with_name("templates")
 _SHOWN = 50
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#])")

@@ -1,7 +1,7 @@
 """Results: the outcomes of a benchmark by item and arm, with versions and hashes to reproduce them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,12 @@ class ArmRecord(Value):
     sha256: str = ""
 
 
+def total_cost(costs: Iterable[Money | None]) -> Money | None:
+    """Return the sum in dollars; None if a part of it is unknown."""
+    known = list(costs)
+    return None if None in known else sum((cost for cost in known if cost is not None), Money(0))
+
+
 class Spending(Value):
     """Calls, tokens and cost of one model. `cost` is in dollars, None where a part of it is unknown.
 
@@ -54,12 +60,11 @@ class Spending(Value):
     charged: Money = Money(0)
 
     def __add__(self, other: "Spending") -> "Spending":
-        known = self.cost is not None and other.cost is not None
         return Spending(
             model=self.model,
             calls=self.calls + other.calls,
             usage=self.usage + other.usage,
-            cost=(self.cost or Money(0)) + (other.cost or Money(0)) if known else None,
+            cost=total_cost((self.cost, other.cost)),
             charged=self.charged + other.charged,
         )
 

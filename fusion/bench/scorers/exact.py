@@ -6,7 +6,7 @@ from fusion.bench.scorers.base import Answer, Score, Scorer
 from fusion.bench.scorers.math.equal import Algebra
 from fusion.core.errors import UsageError
 from fusion.core.types import as_text
-from fusion.stages.text.extract import Extracted, Extractor
+from fusion.stages.text.extract import Extractor
 
 
 class Closed(Scorer):
@@ -17,25 +17,20 @@ class Closed(Scorer):
         self._bare = extractor.model_copy(update={"path": None, "pattern": None})
 
     def score(self, answer: Answer, gold: Any) -> Score:
-        known = self._known(gold)
-        found = self._found(answer)
+        known = self._bare.extract(as_text(gold))
+        if known is None:
+            raise UsageError(f"the gold answer {as_text(gold)[:60]!r} is not a {self.extractor.read}")
+        has_data = answer.data is not None and self.extractor.path is not None
+        found = self.extractor.extract(answer.data if has_data else answer.text)
         if found is None:
             return Score(value=0)
-        return Score(value=float(found.key == known or self.same(found.text, as_text(gold))), answer=found.text[:500])
+        return Score(
+            value=float(found.key == known.key or self.same(found.text, as_text(gold))), answer=found.text[:500]
+        )
 
     def same(self, text: str, gold: str) -> bool:
         """Return True if answers of different form are equal. A subclass may know more forms."""
         return False
-
-    def _known(self, gold: Any) -> str:
-        known = self._bare.extract(as_text(gold))
-        if known is None:
-            raise UsageError(f"the gold answer {as_text(gold)[:60]!r} is not a {self.extractor.read}")
-        return known.key
-
-    def _found(self, answer: Answer) -> Extracted | None:
-        given = answer.data if answer.data is not None and self.extractor.path is not None else answer.text
-        return self.extractor.extract(given)
 
 
 class Formula(Closed):

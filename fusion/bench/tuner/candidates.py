@@ -45,7 +45,7 @@ def candidates(file: Path, folder: Path, library: Library) -> Candidates:
     source = _read(file)
     arms = source.data.get("arms")
     if not isinstance(arms, Mapping) or not arms:
-        raise PipelineError([source.mistake("expected the arms to tune, by name", ("arms",))])
+        raise PipelineError([source.problem(("arms",), "expected the arms to tune, by name")])
     made: list[Candidate] = []
     left_out: list[str] = []
     found = {name: _open_arm(name, source, library) for name in arms}
@@ -69,7 +69,7 @@ def _read(file: Path) -> Document:
     data, problems, positions = read_yaml(read_text(file, most=MAX_BYTES), file=str(file))
     source = Document(str(file), data, positions)
     if not problems and not isinstance(data, dict):
-        problems = [source.mistake("expected a mapping")]
+        problems = [source.problem((), "expected a mapping")]
     if problems:
         raise PipelineError(problems)
     return source
@@ -152,14 +152,12 @@ class _OpenArm(NamedTuple):
         self, pipeline: Pipeline, arm: Arm, choices: tuple[Choice, ...], source: Document, folder: Path
     ) -> Candidate:
         """Write the file of a candidate, with its roles, beside the files that it reads."""
-        roles = {name: resolve_model(model, self.near) for name, model in arm.roles.items()}
-        pinned = {
-            name: pipeline.roles[name].model_copy(update={"chain": (model,)}) if name in pipeline.roles else model
-            for name, model in roles.items()
-        }
-        whole = Pipeline.from_data(
-            {**pipeline.to_data(), "roles": {**pipeline.to_data().get("roles", {}), **_data(pinned)}}
-        )
+        data = pipeline.to_data()
+        roles: dict[str, Any] = {name: resolve_model(model, self.near) for name, model in arm.roles.items()}
+        for name in roles.keys() & pipeline.roles.keys():
+            pinned = pipeline.roles[name].model_copy(update={"chain": (roles[name],)})
+            roles[name] = pinned.model_dump(mode="json", exclude_defaults=True)
+        whole = Pipeline.from_data({**data, "roles": {**data.get("roles", {}), **roles}})
         text = whole.to_yaml()
         name = f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}" if choices else self.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,13 +166,6 @@ class _OpenArm(NamedTuple):
         _copy_read(Path(source.file).parent, source.data, folder)
         kept = arm.model_copy(update={"pipeline": str(path.resolve()), "roles": {}})
         return Candidate(name, kept, choices)
-
-
-def _data(roles: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: one if isinstance(one, str) else one.model_dump(mode="json", exclude_defaults=True)
-        for name, one in roles.items()
-    }
 
 
 def _copy_read(home: Path, data: Any, folder: Path) -> None:

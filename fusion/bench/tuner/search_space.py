@@ -47,7 +47,9 @@ class Variant(NamedTuple):
         `at` is the place of the data in its file.
         """
         value, found = validate(model, self.data)
-        return value, [source.problem(one._replace(place=self._authored((*at, *one.place)))) for one in found]
+        return value, [
+            source.problem(self._authored((*at, *one.place)), one.message, of_key=one.of_key) for one in found
+        ]
 
     def _authored(self, place: Place) -> Place:
         """Return the place of a value in the author's file, which may be within an `any`."""
@@ -64,7 +66,7 @@ def open_places(source: Document, *, at: Place = ()) -> tuple[list[Open], list[P
     for part in at:
         data = data[part]
     found = list(_open(data, at))
-    problems = [source.mistake(why, place) for place, value in found if (why := _wrong(value)) is not None]
+    problems = [source.problem(place, why) for place, value in found if (why := _wrong(value)) is not None]
     return ([Open(place, tuple(value[_ANY])) for place, value in found] if not problems else []), problems
 
 

@@ -65,14 +65,9 @@ class _Parser:
     """Recursive descent: sum, product, sign, power, atom. Adjacent factors are multiplied."""
 
     def __init__(self, text: str) -> None:
-        self._tokens: list[str] = []
-        at = 0
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            if match is None:
-                raise _UnreadableError
-            self._tokens.append(match.group(1))
-            at = match.end()
+        self._tokens: list[str] = _TOKEN.findall(text)
+        if "".join(self._tokens) != "".join(text.split()):
+            raise _UnreadableError
         self._at = 0
         self._depth = 0
 

@@ -1,4 +1,4 @@
-"""The headline of the README and of the docs, and the report in results/, all made of the results file alone.
+"""The headline of README and docs, and the report in results/, all generated from the results file.
 
 python -m benchmarks.recorded.headline
 """
@@ -14,7 +14,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "recorded.json"
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "pages" / "benchmarks.md"
 TUNED = "tuned"
-"""The arm that was chosen on the dev side of the suite's split."""
+"""The name of the arm chosen on the dev side of the suite's split."""
 BEGIN, END = "<!-- made by python -m benchmarks.recorded.headline -->\n", "<!-- the end of it -->\n"
 SETS = {"gsm8k": "GSM8K", "cruxeval": "CRUXEval", "math_l5": "MATH, level 5"}
 
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def into_pages() -> None:
-    """Put the headline into the README in short, into the docs in full."""
+    """Write the short headline into the README, and the full one into the docs."""
     for path, made in ((README, summary(load())), (PAGE, headline(load()))):
         text = path.read_text(encoding="utf-8")
         before, _, rest = text.partition(BEGIN)
@@ -39,13 +39,13 @@ def load() -> dict[str, Any]:
 
 
 def summary(data: Mapping[str, Any]) -> str:
-    """Three lines: the gain with its intervals, the loss, the models' age."""
+    """Return three lines: the gain with its intervals, the loss, and the models' age."""
     facts = {**_facts(data), "high": f"{max(map(_high, _chosen(data))):+.2f}", "loss": _loss(data)}
     return _SUMMARY.format(**facts)
 
 
 def headline(data: Mapping[str, Any]) -> str:
-    """The table, and what has to be known before believing it."""
+    """Return the table with its caveats."""
     facts = {
         **_facts(data),
         "rows": "\n".join(_rows(data)),
@@ -71,7 +71,7 @@ def _facts(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def report(data: Mapping[str, Any]) -> str:
-    """All results as Markdown."""
+    """Return all results as Markdown."""
     facts = {
         **data,
         **data["rule"],
@@ -88,7 +88,7 @@ def report(data: Mapping[str, Any]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """The text with its paragraphs broken into lines; tables and headings stay as they are."""
+    """Return the text with wrapped paragraphs; tables and headings keep their lines."""
     parts = [
         one if one.startswith(("|", "#")) else textwrap.fill(one, 118, break_long_words=False, break_on_hyphens=False)
         for one in text.rstrip("\n").split("\n\n")
@@ -126,11 +126,11 @@ where the price of any one model is half as high, or half as high again. Set by 
 _REPORT = """\
 # recorded
 
-`python -m benchmarks.recorded`: {items:,} items ({counted}), the answers of twelve models of 2024 on record, list
-prices of late 2024 as remembered. Everything goes through the engine as `replay:` models and is scored by number,
-code and math. Best single model: **{best_single}** (of those equally often right the cheapest).
+`python -m benchmarks.recorded`: {items:,} items ({counted}), recorded answers of twelve models of 2024, list prices
+of late 2024 as remembered. Everything goes through the engine as `replay:` models and is scored by number, code and
+math. Best single model: **{best_single}** (the cheapest of the most accurate).
 
-Taken in {seconds} s, {suite_seconds} s of it for the arms and their report, {cpu_seconds} s of CPU: {machine};
+Measured in {seconds} s, {suite_seconds} s of it for the arms and their report, {cpu_seconds} s of CPU: {machine};
 afterwards {load_after}.
 
 ## Against the best single model, on the same items
@@ -139,10 +139,10 @@ afterwards {load_after}.
 | --- | ---: | :---: | ---: | :---: | ---: | :---: | :---: | ---: | --- |
 {arms}
 
-Intervals of differences and ratios are of the paired BCa bootstrap, 10,000 draws; the margin is 1 point.
+Intervals of differences and ratios are by the paired BCa bootstrap, 10,000 draws; the margin is 1 point.
 
-`tuned` is what `fusion tune` chose on the dev side of these items, which the table above includes. On the
-{tuned_items} of the test side, beside {tuned_best}, which is the best single model there:
+`tuned` is the choice of `fusion tune` on the dev side of these items, which the table above includes. On the
+{tuned_items} items of the test side, against {tuned_best}, the best single model there:
 
 | arm | right | points | 95% | cost ratio |
 | --- | ---: | ---: | :---: | ---: |
@@ -154,32 +154,30 @@ Intervals of differences and ratios are of the paired BCa bootstrap, 10,000 draw
 | --- | --- | ---: | :---: | ---: |
 {by_set}
 
-## How the ways are chosen
+## Choice of the ways
 
-A route goes by two regular expressions over the prompt alone; {astray} items look like those of another set and go
-its way. On each route those models stay than which no other is right more often for less on the nine folds. Ways are
-every pair of them that must agree, every pair with a third that is asked where the two differ, and nobody; each with
-every strong one. From the nine folds {share:.0%} of the items are drawn {draws} times; each draw chooses the
-combination over the three routes that is right most often and costs no more than {cap:g} times its best single model,
-which is the bar itself, and on each route the way that most draws choose is taken.
+A route reads the prompt by two regular expressions; {astray} items look like those of another set and go its way. On
+each route the models stay that no cheaper one beats on the nine folds. A way is a strong model alone, with a pair of
+cheap models that must agree, or with a pair and a third that answers if the two differ. {share:.0%} of the items of
+the nine folds are drawn {draws} times. Each draw chooses the most accurate combination over the three routes that
+costs at most {cap:g} times its best single model, which is the bar. On each route the choice of most draws wins.
 
-That rule was worked out on seeds 100 to 125, which are not shown, and then run on those that are. There it makes
+This rule was found on seeds 100 to 125, which are not shown, and then run on the seeds shown. On the former it makes
 +0.52 to +0.99 points at 0.418 to 0.447, with lower ends of -0.77 to -0.28 (20 seeds, without the engine, normal
-approximation). Seeds 0 to 4 had been looked at before with plainer rules, whose figures follow, least to greatest
-over the five seeds, and once with draws of all the items with replacement: +0.06 to +0.76, -1.25 to -0.51, 0.428 to
-0.451.
+approximation). Plainer rules had been tried on seeds 0 to 4 before; their figures follow, least to greatest over the
+five seeds. One more trial drew all items with replacement: +0.06 to +0.76, -1.25 to -0.51, 0.428 to 0.451.
 
 | one choice on all of the nine folds, cap | points | lower end | cost ratio |
 | ---: | :---: | :---: | :---: |
 {rules}
 
-Further rules were looked at without the engine, such as a cap of 0.43, ways where all three must agree, and routes
-with the dominated models left in: none did better. Of two the figures are kept, the first with the sets known. The
-cheapest combination that on the nine folds is right more often than the best single model by 0.5 points costs 0.40,
-with a mean lower end of -1.2 points; by 1 point 0.47, with -0.7. And the highest lower end of the paired interval in
-place of the most right answers gives the same figures but for one seed.
+Further rules were tried without the engine, such as a cap of 0.43, ways in which all three must agree, and routes
+that keep the dominated models: none did better. The figures of two are kept, the first with known sets. The cheapest
+combination that beats the best single model on the nine folds by 0.5 points costs 0.40, with a mean lower end of
+-1.2 points; by 1 point 0.47, with -0.7. The highest lower end of the paired interval, in place of the most right
+answers, gives the same figures except for one seed.
 
-| seed | set | ways, and in how many of the ten folds each was chosen |
+| seed | set | ways, with the number of folds of ten that chose each |
 | ---: | --- | --- |
 {ways}
 """
@@ -211,14 +209,14 @@ def _way_rows(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 class _Set(NamedTuple):
-    """A set's least points over the seeds, and the line that gives its ranges."""
+    """The least points of a set over the seeds, and its line of ranges."""
 
     lowest: float
     line: str
 
 
 def _by_set(data: Mapping[str, Any]) -> Iterator[_Set]:
-    """Of each set the range over the seeds."""
+    """Return the range over the seeds of each set."""
     for name, words in SETS.items():
         ones = [one for one in data["by_set"] if one["set"] == name and one["arm"] in _seeds(data)]
         points, ratios = list(map(_points, ones)), [one["cost_ratio"]["estimate"] for one in ones]
@@ -227,7 +225,7 @@ def _by_set(data: Mapping[str, Any]) -> Iterator[_Set]:
 
 
 def _loss(data: Mapping[str, Any]) -> str:
-    """The set on which the seeds lose most."""
+    """Return the set with the largest loss over the seeds."""
     return min(_by_set(data), key=lambda one: one.lowest).line
 
 

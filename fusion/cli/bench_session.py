@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from fusion.bench.arms.base import short_name
 from fusion.bench.benchmark import CONCURRENCY, folder_of, run
-from fusion.bench.report.analysis import Analysis, Figures
+from fusion.bench.report.figures import Analysis, Figures
 from fusion.bench.report.gate import Gate
 from fusion.bench.report.report import Report
 from fusion.bench.suite import Suite

@@ -320,7 +320,7 @@ def test_a_call_is_shown_by_its_number_or_its_place(fusion: Fusion) -> None:
     ("call", "said"),
     [
         ("3", "has no call 3; its calls have the numbers 1 to 2"),
-        ("work", "'work' is said of 2 calls of run"),
+        ("work", "'work' matches 2 calls of run"),
         ("wrok/1", "has no call 'wrok/1'; give its number, or its place"),
     ],
 )
@@ -386,7 +386,7 @@ def test_runs_are_removed_by_id_and_pruned_by_age_number_and_status(fusion: Fusi
         (("show", "2020"), "no run '2020'"),
         (("show", "2020", "1", "--all"), "--all has no effect here"),
         (("diff", "2020", "2021"), "no run '2020'"),
-        (("prune",), "say which runs are to go"),
+        (("prune",), "no runs to prune"),
         (("prune", "--older-than", "soon"), "--older-than 'soon': give a number of hours, days or weeks"),
         (("prune", "--keep", "-1"), "--keep"),
     ],

@@ -147,7 +147,7 @@ def test_the_items_of_a_result_can_be_given_as_they_are(command: Command, tmp_pa
         (["work", "--item", "4"], "'work' has 3 items, and no item 4"),
         (["answer", "--with", "work=5"], "'work' is a list of items; give a JSON list"),
         (["answer", "--with", "work=[1"], "--with work: it begins like JSON and cannot be read as JSON"),
-        (["answer", "--with", "work=[1]"], "'answer' asks no model"),
+        (["answer", "--with", "work=[1]"], "'answer' calls no model"),
         (["answer", "--with", "wrok=[1]"], "no stage 'wrok'; did you mean 'work'?"),
         (["answer", "--with", "work.text=[1]"], "'work' has no field 'text'"),
         (["answer", "--with", "work"], "--with 'work': give it as stage=@file"),

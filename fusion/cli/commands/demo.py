@@ -133,13 +133,14 @@ def _play(*, quiet: bool, verbose: bool) -> None:
 
 def _run(profile: str, events_to: str | None, ending: Ending, *, quiet: bool, verbose: bool) -> "RunHandle":
     """Run the pipeline to its checked answer. Raises typer.Exit where it fails or the answer is wrong."""
-    from fusion.cli.session import Options, run_session
+    from fusion.cli.options import RunOptions
+    from fusion.cli.session import run_session
     from fusion.core.errors import MissingKeyError
 
-    options = Options(
+    options = RunOptions(
         pipeline=PIPELINE,
         prompt=TASK,
-        inputs=(f"context=@{report()}",),
+        inputs=[f"context=@{report()}"],
         profile=profile,
         events_to=events_to,
         quiet=quiet,

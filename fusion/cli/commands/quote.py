@@ -1,47 +1,30 @@
-"""`fusion quote`: what a run will probably cost and take, and what it can cost at most, without any call."""
+"""`fusion quote`: the likely cost and time of a run, and its cap, without a call."""
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from typing import TYPE_CHECKING
 
-import typer
+from fusion.cli.options import QuoteOptions, with_options
 
 if TYPE_CHECKING:
     from fusion.quote.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
-from fusion.cli.options import Budget, Inputs, Model, PipelineGiven, Profile, Prompt, Roles
 
 _HEAD = ["stage", "reads", "role", "model", "calls", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({4, 5, 6, 7, 8})
 
 
-def quote(
-    pipeline: PipelineGiven,
-    prompt: Prompt = None,
-    inputs: Inputs = None,
-    profile: Profile = None,
-    roles: Roles = None,
-    model: Model = None,
-    budget: Budget = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole quote as JSON.")] = False,
-) -> None:
-    """Say what a run will cost and take: low, likely, high, and what can never be passed. No call is made."""
-    from fusion.cli.session import Options, quote_of
+@with_options
+def quote(options: QuoteOptions) -> None:
+    """Quote the cost and time of a run; make no call.
+
+    Prints low, likely and high figures, and the cap that no run can exceed.
+    """
+    from fusion.cli.session import quote_of
     from fusion.cli.terminal import is_live, write
 
-    options = Options(
-        pipeline=pipeline,
-        prompt=prompt,
-        inputs=tuple(inputs or ()),
-        profile=profile,
-        roles=tuple(roles or ()),
-        model=model,
-        budget=budget,
-    )
     quoted = quote_of(options)
-    if as_json:
+    if options.json:
         write(f"{quoted.model_dump_json(indent=2)}\n")
-        return
-    import sys
-
-    if is_live(sys.stdout):
+    elif is_live(sys.stdout):
         _draw(quoted)
     else:
         write("\n".join(quote_lines(quoted)) + "\n")

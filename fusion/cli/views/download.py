@@ -19,7 +19,7 @@ _STEP = 0.2
 
 
 @contextmanager
-def shown() -> "Iterator[Callable[[PullProgress], None]]":
+def pull_progress() -> "Iterator[Callable[[PullProgress], None]]":
     """What to call with the progress of pulls."""
     if not is_live(sys.stderr):
         yield _Lines()

@@ -146,7 +146,7 @@ def _new(options: RunOptions, fusion: Fusion) -> _Begin:
         with sole_run(fusion, prompt, pipeline=options.pipeline, inputs=inputs) as same:
             if same is None:
                 return start(sink, stream)
-            _say_again(fusion.runs.find(same), options)
+            _say_resumed(fusion.runs.find(same), options)
             return fusion.start_resume(same, on_event=sink, stream=stream)
 
     def start(sink: Sink, stream: bool) -> RunHandle:
@@ -168,7 +168,7 @@ def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
     run = fusion.runs.find(options.run)
     if options.pipeline is None:
         pipeline = fusion.runs.pipeline(run.run_id)
-        _say_again(run, options)
+        _say_resumed(run, options)
     else:
         pipeline = fusion.load(options.pipeline)
 
@@ -178,7 +178,7 @@ def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
     return _Begin(pipeline, start)
 
 
-def _say_again(run: RunSummary, options: WatchOptions) -> None:
+def _say_resumed(run: RunSummary, options: WatchOptions) -> None:
     if not options.quiet:
         complain(ended_words(run))
 
@@ -260,7 +260,7 @@ class _Session:
             self._interrupts.release()
             return handle.wait()
         except Interrupted:
-            message = "interrupted; stopping what is under way (once more: leave at once)"
+            message = "interrupted; stopping the run (interrupt again to exit at once)"
             follower.take(Noted(run_id=handle.run_id, message=message))
             return handle.cancel()
 

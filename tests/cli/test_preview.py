@@ -63,7 +63,7 @@ def test_a_dry_run_counts_the_items_of_an_input(command: Command, pipeline: Any,
     assert "--- user ---\n  do a" in done.out
     assert "do b" not in done.out
     assert "at most 3 items, no call" in done.out
-    assert "In all: at most 12 calls, attempts made again not counted; at most 24,000 tokens out" in done.out
+    assert "In all: at most 12 calls, retries not counted; at most 24,000 tokens out" in done.out
 
 
 def test_a_dry_run_as_json_has_every_call_whole(command: Command, pipeline: Any) -> None:

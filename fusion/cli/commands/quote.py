@@ -31,14 +31,14 @@ def quote(options: QuoteOptions) -> None:
 
 
 def quote_lines(quote: "Quote") -> list[str]:
-    """The quote as lines: a table with a row for each stage, role and model, and the sums below it."""
+    """Format the quote: a table of stages, roles and models, and the sums below it."""
     from fusion.cli.terminal import table
 
     return [_first(quote), "", *table([_HEAD, *_rows(quote)], right=_RIGHT), "", *_sums(quote)]
 
 
 def _draw(quote: "Quote") -> None:
-    """The same on a terminal, with a table that fits it."""
+    """Draw the quote on a terminal, with a table that fits it."""
     from rich.console import Console
     from rich.table import Table
 
@@ -88,19 +88,19 @@ def _sums(quote: "Quote") -> list[str]:
     lines = [
         f"In all: {_number(quote.calls)} call{'s' * (quote.calls.high != 1)}{most}; "
         f"{_number(quote.input)} tokens in, {_number(quote.output)} out; {_time(quote.seconds)}",
-        f"Cost: {_cost(quote.usd)}; {_cap(quote)}" if paid else "Cost: none, what is called is local",
+        f"Cost: {_cost(quote.usd)}; {_cap(quote)}" if paid else "Cost: none, all models are local",
     ]
     if quote.unpriced:
-        lines.append(f"Of unknown price, and in no figure of the cost: {', '.join(quote.unpriced)}")
+        lines.append(f"Unknown price, not in the cost: {', '.join(quote.unpriced)}")
     return [*lines, *(f"Note: {note}" for note in quote.notes)]
 
 
 def _cap(quote: "Quote") -> str:
-    """What can never be passed, and why."""
+    """Describe the cap of the cost, and its origin."""
     from fusion.cli.views.lines import dollars
 
     if quote.usd.cap is None:
-        return "nothing bounds it"
+        return "no cap"
     limited = quote.limits.usd is not None and quote.usd.cap == quote.limits.usd
     return f"never more than {dollars(quote.usd.cap)}, {'the budget' if limited else 'the sum of all worst cases'}"
 

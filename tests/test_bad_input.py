@@ -178,7 +178,7 @@ def test_an_input_without_end_is_not_read_to_its_end(run: Run, monkeypatch: pyte
     monkeypatch.setattr("fusion.cli.arguments._MOST", 1_000_000)
     done = run(ONE, "x", "-i", "context=@/dev/zero")
     assert (done.code, done.out) == (2, "")
-    assert "'/dev/zero' has more than 1 MB; give the part that is to be read" in done.err
+    assert "'/dev/zero' has more than 1 MB; give a shorter one" in done.err
     done = run(ONE, "x", stdin=b"a" * 1_000_001)
     assert done.code == 2
     assert "standard input has more than 1 MB" in done.err

@@ -73,9 +73,7 @@ def test_nothing_is_overwritten(command: Command, desk: Path) -> None:
     (desk / "mine.yaml").write_text("precious")
     done = command("new", "mine")
     assert (done.code, done.out) == (2, "")
-    assert (
-        done.err == "fusion: 'mine.yaml' is there already and is not overwritten; choose another name or remove it\n"
-    )
+    assert done.err == "fusion: 'mine.yaml' exists and is not overwritten; choose another name or remove it\n"
     assert [path.name for path in desk.rglob("*")] == ["mine.yaml"]
     assert (desk / "mine.yaml").read_text() == "precious"
 

@@ -63,7 +63,7 @@ def test_a_dry_run_counts_the_items_of_an_input(command: Command, pipeline: Any,
     assert "--- user ---\n  do a" in done.out
     assert "do b" not in done.out
     assert "at most 3 items, no call" in done.out
-    assert "In all: at most 12 calls, attempts made again not counted; at most 24,000 tokens out" in done.out
+    assert "In all: at most 12 calls, retries not counted; at most 24,000 tokens out" in done.out
 
 
 def test_a_dry_run_as_json_has_every_call_whole(command: Command, pipeline: Any) -> None:
@@ -147,7 +147,7 @@ def test_the_items_of_a_result_can_be_given_as_they_are(command: Command, tmp_pa
         (["work", "--item", "4"], "'work' has 3 items, and no item 4"),
         (["answer", "--with", "work=5"], "'work' is a list of items; give a JSON list"),
         (["answer", "--with", "work=[1"], "--with work: it begins like JSON and cannot be read as JSON"),
-        (["answer", "--with", "work=[1]"], "'answer' asks no model"),
+        (["answer", "--with", "work=[1]"], "'answer' calls no model"),
         (["answer", "--with", "wrok=[1]"], "no stage 'wrok'; did you mean 'work'?"),
         (["answer", "--with", "work.text=[1]"], "'work' has no field 'text'"),
         (["answer", "--with", "work"], "--with 'work': give it as stage=@file"),

@@ -85,7 +85,7 @@ def test_what_is_free_and_what_has_no_price_is_said(command: Command, pipeline: 
         done = command("quote", pipeline(BARE), "-m", "openrouter/nobody/knows-this")
     assert done.code == 0
     assert "unknown" in done.out.splitlines()[3]
-    assert "Of unknown price, and in no figure of the cost: openrouter/nobody/knows-this" in done.out
+    assert "Unknown price, not in the cost: openrouter/nobody/knows-this" in done.out
 
 
 def test_on_a_terminal_the_table_fits_it(

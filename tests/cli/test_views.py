@@ -228,7 +228,7 @@ def test_an_answer_that_begins_again_is_said_and_printed_again(screen: Screen) -
     ):
         answer.show(event)
     answer.finish("Right.")
-    assert raw.getvalue().decode() == ("Wro\nfusion: what stands above is void; the answer begins again:\nRight.\n")
+    assert raw.getvalue().decode() == ("Wro\nfusion: discard the text above; the answer starts again:\nRight.\n")
 
 
 @pytest.mark.parametrize(
@@ -237,11 +237,11 @@ def test_an_answer_that_begins_again_is_said_and_printed_again(screen: Screen) -
         ([("merge", "ab")], "ab\n", "ab\n"),
         ([], "ab", "ab\n"),
         ([("merge", "ab")], None, "ab\n"),
-        ([("merge", "ab")], "cd", "ab\nfusion: what stands above is void; the answer begins again:\ncd\n"),
+        ([("merge", "ab")], "cd", "ab\nfusion: discard the text above; the answer starts again:\ncd\n"),
         (
             [("merge", "ab"), ("merge-escalated", "cd")],
             "cd",
-            "ab\nfusion: what stands above is void; the answer begins again:\ncd\n",
+            "ab\nfusion: discard the text above; the answer starts again:\ncd\n",
         ),
     ],
 )

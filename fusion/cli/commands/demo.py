@@ -38,7 +38,7 @@ TASK = (
 
 @dataclass(frozen=True)
 class Fact:
-    """What the report says of one part of the port."""
+    """Facts of the report about one part of the port."""
 
     part: str
     manager: str
@@ -83,7 +83,6 @@ def demo(
     Plan, work in parallel, review and merge; check the answer against the report.
     """
     ending: Ending = ctx.obj
-    ending.debug = ending.debug or debug
     if recorded:
         _check_recorded(profile=profile, record=record, quiet=quiet, verbose=verbose)
         _play(quiet=quiet, verbose=verbose)
@@ -133,13 +132,14 @@ def _play(*, quiet: bool, verbose: bool) -> None:
 
 def _run(profile: str, events_to: str | None, ending: Ending, *, quiet: bool, verbose: bool) -> "RunHandle":
     """Run the pipeline to its checked answer. Raises typer.Exit where it fails or the answer is wrong."""
-    from fusion.cli.session import Options, run_session
+    from fusion.cli.options import RunOptions
+    from fusion.cli.session import run_session
     from fusion.core.errors import MissingKeyError
 
-    options = Options(
+    options = RunOptions(
         pipeline=PIPELINE,
         prompt=TASK,
-        inputs=(f"context=@{report()}",),
+        inputs=[f"context=@{report()}"],
         profile=profile,
         events_to=events_to,
         quiet=quiet,
@@ -254,9 +254,9 @@ def subject() -> str:
 
 
 def faults(answer: str) -> list[str]:
-    """What the answer has wrong or lacks, one line for each part of the port; none if it is right.
+    """Return the faults of an answer, at most one for each part of the port.
 
-    Each part has to stand on a line of its own with its manager, its containers and its incidents behind it.
+    Each part needs a line with its manager, its containers and its incidents after its name.
     """
     return [fault for fact in FACTS if (fault := _fault(fact, answer.splitlines()))]
 

@@ -1,61 +1,44 @@
-"""`fusion quote`: what a run will probably cost and take, and what it can cost at most, without any call."""
+"""`fusion quote`: the likely cost and time of a run, and its cap, without a call."""
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from typing import TYPE_CHECKING
 
-import typer
+from fusion.cli.options import QuoteOptions, with_options
 
 if TYPE_CHECKING:
     from fusion.quote.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
-from fusion.cli.options import Budget, Inputs, Model, PipelineGiven, Profile, Prompt, Roles
 
 _HEAD = ["stage", "reads", "role", "model", "calls", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({4, 5, 6, 7, 8})
 
 
-def quote(
-    pipeline: PipelineGiven,
-    prompt: Prompt = None,
-    inputs: Inputs = None,
-    profile: Profile = None,
-    roles: Roles = None,
-    model: Model = None,
-    budget: Budget = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole quote as JSON.")] = False,
-) -> None:
-    """Say what a run will cost and take: low, likely, high, and what can never be passed. No call is made."""
-    from fusion.cli.session import Options, quote_of
+@with_options
+def quote(options: QuoteOptions) -> None:
+    """Quote the cost and time of a run; make no call.
+
+    Prints low, likely and high figures, and the cap that no run can exceed.
+    """
+    from fusion.cli.session import quote_of
     from fusion.cli.terminal import is_live, write
 
-    options = Options(
-        pipeline=pipeline,
-        prompt=prompt,
-        inputs=tuple(inputs or ()),
-        profile=profile,
-        roles=tuple(roles or ()),
-        model=model,
-        budget=budget,
-    )
     quoted = quote_of(options)
-    if as_json:
+    if options.json:
         write(f"{quoted.model_dump_json(indent=2)}\n")
-        return
-    import sys
-
-    if is_live(sys.stdout):
+    elif is_live(sys.stdout):
         _draw(quoted)
     else:
         write("\n".join(quote_lines(quoted)) + "\n")
 
 
 def quote_lines(quote: "Quote") -> list[str]:
-    """The quote as lines: a table with a row for each stage, role and model, and the sums below it."""
+    """Format the quote: a table of stages, roles and models, and the sums below it."""
     from fusion.cli.terminal import table
 
     return [_first(quote), "", *table([_HEAD, *_rows(quote)], right=_RIGHT), "", *_sums(quote)]
 
 
 def _draw(quote: "Quote") -> None:
-    """The same on a terminal, with a table that fits it."""
+    """Draw the quote on a terminal, with a table that fits it."""
     from rich.console import Console
     from rich.table import Table
 
@@ -105,19 +88,19 @@ def _sums(quote: "Quote") -> list[str]:
     lines = [
         f"In all: {_number(quote.calls)} call{'s' * (quote.calls.high != 1)}{most}; "
         f"{_number(quote.input)} tokens in, {_number(quote.output)} out; {_time(quote.seconds)}",
-        f"Cost: {_cost(quote.usd)}; {_cap(quote)}" if paid else "Cost: none, what is called is local",
+        f"Cost: {_cost(quote.usd)}; {_cap(quote)}" if paid else "Cost: none, all models are local",
     ]
     if quote.unpriced:
-        lines.append(f"Of unknown price, and in no figure of the cost: {', '.join(quote.unpriced)}")
+        lines.append(f"Unknown price, not in the cost: {', '.join(quote.unpriced)}")
     return [*lines, *(f"Note: {note}" for note in quote.notes)]
 
 
 def _cap(quote: "Quote") -> str:
-    """What can never be passed, and why."""
+    """Describe the cap of the cost, and its origin."""
     from fusion.cli.views.lines import dollars
 
     if quote.usd.cap is None:
-        return "nothing bounds it"
+        return "no cap"
     limited = quote.limits.usd is not None and quote.usd.cap == quote.limits.usd
     return f"never more than {dollars(quote.usd.cap)}, {'the budget' if limited else 'the sum of all worst cases'}"
 

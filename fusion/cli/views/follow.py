@@ -1,4 +1,4 @@
-"""Hands the events of a run to those who show it, on a thread of its own: no call ever waits for a terminal."""
+"""Follower: passes events of a run to viewers on a thread of its own, so that no call waits for a terminal."""
 
 import queue
 import threading
@@ -10,7 +10,7 @@ from fusion.core.events import EventBase, RunFinished
 
 
 class Viewer(Protocol):
-    """Shows events. `refresh` is how often it wants a `tick`, in seconds, None for never."""
+    """Shows events. `refresh` is the interval of `tick` in seconds, None for no ticks."""
 
     refresh: float | None
 
@@ -21,11 +21,11 @@ class Viewer(Protocol):
         """Redraw."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End the view."""
 
 
 class Follower:
-    """Takes events from any thread and shows them in their order. A viewer that fails is left out from then on."""
+    """Takes events from any thread and shows them in order. A viewer that fails is dropped."""
 
     def __init__(self, viewers: Sequence[Viewer]) -> None:
         self.faults: list[Exception] = []
@@ -38,7 +38,7 @@ class Follower:
         self._events.put(event)
 
     def close(self) -> None:
-        """Show what has come, then close every viewer. A second call does nothing."""
+        """Show the remaining events, then close every viewer. A second call does nothing."""
         self._events.put(None)
         self._thread.join()
 
@@ -68,6 +68,6 @@ class Follower:
         for viewer in list(self._viewers):
             try:
                 getattr(viewer, what)(*arguments)
-            except Exception as error:  # noqa: BLE001 - the border between the run and what shows it
+            except Exception as error:  # noqa: BLE001 - the border between run and view
                 self._viewers.remove(viewer)
                 self.faults.append(error)

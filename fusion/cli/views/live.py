@@ -1,4 +1,4 @@
-"""The run as a live view on standard error: its stages, redrawn in place."""
+"""Live view of a run on standard error: its stages, redrawn in place."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ _FEWEST_TITLES: Final = 3
 class LiveView:
     """Stages with their state, items, calls, tokens, cost and time, and a plan's titles; failures are printed above.
 
-    It is gone when the answer begins or the run ends: answer and receipt take its place.
+    Answer and receipt replace it when the answer starts or the run ends.
     """
 
     refresh: float | None = 0.125
@@ -65,11 +65,11 @@ class LiveView:
 
     def tick(self) -> None:
         if self._live is not None:
-            self._live.start()  # the first time: until then nothing has to be put back
+            self._live.start()  # on the first tick, so that an earlier failure leaves the terminal alone
             self._live.update(self.frame(), refresh=True)
 
     def hold(self) -> None:
-        """Make room for the answer, below an empty line; what is still to be said comes after it."""
+        """Remove the view and print an empty line ahead of the answer; hold further lines back until `release`."""
         if self._end():
             self._console.print()
 
@@ -77,7 +77,7 @@ class LiveView:
         self._end()
 
     def _end(self) -> bool:
-        """Remove the view. True where there was one."""
+        """Remove the view. Returns True if there was one."""
         live, self._live = self._live, None
         if live is None or not live.is_started:
             return False
@@ -86,7 +86,7 @@ class LiveView:
         return True
 
     def release(self) -> None:
-        """Say what was kept back."""
+        """Print the lines held back."""
         for line in self._held:
             self._print(line)
         self._held.clear()
@@ -103,7 +103,7 @@ class LiveView:
         self._console.print(Text(printable(line), style=style))
 
     def frame(self) -> "RenderableType":
-        """The run as of now: a line for each stage, below a plan the titles of its subtasks."""
+        """Draw a line for each stage, and below a plan the titles of its subtasks."""
         from rich.console import Group
 
         now = self._clock()
@@ -115,7 +115,7 @@ class LiveView:
         return Group(*(part for line, titles in zip(lines, below, strict=True) for part in (line, *titles)))
 
     def _aligned(self, rows: Sequence["Row"]) -> list["Text"]:
-        """A line for each row, its columns as wide as the widest of them."""
+        """Align the columns of the rows, and return them as lines."""
         from rich.text import Text
 
         wide = self._console.width >= _WIDE
@@ -158,7 +158,7 @@ class LiveView:
 
 
 def _titles(titles: Sequence[str], room: int) -> list["Text"]:
-    """The titles of a plan's subtasks with their numbers: of more than there is room for, the newest."""
+    """Number the titles of a plan's subtasks; return the newest that fit."""
     from rich.text import Text
 
     first = max(0, len(titles) - room)
@@ -174,7 +174,7 @@ def _unwrapped(line: "Text") -> "Text":
 
 
 def _items(stage: StageProgress) -> str:
-    """`3 of 12`, with a plus as long as more may come."""
+    """Format `3 of 12`, with a plus while the count may grow."""
     if not stage.known:
         return ""
     more = "" if stage.final else "+"

@@ -10,7 +10,7 @@ from fusion.core.paths import user_path
 
 
 class Records:
-    """Writes every event to standard output; `gone` is called once its reader has left."""
+    """Writes every event to standard output; `gone` is called if its reader closes the pipe."""
 
     refresh: float | None = None
 
@@ -35,7 +35,7 @@ class Records:
 
 
 class RecordFile:
-    """Writes every event to a file, line by line as they come."""
+    """Writes every event to a file at once."""
 
     refresh: float | None = None
 

@@ -1,4 +1,4 @@
-"""The run in plain lines on standard error: for files, pipes, and terminals that cannot redraw."""
+"""Plain view of a run: lines on standard error, for files, pipes and terminals that cannot redraw."""
 
 from fusion.cli.terminal import complain
 from fusion.cli.views.lines import call_line, first_line, happening, milestone, title_line
@@ -32,14 +32,14 @@ class Plain:
         return
 
     def hold(self) -> None:
-        """Keep the lines back: an answer is being written on the same terminal."""
+        """Hold lines back while the answer is written to the same terminal."""
         self._held = self._held or []
 
     def close(self) -> None:
         return
 
     def release(self) -> None:
-        """Say what was kept back."""
+        """Print the lines held back."""
         for line in self._held or ():
             complain(line)
         self._held = None

@@ -1,4 +1,4 @@
-"""Plays a recorded run with the views of a live one, faster than it was."""
+"""Playback: shows a recorded run in the views of a live one, faster."""
 
 import sys
 import time
@@ -17,11 +17,11 @@ from fusion.client.recording import Recording
 from fusion.core.events import Delta
 
 PLAYED_IN: Final = 20.0
-"""Seconds in which a recording is played; a run that was shorter keeps its own pace."""
+"""Seconds of a playback; a shorter run keeps its own pace."""
 
 
 class Clock:
-    """The seconds since a recorded run began, `speed` times as fast as they were."""
+    """Seconds since the start of a recorded run, `speed` times as fast."""
 
     def __init__(self, began: datetime, speed: float) -> None:
         self._began = began
@@ -57,7 +57,7 @@ def play(recording: Recording, *, quiet: bool, verbose: bool) -> None:
 
 
 def _show(recording: Recording, clock: Clock, viewers: list[Viewer]) -> list[Exception]:
-    """Hand each event on when its time has come; the faults of the viewers."""
+    """Show each event at its time; return the faults of the viewers."""
     follower = Follower(viewers)
     try:
         for event in recording.events:
@@ -69,7 +69,7 @@ def _show(recording: Recording, clock: Clock, viewers: list[Viewer]) -> list[Exc
 
 
 def _streamed(recording: Recording, screen: LiveView | Plain) -> StreamedAnswer | None:
-    """The answer piece by piece, on a terminal."""
+    """Return the view that streams the answer, if standard output is a terminal."""
     stage = next((event.stage for event in recording.events if isinstance(event, Delta)), None)
     if stage is None or not is_terminal(sys.stdout):
         return None
@@ -77,7 +77,7 @@ def _streamed(recording: Recording, screen: LiveView | Plain) -> StreamedAnswer 
 
 
 def _say_receipt(details: RunDetails) -> None:
-    """The receipt and the timeline, on standard error."""
+    """Print receipt and timeline to standard error."""
     complain("\n".join(["", *receipt_of(details, width_of(sys.stderr)), ""]))
     if not is_live(sys.stderr):
         complain("\n".join(timeline_lines(details)))

@@ -1,4 +1,4 @@
-"""A preview in words: what each stage would ask, and how much it may come to."""
+"""Preview as text: the first call of each stage, and its bounds."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ _SHOWN_AT_MOST = 1200
 
 
 def preview_lines(preview: Preview, given: str) -> list[str]:
-    """Every stage with its models, its bounds, and its first prompt; `given` is what names the pipeline."""
+    """Format every stage with models, bounds and first prompt; `given` is the pipeline as named by the user."""
     models = ", ".join(f"{role}={model}" for role, model in preview.roles.items()) or "no model is called"
     lines = [f"{preview.pipeline}: profile {preview.profile}; {models}"]
     for stage in preview.stages:
@@ -19,7 +19,7 @@ def preview_lines(preview: Preview, given: str) -> list[str]:
 
 
 def message_lines(messages: Sequence[Message], *, most: int | None = None) -> list[str]:
-    """Messages as text, each under its role."""
+    """Format messages, each under its role."""
     lines = []
     for message in messages:
         lines += [f"--- {message.role} ---", _cut("".join(map(str, message.parts)), most)]
@@ -27,7 +27,7 @@ def message_lines(messages: Sequence[Message], *, most: int | None = None) -> li
 
 
 def call_words(call: PreviewedCall) -> str:
-    """Who is asked what: `work 1 by local/small (bulk): about 90 tokens in, at most 1,500 out`."""
+    """Describe a call: `work 1 by local/small (bulk): about 90 tokens in, at most 1,500 out`."""
     place = call.stage if call.item is None else f"{call.stage} {call.item + 1}"
     return f"{place} by {call.model} ({call.role}): about {call.tokens:,} tokens in, at most {call.max_tokens:,} out"
 
@@ -41,7 +41,7 @@ def _stage_lines(stage: PreviewedStage, pipeline: str) -> Iterator[str]:
     if stage.missing:
         yield from _missing_lines(stage, pipeline)
     elif stage.note:
-        yield f"  asks nothing: {stage.note}"
+        yield f"  no call: {stage.note}"
     for call in stage.calls[:1]:
         yield f"  {call_words(call)}"
         yield from (
@@ -54,7 +54,7 @@ def _missing_lines(stage: PreviewedStage, pipeline: str) -> Iterator[str]:
     if stage.within:
         yield words
         return
-    yield f"{words}; to see its prompt all the same:"
+    yield f"{words}; to see its prompt anyway:"
     given = " ".join(f"--with {name}=@FILE" for name in stage.missing)
     yield f"  fusion render {pipeline} {stage.name} … {given}"
 
@@ -63,17 +63,17 @@ def _bounds(stage: PreviewedStage) -> str:
     items = "" if stage.items is None else f"at most {_counted(stage.items, 'item')}, "
     if stage.most_calls == 0:
         return f"{items}no call"
-    calls = "how many calls depends on results" if stage.most_calls is None else _most(stage.most_calls)
+    calls = "number of calls depends on results" if stage.most_calls is None else _most(stage.most_calls)
     return f"{items}{calls}, each answered in at most {stage.max_tokens:,} tokens"
 
 
 def _sum(preview: Preview) -> str:
     if preview.most_calls is None or preview.most_output is None:
-        return "how many calls depends on results; `--budget calls=…` bounds them"
+        return "number of calls depends on results; `--budget calls=…` bounds it"
     known = sum(call.tokens for stage in preview.stages for call in stage.calls)
     return (
-        f"{_most(preview.most_calls)}, attempts made again not counted; at most {preview.most_output:,} tokens out; "
-        f"the calls that can be shown have about {known:,} tokens in"
+        f"{_most(preview.most_calls)}, retries not counted; at most {preview.most_output:,} tokens out; "
+        f"the calls shown have about {known:,} tokens in"
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a run stands, added up from its events: what a live view shows."""
+"""Progress of a run, added up from its events."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ State = Literal["waiting", "working", "ok", "skipped", "failed", "stopped"]
 
 @dataclass
 class Spent:
-    """Tokens and money, with what has no known price counted apart."""
+    """Tokens and dollars; calls without a known price are counted apart."""
 
     tokens: int = 0
     usd: Decimal = Decimal(0)
@@ -46,10 +46,10 @@ class Spent:
 
 @dataclass
 class StageProgress:
-    """One stage: `known` items of which `done` are done, `final` when no more will come.
+    """Progress of a stage: `done` of `known` items; `final` when the count is complete.
 
-    `titles` are those of its items, in their order, where they have any.
-    `calls` are under way; `reused` were answered by journal or cache, and cost nothing now.
+    `calls` are in flight; `reused` ones were answered by journal or cache at no cost. `titles` are those of its
+    items, in order.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class StageProgress:
 
 
 class Progress:
-    """A run so far. Stages are in the pipeline's order. `clock` gives seconds: a recording has its own."""
+    """Progress of a run. Stages are in the pipeline's order. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -84,7 +84,7 @@ class Progress:
 
     @property
     def calls(self) -> int:
-        """Calls under way."""
+        """Calls in flight."""
         return sum(stage.calls for stage in self.stages.values())
 
     def take(self, event: EventBase) -> None:
@@ -126,7 +126,7 @@ class Progress:
                 self._add(stage, event.usage.total, event.cost)
             case CallFailed() | CallCancelled():
                 stage.calls -= 1
-            case AttemptCharged():  # its tokens are a bound and no usage
+            case AttemptCharged():  # its tokens are a bound, not usage
                 self._add(stage, 0, event.cost)
 
     def _add(self, stage: StageProgress, tokens: int, usd: Decimal | None) -> None:

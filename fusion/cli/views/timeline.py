@@ -1,4 +1,4 @@
-"""A run over time: stages and calls as bars in a terminal, as figures elsewhere; what failed, notes, receipt."""
+"""Timeline of a run: bars on a terminal, figures elsewhere; failures, notes and receipt."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _CALLS_AT_MOST: Final = 24
-"""Calls that are shown one by one; of more, each stage shows its share."""
+"""Most calls shown one by one; of more, each stage shows its share."""
 _FEWEST: Final = 4
 _PARTS_AT_MOST: Final = 20
 _PAUSE: Final = 1.0
-"""Seconds without any call after which a run is taken to have lain still: that is cut out of the picture."""
+"""Seconds without a call from which on a pause is cut out of the timeline."""
 _STYLES: Final = {
     "ok": "green",
     "finished": "cyan",
@@ -32,7 +32,7 @@ _STYLES: Final = {
 
 @dataclass(frozen=True)
 class _Row:
-    """A line of the picture: what it is of, from when until when, and what is to be said of it."""
+    """A line of the timeline: label, state, start and end in seconds, and a note."""
 
     label: str
     state: str
@@ -52,17 +52,17 @@ def print_run(details: RunDetails, *, everything: bool) -> None:
 
 
 def timeline_table(details: RunDetails, width: int) -> "Table":
-    """Stages and calls as bars, in so many columns of a terminal."""
+    """Draw stages and calls as bars in `width` columns."""
     return _table(list(_rows(details, everything=False)), width)
 
 
 def timeline_lines(details: RunDetails) -> list[str]:
-    """Stages and calls with the seconds of their start and end."""
+    """List stages and calls with the seconds of their start and end."""
     return _plain(list(_rows(details, everything=False)))
 
 
 def receipt_of(details: RunDetails, width: int | None) -> list[str]:
-    """The receipt of a run as lines, in so many columns."""
+    """Format the receipt of a run in `width` columns."""
     times = {stage.stage: stage.seconds for stage in details.stages if stage.seconds is not None}
     return receipt_rows(details.receipt, times, width=width)
 
@@ -75,7 +75,7 @@ def _hint(details: RunDetails) -> list[str]:
 
 
 def _parts(details: RunDetails) -> Iterator[str]:
-    """What failed, and what the run noted."""
+    """List failures and notes."""
     if details.run.failure is not None:
         yield f"failed: {reason(details.run.failure)}"
     failed = [
@@ -94,7 +94,7 @@ def _bounded(lines: Sequence[str]) -> list[str]:
     return [*lines[:_PARTS_AT_MOST], *([f"and {more:,} more; `--json` names all"] if more > 0 else [])]
 
 
-# Which lines there are.
+# Rows.
 
 
 def _rows(details: RunDetails, *, everything: bool) -> Iterator[_Row]:
@@ -114,7 +114,7 @@ def _rows(details: RunDetails, *, everything: bool) -> Iterator[_Row]:
 
 
 def _share(of_stage: dict[str, list[CallLine]], *, everything: bool) -> int:
-    """How many calls of a stage are shown, so that all of them together are not too many."""
+    """Return the number of calls to show for each stage."""
     total = sum(map(len, of_stage.values()))
     if everything or total <= _CALLS_AT_MOST:
         return total
@@ -122,7 +122,7 @@ def _share(of_stage: dict[str, list[CallLine]], *, everything: bool) -> int:
 
 
 def _shown(calls: list[CallLine], share: int) -> list[CallLine]:
-    """Where not all can be: what failed and what took longest, in their order."""
+    """Choose the calls to show: failed ones and the longest, in order."""
     if len(calls) <= share:
         return calls
     chosen = sorted(calls, key=lambda call: (call.state != "failed", -call.seconds))[:share]
@@ -130,7 +130,7 @@ def _shown(calls: list[CallLine], share: int) -> list[CallLine]:
 
 
 def _until(details: RunDetails) -> float | None:
-    """When the run ended, where that is in the picture: what was open was open until then."""
+    """Return the end of a run of one session: the end of its open stages."""
     run = details.run
     return run.ended.timestamp() if run.ended is not None and run.sessions == 1 else None
 
@@ -183,7 +183,7 @@ def _about(call: CallLine) -> str:
 
 
 class _Clock:
-    """Seconds from the run's first call on, without those in which it lay still."""
+    """Seconds since the first call of the run, pauses left out."""
 
     def __init__(self, calls: Iterable[CallLine]) -> None:
         self._cuts: list[tuple[float, float]] = []
@@ -201,7 +201,7 @@ class _Clock:
         return moment - self._begin - sum(min(moment, end) - begin for begin, end in self._cuts if moment > begin)
 
 
-# How they look.
+# Text and bars.
 
 
 def _plain(rows: Sequence[_Row]) -> list[str]:

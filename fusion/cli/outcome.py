@@ -3,7 +3,7 @@
 import sys
 
 from fusion.cli.exits import BUG, Ending
-from fusion.cli.terminal import complain, width_of, write
+from fusion.cli.terminal import complain, ended, width_of, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer
 from fusion.cli.views.lines import reason
 from fusion.cli.views.receipt import receipt_lines
@@ -56,12 +56,11 @@ class Outcome:
             raise fault
 
     def _print(self) -> None:
-        text = self._result.text
-        write(text if text.endswith("\n") else f"{text}\n")
+        write(ended(self._result.text))
 
     def _into(self, file: AnswerFile) -> None:
         try:
-            file.write(self._result.text)
+            file.write([ended(self._result.text)])
         except UsageError as error:
             self.faults.append(error)
             if not self._json:

@@ -37,6 +37,11 @@ def one_line(text: str) -> str:
     return line if len(line) <= _SAID_AT_MOST else f"{line[: _SAID_AT_MOST - 1]}…"
 
 
+def ended(text: str) -> str:
+    """End a text with a line end."""
+    return text if text.endswith("\n") else f"{text}\n"
+
+
 def write(text: str) -> None:
     """Write to standard output and flush. Raises BrokenPipeError if its reader is gone, UsageError on a full disk."""
     out = sys.stdout

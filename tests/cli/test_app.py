@@ -10,7 +10,7 @@ import typer
 
 from fusion import Fusion, Generate, Pipeline, ScriptedModel
 from fusion.cli.app import application
-from fusion.pipeline import check as graph
+from fusion.pipeline import loader
 from tests.cli.conftest import Command, apart, start
 
 HEAVY = ("litellm", "openai", "aiohttp", "networkx")
@@ -81,7 +81,7 @@ def test_words_that_are_not_understood_are_usage_errors(command: Command, words:
 
 
 def test_our_own_fault_is_one_line_and_exit_1(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "check_file", _broken)
+    monkeypatch.setattr(loader, "check_file", _broken)
     done = command("validate", "plan-execute-review")
     assert (done.code, done.out) == (1, "")
     assert done.err == ("fusion: internal error: KeyError: 'lost'; `fusion --debug …` shows the traceback\n")

@@ -128,7 +128,7 @@ def export(
     with _history(store) as history:
         pieces = history.export(run)
         if file is not None:
-            file.write_all(pieces)
+            file.write(pieces)
             return
         for piece in pieces:
             write(piece)

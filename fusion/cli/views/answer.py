@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusion.cli.terminal import complain, write
+from fusion.cli.terminal import complain, ended, write
+from fusion.cli.views.follow import Viewer
 from fusion.core.errors import UsageError
 from fusion.core.events import Delta, EventBase, Restarted
 from fusion.core.paths import user_path
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
     from fusion.pipeline.spec import Pipeline
 
 
-class StreamedAnswer:
+class StreamedAnswer(Viewer):
     """Streams the answer to the terminal; `before` is called ahead of the first piece."""
-
-    refresh: float | None = None
 
     def __init__(self, stage: str, before: Callable[[], None]) -> None:
         self._stage = stage
@@ -35,22 +34,16 @@ class StreamedAnswer:
         elif isinstance(event, Delta) and event.text:
             self._piece(event)
 
-    def tick(self) -> None:
-        return
-
-    def close(self) -> None:
-        return
-
     def finish(self, text: str | None) -> None:
         """Write the rest of the answer; None means that the run has no answer."""
         self._before()
         if text is None:
             self._end_line()
         elif text.startswith(self._text):
-            write(text[len(self._text) :] + ("" if text.endswith("\n") else "\n"))
+            write(ended(text)[len(self._text) :])
         else:
             self._restart()
-            write(text if text.endswith("\n") else f"{text}\n")
+            write(ended(text))
 
     def _piece(self, event: Delta) -> None:
         self._before()
@@ -88,18 +81,7 @@ class AnswerFile:
         self.path = user_path(given)
         self._check()
 
-    def write(self, text: str) -> None:
-        """Replace the file. Raises UsageError on failure."""
-        text = text if text.endswith("\n") else f"{text}\n"
-        try:
-            if self.path.exists() and not self.path.is_file():
-                self.path.write_text(text, "utf-8", errors="replace")
-            else:
-                self._replace(self.path.resolve(), [text])
-        except OSError as error:
-            raise UsageError(f"cannot write the answer to {self._given!r}: {error.strerror}") from error
-
-    def write_all(self, pieces: Iterable[str]) -> None:
+    def write(self, pieces: Iterable[str]) -> None:
         """Replace the file with the pieces. Raises UsageError on failure."""
         try:
             if self.path.exists() and not self.path.is_file():

@@ -3,24 +3,25 @@
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 from fusion.core.events import EventBase, RunFinished
 
 
-class Viewer(Protocol):
-    """Shows events. `refresh` is the interval of `tick` in seconds, None for no ticks."""
+class Viewer(ABC):
+    """A view of events. `refresh` is the interval of `tick` in seconds, None for no ticks."""
 
-    refresh: float | None
+    refresh: float | None = None
 
+    @abstractmethod
     def show(self, event: EventBase) -> None:
-        """Take the next event."""
+        """Show an event."""
 
-    def tick(self) -> None:
+    def tick(self) -> None:  # noqa: B027 - a view without ticks has nothing to redraw
         """Redraw."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most views hold no resource
         """End the view."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line, printable
+from fusion.cli.views.follow import Viewer
 from fusion.cli.views.lines import call_line, cost_words, first_line, happening, seconds
 from fusion.cli.views.progress import Progress, StageProgress
 from fusion.core.events import EventBase, RunStarted
@@ -31,13 +32,13 @@ _DISPENSABLE: Final = frozenset({1, 4})  # kind and tokens, on a narrow terminal
 _FEWEST_TITLES: Final = 3
 
 
-class LiveView:
+class LiveView(Viewer):
     """Stages with their state, items, calls, tokens, cost and time, and a plan's titles; failures are printed above.
 
     Answer and receipt replace it when the answer starts or the run ends.
     """
 
-    refresh: float | None = 0.125
+    refresh = 0.125
 
     def __init__(
         self, *, verbose: bool, clock: Callable[[], float] = time.monotonic, console: "Console | None" = None

@@ -1,15 +1,14 @@
 """Plain view of a run: lines on standard error, for files, pipes and terminals that cannot redraw."""
 
 from fusion.cli.terminal import complain
+from fusion.cli.views.follow import Viewer
 from fusion.cli.views.lines import call_line, first_line, happening, milestone, title_line
 from fusion.cli.views.progress import Progress
 from fusion.core.events import EventBase, RunStarted
 
 
-class Plain:
+class Plain(Viewer):
     """One line for each stage's start and end, subtask and failure; `verbose` adds every call."""
-
-    refresh: float | None = None
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
@@ -28,15 +27,9 @@ class Plain:
         if line is not None:
             self._say(line)
 
-    def tick(self) -> None:
-        return
-
     def hold(self) -> None:
         """Hold lines back while the answer is written to the same terminal."""
         self._held = self._held or []
-
-    def close(self) -> None:
-        return
 
     def release(self) -> None:
         """Print the lines held back."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.terminal import complain, is_live, is_terminal, width_of, write
+from fusion.cli.terminal import complain, ended, is_live, is_terminal, width_of, write
 from fusion.cli.views.answer import StreamedAnswer
 from fusion.cli.views.follow import Follower, Viewer
 from fusion.cli.views.live import LiveView
@@ -42,14 +42,14 @@ def play(recording: Recording, *, quiet: bool, verbose: bool) -> None:
     """Show the run, its answer, receipt and timeline; `quiet` prints the answer alone, at once."""
     text, details = recording.outcome.text, recording.outcome.details
     if quiet:
-        write(_ended(text))
+        write(ended(text))
         return
     clock = Clock(recording.began, max(1.0, recording.seconds / PLAYED_IN))
     screen = LiveView(verbose=verbose, clock=clock) if is_live(sys.stderr) else Plain(verbose=verbose)
     streamed = _streamed(recording, screen)
     with Interrupts():
         faults = _show(recording, clock, [screen, *([streamed] if streamed else [])])
-        streamed.finish(text) if streamed else write(_ended(text))
+        streamed.finish(text) if streamed else write(ended(text))
         screen.release()
     _say_receipt(details)
     for fault in faults:
@@ -86,7 +86,3 @@ def _say_receipt(details: RunDetails) -> None:
 
     console = Console(stderr=True, highlight=False)
     console.print(timeline_table(details, console.width))
-
-
-def _ended(text: str) -> str:
-    return text if text.endswith("\n") else f"{text}\n"

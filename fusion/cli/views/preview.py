@@ -1,11 +1,17 @@
-"""Preview as text: the first call of each stage, and its bounds."""
+"""Previews and quotes as text: the calls of each stage, their bounds and cost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+from fusion.cli.terminal import printable, table
+from fusion.cli.views.lines import dollars, seconds
 from fusion.core.types import Limits, Message
 from fusion.quote.preview import Preview, PreviewedCall, PreviewedStage
+from fusion.quote.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
 
 _SHOWN_AT_MOST = 1200
+_HEAD = ["stage", "reads", "role", "model", "calls", "tokens in", "out", "cost", "time"]
+_RIGHT = frozenset({4, 5, 6, 7, 8})
 
 
 def preview_lines(preview: Preview, given: str) -> list[str]:
@@ -94,3 +100,79 @@ def _cut(text: str, most: int | None) -> str:
     if most is None or len(text) <= most:
         return text
     return f"{text[:most]}\n[{len(text) - most:,} more characters]"
+
+
+# Quotes.
+
+
+def quote_lines(quote: Quote) -> list[str]:
+    """Format the quote: a table of stages, roles and models, and the sums below it."""
+    return [_first(quote), "", *table([_HEAD, *_rows(quote)], right=_RIGHT), "", *_sums(quote)]
+
+
+def draw_quote(quote: Quote) -> None:
+    """Draw the quote on a terminal, with a table that fits it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for at, name in enumerate(_HEAD):
+        drawn.add_column(name, justify="right" if at in _RIGHT else "left", overflow="fold")
+    for row in _rows(quote):
+        drawn.add_row(*map(printable, row))
+    console = Console(markup=False, highlight=False)
+    console.print(printable(_first(quote)), "")
+    console.print(drawn)
+    console.print("", *map(printable, _sums(quote)), sep="\n")
+
+
+def _first(quote: Quote) -> str:
+    roles = ", ".join(f"{role}={model}" for role, model in quote.roles.items()) or "no model is called"
+    return f"{quote.pipeline}: profile {quote.profile}; {roles}"
+
+
+def _rows(quote: Quote) -> list[list[str]]:
+    return [row for stage in quote.stages for row in _rows_of(stage, quote)]
+
+
+def _rows_of(stage: QuotedStage, quote: Quote) -> list[list[str]]:
+    reads = ", ".join(stage.reads)
+    rows: list[list[str]] = []
+    for line in stage.lines:
+        amounts = [_range(line.calls), _range(line.input), _range(line.output), _cost_of(line)]
+        rows.append([line.stage, reads if not rows else "", line.role, line.model, *amounts, ""])
+    if not rows:
+        rows.append([stage.name, reads, "-", "-", "-", "-", "-", "-", ""])
+    rows[0][-1] = _range(stage.seconds, seconds)
+    return rows
+
+
+def _cost_of(line: QuotedLine) -> str:
+    if line.price_source.startswith("local"):
+        return "free (local)"
+    return "unknown" if line.usd is None else _range(line.usd, dollars)
+
+
+def _sums(quote: Quote) -> list[str]:
+    most = "" if quote.calls.most is None else f", at most {quote.calls.most:,}"
+    paid = any(not line.price_source.startswith("local") for stage in quote.stages for line in stage.lines)
+    lines = [
+        f"In all: {_range(quote.calls)} call{'s' * (quote.calls.high != 1)}{most}; "
+        f"{_range(quote.input)} tokens in, {_range(quote.output)} out; {_range(quote.seconds, seconds)}",
+        f"Cost: {_range(quote.usd, dollars)}; {_cap(quote)}" if paid else "Cost: none, all models are local",
+    ]
+    if quote.unpriced:
+        lines.append(f"Unknown price, not in the cost: {', '.join(quote.unpriced)}")
+    return [*lines, *(f"Note: {note}" for note in quote.notes)]
+
+
+def _cap(quote: Quote) -> str:
+    """Describe the cap of the cost, and its origin."""
+    if quote.usd.cap is None:
+        return "no cap"
+    limited = quote.limits.usd is not None and quote.usd.cap == quote.limits.usd
+    return f"never more than {dollars(quote.usd.cap)}, {'the budget' if limited else 'the sum of all worst cases'}"
+
+
+def _range(of: Quantity | Dollars | Seconds, form: Callable[[Any], str] = "{:,}".format) -> str:
+    return form(of.likely) if of.low == of.high else f"{form(of.likely)} ({form(of.low)}-{form(of.high)})"

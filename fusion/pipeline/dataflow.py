@@ -65,13 +65,15 @@ class Edge(NamedTuple):
 class Wiring:
     """The reads of one stage: fields to wait for, fields of its `when`, and feeds by the expressions that name them.
 
-    `needs` names stages to wait for whose fields it does not read.
+    `needs` names stages to wait for whose fields it does not read. `over` names the stages in the expression of its
+    items; None for a stage without items.
     """
 
     waits: Mapping[str, Part] = field(default_factory=dict)
     when: Mapping[str, Part] = field(default_factory=dict)
     flows: Mapping[str, Flow] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    over: frozenset[str] | None = None
     schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
     passes_on: bool = False
     """True for a stage whose items have the shape of those that it follows."""
@@ -85,6 +87,11 @@ class Wiring:
     def sources(self) -> set[str]:
         """The stages that it reads, those of its `when` excepted."""
         return {name for name, _ in self.reads}
+
+    @property
+    def flow(self) -> Flow | None:
+        """The feed that its items come from, if it follows one."""
+        return next(iter(self.flows.values()), None)
 
     @property
     def before(self) -> set[str]:
@@ -144,7 +151,10 @@ def wiring_of(
     flows: dict[str, Flow] = {}
     waits: set[Path] = set()
     when: set[Path] = set()
+    over: frozenset[str] | None = None
     for use in uses:
+        if use.listed:
+            over = frozenset(path[0] for path in use.paths if path[0] in stages)
         flow = _flow(use, stages)
         if flow is not None:
             flows[use.source] = flow
@@ -155,6 +165,7 @@ def wiring_of(
         when=_parts(when, stages),
         flows=flows,
         needs=tuple(name for name in stage.needs if name in stages),
+        over=over,
         schemas=schemas or {},
         passes_on=stage.passes_on,
     )

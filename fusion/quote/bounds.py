@@ -3,49 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple, TypeVar
 
 from fusion.core.types import Limits
+from fusion.engine.holdback import Bound, least, most_of, sum_of
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.wrappers.retry import ATTEMPTS
 from fusion.pipeline.dataflow import Wiring
 from fusion.quote.simulate import Asking, Supposed
 from fusion.stages.base import Stage
-
-T = TypeVar("T", int, Decimal)
-
-
-class Bound(NamedTuple):
-    """Calls, tokens and dollars at most, each None where there is no bound; `why` says why there is none.
-
-    Attempts made again are counted in tokens and dollars, and not in calls. What has no known price is not counted
-    in the dollars.
-    """
-
-    calls: int | None = 0
-    tokens: int | None = 0
-    usd: Decimal | None = Decimal(0)
-    why: str = ""
-
-    def plus(self, other: "Bound") -> "Bound":
-        return Bound(
-            None if self.calls is None or other.calls is None else self.calls + other.calls,
-            None if self.tokens is None or other.tokens is None else self.tokens + other.tokens,
-            None if self.usd is None or other.usd is None else self.usd + other.usd,
-            self.why or other.why,
-        )
-
-    def under(self, limits: Limits | None) -> "Bound":
-        """The bound under the limits of a budget."""
-        if limits is None:
-            return self
-        return Bound(
-            _least(self.calls, limits.calls),
-            _least(self.tokens, limits.tokens),
-            _least(self.usd, limits.usd),
-            self.why,
-        )
 
 
 def bounds(spec: RunSpec, worst: Sequence[Supposed]) -> dict[str, Bound]:
@@ -63,14 +29,7 @@ def within(bounds: Iterable[Bound], limits: Limits, models: Iterable[ModelInfo])
     dearest = max((rate for model in models for rate in _rates(model)), default=None)
     if limits.tokens is None or dearest is None:
         return whole
-    return whole._replace(usd=_least(whole.usd, dearest * limits.tokens))
-
-
-def sum_of(bounds: Iterable[Bound]) -> Bound:
-    whole = Bound()
-    for bound in bounds:
-        whole = whole.plus(bound)
-    return whole
+    return whole._replace(usd=least(whole.usd, dearest * limits.tokens))
 
 
 @dataclass(frozen=True)
@@ -122,7 +81,7 @@ class _Level:
                 shaky | {path.partition("/")[0] for path in self._failed_in(place)}
             ):
                 shaky.add(name)
-            items = self._count(place, name, stage, counts)
+            items = self._count(place, name, counts)
             counts[name] = None if items is None else self._given(place, name, stage, items)
             found[name] = self._stage(place, name, stage, items, shaky=name in shaky).under(stage.budget)
         return found
@@ -163,10 +122,9 @@ class _Level:
         ]
         given = asking.given or stage.own_max_tokens
         taken = None if shaky or not asking.taken else asking.taken
-        costs = [_of_chain(chain, taken, given) for chain in chains]
-        tokens, usd = [cost[0] for cost in costs], [cost[1] for cost in costs]
-        why = f"nobody knows how much a call of {place.prefix}{path} may read" if None in tokens else ""
-        return Bound(most, _times(most, tokens), _times(most, usd), why)
+        call = most_of(_of_chain(chain, taken, given) for chain in chains)
+        why = f"nobody knows how much a call of {place.prefix}{path} may read" if call.tokens is None else ""
+        return call.times(most)._replace(why=why)
 
     def _asked(self, path: str) -> Asking:
         """The most that calls of a stage, and of those within it, were seen to take."""
@@ -176,19 +134,14 @@ class _Level:
             max((one.taken for one in found), default=0), max((one.given for one in found), default=0), asked
         )
 
-    def _count(self, place: _Place, name: str, stage: Stage, counts: Mapping[str, int | None]) -> int | None:
-        """How many items a stage is given at most, where that can be said."""
-        uses = [use for use in stage.expressions() if use.flows]
-        if not uses:
-            return 1
+    def _count(self, place: _Place, name: str, counts: Mapping[str, int | None]) -> int | None:
+        """The most items that a stage is given; None if unknown."""
         wiring = place.wirings[name]
-        flow = wiring.flows.get(uses[0].source)
-        if flow is not None:
-            return counts.get(flow.stage)
-        reads = any(
-            path[0] in place.spec.pipeline.stages for path in place.spec.prompts.expression(uses[0].source).paths
-        )
-        return None if reads or not place.known else self._items.get(place.prefix + name)
+        if wiring.over is None:
+            return 1
+        if wiring.flow is not None:
+            return counts.get(wiring.flow.stage)
+        return None if wiring.over or not place.known else self._items.get(place.prefix + name)
 
     def _given(self, place: _Place, name: str, stage: Stage, items: int) -> int | None:
         """How many items a stage hands on at most."""
@@ -204,29 +157,18 @@ def _roles_only(stage: Stage) -> dict[str, object]:
     return {name: one for name, one in getattr(stage, stage.inner_key).items() if not isinstance(one, Stage)}
 
 
-def _of_chain(chain: Sequence[ModelInfo], taken: int | None, given: int) -> tuple[int | None, Decimal | None]:
-    """Tokens and dollars of one call at most: every model of its chain is asked as often as it may be.
+def _of_chain(chain: Sequence[ModelInfo], taken: int | None, given: int) -> Bound:
+    """Return the bound of one call with all its attempts: each model of its chain is asked as often as it may be.
 
-    An answer whose shape no model keeps to is asked of each again by those before it.
+    An answer that misses its schema is asked for again from every model before.
     """
-    tokens, usd = 0, Decimal(0)
+    whole = Bound()
     for number, model in enumerate(chain, start=1):
-        read = _least(taken, model.context)
+        read = least(taken, model.context)
         if read is None:
-            return None, None
-        tokens += ATTEMPTS * number * (read + given)
-        if model.price is not None:
-            usd += ATTEMPTS * number * model.price.bound(read, given)
-    return tokens, usd
-
-
-def _times(calls: int, each: Sequence[T | None]) -> T | None:
-    known = [one for one in each if one is not None]
-    return None if len(known) < len(each) else max(known) * calls
-
-
-def _least(one: T | None, other: T | None) -> T | None:
-    return min((each for each in (one, other) if each is not None), default=None)
+            return Bound(1, None, None)
+        whole = whole.plus(Bound.of_call(model, read, given).times(ATTEMPTS * number))
+    return whole._replace(calls=1)
 
 
 def _rates(model: ModelInfo) -> Iterator[Decimal]:

@@ -189,8 +189,7 @@ class _Look:
         calls = [call for call in ctx.asked if self._item is None or call.item in (None, self._item)]
         if ctx.asked and not calls:
             note = "it depends on results of earlier items, which a run makes first"
-        items = _most_items(stage, wiring, self.known, self._bounds)
-        items = items if ctx.known is None else ctx.known
+        items = self._most_items(wiring) if ctx.known is None else ctx.known
         self._bounds[path] = None if items is None else stage.most_items(items)
         within = [one for way in ways.values() for one in way]
         limits = [*_passed_on(ctx, wiring), *(one.max_tokens for one in within)]
@@ -200,13 +199,20 @@ class _Look:
             roles={role: self.spec.roles[role].models[0].id for _, role in stage.roles()},
             when=stage.when,
             missing=tuple(missing),
-            items=items if _over(stage) else None,
+            items=None if wiring.over is None else items,
             most_calls=None if items is None else stage.most_calls_with(items, self._calls_of(path, ways)),
             max_tokens=max(self.spec.max_tokens(stage), *limits),
             calls=tuple(sorted(calls, key=lambda call: call.item or 0)),
             note="" if within else note,
         )
         return [own, *within]
+
+    def _most_items(self, wiring: Wiring) -> int | None:
+        """The most items that a stage is given; None if unknown."""
+        if wiring.over is None:
+            return 1
+        flow = wiring.flow
+        return None if flow is None else self.known.get(flow, self._bounds.get(flow.stage))
 
     async def _ways(self, ctx: "_Rehearsal", missing: Sequence[str]) -> dict[str, list[PreviewedStage]]:
         """What stands within a stage: the way that it takes, or every one where nobody can say which."""
@@ -238,24 +244,6 @@ def _passed_on(ctx: RunContext, wiring: Wiring) -> list[int]:
     """The output limit of a value that is written anew in the place of an item, where the stage does that."""
     limits = [ctx.max_tokens_of(source) or 0 for source in wiring.flows] if wiring.passes_on else []
     return [0, *limits]
-
-
-def _over(stage: Stage) -> bool:
-    """True for a stage of items."""
-    return any(use.flows for use in stage.expressions())
-
-
-def _most_items(
-    stage: Stage,
-    wiring: Wiring,
-    known: Mapping[tuple[str, str], int],
-    bounds: Mapping[str, int | None],
-) -> int | None:
-    """How many items a stage is given at most, as far as that can be said beforehand."""
-    if not _over(stage):
-        return 1
-    most = [known.get((flow.stage, flow.field), bounds.get(flow.stage)) for flow in wiring.flows.values()]
-    return most[0] if most else None
 
 
 class _NotAsked(FusionError):  # noqa: N818 - nothing went wrong

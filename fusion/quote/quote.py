@@ -8,8 +8,9 @@ from typing import Final, TypeVar
 
 from fusion.core.result import ReceiptLine
 from fusion.core.types import Limits, Money, Value
+from fusion.engine.holdback import Bound
 from fusion.engine.run_spec import RunSpec
-from fusion.quote.bounds import Bound, bounds, within
+from fusion.quote.bounds import bounds, within
 from fusion.quote.simulate import Supposed, in_no_time, suppose
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, evenly
@@ -248,7 +249,7 @@ class _Summary:
     def _is_empty(self, name: str, stage: Stage) -> bool:
         """True where a stage has nothing to do: it is skipped, or there are no items for it."""
         statuses = {one.result.stages[name].status for one in self._runs if name in one.result.stages}
-        follows = any(use.flows for use in stage.expressions())
+        follows = self._spec.loaded.dataflow.wirings[name].over is not None
         return (stage.when is not None and statuses <= {"skipped"}) or (
             follows and statuses <= {"ok"} and not any(one.items.get(name) for one in self._runs)
         )

@@ -189,7 +189,7 @@ def uses_of(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[Use]:
 
 
 def schemas_of(pipeline: Pipeline, *, near: File | None = None) -> dict[str, dict[str, JsonSchema]]:
-    """The JSON Schemas that the stages of a checked pipeline declare, by the stages' paths and their keys."""
+    """Return the JSON Schemas that stages declare, by path and key."""
     return {
         path: {key: to_json_schema(shape, near=near) for key, shape in stage.schemas()}
         for path, stage in stages_within(pipeline.stages).items()
@@ -197,12 +197,12 @@ def schemas_of(pipeline: Pipeline, *, near: File | None = None) -> dict[str, dic
 
 
 def field_of(path: Path, stages: Stages) -> str:
-    """The field that a path into a stage reads; a bare name means the first."""
+    """Return the field that a path into a stage reads: the first one for a bare name."""
     return path[1] if len(path) > 1 else stages[path[0]].outputs[0].name
 
 
 def stages_within(stages: Stages, prefix: str = "") -> dict[str, Stage]:
-    """Stages by their paths, each followed by those within it."""
+    """Return stages by path, each followed by its inner stages."""
     found: dict[str, Stage] = {}
     for name, stage in stages.items():
         found[prefix + name] = stage
@@ -211,7 +211,7 @@ def stages_within(stages: Stages, prefix: str = "") -> dict[str, Stage]:
 
 
 def cycles_of(edges: Mapping[str, set[str]]) -> list[list[str]]:
-    """Every cycle that is left when those found before it are cut; each begins at its first stage in the file."""
+    """Return every cycle, from its first stage in the file; each is cut before the next is searched."""
     left = {name: set(reads) for name, reads in edges.items()}
     names = list(edges)
     cycles: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""Launcher: from all that a run is made of to a run under way, kept in the store where there is one."""
+"""Launcher: starts runs on the private loop, and keeps them in the store if there is one."""
 
 import asyncio
 import copy
@@ -27,17 +27,17 @@ from fusion.pipeline.loader import LoadedPipeline
 from fusion.store.base import Store
 from fusion.store.rows import Content, RunRow
 
-_WITHIN: Final = "replies are found again within this run only"
-_NOT_SHARED: Final = f"`cache: shared` has no store to share: {_WITHIN}"
-_NO_WORDS: Final = f"`cache: shared` would keep the words of replies, which `content` does not allow: {_WITHIN}"
+_WITHIN: Final = "replies are reused within this run only"
+_NOT_SHARED: Final = f"`cache: shared` has no store: {_WITHIN}"
+_NOT_ALLOWED: Final = f"`cache: shared` stores replies, which `content` forbids: {_WITHIN}"
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who watches a run: where its events go, and whether the answer's pieces are among them.
+    """Observer of a run: the sink of its events, and `stream` to include the deltas of the answer.
 
-    `within` is a budget that it shares with other runs; `tags` are those of a run that is not kept.
+    `within` is a budget that several runs share; `tags` are those of a run that is not kept.
     """
 
     sink: Sink | None = None
@@ -47,7 +47,7 @@ class Watch:
 
 
 class Launcher:
-    """Runs what is prepared on one private loop. `store` is None where nothing is kept."""
+    """Starts runs on one private loop. Without a `store` no run is kept."""
 
     def __init__(self, cast: Cast, store: Store | None, content: Content) -> None:
         self.loop = LoopThread()
@@ -57,9 +57,9 @@ class Launcher:
         self._shared: ReplyCache | None = None if store is None or content != "full" else StoreCache(store)
 
     def with_cast(self, cast: Cast, *, kept: bool, shared: ReplyCache | None = None) -> "Launcher":
-        """One for other models, on the same loop; what is not `kept` does not go to the store.
+        """Return a launcher for other models on the same loop; without `kept` it has no store.
 
-        `shared` is what its runs share in place of the store's cache.
+        `shared` replaces the cache of the store.
         """
         other = copy.copy(self)
         other._cast = cast
@@ -69,7 +69,7 @@ class Launcher:
         return other
 
     def keep(self, spec: RunSpec, tags: Mapping[str, str], parent: RunRow | None = None) -> KeptRun | None:
-        """The new run in the store; None where there is none."""
+        """Add a new run to the store, if there is one."""
         if self.store is None:
             return None
         record = Record.of(spec, self._cast.own)
@@ -79,9 +79,9 @@ class Launcher:
         return kept
 
     def launch(self, spec: RunSpec, kept: KeptRun | None, watch: Watch, owner: object) -> RunHandle:
-        """Begin a run. `owner` lives as long as the handle does."""
+        """Start a run. The handle keeps `owner` alive."""
         run_id = _run_id() if kept is None else kept.run_id
-        under_way = Run(
+        run = Run(
             run_id,
             spec,
             sink=watch.sink or _nowhere,
@@ -90,19 +90,19 @@ class Launcher:
             origin=self._origin(spec, Origin(seed=run_id, tags=watch.tags) if kept is None else kept.origin),
             within=watch.within,
         )
-        work = self.loop.submit(self._execute(under_way, kept, list(spec.roles.models)))
+        work = self.loop.submit(self._execute(run, kept, list(spec.roles.models)))
         if kept is not None:
             work.done.add_done_callback(lambda _: kept.release())
-        return RunHandle(under_way, work, self.loop, owner)
+        return RunHandle(run, work, self.loop, owner)
 
     def _keeping(self, kept: KeptRun | None, spec: RunSpec) -> Keeping:
         journal = None if kept is None else kept.journal
         return Keeping(journal, self._shared, mode=spec.cache, sample=spec.sample)
 
     def _origin(self, spec: RunSpec, origin: Origin) -> Origin:
-        """Where the run comes from, with what is to be said of its caches."""
+        """Add a note to the origin if `cache: shared` has nothing to share."""
         if self._shared is None and "shared" in ({spec.cache} if spec.cache else _caches(spec.loaded)):
-            return replace(origin, notes=(*origin.notes, _NOT_SHARED if self.store is None else _NO_WORDS))
+            return replace(origin, notes=(*origin.notes, _NOT_SHARED if self.store is None else _NOT_ALLOWED))
         return origin
 
     async def _execute(self, run: Run, kept: KeptRun | None, model_ids: Sequence[str]) -> Result:
@@ -123,7 +123,7 @@ class Launcher:
 
 
 def shut_down(launcher: Launcher, own_store: Store | None) -> None:
-    """Stop what still runs, and give back every thread, socket, process and file."""
+    """Stop all runs and release every thread, socket, process and file."""
     loop, gateway = launcher.loop, launcher._cast.gateway
 
     def close() -> None:
@@ -131,7 +131,7 @@ def shut_down(launcher: Launcher, own_store: Store | None) -> None:
         if own_store is not None:
             own_store.close()
 
-    if loop.inside:  # the last one who held this Fusion was a run of its own
+    if loop.inside:  # a run of its own held the last reference
         threading.Thread(target=close, name="fusion-close").start()
     else:
         close()

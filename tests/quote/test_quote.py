@@ -51,7 +51,7 @@ def test_every_pipeline_is_quoted_without_a_call(fusion: Callable[..., Fusion], 
         name for name, stage in made.load(shipped).stages.items() if any(stage.roles())
     }
     assert quote.unpriced == ()
-    assert all("supposed runs end at a limit" in note for note in quote.notes)
+    assert all("simulated runs end at a limit" in note for note in quote.notes)
 
 
 def test_a_quote_is_the_same_each_time(fusion: Callable[..., Fusion]) -> None:

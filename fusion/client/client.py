@@ -235,7 +235,7 @@ class Fusion:
 
         Raises the errors of `start` except for a missing key, which is a note, and PromptError if a template fails.
         """
-        self._launcher.loop.check_outside("a run cannot be looked at beforehand")
+        self._launcher.loop.check_outside("a run cannot be previewed")
         loaded = self._loader.load(pipeline)
         if stage is not None and stage not in loaded.pipeline.stages:
             raise UsageError(f"no stage {stage!r}{close_names(stage, loaded.pipeline.stages)}")

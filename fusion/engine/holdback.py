@@ -1,23 +1,97 @@
-"""`on_budget: finish`: what is held back from the start, so that the last stages can still write the answer."""
+"""Holdback: the worst case of calls, and the budget held for the last stages under `on_budget: finish`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import NamedTuple
+from functools import reduce
+from typing import NamedTuple, TypeVar
 
 from fusion.core.budget import Amount, Budget, Hold
 from fusion.core.types import Limits
 from fusion.engine.run_spec import RunSpec
+from fusion.models.base import ModelInfo
 from fusion.stages.base import Stage
+
+T = TypeVar("T", int, Decimal)
 
 _BYTES_PER_TOKEN = 4
 _TEMPLATE_BYTES = 4_000
-_MOST_PART = Decimal("0.5")
-_FREE = Decimal(0)
-_NOTHING = Amount(_FREE, tokens=0, calls=0)
+_MAX_SHARE = Decimal("0.5")
+
+
+class Bound(NamedTuple):
+    """An upper bound on calls, tokens and dollars, each None if unbounded; `why` is the reason for that.
+
+    Retries count in tokens and dollars, not in calls. A model of unknown price counts no dollars.
+    """
+
+    calls: int | None = 0
+    tokens: int | None = 0
+    usd: Decimal | None = Decimal(0)
+    why: str = ""
+
+    @classmethod
+    def of_call(cls, model: ModelInfo, taken: int, given: int) -> "Bound":
+        """Return the bound of one call that reads and writes at most these tokens."""
+        usd = Decimal(0) if model.price is None else model.price.bound(taken, given)
+        return cls(1, taken + given, usd)
+
+    def plus(self, other: "Bound") -> "Bound":
+        return Bound(
+            None if self.calls is None or other.calls is None else self.calls + other.calls,
+            None if self.tokens is None or other.tokens is None else self.tokens + other.tokens,
+            None if self.usd is None or other.usd is None else self.usd + other.usd,
+            self.why or other.why,
+        )
+
+    def times(self, count: int) -> "Bound":
+        return Bound(
+            None if self.calls is None else self.calls * count,
+            None if self.tokens is None else self.tokens * count,
+            None if self.usd is None else self.usd * count,
+            self.why,
+        )
+
+    def under(self, limits: Limits | None) -> "Bound":
+        """Return the bound under the limits of a budget."""
+        if limits is None:
+            return self
+        return Bound(
+            least(self.calls, limits.calls),
+            least(self.tokens, limits.tokens),
+            least(self.usd, limits.usd),
+            self.why,
+        )
+
+
+def sum_of(bounds: Iterable[Bound]) -> Bound:
+    return reduce(Bound.plus, bounds, Bound())
+
+
+def most_of(bounds: Iterable[Bound]) -> Bound:
+    """The largest of each quantity."""
+    every = list(bounds)
+    if not every:
+        return Bound()
+    why = next((one.why for one in every if one.why), "")
+    return Bound(
+        _most([one.calls for one in every]),
+        _most([one.tokens for one in every]),
+        _most([one.usd for one in every]),
+        why,
+    )
+
+
+def least(one: T | None, other: T | None) -> T | None:
+    return min((each for each in (one, other) if each is not None), default=None)
+
+
+def _most(values: list[T | None]) -> T | None:
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
 
 
 class Caps(NamedTuple):
-    """What there is at most of each amount; None where nothing bounds it."""
+    """The most of each amount that a run may spend; None if unlimited."""
 
     usd: Decimal | None
     tokens: int | None
@@ -28,7 +102,7 @@ class Caps(NamedTuple):
         return cls(limits.usd, limits.tokens, limits.calls)
 
     def within(self, around: "Caps") -> "Caps":
-        """These where they are given, else those around."""
+        """Return these caps, with those of `around` where there is none."""
         return Caps(
             around.usd if self.usd is None else self.usd,
             around.tokens if self.tokens is None else self.tokens,
@@ -37,83 +111,55 @@ class Caps(NamedTuple):
 
 
 def held_back(spec: RunSpec, budget: Budget, caps: Caps) -> dict[str, Hold]:
-    """For each last stage a budget of its own, that nothing else can use up; none under `on_budget: fail`.
+    """Hold a budget for each last stage, which no other stage can use; nothing under `on_budget: fail`.
 
-    It is the worst case of one call over all that the stage may have to read, of a nested pipeline that of one call
-    of each of its stages; but at most half of each cap, shared by the last stages: the rest is there to do the work.
+    The hold is the worst case of one call of the stage, or of one call of each stage of the pipeline that it runs.
+    The last stages together hold at most half of each cap: the rest pays for the work before them.
     """
     if spec.pipeline.on_budget != "finish" or caps == (None, None, None):
         return {}
     needs = {name: _worst_case(name, spec, 0) for name in spec.loaded.dataflow.last}
-    asking = {name: need for name, need in needs.items() if need.calls}
-    return {name: budget.hold(_capped(need, caps, len(asking)), name) for name, need in asking.items()}
+    calling = {name: need for name, need in needs.items() if need.calls}
+    return {name: budget.hold(_capped(need, caps, len(calling)), name) for name, need in calling.items()}
 
 
-def _capped(need: Amount, caps: Caps, sharing: int) -> Amount:
-    """What is needed, up to the part of each cap that may be held back."""
-    part = _MOST_PART / sharing
-    usd = need.usd or _FREE
-    return Amount(
-        usd=usd if caps.usd is None else min(usd, caps.usd * part),
-        tokens=need.tokens if caps.tokens is None else min(need.tokens, int(caps.tokens * part)),
-        calls=need.calls if caps.calls is None else min(need.calls, int(caps.calls * part)),
-    )
+def _capped(need: Bound, caps: Caps, sharing: int) -> Amount:
+    """The amount to hold for a stage: its need, up to its share of each cap."""
+    share = _MAX_SHARE / sharing
+    usd = None if caps.usd is None else caps.usd * share
+    tokens = None if caps.tokens is None else int(caps.tokens * share)
+    calls = None if caps.calls is None else int(caps.calls * share)
+    return Amount(least(need.usd, usd), tokens=least(need.tokens, tokens) or 0, calls=least(need.calls, calls) or 0)
 
 
-def _worst_case(name: str, spec: RunSpec, reads: int) -> Amount:
-    """The worst case of one call of a stage that reads so many bytes beside what its own pipeline gives it to read.
+def _worst_case(name: str, spec: RunSpec, reads: int) -> Bound:
+    """Return the bound of one call of a stage, which reads these bytes beside the fields of its own pipeline.
 
-    A stage that runs another pipeline needs what that one does; of several that it may run, the dearest counts.
+    A stage that runs another pipeline needs as much as that one; of several, as much as the dearest.
     """
     stage = spec.pipeline.stages[name]
     taken = reads + _input_bound(name, spec)
-    own = _one_call(stage, spec, taken) if any(stage.roles()) else _NOTHING
-    inner = [
-        _whole(spec.within(path, spec.request, spec.inputs), taken)
-        for path in spec.loaded.nested
-        if path.partition("/")[0] == name
-    ]
-    return _plus(own, _dearest(inner))
+    role = next((role for _, role in stage.roles()), None)
+    models = () if role is None else spec.roles[role].models
+    own = most_of(Bound.of_call(model, taken, spec.max_tokens(stage)) for model in models)
+    nested = [path for path in spec.loaded.nested if path.partition("/")[0] == name]
+    return own.plus(most_of(_whole(spec.within(path, spec.request, spec.inputs), taken) for path in nested))
 
 
-def _whole(spec: RunSpec, reads: int) -> Amount:
-    """The worst case of one call of each stage of a pipeline."""
-    total = _NOTHING
-    for name in spec.pipeline.stages:
-        total = _plus(total, _worst_case(name, spec, reads))
-    return total
-
-
-def _one_call(stage: Stage, spec: RunSpec, taken: int) -> Amount:
-    models = spec.roles[next(iter(stage.roles()))[1]].models
-    given = spec.max_tokens(stage)
-    usd = max((model.price.bound(taken, given) for model in models if model.price is not None), default=Decimal(0))
-    return Amount(usd=usd, tokens=taken + given, calls=1)
-
-
-def _plus(one: Amount, other: Amount) -> Amount:
-    usd = (one.usd or _FREE) + (other.usd or _FREE)
-    return Amount(usd, one.tokens + other.tokens, one.calls + other.calls)
-
-
-def _dearest(amounts: Sequence[Amount]) -> Amount:
-    """The most of each of them."""
-    return Amount(
-        usd=max((amount.usd or _FREE for amount in amounts), default=_FREE),
-        tokens=max((amount.tokens for amount in amounts), default=0),
-        calls=max((amount.calls for amount in amounts), default=0),
-    )
+def _whole(spec: RunSpec, reads: int) -> Bound:
+    """Return the bound of one call of each stage of a pipeline."""
+    return sum_of(_worst_case(name, spec, reads) for name in spec.pipeline.stages)
 
 
 def _input_bound(name: str, spec: RunSpec) -> int:
-    """Bytes that the stage may have to read: its template, the request, and what the stages before it can write."""
+    """The most bytes that a stage reads: its template, the request, and the output of the stages before it."""
     sources = spec.loaded.dataflow.wirings[name].sources
     written = sum(_written(spec.pipeline.stages[source], spec) for source in sources)
     return _TEMPLATE_BYTES + len(spec.request.encode()) + written * _BYTES_PER_TOKEN
 
 
 def _written(stage: Stage, spec: RunSpec) -> int:
-    """Tokens that a stage can write at most: one call, or one for each subtask of the plans before it."""
+    """The most tokens that a stage writes: one call, or one for each subtask of the plans before it."""
     widths = [width for other in spec.pipeline.stages.values() if (width := getattr(other, "max_subtasks", None))]
     many = any(output.feed for output in stage.outputs)
     return spec.max_tokens(stage) * (max(widths, default=1) if many else 1)

@@ -1,4 +1,4 @@
-"""Record: what a run needs to be run again, as JSON data: pipeline, templates, schemas, models, inputs, limits."""
+"""Record: pipeline, templates, schemas, models, inputs and limits of a run as JSON data, to run it again."""
 
 import hashlib
 import json
@@ -26,12 +26,12 @@ from fusion.prompts.template import Prompts
 
 _VERSION: Final = 1
 _MARK: Final = "$kind"
-_NOT_MEANT: Final = ("limits", "strict_usd", "file", "cache")
+_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a run is made of, as JSON data."""
+    """The spec of a run as JSON data."""
 
     data: Mapping[str, Any]
 
@@ -56,9 +56,9 @@ class Record:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex), the same for runs of the same pipeline, templates, inputs and models."""
-        meant = {key: value for key, value in self.data.items() if key not in _NOT_MEANT}
-        return hashlib.sha256(json.dumps(meant, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        """SHA-256 (hex) of pipeline, templates, inputs and models."""
+        relevant = {key: value for key, value in self.data.items() if key not in _NOT_IN_FINGERPRINT}
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
     def pipeline(self) -> Pipeline:
@@ -66,7 +66,7 @@ class Record:
 
     @property
     def undeclared(self) -> dict[str, RoleSpec]:
-        """Who played the roles of which the pipeline itself says nothing."""
+        """The roles that the pipeline does not declare, with their models."""
         declared = self.data["pipeline"].get("roles", {})
         return {
             role: RoleSpec(
@@ -148,7 +148,7 @@ def _roles(roles: RoleModels) -> dict[str, Any]:
 
 
 class _Reach(NamedTuple):
-    """Where models come from, and the ids of those that were objects of the user's and are not given any more."""
+    """A gateway, and the ids of recorded model objects that the user no longer gives."""
 
     gateway: Gateway
     gone: frozenset[str]
@@ -171,7 +171,7 @@ def _models(data: Mapping[str, Any], reach: _Reach) -> RoleModels:
 def _member(info: ModelInfo, reach: _Reach, concurrency: int | None) -> Member:
     try:
         if info.id in reach.gone:
-            raise UsageError(f"the model {info.id!r} was an object of Python's: give it again as `models` or `roles`")
+            raise UsageError(f"the model {info.id!r} was a Python object: give it again in `models` or `roles`")
         member = reach.gateway.member(info.id, concurrency=concurrency)
     except UsageError as error:
         gone: Model = Unreachable(info, error)
@@ -181,11 +181,11 @@ def _member(info: ModelInfo, reach: _Reach, concurrency: int | None) -> Member:
     return member._replace(hasty=Pinned(member.hasty, info), patient=Pinned(member.patient, info))
 
 
-# Values of inputs, as JSON and back.
+# Inputs as JSON data and back.
 
 
 def _packed(value: Any) -> Any:
-    """A value as JSON data from which `_unpacked` makes it again."""
+    """Return a value as JSON data; `_unpacked` restores it."""
     if isinstance(value, File):
         return {_MARK: "file", **value.model_dump(mode="json")}
     if isinstance(value, Asked):

@@ -1,4 +1,4 @@
-"""Which model plays which role in a run: the user's word, the pipeline's, fusion.toml's, the profile's."""
+"""Roles: the models of a run, from the user, the pipeline, fusion.toml and the profile, in that order."""
 
 import copy
 import threading
@@ -31,7 +31,7 @@ _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
 @dataclass(frozen=True, slots=True)
 class RoleModel:
-    """The chain of models behind a role, and how they are called."""
+    """The chain of models of a role, and the parameters of their calls."""
 
     chain: tuple[Member, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -40,12 +40,12 @@ class RoleModel:
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
-        """What is known about each model of the chain, the one asked for first."""
+        """The description of each model of the chain, in order."""
         return tuple(member.info for member in self.chain)
 
 
 class RoleModels(Mapping[str, RoleModel]):
-    """The models of a run by role. `notes` is what is to be said of how they were chosen."""
+    """The models of a run by role. `notes` name the models that were left out."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class RoleModels(Mapping[str, RoleModel]):
 
     @property
     def all(self) -> dict[str, RoleModel]:
-        """Every role of the run with its models, those of nested pipelines too; the outermost first."""
+        """Every role with its models, nested pipelines included; outer roles hide inner ones of the same name."""
         found = dict(self._roles)
         for roles in self.nested.values():
             found = {**roles.all, **found}
@@ -83,14 +83,14 @@ class RoleModels(Mapping[str, RoleModel]):
 
     @property
     def models(self) -> dict[str, ModelInfo]:
-        """Every model that may be called, by its id, those of nested pipelines too."""
+        """Every model that may be called, by id, nested pipelines included."""
         found = {info.id: info for role in self.values() for info in role.models}
         for roles in self.nested.values():
             found.update(roles.models)
         return found
 
     def played_by(self, play: Callable[[Member], Member]) -> "RoleModels":
-        """The same roles with somebody else in the place of each chain's first model, and nobody behind."""
+        """Return the same roles, with each chain replaced by a stand-in for its first model."""
         roles = {role: replace(one, chain=(play(one.chain[0]),)) for role, one in self.items()}
         nested = {path: one.played_by(play) for path, one in self.nested.items()}
         played = RoleModels(roles, self._gateway, nested=nested)
@@ -98,7 +98,7 @@ class RoleModels(Mapping[str, RoleModel]):
         return played
 
     def chain_of(self, model_id: str) -> tuple[Member, ...]:
-        """The chain that a certain model stands in, with this model first."""
+        """Return the chain of a model, with this model first."""
         for role in self.values():
             first = [member for member in role.chain if member.info.id == model_id]
             if first:
@@ -141,7 +141,7 @@ def resolve(
     declared = {**inherited, **pipeline.roles}
     for role, where in used_roles(pipeline).items():
         spec = given.get(role) or declared.get(role) or settings.roles.get(role)
-        said = notes if spec is not None else []  # of a profile, that models without a key are left out is its way
+        said = notes if spec is not None else []  # a profile leaves out models without a key silently
         if spec is None and role in profile.roles:
             spec = RoleSpec(chain=profile.roles[role])
         if spec is None:
@@ -171,7 +171,7 @@ def resolve(
 def _callable(
     role: str, chain: Iterable[str], settings: Settings, own: Collection[str], notes: list[str]
 ) -> list[str]:
-    """The models of a chain that can be called; those whose key is not set are left out, and that is noted."""
+    """Return the models of a chain that have a key; add a note for each model left out."""
     usable: list[str] = []
     missing: list[MissingKeyError] = []
     for model_id in chain:
@@ -188,7 +188,7 @@ def _callable(
 
 
 def unpriced(roles: RoleModels) -> Iterator[str]:
-    """What is to be said of each model whose price nobody knows."""
+    """Yield a note for each model of unknown price."""
     for model_id in (model_id for model_id, info in roles.models.items() if info.price is None):
         near = _near(model_id) if catalog.reachable(model_id) and not catalog.known(model_id) else ""
         yield (
@@ -198,7 +198,7 @@ def unpriced(roles: RoleModels) -> Iterator[str]:
 
 
 def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
-    """Refuse a parameter that a model of the role does not take; defaults are no more than that."""
+    """Refuse a parameter that a model of the role does not accept; defaults are dropped silently instead."""
     for name, stage in pipeline.stages.items():
         if not (isinstance(stage, ModelStage) and role in dict.fromkeys(used for _, used in stage.roles())):
             continue
@@ -218,7 +218,7 @@ def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
 
 
 def _hint(param: str, model: ModelInfo) -> str:
-    """What to do in place of a parameter that a model does not take."""
+    """Return the alternative to a parameter that a model does not accept."""
     if param in SAMPLING and param not in model.refuses:
         return " while it reasons; set `reasoning_effort: none`, or leave it out"
     if param == "thinking_budget" and "reasoning_effort" not in model.refuses:
@@ -227,9 +227,9 @@ def _hint(param: str, model: ModelInfo) -> str:
 
 
 def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
-    """Refuse a model that no provider can have, or whose provider's key is not set."""
+    """Raise UsageError for a model of no known provider, MissingKeyError for one without a key."""
     info = describe(model_id, settings)
-    if info.local or model_id.startswith(PREFIX):  # the gateway knows which of those there are
+    if info.local or model_id.startswith(PREFIX):  # checked by the gateway
         return
     if model_id not in settings.endpoints and not catalog.reachable(model_id):
         near = _near(model_id, settings.endpoints) or _AS
@@ -251,7 +251,7 @@ def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
 
 
 def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, request: str, inputs: Given) -> None:
-    """Raise InputError where a stage would show a picture or document to a model that takes none."""
+    """Raise InputError if a stage would send a picture or document to a model that does not accept it."""
     for name, stage in pipeline.stages.items():
         templates = [prompts.template(use.template) for use in stage.prompts()]
         kinds = {file.kind for template in templates for file in _shown(template, request, inputs)}
@@ -267,7 +267,7 @@ def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, req
 
 
 def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
-    """The files that a template may print."""
+    """Yield the files that a template may print."""
     for name, value in inputs.items():
         if isinstance(value, File) and (template.shows_files or ("inputs", name) in template.paths):
             yield value
@@ -278,11 +278,11 @@ def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
 
 
 RoleGiven = str | Model | RoleSpec
-"""A model's id, a model, or a chain with its terms."""
+"""A model's id, a model, or a chain with parameters."""
 
 
 class Cast:
-    """The models of one Fusion. `own` are the ids of those that are objects of the user's."""
+    """The models of one Fusion. `own` holds the ids of the user's model objects."""
 
     def __init__(
         self,
@@ -315,7 +315,7 @@ class Cast:
         model: RoleGiven | None,
         defaults: Defaults | None,
     ) -> "Cast":
-        """Another cast on the same gateway; what is not given stays as it is."""
+        """Return a cast on the same gateway with the given changes."""
         other = copy.copy(self)
         if profile is not None:
             other.profile_given = profile
@@ -335,7 +335,7 @@ class Cast:
         return other
 
     def spec(self, given: RoleGiven) -> RoleSpec:
-        """Who plays a role, in its full form. A model of the user's becomes known under its id."""
+        """Return the full form of a role, and register a model object under its id."""
         if isinstance(given, RoleSpec):
             return given
         if isinstance(given, Model):
@@ -350,9 +350,9 @@ class Cast:
         return replace(loaded, pipeline=loaded.pipeline.model_copy(update={"defaults": defaults}))
 
     def of(self, loaded: LoadedPipeline, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
-        """Return the models of a pipeline; where nothing else is given, those of `before`, the run it continues.
+        """Return the models of a pipeline; roles that the user does not set come from the run `before`, if any.
 
-        Raises UsageError or MissingKeyError for what cannot be.
+        Raises UsageError or MissingKeyError.
         """
         given = self._given(loaded, before)
         with self._lock:

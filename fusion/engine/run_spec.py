@@ -1,4 +1,4 @@
-"""RunSpec: all that a run is made of, for the engine and for quotes."""
+"""RunSpec: the pipeline, models, inputs and limits of a run, for the engine and for quotes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from fusion.stages.context import Room
 class RunSpec:
     """A pipeline with its models, inputs and limits.
 
-    `strict_usd` is true where the user set the limit in dollars: calls of unknown price are then refused. `cache`
-    goes before the cache modes of the pipeline; `sample` tells repeats of a run apart where a cache may answer.
+    With `strict_usd`, set by a user's own limit in dollars, calls of unknown price are refused. `cache` overrides the
+    cache modes of the pipeline; `sample` distinguishes repeats of a run for the cache.
     """
 
     loaded: LoadedPipeline
@@ -59,17 +59,17 @@ class RunSpec:
         )
 
     def max_tokens(self, stage: Stage, asked: int | None = None) -> int:
-        """The output limit of a call: the call's own, else the stage's, the defaults', or the kind's."""
+        """Return the output limit of a call: its own, else the stage's, the defaults', or the kind's."""
         own = getattr(stage, "max_tokens", None)
         return asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
 
     def output_limit(self, stage: Stage, info: ModelInfo, asked: int | None) -> int:
-        """`max_tokens`, within what the model can write."""
+        """Return `max_tokens`, limited by the model."""
         limit = self.max_tokens(stage, asked)
         return limit if info.max_output is None else min(limit, info.max_output)
 
     def room(self, stage: Stage, role: str, asked: int | None = None) -> Room:
-        """The room of a call of the stage to this role, in tokens."""
+        """Return the room of a call of the stage to this role, in tokens."""
         info = self.roles[role].models[0]
         output = self.output_limit(stage, info, asked)
         return Room(None if info.context is None else info.context - output, output)

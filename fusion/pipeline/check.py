@@ -44,7 +44,7 @@ def check(
 
 
 class _Checking:
-    """One check of one pipeline: what is known, and what was found wrong."""
+    """Checks one pipeline; `found` collects (place, of_key, message)."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class _Checking:
         self._check_one_way(place, [use], exact=True)
         self._read |= {path[0] for path in use.paths}
 
-    # One template or expression.
+    # Templates and expressions.
 
     def _use(self, place: Place, use: Use, stage: str) -> None:
         for path in sorted(use.paths):
@@ -128,7 +128,7 @@ class _Checking:
             self._check_listed(place, use)
 
     def _path(self, path: Path, use: Use) -> str:
-        """What is wrong with a path that is read; empty if nothing is."""
+        """Return the error message of a path; empty if it is right."""
         name = path[0]
         if name in use.offers or name in self._unread or name == "request":
             return ""
@@ -156,7 +156,7 @@ class _Checking:
             self._say(place, f"{'.'.join(path)!r} is one value, not a list; name a list{near}")
 
     def _check_one_way(self, place: Place, uses: list[Use], *, exact: bool = False) -> None:
-        """A stage is read by its bare name or by its fields: both at once would give the name two meanings."""
+        """Refuse to read a stage both by its bare name and by its fields: the name would have two meanings."""
         named = {path[0]: path for use in uses for path in sorted(use.paths, reverse=True) if len(path) > 1}
         for use in uses:
             for path in use.paths:
@@ -196,7 +196,9 @@ class _Checking:
             return
         for name in self._pipeline.stages:
             if name not in self._read:
-                self._say(("stages", name), f"nobody reads {name!r}: no stage and not the output", of_key=True)
+                self._say(
+                    ("stages", name), f"{name!r} is unused: neither a stage nor the output reads it", of_key=True
+                )
 
     def _check_stdin(self) -> None:
         readers = [name for name, spec in self._pipeline.inputs.items() if spec.stdin]
@@ -227,7 +229,7 @@ def _input_flaws(use: PipelineUse, pipeline: Pipeline | None) -> Iterator[tuple[
 
 
 def _field_flaw(stage: Stage, path: Path) -> str:
-    """What is wrong with a path into a stage; empty if nothing is."""
+    """Return the error message of a path into a stage; empty if it is right."""
     name, *rest = path
     fields = [output.name for output in stage.outputs]
     if not rest:
@@ -235,7 +237,7 @@ def _field_flaw(stage: Stage, path: Path) -> str:
     if rest[0] not in fields:
         return f"{name!r} has " + _no("field", rest[0], fields)
     if rest[0] == "data" and not stage.gives_data:
-        return f"'{name}.data' is nothing, since {name!r} has no `schema`; give it one, or read {name}.text"
+        return f"'{name}.data' is empty because {name!r} has no `schema`; add one, or read {name}.text"
     return ""
 
 
@@ -244,6 +246,6 @@ def _keys(key: str) -> Place:
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
-def _no(what: str, name: str, known: Iterable[str], none: str = "there is none") -> str:
+def _no(what: str, name: str, known: Iterable[str], none: str = "there are none") -> str:
     near = close_names(name, known)
     return f"no {what} {name!r}{near or f'; {none}'}"

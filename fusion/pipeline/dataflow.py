@@ -65,13 +65,15 @@ class Edge(NamedTuple):
 class Wiring:
     """The reads of one stage: fields to wait for, fields of its `when`, and feeds by the expressions that name them.
 
-    `needs` names stages to wait for whose fields it does not read.
+    `needs` names stages to wait for whose fields it does not read. `over` names the stages in the expression of its
+    items; None for a stage without items.
     """
 
     waits: Mapping[str, Part] = field(default_factory=dict)
     when: Mapping[str, Part] = field(default_factory=dict)
     flows: Mapping[str, Flow] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    over: frozenset[str] | None = None
     schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
     passes_on: bool = False
     """True for a stage whose items have the shape of those that it follows."""
@@ -85,6 +87,11 @@ class Wiring:
     def sources(self) -> set[str]:
         """The stages that it reads, those of its `when` excepted."""
         return {name for name, _ in self.reads}
+
+    @property
+    def flow(self) -> Flow | None:
+        """The feed that its items come from, if it follows one."""
+        return next(iter(self.flows.values()), None)
 
     @property
     def before(self) -> set[str]:
@@ -144,7 +151,10 @@ def wiring_of(
     flows: dict[str, Flow] = {}
     waits: set[Path] = set()
     when: set[Path] = set()
+    over: frozenset[str] | None = None
     for use in uses:
+        if use.listed:
+            over = frozenset(path[0] for path in use.paths if path[0] in stages)
         flow = _flow(use, stages)
         if flow is not None:
             flows[use.source] = flow
@@ -155,6 +165,7 @@ def wiring_of(
         when=_parts(when, stages),
         flows=flows,
         needs=tuple(name for name in stage.needs if name in stages),
+        over=over,
         schemas=schemas or {},
         passes_on=stage.passes_on,
     )
@@ -178,7 +189,7 @@ def uses_of(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[Use]:
 
 
 def schemas_of(pipeline: Pipeline, *, near: File | None = None) -> dict[str, dict[str, JsonSchema]]:
-    """The JSON Schemas that the stages of a checked pipeline declare, by the stages' paths and their keys."""
+    """Return the JSON Schemas that stages declare, by path and key."""
     return {
         path: {key: to_json_schema(shape, near=near) for key, shape in stage.schemas()}
         for path, stage in stages_within(pipeline.stages).items()
@@ -186,12 +197,12 @@ def schemas_of(pipeline: Pipeline, *, near: File | None = None) -> dict[str, dic
 
 
 def field_of(path: Path, stages: Stages) -> str:
-    """The field that a path into a stage reads; a bare name means the first."""
+    """Return the field that a path into a stage reads: the first one for a bare name."""
     return path[1] if len(path) > 1 else stages[path[0]].outputs[0].name
 
 
 def stages_within(stages: Stages, prefix: str = "") -> dict[str, Stage]:
-    """Stages by their paths, each followed by those within it."""
+    """Return stages by path, each followed by its inner stages."""
     found: dict[str, Stage] = {}
     for name, stage in stages.items():
         found[prefix + name] = stage
@@ -200,7 +211,7 @@ def stages_within(stages: Stages, prefix: str = "") -> dict[str, Stage]:
 
 
 def cycles_of(edges: Mapping[str, set[str]]) -> list[list[str]]:
-    """Every cycle that is left when those found before it are cut; each begins at its first stage in the file."""
+    """Return every cycle, from its first stage in the file; each is cut before the next is searched."""
     left = {name: set(reads) for name, reads in edges.items()}
     names = list(edges)
     cycles: list[list[str]] = []

@@ -87,7 +87,7 @@ def _parsed(text: str, line: int = 1) -> Any:
         data = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
         json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise _BadRowError("half of a surrogate pair, which is no text", line) from error
+        raise _BadRowError("half of a surrogate pair, which is not text", line) from error
     except json.JSONDecodeError as error:
         raise _BadRowError(f"not JSON: {error.msg}, column {error.colno}", line + error.lineno - 1) from error
     except RecursionError as error:
@@ -101,12 +101,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands in it twice")
+        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
     return row
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _csv(text: str) -> Iterator[Row]:

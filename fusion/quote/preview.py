@@ -1,4 +1,4 @@
-"""What a run would ask, without asking: rendered by the stages themselves, with bounds on calls and tokens."""
+"""Preview: the prompts of a run, rendered by its stages without a call, with bounds on calls and tokens."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from fusion.stages.base import Stage
 from fusion.stages.context import Answer, Ask, Outcome, Variables
 
 Given = Mapping[str, Any]
-"""What stands in for results that are not there yet, by `stage` or `stage.field`."""
+"""Values in place of results that do not exist yet, by `stage` or `stage.field`."""
 
 
 class PreviewedCall(Value):
-    """A call as it would be made. `tokens` is about what its messages have."""
+    """A call that a run would make. `tokens` estimates the size of its messages."""
 
     stage: str
     item: int | None
@@ -32,11 +32,11 @@ class PreviewedCall(Value):
 
 
 class PreviewedStage(Value):
-    """What a stage would ask. `missing` names the results that it depends on and that are not there yet.
+    """The calls of a stage. `missing` names the results that it depends on and that do not exist yet.
 
-    `items` and `most_calls` are bounds, None where nobody can say; `calls` are the first ones, of each item one. What
-    stands within another stage, a way that a route may take or a stage of a nested pipeline, follows that one under
-    `outer/name`, and is counted in its bounds.
+    `items` and `most_calls` are bounds, None if unknown; `calls` holds the first call of each item. Inner stages,
+    such as the branches of a route or the stages of a nested pipeline, follow under `outer/name`. The bounds of the
+    outer stage include them.
     """
 
     name: str
@@ -52,15 +52,15 @@ class PreviewedStage(Value):
 
     @property
     def within(self) -> str:
-        """The stage that this one stands within; empty for a stage of the pipeline itself."""
+        """The stage around this one; empty for a stage of the pipeline itself."""
         return self.name.rpartition("/")[0]
 
 
 class Preview(Value):
-    """What a run would ask, stage by stage, each behind those that it reads.
+    """The calls of a run by stage, each stage after those that it reads.
 
-    `roles` names the model that is asked first for each role, `models` says what is known of all that may be asked;
-    those of pipelines that it runs are among them. `notes` name models left out and keys that a run needs.
+    `roles` names the first model of each role. `models` describes every model that may be called, those of nested
+    pipelines included. `notes` name models left out and keys that a run needs.
     """
 
     pipeline: str
@@ -73,12 +73,12 @@ class Preview(Value):
 
     @property
     def most_calls(self) -> int | None:
-        """How many calls the run makes at most, attempts made again not counted."""
+        """The most calls of the run, retries not counted; None if unknown."""
         return _sum(stage.most_calls for stage in self.stages if not stage.within)
 
     @property
     def most_output(self) -> int | None:
-        """How many tokens the run is answered at most."""
+        """The most output tokens of the run; None if unknown."""
         return _sum(
             None if stage.most_calls is None else stage.most_calls * stage.max_tokens
             for stage in self.stages
@@ -119,16 +119,16 @@ def _parts(spec: RunSpec, prefix: str) -> RunParts:
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:
-    """The sum, None where a part of it is not known."""
+    """Return the sum; None if a number is unknown."""
     known = list(numbers)
     return None if None in known else sum(filter(None, known))
 
 
-# What stands in for results.
+# Given results.
 
 
 def _filled(parts: RunParts, given: Given) -> dict[tuple[str, str], int]:
-    """Fill fields with what is given; how many items each has, of a value 1."""
+    """Fill fields with the given values; return the number of items of each, 1 for a value."""
     known = {}
     for path, value in given.items():
         name, _, field = path.partition(".")
@@ -150,7 +150,7 @@ def _filled(parts: RunParts, given: Given) -> dict[tuple[str, str], int]:
 
 
 def _items(path: str, value: Any) -> Iterator[Item]:
-    """The items of a list: as a result of a run has them, or made of what the list holds."""
+    """Yield the items of a list: items of a Result as they are, other elements as new items."""
     if not isinstance(value, list):
         raise InputError(f"{path!r} is a list of items; give a JSON list, such as the items of a result's stage")
     for index, element in enumerate(value):
@@ -164,7 +164,7 @@ def _items(path: str, value: Any) -> Iterator[Item]:
 
 
 class _Look:
-    """One pipeline that is looked at, its stages in turn. `known` is how many items each field that is given has."""
+    """Previews one pipeline, stage by stage. `known` holds the number of items of each given field."""
 
     def __init__(self, spec: RunSpec, prefix: str, item: int | None = None) -> None:
         self.spec = spec
@@ -175,11 +175,11 @@ class _Look:
         self._bounds: dict[str, int | None] = {}
 
     async def all(self, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
-        """Every stage; `lacking` is what the stage around this pipeline depends on, so that it has no inputs yet."""
+        """Preview every stage; `lacking` names the missing results that the inputs of this pipeline depend on."""
         return [stage for name in self.spec.loaded.dataflow.order for stage in await self.shown(name, lacking)]
 
     async def shown(self, path: str, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
-        """A stage, and behind it what stands within it."""
+        """Preview a stage, followed by its inner stages."""
         stage, wiring = self._stages[path], self.parts.wirings[path]
         reads = [".".join(read) for read in sorted(wiring.reads) if read not in self.known]
         missing = list(dict.fromkeys([*lacking, *(f"{self.parts.prefix}{read}" for read in reads)]))
@@ -188,9 +188,8 @@ class _Look:
         ways = await self._ways(ctx, missing)
         calls = [call for call in ctx.asked if self._item is None or call.item in (None, self._item)]
         if ctx.asked and not calls:
-            note = "it depends on results of earlier items, which a run makes first"
-        items = _most_items(stage, wiring, self.known, self._bounds)
-        items = items if ctx.known is None else ctx.known
+            note = "its prompts depend on results of earlier items"
+        items = self._most_items(wiring) if ctx.known is None else ctx.known
         self._bounds[path] = None if items is None else stage.most_items(items)
         within = [one for way in ways.values() for one in way]
         limits = [*_passed_on(ctx, wiring), *(one.max_tokens for one in within)]
@@ -200,7 +199,7 @@ class _Look:
             roles={role: self.spec.roles[role].models[0].id for _, role in stage.roles()},
             when=stage.when,
             missing=tuple(missing),
-            items=items if _over(stage) else None,
+            items=None if wiring.over is None else items,
             most_calls=None if items is None else stage.most_calls_with(items, self._calls_of(path, ways)),
             max_tokens=max(self.spec.max_tokens(stage), *limits),
             calls=tuple(sorted(calls, key=lambda call: call.item or 0)),
@@ -208,8 +207,15 @@ class _Look:
         )
         return [own, *within]
 
+    def _most_items(self, wiring: Wiring) -> int | None:
+        """The most items that a stage is given; None if unknown."""
+        if wiring.over is None:
+            return 1
+        flow = wiring.flow
+        return None if flow is None else self.known.get(flow, self._bounds.get(flow.stage))
+
     async def _ways(self, ctx: "_Rehearsal", missing: Sequence[str]) -> dict[str, list[PreviewedStage]]:
-        """What stands within a stage: the way that it takes, or every one where nobody can say which."""
+        """Preview the inner stages: the branch that is taken, or every branch if that is unknown."""
         if ctx.ways or ctx.chosen or not (missing or ctx.asked):
             return ctx.ways
         ways = {name: await self.shown(f"{ctx.path}/{name}", missing) for name in ctx.stage.inner()}
@@ -218,14 +224,14 @@ class _Look:
         return ways
 
     def _calls_of(self, path: str, ways: Mapping[str, Sequence[PreviewedStage]]) -> dict[str, int | None]:
-        """How many calls each way makes at most: a stage its own, a pipeline those of its stages."""
+        """Return the most calls of each branch: those of its stage, or of the stages of its pipeline."""
         place = self.parts.prefix + path
         return {name: _sum(one.most_calls for one in way if one.within == place) for name, way in ways.items()}
 
     async def pipeline(
         self, path: str, inputs: Mapping[str, Any] | None, lacking: Sequence[str] = ()
     ) -> list[PreviewedStage]:
-        """The stages of the pipeline that a stage runs on these inputs; None where they are not there yet."""
+        """Preview the pipeline that a stage runs on these inputs; None if they do not exist yet."""
         one = self.spec.loaded.nested[path]
         request, values = "", {name: spec.default for name, spec in one.pipeline.inputs.items()}
         if inputs is not None:
@@ -235,35 +241,17 @@ class _Look:
 
 
 def _passed_on(ctx: RunContext, wiring: Wiring) -> list[int]:
-    """The output limit of a value that is written anew in the place of an item, where the stage does that."""
+    """The output limits of a stage that rewrites the items of the stage before it."""
     limits = [ctx.max_tokens_of(source) or 0 for source in wiring.flows] if wiring.passes_on else []
     return [0, *limits]
 
 
-def _over(stage: Stage) -> bool:
-    """True for a stage of items."""
-    return any(use.flows for use in stage.expressions())
-
-
-def _most_items(
-    stage: Stage,
-    wiring: Wiring,
-    known: Mapping[tuple[str, str], int],
-    bounds: Mapping[str, int | None],
-) -> int | None:
-    """How many items a stage is given at most, as far as that can be said beforehand."""
-    if not _over(stage):
-        return 1
-    most = [known.get((flow.stage, flow.field), bounds.get(flow.stage)) for flow in wiring.flows.values()]
-    return most[0] if most else None
-
-
 class _NotAsked(FusionError):  # noqa: N818 - nothing went wrong
-    """Ends a stage at its first call."""
+    """Stops a stage at its first call."""
 
 
 class _Rehearsal(RunContext):
-    """The context of a stage that is run up to its first calls, which are noted and not made."""
+    """Context that records the first calls of a stage instead of making them."""
 
     def __init__(self, path: str, stage: Stage, look: _Look) -> None:
         super().__init__(path, stage, look.parts)
@@ -276,7 +264,7 @@ class _Rehearsal(RunContext):
         self._broken: PromptError | None = None
 
     async def rehearse(self) -> str:
-        """Run the stage; why it asks nothing, if it does not. Raises PromptError for what cannot be rendered."""
+        """Run the stage; return the reason if it makes no call. Raises PromptError if a template fails."""
         note = ""
         try:
             await self.stage.model_copy(update={"on_error": "skip"}).run(self)

@@ -303,3 +303,17 @@ def test_the_way_that_a_route_takes_is_shown_and_every_one_where_a_model_chooses
     assert calls.get("answer/hard/draft", f"draft {prompt}") == f"draft {prompt}"
     assert calls.get("answer/long", f"long {prompt}") == f"long {prompt}"
     assert set(calls) >= {name for name in names if name in ("answer/long", "answer/hard/draft")}
+
+
+def test_neither_a_dry_run_nor_render_needs_a_key(command: Command, pipeline: Any) -> None:
+    path = pipeline(ONE)
+    note = "a run needs OPENAI_API_KEY, which is not set"
+    shown = command("run", path, "x", "--dry-run", "-m", "openai/gpt-5.6")
+    assert (shown.code, shown.err) == (0, "")
+    assert f"\nNote: {note}\n" in shown.out
+    as_json = json.loads(command("run", path, "x", "--dry-run", "-m", "openai/gpt-5.6", "--json").out)
+    assert as_json["notes"] == [note]
+    rendered = command("render", path, "answer", "x", "-m", "openai/gpt-5.6")
+    assert rendered.code == 0
+    assert rendered.err.splitlines()[0] == f"note: {note}"
+    assert command("run", path, "x", "-m", "openai/gpt-5.6").code == 2

@@ -166,7 +166,7 @@ def test_an_edited_pipeline_says_first_what_it_uses_again(fusion: Fusion, tmp_pa
     lines = done.err.splitlines()
     assert f"test: run {new['run_id']}, from {run}; " in lines[0]
     started = lines.index("work: started (map)")
-    assert lines.index(f"work is answered by run {run}: 2 finished calls") < started
+    assert lines.index(f"work is reused from run {run}: 2 finished calls") < started
     assert lines.index("answer runs again: edited: prompt") < started
     assert "2 reused (saved" in done.err
 

@@ -473,7 +473,7 @@ output: answer
     with Fusion(store=store) as fusion:
         gone, _ = run_again(fusion, second.run_id)
     assert gone.error is not None
-    assert "object of Python's" in gone.error.message
+    assert "was a Python object" in gone.error.message
 
 
 def test_runs_that_are_not_there(store: Store) -> None:
@@ -505,7 +505,7 @@ def test_an_edited_stage_runs_again_and_nothing_else(store: Store) -> None:
         assert (second.receipt.calls, second.receipt.reused) == (1, 9)
         assert second.tags == {"team": "search"}
         assert any(note.startswith("answer runs again: edited: prompt") for note in second.notes)
-        assert any(note.startswith("work is answered by run") for note in second.notes)
+        assert any(note.startswith("work is reused from run") for note in second.notes)
         row = fusion.store.run(second.run_id)
         assert row is not None
         assert row.parent == first.run_id

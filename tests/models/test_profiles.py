@@ -16,6 +16,9 @@ from fusion.models import profiles as profiles_module
 from fusion.models.catalog import describe
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import choose, family_of, keys_for, load_profiles, region_of
+from fusion.pipeline.loader import LoadedPipeline
+from fusion.prompts.library import Library
+from fusion.prompts.template import Prompts
 
 
 def settings(*keys: str, **more: Any) -> Settings:
@@ -109,9 +112,12 @@ def test_of_a_mixed_chain_those_with_a_key_are_left(monkeypatch: pytest.MonkeyPa
     own = {name: ScriptedModel("hello", name=name) for name in OF_PROFILES if name.startswith("openai/")}
     with Fusion(profile="mixed") as fusion:
         roles = resolve(
-            pipeline, given={}, profile=fusion.profile, gateway=Gateway(Settings.from_environment(), models=own),
+            LoadedPipeline(pipeline, Prompts(Library.standard())),
+            given={},
+            profile=fusion.profile,
+            gateway=Gateway(Settings.from_environment(), models=own),
             settings=Settings.from_environment(),
-        )  # fmt: skip
+        )
     assert [model.id for model in roles["bulk"].models] == [
         "gemini/gemini-3.5-flash-lite",
         "deepseek/deepseek-v4-flash",

@@ -153,7 +153,7 @@ def test_each_mistake_of_a_stage(body: str, expected: str) -> None:
 def test_a_value_is_not_a_list_of_items() -> None:
     more = "  many: {kind: map, over: it}\n  all: {kind: merge, over: it.text}\n"
     assert one_stage("kind: generate", more)[:2] == [
-        "pipe.yaml:5:3 stages.many: nobody reads 'many': no stage and not the output",
+        "pipe.yaml:5:3 stages.many: 'many' is unused: neither a stage nor the output reads it",
         "pipe.yaml:5:27 stages.many.over: 'it' is one value, not a list; name a list, such as it.data, if it holds one",  # noqa: E501
     ]
 
@@ -188,7 +188,7 @@ def test_mistakes_of_the_output() -> None:
 
 def test_a_stage_that_nobody_reads() -> None:
     text = "stages: {a: {kind: generate}, b: {kind: generate}}\noutput: b"
-    assert problems_of(text) == ["pipe.yaml:1:10 stages.a: nobody reads 'a': no stage and not the output"]
+    assert problems_of(text) == ["pipe.yaml:1:10 stages.a: 'a' is unused: neither a stage nor the output reads it"]
 
 
 def test_unknown_roles_where_the_roles_are_known() -> None:

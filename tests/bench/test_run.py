@@ -304,9 +304,7 @@ def test_a_scorer_that_breaks_later_loses_no_answer(items: Items, bench: Bench, 
     name = module("def score(answer, gold):\n    assert 'unsure' not in answer\n    return gold in answer\n")
     arms = {"a": {"model": CHEAP}}
     first, second = model(CHEAP, knowing(lambda total: total == 6)), cheap()
-    with pytest.raises(
-        UsageError, match=r"the answer of 'a' to the item 'q\d': .* the answers are kept: "
-    ):
+    with pytest.raises(UsageError, match=r"the answer of 'a' to the item 'q\d': .* the answers are kept: "):
         bench([first], arms=arms, scorer=f"{name}:score", store=True)
     assert first.requests
     report = bench([second], arms=arms, store=True)

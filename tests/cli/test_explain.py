@@ -40,10 +40,7 @@ def test_a_kind_is_explained_whole(command: Command, kind: str) -> None:
 
 def test_a_template_says_what_it_sees(command: Command) -> None:
     done = command("explain", "review")
-    assert (
-        "revise_prompt: review/revise, which sees inputs, request, the stages named in it, criteria, issues"
-        in done.out
-    )
+    assert "revise_prompt: review/revise, sees inputs, request, the stages named in it, criteria, issues" in done.out
 
 
 def test_a_kind_that_is_not_there(command: Command) -> None:
@@ -127,6 +124,14 @@ def of_shape(schema: dict[str, Any]) -> Any:
 
 def test_what_a_quote_supposes_of_a_kind_is_said(command: Command) -> None:
     said = command("explain", "review").out
-    assert "Supposed in a quote\n  An answer in text has 200 tokens" in said
+    assert "Assumed in a quote\n  An answer in text has 200 tokens" in said
     assert "75 of 100 verdicts accept" in said
     assert "Supposed" not in command("explain", "vote").out
+
+
+def test_an_explanation_fits_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = command("explain", "map").out
+    monkeypatch.setattr("fusion.cli.terminal.width_of", lambda stream: 80)
+    for words in (["explain", "map"], ["explain"]):
+        assert max(map(len, command(*words).out.splitlines())) <= 80
+    assert sorted(command("explain", "map").out.split()) == sorted(wide.split())

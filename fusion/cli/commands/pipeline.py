@@ -1,5 +1,7 @@
 """Commands on pipeline files: new, validate, graph, schema, explain and render."""
 
+import sys
+import textwrap
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -151,26 +153,42 @@ def explain(
 
     Prints its keys, output fields, templates, cost and an example.
     """
-    from fusion.cli.terminal import table, write
+    from fusion.cli.terminal import table, width_of, write
     from fusion.pipeline import explain as kinds
 
-    lines = table([[*one] for one in kinds.summary().items()]) if kind is None else _lines(kinds.explain(kind))
-    write("\n".join(lines) + "\n")
+    width = width_of(sys.stdout)
+    if kind is None:
+        lines = table([[*one] for one in kinds.summary().items()])
+    else:
+        lines = _lines(kinds.explain(kind), below=width is not None)
+    write("\n".join(part for line in lines for part in _wrapped(line, width)) + "\n")
 
 
-def _lines(of: "Explanation") -> list[str]:
+def _wrapped(line: str, width: int | None) -> list[str]:
+    """Wrap a line at the width of the terminal, continued with a hanging indent."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return [line] if width is None else textwrap.wrap(line, width, subsequent_indent=indent) or [""]
+
+
+def _lines(of: "Explanation", *, below: bool) -> list[str]:
+    """Format an explanation; `below` puts the description of a key on a line of its own."""
     from fusion.cli.terminal import table
 
+    keys = [_row(parameter) for parameter in of.parameters]
     lines = [of.kind, "", *of.purpose.splitlines(), "", "Keys"]
-    lines += [f"  {line}" for line in table([_row(parameter) for parameter in of.parameters])]
-    lines += ["", f"Output fields, of which the stage's bare name means the first: {', '.join(of.fields)}"]
+    if below:
+        heads = table([key[:-1] for key in keys])
+        lines += [line for head, key in zip(heads, keys, strict=True) for line in (f"  {head}", f"    {key[-1]}")]
+    else:
+        lines += [f"  {line}" for line in table(keys)]
+    lines += ["", f"Output fields (the stage's bare name is the first): {', '.join(of.fields)}"]
     if of.templates:
         lines += ["", "Templates"]
-        lines += [f"  {use.key}: {use.default}, which sees {', '.join(use.sees)}" for use in of.templates]
+        lines += [f"  {use.key}: {use.default}, sees {', '.join(use.sees)}" for use in of.templates]
     if of.cost or of.calls:
         lines += ["", "Cost", *([f"  {of.cost}"] if of.cost else []), *_calls(of)]
     if of.supposed:
-        lines += ["", "Supposed in a quote", *(f"  {line}" for line in of.supposed)]
+        lines += ["", "Assumed in a quote", *(f"  {line}" for line in of.supposed)]
     if of.example:
         lines += ["", "Example", *(f"  {line}" for line in of.example.splitlines())]
     return lines

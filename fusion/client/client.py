@@ -155,7 +155,7 @@ class Fusion:
 
         The run keeps its pipeline, templates, inputs, models and limits. Finished calls are answered from the store
         at no cost; calls that were in flight are made again; earlier spend counts. `budget` replaces the limits of a
-        run that they stopped. A run that has an answer returns it again.
+        run that they stopped, `on_event` receives its events. A run that has an answer returns it again.
 
         With `pipeline`, an edited one: a new run on the same inputs, which reuses the calls of that run wherever they
         are the same. Raises RunBusyError while another process or thread runs it, StoreError if its prompts were not

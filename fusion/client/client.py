@@ -17,12 +17,12 @@ from fusion.client.diff import since_then
 from fusion.client.handle import RunHandle
 from fusion.client.history import History
 from fusion.client.launcher import Launcher, shut_down
-from fusion.client.options import DEFAULT_PIPELINE, Prompt, RunOptions, check_options, tags_of
+from fusion.client.options import DEFAULT_PIPELINE, Prompt, ResumeOptions, RunOptions, check_options, tags_of
 from fusion.client.stream import AsyncRunStream, RunStream
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
 from fusion.core.errors import RunFailed, UsageError, close_names
-from fusion.core.events import EventBase, to_both
+from fusion.core.events import to_both
 from fusion.core.params import Defaults
 from fusion.core.result import Result
 from fusion.engine.durable import Recorder, record_of, result_of, resume
@@ -150,54 +150,33 @@ class Fusion:
 
     # Resume: continue a run that has no answer, or repeat one with an edited pipeline.
 
-    def resume(
-        self,
-        run_id: str,
-        *,
-        pipeline: PipelineGiven | None = None,
-        budget: BudgetGiven = None,
-        on_event: Callable[[EventBase], None] | None = None,
-    ) -> Result:
+    def resume(self, run_id: str, **options: Unpack[ResumeOptions]) -> Result:
         """Continue a run that ended without an answer, by its id or a prefix of it; requires `store`.
 
         The run keeps its pipeline, templates, inputs, models and limits. Finished calls are answered from the store
         at no cost; calls that were in flight are made again; earlier spend counts. `budget` replaces the limits of a
-        run that they stopped. A run that has an answer returns it again.
+        run that they stopped, `on_event` receives its events. A run that has an answer returns it again.
 
         With `pipeline`, an edited one: a new run on the same inputs, which reuses the calls of that run wherever they
         are the same. Raises RunBusyError while another process or thread runs it, StoreError if its prompts were not
         kept, and the errors of `complete`.
         """
-        return _waited(self.start_resume(run_id, pipeline=pipeline, budget=budget, on_event=on_event), None)
+        return _waited(self.start_resume(run_id, **options), None)
 
-    async def aresume(
-        self,
-        run_id: str,
-        *,
-        pipeline: PipelineGiven | None = None,
-        budget: BudgetGiven = None,
-        on_event: Callable[[EventBase], None] | None = None,
-    ) -> Result:
+    async def aresume(self, run_id: str, **options: Unpack[ResumeOptions]) -> Result:
         """Await `resume`. Cancelling it stops the run."""
-        handle = self.start_resume(run_id, pipeline=pipeline, budget=budget, on_event=on_event)
+        handle = self.start_resume(run_id, **options)
         return _checked_result(handle, await handle.wait_async(), None)
 
-    def start_resume(
-        self,
-        run_id: str,
-        *,
-        pipeline: PipelineGiven | None = None,
-        budget: BudgetGiven = None,
-        on_event: Callable[[EventBase], None] | None = None,
-        stream: bool = False,
-    ) -> RunHandle:
+    def start_resume(self, run_id: str, *, stream: bool = False, **options: Unpack[ResumeOptions]) -> RunHandle:
         """Start to resume a run and return at once; see `resume`."""
+        check_options(options, ResumeOptions)
         self._check_startable()
-        row, limits = found(self.store, run_id), limits_of(budget) or self._budget
-        if pipeline is not None:
+        row, limits = found(self.store, run_id), limits_of(options.get("budget")) or self._budget
+        if (pipeline := options.get("pipeline")) is not None:
             spec = prepare_branch(self._cast, self._loader.load(pipeline), record_of(self.store, row), limits)
             session = self._launcher.begin(spec, row.tags, row)
-            return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream)
+            return self._launcher.launch(spec, session, self, on_event=options.get("on_event"), stream=stream)
         lock = self.store.lock(row.run_id)
         try:
             row = found(self.store, row.run_id)  # read again under the lock, which excludes changes
@@ -213,7 +192,7 @@ class Fusion:
         except BaseException:
             lock.release()
             raise
-        return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream)
+        return self._launcher.launch(spec, session, self, on_event=options.get("on_event"), stream=stream)
 
     # Preview and quote: no call is made, and no key is needed.
 
@@ -354,7 +333,7 @@ class Fusion:
         schema: type[BaseModel] | None = None,
         **options: Unpack[RunOptions],
     ) -> RunSpec:
-        check_options(options)
+        check_options(options, RunOptions)
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
         if schema is not None:
             loaded = replace(loaded, pipeline=shaped_output(loaded.pipeline, schema_of(schema)))

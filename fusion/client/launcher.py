@@ -30,9 +30,9 @@ class Launcher:
         self._cast = cast
 
     def with_cast(self, cast: Cast, *, kept: bool, shared: ReplyCache | None = None) -> "Launcher":
-        """Return a launcher for other models, on the same loop; unless `kept`, its runs are not stored.
+        """Return a launcher for other models on the same loop; without `kept` its runs are not stored.
 
-        Its runs share the cache `shared` in place of the store's.
+        `shared` replaces the cache of the store.
         """
         other = copy.copy(self)
         other._cast = cast
@@ -57,7 +57,7 @@ class Launcher:
         stream: bool = False,
         within: Budget | None = None,
     ) -> RunHandle:
-        """Start a run; with `stream`, the answer's pieces are among its events. `owner` lives as long as the handle.
+        """Start a run; with `stream`, its events include the deltas of the answer. The handle keeps `owner` alive.
 
         `within` is a budget that the run shares with others.
         """
@@ -82,7 +82,7 @@ class Launcher:
 
 
 def shut_down(launcher: Launcher, own_store: Store | None) -> None:
-    """Stop what still runs, and give back every thread, socket, process and file."""
+    """Stop all runs and release every thread, socket, process and file."""
     loop, gateway = launcher.loop, launcher._cast.gateway
 
     def close() -> None:
@@ -90,7 +90,7 @@ def shut_down(launcher: Launcher, own_store: Store | None) -> None:
         if own_store is not None:
             own_store.close()
 
-    if loop.inside:  # the last one who held this Fusion was a run of its own
+    if loop.inside:  # a run of its own held the last reference
         threading.Thread(target=close, name="fusion-close").start()
     else:
         close()

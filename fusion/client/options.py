@@ -31,10 +31,18 @@ class RunOptions(TypedDict, total=False):
     sample: int
 
 
-def check_options(given: RunOptions) -> None:
-    """Raise TypeError for an unknown option, as Python does."""
-    for name in given.keys() - RunOptions.__annotations__.keys():
-        raise TypeError(f"unexpected keyword argument {name!r}{close_names(name, RunOptions.__annotations__)}")
+class ResumeOptions(TypedDict, total=False):
+    """Options of a resumed run: an edited pipeline, new limits, and a function for its events."""
+
+    pipeline: PipelineGiven | None
+    budget: BudgetGiven
+    on_event: Callable[[EventBase], None] | None
+
+
+def check_options(given: Mapping[str, Any], known: type) -> None:
+    """Raise TypeError for an option that the TypedDict `known` lacks, as Python does."""
+    for name in given.keys() - known.__annotations__.keys():
+        raise TypeError(f"unexpected keyword argument {name!r}{close_names(name, known.__annotations__)}")
 
 
 def tags_of(given: Mapping[str, str] | None) -> dict[str, str]:

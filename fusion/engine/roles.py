@@ -2,10 +2,10 @@
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any
 
 from fusion.core.config import Settings
 from fusion.core.errors import InputError, MissingKeyError, UsageError, close_names
@@ -25,7 +25,6 @@ from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts, Template
 from fusion.stages.base import ModelStage
 
-_NO_SPECS: Final[Mapping[str, RoleSpec]] = {}
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
 
@@ -120,73 +119,6 @@ def _all_used(loaded: LoadedPipeline) -> set[str]:
     return set(used_roles(loaded.pipeline)).union(*map(_all_used, loaded.nested.values()))
 
 
-def resolve(
-    loaded: LoadedPipeline,
-    *,
-    given: Mapping[str, RoleSpec],
-    profile: Profile,
-    gateway: Gateway,
-    settings: Settings,
-    own: Collection[str] = (),
-    inherited: Mapping[str, RoleSpec] = _NO_SPECS,
-) -> RoleModels:
-    """Return the models of every role that a pipeline and those that it runs use.
-
-    A nested pipeline declares roles of its own; the others it inherits from the pipelines around it (`inherited`).
-    Raises UsageError or MissingKeyError before any call.
-    """
-    pipeline = loaded.pipeline
-    roles = {}
-    notes: list[str] = []
-    declared = {**inherited, **pipeline.roles}
-    for role, where in used_roles(pipeline).items():
-        spec = given.get(role) or declared.get(role) or settings.roles.get(role)
-        said = notes if spec is not None else []  # a profile leaves out models without a key silently
-        if spec is None and role in profile.roles:
-            spec = RoleSpec(chain=profile.roles[role])
-        if spec is None:
-            known = {*given, *declared, *settings.roles, *profile.roles}
-            raise UsageError(
-                f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
-            )
-        chain = _callable(role, spec.chain, settings, own, said)
-        members = tuple(gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
-        roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency)
-        _check_params(role, roles[role], pipeline)
-    inner = {
-        path: resolve(
-            one,
-            given=given,
-            profile=profile,
-            gateway=gateway,
-            settings=settings,
-            own=own,
-            inherited=declared,
-        )
-        for path, one in loaded.nested.items()
-    }
-    return RoleModels(roles, gateway, notes=notes, nested=inner)
-
-
-def _callable(
-    role: str, chain: Iterable[str], settings: Settings, own: Collection[str], notes: list[str]
-) -> list[str]:
-    """Return the models of a chain that have a key; add a note for each model left out."""
-    usable: list[str] = []
-    missing: list[MissingKeyError] = []
-    for model_id in chain:
-        try:
-            if model_id not in own:
-                _check_reachable(role, model_id, settings)
-            usable.append(model_id)
-        except MissingKeyError as error:
-            missing.append(error)
-    if not usable:
-        raise missing[0]
-    notes += [f"left out of its chain: {str(error).partition('. Set it')[0]}" for error in missing]
-    return usable
-
-
 def unpriced(roles: RoleModels) -> Iterator[str]:
     """Yield a note for each model of unknown price."""
     for model_id in (model_id for model_id, info in roles.models.items() if info.price is None):
@@ -268,13 +200,10 @@ def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, req
 
 def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
     """Yield the files that a template may print."""
-    for name, value in inputs.items():
-        if isinstance(value, File) and (template.shows_files or ("inputs", name) in template.paths):
-            yield value
-        if isinstance(value, Asked) and (template.shows_files or ("inputs", name) in template.paths):
-            yield from value.files
-    if isinstance(request, Asked) and (template.shows_files or ("request",) in template.paths):
-        yield from request.files
+    values: dict[tuple[str, ...], Any] = {("inputs", name): value for name, value in inputs.items()}
+    for path, value in {**values, ("request",): request}.items():
+        if template.shows_files or path in template.paths:
+            yield from (value,) if isinstance(value, File) else value.files if isinstance(value, Asked) else ()
 
 
 RoleGiven = str | Model | RoleSpec
@@ -356,14 +285,46 @@ class Cast:
         """
         given = self._given(loaded, before)
         with self._lock:
-            return resolve(
-                loaded,
-                given=given,
-                profile=self.profile,
-                gateway=self.gateway,
-                settings=self.settings,
-                own=self.own,
-            )
+            return self._resolve(loaded, given, {})
+
+    def _resolve(
+        self, loaded: LoadedPipeline, given: Mapping[str, RoleSpec], inherited: Mapping[str, RoleSpec]
+    ) -> RoleModels:
+        """Return the models of a pipeline, which inherits the roles of the pipelines around it."""
+        declared = {**inherited, **loaded.pipeline.roles}
+        profile, notes, roles = self.profile, list[str](), {}
+        for role, where in used_roles(loaded.pipeline).items():
+            spec = given.get(role) or declared.get(role) or self.settings.roles.get(role)
+            own_notes = notes if spec is not None else []  # a profile leaves out models without a key silently
+            if spec is None and role in profile.roles:
+                spec = RoleSpec(chain=profile.roles[role])
+            if spec is None:
+                known = {*given, *declared, *self.settings.roles, *profile.roles}
+                raise UsageError(
+                    f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
+                )
+            chain = self._callable(role, spec.chain, own_notes)
+            members = tuple(self.gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
+            roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency)
+            _check_params(role, roles[role], loaded.pipeline)
+        nested = {path: self._resolve(one, given, declared) for path, one in loaded.nested.items()}
+        return RoleModels(roles, self.gateway, notes=notes, nested=nested)
+
+    def _callable(self, role: str, chain: Iterable[str], notes: list[str]) -> list[str]:
+        """Return the models of a chain that have a key; add a note for each model left out."""
+        usable: list[str] = []
+        missing: list[MissingKeyError] = []
+        for model_id in chain:
+            try:
+                if model_id not in self.own:
+                    _check_reachable(role, model_id, self.settings)
+                usable.append(model_id)
+            except MissingKeyError as error:
+                missing.append(error)
+        if not usable:
+            raise missing[0]
+        notes += [f"left out of its chain: {str(error).partition('. Set it')[0]}" for error in missing]
+        return usable
 
     def _given(self, loaded: LoadedPipeline, before: Mapping[str, RoleSpec] | None) -> dict[str, RoleSpec]:
         pipeline, used = loaded.pipeline, _all_used(loaded)

@@ -1,7 +1,7 @@
 """Check: every mistake of a pipeline beyond its syntax, each at its place."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Final
 
@@ -33,7 +33,7 @@ def check(
     `unread` names the stages of the file that could not be read: references to them are not checked. `nested` maps
     the paths of stages to the pipelines that they run, or to the reason why one cannot be run.
     """
-    checking = _Checking(pipeline, prompts, roles, near, unread, nested)
+    checking = _Checking(pipeline, prompts, roles, near, nested, frozenset(unread or ()), unread is None)
     checking.all()
     positions = positions or Positions()
     problems = []
@@ -43,29 +43,24 @@ def check(
     return sorted(problems)
 
 
+@dataclass
 class _Checking:
     """Checks one pipeline; `found` collects (place, of_key, message)."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        prompts: Prompts,
-        roles: Collection[str] | None,
-        near: File | None,
-        unread: Collection[str] | None,
-        nested: Mapping[str, Pipeline | str],
-    ) -> None:
-        self.found: list[tuple[Place, bool, str]] = []
-        self._pipeline = pipeline
-        self._prompts = prompts
-        self._roles = roles
-        self._near = near
-        self._nested = nested
-        self._unread = frozenset(unread or ())
-        self._stages = {*pipeline.stages, *self._unread}
-        self._edges: dict[str, set[str]] = {}
-        self._read: set[str] = set()
-        self._whole = unread is None
+    _pipeline: Pipeline
+    _prompts: Prompts
+    _roles: Collection[str] | None
+    _near: File | None
+    _nested: Mapping[str, Pipeline | str]
+    _unread: frozenset[str]
+    _whole: bool
+    found: list[tuple[Place, bool, str]] = field(default_factory=list)
+    _edges: dict[str, set[str]] = field(default_factory=dict)
+    _read: set[str] = field(default_factory=set)
+
+    @property
+    def _stages(self) -> set[str]:
+        return {*self._pipeline.stages, *self._unread}
 
     def all(self) -> None:
         for name, stage in self._pipeline.stages.items():

@@ -61,10 +61,7 @@ class _Level:
 
     def _take(self, one: Simulated) -> None:
         for path, asking in one.asking.items():
-            seen = self._asking.setdefault(path, Asking())
-            seen.taken = max(seen.taken, asking.taken)
-            seen.given = max(seen.given, asking.given)
-            seen.asked |= asking.asked
+            self._asking.setdefault(path, Asking()).add(asking)
         for path, items in one.items.items():
             self._items[path] = max(items, self._items.get(path, 0))
         self._failed |= {part.stage for part in one.result.failed}
@@ -128,11 +125,11 @@ class _Level:
 
     def _asked(self, path: str) -> Asking:
         """Return the largest calls of a stage and its inner stages in the simulations."""
-        found = [one for at, one in self._asking.items() if at == path or at.startswith(f"{path}/")]
-        asked = {model for one in found for model in one.asked}
-        return Asking(
-            max((one.taken for one in found), default=0), max((one.given for one in found), default=0), asked
-        )
+        largest = Asking()
+        for at, one in self._asking.items():
+            if at == path or at.startswith(f"{path}/"):
+                largest.add(one)
+        return largest
 
     def _count(self, place: _Place, name: str, counts: Mapping[str, int | None]) -> int | None:
         """The most items that a stage is given; None if unknown."""

@@ -26,6 +26,7 @@ _LEAST_SHARE: Final = 0.9
 _WIDEST: Final = 4  # times the mean: a wider range is useless
 _DOUBT: Final = "0.3"  # the error of the assumptions themselves, common to all runs
 _CENTS: Final = Decimal("0.000001")
+_UNBOUNDED: Final = Bound(None, None, None)
 
 
 class Quantity(Value):
@@ -193,7 +194,7 @@ class _Summary:
 
     def _line(self, stage: str, role: str, model: str, runs: Sequence[Sequence[ReceiptLine]]) -> QuotedLine:
         lines = [[line for line in run if _key(line) == (stage, role, model)] for run in runs]
-        calls, taken, given, usd = self._amounts(lines, None)
+        calls, taken, given, usd = self._amounts(lines, _UNBOUNDED)
         source = next(line.price_source for run in lines for line in run)
         return QuotedLine(
             stage=stage,
@@ -207,7 +208,7 @@ class _Summary:
         )
 
     def _amounts(
-        self, runs: Sequence[Sequence[ReceiptLine]], bound: Bound | None
+        self, runs: Sequence[Sequence[ReceiptLine]], bound: Bound
     ) -> tuple[Quantity, Quantity, Quantity, Dollars]:
         """Return calls, input tokens, output tokens and dollars over all runs."""
 
@@ -216,10 +217,10 @@ class _Summary:
 
         costs = [sum((line.cost.usd for line in run), Decimal(0)) for run in runs]
         return (
-            _counted(of(lambda line: line.calls), None if bound is None else bound.calls),
-            _measured(of(lambda line: line.usage.input), None if bound is None else bound.tokens),
-            _measured(of(lambda line: line.usage.output), None if bound is None else bound.tokens),
-            _dollars(costs, None if bound is None else bound.usd),
+            _counted(of(lambda line: line.calls), bound.calls),
+            _measured(of(lambda line: line.usage.input), bound.tokens),
+            _measured(of(lambda line: line.usage.output), bound.tokens),
+            _dollars(costs, bound.usd),
         )
 
     def _seconds(self, runs: Sequence[float], most: float | None) -> Seconds:

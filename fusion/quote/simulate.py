@@ -45,22 +45,36 @@ class Asking:
     given: int = 0
     asked: set[str] = field(default_factory=set)
 
+    def add(self, other: "Asking") -> None:
+        self.taken = max(self.taken, other.taken)
+        self.given = max(self.given, other.given)
+        self.asked |= other.asked
+
 
 @dataclass
 class Simulated:
-    """A simulated run. Times are seconds since its start; `items` counts the items of each stage."""
+    """A simulated run, and the sink of its events. Times are seconds since its start; `items` counts items."""
 
-    result: Result
+    result: Result = field(init=False)
     seconds: float = 0.0
     began: dict[str, float] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
     items: dict[str, int] = field(default_factory=dict)
     asking: dict[str, Asking] = field(default_factory=dict)
 
+    def __call__(self, event: EventBase) -> None:
+        match event:
+            case StageStarted():
+                self.began.setdefault(event.stage, asyncio.get_running_loop().time())
+            case StageFinished():
+                self.ended[event.stage] = asyncio.get_running_loop().time()
+            case StageGrew():
+                self.items[event.stage] = max(event.known, self.items.get(event.stage, 0))
+
 
 async def simulate(spec: RunSpec, chance: Chance) -> Simulated:
     """Simulate a run, on a loop of `in_virtual_time`. The worst case has no limits."""
-    record = _Record()
+    record = Simulated()
     stages = spec.loaded.stages
     here = asyncio.Semaphore(1)  # embedded models serve one call at a time
     played: dict[str, Member] = {}
@@ -81,9 +95,9 @@ async def simulate(spec: RunSpec, chance: Chance) -> Simulated:
     )
     run = Run("quote", randomized, sink=record, stream=False)
     begun = asyncio.get_running_loop().time()
-    result = await run.execute()
-    took = asyncio.get_running_loop().time() - begun
-    return Simulated(result, took, record.began, record.ended, record.items, record.asking)
+    record.result = await run.execute()
+    record.seconds = asyncio.get_running_loop().time() - begun
+    return record
 
 
 def in_virtual_time(work: Callable[[], Any]) -> Any:
@@ -105,25 +119,6 @@ def in_virtual_time(work: Callable[[], Any]) -> Any:
     return outcome[0]
 
 
-class _Record:
-    """Sink that records the start, end and number of items of each stage."""
-
-    def __init__(self) -> None:
-        self.began: dict[str, float] = {}
-        self.ended: dict[str, float] = {}
-        self.items: dict[str, int] = {}
-        self.asking: dict[str, Asking] = {}
-
-    def __call__(self, event: EventBase) -> None:
-        match event:
-            case StageStarted():
-                self.began.setdefault(event.stage, asyncio.get_running_loop().time())
-            case StageFinished():
-                self.ended[event.stage] = asyncio.get_running_loop().time()
-            case StageGrew():
-                self.items[event.stage] = max(event.known, self.items.get(event.stage, 0))
-
-
 class _Simulation(Model):
     """Answers with the expected length, at the price and pace of the real model.
 
@@ -136,7 +131,7 @@ class _Simulation(Model):
         stages: Mapping[str, Stage],
         chance: Chance,
         slots: asyncio.Semaphore,
-        record: _Record,
+        record: Simulated,
         latencies: Latencies,
     ) -> None:
         self.info = info.model_copy(update={"json_schema": False})
@@ -219,9 +214,7 @@ class _Simulation(Model):
     def _note(self, request: Request) -> None:
         assert request.key is not None
         asking = self._record.asking.setdefault(request.key.stage, Asking())
-        asking.taken = max(asking.taken, input_bound(request))
-        asking.given = max(asking.given, request.max_tokens)
-        asking.asked.add(self.info.id)
+        asking.add(Asking(input_bound(request), request.max_tokens, {self.info.id}))
 
 
 def _within(text: str, limit: int, *, long: bool = False) -> tuple[str, FinishReason]:

@@ -311,7 +311,7 @@ class Run:
         if stage.keeps_time:
             await stage.run(ctx)
             return
-        if (reason := ctx.kept(_OUT_OF_TIME)) is not None:
+        if (reason := ctx.journal.kept(_OUT_OF_TIME)) is not None:
             raise StageError(reason)
         try:
             async with ctx.time_limit():
@@ -319,7 +319,7 @@ class Run:
         except TimeoutError as error:
             late = StageError(f"not done within the stage's timeout of {stage.timeout:g} s; raise `timeout`")
             if stage.survives(late, finishing=ctx.finishing):
-                ctx.keep(_OUT_OF_TIME, str(late))
+                ctx.journal.keep(_OUT_OF_TIME, str(late))
             raise late from error
 
     def _set_aside(self, error: BaseException) -> None:
@@ -334,7 +334,8 @@ class Run:
         if stage.when is None:
             return
         values = await read(self._parts.wirings[name].when, self._parts.fields)
-        if not ctx.evaluate(stage.when, {"inputs": self._spec.inputs, "request": self._spec.request, **values}):
+        variables = {"inputs": self._spec.inputs, "request": self._spec.request, **values}
+        if not ctx.inputs.evaluate(stage.when, variables):
             raise Skipped(name, f"`when: {stage.when}` is false")
 
     def _skip(self, name: str, stage: Stage, reason: str) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
+from fusion.core.events import Decided, EventBase, StageGrew
 from fusion.core.types import Item, Limits, Message, Value
-from fusion.engine.context import RunContext, RunParts
+from fusion.engine.context import RunContext, RunInputs, RunModels, RunParts
 from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
@@ -186,8 +187,8 @@ class _Look:
         ctx = _Rehearsal(path, stage, self)
         note = "" if missing else await ctx.rehearse()
         ways = await self._ways(ctx, missing)
-        calls = [call for call in ctx.asked if self._item is None or call.item in (None, self._item)]
-        if ctx.asked and not calls:
+        calls = [call for call in ctx.models.asked if self._item is None or call.item in (None, self._item)]
+        if ctx.models.asked and not calls:
             note = "it depends on results of earlier items, which a run makes first"
         items = _most_items(stage, wiring, self.known, self._bounds)
         items = items if ctx.known is None else ctx.known
@@ -210,8 +211,8 @@ class _Look:
 
     async def _ways(self, ctx: "_Rehearsal", missing: Sequence[str]) -> dict[str, list[PreviewedStage]]:
         """What stands within a stage: the way that it takes, or every one where nobody can say which."""
-        if ctx.ways or ctx.chosen or not (missing or ctx.asked):
-            return ctx.ways
+        if ctx.models.ways or ctx.chosen or not (missing or ctx.models.asked):
+            return ctx.models.ways
         ways = {name: await self.shown(f"{ctx.path}/{name}", missing) for name in ctx.stage.inner()}
         if ctx.path in self.spec.loaded.nested:
             ways[""] = await self.pipeline(ctx.path, None, missing)
@@ -236,7 +237,7 @@ class _Look:
 
 def _passed_on(ctx: RunContext, wiring: Wiring) -> list[int]:
     """The output limit of a value that is written anew in the place of an item, where the stage does that."""
-    limits = [ctx.max_tokens_of(source) or 0 for source in wiring.flows] if wiring.passes_on else []
+    limits = [ctx.inputs.producer(source).max_tokens or 0 for source in wiring.flows] if wiring.passes_on else []
     return [0, *limits]
 
 
@@ -263,20 +264,20 @@ class _NotAsked(FusionError):  # noqa: N818 - nothing went wrong
 
 
 class _Rehearsal(RunContext):
-    """The context of a stage that is run up to its first calls, which are noted and not made."""
+    """Context of a stage that runs up to its first calls, which are recorded and not made."""
+
+    inputs: "_CheckedInputs"
+    models: "_RecordedModels"
 
     def __init__(self, path: str, stage: Stage, look: _Look) -> None:
-        super().__init__(path, stage, look.parts)
-        self._out = Fields(stage.outputs)  # its own fields may be given already
-        self._look = look
-        self.asked: list[PreviewedCall] = []
-        self.ways: dict[str, list[PreviewedStage]] = {}
+        super().__init__(path, stage, look.parts, Fields(stage.outputs))  # its own fields may be given already
+        self.inputs = _CheckedInputs(self)
+        self.models = _RecordedModels(self, look)
         self.chosen = ""
         self.known: int | None = None
-        self._broken: PromptError | None = None
 
     async def rehearse(self) -> str:
-        """Run the stage; why it asks nothing, if it does not. Raises PromptError for what cannot be rendered."""
+        """Run the stage; return the reason if it makes no call. Raises PromptError for a broken template."""
         note = ""
         try:
             await self.stage.model_copy(update={"on_error": "skip"}).run(self)
@@ -284,39 +285,54 @@ class _Rehearsal(RunContext):
             pass
         except StageError as error:
             note = str(error)
-        if self._broken is not None and not self.asked:
-            raise self._broken
-        return "" if self.asked else note
+        if self.inputs.broken is not None and not self.models.asked:
+            raise self.inputs.broken
+        return "" if self.models.asked else note
 
-    def grew(self, known: int, *, final: bool = False, title: str = "") -> None:
-        self.known = known
+    def emit(self, event: EventBase) -> None:
+        match event:
+            case StageGrew():
+                self.known = event.known
+            case Decided():
+                self.chosen = event.decision
 
-    def decided(
-        self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
-    ) -> None:
-        self.chosen = decision
 
-    def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
+class _CheckedInputs(RunInputs):
+    """Inputs that remember the first template that cannot be rendered."""
+
+    broken: PromptError | None = None
+
+    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
         try:
-            return super().render(template, variables)
+            return super().render(template, values)
         except PromptError as error:
-            self._broken = self._broken or error
+            self.broken = self.broken or error
             raise
 
-    async def run_inner(self, name: str) -> Outcome:
-        self.ways[name] = await self._look.shown(f"{self.path}/{name}")
+
+class _RecordedModels(RunModels):
+    """Models that record calls and inner stages in place of making them."""
+
+    def __init__(self, ctx: _Rehearsal, look: _Look) -> None:
+        super().__init__(ctx)
+        self._look = look
+        self.asked: list[PreviewedCall] = []
+        self.ways: dict[str, list[PreviewedStage]] = {}
+
+    async def run_stage(self, name: str) -> Outcome:
+        self.ways[name] = await self._look.shown(f"{self._ctx.path}/{name}")
         raise _NotAsked("not run")
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
-        self.ways[""] = await self._look.pipeline(self.path, inputs)
+        self.ways[""] = await self._look.pipeline(self._ctx.path, inputs)
         raise _NotAsked("not run")
 
     async def call(self, ask: Ask) -> Answer:
-        caller = self._caller(ask)
+        caller = self.caller(ask)
         messages = tuple(caller.messages(self.under_system(ask)))
         self.asked.append(
             PreviewedCall(
-                stage=self.place,
+                stage=self._ctx.place,
                 item=ask.item,
                 step=ask.step,
                 role=ask.role,

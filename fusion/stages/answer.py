@@ -55,10 +55,11 @@ class ShapedStage(ModelStage):
     async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
         """Ask once with the stage's template, and fill `text` and `data` with the answer."""
         answer = await self.answer(
-            ctx, self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.deltas(step))
+            ctx,
+            self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.models.stream(step)),
         )
-        ctx.give("text", as_text(answer.value))
-        ctx.give("data", answer.data)
+        ctx.outputs.give("text", as_text(answer.value))
+        ctx.outputs.give("data", answer.data)
 
     async def answer(self, ctx: StageContext, ask: Ask) -> Answer:
         return await super().answer(ctx, ask if ask.deltas is None else ask._replace(deltas=Stitches(ask.deltas)))
@@ -66,7 +67,7 @@ class ShapedStage(ModelStage):
     async def entire(self, ctx: StageContext, ask: Ask) -> Answer:
         stitches = ask.deltas if isinstance(ask.deltas, Stitches) else Stitches(None)
         stitches.begin_again()
-        answer = await ctx.call(ask)
+        answer = await ctx.models.call(ask)
         stitches.take(answer.text)
         if ask.schema is not None or not self.continuations:
             return whole(answer)
@@ -87,11 +88,11 @@ class ShapedStage(ModelStage):
 
     async def _continued(self, ctx: StageContext, ask: Ask, answer: Answer, written: str, number: int) -> Answer:
         """What the model says when it is asked to go on behind what it has written."""
-        ctx.note(f"{ask.step}: cut off at its output limit; asking for the rest", item=ask.item)
-        words = ctx.render(self.continue_prompt, {**await ctx.variables(), "end": ending(written)})
+        ctx.events.note(f"{ask.step}: cut off at its output limit; asking for the rest", item=ask.item)
+        words = ctx.inputs.render(self.continue_prompt, {**await ctx.inputs.values(), "end": ending(written)})
         messages = (*ask.messages, Message(role="assistant", content=written), *words)
         try:
-            return await ctx.call(ask._replace(messages=messages, step=f"{ask.step}-continued-{number}"))
+            return await ctx.models.call(ask._replace(messages=messages, step=f"{ask.step}-continued-{number}"))
         except InputTooLongError as error:
             raise BadResponseError(
                 f"{answer.by!r} was cut off at its output limit and has no room in its context to go on; raise "

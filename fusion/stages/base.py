@@ -274,7 +274,7 @@ class ModelStage(Stage, Params, Cacheable):
     def chosen_role(self, ctx: StageContext, variables: Variables) -> str:
         """The role of the first line whose `when` is true."""
         for choice in self.role:
-            if choice.when is None or ctx.evaluate(choice.when, variables):
+            if choice.when is None or ctx.inputs.evaluate(choice.when, variables):
                 return choice.use
         raise AssertionError("the last line of a choice has no `when`")
 
@@ -282,10 +282,10 @@ class ModelStage(Stage, Params, Cacheable):
         """What the stage's role, template, schema and limits ask of a model."""
         return Ask(
             role=self.chosen_role(ctx, variables),
-            messages=ctx.render(self.template, variables),
+            messages=ctx.inputs.render(self.template, variables),
             step=step,
             item=item,
-            schema=ctx.schema("schema"),
+            schema=ctx.inputs.schema("schema"),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
         )
@@ -297,13 +297,13 @@ class ModelStage(Stage, Params, Cacheable):
         except ModelError as error:
             if self.on_error != "escalate" or self.escalate_to is None or error.stops:
                 raise
-            ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}", item=ask.item)
+            ctx.events.note(f"{ask.step}: {error}; asking {self.escalate_to!r}", item=ask.item)
             step = f"{ask.step}-escalated"
             return await self.entire(ctx, ask._replace(role=self.escalate_to, model=None, step=step))
 
     async def entire(self, ctx: StageContext, ask: Ask) -> Answer:
         """The answer up to its end; raises BadResponseError for one that was cut off."""
-        return whole(await ctx.call(ask))
+        return whole(await ctx.models.call(ask))
 
 
 def whole(answer: Answer) -> Answer:

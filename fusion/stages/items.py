@@ -67,7 +67,7 @@ class ItemStage(ModelStage):
             await work.out_of_time()
         except BaseExceptionGroup as group:
             raise _first(group) from group
-        self._check_enough(ctx.feed("items"))
+        self._check_enough(ctx.outputs.feed("items"))
 
     def _check_enough(self, items: Feed[Item]) -> None:
         done = items.so_far
@@ -122,9 +122,9 @@ class _Work:
         self._broken = False  # an item failed in a way that ends the stage: no other one is begun
 
     async def all(self) -> None:
-        self._variables = await self._ctx.variables()
+        self._variables = await self._ctx.inputs.values()
         async with self._group:
-            async for item in self._ctx.follow(self._stage.over):
+            async for item in self._ctx.inputs.follow(self._stage.over):
                 self._open[item.index] = item
                 self._hand.came(item, self._variables, self._group)
                 self._take(item)
@@ -136,17 +136,17 @@ class _Work:
         """Every item that is not done fails, those too that only come now; what is done stays."""
         message = f"not done within the stage's timeout of {self._stage.timeout:g} s"
         for index in self._open:
-            self._ctx.keep(_OUT_OF_TIME, message, item=index)
+            self._ctx.journal.keep(_OUT_OF_TIME, message, item=index)
         self._fail_open(message)
-        async for item in self._ctx.follow(self._stage.over):
+        async for item in self._ctx.inputs.follow(self._stage.over):
             if item.index not in self._done:
-                self._ctx.keep(_OUT_OF_TIME, message, item=item.index)
+                self._ctx.journal.keep(_OUT_OF_TIME, message, item=item.index)
                 self._settle(item if item.failure is not None else item.failed(_failure(message)))
 
     def _take(self, item: Item) -> None:
         """An item has come: it is ready, or waits for what it needs."""
         missing = {index for index in item.needs if index not in self._done}
-        out_of_time = self._ctx.kept(_OUT_OF_TIME, item=item.index)
+        out_of_time = self._ctx.journal.kept(_OUT_OF_TIME, item=item.index)
         if item.failure is not None:
             self._settle(item)
         elif out_of_time is not None:
@@ -185,7 +185,7 @@ class _Work:
                 raise
             return self._stage.unaffordable(self._ctx, item, error)
         except FusionError as error:
-            self._ctx.set_aside(error)
+            self._ctx.journal.set_aside(error)
             if self._stage.on_error == "fail" or (isinstance(error, ModelError) and error.stops):
                 self._broken = True
                 raise
@@ -201,8 +201,7 @@ class _Work:
     def _settle(self, item: Item) -> None:
         """An item is done: hand it on."""
         self._open.pop(item.index, None)
-        self._ctx.feed("items").append(item)
-        self._ctx.finished(item)
+        self._ctx.outputs.settle(item)
         self._release(item)
 
     def _release(self, item: Item) -> None:

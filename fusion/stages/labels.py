@@ -33,7 +33,7 @@ def labelled(items: Sequence[Item], seed: str) -> list[Item]:
 
 async def followed(ctx: StageContext, source: str) -> tuple[list[Item], list[Item]]:
     """The usable answers under their labels, and those that failed."""
-    came = [item async for item in ctx.follow(source)]
+    came = [item async for item in ctx.inputs.follow(source)]
     return labelled([item for item in came if item.ok], ctx.seed), [item for item in came if not item.ok]
 
 

@@ -84,7 +84,7 @@ class PlanReader:
         What was accepted of it then is accepted again, and it is not asked for any more.
         """
         self._ask, self._taken = ask, 0
-        if self._kept("1") is None or self._ctx.has_reply(ask):
+        if self._kept("1") is None or self._ctx.journal.has_reply(ask):
             return False
         self._take_head(self._kept("head") or {})
         number = 1
@@ -95,11 +95,11 @@ class PlanReader:
         return True
 
     def _kept(self, name: str) -> Any:
-        return self._ctx.kept(f"subtask {name}", of=self._ask)
+        return self._ctx.journal.kept(f"subtask {name}", of=self._ask)
 
     def _keep(self, name: str, value: Any) -> None:
         if self._ask is not None:
-            self._ctx.keep(f"subtask {name}", value, of=self._ask)
+            self._ctx.journal.keep(f"subtask {name}", value, of=self._ask)
 
     def take(self, answer: Answer) -> None:
         """The reply is here: read what was not streamed."""
@@ -162,16 +162,18 @@ class PlanReader:
     def _take(self, raw: Any) -> None:
         self._number += 1
         if not isinstance(raw, dict):
-            self._ctx.note(f"subtask {self._number} is no object and is left out")
+            self._ctx.events.note(f"subtask {self._number} is no object and is left out")
             return
         if len(self._subtasks) >= self._most:
             if not self._told_of_more:
-                self._ctx.note(f"the plan has more than {self._most} subtasks; the rest is left out (max_subtasks)")
+                self._ctx.events.note(
+                    f"the plan has more than {self._most} subtasks; the rest is left out (max_subtasks)"
+                )
                 self._told_of_more = True
             return
         title, instructions = _text(raw, "title"), _text(raw, "instructions")
         if not (title or instructions):
-            self._ctx.note(f"subtask {self._number} says nothing to do and is left out")
+            self._ctx.events.note(f"subtask {self._number} says nothing to do and is left out")
             return
         subtask = {
             "title": title or instructions[:60],
@@ -193,7 +195,7 @@ class PlanReader:
         needs = tuple(need - 1 for need in subtask["needs"])
         self._subtasks.append(subtask)
         self._feed.append(Item(index=index, source=subtask, value=subtask, needs=needs))
-        self._ctx.grew(len(self._subtasks), title=subtask["title"])
+        self._ctx.outputs.grow(len(self._subtasks), title=subtask["title"])
 
     def _needs(self, raw: dict[str, Any]) -> tuple[int, ...]:
         """Indexes of earlier subtasks; an edge to anything else is dropped and said."""
@@ -202,7 +204,7 @@ class PlanReader:
         for number in given if isinstance(given, list) else []:
             index = self._indexes.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
             if index is None:
-                self._ctx.note(
+                self._ctx.events.note(
                     f"subtask {self._number} needs {number!r}, which is no earlier subtask; that is dropped"
                 )
             elif index not in needs:

@@ -92,7 +92,7 @@ class Levels:
     def _limit(self, own: _Call) -> int:
         """What a call of a level may write."""
         free = self._free(own)
-        limit = min(self._ctx.room(self._role).output, free // _READ_AT_ONCE)
+        limit = min(self._ctx.models.room(self._role).output, free // _READ_AT_ONCE)
         if limit < _LEAST:
             raise StageError(
                 f"a call to {self._role!r} has room for {max(free, 0):,} tokens of parts beside its output; {_ADVICE}"
@@ -112,7 +112,7 @@ class Levels:
         found = groups(sizes, free)
         if len(found) == len(parts) and max(sizes) <= limit:
             raise StageError(f"no two of {len(parts)} parts fit into one call to {self._role!r}; {_ADVICE}")
-        self._ctx.note(f"level {level}: {len(parts)} parts are brought together in {len(found)}")
+        self._ctx.events.note(f"level {level}: {len(parts)} parts are brought together in {len(found)}")
         try:
             async with TaskGroup() as tasks:
                 made = [
@@ -129,7 +129,7 @@ class Levels:
             return parts[0].model_copy(update={"index": number - 1})
         ask = Ask(
             role=self._role,
-            messages=self._ctx.render(call.template, {**call.variables, "items": parts}),
+            messages=self._ctx.inputs.render(call.template, {**call.variables, "items": parts}),
             step=f"merge-{level}-{number}",
             max_tokens=limit,
             temperature=self._stage.temperature,
@@ -140,11 +140,11 @@ class Levels:
 
     def _call(self, template: str, variables: Variables, output: int | None) -> _Call | None:
         """What may be read in a call with this output limit, or the stage's own; None where nothing bounds it."""
-        rooms = [room for room in (self._ctx.room(self._role, output).input, self._most) if room is not None]
+        rooms = [room for room in (self._ctx.models.room(self._role, output).input, self._most) if room is not None]
         return _Call(template, variables, min(rooms) * 3 // 4) if rooms else None
 
     def _tokens(self, call: _Call, parts: Sequence[Item]) -> int:
-        return estimate_input(self._ctx.render(call.template, {**call.variables, "items": list(parts)}))
+        return estimate_input(self._ctx.inputs.render(call.template, {**call.variables, "items": list(parts)}))
 
     def _free(self, call: _Call) -> int:
         """Tokens that are left for parts beside the template's own words."""

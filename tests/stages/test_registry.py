@@ -20,7 +20,7 @@ class Shout(Stage):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"),)
 
     async def run(self, ctx: StageContext) -> None:
-        ctx.give("text", self.words.upper())
+        ctx.outputs.give("text", self.words.upper())
 
 
 class Whisper(Shout):

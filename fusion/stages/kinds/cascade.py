@@ -253,7 +253,7 @@ output: answer
         return await _Run(self, ctx, number, self.tiers[number - 1], variables).verdict()
 
     async def run(self, ctx: StageContext) -> None:
-        variables = await ctx.variables()
+        variables = await ctx.inputs.values()
         best, taken = Verdict(None, False, ""), 0
         for number in range(1, len(self.tiers) + 1):
             try:
@@ -262,20 +262,20 @@ output: answer
                 if best.answer is None or not ctx.finishing:
                     raise
                 why = f"tier {number} cannot be paid: the answer of the one before is taken, though not accepted"
-                ctx.note(why)
+                ctx.events.note(why)
                 best = best._replace(reason=why)
                 break
             if verdict.answer is not None:
                 best, taken = verdict, number
             if verdict.accepted:
                 break
-            ctx.note(f"tier {number}: {verdict.reason}")
+            ctx.events.note(f"tier {number}: {verdict.reason}")
         if best.answer is None:
             raise StageError(f"no tier gave an answer; the last one: {verdict.reason}")
-        ctx.decided(f"tier-{taken}", best.reason, confidence=best.confidence, escalated=taken > 1)
-        ctx.give("text", as_text(best.answer.value))
-        ctx.give("data", best.answer.data)
-        ctx.give("confidence", best.confidence)
+        ctx.events.decided(f"tier-{taken}", best.reason, confidence=best.confidence, escalated=taken > 1)
+        ctx.outputs.give("text", as_text(best.answer.value))
+        ctx.outputs.give("data", best.answer.data)
+        ctx.outputs.give("confidence", best.confidence)
 
 
 def _check_members(number: int, members: int, accept: Accept) -> None:
@@ -358,23 +358,23 @@ class _Run:
         step = f"tier-{self._number}-{_LETTERS[at]}"
         ask = Ask(
             role=self._tier.members[at],
-            messages=self._ctx.render(
+            messages=self._ctx.inputs.render(
                 self._stage.prompt or self._stage.default_prompt, {**self._variables, "confident": stated}
             ),
             step=step,
             schema=self._schema(stated),
             max_tokens=self._stage.max_tokens,
             temperature=self._tier.temperature,
-            deltas=self._ctx.deltas(step) if self._last and self._stage.output_schema is None else None,
+            deltas=self._ctx.models.stream(step) if self._last and self._stage.output_schema is None else None,
             sample=self._tier.members[:at].count(self._tier.members[at]),
         )
         try:
-            answer = whole(await self._ctx.call(ask))
+            answer = whole(await self._ctx.models.call(ask))
         except ModelError as error:
             if error.stops or (self._last and rule is None):
                 raise
             self._failures.append(str(error))
-            self._ctx.note(f"{step}: {error}")
+            self._ctx.events.note(f"{step}: {error}")
             return None
         confidence = None
         if stated:
@@ -385,7 +385,7 @@ class _Run:
 
     def _schema(self, stated: bool) -> JsonSchema | None:
         """The shape of an answer; where it has to say how sure it is, of both."""
-        own = self._ctx.schema("schema")
+        own = self._ctx.inputs.schema("schema")
         if not stated:
             return own
         return {
@@ -401,18 +401,18 @@ class _Run:
         seen = {**self._variables, "value": answer.value}
         return rule.checks.failures(
             answer.value,
-            schema=self._ctx.schema(f"{self._place}.checks.schema"),
-            evaluate=lambda source: self._ctx.evaluate(source, seen),
+            schema=self._ctx.inputs.schema(f"{self._place}.checks.schema"),
+            evaluate=lambda source: self._ctx.inputs.evaluate(source, seen),
         )
 
     async def _judged(self, rule: Accept, answer: Answer) -> tuple[str, float | None]:
         """(why it is not accepted, how sure the judge is); a judgement that fails is never a pass."""
         assert rule.judge is not None
-        messages = self._ctx.render(rule.judge_prompt, {**self._variables, "candidate": answer.value})
+        messages = self._ctx.inputs.render(rule.judge_prompt, {**self._variables, "candidate": answer.value})
         step = f"tier-{self._number}-judge"
         try:
             ask = Ask(role=rule.judge, messages=messages, step=step, schema=_JUDGED)
-            said = own_verdict(whole(await self._ctx.call(ask)), answer.value)
+            said = own_verdict(whole(await self._ctx.models.call(ask)), answer.value)
         except ModelError as error:
             if error.stops:
                 raise

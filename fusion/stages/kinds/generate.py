@@ -34,4 +34,4 @@ output: answer.data
         return self.calls_of_one()
 
     async def run(self, ctx: StageContext) -> None:
-        await self.write(ctx, await ctx.variables(), "generate")
+        await self.write(ctx, await ctx.inputs.values(), "generate")

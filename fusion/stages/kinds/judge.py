@@ -54,14 +54,14 @@ output: compare
         return self.calls_of_an_answer(shaped=True)
 
     async def run(self, ctx: StageContext) -> None:
-        variables = await ctx.variables()
+        variables = await ctx.inputs.values()
         answers, failed = await followed(ctx, self.over)
         if not answers:
             raise StageError(f"there is no answer to compare, {len(failed)} failed")
         ask = self.ask(ctx, {**variables, "answers": answers}, "judge")
         answer = await self.answer(ctx, ask._replace(schema=analysis_schema(_labels(answers))))
         analysis = {**answer.data, "evidence": _standing(answer.data["evidence"], answers, ctx)}
-        ctx.give("analysis", renamed(analysis, answers))
+        ctx.outputs.give("analysis", renamed(analysis, answers))
 
 
 def analysis_schema(labels: Sequence[str]) -> JsonSchema:
@@ -109,7 +109,9 @@ def _standing(evidence: list[dict[str, str]], answers: Sequence[Item], ctx: Stag
     texts = {answer.source["label"]: _folded(as_text(answer.value)) for answer in answers}
     standing = [one for one in evidence if _folded(one["quote"]) and _folded(one["quote"]) in texts[one["model"]]]
     if len(standing) < len(evidence):
-        ctx.note(f"{len(evidence) - len(standing)} of the judge's {len(evidence)} quotes stand in no answer: dropped")
+        ctx.events.note(
+            f"{len(evidence) - len(standing)} of the judge's {len(evidence)} quotes stand in no answer: dropped"
+        )
     return standing
 
 

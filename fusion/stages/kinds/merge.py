@@ -102,15 +102,15 @@ output: answer
         yield ExpressionUse("over", self.over, flows=True)
 
     async def run(self, ctx: StageContext) -> None:
-        variables = await ctx.variables()
-        came = sorted([item async for item in ctx.follow(self.over)], key=lambda item: item.index)
+        variables = await ctx.inputs.values()
+        came = sorted([item async for item in ctx.inputs.follow(self.over)], key=lambda item: item.index)
         items = [item for item in came if item.ok]
         failed = [item for item in came if not item.ok]
         if len(items) < self.min_ok:
             why = f"; the first: {failed[0].failure.message}" if failed and failed[0].failure else ""
             raise StageError(f"{len(items)} of {len(came)} items can be merged, {self.min_ok} are needed{why}")
         if self.strategy == "concat":
-            ctx.give("text", self.separator.join(as_text(item.value) for item in items))
+            ctx.outputs.give("text", self.separator.join(as_text(item.value) for item in items))
             return
         if self.strategy == "tree":
             levels = Levels(self, ctx, variables, prompt=self.level_prompt, most=self.max_input)

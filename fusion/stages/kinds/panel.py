@@ -220,8 +220,8 @@ class _Sitting:
     async def all(self) -> None:
         from asyncio import TaskGroup
 
-        self._messages = self._ctx.render(self._panel.template, await self._ctx.variables())
-        self._ctx.grew(len(self._open), final=True)
+        self._messages = self._ctx.inputs.render(self._panel.template, await self._ctx.inputs.values())
+        self._ctx.outputs.grow(len(self._open), final=True)
         async with TaskGroup() as group:
             await self._watch({group.create_task(self._fill(seat)): seat for seat in self._panel.seats})
 
@@ -247,7 +247,9 @@ class _Sitting:
         replacing = enumerate(self._panel.substitutes(seat), start=1)
         steps += [(role, f"{seat.step}-refill-{number}") for number, role in replacing]
         for at, (role, step) in enumerate(steps):
-            given_up = self._ctx.kept("given up", item=self._places[seat.number], of=self._ask(seat, role, step))
+            given_up = self._ctx.journal.kept(
+                "given up", item=self._places[seat.number], of=self._ask(seat, role, step)
+            )
             if given_up is not None:
                 self._settle(self._item(seat, role).failed(Failure.model_validate(given_up)))
                 return
@@ -261,13 +263,15 @@ class _Sitting:
             except ModelError as error:
                 if self._panel.on_error == "fail":
                     raise
-                self._ctx.set_aside(error)
+                self._ctx.journal.set_aside(error)
                 self._failed.append(error)
                 failed = self._item(seat, role).failed(_named(seat, role, error))
                 if at + 1 == len(steps):
                     self._settle(failed)
                 else:
-                    self._ctx.note(f"{step} has no answer ({error}); asking {steps[at + 1][0]!r}", item=failed.index)
+                    self._ctx.events.note(
+                        f"{step} has no answer ({error}); asking {steps[at + 1][0]!r}", item=failed.index
+                    )
             else:
                 self._settle(item)
                 return
@@ -275,12 +279,12 @@ class _Sitting:
     async def _asked_once(self, seat: _Seat, role: str, step: str) -> Item:
         item = self._item(seat, role)
         async with AsyncExitStack() as turn:
-            if self._ctx.model(role).local:
+            if self._ctx.models.info(role).local:
                 await turn.enter_async_context(self._one_at_a_time)
             begun = self._clock()
             self._asked[seat.number] = role, begun
             self._steps[seat.number] = step
-            answer = whole(await self._ctx.call(self._ask(seat, role, step)))
+            answer = whole(await self._ctx.models.call(self._ask(seat, role, step)))
             self._took.append((answer.by, self._clock() - begun))
             return item.worked(answer.value, answer.by)
 
@@ -291,7 +295,7 @@ class _Sitting:
             messages=self._messages,
             step=step,
             item=self._places[seat.number],
-            schema=self._ctx.schema("schema"),
+            schema=self._ctx.inputs.schema("schema"),
             max_tokens=panel.max_tokens,
             temperature=panel.temperature if seat.member.temperature is None else seat.member.temperature,
             sample=seat.sample,
@@ -304,16 +308,14 @@ class _Sitting:
 
     def _settle(self, item: Item) -> None:
         """A seat has its answer, or will have none: hand it on."""
-        if self._open.pop(item.source["member"], None) is None:
-            return
-        self._ctx.feed("answers").append(item)
-        self._ctx.finished(item)
+        if self._open.pop(item.source["member"], None) is not None:
+            self._ctx.outputs.settle(item)
 
     # How long.
 
     @property
     def _usable(self) -> int:
-        return sum(item.ok for item in self._ctx.feed("answers").so_far)
+        return sum(item.ok for item in self._ctx.outputs.feed("answers").so_far)
 
     def _enough(self) -> bool:
         """True once so many have answered that the others are stragglers."""
@@ -341,14 +343,14 @@ class _Sitting:
         if seat.number not in self._asked or not self._took:
             return None
         role, begun = self._asked[seat.number]
-        model = self._ctx.model(role).id
+        model = self._ctx.models.info(role).id
         slowest = max(seconds * self._slower(model, than) for than, seconds in self._took)
         patience = 1 + 1 / (len(self._panel.seats) + 2) if len(self._open) == 1 else _PATIENCE_WITH_SEVERAL
         return begun + max(slowest * patience, slowest + _LEAST_SECONDS)
 
     def _slower(self, model: str, than: str) -> float:
         """How many times slower a model is known to be than another; 1 where it is not clearly so."""
-        one, other = self._ctx.latencies.quantile(model), self._ctx.latencies.quantile(than)
+        one, other = self._ctx.models.speed.quantile(model), self._ctx.models.speed.quantile(than)
         times = one / other if one and other else 1.0
         return times if times > _CLEARLY_SLOWER else 1.0
 
@@ -375,7 +377,7 @@ class _Sitting:
         failure = Failure(reason="StageError", message=f"{_name(seat, role)}: {reason}")
         item = self._item(seat, role).failed(failure)
         step = self._steps.get(seat.number, seat.step)
-        self._ctx.keep("given up", failure.model_dump(), item=item.index, of=self._ask(seat, role, step))
+        self._ctx.journal.keep("given up", failure.model_dump(), item=item.index, of=self._ask(seat, role, step))
         self._settle(item)
 
     def out_of_time(self) -> None:
@@ -389,7 +391,9 @@ class _Sitting:
         stops = [error for error in self._failed if isinstance(error, ModelError) and error.stops]
         if len(stops) == len(self._panel.seats):
             raise stops[0]
-        why = "; ".join(item.failure.message for item in self._ctx.feed("answers").so_far if item.failure is not None)
+        why = "; ".join(
+            item.failure.message for item in self._ctx.outputs.feed("answers").so_far if item.failure is not None
+        )
         raise StageError(f"{self._usable} of {len(self._panel.seats)} members answered, {wanted} are needed: {why}")
 
 

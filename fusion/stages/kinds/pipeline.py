@@ -44,9 +44,9 @@ output: report
         return within.get("")
 
     async def run(self, ctx: StageContext) -> None:
-        variables = await ctx.variables()
-        outcome = await ctx.run_pipeline(
-            {name: ctx.evaluate(source, variables) for name, source in self.inputs.items()}
+        variables = await ctx.inputs.values()
+        outcome = await ctx.models.run_pipeline(
+            {name: ctx.inputs.evaluate(source, variables) for name, source in self.inputs.items()}
         )
         for name, value in outcome._asdict().items():
-            ctx.give(name, value)
+            ctx.outputs.give(name, value)

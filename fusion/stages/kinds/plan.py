@@ -72,8 +72,8 @@ output: answer
         yield PromptUse("continue_prompt", self.continue_prompt, self.prompt_offers | {"accepted"})
 
     async def run(self, ctx: StageContext) -> None:
-        variables = {**await ctx.variables(), "max_subtasks": self.max_subtasks}
-        reader = PlanReader(self.max_subtasks, lambda head: _give(ctx, head), ctx.feed("subtasks"), ctx)
+        variables = {**await ctx.inputs.values(), "max_subtasks": self.max_subtasks}
+        reader = PlanReader(self.max_subtasks, lambda head: _give(ctx, head), ctx.outputs.feed("subtasks"), ctx)
         ask = self.ask(ctx, variables, "plan")._replace(
             schema=plan_schema(self.max_subtasks), parse=False, deltas=reader
         )
@@ -86,24 +86,26 @@ output: answer
             await self._once_more(ctx, ask, reader)
         elif not ended:
             raise StageError(f"the plan was cut off {_MOST_CONTINUATIONS + 1} times; raise `max_tokens` of the stage")
-        ctx.grew(reader.accepted, final=True)
+        ctx.outputs.grow(reader.accepted, final=True)
 
     async def _ask(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> bool:
         """Ask for the plan or its rest. True if it came to its end."""
         escalated = ask._replace(role=self.escalate_to or ask.role, step=f"{ask.step}-escalated")
         if (self.escalate_to and reader.begin(escalated)) or reader.begin(ask):
-            ctx.note(f"the first {reader.accepted} subtasks are those that were accepted before the run was resumed")
+            ctx.events.note(
+                f"the first {reader.accepted} subtasks are those that were accepted before the run was resumed"
+            )
             return reader.ended
         try:
-            answer = await ctx.call(ask)
+            answer = await ctx.models.call(ask)
         except ModelError as error:
             if not reader.committed and self.on_error == "escalate" and self.escalate_to and not error.stops:
-                ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}")
+                ctx.events.note(f"{ask.step}: {error}; asking {self.escalate_to!r}")
                 reader.restart()
                 reader.begin(escalated)
-                answer = await ctx.call(escalated)
+                answer = await ctx.models.call(escalated)
             elif reader.committed and not error.stops:
-                ctx.note(f"the plan broke off after subtask {reader.accepted} ({error}); asking for the rest")
+                ctx.events.note(f"the plan broke off after subtask {reader.accepted} ({error}); asking for the rest")
                 return reader.ended
             elif isinstance(error, BadResponseError):
                 reader.last = error.text
@@ -112,7 +114,7 @@ output: answer
                 raise
         reader.take(answer)
         if reader.torn and reader.committed and answer.finish_reason == "stop":
-            ctx.note(f"the plan cannot be read behind subtask {reader.accepted}; asking for the rest")
+            ctx.events.note(f"the plan cannot be read behind subtask {reader.accepted}; asking for the rest")
         return reader.ended or (answer.finish_reason == "stop" and not reader.torn)
 
     async def _continue(
@@ -120,7 +122,7 @@ output: answer
     ) -> bool:
         reader.next_part()
         accepted = json.dumps(reader.as_plan(), ensure_ascii=False)
-        words = ctx.render(self.continue_prompt, {**variables, "accepted": reader.accepted})
+        words = ctx.inputs.render(self.continue_prompt, {**variables, "accepted": reader.accepted})
         messages = (*ask.messages, Message(role="assistant", content=accepted), *words)
         return await self._ask(ctx, ask._replace(messages=messages, step=f"continue-{number}"), reader)
 
@@ -129,7 +131,7 @@ output: answer
         errors = reader.read_whole(ask.schema or {})
         if not errors:
             return
-        ctx.note(f"the plan cannot be used ({'; '.join(errors)}); asking once more")
+        ctx.events.note(f"the plan cannot be used ({'; '.join(errors)}); asking once more")
         words = "This plan cannot be used:\n" + "\n".join(f"- {e}" for e in errors) + "\nWrite the whole plan again."
         last = (Message(role="assistant", content=reader.last),) if reader.last.strip() else ()
         messages = (*ask.messages, *last, Message(role="user", content=words))
@@ -184,4 +186,4 @@ def _object(properties: dict[str, JsonSchema]) -> JsonSchema:
 
 def _give(ctx: StageContext, head: dict[str, Any]) -> None:
     for name in HEAD:
-        ctx.give(name, head.get(name, [] if name == "constraints" else ""))
+        ctx.outputs.give(name, head.get(name, [] if name == "constraints" else ""))

@@ -65,10 +65,10 @@ output: answer
             yield "schema", self.output_schema
 
     async def run(self, ctx: StageContext) -> None:
-        text = ctx.text(self.template, await ctx.variables())
+        text = ctx.inputs.text(self.template, await ctx.inputs.values())
         data = self._data(text, ctx) if self.gives_data else None
-        ctx.give("text", text)
-        ctx.give("data", data)
+        ctx.outputs.give("text", text)
+        ctx.outputs.give("data", data)
 
     def _data(self, text: str, ctx: StageContext) -> Any:
         import json
@@ -77,7 +77,7 @@ output: answer
             data = whole_data(json.loads(text, parse_constant=_refuse))
         except (ValueError, RecursionError) as error:
             raise StageError(f"the rendered text is not JSON: {error}; write values with `| json`") from error
-        schema = ctx.schema("schema")
+        schema = ctx.inputs.schema("schema")
         if schema is not None and (flaws := validate(data, schema)):
             raise StageError(f"the rendered data does not hold to the schema: {'; '.join(flaws[:5])}")
         return data

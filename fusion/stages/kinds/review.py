@@ -208,7 +208,7 @@ output: check
     def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
         """A review is optional: what there is no money to judge goes on as it is, and that is said."""
         _say(ctx, item, _Verdict("unreviewed", [], "budget"))
-        ctx.note("goes on without a review, the budget is used up", item=item.index)
+        ctx.events.note("goes on without a review, the budget is used up", item=item.index)
         return item
 
     def passes_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> bool:
@@ -221,7 +221,7 @@ output: check
         """The verdicts on neighbours, in their order, by one call; None where there is not exactly one for each."""
         ask = Ask(
             role=self.chosen_role(ctx, {**variables, "item": items[0]}),
-            messages=ctx.render(self.batch_prompt, {**variables, "items": items, "criteria": self.criteria}),
+            messages=ctx.inputs.render(self.batch_prompt, {**variables, "items": items, "criteria": self.criteria}),
             step="verdicts",
             item=items[0].index,
             schema=_batch_schema(len(items)),
@@ -250,7 +250,9 @@ output: check
             return None
         seen = {**variables, "value": item.value}
         failures = self.checks.failures(
-            item.value, schema=ctx.schema("checks.schema"), evaluate=lambda source: ctx.evaluate(source, seen)
+            item.value,
+            schema=ctx.inputs.schema("checks.schema"),
+            evaluate=lambda source: ctx.inputs.evaluate(source, seen),
         )
         if not failures:
             return None
@@ -267,14 +269,15 @@ output: check
         role: str | None = None,
     ) -> Item:
         variables = {**variables, "item": item, "issues": verdict.issues}
+        producer = ctx.inputs.producer(self.over)
         ask = Ask(
             role=role or self.chosen_role(ctx, variables),
             model=None if role else item.by,
-            messages=ctx.render(self.revise_prompt, variables),
+            messages=ctx.inputs.render(self.revise_prompt, variables),
             step=step,
             item=item.index,
-            schema=ctx.schema_of(self.over),
-            max_tokens=ctx.max_tokens_of(self.over),
+            schema=producer.schema,
+            max_tokens=producer.max_tokens,
             temperature=self.temperature,
         )
         answer = await self.answer(ctx, ask)
@@ -357,7 +360,7 @@ class _Batches(Hand):
             verdicts, why = None, str(error)
         if verdicts is None:
             numbers = f"items {items[0].index + 1} to {items[-1].index + 1}"
-            self._ctx.note(f"{numbers} are reviewed one by one: {why}")
+            self._ctx.events.note(f"{numbers} are reviewed one by one: {why}")
             return [None] * len(items)
         return verdicts
 
@@ -372,4 +375,4 @@ class _Batches(Hand):
 
 def _say(ctx: StageContext, item: Item, verdict: _Verdict) -> None:
     value = {"verdict": verdict.verdict, "issues": verdict.issues, "by": verdict.by}
-    ctx.feed("verdicts").append(Item(index=item.index, source=item.source, value=value, by=verdict.by))
+    ctx.outputs.feed("verdicts").append(Item(index=item.index, source=item.source, value=value, by=verdict.by))

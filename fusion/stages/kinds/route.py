@@ -251,37 +251,37 @@ output: answer
         return list(self.routes)[chance.way % len(self.routes)]
 
     async def run(self, ctx: StageContext) -> None:
-        variables = await ctx.variables()
+        variables = await ctx.inputs.values()
         decision = await self._decision(ctx, variables)
-        ctx.decided(decision.route, decision.reason)
+        ctx.events.decided(decision.route, decision.reason)
         target = self.routes[decision.route]
         if isinstance(target, str):
             await self._ask(ctx, target, variables)
             return
-        for name, value in (await ctx.run_inner(decision.route))._asdict().items():
-            ctx.give(name, value)
+        for name, value in (await ctx.models.run_stage(decision.route))._asdict().items():
+            ctx.outputs.give(name, value)
 
     async def _ask(self, ctx: StageContext, role: str, variables: Mapping[str, Any]) -> None:
         answer = whole(
-            await ctx.call(
+            await ctx.models.call(
                 Ask(
                     role=role,
-                    messages=ctx.render(self.prompt or self.default_prompt, variables),
+                    messages=ctx.inputs.render(self.prompt or self.default_prompt, variables),
                     step="answer",
-                    schema=ctx.schema("schema"),
+                    schema=ctx.inputs.schema("schema"),
                     max_tokens=self.max_tokens,
                     temperature=self.temperature,
-                    deltas=ctx.deltas("answer") if self.output_schema is None else None,
+                    deltas=ctx.models.stream("answer") if self.output_schema is None else None,
                 )
             )
         )
-        ctx.give("text", as_text(answer.value))
-        ctx.give("data", answer.data)
+        ctx.outputs.give("text", as_text(answer.value))
+        ctx.outputs.give("data", answer.data)
 
     async def _decision(self, ctx: StageContext, variables: Mapping[str, Any]) -> _Decision:
-        text = as_text(ctx.evaluate(self.text, variables))
+        text = as_text(ctx.inputs.evaluate(self.text, variables))
         for number, rule in enumerate(self.rules, start=1):
-            if not rule.miss(text) and (rule.when is None or ctx.evaluate(rule.when, variables)):
+            if not rule.miss(text) and (rule.when is None or ctx.inputs.evaluate(rule.when, variables)):
                 return _Decision(rule.use, f"rule {number}: {rule}")
         if self.classifier is not None:
             return await self._classified(ctx, self.classifier, {**variables, "text": text, "routes": self._meant()})
@@ -303,9 +303,9 @@ output: answer
             "required": ["route"],
             "additionalProperties": False,
         }
-        messages = ctx.render(self.classifier_prompt, variables)
+        messages = ctx.inputs.render(self.classifier_prompt, variables)
         try:
-            said = whole(await ctx.call(Ask(role=role, messages=messages, step="classify", schema=schema)))
+            said = whole(await ctx.models.call(Ask(role=role, messages=messages, step="classify", schema=schema)))
         except ModelError as error:
             if error.stops:
                 raise

@@ -67,21 +67,21 @@ output: answer
         yield ExpressionUse("text", self.text)
 
     async def run(self, ctx: StageContext) -> None:
-        text = ctx.evaluate(self.text, await ctx.variables())
+        text = ctx.inputs.evaluate(self.text, await ctx.inputs.values())
         if not isinstance(text, str):
             raise InputError(f"`text: {self.text}` is {type(text).__name__}, not a text; name one, such as an input")
         if not text.strip():
             raise InputError(f"`text: {self.text}` is empty: there is nothing to split")
         for index, chunk in enumerate(chunks(text, self._cutting(ctx))):
-            ctx.feed("items").append(Item(index=index, source=chunk, value=chunk["text"]))
-        ctx.grew(len(ctx.feed("items")), final=True)
+            ctx.outputs.feed("items").append(Item(index=index, source=chunk, value=chunk["text"]))
+        ctx.outputs.grow(len(ctx.outputs.feed("items")), final=True)
 
     def _cutting(self, ctx: StageContext) -> Cutting:
         """How the text is cut: into chunks that take half of what their readers have room for, or less."""
-        room = ctx.readable()
+        room = ctx.models.readable()
         size = self.size if room is None else max(min(self.size, room // 2), _LEAST)
         if size < self.size:
-            ctx.note(
+            ctx.events.note(
                 f"chunks have {size:,} tokens at most and not {self.size:,}: who reads them has room for {room:,}"
             )
         return Cutting(

@@ -50,13 +50,13 @@ output: answer
         return self.calls_of_one()
 
     async def run(self, ctx: StageContext) -> None:
-        variables = await ctx.variables()
+        variables = await ctx.inputs.values()
         answers, failed = await followed(ctx, self.over)
         if len(answers) < self.min_ok:
             why = f"; the first: {failed[0].failure.message}" if failed and failed[0].failure else ""
             raise StageError(
                 f"{len(answers)} of {len(answers) + len(failed)} answers are usable, {self.min_ok} are needed{why}"
             )
-        analysis = None if self.analysis is None else ctx.evaluate(self.analysis, variables)
+        analysis = None if self.analysis is None else ctx.inputs.evaluate(self.analysis, variables)
         seen = {"answers": answers, "analysis": relabelled(analysis, answers)}
         await self.write(ctx, {**variables, **seen}, "synthesize")

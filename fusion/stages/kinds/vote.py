@@ -71,8 +71,8 @@ output: vote
         return self.model_copy(update={"extract": Extractor(), "weights": {}, "min_agree": 0, "ties": "first"})
 
     async def run(self, ctx: StageContext) -> None:
-        await ctx.variables()
-        came = [item async for item in ctx.follow(self.over)]
+        await ctx.inputs.values()
+        came = [item async for item in ctx.inputs.follow(self.over)]
         items = sorted((item for item in came if item.ok), key=_place)
         if not items:
             raise StageError(f"there is no answer to count, {len(came)} failed")
@@ -99,17 +99,19 @@ output: vote
         share = most / whole if whole else 0.0
         said = _said(ballots, sums, whole)
         if len(items) > len(ballots):
-            ctx.note(f"nothing was found in {len(items) - len(ballots)} of {len(items)} answers; they count against")
+            ctx.events.note(
+                f"nothing was found in {len(items) - len(ballots)} of {len(items)} answers; they count against"
+            )
         if share < self.min_agree and not _equal(share, self.min_agree):
             raise StageError(f"no agreement: {self.min_agree:.0%} must agree; {said}")
         if len(winners) > 1 and self.ties == "fail":
             raise StageError(f"a tie: {said}")
         if len(winners) > 1:
-            ctx.note(f"a tie, decided for the first member's: {said}")
+            ctx.events.note(f"a tie, decided for the first member's: {said}")
         winner = next(ballot.found for ballot in ballots if ballot.found.key in winners)
-        ctx.give("text", as_text(winner.text))
-        ctx.give("data", winner.value)
-        ctx.give("confidence", share)
+        ctx.outputs.give("text", as_text(winner.text))
+        ctx.outputs.give("data", winner.value)
+        ctx.outputs.give("confidence", share)
 
     def _weight(self, item: Item) -> float:
         return next((self.weights[name] for name in _names(item) if name in self.weights), 1.0)
@@ -117,7 +119,7 @@ output: vote
     def _check_weights(self, ctx: StageContext, items: Sequence[Item]) -> None:
         there = {name for item in items for name in _names(item)}
         if strange := sorted(set(self.weights) - there):
-            ctx.note(f"weights without effect: no answer is of {', '.join(map(repr, strange))}")
+            ctx.events.note(f"weights without effect: no answer is of {', '.join(map(repr, strange))}")
         if not any(self._weight(item) for item in items):
             raise StageError("nobody who answered has any weight; look at `weights`")
 

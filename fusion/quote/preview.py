@@ -192,7 +192,7 @@ class _Look:
             note = "it depends on results of earlier items, which a run makes first"
         items = _most_items(stage, wiring, self.known, self._bounds)
         items = items if ctx.known is None else ctx.known
-        self._bounds[path] = None if items is None else stage.most_items(items)
+        self._bounds[path] = None if items is None else stage.estimate.items(stage, items)
         within = [one for way in ways.values() for one in way]
         limits = [*_passed_on(ctx, wiring), *(one.max_tokens for one in within)]
         own = PreviewedStage(
@@ -202,7 +202,7 @@ class _Look:
             when=stage.when,
             missing=tuple(missing),
             items=items if _over(stage) else None,
-            most_calls=None if items is None else stage.most_calls_with(items, self._calls_of(path, ways)),
+            most_calls=None if items is None else stage.estimate.calls(stage, items, self._calls_of(path, ways)),
             max_tokens=max(self.spec.max_tokens(stage), *limits),
             calls=tuple(sorted(calls, key=lambda call: call.item or 0)),
             note="" if within else note,

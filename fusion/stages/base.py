@@ -21,7 +21,7 @@ from fusion.core.params import Cacheable, Params
 from fusion.core.types import JsonSchema, Limits
 from fusion.core.validation import Authored
 from fusion.stages.context import Answer, Ask, StageContext, Variables
-from fusion.stages.simulation import Chance, Shares, Sizes, Spread
+from fusion.stages.simulation import Estimate
 
 
 class OutputField(NamedTuple):
@@ -126,19 +126,8 @@ class Stage(Authored, ABC):
     passes_on: ClassVar[bool] = False
     """True for a kind whose items keep the shape of those that it follows."""
 
-    cost: ClassVar[str] = ""
-    """What its calls come to, in words."""
-
-    expects: ClassVar[str] = ""
-    """What a quote supposes of its decisions, in words: `shares`, `sizes` and `supposed` say the same."""
-    lengths: ClassVar[Spread] = Spread(60, 200, 900)
-    """Tokens of an answer in text, where its limit is 2,000; see Chance.length."""
-    shares: ClassVar[Shares] = {}
-    """How probable the values are that decide what is done next."""
-    sizes: ClassVar[Sizes] = {}
-    """How much of their most elements the lists of an answer have."""
-    example: ClassVar[str] = ""
-    """A pipeline with a stage of this kind, as YAML; its first required input is a text."""
+    estimate: ClassVar[Estimate] = Estimate()
+    """Estimates for quotes and explain."""
 
     kind: str
     when: str | None = Field(default=None, description="Run the stage only if this expression is true.")
@@ -171,28 +160,6 @@ class Stage(Authored, ABC):
     def gives_data(self) -> bool:
         """False where the stage, as it is written, leaves its field `data` empty."""
         return True
-
-    def most_calls(self, items: int) -> int | None:
-        """How many calls it makes at most when it is given so many items; None where nobody can say."""
-        return None if any(self.roles()) else 0
-
-    def most_calls_with(self, items: int, within: Mapping[str, int | None]) -> int | None:
-        """The same, given how many calls each stage within this one makes; "" is the pipeline that it runs."""
-        return self.most_calls(items)
-
-    def most_items(self, items: int) -> int | None:
-        """How many items it hands on at most when it is given so many; None where nobody can say."""
-        return None
-
-    def supposed(self, chance: Chance) -> "Stage":
-        """The stage as a quote runs it: what hangs on the words of an answer is left to chance."""
-        return self
-
-    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
-        """What a model may well say to a call of this stage: a text of so many tokens, or data of the schema."""
-        if schema is None:
-            return chance.text(tokens)
-        return chance.data(schema, shares=self.shares, sizes=self.sizes, room=tokens)
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """True where the run goes on without this stage after `error`."""

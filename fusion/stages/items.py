@@ -12,6 +12,7 @@ from fusion.core.types import Failure, Item
 from fusion.stages.base import ExpressionUse, ModelStage
 from fusion.stages.context import StageContext
 from fusion.stages.feed import Feed
+from fusion.stages.simulation import Estimate
 
 if TYPE_CHECKING:
     from asyncio import TaskGroup
@@ -33,14 +34,12 @@ class ItemStage(ModelStage):
     )
 
     keeps_time: ClassVar[bool] = True
+    estimate: ClassVar[Estimate] = Estimate(items=lambda stage, items: items)
     choice_offers: ClassVar[frozenset[str]] = frozenset({"item"})
 
     @abstractmethod
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         """What this stage makes of one item."""
-
-    def most_items(self, items: int) -> int:
-        return items
 
     def hand(self, ctx: StageContext) -> "Hand":
         """What does the work in one run of the stage."""

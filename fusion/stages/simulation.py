@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -34,6 +35,9 @@ class Spread(NamedTuple):
 
 Sizes = Mapping[str, Spread]
 """For a list of what a model says: how much of its most elements it has."""
+
+Within = Mapping[str, int | None]
+"""Most calls of each inner stage by its name, and of the nested pipeline under ""; None if unknown."""
 
 
 _CHARACTERS: Final = Spread(12, 80, 600)  # of a text in data that nobody has bounded
@@ -128,6 +132,49 @@ class Chance:
         if key not in self._models:
             self._models[key] = Random(f"{self._seed} {what} {model}").gauss(0, 1)  # noqa: S311
         return self._models[key]
+
+
+_TEXT: Final = Spread(60, 200, 900)
+
+
+def plausible(stage: Any, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    """Return a plausible reply to a call of a stage: text of so many tokens, or data of the schema."""
+    if schema is None:
+        return chance.text(tokens)
+    return chance.data(schema, shares=stage.estimate.shares, sizes=stage.estimate.sizes, room=tokens)
+
+
+def _calls(stage: Any, items: int, within: Within | None) -> int | None:
+    return None if any(stage.roles()) else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """Estimates of a kind of stage, for `fusion quote` and `fusion explain`.
+
+    Its functions take the stage first. A kind sets those that differ from the defaults.
+    """
+
+    cost: str = ""
+    """Number of its calls, in words."""
+    expects: str = ""
+    """Assumptions of a quote about its decisions, in words."""
+    example: str = ""
+    """A pipeline with a stage of this kind, as YAML; its first required input is a text."""
+    lengths: Spread = _TEXT
+    """Tokens of an answer in text under a limit of 2,000; see Chance.length."""
+    shares: Shares = field(default_factory=dict)
+    """Probabilities of the values that decide the next step."""
+    sizes: Sizes = field(default_factory=dict)
+    """Lengths of the lists in an answer, as shares of their maximum."""
+    calls: Callable[[Any, int, Within | None], int | None] = _calls
+    """(stage, items, within): the most calls for so many items; None if unknown."""
+    items: Callable[[Any, int], int | None] = lambda stage, items: None
+    """(stage, items): the most items that it hands on, given so many; None if unknown."""
+    supposed: Callable[[Any, Chance], Any] = lambda stage, chance: stage
+    """(stage, chance): the stage as a quote simulates it, with decisions on an answer's words left to chance."""
+    reply: Callable[[Any, str, JsonSchema | None, int, Chance], Any] = plausible
+    """(stage, step, schema, tokens, chance): a plausible reply to one call."""
 
 
 class _Data:

@@ -13,7 +13,7 @@ from fusion.core.validation import Authored
 from fusion.stages.base import ExpressionUse, OutputField, OutputSchema, PromptUse, Stage, whole
 from fusion.stages.calibration import Calibration
 from fusion.stages.context import Answer, Ask, StageContext
-from fusion.stages.simulation import Chance, Shares
+from fusion.stages.simulation import Chance, Estimate, plausible
 from fusion.stages.text.checks import Checks
 from fusion.stages.text.extract import Extractor, ExtractorSpec
 from fusion.stages.verdicts import own_verdict
@@ -156,15 +156,14 @@ class Cascade(Stage, Cacheable):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
     default_prompt: ClassVar[str] = "cascade/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"confident"})
-    cost: ClassVar[str] = "One call for each member of the first tier, and of the next ones where it is not accepted."
-    expects: ClassVar[str] = (
-        "Two answers of a tier are the same in 6 of 10 cases; checks, a judge or a stated confidence accept 6 of 10."
-    )
-    shares: ClassVar[Shares] = {
-        "verdict": {"accept": 0.6, "escalate": 0.4},
-        "confidence": {1.0: 0.6, 0.0: 0.4},
-    }
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost="One call for each member of the first tier, and of the next ones where it is not accepted.",
+        expects="Two answers of a tier agree in 6 of 10 cases; checks, a judge or a stated confidence accept 6 of 10.",
+        shares={
+            "verdict": {"accept": 0.6, "escalate": 0.4},
+            "confidence": {1.0: 0.6, 0.0: 0.4},
+        },
+        example="""\
 inputs: {question: A question.}
 stages:
   answer:
@@ -172,7 +171,11 @@ stages:
     tiers: [{roles: bulk, samples: 3}, frontier]
     accept: {agree: 2, extract: number}
 output: answer
-"""
+""",
+        calls=lambda stage, items, within: stage.calls_of_all(),
+        supposed=lambda stage, chance: stage.supposed(chance),
+        reply=lambda stage, *call: stage.reply(*call),
+    )
 
     @model_validator(mode="after")
     def _every_tier_but_the_last_accepts(self) -> "Cascade":
@@ -226,7 +229,8 @@ output: answer
             for name, schema in accept.checks.schemas() if accept.checks is not None else ():
                 yield f"{key}.{name}", schema
 
-    def most_calls(self, items: int) -> int:
+    def calls_of_all(self) -> int:
+        """Return the most calls of all tiers."""
         calls = 0
         for tier in self.tiers:
             accept = tier.accept or self.accept
@@ -243,9 +247,9 @@ output: answer
         accept = None if self.accept is None else self.accept.supposed(chance)
         return self.model_copy(update={"tiers": tuple(tiers), "accept": accept})
 
-    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    def reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         if schema is not None:
-            return super().said(step, schema, tokens, chance)
+            return plausible(self, step, schema, tokens, chance)
         return f"{chance.text(tokens)[:-12]} answer: {chance.ballot(math.sqrt(0.6))}"
 
     async def verdict(self, ctx: StageContext, number: int, variables: Mapping[str, Any]) -> Verdict:

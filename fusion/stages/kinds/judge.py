@@ -10,6 +10,7 @@ from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.base import ExpressionUse, ModelStage, OutputField
 from fusion.stages.context import StageContext
 from fusion.stages.labels import followed, renamed
+from fusion.stages.simulation import Estimate
 
 
 class Judge(ModelStage):
@@ -35,23 +36,21 @@ class Judge(ModelStage):
     own_max_tokens: ClassVar[int] = 3000
     default_prompt: ClassVar[str] = "judge/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"answers"})
-    cost: ClassVar[str] = (
-        "One call, which reads all the answers; one more where the analysis is not in its shape at first."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=("One call, which reads all the answers; one more where the analysis is not in its shape at first."),
+        example="""\
 inputs: {question: A question.}
 stages:
   panel: {kind: panel, members: [frontier, bulk]}
   compare: {kind: judge, over: panel, role: frontier}
 output: compare
-"""
+""",
+        calls=lambda stage, items, within: stage.calls_of_an_answer(shaped=True),
+    )
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
         yield ExpressionUse("over", self.over, flows=True)
-
-    def most_calls(self, items: int) -> int:
-        return self.calls_of_an_answer(shaped=True)
 
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.inputs.values()

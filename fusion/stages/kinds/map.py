@@ -9,6 +9,7 @@ from fusion.stages.answer import ShapedStage
 from fusion.stages.base import Choice, OutputField, RoleChoice
 from fusion.stages.context import StageContext
 from fusion.stages.items import ItemStage
+from fusion.stages.simulation import Estimate
 
 
 class Map(ItemStage, ShapedStage):
@@ -22,11 +23,12 @@ class Map(ItemStage, ShapedStage):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
     default_prompt: ClassVar[str] = "map/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "needed"})
-    cost: ClassVar[str] = (
-        "A call for each item; one more where an answer does not hold to the `schema` at first, or for each time "
-        "that a text which was cut off is continued."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            "A call for each item; one more where an answer does not hold to the `schema` at first, or for each time "
+            "that a text which was cut off is continued."
+        ),
+        example="""\
 inputs: {text: "Notes, one on each line."}
 stages:
   read:
@@ -38,10 +40,10 @@ stages:
       Who wants what in this note?
       {{ item.source | fence }}
 output: read
-"""
-
-    def most_calls(self, items: int) -> int:
-        return items * self.calls_of_one()
+""",
+        calls=lambda stage, items, within: items * stage.calls_of_one(),
+        items=lambda stage, items: items,
+    )
 
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         answer = await self.answer(ctx, self.ask(ctx, variables, "work", item.index))

@@ -11,6 +11,7 @@ from fusion.core.types import as_text
 from fusion.stages.answer import ShapedStage
 from fusion.stages.base import ExpressionUse, OutputField, PromptUse
 from fusion.stages.context import StageContext
+from fusion.stages.simulation import Estimate
 from fusion.stages.tree_merge import Levels
 
 _OF_A_MODEL = frozenset(
@@ -51,11 +52,12 @@ class Merge(ShapedStage):
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "merge/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"items", "failed"})
-    cost: ClassVar[str] = (
-        "One call, whatever the number of items; one more where the answer does not hold to the `schema` at first. "
-        "None with `strategy: concat`."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            "One call, whatever the number of items; one more if the answer does not match the `schema` at first. "
+            "None with `strategy: concat`."
+        ),
+        example="""\
 inputs: {text: "Chapters, a blank line between two."}
 stages:
   sums: {kind: map, over: "inputs.text.split('\\n\\n')", role: bulk, prompt: "Sum up: {{ item.source | fence }}"}
@@ -69,9 +71,11 @@ stages:
       {{ item.value | fence }}
       {% endfor %}
 output: answer
-"""
+""",
+        calls=lambda stage, items, within: stage.calls_of_a_merge(items),
+    )
 
-    def most_calls(self, items: int) -> int:
+    def calls_of_a_merge(self, items: int) -> int:
         """Of a tree: its first level shortens every part at most, each one above has half as many parts or fewer."""
         return {"concat": 0, "llm": 1, "tree": 2 * items + 1}[self.strategy] * self.calls_of_one()
 

@@ -13,6 +13,7 @@ from fusion.core.validation import Authored
 from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage, whole
 from fusion.stages.context import Ask, StageContext
 from fusion.stages.labels import MOST_LABELS, labels, shuffled
+from fusion.stages.simulation import Estimate
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -103,17 +104,21 @@ class Panel(Stage, Cacheable):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("answers", feed=True),)
     keeps_time: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "panel/default"
-    cost: ClassVar[str] = (
-        "A call for each member, stragglers that are cancelled included; one more for each that is replaced, and for "
-        "each whose answer does not hold to the `schema` at first."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            "A call for each member, cancelled stragglers included; one more for each replaced member, and for each "
+            "answer that does not match the `schema` at first."
+        ),
+        example="""\
 inputs: {question: A question.}
 stages:
   panel: {kind: panel, members: [frontier, {role: bulk, samples: 2}], min_ok: 2}
   answer: {kind: synthesize, over: panel}
 output: answer
-"""
+""",
+        calls=lambda stage, items, within: stage.calls_of_all(),
+        items=lambda stage, items: len(stage.seats),
+    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Panel":
@@ -159,12 +164,10 @@ output: answer
         if self.output_schema is not None:
             yield "schema", self.output_schema
 
-    def most_calls(self, items: int) -> int:
+    def calls_of_all(self) -> int:
+        """Return the most calls of the panel, substitutes included."""
         answers = sum(1 + len(self.substitutes(seat)) for seat in self.seats)
         return answers * self.calls_of_an_answer(shaped=self.output_schema is not None)
-
-    def most_items(self, items: int) -> int:
-        return len(self.seats)
 
     def calls_of_an_answer(self, *, shaped: bool) -> int:
         """How many calls an answer takes at most; who replaces whom is counted apart."""

@@ -1,12 +1,13 @@
 """pipeline: another pipeline as a stage."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from fusion.stages.base import ExpressionUse, OutputField, PipelineUse, Stage
 from fusion.stages.context import StageContext
+from fusion.stages.simulation import Estimate
 
 
 class PipelineStage(Stage):
@@ -20,13 +21,16 @@ class PipelineStage(Stage):
     pipeline: str = Field(min_length=1, description="A pipeline's name, or its file, seen from this file.")
     inputs: dict[str, str] = Field(default={}, description="What it is given: an expression for each of its inputs.")
 
-    cost: ClassVar[str] = "The calls of the other pipeline."
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost="The calls of the other pipeline.",
+        example="""\
 inputs: {topic: A topic.}
 stages:
   report: {kind: pipeline, pipeline: plan-execute-review, inputs: {task: "'Write about ' ~ inputs.topic"}}
 output: report
-"""
+""",
+        calls=lambda stage, items, within: (within or {}).get(""),
+    )
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
 
     def expressions(self) -> Iterator[ExpressionUse]:
@@ -36,12 +40,6 @@ output: report
 
     def pipelines(self) -> Iterator[PipelineUse]:
         yield PipelineUse("pipeline", self.pipeline, frozenset(self.inputs))
-
-    def most_calls(self, items: int) -> int | None:
-        return None
-
-    def most_calls_with(self, items: int, within: Mapping[str, int | None]) -> int | None:
-        return within.get("")
 
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.inputs.values()

@@ -11,7 +11,7 @@ from fusion.core.types import JsonSchema, Message
 from fusion.stages.base import ModelStage, OutputField, PromptUse
 from fusion.stages.context import Ask, StageContext, Variables
 from fusion.stages.plan_reader import HEAD, PlanReader
-from fusion.stages.simulation import Shares, Sizes, Spread
+from fusion.stages.simulation import Estimate, Spread
 
 _MOST_CONTINUATIONS = 3
 
@@ -39,33 +39,31 @@ class Plan(ModelStage):
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "plan/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"max_subtasks"})
-    cost: ClassVar[str] = (
-        f"One call; up to {_MOST_CONTINUATIONS} more where the plan is cut off, one more where it cannot be read."
-    )
-    expects: ClassVar[str] = (
-        "42 of 100 of `max_subtasks`, from 20 to all; one in five is hard (difficulty 4 or 5), one in ten needs "
-        "another."
-    )
-    shares: ClassVar[Shares] = {"difficulty": {1: 0.2, 2: 0.35, 3: 0.25, 4: 0.15, 5: 0.05}}
-    sizes: ClassVar[Sizes] = {
-        "subtasks": Spread(0.2, 0.42, 1.0),
-        "needs": Spread(0.0, 0.01, 0.1),
-        "criteria": Spread(0.1, 0.3, 0.8),
-    }
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            f"One call; up to {_MOST_CONTINUATIONS} more where the plan is cut off, one more where it cannot be read."
+        ),
+        expects=(
+            "42 of 100 of `max_subtasks`, from 20 to all; one in five is hard (difficulty 4 or 5), one in ten needs "
+            "another."
+        ),
+        shares={"difficulty": {1: 0.2, 2: 0.35, 3: 0.25, 4: 0.15, 5: 0.05}},
+        sizes={
+            "subtasks": Spread(0.2, 0.42, 1.0),
+            "needs": Spread(0.0, 0.01, 0.1),
+            "criteria": Spread(0.1, 0.3, 0.8),
+        },
+        example="""\
 inputs: {task: What is to be done.}
 stages:
   plan: {kind: plan, role: frontier, max_subtasks: 6}
   work: {kind: map, over: plan, role: bulk}
   answer: {kind: merge, over: work, role: frontier}
 output: answer
-"""
-
-    def most_calls(self, items: int) -> int:
-        return 1 + _MOST_CONTINUATIONS + (self.on_error == "escalate")
-
-    def most_items(self, items: int) -> int:
-        return self.max_subtasks
+""",
+        calls=lambda stage, items, within: 1 + _MOST_CONTINUATIONS + (stage.on_error == "escalate"),
+        items=lambda stage, items: stage.max_subtasks,
+    )
 
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()

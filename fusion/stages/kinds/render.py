@@ -10,6 +10,7 @@ from fusion.core.schema import validate
 from fusion.core.types import whole_data
 from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage
 from fusion.stages.context import StageContext
+from fusion.stages.simulation import Estimate
 
 
 class Render(Stage):
@@ -28,8 +29,9 @@ class Render(Stage):
     )
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
-    cost: ClassVar[str] = "Nothing: it calls no model."
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost="Nothing: it calls no model.",
+        example="""\
 inputs: {notes: "Notes of invoices, one on each line."}
 stages:
   read:
@@ -45,7 +47,8 @@ stages:
 
       Total: {{ read | selectattr("ok") | map(attribute="value.amount") | sum | decimals(2) }}
 output: answer
-"""
+""",
+    )
 
     @model_validator(mode="after")
     def _a_schema_is_of_data(self) -> "Render":

@@ -12,7 +12,7 @@ from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.base import ExpressionUse, OutputField, PromptUse
 from fusion.stages.context import Ask, StageContext
 from fusion.stages.items import Hand, ItemStage
-from fusion.stages.simulation import Chance, Shares, Sizes, Spread
+from fusion.stages.simulation import Chance, Estimate, Spread, plausible
 from fusion.stages.text.checks import Checks
 from fusion.stages.verdicts import own_verdict
 
@@ -107,17 +107,18 @@ class Review(ItemStage):
     passes_on: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "review/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "criteria"})
-    cost: ClassVar[str] = (
-        "A call for each item that passes the `checks`; for each of its `revisions` two more, the revised value and "
-        "its verdict; one more with `escalate_to`. Each is asked once more where it does not hold to its shape."
-    )
-    expects: ClassVar[str] = (
-        "75 of 100 verdicts accept, 18 send back, 4 escalate, 3 reject; of batches, one in ten falls apart. Its "
-        "`checks` hold; in 15 of 100 runs no value ever holds to them."
-    )
-    shares: ClassVar[Shares] = {"verdict": {"accept": 0.75, "reject": 0.03, "escalate": 0.04, "revise": 0.18}}
-    sizes: ClassVar[Sizes] = {"issues": Spread(0.0, 0.1, 0.4)}
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            "A call for each item that passes the `checks`; two more for each revision, the revised value and its "
+            "verdict; one more with `escalate_to`. Each call is repeated once if the reply does not match its shape."
+        ),
+        expects=(
+            "75 of 100 verdicts accept, 18 send back, 4 escalate, 3 reject; of batches, one in ten falls apart. Its "
+            "`checks` hold; in 15 of 100 runs no value ever holds to them."
+        ),
+        shares={"verdict": {"accept": 0.75, "reject": 0.03, "escalate": 0.04, "revise": 0.18}},
+        sizes={"issues": Spread(0.0, 0.1, 0.4)},
+        example="""\
 inputs: {text: "Notes, one on each line."}
 stages:
   read: {kind: map, over: inputs.text.splitlines(), role: bulk, prompt: "Say it in a word: {{ item.source | fence }}"}
@@ -129,9 +130,15 @@ stages:
     criteria: [It is one word., It says what the note says.]
     revisions: 1
 output: check
-"""
+""",
+        calls=lambda stage, items, within: stage.calls_of_all(items),
+        items=lambda stage, items: items,
+        supposed=lambda stage, chance: stage.supposed(chance),
+        reply=lambda stage, *call: stage.reply(*call),
+    )
 
-    def most_calls(self, items: int) -> int:
+    def calls_of_all(self, items: int) -> int:
+        """Return the most calls for so many items."""
         answers = 1 + 2 * self.revisions + (self.escalate_to is not None)
         batches = -(-items // self.batch) if self.batch > 1 else 0
         return (items * answers + batches) * self.calls_of_an_answer(shaped=True)
@@ -140,13 +147,13 @@ output: check
         never = self.checks is not None and not chance.worst and chance.happens(0.15)
         return self.model_copy(update={"checks": Checks(contains=("\0",)) if never else None})
 
-    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    def reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         verdicts = (schema or {}).get("properties", {}).get("verdicts")
         if verdicts is not None:
             count = verdicts["maxItems"] // 2 - chance.happens(0.1)
-            each = [self.said(step, verdicts["items"], tokens // (count + 1), chance) for _ in range(count)]
+            each = [self.reply(step, verdicts["items"], tokens // (count + 1), chance) for _ in range(count)]
             return {"verdicts": [{**one, "number": number} for number, one in enumerate(each, start=1)]}
-        made = super().said(step, schema, tokens, chance)
+        made = plausible(self, step, schema, tokens, chance)
         if chance.worst and self.escalate_to is None and step == self._verdict_step(self.revisions):
             return {**made, "verdict": "accept"}  # what fails costs nobody anything any more
         return made

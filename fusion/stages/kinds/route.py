@@ -30,7 +30,7 @@ from fusion.stages.base import (
     whole,
 )
 from fusion.stages.context import Ask, StageContext
-from fusion.stages.simulation import Chance
+from fusion.stages.simulation import Chance, Estimate, Within, plausible
 from fusion.stages.text.classify import Capability, capabilities, language, nearest
 
 _SAID_OUTSIDE = ("when", "needs", "default")
@@ -135,11 +135,12 @@ class Route(Stage, Cacheable):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
     inner_key: ClassVar[str] = "routes"
     default_prompt: ClassVar[str] = "generate/default"
-    cost: ClassVar[str] = "The calls of the way that is taken; one more where a classifier is asked."
-    expects: ClassVar[str] = (
-        "What `rules` and `examples` say of the text as it is; a classifier takes each way as often as another."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost="The calls of the way that is taken; one more where a classifier is asked.",
+        expects=(
+            "What `rules` and `examples` say of the text as it is; a classifier takes each way as often as another."
+        ),
+        example="""\
 inputs: {question: A question.}
 stages:
   answer:
@@ -150,7 +151,11 @@ stages:
     meaning: {easy: "one step, or a fact that everybody knows", hard: everything else}
     default: hard
 output: answer
-"""
+""",
+        calls=lambda stage, *given: stage.calls_of_a_way(*given),
+        supposed=lambda stage, chance: stage.supposed(chance),
+        reply=lambda stage, *call: stage.reply(*call),
+    )
 
     @field_validator("routes")
     @classmethod
@@ -227,10 +232,10 @@ output: answer
             for key, schema in stage.schemas():
                 yield f"routes.{name}.{key}", schema
 
-    def most_calls(self, items: int) -> int | None:
-        return self.most_calls_with(items, {name: stage.most_calls(items) for name, stage in self.inner().items()})
-
-    def most_calls_with(self, items: int, within: Mapping[str, int | None]) -> int | None:
+    def calls_of_a_way(self, items: int, within: Within | None) -> int | None:
+        """Return the most calls of the most expensive way, the classifier's included."""
+        if within is None:
+            within = {name: stage.estimate.calls(stage, items, None) for name, stage in self.inner().items()}
         known = [calls for calls in within.values() if calls is not None]
         if len(known) < len(within):
             return None
@@ -242,10 +247,10 @@ output: answer
             return self
         return self.model_copy(update={"rules": (), "examples": (), "default": self._way(chance)})
 
-    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    def reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         if step == "classify" and chance.worst:
             return {"route": self._way(chance)}
-        return super().said(step, schema, tokens, chance)
+        return plausible(self, step, schema, tokens, chance)
 
     def _way(self, chance: Chance) -> str:
         return list(self.routes)[chance.way % len(self.routes)]

@@ -9,6 +9,7 @@ from fusion.core.errors import InputError
 from fusion.core.types import Item
 from fusion.stages.base import ExpressionUse, OutputField, Stage
 from fusion.stages.context import StageContext
+from fusion.stages.simulation import Estimate
 from fusion.stages.text.chunks import By, Cutting, chunks
 
 _LEAST = 16  # tokens of a chunk, however little room there is
@@ -36,8 +37,9 @@ class Split(Stage):
     around: int = Field(default=100, ge=0, le=10_000, description="Tokens of `before` and of `after` at most.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
-    cost: ClassVar[str] = "Nothing: it calls no model. What reads its chunks makes a call for each."
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost="Nothing: it calls no model. What reads its chunks makes a call for each.",
+        example="""\
 inputs: {document: A long text.}
 stages:
   chunks: {kind: split, text: inputs.document, by: headings, size: 1000, pack: true}
@@ -50,7 +52,8 @@ stages:
       {{ item.text | fence }}
   answer: {kind: merge, over: notes}
 output: answer
-"""
+""",
+    )
 
     @model_validator(mode="after")
     def _keys_have_their_effect(self) -> "Split":

@@ -10,6 +10,7 @@ from fusion.stages.answer import ShapedStage
 from fusion.stages.base import ExpressionUse, OutputField
 from fusion.stages.context import StageContext
 from fusion.stages.labels import followed, relabelled
+from fusion.stages.simulation import Estimate
 
 
 class Synthesize(ShapedStage):
@@ -28,26 +29,26 @@ class Synthesize(ShapedStage):
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "synthesize/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"answers", "analysis"})
-    cost: ClassVar[str] = (
-        "One call, which reads all the answers; one more where the answer does not hold to the `schema` at first."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            "One call, which reads all the answers; one more where the answer does not hold to the `schema` at first."
+        ),
+        example="""\
 inputs: {question: A question.}
 stages:
   panel: {kind: panel, members: [frontier, bulk]}
   compare: {kind: judge, over: panel, role: frontier}
   answer: {kind: synthesize, over: panel, analysis: compare, role: frontier}
 output: answer
-"""
+""",
+        calls=lambda stage, items, within: stage.calls_of_one(),
+    )
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
         yield ExpressionUse("over", self.over, flows=True)
         if self.analysis is not None:
             yield ExpressionUse("analysis", self.analysis)
-
-    def most_calls(self, items: int) -> int:
-        return self.calls_of_one()
 
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.inputs.values()

@@ -9,7 +9,7 @@ from fusion.core.errors import StageError
 from fusion.core.types import Item, as_text
 from fusion.stages.base import ExpressionUse, OutputField, Stage
 from fusion.stages.context import StageContext
-from fusion.stages.simulation import Chance
+from fusion.stages.simulation import Estimate
 from fusion.stages.text.extract import Extracted, Extractor, ExtractorSpec
 
 
@@ -51,8 +51,9 @@ class Vote(Stage):
     )
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
-    cost: ClassVar[str] = "Nothing: it calls no model."
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost="Nothing: it calls no model.",
+        example="""\
 inputs: {question: A question that has a short answer.}
 stages:
   panel:
@@ -61,14 +62,15 @@ stages:
     schema: {answer: string}
   vote: {kind: vote, over: panel, extract: {path: answer}}
 output: vote
-"""
+""",
+        supposed=lambda stage, chance: stage.model_copy(
+            update={"extract": Extractor(), "weights": {}, "min_agree": 0, "ties": "first"}
+        ),
+    )
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
         yield ExpressionUse("over", self.over, flows=True)
-
-    def supposed(self, chance: Chance) -> "Vote":
-        return self.model_copy(update={"extract": Extractor(), "weights": {}, "min_agree": 0, "ties": "first"})
 
     async def run(self, ctx: StageContext) -> None:
         await ctx.inputs.values()

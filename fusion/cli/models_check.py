@@ -11,7 +11,7 @@ from fusion.core.config import Settings
 from fusion.core.errors import UsageError
 from fusion.core.result import Cost, Result
 from fusion.pipeline.spec import Pipeline
-from fusion.stages.base import Choice
+from fusion.stages.fields import Choice
 from fusion.stages.kinds.generate import Generate
 
 _MAX_TOKENS = 500  # enough for a model that thinks before it says two letters

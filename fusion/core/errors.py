@@ -50,6 +50,12 @@ class FusionError(Exception):
         return Failure(reason=type(self).__name__, message=str(self))
 
 
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that a group of errors, nested or not, began with."""
+    first = group.exceptions[0]
+    return first_error(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 class UsageError(FusionError):
     """Something that the user gave cannot be used."""
 

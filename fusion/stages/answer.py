@@ -1,5 +1,6 @@
-"""What stages share whose answer is a text or data of a shape: the schema, and going on where a text was cut off."""
+"""Answers: stages that write a text or data, continuation of truncated texts, and verdicts of judges."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,25 +8,25 @@ from pydantic import Field, model_validator
 
 from fusion.core.errors import BadResponseError, InputTooLongError
 from fusion.core.types import Message, as_text
-from fusion.stages.base import ModelStage, OutputSchema, PromptUse, whole
+from fusion.models.structured import values_in
+from fusion.stages.base import ModelStage, PromptUse, Shaped, whole
 from fusion.stages.context import Answer, Ask, StageContext, Variables
 from fusion.stages.text.continuation import Stitches, ending
 
 
-class ShapedStage(ModelStage):
+class AnswerStage(ModelStage, Shaped):
     """A stage whose answer may have a shape: with a `schema` the answer is data that holds to it.
 
     A text that was cut off at its limit is continued: the model is shown what it has written and asked to go on.
     """
 
-    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
     continuations: int = Field(
         default=3, ge=0, le=20, description="How often a text that was cut off at its limit is continued."
     )
     continue_prompt: str = Field(default="shared/continue", description="The template that asks for a text's rest.")
 
     @model_validator(mode="after")
-    def _only_text_is_continued(self) -> "ShapedStage":
+    def _only_text_is_continued(self) -> "AnswerStage":
         given = {"continuations", "continue_prompt"} & self.model_fields_set
         if given and self.output_schema is not None:
             raise ValueError(
@@ -35,18 +36,10 @@ class ShapedStage(ModelStage):
             raise ValueError("`continue_prompt` has no effect with `continuations: 0`")
         return self
 
-    @property
-    def gives_data(self) -> bool:
-        return self.output_schema is not None
-
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()
         if self.output_schema is None and self.continuations:
             yield PromptUse("continue_prompt", self.continue_prompt, frozenset({"end"}))
-
-    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        if self.output_schema is not None:
-            yield "schema", self.output_schema
 
     def calls_of_one(self) -> int:
         """How many calls an answer in the stage's own shape takes at most."""
@@ -58,8 +51,7 @@ class ShapedStage(ModelStage):
             ctx,
             self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.models.stream(step)),
         )
-        ctx.outputs.give("text", as_text(answer.value))
-        ctx.outputs.give("data", answer.data)
+        give_answer(ctx, answer)
 
     async def answer(self, ctx: StageContext, ask: Ask) -> Answer:
         return await super().answer(ctx, ask if ask.deltas is None else ask._replace(deltas=Stitches(ask.deltas)))
@@ -100,3 +92,34 @@ class ShapedStage(ModelStage):
                 model=answer.by,
                 text=written,
             ) from error
+
+
+def give_answer(ctx: StageContext, answer: Answer) -> None:
+    """Fill the fields `text` and `data` with an answer."""
+    ctx.outputs.give("text", as_text(answer.value))
+    ctx.outputs.give("data", answer.data)
+
+
+def own_verdict(answer: Answer, judged: Any) -> Answer:
+    """The answer, if its verdict is the judge's own.
+
+    A reply in prose may quote a verdict that stands in what is judged, and what is read out of it is then the verdict
+    of the one who is judged. Raises BadResponseError where that may be: the same JSON stands in what is judged, and
+    the reply is more than that JSON.
+    """
+    if _alone(answer.text) or answer.data not in values_in(as_text(judged), dict):
+        return answer
+    raise BadResponseError(
+        f"{answer.by!r} repeats a verdict that stands in what it was to judge, and gives none of its own",
+        model=answer.by,
+        text=answer.text,
+    )
+
+
+def _alone(text: str) -> bool:
+    """True for a reply that is JSON and nothing else."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,6 +20,7 @@ from fusion.core.params import Cacheable, Params
 from fusion.core.types import JsonSchema, Limits
 from fusion.core.validation import Authored
 from fusion.stages.context import Answer, Ask, StageContext, Variables
+from fusion.stages.fields import Choice, OutputSchema, RoleChoice
 from fusion.stages.simulation import Estimate
 
 
@@ -57,56 +57,6 @@ class PipelineUse:
     key: str
     pipeline: str
     inputs: frozenset[str] = frozenset()
-
-
-class Choice(Authored):
-    """One line of a choice: `use` it when the expression `when` is true; without `when`, always."""
-
-    when: str | None = Field(default=None, description="An expression; without it the line always holds.")
-    use: str = Field(description="What is used where it is true.")
-
-
-def _choices(given: Any) -> Any:
-    return ({"use": given},) if isinstance(given, str) else given
-
-
-def _last_is_plain(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
-    if not choices or choices[-1].when is not None or any(choice.when is None for choice in choices[:-1]):
-        raise ValueError("every line but the last has a `when`, and the last has none: [{when: …, use: a}, {use: b}]")
-    return choices
-
-
-RoleChoice = Annotated[
-    tuple[Choice, ...],
-    BeforeValidator(_choices),
-    AfterValidator(_last_is_plain),
-    PlainSerializer(
-        lambda choices: choices[0].use if len(choices) == 1 else [c.model_dump(exclude_none=True) for c in choices]
-    ),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {
-                        "type": "object",
-                        "properties": {"when": {"type": "string"}, "use": {"type": "string"}},
-                        "required": ["use"],
-                        "additionalProperties": False,
-                    },
-                },
-            ]
-        }
-    ),
-]
-"""A role's name, or `[{when, use}, …, {use}]`: the first line whose `when` is true."""
-
-OutputSchema = Annotated[
-    dict[str, Any] | str,
-    WithJsonSchema({"type": ["object", "string"], "description": "Short types, a JSON Schema, or a file of one."}),
-]
 
 
 class Stage(Authored, ABC):
@@ -185,19 +135,59 @@ class Stage(Authored, ABC):
         yield from ()
 
 
-class ModelStage(Stage, Params, Cacheable):
+class Prompted(Stage):
+    """A stage with a prompt of its own, and a limit on the output of its calls."""
+
+    prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
+    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
+
+    default_prompt: ClassVar[str]
+    """The shipped template, used if `prompt` is not set."""
+    prompt_offers: ClassVar[frozenset[str]] = frozenset()
+    """Variables of the template beside the inputs and other stages."""
+
+    @property
+    def template(self) -> str:
+        """The template in use: the stage's own, or the shipped one."""
+        return self.prompt or self.default_prompt
+
+    def prompts(self) -> Iterator[PromptUse]:
+        yield PromptUse("prompt", self.template, self.prompt_offers)
+
+
+class Shaped(Stage):
+    """A stage whose answer may have a shape: with a `schema` the answer is data that matches it."""
+
+    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
+
+    @property
+    def gives_data(self) -> bool:
+        return self.output_schema is not None
+
+    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+        if self.output_schema is not None:
+            yield "schema", self.output_schema
+
+
+class Following(Stage):
+    """A stage that reads the items of an expression, one by one for a bare path."""
+
+    over: str = Field(description="The items: a bare path such as `plan` flows item by item.")
+
+    def expressions(self) -> Iterator[ExpressionUse]:
+        yield from super().expressions()
+        yield ExpressionUse("over", self.over, flows=True)
+
+
+class ModelStage(Prompted, Params, Cacheable):
     """A stage that asks a model."""
 
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
         default="fail", description="What a failure does: end the run, skip the stage, or ask `escalate_to`."
     )
     role: RoleChoice = Field(default=(Choice(use="frontier"),), description="Who is asked.", validate_default=True)
-    prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
     escalate_to: str | None = Field(default=None, description="The role that is asked when the first one failed.")
 
-    default_prompt: ClassVar[str]
-    prompt_offers: ClassVar[frozenset[str]] = frozenset()
     choice_offers: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="after")
@@ -217,14 +207,6 @@ class ModelStage(Stage, Params, Cacheable):
         A text may be continued so many times.
         """
         return (2 if shaped else 1 + continued) * (2 if self.on_error == "escalate" else 1)
-
-    @property
-    def template(self) -> str:
-        """The template in use: the stage's own, or the kind's shipped one."""
-        return self.prompt or self.default_prompt
-
-    def prompts(self) -> Iterator[PromptUse]:
-        yield PromptUse("prompt", self.template, self.prompt_offers)
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()

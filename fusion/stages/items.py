@@ -2,16 +2,15 @@
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import Field
 
-from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
 from fusion.core.types import Failure, Item
-from fusion.stages.base import ExpressionUse, ModelStage
+from fusion.stages.base import Following, ModelStage
 from fusion.stages.context import StageContext
-from fusion.stages.feed import Feed
 from fusion.stages.simulation import Estimate
 
 if TYPE_CHECKING:
@@ -19,15 +18,15 @@ if TYPE_CHECKING:
 
 
 _OUT_OF_TIME: Final = "out of time"
+T = TypeVar("T")
 
 
-class ItemStage(ModelStage):
+class ItemStage(ModelStage, Following):
     """A stage that works on the items of a feed, many at once, in whatever order they can be done."""
 
-    on_error: Literal["fail", "skip", "escalate"] = Field(
+    on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
         default="skip", description="What a failed item does: end the run, stay as a failed item, ask `escalate_to`."
     )
-    over: str = Field(description="The items: a bare path such as `plan` flows item by item.")
     concurrency: int = Field(default=16, ge=1, le=10_000, description="How many items are worked on at once.")
     min_ok: int | None = Field(
         default=None, ge=0, description="How many items must be usable at the end; by default one, if there are any."
@@ -53,10 +52,6 @@ class ItemStage(ModelStage):
         """What becomes of an item when the budget is used up and the run is to finish."""
         return item.failed(error.as_failure())
 
-    def expressions(self) -> Iterator[ExpressionUse]:
-        yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
-
     async def run(self, ctx: StageContext) -> None:
         work = _Work(self, ctx)
         try:
@@ -65,18 +60,9 @@ class ItemStage(ModelStage):
         except TimeoutError:
             await work.out_of_time()
         except BaseExceptionGroup as group:
-            raise _first(group) from group
-        self._check_enough(ctx.outputs.feed("items"))
-
-    def _check_enough(self, items: Feed[Item]) -> None:
-        done = items.so_far
-        usable = sum(item.ok for item in done)
-        wanted = min(1, len(done)) if self.min_ok is None else self.min_ok
-        if usable < wanted:
-            failed = [item for item in done if item.failure is not None]
-            first = failed[0].failure if failed else None
-            why = f"; the first: {first.message}" if first else ""
-            raise StageError(f"{usable} of {len(done)} items are usable, {wanted} are needed{why}")
+            raise first_error(group) from group
+        done = ctx.outputs.feed("items").so_far
+        check_enough(done, min(1, len(done)) if self.min_ok is None else self.min_ok)
 
 
 class Hand:
@@ -140,7 +126,7 @@ class _Work:
         async for item in self._ctx.inputs.follow(self._stage.over):
             if item.index not in self._done:
                 self._ctx.journal.keep(_OUT_OF_TIME, message, item=item.index)
-                self._settle(item if item.failure is not None else item.failed(_failure(message)))
+                self._settle(item if item.failure is not None else item.failed(StageError(message).as_failure()))
 
     def _take(self, item: Item) -> None:
         """An item has come: it is ready, or waits for what it needs."""
@@ -149,7 +135,7 @@ class _Work:
         if item.failure is not None:
             self._settle(item)
         elif out_of_time is not None:
-            self._settle(item.failed(_failure(out_of_time)))
+            self._settle(item.failed(StageError(out_of_time).as_failure()))
         elif not missing:
             self._begin(item)
         else:
@@ -213,21 +199,32 @@ class _Work:
 
     def _nothing_more_comes(self) -> None:
         """Whoever waits for an item that is not among these waits no longer."""
-        failure = Failure(reason="StageError", message="it is not among the items of this stage")
+        failure = StageError("it is not among the items of this stage").as_failure()
         for index in [index for index in self._waiting if index not in self._open]:
             self._release(Item(index=index, failure=failure))
 
     def _fail_open(self, message: str) -> None:
         self._waiting.clear()
         for item in list(self._open.values()):
-            self._settle(item.failed(_failure(message)))
+            self._settle(item.failed(StageError(message).as_failure()))
 
 
-def _failure(message: str) -> Failure:
-    return Failure(reason="StageError", message=message)
+def check_enough(items: Sequence[Item], wanted: int, *, noun: str = "items") -> None:
+    """Raise StageError unless so many items are usable."""
+    usable = sum(item.ok for item in items)
+    if usable < wanted:
+        first = next((item.failure for item in items if item.failure is not None), None)
+        why = f"; the first: {first.message}" if first else ""
+        raise StageError(f"{usable} of {len(items)} {noun} are usable, {wanted} are needed{why}")
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a group of errors began with."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+async def gathered(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return the results of coroutines that run at once; the first error cancels the others and is raised."""
+    from asyncio import TaskGroup
+
+    try:
+        async with TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as error:
+        raise first_error(error) from error
+    return [task.result() for task in tasks]

@@ -8,6 +8,7 @@ from fusion.core.types import Item, as_text
 from fusion.models.base import estimate_input
 from fusion.stages.base import ModelStage
 from fusion.stages.context import Ask, StageContext, Variables
+from fusion.stages.items import gathered
 
 _MOST_LEVELS = 12
 _READ_AT_ONCE = 4  # what a level writes is at most this part of what the next can read
@@ -100,8 +101,6 @@ class Levels:
         return limit
 
     async def _level(self, parts: list[Item], call: _Call, level: int, limit: int) -> list[Item]:
-        from asyncio import TaskGroup  # here, since stages are checked and drawn without any loop
-
         sizes, free = self._sizes(call, parts), self._free(call)
         for part, size in zip(parts, sizes, strict=True):
             if size > free:
@@ -113,15 +112,10 @@ class Levels:
         if len(found) == len(parts) and max(sizes) <= limit:
             raise StageError(f"no two of {len(parts)} parts fit into one call to {self._role!r}; {_ADVICE}")
         self._ctx.events.note(f"level {level}: {len(parts)} parts are brought together in {len(found)}")
-        try:
-            async with TaskGroup() as tasks:
-                made = [
-                    tasks.create_task(self._merged([parts[at] for at in group], call, level, number, limit))
-                    for number, group in enumerate(found, start=1)
-                ]
-        except BaseExceptionGroup as error:
-            raise _first(error) from error
-        return [task.result() for task in made]
+        return await gathered(
+            self._merged([parts[at] for at in group], call, level, number, limit)
+            for number, group in enumerate(found, start=1)
+        )
 
     async def _merged(self, parts: list[Item], call: _Call, level: int, number: int, limit: int) -> Item:
         """What one call makes of neighbours; one that is short enough and has none stays as it is."""
@@ -172,8 +166,3 @@ def _numbered(item: Item, number: int) -> Item:
     title = item.source.get("title") if isinstance(item.source, dict) else None
     value = f"{title}:\n{as_text(item.value)}" if title else item.value
     return Item(index=item.index, source=_place(number, number), value=value, by=item.by)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

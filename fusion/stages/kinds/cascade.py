@@ -7,30 +7,24 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from fusion.core.errors import BudgetError, ModelError, StageError
-from fusion.core.params import Cacheable
+from fusion.core.params import Cacheable, Temperature
+from fusion.core.schema import closed_object, enum, string
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
-from fusion.stages.base import ExpressionUse, OutputField, OutputSchema, PromptUse, Stage, whole
+from fusion.stages.answer import give_answer, own_verdict
+from fusion.stages.base import ExpressionUse, OutputField, Prompted, PromptUse, Shaped, whole
 from fusion.stages.calibration import Calibration
 from fusion.stages.context import Answer, Ask, StageContext
+from fusion.stages.fields import Texts
+from fusion.stages.items import gathered
 from fusion.stages.simulation import Chance, Estimate, plausible
 from fusion.stages.text.checks import Checks
 from fusion.stages.text.extract import Extractor, ExtractorSpec
-from fusion.stages.verdicts import own_verdict
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _RULES = "`agree`, `checks`, `judge` or `confidence`"
 _SURE: JsonSchema = {"type": "number", "minimum": 0, "maximum": 1}
-_JUDGED: JsonSchema = {
-    "type": "object",
-    "properties": {
-        "problem": {"type": "string", "maxLength": 300},
-        "verdict": {"type": "string", "enum": ["accept", "escalate"]},
-        "confidence": _SURE,
-    },
-    "required": ["problem", "verdict", "confidence"],
-    "additionalProperties": False,
-}
+_JUDGED = closed_object({"problem": string(300), "verdict": enum(["accept", "escalate"]), "confidence": _SURE})
 
 
 class Accept(Authored):
@@ -92,18 +86,12 @@ def _one_role(given: Any) -> Any:
     return {"roles": (given,)} if isinstance(given, str) else given
 
 
-def _roles(given: Any) -> Any:
-    return (given,) if isinstance(given, str) else given
-
-
 class Tier(Authored):
     """Who answers: roles, each `samples` times. Short form: one role alone."""
 
-    roles: Annotated[tuple[str, ...], BeforeValidator(_roles, json_schema_input_type=str | tuple[str, ...])] = Field(
-        min_length=1, max_length=len(_LETTERS), description="Who is asked; one role or a list."
-    )
+    roles: Texts = Field(min_length=1, max_length=len(_LETTERS), description="The roles that answer; one or a list.")
     samples: int = Field(default=1, ge=1, le=len(_LETTERS), description="How many answers each role gives.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
+    temperature: Temperature = None
     accept: Accept | None = Field(default=None, description="When its answer is accepted, in place of the stage's.")
 
     @property
@@ -132,7 +120,7 @@ class Verdict(NamedTuple):
     confidence: float | None = None
 
 
-class Cascade(Stage, Cacheable):
+class Cascade(Prompted, Shaped, Cacheable):
     """Asks tier after tier, from cheap to strong, until an answer is accepted; the last tier's is taken as it is.
 
     Fields: `text`, `data` where a `schema` is given, and `confidence`: the share of answers that agree, or what the
@@ -149,16 +137,13 @@ class Cascade(Stage, Cacheable):
     tiers: tuple[AnyTier, ...] = Field(min_length=2, max_length=9, description="Who answers, from cheap to strong.")
     accept: Accept | None = Field(default=None, description="When a tier's answer is accepted.")
     early_stop: bool = Field(default=True, description="Ask nobody whose answer cannot change the outcome.")
-    prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
     default_prompt: ClassVar[str] = "cascade/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"confident"})
     estimate: ClassVar[Estimate] = Estimate(
         cost="One call for each member of the first tier, and of the next ones where it is not accepted.",
-        expects="Two answers of a tier agree in 6 of 10 cases; checks, a judge or a stated confidence accept 6 of 10.",
+        expects="Two answers of a tier agree in 6 of 10 runs; checks, a judge or a stated confidence accept 6 of 10.",
         shares={
             "verdict": {"accept": 0.6, "escalate": 0.4},
             "confidence": {1.0: 0.6, 0.0: 0.4},
@@ -190,10 +175,6 @@ output: answer
             raise ValueError("the last tier gives one answer; leave out its `samples` and give one role")
         return self
 
-    @property
-    def gives_data(self) -> bool:
-        return self.output_schema is not None
-
     def _accepts(self) -> Iterator[tuple[str, Accept]]:
         """(key, rule) for every rule that is written."""
         if self.accept is not None:
@@ -203,7 +184,7 @@ output: answer
                 yield f"tiers.{at}.accept", tier.accept
 
     def prompts(self) -> Iterator[PromptUse]:
-        yield PromptUse("prompt", self.prompt or self.default_prompt, self.prompt_offers)
+        yield from super().prompts()
         for key, accept in self._accepts():
             if accept.judge is not None:
                 yield PromptUse(f"{key}.judge_prompt", accept.judge_prompt, frozenset({"candidate"}))
@@ -223,8 +204,7 @@ output: answer
                 yield f"{key}.judge", accept.judge
 
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        if self.output_schema is not None:
-            yield "schema", self.output_schema
+        yield from super().schemas()
         for key, accept in self._accepts():
             for name, schema in accept.checks.schemas() if accept.checks is not None else ():
                 yield f"{key}.{name}", schema
@@ -277,8 +257,7 @@ output: answer
         if best.answer is None:
             raise StageError(f"no tier gave an answer; the last one: {verdict.reason}")
         ctx.events.decided(f"tier-{taken}", best.reason, confidence=best.confidence, escalated=taken > 1)
-        ctx.outputs.give("text", as_text(best.answer.value))
-        ctx.outputs.give("data", best.answer.data)
+        give_answer(ctx, best.answer)
         ctx.outputs.give("confidence", best.confidence)
 
 
@@ -348,23 +327,15 @@ class _Run:
         return given, agreeing
 
     async def _wave(self, first: int, behind: int, rule: Accept) -> list[_Given]:
-        from asyncio import TaskGroup
-
-        try:
-            async with TaskGroup() as group:
-                tasks = [group.create_task(self._member(at, rule)) for at in range(first, behind)]
-        except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
-        return [given for task in tasks if (given := task.result()) is not None]
+        members = await gathered(self._member(at, rule) for at in range(first, behind))
+        return [given for given in members if given is not None]
 
     async def _member(self, at: int, rule: Accept | None) -> _Given | None:
         stated = rule is not None and rule.stated
         step = f"tier-{self._number}-{_LETTERS[at]}"
         ask = Ask(
             role=self._tier.members[at],
-            messages=self._ctx.inputs.render(
-                self._stage.prompt or self._stage.default_prompt, {**self._variables, "confident": stated}
-            ),
+            messages=self._ctx.inputs.render(self._stage.template, {**self._variables, "confident": stated}),
             step=step,
             schema=self._schema(stated),
             max_tokens=self._stage.max_tokens,
@@ -392,12 +363,7 @@ class _Run:
         own = self._ctx.inputs.schema("schema")
         if not stated:
             return own
-        return {
-            "type": "object",
-            "properties": {"answer": own or {"type": "string", "maxLength": 20_000}, "confidence": _SURE},
-            "required": ["answer", "confidence"],
-            "additionalProperties": False,
-        }
+        return closed_object({"answer": own or string(20_000), "confidence": _SURE})
 
     def _flaws(self, rule: Accept, answer: Answer) -> list[str]:
         if rule.checks is None:
@@ -434,8 +400,3 @@ def _largest(given: Sequence[_Given]) -> list[_Given]:
         groups.setdefault(f"={one.key}" if one.key is not None else f"?{at}", []).append(one)
     found = [group for name, group in groups.items() if name.startswith("=")]
     return max(found or list(groups.values()), key=len, default=[])
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

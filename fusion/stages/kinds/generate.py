@@ -2,13 +2,13 @@
 
 from typing import ClassVar, Literal
 
-from fusion.stages.answer import ShapedStage
+from fusion.stages.answer import AnswerStage
 from fusion.stages.base import OutputField
 from fusion.stages.context import StageContext
 from fusion.stages.simulation import Estimate
 
 
-class Generate(ShapedStage):
+class Generate(AnswerStage):
     """Asks one model once. Fields: `text`, and `data` where a `schema` is given."""
 
     kind: Literal["generate"] = "generate"

@@ -1,19 +1,22 @@
 """judge: compares several answers to one request, and does not answer it."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from fusion.core.errors import StageError
+from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
-from fusion.stages.base import ExpressionUse, ModelStage, OutputField
+from fusion.stages.base import Following, ModelStage, OutputField
 from fusion.stages.context import StageContext
 from fusion.stages.labels import followed, renamed
 from fusion.stages.simulation import Estimate
 
+_MOST: Final = 12  # points in a list of the analysis
 
-class Judge(ModelStage):
+
+class Judge(ModelStage, Following):
     """Compares several answers to one request, and does not answer it itself. Field: `analysis`.
 
     It holds `consensus` (what they agree on), `contradictions` (`topic`, `stances`: `model`, `stance`),
@@ -26,11 +29,10 @@ class Judge(ModelStage):
     """
 
     kind: Literal["judge"] = "judge"
-    on_error: Literal["fail", "skip", "escalate"] = Field(
+    on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
         default="skip", description="What a failure does: end the run, leave the analysis empty, ask `escalate_to`."
     )
     default: Any = Field(default_factory=dict, description="What readers get if there is no analysis.")
-    over: str = Field(description="The answers to compare, such as those of a panel.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("analysis"),)
     own_max_tokens: ClassVar[int] = 3000
@@ -48,10 +50,6 @@ output: compare
         calls=lambda stage, items, within: stage.calls_of_an_answer(shaped=True),
     )
 
-    def expressions(self) -> Iterator[ExpressionUse]:
-        yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
-
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.inputs.values()
         answers, failed = await followed(ctx, self.over)
@@ -64,39 +62,22 @@ output: compare
 
 
 def analysis_schema(labels: Sequence[str]) -> JsonSchema:
-    """The shape of an analysis of the answers with these labels."""
-    model = {"type": "string", "enum": list(labels)}
-    stance = _object({"model": model, "stance": _text(400)})
-    models = {"type": "array", "items": model, "minItems": 1, "maxItems": len(labels)}
-    return _object(
-        {
-            "consensus": _list(_text(400)),
-            "contradictions": _list(_object({"topic": _text(200), "stances": _list(stance, len(labels))})),
-            "partial_coverage": _list(_object({"models": models, "point": _text(400)})),
-            "unique_insights": _list(_object({"model": model, "insight": _text(400)})),
-            "blind_spots": _list(_text(400)),
-            "evidence": _list(_object({"model": model, "quote": _text(300)})),
-            "confidence": {"type": "number", "minimum": 0, "maximum": 1},
-            "vote_settles": {"type": "boolean"},
-        }
-    )
-
-
-def _text(most: int) -> JsonSchema:
-    return {"type": "string", "maxLength": most}
-
-
-def _list(element: JsonSchema, most: int = 12) -> JsonSchema:
-    return {"type": "array", "items": element, "maxItems": most}
-
-
-def _object(properties: JsonSchema) -> JsonSchema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
+    """Return the schema of an analysis of the answers with these labels."""
+    model, point = enum(labels), string(400)
+    stances = array(closed_object({"model": model, "stance": point}), len(labels))
+    models = array(model, len(labels), least=1)
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    properties = {
+        "consensus": array(point, _MOST),
+        "contradictions": array(closed_object({"topic": string(200), "stances": stances}), _MOST),
+        "partial_coverage": array(closed_object({"models": models, "point": point}), _MOST),
+        "unique_insights": array(closed_object({"model": model, "insight": point}), _MOST),
+        "blind_spots": array(point, _MOST),
+        "evidence": array(closed_object({"model": model, "quote": string(300)}), _MOST),
+        "confidence": share,
+        "vote_settles": {"type": "boolean"},
     }
+    return closed_object(properties)
 
 
 def _labels(answers: Sequence[Item]) -> list[str]:

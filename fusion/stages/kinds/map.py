@@ -5,14 +5,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from fusion.core.types import Item
-from fusion.stages.answer import ShapedStage
-from fusion.stages.base import Choice, OutputField, RoleChoice
+from fusion.stages.answer import AnswerStage
+from fusion.stages.base import OutputField
 from fusion.stages.context import StageContext
+from fusion.stages.fields import Choice, RoleChoice
 from fusion.stages.items import ItemStage
 from fusion.stages.simulation import Estimate
 
 
-class Map(ItemStage, ShapedStage):
+class Map(ItemStage, AnswerStage):
     """Asks a model about each item. Field: `items`, each with the answer as its `value`.
 
     An item that needs results of earlier ones waits for them and finds them in `needed`.

@@ -5,12 +5,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fusion.core.errors import StageError
 from fusion.core.params import PARAMS
 from fusion.core.types import as_text
-from fusion.stages.answer import ShapedStage
-from fusion.stages.base import ExpressionUse, OutputField, PromptUse
+from fusion.stages.answer import AnswerStage
+from fusion.stages.base import Following, OutputField, PromptUse
 from fusion.stages.context import StageContext
+from fusion.stages.items import check_enough
 from fusion.stages.simulation import Estimate
 from fusion.stages.tree_merge import Levels
 
@@ -28,7 +28,7 @@ _OF_A_MODEL = frozenset(
 )
 
 
-class Merge(ShapedStage):
+class Merge(AnswerStage, Following):
     """Brings items together: `llm` has a model write the answer, `concat` puts them one after the other.
 
     Fields: `text`, and `data` where a `schema` is given. The template sees the usable `items` in their order,
@@ -39,7 +39,6 @@ class Merge(ShapedStage):
     """
 
     kind: Literal["merge"] = "merge"
-    over: str = Field(description="The items to bring together.")
     strategy: Literal["llm", "concat", "tree"] = Field(default="llm", description="Who writes the answer, and how.")
     separator: str = Field(default="\n\n", description="What `concat` puts between two items.")
     level_prompt: str = Field(default="merge/level", description="The template of the levels below, with `tree`.")
@@ -101,18 +100,12 @@ output: answer
         if self.strategy != "concat":
             yield from super().roles()
 
-    def expressions(self) -> Iterator[ExpressionUse]:
-        yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
-
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.inputs.values()
         came = sorted([item async for item in ctx.inputs.follow(self.over)], key=lambda item: item.index)
         items = [item for item in came if item.ok]
         failed = [item for item in came if not item.ok]
-        if len(items) < self.min_ok:
-            why = f"; the first: {failed[0].failure.message}" if failed and failed[0].failure else ""
-            raise StageError(f"{len(items)} of {len(came)} items can be merged, {self.min_ok} are needed{why}")
+        check_enough(came, self.min_ok)
         if self.strategy == "concat":
             ctx.outputs.give("text", self.separator.join(as_text(item.value) for item in items))
             return

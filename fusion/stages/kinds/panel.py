@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Name
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
-from fusion.core.params import Cacheable
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
+from fusion.core.params import Cacheable, Temperature
 from fusion.core.types import Failure, Item, Message
 from fusion.core.validation import Authored
-from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage, whole
+from fusion.stages.base import OutputField, Prompted, Shaped, whole
 from fusion.stages.context import Ask, StageContext
+from fusion.stages.fields import Texts
 from fusion.stages.labels import MOST_LABELS, labels, shuffled
 from fusion.stages.simulation import Estimate
 
@@ -29,7 +30,7 @@ class PanelMember(Authored):
 
     role: str = Field(description="The role that answers.")
     samples: int = Field(default=1, ge=1, description="How many answers it gives, each of a call of its own.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Its sampling temperature.")
+    temperature: Temperature = None
 
     @model_validator(mode="before")
     @classmethod
@@ -54,8 +55,6 @@ Members = Annotated[
     AfterValidator(_fits),
 ]
 
-Roles = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]
-
 
 class _Seat(NamedTuple):
     """A place in the panel: its number, its name, who has it, and how many before it have the same role."""
@@ -66,7 +65,7 @@ class _Seat(NamedTuple):
     sample: int
 
 
-class Panel(Stage, Cacheable):
+class Panel(Prompted, Shaped, Cacheable):
     """Asks the same of several roles, or several times of one, at once. Field: `answers`.
 
     Each answer has a label that tells nothing of who wrote it (`item.label`), and they stand in an order that the
@@ -86,10 +85,7 @@ class Panel(Stage, Cacheable):
         default="skip", description="What a member without an answer does: end the run, be left out, be replaced."
     )
     members: Members = Field(description="Who answers: roles, or {role, samples, temperature}.")
-    prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
-    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of an answer.")
+    temperature: Temperature = None
     min_ok: int | None = Field(
         default=None,
         ge=0,
@@ -97,7 +93,7 @@ class Panel(Stage, Cacheable):
         "with more than half, and one is needed.",
     )
     grace: float | None = Field(default=None, ge=0, description="Seconds that stragglers have; else it is learned.")
-    refill: Roles = Field(
+    refill: Texts = Field(
         default=(), description="Roles that replace a member, in this order; by default the other members'."
     )
 
@@ -133,11 +129,6 @@ output: answer
         return self
 
     @property
-    def template(self) -> str:
-        """The template in use: the stage's own, or the kind's shipped one."""
-        return self.prompt or self.default_prompt
-
-    @property
     def seats(self) -> list[_Seat]:
         """Every place of the panel, in the order of its members."""
         alone = len(self.members) == 1
@@ -151,18 +142,11 @@ output: answer
         roles = [member.role for _, member in steps]
         return [_Seat(at + 1, step, member, roles[:at].count(member.role)) for at, (step, member) in enumerate(steps)]
 
-    def prompts(self) -> Iterator[PromptUse]:
-        yield PromptUse("prompt", self.template)
-
     def roles(self) -> Iterator[tuple[str, str]]:
         for at, member in enumerate(self.members):
             yield f"members.{at}", member.role
         for at, role in enumerate(self.refill):
             yield f"refill.{at}", role
-
-    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        if self.output_schema is not None:
-            yield "schema", self.output_schema
 
     def calls_of_all(self) -> int:
         """Return the most calls of the panel, substitutes included."""
@@ -194,7 +178,7 @@ output: answer
         except TimeoutError:
             sitting.out_of_time()
         except BaseExceptionGroup as group:
-            raise group.exceptions[0] from group
+            raise first_error(group) from group
         sitting.check_enough()
 
 
@@ -377,7 +361,7 @@ class _Sitting:
 
     def _give_up(self, seat: _Seat, reason: str) -> None:
         role = self._asked[seat.number][0] if seat.number in self._asked else seat.member.role
-        failure = Failure(reason="StageError", message=f"{_name(seat, role)}: {reason}")
+        failure = StageError(f"{_name(seat, role)}: {reason}").as_failure()
         item = self._item(seat, role).failed(failure)
         step = self._steps.get(seat.number, seat.step)
         self._ctx.journal.keep("given up", failure.model_dump(), item=item.index, of=self._ask(seat, role, step))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from fusion.core.errors import BadResponseError, ModelError, StageError
+from fusion.core.schema import array, closed_object, string
 from fusion.core.types import JsonSchema, Message
 from fusion.stages.base import ModelStage, OutputField, PromptUse
 from fusion.stages.context import Ask, StageContext, Variables
@@ -146,40 +147,23 @@ def _unreadable(errors: list[str], reader: PlanReader) -> StageError:
 
 
 def plan_schema(max_subtasks: int) -> JsonSchema:
-    """The shape of a plan: bounded everywhere, the subtasks last, so that each can be read as it comes."""
+    """Return the schema of a plan: bounded everywhere, the subtasks last, so that each can be read as it arrives."""
     subtask = {
-        "title": _string(100),
-        "instructions": _string(2000),
-        "needs": {
-            "type": "array",
-            "maxItems": 8,
-            "items": {"type": "integer", "minimum": 1, "maximum": max_subtasks},
-        },
+        "title": string(100),
+        "instructions": string(2000),
+        "needs": array({"type": "integer", "minimum": 1, "maximum": max_subtasks}, 8),
         "difficulty": {"type": "integer", "minimum": 1, "maximum": 5},
-        "capabilities": {"type": "array", "maxItems": 3, "items": _string(30)},
-        "expected_output": _string(300),
-        "criteria": {"type": "array", "maxItems": 4, "items": _string(200)},
+        "capabilities": array(string(30), 3),
+        "expected_output": string(300),
+        "criteria": array(string(200), 4),
     }
     plan = {
-        "goal": _string(500),
-        "constraints": {"type": "array", "maxItems": 8, "items": _string(300)},
-        "merge_instructions": _string(800),
-        "subtasks": {"type": "array", "minItems": 1, "maxItems": max_subtasks, "items": _object(subtask)},
+        "goal": string(500),
+        "constraints": array(string(300), 8),
+        "merge_instructions": string(800),
+        "subtasks": array(closed_object(subtask), max_subtasks, least=1),
     }
-    return _object(plan)
-
-
-def _string(most: int) -> JsonSchema:
-    return {"type": "string", "maxLength": most}
-
-
-def _object(properties: dict[str, JsonSchema]) -> JsonSchema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return closed_object(plan)
 
 
 def _give(ctx: StageContext, head: dict[str, Any]) -> None:

@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 from fusion.core.errors import StageError
 from fusion.core.schema import validate
 from fusion.core.types import whole_data
-from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage
+from fusion.stages.base import OutputField, PromptUse, Shaped
 from fusion.stages.context import StageContext
 from fusion.stages.simulation import Estimate
 
 
-class Render(Stage):
+class Render(Shaped):
     """Writes a text with a template, without a model. Fields: `text`, and `data` with `parse: json` or a `schema`.
 
     The template reads the inputs and every stage that it names; of a feed all items in their order, the failed ones
@@ -24,9 +24,6 @@ class Render(Stage):
     kind: Literal["render"] = "render"
     template: str = Field(description="A template's name, or the template itself.")
     parse: Literal["text", "json"] = Field(default="text", description="`json` reads the text into `data`.")
-    output_schema: OutputSchema | None = Field(
-        default=None, alias="schema", description="The shape that the data has to have; with it the text is JSON."
-    )
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     estimate: ClassVar[Estimate] = Estimate(
@@ -58,14 +55,10 @@ output: answer
 
     @property
     def gives_data(self) -> bool:
-        return self.parse == "json" or self.output_schema is not None
+        return self.parse == "json" or super().gives_data
 
     def prompts(self) -> Iterator[PromptUse]:
         yield PromptUse("template", self.template)
-
-    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        if self.output_schema is not None:
-            yield "schema", self.output_schema
 
     async def run(self, ctx: StageContext) -> None:
         text = ctx.inputs.text(self.template, await ctx.inputs.values())

@@ -3,65 +3,37 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
+from fusion.stages.answer import own_verdict
 from fusion.stages.base import ExpressionUse, OutputField, PromptUse
 from fusion.stages.context import Ask, StageContext
+from fusion.stages.fields import Texts
 from fusion.stages.items import Hand, ItemStage
 from fusion.stages.simulation import Chance, Estimate, Spread, plausible
 from fusion.stages.text.checks import Checks
-from fusion.stages.verdicts import own_verdict
 
 if TYPE_CHECKING:
     from asyncio import Future, TaskGroup
 
 
-VERDICT_SCHEMA: JsonSchema = {
-    "type": "object",
-    "properties": {
-        "issues": {
-            "type": "array",
-            "maxItems": 5,
-            "items": {
-                "type": "object",
-                "properties": {
-                    "quote": {"type": "string", "maxLength": 200},
-                    "problem": {"type": "string", "maxLength": 300},
-                },
-                "required": ["quote", "problem"],
-                "additionalProperties": False,
-            },
-        },
-        "verdict": {"type": "string", "enum": ["accept", "revise", "escalate", "reject"]},
-    },
-    "required": ["issues", "verdict"],
-    "additionalProperties": False,
+_VERDICT = {
+    "issues": array(closed_object({"quote": string(200), "problem": string(300)}), 5),
+    "verdict": enum(["accept", "revise", "escalate", "reject"]),
 }
+VERDICT_SCHEMA = closed_object(_VERDICT)
 
 
 @cache
 def _batch_schema(count: int) -> JsonSchema:
-    """The shape of the verdicts on so many values, each under its number."""
+    """Return the schema of the verdicts on so many values, each under its number."""
     number = {"type": "integer", "minimum": 1, "maximum": count}
-    one = {
-        **VERDICT_SCHEMA,
-        "properties": {"number": number, **VERDICT_SCHEMA["properties"]},
-        "required": ["number", *VERDICT_SCHEMA["required"]],
-    }
-    return {
-        "type": "object",
-        "properties": {"verdicts": {"type": "array", "maxItems": 2 * count, "items": one}},
-        "required": ["verdicts"],
-        "additionalProperties": False,
-    }
-
-
-def _texts(given: object) -> object:
-    return (given,) if isinstance(given, str) else given
+    return closed_object({"verdicts": array(closed_object({"number": number, **_VERDICT}), 2 * count)})
 
 
 @dataclass(frozen=True)
@@ -91,9 +63,7 @@ class Review(ItemStage):
     """
 
     kind: Literal["review"] = "review"
-    criteria: Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_type=str | tuple[str, ...])] = (
-        Field(default=(), description="What a value has to hold, in words; one text or a list.")
-    )
+    criteria: Texts = Field(default=(), description="Criteria for a value, in words; one text or a list.")
     checks: Checks | None = Field(default=None, description="What a value has to hold, checked without a model.")
     revisions: int = Field(default=1, ge=0, le=5, description="How often a value goes back to who wrote it.")
     revise_prompt: str = Field(default="review/revise", description="The template that asks for a revision.")

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Discriminator,
     Field,
     Tag,
@@ -16,50 +14,38 @@ from pydantic import (
 )
 
 from fusion.core.errors import ModelError, close_names
-from fusion.core.params import Cacheable
+from fusion.core.params import Cacheable, Temperature
+from fusion.core.schema import closed_object, enum
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
+from fusion.stages.answer import give_answer
 from fusion.stages.base import (
     INLINE_SHAPE,
     ExpressionUse,
     InlineStage,
     OutputField,
-    OutputSchema,
+    Prompted,
     PromptUse,
+    Shaped,
     Stage,
     whole,
 )
 from fusion.stages.context import Ask, StageContext
+from fusion.stages.fields import Pattern, Texts
 from fusion.stages.simulation import Chance, Estimate, Within, plausible
 from fusion.stages.text.classify import Capability, capabilities, language, nearest
 
 _SAID_OUTSIDE = ("when", "needs", "default")
 
 
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-    return pattern
-
-
-def _listed(given: Any) -> Any:
-    return (given,) if isinstance(given, str) else given
-
-
 class Rule(Authored):
     """Where all that it says holds of the text, its route is taken."""
 
     when: str | None = Field(default=None, description="An expression that is true.")
-    matches: Annotated[str, AfterValidator(_compiles)] | None = Field(
-        default=None, description="A regular expression that is found in the text."
-    )
+    matches: Pattern | None = Field(default=None, description="A regular expression that is found in the text.")
     longer: int | None = Field(default=None, ge=0, description="The text has more characters than this.")
     shorter: int | None = Field(default=None, ge=1, description="The text has fewer characters than this.")
-    language: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])] = (
-        Field(default=(), description="The text's language is one of these, as in [de, fr].")
-    )
+    language: Texts = Field(default=(), description="The text's language is one of these, as in [de, fr].")
     capability: Capability | None = Field(default=None, description="What it takes to answer, by the text's looks.")
     use: str = Field(description="The route that is taken.")
 
@@ -105,7 +91,7 @@ class _Decision(NamedTuple):
     reason: str
 
 
-class Route(Stage, Cacheable):
+class Route(Prompted, Shaped, Cacheable):
     """Takes one of several ways to the answer: a role, a stage of its own, or a pipeline.
 
     Fields: `text`, `data` and `confidence`, those of the way that was taken.
@@ -125,12 +111,7 @@ class Route(Stage, Cacheable):
     meaning: dict[str, str] = Field(default={}, description="What each route is for, in words for the classifier.")
     examples: tuple[Example, ...] = Field(default=(), description="Texts with the routes that are right for them.")
     at_least: float = Field(default=0.1, ge=0, le=1, description="How near an example must be, 1 being the same.")
-    prompt: str | None = Field(default=None, description="What a role is asked: a template's name, or the template.")
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature of a role.")
-    output_schema: OutputSchema | None = Field(
-        default=None, alias="schema", description="The shape of a role's answer."
-    )
+    temperature: Temperature = None
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
     inner_key: ClassVar[str] = "routes"
@@ -189,7 +170,7 @@ output: answer
 
     @property
     def gives_data(self) -> bool:
-        return self.output_schema is not None or any(stage.gives_data for stage in self.inner().values())
+        return super().gives_data or any(stage.gives_data for stage in self.inner().values())
 
     def inner(self) -> Mapping[str, Stage]:
         return {name: target for name, target in self.routes.items() if isinstance(target, Stage)}
@@ -199,7 +180,7 @@ output: answer
 
     def prompts(self) -> Iterator[PromptUse]:
         if self._asked_roles():
-            yield PromptUse("prompt", self.prompt or self.default_prompt)
+            yield from super().prompts()
         if self.classifier is not None:
             yield PromptUse("classifier_prompt", self.classifier_prompt, frozenset({"text", "routes"}))
         for name, stage in self.inner().items():
@@ -226,8 +207,7 @@ output: answer
                 yield f"routes.{name}.{key}", role
 
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        if self.output_schema is not None:
-            yield "schema", self.output_schema
+        yield from super().schemas()
         for name, stage in self.inner().items():
             for key, schema in stage.schemas():
                 yield f"routes.{name}.{key}", schema
@@ -271,7 +251,7 @@ output: answer
             await ctx.models.call(
                 Ask(
                     role=role,
-                    messages=ctx.inputs.render(self.prompt or self.default_prompt, variables),
+                    messages=ctx.inputs.render(self.template, variables),
                     step="answer",
                     schema=ctx.inputs.schema("schema"),
                     max_tokens=self.max_tokens,
@@ -280,8 +260,7 @@ output: answer
                 )
             )
         )
-        ctx.outputs.give("text", as_text(answer.value))
-        ctx.outputs.give("data", answer.data)
+        give_answer(ctx, answer)
 
     async def _decision(self, ctx: StageContext, variables: Mapping[str, Any]) -> _Decision:
         text = as_text(ctx.inputs.evaluate(self.text, variables))
@@ -302,12 +281,7 @@ output: answer
         return {name: self.meaning.get(name, "") for name in self.routes}
 
     async def _classified(self, ctx: StageContext, role: str, variables: Mapping[str, Any]) -> _Decision:
-        schema = {
-            "type": "object",
-            "properties": {"route": {"type": "string", "enum": list(self.routes)}},
-            "required": ["route"],
-            "additionalProperties": False,
-        }
+        schema = closed_object({"route": enum(self.routes)})
         messages = ctx.inputs.render(self.classifier_prompt, variables)
         try:
             said = whole(await ctx.models.call(Ask(role=role, messages=messages, step="classify", schema=schema)))

@@ -5,15 +5,15 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from fusion.core.errors import StageError
-from fusion.stages.answer import ShapedStage
-from fusion.stages.base import ExpressionUse, OutputField
+from fusion.stages.answer import AnswerStage
+from fusion.stages.base import ExpressionUse, Following, OutputField
 from fusion.stages.context import StageContext
+from fusion.stages.items import check_enough
 from fusion.stages.labels import followed, relabelled
 from fusion.stages.simulation import Estimate
 
 
-class Synthesize(ShapedStage):
+class Synthesize(AnswerStage, Following):
     """Writes the answer out of the raw answers of others, with a judge's analysis where there is one.
 
     Fields: `text`, and `data` where a `schema` is given. The template sees the usable `answers` and the `analysis`,
@@ -21,7 +21,6 @@ class Synthesize(ShapedStage):
     """
 
     kind: Literal["synthesize"] = "synthesize"
-    over: str = Field(description="The answers, such as those of a panel.")
     analysis: str | None = Field(default=None, description="What a judge says of them: an expression, such as judge.")
     min_ok: int = Field(default=1, ge=0, description="How many answers must be usable.")
 
@@ -46,18 +45,13 @@ output: answer
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
         if self.analysis is not None:
             yield ExpressionUse("analysis", self.analysis)
 
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.inputs.values()
         answers, failed = await followed(ctx, self.over)
-        if len(answers) < self.min_ok:
-            why = f"; the first: {failed[0].failure.message}" if failed and failed[0].failure else ""
-            raise StageError(
-                f"{len(answers)} of {len(answers) + len(failed)} answers are usable, {self.min_ok} are needed{why}"
-            )
+        check_enough([*answers, *failed], self.min_ok, noun="answers")
         analysis = None if self.analysis is None else ctx.inputs.evaluate(self.analysis, variables)
         seen = {"answers": answers, "analysis": relabelled(analysis, answers)}
         await self.write(ctx, {**variables, **seen}, "synthesize")

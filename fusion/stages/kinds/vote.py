@@ -1,13 +1,13 @@
 """vote: closed answers are counted, without a model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
 from fusion.core.errors import StageError
 from fusion.core.types import Item, as_text
-from fusion.stages.base import ExpressionUse, OutputField, Stage
+from fusion.stages.base import Following, OutputField
 from fusion.stages.context import StageContext
 from fusion.stages.simulation import Estimate
 from fusion.stages.text.extract import Extracted, Extractor, ExtractorSpec
@@ -27,7 +27,7 @@ class _Ballot(NamedTuple):
     weight: float
 
 
-class Vote(Stage):
+class Vote(Following):
     """Counts the answers. Fields: `text`, `data` (a number where numbers are read), `confidence`.
 
     What `extract` takes out of an answer is what counts; answers that only look different count as the same. The
@@ -35,7 +35,6 @@ class Vote(Stage):
     """
 
     kind: Literal["vote"] = "vote"
-    over: str = Field(description="The answers to count, such as those of a panel.")
     extract: ExtractorSpec = Field(
         default=Extractor(),
         description="What counts of an answer: text, number, code, or {read, path, pattern, choices, normalise}.",
@@ -67,10 +66,6 @@ output: vote
             update={"extract": Extractor(), "weights": {}, "min_agree": 0, "ties": "first"}
         ),
     )
-
-    def expressions(self) -> Iterator[ExpressionUse]:
-        yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
 
     async def run(self, ctx: StageContext) -> None:
         await ctx.inputs.values()

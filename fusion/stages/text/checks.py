@@ -2,31 +2,20 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from fusion.core.schema import validate
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
+from fusion.stages.fields import OutputSchema, Pattern, Texts
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 Evaluate = Callable[[str], Any]
 """Gives the value of an expression."""
-
-
-def _texts(given: object) -> object:
-    return (given,) if isinstance(given, str) else given
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-    return pattern
 
 
 class Checks(Authored):
@@ -36,17 +25,15 @@ class Checks(Authored):
     ['it has 4 characters, at most 3 are wanted']
     """
 
-    output_schema: Annotated[dict[str, Any] | str, WithJsonSchema({"type": ["object", "string"]})] | None = Field(
+    output_schema: OutputSchema | None = Field(
         default=None,
         alias="schema",
         description="The shape of the value: short types, a JSON Schema or a file of one.",
     )
-    matches: Annotated[str, AfterValidator(_compiles)] | None = Field(
+    matches: Pattern | None = Field(
         default=None, description="A regular expression that must be found in the value's text."
     )
-    contains: Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_type=str | tuple[str, ...])] = (
-        Field(default=(), description="What must stand in the value's text, word for word; one text or a list.")
-    )
+    contains: Texts = Field(default=(), description="Texts that the value must contain word for word.")
     min_length: int | None = Field(default=None, ge=0, description="Characters of the value's text, at least.")
     max_length: int | None = Field(default=None, ge=0, description="Characters of the value's text, at most.")
     numbers_from: str | None = Field(

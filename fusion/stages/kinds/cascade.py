@@ -157,9 +157,9 @@ stages:
     accept: {agree: 2, extract: number}
 output: answer
 """,
-        calls=lambda stage, items, within: stage.calls_of_all(),
-        supposed=lambda stage, chance: stage.supposed(chance),
-        reply=lambda stage, *call: stage.reply(*call),
+        calls=lambda stage, items, within: stage._most_calls(),
+        supposed=lambda stage, chance: stage._supposed(chance),
+        reply=lambda stage, *call: stage._reply(*call),
     )
 
     @model_validator(mode="after")
@@ -209,7 +209,7 @@ output: answer
             for name, schema in accept.checks.schemas() if accept.checks is not None else ():
                 yield f"{key}.{name}", schema
 
-    def calls_of_all(self) -> int:
+    def _most_calls(self) -> int:
         """Return the most calls of all tiers."""
         calls = 0
         for tier in self.tiers:
@@ -219,7 +219,7 @@ output: answer
             calls += 2 if accept is not None and accept.judge is not None else 0
         return calls
 
-    def supposed(self, chance: Chance) -> "Cascade":
+    def _supposed(self, chance: Chance) -> "Cascade":
         tiers = [
             tier if tier.accept is None else tier.model_copy(update={"accept": tier.accept.supposed(chance)})
             for tier in self.tiers
@@ -227,7 +227,7 @@ output: answer
         accept = None if self.accept is None else self.accept.supposed(chance)
         return self.model_copy(update={"tiers": tuple(tiers), "accept": accept})
 
-    def reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    def _reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         if schema is not None:
             return plausible(self, step, schema, tokens, chance)
         return f"{chance.text(tokens)[:-12]} answer: {chance.ballot(math.sqrt(0.6))}"

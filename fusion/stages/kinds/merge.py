@@ -71,10 +71,10 @@ stages:
       {% endfor %}
 output: answer
 """,
-        calls=lambda stage, items, within: stage.calls_of_a_merge(items),
+        calls=lambda stage, items, within: stage._most_calls(items),
     )
 
-    def calls_of_a_merge(self, items: int) -> int:
+    def _most_calls(self, items: int) -> int:
         """Of a tree: its first level shortens every part at most, each one above has half as many parts or fewer."""
         return {"concat": 0, "llm": 1, "tree": 2 * items + 1}[self.strategy] * self.calls_of_one()
 

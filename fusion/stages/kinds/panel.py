@@ -112,7 +112,7 @@ stages:
   answer: {kind: synthesize, over: panel}
 output: answer
 """,
-        calls=lambda stage, items, within: stage.calls_of_all(),
+        calls=lambda stage, items, within: stage._most_calls(),
         items=lambda stage, items: len(stage.seats),
     )
 
@@ -148,7 +148,7 @@ output: answer
         for at, role in enumerate(self.refill):
             yield f"refill.{at}", role
 
-    def calls_of_all(self) -> int:
+    def _most_calls(self) -> int:
         """Return the most calls of the panel, substitutes included."""
         answers = sum(1 + len(self.substitutes(seat)) for seat in self.seats)
         return answers * self.calls_of_an_answer(shaped=self.output_schema is not None)

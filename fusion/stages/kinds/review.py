@@ -101,27 +101,27 @@ stages:
     revisions: 1
 output: check
 """,
-        calls=lambda stage, items, within: stage.calls_of_all(items),
+        calls=lambda stage, items, within: stage._most_calls(items),
         items=lambda stage, items: items,
-        supposed=lambda stage, chance: stage.supposed(chance),
-        reply=lambda stage, *call: stage.reply(*call),
+        supposed=lambda stage, chance: stage._supposed(chance),
+        reply=lambda stage, *call: stage._reply(*call),
     )
 
-    def calls_of_all(self, items: int) -> int:
+    def _most_calls(self, items: int) -> int:
         """Return the most calls for so many items."""
         answers = 1 + 2 * self.revisions + (self.escalate_to is not None)
         batches = -(-items // self.batch) if self.batch > 1 else 0
         return (items * answers + batches) * self.calls_of_an_answer(shaped=True)
 
-    def supposed(self, chance: Chance) -> "Review":
+    def _supposed(self, chance: Chance) -> "Review":
         never = self.checks is not None and not chance.worst and chance.happens(0.15)
         return self.model_copy(update={"checks": Checks(contains=("\0",)) if never else None})
 
-    def reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    def _reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         verdicts = (schema or {}).get("properties", {}).get("verdicts")
         if verdicts is not None:
             count = verdicts["maxItems"] // 2 - chance.happens(0.1)
-            each = [self.reply(step, verdicts["items"], tokens // (count + 1), chance) for _ in range(count)]
+            each = [self._reply(step, verdicts["items"], tokens // (count + 1), chance) for _ in range(count)]
             return {"verdicts": [{**one, "number": number} for number, one in enumerate(each, start=1)]}
         made = plausible(self, step, schema, tokens, chance)
         if chance.worst and self.escalate_to is None and step == self._verdict_step(self.revisions):

@@ -133,9 +133,9 @@ stages:
     default: hard
 output: answer
 """,
-        calls=lambda stage, *given: stage.calls_of_a_way(*given),
-        supposed=lambda stage, chance: stage.supposed(chance),
-        reply=lambda stage, *call: stage.reply(*call),
+        calls=lambda stage, *given: stage._most_calls(*given),
+        supposed=lambda stage, chance: stage._supposed(chance),
+        reply=lambda stage, *call: stage._reply(*call),
     )
 
     @field_validator("routes")
@@ -212,7 +212,7 @@ output: answer
             for key, schema in stage.schemas():
                 yield f"routes.{name}.{key}", schema
 
-    def calls_of_a_way(self, items: int, within: Within | None) -> int | None:
+    def _most_calls(self, items: int, within: Within | None) -> int | None:
         """Return the most calls of the most expensive way, the classifier's included."""
         if within is None:
             within = {name: stage.estimate.calls(stage, items, None) for name, stage in self.inner().items()}
@@ -222,12 +222,12 @@ output: answer
         own = (1 if self.output_schema is None else 2) if self._asked_roles() else 0
         return max([own, *known]) + (2 if self.classifier is not None else 0)
 
-    def supposed(self, chance: Chance) -> "Route":
+    def _supposed(self, chance: Chance) -> "Route":
         if not chance.worst:
             return self
         return self.model_copy(update={"rules": (), "examples": (), "default": self._way(chance)})
 
-    def reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    def _reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         if step == "classify" and chance.worst:
             return {"route": self._way(chance)}
         return plausible(self, step, schema, tokens, chance)

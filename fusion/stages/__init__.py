@@ -35,39 +35,18 @@ if TYPE_CHECKING:
     from fusion.stages.items import ItemStage
     from fusion.stages.simulation import Chance, Estimate, Spread
 
-_HOMES = {
-    "fusion.core.errors": ("BudgetError", "ModelError", "StageError"),
-    "fusion.core.types": ("Item", "Message"),
-    "fusion.stages.answer": ("AnswerStage",),
-    "fusion.stages.base": (
-        "ExpressionUse",
-        "Following",
-        "ModelStage",
-        "OutputField",
-        "PipelineUse",
-        "PromptUse",
-        "Prompted",
-        "Shaped",
-        "Stage",
-    ),
-    "fusion.stages.context": (
-        "Answer",
-        "Ask",
-        "Outcome",
-        "Producer",
-        "Room",
-        "StageContext",
-        "StageEvents",
-        "StageInputs",
-        "StageJournal",
-        "StageModels",
-        "StageOutputs",
-    ),
-    "fusion.stages.feed": ("Feed",),
-    "fusion.stages.fields": ("Choice", "OutputSchema", "RoleChoice"),
-    "fusion.stages.items": ("ItemStage",),
-    "fusion.stages.simulation": ("Chance", "Estimate", "Spread"),
-}
+_HOMES = (
+    "fusion.core.errors",
+    "fusion.core.types",
+    "fusion.stages.feed",
+    "fusion.stages.fields",
+    "fusion.stages.context",
+    "fusion.stages.simulation",
+    "fusion.stages.base",
+    "fusion.stages.answer",
+    "fusion.stages.items",
+)
+"""Modules of the public names, the lowest first."""
 
 __all__ = [
     "Answer",
@@ -111,7 +90,8 @@ def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: `import fusion.stages` itself loads nothing."""
     from importlib import import_module
 
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
+    for home in _HOMES if name in __all__ else ():
+        module = import_module(home)
+        if hasattr(module, name):
+            return getattr(module, name)
     raise AttributeError(f"module 'fusion.stages' has no attribute {name!r}")

@@ -11,19 +11,18 @@ from fusion.core.types import Message, as_text
 from fusion.models.structured import values_in
 from fusion.stages.base import ModelStage, PromptUse, Shaped, whole
 from fusion.stages.context import Answer, Ask, StageContext, Variables
+from fusion.stages.text.checks import Checks
 from fusion.stages.text.continuation import Stitches, ending
 
 
 class AnswerStage(ModelStage, Shaped):
-    """A stage whose answer may have a shape: with a `schema` the answer is data that holds to it.
+    """A stage that writes a text, or data that matches its `schema`.
 
-    A text that was cut off at its limit is continued: the model is shown what it has written and asked to go on.
+    A text that was truncated at its limit is continued: the model sees its own text and is asked to go on.
     """
 
-    continuations: int = Field(
-        default=3, ge=0, le=20, description="How often a text that was cut off at its limit is continued."
-    )
-    continue_prompt: str = Field(default="shared/continue", description="The template that asks for a text's rest.")
+    continuations: int = Field(default=3, ge=0, le=20, description="Most continuations of a truncated text.")
+    continue_prompt: str = Field(default="shared/continue", description="The template of a continuation.")
 
     @model_validator(mode="after")
     def _only_text_is_continued(self) -> "AnswerStage":
@@ -42,11 +41,11 @@ class AnswerStage(ModelStage, Shaped):
             yield PromptUse("continue_prompt", self.continue_prompt, frozenset({"end"}))
 
     def calls_of_one(self) -> int:
-        """How many calls an answer in the stage's own shape takes at most."""
+        """Return the most calls for one answer."""
         return self.calls_of_an_answer(shaped=self.output_schema is not None, continued=self.continuations)
 
     async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
-        """Ask once with the stage's template, and fill `text` and `data` with the answer."""
+        """Call the model with the stage's template, and fill `text` and `data` with the answer."""
         answer = await self.answer(
             ctx,
             self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.models.stream(step)),
@@ -79,7 +78,7 @@ class AnswerStage(ModelStage, Shaped):
         return answer._replace(text=stitches.written)
 
     async def _continued(self, ctx: StageContext, ask: Ask, answer: Answer, written: str, number: int) -> Answer:
-        """What the model says when it is asked to go on behind what it has written."""
+        """Ask the model to go on after its own text."""
         ctx.events.note(f"{ask.step}: cut off at its output limit; asking for the rest", item=ask.item)
         words = ctx.inputs.render(self.continue_prompt, {**await ctx.inputs.values(), "end": ending(written)})
         messages = (*ask.messages, Message(role="assistant", content=written), *words)
@@ -100,24 +99,32 @@ def give_answer(ctx: StageContext, answer: Answer) -> None:
     ctx.outputs.give("data", answer.data)
 
 
-def own_verdict(answer: Answer, judged: Any) -> Answer:
-    """The answer, if its verdict is the judge's own.
+def failed_checks(ctx: StageContext, checks: Checks | None, value: Any, variables: Variables, key: str) -> list[str]:
+    """Return the failed conditions of the checks under `key` on a value."""
+    if checks is None:
+        return []
+    seen = {**variables, "value": value}
+    schema = ctx.inputs.schema(f"{key}.schema")
+    return checks.failures(value, schema=schema, evaluate=lambda source: ctx.inputs.evaluate(source, seen))
 
-    A reply in prose may quote a verdict that stands in what is judged, and what is read out of it is then the verdict
-    of the one who is judged. Raises BadResponseError where that may be: the same JSON stands in what is judged, and
-    the reply is more than that JSON.
+
+def own_verdict(answer: Answer, judged: Any) -> Answer:
+    """Return the answer if its verdict is the judge's own.
+
+    A reply in prose may quote a verdict out of the judged text, which would then count as the judge's. Raises
+    BadResponseError if that is possible: the judged text holds the same JSON, and the reply is more than this JSON.
     """
     if _alone(answer.text) or answer.data not in values_in(as_text(judged), dict):
         return answer
     raise BadResponseError(
-        f"{answer.by!r} repeats a verdict that stands in what it was to judge, and gives none of its own",
+        f"{answer.by!r} repeats a verdict out of the text that it judges, and gives none of its own",
         model=answer.by,
         text=answer.text,
     )
 
 
 def _alone(text: str) -> bool:
-    """True for a reply that is JSON and nothing else."""
+    """Return True for a reply that is JSON and nothing else."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What every stage is: its own spec, its output fields, what it reads, and the context that it runs in."""
+"""Base classes of stages: the spec of a stage, its output fields, and everything that it reads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ from fusion.stages.simulation import Estimate
 
 
 class OutputField(NamedTuple):
-    """What a stage gives to others: a value, or a feed of items."""
+    """An output field of a stage: a value, or a feed of items."""
 
     name: str
     feed: bool = False
@@ -33,7 +33,7 @@ class OutputField(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PromptUse:
-    """A template of a stage: the key that holds it, what it says, and the variables that the stage offers to it."""
+    """A template of a stage: its key, its text or name, and the variables that the stage adds to it."""
 
     key: str
     template: str
@@ -42,7 +42,7 @@ class PromptUse:
 
 @dataclass(frozen=True, slots=True)
 class ExpressionUse:
-    """An expression of a stage. One that `flows` is followed item by item if it is a bare path."""
+    """An expression of a stage; with `flows`, a bare path is followed item by item."""
 
     key: str
     source: str
@@ -52,7 +52,7 @@ class ExpressionUse:
 
 @dataclass(frozen=True, slots=True)
 class PipelineUse:
-    """A pipeline that a stage runs: the key that names it, its name or path, and the inputs that it is given."""
+    """A pipeline that a stage runs: its key, its name or path, and the names of its inputs."""
 
     key: str
     pipeline: str
@@ -60,78 +60,74 @@ class PipelineUse:
 
 
 class Stage(Authored, ABC):
-    """One node of the graph. The YAML node is this object; a kind is one subclass."""
+    """A node of the graph. The YAML node is this object; a kind is a subclass."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     outputs: ClassVar[tuple[OutputField, ...]]
-    """The output fields; the first is what the stage's bare name means."""
+    """The output fields; the stage's bare name means the first."""
     own_max_tokens: ClassVar[int] = 2000
-    """The output limit of a call where neither the stage nor `defaults` sets one."""
+    """The output limit of a call if neither the stage nor `defaults` sets one."""
     inner_key: ClassVar[str] = ""
-    """The key under which the stages within this one stand."""
+    """The key of the inner stages."""
     keeps_time: ClassVar[bool] = False
-    """True for a kind that ends itself at its `timeout`, keeping what is done."""
-
+    """True for a kind that ends itself at its `timeout` and keeps its finished items."""
     passes_on: ClassVar[bool] = False
     """True for a kind whose items keep the shape of those that it follows."""
-
     estimate: ClassVar[Estimate] = Estimate()
     """Estimates for quotes and explain."""
 
     kind: str
     when: str | None = Field(default=None, description="Run the stage only if this expression is true.")
-    needs: tuple[str, ...] = Field(default=(), description="Stages to wait for that no expression names.")
+    needs: tuple[str, ...] = Field(default=(), description="Stages to wait for beside those that expressions name.")
     timeout: float | None = Field(default=None, gt=0, description="Seconds for the stage, from its first input.")
-    on_error: Literal["fail", "skip"] = Field(
-        default="fail", description="What a failure does: end the run, or skip."
-    )
-    default: Any = Field(default=None, description="What readers get if the stage is skipped.")
-    budget: Limits | None = Field(default=None, description="Limits of this stage, inside of the run's.")
+    on_error: Literal["fail", "skip"] = Field(default="fail", description="Failure: end the run, or skip the stage.")
+    default: Any = Field(default=None, description="The value for readers if the stage is skipped.")
+    budget: Limits | None = Field(default=None, description="Limits of this stage, within those of the run.")
 
     @abstractmethod
     async def run(self, ctx: StageContext) -> None:
-        """Do the work: read the inputs, fill the output fields."""
+        """Read the inputs and fill the output fields."""
 
     @property
     def if_skipped(self) -> Any:
-        """What readers of the first field get if the stage is skipped; None where they are skipped too."""
+        """The first field's value if the stage is skipped; if it is None, readers are skipped too."""
         return self.default
 
     def inner(self) -> "Mapping[str, Stage]":
-        """The stages within this one, by name. What they read and whom they call is said by this stage."""
+        """Return the inner stages by name. This stage lists their prompts, expressions and roles as its own."""
         return {}
 
     def pipelines(self) -> Iterator[PipelineUse]:
-        """The pipelines that the stage itself runs."""
+        """Yield the pipelines that the stage itself runs."""
         yield from ()
 
     @property
     def gives_data(self) -> bool:
-        """False where the stage, as it is written, leaves its field `data` empty."""
+        """False if the stage, as written, leaves its field `data` empty."""
         return True
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
-        """True where the run goes on without this stage after `error`."""
+        """Return True if the run goes on without this stage after `error`."""
         if isinstance(error, BudgetError) and not finishing:
             return False
         return self.on_error == "skip" and not (isinstance(error, ModelError) and error.stops)
 
     def prompts(self) -> Iterator[PromptUse]:
-        """The templates that the stage renders."""
+        """Yield the templates that the stage renders."""
         yield from ()
 
     def expressions(self) -> Iterator[ExpressionUse]:
-        """The expressions that the stage evaluates."""
+        """Yield the expressions that the stage evaluates."""
         if self.when is not None:
             yield ExpressionUse("when", self.when)
 
     def roles(self) -> Iterator[tuple[str, str]]:
-        """(key, role) for every role that the stage may call."""
+        """Yield (key, role) for every role that the stage may call."""
         yield from ()
 
     def schemas(self) -> Iterator[tuple[str, "dict[str, Any] | str"]]:
-        """(key, schema) for every shape that the stage declares."""
+        """Yield (key, schema) for every shape that the stage declares."""
         yield from ()
 
 
@@ -180,20 +176,22 @@ class Following(Stage):
 
 
 class ModelStage(Prompted, Params, Cacheable):
-    """A stage that asks a model."""
+    """A stage that calls a model."""
 
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
-        default="fail", description="What a failure does: end the run, skip the stage, or ask `escalate_to`."
+        default="fail", description="Effect of a failure: end the run, skip the stage, or call `escalate_to`."
     )
-    role: RoleChoice = Field(default=(Choice(use="frontier"),), description="Who is asked.", validate_default=True)
-    escalate_to: str | None = Field(default=None, description="The role that is asked when the first one failed.")
+    role: RoleChoice = Field(
+        default=(Choice(use="frontier"),), description="The role that is called.", validate_default=True
+    )
+    escalate_to: str | None = Field(default=None, description="The role that is called after the first one failed.")
 
     choice_offers: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="after")
     def _escalation_is_whole(self) -> "ModelStage":
         if self.on_error == "escalate" and self.escalate_to is None:
-            raise ValueError("`on_error: escalate` needs `escalate_to`, the role to ask then")
+            raise ValueError("`on_error: escalate` needs `escalate_to`, the role to call then")
         if self.escalate_to is not None and not self._escalates():
             raise ValueError("`escalate_to` has no effect without `on_error: escalate`")
         return self
@@ -202,10 +200,7 @@ class ModelStage(Prompted, Params, Cacheable):
         return self.on_error == "escalate"
 
     def calls_of_an_answer(self, *, shaped: bool, continued: int = 0) -> int:
-        """How many calls an answer takes at most: a shape may be asked for twice, and all of it of `escalate_to`.
-
-        A text may be continued so many times.
-        """
+        """Return the most calls of an answer: one retry of its shape or its continuations, twice if it escalates."""
         return (2 if shaped else 1 + continued) * (2 if self.on_error == "escalate" else 1)
 
     def expressions(self) -> Iterator[ExpressionUse]:
@@ -221,14 +216,14 @@ class ModelStage(Prompted, Params, Cacheable):
             yield "escalate_to", self.escalate_to
 
     def chosen_role(self, ctx: StageContext, variables: Variables) -> str:
-        """The role of the first line whose `when` is true."""
+        """Return the role of the first line whose `when` is true."""
         for choice in self.role:
             if choice.when is None or ctx.inputs.evaluate(choice.when, variables):
                 return choice.use
         raise AssertionError("the last line of a choice has no `when`")
 
     def ask(self, ctx: StageContext, variables: Variables, step: str, item: int | None = None) -> Ask:
-        """What the stage's role, template, schema and limits ask of a model."""
+        """Return the call that the stage's role, template, schema and limits make."""
         return Ask(
             role=self.chosen_role(ctx, variables),
             messages=ctx.inputs.render(self.template, variables),
@@ -240,7 +235,7 @@ class ModelStage(Prompted, Params, Cacheable):
         )
 
     async def answer(self, ctx: StageContext, ask: Ask) -> Answer:
-        """Ask; an answer that was cut off is a failure. With `on_error: escalate`, a failure asks `escalate_to`."""
+        """Call a model; a truncated answer is a failure. With `on_error: escalate`, a failure calls `escalate_to`."""
         try:
             return await self.entire(ctx, ask)
         except ModelError as error:
@@ -251,12 +246,12 @@ class ModelStage(Prompted, Params, Cacheable):
             return await self.entire(ctx, ask._replace(role=self.escalate_to, model=None, step=step))
 
     async def entire(self, ctx: StageContext, ask: Ask) -> Answer:
-        """The answer up to its end; raises BadResponseError for one that was cut off."""
+        """Return the complete answer; raises BadResponseError for a truncated one."""
         return whole(await ctx.models.call(ask))
 
 
 def whole(answer: Answer) -> Answer:
-    """The answer if it was not cut off; raises BadResponseError if it was."""
+    """Return the answer if it is complete; raises BadResponseError if it was truncated."""
     if answer.finish_reason == "length":
         raise BadResponseError(
             f"{answer.by!r} was cut off at its output limit; raise `max_tokens` of the stage, or ask for less",
@@ -277,12 +272,12 @@ def _as_written(stage: Stage) -> dict[str, Any]:
 
 
 STAGE_READER: Final = "stage"
-"""The key of the validation context that holds what reads a stage of any kind."""
+"""Key of the validation context: the function that reads a stage of any kind."""
 
 INLINE_SHAPE: Final[JsonSchema] = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
-"""The shape of a stage within another one as far as this module knows it; who knows the kinds puts theirs here."""
+"""Placeholder for the schema of an inner stage; `pipeline.json_schema` replaces it by those of all kinds."""
 
 InlineStage = Annotated[
     Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(INLINE_SHAPE))
 ]
-"""A stage that stands within another one."""
+"""A stage within another one."""

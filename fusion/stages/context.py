@@ -15,11 +15,11 @@ Variables = Mapping[str, Any]
 
 
 class Ask(NamedTuple):
-    """What a stage asks of a model: by role, or by `model` where a certain one is meant.
+    """A call of a stage to a model: to the models of a role, or to one `model`.
 
-    `step` names the call inside of the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse`
-    the answer is read as `schema` says; without, the shape is asked for and the text comes back as it is. `sample`
-    numbers those of several calls that ask the same and are to have answers of their own.
+    `step` names the call within the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse` the
+    answer is parsed by `schema`; without, the schema is requested and the text is returned as it is. `sample`
+    numbers calls that are equal and need answers of their own.
     """
 
     role: str
@@ -36,10 +36,7 @@ class Ask(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a model answered to an Ask: `data` where a schema was given. `by` is the model that was asked.
-
-    `calls` are those that it took.
-    """
+    """The answer to an Ask: `data` if there is a schema, the model `by` which it was written, and its calls."""
 
     text: str
     data: Any
@@ -49,12 +46,12 @@ class Answer(NamedTuple):
 
     @property
     def value(self) -> Any:
-        """The data where a schema was given, else the text."""
+        """The data if there is a schema, else the text."""
         return self.text if self.data is None else self.data
 
 
 class Outcome(NamedTuple):
-    """What a stage or a pipeline within a stage gave."""
+    """The output of an inner stage or a nested pipeline."""
 
     text: str
     data: Any = None

@@ -1,6 +1,7 @@
-"""Field types that kinds of stages share: a choice of roles, one text or several, a pattern, a shape."""
+"""Field types that kinds share: a choice of roles, one text or several, a pattern, a shape."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -13,6 +14,11 @@ class Choice(Authored):
 
     when: str | None = Field(default=None, description="An expression; without it the line always applies.")
     use: str = Field(description="The value if it is true.")
+
+
+def short_form(key: str) -> Callable[[Any], Any]:
+    """Return a function that reads a text alone as a mapping with this key."""
+    return lambda given: {key: given} if isinstance(given, str) else given
 
 
 def _choices(given: Any) -> Any:

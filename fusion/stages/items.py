@@ -1,4 +1,4 @@
-"""The shape that all item stages share: n items in, n items out, each worked on as soon as it can be."""
+"""Item stages: n items in, n items out, each processed as soon as its needs are met."""
 
 from abc import abstractmethod
 from collections import deque
@@ -22,14 +22,15 @@ T = TypeVar("T")
 
 
 class ItemStage(ModelStage, Following):
-    """A stage that works on the items of a feed, many at once, in whatever order they can be done."""
+    """A stage that processes the items of a feed, many at once, in the order in which they become ready."""
 
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
-        default="skip", description="What a failed item does: end the run, stay as a failed item, ask `escalate_to`."
+        default="skip",
+        description="Effect of a failed item: end the run, stay as a failed item, or call `escalate_to`.",
     )
-    concurrency: int = Field(default=16, ge=1, le=10_000, description="How many items are worked on at once.")
+    concurrency: int = Field(default=16, ge=1, le=10_000, description="Items that are processed at once.")
     min_ok: int | None = Field(
-        default=None, ge=0, description="How many items must be usable at the end; by default one, if there are any."
+        default=None, ge=0, description="Items that must be usable at the end; by default one, if there are any."
     )
 
     keeps_time: ClassVar[bool] = True
@@ -38,18 +39,18 @@ class ItemStage(ModelStage, Following):
 
     @abstractmethod
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
-        """What this stage makes of one item."""
+        """Return the item with its result."""
 
     def hand(self, ctx: StageContext) -> "Hand":
-        """What does the work in one run of the stage."""
+        """Return the object that processes the items of one run."""
         return Hand(self, ctx)
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
-        """What `on_error` says is said of items; a stage with too few usable ones has failed."""
+        """Return False: `on_error` is for items, and a stage with too few usable ones has failed."""
         return False
 
     def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
-        """What becomes of an item when the budget is used up and the run is to finish."""
+        """Return the item as it ends if the budget is exhausted and the run finishes."""
         return item.failed(error.as_failure())
 
     async def run(self, ctx: StageContext) -> None:
@@ -66,31 +67,31 @@ class ItemStage(ModelStage, Following):
 
 
 class Hand:
-    """Works on the items of one run of a stage, each by itself. It is told of each when it comes."""
+    """Hand: processes the items of one run of a stage, each by itself. It learns of each when it arrives."""
 
     def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
         self._stage = stage
         self._ctx = ctx
 
     def came(self, item: Item, variables: dict[str, Any], tasks: "TaskGroup") -> None:
-        """An item has come; it is worked on when all that it needs is done."""
+        """Note an item that has arrived; it is processed once its needs are done."""
 
     def all_came(self) -> None:
-        """No more items will come."""
+        """Note that no more items will arrive."""
 
     async def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         return await self._stage.work(self._ctx, item, needed, variables)
 
 
 class _Work:
-    """One run of an item stage: who waits for whom, and what is done.
+    """One run of an item stage: its open, ready and finished items.
 
-    An item is ready once all that it needs is done. At most `concurrency` workers take the ready ones in their
-    order; each is a task that ends when nothing is ready, and the next item to become ready starts another.
+    An item is ready once its needs are done. At most `concurrency` workers take ready items in their order. A worker
+    is a task that ends when no item is ready; the next item to become ready starts another.
     """
 
     def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
-        from asyncio import TaskGroup  # here, since stages are checked and drawn without any loop
+        from asyncio import TaskGroup  # here: checking and drawing stages needs no event loop
 
         self._stage = stage
         self._ctx = ctx
@@ -101,10 +102,10 @@ class _Work:
         self._open: dict[int, Item] = {}
         self._ready: deque[Item] = deque()
         self._done: dict[int, Item] = {}
-        self._missing: dict[int, int] = {}  # how many of those that an item needs are not done yet
-        self._waiting: dict[int, list[Item]] = {}  # who waits for an item
-        self._roots: dict[int, Item] = {}  # of those that failed with another: the one it began with
-        self._broken = False  # an item failed in a way that ends the stage: no other one is begun
+        self._missing: dict[int, int] = {}  # of an item: its needs that are not done yet
+        self._waiting: dict[int, list[Item]] = {}  # of an item: those that need it
+        self._roots: dict[int, Item] = {}  # of an item that failed with another one: the first of them to fail
+        self._broken = False  # an item failed in a way that ends the stage: no other one begins
 
     async def all(self) -> None:
         self._variables = await self._ctx.inputs.values()
@@ -118,7 +119,7 @@ class _Work:
         self._fail_open("it needs itself, by way of what it needs")
 
     async def out_of_time(self) -> None:
-        """Every item that is not done fails, those too that only come now; what is done stays."""
+        """Fail every unfinished item, also those that arrive later; finished ones are kept."""
         message = f"not done within the stage's timeout of {self._stage.timeout:g} s"
         for index in self._open:
             self._ctx.journal.keep(_OUT_OF_TIME, message, item=index)
@@ -129,7 +130,7 @@ class _Work:
                 self._settle(item if item.failure is not None else item.failed(StageError(message).as_failure()))
 
     def _take(self, item: Item) -> None:
-        """An item has come: it is ready, or waits for what it needs."""
+        """Make an item that has arrived ready, or let it wait for its needs."""
         missing = {index for index in item.needs if index not in self._done}
         out_of_time = self._ctx.journal.kept(_OUT_OF_TIME, item=item.index)
         if item.failure is not None:
@@ -154,7 +155,7 @@ class _Work:
 
         while self._ready and not self._broken:
             self._settle(await self._worked(self._ready.popleft()))
-            await sleep(0)  # where a model answers at once, others have their turn all the same
+            await sleep(0)  # lets other tasks run, also if a model answers at once
         self._workers -= 1
 
     async def _worked(self, item: Item) -> Item:
@@ -177,20 +178,20 @@ class _Work:
             return item.failed(error.as_failure())
 
     def _failed_with(self, item: Item, need: Item) -> Item:
-        """The item, failed for what the failure of `need` began with."""
+        """Return the item, failed for the first failure behind that of `need`."""
         root = self._roots[item.index] = self._roots.get(need.index, need)
         assert root.failure is not None
         message = f"item {root.index + 1}, which this one needs, failed: {root.failure.message}"
         return item.failed(Failure(reason=root.failure.reason, message=message))
 
     def _settle(self, item: Item) -> None:
-        """An item is done: hand it on."""
+        """Hand a finished item on."""
         self._open.pop(item.index, None)
         self._ctx.outputs.settle(item)
         self._release(item)
 
     def _release(self, item: Item) -> None:
-        """Those that waited for nothing but this item are ready."""
+        """Make those items ready that waited for this one only."""
         self._done.setdefault(item.index, item)
         for waiting in self._waiting.pop(item.index, ()):
             self._missing[waiting.index] -= 1
@@ -198,7 +199,7 @@ class _Work:
                 self._begin(waiting)
 
     def _nothing_more_comes(self) -> None:
-        """Whoever waits for an item that is not among these waits no longer."""
+        """Fail the needs that are not among the items of this stage."""
         failure = StageError("it is not among the items of this stage").as_failure()
         for index in [index for index in self._waiting if index not in self._open]:
             self._release(Item(index=index, failure=failure))

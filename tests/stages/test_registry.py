@@ -96,7 +96,7 @@ def test_a_plug_in_made_of_the_public_names_runs(
         ("no_such_module:X", "the plug-in 'p0' (no_such_module:X) cannot be loaded: ModuleNotFoundError"),
         (
             "builtins:int",
-            "int of the plug-in 'p0' is no kind of stage: it is not a subclass of fusion.stages.base.Stage",
+            "int of the plug-in 'p0' is no kind of stage: it is not a subclass of fusion.stages.Stage",
         ),
         (f"{__name__}:Unnamed", "Unnamed of the plug-in 'p0' is no kind of stage: it needs one name of its own"),
         (

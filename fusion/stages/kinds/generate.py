@@ -9,15 +9,15 @@ from fusion.stages.simulation import Estimate
 
 
 class Generate(AnswerStage):
-    """Asks one model once. Fields: `text`, and `data` where a `schema` is given."""
+    """Calls one model once. Fields: `text`, and `data` with a `schema`."""
 
     kind: Literal["generate"] = "generate"
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     default_prompt: ClassVar[str] = "generate/default"
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
-            "One call; one more where an answer does not hold to the `schema` at first, or for each time "
-            "that a text which was cut off is continued."
+            "One call; one more if an answer does not match the `schema` at first, or for each "
+            "continuation of a truncated text."
         ),
         example="""\
 inputs: {text: A text.}

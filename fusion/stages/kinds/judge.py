@@ -1,4 +1,4 @@
-"""judge: compares several answers to one request, and does not answer it."""
+"""judge: several answers to one request are compared; the request is not answered."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal
@@ -19,27 +19,28 @@ _MOST: Final = 12  # points in a list of the analysis
 class Judge(ModelStage, Following):
     """Compares several answers to one request, and does not answer it itself. Field: `analysis`.
 
-    It holds `consensus` (what they agree on), `contradictions` (`topic`, `stances`: `model`, `stance`),
-    `partial_coverage` (`models`, `point`), `unique_insights` (`model`, `insight`), `blind_spots` (what all of them
-    miss), `evidence` (`model`, `quote`: words that stand in that answer), `confidence` that the consensus is right,
-    from 0 to 1, and `vote_settles`: whether the answers can simply be counted.
+    The analysis has `consensus` (points of agreement), `contradictions` (`topic`, `stances`: `model`, `stance`),
+    `partial_coverage` (`models`, `point`), `unique_insights` (`model`, `insight`), `blind_spots` (points that all of
+    them miss), `evidence` (`model`, `quote`: words out of that answer), `confidence` (0 to 1) that the consensus is
+    right, and `vote_settles`: true if a count of the answers is enough.
 
-    The judge sees the answers under labels; the analysis names the models. A single answer is compared with the
-    request. Where the judge fails the analysis is empty, which is said, and the answers stay as they are.
+    The judge reads the answers under labels; the analysis names the models. A single answer is compared with the
+    request. If the judge fails, the analysis is empty, a note says so, and the answers stay as they are.
     """
 
     kind: Literal["judge"] = "judge"
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
-        default="skip", description="What a failure does: end the run, leave the analysis empty, ask `escalate_to`."
+        default="skip",
+        description="Effect of a failure: end the run, leave the analysis empty, or call `escalate_to`.",
     )
-    default: Any = Field(default_factory=dict, description="What readers get if there is no analysis.")
+    default: Any = Field(default_factory=dict, description="The value for readers if there is no analysis.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("analysis"),)
     own_max_tokens: ClassVar[int] = 3000
     default_prompt: ClassVar[str] = "judge/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"answers"})
     estimate: ClassVar[Estimate] = Estimate(
-        cost=("One call, which reads all the answers; one more where the analysis is not in its shape at first."),
+        cost=("One call, which reads all the answers; one more if the analysis does not match its shape at first."),
         example="""\
 inputs: {question: A question.}
 stages:
@@ -54,7 +55,7 @@ output: compare
         variables = await ctx.inputs.values()
         answers, failed = await followed(ctx, self.over)
         if not answers:
-            raise StageError(f"there is no answer to compare, {len(failed)} failed")
+            raise StageError(f"no answer to compare: {len(failed)} failed")
         ask = self.ask(ctx, {**variables, "answers": answers}, "judge")
         answer = await self.answer(ctx, ask._replace(schema=analysis_schema(_labels(answers))))
         analysis = {**answer.data, "evidence": _standing(answer.data["evidence"], answers, ctx)}
@@ -85,12 +86,12 @@ def _labels(answers: Sequence[Item]) -> list[str]:
 
 
 def _standing(evidence: list[dict[str, str]], answers: Sequence[Item], ctx: StageContext) -> list[dict[str, str]]:
-    """The quotes that stand in the answer that they are said to be of; the others are dropped, and that is said."""
+    """Return the quotes that are in the answer that they name; the others are dropped with a note."""
     texts = {answer.source["label"]: _folded(as_text(answer.value)) for answer in answers}
     standing = [one for one in evidence if _folded(one["quote"]) and _folded(one["quote"]) in texts[one["model"]]]
     if len(standing) < len(evidence):
         ctx.events.note(
-            f"{len(evidence) - len(standing)} of the judge's {len(evidence)} quotes stand in no answer: dropped"
+            f"{len(evidence) - len(standing)} of the judge's {len(evidence)} quotes are in no answer: dropped"
         )
     return standing
 

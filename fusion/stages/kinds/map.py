@@ -14,20 +14,22 @@ from fusion.stages.simulation import Estimate
 
 
 class Map(ItemStage, AnswerStage):
-    """Asks a model about each item. Field: `items`, each with the answer as its `value`.
+    """Calls a model for each item. Field: `items`, each with the answer as its `value`.
 
-    An item that needs results of earlier ones waits for them and finds them in `needed`.
+    An item that needs results of earlier ones waits for them; its template reads them in `needed`.
     """
 
     kind: Literal["map"] = "map"
-    role: RoleChoice = Field(default=(Choice(use="bulk"),), description="Who is asked.", validate_default=True)
+    role: RoleChoice = Field(
+        default=(Choice(use="bulk"),), description="The role that is called.", validate_default=True
+    )
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
     default_prompt: ClassVar[str] = "map/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "needed"})
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
-            "A call for each item; one more where an answer does not hold to the `schema` at first, or for each time "
-            "that a text which was cut off is continued."
+            "A call for each item; one more if an answer does not match the `schema` at first, or for each "
+            "continuation of a truncated text."
         ),
         example="""\
 inputs: {text: "Notes, one on each line."}

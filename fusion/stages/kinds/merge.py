@@ -29,23 +29,25 @@ _OF_A_MODEL = frozenset(
 
 
 class Merge(AnswerStage, Following):
-    """Brings items together: `llm` has a model write the answer, `concat` puts them one after the other.
+    """Merges items: `llm` has a model write the answer, `concat` joins the values.
 
-    Fields: `text`, and `data` where a `schema` is given. The template sees the usable `items` in their order,
-    and in `failed` those that have no value.
+    Fields: `text`, and `data` with a `schema`. The template reads the usable `items` in their order, and the `failed`
+    ones without a value.
 
-    `tree` is for more than the model can read at once: neighbours are brought together in as few calls as they fit
-    into, and the results again, until the rest fits into the stage's own call. With parts that do fit it is `llm`.
+    `tree` is for more than the model can read at once. Neighbours are merged in the fewest calls, and the results
+    again, until the rest fits into the stage's own call. Items that fit are merged as with `llm`.
     """
 
     kind: Literal["merge"] = "merge"
-    strategy: Literal["llm", "concat", "tree"] = Field(default="llm", description="Who writes the answer, and how.")
-    separator: str = Field(default="\n\n", description="What `concat` puts between two items.")
-    level_prompt: str = Field(default="merge/level", description="The template of the levels below, with `tree`.")
-    max_input: int | None = Field(
-        default=None, gt=0, description="Tokens that a call of `tree` may read; by default what its model can."
+    strategy: Literal["llm", "concat", "tree"] = Field(
+        default="llm", description="A model in one call, no model, or a model in levels."
     )
-    min_ok: int = Field(default=1, ge=0, description="How many items must be usable.")
+    separator: str = Field(default="\n\n", description="The text between two items, with `concat`.")
+    level_prompt: str = Field(default="merge/level", description="The template of the levels, with `tree`.")
+    max_input: int | None = Field(
+        default=None, gt=0, description="Input tokens of a call, with `tree`; by default those of its model."
+    )
+    min_ok: int = Field(default=1, ge=0, description="Items that must be usable.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     own_max_tokens: ClassVar[int] = 4000
@@ -75,7 +77,7 @@ output: answer
     )
 
     def _most_calls(self, items: int) -> int:
-        """Of a tree: its first level shortens every part at most, each one above has half as many parts or fewer."""
+        """Return the most calls: the first level of a tree calls for every part, each later one for half as many."""
         return {"concat": 0, "llm": 1, "tree": 2 * items + 1}[self.strategy] * self.calls_of_one()
 
     @model_validator(mode="after")
@@ -83,7 +85,7 @@ output: answer
         given = self.model_fields_set
         if self.strategy == "concat" and (asked := sorted(_OF_A_MODEL & given)):
             names = ", ".join("schema" if name == "output_schema" else name for name in asked)
-            raise ValueError(f"`strategy: concat` asks no model, so these have no effect: {names}")
+            raise ValueError(f"`strategy: concat` calls no model, so these have no effect: {names}")
         if self.strategy != "concat" and "separator" in given:
             raise ValueError("`separator` has an effect with `strategy: concat` only")
         if self.strategy != "tree" and (of_tree := sorted({"level_prompt", "max_input"} & given)):

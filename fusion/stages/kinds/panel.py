@@ -12,7 +12,7 @@ from fusion.core.types import Failure, Item, Message
 from fusion.core.validation import Authored
 from fusion.stages.base import OutputField, Prompted, Shaped, whole
 from fusion.stages.context import Ask, StageContext
-from fusion.stages.fields import Texts
+from fusion.stages.fields import Texts, short_form
 from fusion.stages.labels import MOST_LABELS, labels, shuffled
 from fusion.stages.simulation import Estimate
 
@@ -21,21 +21,16 @@ if TYPE_CHECKING:
 
 
 _PATIENCE_WITH_SEVERAL: Final = 2.0
-_LEAST_SECONDS: Final = 0.2  # so that chance does not decide between answers that come at once
+_LEAST_SECONDS: Final = 0.2  # keeps chance from deciding between simultaneous answers
 _CLEARLY_SLOWER: Final = 2.0
 
 
 class PanelMember(Authored):
-    """Who answers, and how often. Short form: the role alone."""
+    """A member: a role, and the number of its answers. Short form: the role alone."""
 
     role: str = Field(description="The role that answers.")
-    samples: int = Field(default=1, ge=1, description="How many answers it gives, each of a call of its own.")
+    samples: int = Field(default=1, ge=1, description="Number of its answers, each from a call of its own.")
     temperature: Temperature = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, given: Any) -> Any:
-        return {"role": given} if isinstance(given, str) else given
 
 
 def _one_or_many(given: Any) -> Any:
@@ -50,14 +45,14 @@ def _fits(members: tuple[PanelMember, ...]) -> tuple[PanelMember, ...]:
 
 
 Members = Annotated[
-    tuple[PanelMember, ...],
+    tuple[Annotated[PanelMember, BeforeValidator(short_form("role"))], ...],
     BeforeValidator(_one_or_many, json_schema_input_type=str | PanelMember | tuple[str | PanelMember, ...]),
     AfterValidator(_fits),
 ]
 
 
 class _Seat(NamedTuple):
-    """A place in the panel: its number, its name, who has it, and how many before it have the same role."""
+    """A seat of the panel: its number, step and member, and the number of seats before it with its role."""
 
     number: int
     step: str
@@ -66,36 +61,31 @@ class _Seat(NamedTuple):
 
 
 class Panel(Prompted, Shaped, Cacheable):
-    """Asks the same of several roles, or several times of one, at once. Field: `answers`.
+    """Sends one prompt to several roles, or several times to one, at once. Field: `answers`.
 
-    Each answer has a label that tells nothing of who wrote it (`item.label`), and they stand in an order that the
-    run and the stage decide, so that no reader can prefer a model or a place. `item.member` is the member's number,
-    `item.role` its role.
+    Each answer has a label (`item.label`) that does not reveal its model, and their order is random but fixed by run
+    and stage, so that no reader can prefer a model or a place. `item.member` is the number of the member, `item.role`
+    its role.
 
-    An answer that is empty, refused or cut off does not count. Once `min_ok` answers are there, the others are
-    waited for as long as `grace` says, then cancelled; what they cost is counted. Without `grace` it is learned from
-    those who have answered: while several are missing, they may take twice as long as the slowest answer; the last
-    one of n members 1/(n + 2) longer than it; a model that is known to be much slower as many times longer.
+    An empty, refused or truncated answer does not count. After `min_ok` answers, the others are waited for during
+    `grace`, then cancelled; their cost is counted. Without `grace` the time is learned from the answers: while
+    several are missing, they have twice the time of the slowest answer; the last of n members has 1/(n + 2) more than
+    it; a model known to be much slower has as many times more.
 
-    Embedded models share one place to compute in: those members are asked one after another.
+    Embedded models share the processor: their members are called one after another.
     """
 
     kind: Literal["panel"] = "panel"
     on_error: Literal["fail", "skip", "refill"] = Field(  # type: ignore[assignment]
-        default="skip", description="What a member without an answer does: end the run, be left out, be replaced."
+        default="skip", description="Effect of a member without an answer: end the run, leave it out, or replace it."
     )
-    members: Members = Field(description="Who answers: roles, or {role, samples, temperature}.")
+    members: Members = Field(description="The members: roles, or {role, samples, temperature}.")
     temperature: Temperature = None
     min_ok: int | None = Field(
-        default=None,
-        ge=0,
-        description="How many answers there must be before `grace` begins, and at the end; by default grace begins "
-        "with more than half, and one is needed.",
+        default=None, ge=0, description="Answers needed to begin `grace`, and at the end; else over half, and one."
     )
-    grace: float | None = Field(default=None, ge=0, description="Seconds that stragglers have; else it is learned.")
-    refill: Texts = Field(
-        default=(), description="Roles that replace a member, in this order; by default the other members'."
-    )
+    grace: float | None = Field(default=None, ge=0, description="Seconds for stragglers; by default learned.")
+    refill: Texts = Field(default=(), description="Roles that replace a member in turn; else the other members'.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("answers", feed=True),)
     keeps_time: ClassVar[bool] = True
@@ -130,7 +120,7 @@ output: answer
 
     @property
     def seats(self) -> list[_Seat]:
-        """Every place of the panel, in the order of its members."""
+        """The seats of the panel, in the order of its members."""
         alone = len(self.members) == 1
         steps = [
             (f"sample-{sample}" if alone else f"member-{label.lower()}-sample-{sample}", member)
@@ -154,15 +144,15 @@ output: answer
         return answers * self.calls_of_an_answer(shaped=self.output_schema is not None)
 
     def calls_of_an_answer(self, *, shaped: bool) -> int:
-        """How many calls an answer takes at most; who replaces whom is counted apart."""
+        """Return the most calls of an answer, replacements aside."""
         return 2 if shaped else 1
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
-        """What `on_error` says is said of members; a panel with too few answers has failed."""
+        """Return False: `on_error` is for members, and a panel with too few answers has failed."""
         return False
 
     def substitutes(self, seat: _Seat) -> tuple[str, ...]:
-        """The roles that are asked in turn when the one in this seat has no answer."""
+        """Return the roles that are called in turn if the member of this seat has no answer."""
         if self.on_error != "refill":
             return ()
         roles = [member.role for member in self.members]
@@ -183,10 +173,10 @@ output: answer
 
 
 class _Sitting:
-    """One run of a panel: who is asked, who has answered, who is no longer waited for."""
+    """One run of a panel: its open seats, its answers, and the time for those that are missing."""
 
     def __init__(self, panel: Panel, ctx: StageContext) -> None:
-        from asyncio import Lock, get_running_loop  # here, since stages are checked and drawn without any loop
+        from asyncio import Lock, get_running_loop  # here: checking and drawing stages needs no event loop
 
         self._panel = panel
         self._ctx = ctx
@@ -198,9 +188,9 @@ class _Sitting:
         self._places = {seats[number].number: place for place, number in enumerate(order)}
         self._labels = labels(len(seats))
         self._open = {seat.number: seat for seat in seats}
-        self._steps: dict[int, str] = {}  # of a seat: the step that is asked now
-        self._asked: dict[int, tuple[str, float]] = {}  # of a seat: the role that is asked now, and since when
-        self._took: list[tuple[str, float]] = []  # of each answer: the model that gave it, and its seconds
+        self._steps: dict[int, str] = {}  # of a seat: the step of its current call
+        self._asked: dict[int, tuple[str, float]] = {}  # of a seat: the role of its current call, and its start
+        self._took: list[tuple[str, float]] = []  # of each answer: its model and seconds
         self._enough_since: float | None = None
         self._failed: list[FusionError] = []
 
@@ -213,14 +203,14 @@ class _Sitting:
             await self._watch({group.create_task(self._fill(seat)): seat for seat in self._panel.seats})
 
     async def _watch(self, tasks: "dict[Task[None], _Seat]") -> None:
-        """Wait for the answers, and cancel those that are not to be waited for."""
+        """Wait for the answers, and cancel overdue calls."""
         from asyncio import FIRST_COMPLETED, wait
 
         waiting = set(tasks)
         while waiting:
             done, waiting = await wait(waiting, timeout=self._patience(), return_when=FIRST_COMPLETED)
             if any(not task.cancelled() and task.exception() for task in done):
-                return  # the group ends the rest and says why
+                return  # the group cancels the rest and raises the error
             why = self._hopeless()
             for task in list(waiting):
                 if reason := why or self._overdue(tasks[task]):
@@ -229,7 +219,7 @@ class _Sitting:
                     waiting.discard(task)
 
     async def _fill(self, seat: _Seat) -> None:
-        """Ask who has the seat, then those that may replace it; the item is the first usable answer."""
+        """Call the member of a seat, then its substitutes; the item is the first usable answer."""
         steps = [(seat.member.role, seat.step)]
         replacing = enumerate(self._panel.substitutes(seat), start=1)
         steps += [(role, f"{seat.step}-refill-{number}") for number, role in replacing]
@@ -294,18 +284,18 @@ class _Sitting:
         return Item(index=place, source=source)
 
     def _settle(self, item: Item) -> None:
-        """A seat has its answer, or will have none: hand it on."""
+        """Hand on the item of a seat, with or without an answer, unless the seat is closed."""
         if self._open.pop(item.source["member"], None) is not None:
             self._ctx.outputs.settle(item)
 
-    # How long.
+    # Time.
 
     @property
     def _usable(self) -> int:
         return sum(item.ok for item in self._ctx.outputs.feed("answers").so_far)
 
     def _enough(self) -> bool:
-        """True once so many have answered that the others are stragglers."""
+        """Return True once there are enough answers for the others to be stragglers."""
         seats = len(self._panel.seats)
         failed = seats - len(self._open) - self._usable
         wanted = self._panel.min_ok
@@ -314,7 +304,7 @@ class _Sitting:
         return self._usable >= wanted
 
     def _patience(self) -> float | None:
-        """Seconds until somebody is overdue; None while nobody can be."""
+        """Return the seconds until the next call is overdue, None while none can be."""
         if not self._enough():
             return None
         if self._enough_since is None:
@@ -323,7 +313,7 @@ class _Sitting:
         return max(0.0, min(ends) - self._clock()) if ends else None
 
     def _end(self, seat: _Seat) -> float | None:
-        """Until when a seat is waited for; None for one whose turn has not come."""
+        """Return the time until which a seat is waited for; None before its call."""
         if self._panel.grace is not None:
             assert self._enough_since is not None
             return self._enough_since + self._panel.grace
@@ -336,7 +326,7 @@ class _Sitting:
         return begun + max(slowest * patience, slowest + _LEAST_SECONDS)
 
     def _slower(self, model: str, than: str) -> float:
-        """How many times slower a model is known to be than another; 1 where it is not clearly so."""
+        """Return the factor by which a model is known to be slower than another; 1 unless clearly slower."""
         one, other = self._ctx.models.speed.quantile(model), self._ctx.models.speed.quantile(than)
         times = one / other if one and other else 1.0
         return times if times > _CLEARLY_SLOWER else 1.0
@@ -351,7 +341,7 @@ class _Sitting:
         return f"no longer waited for: {self._usable} of {len(self._panel.seats)} have answered"
 
     def _hopeless(self) -> str:
-        """Why nobody needs to be waited for any more; empty where there is hope."""
+        """Return the reason to stop waiting for all; empty while enough answers are possible."""
         wanted = self._panel.min_ok
         if wanted is None or self._usable + len(self._open) >= wanted:
             return ""

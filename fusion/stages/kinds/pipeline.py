@@ -13,13 +13,13 @@ from fusion.stages.simulation import Estimate
 class PipelineStage(Stage):
     """Runs another pipeline: with inputs of this one, within this stage's budget, under the same run.
 
-    Fields: `text`, `data` and `confidence`, those of the other pipeline's output. An input that it requires and that
-    is not given takes the request. Its stages are told of as `stage/theirs`.
+    Fields: `text`, `data` and `confidence` of the other pipeline's output. A required input that is not given takes
+    the request. Events and results name its stages `stage/theirs`.
     """
 
     kind: Literal["pipeline"] = "pipeline"
-    pipeline: str = Field(min_length=1, description="A pipeline's name, or its file, seen from this file.")
-    inputs: dict[str, str] = Field(default={}, description="What it is given: an expression for each of its inputs.")
+    pipeline: str = Field(min_length=1, description="A pipeline's name, or its file relative to this one.")
+    inputs: dict[str, str] = Field(default={}, description="Its inputs: an expression for each.")
 
     estimate: ClassVar[Estimate] = Estimate(
         cost="The calls of the other pipeline.",

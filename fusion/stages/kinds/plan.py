@@ -1,4 +1,4 @@
-"""plan: a model splits the request into subtasks, each handed on the moment it is complete."""
+"""plan: a model splits the request into subtasks, each handed on as soon as it is complete."""
 
 import json
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ class Plan(ModelStage):
 
     Fields: `subtasks` (a feed), `goal`, `constraints`, `merge_instructions`.
 
-    A subtask has `title`, `instructions` that stand alone, `needs` (numbers of earlier subtasks), `difficulty`
-    1 to 5, `capabilities`, `expected_output` and `criteria`. It is handed on, for good, when its JSON object is
-    complete. A plan that is cut off is continued; one that cannot be read is asked for once more.
+    A subtask has `title`, self-contained `instructions`, `needs` (numbers of earlier subtasks), `difficulty` from 1
+    to 5, `capabilities`, `expected_output` and `criteria`. It is handed on for good once its JSON object is complete.
+    A truncated plan is continued; one that cannot be parsed is requested once more.
     """
 
     kind: Literal["plan"] = "plan"
-    max_subtasks: int = Field(default=12, ge=1, le=10_000, description="How many subtasks are taken at most.")
-    continue_prompt: str = Field(default="plan/continue", description="The template that asks for a plan's rest.")
+    max_subtasks: int = Field(default=12, ge=1, le=10_000, description="Most subtasks of a plan.")
+    continue_prompt: str = Field(default="plan/continue", description="The template of a plan's continuation.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (
         OutputField("subtasks", feed=True),
@@ -42,7 +42,7 @@ class Plan(ModelStage):
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"max_subtasks"})
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
-            f"One call; up to {_MOST_CONTINUATIONS} more where the plan is cut off, one more where it cannot be read."
+            f"One call; up to {_MOST_CONTINUATIONS} more if the plan is truncated, one more if it cannot be parsed."
         ),
         expects=(
             "42 of 100 of `max_subtasks`, from 20 to all; one in five is hard (difficulty 4 or 5), one in ten needs "
@@ -88,12 +88,10 @@ output: answer
         ctx.outputs.grow(reader.accepted, final=True)
 
     async def _ask(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> bool:
-        """Ask for the plan or its rest. True if it came to its end."""
+        """Request the plan or its rest. Return True if it is complete."""
         escalated = ask._replace(role=self.escalate_to or ask.role, step=f"{ask.step}-escalated")
         if (self.escalate_to and reader.begin(escalated)) or reader.begin(ask):
-            ctx.events.note(
-                f"the first {reader.accepted} subtasks are those that were accepted before the run was resumed"
-            )
+            ctx.events.note(f"the first {reader.accepted} subtasks were accepted before the run was resumed")
             return reader.ended
         try:
             answer = await ctx.models.call(ask)
@@ -113,7 +111,7 @@ output: answer
                 raise
         reader.take(answer)
         if reader.torn and reader.committed and answer.finish_reason == "stop":
-            ctx.events.note(f"the plan cannot be read behind subtask {reader.accepted}; asking for the rest")
+            ctx.events.note(f"the plan cannot be parsed after subtask {reader.accepted}; asking for the rest")
         return reader.ended or (answer.finish_reason == "stop" and not reader.torn)
 
     async def _continue(
@@ -126,7 +124,7 @@ output: answer
         return await self._ask(ctx, ask._replace(messages=messages, step=f"continue-{number}"), reader)
 
     async def _once_more(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> None:
-        """Nothing could be read as it came: read it whole, with repair; else ask once more with all the errors."""
+        """Parse an unusable plan as a whole, with repair; else request it once more with all its errors."""
         errors = reader.read_whole(ask.schema or {})
         if not errors:
             return

@@ -1,4 +1,4 @@
-"""render: a template and no model: sums, tables and JSON out of what others made."""
+"""render: a text from a template, without a model: sums, tables and JSON out of earlier results."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -16,14 +16,14 @@ from fusion.stages.simulation import Estimate
 class Render(Shaped):
     """Writes a text with a template, without a model. Fields: `text`, and `data` with `parse: json` or a `schema`.
 
-    The template reads the inputs and every stage that it names; of a feed all items in their order, the failed ones
-    too (`work | selectattr("ok")` leaves those out). Beside what Jinja has, there are `sum` (exact, also of decimals
-    and of numbers in text), `decimals(2)`, `table` (Markdown) and `json`.
+    The template reads the inputs and every stage that it names; of a feed all items in their order, also failed ones
+    (`work | selectattr("ok")` leaves these out). Filters beside those of Jinja: `sum` (exact, also for decimals and
+    numbers in text), `decimals(2)`, `table` (Markdown) and `json`. With a `schema` the text is JSON that matches it.
     """
 
     kind: Literal["render"] = "render"
     template: str = Field(description="A template's name, or the template itself.")
-    parse: Literal["text", "json"] = Field(default="text", description="`json` reads the text into `data`.")
+    parse: Literal["text", "json"] = Field(default="text", description="`json` parses the text into `data`.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     estimate: ClassVar[Estimate] = Estimate(
@@ -50,7 +50,7 @@ output: answer
     @model_validator(mode="after")
     def _a_schema_is_of_data(self) -> "Render":
         if self.output_schema is not None and self.parse == "text" and "parse" in self.model_fields_set:
-            raise ValueError("`parse: text` makes no data for the `schema` to hold; leave `parse` out")
+            raise ValueError("`parse: text` makes no data for the `schema`; leave `parse` out")
         return self
 
     @property
@@ -75,9 +75,9 @@ output: answer
             raise StageError(f"the rendered text is not JSON: {error}; write values with `| json`") from error
         schema = ctx.inputs.schema("schema")
         if schema is not None and (flaws := validate(data, schema)):
-            raise StageError(f"the rendered data does not hold to the schema: {'; '.join(flaws[:5])}")
+            raise StageError(f"the rendered data does not match the schema: {'; '.join(flaws[:5])}")
         return data
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

@@ -35,28 +35,28 @@ from fusion.stages.fields import Pattern, Texts
 from fusion.stages.simulation import Chance, Estimate, Within, plausible
 from fusion.stages.text.classify import Capability, capabilities, language, nearest
 
-_SAID_OUTSIDE = ("when", "needs", "default")
+_OUTER_KEYS = ("when", "needs", "default")
 
 
 class Rule(Authored):
-    """Where all that it says holds of the text, its route is taken."""
+    """A rule: its route is taken if all of its conditions hold for the text."""
 
-    when: str | None = Field(default=None, description="An expression that is true.")
-    matches: Pattern | None = Field(default=None, description="A regular expression that is found in the text.")
-    longer: int | None = Field(default=None, ge=0, description="The text has more characters than this.")
-    shorter: int | None = Field(default=None, ge=1, description="The text has fewer characters than this.")
-    language: Texts = Field(default=(), description="The text's language is one of these, as in [de, fr].")
-    capability: Capability | None = Field(default=None, description="What it takes to answer, by the text's looks.")
+    when: str | None = Field(default=None, description="An expression that must be true.")
+    matches: Pattern | None = Field(default=None, description="A regular expression to be found in the text.")
+    longer: int | None = Field(default=None, ge=0, description="The text must have more characters than this.")
+    shorter: int | None = Field(default=None, ge=1, description="The text must have fewer characters than this.")
+    language: Texts = Field(default=(), description="The languages that the text may have, as in [de, fr].")
+    capability: Capability | None = Field(default=None, description="Capability that the text calls for.")
     use: str = Field(description="The route that is taken.")
 
     @model_validator(mode="after")
     def _says_something(self) -> "Rule":
         if not self.model_fields_set - {"use"}:
-            raise ValueError("a rule without a condition is always true; the route to take otherwise is `default`")
+            raise ValueError("a rule without a condition always holds; set `default` for all other texts")
         return self
 
     def miss(self, text: str) -> bool:
-        """True where something that it says of the text does not hold; `when` is not looked at."""
+        """Return True if a condition other than `when` does not hold for the text."""
         return (
             (self.matches is not None and re.search(self.matches, text) is None)
             or (self.longer is not None and len(text) <= self.longer)
@@ -72,10 +72,10 @@ class Rule(Authored):
 
 
 class Example(Authored):
-    """A text, and the route that is right for it."""
+    """A text, and its right route."""
 
-    text: str = Field(min_length=1, description="A text as it may come.")
-    use: str = Field(description="The route that is right for it.")
+    text: str = Field(min_length=1, description="A typical text.")
+    use: str = Field(description="Its right route.")
 
 
 Target = Annotated[
@@ -92,35 +92,33 @@ class _Decision(NamedTuple):
 
 
 class Route(Prompted, Shaped, Cacheable):
-    """Takes one of several ways to the answer: a role, a stage of its own, or a pipeline.
+    """Takes one of several routes to the answer: a role, an inner stage, or a pipeline.
 
-    Fields: `text`, `data` and `confidence`, those of the way that was taken.
+    Fields: `text`, `data` and `confidence` of the route.
 
-    The first of the `rules` that holds says which; where none does, the model behind `classifier`, or the nearest of
-    the `examples` by the words that it shares; where that does not help either, it is `default`. What was decided,
-    and why, is an event. A role is asked with the stage's own `prompt`.
+    The first of the `rules` that holds decides; if none does, the model behind `classifier`, or the nearest of the
+    `examples` by shared words; else `default`. The decision and its reason are an event. A role is called with the
+    stage's own `prompt`.
     """
 
     kind: Literal["route"] = "route"
-    routes: dict[str, Target] = Field(min_length=1, description="The ways by their names: a role, or a stage.")
-    default: str = Field(description="The route that is taken where nothing says another.")
-    text: str = Field(default="request", description="An expression: the text that is looked at.")
-    rules: tuple[Rule, ...] = Field(default=(), description="What of the text says which route; the first counts.")
-    classifier: str | None = Field(default=None, description="The role that chooses where no rule does.")
-    classifier_prompt: str = Field(default="route/default", description="The template that asks it to.")
-    meaning: dict[str, str] = Field(default={}, description="What each route is for, in words for the classifier.")
-    examples: tuple[Example, ...] = Field(default=(), description="Texts with the routes that are right for them.")
-    at_least: float = Field(default=0.1, ge=0, le=1, description="How near an example must be, 1 being the same.")
+    routes: dict[str, Target] = Field(min_length=1, description="The routes by name: a role, or a stage.")
+    default: str = Field(description="The route if nothing else decides.")
+    text: str = Field(default="request", description="An expression: the text that decides.")
+    rules: tuple[Rule, ...] = Field(default=(), description="Rules on the text; the first that holds decides.")
+    classifier: str | None = Field(default=None, description="The role that chooses if no rule holds.")
+    classifier_prompt: str = Field(default="route/default", description="The template that asks for a choice.")
+    meaning: dict[str, str] = Field(default={}, description="The purpose of each route, in words for the classifier.")
+    examples: tuple[Example, ...] = Field(default=(), description="Texts with their right routes.")
+    at_least: float = Field(default=0.1, ge=0, le=1, description="Similarity that an example needs; 1 is equal.")
     temperature: Temperature = None
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
     inner_key: ClassVar[str] = "routes"
     default_prompt: ClassVar[str] = "generate/default"
     estimate: ClassVar[Estimate] = Estimate(
-        cost="The calls of the way that is taken; one more where a classifier is asked.",
-        expects=(
-            "What `rules` and `examples` say of the text as it is; a classifier takes each way as often as another."
-        ),
+        cost="The calls of the route that is taken; one more for a classifier.",
+        expects="`rules` and `examples` decide on the text as it is; a classifier takes each route equally often.",
         example="""\
 inputs: {question: A question.}
 stages:
@@ -143,18 +141,18 @@ output: answer
     def _inner_stages_say_the_rest(cls, routes: dict[str, Any]) -> dict[str, Any]:
         for name, target in routes.items():
             if "/" in name or not name:
-                raise ValueError(f"{name!r} is no name of a route; leave out the slash")
-            given = [key for key in _SAID_OUTSIDE if isinstance(target, Stage) and key in target.model_fields_set]
+                raise ValueError(f"invalid route name {name!r}: use a name without a slash")
+            given = [key for key in _OUTER_KEYS if isinstance(target, Stage) and key in target.model_fields_set]
             if given and not (isinstance(target, Route) and given == ["default"]):
-                raise ValueError(f"`{given[0]}` of the route {name!r} has no effect here; say it of the stage itself")
+                raise ValueError(f"`{given[0]}` of the route {name!r} has no effect here; set it for the route stage")
         return routes
 
     @model_validator(mode="after")
     def _decides(self) -> "Route":
         if not (self.rules or self.classifier or self.examples):
-            raise ValueError("nothing says which route to take; give `rules`, `classifier` or `examples`")
+            raise ValueError("nothing decides the route; give `rules`, `classifier` or `examples`")
         if self.classifier is not None and self.examples:
-            raise ValueError("`classifier` and `examples` both choose where no rule does; give one of them")
+            raise ValueError("`classifier` and `examples` both choose if no rule holds; give one of them")
         named = [self.default, *(rule.use for rule in self.rules), *(one.use for one in self.examples), *self.meaning]
         for name in named:
             if name not in self.routes:
@@ -213,7 +211,7 @@ output: answer
                 yield f"routes.{name}.{key}", schema
 
     def _most_calls(self, items: int, within: Within | None) -> int | None:
-        """Return the most calls of the most expensive way, the classifier's included."""
+        """Return the most calls of any route, with those of the classifier."""
         if within is None:
             within = {name: stage.estimate.calls(stage, items, None) for name, stage in self.inner().items()}
         known = [calls for calls in within.values() if calls is not None]
@@ -274,7 +272,7 @@ output: answer
             words = f"example {near.at + 1} is the nearest, with {near.similarity:.2f}"
             if near.similarity >= self.at_least:
                 return _Decision(self.examples[near.at].use, words)
-            return _Decision(self.default, f"the default: {words}, and {self.at_least:g} is wanted")
+            return _Decision(self.default, f"the default: {words}, and {self.at_least:g} is needed")
         return _Decision(self.default, "the default: no rule holds")
 
     def _meant(self) -> dict[str, str]:
@@ -288,5 +286,5 @@ output: answer
         except ModelError as error:
             if error.stops:
                 raise
-            return _Decision(self.default, f"the default: the classifier gave no route: {error}")
+            return _Decision(self.default, f"the default: the classifier named no route: {error}")
         return _Decision(said.data["route"], f"{said.by!r} chose it")

@@ -1,4 +1,4 @@
-"""synthesize: one answer is written out of several, and what a judge says of them."""
+"""synthesize: one answer out of several, and a judge's analysis of them."""
 
 from collections.abc import Iterator
 from typing import ClassVar, Literal
@@ -14,24 +14,22 @@ from fusion.stages.simulation import Estimate
 
 
 class Synthesize(AnswerStage, Following):
-    """Writes the answer out of the raw answers of others, with a judge's analysis where there is one.
+    """Writes one answer out of several, with a judge's analysis if there is one.
 
-    Fields: `text`, and `data` where a `schema` is given. The template sees the usable `answers` and the `analysis`,
-    both under the answers' labels.
+    Fields: `text`, and `data` with a `schema`. The template reads the usable `answers` and the `analysis`, both under
+    the labels of the answers.
     """
 
     kind: Literal["synthesize"] = "synthesize"
-    analysis: str | None = Field(default=None, description="What a judge says of them: an expression, such as judge.")
-    min_ok: int = Field(default=1, ge=0, description="How many answers must be usable.")
+    analysis: str | None = Field(default=None, description="A judge's analysis: an expression, such as judge.")
+    min_ok: int = Field(default=1, ge=0, description="Answers that must be usable.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "synthesize/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"answers", "analysis"})
     estimate: ClassVar[Estimate] = Estimate(
-        cost=(
-            "One call, which reads all the answers; one more where the answer does not hold to the `schema` at first."
-        ),
+        cost=("One call, which reads all the answers; one more if the answer does not match the `schema` at first."),
         example="""\
 inputs: {question: A question.}
 stages:

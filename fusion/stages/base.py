@@ -71,7 +71,7 @@ class Stage(Authored, ABC):
     inner_key: ClassVar[str] = ""
     """The key of the inner stages."""
     keeps_time: ClassVar[bool] = False
-    """True for a kind that ends itself at its `timeout` and keeps its finished items."""
+    """True for a kind that ends itself at its `timeout`, keeps finished items, and applies `on_error` to items."""
     passes_on: ClassVar[bool] = False
     """True for a kind whose items keep the shape of those that it follows."""
     estimate: ClassVar[Estimate] = Estimate()
@@ -109,8 +109,8 @@ class Stage(Authored, ABC):
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """Return True if the run goes on without this stage after `error`."""
-        if isinstance(error, BudgetError) and not finishing:
-            return False
+        if self.keeps_time or (isinstance(error, BudgetError) and not finishing):
+            return False  # `on_error` of a kind that keeps its time is for its items
         return self.on_error == "skip" and not (isinstance(error, ModelError) and error.stops)
 
     def prompts(self) -> Iterator[PromptUse]:

@@ -45,10 +45,6 @@ class ItemStage(ModelStage, Following):
         """Return the object that processes the items of one run."""
         return Hand(self, ctx)
 
-    def survives(self, error: FusionError, *, finishing: bool) -> bool:
-        """Return False: `on_error` is for items, and a stage with too few usable ones has failed."""
-        return False
-
     def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
         """Return the item as it ends if the budget is exhausted and the run finishes."""
         return item.failed(error.as_failure())

@@ -147,10 +147,6 @@ output: answer
         """Return the most calls of an answer, replacements aside."""
         return 2 if shaped else 1
 
-    def survives(self, error: FusionError, *, finishing: bool) -> bool:
-        """Return False: `on_error` is for members, and a panel with too few answers has failed."""
-        return False
-
     def substitutes(self, seat: _Seat) -> tuple[str, ...]:
         """Return the roles that are called in turn if the member of this seat has no answer."""
         if self.on_error != "refill":
@@ -188,8 +184,7 @@ class _Sitting:
         self._places = {seats[number].number: place for place, number in enumerate(order)}
         self._labels = labels(len(seats))
         self._open = {seat.number: seat for seat in seats}
-        self._steps: dict[int, str] = {}  # of a seat: the step of its current call
-        self._asked: dict[int, tuple[str, float]] = {}  # of a seat: the role of its current call, and its start
+        self._asked: dict[int, tuple[str, str, float]] = {}  # of a seat: role, step and start of its current call
         self._took: list[tuple[str, float]] = []  # of each answer: its model and seconds
         self._enough_since: float | None = None
         self._failed: list[FusionError] = []
@@ -224,34 +219,26 @@ class _Sitting:
         replacing = enumerate(self._panel.substitutes(seat), start=1)
         steps += [(role, f"{seat.step}-refill-{number}") for number, role in replacing]
         for at, (role, step) in enumerate(steps):
-            given_up = self._ctx.journal.kept(
-                "given up", item=self._places[seat.number], of=self._ask(seat, role, step)
-            )
+            item = self._item(seat, role)
+            given_up = self._ctx.journal.kept("given up", item=item.index, of=self._ask(seat, role, step))
             if given_up is not None:
-                self._settle(self._item(seat, role).failed(Failure.model_validate(given_up)))
-                return
+                return self._settle(item.failed(Failure.model_validate(given_up)))
             try:
-                item = await self._asked_once(seat, role, step)
+                return self._settle(await self._asked_once(seat, role, step))
             except BudgetError as error:
                 if not self._ctx.finishing:
                     raise
-                self._settle(self._item(seat, role).failed(error.as_failure()))
-                return
+                return self._settle(item.failed(error.as_failure()))
             except ModelError as error:
                 if self._panel.on_error == "fail":
                     raise
                 self._ctx.journal.set_aside(error)
                 self._failed.append(error)
-                failed = self._item(seat, role).failed(_named(seat, role, error))
                 if at + 1 == len(steps):
-                    self._settle(failed)
-                else:
-                    self._ctx.events.note(
-                        f"{step} has no answer ({error}); asking {steps[at + 1][0]!r}", item=failed.index
-                    )
-            else:
-                self._settle(item)
-                return
+                    return self._settle(item.failed(_failure(seat, role, error)))
+                following = steps[at + 1][0]
+                self._ctx.events.note(f"{step} has no answer ({error}); asking {following!r}", item=item.index)
+        return None
 
     async def _asked_once(self, seat: _Seat, role: str, step: str) -> Item:
         item = self._item(seat, role)
@@ -259,8 +246,7 @@ class _Sitting:
             if self._ctx.models.info(role).local:
                 await turn.enter_async_context(self._one_at_a_time)
             begun = self._clock()
-            self._asked[seat.number] = role, begun
-            self._steps[seat.number] = step
+            self._asked[seat.number] = role, step, begun
             answer = whole(await self._ctx.models.call(self._ask(seat, role, step)))
             self._took.append((answer.by, self._clock() - begun))
             return item.worked(answer.value, answer.by)
@@ -319,7 +305,7 @@ class _Sitting:
             return self._enough_since + self._panel.grace
         if seat.number not in self._asked or not self._took:
             return None
-        role, begun = self._asked[seat.number]
+        role, _, begun = self._asked[seat.number]
         model = self._ctx.models.info(role).id
         slowest = max(seconds * self._slower(model, than) for than, seconds in self._took)
         patience = 1 + 1 / (len(self._panel.seats) + 2) if len(self._open) == 1 else _PATIENCE_WITH_SEVERAL
@@ -350,10 +336,9 @@ class _Sitting:
     # The end.
 
     def _give_up(self, seat: _Seat, reason: str) -> None:
-        role = self._asked[seat.number][0] if seat.number in self._asked else seat.member.role
-        failure = StageError(f"{_name(seat, role)}: {reason}").as_failure()
+        role, step, _ = self._asked.get(seat.number, (seat.member.role, seat.step, 0.0))
+        failure = _failure(seat, role, StageError(reason))
         item = self._item(seat, role).failed(failure)
-        step = self._steps.get(seat.number, seat.step)
         self._ctx.journal.keep("given up", failure.model_dump(), item=item.index, of=self._ask(seat, role, step))
         self._settle(item)
 
@@ -374,9 +359,5 @@ class _Sitting:
         raise StageError(f"{self._usable} of {len(self._panel.seats)} members answered, {wanted} are needed: {why}")
 
 
-def _name(seat: _Seat, role: str) -> str:
-    return f"{seat.step} ({role})"
-
-
-def _named(seat: _Seat, role: str, error: FusionError) -> Failure:
-    return Failure(reason=type(error).__name__, message=f"{_name(seat, role)}: {error}")
+def _failure(seat: _Seat, role: str, error: FusionError) -> Failure:
+    return Failure(reason=type(error).__name__, message=f"{seat.step} ({role}): {error}")

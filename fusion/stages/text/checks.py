@@ -57,16 +57,13 @@ class Checks(Authored):
         """Return the failed conditions, each a sentence. `schema` is the JSON Schema of the key `schema`."""
         text = as_text(value)
         return [
-            *self._shape(value, schema),
+            *([] if schema is None else validate(value, schema)),
             *self._pattern(text),
             *(f"it does not contain {wanted!r}" for wanted in self.contains if wanted not in text),
             *self._length(len(text)),
             *(self._numbers(text, as_text(evaluate(self.numbers_from))) if self.numbers_from is not None else ()),
             *(self._expression(evaluate) if self.expression is not None else ()),
         ]
-
-    def _shape(self, value: Any, schema: JsonSchema | None) -> list[str]:
-        return [] if schema is None else validate(value, schema)
 
     def _pattern(self, text: str) -> list[str]:
         if self.matches is None or re.search(self.matches, text):

@@ -222,11 +222,13 @@ class ModelStage(Prompted, Params, Cacheable):
                 return choice.use
         raise AssertionError("the last line of a choice has no `when`")
 
-    def ask(self, ctx: StageContext, variables: Variables, step: str, item: int | None = None) -> Ask:
-        """Return the call that the stage's role, template, schema and limits make."""
+    def ask(
+        self, ctx: StageContext, variables: Variables, step: str, item: int | None = None, *, template: str = ""
+    ) -> Ask:
+        """Return the call that the stage's role, template, schema and limits make; `template` replaces its own."""
         return Ask(
             role=self.chosen_role(ctx, variables),
-            messages=ctx.inputs.render(self.template, variables),
+            messages=ctx.inputs.render(template or self.template, variables),
             step=step,
             item=item,
             schema=ctx.inputs.schema("schema"),

@@ -12,7 +12,7 @@ from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.answer import failed_checks, own_verdict
 from fusion.stages.base import ExpressionUse, OutputField, PromptUse
-from fusion.stages.context import Ask, StageContext
+from fusion.stages.context import StageContext
 from fusion.stages.fields import Texts
 from fusion.stages.items import Hand, ItemStage
 from fusion.stages.simulation import Chance, Estimate, Spread, plausible
@@ -175,7 +175,7 @@ output: check
             item = await self._revised(ctx, item, variables, verdict, f"revise-{revision + 1}")
         if verdict.verdict in ("revise", "escalate") and self.escalate_to is not None:
             item = await self._revised(ctx, item, variables, verdict, "escalate", role=self.escalate_to)
-            left = self._failed_checks(ctx, item, {**variables, "item": item})
+            left = self.failed_checks(ctx, item, {**variables, "item": item})
             verdict = left or _Verdict("accept", [], self.escalate_to)
         _say(ctx, item, verdict)
         if verdict.verdict != "accept":
@@ -188,31 +188,21 @@ output: check
         ctx.events.note("passed on without a review: the budget is exhausted", item=item.index)
         return item
 
-    def passes_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> bool:
-        """Return True if the item passes the free checks."""
-        return self._failed_checks(ctx, item, {**variables, "item": item}) is None
-
     async def verdicts(
         self, ctx: StageContext, items: Sequence[Item], variables: dict[str, Any]
     ) -> "list[_Verdict] | None":
         """Return the verdicts on neighbours from one call, in their order; None unless there is one for each."""
-        ask = Ask(
-            role=self.chosen_role(ctx, {**variables, "item": items[0]}),
-            messages=ctx.inputs.render(self.batch_prompt, {**variables, "items": items, "criteria": self.criteria}),
-            step="verdicts",
-            item=items[0].index,
-            schema=_batch_schema(len(items)),
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-        )
-        answer = own_verdict(await self.answer(ctx, ask), "\n\n".join(as_text(item.value) for item in items))
+        variables = {**variables, "item": items[0], "items": items, "criteria": self.criteria}
+        ask = self.ask(ctx, variables, "verdicts", items[0].index, template=self.batch_prompt)
+        answer = await self.answer(ctx, ask._replace(schema=_batch_schema(len(items))))
+        answer = own_verdict(answer, "\n\n".join(as_text(item.value) for item in items))
         by_number = sorted(answer.data["verdicts"], key=lambda one: one["number"])
         if [one["number"] for one in by_number] != list(range(1, len(items) + 1)):
             return None
         return [_Verdict(one["verdict"], one["issues"], answer.by) for one in by_number]
 
     async def _verdict(self, ctx: StageContext, item: Item, variables: dict[str, Any], revision: int) -> _Verdict:
-        failed = self._failed_checks(ctx, item, variables)
+        failed = self.failed_checks(ctx, item, variables)
         if failed is not None:
             return failed
         ask = self.ask(ctx, variables, self._verdict_step(revision), item.index)._replace(schema=VERDICT_SCHEMA)
@@ -222,7 +212,8 @@ output: check
     def _verdict_step(self, revision: int) -> str:
         return f"verdict-{revision + 1}" if revision else "verdict"
 
-    def _failed_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> _Verdict | None:
+    def failed_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> _Verdict | None:
+        """Return the verdict of the free checks; None if the item passes them."""
         failures = failed_checks(ctx, self.checks, item.value, variables, "checks")
         if not failures:
             return None
@@ -240,16 +231,9 @@ output: check
     ) -> Item:
         variables = {**variables, "item": item, "issues": verdict.issues}
         producer = ctx.inputs.producer(self.over)
-        ask = Ask(
-            role=role or self.chosen_role(ctx, variables),
-            model=None if role else item.by,
-            messages=ctx.inputs.render(self.revise_prompt, variables),
-            step=step,
-            item=item.index,
-            schema=producer.schema,
-            max_tokens=producer.max_tokens,
-            temperature=self.temperature,
-        )
+        ask = self.ask(ctx, variables, step, item.index, template=self.revise_prompt)
+        ask = ask._replace(schema=producer.schema, max_tokens=producer.max_tokens)
+        ask = ask._replace(role=role) if role else ask._replace(model=item.by)
         answer = await self.answer(ctx, ask)
         return item.worked(answer.value, answer.by)
 
@@ -304,8 +288,9 @@ class _Batches(Hand):
     def _role(self, item: Item, variables: dict[str, Any]) -> str | None:
         """Return the role that judges an item; None for one that failed, or that fails its checks."""
         try:
-            if item.ok and self._review.passes_checks(self._ctx, item, variables):
-                return self._review.chosen_role(self._ctx, {**variables, "item": item})
+            variables = {**variables, "item": item}
+            if item.ok and self._review.failed_checks(self._ctx, item, variables) is None:
+                return self._review.chosen_role(self._ctx, variables)
         except FusionError:  # it is raised again when the item is processed
             return None
         return None

@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 
 import fusion
 import fusion.bench
+import fusion.stages
 from fusion import FusionError, Pipeline, Result
 from fusion.bench.scorers.registry import NAMES as SCORERS
 from fusion.bench.suite import json_schema as suite_schema
@@ -349,13 +350,20 @@ def benchmarks_page() -> str:
 
 
 def python_page() -> str:
-    parts = ["# Python names", "Every public name of `fusion` and `fusion.bench`. All else may move."]
-    for module in (fusion, fusion.bench):
+    parts = [
+        "# Python names",
+        "Every public name of `fusion`, `fusion.bench` and `fusion.stages`. All else may move.",
+    ]
+    for module in (fusion, fusion.bench, fusion.stages):
         parts.append(f"## {module.__name__}")
-        rows = ([code(name), first_sentence(getattr(module, name).__doc__)] for name in sorted(module.__all__))
+        rows = ([code(name), purpose(getattr(module, name))] for name in sorted(module.__all__))
         parts.append(table(("name", "purpose"), rows))
     parts += ["## Methods of Fusion", methods(fusion.Fusion)]
     return "\n\n".join(parts)
+
+
+def purpose(public: Any) -> str:
+    return first_sentence(public.__doc__) if inspect.isroutine(public) or inspect.isclass(public) else "Field type."
 
 
 def methods(cls: type) -> str:

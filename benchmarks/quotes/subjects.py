@@ -96,8 +96,8 @@ def pipelines() -> dict[str, str | Pipeline]:
     """Return pipelines by name: shipped ones as names, the others as objects."""
     found: dict[str, str | Pipeline] = {name: name for name in sorted(Library.standard().pipelines)}
     for kind, cls in sorted(kinds().items()):
-        if cls.example and kind != "pipeline":
-            found[f"example of {kind}"] = Pipeline.from_yaml(cls.example, file=f"{kind}.yaml")
+        if cls.estimate.example and kind != "pipeline":
+            found[f"example of {kind}"] = Pipeline.from_yaml(cls.estimate.example, file=f"{kind}.yaml")
     for name, text in _OWN.items():
         found[name] = Pipeline.from_yaml(text, file=f"{name}.yaml")
     return found

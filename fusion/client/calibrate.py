@@ -76,10 +76,10 @@ class _FirstTier(Cascade):
     """A cascade that calls every member of its first tier, and no other tier."""
 
     async def run(self, ctx: StageContext) -> None:
-        verdict = await self.verdict(ctx, 1, await ctx.variables())
+        verdict = await self.verdict(ctx, 1, await ctx.inputs.values())
         accepted = verdict.accepted and verdict.answer is not None
-        ctx.give("text", as_text(verdict.answer.value) if verdict.answer is not None else "")
-        ctx.give("confidence", (verdict.confidence or 0.0) if accepted else _NEVER)
+        ctx.outputs.give("text", as_text(verdict.answer.value) if verdict.answer is not None else "")
+        ctx.outputs.give("confidence", (verdict.confidence or 0.0) if accepted else _NEVER)
 
 
 def _first_tier(pipeline: Pipeline, name: str, cascade: Cascade, accept: Accept) -> Pipeline:

@@ -50,6 +50,12 @@ class FusionError(Exception):
         return Failure(reason=type(self).__name__, message=str(self))
 
 
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group, however deep it is nested."""
+    first = group.exceptions[0]
+    return first_error(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 class UsageError(FusionError):
     """Something that the user gave cannot be used."""
 
@@ -227,12 +233,6 @@ class RunFailed(FusionError):  # noqa: N818 - says what happened, as the design 
         self.result = result
         self.exit_code = exit_code
         super().__init__(message)
-
-
-def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error of a group, however deep it is nested."""
-    first = group.exceptions[0]
-    return first_error(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -38,10 +38,14 @@ def _listed(given: Any) -> Any:
     return (given,) if isinstance(given, str) else given
 
 
+Temperature = Annotated[float | None, Field(ge=0, le=2, description="Sampling temperature.")]
+"""A sampling temperature; None is the provider's default."""
+
+
 class Params(Authored):
     """What a model is told beside the messages. None is the provider's own default."""
 
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
+    temperature: Temperature = None
     top_p: float | None = Field(default=None, gt=0, le=1, description="Sample from so much of the probability.")
     seed: int | None = Field(default=None, description="Sample alike, as far as the provider can.")
     stop: Annotated[

@@ -8,7 +8,7 @@ consists of JSON Schema keywords is a JSON Schema.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -327,6 +327,35 @@ def _bounded(schema: Any) -> Any:
     if "array" in types and not {"maxItems", "enum", "const"} & bounded.keys():
         bounded["maxItems"] = max(MAX_ITEMS, bounded.get("minItems", 0))
     return bounded
+
+
+# Schemas built in code.
+
+
+def string(most: int) -> JsonSchema:
+    """Return the schema of a text of at most so many characters."""
+    return {"type": "string", "maxLength": most}
+
+
+def enum(values: Iterable[str]) -> JsonSchema:
+    """Return the schema of one of these texts."""
+    return {"type": "string", "enum": list(values)}
+
+
+def array(items: JsonSchema, most: int, *, least: int = 0) -> JsonSchema:
+    """Return the schema of a list of `least` to `most` items."""
+    bounds = {"minItems": least, "maxItems": most} if least else {"maxItems": most}
+    return {"type": "array", **bounds, "items": items}
+
+
+def closed_object(properties: Mapping[str, JsonSchema]) -> JsonSchema:
+    """Return the schema of an object with all of these properties and no others."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 # Errors in words.

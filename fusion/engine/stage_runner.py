@@ -91,7 +91,7 @@ class StageRunner:
         if stage.when is None:
             return
         values = await read(run.wirings[ctx.path].when, run.fields)
-        if not ctx.evaluate(stage.when, {"inputs": run.spec.inputs, "request": run.spec.request, **values}):
+        if not ctx.inputs.evaluate(stage.when, {"inputs": run.spec.inputs, "request": run.spec.request, **values}):
             raise Skipped(ctx.path, f"`when: {stage.when}` is false")
 
     async def _work(self, ctx: RunContext, record: StageRecord) -> None:
@@ -104,7 +104,7 @@ class StageRunner:
 
     async def _work_in_time(self, ctx: RunContext) -> None:
         stage = ctx.stage
-        if (reason := ctx.kept(_OUT_OF_TIME)) is not None:
+        if (reason := ctx.journal.kept(_OUT_OF_TIME)) is not None:
             raise StageError(reason)
         try:
             async with ctx.time_limit():
@@ -112,7 +112,7 @@ class StageRunner:
         except TimeoutError as error:
             late = StageError(f"not done within the stage's timeout of {stage.timeout:g} s; raise `timeout`")
             if stage.survives(late, finishing=ctx.finishing):
-                ctx.keep(_OUT_OF_TIME, str(late))
+                ctx.journal.keep(_OUT_OF_TIME, str(late))
             raise late from error
 
     def _survives(self, ctx: RunContext, record: StageRecord, error: Exception) -> bool:

@@ -76,10 +76,10 @@ def explain(kind: str) -> Explanation:
         parameters=tuple(sorted(_parameters(kind), key=lambda one: not one.required)),
         fields=tuple(f"{output.name} (items)" if output.feed else output.name for output in cls.outputs),
         templates=tuple(_template(cls, use) for use in (example.prompts() if example else ())),
-        cost=cls.cost,
+        cost=cls.estimate.cost,
         calls=tuple(_calls(example)) if example else (),
         supposed=tuple(_supposed(cls)) if example and any(example.roles()) else (),
-        example=cls.example,
+        example=cls.estimate.example,
     )
 
 
@@ -108,9 +108,9 @@ def _first_sentence(cls: type[Stage]) -> str:
 
 def _of_example(cls: type[Stage]) -> Stage | None:
     """Return the stage of this kind in the kind's example."""
-    if not cls.example:
+    if not cls.estimate.example:
         return None
-    stages = Pipeline.from_yaml(cls.example).stages.values()
+    stages = Pipeline.from_yaml(cls.estimate.example).stages.values()
     return next(stage for stage in stages if isinstance(stage, cls))
 
 
@@ -151,16 +151,16 @@ def _template(cls: type[Stage], use: PromptUse) -> TemplateUse:
 
 def _calls(stage: Stage) -> Iterator[tuple[int, int]]:
     for items in (1, 10):
-        calls = stage.most_calls(items)
+        calls = stage.estimate.calls(stage, items, None)
         if calls is not None:
             yield items, calls
 
 
 def _supposed(cls: type[Stage]) -> Iterator[str]:
-    low, likely, high = cls.lengths
+    low, likely, high = cls.estimate.lengths
     yield f"An answer in text has {likely:g} tokens with a limit of 2,000; of 100, 90 have from {low:g} to {high:g}."
-    if cls.expects:
-        yield cls.expects
+    if cls.estimate.expects:
+        yield cls.estimate.expects
 
 
 def _type(schema: Schema, definitions: Schema) -> str:

@@ -12,7 +12,7 @@ from fusion.pipeline.media import file_of, turn_of
 from fusion.pipeline.rows import rows_of
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.prompts.filters import fenced
-from fusion.stages.answer import ShapedStage
+from fusion.stages.answer import AnswerStage
 
 Given = Mapping[str, Any]
 
@@ -165,7 +165,7 @@ def shaped_output(pipeline: Pipeline, schema: JsonSchema) -> Pipeline:
     """Return the pipeline with this schema on the stage that writes the answer."""
     output = pipeline.output
     stage = pipeline.stages.get(output) if isinstance(output, str) else None
-    if not isinstance(output, str) or not isinstance(stage, ShapedStage) or stage.outputs[0].feed:
+    if not isinstance(output, str) or not isinstance(stage, AnswerStage) or stage.outputs[0].feed:
         raise UsageError(
             f"`schema` shapes the stage that writes the answer, and `output` of {pipeline.name!r} is {output!r}; "
             "it must name a generate or merge stage"

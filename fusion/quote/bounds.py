@@ -89,14 +89,16 @@ class _Level:
     def _stage(self, place: _Place, path: str, stage: Stage, items: int | None, *, shaky: bool) -> Bound:
         if path in place.spec.loaded.nested:
             return self._pipeline(place, path, stage)
-        most = None if items is None else stage.most_calls(items)
+        most = None if items is None else stage.estimate.calls(stage, items, None)
         within = stage.inner()
         if most is not None or items is None or not within:
             return self._calls(place, path, stage, most, shaky=shaky)
         parts = {name: self._stage(place, f"{path}/{name}", one, items, shaky=shaky) for name, one in within.items()}
         alone = stage.model_copy(update={stage.inner_key: _roles_only(stage)})
-        whole = sum_of([*parts.values(), self._calls(place, path, stage, alone.most_calls(items), shaky=shaky)])
-        return whole._replace(calls=stage.most_calls_with(items, {name: one.calls for name, one in parts.items()}))
+        own = self._calls(place, path, stage, alone.estimate.calls(alone, items, None), shaky=shaky)
+        whole = sum_of([*parts.values(), own])
+        counts = {name: one.calls for name, one in parts.items()}
+        return whole._replace(calls=stage.estimate.calls(stage, items, counts))
 
     def _pipeline(self, place: _Place, path: str, stage: Stage) -> Bound:
         spec = place.spec.within(path, place.spec.request, place.spec.inputs)
@@ -142,7 +144,7 @@ class _Level:
 
     def _given(self, place: _Place, name: str, stage: Stage, items: int) -> int | None:
         """The most items that a stage hands on; None if unknown."""
-        most = stage.most_items(items)
+        most = stage.estimate.items(stage, items)
         hangs = place.wirings[name].waits or not place.known
         if most is not None or hangs or any(stage.roles()):
             return most

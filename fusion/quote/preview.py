@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
+from fusion.core.events import Decided, EventBase, StageGrew
 from fusion.core.types import Item, Limits, Message, Value
-from fusion.engine.context import RunContext, RunParts
+from fusion.engine.context import RunContext, RunInputs, RunModels, RunParts
 from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
@@ -186,11 +187,11 @@ class _Look:
         ctx = _Rehearsal(path, stage, self)
         note = "" if missing else await ctx.rehearse()
         ways = await self._ways(ctx, missing)
-        calls = [call for call in ctx.asked if self._item is None or call.item in (None, self._item)]
-        if ctx.asked and not calls:
+        calls = [call for call in ctx.models.asked if self._item is None or call.item in (None, self._item)]
+        if ctx.models.asked and not calls:
             note = "its prompts depend on results of earlier items"
         items = self._most_items(wiring) if ctx.known is None else ctx.known
-        self._bounds[path] = None if items is None else stage.most_items(items)
+        self._bounds[path] = None if items is None else stage.estimate.items(stage, items)
         within = [one for way in ways.values() for one in way]
         limits = [*_passed_on(ctx, wiring), *(one.max_tokens for one in within)]
         own = PreviewedStage(
@@ -200,7 +201,7 @@ class _Look:
             when=stage.when,
             missing=tuple(missing),
             items=None if wiring.over is None else items,
-            most_calls=None if items is None else stage.most_calls_with(items, self._calls_of(path, ways)),
+            most_calls=None if items is None else stage.estimate.calls(stage, items, self._calls_of(path, ways)),
             max_tokens=max(self.spec.max_tokens(stage), *limits),
             calls=tuple(sorted(calls, key=lambda call: call.item or 0)),
             note="" if within else note,
@@ -216,8 +217,8 @@ class _Look:
 
     async def _ways(self, ctx: "_Rehearsal", missing: Sequence[str]) -> dict[str, list[PreviewedStage]]:
         """Preview the inner stages: the branch that is taken, or every branch if that is unknown."""
-        if ctx.ways or ctx.chosen or not (missing or ctx.asked):
-            return ctx.ways
+        if ctx.models.ways or ctx.chosen or not (missing or ctx.models.asked):
+            return ctx.models.ways
         ways = {name: await self.shown(f"{ctx.path}/{name}", missing) for name in ctx.stage.inner()}
         if ctx.path in self.spec.loaded.nested:
             ways[""] = await self.pipeline(ctx.path, None, missing)
@@ -242,7 +243,7 @@ class _Look:
 
 def _passed_on(ctx: RunContext, wiring: Wiring) -> list[int]:
     """The output limits of a stage that rewrites the items of the stage before it."""
-    limits = [ctx.max_tokens_of(source) or 0 for source in wiring.flows] if wiring.passes_on else []
+    limits = [ctx.inputs.producer(source).max_tokens or 0 for source in wiring.flows] if wiring.passes_on else []
     return [0, *limits]
 
 
@@ -253,15 +254,15 @@ class _NotAsked(FusionError):  # noqa: N818 - nothing went wrong
 class _Rehearsal(RunContext):
     """Context that records the first calls of a stage instead of making them."""
 
+    inputs: "_CheckedInputs"
+    models: "_RecordedModels"
+
     def __init__(self, path: str, stage: Stage, look: _Look) -> None:
-        super().__init__(path, stage, look.parts)
-        self._out = Fields(stage.outputs)  # its own fields may be given already
-        self._look = look
-        self.asked: list[PreviewedCall] = []
-        self.ways: dict[str, list[PreviewedStage]] = {}
+        super().__init__(path, stage, look.parts, Fields(stage.outputs))  # its own fields may be given already
+        self.inputs = _CheckedInputs(self)
+        self.models = _RecordedModels(self, look)
         self.chosen = ""
         self.known: int | None = None
-        self._broken: PromptError | None = None
 
     async def rehearse(self) -> str:
         """Run the stage; return the reason if it makes no call. Raises PromptError if a template fails."""
@@ -272,39 +273,54 @@ class _Rehearsal(RunContext):
             pass
         except StageError as error:
             note = str(error)
-        if self._broken is not None and not self.asked:
-            raise self._broken
-        return "" if self.asked else note
+        if self.inputs.broken is not None and not self.models.asked:
+            raise self.inputs.broken
+        return "" if self.models.asked else note
 
-    def grew(self, known: int, *, final: bool = False, title: str = "") -> None:
-        self.known = known
+    def emit(self, event: EventBase) -> None:
+        match event:
+            case StageGrew():
+                self.known = event.known
+            case Decided():
+                self.chosen = event.decision
 
-    def decided(
-        self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
-    ) -> None:
-        self.chosen = decision
 
-    def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
+class _CheckedInputs(RunInputs):
+    """Inputs that remember the first template that cannot be rendered."""
+
+    broken: PromptError | None = None
+
+    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
         try:
-            return super().render(template, variables)
+            return super().render(template, values)
         except PromptError as error:
-            self._broken = self._broken or error
+            self.broken = self.broken or error
             raise
 
-    async def run_inner(self, name: str) -> Outcome:
-        self.ways[name] = await self._look.shown(f"{self.path}/{name}")
+
+class _RecordedModels(RunModels):
+    """Models that record calls and inner stages in place of making them."""
+
+    def __init__(self, ctx: _Rehearsal, look: _Look) -> None:
+        super().__init__(ctx)
+        self._look = look
+        self.asked: list[PreviewedCall] = []
+        self.ways: dict[str, list[PreviewedStage]] = {}
+
+    async def run_stage(self, name: str) -> Outcome:
+        self.ways[name] = await self._look.shown(f"{self._ctx.path}/{name}")
         raise _NotAsked("not run")
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
-        self.ways[""] = await self._look.pipeline(self.path, inputs)
+        self.ways[""] = await self._look.pipeline(self._ctx.path, inputs)
         raise _NotAsked("not run")
 
     async def call(self, ask: Ask) -> Answer:
-        caller = self._caller(ask)
+        caller = self.caller(ask)
         messages = tuple(caller.messages(self.under_system(ask)))
         self.asked.append(
             PreviewedCall(
-                stage=self.place,
+                stage=self._ctx.place,
                 item=ask.item,
                 step=ask.step,
                 role=ask.role,

@@ -170,14 +170,14 @@ class _Simulation(Model):
         assert request.key is not None
         chance, schema, step = self._chance, request.json_schema, request.key.step
         if schema is None:
-            said = as_text(stage.said(step, None, self._length(stage, request, limit), chance))
+            said = as_text(stage.estimate.reply(stage, step, None, self._length(stage, request, limit), chance))
             return _within(said, limit, long=chance.worst and _may_go_on(stage, request))
         again = request.messages[-2:-1] and request.messages[-2].role == "assistant"
         missed = chance.of_model("shape", self.info.id, _SHAPE_MISSED)
         if not again and chance.happens(missed):
-            tokens = chance.length(self.info.id, stage.lengths, limit)
+            tokens = chance.length(self.info.id, stage.estimate.lengths, limit)
             return _UNREADABLE + chance.text(min(tokens, limit) - len(_UNREADABLE) // 4), "stop"
-        return _within(json.dumps(stage.said(step, schema, limit, chance)), limit)
+        return _within(json.dumps(stage.estimate.reply(stage, step, schema, limit, chance)), limit)
 
     def _length(self, stage: Stage, request: Request, limit: int) -> int:
         """The tokens of a text that are not written yet: of a continued one, the rest."""
@@ -185,7 +185,7 @@ class _Simulation(Model):
         step, number = _continued(request)
         key = request.key.stage, request.key.item, step
         if not number or key not in self._left:
-            self._left[key] = self._chance.length(self.info.id, stage.lengths, limit)
+            self._left[key] = self._chance.length(self.info.id, stage.estimate.lengths, limit)
         left = self._left[key]
         self._left[key] = max(left - limit, 1)
         return limit if self._chance.worst else left
@@ -273,7 +273,8 @@ def _randomized_stage(stage: Stage, chance: Chance) -> Stage:
     inner = {name: _randomized_stage(one, chance) for name, one in stage.inner().items()}
     if inner:
         changes[stage.inner_key] = {**getattr(stage, stage.inner_key), **inner}
-    return stage.supposed(chance).model_copy(update=changes)
+    supposed: Stage = stage.estimate.supposed(stage, chance)
+    return supposed.model_copy(update=changes)
 
 
 # Virtual time.

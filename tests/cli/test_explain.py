@@ -34,8 +34,8 @@ def test_a_kind_is_explained_whole(command: Command, kind: str) -> None:
     for output in kinds()[kind].outputs:
         assert output.name in words
     assert "Cost" in done.out
-    assert kinds()[kind].example
-    assert all(f"  {line}" in done.out for line in kinds()[kind].example.splitlines())
+    assert kinds()[kind].estimate.example
+    assert all(f"  {line}" in done.out for line in kinds()[kind].estimate.example.splitlines())
 
 
 def test_a_template_says_what_it_sees(command: Command) -> None:
@@ -71,14 +71,14 @@ def test_the_most_calls_hold_whatever_models_say(
 
 
 def example(kind: str) -> Pipeline:
-    return Pipeline.from_yaml(kinds()[kind].example, file="example.yaml")
+    return Pipeline.from_yaml(kinds()[kind].estimate.example, file="example.yaml")
 
 
 def assert_bounded(pipeline: Pipeline, events: list[Any]) -> None:
     """No stage makes more calls than it says that it makes at most."""
     for name, stage in pipeline.stages.items():
         made = sum(isinstance(event, CallStarted) and event.stage == name for event in events)
-        most = stage.most_calls(6 if "plan" in pipeline.stages else 3)
+        most = stage.estimate.calls(stage, 6 if "plan" in pipeline.stages else 3, None)
         assert (most is None) == (stage.kind == "pipeline")  # which makes none itself
         assert made <= (most or 0)
 

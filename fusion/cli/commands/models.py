@@ -94,7 +94,7 @@ def _ask(models: "Sequence[str]", settings: "Settings") -> "dict[str, Result | E
 def _start(fusion: "Fusion") -> "RunHandle | Exception":
     from fusion.core.errors import UsageError
     from fusion.pipeline.spec import Pipeline
-    from fusion.stages.base import Choice
+    from fusion.stages.fields import Choice
     from fusion.stages.kinds.generate import Generate
 
     answer = Generate(role=(Choice(use="asked"),), prompt="Answer with OK.", max_tokens=_MAX_TOKENS)

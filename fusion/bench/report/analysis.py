@@ -18,11 +18,11 @@ from fusion.bench.report.statistics import (
     bootstrap_ratio,
     holm,
     mcnemar,
-    quantile,
     sign_flip,
     verdict,
     wilson,
 )
+from fusion.core.statistics import quantile
 from fusion.core.types import Value
 
 _GAP_LEVEL: Final = 0.99

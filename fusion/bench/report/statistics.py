@@ -105,15 +105,6 @@ def verdict(difference: Interval, margin: float) -> Verdict:
     return "worse" if difference.high < -margin else "inconclusive"
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which a share of all lies, between neighbours by their distance (Hyndman and Fan's type 7)."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
 # Resampling.
 
 

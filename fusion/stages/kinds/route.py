@@ -18,7 +18,7 @@ from pydantic import (
 from fusion.core.errors import ModelError, close_names
 from fusion.core.params import Cacheable
 from fusion.core.types import JsonSchema, as_text
-from fusion.core.validation import Authored
+from fusion.core.validation import Authored, check_pattern
 from fusion.stages.base import (
     INLINE_SHAPE,
     ExpressionUse,
@@ -36,14 +36,6 @@ from fusion.stages.text.classify import Capability, capabilities, language, near
 _SAID_OUTSIDE = ("when", "needs", "default")
 
 
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-    return pattern
-
-
 def _listed(given: Any) -> Any:
     return (given,) if isinstance(given, str) else given
 
@@ -52,7 +44,7 @@ class Rule(Authored):
     """Where all that it says holds of the text, its route is taken."""
 
     when: str | None = Field(default=None, description="An expression that is true.")
-    matches: Annotated[str, AfterValidator(_compiles)] | None = Field(
+    matches: Annotated[str, AfterValidator(check_pattern)] | None = Field(
         default=None, description="A regular expression that is found in the text."
     )
     longer: int | None = Field(default=None, ge=0, description="The text has more characters than this.")

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from fusion.core.schema import validate
 from fusion.core.types import JsonSchema, as_text
-from fusion.core.validation import Authored
+from fusion.core.validation import Authored, check_pattern
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
@@ -19,14 +19,6 @@ Evaluate = Callable[[str], Any]
 
 def _texts(given: object) -> object:
     return (given,) if isinstance(given, str) else given
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-    return pattern
 
 
 class Checks(Authored):
@@ -41,7 +33,7 @@ class Checks(Authored):
         alias="schema",
         description="The shape of the value: short types, a JSON Schema or a file of one.",
     )
-    matches: Annotated[str, AfterValidator(_compiles)] | None = Field(
+    matches: Annotated[str, AfterValidator(check_pattern)] | None = Field(
         default=None, description="A regular expression that must be found in the value's text."
     )
     contains: Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_type=str | tuple[str, ...])] = (

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fusion.core.types import as_text
-from fusion.core.validation import Authored
+from fusion.core.validation import Authored, check_pattern
 
 Normalisation = Literal["latex", "literals", "numbers", "case"]
 
@@ -53,14 +53,6 @@ class Extracted(NamedTuple):
     key: str
 
 
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-    return pattern
-
-
 def _is_path(path: str) -> str:
     if not path.strip("$.") or _PATH.sub("", path):
         raise ValueError(f"{path!r} is no path into JSON; write it as answer, $.result.value or rows[0].total")
@@ -85,7 +77,7 @@ class Extractor(Authored):
     path: Annotated[str, AfterValidator(_is_path)] | None = Field(
         default=None, description="Where it stands in JSON: answer, $.result.value, rows[0].total."
     )
-    pattern: Annotated[str, AfterValidator(_compiles)] | None = Field(
+    pattern: Annotated[str, AfterValidator(check_pattern)] | None = Field(
         default=None, description="A regular expression; its first group, or all of its last match, is the answer."
     )
     choices: tuple[str, ...] = Field(default=(), max_length=200, description="The answers that there are.")

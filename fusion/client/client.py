@@ -40,7 +40,7 @@ from fusion.prompts.library import Library
 from fusion.quote.preview import Given, Preview, preview
 from fusion.quote.quote import Quote, quoted
 from fusion.store.base import Store
-from fusion.store.lookup import StoreGiven, alone, found, opened
+from fusion.store.lookup import StoreGiven, exclusive, find_run, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
 
 
@@ -74,10 +74,10 @@ class Fusion:
     ) -> None:
         settings = settings or Settings.from_environment()
         self._budget = limits_of(budget)
-        kept_in, is_ours = opened(store, settings)
+        kept_in, is_ours = resolve_store(store, settings)
         self._cast = Cast(
             settings,
-            Gateway(settings, models=models, ledgered=kept_in is not None),
+            Gateway(settings, models=models),
             models=models or {},
             profile=profile,
             roles=roles or {},
@@ -202,14 +202,14 @@ class Fusion:
     ) -> RunHandle:
         """Begin to resume a run and return at once; see `resume`."""
         self._check_startable()
-        row, limits = found(self.store, run_id), limits_of(budget) or self._budget
+        row, limits = find_run(self.store, run_id), limits_of(budget) or self._budget
         watch = Watch(on_event, stream=stream)
         if pipeline is not None:
             prepared = self._branched(record_of(self.store, row), pipeline, budget)
             return self._launcher.launch(prepared, self._launcher.keep(prepared, row.tags, row), watch, self)
         lock = self.store.lock(row.run_id)
         try:
-            row = found(self.store, row.run_id)  # as it is now that nobody else can change it
+            row = find_run(self.store, row.run_id)  # as it is now that nobody else can change it
             if row.status in ("ok", "partial"):
                 lock.release()
                 return self._ended(row)
@@ -240,7 +240,7 @@ class Fusion:
         Raises RunBusyError where somebody else is within for long.
         """
         fingerprint = self._fingerprint(prompt, **options)
-        with alone(self.store, f"begin-{fingerprint[:24]}"):
+        with exclusive(self.store, f"begin-{fingerprint[:24]}"):
             yield self._unfinished(fingerprint)
             self.store.flush()
 

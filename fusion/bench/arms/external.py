@@ -17,8 +17,8 @@ from fusion.bench.report.results import ArmRecord
 from fusion.bench.tasks import Task
 from fusion.core.errors import UsageError
 from fusion.core.types import Failure, Money, Usage, Value, as_text
-from fusion.models.providers.errors import told
-from fusion.models.redaction import Mask, Masks
+from fusion.models.providers.errors import redacted_chain
+from fusion.models.redaction import Mask, Redactor
 from fusion.pipeline.rows import Row, read_rows
 
 _SHOWN = 5
@@ -33,7 +33,7 @@ class FromFunction(Contestant):
 
     def __init__(self, name: str, function: str) -> None:
         self._function, file = imported("arm", function)
-        self._masks = Masks()
+        self._redactor = Redactor()
         content = digest_of(file.read_bytes().hex()) if file is not None else ""
         self.record = ArmRecord(name=name, kind="python", sha256=content)
         self.digest = digest_of("python", function, content)
@@ -53,7 +53,7 @@ class FromFunction(Contestant):
         except Exception as error:  # noqa: BLE001 - the border of an arm that is not ours
             message = f"{type(error).__name__}: {error}"
             answered = Answered(failure=Failure(reason="ArmError", message=message))
-        answered = _masked(answered, self._masks.now()).model_copy(update={"latency": time.monotonic() - began})
+        answered = _masked(answered, self._redactor.mask()).model_copy(update={"latency": time.monotonic() - began})
         done(lambda: answered)
 
 
@@ -183,9 +183,9 @@ def called(what: str, call: Callable[[], Any], advice: str = "") -> Any:
     try:
         return call()
     except Exception as error:  # noqa: BLE001 - the border of code that is not ours
-        mask = Masks().now()
+        mask = Redactor().mask()
         failed = UsageError(f"{what}: {mask.text(f'{type(error).__name__}: {error}')}{advice}")
-        failed.__cause__ = told(error, mask)
+        failed.__cause__ = redacted_chain(error, mask)
     raise failed  # out here nothing of the error itself hangs on it
 
 

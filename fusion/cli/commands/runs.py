@@ -181,12 +181,12 @@ def _history(place: str | None) -> "Iterator[History]":
     from fusion.core.config import Settings
     from fusion.core.errors import UsageError
     from fusion.core.paths import user_path
-    from fusion.store.lookup import opened
+    from fusion.store.lookup import resolve_store
 
     if place is not None and not user_path(place).exists():
         raise UsageError(f"--store {place!r}: there is no such file; `fusion run --store …` makes it")
     given = True if place is None else user_path(place)
-    store, _ = opened(given, Settings.from_environment())
+    store, _ = resolve_store(given, Settings.from_environment())
     assert store is not None
     try:
         yield History(store)

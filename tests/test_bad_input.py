@@ -250,7 +250,7 @@ def result_of(done: Ran) -> Result:
         ("   \n", "gave an empty answer"),
         (Say('{"n": 7', finish_reason="length"), "was cut off at its output limit; raise `max_tokens`"),
         (Say('{"n": 7}', finish_reason="length"), "was cut off at its output limit; raise `max_tokens`"),
-        (Say('{"n": 7}', finish_reason="content_filter"), "cut its answer for its content filter"),
+        (Say('{"n": 7}', finish_reason="content_filter"), "truncated the reply"),
         (Say('{"n": 7}', finish_reason=None), "broke off without a finish reason"),
         (ContentFilterError("the content is refused; change the text"), "the content is refused; change the text"),
     ],

@@ -190,7 +190,7 @@ def test_where_cached_replies_cannot_be_read_the_models_are_asked_and_that_is_sa
             result, events = run(fusion, None, pipeline=same("cache: shared"))
         assert (result.status, len(asked.requests)) == ("ok", 2)
         said_of_it = [one.message for one in events if isinstance(one, Noted)]
-        assert said_of_it == ["replies that are cached cannot be found: the store is damaged"]
+        assert said_of_it == ["cached replies cannot be read: the store is damaged"]
     store.close()
 
 

@@ -298,7 +298,7 @@ async def test_a_row_that_cannot_be_kept_is_said_to_the_next_that_waits(store: S
     store.put(started(), Decision("r1", "work", None, "odd", object()))
     while store.run("r1") is None:
         await asyncio.sleep(0)
-    with pytest.raises(StoreError, match="a Decision cannot be kept"):
+    with pytest.raises(StoreError, match="a Decision cannot be stored"):
         await store.written()
     await store.written()
 

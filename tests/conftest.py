@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from fusion import Fusion, Model, Pipeline, Result, RunFailed, ScriptedModel
 from fusion.core.events import EventBase
 from fusion.core.types import Request
 from fusion.models.wrappers.retry import Retrying
+from fusion.store.sqlite.open import open_store
+from fusion.store.sqlite.store import SqliteStore
 
 pytest_plugins = ["pytester", "tests.needs"]
 
@@ -46,6 +49,15 @@ def without_pauses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Retrying, "_jitter", lambda self, number: 0.0)
         yield
+
+
+class FileStore(SqliteStore):
+    """A store in `runs.db` of a folder, to be subclassed by tests that break one of its methods."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "runs.db"
+        open_store(path).close()
+        super().__init__(path)
 
 
 def subtasks(count: int, **more: Any) -> list[dict[str, Any]]:

@@ -250,7 +250,7 @@ def result_of(done: Ran) -> Result:
         ("   \n", "gave an empty answer"),
         (Say('{"n": 7', finish_reason="length"), "was cut off at its output limit; raise `max_tokens`"),
         (Say('{"n": 7}', finish_reason="length"), "was cut off at its output limit; raise `max_tokens`"),
-        (Say('{"n": 7}', finish_reason="content_filter"), "cut its answer for its content filter"),
+        (Say('{"n": 7}', finish_reason="content_filter"), "truncated the reply"),
         (Say('{"n": 7}', finish_reason=None), "broke off without a finish reason"),
         (ContentFilterError("the content is refused; change the text"), "the content is refused; change the text"),
     ],
@@ -328,7 +328,7 @@ def test_a_plan_with_a_torn_subtask_is_not_taken_for_whole(run: Run) -> None:
     [
         ("{% for i in range(100000000) %}x{% endfor %}", "Range too big"),
         ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "200,000 loop steps"),
-        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "calls itself without end"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "endless recursion"),
         ("{% for i in range(90000) %}{{ 'x' * 2000 }}{% endfor %}", "writes more than 10,000,000 characters"),
         ("{{ 'x' * 100000000 }}", "more than 1,000,000 elements"),
         ("{{ 9 ** 99999999 }}", "powers above 64 are refused"),

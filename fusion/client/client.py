@@ -41,7 +41,7 @@ from fusion.prompts.library import Library
 from fusion.quote.preview import Given, Preview, preview
 from fusion.quote.quote import Quote, quoted
 from fusion.store.base import Store
-from fusion.store.lookup import StoreGiven, alone, found, opened
+from fusion.store.lookup import StoreGiven, exclusive, find_run, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
 
 
@@ -75,10 +75,10 @@ class Fusion:
     ) -> None:
         settings = settings or Settings.from_environment()
         self._budget = limits_of(budget)
-        kept_in, is_ours = opened(store, settings)
+        kept_in, is_ours = resolve_store(store, settings)
         self._cast = Cast(
             settings,
-            Gateway(settings, models=models, ledgered=kept_in is not None),
+            Gateway(settings, models=models),
             models=models or {},
             profile=profile,
             roles=roles or {},
@@ -172,14 +172,14 @@ class Fusion:
         """Start to resume a run and return at once; see `resume`."""
         check_options(options, ResumeOptions)
         self._check_startable()
-        row, limits = found(self.store, run_id), limits_of(options.get("budget")) or self._budget
+        row, limits = find_run(self.store, run_id), limits_of(options.get("budget")) or self._budget
         if (pipeline := options.get("pipeline")) is not None:
             spec = prepare_branch(self._cast, self._loader.load(pipeline), record_of(self.store, row), limits)
             session = self._launcher.begin(spec, row.tags, row)
             return self._launcher.launch(spec, session, self, on_event=options.get("on_event"), stream=stream)
         lock = self.store.lock(row.run_id)
         try:
-            row = found(self.store, row.run_id)  # read again under the lock, which excludes changes
+            row = find_run(self.store, row.run_id)  # read again under the lock, which excludes changes
             if row.status in ("ok", "partial"):
                 lock.release()
                 return RunHandle.ended(result_of(self.store, row), self._launcher.loop, self)
@@ -386,7 +386,7 @@ def sole_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOptions
     Only one process at a time is in the block for a spec. Raises RunBusyError if another stays in it for long.
     """
     fingerprint = Record.of(fusion._spec(prompt, **options), fusion._cast.own).fingerprint
-    with alone(fusion.store, f"begin-{fingerprint[:24]}"):
+    with exclusive(fusion.store, f"begin-{fingerprint[:24]}"):
         rows = fusion.store.runs(RunFilter(fingerprint=fingerprint), limit=1)
         yield next((row.run_id for row in rows if _is_resumable(row)), None)
         fusion.store.flush()

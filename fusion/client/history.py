@@ -17,7 +17,7 @@ from fusion.core.result import Cost, FailedPart, Receipt, Result
 from fusion.core.types import Value
 from fusion.engine.receipt import Accounts, Before, before
 from fusion.store.base import Store
-from fusion.store.lookup import StoreGiven, found, free, opened, status_of
+from fusion.store.lookup import StoreGiven, find_run, resolve_store, run_state, try_lock
 from fusion.store.rows import Attempt, AttemptEnd, Call, Decision, RunFilter, RunRow, RunState, RunStatus
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class History:
 
         `store` is a path or a Store; True is the store of FUSION_STORE, fusion.toml or the platform.
         """
-        kept_in, is_ours = opened(store, settings or Settings.from_environment())
+        kept_in, is_ours = resolve_store(store, settings or Settings.from_environment())
         if kept_in is None:
             raise UsageError("no store is given: name one, as in `History.open(path)`")
         try:
@@ -84,11 +84,11 @@ class History:
 
         Raises RunBusyError for a running one and UsageError for an unknown one, and then removes none.
         """
-        rows = [found(self._store, run_id) for run_id in run_ids]
+        rows = [find_run(self._store, run_id) for run_id in run_ids]
         ids = tuple(dict.fromkeys(row.run_id for row in rows))
         with ExitStack() as locks:
             for run_id in ids:
-                if not locks.enter_context(free(self._store, run_id)):
+                if not locks.enter_context(try_lock(self._store, run_id)):
                     raise RunBusyError(f"run {run_id!r} is being run; wait for its end, or stop it first")
             self._store.remove(ids)
         return ids
@@ -115,7 +115,7 @@ class History:
         for row, status in rows:
             if status == "running" or (until is not None and row.started >= until):
                 continue
-            with free(self._store, row.run_id) as is_free:
+            with try_lock(self._store, row.run_id) as is_free:
                 if is_free:
                     gone.append(_summary(row, status))
                     if not dry_run:
@@ -148,23 +148,23 @@ class History:
         """Return the Result of a finished run. Raises UsageError for an unfinished one, StoreError if not kept."""
         from fusion.engine.durable import result_of
 
-        row = found(self._store, run_id)
+        row = find_run(self._store, run_id)
         if row.ended is None:
-            raise UsageError(f"run {row.run_id!r} has not ended (it is {status_of(self._store, row)!r})")
+            raise UsageError(f"run {row.run_id!r} has not ended (it is {run_state(self._store, row)!r})")
         return result_of(self._store, row)
 
     def pipeline(self, run_id: str) -> "Pipeline":
         """Return the pipeline of a run, as it was at its start. Raises StoreError if it was not kept."""
         from fusion.engine.durable import record_of
 
-        return record_of(self._store, found(self._store, run_id)).pipeline
+        return record_of(self._store, find_run(self._store, run_id)).pipeline
 
     def call(self, run_id: str, which: int | str) -> CallDetails:
         """Return a call with its texts, by its number, its place such as `work/3/work`, or a prefix of the place.
 
         Raises UsageError if no call matches, or several do.
         """
-        row = found(self._store, run_id)
+        row = find_run(self._store, run_id)
         number = int(which) if str(which).isascii() and str(which).isdigit() else self._number(row, str(which))
         call = self._store.call(row.run_id, number)
         if call is None:
@@ -219,8 +219,8 @@ class History:
     # Rows.
 
     def _found(self, run_id: str) -> tuple[RunRow, RunSummary]:
-        row = found(self._store, run_id)
-        return row, _summary(row, status_of(self._store, row))
+        row = find_run(self._store, run_id)
+        return row, _summary(row, run_state(self._store, row))
 
     def _rows(self, which: Which, *, limit: int | None) -> Sequence[tuple[RunRow, RunState]]:
         """Return the rows that match, with their states. Only its lock tells a running run from a dead one."""
@@ -229,7 +229,7 @@ class History:
         meant = RunFilter(statuses=tuple(kept), pipeline=which.get("pipeline"), tags=which.get("tags", _NO_TAGS))
         exact = not {"running", "died"} & set(status)
         rows = self._store.runs(meant, limit=limit if exact else None)
-        standing = [(row, status_of(self._store, row)) for row in rows]
+        standing = [(row, run_state(self._store, row)) for row in rows]
         return [(row, one) for row, one in standing if not status or one in status][:limit]
 
     def _result(self, row: RunRow) -> Result | None:

@@ -1,1 +1,1 @@
-"""The words that every room speaks; imports nothing else of Fusion."""
+"""Core: the values, errors, events and settings that every other package imports."""

@@ -1,12 +1,12 @@
 """Nested spending limits: the worst case of every attempt is reserved before it and settled after it.
 
 A run has a Budget, a stage may have one of its own beneath it, and every attempt of a call reserves at its
-stage's, which books at each level up to the run's. At every level, at every instant,
+stage's budget, which books it at each level up to the run's. At every level, at every instant,
 
     spent + reserved <= limit
 
-however many calls run at once; what is held back for later counts as reserved. The one way past a limit is a
-provider that delivers more than it was asked for: that is counted in full, and every later reservation fails.
+however many calls run at once; held-back amounts count as reserved. Only a provider that returns more than requested
+can exceed a limit: the excess is counted in full, and every later reservation fails.
 
 All of it runs on one event loop, and nothing is awaited between a check and its booking: there are no locks.
 """
@@ -35,7 +35,7 @@ _ADVICE: Final = {
 
 
 class Amount(NamedTuple):
-    """What an attempt costs, or may cost at most. `usd` is None where the price is unknown."""
+    """The cost of attempts, actual or worst case. `usd` is None if the price is unknown."""
 
     usd: Decimal | None
     tokens: int
@@ -43,7 +43,7 @@ class Amount(NamedTuple):
 
 
 class _Tally:
-    """An amount that is counted up and down; an unknown price counts as nothing here."""
+    """A mutable sum of amounts; an unknown price adds no dollars."""
 
     __slots__ = ("calls", "tokens", "usd")
 
@@ -78,21 +78,21 @@ _NOTHING: Final = _Tally()
 
 
 class Ledger(Protocol):
-    """Writes down every attempt before it is made, and what it came to."""
+    """Write-ahead record of attempts and their outcomes."""
 
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
-        """An attempt of at most this amount is about to be made; its number, once that is written down."""
+        """Record an attempt with its worst case before it is sent; return its number once it is on disk."""
 
     def closed(self, number: int, state: Closed, amount: Amount) -> None:
-        """The attempt of this number is over and cost this much."""
+        """Record the outcome and the cost of an attempt."""
 
 
 class Reservation:
-    """The worst case of one attempt, set aside until the attempt is over.
+    """The worst case of one attempt, reserved until the attempt ends.
 
-    It is closed once, by `settle`, `charge` or `refund`; whatever is called after that changes nothing, so that
-    a `finally: reservation.refund()` is a safe net. `sent` is set by the limiter when the attempt has its slot
-    and may reach the provider; `entry` is its number in the ledger, once it has one.
+    The first `settle`, `charge` or `refund` closes it and later ones do nothing, so `finally: reservation.refund()`
+    is safe. The limiter sets `sent` when the attempt gets its slot and may reach the provider. `entry` is its number
+    in the ledger, if any.
     """
 
     __slots__ = ("_budget", "_need", "_open", "amount", "entry", "sent")
@@ -106,31 +106,31 @@ class Reservation:
         self._open = True
 
     def settle(self, actual: Amount) -> None:
-        """The attempt cost `actual`. More than was reserved is counted in full too."""
+        """Count `actual` as spent, in full even if it exceeds the reservation."""
         if self._open:
             self._open = False
             self._budget._settle(self._need, actual)
 
     def charge(self) -> None:
-        """What the attempt cost cannot be known: count all that was reserved."""
+        """Count the whole reservation as spent, since the cost is unknown."""
         self.settle(self.amount)
 
     def refund(self) -> None:
-        """The attempt cost nothing: it was never sent, or the provider does not bill it."""
+        """Release the reservation: the attempt was not sent, or is not billed."""
         if self._open:
             self._open = False
             self._budget._give_back(self._need)
 
 
 class Budget:
-    """What may be spent at most by a run, a stage or a part of one; a tree, of which `parent` is the next level.
+    """Spending limits of a run, a stage or a part of one: a tree, with `parent` as the next level.
 
-    `reserve` books an amount here and at every level above at once. One that does not fit only because of what
-    others have reserved waits for them, first come first served over the whole tree; but one that is held by a
-    level of its own is passed by those that do not share that level. One that could not fit even if everything
-    reserved were given back raises BudgetError, also while it waits.
+    `reserve` books an amount here and at every level above at once. An amount that does not fit because of other
+    reservations waits for them, first come first served over the whole tree. Only a waiter blocked by a level of its
+    own is overtaken, by those that do not share that level. An amount that could not fit even if all reservations
+    were released raises BudgetError, also while it waits.
 
-    An amount without a known price is bounded by tokens and calls, and counted in `unknown_calls`. With
+    An amount with an unknown price is bounded by tokens and calls, and counted in `unknown_calls`. With
     `strict_usd`, which children inherit, it is refused under a level with a limit in dollars.
 
     >>> run = Budget(Limits(usd=Decimal("0.50")))
@@ -167,42 +167,42 @@ class Budget:
         self._tallest: dict[LimitName, list[tuple[Decimal | int, int, _Waiter]]] = _capped(limits)
 
     def child(self, limits: Limits = _NO_LIMITS, name: str = "stage") -> "Budget":
-        """A level beneath this one."""
+        """Return a new level below this one."""
         return Budget(limits, name=name, parent=self, clock=self._clock)
 
     @property
     def spent(self) -> Amount:
-        """What is settled, here and below. What had no known price is in its tokens and calls only."""
+        """The settled amount, here and below. Attempts of unknown price count tokens and calls only."""
         return self._spent.amount()
 
     @property
     def reserved(self) -> Amount:
-        """What attempts under way may cost at most, and what is held back, here and below."""
+        """The worst case of attempts in flight plus held-back amounts, here and below."""
         return self._reserved.amount()
 
     def start(self) -> None:
-        """Begin to count this level's `seconds`, if they are not counted yet; its first reservation does it too."""
+        """Start the clock of the `seconds` limit, unless it runs; the first reservation starts it too."""
         if self._started is None:
             self._started = self._clock()
 
     def resume(self, spent: Amount, *, unknown_calls: int = 0, seconds: float = 0.0) -> None:
-        """Begin with what was spent here, and below, before: amounts, and seconds that count to the limit.
+        """Add the spending of earlier sessions, here and below, with the seconds already used.
 
-        Levels above are not told: each is resumed by itself.
+        Levels above are unchanged: resume each by itself.
         """
         self._spent.add(_Tally.of(spent))
         self.unknown_calls += unknown_calls
         self._started = self._clock() - seconds
 
     def remaining_seconds(self) -> float | None:
-        """How long until the first deadline of this level and those above; None without one, never below 0."""
+        """Return the seconds until the first deadline of this level and those above; None without one."""
         left = [level._seconds_left() for level in self._chain if level.limits.seconds is not None]
         return max(0.0, min(left)) if left else None
 
     async def reserve(self, amount: Amount, what: str = "this call") -> Reservation:
-        """Set `amount` aside at every level, waiting for others where that helps; `what` is for messages.
+        """Reserve `amount` at every level, waiting for other reservations to end; `what` is for messages.
 
-        Raises BudgetError when it can never fit, or when a deadline passes first.
+        Raises BudgetError if it can never fit, or if a deadline passes first.
         """
         if self._timed:
             self._check_time(what)
@@ -222,20 +222,20 @@ class Budget:
         return reservation
 
     def count(self, amount: Amount) -> None:
-        """Count what was spent before, and elsewhere: nothing was reserved for it here."""
+        """Count an amount as spent without a reservation, such as that of another run."""
         self._settle(_NOTHING, amount)
 
     def hold(self, amount: Amount, name: str = "held back") -> "Hold":
-        """Keep `amount` back for later, as a budget of its own; raises BudgetError if it does not fit now.
+        """Hold `amount` back as a budget of its own. Raises BudgetError if it does not fit now.
 
-        Others cannot have what is held: a reservation that would fit only without it is refused, not kept waiting.
+        A reservation that would fit only without the held amount is refused at once.
         """
         need = _Tally.of(amount)
         for level, limit, demand in self._obstacles(need):
             raise level._refusal(limit, demand, f"the part {name!r}", level._reserved)
         return Hold(self, need, name)
 
-    # Booking: from the leaf up, each level passing on what the one above has to book for it.
+    # Booking goes from the leaf up; each level returns the amount that the next one books.
 
     def _grant(self, amount: Amount, need: _Tally) -> Reservation:
         self._book(_NOTHING, need)
@@ -257,7 +257,7 @@ class Budget:
             reserved = level._count(spent, reserved)
 
     def _count(self, spent: _Tally, reserved: _Tally) -> _Tally:
-        """Count both here; returns what is to be counted as reserved one level above."""
+        """Count both here; return the amount to reserve one level above."""
         if spent is not _NOTHING:
             self._spent.add(spent)
         held = self._reserved  # written out, not `add`: every call passes here, at every level, twice
@@ -266,12 +266,12 @@ class Budget:
         held.calls += reserved.calls
         return reserved
 
-    # Checks: what stands in the way, now or when everything under way has been given back.
+    # Checks: the limits in the way, now or once all reservations in flight are released.
 
     def _obstacles(self, need: _Tally, *, at_rest: bool = False) -> list[tuple["Budget", LimitName, _Tally]]:
-        """The levels where `need` does not fit, with the limit and what it demands of that level.
+        """Return the levels where `need` does not fit, each with the limit and the demand on that level.
 
-        `at_rest` asks it for the moment when all attempts under way have been refunded.
+        `at_rest` computes it for the moment when all attempts in flight have been refunded.
         """
         found: list[tuple[Budget, LimitName, _Tally]] = []
         for level in self._chain:
@@ -293,11 +293,11 @@ class Budget:
         return None
 
     def _beyond(self, need: _Tally, reserved: _Tally) -> _Tally:
-        """What the level above has to find for `need`, when `reserved` is reserved here."""
+        """Return the demand on the level above for `need`, with `reserved` reserved here."""
         return need
 
     def _floor(self) -> _Tally:
-        """What stays reserved here when no attempt is under way: the part that is held back."""
+        """Return the amount that stays reserved without attempts in flight: the held-back part."""
         if not self._holds:
             return _NOTHING
         floor = _Tally()
@@ -352,7 +352,7 @@ class Budget:
     # Waiting.
 
     def _dismiss(self) -> None:
-        """Refuse whoever waits for more than this level can ever give."""
+        """Refuse the waiters that demand more than this level can ever provide."""
         floor = self._floor()
         for limit, tallest in self._tallest.items():
             room = getattr(self.limits, limit) - getattr(self._spent, limit) - getattr(floor, limit)
@@ -363,9 +363,9 @@ class Budget:
 
 
 class Hold(Budget):
-    """An amount kept back for later. Reservations draw on it first, and on the levels above for what goes beyond.
+    """An amount held back. Reservations draw on it first, and on the levels above for the excess.
 
-    What a reservation did not use returns to it, so that a second attempt finds it again.
+    The unused part of a reservation returns to it, so that a retry can draw on it again.
     """
 
     def __init__(self, parent: Budget, pledge: _Tally, name: str) -> None:
@@ -378,11 +378,11 @@ class Hold(Budget):
 
     @property
     def pledged(self) -> Amount:
-        """What is kept back in all, used or not."""
+        """The whole amount held back, used or not."""
         return self._pledge.amount()
 
     def release(self) -> None:
-        """Give back what is left of it; from now on this is an ordinary level. A second call changes nothing."""
+        """Release the rest; from now on this is an ordinary level. A second call does nothing."""
         before = self._claim(self._reserved)
         self._pledge = _NOTHING
         assert self.parent is not None
@@ -390,7 +390,7 @@ class Hold(Budget):
         self._line.look_through(self._chain)
 
     def _bearers(self) -> list[Budget]:
-        """The levels that count this hold as theirs: up to the next hold, whose own claim covers it above."""
+        """Return the levels that count this hold: up to the next hold, whose claim covers it above."""
         bearers: list[Budget] = []
         for level in self._chain[1:]:
             bearers.append(level)
@@ -399,7 +399,7 @@ class Hold(Budget):
         return bearers
 
     def _claim(self, reserved: _Tally) -> _Tally:
-        """What is reserved above for this hold, when `reserved` is reserved in it."""
+        """Return the amount reserved above for this hold, with `reserved` reserved in it."""
         return self._pledge.minus(self._spent).at_least(reserved)
 
     def _count(self, spent: _Tally, reserved: _Tally) -> _Tally:
@@ -412,7 +412,7 @@ class Hold(Budget):
 
 
 class _Waiter:
-    """One reservation that waits for its turn; `answer` becomes a Reservation or the reason why there is none."""
+    """A waiting reservation; `answer` resolves to a Reservation or the error that refuses it."""
 
     __slots__ = ("amount", "answer", "budget", "need", "number", "what")
 
@@ -430,12 +430,12 @@ class _Waiter:
 
 
 class _Line:
-    """The one line of a tree, in order of arrival.
+    """The queue of a tree, in order of arrival.
 
-    Those who wait at the same budget share all levels: when the first of them is held, so are all behind it. So
-    only the first of each budget is looked at (`_fronts`, a heap by number of arrival), and nobody more once the
-    root is found blocked: a settlement costs a few steps, however many wait. `blocked` holds the levels where
-    somebody stands first and does not fit: whoever comes anew and needs one of them goes to the end of the line.
+    Waiters at the same budget share all levels: if the first is blocked, so are all behind it. So only the first of
+    each budget is examined (`_fronts`, a heap by number of arrival), and none once the root is blocked: a settlement
+    costs a few steps, however many wait. `blocked` holds the levels where a waiter does not fit. A new reservation
+    that needs one of them joins the end of the queue.
     """
 
     def __init__(self, root: Budget) -> None:
@@ -461,14 +461,14 @@ class _Line:
         return answer
 
     def look_through(self, levels: tuple[Budget, ...]) -> None:
-        """Money was spent or held at these levels: refuse whom it leaves without hope, serve whom it lets pass."""
+        """After spending or holding at these levels, refuse waiters that can never fit and serve those that do."""
         if self.waiting:
             for level in levels:
                 level._dismiss()
             self.move()
 
     def move(self) -> None:
-        """Serve whoever fits now, the first first; whoever does not blocks the levels where it does not fit."""
+        """Serve the waiters that fit, in order; one that does not fit blocks the levels in its way."""
         self.blocked = blocked = set[Budget]()
         held: list[tuple[int, Budget]] = []
         while self._fronts and self._root not in blocked:
@@ -488,7 +488,7 @@ class _Line:
         self._leave(waiter)
 
     def _serve(self, waiter: _Waiter, blocked: set[Budget]) -> bool:
-        """True if the waiter has its answer now."""
+        """Return True if the waiter has its answer now."""
         obstacles = waiter.budget._obstacles(waiter.need)
         if not obstacles:
             waiter.answer.set_result(waiter.budget._grant(waiter.amount, waiter.need))
@@ -513,7 +513,7 @@ class _Line:
             for limit, tallest in level._tallest.items():
                 _prune(tallest, 2 * self.waiting + 64)
                 heappush(tallest, (-getattr(waiter.need, limit), waiter.number, waiter))
-            if isinstance(level, Hold):  # what it demands above a hold changes with the hold: `move` sees to that
+            if isinstance(level, Hold):  # the demand above a hold changes with the hold; `move` handles it
                 break
         if self.blocked.isdisjoint(waiter.budget._chain):
             self.blocked.update(level for level, _, _ in waiter.budget._obstacles(waiter.need))
@@ -528,7 +528,7 @@ class _Line:
             heappush(self._fronts, (following, waiter.budget))
 
     def _abandon(self, waiter: _Waiter) -> None:
-        """The waiter was cancelled: what it was given meanwhile goes back, and those behind it move up."""
+        """Remove a cancelled waiter, refund a reservation granted meanwhile, and serve those behind it."""
         self._leave(waiter)
         answer = None if waiter.answer.cancelled() or waiter.waits else waiter.answer.result()
         if isinstance(answer, Reservation):
@@ -557,7 +557,7 @@ def _capped(limits: Limits) -> dict[LimitName, list[tuple[Decimal | int, int, _W
 
 
 def _prune(tallest: list[tuple[Decimal | int, int, _Waiter]], most: int) -> None:
-    """Forget those who wait no more, once they are the greater part."""
+    """Drop waiters that are done, once they are the majority."""
     if len(tallest) > most:
         tallest[:] = [entry for entry in tallest if entry[2].waits]
         heapify(tallest)
@@ -574,17 +574,18 @@ def _dollars(amount: Decimal) -> str:
 
 
 current: ContextVar[Budget | None] = ContextVar("fusion_budget", default=None)
-"""The budget of the running stage; without one nothing is counted."""
+"""The budget of the running stage; without one, nothing is counted."""
 
 attempt: ContextVar[Reservation | None] = ContextVar("fusion_attempt", default=None)
-"""The reservation of the running attempt: the limiter marks it as sent."""
+"""The reservation of the running attempt, which the limiter marks as sent."""
 
 
 BudgetGiven = Limits | Mapping[str, Any] | None
+"""A budget as callers give it: limits, a mapping of them, or nothing."""
 
 
 def limits_of(given: BudgetGiven) -> Limits | None:
-    """Limits, None where none are given. Raises UsageError."""
+    """Return the budget as Limits; None if none is given. Raises UsageError for an invalid one."""
     if given is None or isinstance(given, Limits):
         return given
     try:
@@ -594,7 +595,7 @@ def limits_of(given: BudgetGiven) -> Limits | None:
 
 
 def over(pipeline: Limits, given: Limits | None) -> Limits:
-    """The user's limits, and the pipeline's where the user sets none."""
+    """Return the limits of the pipeline, each overridden by the user's where one is set."""
     if given is None:
         return pipeline
     return Limits(**{**pipeline.model_dump(exclude_none=True), **given.model_dump(exclude_none=True)})

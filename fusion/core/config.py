@@ -1,4 +1,4 @@
-"""Settings: environment and fusion.toml, read once, then passed down. Nothing else on the lower floors reads them."""
+"""Settings of the user, read once from the environment and fusion.toml, then passed down."""
 
 import os
 import re
@@ -11,12 +11,12 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from fusion.core.errors import Problem, UsageError
 from fusion.core.params import Defaults, RoleSpec
-from fusion.core.paths import read_text, user_path
+from fusion.core.paths import read_text, user_path, working_directory
 from fusion.core.types import Money, Value
 from fusion.core.validation import Authored, Mistake, keys_at, misread, mistakes
 from fusion.core.yaml import Place
 
-NAME: Final = "fusion.toml"
+_NAME: Final = "fusion.toml"
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _KEY: Final = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
 _KEYS: Final = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
@@ -30,48 +30,53 @@ Mark = tuple[int, int]
 
 
 class Tariff(Authored):
-    """What a model costs, in dollars for a million tokens; nothing for both is free."""
+    """The price of a model in dollars per million tokens; zero for both is free."""
 
-    input: Money = Field(ge=0, description="Dollars for a million tokens in.")
-    output: Money = Field(ge=0, description="Dollars for a million tokens out.")
+    input: Money = Field(ge=0, description="Dollars per million input tokens.")
+    output: Money = Field(ge=0, description="Dollars per million output tokens.")
 
 
 class Endpoint(Authored):
-    """A server of the user's own that speaks as OpenAI does: vLLM, llama.cpp, Ollama, and many more."""
+    """An OpenAI-compatible server of the user: vLLM, llama.cpp, Ollama and others."""
 
-    model: str = Field(min_length=1, description="The name under which the server knows the model.")
-    api_base: str = Field(description="Where the server is: http://localhost:8000/v1.")
-    key_env: str | None = Field(default=None, min_length=1, description="The variable that holds the server's key.")
-    context: int | None = Field(default=None, gt=0, description="Tokens that the model reads and writes in one call.")
-    price: Tariff | None = Field(default=None, description="What it costs; unknown where nothing is said.")
-    concurrency: int | None = Field(default=None, ge=1, description="Calls that the server takes at once.")
+    model: str = Field(min_length=1, description="Name of the model on the server.")
+    api_base: str = Field(description="Base URL of the server: http://localhost:8000/v1.")
+    key_env: str | None = Field(
+        default=None, min_length=1, description="Environment variable that holds the key of the server."
+    )
+    context: int | None = Field(default=None, gt=0, description="Context window in tokens.")
+    price: Tariff | None = Field(default=None, description="Price; unknown if unset.")
+    concurrency: int | None = Field(default=None, ge=1, description="Concurrent calls to the server.")
 
     @field_validator("api_base")
     @classmethod
     def _is_an_address(cls, given: str) -> str:
         if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", given):
-            raise ValueError(f"{given!r} is no address such as http://localhost:8000/v1")
+            raise ValueError(f"invalid URL {given!r}; write it as http://localhost:8000/v1")
         return given
 
 
 class StoreTable(Authored):
-    """Where runs are kept, how much of them, and how long."""
+    """Storage of runs: file, content, retention."""
 
-    path: Path | None = Field(default=None, description="The file; by default `runs.db` in the user's state folder.")
+    path: Path | None = Field(
+        default=None, description="File of the store; by default `runs.db` in the user's state folder."
+    )
     content: Literal["full", "digest", "off"] = Field(
-        default="full", description="What is kept of prompts and replies: texts, digests, or nothing."
+        default="full",
+        description="Content stored of prompts and replies: texts (full), digests (digest) or nothing (off).",
     )
-    retention: int | None = Field(default=None, ge=1, description="Days; by default runs are kept until removed.")
+    retention: int | None = Field(default=None, ge=1, description="Days to keep runs; by default until removed.")
     synchronous: Literal["NORMAL", "FULL"] = Field(
-        default="NORMAL", description="FULL waits for the disk at every write: for machines that lose power."
+        default="NORMAL", description="FULL syncs the disk at every commit, against power loss."
     )
-    cache_mb: int = Field(default=500, ge=0, description="Megabytes of replies in the cache.")
+    cache_mb: int = Field(default=500, ge=0, description="Size of the reply cache in megabytes.")
 
     @field_validator("path", mode="before")
     @classmethod
     def _is_a_path(cls, given: object) -> object:
         if isinstance(given, str) and (not given or "\0" in given):
-            raise ValueError(f"{given!r} is no path of a file")
+            raise ValueError(f"invalid path {given!r}")
         return given
 
     @property
@@ -81,39 +86,41 @@ class StoreTable(Authored):
 
 def _endpoint_name(name: str) -> str:
     if not _ENDPOINT.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of an endpoint: letters, digits, '-', '_' and '.', a letter first")
+        raise ValueError(
+            f"invalid endpoint name {name!r}: use letters, digits, '-', '_' and '.', starting with a letter"
+        )
     return name
 
 
 def _priced(model: str) -> str:
     if model.startswith(("local/", "local:")):
-        raise ValueError(f"{model!r} is an embedded model, which costs nothing")
+        raise ValueError(f"{model!r} is an embedded model, which is free")
     return model
 
 
 class SettingsFile(Authored):
-    """What stands in a fusion.toml."""
+    """The content of a fusion.toml."""
 
-    profile: str | None = Field(default=None, min_length=1, description="The profile to use.")
+    profile: str | None = Field(default=None, min_length=1, description="Profile to use.")
     endpoints: dict[Annotated[str, AfterValidator(_endpoint_name)], Endpoint] = Field(
-        default={}, description="The user's own servers, by name."
+        default={}, description="OpenAI-compatible servers, by name."
     )
-    roles: dict[str, RoleSpec] = Field(default={}, description="The models of roles, by name.")
+    roles: dict[str, RoleSpec] = Field(default={}, description="Models of roles, by name.")
     prices: dict[Annotated[str, AfterValidator(_priced)], Tariff] = Field(
-        default={}, description="What models cost, by id."
+        default={}, description="Prices of models, by id."
     )
-    defaults: Defaults = Field(default=Defaults(), description="What holds for every call that says nothing else.")
-    store: StoreTable = Field(default=StoreTable(), description="Where and how runs are kept.")
+    defaults: Defaults = Field(default=Defaults(), description="Defaults of every call.")
+    store: StoreTable = Field(default=StoreTable(), description="Storage of runs.")
 
 
-def find(start: Path, user: Path) -> Path | None:
-    """The nearest fusion.toml from a folder upwards, else the one in the user's folder."""
+def _find_file(start: Path, user: Path) -> Path | None:
+    """Return the nearest fusion.toml from `start` upwards, else the one in the user's folder."""
     folders = (start, *start.parents, user)
-    return next((path for folder in folders if (path := folder / NAME).is_file()), None)
+    return next((path for folder in folders if (path := folder / _NAME).is_file()), None)
 
 
-def load(path: Path) -> tuple[SettingsFile, dict[Place, Mark]]:
-    """What a fusion.toml says, and where each key of it stands. Raises UsageError with every mistake in it."""
+def _load_file(path: Path) -> tuple[SettingsFile, dict[Place, Mark]]:
+    """Return a fusion.toml with the position of each key. Raises UsageError with every mistake in it."""
     text = read_text(path)
     try:
         data = tomllib.loads(text)
@@ -136,7 +143,7 @@ def _unreadable(path: Path, text: str, words: str) -> Problem:
     where = _WHERE.search(words)
     line, column = (int(where[1]), int(where[2])) if where and where[1] else (text.count("\n") + 1, 1)
     said = _WHERE.sub("", words)
-    return Problem(str(path), line, column, "", f"no TOML: {said[:1].lower()}{said[1:]}")
+    return Problem(str(path), line, column, "", f"invalid TOML: {said[:1].lower()}{said[1:]}")
 
 
 def _problem(path: Path, mistake: Mistake, marks: dict[Place, Mark]) -> Problem:
@@ -148,7 +155,7 @@ def _problem(path: Path, mistake: Mistake, marks: dict[Place, Mark]) -> Problem:
 
 
 def _marks(text: str) -> Iterator[tuple[Place, Mark]]:
-    """Every key of a TOML text, and its line and column; what stands within a text of several lines is none."""
+    """Yield every key of a TOML text with its line and column, except inside multi-line strings."""
     table: Place = ()
     ends: str | None = None
     for number, line in enumerate(text.split("\n"), 1):
@@ -172,22 +179,22 @@ def _parts(keys: str) -> Place:
 _SECRET: Final = re.compile(
     r"_API_KEY$|_TOKEN$|^(?:AWS|AZURE)_.*(?:KEY|TOKEN|SECRET|PASSWORD|CONNECTION_STRING)(?!.*_FILE$)"
 )
-"""Variables whose values nobody may see; a region, an address or a version is none."""
+"""Matches variables that hold secrets; regions, addresses and versions are no secrets."""
 
 
 class StoreSettings(StoreTable):
-    """How runs are kept, and `path`, the file that holds them."""
+    """Storage of runs, with the path resolved."""
 
     path: Path = Field(default_factory=lambda: _state_path())
 
 
 class Settings(Value):
-    """What the environment and fusion.toml say.
+    """Settings from the environment and fusion.toml.
 
-    `profile_from` says where the profile's name stands; `file` is the fusion.toml, if there is one. `keys` holds the
-    names of variables that look like a provider's key and are not empty; their values stay in the environment.
-    `models_dir` is where weights lie; `models_sources` where they may be fetched from, in order. `store` says how
-    runs are kept, and where.
+    `profile_from` is the origin of the profile's name, for messages; `file` is the fusion.toml, if any. `keys` holds
+    the names of non-empty variables that look like a provider's key; their values stay in the environment.
+    `models_dir` is the folder of weights, and `models_sources` their download sources in order. `library_dir` is the
+    user's folder of prompts and pipelines.
     """
 
     profile: str | None = None
@@ -210,13 +217,13 @@ class Settings(Value):
     ) -> "Settings":
         """Read fusion.toml, names of keys, and FUSION_ with PROFILE, MODELS_DIR, MODELS_SOURCE, LOCAL_THREADS, STORE.
 
-        The file is looked for from `start` upwards (by default the working directory), then in the user's folder.
-        Raises UsageError for what cannot be used.
+        The nearest file from `start` upwards (by default the working directory) wins over that in the user's folder.
+        Raises UsageError for invalid values.
         """
         env = os.environ if environment is None else environment
         user = _folder(None, "config")
-        file = find(start or working_directory() or user, user)
-        given, marks = (SettingsFile(), {}) if file is None else load(file)
+        file = _find_file(start or working_directory() or user, user)
+        given, marks = (SettingsFile(), {}) if file is None else _load_file(file)
         profile, source = env.get("FUSION_PROFILE") or None, "FUSION_PROFILE:"
         if profile is None and given.profile is not None:
             profile, source = given.profile, ":".join(map(str, (file, *marks[("profile",)])))
@@ -239,27 +246,19 @@ class Settings(Value):
 
 
 def secret(name: str) -> str | None:
-    """The value of a variable that holds a key, for whoever sends it; it is kept nowhere."""
+    """Return the value of a variable that holds a key; None if it is unset or empty."""
     return os.environ.get(name) or None
 
 
 def secrets(named: Collection[str] = ()) -> dict[str, str]:
-    """The variables that hold keys just now, those `named` among them, for whoever takes keys out of a text."""
+    """Return the variables that hold secrets now, including those `named`, for redaction."""
     names = [name for name in os.environ if name in named or _SECRET.search(name)]
     return {name: os.environ.get(name, "") for name in names}
 
 
 def _is_key(name: str) -> bool:
-    """Whether a variable holds a provider's key, or something else without which its models cannot be reached."""
+    """Return True if a variable configures access to a provider: a key, a region, an address."""
     return name.endswith(("_API_KEY", "_TOKEN")) or name.startswith(("AWS_", "AZURE_"))
-
-
-def working_directory() -> Path | None:
-    """The working directory; None where it was removed meanwhile."""
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        return None
 
 
 def _folder(given: str | None, kind: str) -> Path:
@@ -279,7 +278,7 @@ def _state_path() -> Path:
 
 
 def _store(named: str | None, given: StoreTable, file: Path | None) -> StoreSettings:
-    """What the file says of the store; a path in it is seen from its own folder."""
+    """Return the store's settings; a relative path in the file is resolved against its folder."""
     said = given.model_dump(exclude_unset=True)
     if named:
         said["path"] = user_path(named)

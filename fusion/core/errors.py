@@ -1,27 +1,29 @@
-"""Every error of Fusion, what it means for the run, and how a process that meets it ends.
+"""Errors: one tree, with the exit code of a process and the HTTP status of a response for each.
+
+"stops" means that the run ends at once; "retry" means that the same call may succeed later.
 
 FusionError                     exit 1, HTTP 500
-  UsageError                    exit 2, HTTP 400   the command line, a pipeline, an input, the settings
-    PipelineError                                  a pipeline file with Problems, all of them at once
-    InputError                                     inputs that are missing, unknown or too long
+  UsageError                    exit 2, HTTP 400   invalid command line, pipeline, input or settings
+    PipelineError                                  an invalid pipeline; carries every Problem found
+    InputError                                     an input that is missing, unknown or too long
     PromptError                                    a template or expression that cannot be rendered
-    MissingKeyError                                no key and no weights for a model that is needed
+    MissingKeyError                                a required model has neither a key nor weights
     StoreError                                     the store cannot be opened, read or written
-    RunBusyError                                   a run that somebody else is running
-  ModelError                    exit 3, HTTP 502   one call to a model that did not succeed
-    AuthenticationError                            stops: the key is wrong or may not do this
-    BadRequestError                                stops: the provider refuses the request itself
-    ContextWindowError                             the request is longer than the model can read
-      InputTooLongError         exit 2             so long that it was not even sent
-    ContentFilterError                             the provider refuses the content
-    RateLimitError                                 again later (Retry-After, if the provider gave it)
-    ModelTimeoutError                                  again: no answer in time
-    ModelConnectionError                           again: unreachable, dropped, 5xx
-    BadResponseError                               again: empty, cut off, or not what was asked for
-      ShapeError                                   twice not of the shape asked for: no use to ask once more
-  StageError                    exit 3, HTTP 502   a stage that could not do its work
-  BudgetError                   exit 4, HTTP 402   a limit that would have been passed
-  RunFailed                     exit of its cause  a run that ended without its answer; carries the Result
+    RunBusyError                                   the run is locked by another worker
+  ModelError                    exit 3, HTTP 502   a call to a model failed
+    AuthenticationError                            stops: the key is invalid or lacks permission
+    BadRequestError                                stops: the provider rejects the request
+    ContextWindowError                             the request exceeds the model's context window
+      InputTooLongError         exit 2             detected before sending
+    ContentFilterError                             the provider's content filter blocked it
+    RateLimitError                                 retry: too many requests (honours Retry-After)
+    ModelTimeoutError                              retry: no reply within the timeout
+    ModelConnectionError                           retry: unreachable, connection dropped, 5xx
+    BadResponseError                               retry: empty, truncated or malformed reply
+      ShapeError                                   the reply violates its schema after one repair
+  StageError                    exit 3, HTTP 502   a stage failed
+  BudgetError                   exit 4, HTTP 402   a budget limit would be exceeded
+  RunFailed                     exit of its cause  the run ended without an answer; carries the Result
 """
 
 import difflib
@@ -38,15 +40,15 @@ if TYPE_CHECKING:
 
 
 class FusionError(Exception):
-    """The root of the tree. Its message says what went wrong and what to do next."""
+    """Root of the error tree. The message states the problem and what to do."""
 
     exit_code: int = 1
     http_status: ClassVar[int] = 500
     calls: "tuple[CallKey, ...]" = ()
-    """Calls whose replies were whole and could not be used all the same: they are worth asking again."""
+    """Keys of calls with complete but unusable replies; a resumed run repeats them."""
 
     def as_failure(self) -> Failure:
-        """The error as a value: its class's name and its message."""
+        """Return the error as a value: class name and message."""
         return Failure(reason=type(self).__name__, message=str(self))
 
 
@@ -57,7 +59,7 @@ def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 class UsageError(FusionError):
-    """Something that the user gave cannot be used."""
+    """The user's input or configuration is invalid."""
 
     exit_code = 2
     http_status = 400
@@ -65,7 +67,10 @@ class UsageError(FusionError):
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One mistake in a pipeline file. Lines and columns count from 1; 0 where the place is unknown."""
+    """One mistake in a file of the user. `line` and `column` count from 1; 0 if unknown.
+
+    `where` is the dotted path of the key, such as `stages.work.over`; empty for the whole file.
+    """
 
     file: str
     line: int
@@ -79,7 +84,7 @@ class Problem:
 
 
 class PipelineError(UsageError):
-    """A pipeline that cannot run; `problems` holds every mistake that was found."""
+    """A pipeline is invalid; `problems` holds every mistake found, in file order."""
 
     def __init__(self, problems: "Sequence[Problem]") -> None:
         self.problems = tuple(sorted(problems))
@@ -87,15 +92,15 @@ class PipelineError(UsageError):
 
 
 class InputError(UsageError):
-    """An input that is missing, unknown, unreadable or too long."""
+    """An input is missing, unknown, unreadable or too long."""
 
 
 class PromptError(UsageError):
-    """A template or an expression that cannot be rendered."""
+    """A template or expression cannot be compiled or rendered."""
 
 
 class MissingKeyError(UsageError):
-    """A model has neither a key nor weights. `keys` names the environment variables to set, if that helps."""
+    """A required model has neither an API key nor weights. `keys` are the environment variables to set."""
 
     def __init__(self, message: str, *, keys: Iterable[str] = ()) -> None:
         super().__init__(message)
@@ -103,21 +108,25 @@ class MissingKeyError(UsageError):
 
 
 class StoreError(UsageError):
-    """The place where runs are kept cannot be opened, read or written."""
+    """The store cannot be opened, read or written."""
 
 
 class RunBusyError(UsageError):
-    """A run that is to be resumed is being run, by this process or another."""
+    """The run is locked by this process or another one."""
 
 
 class ModelError(FusionError):
-    """A call to a model that did not succeed. `retryable` says whether the same call may succeed later."""
+    """A call to a model failed.
+
+    `model` is the id of the model. `retry_after` is the provider's Retry-After in seconds, if it sent one.
+    """
 
     exit_code = 3
     http_status = 502
     retryable: ClassVar[bool] = False
+    """True if the same call may succeed later."""
     stops: ClassVar[bool] = False
-    """True where every further call would meet the same: the run ends at once."""
+    """True if every further call would fail alike; the run ends at once."""
 
     def __init__(self, message: str, *, model: str = "", retry_after: float | None = None) -> None:
         self.model = model
@@ -126,53 +135,53 @@ class ModelError(FusionError):
 
 
 class AuthenticationError(ModelError):
-    """The provider does not accept the key, or the key may not use this model."""
+    """The provider rejects the key, or the key lacks permission for this model."""
 
     http_status = 401
     stops = True
 
 
 class BadRequestError(ModelError):
-    """The provider refuses the request itself: unknown model, unknown parameter."""
+    """The provider rejects the request: unknown model or parameter."""
 
     http_status = 400
     stops = True
 
 
 class ContextWindowError(ModelError):
-    """The request is longer than the model can read."""
+    """The request exceeds the context window of the model."""
 
     http_status = 413
 
 
 class InputTooLongError(ContextWindowError):
-    """The request is so long that it was not even sent; the message says by how much, and what to do."""
+    """The request exceeds the context window and was not sent; the message states the excess in tokens."""
 
     exit_code = 2
 
 
 class ContentFilterError(ModelError):
-    """The provider refuses the content, or has cut its answer for it."""
+    """The provider's content filter blocked the request or truncated the reply."""
 
 
 class RateLimitError(ModelError):
-    """Too many requests; `retry_after` is the provider's own word in seconds, if it gave one."""
+    """The rate limit is exceeded. `retry_after` is the Retry-After in seconds, if any."""
 
     http_status = 429
     retryable = True
 
 
 class ModelTimeoutError(ModelError):
-    """No answer in time. What it cost is unknown to us; the budget counts it in full."""
+    """No complete reply within the timeout. The cost is unknown; the budget charges the whole reservation."""
 
     http_status = 504
     retryable = True
 
 
 class ModelConnectionError(ModelError):
-    """The provider cannot be reached, dropped the connection, or answered with a fault of its own.
+    """The provider is unreachable, dropped the connection, or responded with a 5xx status.
 
-    `answered` says that it had accepted the request and begun to answer, so that it may bill it.
+    `answered` is True if the response had begun, so that the provider may bill it.
     """
 
     retryable = True
@@ -185,9 +194,9 @@ class ModelConnectionError(ModelError):
 
 
 class BadResponseError(ModelError):
-    """An answer that cannot be used: empty, cut off, without an end, or not of the shape asked for.
+    """The reply is unusable: empty, truncated, without a finish reason, or malformed.
 
-    `text` is what came, for those who can use a part of it.
+    `text` is the text received so far.
     """
 
     retryable = True
@@ -199,18 +208,21 @@ class BadResponseError(ModelError):
 
 
 class ShapeError(BadResponseError):
-    """An answer that has not the shape asked for, also after the model was shown what is wrong with it."""
+    """The reply violates its schema, even after the model was sent the validation errors."""
 
 
 class StageError(FusionError):
-    """A stage could not do its work: too few usable items, no usable plan, out of time."""
+    """A stage failed: too few usable items, no usable plan, or its timeout has passed."""
 
     exit_code = 3
     http_status = 502
 
 
 class BudgetError(FusionError):
-    """A limit would have been passed. `limit` names it: usd, tokens, calls or seconds; `level` whose it is."""
+    """A budget limit would be exceeded.
+
+    `limit` is "usd", "tokens", "calls" or "seconds". `level` names the budget: "run" or a stage's path.
+    """
 
     exit_code = 4
     http_status = 402
@@ -221,8 +233,8 @@ class BudgetError(FusionError):
         super().__init__(message)
 
 
-class RunFailed(FusionError):  # noqa: N818 - says what happened, as the design names it
-    """A run ended without its answer. `result` holds everything that was finished; the cause is chained.
+class RunFailed(FusionError):  # noqa: N818 - the public name states the outcome
+    """A run ended without an answer. `result` holds all finished work; the cause is chained.
 
     `exit_code` is that of the cause: 3 for a failed call or stage, 4 for a budget stop, 130 for an interrupt.
     """
@@ -243,7 +255,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'x'?", or the known names where none is near."""
+    """Return "; did you mean 'x'?" for the closest name, else "; there are: …", else an empty text."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:

@@ -1,6 +1,7 @@
-"""What happens in a run, as one discriminated union of events, and the Sink that they go to.
+"""Events: the progress of a run as one discriminated union, and the Sink that receives them.
 
-Progress bars, `--events`, receipts and histories all read these events; nothing else reports progress.
+The live view, `--events`, receipts and histories read these events; there is no other progress report. Seconds are
+floats, money is a Decimal of US dollars, and `model`, `asked` and `by` are model ids.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from fusion.core.types import Failure, FinishReason, Money, Reuse, Usage, Value
 
 
 class EventBase(Value):
-    """What every event has: the run, the stage's path and the item it is about, and when (UTC)."""
+    """Fields of every event. `stage` is a path such as `review/revise`; `item` is an index; `at` is in UTC."""
 
     run_id: str = ""
     stage: str = ""
@@ -24,10 +25,10 @@ class EventBase(Value):
 
 
 class RunStarted(EventBase):
-    """A run begins. `roles` names the model behind every role that the pipeline may use.
+    """A run starts or resumes.
 
-    `session` counts how often it was taken up, and is above 1 for a run that is resumed. `parent` is the run whose
-    finished calls it may use, `tags` are the user's own.
+    `roles` maps each role to the id of its first model, `stages` each stage to its kind. `session` counts the times
+    the run was started or resumed, from 1. `parent` is the id of the run whose finished calls are reused, if any.
     """
 
     type: Literal["run_started"] = "run_started"
@@ -41,20 +42,20 @@ class RunStarted(EventBase):
 
 
 class OfCall(EventBase):
-    """Something about a call to a model; `role` is the one that is asked."""
+    """Base of events about a call; `role` is the role of the model."""
 
     role: str = ""
 
 
 class StageStarted(EventBase):
-    """A stage has its first input."""
+    """A stage receives its first input. `kind` is the kind of the stage."""
 
     type: Literal["stage_started"] = "stage_started"
     kind: str
 
 
 class StageGrew(EventBase):
-    """A stage knows of `known` items now; `final` when no more will come.
+    """A stage has received `known` items so far; `final` if no more follow.
 
     `title` is the title of the newest item, empty where items have none: a plan's subtasks have one.
     """
@@ -66,7 +67,10 @@ class StageGrew(EventBase):
 
 
 class CallStarted(EventBase):
-    """A call is asked for; it may wait for its budget and its slot before it is sent."""
+    """A call starts; it may wait for its budget and a slot before it is sent.
+
+    `step` is the step of the call within its item, `digest` the SHA-256 (hex) of its content.
+    """
 
     type: Literal["call_started"] = "call_started"
     step: str
@@ -76,7 +80,7 @@ class CallStarted(EventBase):
 
 
 class Delta(EventBase):
-    """A piece of the text of a stage that feeds the run's answer."""
+    """A chunk of streamed text from a stage that writes the answer of the run."""
 
     type: Literal["delta"] = "delta"
     step: str
@@ -84,14 +88,17 @@ class Delta(EventBase):
 
 
 class Restarted(EventBase):
-    """The pieces of a reply so far are void: it begins again from nothing."""
+    """The streamed reply starts over; discard the chunks received so far."""
 
     type: Literal["restarted"] = "restarted"
     step: str
 
 
 class AttemptFailed(OfCall):
-    """One try of a call failed. `wait` is the pause before the next one in seconds, None if this was the last."""
+    """An attempt of a call failed.
+
+    `attempt` counts from 1. `wait` is the backoff before the next attempt in seconds; None if there is none.
+    """
 
     type: Literal["attempt_failed"] = "attempt_failed"
     model: str
@@ -101,7 +108,10 @@ class AttemptFailed(OfCall):
 
 
 class AttemptCharged(OfCall):
-    """An attempt that gave no reply, or none that can be used, may have cost money: this is what was charged."""
+    """A charge for an attempt without a usable reply that the provider may have billed.
+
+    `usage` and `cost` are upper bounds if no reply arrived; `cost` is None if the price is unknown.
+    """
 
     type: Literal["attempt_charged"] = "attempt_charged"
     model: str
@@ -110,7 +120,7 @@ class AttemptCharged(OfCall):
 
 
 class FallbackTaken(OfCall):
-    """A model of the chain of `asked` could not answer: the call goes on to `model`."""
+    """The model `failed` of a chain failed; the call falls back to `model`. `asked` is the first of the chain."""
 
     type: Literal["fallback_taken"] = "fallback_taken"
     asked: str
@@ -120,10 +130,11 @@ class FallbackTaken(OfCall):
 
 
 class CallFinished(EventBase):
-    """A reply has come. `cost` is in dollars, None where the price is unknown.
+    """A call received its reply.
 
-    `by` is the model of the chain that answered in place of the one asked for; `served` is the provider's own word.
-    A reply that is `reused` costs nothing now: `cost` is then what it cost when it was made.
+    `cost` is None if the price is unknown. `asked` is the requested model, `by` the fallback that replied in its
+    place, `served` the name in the provider's response. `latency` and `first_token` are seconds since sending.
+    `reused` is set if the reply comes from the journal or a cache: it is free now, and `cost` is its original cost.
     """
 
     type: Literal["call_finished"] = "call_finished"
@@ -142,7 +153,7 @@ class CallFinished(EventBase):
 
 
 class CallFailed(EventBase):
-    """A call ended without a reply."""
+    """A call ended without a reply, after all retries and fallbacks."""
 
     type: Literal["call_failed"] = "call_failed"
     step: str
@@ -152,7 +163,7 @@ class CallFailed(EventBase):
 
 
 class CallCancelled(EventBase):
-    """A call was given up while under way: its stage ran out of time, the run failed elsewhere or was stopped."""
+    """A call was cancelled in flight: its stage timed out, or the run failed or was stopped."""
 
     type: Literal["call_cancelled"] = "call_cancelled"
     step: str
@@ -161,23 +172,24 @@ class CallCancelled(EventBase):
 
 
 class ItemFinished(EventBase):
-    """An item is done with a stage, with a value or a failure."""
+    """A stage finished an item, with a value or a failure."""
 
     type: Literal["item_finished"] = "item_finished"
     failure: Failure | None = None
 
 
 class Noted(EventBase):
-    """Something that the user should know and that stops nothing: a dropped edge, a skipped stage."""
+    """A notice for the user that does not stop the run, such as a skipped stage."""
 
     type: Literal["noted"] = "noted"
     message: str
 
 
 class Decided(EventBase):
-    """A stage takes one of several ways: a route the one named, a cascade the tier whose answer it takes.
+    """A stage chose a branch: `decision` is the name of a route, or the tier of a cascade.
 
-    `escalated` is said by a cascade: whether it is another tier than the first one.
+    `reason` is for people; `confidence` is from 0 to 1, if known. `escalated` is set by a cascade: True if the tier
+    is not the first.
     """
 
     type: Literal["decided"] = "decided"
@@ -188,7 +200,7 @@ class Decided(EventBase):
 
 
 class StageFinished(EventBase):
-    """A stage has ended: ok, skipped or failed. `seconds` counts from its first input."""
+    """A stage ended. `seconds` counts from its first input."""
 
     type: Literal["stage_finished"] = "stage_finished"
     kind: str
@@ -198,7 +210,7 @@ class StageFinished(EventBase):
 
 
 class RunFinished(EventBase):
-    """The run has ended."""
+    """The run ended; no event of it follows. `seconds` counts from its start."""
 
     type: Literal["run_finished"] = "run_finished"
     status: Literal["ok", "partial", "failed"]
@@ -230,7 +242,7 @@ Sink = Callable[[EventBase], None]
 
 
 def to_both(first: Sink, second: Sink | None) -> Sink:
-    """A sink whose events go to both, to the first one first; the first itself where there is no second."""
+    """Return a sink that passes each event to `first`, then to `second` if there is one."""
     if second is None:
         return first
 
@@ -242,12 +254,12 @@ def to_both(first: Sink, second: Sink | None) -> Sink:
 
 
 def event_adapter() -> "TypeAdapter[Event]":
-    """Reads events back from JSON."""
+    """Return the adapter that validates events read from JSON."""
     return TypeAdapter(Event)
 
 
 class Span(NamedTuple):
-    """Where in a run the current task is, and where its events go."""
+    """Position of the current task in its run, and the sink of its events."""
 
     sink: Sink
     run_id: str
@@ -260,7 +272,7 @@ span: ContextVar[Span | None] = ContextVar("fusion_span", default=None)
 
 
 def emit(kind: type[EventBase], **fields: object) -> None:
-    """Send an event of this kind from the current place in the run; outside of a run it goes nowhere."""
+    """Send an event of this class with the position of the current span; outside a run, do nothing."""
     here = span.get()
     if here is not None:
         if issubclass(kind, OfCall):

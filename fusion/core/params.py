@@ -1,4 +1,4 @@
-"""On what terms a model is asked: the chain behind a role, and the parameters of a call."""
+"""Parameters of a call, and the chain of models behind a role."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
@@ -43,45 +43,51 @@ Temperature = Annotated[float | None, Field(ge=0, le=2, description="Sampling te
 
 
 class Params(Authored):
-    """What a model is told beside the messages. None is the provider's own default."""
+    """Parameters of a request beside its messages. None leaves the provider's default."""
 
     temperature: Temperature = None
-    top_p: float | None = Field(default=None, gt=0, le=1, description="Sample from so much of the probability.")
-    seed: int | None = Field(default=None, description="Sample alike, as far as the provider can.")
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="Nucleus sampling: the share of probability to sample from."
+    )
+    seed: int | None = Field(
+        default=None, description="Seed for repeatable sampling, as far as the provider supports it."
+    )
     stop: Annotated[
         tuple[str, ...],
         BeforeValidator(_listed),
         WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 4}),
-    ] = Field(default=(), max_length=4, description="Texts at which the answer ends.")
+    ] = Field(default=(), max_length=4, description="Stop sequences: texts that end the answer.")
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
-        default=None, description="How much a reasoning model thinks."
+        default=None, description="Effort of a reasoning model."
     )
     thinking_budget: int | None = Field(
-        default=None, ge=1, description="Tokens to think with, a part of `max_tokens`, for models that count them."
+        default=None,
+        ge=1,
+        description="Reasoning tokens, a part of `max_tokens`, for models that take such a budget.",
     )
     extra: Annotated[dict[str, Any], AfterValidator(_not_ours)] = Field(
-        default={}, description="Further fields of the request's body, as the provider names them."
+        default={}, description="Further fields of the HTTP body, named as the provider does."
     )
 
     def params(self) -> dict[str, Any]:
-        """Those that are given, by name."""
+        """Return the parameters that are set, by name."""
         found = {name: getattr(self, name) for name in PARAMS}
         return {name: value for name, value in found.items() if value not in (None, (), {})}
 
 
 CacheMode = Literal["off", "run", "shared"]
-"""Where a call's reply may come from, if the same was asked before: nowhere, the same run, all runs of the store."""
-_CACHE: Final = "Answer the same request from: nowhere (off), this run, or all runs of the store (shared)."
+"""Scope of cached replies: none ("off"), the same run ("run"), or all runs of the store ("shared")."""
+_CACHE: Final = "Cache of equal requests: none (off), this run (run), or all runs of the store (shared)."
 
 
 class Cacheable(Authored):
-    """What has calls whose replies may be found again."""
+    """Settings of stages and runs whose replies can be cached."""
 
     cache: CacheMode | None = Field(default=None, description=_CACHE)
 
 
 PARAMS: Final = tuple(Params.model_fields)
-"""The names of all parameters."""
+"""Names of all parameters."""
 
 
 def _some_models(chain: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,21 +95,21 @@ def _some_models(chain: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("a chain without a model; give at least one, as in [provider/model]")
     twice = next((model for model in chain if chain.count(model) > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice!r} stands in the chain twice; it is tried again by itself where that may help")
+        raise ValueError(f"{twice!r} is in the chain twice; list it once, since each model is retried anyway")
     return chain
 
 
 class RoleSpec(Params):
-    """The models behind a role, and how they are asked. Short form: one model alone.
+    """The models of a role, with their parameters. Short form: the id of one model.
 
-    The first model is asked; where it cannot answer, the next one is, and the run says so.
+    The first model gets each call; if it fails, the call falls back to the next, with an event.
     """
 
     chain: Annotated[tuple[str, ...], AfterValidator(_some_models)] = Field(
-        description="Models as provider/model, or endpoints by name, in order of preference."
+        description="Models as provider/model, or names of endpoints, in order of preference."
     )
     timeout: float | None = Field(default=None, gt=0, description="Seconds for one attempt of a call.")
-    concurrency: int | None = Field(default=None, ge=1, description="Calls of this role at once, over all stages.")
+    concurrency: int | None = Field(default=None, ge=1, description="Concurrent calls of this role, over all stages.")
 
     @model_validator(mode="before")
     @classmethod
@@ -112,26 +118,28 @@ class RoleSpec(Params):
 
 
 class Defaults(Params, Cacheable):
-    """What holds for every call where neither its stage nor its role says otherwise.
+    """Defaults of every call, overridden by its role and its stage.
 
-    A parameter that a model does not take is left out for it.
+    A parameter that a model does not support is omitted for it.
     """
 
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
+    max_tokens: int | None = Field(
+        default=None, gt=0, description="Output limit of a call in tokens, reasoning included."
+    )
     timeout: float | None = Field(
         default=None,
         gt=0,
-        description="Seconds for one attempt of a call; else 120, and 900 for local models.",
+        description="Seconds for one attempt of a call; by default 120, or 900 for local models.",
     )
 
     def over(self, other: "Defaults") -> "Defaults":
-        """These, and those of `other` where nothing is said here."""
+        """Return these defaults, with those of `other` for all that is unset here."""
         given = merged(self.model_dump(exclude_unset=True), other.model_dump(exclude_unset=True))
         return Defaults(**given) if other.model_fields_set else self
 
 
 def merged(*levels: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of several levels, the first before all others; `extra` field by field."""
+    """Merge parameters of several levels, the first taking precedence; `extra` is merged by field."""
     found: dict[str, Any] = {}
     for level in reversed(levels):
         extra = {**found.get("extra", {}), **level.get("extra", {})}

@@ -1,4 +1,4 @@
-"""Paths: the user's own folders, and files read with a bound on their size."""
+"""Paths given by the user, and text files read with a size limit."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ MAX_FILE_BYTES = 1_000_000
 
 
 def user_path(given: str) -> Path:
-    """A path as the user gives it, `~` being their home; one of a user that does not exist stays as it is."""
+    """Return the path with `~` expanded; unchanged if it names the home of an unknown user."""
     try:
         return Path(given).expanduser()
     except RuntimeError:
@@ -16,7 +16,7 @@ def user_path(given: str) -> Path:
 
 
 def working_directory() -> Path | None:
-    """The working directory; None where it was removed meanwhile."""
+    """Return the working directory; None if it has been removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:
@@ -24,7 +24,10 @@ def working_directory() -> Path | None:
 
 
 def read_text(path: Path, *, most: int = MAX_FILE_BYTES) -> str:
-    """A text file of the user's, as UTF-8. Raises UsageError that says what is wrong with it."""
+    """Return the text of a UTF-8 file of at most `most` bytes, without its byte-order mark.
+
+    Raises UsageError if the file cannot be read, is too large, is not UTF-8 or holds a NUL character.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(most + 1)

@@ -1,4 +1,7 @@
-"""What a run gives back: the answer, what failed, what was asked and served, and what it cost."""
+"""Result of a run: the answer, the failed parts, the models that replied, and the receipt.
+
+Money is a Decimal of US dollars, durations are seconds, and tokens are whole numbers.
+"""
 
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +13,7 @@ from fusion.core.types import Failure, Item, Money, Usage, Value
 
 
 class Cost(Value):
-    """Dollars that are known, and how many calls there are whose cost is not."""
+    """Known cost in dollars, and the number of calls with unknown cost."""
 
     usd: Money = Decimal(0)
     unknown_calls: int = 0
@@ -24,7 +27,7 @@ class Cost(Value):
 
 
 class FailedPart(Value):
-    """A stage, or an item of one, that has no value, and why."""
+    """A failed stage, or a failed item of one, with its reason. `stage` is a path; `item` is an index."""
 
     stage: str
     item: int | None = None
@@ -32,9 +35,9 @@ class FailedPart(Value):
 
 
 class Served(Value):
-    """A role, the model asked for, and the one that answered.
+    """A role with the model requested and the model that replied, over `calls` calls.
 
-    `by` is the model of the chain that did so in place of the one asked for; `served` is the provider's own word.
+    `by` is the fallback that replied in place of `asked`, if any; `served` is the name in the provider's response.
     """
 
     role: str
@@ -45,7 +48,7 @@ class Served(Value):
 
 
 class Spent(Value):
-    """Tokens, and the dollars for them as far as they are known."""
+    """Tokens and their cost."""
 
     usage: Usage = Usage()
     cost: Cost = Cost()
@@ -55,16 +58,15 @@ class Spent(Value):
 
 
 class ReceiptLine(Value):
-    """What one stage spent on one model. `price_source` says where the price comes from.
+    """The calls of one stage to one model. `price_source` names the origin of the price.
 
-    `asked` is the model that was asked for, where this one took over from it. `fallbacks` counts the calls that this
-    model could not answer and another one was asked for.
+    `asked` is the requested model if this one replied as its fallback. Of the `calls`, `failed` got no reply,
+    `cancelled` were cancelled in flight, and `reused` were cache hits or came from another run. `retries` counts
+    repeated attempts, `fallbacks` the calls that this model passed on to the next of its chain.
 
-    `measured` is what the provider counted, `estimated` what we counted for replies without a usage of the
-    provider's. `charged` is what replies cost that could not be used, and an upper bound for attempts that gave no
-    reply but may have been billed: it is part of the cost and of what the budget counts, and no usage. `retries` are
-    attempts that were made again. `cancelled` calls were given up while under way. `reused` calls were answered from
-    the cache or another run, and cost nothing: `saved` is what they cost when they were made.
+    `measured` holds the usage reported by the provider, `estimated` our own count where it reports none. `charged`
+    is the cost of unusable replies, and an upper bound for attempts without a reply that may have been billed. It is
+    part of `cost`, not of `usage`. `saved` is the original cost of the reused calls, which are free now.
     """
 
     stage: str
@@ -85,20 +87,20 @@ class ReceiptLine(Value):
 
     @property
     def usage(self) -> Usage:
-        """The tokens of all replies."""
+        """The tokens of all replies, cached ones excluded."""
         return self.measured.usage + self.estimated.usage
 
     @property
     def cost(self) -> Cost:
-        """The dollars of all replies, and what was charged for attempts without one."""
+        """The cost of all replies, and the charges for attempts without one."""
         return self.measured.cost + self.estimated.cost + self.charged.cost
 
 
 class Receipt(Value):
-    """What a run cost, by stage and role, over all sessions of it. `seconds` are those in which it was run.
+    """The cost of a run by stage, role and model, over all its sessions; `seconds` is the time it was running.
 
-    `cascades` is how many cascades took an answer, `escalated` in how many of them it was not that of the first tier,
-    and `escalation_rate` the share of these; None where there was none.
+    `cascades` counts the answers taken by cascades, `escalated` those of a tier after the first. `escalation_rate`
+    is their ratio, from 0 to 1; None without a cascade.
     """
 
     lines: tuple[ReceiptLine, ...] = ()
@@ -122,19 +124,19 @@ class Receipt(Value):
 
     @property
     def reused(self) -> int:
-        """Calls that were answered from the cache or another run."""
+        """The number of cache hits and of calls taken from another run."""
         return sum(line.reused for line in self.lines)
 
     @property
     def saved(self) -> Cost:
-        """What those cost when they were made."""
+        """The original cost of the reused calls."""
         return sum((line.saved.cost for line in self.lines), Cost())
 
 
 class StageResult(Value):
-    """How one stage ended. `items` are those it finished, in their order.
+    """The outcome of one stage, with its finished items in order.
 
-    `decision` is the way that a route took, or the tier whose answer a cascade took; `reason` says why.
+    `decision` is the name of the route, or of the tier of a cascade, that was chosen; `reason` explains it.
     """
 
     kind: str
@@ -149,9 +151,10 @@ class StageResult(Value):
 class Result(Value):
     """The outcome of a run.
 
-    `status` is "ok", "partial" (an answer, but something in `failed` is not in it) or "failed". `text` is the
-    answer; `data` its data where the pipeline gives one. `items` are those of the output, or, when the run failed,
-    of the last stage that finished any.
+    `status` is "ok", "partial" (an answer that lacks the parts in `failed`) or "failed". `text` is the answer and
+    `data` its JSON data, if the output is structured. `items` are the items of the output; if the run failed, those
+    of the last stage that finished any. `error` is the cause of a failed run. `stages` are results by path, `models`
+    the models that replied, `notes` messages for the user, and `tags` the user's labels. `started` is in UTC.
     """
 
     run_id: str
@@ -174,7 +177,10 @@ class Result(Value):
     tags: dict[str, str] = Field(default={})
 
     def to_openai(self) -> dict[str, Any]:
-        """The answer as an OpenAI chat completion (https://platform.openai.com/docs/api-reference/chat/object)."""
+        """Return the answer as an OpenAI chat completion.
+
+        https://platform.openai.com/docs/api-reference/chat/object
+        """
         finish = "stop" if self.status == "ok" else "length"
         return {
             "id": f"chatcmpl-{self.run_id}",

@@ -1,4 +1,4 @@
-"""The shape of an answer: short types, a JSON Schema, or a file of one, become the JSON Schema that data is held to.
+"""Schemas of answers: short types, a JSON Schema or a file of either become a bounded JSON Schema.
 
 Short types: `{summary: string, figures: "list[number]", status: "one of: open, closed", note: string?}`. The types
 are string, integer, number, boolean, `list[…]`, `one of: …`, a nested mapping, and `[…]` with one type in it for a
@@ -48,7 +48,7 @@ _SCHEMAS = ("items", "additionalProperties", "contains", "then", "else")
 
 
 class Flaw(NamedTuple):
-    """What is wrong with a shape, and at which of its keys."""
+    """A mistake in a shape, with the path of its key."""
 
     path: Place
     message: str
@@ -58,7 +58,7 @@ class Flaw(NamedTuple):
 
 
 class _ShapeError(Exception):
-    """The flaw that ends the reading of one part of a shape."""
+    """A flaw that ends the parsing of one part of a shape."""
 
     def __init__(self, path: Place, message: str) -> None:
         self.flaw = Flaw(path, message)
@@ -66,9 +66,9 @@ class _ShapeError(Exception):
 
 
 def to_json_schema(shape: Mapping[str, Any] | str, *, near: Path | None = None) -> JsonSchema:
-    """The JSON Schema of a shape, every array and string in it bounded. A file's name is looked up in `near`.
+    """Return the JSON Schema of a shape, with every array and string bounded.
 
-    Raises UsageError with every flaw of the shape.
+    A text names a file in the folder `near`. Raises UsageError with every flaw of the shape.
 
     >>> to_json_schema({"total": "number?"})["properties"]
     {'total': {'type': ['number', 'null']}}
@@ -80,14 +80,14 @@ def to_json_schema(shape: Mapping[str, Any] | str, *, near: Path | None = None) 
 
 
 def check_shape(shape: Mapping[str, Any] | str, *, near: Path | None = None) -> list[Flaw]:
-    """What is wrong with a shape, all at once."""
+    """Return every flaw of a shape."""
     return _read(shape, near)[1]
 
 
 def validate(data: Any, schema: JsonSchema) -> list[str]:
-    """How `data` differs from `schema`, each as a sentence that begins with the place: `$.rows[2].total: …`.
+    """Return the violations of `schema` in `data`, each a sentence with its place: `$.rows[2].total: …`.
 
-    JSON Schema draft 2020-12; nothing is fetched.
+    JSON Schema draft 2020-12; remote references are not fetched.
     """
     try:
         errors = list(_validator(json.dumps(schema)).iter_errors(data))
@@ -125,12 +125,13 @@ def _read(shape: Any, near: Path | None) -> tuple[JsonSchema, list[Flaw]]:
 def _file(name: str, near: Path | None) -> Any:
     if not name.endswith(_FILE_SUFFIXES):
         raise _ShapeError(
-            (), f"{name!r} is no file of a schema (.json, .yaml); a shape in short types is a mapping: {{name: type}}"
+            (),
+            f"{name!r} is not a schema file (.json, .yaml); write short types as a mapping: {{name: type}}",
         )
     folder = (near or Path.cwd()).resolve()
     path = (folder / name).resolve()
     if not path.is_relative_to(folder):
-        raise _ShapeError((), f"{name!r} lies outside of the pipeline's folder; put the schema beside the pipeline")
+        raise _ShapeError((), f"{name!r} is outside of the pipeline's folder; put the schema beside the pipeline")
     if not path.is_file():
         raise _ShapeError((), f"there is no file {name!r} beside the pipeline")
     try:
@@ -181,7 +182,7 @@ def _of_mapping(shape: Mapping[str, Any], path: Place, flaws: list[Flaw]) -> Jso
 
 
 def _of_type(given: Any, path: Place, flaws: list[Flaw]) -> tuple[JsonSchema, bool]:
-    """The schema of one type, and whether it is optional."""
+    """Return the schema of one type, and True if it is optional."""
     if isinstance(given, Mapping):
         return _of_mapping(given, path, flaws), False
     if isinstance(given, list):
@@ -229,7 +230,7 @@ def _nullable(schema: JsonSchema) -> JsonSchema:
 
 
 def _is_json_schema(shape: Mapping[str, Any]) -> bool:
-    """True for an object's JSON Schema, or keywords only, one of them a telling one, that are not short types."""
+    """Return True for the schema of an object, or for keywords only, unless they all read as short types."""
     if "$schema" in shape or (shape.get("type") == "object" and isinstance(shape.get("properties"), Mapping)):
         return True
     if not any(mark in shape for mark in _MARKS) or not all(key in _KEYWORDS for key in shape):
@@ -262,7 +263,7 @@ def _against_metaschema(schema: JsonSchema) -> Iterator[Flaw]:
         try:
             re.compile(pattern)
         except re.error as error:
-            yield Flaw(at, f"{pattern!r} is no regular expression: {error}")
+            yield Flaw(at, f"invalid regular expression {pattern!r}: {error}")
 
 
 def _references(schema: JsonSchema) -> Iterator[Flaw]:
@@ -270,7 +271,7 @@ def _references(schema: JsonSchema) -> Iterator[Flaw]:
         if not target.startswith("#"):
             yield Flaw(at, f"{target!r} is not fetched; put what it refers to under $defs: '#/$defs/name'")
         elif not _resolves(schema, target):
-            yield Flaw(at, f"nothing stands at {target!r}")
+            yield Flaw(at, f"there is no schema at {target!r}")
 
 
 def _resolves(schema: Any, target: str) -> bool:
@@ -284,7 +285,7 @@ def _resolves(schema: Any, target: str) -> bool:
 
 
 def _find(schema: Any, key: str, path: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Every text that stands under the keyword `key`, with its place."""
+    """Yield every text under the keyword `key`, with its place."""
     if isinstance(schema, dict) and isinstance(schema.get(key), str):
         yield (*path, key), schema[key]
     for at, part in _parts(schema):
@@ -292,7 +293,7 @@ def _find(schema: Any, key: str, path: Place = ()) -> Iterator[tuple[Place, str]
 
 
 def _parts(schema: Any) -> Iterator[tuple[Place, Any]]:
-    """The schemas directly inside of a schema, with their places."""
+    """Yield the direct subschemas of a schema, with their places."""
     if not isinstance(schema, dict):
         return
     for key in (*_SCHEMAS, "not", "if", "propertyNames"):
@@ -307,7 +308,7 @@ def _parts(schema: Any) -> Iterator[tuple[Place, Any]]:
 
 
 def _bounded(schema: Any) -> Any:
-    """The schema with a bound on every array and string: a weak model does not stop by itself."""
+    """Return the schema with a bound on every array and string, since a weak model may not stop by itself."""
     if not isinstance(schema, dict):
         return schema
     bounded = dict(schema)
@@ -358,11 +359,11 @@ def closed_object(properties: Mapping[str, JsonSchema]) -> JsonSchema:
     }
 
 
-# Errors in words.
+# Error messages.
 
 
 def _words(error: Any) -> list[str]:
-    """A validation error as a person would say it, short however long the data is."""
+    """Return a validation error in short sentences, whatever the size of the data."""
     given, wanted = error.instance, error.validator_value
     match error.validator:
         case "required":

@@ -1,4 +1,4 @@
-"""The values that travel through a run: messages, requests, replies, items, and what they cost.
+"""Values of a run: messages, requests, replies, usage, items and limits.
 
 Money is a Decimal of US dollars. Times are seconds. Tokens are whole numbers.
 """
@@ -26,12 +26,12 @@ Money = Decimal
 
 
 class Value(BaseModel):
-    """A frozen value: what is not declared is refused."""
+    """A frozen pydantic model that rejects undeclared fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's, but nothing comes along that was worked out of the fields and kept beside them."""
+        """Copy as pydantic does, without the cached properties of the original."""
         copied = super().model_copy(update=update, deep=deep)
         for name in copied.__dict__.keys() - type(self).model_fields.keys():
             del copied.__dict__[name]
@@ -43,7 +43,7 @@ def _in_base64(data: bytes) -> str:
 
 
 class File(Value):
-    """A picture or a PDF document for a model to look at. `media_type` is that of its bytes: `image/png`."""
+    """An image or a PDF document for a model. `media_type` is a MIME type such as `image/png`."""
 
     media_type: str
     data: Annotated[bytes, PlainSerializer(_in_base64, when_used="json")]
@@ -55,18 +55,18 @@ class File(Value):
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 (hex) of type and bytes."""
+        """The SHA-256 (hex) of media type and bytes."""
         return hashlib.sha256(self.media_type.encode() + b"\n" + self.data).hexdigest()
 
     @cached_property
     def size(self) -> int:
-        """How many tokens no model makes more of: 8,000 of a picture or page, that is about four times the usual."""
+        """An upper bound of its tokens: 8,000 for each image or page, about four times the usual count."""
         pages = max(1, len(_PAGE.findall(self.data))) if self.kind == "pdf" else 1
         return _TOKENS_OF_A_PAGE * pages
 
     @property
     def url(self) -> str:
-        """Its bytes as a data URL."""
+        """The bytes as a data URL."""
         return f"data:{self.media_type};base64,{_in_base64(self.data)}"
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class File(Value):
 class Message(Value):
     """One message of a conversation with a model.
 
-    `files` are pictures and documents, each with the character of `content` that it stands before.
+    `files` holds pairs of an offset into `content`, in characters, and the file inserted there.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -85,12 +85,12 @@ class Message(Value):
 
     @cached_property
     def size(self) -> int:
-        """The bytes of its content in UTF-8, and the most tokens of its files: no model makes more tokens of it."""
+        """An upper bound of its tokens: the UTF-8 bytes of `content` plus the bounds of its files."""
         return len(self.content.encode()) + sum(file.size for _, file in self.files)
 
     @property
     def parts(self) -> list[str | File]:
-        """Its text and its files in their order."""
+        """Text and files in order; empty texts are left out."""
         found: list[str | File] = []
         begin = 0
         for at, file in self.files:
@@ -100,9 +100,10 @@ class Message(Value):
 
 
 class CallKey(Value):
-    """What a call is, whenever and however often it is made: its place in the run and a digest of its content.
+    """Identity of a call, stable across sessions: its place in the run and a digest of its content.
 
-    `digest` is the SHA-256 (hex) of model, parameters, messages, output limit and schema.
+    `stage` is a path, `item` an index, `step` the step within the item. `digest` is the SHA-256 (hex) of model,
+    parameters, messages, output limit and schema.
     """
 
     stage: str
@@ -112,13 +113,13 @@ class CallKey(Value):
 
 
 class Request(Value):
-    """What is asked of a model in one call.
+    """A request to a model.
 
-    `max_tokens` limits the output, thinking included; `thinking_budget` is the part of it to think with. `timeout` is
-    in seconds and counts for each attempt from the moment it has its slot. `extra` are further fields of the
-    request's body, in the provider's words. `json_schema` is the shape that the reply has to have, `json_mode` how
-    it is asked for: under a strict schema, or as any JSON object. `key` and `sample` are not sent: `sample` numbers
-    those that are to have answers of their own though they ask the same.
+    `max_tokens` limits the output, reasoning included; `thinking_budget` is the part of it for reasoning. `timeout`
+    is in seconds for each attempt, measured from the moment it gets its slot. `extra` holds further fields of the
+    HTTP body, named as the provider does. `json_schema` is the schema of the reply. `json_mode` is "schema" for the
+    provider's strict mode, "object" for any JSON object. `key` and `sample` are not sent; `sample` tells requests
+    apart that ask the same and need replies of their own.
     """
 
     messages: tuple[Message, ...]
@@ -138,9 +139,9 @@ class Request(Value):
 
 
 class Usage(Value):
-    """Tokens of one call or of many; `source` says whether the provider measured them or we estimated them.
+    """Tokens of one or more calls, measured by the provider or estimated here.
 
-    `input` holds the cached tokens too, `output` holds the reasoning tokens too.
+    `input` includes `cached_read` and `cache_write`; `output` includes `reasoning`.
     """
 
     input: int = 0
@@ -166,12 +167,12 @@ class Usage(Value):
 
 
 class Reply(Value):
-    """What a model answered.
+    """A reply of a model.
 
-    `asked` is the model that was asked for, `by` the one of its chain that answered in its place, `served` what the
-    provider says it was. `cost` is in dollars, None where the price is unknown (never zero for unknown). `latency`
-    and `first_token` are seconds from sending. `reused` says where it comes from if no model was asked now, and
-    nothing was paid: from this run's own journal, another run's, or the cache.
+    `asked` is the requested model, `by` the fallback that replied in its place, `served` the name in the provider's
+    response. `cost` is in dollars; None if the price is unknown, never zero for unknown. `latency` and `first_token`
+    are seconds since sending. `reused` is the origin of a reply that was not requested now, and is free: the journal
+    of this run, another run, or the cache.
     """
 
     text: str
@@ -187,31 +188,31 @@ class Reply(Value):
 
     @property
     def writer(self) -> str:
-        """The model that answered."""
+        """The id of the model that replied."""
         return self.by or self.asked
 
 
 class Deltas(Protocol):
-    """Where the pieces of a streamed reply go.
+    """Receiver of the chunks of a streamed reply.
 
-    `committed` is True once a piece has been acted on for good: from then on no wrapper may try the call again.
+    `committed` is True once a chunk has been used irrevocably; from then on no wrapper may retry the call.
     """
 
     @property
     def committed(self) -> bool: ...
 
     def add(self, text: str) -> None:
-        """Take the next piece."""
+        """Receive the next chunk."""
 
     def restart(self) -> None:
-        """Forget the pieces so far: the reply begins again from nothing."""
+        """Discard the chunks received so far; the reply starts over."""
 
 
 OnDelta = Callable[[str], None]
 
 
 class FileText(str):
-    """A text that was read from a file; `where` names it in messages."""
+    """A text read from a file; `where` names the file in messages."""
 
     __slots__ = ("where",)
     where: str
@@ -223,7 +224,7 @@ class FileText(str):
 
 
 class Asked(str):
-    """A request that came as messages: its text, the pictures and documents with it, and the user's system prompt."""
+    """A prompt given as chat messages: its text, with the files and the system prompt of the user."""
 
     __slots__ = ("files", "system")
     files: "tuple[File, ...]"
@@ -236,7 +237,7 @@ class Asked(str):
 
 
 class Failure(Value):
-    """Why something has no value. `reason` is the name of the error's kind, `message` says what to do."""
+    """A failure as a value. `reason` is the class name of the error; `message` says what to do."""
 
     reason: str
     message: str
@@ -245,11 +246,11 @@ class Failure(Value):
 class Item(Value):
     """One element of a list that flows between stages.
 
-    `source` is the element as it came into being (a subtask, a row, a chunk) and stays the same from stage to
-    stage; `value` is what the last stage made of it, or `failure` why there is none. `by` is the model that wrote
-    the value. `needs` holds the indexes of earlier items whose results this one needs.
+    `source` is the original element (a subtask, a row, a chunk) and stays the same from stage to stage. `value` is
+    the result of the last stage; `failure` is set instead if it failed. `by` is the id of the model that wrote the
+    value, `confidence` is from 0 to 1. `needs` holds the indexes of earlier items whose results this one reads.
 
-    In a template the fields of `source` can be read directly: `item.title` is `item.source.title`.
+    Templates read the fields of `source` directly: `item.title` is `item.source.title`.
     """
 
     index: int
@@ -268,32 +269,32 @@ class Item(Value):
         return as_text(self.value)
 
     def worked(self, value: Any, by: str) -> "Item":
-        """The same item with what `by` made of it."""
+        """Return the item with the value that the model `by` wrote."""
         return Item(index=self.index, source=self.source, value=value, by=by, needs=self.needs)
 
     def failed(self, failure: Failure) -> "Item":
-        """The same item without a value, and why."""
+        """Return the item with a failure in place of its value."""
         return Item(index=self.index, source=self.source, failure=failure, by=self.by, needs=self.needs)
 
 
 class Limits(Value):
-    """What may be spent at most, each limit on its own: dollars, tokens (in and out), calls, seconds."""
+    """Spending limits, each optional and independent of the others."""
 
     usd: Annotated[Money, Field(gt=0)] | None = Field(default=None, description="Dollars.")
-    tokens: int | None = Field(default=None, gt=0, description="Tokens, those asked and those answered.")
+    tokens: int | None = Field(default=None, gt=0, description="Tokens, input and output.")
     calls: int | None = Field(default=None, gt=0, description="Attempts of calls.")
     seconds: float | None = Field(default=None, gt=0, description="Seconds from the start.")
 
 
 def as_text(value: Any) -> str:
-    """A value as a person would read it: text as it is, everything else as JSON."""
+    """Return text unchanged and any other value as JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=_plain)
 
 
 def whole_text(text: str) -> str:
-    """The text with a mark in place of each half of a surrogate pair, which nobody could write down."""
+    """Return the text with U+FFFD in place of each lone surrogate, which UTF-8 cannot encode."""
     if text.isascii():
         return text
     try:
@@ -304,7 +305,7 @@ def whole_text(text: str) -> str:
 
 
 def whole_data(data: Any) -> Any:
-    """JSON data whose texts are whole."""
+    """Return JSON data without lone surrogates."""
     text = json.dumps(data, ensure_ascii=False)
     whole = whole_text(text)
     return data if whole is text else json.loads(whole)

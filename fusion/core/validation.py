@@ -1,5 +1,6 @@
-"""What a validation found wrong, in plain words and at its place in the file."""
+"""Validation errors as messages with their places in the file."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import UnionType
@@ -19,10 +20,10 @@ else:
 
 
 Keys = Callable[[Place], Iterable[str]]
-"""The keys that may stand in the mapping at a place."""
+"""Returns the keys allowed in the mapping at a place."""
 
 MISSING: Final = "missing_key"
-"""The type of an error of our own that is said of a mapping without a key it needs."""
+"""Type of a custom pydantic error for a mapping that lacks a required key."""
 
 _WANTED = {
     "string_type": "text",
@@ -60,7 +61,7 @@ _BOUNDS = {
 
 
 class Mistake(NamedTuple):
-    """One mistake: the place it is said of, whether its key is meant rather than its value, and what it is."""
+    """One mistake: its place, True if it concerns the key rather than the value, and the message."""
 
     place: Place
     of_key: bool
@@ -68,8 +69,8 @@ class Mistake(NamedTuple):
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
-class _Telling(ModelMetaclass):
-    if not TYPE_CHECKING:  # to type checkers a class is called as its fields say
+class _RaisesPipelineError(ModelMetaclass):
+    if not TYPE_CHECKING:  # type checkers derive the call from the fields
 
         def __call__(cls, *args: Any, **given: Any) -> Any:  # noqa: N805 - of a metaclass
             try:
@@ -78,8 +79,8 @@ class _Telling(ModelMetaclass):
                 raise _problems(cls, error, given) from error
 
 
-class Authored(Value, metaclass=_Telling):
-    """A value that an author writes: made in Python of something wrong, it raises PipelineError as a file does.
+class Authored(Value, metaclass=_RaisesPipelineError):
+    """Base of values that users write; an invalid one made in Python raises PipelineError, as a file does.
 
     >>> Authored(colour="blue")
     Traceback (most recent call last):
@@ -88,7 +89,7 @@ class Authored(Value, metaclass=_Telling):
 
     @classmethod
     def keys_within(cls, given: Mapping[str, Any], place: Place) -> list[str]:
-        """The keys that may stand in the mapping at a place of what was given."""
+        """Return the keys allowed in the mapping at a place of the input."""
         return keys_at(cls, place)
 
 
@@ -99,8 +100,17 @@ def _problems(cls: type[Authored], error: ValidationError, given: Mapping[str, A
     )
 
 
+def check_pattern(pattern: str) -> str:
+    """Return a regular expression unchanged. Raises ValueError if it does not compile."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"invalid regular expression {pattern!r}: {error}") from error
+    return pattern
+
+
 def mistakes(error: ValidationError, data: Any, keys: Keys) -> list[Mistake]:
-    """Every mistake that `error` tells of in `data`, a mapping as it was read."""
+    """Return every mistake that `error` reports in `data`, the parsed mapping."""
     found: dict[tuple[Place, bool], list[str]] = {}
     wanted: dict[Place, tuple[dict[str, None], Any]] = {}
     renamed: set[tuple[Place, str]] = set()
@@ -151,7 +161,7 @@ def _words(detail: ErrorDetails) -> str:
 
 
 def _place(loc: Iterable[str | int], data: Any) -> Place:
-    """The part of a pydantic location that is a place in the data; the rest are names of types."""
+    """Return the part of a pydantic location that is a place in the data, without names of types."""
     place: list[str | int] = []
     for part in loc:
         if isinstance(data, Mapping) and part in data:
@@ -165,7 +175,7 @@ def _place(loc: Iterable[str | int], data: Any) -> Place:
 
 
 def _given(value: Any) -> str:
-    """A value of the file in a message: short, and in YAML's words."""
+    """Return a value of the file for a message: short, and in YAML terms."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -179,7 +189,7 @@ def _given(value: Any) -> str:
 
 
 def keys_at(model: type[BaseModel], place: Place) -> list[str]:
-    """The keys that a model takes at a place inside of it."""
+    """Return the keys that a model accepts at a place inside it."""
     at: Any = model
     for part in place:
         if isinstance(at, type) and issubclass(at, BaseModel):
@@ -193,7 +203,7 @@ def keys_at(model: type[BaseModel], place: Place) -> list[str]:
 
 
 def _plain(annotation: Any) -> Any:
-    """An annotation without `| None` and without what `Annotated` adds."""
+    """Return an annotation without `| None` and without the metadata of `Annotated`."""
     if hasattr(annotation, "__metadata__"):
         return _plain(annotation.__origin__)
     if get_origin(annotation) in (Union, UnionType):
@@ -202,7 +212,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def misread(raw: Any, value: Any, place: Place = ()) -> Iterator[Mistake]:
-    """Every `true` or `false` that was taken for a number."""
+    """Yield a mistake for each `true` or `false` that pydantic has read as a number."""
     if isinstance(raw, bool):
         if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
             yield Mistake(place, False, f"expected a number, got {_given(raw)}")

@@ -1,7 +1,7 @@
-"""YAML as data and as places: a file is read once, every mistake in its form is found, every value has a position.
+"""YAML reader: data, every syntax mistake, and the position of every value.
 
-Scalars are those of the YAML 1.2 core schema: `on`, `yes` and dates are text. The events of the parser are followed
-one by one, so that what is too deep, too large or grows by aliases is refused before it is made.
+Scalars follow the YAML 1.2 core schema: `on`, `yes` and dates are text. The reader follows the events of the parser
+one by one, so that input that is too deep, too large or grows by aliases is refused before it is built.
 """
 
 import re
@@ -18,13 +18,13 @@ MAX_ALIASES = 50
 MAX_DIGITS = 100
 
 Event = Any
-"""An event of ruamel.yaml, whose types come with the import that is made when a file is read."""
+"""An event of ruamel.yaml, which is imported only when a file is read."""
 
 Mark = tuple[int, int]
-"""Line and column, both from 1."""
+"""Line and column, from 1."""
 
 Place = tuple[str | int, ...]
-"""The keys and indexes that lead to a value."""
+"""Keys and indexes that lead to a value."""
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _TRUE = re.compile(r"true|True|TRUE")
@@ -40,7 +40,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 @dataclass(slots=True)
 class _Node:
-    """A value of the file: what it is, where it stands, and how much it holds once its aliases are written out."""
+    """A value of the file, with its position, and its size and height with aliases expanded."""
 
     mark: Mark
     value: Any = None
@@ -56,17 +56,17 @@ class _Node:
 
 
 class Positions:
-    """Where the keys and values of a file stand. A path that is not there has the place of what is nearest to it."""
+    """Positions of the keys and values of a file. A missing path has the position of its nearest ancestor."""
 
     def __init__(self, root: _Node | None = None) -> None:
         self._root = root
 
     def at(self, path: Place) -> Mark:
-        """Where the value at `path` begins; (0, 0) if nothing is known."""
+        """Return the position of the value at `path`; (0, 0) if the file could not be read."""
         return self._find(path)[0]
 
     def key(self, path: Place) -> Mark:
-        """Where the key of the value at `path` stands; of a list's element, where the element begins."""
+        """Return the position of the key of the value at `path`; for a list element, that of the element."""
         return self._find(path)[1]
 
     def has(self, path: Place) -> bool:
@@ -88,13 +88,13 @@ class Positions:
 
 
 class _RefusedError(Exception):
-    """The file is refused here; nothing more of it is read."""
+    """The file is refused; reading stops."""
 
 
 def read_yaml(text: str, *, file: str) -> tuple[Any, list[Problem], Positions]:
-    """Data, mistakes of form (all of them, but for those that end the reading) and positions of a YAML text.
+    """Return the data, the mistakes and the positions of a YAML text.
 
-    The data is None where the text could not be read to its end.
+    All mistakes are found up to one that stops the reader; the data is then None.
     """
     reading = _Reading(file)
     try:
@@ -106,7 +106,7 @@ def read_yaml(text: str, *, file: str) -> tuple[Any, list[Problem], Positions]:
 
 
 class _Reading:
-    """The reading of one text: the open collections, the anchors, and what was found wrong."""
+    """State of the reader of one text: the current path, the anchors and the problems found."""
 
     def __init__(self, file: str) -> None:
         self.problems: list[Problem] = []
@@ -123,7 +123,7 @@ class _Reading:
         if bad := _UNPRINTABLE.search(text):
             before = text[: bad.start()]
             mark = (before.count("\n") + 1, bad.start() - (before.rfind("\n") + 1) + 1)
-            self._refuse(mark, f"the character {bad.group()!r} has no place in a text; is this a binary file?")
+            self._refuse(mark, f"the character {bad.group()!r} is not allowed in text; is this a binary file?")
 
     def read(self, text: str) -> _Node:
         from ruamel.yaml import YAML
@@ -194,7 +194,7 @@ class _Reading:
             self._path.pop()
             if key in node.keys:
                 first = f"line {node.keys[key][0]}" if node.keys[key][0] != mark[0] else f"column {node.keys[key][1]}"
-                self._problem(mark, f"the key {key!r} stands here twice; first in {first}", key)
+                self._problem(mark, f"duplicate key {key!r}; first in {first}", key)
                 continue
             node.keys[key] = mark
             node.add(key, child)
@@ -222,12 +222,12 @@ class _Reading:
 
     def _scalar(self, event: Event) -> Any:
         if _SURROGATE.search(event.value):
-            self._problem(_mark(event), "half of a surrogate pair is no text; write the character itself")
+            self._problem(_mark(event), "a lone surrogate is not a character; write the character itself")
             return ""
         if not event.implicit[0]:
             return event.value
         if _ENDLESS.fullmatch(event.value):
-            self._problem(_mark(event), f"{event.value} is no number that can be used here")
+            self._problem(_mark(event), f"{event.value} is not a finite number")
             return _STAND_IN
         value = _plain(event.value)
         if value is _HUGE:
@@ -261,11 +261,11 @@ class _Reading:
 
 
 _HUGE = object()
-_STAND_IN = 1  # for a number that is refused: most keys take it, so that it is not complained of twice
+_STAND_IN = 1  # replaces a refused number; most keys accept it, so that it is reported once
 
 
 def _plain(text: str) -> Any:
-    """The value of a scalar without quotes, by the YAML 1.2 core schema."""
+    """Return the value of an unquoted scalar, by the YAML 1.2 core schema."""
     if _NULL.fullmatch(text):
         return None
     if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):
@@ -293,7 +293,7 @@ def _mark(event: Event) -> Mark:
 
 
 def _syntax(error: Any, text: str) -> str:
-    """What the parser found, in words that say what to do where that is known."""
+    """Return the message of the parser, with advice where the cause is known."""
     problem = str(error.problem or error.context)
     mark = error.problem_mark
     if "'\\t'" in problem or (mark is not None and _line(text, mark.line).startswith("\t")):

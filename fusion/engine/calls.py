@@ -206,13 +206,13 @@ def _shape(schema: JsonSchema | None, model: ModelInfo) -> dict[str, Any]:
 def _fitted(chain: Sequence[Member], first: dict[str, Any], terms: Callable[[ModelInfo], dict[str, Any]]) -> Model:
     """Return the chain as one model; a member whose terms differ from the first one's is called on its own."""
     if len(chain) == 1:
-        return Fitted(chain[0].patient, {}) if first.get("json_mode") == "object" else chain[0].patient
+        return Fitted(chain[0].last, {}) if first.get("json_mode") == "object" else chain[0].last
     members = []
     for member in chain:
         own = terms(member.info)
         unsaid = {name: Request.model_fields[name].get_default(call_default_factory=True) for name in first}
         changes = {name: value for name, value in {**unsaid, **own}.items() if value != first.get(name)}
-        members.append(member._replace(hasty=Fitted(member.hasty, changes), patient=Fitted(member.patient, changes)))
+        members.append(member._replace(primary=Fitted(member.primary, changes), last=Fitted(member.last, changes)))
     return Fallback(members)
 
 

@@ -178,7 +178,7 @@ def _member(info: ModelInfo, reach: _Reach, concurrency: int | None) -> Member:
         return Member(gone, gone, Breaker())
     if member.info == info:
         return member
-    return member._replace(hasty=Pinned(member.hasty, info), patient=Pinned(member.patient, info))
+    return member._replace(primary=Pinned(member.primary, info), last=Pinned(member.last, info))
 
 
 # Inputs as JSON data and back.

@@ -13,9 +13,9 @@ from fusion.core.params import Defaults, RoleSpec, merged
 from fusion.core.types import Asked, File
 from fusion.models import catalog
 from fusion.models.base import Model, ModelInfo
-from fusion.models.catalog import SAMPLING, describe, missing, refused
+from fusion.models.catalog import SAMPLING, describe, refused
 from fusion.models.gateway import Gateway
-from fusion.models.profiles import Profile, choose
+from fusion.models.profiles import Profile, choose, missing_keys
 from fusion.models.providers.replay import PREFIX
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Member
@@ -166,7 +166,7 @@ def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
     if model_id not in settings.endpoints and not catalog.reachable(model_id):
         near = _near(model_id, settings.endpoints) or _AS
         raise UsageError(f"role {role!r}: no provider is known for the model {model_id!r}{near}")
-    keys = missing(info, settings)
+    keys = missing_keys(info.keys, settings)
     if keys:
         are = "are" if len(keys) > 1 else "is"
         raise MissingKeyError(

@@ -1,1 +1,1 @@
-"""Models: one method, the doors behind it, and the wrappers around it."""
+"""Models: one interface, the providers behind it, and the wrappers around it."""

@@ -1,4 +1,4 @@
-"""The one method that every model has, and what is known about a model."""
+"""Model: the interface of every model, with its info and price."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from typing import Final
 from fusion.core.errors import BadResponseError, ContentFilterError
 from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
-_BYTES: Final = 4
+BYTES_PER_TOKEN: Final = 4
 
 
 class Price(Value):
-    """Dollars per token by class of usage. Cached classes fall back to the price of plain input, reasoning to output.
+    """Dollars per token by class of usage. Cached classes default to `input`, `reasoning` to `output`.
 
-    Some models charge all of a call's tokens at another price, `beyond`, once its input has more than `above` tokens.
+    A call with more than `above` tokens of input costs the price `beyond` for all its tokens.
     """
 
     input: Money
@@ -27,19 +27,19 @@ class Price(Value):
     beyond: "Price | None" = None
 
     def of(self, usage: Usage) -> Decimal:
-        """What this usage costs, in dollars."""
+        """Return the cost of a usage, in dollars."""
         if self.beyond is not None and self.above is not None and usage.input > self.above:
             return self.beyond.of(usage)
         plain = max(usage.input - usage.cached_read - usage.cache_write, 0)
-        said = max(usage.output - usage.reasoning, 0)
+        written = max(usage.output - usage.reasoning, 0)
         read = self.input if self.cached_read is None else self.cached_read
         write = self.input if self.cache_write is None else self.cache_write
-        thought = self.output if self.reasoning is None else self.reasoning
-        given = self.output * said + thought * usage.reasoning
-        return self.input * plain + read * usage.cached_read + write * usage.cache_write + given
+        reasoning = self.output if self.reasoning is None else self.reasoning
+        taken = self.input * plain + read * usage.cached_read + write * usage.cache_write
+        return taken + self.output * written + reasoning * usage.reasoning
 
     def bound(self, taken: int, given: int) -> Decimal:
-        """What a call of so many tokens in and out costs at most, whatever is cached."""
+        """Return the most that a call with so many tokens of input and output can cost, in dollars."""
         if self.beyond is not None and self.above is not None and taken > self.above:
             return self.beyond.bound(taken, given)
         dearest = max(self.input, self.cached_read or Decimal(0), self.cache_write or Decimal(0))
@@ -47,15 +47,13 @@ class Price(Value):
 
 
 class ModelInfo(Value):
-    """What is known about a model. `price` is None where it is unknown, which is never the same as free.
+    """Facts about a model. `price` is None if it is unknown, which is not the same as free.
 
-    `keys` are the variables without which it cannot be reached; `retires` is the day from which it is not served any
-    more. `refuses` names the parameters that it does not take, with `sampling/reasoning` for one that takes
-    `temperature` and `top_p` only while it does not reason; `effort` is how much it reasons where nothing is said.
-
-    `takes` is what it can look at beside text, None where nobody knows.
-
-    `family` is whose model it is by its training, whoever serves it: models of one family refuse alike.
+    `keys` are the environment variables required to reach it; `retires` is the first day without service. `refuses`
+    names unsupported parameters; `sampling/reasoning` stands for a model that takes `temperature` and `top_p` only
+    while it does not reason. `effort` is its default reasoning effort. `context` and `max_output` are in tokens.
+    `takes` are the kinds of files it reads; None if unknown. `family` is the vendor's line of models, whoever serves
+    it: models of one family refuse alike.
     """
 
     id: str
@@ -76,24 +74,23 @@ class ModelInfo(Value):
 
 
 class Model(ABC):
-    """Anything that answers a request. The same object serves many calls at once, all on one event loop."""
+    """A model that answers requests. One object serves many concurrent calls on one event loop."""
 
     info: ModelInfo
 
     @abstractmethod
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
-        """Answer `request`; with `on_delta` the text is handed on in pieces while it comes.
+        """Return the reply to a request; with `on_delta`, stream its text in chunks too.
 
-        Raises a ModelError when there is no answer. An answer cut off at `max_tokens` is a Reply whose
-        `finish_reason` is "length".
+        A reply truncated at `max_tokens` has the `finish_reason` "length". Raises ModelError without a reply.
         """
 
-    async def close(self) -> None:  # noqa: B027 - most models hold nothing
-        """Give back sockets and processes."""
+    async def close(self) -> None:  # noqa: B027 - most models hold no resources
+        """Release sockets and processes."""
 
 
 class ModelWrapper(Model):
-    """A model around a model: changes one thing about a call and leaves the rest."""
+    """Base of models that wrap another one and change one aspect of its calls."""
 
     def __init__(self, inner: Model) -> None:
         self.inner = inner
@@ -103,8 +100,8 @@ class ModelWrapper(Model):
         await self.inner.close()
 
 
-class Heard:
-    """Hands the pieces of a reply on, and knows whether any came (`any`) since the reply last began."""
+class TrackedDeltas:
+    """Forwards the chunks of a reply; `any` is True once one has arrived since the last restart."""
 
     def __init__(self, to: Deltas) -> None:
         self.any = False
@@ -124,7 +121,7 @@ class Heard:
 
 
 def input_bound(request: Request) -> int:
-    """No tokenizer makes more tokens of a text than it has bytes: that, and what a chat format adds, is the most."""
+    """Return an upper bound of the input tokens: bytes, since no token is shorter, plus the chat format."""
     return 64 + sum([message.size + 16 for message in request.messages]) + _schema_bytes(request)
 
 
@@ -133,29 +130,36 @@ def _schema_bytes(request: Request) -> int:
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a text has: four bytes each, the mean of English under today's tokenizers."""
-    return -(-len(text.encode(errors="replace")) // _BYTES)
+    """Estimate the tokens of a text: four bytes each, the mean of English with current tokenizers."""
+    return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
 
 
 def estimate_input(messages: Sequence[Message]) -> int:
-    """About how many tokens these messages have."""
-    return sum([-(-message.size // _BYTES) for message in messages])
+    """Estimate the tokens of messages."""
+    return sum([-(-message.size // BYTES_PER_TOKEN) for message in messages])
+
+
+def estimate_usage(request: Request, text: str) -> Usage:
+    """Estimate the usage of a call from its request and the text of its reply."""
+    return Usage(input=estimate_input(request.messages), output=estimate_tokens(text), source="estimated")
 
 
 def is_usable(reply: Reply) -> bool:
-    """False for a reply that `check_usable` refuses."""
+    """Return False for a reply that `check_usable` rejects."""
     return reply.finish_reason != "content_filter" and bool(reply.text.strip())
 
 
 def check_usable(reply: Reply) -> Reply:
-    """The reply if somebody can work with it; raises BadResponseError or ContentFilterError if not."""
+    """Return a usable reply. Raises ContentFilterError if it is filtered, BadResponseError if it is empty."""
     if reply.finish_reason == "content_filter":
-        said = f"; it had said: {reply.text.strip()[:100]!r}" if reply.text.strip() else ""
-        raise ContentFilterError(f"{reply.asked!r} cut its answer for its content filter{said}", model=reply.asked)
+        text = f"; its text so far: {reply.text.strip()[:100]!r}" if reply.text.strip() else ""
+        raise ContentFilterError(
+            f"the content filter of {reply.asked!r} truncated the reply{text}", model=reply.asked
+        )
     if not reply.text.strip():
         raise BadResponseError(
             f"{reply.asked!r} gave an empty answer ({reply.usage.output} output tokens, {reply.finish_reason})",
             model=reply.asked,
         )
-    text = whole_text(reply.text)
-    return reply if text is reply.text else reply.model_copy(update={"text": text})
+    whole = whole_text(reply.text)
+    return reply if whole is reply.text else reply.model_copy(update={"text": whole})

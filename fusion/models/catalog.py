@@ -1,4 +1,4 @@
-"""What is known about a model before it is called: price, context window, abilities, from litellm's price file."""
+"""Catalog: price, context window and abilities of each model, from litellm's price file and the settings."""
 
 import difflib
 import functools
@@ -14,56 +14,19 @@ from typing import Any, Final
 from fusion.core.config import Endpoint, Settings, Tariff
 from fusion.core.types import FileKind
 from fusion.models.base import ModelInfo, Price
-from fusion.models.profiles import family_of, keys_for, missing_keys, region_of
+from fusion.models.profiles import family_of, keys_for, region_of
 
 SAMPLING: Final = frozenset({"temperature", "top_p"})
 OWN_SERVER: Final = frozenset({"thinking_budget"})
-"""What servers of a user's own, which speak as OpenAI does, have no name for."""
+"""Parameters that OpenAI-compatible servers of the user do not know."""
 
 _WHILE_REASONING: Final = "sampling/reasoning"
 _SEEDLESS: Final = ("anthropic", "bedrock")
 _OPENAI: Final = ("openai", "azure")
 _COUNTING: Final = ("anthropic", "bedrock", "vertex_ai", "gemini", "openrouter")
-"""Providers whose models may be told how many tokens to think with."""
+"""Providers with models that take a budget of reasoning tokens."""
 _SIGNED: Final = ("bedrock", "sagemaker")
-"""Providers that sign the body, so that nothing can be added to it."""
-
-
-def refusals(provider: str, name: str, entry: Mapping[str, Any]) -> frozenset[str]:
-    """The parameters that a model of the price file does not take; of one that is not in it, nothing is known."""
-    found: set[str] = set()
-    reasons = bool(entry.get("supports_reasoning"))
-    if entry.get("supports_sampling_params") is False:
-        found |= SAMPLING
-    elif provider in _OPENAI and reasons:
-        found |= {_WHILE_REASONING} if entry.get("supports_none_reasoning_effort") else SAMPLING
-    if provider in _SEEDLESS:
-        found.add("seed")
-    if provider in _SIGNED:
-        found.add("extra")
-    if (provider in _OPENAI and name.startswith(("gpt-5", "gpt-6"))) or (provider == "xai" and reasons):
-        found.add("stop")
-    if not reasons and entry and provider != "ollama":
-        found.add("reasoning_effort")
-    if not _counts_thinking(provider, name, entry, reasons):
-        found.add("thinking_budget")
-    return frozenset(found)
-
-
-def _counts_thinking(provider: str, name: str, entry: Mapping[str, Any], reasons: bool) -> bool:
-    if not entry:
-        return True
-    adaptive = entry.get("supports_adaptive_thinking") and not entry.get("supports_legacy_thinking")
-    return reasons and provider in _COUNTING and not adaptive and not name.startswith("gemini-3")
-
-
-def refused(model: ModelInfo, params: Mapping[str, Any]) -> frozenset[str]:
-    """Those of these parameters that the model does not take, all of them together."""
-    refuses = model.refuses
-    if _WHILE_REASONING in refuses and params.get("reasoning_effort", model.effort) != "none":
-        refuses |= SAMPLING
-    return refuses & params.keys()
-
+"""Providers whose requests are signed, so that no field can be added."""
 
 _FILE = "model_prices_and_context_window_backup.json"
 _PROVIDERS = "provider_endpoints_support_backup.json"
@@ -74,16 +37,28 @@ _LOCAL_TIERS = ("local/small", "local/strong", "local/tiny")
 _OWN_SERVERS: Final = ("ollama", "ollama_chat")
 _LOCAL_REFUSES: Final = OWN_SERVER | {"reasoning_effort"}
 _RESELLER = "openrouter"
-"""Charges the list price of the vendor that its ids name: `openrouter/openai/gpt-5.6`."""
+"""Charges the list price of the vendor named in its ids: `openrouter/openai/gpt-5.6`."""
 _TIER: Final = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
 
 Entry = Mapping[str, Any]
+_MILLION: Final = Decimal(1_000_000)
+_SOURCE: Final = "fusion.toml"
+
+
+def describe(model_id: str, settings: Settings) -> ModelInfo:
+    """Return the info of a model or an endpoint; a price in the settings overrides the price file."""
+    endpoint = settings.endpoints.get(model_id)
+    info = lookup(model_id) if endpoint is None else _of_endpoint(model_id, endpoint)
+    tariff = settings.prices.get(model_id)
+    if tariff is None or info.local:
+        return info
+    return info.model_copy(update={"price": _tariff(tariff), "price_source": _SOURCE})
 
 
 def lookup(model_id: str) -> ModelInfo:
-    """What is known about `model_id`; what is not known is None.
+    """Return the info of a model from the price file; unknown fields are None.
 
-    A price of nothing for nothing stands in the file where nobody knows it, so it counts as unknown.
+    The file has zero for input and output where the price is unknown, so that such a price counts as unknown.
 
     >>> lookup("openai/gpt-5.6").price.output
     Decimal('0.00002')
@@ -98,24 +73,31 @@ def lookup(model_id: str) -> ModelInfo:
             json_schema=True,
             takes=frozenset(),
             local=True,
+            **_origin(model_id, "local"),
         )
     key, entry = _find(model_id)
+    provider = _provider(model_id, entry)
     price, source = _price(entry), f"litellm's price file ({key})"
-    if price is None and key and _provider(model_id, entry) in _OWN_SERVERS and not model_id.endswith("-cloud"):
+    if price is None and key and provider in _OWN_SERVERS and not model_id.endswith("-cloud"):
         price, source = Price(input=Decimal(0), output=Decimal(0)), "local (your own server)"
     return ModelInfo(
         id=model_id,
-        provider=_provider(model_id, entry),
+        provider=provider,
         price=price,
         price_source="unknown" if price is None else source,
-        refuses=refusals(_provider(model_id, entry), key.rpartition("/")[2], entry),
+        refuses=refusals(provider, key.rpartition("/")[2], entry),
         effort=entry.get("default_reasoning_effort"),
         retires=_day(entry.get("deprecation_date")),
         context=_whole(entry.get("max_input_tokens")),
         max_output=_whole(entry.get("max_output_tokens")),
         json_schema=bool(entry.get("supports_response_schema")),
         takes=_takes(entry) if key else None,
+        **_origin(model_id, provider),
     )
+
+
+def _origin(model_id: str, provider: str) -> dict[str, Any]:
+    return {"family": family_of(model_id), "region": region_of(provider), "keys": keys_for(provider)}
 
 
 def _takes(entry: Entry) -> frozenset[FileKind]:
@@ -128,20 +110,20 @@ def _takes(entry: Entry) -> frozenset[FileKind]:
 
 
 def known(model_id: str) -> bool:
-    """Whether anything is known about this id."""
+    """Return True if the price file or the embedded models have this id."""
     if model_id.startswith("local/"):
         return model_id in _LOCAL_TIERS
     return _is_local(model_id) or bool(_find(model_id)[0])
 
 
 def reachable(model_id: str) -> bool:
-    """Whether a provider is known that may have this id; the id itself may be newer than the price file."""
+    """Return True if the id is known, or may be a newer model of a known provider."""
     provider, _, name = model_id.partition("/")
     return known(model_id) or bool(name and provider in _providers())
 
 
 def suggest(model_id: str) -> list[str]:
-    """At most three known ids that are spelled nearly like this one, the nearest first."""
+    """Return up to three known ids with a similar spelling, the closest first."""
     wanted = model_id[:100]
     provider, slash, _ = wanted.partition("/")
     if not slash:
@@ -157,7 +139,7 @@ def _is_local(model_id: str) -> bool:
 
 
 def _find(model_id: str) -> tuple[str, Entry]:
-    """The file's entry for this id and the entry's name; an empty name where there is none."""
+    """Return the name and the entry of this id in the price file; empty ones if it is missing."""
     entries = _entries()
     for key, provider in _candidates(model_id):
         entry = entries.get(key)
@@ -167,12 +149,12 @@ def _find(model_id: str) -> tuple[str, Entry]:
 
 
 def _is_of(provider: str, named: str) -> bool:
-    """Whether an entry's provider is this one, or a part of it: `vertex_ai-language-models`, `bedrock_converse`."""
+    """Return True for the provider or a part of it: `vertex_ai-language-models`, `bedrock_converse`."""
     return named == provider or named.startswith((f"{provider}-", f"{provider}_"))
 
 
 def _candidates(model_id: str) -> Iterator[tuple[str, str | None]]:
-    """Names under which the file may have this id, each with the provider that its entry must be of."""
+    """Yield the names this id may have in the file, each with the provider required of its entry."""
     yield model_id, None
     provider, slash, name = model_id.partition("/")
     if not (slash and provider):
@@ -202,7 +184,7 @@ def _price(entry: Entry) -> Price | None:
 
 
 def _price_named(entry: Entry, suffix: str) -> Price | None:
-    """The price in the fields with this suffix, and in those without it where there is none."""
+    """Return the price in the fields with this suffix, falling back to those without it."""
 
     def dollars(name: str) -> Decimal | None:
         value = entry.get(name + suffix, entry.get(name))
@@ -221,7 +203,7 @@ def _price_named(entry: Entry, suffix: str) -> Price | None:
 
 
 def _money(dollars: float) -> Decimal:
-    """The number as it is written in the file, without the noise of a binary fraction."""
+    """Return the number as written in the file, without binary rounding."""
     return Decimal(str(dollars))
 
 
@@ -237,14 +219,14 @@ def _day(written: object) -> date | None:
 
 
 def _names() -> Iterator[str]:
-    """Every id of a model that answers in text, as it is written with its provider in front."""
+    """Yield the ids of text models, with their provider in front."""
     for key, entry in _entries().items():
         if entry.get("mode") in _TEXT:
             yield key if "/" in key else f"{entry.get('litellm_provider')}/{key}"
 
 
 def _bare_names() -> Iterator[tuple[str, str]]:
-    """The names that stand in the file without a provider, each with its whole id."""
+    """Yield the names of text models without a provider, each with its full id."""
     for key, entry in _entries().items():
         if "/" not in key and entry.get("mode") in _TEXT:
             yield key, f"{entry.get('litellm_provider')}/{key}"
@@ -252,7 +234,7 @@ def _bare_names() -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def _providers() -> frozenset[str]:
-    """Every provider that the installed litellm reaches, whether or not it has prices for it."""
+    """Return all providers of the installed litellm, with or without prices."""
     return frozenset(
         {str(entry.get("litellm_provider")) for entry in _entries().values()}
         | _installed(_PROVIDERS).get("providers", {}).keys()
@@ -262,44 +244,18 @@ def _providers() -> frozenset[str]:
 
 @functools.cache
 def _entries() -> Mapping[str, Entry]:
-    """The installed price file, read once."""
+    """Return the installed price file, read once."""
     return {name: entry for name, entry in _installed(_FILE).items() if name != _EXAMPLE}
 
 
 def _installed(file: str) -> dict[str, Any]:
-    """A JSON file of the installed litellm, read without importing it, which takes seconds; empty if it has none."""
+    """Return a JSON file of the installed litellm, without the slow import; empty if there is none."""
     spec = importlib.util.find_spec("litellm")
     if spec is None or spec.origin is None:
         return {}
     path = Path(spec.origin).parent / file
     found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return found
-
-
-_MILLION: Final = Decimal(1_000_000)
-_SOURCE: Final = "fusion.toml"
-
-
-def describe(model_id: str, settings: Settings) -> ModelInfo:
-    """What is known about a model or an endpoint; a price that the user gives goes before that of the price file."""
-    endpoint = settings.endpoints.get(model_id)
-    info = _known(model_id) if endpoint is None else _of_endpoint(model_id, endpoint)
-    tariff = settings.prices.get(model_id)
-    if tariff is None or info.local:
-        return info
-    return info.model_copy(update={"price": _tariff(tariff), "price_source": _SOURCE})
-
-
-def missing(info: ModelInfo, settings: Settings) -> tuple[str, ...]:
-    """The variables that a model needs and that are not set."""
-    return missing_keys(info.keys, settings)
-
-
-def _known(model_id: str) -> ModelInfo:
-    info = lookup(model_id)
-    return info.model_copy(
-        update={"family": family_of(model_id), "region": region_of(info.provider), "keys": keys_for(info.provider)}
-    )
 
 
 def _of_endpoint(name: str, endpoint: Endpoint) -> ModelInfo:
@@ -319,3 +275,42 @@ def _of_endpoint(name: str, endpoint: Endpoint) -> ModelInfo:
 
 def _tariff(tariff: Tariff) -> Price:
     return Price(input=tariff.input / _MILLION, output=tariff.output / _MILLION)
+
+
+# Parameters.
+
+
+def refusals(provider: str, name: str, entry: Mapping[str, Any]) -> frozenset[str]:
+    """Return the unsupported parameters of a model, by its entry in the price file."""
+    found: set[str] = set()
+    reasons = bool(entry.get("supports_reasoning"))
+    if entry.get("supports_sampling_params") is False:
+        found |= SAMPLING
+    elif provider in _OPENAI and reasons:
+        found |= {_WHILE_REASONING} if entry.get("supports_none_reasoning_effort") else SAMPLING
+    if provider in _SEEDLESS:
+        found.add("seed")
+    if provider in _SIGNED:
+        found.add("extra")
+    if (provider in _OPENAI and name.startswith(("gpt-5", "gpt-6"))) or (provider == "xai" and reasons):
+        found.add("stop")
+    if not reasons and entry and provider != "ollama":
+        found.add("reasoning_effort")
+    if not _counts_thinking(provider, name, entry, reasons):
+        found.add("thinking_budget")
+    return frozenset(found)
+
+
+def _counts_thinking(provider: str, name: str, entry: Mapping[str, Any], reasons: bool) -> bool:
+    if not entry:
+        return True
+    adaptive = entry.get("supports_adaptive_thinking") and not entry.get("supports_legacy_thinking")
+    return reasons and provider in _COUNTING and not adaptive and not name.startswith("gemini-3")
+
+
+def refused(model: ModelInfo, params: Mapping[str, Any]) -> frozenset[str]:
+    """Return those of these parameters that the model does not support in this combination."""
+    refuses = model.refuses
+    if _WHILE_REASONING in refuses and params.get("reasoning_effort", model.effort) != "none":
+        refuses |= SAMPLING
+    return refuses & params.keys()

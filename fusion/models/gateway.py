@@ -1,4 +1,4 @@
-"""From a model's id to a model that can be called: its door, and the wrappers around it in their one order."""
+"""Gateway: from the id of a model to its provider, with the wrappers around it in their one order."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from fusion.models.catalog import describe
 from fusion.models.providers.local.local import LocalModels
 from fusion.models.providers.replay import PREFIX, ReplayModel
 from fusion.models.speed import Latencies
-from fusion.models.wrappers.budget import Ledgered, Metered
+from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
 from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.models.wrappers.journal import Journaled
@@ -22,57 +22,54 @@ from fusion.store.journal import Journal
 
 _CONCURRENCY = 500
 _PATIENCE = 10.0
-"""Seconds that a provider may ask to wait for, where another model could be asked at once."""
+"""Longest Retry-After, in seconds, that is worth waiting for while a fallback is left."""
 
 
 class Gateway:
-    """Makes each model once and keeps it: slots and sockets are shared by all runs.
+    """Creates each model once; all runs share its slots and sockets.
 
-    Outside in: retrying > metered (budget) > limited (concurrency, the attempt's timeout) > the door. Whoever makes
-    a call puts a Fallback around the members of its chain, and around that what keeps its replies. `models` are a
-    user's own, by id; they come before every door. With `ledgered` every attempt is written down before it is made.
+    The wrappers, outside in: Retrying > Metered (budget, ledger) > Limited (concurrency, timeout) > provider. The
+    caller puts a Fallback around the members of a chain, and `Keeping` around that. `models` are the user's own, by
+    id; they take precedence over providers.
     """
 
-    def __init__(
-        self, settings: Settings, *, models: Mapping[str, Model] | None = None, ledgered: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
         self.latencies = Latencies()
-        self._metered = Ledgered if ledgered else Metered
         self._settings = settings
         self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
         self._own = dict(models or {})
-        self._local = LocalModels(settings, _local_door)
+        self._local = LocalModels(settings, _local_client)
         self._made: dict[tuple[str, int | None], Member] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._breakers: dict[str, Breaker] = {}
 
     def add(self, model: Model) -> None:
-        """Make a user's own model known under its id. Raises UsageError where another one has that id."""
+        """Register a model of the user under its id. Raises UsageError if another model has that id."""
         model_id = model.info.id
         if self._own.setdefault(model_id, model) is not model:
             raise UsageError(f"two models have the id {model_id!r}: give each an id of its own, as its `info.id`")
 
     def member(self, model_id: str, *, concurrency: int | None = None) -> Member:
-        """The model, wrapped, for a chain. Raises UsageError or MissingKeyError where it can never be called."""
+        """Return the wrapped model, for a chain. Raises UsageError or MissingKeyError if it cannot be called."""
         key = (model_id, concurrency)
         if key not in self._made:
-            door = self._door(model_id)
-            slots = self._local.slots if door.info.local else self._slots_of(model_id)
-            paid = self._metered(Limited(door, concurrency=concurrency or _CONCURRENCY, slots=slots))
+            model = self._provider(model_id)
+            slots = self._local.slots if model.info.local else self._slots_of(model_id)
+            metered = Metered(Limited(model, concurrency=concurrency or _CONCURRENCY, slots=slots))
             breaker = self._breakers.setdefault(model_id, Breaker())
-            hasty, patient = Retrying(paid, patience=_PATIENCE), Retrying(paid)
-            self._made[key] = Member(hasty, patient, breaker, self._at_once(door.info, concurrency))
+            primary, last = Retrying(metered, patience=_PATIENCE), Retrying(metered)
+            self._made[key] = Member(primary, last, breaker, self._concurrency_of(model_id, concurrency))
         return self._made[key]
 
     async def warm(self, model_ids: Iterable[str]) -> None:
-        """Load what these models need, so that the first call does not wait for it."""
+        """Load the libraries of these models, so that the first call does not wait for them."""
         if any(model_id not in self._own and not model_id.startswith(PREFIX) for model_id in model_ids):
             from fusion.models.providers.litellm import warm
 
             await warm()
 
     async def close(self) -> None:
-        """Give back every socket and process."""
+        """Release all sockets and processes."""
         for model in self._own.values():
             await model.close()
         self._local.close()
@@ -80,7 +77,7 @@ class Gateway:
 
         await close_all()
 
-    def _door(self, model_id: str) -> Model:
+    def _provider(self, model_id: str) -> Model:
         if model_id in self._own:
             return self._own[model_id]
         if model_id.startswith(("local/", "local:")):
@@ -102,30 +99,30 @@ class Gateway:
             key_names=self._key_names,
         )
 
-    def _at_once(self, info: ModelInfo, concurrency: int | None) -> int | None:
-        """How many calls a model takes at once, where that is limited."""
-        endpoint = self._settings.endpoints.get(info.id)
+    def _concurrency_of(self, model_id: str, concurrency: int | None) -> int | None:
+        """Return the lowest concurrency set for a model, by its role or its endpoint."""
+        endpoint = self._settings.endpoints.get(model_id)
         of_endpoint = None if endpoint is None else endpoint.concurrency
         return min([one for one in (concurrency, of_endpoint) if one is not None], default=None)
 
     def _slots_of(self, model_id: str) -> asyncio.Semaphore | None:
-        """The slots that all roles share at an endpoint that takes so many calls at once."""
+        """Return the slots of an endpoint with a limited concurrency, shared by all roles."""
         endpoint = self._settings.endpoints.get(model_id)
         if endpoint is None or endpoint.concurrency is None:
             return None
         return self._slots.setdefault(model_id, asyncio.Semaphore(endpoint.concurrency))
 
 
-def _local_door(alias: str, api_base: str, info: ModelInfo) -> Model:
+def _local_client(alias: str, api_base: str, info: ModelInfo) -> Model:
     from fusion.models.providers.litellm import LiteLLMModel
 
     return LiteLLMModel(f"openai/{alias}", info=info, api_base=api_base, api_key="none")
 
 
 class Keeping:
-    """Journal and caches of one run. The user's `mode` goes before those of stages and pipeline.
+    """Journal and caches of one run. The user's cache `mode` overrides that of stages and pipeline.
 
-    Without a store `shared` is `run`: `shares` says whether it is more than that.
+    Without a store, the mode "shared" acts as "run", and `shares` is False.
     """
 
     def __init__(
@@ -144,7 +141,7 @@ class Keeping:
         self._caches: dict[CacheMode, ReplyCache] = {"run": run, "shared": shared or run}
 
     def around(self, model: Model, role: str, mode: CacheMode | None) -> Model:
-        """Return the model with the wrappers that cache and record its calls for this role."""
+        """Return the model of a role, with journal and cache around it."""
         cache = self._caches.get(self._mode or mode or "off")
         if cache is not None:
             model = Cached(model, cache, self._sample)

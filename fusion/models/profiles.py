@@ -1,4 +1,4 @@
-"""Profiles: named sets of chains for the roles, which of them a run takes, and whose the models in them are."""
+"""Profiles: named sets of model chains for the roles, with the keys, regions and families of their models."""
 
 import functools
 from pathlib import Path
@@ -15,10 +15,10 @@ _ANOTHER = (
 
 
 class Profile(Value):
-    """A chain of models for each role. `keys` are the variables without which its models cannot be reached.
+    """A chain of models for each role. `keys` are the environment variables that its models require.
 
-    One that is `explicit` is taken only where it is asked for. Where `providers` is set, that many of the providers
-    in its chains have to have their keys set, and models of the others are left out.
+    An `explicit` profile is never chosen by default. If `providers` is set, at least that many providers of its
+    chains must have their keys set; models of the others are left out.
     """
 
     name: str
@@ -29,21 +29,21 @@ class Profile(Value):
 
 
 class _Provider(Value):
-    """Where a provider's models run, and the pages that say so."""
+    """The region of a provider's models, and the pages that state it."""
 
     region: str
     sources: tuple[str, ...]
 
 
 class _Model(Value):
-    """Who serves a model, and whose it is."""
+    """The provider and the family of a model."""
 
     provider: str
     family: str
 
 
 class _Data(Value):
-    """What stands in `profiles.yaml`."""
+    """The content of `profiles.yaml`."""
 
     profiles: dict[str, Profile]
     providers: dict[str, _Provider]
@@ -52,14 +52,14 @@ class _Data(Value):
 
 
 def load_profiles() -> dict[str, Profile]:
-    """The shipped profiles by name, in the order in which they are tried."""
+    """Return the shipped profiles by name, in order of preference."""
     return dict(_data().profiles)
 
 
 def choose(settings: Settings, asked: str | None) -> Profile:
-    """The profile asked for, else that of the settings, else the first whose keys are set, else `local`.
+    """Return the requested profile, else that of the settings, else the first with all keys set, else `local`.
 
-    Raises UsageError where there is no such profile, MissingKeyError where its keys are not set.
+    Raises UsageError for an unknown profile, MissingKeyError if its keys are not set.
     """
     profiles = load_profiles()
     if asked is not None:
@@ -71,7 +71,7 @@ def choose(settings: Settings, asked: str | None) -> Profile:
 
 
 def keys_for(provider: str) -> tuple[str, ...]:
-    """The variables without which this provider's models cannot be reached; none where none is needed or known."""
+    """Return the environment variables that a provider requires; none if it needs none or is unknown."""
     data = _data()
     profile = data.profiles.get(provider)
     if profile is not None:
@@ -80,12 +80,12 @@ def keys_for(provider: str) -> tuple[str, ...]:
 
 
 def missing_keys(keys: tuple[str, ...], settings: Settings) -> tuple[str, ...]:
-    """Those of these variables that are not set."""
+    """Return the variables that are not set."""
     return tuple(key for key in keys if key not in settings.keys)
 
 
 def family_of(model_id: str) -> str | None:
-    """Whose model it is by its training, whoever serves it; None where its name does not say so."""
+    """Return the family of a model, whoever serves it; None if its name does not tell."""
     models = _data().models
     if model_id in models:
         return models[model_id].family
@@ -94,7 +94,7 @@ def family_of(model_id: str) -> str | None:
 
 
 def region_of(provider: str) -> str | None:
-    """Where a provider's models run where nothing else is asked for; None where that is not known."""
+    """Return the default region of a provider's models; None if unknown."""
     known = _data().providers.get(provider)
     return None if known is None else known.region
 
@@ -115,7 +115,7 @@ def _named(name: str, profiles: dict[str, Profile], settings: Settings, what: st
 
 
 def _check_providers(profile: Profile, settings: Settings) -> None:
-    """Refuse a profile of several providers where too few of them can be reached."""
+    """Raise MissingKeyError if too few providers of the profile have their keys set."""
     if not profile.providers:
         return
     names = dict.fromkeys(model_id.partition("/")[0] for chain in profile.roles.values() for model_id in chain)

@@ -1,4 +1,4 @@
-"""Masks: no key of the environment comes out of a provider's text, whole or in pieces, plain or quoted."""
+"""Redaction: removes the keys of the environment from texts of providers, whole or streamed, plain or quoted."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -8,16 +8,16 @@ from typing import Final, NamedTuple
 from fusion.core.config import secrets
 
 LEAST: Final = 8
-"""Characters of the shortest key that is masked: shorter ones are placeholders, and would mangle any text."""
+"""Length of the shortest masked key: shorter ones are placeholders, and would mangle any text."""
 _UNNAMED: Final = "key"
 _TELLING: Final = 4
-"""Characters by which a key is looked for: of fewer, a text holds many that begin none."""
+"""Characters that start the search for a key; fewer would match too often."""
 
 
-class Masks:
-    """The mask of each call: the environment's keys as they are then.
+class Redactor:
+    """Returns the mask of each call, with the current keys of the environment.
 
-    `named` are variables that hold keys though their names do not say so; `given` is a key that is in no variable.
+    `named` are variables that hold keys, whatever their names; `given` is a key outside the environment.
     """
 
     def __init__(self, named: Collection[str] = (), given: str | None = None) -> None:
@@ -25,7 +25,8 @@ class Masks:
         self._given = {} if given is None else {given: _UNNAMED}
         self._last = Mask({})
 
-    def now(self) -> "Mask":
+    def mask(self) -> "Mask":
+        """Return the mask of the current keys."""
         keys = dict(self._given)
         for name, value in secrets(self._named).items():
             keys[value.strip()] = name
@@ -35,10 +36,10 @@ class Masks:
 
 
 class Mask:
-    """Puts `[NAME]` in place of every key in a text; `keys` are the names by their keys.
+    """Replaces every key in a text with `[NAME]`; `keys` maps each key to its name.
 
-    A key is found as it is, and also where any of its characters are URL-quoted or JSON-escaped. One that the end of
-    a text has cut off is taken for a key from half its length on.
+    A key is also found if any of its characters are URL-quoted or JSON-escaped. A key truncated by the end of the
+    text is masked from half its length on.
     """
 
     def __init__(self, keys: Mapping[str, str]) -> None:
@@ -48,16 +49,16 @@ class Mask:
         self._starts = re.compile("|".join(dict.fromkeys(map(_start, long))) or r"(?!)")
 
     def also(self, sent: Iterable[str]) -> "Mask":
-        """This mask, and for these keys, of which no variable is known."""
+        """Return this mask, extended by keys that are in no variable."""
         unknown = {key: _UNNAMED for key in sent if len(key) >= LEAST and key not in self.keys}
         return Mask({**self.keys, **unknown}) if unknown else self
 
     def text(self, text: str) -> str:
-        """The text without its keys."""
+        """Return the text with its keys masked."""
         return self.split(text, more=False)[0]
 
     def split(self, text: str, *, more: bool) -> tuple[str, str]:
-        """The text without its keys and, if `more` is to come, its end apart where a key may begin there."""
+        """Return the masked text and, if `more` follows, the unmasked end that may be the start of a key."""
         found = self._starts.search(text)
         if found is None:
             return text, ""
@@ -87,26 +88,26 @@ class Mask:
         return cut
 
 
-class MaskedPieces:
-    """Masks a text that comes in pieces: what may be the beginning of a key is kept back until that is known."""
+class StreamMask:
+    """Masks a streamed text, holding back chunks that may be the start of a key."""
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._kept = ""
 
     def add(self, piece: str) -> str:
-        """What can be given out now that this piece has come."""
+        """Add a chunk; return the masked text that is safe to pass on."""
         text, self._kept = self._mask.split(self._kept + piece, more=True)
         return text
 
     def end(self) -> str:
-        """What is left when no more comes."""
+        """Return the rest of the masked text at the end of the stream."""
         kept, self._kept = self._kept, ""
         return self._mask.text(kept)
 
 
 class _Found(NamedTuple):
-    """A key in a text and where it ends; one that is not whole yet may turn out to be none."""
+    """A key in a text and its end; an incomplete one may turn out to be something else."""
 
     name: str
     end: int
@@ -114,7 +115,7 @@ class _Found(NamedTuple):
 
 
 class _Key:
-    """One key, and the forms that each of its characters may have."""
+    """One key, with the forms of each of its characters."""
 
     def __init__(self, key: str, name: str) -> None:
         self.name = name
@@ -125,9 +126,9 @@ class _Key:
         return [_forms(char) for char in self._key]
 
     def read(self, text: str, at: int) -> tuple[int, int]:
-        """How many of the key's characters stand in the text from `at` on, and where they end.
+        """Return the number of the key's characters found in the text from `at` on, and their end.
 
-        The end is 0 where something else follows, and the text's own where it ends before the key does.
+        The end is 0 if other text follows, and the end of the text if that comes before the end of the key.
         """
         ends = {at}
         for number, forms in enumerate(self.forms):
@@ -140,7 +141,7 @@ class _Key:
 
 
 def _forms(char: str) -> tuple[str, ...]:
-    """A character as it is, URL-quoted, and as JSON may have it."""
+    """Return a character plain, URL-quoted and JSON-escaped."""
     quoted = "".join(f"%{byte:02x}" for byte in char.encode(errors="surrogateescape"))
     escaped = "".join(f"\\u{unit:04x}" for unit in _units(char))
     forms = [char, quoted, quoted.upper(), escaped, "\\u".join(escaped.upper().split("\\U"))]
@@ -155,8 +156,8 @@ def _units(char: str) -> Iterator[int]:
 
 
 def _start(key: str) -> str:
-    """A pattern of what may be the start of the key, or of its start at a text's end."""
-    pattern = re.escape(key[_TELLING - 1])  # each way begins with a letter, for which the library looks quickly
+    """Return a pattern for the start of the key, also if truncated by the end of the text."""
+    pattern = re.escape(key[_TELLING - 1])  # each branch begins with a letter, which `re` finds fast
     for char in reversed(key[: _TELLING - 1]):
         pattern = f"{re.escape(char)}(?:{pattern}|[%\\\\]|\\Z)"
     return "|".join((pattern, *map(_quoted_start, _forms(key[0])[1:])))

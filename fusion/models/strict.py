@@ -1,8 +1,8 @@
-"""What strict modes take of a JSON Schema: a small part of it; what they refuse is said in words instead.
+"""Strict schemas: the subset of JSON Schema that providers support, with the rest moved into descriptions.
 
 OpenAI: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas, Anthropic:
-https://docs.claude.com/en/docs/build-with-claude/structured-outputs#json-schema-limitations. An unknown keyword is a
-refused request there. The answer is held to the whole schema on our side, whatever was sent.
+https://docs.claude.com/en/docs/build-with-claude/structured-outputs#json-schema-limitations. An unknown keyword
+fails the request. Replies are validated against the full schema, whatever was sent.
 """
 
 from typing import Any, Final
@@ -14,7 +14,7 @@ _BOUNDS: Final = frozenset(
     {"minItems", "maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 )
 _KEPT: Final = {"openai": _BOUNDS, "azure": _BOUNDS}
-"""What a provider takes beyond what all of them take."""
+"""Keywords supported by some providers only."""
 _EVERYWHERE: Final = frozenset({"type", "enum", "const", "description", "title"})
 _INSIDE: Final = frozenset({"anyOf", "items", "properties", "required", "additionalProperties", "$defs"})
 _SAYING: Final = frozenset({"type", "enum", "const", "anyOf"})
@@ -34,17 +34,17 @@ _WORDS: Final = {
     "multipleOf": "a multiple of {}",
 }
 _OURS: Final = {"maxLength": MAX_LENGTH, "maxItems": MAX_ITEMS}
-"""Bounds that no author has set: they are not worth any words."""
+"""Default bounds, which descriptions omit."""
 
 
 class _LooseError(Exception):
-    """A schema that no strict mode can say."""
+    """The schema cannot be expressed in strict mode."""
 
 
 def strict(schema: JsonSchema, provider: str) -> JsonSchema | None:
-    """The schema as this provider's strict mode takes it; None where strict modes cannot say it.
+    """Return the schema for a provider's strict mode; None if it cannot be expressed there.
 
-    Every field is required there, and no other is allowed. So an optional field has to allow null.
+    Strict modes require every field and allow no others, so an optional field must allow null.
 
     >>> strict({"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}}, "required": ["a"]}, "x")
     {'type': 'object', 'properties': {'a': {'type': 'string', 'description': 'at most 9 characters'}}, ...}
@@ -91,7 +91,7 @@ def _object(schema: JsonSchema, kept: frozenset[str]) -> JsonSchema:
 
 
 def _described(made: JsonSchema, schema: JsonSchema, kept: frozenset[str]) -> JsonSchema:
-    """With what had to be left out said in its description."""
+    """Add the omitted keywords to the description."""
     words = [
         _WORDS[key].format(value)
         for key, value in schema.items()

@@ -1,4 +1,4 @@
-"""Structured output, in one place: a shape is asked for, read, repaired where safe, asked for once more."""
+"""Structured output: request a schema, parse the reply, repair slips, and retry once with the errors."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from fusion.models.base import ModelInfo
 from fusion.models.strict import strict
 
 Send = Callable[[Sequence[Message]], Awaitable[Reply]]
-"""Makes one call: what is said."""
+"""Sends messages as one call."""
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 _MOST_ERRORS = 10
@@ -21,10 +21,10 @@ _START = re.compile(r"[{\[]")
 
 
 async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema) -> tuple[Reply, Any]:
-    """The reply and its data, which holds to the schema; how a model is told of the schema is for `send` to know.
+    """Return the reply and its data, valid against the schema; `send` passes the schema to the model.
 
-    An answer that does not is shown to the model once more with all its errors. Raises ShapeError if the second one
-    does not hold either; a reply that was cut off comes back without data, its finish reason "length".
+    An invalid reply is sent back to the model once, with its errors. A truncated reply, with the finish reason
+    "length", is returned without data. Raises ShapeError if the second reply is invalid too.
     """
     reply = await send(messages)
     data, errors = read(reply, schema)
@@ -34,7 +34,7 @@ async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema) 
     data, errors = read(reply, schema)
     if errors and reply.finish_reason != "length":
         raise ShapeError(
-            f"{reply.writer!r} did not answer in the shape asked for, twice: {'; '.join(errors)}",
+            f"{reply.writer!r} replied twice with data that violates the schema: {'; '.join(errors)}",
             model=reply.writer,
             text=reply.text,
         )
@@ -42,13 +42,13 @@ async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema) 
 
 
 def form(schema: JsonSchema, info: ModelInfo) -> tuple[JsonSchema, JsonMode]:
-    """How this model takes a schema: as a strict response format where that can say it, else as any JSON object."""
+    """Return the schema and the mode for a model: strict if supported, else any JSON object."""
     said = (schema if info.local else strict(schema, info.provider)) if info.json_schema else None
     return (schema, "object") if said is None else (said, "schema")
 
 
 def shaped(messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> Sequence[Message]:
-    """What is said to a model that takes a schema in this way: where it takes any JSON object, the shape in words."""
+    """Return the messages; in mode "object", with the schema in the system prompt."""
     if mode == "schema":
         return messages
     words = (
@@ -59,7 +59,7 @@ def shaped(messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> S
 
 
 def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
-    """The data in a reply, or what is wrong with it. What was cut off is never repaired into something whole."""
+    """Return the data of a reply, or its errors. A truncated reply is never repaired."""
     if reply.finish_reason == "length":
         return None, ["the answer was cut off at its output limit"]
     found = _found(reply.text, list if schema.get("type") == "array" else dict)
@@ -84,25 +84,25 @@ def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
 
 
 def loaded(text: str) -> Any:
-    """The data of a JSON text, every text in it whole. Raises ValueError or RecursionError."""
+    """Parse JSON, without lone surrogates in its texts. Raises ValueError or RecursionError."""
     data = json.loads(text, object_pairs_hook=_pairs)
     return whole_data(data) if "\\u" in text else data
 
 
 def values_in(text: str, kind: type) -> list[Any]:
-    """The whole JSON values of this kind that stand in a text."""
+    """Return the complete JSON values of this type in a text."""
     return [found.data for found in _found(text, kind)]
 
 
 class _Found(NamedTuple):
-    """A whole value of JSON in a reply."""
+    """A complete JSON value in a reply."""
 
     data: Any
     text: str
 
 
 def _found(text: str, kind: type) -> list[_Found]:
-    """The values of this kind that stand in a reply, one behind the other: in prose, in code fences, or alone."""
+    """Find the values of this type in a reply: in prose, in code fences, or alone."""
     decoder, found, at = json.JSONDecoder(), [], 0
     for _ in range(_MOST_STARTS):
         start = _START.search(text, at)
@@ -111,7 +111,7 @@ def _found(text: str, kind: type) -> list[_Found]:
         try:
             data, at = decoder.raw_decode(text, start.start())
         except json.JSONDecodeError as error:
-            at = max(error.pos, start.end())  # what it has read until there is a part of this value, and no other one
+            at = max(error.pos, start.end())  # the text read so far belongs to this value, not to another one
             continue
         except (ValueError, RecursionError):
             break
@@ -121,7 +121,7 @@ def _found(text: str, kind: type) -> list[_Found]:
 
 
 def _begun(text: str) -> str | None:
-    """The text from where JSON begins, in a code fence if there is one."""
+    """Return the text from the start of JSON on, within a code fence if there is one."""
     fenced = _FENCE.search(text)
     part = fenced.group(1) if fenced else text
     start = _START.search(part)
@@ -129,16 +129,16 @@ def _begun(text: str) -> str | None:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Raises ValueError where a key stands in it twice: nobody can say which is meant."""
+    """Build a JSON object. Raises ValueError for a duplicate key, which is ambiguous."""
     data = dict(pairs)
     if len(data) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands in an object twice")
+        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r} in an object")
     return data
 
 
 def _repaired(text: str, error: json.JSONDecodeError) -> Any:
-    """The data that a slip of the pen hides (a comma too many, single quotes); None if the text just ends early."""
+    """Repair slips such as a trailing comma or single quotes; return None if the text ends early."""
     if error.msg.startswith("Unterminated string") or not text[error.pos :].strip():
         return None
     from json_repair import repair_json

@@ -1,1 +1,1 @@
-"""Templates become messages, expressions become values."""
+"""Prompts: templates that render messages, and expressions that compute values."""

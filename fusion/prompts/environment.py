@@ -1,7 +1,7 @@
-"""The Jinja sandbox: what a template may reach, and how much it may use.
+"""Jinja sandbox: access and resource limits of templates.
 
-A template reads data and nothing behind it. A render is bounded in loop steps, in output and, as a last resort,
-in time; what would make a large value out of small ones is refused before it is made.
+A template reads data only. A render is bounded in loop steps, in output and, as a last resort, in time. Operations
+that build a large value from small ones are refused beforehand.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,8 +19,7 @@ from fusion.prompts.library import Library
 from fusion.prompts.limits import Meter, check_size, count_step, current_meter
 
 MESSAGE = "a message"
-"""The filter that takes a message block's text; its name cannot be written in a template."""
-
+"""Name of the filter for the text of a message block; the space keeps templates from using it."""
 
 _ITEM_FIELDS = frozenset(Item.model_fields) | {"ok"}
 _NO_GLOBALS = ("lipsum", "cycler", "joiner")
@@ -53,7 +52,7 @@ _NO_METHODS = frozenset(
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """The sandbox: mapping keys before methods, nothing undefined, nothing without a bound."""
+    """The sandbox: mapping keys take precedence over methods, and undefined names are errors."""
 
     intercepted_binops = frozenset({"**", "*", "+", "%"})
 
@@ -101,7 +100,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
 
 def _finalize(value: Any) -> str:
-    """What `{{ value }}` prints: text as it is, data as JSON; counted against the output's bound."""
+    """Return the output of `{{ value }}`: text unchanged, data as JSON; count it towards the limit."""
     meter = current_meter.get()
     if meter is None:
         return value if type(value) is str else printed(value)
@@ -113,7 +112,7 @@ def _finalize(value: Any) -> str:
 
 
 def _placed(value: File | Asked, meter: Meter) -> str:
-    """A file, or a request and the files that came with it, where they are printed."""
+    """Return the placeholder of a file, or a prompt followed by those of its files."""
     if isinstance(value, File):
         return meter.place(value)
     meter.write(len(value))
@@ -121,7 +120,7 @@ def _placed(value: File | Asked, meter: Meter) -> str:
 
 
 def _bound_loops(tree: nodes.Template) -> None:
-    """Count each step of a loop and each call of a macro, with the text that it writes; bound `~`."""
+    """Make loops and macros count their steps and output, and bound the operator `~`."""
     for concat in list(tree.find_all(nodes.Concat)):
         swap(tree, concat, _environment_call("join_texts", concat.nodes))
     blocks: list[nodes.For | nodes.Macro | nodes.CallBlock] = [
@@ -142,7 +141,7 @@ def _environment_call(name: str, arguments: list[nodes.Expr]) -> nodes.Expr:
 
 
 def swap(tree: nodes.Node, old: nodes.Node, new: nodes.Node) -> None:
-    """Put one node of a syntax tree in the place of another."""
+    """Replace a node of a syntax tree."""
     new.set_lineno(old.lineno, override=True)
     for parent in [tree, *tree.find_all(nodes.Node)]:
         for field, value in parent.iter_fields():
@@ -155,7 +154,7 @@ def swap(tree: nodes.Node, old: nodes.Node, new: nodes.Node) -> None:
 
 
 class _MessageBlock(Extension):
-    """`{% message role="system" %}…{% endmessage %}`: one message of the conversation."""
+    """The tag `{% message role="system" %}…{% endmessage %}`: one message of the conversation."""
 
     tags = {"message"}  # noqa: RUF012 - as Jinja declares it
 
@@ -176,13 +175,13 @@ class _MessageBlock(Extension):
 
 @pass_context
 def _one_step(_: object, size: int) -> str:
-    """One turn of a loop, which writes `size` characters; the context keeps it from being folded into a constant."""
+    """Count a loop step with `size` characters; the context keeps Jinja from folding it into a constant."""
     count_step(size)
     return ""
 
 
 def _message(text: str, role: Literal["system", "user", "assistant"]) -> str:
-    """Take the text of a message block out of the rendered text and into the messages."""
+    """Move the text of a message block from the output to the messages."""
     meter = current_meter.get()
     message = None if meter is None else meter.message(role, text)
     if meter is not None and message is not None:

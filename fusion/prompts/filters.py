@@ -14,11 +14,11 @@ from jinja2.filters import make_attrgetter
 from fusion.core.types import File, Item, Value, as_text
 from fusion.prompts.limits import check_length, check_output, count_step
 
-_EXACT = Context(prec=900)  # digits: more than two numbers of 300 places have between them
+_EXACT = Context(prec=900)  # digits: enough for the sum of two numbers of 300 places
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    """The value as JSON."""
+    """Return the value as JSON."""
     if isinstance(value, Undefined):
         return str(value)
     return json.dumps(value, ensure_ascii=False, indent=indent and min(indent, 8), default=_jsonable)
@@ -31,7 +31,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def _indent(value: Any, width: int = 4, first: bool = False) -> str:
-    """Every line but the first (or with it) moved to the right."""
+    """Indent every line, except the first unless `first` is True."""
     if not 0 <= width <= 64:
         raise SecurityError("indent takes 0 to 64 spaces")
     lines = printed(value).splitlines()
@@ -40,7 +40,7 @@ def _indent(value: Any, width: int = 4, first: bool = False) -> str:
 
 
 def _truncate_tokens(value: Any, most: int) -> str:
-    """At most about this many tokens (four bytes each), cut between words and marked as cut."""
+    """Truncate to about so many tokens, of four bytes each, at a word boundary and with a mark."""
     text = printed(value)
     raw = text.encode()
     if len(raw) <= most * 4:
@@ -51,26 +51,26 @@ def _truncate_tokens(value: Any, most: int) -> str:
 
 
 def _fence(value: Any, label: str = "text") -> str:
-    """Untrusted text between delimiters that it cannot contain, since they are derived from its SHA-256."""
+    """Wrap untrusted text in delimiters derived from its SHA-256, which it cannot contain."""
     return fenced(printed(value), label)
 
 
 @lru_cache(maxsize=256)
 def fenced(text: str, label: str) -> str:
-    """The text between delimiters that it cannot contain."""
+    """Return the text between delimiters derived from its SHA-256."""
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"<{label} {mark}>\n{text}\n</{label} {mark}>"
 
 
 def _replace(value: Any, old: str, new: str) -> str:
-    """The text with every `old` replaced by `new`."""
+    """Replace every `old` by `new`."""
     text = printed(value)
     check_output(len(text) + text.count(old) * len(new))
     return text.replace(old, new)
 
 
 def joined(values: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
-    """The values as text, one after the other."""
+    """Join the values as text."""
     if isinstance(values, Undefined):
         return str(values)
     if attribute is not None:
@@ -81,7 +81,7 @@ def joined(values: Iterable[Any], separator: str = "", attribute: str | None = N
 
 
 def _sum(environment: Any, values: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
-    """The sum, exact in decimals: of numbers, of numbers written as text, or, from a list, of lists."""
+    """Return the exact decimal sum of numbers or numeric texts; with a list as `start`, join lists."""
     if isinstance(values, Undefined):
         return str(values)
     if attribute is not None:
@@ -108,7 +108,7 @@ def _all_of(lists: Iterable[Any], start: list[Any]) -> list[Any]:
 
 
 def _decimal(value: Any, wanted_by: str) -> Decimal:
-    """The number that stands there; raises SecurityError for what is none."""
+    """Parse a number. Raises SecurityError for anything else."""
     if isinstance(value, Undefined):
         str(value)
     number = value if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) else None
@@ -122,7 +122,7 @@ def _decimal(value: Any, wanted_by: str) -> Decimal:
 
 
 def _decimals(value: Any, places: int = 2) -> str:
-    """The number with so many places behind the point, rounded half away from zero: 4634.50."""
+    """Format a number with so many decimal places, rounded half away from zero: 4634.50."""
     if not 0 <= places <= 20:
         raise SecurityError("decimals takes 0 to 20 places")
     number = _decimal(value, "decimals")
@@ -130,7 +130,7 @@ def _decimals(value: Any, places: int = 2) -> str:
 
 
 def _table(rows: Iterable[Any], columns: Sequence[str] | None = None) -> str:
-    """The rows, mappings or items that hold one, as a table in Markdown; by default with every field as a column."""
+    """Return rows, which are mappings or items of them, as a Markdown table; all fields are columns by default."""
     if isinstance(rows, Undefined):
         return str(rows)
     records = [row.value if isinstance(row, Item) else row for row in rows]
@@ -156,7 +156,7 @@ def _short(value: Any) -> str:
 
 def printed(value: Any) -> str:
     if isinstance(value, File):
-        raise SecurityError(f"{value} stands by itself, as in {{{{ inputs.picture }}}}: no filter takes it")
+        raise SecurityError(f"{value} must be printed by itself, as in {{{{ inputs.picture }}}}: no filter takes it")
     return str(value) if isinstance(value, (Undefined, Item)) else as_text(value)
 
 
@@ -171,4 +171,4 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "decimals": _decimals,
     "table": _table,
 }
-"""Filters that are added to Jinja's own or stand in their place, by name."""
+"""Filters that extend or replace Jinja's own, by name."""

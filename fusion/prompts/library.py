@@ -1,4 +1,4 @@
-"""Where templates and pipelines are found: a given path, here, in the user's folder, among the shipped ones."""
+"""Library: lookup of templates and pipelines by path or by name in a list of folders."""
 
 import stat
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _FOLDER = "is a folder, not a pipeline file"
 
 
 def shipped_root() -> Path:
-    """The folder that holds the shipped `prompts` and `pipelines`: inside the wheel, or the checkout."""
+    """Return the folder of the shipped `prompts` and `pipelines`: in the wheel, or in the checkout."""
     package = Path(__file__).parents[1]
     inside = package / "_library"
     return inside if inside.is_dir() else package.parent
@@ -31,15 +31,15 @@ class Library:
 
     @classmethod
     def standard(cls, *, user: Path | None = None, near: Path | None = None) -> "Library":
-        """The folder of the pipeline at hand, the working directory, the user's folder, the shipped ones."""
+        """Return the library of the pipeline's folder, the working directory, the user's folder and our own."""
         return cls([root for root in (near, working_directory(), user, shipped_root()) if root is not None])
 
     def near(self, folder: Path) -> "Library":
-        """The same library, with a pipeline file's own folder looked at first."""
+        """Return the library with the folder of a pipeline file in front."""
         return Library([folder, *self.roots])
 
     def pipeline(self, name: str) -> Path:
-        """The file of a pipeline given by path or by name. Raises UsageError where there is none."""
+        """Return the file of a pipeline given by path or name. Raises UsageError if there is none."""
         given = Path(name)
         what = _what_is(given)
         if what == "file":
@@ -59,7 +59,7 @@ class Library:
 
     @cached_property
     def pipelines(self) -> dict[str, Path]:
-        """Every pipeline that can be given by name; the first folder that has a name wins."""
+        """All pipelines by name; the first folder with a name wins."""
         found: dict[str, Path] = {}
         for root in self.roots:
             for path in sorted((root / "pipelines").glob("*.y*ml")):
@@ -67,9 +67,9 @@ class Library:
         return found
 
     def template(self, name: str) -> tuple[str, Path] | None:
-        """Text and file of the template `name`, such as `map/default`; None where there is none.
+        """Return text and file of a template such as `map/default`; None if there is none.
 
-        A name never leads out of the library's folders, nor to what is hidden in them: `.env` holds keys.
+        A name never resolves outside the library's folders, nor to hidden files: `.env` holds keys.
         """
         parts = PurePosixPath(name).parts
         if not parts or any(part.startswith(".") for part in parts) or name.startswith(("/", "~")) or "\\" in name:
@@ -82,7 +82,7 @@ class Library:
 
     @cached_property
     def templates(self) -> dict[str, Path]:
-        """Every template that can be given by name."""
+        """All templates by name; the first folder with a name wins."""
         found: dict[str, Path] = {}
         for root in self.roots:
             base = root / "prompts"
@@ -95,7 +95,7 @@ class Library:
 
 
 class PinnedLibrary(Library):
-    """A library in which these templates say what they said, whatever their files say now."""
+    """A library with pinned texts of templates, for resumed runs."""
 
     def __init__(self, roots: Sequence[Path], texts: Mapping[str, str]) -> None:
         super().__init__(roots)
@@ -107,10 +107,10 @@ class PinnedLibrary(Library):
 
 
 def _what_is(path: Path) -> str:
-    """What stands at a path, in words that follow its name; "file" for what can be read again and again."""
+    """Return "file" for a regular file, else the problem with the path, for messages."""
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # an impossible name
         return "does not exist"
     if stat.S_ISDIR(mode):
         return _FOLDER

@@ -1,4 +1,4 @@
-"""Limits of a template: steps, seconds and size of its output."""
+"""Limits of a render: steps, seconds and size of output."""
 
 import secrets
 import time
@@ -17,7 +17,7 @@ MAX_REPEAT = 1_000_000
 
 
 class Meter:
-    """Counts what the renders inside of its `with` block use, and takes the messages that they make."""
+    """Counts the resources of renders in its `with` block, and collects their messages."""
 
     __slots__ = ("_token", "deadline", "files", "mark", "messages", "output", "steps")
 
@@ -40,7 +40,7 @@ class Meter:
         self.steps += 1
         self.write(size)
         if self.steps > MAX_STEPS:
-            raise SecurityError(f"it takes more than {MAX_STEPS:,} loop steps; does a loop run for ever?")
+            raise SecurityError(f"it takes more than {MAX_STEPS:,} loop steps; is a loop endless?")
         if time.monotonic() > self.deadline:
             raise SecurityError(f"it takes longer than {MAX_SECONDS:g} s")
 
@@ -49,9 +49,9 @@ class Meter:
         check_output(self.output)
 
     def place(self, file: File) -> str:
-        """What stands for a file in the text until its message is made: nobody can have written it beforehand.
+        """Return the placeholder of a file, which is unguessable, until its message is built.
 
-        A message holds a file once, where it is printed first.
+        A message holds each file once, at its first place.
         """
         if any(file.digest == placed.digest for placed in self.files):
             return ""
@@ -60,7 +60,7 @@ class Meter:
         return f"\0{self.mark}\0"
 
     def message(self, role: Literal["system", "user", "assistant"], text: str) -> Message | None:
-        """The message of a text, its files in their places; None where it says nothing."""
+        """Return the message of a text, with its files in place; None if it is empty."""
         if not self.files:
             text = text.strip()
             return Message(role=role, content=text) if text else None
@@ -68,15 +68,15 @@ class Meter:
         pieces = text.strip().split(f"\0{self.mark}\0")
         if len(pieces) != len(files) + 1:
             raise SecurityError(
-                "a picture or document stands by itself, as in {{ inputs.picture }}: nothing changes it"
+                "a picture or document must be printed by itself, as in {{ inputs.picture }}, without changes"
             )
         if role != "user":
-            raise SecurityError(f"a picture or document stands in a message of the user's, not the {role}'s")
+            raise SecurityError(f"a picture or document must be in a message of the user, not of the {role}")
         ends = accumulate(map(len, pieces[:-1]))
         return Message(role=role, content="".join(pieces), files=tuple(zip(ends, files, strict=True)))
 
     def take_messages(self) -> list[Message]:
-        """The messages made since they were last taken."""
+        """Return and forget the messages collected so far."""
         taken, self.messages = self.messages, []
         return taken
 

@@ -1,6 +1,6 @@
-"""Templates become messages, expressions become values.
+"""Templates and expressions, compiled once.
 
-Rendering is a pure function of its inputs. Templates come from files and YAML only; what a model wrote is data.
+Rendering is a pure function of its inputs. Templates come from files and YAML only; text of a model is data.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,17 +19,17 @@ from fusion.prompts.library import Library
 from fusion.prompts.limits import Meter
 
 Path = tuple[str, ...]
-"""A free variable and the attributes read from it: `plan.goal` is `("plan", "goal")`."""
+"""A free variable with the attributes read from it: `plan.goal` is `("plan", "goal")`."""
 
 _UNUSABLE = (TemplateError, SyntaxError, RecursionError, ValueError, OverflowError, MemoryError)
-"""What compiling may raise: Jinja's own, and what Python says of blocks or brackets that are nested too deep."""
+"""Errors of compiling: Jinja's own, and Python's for blocks or brackets nested too deep."""
 
 MAX_TEMPLATE = 262_144
 MAX_EXPRESSION = 10_000
 
 
 class _Part:
-    """A piece of a template that is rendered by itself: one message block, or all of a template with other text."""
+    """A separately rendered part of a template: one message block, or a whole template with other text."""
 
     def __init__(self, compiled: JinjaTemplate, reads: Collection[str]) -> None:
         self.compiled = compiled
@@ -42,14 +42,14 @@ class _Part:
 
 
 class Fixed:
-    """What stays as it is from render to render, and the messages that were made of nothing else, made once."""
+    """Variables that stay the same between renders, and a cache of the messages that read no others."""
 
     def __init__(self, variables: Mapping[str, Any]) -> None:
         self.variables = dict(variables)
         self.messages: dict[_Part, list[Message]] = {}
 
     def holds(self, part: _Part, variables: Mapping[str, Any]) -> bool:
-        """True if all that the part reads of `variables` is fixed."""
+        """Return True if the part reads fixed variables only."""
         for name in part.names:
             if name not in self.variables or variables.get(name) is not self.variables[name]:
                 return False
@@ -57,19 +57,19 @@ class Fixed:
 
 
 class Template:
-    """A compiled template. `render` gives the messages that it makes of its variables."""
+    """A compiled template."""
 
     def __init__(self, name: str, parts: Sequence[_Part], paths: frozenset[Path], *, shows_files: bool) -> None:
         self.name = name
         self.paths = paths
         self.shows_files = shows_files
-        """True where it looks for the inputs that are pictures or documents, and shows them all."""
+        """True if the template tests for files among its inputs and prints them itself."""
         self._parts = parts
 
     def render(self, variables: Mapping[str, Any], fixed: Fixed | None = None) -> tuple[Message, ...]:
-        """The messages: the `message` blocks, or all of the text as one message of the user's.
+        """Return the messages of the `message` blocks, or the whole text as one user message.
 
-        With `fixed`, `variables` holds what is fixed and more. Raises PromptError, naming template and line.
+        With `fixed`, `variables` includes its variables. Raises PromptError with template and line.
         """
         messages: list[Message] = []
         with Meter() as meter:
@@ -81,17 +81,17 @@ class Template:
                     fixed.messages[part] = self._say(part, variables, meter)
                 messages += fixed.messages[part]
         if not messages:
-            raise PromptError(f"{self.name}: rendered to nothing; a prompt needs text")
+            raise PromptError(f"{self.name}: the rendered prompt is empty; a prompt needs text")
         return tuple(messages)
 
     def render_text(self, variables: Mapping[str, Any]) -> str:
-        """The text of a template that makes no messages."""
+        """Return the text of a template without message blocks and files. Raises PromptError."""
         with Meter() as meter:
             text = "".join([self._run(part, variables) for part in self._parts])
         if meter.messages:
-            raise PromptError(f"{self.name}: it makes a text, which has no message blocks")
+            raise PromptError(f"{self.name}: message blocks are not allowed in a text")
         if meter.files:
-            raise PromptError(f"{self.name}: it makes a text, which holds no picture or document")
+            raise PromptError(f"{self.name}: pictures and documents are not allowed in a text")
         return text
 
     def _say(self, part: _Part, variables: Mapping[str, Any], meter: Meter) -> list[Message]:
@@ -115,7 +115,7 @@ class Template:
 
 
 class Expression:
-    """A compiled expression: `item.difficulty >= 4`."""
+    """A compiled expression such as `item.difficulty >= 4`."""
 
     def __init__(self, source: str, compiled: Callable[..., Any], paths: frozenset[Path]) -> None:
         self.source = source
@@ -124,11 +124,11 @@ class Expression:
 
     @property
     def bare(self) -> bool:
-        """True for a plain path such as `plan.subtasks`, which can be followed item by item."""
+        """True for a plain path such as `plan.subtasks`, which can be streamed item by item."""
         return all(part.isidentifier() for part in self.source.strip().split("."))
 
     def evaluate(self, variables: Mapping[str, Any]) -> Any:
-        """Its value. Raises PromptError; an undefined name is an error and never None."""
+        """Return the value. Raises PromptError, also for an undefined name."""
         try:
             with Meter():
                 value = self._compiled(variables)
@@ -145,15 +145,15 @@ class Prompts:
     def __init__(self, library: Library) -> None:
         self.library = library
         self.files: set[File] = set()
-        """The files of the templates that were compiled."""
+        """Files of the compiled templates."""
         self.texts: dict[str, str] = {}
-        """The texts of those that were found by their names."""
+        """Texts of the templates loaded by name."""
         self._environment = new_environment(library)
         self.template = lru_cache(maxsize=1024)(self._template)
         self.expression = lru_cache(maxsize=1024)(self._expression)
 
     def _template(self, given: str) -> Template:
-        """The template that `given` names, or that it is. Raises PromptError with the line of the mistake."""
+        """Compile a template, given by name or as text. Raises PromptError with the line of the mistake."""
         name, text = self._source(given)
         if len(text) > MAX_TEMPLATE:
             raise PromptError(f"{name}: a template of {len(text):,} characters; the most is {MAX_TEMPLATE:,}")
@@ -196,13 +196,13 @@ class Prompts:
         self.files.add(found[1])
 
     def _include(self, tree: nodes.Template, *, seen: tuple[str, ...]) -> None:
-        """Put the templates that a template includes in their places: what they read is read by it."""
+        """Inline included templates, so that the variables they read are known."""
         for node in tree.find_all((nodes.Import, nodes.FromImport, nodes.Extends)):
-            raise TemplateSyntaxError("a template takes in others with `include` only", node.lineno)
+            raise TemplateSyntaxError("a template can only `include` others, not import or extend them", node.lineno)
         for include in list(tree.find_all(nodes.Include)):
             name = include.template.value if isinstance(include.template, nodes.Const) else None
             if not isinstance(name, str):
-                raise TemplateSyntaxError("a template is included by its name in quotes only", include.lineno)
+                raise TemplateSyntaxError("an included template must be a name in quotes", include.lineno)
             if name in seen:
                 raise TemplateSyntaxError(f"template {name!r} includes itself", include.lineno)
             found = self.library.template(name)
@@ -226,48 +226,48 @@ class Prompts:
 
 
 def is_template_name(given: str) -> bool:
-    """A single word with a slash is a template's name; anything with a space or newline is the template itself."""
+    """Return True for a single word with a slash; anything else is the text of a template."""
     return "/" in given and not any(character.isspace() or character in "{}" for character in given)
 
 
 def _pieces(tree: nodes.Template, environment: Environment) -> list[nodes.Template]:
-    """The message blocks of a template that is made of nothing else; any other template in one piece."""
-    said = [node for node in tree.body if not _is_blank(node)]
-    messages = [node for node in said if isinstance(node, nodes.FilterBlock) and node.filter.name == MESSAGE]
+    """Split a template that consists of message blocks into these; return any other as one piece."""
+    blocks = [node for node in tree.body if not _is_blank(node)]
+    messages = [node for node in blocks if isinstance(node, nodes.FilterBlock) and node.filter.name == MESSAGE]
     if messages:
-        _check_nothing_beside(said)
-    if len(messages) < len(said):
+        _check_nothing_beside(blocks)
+    if len(messages) < len(blocks):
         return [tree]
-    pieces = [nodes.Template([node], lineno=1) for node in said]
+    pieces = [nodes.Template([node], lineno=1) for node in blocks]
     for piece in pieces:
         piece.set_environment(environment)
     return pieces or [tree]
 
 
-def _check_nothing_beside(said: list[nodes.Node]) -> None:
-    """Refuse text that would stand outside of the message blocks whatever the variables hold."""
-    for node in said:
+def _check_nothing_beside(blocks: list[nodes.Node]) -> None:
+    """Refuse constant text outside of message blocks."""
+    for node in blocks:
         for part in node.nodes if isinstance(node, nodes.Output) else ():
             if isinstance(part, nodes.TemplateData) and (text := part.data.strip()):
                 raise TemplateSyntaxError(f"text outside of its message blocks: {text[:60]!r}", part.lineno)
 
 
 def _is_blank(node: nodes.Node) -> bool:
-    """True for the white space between two blocks."""
+    """Return True for white space between blocks."""
     return isinstance(node, nodes.Output) and all(
         isinstance(part, nodes.TemplateData) and not part.data.strip() for part in node.nodes
     )
 
 
 def _path(node: nodes.Node, inner: set[int]) -> Path | None:
-    """The path that a node reads, outermost attribute last; marks the nodes inside of it as done."""
+    """Return the path that a node reads, and add its inner nodes to `inner`."""
     attributes: list[str] = []
     while not isinstance(node, nodes.Name):
         if isinstance(node, nodes.Getattr):
             attributes.append(node.attr)
         elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
             of_stage = isinstance(node.node, nodes.Name) and isinstance(node.arg.value, int)
-            attributes = [] if of_stage else [*attributes, str(node.arg.value)]  # work[0] is no field of work
+            attributes = [] if of_stage else [*attributes, str(node.arg.value)]  # work[0] is not a field of work
         else:
             return None
         node = node.node
@@ -286,13 +286,13 @@ def _prompt_error(name: str, compiled: JinjaTemplate, error: Exception, variable
 
 
 def _syntax(error: Exception) -> str:
-    """What the parser found, without the place, which is said by us."""
+    """Return the message of the parser without its position, which we add."""
     return str(error.message) if isinstance(error, TemplateSyntaxError) else str(error)
 
 
 def _reason(error: Exception, variables: Mapping[str, Any]) -> str:
     if isinstance(error, RecursionError):
-        return "it calls itself without end"
+        return "endless recursion"
     if isinstance(error, TemplateError):
         text = str(error)
         offered = ", ".join(sorted(variables))

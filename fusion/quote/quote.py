@@ -7,6 +7,7 @@ from random import Random
 from typing import Final, TypeVar
 
 from fusion.core.result import ReceiptLine
+from fusion.core.statistics import quantile
 from fusion.core.types import Limits, Money, Value
 from fusion.engine.holdback import Bound
 from fusion.engine.run_spec import RunSpec
@@ -314,18 +315,10 @@ def _interval(values: Sequence[T]) -> tuple[T, T, T]:
     ordered = sorted(values)
     mean = sum(ordered, type(ordered[0])(0)) / len(ordered)
     for share in _SHARES:
-        high = _quantile(ordered, (1 + share) / 2)
+        high = quantile(ordered, (1 + share) / 2)
         if high <= _WIDEST * mean:
-            return _quantile(ordered, (1 - share) / 2), mean, high
+            return quantile(ordered, (1 - share) / 2), mean, high
     count = math.ceil(_LEAST_SHARE * len(ordered))
     starts = range(len(ordered) - count + 1)
     at = min(starts, key=lambda start: ordered[start + count - 1] - ordered[start])
     return ordered[at], mean, ordered[at + count - 1]
-
-
-def _quantile(ordered: Sequence[T], share: float) -> T:
-    kind = type(ordered[0])
-    place = share * (len(ordered) - 1)
-    at = int(place)
-    above = ordered[min(at + 1, len(ordered) - 1)]
-    return ordered[at] + (above - ordered[at]) * kind(place - at)

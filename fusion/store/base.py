@@ -1,6 +1,6 @@
-"""Store: what keeps runs, whatever it keeps them in; and the rows that it is given and gives back.
+"""Store: the interface of the storage of runs.
 
-Times are seconds since 1970 (UTC). Money is a Decimal of dollars, None where it is unknown.
+Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it is unknown.
 """
 
 from abc import ABC, abstractmethod
@@ -28,141 +28,141 @@ from fusion.store.rows import (
 
 
 class RunLock(ABC):
-    """The right to run a certain run. It is gone with the process that holds it, however that ends."""
+    """The exclusive lock of a run. It ends with the process that holds it."""
 
     @abstractmethod
     def release(self) -> None:
-        """Give it back; a second call changes nothing."""
+        """Release the lock; a second call does nothing."""
 
 
 class Store(ABC):
-    """Keeps runs for all processes that open the same place. Every method may be called from every thread.
+    """Storage of runs, shared by all processes that open the same place. Every method is thread-safe.
 
-    What is `put` is written behind the caller's back, in its order, many rows in one go; `written` says when. Rows
-    that are read are those that are written; a reader that wants its own rows awaits `written` first.
+    `put` queues rows, which a writer commits in order and in batches; `written` waits for that. Reads see committed
+    rows only, so await `written` to read your own.
 
-    Raises StoreError where the place cannot be read or written, RunBusyError from `lock`.
+    Raises StoreError if the place cannot be read or written, RunBusyError from `lock`.
     """
 
     where: str
-    """The place, in words for people."""
+    """The place of the store, for messages."""
 
     @abstractmethod
     def put(self, *rows: Row) -> None:
-        """Take rows to be written. Never waits; what goes wrong is raised by `written`."""
+        """Queue rows to be written. Never blocks; `written` raises the errors."""
 
     @abstractmethod
     async def written(self) -> None:
-        """Wait until all that was put before is on disk. Raises StoreError if any of it could not be written."""
+        """Wait until all rows queued so far are on disk. Raises StoreError if any could not be written."""
 
     @abstractmethod
     def flush(self) -> None:
-        """`written` for those without a loop: blocks."""
+        """`written` without an event loop: blocks."""
 
     @abstractmethod
     def close(self) -> None:
-        """Write what was put, and give back threads and files. A second call changes nothing."""
+        """Write the queued rows, then release threads and files. A second call does nothing."""
 
-    # Who runs what.
+    # Locks.
 
     @abstractmethod
     def lock(self, run_id: str) -> RunLock:
-        """The right to run this run. Raises RunBusyError where another one has it, in this process or another."""
+        """Acquire the lock of a run. Raises RunBusyError if it is held, by this process or another."""
 
     @abstractmethod
     def is_locked(self, run_id: str) -> bool:
-        """True while somebody has the right to run this run."""
+        """Return True while the lock of a run is held."""
 
     # Reading a run.
 
     @abstractmethod
     def run(self, run_id: str) -> RunRow | None:
-        """A run by its id."""
+        """Return a run by its id."""
 
     @abstractmethod
     def runs(self, which: RunFilter, *, limit: int | None = None) -> list[RunRow]:
-        """Runs, the newest first."""
+        """Return the runs that match, newest first."""
 
     @abstractmethod
     def run_ids(self, beginning: str, *, limit: int = 10) -> list[str]:
-        """Ids that begin so, the newest first."""
+        """Return the run ids with this prefix, newest first."""
 
     @abstractmethod
     def record(self, run_id: str) -> Mapping[str, Any] | None:
-        """What a run needs to be run again; None where it was not kept."""
+        """Return the data from which a run is resumed; None if it was not stored."""
 
     @abstractmethod
     def result(self, run_id: str) -> Mapping[str, Any] | None:
-        """The Result of a run that has ended, as it was kept."""
+        """Return the Result of a finished run as JSON data; None if it was not stored."""
 
     @abstractmethod
     def index(self, run_id: str) -> Iterator[CallIndex]:
-        """Every call of a run in the order of its numbers, without its texts."""
+        """Yield the key and state of every call of a run, in order of number."""
 
     @abstractmethod
     async def answer(self, run_id: str, number: int) -> Call | None:
-        """A call of a run, with its reply, in the middle of another run's work; `request` may be left out."""
+        """Return a call with its reply, without blocking the event loop; `request` may be omitted."""
 
     @abstractmethod
     def call(self, run_id: str, number: int) -> Call | None:
-        """A call of a run with all that is kept of it."""
+        """Return a call with its request and reply."""
 
     @abstractmethod
     def calls(self, run_id: str, *, texts: bool = False) -> Iterator[Call]:
-        """The calls of a run in the order of their numbers; without `texts`, no requests and no texts of replies."""
+        """Yield the calls of a run in order of number; without `texts`, omit requests and reply texts."""
 
     @abstractmethod
     def attempts(
         self, run_id: str, *, states: Collection[AttemptState] = ()
     ) -> Iterator[tuple[Attempt, AttemptEnd | None]]:
-        """The ledger of a run, in its order: each attempt, and its end if it has one; with `states` those only."""
+        """Yield the attempts of a run in order, each with its end, if any; `states` filters them."""
 
     @abstractmethod
     def decisions(self, run_id: str) -> list[Decision]:
-        """What a run decided, in the order in which it did."""
+        """Return the decisions of a run, in order."""
 
     @abstractmethod
     def events(self, run_id: str) -> list[Mapping[str, Any]]:
-        """The events of a run that were put, in their order."""
+        """Return the stored events of a run, in order."""
 
     @abstractmethod
     def spending(self, run_id: str) -> dict[str, Spending]:
-        """What a run has spent, by the paths of its stages; attempts that are open count with their worst case."""
+        """Return the spending of a run by stage path; open attempts count with their worst case."""
 
     @abstractmethod
     def lines(self, run_id: str) -> list[Line]:
-        """The finished calls of a run, added up by all that a Line tells apart, in the order they first came."""
+        """Return the finished calls of a run, summed by the identifying fields of Line, in order of first call."""
 
     @abstractmethod
     def last_numbers(self, run_id: str) -> tuple[int, int]:
-        """The highest numbers of calls and of events of a run; 0 where there are none."""
+        """Return the highest call number and event number of a run; 0 if there are none."""
 
     # The cache.
 
     @abstractmethod
     async def cached(self, key: str) -> Reply | None:
-        """The reply that is cached under a key; it counts as used now."""
+        """Return the cached reply of a key and mark it as used; None on a cache miss."""
 
     @abstractmethod
     def clear_cache(self) -> int:
-        """Forget all that is cached; how many replies that were."""
+        """Delete all cached replies; return their number."""
 
     # Housekeeping.
 
     @abstractmethod
     def lose_open(self, run_id: str) -> int:
-        """Mark what is open in a run's ledger as lost, which counts in full; how many attempts that were.
+        """Mark open attempts of a run as lost, counted with their worst case; return their number.
 
-        Only for whoever has the run's lock.
+        The caller must hold the lock of the run.
         """
 
     @abstractmethod
     def remove(self, run_ids: Iterable[str]) -> int:
-        """Forget these runs, and all that is kept of them; how many there were. The space is given back."""
+        """Delete runs with all their rows and free the disk space; return the number deleted."""
 
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:
-        """Numbers of `runs`, `calls`, `attempts`, `cached` replies, and `bytes` on disk of all of it."""
+        """Return the counts of `runs`, `calls`, `attempts` and `cached` replies, and the `bytes` on disk."""
 
 
 class NullJournal:

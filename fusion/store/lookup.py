@@ -1,4 +1,4 @@
-"""How runs stand in a store: which one an id means, whether somebody is at it, what was spent, which are too old."""
+"""Look runs up: open the store, resolve an id prefix, tell live runs from dead ones, prune old ones."""
 
 import time
 from collections.abc import Iterator
@@ -12,30 +12,33 @@ from fusion.store.base import Store
 from fusion.store.rows import RunFilter, RunRow, RunState
 
 LATEST: Final = "latest"
-"""What stands for the id of the run that began last."""
-_PATIENCE: Final = 30.0
-"""Seconds to wait for somebody who is about to begin a run."""
+"""Alias for the id of the run started last."""
+_LOCK_SECONDS: Final = 30.0
+"""Seconds to wait for another process that is starting a run."""
 StoreGiven = Store | Path | str | bool | None
 
 
-def opened(given: StoreGiven, settings: Settings) -> tuple[Store | None, bool]:
-    """The store that is meant, and whether it was opened here. Raises StoreError where it cannot be."""
+def resolve_store(given: StoreGiven, settings: Settings) -> tuple[Store | None, bool]:
+    """Return the store, if any, and True if it was opened here. Raises StoreError if it cannot be opened.
+
+    True stands for the store of the settings. Opening it prunes runs older than its retention.
+    """
     if given is None or given is False:
         return None, False
     if isinstance(given, Store):
         return given, False
     from fusion.store.sqlite.open import open_store
 
-    said = settings.store
-    path = said.path if given is True else given
-    store = open_store(path, synchronous=said.synchronous, cache_bytes=said.cache_bytes)
-    if said.retention is not None:
-        forget(store, older_than=said.retention)
+    options = settings.store
+    path = options.path if given is True else given
+    store = open_store(path, synchronous=options.synchronous, cache_bytes=options.cache_bytes)
+    if options.retention is not None:
+        _prune(store, older_than=options.retention)
     return store, True
 
 
-def found(store: Store, given: str) -> RunRow:
-    """The run of an id, of the beginning of one, or the `latest`. Raises UsageError where it is not one run."""
+def find_run(store: Store, given: str) -> RunRow:
+    """Return the run with this id, id prefix, or `latest`. Raises UsageError for no run or several."""
     row = next(iter(store.runs(RunFilter(), limit=1)), None) if given == LATEST else store.run(given)
     if row is not None:
         return row
@@ -48,14 +51,14 @@ def found(store: Store, given: str) -> RunRow:
     return row
 
 
-def status_of(store: Store, row: RunRow) -> RunState:
-    """How a run stands: one that is not over is `running` while a process is at it, else it has `died`."""
+def run_state(store: Store, row: RunRow) -> RunState:
+    """Return the state of a run: an unfinished one is `running` while it is locked, else `died`."""
     return "died" if row.status == "running" and not store.is_locked(row.run_id) else row.status
 
 
 @contextmanager
-def free(store: Store, run_id: str) -> Iterator[bool]:
-    """Whether nobody is at a run; and nobody can be within."""
+def try_lock(store: Store, run_id: str) -> Iterator[bool]:
+    """Hold the lock of a run if it is free; yield False if another worker holds it."""
     try:
         lock = store.lock(run_id)
     except RunBusyError:
@@ -68,9 +71,9 @@ def free(store: Store, run_id: str) -> Iterator[bool]:
 
 
 @contextmanager
-def alone(store: Store, name: str) -> Iterator[None]:
-    """Nobody else is within under this name; who comes waits. Raises RunBusyError where that takes too long."""
-    until = time.monotonic() + _PATIENCE
+def exclusive(store: Store, name: str) -> Iterator[None]:
+    """Hold the lock of this name, waiting for it. Raises RunBusyError after 30 seconds."""
+    until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
             lock = store.lock(name)
@@ -85,7 +88,7 @@ def alone(store: Store, name: str) -> Iterator[None]:
         lock.release()
 
 
-def forget(store: Store, *, older_than: float) -> int:
-    """Remove the runs that began more than so many days ago and nobody is at; how many those were."""
+def _prune(store: Store, *, older_than: float) -> int:
+    """Remove unlocked runs started more than so many days ago; return their number."""
     rows = store.runs(RunFilter(started_before=time.time() - older_than * 86400))
     return store.remove([row.run_id for row in rows if not store.is_locked(row.run_id)]) if rows else 0

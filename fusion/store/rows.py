@@ -1,4 +1,7 @@
-"""Rows of a store: runs, calls, attempts, decisions and cached replies."""
+"""Rows of a store: runs, calls, attempts, decisions, events and cached replies.
+
+Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it is unknown.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,19 +11,19 @@ from typing import Any, Literal, NamedTuple
 from fusion.core.types import CallKey, Failure, Money, Reply, Request
 
 Content = Literal["full", "digest", "off"]
-"""What is kept of prompts and replies: their texts, their digests, or nothing."""
+"""Stored content of prompts and replies: texts, digests or nothing."""
 RunStatus = Literal["running", "ok", "partial", "failed", "interrupted"]
 CallState = Literal["finished", "failed", "set aside"]
 AttemptState = Literal["open", "settled", "charged", "refunded", "lost"]
-"""`lost` is an attempt that was open when its process died: it counts in full."""
+"""`lost` is an attempt that was open when its process died; it counts with its worst case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run begins. `root` is the run that it goes back to by its parents, its own id where it has none.
+    """A run starts. `root` is the first ancestor by `parent`, or the run itself.
 
-    `record` is what it needs to be run again (JSON data); None where prompts may not be kept. `fingerprint` is the
-    same for runs of the same pipeline, templates, inputs and models.
+    `record` is the JSON data from which the run resumes; None if prompts are not stored. `fingerprint` is equal for
+    runs of the same pipeline, templates, inputs and models.
     """
 
     run_id: str
@@ -37,7 +40,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class SessionStart:
-    """A process takes up a run: its first session has the number 1. The run is `running` again."""
+    """A process starts or resumes a run; sessions count from 1. The run is `running` again."""
 
     run_id: str
     session: int
@@ -46,7 +49,7 @@ class SessionStart:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A run has ended in this session. `result` is its Result as JSON data; None where prompts may not be kept.
+    """A run ends in this session. `result` is its Result as JSON data; None if prompts are not stored.
 
     `usd`, `unknown_calls` and `calls` are those of its receipt.
     """
@@ -64,11 +67,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that has its reply, or has failed. `number` counts the calls of a run from 1, over all sessions.
+    """A call with its reply or its failure. `number` counts the calls of a run from 1, over all sessions.
 
-    A second finished call under the same key is not kept: the first writer wins. `request` is None, and the text of
-    `reply` is empty, where prompts may not be kept; `text_digest` is then the SHA-256 (hex) of the reply's text, or
-    empty. `reused` says where the reply came from, if not from a model: the run of that id, or `cache`.
+    Of two finished calls with the same key, the first is stored. If prompts are not stored, `request` is None and
+    the text of `reply` is empty; `text_digest` is then the SHA-256 (hex) of the text, or empty. `reused` is the
+    origin of a reply that no model gave: the id of another run, or `cache`.
     """
 
     run_id: str
@@ -88,7 +91,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """These finished calls gave what their stage could not use: they are asked anew on resume. They stay paid."""
+    """Finished calls with replies that their stage could not use; a resume repeats them. Their cost stays."""
 
     run_id: str
     keys: tuple[CallKey, ...]
@@ -96,9 +99,9 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of a call in the ledger, as it is opened: `usd` and `tokens` are its worst case.
+    """An attempt of a call, opened before it is sent. `usd` and `tokens` are its worst case.
 
-    `session` and `number` name it within the run.
+    `session` and `number` identify it within the run.
     """
 
     run_id: str
@@ -116,7 +119,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """An attempt is over, and cost this much."""
+    """The end of an attempt, with its actual cost."""
 
     run_id: str
     session: int
@@ -129,9 +132,9 @@ class AttemptEnd:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Something that a run decided by the clock or its purse, or took for good: it is decided once.
+    """A decision by clock or budget, or an accepted value, which a resume must repeat.
 
-    `name` is unique within stage and item; a second one of the same name is not kept. `value` is JSON data.
+    `name` is unique within stage and item; of two with the same name, the first is stored. `value` is JSON data.
     """
 
     run_id: str
@@ -143,7 +146,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """An event of a run, as JSON data. `number` counts those that are kept, over all sessions."""
+    """An event of a run as JSON data. `number` counts the stored events over all sessions."""
 
     run_id: str
     number: int
@@ -152,7 +155,7 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A reply that may answer the same request in other places; the newest stays. `size` in bytes is the store's."""
+    """A cached reply. Of two with the same key, the newer is stored."""
 
     key: str
     reply: Reply
@@ -164,10 +167,10 @@ Row = Started | SessionStart | Ended | Call | SetAside | Attempt | AttemptEnd | 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run as it stands in the history. `sessions` is how often it was taken up.
+    """A run in the history. `sessions` counts its starts and resumes.
 
-    For one that has not ended, `usd`, `unknown_calls` and `calls` are what its ledger says as of now, what is open
-    included. `seconds` are those in which a process was at it, as far as there are signs of it.
+    For an unfinished run, `usd`, `unknown_calls` and `calls` are sums of its attempts so far, open ones included.
+    `seconds` is the time a process was running it, up to its last recorded sign of life.
     """
 
     run_id: str
@@ -190,7 +193,7 @@ class RunRow:
 
 
 class CallIndex(NamedTuple):
-    """Where a call stands, without its texts."""
+    """Key and state of a call."""
 
     number: int
     key: CallKey
@@ -198,9 +201,9 @@ class CallIndex(NamedTuple):
 
 
 class Spending(NamedTuple):
-    """What the attempts of one stage have cost and may still: dollars that are known, tokens, attempts.
+    """Spending of one stage: known dollars, tokens and attempts, with open ones at their worst case.
 
-    `calls` counts all attempts but those refunded, `unknown` those of them without a known price.
+    `calls` counts all attempts except refunded ones, `unknown` those of them with an unknown price.
     """
 
     usd: Decimal
@@ -210,11 +213,11 @@ class Spending(NamedTuple):
 
 
 class Line(NamedTuple):
-    """The finished calls of one stage, role and model, added up: what a line of the receipt is made of.
+    """Sums over the finished calls of one stage, role and model, for a line of the receipt.
 
-    `asked` is the model that was asked for, where `model` took over from it, else None; `served` is what the provider
-    says it was. `reused` is True for those that another run or the cache answered: they cost nothing here, and `usd`
-    is what they saved. `unknown` counts those without a known price. Those set aside count too: they were paid.
+    `asked` is the requested model if `model` replied as its fallback, else None; `served` is the name in the
+    provider's response. If `reused`, the replies came from another run or the cache, and `usd` is the amount saved.
+    `unknown` counts calls with an unknown price. Calls set aside are included, since they were paid.
     """
 
     stage: str
@@ -236,7 +239,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs are meant: all that is given has to hold. `started_before` is a time."""
+    """A filter of runs; all given conditions must hold."""
 
     statuses: tuple[RunStatus, ...] = ()
     pipeline: str | None = None
@@ -247,4 +250,4 @@ class RunFilter:
 
 
 RunState = Literal["running", "died", "ok", "partial", "failed", "interrupted"]
-"""`died` is a run that is not over and that no process is at."""
+"""`died` is an unfinished run that no process is running."""

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ from pydantic import BaseModel
 
 from fusion import Fusion, Generate, InputSpec, Map, Merge, Pipeline, PipelineError, RunFailed, Say, ScriptedModel
 from fusion.core.errors import InputError, MissingKeyError, ModelConnectionError, UsageError
-from fusion.store.memory import MemoryStore
 from tests.conftest import frontier, pipeline, run, said
 
 ONE = """
@@ -236,7 +236,8 @@ def test_module_level_complete_needs_no_set_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("door", ["complete", "start", "stream"])
-def test_an_option_that_there_is_not_is_refused(door: str) -> None:
+def test_an_option_that_there_is_not_is_refused(door: str, tmp_path: Path) -> None:
     said_of_it = r"'pipelin'; did you mean 'pipeline'\?"
-    with Fusion(model=ScriptedModel("x"), store=MemoryStore()) as fusion, pytest.raises(TypeError, match=said_of_it):
+    store = tmp_path / "runs.db"
+    with Fusion(model=ScriptedModel("x"), store=store) as fusion, pytest.raises(TypeError, match=said_of_it):
         getattr(fusion, door)("do it", pipelin="single")

@@ -167,7 +167,7 @@ def test_the_nearest_file_counts_and_else_the_users(
         (
             '[endpoints.x]\nmodel = "x"\napi_base = "localhost:80"\ncontext = 0\nprice = {input = -1, output = 2}\n',
             [
-                "3:1 endpoints.x.api_base: 'localhost:80' is no address such as http://localhost:8000/v1",
+                "3:1 endpoints.x.api_base: invalid URL 'localhost:80'; write it as http://localhost:8000/v1",
                 "4:1 endpoints.x.context: expected more than 0, got 0",
                 "5:10 endpoints.x.price.input: expected at least 0, got",
             ],
@@ -176,7 +176,10 @@ def test_the_nearest_file_counts_and_else_the_users(
             '[endpoints.mine]\nmodel = "x"\napi_base = "http://me:secret@x/v1"\n',
             ["3:1 endpoints.mine.api_base:"],
         ),
-        ('[endpoints."a/b"]\nmodel = "x"\napi_base = "http://x/v1"\n', ["1:2 endpoints.a/b: 'a/b' is no name of an"]),
+        (
+            '[endpoints."a/b"]\nmodel = "x"\napi_base = "http://x/v1"\n',
+            ["1:2 endpoints.a/b: invalid endpoint name 'a"],
+        ),
         ("[roles]\nbulk = []\n", ["2:1 roles.bulk: expected a mapping, got a list"]),
         ('[roles.bulk]\nchain = [\n  "a/b",\n  5,\n]\n', ["2:1 roles.bulk.chain.1: expected text, got 5"]),
         ("[defaults]\ntemperature = 3\n", ["2:1 defaults.temperature: expected at most 2, got 3"]),
@@ -198,11 +201,11 @@ def test_the_nearest_file_counts_and_else_the_users(
         ),
         (
             '[store]\npath = ""\nretention = 1.5\n',
-            ["2:1 store.path: '' is no path", "3:1 store.retention: expected a"],
+            ["2:1 store.path: invalid path ''", "3:1 store.retention: expected a"],
         ),
-        ("profile = \n", ["1:11: no TOML: invalid value"]),
-        ('profile = "x\n', ["1:13: no TOML: illegal character"]),
-        ("[endpoints\n", ["1:11: no TOML: expected ']'"]),
+        ("profile = \n", ["1:11: invalid TOML: invalid value"]),
+        ('profile = "x\n', ["1:13: invalid TOML: illegal character"]),
+        ("[endpoints\n", ["1:11: invalid TOML: expected ']'"]),
         (
             'x = """\nprofile = 1\n"""\nroles = 5\n',
             ["1:1 x: unknown key 'x'", "4:1 roles: expected a mapping, got 5"],
@@ -291,7 +294,7 @@ def test_check_says_who_does_not_answer_and_ends_with_3(write: Write, provider: 
         ran = apart("models", "check", "--profile", "local")
     rows = {line.split()[0]: line for line in ran.out.splitlines()}
     assert ran.code == 3
-    assert "AuthenticationError: 'dead' refuses the key: (401) wrong key" in rows["dead"]
+    assert "AuthenticationError: 'dead' rejects the key: (401) wrong key" in rows["dead"]
     assert (
         "MissingKeyError: role 'asked' needs 'openai/gpt-5.6', and OPENAI_API_KEY is not set"
         in rows["openai/gpt-5.6"]

@@ -51,9 +51,9 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
         (
             "a: 1\na: 2\nb: {c: 1, c: 2, c: 3}\n",
             [
-                "f.yaml:2:1 a: the key 'a' stands here twice; first in line 1",
-                "f.yaml:3:11 b.c: the key 'c' stands here twice; first in column 5",
-                "f.yaml:3:17 b.c: the key 'c' stands here twice; first in column 5",
+                "f.yaml:2:1 a: duplicate key 'a'; first in line 1",
+                "f.yaml:3:11 b.c: duplicate key 'c'; first in column 5",
+                "f.yaml:3:17 b.c: duplicate key 'c'; first in column 5",
             ],
         ),
         (
@@ -82,13 +82,13 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
         (
             "a: -.inf\nb: .NaN",
             [
-                "f.yaml:1:4 a: -.inf is no number that can be used here",
-                "f.yaml:2:4 b: .NaN is no number that can be used here",
+                "f.yaml:1:4 a: -.inf is not a finite number",
+                "f.yaml:2:4 b: .NaN is not a finite number",
             ],
         ),
         ("a: " + "9" * 200, ["f.yaml:1:4 a: a number of more than 100 digits; put it in quotes if it is text"]),
-        ("a: 1\nb: x\x07", ["f.yaml:2:5: the character '\\x07' has no place in a text; is this a binary file?"]),
-        ('a: "\\ud800"', ["f.yaml:1:4 a: half of a surrogate pair is no text; write the character itself"]),
+        ("a: 1\nb: x\x07", ["f.yaml:2:5: the character '\\x07' is not allowed in text; is this a binary file?"]),
+        ('a: "\\ud800"', ["f.yaml:1:4 a: a lone surrogate is not a character; write the character itself"]),
         ("x" * (MAX_BYTES + 1), ["f.yaml: a file of 262,145 bytes; the most is 262,144"]),
     ],
 )

@@ -38,10 +38,9 @@ from fusion.core.types import Deltas
 from fusion.engine.durable import before
 from fusion.engine.receipt import Accounts
 from fusion.store.base import Store
-from fusion.store.memory import MemoryStore
 from fusion.store.rows import RunFilter, Started
 from fusion.store.sqlite.open import open_store
-from tests.conftest import ACCEPT, pipeline, plan_text, run, said, subtasks
+from tests.conftest import ACCEPT, FileStore, pipeline, plan_text, run, said, subtasks
 
 CHAIN = pipeline("""
 inputs: {task: What is to be done.}
@@ -618,11 +617,11 @@ output: answer
     assert sum(line.usd for line in store.lines(result.run_id)) == result.cost.usd
 
 
-class Failing(MemoryStore):
+class Failing(FileStore):
     """A store whose disk is full after so many rows."""
 
-    def __init__(self, rows: int) -> None:
-        super().__init__()
+    def __init__(self, folder: Path, rows: int) -> None:
+        super().__init__(folder)
         self._left = rows
 
     def put(self, *rows: Any) -> None:
@@ -633,11 +632,14 @@ class Failing(MemoryStore):
     async def written(self) -> None:
         if self._left <= 0:
             raise StoreError("the disk is full")
+        await super().written()
 
 
-def test_a_store_that_fails_under_way_loses_no_run() -> None:
-    with Fusion(model=ScriptedModel(planned), store=Failing(9)) as fusion:
+def test_a_store_that_fails_under_way_loses_no_run(tmp_path: Path) -> None:
+    store = Failing(tmp_path, 9)
+    with Fusion(model=ScriptedModel(planned), store=store) as fusion:
         result = fusion.complete("do it", pipeline=CHAIN)
+    store.close()
     assert result.status == "ok"
     assert any("no longer kept" in note and "the disk is full" in note for note in result.notes)
 

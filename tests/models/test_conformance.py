@@ -64,6 +64,6 @@ class TestEmbedded(ModelConformance):
 
         def make(ask: Ask) -> Model:
             made.append(Gateway(Settings.from_environment()))
-            return made[-1].member("local/tiny").patient
+            return made[-1].member("local/tiny").last
 
         return Subject(make, finish=lambda: made[-1].close())

@@ -211,11 +211,11 @@ def test_files_go_into_the_messages_that_print_them() -> None:
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("{{ p | fence }}", "stands by itself"),
-        ("{{ p ~ 'x' }}", "stands by itself"),
-        ("{% filter upper %}{{ p }}{% endfilter %}", "nothing changes it"),
-        ("{% set x %}{{ p }}{% endset %}none", "nothing changes it"),
-        ('{% message role="system" %}{{ p }}{% endmessage %}', "not the system's"),
+        ("{{ p | fence }}", "must be printed by itself"),
+        ("{{ p ~ 'x' }}", "must be printed by itself"),
+        ("{% filter upper %}{{ p }}{% endfilter %}", "without changes"),
+        ("{% set x %}{{ p }}{% endset %}none", "without changes"),
+        ('{% message role="system" %}{{ p }}{% endmessage %}', "not of the system"),
     ],
 )
 def test_what_no_picture_can_stand_in_is_said(template: str, said: str) -> None:
@@ -363,5 +363,5 @@ def test_a_file_has_a_bound() -> None:
 
 def test_a_picture_in_a_stage_without_a_model_is_said(fusion: Any) -> None:
     text = LOOK.replace("kind: generate, role: bulk, prompt:", "kind: render, template:")
-    with pytest.raises(RunFailed, match="holds no picture or document"):
+    with pytest.raises(RunFailed, match="pictures and documents are not allowed in a text"):
         fusion().complete("x", pipeline=made(text), inputs={"picture": PNG})

@@ -122,7 +122,7 @@ def test_the_name_is_the_file_s_own_by_default(tmp_path: Path) -> None:
     [
         (lambda: Map(over="x", concurrency=0), ["Map concurrency: expected at least 1, got 0"]),
         (lambda: Map(over="x", promt="y"), ["Map promt: unknown key 'promt'; did you mean 'prompt'?"]),
-        (lambda: RoleSpec(chain=("a/b", "a/b")), ["RoleSpec chain: 'a/b' stands in the chain twice; it is tried"]),
+        (lambda: RoleSpec(chain=("a/b", "a/b")), ["RoleSpec chain: 'a/b' is in the chain twice; list it once"]),
         (lambda: Defaults(timeout=-1), ["Defaults timeout: expected more than 0, got -1"]),
         (lambda: Merge(over="x", strategy="concat", role="y"), ["Merge: `strategy: concat` asks no model"]),
         (
@@ -180,7 +180,7 @@ def test_every_mistake_is_reported_at_once_and_in_its_place() -> None:
         "pipe.yaml:3:29 budget.tokens: expected more than 0, got -1",
         "pipe.yaml:4:12 on_budget: expected 'fail' or 'finish', got 'stop'",
         "pipe.yaml:5:24 defaults.max_tokens: expected a whole number, got 'many'",
-        "pipe.yaml:5:39 defaults.timeout: .inf is no number that can be used here",
+        "pipe.yaml:5:39 defaults.timeout: .inf is not a finite number",
         "pipe.yaml:5:58 defaults.temperature: expected at most 2, got 3",
         "pipe.yaml:6:23 roles.bulk.chain: a chain without a model; give at least one, as in [provider/model]",
         "pipe.yaml:6:28 roles.x: the key 'chain' is missing",

@@ -71,7 +71,7 @@ def test_a_message_is_made_once_where_all_that_it_reads_is_fixed(prompts: Prompt
         ("{% message role='boss' %}a{% endmessage %}", '"system", "user" or "assistant"'),
         ("{% message role=who %}a{% endmessage %}", '"system", "user" or "assistant"'),
         ("{% message role='user' %}a", "endmessage"),
-        ("   {{ '' }} ", "rendered to nothing"),
+        ("   {{ '' }} ", "the rendered prompt is empty"),
         ("{{ nobody }} is here", "'nobody' is undefined; it can read: word"),
         ("one\ntwo {{ word.missing }} x", "line 2"),
         ("{% include 'no/such' %} x", "no template 'no/such'"),

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from fusion import Fusion, Model, Reply, Request, RunFailed, ScriptedModel
 from fusion.core.errors import BadRequestError, StoreError
 from fusion.core.events import CallFinished, EventBase, ItemFinished, Noted, RunFinished
 from fusion.core.types import Deltas
-from fusion.store.memory import MemoryStore
 from fusion.store.rows import Attempt, Call, Decision, Ended, Row, RunFilter
 from fusion.store.sqlite.open import open_store
-from tests.conftest import pipeline, run
+from tests.conftest import FileStore, pipeline, run
 from tests.engine.test_resume import CHAIN, planned
 
 TURNS = 40
@@ -40,11 +39,11 @@ output: work
 """)
 
 
-class Slow(MemoryStore):
+class Slow(FileStore):
     """A store whose disk takes its time. `on_disk` are the rows that it has."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.rows: list[Row] = []
         self.on_disk: list[Row] = []
 
@@ -56,6 +55,7 @@ class Slow(MemoryStore):
         before = len(self.rows)
         for _ in range(TURNS):
             await asyncio.sleep(0)
+        await super().written()
         self.on_disk = self.rows[: max(before, len(self.on_disk))]
 
     def has(self, kind: type[Row], stage: str, item: int | None = None) -> bool:
@@ -65,6 +65,13 @@ class Slow(MemoryStore):
 
 def _place(row: Any) -> tuple[str, int | None]:
     return (row.key.stage, row.key.item) if isinstance(row, Call) else (row.stage, row.item)
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Slow]:
+    store = Slow(tmp_path)
+    yield store
+    store.close()
 
 
 class Watching(Model):
@@ -80,43 +87,43 @@ class Watching(Model):
         return await self._model.complete(request, on_delta)
 
 
-def test_what_comes_of_a_reply_is_asked_when_it_is_on_disk_with_the_attempts_own_row() -> None:
-    store, seen = Slow(), list[tuple[bool, ...]]()
+def test_what_comes_of_a_reply_is_asked_when_it_is_on_disk_with_the_attempts_own_row(slow: Slow) -> None:
+    seen = list[tuple[bool, ...]]()
     before = {"one": (), "two": ("one",), "three": ("one", "two")}
 
     def watch(request: Request) -> None:
         assert request.key is not None
         stage = request.key.stage
-        seen.append((store.has(Attempt, stage), *(store.has(Call, other) for other in before[stage])))
+        seen.append((slow.has(Attempt, stage), *(slow.has(Call, other) for other in before[stage])))
 
-    with Fusion(model=Watching("an answer", watch), store=store) as fusion:
+    with Fusion(model=Watching("an answer", watch), store=slow) as fusion:
         assert fusion.complete("do it", pipeline=STEPS).text == "an answer"
     assert seen == [(True,), (True, True), (True, True, True)]
 
 
-def test_a_subtask_is_worked_on_when_it_is_on_disk() -> None:
-    store, seen = Slow(), list[bool]()
+def test_a_subtask_is_worked_on_when_it_is_on_disk(slow: Slow) -> None:
+    seen = list[bool]()
 
     def watch(request: Request) -> None:
         assert request.key is not None
         if request.key.stage == "work":
-            accepted = sum(isinstance(row, Decision) and row.stage == "plan" for row in store.on_disk)
+            accepted = sum(isinstance(row, Decision) and row.stage == "plan" for row in slow.on_disk)
             seen.append(accepted > (request.key.item or 0))
 
-    with Fusion(model=Watching(planned, watch), store=store) as fusion:
+    with Fusion(model=Watching(planned, watch), store=slow) as fusion:
         assert fusion.complete("do it", pipeline=CHAIN).status == "ok"
     assert seen == [True] * 4
 
 
-def test_a_finished_call_and_what_comes_of_it_is_told_when_it_is_on_disk_and_in_order() -> None:
-    store, told, late = Slow(), list[EventBase](), list[str]()
+def test_a_finished_call_and_what_comes_of_it_is_told_when_it_is_on_disk_and_in_order(slow: Slow) -> None:
+    told, late = list[EventBase](), list[str]()
 
     def on_event(event: EventBase) -> None:
         told.append(event)
         if isinstance(event, (CallFinished, ItemFinished)) and event.stage in ("work", "polish", "answer"):
-            late.extend([] if store.has(Call, event.stage, event.item) else [event.stage])
+            late.extend([] if slow.has(Call, event.stage, event.item) else [event.stage])
 
-    with Fusion(model=ScriptedModel(planned), store=store) as fusion:
+    with Fusion(model=ScriptedModel(planned), store=slow) as fusion:
         fusion.complete("do it", pipeline=CHAIN, on_event=on_event)
     assert late == []
     assert sum(isinstance(event, CallFinished) for event in told) == 10
@@ -124,11 +131,10 @@ def test_a_finished_call_and_what_comes_of_it_is_told_when_it_is_on_disk_and_in_
     assert isinstance(told[-1], RunFinished)
 
 
-def test_the_answer_is_given_when_the_end_of_the_run_is_on_disk() -> None:
-    store = Slow()
-    with Fusion(model=ScriptedModel("an answer"), store=store) as fusion:
+def test_the_answer_is_given_when_the_end_of_the_run_is_on_disk(slow: Slow) -> None:
+    with Fusion(model=ScriptedModel("an answer"), store=slow) as fusion:
         fusion.complete("do it", pipeline=STEPS)
-        assert any(isinstance(row, Ended) for row in store.on_disk)
+        assert any(isinstance(row, Ended) for row in slow.on_disk)
 
 
 def test_a_finished_call_is_told_while_others_are_still_under_way(tmp_path: Path) -> None:
@@ -201,11 +207,11 @@ def test_a_fault_of_who_listens_ends_the_run_with_it(kind: str, tmp_path: Path) 
         assert summary.status == "failed"
 
 
-class Failing(MemoryStore):
+class Failing(FileStore):
     """A store whose disk is full from the n-th row on."""
 
-    def __init__(self, rows: int) -> None:
-        super().__init__()
+    def __init__(self, folder: Path, rows: int) -> None:
+        super().__init__(folder)
         self._left = rows
 
     def put(self, *rows: Row) -> None:
@@ -216,6 +222,7 @@ class Failing(MemoryStore):
     async def written(self) -> None:
         if self._left < 0:
             raise StoreError("the disk is full")
+        await super().written()
 
 
 ROWS = 2 + 3 * (1 + 2) + 2 * 3 + 1
@@ -223,9 +230,11 @@ ROWS = 2 + 3 * (1 + 2) + 2 * 3 + 1
 
 
 @pytest.mark.parametrize("rows", range(2, ROWS - 1))
-def test_a_disk_that_is_full_at_any_moment_is_said_and_the_run_goes_on(rows: int) -> None:
-    with Fusion(model=ScriptedModel("an answer"), store=Failing(rows)) as fusion:
+def test_a_disk_that_is_full_at_any_moment_is_said_and_the_run_goes_on(rows: int, tmp_path: Path) -> None:
+    store = Failing(tmp_path, rows)
+    with Fusion(model=ScriptedModel("an answer"), store=store) as fusion:
         result, events = run(fusion, pipeline=STEPS)
+    store.close()
     assert (result.status, result.text, result.receipt.calls) == ("ok", "an answer", 3)
     assert [note for note in result.notes if "no longer kept" in note and "the disk is full" in note]
     assert sum(isinstance(event, Noted) and "no longer kept" in event.message for event in events) == 1
@@ -233,7 +242,7 @@ def test_a_disk_that_is_full_at_any_moment_is_said_and_the_run_goes_on(rows: int
     assert isinstance(events[-1], RunFinished)
 
 
-class Unreadable(MemoryStore):
+class Unreadable(FileStore):
     """A store whose calls cannot be read any more once it is `damaged`, in one way or the other."""
 
     damaged = ""
@@ -249,19 +258,25 @@ class Unreadable(MemoryStore):
         return super().call(run_id, number)
 
 
+@pytest.fixture
+def unreadable(tmp_path: Path) -> Iterator[Unreadable]:
+    store = Unreadable(tmp_path)
+    yield store
+    store.close()
+
+
 @pytest.mark.parametrize("damaged", ["answer", "call"])
-def test_finished_calls_that_cannot_be_read_any_more_lose_no_run(damaged: str) -> None:
-    store = Unreadable()
-    with Fusion(model=ScriptedModel("an answer"), store=store) as fusion:
+def test_finished_calls_that_cannot_be_read_any_more_lose_no_run(damaged: str, unreadable: Unreadable) -> None:
+    with Fusion(model=ScriptedModel("an answer"), store=unreadable) as fusion:
         first = fusion.complete("do it", pipeline=STEPS)
-        store.damaged = damaged
+        unreadable.damaged = damaged
         again = fusion.resume(first.run_id, pipeline=STEPS)
     assert (again.status, again.text) == ("ok", "an answer")
     assert [note for note in again.notes if "no longer kept" in note and "damaged" in note]
 
 
-def test_a_failure_that_cannot_be_read_any_more_is_asked_for_anew() -> None:
-    store, tries = Unreadable(), list[str]()
+def test_a_failure_that_cannot_be_read_any_more_is_asked_for_anew(unreadable: Unreadable) -> None:
+    tries = list[str]()
 
     def script(request: Request) -> Any:
         assert request.key is not None
@@ -276,10 +291,10 @@ stages:
   last: {kind: generate, role: any, prompt: "{{ then }} and last"}
 output: last
 """)
-    with Fusion(model=ScriptedModel(script), store=store) as fusion:
+    with Fusion(model=ScriptedModel(script), store=unreadable) as fusion:
         first, _ = run(fusion, None, pipeline=text)
         assert first.status == "failed"
-        store.damaged = "answer"
+        unreadable.damaged = "answer"
         with pytest.raises(RunFailed, match="no"):
             fusion.resume(first.run_id)
     assert tries.count("work") == 2

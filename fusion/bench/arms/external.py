@@ -17,8 +17,7 @@ from fusion.bench.report.results import ArmRecord
 from fusion.bench.tasks import Task
 from fusion.core.errors import UsageError
 from fusion.core.types import Failure, Money, Usage, Value, as_text
-from fusion.models.providers.errors import told
-from fusion.models.redaction import Mask, Masks
+from fusion.models.redaction import Mask, Redactor, redacted_chain
 from fusion.pipeline.rows import Row, read_rows
 
 _SHOWN = 5
@@ -33,7 +32,7 @@ class FunctionArm(Contestant):
 
     def __init__(self, name: str, function: str) -> None:
         self._function, file = load_function("arm", function)
-        self._masks = Masks()
+        self._redactor = Redactor()
         content = digest_of(file.read_bytes().hex()) if file is not None else ""
         self.record = ArmRecord(name=name, kind="python", sha256=content)
         self.digest = digest_of("python", function, content)
@@ -52,7 +51,7 @@ class FunctionArm(Contestant):
             response = _Answer.of(value).response()
         except Exception as error:  # noqa: BLE001 - the border of code that is not ours
             response = _failed(f"{type(error).__name__}: {error}")
-        response = _masked(response, self._masks.now()).model_copy(update={"latency": time.monotonic() - began})
+        response = _masked(response, self._redactor.mask()).model_copy(update={"latency": time.monotonic() - began})
         done(lambda: response)
 
 
@@ -188,7 +187,7 @@ def call(what: str, function: Callable[[], Any], advice: str = "") -> Any:
     try:
         return function()
     except Exception as error:  # noqa: BLE001 - the border of code that is not ours
-        mask = Masks().now()
+        mask = Redactor().mask()
         failed = UsageError(f"{what}: {mask.text(f'{type(error).__name__}: {error}')}{advice}")
-        failed.__cause__ = told(error, mask)
+        failed.__cause__ = redacted_chain(error, mask)
     raise failed  # outside of the block, so that its context does not hold the error itself

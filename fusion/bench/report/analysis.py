@@ -15,11 +15,11 @@ from fusion.bench.report.statistics import (
     bootstrap_ratio,
     holm,
     mcnemar,
-    quantile,
     sign_flip,
     verdict,
     wilson,
 )
+from fusion.core.statistics import quantile
 
 _GAP_LEVEL: Final = 0.99
 ORACLE: Final = "oracle router"

@@ -187,14 +187,14 @@ def _about(model: str, settings: "Settings") -> list[str]:
 
 def _needs(info: "ModelInfo", settings: "Settings") -> str:
     """Name the key or weights that the model needs, and their state."""
-    from fusion.models.catalog import missing
+    from fusion.models.profiles import missing_keys
     from fusion.models.providers.local.weights import find
 
     if info.local:
         return f"weights: {'here' if find(info.id, settings) else 'not here'}"
     if not info.keys:
         return "no key"
-    left = missing(info, settings)
+    left = missing_keys(info.keys, settings)
     return f"{', '.join(left)}: not set" if left else f"{', '.join(info.keys)}: set"
 
 

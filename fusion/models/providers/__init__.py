@@ -1,1 +1,1 @@
-"""Providers: the doors to the models of others and to embedded ones."""
+"""Providers: access to hosted, embedded, recorded and scripted models."""

@@ -1,4 +1,4 @@
-"""What a provider's refusal means: from status, headers and words to an error of our tree, without any key in it."""
+"""Errors of providers: from status, headers and body to an error of our tree, with keys masked."""
 
 import json
 import re
@@ -19,11 +19,11 @@ from fusion.core.errors import (
     RateLimitError,
 )
 from fusion.models.base import ModelInfo
-from fusion.models.providers.stream import RefusedInStreamError
+from fusion.models.providers.stream import StreamRefusedError
 from fusion.models.redaction import Mask
 
 if TYPE_CHECKING:
-    from fusion.models.providers.http import Exchange
+    from fusion.models.providers.http import SingleRequestClient
 
 
 _WORDS: Final = 300
@@ -44,105 +44,97 @@ _NO_KEY: Final = re.compile(
 _QUOTA: Final = re.compile(r"(?i)insufficient_quota|exceeded your current quota|credit balance is too low")
 
 
-class ToldError(Exception):
-    """What a library below us raised, in its own words without keys."""
+class RedactedError(Exception):
+    """An exception of a library, with its class and message, and keys masked."""
 
 
-def explain(error: Exception, info: ModelInfo, exchange: "Exchange", mask: Mask, *, text: str = "") -> ModelError:
-    """What went wrong with a call: what the connection saw comes before what litellm makes of it.
+def model_error(
+    error: Exception, info: ModelInfo, client: "SingleRequestClient", mask: Mask, *, text: str = ""
+) -> ModelError:
+    """Return the error of a failed call; the response itself counts before litellm's exception.
 
-    `text` is what had come of an answer that did not come to its end.
+    `text` is the part received of an incomplete reply.
     """
-    status = exchange.status
+    status = client.status
     if text:
-        return _misread(info, f"its stream broke off: {_words(error)}", mask, text=text)
-    if exchange.broken is not None:
+        return _malformed(info, f"its stream broke off: {_words(error)}", mask, text=text)
+    if client.connection_error is not None:
         answered = status is not None and 200 <= status < 300
-        return _unreachable(info, exchange.broken, mask, answered=answered)
+        return _unreachable(info, client.connection_error, mask, answered=answered)
     if status is None:
         return _unsent(error, info, mask)
     if not 200 <= status < 300:
-        words = exchange.words
-        return _known(error, info, words, mask) or refused(info, status, words, exchange.headers, mask)
-    if isinstance(error, RefusedInStreamError):
-        return refused(info, error.status, str(error), {}, mask)
+        body = client.error_body
+        return _classified(error, info, body, mask) or status_error(info, status, body, client.headers, mask)
+    if isinstance(error, StreamRefusedError):
+        return status_error(info, error.status, str(error), {}, mask)
     if isinstance(error, OSError) or _is_of_connection(error):
         return _unreachable(info, error, mask, answered=True)
-    return _misread(info, _words(error), mask)
+    return _malformed(info, _words(error), mask)
 
 
-def told(error: BaseException | None, mask: Mask, links: int = _LINKS) -> ToldError | None:
-    """The error and those behind it, to be chained in their place: they hold the answer as it came."""
+def redacted_chain(error: BaseException | None, mask: Mask, links: int = _LINKS) -> RedactedError | None:
+    """Return the exception and its causes with keys masked, since the originals hold the raw response."""
     if error is None or not links:
         return None
     kind = type(error)
-    found = ToldError(f"{kind.__module__}.{kind.__qualname__}: {_redacted(str(error), mask)}")
-    found.__cause__ = told(error.__cause__ or error.__context__, mask, links - 1)
+    found = RedactedError(f"{kind.__module__}.{kind.__qualname__}: {_redacted(str(error), mask)}")
+    found.__cause__ = redacted_chain(error.__cause__ or error.__context__, mask, links - 1)
     return found.with_traceback(error.__traceback__)
 
 
-def refused(info: ModelInfo, status: int, words: str, headers: Mapping[str, str], mask: Mask) -> ModelError:
-    """The error for an answer with this status, which is not 2xx."""
-    said = f"({status}) {_shortened(words, mask)}".rstrip()
+def status_error(info: ModelInfo, status: int, body: str, headers: Mapping[str, str], mask: Mask) -> ModelError:
+    """Return the error of a response whose status is not 2xx."""
+    said = f"({status}) {_shortened(body, mask)}".rstrip()
     model = info.id
-    if _TOO_LONG.search(words) and status in (400, 413, 422):
+    if _TOO_LONG.search(body) and status in (400, 413, 422):
         return _too_long(info, said)
-    if _FILTERED.search(words) and status in (400, 403, 422):
+    if _FILTERED.search(body) and status in (400, 403, 422):
         return _filtered(info, said)
     if status in (401, 403):
         return AuthenticationError(
-            f"{model!r} refuses the key: {said}; check {_key_name(info)} and that it may use this model", model=model
+            f"{model!r} rejects the key: {said}; check {_key_name(info)} and that it may use this model", model=model
         )
     if status in (408, 504):
-        return ModelTimeoutError(f"{model!r} gave up waiting on its side: {said}; try again later", model=model)
+        return ModelTimeoutError(f"{model!r} timed out on its side: {said}; try again later", model=model)
     if status == 413:
         return _too_long(info, said)
     if status == 429:
-        return _rate_limited(info, said, words, headers)
+        return _rate_limited(info, said, body, headers)
     if status >= 500:
         return ModelConnectionError(
-            f"{model!r} has a fault of its own: {said}; try again, or use another model", model=model
+            f"{model!r} has a server error: {said}; try again, or use another model", model=model
         )
     if 300 <= status < 400:
-        return BadRequestError(f"{model!r} answers from another address: {said}; correct the api_base", model=model)
+        return BadRequestError(f"{model!r} redirects to another address: {said}; correct the api_base", model=model)
     return BadRequestError(
-        f"{model!r} refuses the request: {said}; check the model's id and the parameters of its role", model=model
+        f"{model!r} rejects the request: {said}; check the model's id and the parameters of its role", model=model
     )
 
 
 def _too_long(info: ModelInfo, said: str) -> ContextWindowError:
     return ContextWindowError(
-        f"the request is longer than {info.id!r} can read: {said}; shorten the input, split it, or use a model with"
-        " a longer context",
+        f"the request exceeds the context window of {info.id!r}: {said}; shorten the input, split it, or use a model"
+        " with a larger one",
         model=info.id,
     )
 
 
 def _unreachable(info: ModelInfo, why: BaseException, mask: Mask, *, answered: bool = False) -> ModelConnectionError:
-    """The error for a request whose answer never came whole."""
+    """Return the error of a request without a complete response."""
     said = _shortened(str(why) or type(why).__name__, mask)
     hint = "the local server has stopped" if info.local else "check the network and the api_base, or try again"
-    words = f"{info.id!r} cannot be reached, or hung up: {said}; {hint}"
-    return ModelConnectionError(words, model=info.id, answered=answered)
+    message = f"{info.id!r} is unreachable, or dropped the connection: {said}; {hint}"
+    return ModelConnectionError(message, model=info.id, answered=answered)
 
 
-def too_late(info: ModelInfo, seconds: float) -> ModelTimeoutError:
-    return ModelTimeoutError(
-        f"{info.id!r} gave no whole answer within {seconds:g} s: raise the timeout, lower `max_tokens`, or use a"
-        " faster model",
-        model=info.id,
-    )
-
-
-def _misread(info: ModelInfo, why: str, mask: Mask, *, text: str = "") -> BadResponseError:
-    """The error for a 2xx answer that is no completion."""
-    return BadResponseError(
-        f"{info.id!r} did not answer with a completion: {_shortened(why, mask)}", model=info.id, text=text
-    )
+def _malformed(info: ModelInfo, why: str, mask: Mask, *, text: str = "") -> BadResponseError:
+    """Return the error of a 2xx response without a completion."""
+    return BadResponseError(f"{info.id!r} returned no completion: {_shortened(why, mask)}", model=info.id, text=text)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """How many seconds the provider asks us to wait: `retry-after-ms`, or `retry-after` in seconds or as a date.
+    """Return the Retry-After in seconds: `retry-after-ms`, or `retry-after` in seconds or as a date.
 
     https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
     """
@@ -161,19 +153,19 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _redacted(text: str, mask: Mask) -> str:
-    """The text without the keys that are known, and without whatever looks like one."""
+    """Mask the known keys in a text, and everything that looks like a key."""
     return _KEYS.sub(_REDACTED, mask.text(text))
 
 
 def _shortened(words: str, mask: Mask) -> str:
-    """What a provider said, on one line, at most 300 characters, without keys."""
-    said = _WRAPPING.sub("", words).partition("Traceback (most recent call last)")[0]
-    line = " ".join(_redacted(_message(said), mask).split())
+    """Return the message of a provider on one line of at most 300 characters, with keys masked."""
+    text = _WRAPPING.sub("", words).partition("Traceback (most recent call last)")[0]
+    line = " ".join(_redacted(_message(text), mask).split())
     return line if len(line) <= _WORDS else line[: _WORDS - 1] + "…"
 
 
-def _known(error: Exception, info: ModelInfo, words: str, mask: Mask) -> ModelError | None:
-    """What litellm knows better than the status: how each provider says that a text is too long, or unwanted."""
+def _classified(error: Exception, info: ModelInfo, words: str, mask: Mask) -> ModelError | None:
+    """Return the errors that litellm classifies better than the status: context window, content filter."""
     kind = type(error).__name__
     if kind == "ContextWindowExceededError":
         return _too_long(info, _shortened(words, mask))
@@ -183,14 +175,14 @@ def _known(error: Exception, info: ModelInfo, words: str, mask: Mask) -> ModelEr
 
 
 def _unsent(error: Exception, info: ModelInfo, mask: Mask) -> ModelError:
-    """litellm refused by itself, or reached the provider by other means than our connection."""
+    """Return the error of a call that litellm rejected, or sent by another client than ours."""
     words, model = str(error), info.id
-    known = _known(error, info, words, mask)
-    if known is not None:
-        return known
+    classified = _classified(error, info, words, mask)
+    if classified is not None:
+        return classified
     if type(error).__name__ == "UnsupportedParamsError":
         return BadRequestError(
-            f"{model!r} does not take a parameter: {_shortened(words, mask)}; leave it out of the role or stage"
+            f"{model!r} does not support a parameter: {_shortened(words, mask)}; leave it out of the role or stage"
             " (reasoning models take no `temperature`)",
             model=model,
         )
@@ -204,15 +196,17 @@ def _unsent(error: Exception, info: ModelInfo, mask: Mask) -> ModelError:
     elif status is None and isinstance(error, (ValueError, TypeError)):
         status = 400
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    return refused(info, int(status or 500), words, headers, mask)
+    return status_error(info, int(status or 500), words, headers, mask)
 
 
 def _filtered(info: ModelInfo, said: str) -> ContentFilterError:
-    return ContentFilterError(f"{info.id!r} refuses the content: {said}; change the text", model=info.id)
+    return ContentFilterError(
+        f"the content filter of {info.id!r} blocked the request: {said}; change the text", model=info.id
+    )
 
 
-def _rate_limited(info: ModelInfo, said: str, words: str, headers: Mapping[str, str]) -> ModelError:
-    if _QUOTA.search(words):
+def _rate_limited(info: ModelInfo, said: str, body: str, headers: Mapping[str, str]) -> ModelError:
+    if _QUOTA.search(body):
         return AuthenticationError(
             f"{info.id!r} has no credit left for this key: {said}; add credit, or set another {_key_name(info)}",
             model=info.id,
@@ -220,7 +214,7 @@ def _rate_limited(info: ModelInfo, said: str, words: str, headers: Mapping[str, 
     wait = retry_after(headers)
     when = "later" if wait is None else f"in {wait:g} s"
     return RateLimitError(
-        f"{info.id!r} takes no more requests just now: {said}; try again {when}, or lower `concurrency`",
+        f"{info.id!r} has reached its rate limit: {said}; try again {when}, or lower `concurrency`",
         model=info.id,
         retry_after=wait,
     )
@@ -233,7 +227,7 @@ def _key_name(info: ModelInfo) -> str:
 
 
 def _message(words: str) -> str:
-    """The sentence meant for people, out of the shapes in which providers wrap it."""
+    """Return the message for people, out of the JSON formats in which providers wrap it."""
     try:
         found: Any = json.loads(words)
     except ValueError:

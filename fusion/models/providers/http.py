@@ -1,4 +1,4 @@
-"""One HTTP request to a provider and its answer: sent exactly once, closed whatever happens."""
+"""HTTP client of one call to a provider: sends the request exactly once, and always closes its response."""
 
 import asyncio
 import json as jsonlib
@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 
 
 _SECRET_HEADERS: Final = re.compile("(?i)auth|key|token|secret")
-_SIGNED: Final = "AWS4-HMAC"  # another signature in each request, and no key
+_SIGNED: Final = "AWS4-HMAC"  # a signature of each request, not a key
 _END_MARK: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _ALREADY_DECODED: Final = ("content-encoding", "content-length", "transfer-encoding")
 _PRICED: Final = ("x-litellm-response-cost", "1")
-"""Says that the cost is known: litellm then spares itself two milliseconds of pricing that nobody reads."""
+"""Marks the cost as known, so that litellm skips two milliseconds of unused pricing."""
 
 
-class Exchange:
-    """The HTTP client that litellm is given for one call.
+class SingleRequestClient:
+    """The HTTP client passed to litellm for one call.
 
-    litellm's own clients send a second request after some failures, and cost more than the rest of the call. This
-    one sends what it is told by aiohttp, once, and keeps what came back, so that status, headers and words of a
-    refusal are known as they were.
+    litellm's own clients repeat the request after some failures, and cost more than the rest of the call. This one
+    sends it once, by aiohttp, and keeps the status, headers and body of an error response. `secrets` are the keys in
+    the request's headers, `extra` the fields added to its body.
     """
 
     def __init__(self, session: "aiohttp.ClientSession") -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
-        self.words = ""
-        self.broken: Exception | None = None
+        self.error_body = ""
+        self.connection_error: Exception | None = None
         self.secrets: tuple[str, ...] = ()
         self.extra: Mapping[str, Any] = {}
-        self.answer: aiohttp.ClientResponse | None = None
+        self.response: aiohttp.ClientResponse | None = None
         self._session = session
         self._posted = False
         self._abandoned = False
@@ -52,42 +52,42 @@ class Exchange:
         files: Any = None,
         content: Any = None,
     ) -> "httpx.Response":
-        """Send the request, as litellm asks its own client to; a status that is not 2xx is raised as httpx does."""
+        """Send the request, with the interface of litellm's client; raise non-2xx statuses as httpx does."""
         import aiohttp
 
         if self._abandoned:
             raise asyncio.CancelledError
         if self._posted:
-            raise ConnectionError("the request was sent once already")
+            raise ConnectionError("the request has been sent already")
         self._posted = True
         self.secrets = _secrets(headers or {})
         body = data if data is not None else content if content is not None else jsonlib.dumps(json)
         if self.extra:
             body = jsonlib.dumps({**jsonlib.loads(body), **self.extra})
         try:
-            self.answer = await self._session.post(
+            self.response = await self._session.post(
                 url, data=body, params=params, headers=headers, allow_redirects=False
             )
-            self.status, self.headers = self.answer.status, dict(self.answer.headers)
+            self.status, self.headers = self.response.status, dict(self.response.headers)
             if stream and 200 <= self.status < 300:
                 return self._streamed(url)
-            return self._whole(url, await self.answer.read())
+            return self._whole(url, await self.response.read())
         except (aiohttp.ClientError, OSError) as error:
-            self.broken = error
+            self.connection_error = error
             raise ConnectionError(str(error)) from error
 
     def abandon(self) -> bool:
-        """Nobody waits for the answer any more. True where the request is under way and has to be cancelled."""
+        """Stop waiting for the response. Return True if the request was sent and must be cancelled."""
         self._abandoned = True
         return self._posted
 
     def close(self) -> None:
-        """Give the connection back if the answer was read to its end, and close it if not."""
-        if self.answer is not None:
-            self.answer.release()
+        """Return the connection to its pool if the response was read completely, else close it."""
+        if self.response is not None:
+            self.response.release()
 
     def __del__(self) -> None:
-        """Nothing is left to do: what litellm's clients do here is not for this one."""
+        """Do nothing, unlike litellm's clients."""
 
     def _whole(self, url: str, body: bytes) -> "httpx.Response":
         import httpx
@@ -98,41 +98,41 @@ class Exchange:
         )
         if 200 <= self.status < 300:
             return response
-        self.words = response.text
-        raise _refusal(response)
+        self.error_body = response.text
+        raise _status_error(response)
 
     def _streamed(self, url: str) -> "httpx.Response":
         import httpx
 
         assert self.status is not None
-        assert self.answer is not None
-        return _streaming_response(self.answer, self.status, self._kept_headers(), httpx.Request("POST", url))
+        assert self.response is not None
+        return _streaming_response(self.response, self.status, self._kept_headers(), httpx.Request("POST", url))
 
     def _kept_headers(self) -> list[tuple[str, str]]:
         kept = [(name, value) for name, value in self.headers.items() if name.lower() not in _ALREADY_DECODED]
         return [*kept, _PRICED]
 
 
-class Rehearsal:
-    """A client that answers by itself."""
+class WarmUpClient:
+    """An HTTP client with a fixed response, without any network."""
 
     async def post(self, url: str, **_: Any) -> "httpx.Response":
         import httpx
 
         choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
-        whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "rehearsal", "choices": [choice]}
+        whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "warm-up", "choices": [choice]}
         return httpx.Response(200, json=whole, headers=[_PRICED], request=httpx.Request("POST", url))
 
     def __del__(self) -> None:
-        """As an Exchange."""
+        """Do nothing, unlike litellm's clients."""
 
 
-def _refusal(response: "httpx.Response") -> Exception:
+def _status_error(response: "httpx.Response") -> Exception:
     import httpx
 
     error = httpx.HTTPStatusError(f"status {response.status_code}", request=response.request, response=response)
-    error.status_code = response.status_code  # type: ignore[attr-defined]  # litellm reads it from here
-    error.text = error.message = response.text  # type: ignore[attr-defined]  # and the words from here
+    error.status_code = response.status_code  # type: ignore[attr-defined]  # litellm reads it here
+    error.text = error.message = response.text  # type: ignore[attr-defined]  # and the body here
     return error
 
 
@@ -155,7 +155,7 @@ def _streaming_response(
 
 
 def _unmarked(lines: bytes) -> bytes:
-    """litellm takes the end mark for a finish reason, which it is not: it becomes an SSE comment."""
+    """Turn the end mark into an SSE comment, since litellm mistakes it for a finish reason."""
     return _END_MARK.sub(b":", lines)
 
 

@@ -1,4 +1,4 @@
-"""The one door to litellm: a request in, a reply or an error of our own tree out, one HTTP request for each."""
+"""LiteLLMModel: calls a model by litellm, with one HTTP request each, and errors of our own tree."""
 
 import asyncio
 import logging
@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from fusion.core.errors import BadResponseError, ModelError
-from fusion.core.types import Deltas, File, FinishReason, Message, Reply, Request, Usage
-from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens
-from fusion.models.providers import errors as faults
-from fusion.models.providers.http import Exchange, Rehearsal
-from fusion.models.providers.stream import Answer, listen
-from fusion.models.redaction import Masks
+from fusion.core.types import Deltas, File, FinishReason, Message, Reply, Request
+from fusion.models.base import Model, ModelInfo, estimate_usage
+from fusion.models.catalog import lookup
+from fusion.models.providers.errors import model_error, redacted_chain
+from fusion.models.providers.http import SingleRequestClient, WarmUpClient
+from fusion.models.providers.stream import ReplyBuilder, read_stream
+from fusion.models.redaction import Redactor
 
 if TYPE_CHECKING:
     import ssl
@@ -32,10 +33,10 @@ _ENVIRONMENT: Final = {
     "LITELLM_MODE": "PRODUCTION",  # no .env file
 }
 _PLAIN_HTTP: Final = "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"
-"""Lets `openai/…` go by the client that we give, as all other providers do, and not by the openai package."""
+"""Makes `openai/…` use the client passed to it, as other providers do, and not the openai package."""
 
 _OWN_CLIENT: Final = ("azure", "azure_text", "text-completion-openai")
-"""Providers that litellm reaches by the openai package only; its clients keep to our timeout and to one request."""
+"""Providers that litellm reaches by the openai package only, whose clients take a timeout and no retries."""
 _PREPARING: Final = 1.0
 _LOGGERS: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 
@@ -55,12 +56,12 @@ _FINISH: Final[dict[str, FinishReason]] = {
 
 
 class LiteLLMModel(Model):
-    """A model that litellm reaches, by litellm's id: `openai/gpt-5.6`, `anthropic/…`, `openrouter/…`.
+    """A model of litellm, by litellm's id: `openai/gpt-5.6`, `anthropic/…`, `openrouter/…`.
 
-    `info` is what is known of it, by default from the price file; its id is what replies give as asked for.
-    `api_base` and `api_key` take the place of the provider's address and of the key in the environment. `served_as`
-    is the name to give as served where the server gives none of its own. No key comes out of what it answers or
-    raises: neither those in the environment, of which `key_names` are some whose names do not say so, nor `api_key`.
+    `info` is by default looked up in the price file; replies name its id as requested. `api_base` and `api_key`
+    override the provider's address and the key in the environment. `served_as` is the name of the model in replies
+    of a server that gives none. Replies and errors hold no keys: `api_key`, those of the environment, and those in
+    the variables `key_names`. The wrapper Limited enforces the timeout of a request.
     """
 
     def __init__(
@@ -73,9 +74,9 @@ class LiteLLMModel(Model):
         served_as: str | None = None,
         key_names: Collection[str] = (),
     ) -> None:
-        self.info = _looked_up(model_id) if info is None else info
+        self.info = lookup(model_id) if info is None else info
         self._served_as = served_as
-        self._masks = Masks(key_names, api_key)
+        self._redactor = Redactor(key_names, api_key)
         self._own_server = api_base is not None and model_id.startswith("openai/")
         self._takes_client = model_id.partition("/")[0] not in _OWN_CLIENT
         given = {"model": model_id, "api_base": api_base, "api_key": api_key}
@@ -83,44 +84,39 @@ class LiteLLMModel(Model):
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         library = await _LIBRARY.ready()
-        exchange = library.exchange()
+        client = library.client()
         started = time.perf_counter()
-        answer = Answer(on_delta, self._masks.now())
+        reply = ReplyBuilder(on_delta, self._redactor.mask())
         try:
-            async with asyncio.timeout(request.timeout):
-                arguments = self._arguments(request, exchange, stream=on_delta is not None)
-                given = await _asked(library, exchange, arguments)
-                answer.know(exchange.secrets)
-                if on_delta is None:
-                    answer.take_whole(given)
-                else:
-                    await listen(given, answer, http=exchange.answer, openai=library.openai_chunks)
-                answer.end()
+            arguments = self._arguments(request, client, stream=on_delta is not None)
+            response = await _send(library, client, arguments)
+            reply.mask_also(client.secrets)
+            if on_delta is None:
+                reply.add_response(response)
+            else:
+                await read_stream(response, reply, http=client.response, openai=library.openai_chunks)
+            reply.close()
         except asyncio.CancelledError as error:
             error.__context__ = None
             raise
-        except Exception as error:  # litellm's own code and its providers' raise anything
-            if error is answer.thrown:
+        except Exception as error:  # litellm and its providers raise anything
+            if error is reply.thrown:
                 raise
-            fault = self._fault(error, request, exchange, answer)
+            failure = self._error(error, client, reply)
         else:
-            return self._reply(request, answer, started)
+            return self._reply(request, reply, started)
         finally:
-            exchange.close()
-        raise fault  # out of reach of the error that was caught, which would be its context as it came
+            client.close()
+        raise failure  # outside the `except`, whose error would become its context and holds the raw response
 
-    def _fault(self, error: Exception, request: Request, exchange: Exchange, answer: Answer) -> ModelError:
-        """The error of our tree, with the words of what litellm raised as its cause."""
-        mask = answer.mask.also(exchange.secrets)
-        if isinstance(error, TimeoutError):
-            fault: ModelError = faults.too_late(self.info, request.timeout)
-        else:
-            text = "" if answer.finish else answer.text
-            fault = faults.explain(error, self.info, exchange, mask, text=text)
-        fault.__cause__ = faults.told(error, mask)
-        return fault
+    def _error(self, error: Exception, client: SingleRequestClient, reply: ReplyBuilder) -> ModelError:
+        """Return the error of our tree, with litellm's exception as its cause, keys masked."""
+        mask = reply.mask.also(client.secrets)
+        failure = model_error(error, self.info, client, mask, text="" if reply.finish else reply.text)
+        failure.__cause__ = redacted_chain(error, mask)
+        return failure
 
-    def _arguments(self, request: Request, exchange: Exchange, *, stream: bool) -> dict[str, Any]:
+    def _arguments(self, request: Request, client: SingleRequestClient, *, stream: bool) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             **self._fixed,
             "messages": [{"role": message.role, "content": _content(message)} for message in request.messages],
@@ -131,13 +127,13 @@ class LiteLLMModel(Model):
             "no-log": True,
         }
         if self._takes_client:
-            arguments["client"] = exchange
+            arguments["client"] = client
         arguments |= _params(request)
         extra = request.extra
-        if self._own_server and request.reasoning_effort:  # litellm does not know which of its models take it
+        if self._own_server and request.reasoning_effort:  # litellm does not know which of its models support it
             extra = {"reasoning_effort": arguments.pop("reasoning_effort"), **extra}
         if self._takes_client:
-            exchange.extra = extra
+            client.extra = extra
         elif extra:
             arguments["extra_body"] = extra
         if request.json_schema is not None:
@@ -147,60 +143,60 @@ class LiteLLMModel(Model):
             arguments["stream_options"] = {"include_usage": True}
         return arguments
 
-    def _reply(self, request: Request, answer: Answer, started: float) -> Reply:
-        if not answer.finish:
+    def _reply(self, request: Request, reply: ReplyBuilder, started: float) -> Reply:
+        if not reply.finish:
             raise BadResponseError(
-                f"the answer of {self.info.id!r} broke off without a finish reason",
+                f"the reply of {self.info.id!r} broke off without a finish reason",
                 model=self.info.id,
-                text=answer.text,
+                text=reply.text,
             )
-        usage = answer.usage or _estimated(request, answer.text)
+        usage = reply.usage or estimate_usage(request, reply.text)
         return Reply(
-            text=answer.text,
-            finish_reason=_FINISH.get(answer.finish, "stop"),
+            text=reply.text,
+            finish_reason=_FINISH.get(reply.finish, "stop"),
             usage=usage,
             asked=self.info.id,
-            served=answer.served or self._served_as or self.info.id,
+            served=reply.served or self._served_as or self.info.id,
             cost=None if self.info.price is None else self.info.price.of(usage),
             latency=time.perf_counter() - started,
-            first_token=None if answer.first is None else answer.first - started,
+            first_token=None if reply.first is None else reply.first - started,
         )
 
 
 async def warm() -> None:
-    """Load litellm, which takes seconds of one core, before the first call needs it."""
+    """Load litellm, which takes seconds, before the first call needs it."""
     await _LIBRARY.ready()
 
 
 async def close_all() -> None:
-    """Close this loop's connections and litellm's own clients. Does nothing if litellm was never loaded."""
+    """Close the connections of this loop and litellm's own clients, if litellm has been loaded."""
     await _LIBRARY.close()
 
 
-async def _asked(library: "_Loaded", exchange: Exchange, arguments: dict[str, Any]) -> Any:
-    """litellm's answer. When cancelled it leaves nothing behind: neither a connection nor a coroutine never awaited.
+async def _send(library: "_Loaded", client: SingleRequestClient, arguments: dict[str, Any]) -> Any:
+    """Return litellm's response. A cancelled call leaves no connection and no unawaited coroutine behind.
 
-    litellm prepares a call in a thread that makes the coroutine which sends it. Cancelling in that moment would
-    lose the coroutine, so a call that has not sent anything yet is let go on to where it would send.
+    litellm prepares a call in a thread, which creates the coroutine that sends it. Cancelling at that moment would
+    lose the coroutine, so a call that has not been sent yet continues up to the point of sending.
     """
     task = asyncio.create_task(library.acompletion(**arguments))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        under_way = exchange.abandon()
+        is_sent = client.abandon()
         while not task.done():
-            if under_way:
+            if is_sent:
                 task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((task,), timeout=_PREPARING)
-            under_way = True
+            is_sent = True
         if not task.cancelled():
-            task.exception()  # seen, so that nobody is told that it was not
+            task.exception()  # retrieved, so that asyncio does not log it
         raise
 
 
 def _params(request: Request) -> dict[str, Any]:
-    """The parameters under litellm's names, which are OpenAI's."""
+    """Return the parameters by their names in OpenAI's API, which litellm uses."""
     given = {
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -213,7 +209,7 @@ def _params(request: Request) -> dict[str, Any]:
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
-    """A message's content as OpenAI has it: litellm knows how other providers take its parts."""
+    """Return the content of a message in OpenAI's format, which litellm converts for other providers."""
     return [_part(part) for part in message.parts] if message.files else message.content
 
 
@@ -225,38 +221,24 @@ def _part(part: str | File) -> dict[str, Any]:
     return {"type": "file", "file": {"file_data": part.url, "filename": part.name or "document.pdf"}}
 
 
-def _estimated(request: Request, text: str) -> Usage:
-    return Usage(
-        input=estimate_input(request.messages),
-        output=estimate_tokens(text),
-        source="estimated",
-    )
-
-
 def _response_format(request: Request) -> dict[str, Any]:
     if request.json_mode == "object":
         return {"type": "json_object"}
     return {"type": "json_schema", "json_schema": {"name": "reply", "schema": request.json_schema, "strict": True}}
 
 
-def _looked_up(model_id: str) -> ModelInfo:
-    from fusion.models.catalog import lookup
-
-    return lookup(model_id)
-
-
 @dataclass(frozen=True)
 class _Loaded:
-    """litellm as we use it."""
+    """The parts of litellm in use, and an HTTP session per event loop."""
 
     acompletion: Any
     openai_chunks: type
-    client: type
+    client_type: type
     ssl: "ssl.SSLContext | bool"
     sessions: dict[asyncio.AbstractEventLoop, "aiohttp.ClientSession"] = field(default_factory=dict)
 
-    def exchange(self) -> Exchange:
-        made: Exchange = self.client(self._session())
+    def client(self) -> SingleRequestClient:
+        made: SingleRequestClient = self.client_type(self._session())
         return made
 
     async def close(self) -> None:
@@ -273,7 +255,7 @@ class _Loaded:
 
 
 def _new_session(ssl: "ssl.SSLContext | bool") -> "aiohttp.ClientSession":
-    """Connections without limits of their own: how many calls are in flight is for the wrappers to say."""
+    """Return a session without limits of concurrency and time, which the wrappers set."""
     from urllib.request import getproxies
 
     import aiohttp
@@ -287,14 +269,14 @@ def _new_session(ssl: "ssl.SSLContext | bool") -> "aiohttp.ClientSession":
 
 
 class _Library:
-    """litellm, loaded once per process: what it is and does is of the process, not of a run."""
+    """litellm, loaded once per process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
 
     async def ready(self) -> _Loaded:
-        """litellm, loaded in a thread where it is not yet; first calls at once share the loading."""
+        """Return litellm, loading it in a thread at the first call."""
         if self._loaded is None:
             return await asyncio.to_thread(self._load)
         return self._loaded
@@ -320,7 +302,7 @@ _LIBRARY: Final = _Library()
 
 
 def _load() -> _Loaded:
-    """Import litellm with everything off that is not the call itself."""
+    """Import litellm with everything but the call itself turned off."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ[_PLAIN_HTTP] = "True"
@@ -337,25 +319,25 @@ def _load() -> _Loaded:
         loaded = _Loaded(
             acompletion=_quiet(litellm.acompletion),
             openai_chunks=OpenAIChatCompletionStreamingHandler,
-            client=type("Exchange", (Exchange, AsyncHTTPHandler), {}),  # litellm takes a client of its own class only
+            client_type=type("Client", (SingleRequestClient, AsyncHTTPHandler), {}),  # litellm checks the class
             ssl=get_ssl_configuration(),
         )
-        asyncio.run(_rehearse(loaded, type("Rehearsal", (Rehearsal, AsyncHTTPHandler), {})()))
+        asyncio.run(_warm_up(loaded, type("WarmUp", (WarmUpClient, AsyncHTTPHandler), {})()))
     warnings.filterwarnings("ignore", message="Items? .*ReadOnly", category=UserWarning, module="pydantic")
     return loaded
 
 
-async def _rehearse(loaded: _Loaded, client: Rehearsal) -> None:
-    """One call that goes nowhere: at its first one litellm loads what it has put off, another half a second."""
-    messages = [{"role": "user", "content": "rehearsal"}]
-    await loaded.acompletion(model="openai/rehearsal", messages=messages, api_key="none", client=client, max_tokens=1)
+async def _warm_up(loaded: _Loaded, client: WarmUpClient) -> None:
+    """Make one call without network, at which litellm loads the rest of itself, another half a second."""
+    messages = [{"role": "user", "content": "warm-up"}]
+    await loaded.acompletion(model="openai/warm-up", messages=messages, api_key="none", client=client, max_tokens=1)
 
 
 def _quiet(acompletion: Any) -> Any:
-    """Without the logging of every call, which leaves tasks behind and takes a millisecond."""
+    """Return `acompletion` without the logging of each call, which takes a millisecond and leaves tasks behind."""
     try:
         from litellm._internal_context import is_internal_call as unlogged
-    except ImportError:  # it costs time only
+    except ImportError:  # logging then only costs time
         unlogged = ContextVar("unlogged", default=False)
 
     async def call(**arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""ReplayModel: a model that answers from recorded outputs, and refuses what it has no record of."""
+"""ReplayModel: replies from recorded outputs; prompts without a record fail."""
 
 import asyncio
 import functools
@@ -22,11 +22,11 @@ _SUFFIXES: Final = (".jsonl", ".jsonl.xz", ".jsonl.gz")
 _MILLION: Final = 1_000_000
 
 Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""By the digest of a prompt: for each model its answer."""
+"""Recorded replies by digest of the prompt, then by model."""
 
 
 class Recorded(Value):
-    """One recorded answer, and the tokens that were counted for it."""
+    """One recorded reply with its token counts."""
 
     text: str
     prompt_tokens: int
@@ -38,13 +38,13 @@ class ReplayModel(Model):
 
     A recording is a file of JSON lines, plain or compressed (`.jsonl`, `.jsonl.xz`, `.jsonl.gz`). Each line holds a
     `prompt` and under `responses`, by model, `text`, `prompt_tokens` and `completion_tokens`. MODEL is a name there,
-    or the beginning of one alone. The answer is found by the digest of the messages, and a recorded prompt is one
-    message of the user's: the template `generate/pass-through` sends it as it is. What was recorded is said again
-    each time, so that several samples of one prompt are one answer.
+    or a unique prefix of one. The reply is looked up by the digest of the messages. A recorded prompt is a single
+    user message, which the template `generate/pass-through` sends unchanged. All samples of a prompt get the same
+    reply.
 
-    A prompt without a record is refused with BadRequestError. An answer with more tokens than the call may get is cut
-    off there, in proportion to its length. Prices, in dollars per million tokens, stand in `prices.json` beside the
-    file; without them the cost is unknown.
+    A prompt without a record fails with BadRequestError. A reply longer than the call's `max_tokens` is truncated in
+    proportion to its length. `prices.json` beside the file holds prices in dollars per million tokens; without it
+    the cost is unknown.
 
     >>> ReplayModel("replay:recorded/gsm8k.jsonl.xz#gpt-4o-mini-2024-07-18").info.provider
     'replay'
@@ -70,7 +70,7 @@ class ReplayModel(Model):
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         recorded = self._recorded(request)
-        await asyncio.sleep(0)  # others have their turn
+        await asyncio.sleep(0)  # yields to other tasks
         text, cut = _within(request.max_tokens, recorded)
         if on_delta is not None:
             on_delta.add(text)
@@ -89,7 +89,7 @@ class ReplayModel(Model):
         answer = self._records.get(digest(request.messages), {}).get(self._name)
         if answer is None:
             raise BadRequestError(
-                f"{self._place!r} holds no answer of {self._name!r} to this prompt, and none is made up: "
+                f"{self._place!r} holds no reply of {self._name!r} to this prompt: "
                 f"{request.messages[-1].content.strip()[:80]!r}. A recorded prompt is sent as it is by "
                 "`prompt: generate/pass-through`",
                 model=self.info.id,
@@ -98,35 +98,35 @@ class ReplayModel(Model):
 
 
 def digest(messages: Iterable[Message]) -> str:
-    """SHA-256 (hex) of what is said, without the white space around each message."""
-    said = [[message.role, message.content.strip()] for message in messages]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    """Return the SHA-256 (hex) of messages, without the white space around each."""
+    stripped = [[message.role, message.content.strip()] for message in messages]
+    return hashlib.sha256(json.dumps(stripped).encode()).hexdigest()
 
 
 def _within(limit: int, recorded: Recorded) -> tuple[str, bool]:
-    """The recorded text up to `limit` tokens, and whether anything was cut off it."""
+    """Return the text up to `limit` tokens, and True if it is truncated."""
     if recorded.completion_tokens <= limit:
         return recorded.text, False
     return recorded.text[: max(1, len(recorded.text) * limit // recorded.completion_tokens)], True
 
 
 def _named(name: str, known: set[str], place: str) -> str:
-    """The recorded model of this name, or the only one whose name begins with it."""
+    """Return the recorded model with this name or unique prefix. Raises UsageError for none or several."""
     begins = [model for model in known if model.startswith(name)]
     if name in known or len(begins) == 1:
         return name if name in known else begins[0]
     if begins:
         raise UsageError(f"{name!r} may be any of {', '.join(sorted(begins))} in {place!r}; give the whole name")
-    raise UsageError(f"{place!r} holds no answers of {name!r}{close_names(name, known)}")
+    raise UsageError(f"{place!r} holds no replies of {name!r}{close_names(name, known)}")
 
 
 def _recording(path: Path) -> Records:
-    """What is recorded in a file, or in all files of a folder. Raises UsageError that names what cannot be read."""
+    """Read a recording, or all those of a folder. Raises UsageError for an unreadable one."""
     if not path.is_dir():
         return _of_file(path, _written(path))
     files = [file for file in sorted(path.iterdir()) if file.name.endswith(_SUFFIXES)]
     if not files:
-        raise UsageError(f"no recording lies in {str(path)!r}: a file of JSON lines, {', '.join(_SUFFIXES)}")
+        raise UsageError(f"no recording in {str(path)!r}: expected a file of JSON lines, {', '.join(_SUFFIXES)}")
     return {at: answers for file in files for at, answers in _of_file(file, _written(file)).items()}
 
 
@@ -139,7 +139,7 @@ def _written(path: Path) -> int:
 
 @functools.lru_cache(maxsize=16)
 def _of_file(path: Path, written: int) -> Records:
-    """The records of one file, read once for all its models; `written` is when it was written last."""
+    """Read the records of one file, cached by its time of modification."""
     records = {}
     try:
         with _opened(path) as lines:
@@ -161,7 +161,7 @@ def _row(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise UsageError(f"{place}: this line is no JSON: {error}") from error
+        raise UsageError(f"{place}: invalid JSON: {error}") from error
     whole = isinstance(row, dict) and isinstance(row.get("prompt"), str) and isinstance(row.get("responses"), dict)
     if not whole or not all(_is_answer(answer) for answer in row["responses"].values()):
         raise UsageError(
@@ -186,7 +186,7 @@ def _is_answer(answer: Any) -> bool:
 
 
 def _prices(folder: Path) -> dict[str, Price]:
-    """The prices beside a recording: `{"models": {NAME: {"input_usd_per_million_tokens": …, "output_…": …}}}`."""
+    """Read the prices beside a recording: {"models": {NAME: {"input_usd_per_million_tokens": …, "output_…": …}}}."""
     path = folder / PRICES
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""ScriptedModel: a model that answers from a script, for tests, examples and measurements without a provider."""
+"""ScriptedModel: replies from a script, for tests, examples and measurements without a provider."""
 
 import asyncio
 import inspect
@@ -10,20 +10,18 @@ from typing import Any, Final
 
 from fusion.core.errors import BadRequestError, BadResponseError, UsageError
 from fusion.core.types import Deltas, FinishReason, Reply, Request, Usage, as_text
-from fusion.models.base import Model, ModelInfo, Price, estimate_input, estimate_tokens
+from fusion.models.base import BYTES_PER_TOKEN, Model, ModelInfo, Price, estimate_usage
 
 _FREE: Final = Price(input=Decimal(0), output=Decimal(0))
-_BYTES_PER_TOKEN: Final = 4  # as `estimate_tokens` has it
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """One scripted answer.
+    """One scripted reply.
 
-    `pieces` is a stream, in place of `text`: strings, or pairs of seconds to wait and a string. `delay` is waited
-    first, on top of the model's own. `finish_reason` None is a stream that broke: BadResponseError after its last
-    piece. `error` is raised after the last piece. `usage` is what the provider measured; without it, it is
-    estimated.
+    `pieces` is a stream in place of `text`: strings, or pairs of a delay in seconds and a string. `delay` comes
+    first, in addition to that of the model. `finish_reason` None breaks the stream: BadResponseError after the last
+    piece. `error` is raised after the last piece. `usage` is the measured usage; by default it is estimated.
     """
 
     text: str = ""
@@ -38,7 +36,7 @@ class Say:
             raise UsageError("a Say has `text` or `pieces`, not both: the text of a stream is that of its pieces")
 
     def stream(self) -> list[tuple[float, str]]:
-        """The pieces, each with the seconds before it."""
+        """Return the pieces, each with the seconds of delay before it."""
         if self.pieces is None:
             return [(0.0, self.text)]
         return [(0.0, piece) if isinstance(piece, str) else piece for piece in self.pieces]
@@ -49,17 +47,16 @@ Script = Answer | Sequence[Answer] | Callable[[Request], Answer | Awaitable[Answ
 
 
 class ScriptedModel(Model):
-    """A model that says what its script says, and remembers what it was asked.
+    """A model that replies from a script and records its requests.
 
     `script` is one answer for every call, a list with one for each call in order, or a function of the request,
     sync or async. An answer is a text, a Say, an exception to raise, or a dict, which becomes JSON.
 
-    `delay` is in seconds, before every answer. `info` stands in for `name` and `price`; the price is zero and
-    known unless another is given. An answer longer than the request's `max_tokens` is cut with finish reason
-    "length", unless `respect_limit` is false.
+    `delay` is in seconds, before every reply. `info` replaces `name` and `price`; the default price is zero. A reply
+    longer than the request's `max_tokens` is truncated with finish reason "length", unless `respect_limit` is False.
 
-    `requests` holds every request in the order of arrival, `in_flight` and `peak` count the calls under way now
-    and at most, `cancelled` those that were cancelled.
+    `requests` holds all requests in order of arrival. `in_flight` counts the current calls, `peak` their maximum,
+    and `cancelled` the cancelled ones.
 
     >>> model = ScriptedModel(["first", Say("second", finish_reason="length"), RateLimitError("slow down")])
     >>> (await model.complete(request)).text
@@ -124,7 +121,7 @@ class ScriptedModel(Model):
             raise BadResponseError(
                 f"the stream of {self.info.id!r} broke off without a finish reason", model=self.info.id, text=text
             )
-        usage = say.usage or _estimate(request, text)
+        usage = say.usage or estimate_usage(request, text)
         return Reply(
             text=text,
             finish_reason=finish,
@@ -138,11 +135,11 @@ class ScriptedModel(Model):
 
 
 def _within(limit: int, stream: list[tuple[float, str]]) -> tuple[list[tuple[float, str]], bool]:
-    """The stream up to `limit` tokens, and whether anything was cut off it."""
-    if sum([len(piece.encode()) for _, piece in stream]) <= _BYTES_PER_TOKEN * limit:
+    """Return the stream up to `limit` tokens, and True if it is truncated."""
+    if sum([len(piece.encode()) for _, piece in stream]) <= BYTES_PER_TOKEN * limit:
         return stream, False
     kept: list[tuple[float, str]] = []
-    left = _BYTES_PER_TOKEN * limit
+    left = BYTES_PER_TOKEN * limit
     for wait, piece in stream:
         part = piece.encode()[:left].decode(errors="ignore")
         kept.append((wait, part))
@@ -153,7 +150,7 @@ def _within(limit: int, stream: list[tuple[float, str]]) -> tuple[list[tuple[flo
 
 
 def _reader(script: Script, model: str) -> Callable[[Request, int], Say | Awaitable[Answer]]:
-    """What gives the answer to a request and its number, counted from 1."""
+    """Return the function that answers a request, given its number from 1."""
     if callable(script):
         return lambda request, number: _made(script(request))
     if isinstance(script, str | Say | Exception | dict):
@@ -186,7 +183,7 @@ def _say(answer: Answer) -> Say:
 
 
 async def _hand_on(stream: list[tuple[float, str]], on_delta: Deltas | None, started: float) -> float | None:
-    """Let the stream take its time; returns when its first piece was handed on, in seconds after `started`."""
+    """Send the stream with its delays; return the seconds from `started` to its first piece."""
     first: float | None = None
     for wait, piece in stream:
         if wait > 0:
@@ -195,11 +192,3 @@ async def _hand_on(stream: list[tuple[float, str]], on_delta: Deltas | None, sta
             first = time.perf_counter() - started if first is None else first
             on_delta.add(piece)
     return first
-
-
-def _estimate(request: Request, text: str) -> Usage:
-    return Usage(
-        input=estimate_input(request.messages),
-        output=estimate_tokens(text),
-        source="estimated",
-    )

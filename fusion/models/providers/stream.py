@@ -1,4 +1,4 @@
-"""What comes of one answer, whole or streamed: its text, its end, and what it cost in tokens."""
+"""Parsing of one response, whole or streamed: text, finish reason and usage."""
 
 import json
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from fusion.core.types import Deltas, Usage
-from fusion.models.redaction import Mask, MaskedPieces
+from fusion.models.redaction import Mask, StreamMask
 
 if TYPE_CHECKING:
     import aiohttp
@@ -16,20 +16,23 @@ _CLASSES: Final = ("input", "cached_read", "cache_write", "output", "reasoning")
 _STRAY: Final = 300
 
 
-class RefusedInStreamError(Exception):
-    """A provider that has said 200 already says in its stream that it will not answer."""
+class StreamRefusedError(Exception):
+    """A stream with status 200 that carries an error in place of a reply."""
 
     def __init__(self, words: str, status: int) -> None:
         self.status = status
         super().__init__(words)
 
 
-class NoStreamError(Exception):
-    """What came where a stream was to come."""
+class NotAStreamError(Exception):
+    """A response that is not an event stream; its message is the body."""
 
 
-class Answer:
-    """What has come of one answer, whole or in pieces, without the keys that its mask knows."""
+class ReplyBuilder:
+    """The parts of one reply received so far, with keys masked.
+
+    `thrown` is an exception of the receiver of the chunks, which is not a failure of the model.
+    """
 
     def __init__(self, on_delta: Deltas | None, mask: Mask) -> None:
         self.finish = ""
@@ -38,7 +41,7 @@ class Answer:
         self.begun = False
         self.thrown: Exception | None = None
         self.mask = mask
-        self._masked = MaskedPieces(mask)
+        self._masked = StreamMask(mask)
         self._served = ""
         self._pieces: list[str] = []
         self._refused = False
@@ -52,39 +55,40 @@ class Answer:
     def served(self) -> str:
         return self.mask.text(self._served)
 
-    def know(self, sent: Iterable[str]) -> None:
-        """Mask these keys too, with which the request was sent."""
+    def mask_also(self, sent: Iterable[str]) -> None:
+        """Mask the keys that the request was sent with, too."""
         known = self.mask.also(sent)
         if known is not self.mask:
-            self.mask, self._masked = known, MaskedPieces(known)
+            self.mask, self._masked = known, StreamMask(known)
 
-    def end(self) -> None:
-        """No more will come."""
+    def close(self) -> None:
+        """Add the held-back rest of the text at the end of the response."""
         self._keep(self._masked.end())
 
-    def take_whole(self, answer: Any) -> None:
-        """A whole answer, in litellm's shape."""
-        choice = answer.choices[0]
+    def add_response(self, response: Any) -> None:
+        """Add a whole response, in litellm's format."""
+        choice = response.choices[0]
         self.begun = True
         self._keep(self._masked.add(choice.message.content or ""))
         self._end_as(choice.finish_reason)
         self._refuse(_refusal(choice.message))
-        self._serve(answer.model)
-        self.usage = _usage(getattr(answer, "usage", None))
+        self._serve(response.model)
+        self.usage = _usage(getattr(response, "usage", None))
 
-    def take(self, chunk: Any) -> None:
-        """A chunk of a stream, in OpenAI's shape: parsed JSON, or litellm's object."""
+    def add_chunk(self, chunk: Any) -> None:
+        """Add a chunk of a stream, in OpenAI's format: parsed JSON, or an object of litellm."""
         self.begun = True
         self._serve(_of(chunk, "model"))
         for choice in (_of(chunk, "choices") or ())[:1]:
             delta = _of(choice, "delta")
-            self.take_piece(_of(delta, "content"), _of(choice, "finish_reason"))
+            self.add_text(_of(delta, "content"), _of(choice, "finish_reason"))
             self._refuse(_refusal(delta))
         usage = _of(chunk, "usage")
         if usage is not None:
-            self.take_usage(usage)
+            self.add_usage(usage)
 
-    def take_piece(self, piece: Any, finish: Any) -> None:
+    def add_text(self, piece: Any, finish: Any) -> None:
+        """Add a piece of text and a finish reason, either of which may be missing."""
         if piece and isinstance(piece, str):
             if self.first is None:
                 self.first = time.perf_counter()
@@ -92,7 +96,7 @@ class Answer:
         self._end_as(finish)
 
     def _refuse(self, words: str) -> None:
-        """A refusal comes in a field of its own, and ends as if all were well."""
+        """Add a refusal, which has a field of its own and the finish reason of a normal reply."""
         if words:
             self._refused = True
             self._pieces.append(self._masked.add(words))
@@ -116,11 +120,11 @@ class Answer:
         try:
             on_delta.add(piece)
         except Exception as error:
-            self.thrown = error  # is its listener's own, and no fault of the model
+            self.thrown = error
             raise
 
-    def take_usage(self, given: Any) -> None:
-        """Providers that report more than once report what it is so far, or each class once: the most counts."""
+    def add_usage(self, given: Any) -> None:
+        """Add a usage report. Several ones are running totals or single classes, so the maximum counts."""
         new, old = _usage(given), self.usage
         if new is None or old is None:
             self.usage = old if new is None else new
@@ -129,28 +133,29 @@ class Answer:
         self.usage = Usage(**most)
 
 
-async def listen(stream: Any, answer: Answer, *, http: "aiohttp.ClientResponse | None", openai: type) -> None:
-    """Read a stream that litellm has opened to its end, by the shortest way that is right for it.
+async def read_stream(
+    stream: Any, reply: ReplyBuilder, *, http: "aiohttp.ClientResponse | None", openai: type
+) -> None:
+    """Read a stream opened by litellm to its end, in the fastest correct way.
 
-    `http` is the response behind it, where it is ours, and `openai` litellm's parser of OpenAI's own format.
-    litellm's wrapper costs 0.6 ms a chunk, its parsers alone 0.1 ms, and OpenAI's format, which is JSON lines,
-    needs neither of them.
+    `http` is the response behind it, if our client has made it; `openai` is litellm's parser of OpenAI's format.
+    litellm's wrapper costs 0.6 ms a chunk and its parsers 0.1 ms; OpenAI's format, JSON lines, needs neither.
     """
     chunks: Any = getattr(stream, "completion_stream", None)
     if http is not None and type(chunks) is openai:
-        await _listen_to_lines(http, answer)
+        await _read_lines(http, reply)
     elif http is not None and hasattr(chunks, "chunk_parser"):
         async for chunk in chunks:
             if isinstance(chunk, dict):
-                _take_generic(chunk, answer)
+                _add_generic(chunk, reply)
             else:
-                answer.take(chunk)
+                reply.add_chunk(chunk)
     else:
         async for chunk in stream:
-            answer.take(chunk)
+            reply.add_chunk(chunk)
 
 
-async def _listen_to_lines(http: "aiohttp.ClientResponse", answer: Answer) -> None:
+async def _read_lines(http: "aiohttp.ClientResponse", reply: ReplyBuilder) -> None:
     """https://developers.openai.com/api/reference/resources/chat/subresources/completions/streaming-events"""
     rest, stray = b"", b""
     async for block in http.content.iter_any():
@@ -158,16 +163,16 @@ async def _listen_to_lines(http: "aiohttp.ClientResponse", answer: Answer) -> No
         for line in lines:
             if not line.startswith(b"data:"):
                 stray = stray if len(stray) > _STRAY or line.startswith((b":", b"event:", b"id:")) else stray + line
-            elif _take_line(line, answer):
+            elif _add_line(line, reply):
                 return
     if rest.startswith(b"data:"):
-        _take_line(rest, answer)
-    elif not answer.begun:
-        raise NoStreamError((stray + rest).decode(errors="replace") or "an empty stream")
+        _add_line(rest, reply)
+    elif not reply.begun:
+        raise NotAStreamError((stray + rest).decode(errors="replace") or "an empty stream")
 
 
-def _take_line(line: bytes, answer: Answer) -> bool:
-    """Take one line of data; True where it is the end mark."""
+def _add_line(line: bytes, reply: ReplyBuilder) -> bool:
+    """Add one line of data; return True for the end mark."""
     data = line[5:].strip()
     if data == b"[DONE]":
         return True
@@ -176,16 +181,16 @@ def _take_line(line: bytes, answer: Answer) -> bool:
     if error:
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
-        raise RefusedInStreamError(json.dumps({"error": error}), status)
-    answer.take(chunk)
+        raise StreamRefusedError(json.dumps({"error": error}), status)
+    reply.add_chunk(chunk)
     return False
 
 
-def _take_generic(chunk: dict[str, Any], answer: Answer) -> None:
-    """A chunk in the shape of litellm's own that some of its parsers give."""
-    answer.take_piece(chunk.get("text"), chunk.get("finish_reason") if chunk.get("is_finished") else None)
+def _add_generic(chunk: dict[str, Any], reply: ReplyBuilder) -> None:
+    """Add a chunk in the format of some of litellm's parsers."""
+    reply.add_text(chunk.get("text"), chunk.get("finish_reason") if chunk.get("is_finished") else None)
     if chunk.get("usage"):
-        answer.take_usage(chunk["usage"])
+        reply.add_usage(chunk["usage"])
 
 
 def _of(thing: Any, name: str) -> Any:
@@ -194,12 +199,12 @@ def _of(thing: Any, name: str) -> Any:
 
 def _refusal(message: Any) -> str:
     """https://platform.openai.com/docs/guides/structured-outputs#refusals"""
-    said = _of(message, "refusal") or _of(_of(message, "provider_specific_fields"), "refusal")
-    return said if isinstance(said, str) else ""
+    text = _of(message, "refusal") or _of(_of(message, "provider_specific_fields"), "refusal")
+    return text if isinstance(text, str) else ""
 
 
 def _usage(given: Any) -> Usage | None:
-    """Usage in OpenAI's shape, to which litellm brings all; None where there is none."""
+    """Parse a usage in OpenAI's format, which litellm converts all others to; None if there is none."""
     if given is None:
         return None
     details = _of(given, "prompt_tokens_details")

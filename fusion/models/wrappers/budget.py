@@ -1,4 +1,4 @@
-"""Metered: reserves the worst case of every attempt in the running stage's budget, and settles it to what it cost."""
+"""Metered: reserves the worst case of every attempt in the budget, and settles it to the actual cost."""
 
 from decimal import Decimal
 from typing import Final
@@ -14,7 +14,7 @@ from fusion.core.errors import (
 )
 from fusion.core.events import AttemptCharged, emit
 from fusion.core.types import Deltas, Reply, Request, Usage
-from fusion.models.base import Heard, Model, ModelWrapper, input_bound, is_usable
+from fusion.models.base import Model, ModelWrapper, TrackedDeltas, input_bound, is_usable
 
 _NOT_BILLED: Final = (
     AuthenticationError,
@@ -26,14 +26,15 @@ _NOT_BILLED: Final = (
 
 
 class Metered(ModelWrapper):
-    """A model whose attempts are paid from `budget.current`; where there is none, nothing is counted.
+    """A model whose attempts are paid from `budget.current`; without a budget, nothing is counted.
 
-    An attempt that was never sent, or that the provider refused without answering, is refunded. Every other that
-    gave no reply (timed out, cancelled, broken off in its answer) may have been billed: it is charged what was
-    reserved for it, and said in an AttemptCharged event, as is what a reply cost that nobody can use. A Limited
-    within marks what is sent.
+    An attempt that was not sent, or that the provider rejected without a response, is refunded. Any other attempt
+    without a reply (timed out, cancelled, connection lost) may have been billed: its whole reservation is charged,
+    with an AttemptCharged event. An unusable reply gets that event too. The inner Limited marks attempts as sent.
 
-    Raises BudgetError when the budget cannot bear the attempt.
+    If the budget has a ledger, every attempt is on disk before it is sent.
+
+    Raises BudgetError if the attempt does not fit into the budget.
     """
 
     def __init__(self, inner: Model) -> None:
@@ -46,13 +47,13 @@ class Metered(ModelWrapper):
             return await self.inner.complete(request, on_delta)
         bound = input_bound(request)
         reservation = await paying.reserve(self._at_most(bound, request.max_tokens), self._what)
-        heard = None if on_delta is None else Heard(on_delta)
+        deltas = None if on_delta is None else TrackedDeltas(on_delta)
         running = budget.attempt.set(reservation)
         try:
             await self._begin(request, reservation, paying)
-            reply = await self.inner.complete(request, heard)
+            reply = await self.inner.complete(request, deltas)
         except BaseException as error:
-            begun = (heard is not None and heard.any) or getattr(error, "answered", False)
+            begun = (deltas is not None and deltas.any) or getattr(error, "answered", False)
             if reservation.sent and (begun or not isinstance(error, _NOT_BILLED)):
                 self._charge(reservation, Usage(input=bound, output=request.max_tokens, source="estimated"))
                 self._end(reservation, "charged", reservation.amount, paying)
@@ -66,15 +67,17 @@ class Metered(ModelWrapper):
         amount = Amount(cost, reply.usage.total)
         reservation.settle(amount)
         self._end(reservation, "settled", amount, paying)
-        if not is_usable(reply):  # which nobody tells of as a call that is done
+        if not is_usable(reply):  # no other event reports its cost
             emit(AttemptCharged, model=self.info.id, usage=reply.usage, cost=cost)
         return reply
 
     async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
-        """The attempt is about to be made."""
+        if paying.ledger is not None:
+            reservation.entry = await paying.ledger.opened(request, self.info.id, reservation.amount)
 
     def _end(self, reservation: Reservation, state: Closed, amount: Amount, paying: Budget) -> None:
-        """The attempt is over and cost this much."""
+        if paying.ledger is not None and reservation.entry is not None:
+            paying.ledger.closed(reservation.entry, state, amount)
 
     def _at_most(self, taken: int, given: int) -> Amount:
         price = self.info.price
@@ -88,15 +91,3 @@ class Metered(ModelWrapper):
     def _charge(self, reservation: Reservation, worst: Usage) -> None:
         reservation.charge()
         emit(AttemptCharged, model=self.info.id, usage=worst, cost=reservation.amount.usd)
-
-
-class Ledgered(Metered):
-    """A metered model whose attempts stand in the ledger of the budget that pays them, if that has one."""
-
-    async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
-        if paying.ledger is not None:
-            reservation.entry = await paying.ledger.opened(request, self.info.id, reservation.amount)
-
-    def _end(self, reservation: Reservation, state: Closed, amount: Amount, paying: Budget) -> None:
-        if paying.ledger is not None and reservation.entry is not None:
-            paying.ledger.closed(reservation.entry, state, amount)

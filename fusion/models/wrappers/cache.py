@@ -1,4 +1,4 @@
-"""Cached: the same request is sent once; where it comes up again, its reply is there already."""
+"""Cached: answers equal requests from a cache, and sends each of them once."""
 
 import asyncio
 import hashlib
@@ -19,32 +19,29 @@ from fusion.store.rows import Cached as CachedRow
 
 _RECENT: Final = 1000
 _SHORT: Final = 32
-"""Digits of a key that tell it from every other."""
+"""Digits of a key that identify it."""
 
 Again = Callable[[], Awaitable[Reply]]
-"""Sends the request anew."""
+"""Sends the request again."""
 
 
 class ReplyCache(ABC):
-    """Where replies are found again. One event loop uses it.
-
-    `under_way` holds the requests that are being sent for it.
-    """
+    """A cache of replies, for one event loop. `in_flight` holds the keys of requests being sent."""
 
     def __init__(self) -> None:
-        self.under_way: dict[str, asyncio.Event] = {}
+        self.in_flight: dict[str, asyncio.Event] = {}
 
     @abstractmethod
     async def find(self, key: str, again: Again) -> Reply | None:
-        """The reply to the same request, if there is one; `again` is for who keeps none."""
+        """Return the cached reply; None on a cache miss. `again` repeats the call, for caches without replies."""
 
     @abstractmethod
     def add(self, key: str, reply: Reply) -> None:
-        """Keep a reply."""
+        """Add a reply."""
 
 
 class RunCache(ReplyCache):
-    """The replies of one run."""
+    """A cache of the replies of one run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +55,7 @@ class RunCache(ReplyCache):
 
 
 class _Recent:
-    """The latest replies, at hand."""
+    """The latest replies, in memory."""
 
     def __init__(self) -> None:
         self._replies: OrderedDict[str, Reply] = OrderedDict()
@@ -71,30 +68,30 @@ class _Recent:
 
 
 class StoreCache(ReplyCache):
-    """The replies of all runs of a store. The latest are at hand before they are written.
+    """A cache of the replies of all runs of a store, with the latest in memory.
 
-    Where the store cannot be read the models are asked, and each run is told once.
+    A read error of the store is a cache miss, noted once per run.
     """
 
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
         self._recent = _Recent()
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
 
     async def find(self, key: str, again: Again) -> Reply | None:
         try:
             return self._recent.get(key) or await self._store.cached(key)
         except StoreError as error:
             LOG.warning("cached replies cannot be read: %s", error)
-            self._tell(error)
+            self._note(error)
             return None
 
-    def _tell(self, error: StoreError) -> None:
+    def _note(self, error: StoreError) -> None:
         here = span.get()
-        if here is not None and here.run_id not in self._told:
-            self._told.add(here.run_id)
-            here.sink(Noted(run_id=here.run_id, message=f"replies that are cached cannot be found: {error}"))
+        if here is not None and here.run_id not in self._noted:
+            self._noted.add(here.run_id)
+            here.sink(Noted(run_id=here.run_id, message=f"cached replies cannot be read: {error}"))
 
     def add(self, key: str, reply: Reply) -> None:
         self._recent.add(key, reply)
@@ -102,9 +99,9 @@ class StoreCache(ReplyCache):
 
 
 class RecordedCache(ReplyCache):
-    """Knows which calls were made, and the latest replies: for recorded models, which say the same again for nothing.
+    """A cache of the keys of all calls, for recorded models, which repeat a reply for free.
 
-    A call that is known is made again outside of every budget.
+    A known call whose reply is not among the latest is repeated outside any budget.
     """
 
     def __init__(self) -> None:
@@ -131,19 +128,19 @@ class RecordedCache(ReplyCache):
             self._first.setdefault(here.run_id, []).append(key[:_SHORT])
 
     def know(self, keys: Iterable[str]) -> None:
-        """These calls were made before."""
+        """Add the keys of earlier calls."""
         self._known.update(keys)
 
     def first(self, run_id: str) -> tuple[str, ...]:
-        """The calls that a run was the first to make; they are told once."""
+        """Return and forget the keys of the calls that a run was the first to make."""
         return tuple(self._first.pop(run_id, ()))
 
 
 class Cached(ModelWrapper):
-    """A model whose replies are found again by what was asked: model, parameters, messages, schema and samples.
+    """A model whose replies are cached by model, parameters, messages, schema and sample number.
 
-    Only whole replies are kept, never failures nor what was cut off. Who asks what is being sent already waits for
-    that reply; if it fails, the next one asks. `sample` is the run's own number among repeats.
+    Only complete replies are cached, no failures and no truncated ones. A request equal to one in flight waits for
+    its reply; if that fails, the next one is sent. `sample` numbers repeats of a run.
     """
 
     def __init__(self, inner: Model, cache: ReplyCache, sample: int = 0) -> None:
@@ -159,23 +156,23 @@ class Cached(ModelWrapper):
                 if on_delta is not None:
                     on_delta.add(found.text)
                 return found.model_copy(update={"reused": "cache"})
-            waiting = self._cache.under_way.get(key)
+            waiting = self._cache.in_flight.get(key)
             if waiting is None:
-                return await self._sent(key, lambda: self.inner.complete(request, on_delta))
+                return await self._send(key, lambda: self.inner.complete(request, on_delta))
             await waiting.wait()
 
-    async def _sent(self, key: str, send: Callable[[], Awaitable[Reply]]) -> Reply:
-        over = self._cache.under_way[key] = asyncio.Event()
+    async def _send(self, key: str, send: Callable[[], Awaitable[Reply]]) -> Reply:
+        done = self._cache.in_flight[key] = asyncio.Event()
         try:
             reply = await send()
             if reply.finish_reason == "stop":
                 self._cache.add(key, reply)
             return reply
         finally:
-            del self._cache.under_way[key]
-            over.set()
+            del self._cache.in_flight[key]
+            done.set()
 
     def _key(self, request: Request) -> str:
-        """SHA-256 (hex) over what makes a request the same as another: its content, and its numbers among samples."""
+        """Return the SHA-256 (hex) of the content of a request and its sample numbers."""
         assert request.key is not None
         return hashlib.sha256(f"{request.key.digest} {request.sample} {self._sample}".encode()).hexdigest()

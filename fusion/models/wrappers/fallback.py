@@ -1,4 +1,4 @@
-"""Fallback: where a model of a chain cannot answer, the next one is asked, and that is always said."""
+"""Fallback: a failed call goes to the next model of its chain, with an event; circuit breakers skip dead models."""
 
 import copy
 import time
@@ -14,13 +14,13 @@ from fusion.core.errors import (
 )
 from fusion.core.events import FallbackTaken, emit
 from fusion.core.types import Deltas, Reply, Request
-from fusion.models.base import Heard, Model, ModelInfo
+from fusion.models.base import Model, ModelInfo, TrackedDeltas
 
 
 class Breaker:
-    """Opens after `failures` outages in a row; from then on one call is let through every `rest` seconds.
+    """Circuit breaker: opens after `failures` outages in a row, then lets one call through every `rest` seconds.
 
-    An outage is no answer in time, or no connection; whatever else a model says shows that it is there.
+    An outage is a timeout or a connection error; any other response closes the breaker.
     """
 
     def __init__(self, *, failures: int = 3, rest: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,7 +31,7 @@ class Breaker:
         self._until = 0.0
 
     def lets_through(self) -> bool:
-        """Whether a call may be sent now. The one that tries an open breaker keeps all others away meanwhile."""
+        """Return True if a call may be sent now. A trial call through an open breaker blocks others for `rest` s."""
         if self._in_a_row < self._failures:
             return True
         now = self._clock()
@@ -40,56 +40,57 @@ class Breaker:
         self._until = now + self._rest
         return True
 
-    def worked(self) -> None:
+    def succeed(self) -> None:
+        """Record a reply."""
         self._in_a_row = 0
 
-    def failed(self, error: ModelError) -> None:
+    def fail(self, error: ModelError) -> None:
+        """Record an error."""
         if not isinstance(error, (ModelConnectionError, ModelTimeoutError)):
-            self.worked()
+            self.succeed()
             return
         self._in_a_row += 1
         self._until = self._clock() + self._rest
 
     def refusal(self, model: str) -> ModelError:
-        """Why a model is not asked now."""
+        """Return the error of a call that the open breaker stops."""
         left = max(0.0, self._until - self._clock())
         return ModelConnectionError(
-            f"{model!r} was out of reach {self._in_a_row} times in a row; it is asked again in {left:.0f} s",
+            f"{model!r} was unreachable {self._in_a_row} times in a row; the next attempt is in {left:.0f} s",
             model=model,
         )
 
 
 class Member(NamedTuple):
-    """One model of a chain: `hasty` tries again only what the provider itself says to, `patient` whatever may help.
+    """One model of a chain, under two retry policies. `concurrency` is the limit of its concurrent calls, if any.
 
-    The hasty one is asked while others are left, the patient one where there is none. `concurrency` says how many
-    calls it takes at once, where that is limited.
+    `primary` retries on Retry-After only, since another model is left; `last` retries every retryable error.
     """
 
-    hasty: Model
-    patient: Model
+    primary: Model
+    last: Model
     breaker: Breaker
     concurrency: int | None = None
 
     @property
     def info(self) -> ModelInfo:
-        return self.patient.info
+        return self.last.info
 
 
 class Fallback(Model):
-    """A chain of models, of which the first that answers does.
+    """A chain of models; the first that replies wins.
 
-    An error that `stops` (authentication, a bad request) ends the call: it would hide a mistake of the user's to
-    go on. A context window too small goes to a member with a larger one, a content filter to another family;
-    everything else to the next, one of another provider first. A member that is known to be out of reach is passed
-    over while another is left.
+    An error that `stops` (authentication, bad request) ends the call, since it is a mistake of the user. After a
+    ContextWindowError the call goes to members with a larger window, after a ContentFilterError to another family,
+    after any other error to the next member, those of other providers first. An open circuit breaker skips its
+    member while others are left.
 
-    Each step is a FallbackTaken event; a reply says in `by` who gave it. Once `on_delta.committed` is true nobody
-    else is asked; before that, pieces that were handed on are taken back with `on_delta.restart()`.
+    Each step is a FallbackTaken event, and the reply names its model in `by`. Once `on_delta.committed` is True,
+    there is no fallback; before that, `on_delta.restart()` discards the chunks already sent.
 
-    `asked` is the model that replies give as asked for, by default the first member.
+    `asked` is the model named as requested in replies, by default the first member.
 
-    Raises the last member's ModelError.
+    Raises the ModelError of the last member.
     """
 
     def __init__(self, members: Sequence[Member], *, asked: ModelInfo | None = None) -> None:
@@ -98,46 +99,46 @@ class Fallback(Model):
         self._members = tuple(members)
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
-        heard = None if on_delta is None else Heard(on_delta)
+        deltas = None if on_delta is None else TrackedDeltas(on_delta)
         left = list(self._members)
         tried: list[str] = []
         while True:
             member, left = self._next(left)
             tried.append(member.info.id)
             try:
-                reply = await (member.hasty if left else member.patient).complete(request, heard)
+                reply = await (member.primary if left else member.last).complete(request, deltas)
             except ModelError as error:
-                member.breaker.failed(error)
-                left = _who_may(left, member.info, error)
-                if not left or (heard is not None and heard.committed):
-                    raise _ended(error, tried) from error
-                self._say(member, left[0], error)
+                member.breaker.fail(error)
+                left = _candidates(left, member.info, error)
+                if not left or (deltas is not None and deltas.committed):
+                    raise _with_chain(error, tried) from error
+                self._emit(member, left[0], error)
             else:
-                member.breaker.worked()
+                member.breaker.succeed()
                 return self._by(member, reply)
-            if heard is not None and heard.any:
-                heard.restart()
+            if deltas is not None and deltas.any:
+                deltas.restart()
 
     async def close(self) -> None:
         for member in self._members:
-            await member.patient.close()
+            await member.last.close()
 
     def after(self, model_id: str) -> "Fallback | None":
-        """The chain without this model and those before it; None where nobody is left."""
+        """Return the chain behind this model; None if it is the last or not a member."""
         ids = [member.info.id for member in self._members]
         left = self._members[ids.index(model_id) + 1 :] if model_id in ids else ()
         return Fallback(left, asked=self.info) if left else None
 
     def _next(self, left: list[Member]) -> tuple[Member, list[Member]]:
-        """The member to ask now, and those who are left then."""
+        """Return the next member to call, and those left after it."""
         for at, member in enumerate(left):
             if member.breaker.lets_through():
                 for skipped in left[:at]:
-                    self._say(skipped, member, skipped.breaker.refusal(skipped.info.id))
+                    self._emit(skipped, member, skipped.breaker.refusal(skipped.info.id))
                 return member, left[at + 1 :] + left[:at]
         return left[0], left[1:]
 
-    def _say(self, failed: Member, following: Member, error: ModelError) -> None:
+    def _emit(self, failed: Member, following: Member, error: ModelError) -> None:
         emit(
             FallbackTaken,
             asked=self.info.id,
@@ -152,8 +153,8 @@ class Fallback(Model):
         return reply.model_copy(update={"asked": self.info.id, "by": member.info.id})
 
 
-def _who_may(left: Sequence[Member], failed: ModelInfo, error: ModelError) -> list[Member]:
-    """Those of the members left who may do better than the one that failed, the likeliest first."""
+def _candidates(left: Sequence[Member], failed: ModelInfo, error: ModelError) -> list[Member]:
+    """Return the members that may succeed after this error, the likeliest first."""
     if error.stops:
         return []
     if isinstance(error, ContextWindowError):
@@ -164,14 +165,14 @@ def _who_may(left: Sequence[Member], failed: ModelInfo, error: ModelError) -> li
 
 
 def _reads_more(one: ModelInfo, other: ModelInfo) -> bool:
-    """Whether a model reads more at once than another; one that is not known to read less is worth asking."""
+    """Return True unless the context window is known to be no larger than the other."""
     return one.context is None or other.context is None or one.context > other.context
 
 
-def _ended(error: ModelError, tried: Sequence[str]) -> ModelError:
-    """The error to end with: of a chain that was tried, with who was asked."""
+def _with_chain(error: ModelError, tried: Sequence[str]) -> ModelError:
+    """Return the error with the models tried before it in its message."""
     if len(tried) == 1:
         return error
-    ended = copy.copy(error)
-    ended.args = (f"{error} (asked before it: {', '.join(tried[:-1])})",)
-    return ended
+    final = copy.copy(error)
+    final.args = (f"{error} (tried before it: {', '.join(tried[:-1])})",)
+    return final

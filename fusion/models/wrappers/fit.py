@@ -1,4 +1,4 @@
-"""Fitted: the request of a stage as one model of its chain takes it."""
+"""Fitted: adapts the request of a stage to one model of its chain."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from fusion.models.structured import shaped
 
 
 class Fitted(ModelWrapper):
-    """A model that is asked on terms of its own: `changes` are the fields of a request that differ for it.
+    """A model with its own request fields: `changes` replace those of the stage's request.
 
-    Where it takes any JSON object in place of a strict schema, the shape is said in words.
+    For a model without strict schemas, the schema is added to the system prompt.
 
-    Raises InputTooLongError, before anything is sent, for what is far too long for it.
+    Raises InputTooLongError, before sending, for a request far beyond its context window.
     """
 
     def __init__(self, inner: Model, changes: Mapping[str, Any]) -> None:
@@ -32,12 +32,12 @@ class Fitted(ModelWrapper):
 
 
 def check_fits(request: Request, model: ModelInfo) -> None:
-    """Refuse what is far too long for the model before it costs anything."""
+    """Raise InputTooLongError for a request that is estimated to exceed the context window."""
     context, most = model.context, request.max_tokens
     if context is None:
         return
     size = sum([message.size for message in request.messages])
-    if size + most < context:  # fewer bytes than the context has tokens: it fits for certain
+    if size + most < context:  # fewer bytes than the window has tokens: it fits for certain
         return
     tokens = estimate_input(request.messages)
     if tokens + most > context:

@@ -1,4 +1,4 @@
-"""Journaled: a finished call is answered from the journal; every other one is written down when it is over."""
+"""Journaled: replays finished calls from the journal, and records the others when they end."""
 
 import time
 
@@ -9,7 +9,7 @@ from fusion.store.journal import Asking, Journal
 
 
 class Pinned(ModelWrapper):
-    """A model about which is known what was known before."""
+    """A model with the info it had when its run started."""
 
     def __init__(self, inner: Model, info: ModelInfo) -> None:
         super().__init__(inner)
@@ -20,7 +20,7 @@ class Pinned(ModelWrapper):
 
 
 class Unreachable(Model):
-    """A model that cannot be asked any more: every call raises why. What it has answered before stays of use."""
+    """A model that is no longer available: every call raises its error. The journal still replays its replies."""
 
     def __init__(self, info: ModelInfo, error: FusionError) -> None:
         self.info = info
@@ -31,10 +31,10 @@ class Unreachable(Model):
 
 
 class Journaled(ModelWrapper):
-    """A model of one run, whose calls are kept in that run's journal.
+    """A model of one run, whose calls are recorded in the journal of the run.
 
-    A reply is handed on at once: that it is on disk before anything is asked that comes of it is the ledger's work. A
-    failure that a finished call came of is met again as it was.
+    A reply is returned at once; the ledger makes sure that it is on disk before a dependent call is sent. A recorded
+    failure on which a finished call depends is raised again.
     """
 
     def __init__(self, inner: Model, journal: Journal, role: str) -> None:
@@ -50,9 +50,9 @@ class Journaled(ModelWrapper):
             if on_delta is not None:
                 on_delta.add(kept.text)
             return kept
-        return await self._asked(request, key, on_delta)
+        return await self._record(request, key, on_delta)
 
-    async def _asked(self, request: Request, key: CallKey, on_delta: Deltas | None) -> Reply:
+    async def _record(self, request: Request, key: CallKey, on_delta: Deltas | None) -> Reply:
         journal = self._journal
         asking = Asking(request, key, self._role, self.info.id, time.time())
         try:

@@ -1,4 +1,4 @@
-"""Limited: gives every attempt a slot, so that a model has no more than so many at once, and bounds its time."""
+"""Limited: bounds the concurrent attempts of a model, and the time of each."""
 
 import asyncio
 
@@ -9,17 +9,17 @@ from fusion.models.base import Model, ModelWrapper
 
 
 class Deadlines:
-    """The deadlines of all that may take `seconds`, each from the moment it begins.
+    """The deadlines of all attempts with the same timeout, on one timer.
 
-    Nearly all end long before, so there is one timer for all of them: it fires at the first deadline, and is then set
-    to that of the oldest one still open. An `asyncio.timeout(None)` is watched; it ends its block as ever.
+    Nearly all attempts end long before their deadline, so the timer fires at the first one and is then set to that
+    of the oldest attempt still open. Each deadline reschedules an `asyncio.timeout(None)`.
 
-    >>> async with asyncio.timeout(None) as clock:
-    ...     deadlines.begin(clock)
+    >>> async with asyncio.timeout(None) as timeout:
+    ...     deadlines.begin(timeout)
     ...     try:
     ...         await work()
     ...     finally:
-    ...         deadlines.end(clock)
+    ...         deadlines.end(timeout)
     """
 
     def __init__(self, seconds: float) -> None:
@@ -28,35 +28,35 @@ class Deadlines:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, clock: asyncio.Timeout) -> None:
+    def begin(self, timeout: asyncio.Timeout) -> None:
         loop = asyncio.get_running_loop()
-        deadline = self._open[clock] = loop.time() + self._seconds
+        deadline = self._open[timeout] = loop.time() + self._seconds
         if self._timer is None or self._loop is not loop:
-            self._loop, self._timer = loop, loop.call_at(deadline, self._look)
+            self._loop, self._timer = loop, loop.call_at(deadline, self._fire)
 
-    def end(self, clock: asyncio.Timeout) -> None:
-        self._open.pop(clock, None)
+    def end(self, timeout: asyncio.Timeout) -> None:
+        self._open.pop(timeout, None)
 
-    def _look(self) -> None:
-        """End those whose time is over, and wait for the next."""
+    def _fire(self) -> None:
+        """Expire the timeouts whose deadline has passed, and set the timer for the next."""
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for clock, deadline in list(self._open.items()):
+        for timeout, deadline in list(self._open.items()):
             if deadline > now:
-                self._timer = loop.call_at(deadline, self._look)
+                self._timer = loop.call_at(deadline, self._fire)
                 return
-            del self._open[clock]
-            clock.reschedule(now)
+            del self._open[timeout]
+            timeout.reschedule(now)
 
 
 class Limited(ModelWrapper):
-    """A model that works on at most `concurrency` attempts at once, served in order of arrival.
+    """A model with at most `concurrency` concurrent attempts, first come first served.
 
-    `slots` are shared with other models: an attempt takes one of its own model's and then one of those. From the
-    moment it has both it is marked as sent in `budget.attempt`, and has `request.timeout` seconds to answer.
+    `slots` are shared with other models: an attempt takes a slot of its own model, then one of those. With both, it
+    is marked as sent in `budget.attempt`, and has `request.timeout` seconds to reply. Providers leave that to it.
 
-    Raises ModelTimeoutError when that time is over.
+    Raises ModelTimeoutError when the time is over.
     """
 
     def __init__(self, inner: Model, *, concurrency: int, slots: asyncio.Semaphore | None = None) -> None:
@@ -81,23 +81,23 @@ class Limited(ModelWrapper):
         deadlines = self._deadlines.get(request.timeout)
         if deadlines is None:
             deadlines = self._deadlines[request.timeout] = Deadlines(request.timeout)
-        clock = asyncio.timeout(None)
+        timeout = asyncio.timeout(None)
         try:
-            async with clock:
-                deadlines.begin(clock)
+            async with timeout:
+                deadlines.begin(timeout)
                 return await self.inner.complete(request, on_delta)
         except (TimeoutError, ModelError) as error:
-            # A door may turn the cancellation that ends its time into an error of its own.
-            if not clock.expired():
+            # A provider may turn the cancellation at its deadline into another error.
+            if not timeout.expired():
                 raise
-            raise self._too_late(request.timeout) from error
+            raise self._timed_out(request.timeout) from error
         finally:
-            deadlines.end(clock)
+            deadlines.end(timeout)
 
-    def _too_late(self, seconds: float) -> ModelTimeoutError:
+    def _timed_out(self, seconds: float) -> ModelTimeoutError:
         model = self.info.id
         return ModelTimeoutError(
-            f"{model!r} gave no whole answer within {seconds:g} s: raise `timeout` of its role or"
+            f"{model!r} gave no complete reply within {seconds:g} s: raise `timeout` of its role or"
             " `defaults.timeout`, lower `max_tokens`, or use a faster model",
             model=model,
         )

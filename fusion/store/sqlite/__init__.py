@@ -1,1 +1,1 @@
-"""A store in one SQLite file."""
+"""SQLite: a store in one file."""

@@ -1,6 +1,6 @@
-"""How values are kept in columns: JSON, never pickle; a text where it is short, a compressed one where it is long.
+"""Codec: values as columns, in JSON and never pickle. Long texts are compressed.
 
-The type of a column's value says which: TEXT is the text itself, BLOB is zlib's.
+The type of a column tells them apart: TEXT is the text itself, BLOB is compressed by zlib.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from fusion.core.types import CallKey, Failure, File, Message, Money, Reply, Req
 
 Packed = str | bytes
 Parts = dict[bytes, Packed]
-"""Long texts, or files, by their digests."""
+"""Long texts or files, by digest."""
 
 _COMPRESSED_FROM: Final = 1000
 _LEVEL: Final = 1
@@ -29,21 +29,21 @@ _SCALARS: Final = attrgetter(*_SCALAR_NAMES)
 
 
 def pack(text: str) -> Packed:
-    """A text as it is kept."""
+    """Encode a text."""
     if len(text) < _COMPRESSED_FROM:
         return text
     return zlib.compress(text.encode(), _LEVEL)
 
 
 def unpack(kept: Packed) -> str:
-    """The text again."""
+    """Decode a text."""
     return kept if isinstance(kept, str) else zlib.decompress(kept).decode()
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"a {type(value).__name__} is no JSON data")
+    raise TypeError(f"a {type(value).__name__} is not JSON data")
 
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain)
@@ -51,7 +51,7 @@ _ESCAPING: Final = json.JSONEncoder(separators=(",", ":"), default=_plain)
 
 
 def as_json(data: Any) -> str:
-    """JSON; where half a surrogate pair stands in it, which cannot be written as UTF-8, in escapes."""
+    """Return JSON; with escapes only if it holds a lone surrogate, which UTF-8 cannot encode."""
     text = _ENCODER.encode(data)
     if text.isascii():
         return text
@@ -63,17 +63,17 @@ def as_json(data: Any) -> str:
 
 
 def pack_data(data: Any) -> Packed:
-    """JSON data as it is kept."""
+    """Encode JSON data."""
     return pack(as_json(data))
 
 
 def unpack_data(kept: Packed) -> Any:
-    """The data again."""
+    """Decode JSON data."""
     return json.loads(unpack(kept))
 
 
 def pack_digest(digest: str) -> Packed:
-    """A digest in hex takes half the space as bytes."""
+    """Encode a hex digest as bytes, half the size; any other text stays as it is."""
     try:
         packed = bytes.fromhex(digest)
     except ValueError:
@@ -82,42 +82,42 @@ def pack_digest(digest: str) -> Packed:
 
 
 def unpack_digest(kept: Packed) -> str:
-    """The digest again."""
+    """Decode a digest."""
     return kept if isinstance(kept, str) else kept.hex()
 
 
 def pack_money(money: Money | None) -> str | None:
-    """Dollars as they are kept, to the last digit."""
+    """Encode dollars exactly, as text."""
     return None if money is None else str(money)
 
 
 def unpack_money(kept: str | None) -> Money | None:
-    """The dollars again."""
+    """Decode dollars."""
     return None if kept is None else Decimal(kept)
 
 
 def pack_failure(failure: Failure | None) -> Packed | None:
-    """A failure as it is kept."""
+    """Encode a failure."""
     return None if failure is None else pack_data({"reason": failure.reason, "message": failure.message})
 
 
 def unpack_failure(kept: Packed | None) -> Failure | None:
-    """The failure again."""
+    """Decode a failure."""
     return None if kept is None else Failure(**unpack_data(kept))
 
 
 def pack_reply(reply: Reply) -> Packed:
-    """A reply as it is kept where it stands alone."""
+    """Encode a whole reply, as the cache stores it."""
     return pack(reply.model_dump_json(exclude_defaults=True))
 
 
 def unpack_reply(kept: Packed) -> Reply:
-    """The reply again."""
+    """Decode a whole reply."""
     return Reply.model_validate_json(unpack(kept))
 
 
 class DecimalSum:
-    """The SQL aggregate `decimal_sum`: adds up money exactly; what is unknown is left out."""
+    """SQL aggregate `decimal_sum`: the exact sum of money, without unknown amounts."""
 
     def __init__(self) -> None:
         self._sum = Decimal(0)
@@ -130,13 +130,13 @@ class DecimalSum:
         return str(self._sum)
 
 
-# Requests: what is long in them is kept apart, once for a whole run.
+# Requests: long texts and files are stored separately, once per run.
 
 
 def pack_request(
     request: Request, key: CallKey, texts: Parts, files: Parts, digest: Callable[[str], bytes]
 ) -> Packed:
-    """A request of the call `key`; long texts and files go to `texts` and `files`, `digest` names them."""
+    """Encode a request of the call `key`; add its long texts and files to `texts` and `files`, by `digest`."""
 
     def shared(text: str) -> Any:
         if len(text) < _SHARED_FROM:
@@ -152,18 +152,13 @@ def pack_request(
             files[bytes.fromhex(file.digest)] = file.data
             packed.append([at, file.media_type, file.name, file.digest])
         messages.append(packed)
-    own = (
-        None
-        if request.key is None
-        else True
-        if request.key is key or request.key == key
-        else request.key.model_dump()
-    )
+    same_key = request.key is key or request.key == key
+    own = True if same_key else request.key and request.key.model_dump()
     return pack(as_json([messages, shared(_terms(request)), own]))
 
 
 def _terms(request: Request) -> str:
-    """All of a request but its messages and its key, as JSON."""
+    """Return a request without messages and key, as JSON."""
     if request.extra or request.json_schema is not None:
         return _dumped(request)
     return _scalar_terms(*_SCALARS(request))
@@ -171,7 +166,7 @@ def _terms(request: Request) -> str:
 
 @lru_cache(maxsize=256, typed=True)
 def _scalar_terms(*values: Any) -> str:
-    """The same of scalars alone, which hardly differ from call to call."""
+    """Return the JSON of scalar fields alone, which rarely differ between calls."""
     return _dumped(Request(messages=(), **dict(zip(_SCALAR_NAMES, values, strict=True))))
 
 
@@ -182,7 +177,7 @@ def _dumped(request: Request) -> str:
 def unpack_request(
     kept: Packed, key: CallKey, text_of: Callable[[bytes], str], file_of: Callable[[bytes], bytes]
 ) -> Request:
-    """The request again; `text_of` and `file_of` find by digest what is kept apart."""
+    """Decode a request; `text_of` and `file_of` look up the parts stored separately."""
     messages, rest, own = unpack_data(kept)
 
     def shared(given: Any) -> str:
@@ -202,5 +197,5 @@ def unpack_request(
 
 
 def text_digest(text: str) -> bytes:
-    """The SHA-256 of a text."""
+    """Return the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).digest()

@@ -1,4 +1,4 @@
-"""Connections to a SQLite file, and the words for what goes wrong with them."""
+"""Connections to a SQLite file, and the messages of their errors."""
 
 import sqlite3
 import threading
@@ -11,7 +11,10 @@ from fusion.core.errors import StoreError
 from fusion.store.sqlite.codec import DecimalSum
 
 Synchronous = Literal["NORMAL", "FULL"]
-"""FULL waits for the disk at every commit; NORMAL loses nothing either unless the machine itself goes down."""
+"""FULL syncs the disk at every commit; NORMAL can lose the last commits if the machine crashes."""
+
+OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"
+"""SQL for the row number of a run id."""
 
 BUSY_SECONDS: Final = 10.0
 _CHECKPOINT_PAGES: Final = 4000
@@ -20,7 +23,7 @@ _REASONS: Final = (
     ("disk is full", "the disk is full: make room, or choose another place"),
     ("readonly database", "it may only be read: allow writing, or choose another place"),
     ("unable to open", "it cannot be opened: the folder has to exist and allow writing"),
-    ("not a database", "it is no store, but some other file: choose another place"),
+    ("not a database", "it is not a store, but some other file: choose another place"),
     ("malformed", "it is damaged: move it away, or choose another place"),
     ("disk i/o error", "the disk cannot be read or written: make room or repair it, or choose another place"),
     ("locked", "another process keeps it busy: try again once that is done"),
@@ -28,14 +31,14 @@ _REASONS: Final = (
 
 
 def explained(where: str, error: sqlite3.Error) -> StoreError:
-    """What went wrong with a store, and what to do."""
-    said = str(error)
-    reason = next((words for sign, words in _REASONS if sign in said.lower()), None)
-    return StoreError(f"the store {where}: {reason} ({said})" if reason else f"the store {where}: {said}")
+    """Return an SQLite error as a StoreError that says what to do."""
+    message = str(error)
+    reason = next((words for sign, words in _REASONS if sign in message.lower()), None)
+    return StoreError(f"the store {where}: {reason} ({message})" if reason else f"the store {where}: {message}")
 
 
 class Connections:
-    """Opens connections to one store, and keeps those for reading that nobody uses just now."""
+    """Opens connections to one store, with a pool of idle ones for reading."""
 
     def __init__(self, path: Path, *, synchronous: Synchronous = "NORMAL") -> None:
         self.path = path
@@ -45,7 +48,7 @@ class Connections:
         self._closed = False
 
     def open(self) -> sqlite3.Connection:
-        """A new connection, for one thread at a time. Raises sqlite3.Error; the file has to exist."""
+        """Open a connection, for one thread at a time. Raises sqlite3.Error; the file must exist."""
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode=rw",
             uri=True,
@@ -65,7 +68,7 @@ class Connections:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection to read with. Raises StoreError for whatever goes wrong meanwhile."""
+        """Borrow a connection for reading. Raises StoreError for any SQLite error in the block."""
         with self._lock:
             if self._closed:
                 raise StoreError(f"the store {self.path} is closed")
@@ -88,7 +91,7 @@ class Connections:
         connection.close()
 
     def close(self) -> None:
-        """Close all that are idle now, and each other one once it is given back."""
+        """Close idle connections now, and the others when they are returned."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []

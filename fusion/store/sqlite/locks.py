@@ -1,4 +1,4 @@
-"""Locks of runs: a file for each, which the kernel locks, and unlocks when the process that holds it is gone."""
+"""Locks of runs: one file each, locked by the kernel, which unlocks it when its process ends."""
 
 import fcntl
 import hashlib
@@ -18,13 +18,13 @@ _PAUSE: Final = 0.01
 
 
 class FileLocks:
-    """The locks of one store's runs, in a folder of their own."""
+    """Locks of the runs of one store, in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def lock(self, run_id: str) -> RunLock:
-        """Lock a run. Raises RunBusyError where it is locked already, StoreError where that cannot be known."""
+        """Lock a run. Raises RunBusyError if it is locked, StoreError if the lock file is not accessible."""
         path = self._path(run_id)
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -36,13 +36,13 @@ class FileLocks:
         return FileLock(path, file)
 
     def is_locked(self, run_id: str) -> bool:
-        """True while somebody has locked a run."""
+        """Return True while a run is locked."""
         try:
             file = os.open(self._path(run_id), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise StoreError(f"whether run {run_id!r} is locked cannot be read: {error}") from error
+            raise StoreError(f"the lock of run {run_id!r} cannot be read: {error}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -52,7 +52,7 @@ class FileLocks:
         return False
 
     def forget(self, run_id: str) -> None:
-        """Remove what a process that was killed has left of its lock."""
+        """Remove the lock file that a killed process has left behind."""
         if self._path(run_id).exists():
             try:
                 self.lock(run_id).release()
@@ -64,7 +64,7 @@ class FileLocks:
         return self._folder / (run_id if plain else "-" + hashlib.sha256(run_id.encode()).hexdigest())
 
     def _locked(self, path: Path) -> int | None:
-        """The open file, locked; None where another one has it. Whoever only looks has it for no time at all."""
+        """Return the open, locked file; None if it is held. Retries outlast the brief locks of `is_locked`."""
         for again in range(_TRIES):
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -75,12 +75,12 @@ class FileLocks:
                 continue
             if _is_at(path, file):
                 return file
-            os.close(file)  # removed by the one who held it, between our opening and locking it
+            os.close(file)  # removed by its holder between our opening and locking it
         return None
 
 
 class FileLock(RunLock):
-    """A lock that is held."""
+    """A held lock."""
 
     def __init__(self, path: Path, file: int) -> None:
         self._path = path
@@ -91,12 +91,12 @@ class FileLock(RunLock):
         file, self._file = self._file, None
         _held.discard(self)
         if file is not None:
-            # Removed while it is still locked: whoever opened it meanwhile finds out that it is gone.
+            # Removed while still locked: a process that has opened it meanwhile detects the removal.
             self._path.unlink(missing_ok=True)
             os.close(file)
 
     def leave(self) -> None:
-        """In a child process: the lock is its parent's, and must not outlive it here."""
+        """Close the file in a forked child, where the lock must not outlive its parent."""
         file, self._file = self._file, None
         if file is not None:
             os.close(file)

@@ -1,10 +1,10 @@
-"""The tables of a SQLite store, as numbered steps: a new one is added at the end, an old one never changes."""
+"""Tables of a SQLite store, as numbered migrations: append new ones, never change old ones."""
 
 import sqlite3
 from typing import Final
 
 APPLICATION: Final = 0x4675736E
-"""What marks a SQLite file as a store of Fusion."""
+"""The application id of a store of Fusion ("Fusn")."""
 
 _FIRST: Final = """
 CREATE TABLE runs (
@@ -158,17 +158,17 @@ CREATE TABLE removed (run INTEGER PRIMARY KEY);
 """
 
 MIGRATIONS: Final = (_FIRST,)
-"""What makes of a store of version n one of version n + 1, n counting from 0."""
+"""Entry n migrates a store from version n to n + 1."""
 NEWEST: Final = len(MIGRATIONS)
 
 
 def version(connection: sqlite3.Connection) -> int:
-    """The version that a store has; 0 is an empty file."""
+    """Return the version of a store; 0 for an empty file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def migrate(connection: sqlite3.Connection, *, to: int = NEWEST) -> None:
-    """Bring a store to the newest version, or `to` another one, in one transaction."""
+    """Migrate a store up to version `to`, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for number in range(version(connection), to):
@@ -184,7 +184,7 @@ def migrate(connection: sqlite3.Connection, *, to: int = NEWEST) -> None:
 
 
 def _statements(script: str) -> list[str]:
-    """A script's statements; `executescript` would end the transaction."""
+    """Split a script into statements; `executescript` would end the transaction."""
     found: list[str] = []
     rest = ""
     for line in script.splitlines():

@@ -1,4 +1,4 @@
-"""Opens the store at a path, makes it where there is none, and says clearly why that cannot be."""
+"""Open the store at a path, or create it."""
 
 import fcntl
 import os
@@ -24,19 +24,18 @@ _REMOTE: Final = re.compile(
 
 
 def open_store(path: str | Path, *, synchronous: Synchronous = "NORMAL", cache_bytes: int = CACHE_BYTES) -> Store:
-    """The store in a file, made if it does not exist yet. Raises StoreError, which says what to do.
+    """Open the store in a file, creating the file if needed. Raises StoreError.
 
-    `synchronous` FULL waits for the disk at every write; `cache_bytes` bounds the replies that are cached.
+    `synchronous` FULL syncs the disk at every commit; `cache_bytes` bounds the cached replies.
     """
-    place = Path(os.path.abspath(user_path(str(path))))  # noqa: PTH100 - no link is followed: WAL lies beside it
+    place = Path(os.path.abspath(user_path(str(path))))  # noqa: PTH100 - keeps links, since the WAL is beside the link
     _refuse_remote(place)
     try:
         _make(place)
         with _opened(place, synchronous) as connection:
-            if _is_ready(place, connection):
-                return SqliteStore(place, synchronous=synchronous, cache_bytes=cache_bytes)
-            with _alone(place):
-                _prepare(place, connection)
+            if not _is_ready(place, connection):
+                with _alone(place):
+                    _prepare(place, connection)
             return SqliteStore(place, synchronous=synchronous, cache_bytes=cache_bytes)
     except OSError as error:
         why = f"{error.strerror}: {error.filename}"
@@ -57,7 +56,7 @@ def _opened(place: Path, synchronous: Synchronous) -> Iterator[sqlite3.Connectio
 
 
 def _make(place: Path) -> None:
-    """The file and its folder, for nobody but their owner."""
+    """Create the file and its folders, accessible to their owner only."""
     if place.is_dir():
         raise StoreError(f"the store {place} is a folder: give the path of a file in it, such as {place / 'runs.db'}")
     for folder in reversed([folder for folder in place.parents if not folder.exists()]):
@@ -66,7 +65,7 @@ def _make(place: Path) -> None:
 
 
 def _is_ready(place: Path, connection: sqlite3.Connection) -> bool:
-    """Whether it is a store of the newest version that can be written."""
+    """Return True for a writable store of the newest version. Raises StoreError for an unusable file."""
     found = version(connection)
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION and (found or connection.execute("SELECT 1 FROM sqlite_master").fetchone()):
@@ -76,25 +75,25 @@ def _is_ready(place: Path, connection: sqlite3.Connection) -> bool:
             f"the store {place} has version {found}, and this Fusion knows versions up to {NEWEST}:"
             " update Fusion, or choose another place"
         )
-    if found:  # an empty file would be begun by this, and take no more settings
+    if found:  # in an empty file this would fix the settings made by `_prepare`
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
     return found == NEWEST
 
 
 def _prepare(place: Path, connection: sqlite3.Connection) -> None:
-    """Make a store of the newest version of what is there."""
+    """Create or migrate the tables."""
     if version(connection) == 0:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
-            raise StoreError(f"the store {place}: no write-ahead log can be kept there: choose another place")
+            raise StoreError(f"the store {place}: the file system supports no write-ahead log: choose another place")
     migrate(connection)
 
 
 @contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """Of all processes that open a store, one prepares it; the others wait for it."""
+    """Wait until no other process prepares this store."""
     folder = place.with_name(place.name + ".locks")
     folder.mkdir(mode=0o700, exist_ok=True)
     file = os.open(folder / "-opening", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -106,17 +105,17 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 def _refuse_remote(place: Path) -> None:
-    """SQLite's write-ahead log needs memory that all processes share: no network file system has it."""
+    """Refuse network file systems, which lack the shared memory that a write-ahead log needs."""
     kind = _file_system(place)
     if _REMOTE.fullmatch(kind):
         raise StoreError(
-            f"the store {place} would lie on a network file system ({kind}), where runs cannot be kept safely:"
+            f"the store {place} is on a network file system ({kind}), which cannot store runs safely:"
             " choose a place on a disk of this machine, or run with --no-store"
         )
 
 
 def _file_system(place: Path) -> str:
-    """The type of the file system that a path is on, empty where it cannot be known."""
+    """Return the type of the file system of a path; empty if unknown."""
     try:
         lines = MOUNTS.read_text(errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What can be asked of a SQLite store."""
+"""Queries of a SQLite store."""
 
 import json
 import sqlite3
@@ -31,15 +31,14 @@ from fusion.store.sqlite.codec import (
     unpack_money,
     unpack_request,
 )
-from fusion.store.sqlite.connections import Connections
+from fusion.store.sqlite.connections import OF_RUN, Connections
 
 _PAGE: Final = 5000
 _PAGE_OF_TEXTS: Final = 100
-_OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"
 _RUN: Final = """
-    SELECT run_id, parent, root, pipeline, profile, status, started, ended, session, tags, content, fingerprint,
-        usd, unknown_calls, calls, failure,
-        (SELECT total(seen - started) FROM sessions WHERE sessions.run = runs.run)
+    SELECT run_id, parent, root, pipeline, profile, status, started, ended,
+        (SELECT total(seen - started) FROM sessions WHERE sessions.run = runs.run),
+        session, tags, content, fingerprint, usd, unknown_calls, calls, failure
     FROM runs
 """
 _CALL: Final = """
@@ -47,19 +46,19 @@ _CALL: Final = """
         finish, replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd, latency,
         first_token
 """
-_COUNTED: Final = "FROM attempts WHERE state <> 'refunded' AND run = " + _OF_RUN
+_COUNTED: Final = "FROM attempts WHERE state <> 'refunded' AND run = " + OF_RUN
 _ALL_SPENDING: Final = "ifnull(decimal_sum(usd), '0'), ifnull(sum(tokens), 0), count(*), count(*) - count(usd)"
 _LINES: Final = f"""
     SELECT stage, role, ifnull(writer, replied), CASE WHEN writer IS NOT NULL THEN asked END, served, source,
         reused IS NOT NULL, count(*), sum(input), sum(cached_read), sum(cache_write), sum(output), sum(reasoning),
         decimal_sum(usd), count(*) - count(usd)
-    FROM calls WHERE run = {_OF_RUN} AND state <> 'failed' AND replied IS NOT NULL
+    FROM calls WHERE run = {OF_RUN} AND state <> 'failed' AND replied IS NOT NULL
     GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(number)
 """
 
 
-class Reading(Store):
-    """The half of a SQLite store that only reads."""
+class SqliteReader(Store):
+    """The queries of a SQLite store."""
 
     _connections: Connections
 
@@ -75,9 +74,9 @@ class Reading(Store):
         return found[0] if found else None
 
     def _pages(self, sql: str, run_id: str, after: tuple[Any, ...], size: int = _PAGE) -> Iterator[Any]:
-        """The rows of a query by pages; the last columns of each say where the next one begins.
+        """Yield the rows of a query page by page; the last columns of a page are the start of the next.
 
-        No transaction stays open meanwhile, which would keep the write-ahead log from being cleared.
+        No transaction stays open between pages, so that the write-ahead log can be truncated.
         """
         while True:
             page = self._all(sql, run_id, *after, size)
@@ -105,10 +104,10 @@ class Reading(Store):
         return [run_id for (run_id,) in self._all(sql, beginning, limit)]
 
     def record(self, run_id: str) -> Mapping[str, Any] | None:
-        return self._kept(f"SELECT record FROM records WHERE run = {_OF_RUN}", run_id)
+        return self._kept(f"SELECT record FROM records WHERE run = {OF_RUN}", run_id)
 
     def result(self, run_id: str) -> Mapping[str, Any] | None:
-        return self._kept(f"SELECT result FROM records WHERE run = {_OF_RUN}", run_id)
+        return self._kept(f"SELECT result FROM records WHERE run = {OF_RUN}", run_id)
 
     def _kept(self, sql: str, run_id: str) -> Mapping[str, Any] | None:
         row = self._one(sql, run_id)
@@ -116,35 +115,18 @@ class Reading(Store):
         return found
 
     def _run_row(self, row: Any) -> RunRow:
-        run_id, parent, root, pipeline, profile, status, started, ended, session, tags, *more = row
-        content, fingerprint, usd, unknown, calls, failure, seconds = more
+        *about, tags, content, fingerprint, usd, unknown, calls, failure = row
+        run_id, ended = row[0], row[7]
         if ended is None:
             usd, _, calls, unknown = self._one(f"SELECT {_ALL_SPENDING} {_COUNTED}", run_id)
-        return RunRow(
-            run_id,
-            parent,
-            root,
-            pipeline,
-            profile,
-            status,
-            started,
-            ended,
-            seconds=seconds,
-            sessions=session,
-            tags=json.loads(tags),
-            content=content,
-            fingerprint=fingerprint,
-            usd=Decimal(usd),
-            unknown_calls=unknown,
-            calls=calls,
-            failure=unpack_failure(failure),
-        )
+        spent = Decimal(usd), unknown, calls
+        return RunRow(*(*about, json.loads(tags), content, fingerprint, *spent, unpack_failure(failure)))
 
     # Calls.
 
     def index(self, run_id: str) -> Iterator[CallIndex]:
         sql = (
-            f"SELECT state, stage, item, step, digest, number FROM calls WHERE run = {_OF_RUN} AND number > ?"
+            f"SELECT state, stage, item, step, digest, number FROM calls WHERE run = {OF_RUN} AND number > ?"
             " ORDER BY number LIMIT ?"
         )
         for state, stage, item, step, digest, number in self._pages(sql, run_id, (-1,)):
@@ -160,7 +142,7 @@ class Reading(Store):
     def _call(self, run_id: str, number: int, *, with_request: bool) -> Call | None:
         sql = (
             f"{_CALL}, text, {'request' if with_request else 'NULL'} FROM calls LEFT JOIN bodies USING (run, number)"
-            f" WHERE run = {_OF_RUN} AND number = ?"
+            f" WHERE run = {OF_RUN} AND number = ?"
         )
         row = self._one(sql, run_id, number)
         return None if row is None else self._as_call(run_id, row)
@@ -168,36 +150,22 @@ class Reading(Store):
     def calls(self, run_id: str, *, texts: bool = False) -> Iterator[Call]:
         kept = "text, request" if texts else "NULL, NULL"
         join = "LEFT JOIN bodies USING (run, number)" if texts else ""
-        sql = (
-            f"{_CALL}, {kept}, number FROM calls {join} WHERE run = {_OF_RUN} AND number > ? ORDER BY number LIMIT ?"
-        )
+        sql = f"{_CALL}, {kept}, number FROM calls {join} WHERE run = {OF_RUN} AND number > ? ORDER BY number LIMIT ?"
         for row in self._pages(sql, run_id, (-1,), _PAGE_OF_TEXTS if texts else _PAGE):
             yield self._as_call(run_id, row[:-1])
 
     def _as_call(self, run_id: str, row: Any) -> Call:
-        number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused = row[:13]
-        *about, text, request = row[13:]
+        number, stage, item, step, digest, *about, text_digest, failure, reused = row[:13]
+        *reply, text, packed = row[13:]
         key = CallKey(stage=stage, item=item, step=step, digest=unpack_digest(digest))
-        return Call(
-            run_id,
-            number,
-            key,
-            role,
-            asked,
-            state,
-            started,
-            ended,
-            request=None if request is None else self._request(run_id, key, request),
-            reply=_reply(about, text),
-            text_digest=unpack_digest(text_digest),
-            failure=unpack_failure(failure),
-            reused=reused,
-        )
+        request = None if packed is None else self._request(run_id, key, packed)
+        end = (_reply(reply, text), unpack_digest(text_digest), unpack_failure(failure), reused)
+        return Call(*(run_id, number, key, *about, request, *end))
 
     def _request(self, run_id: str, key: CallKey, kept: Packed) -> Request:
         def found(table: str) -> Callable[[bytes], Any]:
             def of(digest: bytes) -> Any:
-                row = self._one(f"SELECT body FROM {table} WHERE run = {_OF_RUN} AND digest = ?", run_id, digest)
+                row = self._one(f"SELECT body FROM {table} WHERE run = {OF_RUN} AND digest = ?", run_id, digest)
                 if row is None:
                     raise StoreError(f"the store {self.where}: a part of a request of run {run_id!r} is missing")
                 return row[0]
@@ -215,7 +183,7 @@ class Reading(Store):
         only = ", ".join(f"'{state}'" for state in states if state.isalpha())
         sql = (
             "SELECT stage, item, step, role, model, opened, worst_usd, worst_tokens, state, closed, usd, tokens,"
-            f" session, number FROM attempts WHERE run = {_OF_RUN} AND (session, number) > (?, ?)"
+            f" session, number FROM attempts WHERE run = {OF_RUN} AND (session, number) > (?, ?)"
             f"{f' AND state IN ({only})' if only else ''} ORDER BY session, number LIMIT ?"
         )
         for row in self._pages(sql, run_id, (-1, -1)):
@@ -227,14 +195,14 @@ class Reading(Store):
             yield opening, None if state == "open" else end
 
     def decisions(self, run_id: str) -> list[Decision]:
-        sql = f"SELECT stage, item, name, value FROM decisions WHERE run = {_OF_RUN} ORDER BY decision"
+        sql = f"SELECT stage, item, name, value FROM decisions WHERE run = {OF_RUN} ORDER BY decision"
         return [
             Decision(run_id, stage, item, name, unpack_data(value))
             for stage, item, name, value in self._all(sql, run_id)
         ]
 
     def events(self, run_id: str) -> list[Mapping[str, Any]]:
-        sql = f"SELECT body FROM events WHERE run = {_OF_RUN} ORDER BY number"
+        sql = f"SELECT body FROM events WHERE run = {OF_RUN} ORDER BY number"
         return [unpack_data(body) for (body,) in self._all(sql, run_id)]
 
     def spending(self, run_id: str) -> dict[str, Spending]:
@@ -242,12 +210,13 @@ class Reading(Store):
         return {stage: Spending(Decimal(usd), *numbers) for stage, usd, *numbers in rows}
 
     def lines(self, run_id: str) -> list[Line]:
-        return [_line(row) for row in self._all(_LINES, run_id)]
+        rows = self._all(_LINES, run_id)
+        return [Line._make((*row[:6], bool(row[6]), *row[7:13], Decimal(row[13]), row[14])) for row in rows]
 
     def last_numbers(self, run_id: str) -> tuple[int, int]:
         calls, events = self._one(
-            f"SELECT (SELECT max(number) FROM calls WHERE run = {_OF_RUN}),"
-            f" (SELECT max(number) FROM events WHERE run = {_OF_RUN})",
+            f"SELECT (SELECT max(number) FROM calls WHERE run = {OF_RUN}),"
+            f" (SELECT max(number) FROM events WHERE run = {OF_RUN})",
             run_id,
             run_id,
         )
@@ -255,7 +224,7 @@ class Reading(Store):
 
 
 def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
-    """What a filter says, as SQL and its values."""
+    """Return a filter as SQL conditions and their values."""
     conditions, values = ["1"], list[Any]()
     if which.statuses:
         conditions.append(f"status IN ({', '.join('?' for _ in which.statuses)})")
@@ -271,29 +240,6 @@ def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
         conditions.append("EXISTS (SELECT 1 FROM json_each(runs.tags) AS tag WHERE tag.key = ? AND tag.value = ?)")
         values += tag
     return conditions, values
-
-
-def _line(row: Any) -> Line:
-    stage, role, model, asked, served, source, reused, *sums = row
-    calls, given, cached_read, cache_write, output, reasoning, usd, unknown = sums
-    spent = Decimal(usd or 0)
-    return Line(
-        stage,
-        role,
-        model,
-        asked,
-        served,
-        source,
-        bool(reused),
-        calls,
-        given,
-        cached_read,
-        cache_write,
-        output,
-        reasoning,
-        spent,
-        unknown,
-    )
 
 
 def _reply(about: list[Any], text: Packed | None) -> Reply | None:

@@ -1,4 +1,4 @@
-"""SqliteStore: keeps runs in one SQLite file, for any number of threads, event loops and processes."""
+"""SqliteStore: runs in one SQLite file, shared by threads, event loops and processes."""
 
 import sqlite3
 import time
@@ -11,14 +11,14 @@ from fusion.core.types import Reply
 from fusion.store.base import RunLock
 from fusion.store.rows import Row
 from fusion.store.sqlite.codec import unpack_reply
-from fusion.store.sqlite.connections import Connections, Synchronous, explained
+from fusion.store.sqlite.connections import OF_RUN, Connections, Synchronous, explained
 from fusion.store.sqlite.locks import FileLocks
-from fusion.store.sqlite.reads import Reading
-from fusion.store.sqlite.writer import Writer
-from fusion.store.sqlite.writes import Recorder, Used
+from fusion.store.sqlite.reads import SqliteReader
+from fusion.store.sqlite.writer import WriterThread
+from fusion.store.sqlite.writes import CacheHit, RowWriter
 
 CACHE_BYTES: Final = 500_000_000
-_OF_RUN: Final = {
+_TABLES: Final = {
     "sessions": "session",
     "calls": "number",
     "bodies": "number",
@@ -29,16 +29,16 @@ _OF_RUN: Final = {
     "events": "number",
     "records": "run",
 }
-"""The tables that hold rows of runs, and what tells the rows of one run apart."""
+"""Tables with rows of runs, each with the columns that identify a row within its run."""
 _ROWS: Final = 2000
 _PAGES: Final = 2000
 _REST: Final = 0.002
 
 
-class SqliteStore(Reading):
-    """A store in a SQLite file that exists and has the newest version: see `open_store`.
+class SqliteStore(SqliteReader):
+    """A store in an existing SQLite file of the newest version; `open_store` prepares it.
 
-    `cache_bytes` bounds the replies that are cached; those that were not used for the longest go first.
+    `cache_bytes` bounds the cached replies, of which the least recently used are evicted.
     """
 
     def __init__(self, path: Path, *, synchronous: Synchronous = "NORMAL", cache_bytes: int = CACHE_BYTES) -> None:
@@ -47,8 +47,9 @@ class SqliteStore(Reading):
         self._connections = Connections(path, synchronous=synchronous)
         self._locks = FileLocks(path.with_name(path.name + ".locks"))
         connection = self._connection()
-        recorder = Recorder(connection, self.where, cache_bytes=cache_bytes)
-        self._writer: Writer[Row | Used] = Writer(recorder.write, connection.close, name=f"fusion store {path.name}")
+        rows = RowWriter(connection, self.where, cache_bytes=cache_bytes)
+        name = f"fusion store {path.name}"
+        self._writer: WriterThread[Row | CacheHit] = WriterThread(rows.write, connection.close, name=name)
         self._end = weakref.finalize(self, _finish, self._writer, self._connections)
 
     def put(self, *rows: Row) -> None:
@@ -73,7 +74,7 @@ class SqliteStore(Reading):
         row = self._one("SELECT reply FROM cache WHERE key = ?", key)
         if row is None:
             return None
-        self._writer.put((Used(key, time.time()),))
+        self._writer.put((CacheHit(key, time.time()),))
         return unpack_reply(row[0])
 
     def clear_cache(self) -> int:
@@ -83,8 +84,7 @@ class SqliteStore(Reading):
     def lose_open(self, run_id: str) -> int:
         self.flush()
         return self._change(
-            "UPDATE attempts SET state = 'lost', closed = ? WHERE state = 'open'"
-            " AND run = (SELECT run FROM runs WHERE run_id = ?)",
+            f"UPDATE attempts SET state = 'lost', closed = ? WHERE state = 'open' AND run = {OF_RUN}",
             time.time(),
             run_id,
         )
@@ -102,9 +102,9 @@ class SqliteStore(Reading):
         return found
 
     def _clear(self) -> None:
-        """Delete what is left of runs that were removed, and give the space back, in steps that block nobody long."""
+        """Delete the rows of removed runs and free their space, in steps short enough not to block others."""
         for (run,) in self._all("SELECT run FROM removed"):
-            for table, own in _OF_RUN.items():
+            for table, own in _TABLES.items():
                 some = f"SELECT {own} FROM {table} WHERE run = ?1 LIMIT {_ROWS}"
                 while self._change(f"DELETE FROM {table} WHERE run = ?1 AND ({own}) IN ({some})", run) == _ROWS:
                     time.sleep(_REST)
@@ -137,7 +137,7 @@ class SqliteStore(Reading):
             raise explained(self.where, error) from error
 
 
-def _finish(writer: Writer[Any], connections: Connections) -> None:
-    """Also for a store that nobody closed, at the end of the process or when it is gone."""
+def _finish(writer: WriterThread[Any], connections: Connections) -> None:
+    """Close a store, also one that is garbage-collected or open at exit."""
     writer.close()
     connections.close()

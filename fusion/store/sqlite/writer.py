@@ -1,4 +1,4 @@
-"""The thread that writes: what was put meanwhile goes to the disk in one go, and who waits for it is told once."""
+"""Writer thread: batches queued rows into one write, then wakes the waiters."""
 
 import asyncio
 import os
@@ -16,12 +16,12 @@ from fusion.core.log import LOG
 Row = TypeVar("Row")
 
 _TURNS: Final = 3
-"""Of a loop, in which what comes of a row that nobody waits for is mostly put too, and can be written with it."""
+"""Turns of the event loop before an unawaited row is written, so that the rows that follow join its batch."""
 
 
 @dataclass(slots=True)
 class _Batch(Generic[Row]):
-    """Rows, and those who wait until they are written."""
+    """Rows, and the futures that wait for them."""
 
     rows: list[Row] = field(default_factory=list)
     futures: dict[AbstractEventLoop, list[Future[None]]] = field(default_factory=dict)
@@ -34,12 +34,12 @@ class _Batch(Generic[Row]):
     def awaited(self) -> bool:
         return bool(self.futures or self.threads)
 
-    def tell(self, failure: StoreError | None) -> None:
-        """Say to all that wait that the rows are written, or why they are not."""
+    def resolve(self, failure: StoreError | None) -> None:
+        """Resolve all futures, with the error if there is one."""
         for loop, futures in self.futures.items():
             try:
                 loop.call_soon_threadsafe(_resolve, futures, failure)
-            except RuntimeError:  # the loop was closed: nobody waits in it any more
+            except RuntimeError:  # the loop is closed, and its waiters with it
                 continue
         _resolve(self.threads, failure)
 
@@ -54,11 +54,11 @@ def _resolve(futures: Sequence[Future[None] | ThreadFuture[None]], failure: Stor
             future.set_exception(StoreError(str(failure)))
 
 
-class Writer(Generic[Row]):
-    """Calls `write` with rows in a thread of its own; the first StoreError that it raises ends all writing.
+class WriterThread(Generic[Row]):
+    """Calls `write` with batches of rows in one thread; the first StoreError raised there ends all writing.
 
-    `write` gives back what a part of the rows met that did not keep it from writing the others. `finish` is called
-    last, in the same thread.
+    `write` returns an error that concerns some rows only; the others are written. `finish` is called last, in the
+    same thread.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Writer(Generic[Row]):
         self._awake = False
         self._closing = False
         self._failure: StoreError | None = None
-        self._untold: StoreError | None = None
+        self._unreported: StoreError | None = None
         self._scheduled: AbstractEventLoop | None = None
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def put(self, rows: Sequence[Row]) -> None:
-        """Take rows; those that come after a failure are forgotten."""
+        """Queue rows; rows after a failure are dropped."""
         with self._lock:
             if self._failure is not None:
                 return
@@ -87,7 +87,7 @@ class Writer(Generic[Row]):
         self._wake_soon()
 
     async def written(self) -> None:
-        """Wait until all that was put before is written, or raise why it could not be."""
+        """Wait until all rows queued so far are written; raise the StoreError if one could not be."""
         loop = asyncio.get_running_loop()
         with self._lock:
             self._raise()
@@ -99,7 +99,7 @@ class Writer(Generic[Row]):
         await future
 
     def flush(self) -> None:
-        """`written`, in a thread without a loop."""
+        """`written` without an event loop: blocks."""
         done: ThreadFuture[None] = ThreadFuture()
         with self._lock:
             self._raise()
@@ -108,7 +108,7 @@ class Writer(Generic[Row]):
         done.result()
 
     def close(self) -> None:
-        """Write what is left, and end the thread."""
+        """Write the remaining rows and end the thread."""
         if os.getpid() != self._process:
             return
         with self._lock:
@@ -119,12 +119,12 @@ class Writer(Generic[Row]):
     def _raise(self) -> None:
         if os.getpid() != self._process:
             raise StoreError("the store was opened by another process, of which this is a child: open it here too")
-        failure, self._untold = self._failure or self._untold, None
+        failure, self._unreported = self._failure or self._unreported, None
         if failure is not None:
             raise StoreError(str(failure))
 
     def _wake_soon(self) -> None:
-        """Wake the thread at the end of the loop's turn, or some turns on where nobody waits: all goes in one go."""
+        """Wake the thread after this turn of the event loop, or some turns later if no future waits."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -173,12 +173,12 @@ class Writer(Generic[Row]):
         if failure is None and batch.rows:
             try:
                 failure = self._write(batch.rows)
-            except Exception as error:  # noqa: BLE001 - the border of the thread: whoever waits must not wait for ever
+            except Exception as error:  # noqa: BLE001 - the border of the thread: no future may wait for ever
                 failure = error if isinstance(error, StoreError) else StoreError(f"the store broke: {error!r}")
                 self._failure = failure
                 LOG.warning("%s", failure)
         with self._lock:
-            failure, self._untold = failure or self._untold, None
+            failure, self._unreported = failure or self._unreported, None
             if not batch.awaited:
-                self._untold = failure
-        batch.tell(failure)
+                self._unreported = failure
+        batch.resolve(failure)

@@ -1,4 +1,4 @@
-"""Writes rows to the tables of a SQLite store, all that are given in one transaction."""
+"""Writes of a SQLite store: a batch of rows becomes one transaction."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -33,28 +33,27 @@ from fusion.store.sqlite.codec import (
     pack_request,
     text_digest,
 )
-from fusion.store.sqlite.connections import explained
+from fusion.store.sqlite.connections import OF_RUN, explained
 
 _BUSY_TRIES: Final = 6
 _KNOWN_TEXTS: Final = 64_000_000
 _SIGNS_APART: Final = 1.0
 _FILLED: Final = 0.9
-_OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"
 _SAME_KEY: Final = "stage = ? AND ifnull(item, -1) = ifnull(?, -1) AND step = ? AND digest = ?"
 
 Values = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """A cached reply was used."""
+class CacheHit:
+    """A use of a cached reply, which keeps it from eviction."""
 
     key: str
     at: float
 
 
 def _insert(table: str, columns: str) -> str:
-    """Adds a row to a table of a run's rows, the run's id before its columns; nothing where there is no such run."""
+    """Return the SQL that inserts a row of a run; its last value is the run id. Unknown runs insert nothing."""
     marks = ", ".join("?" for _ in columns.split(", "))
     return (
         f"INSERT INTO {table} (run, {columns}) SELECT run, {marks} FROM runs WHERE run_id = ? ON CONFLICT DO NOTHING"
@@ -68,7 +67,7 @@ _CALL: Final = _insert(
 )
 _BODY: Final = (
     "INSERT INTO bodies (number, request, text, run) SELECT ?, ?, ?, calls.run FROM calls"
-    f" WHERE calls.run = {_OF_RUN} AND calls.number = ? AND {_SAME_KEY} ON CONFLICT DO NOTHING"
+    f" WHERE calls.run = {OF_RUN} AND calls.number = ? AND {_SAME_KEY} ON CONFLICT DO NOTHING"
 )
 _TEXT: Final = _insert("texts", "digest, body")
 _FILE: Final = _insert("files", "digest, body")
@@ -77,7 +76,7 @@ _ATTEMPT: Final = _insert(
 )
 _ATTEMPT_END: Final = (
     "UPDATE attempts SET state = ?, closed = ?, usd = ?, tokens = ?"
-    f" WHERE run = {_OF_RUN} AND session = ? AND number = ? AND state = 'open'"
+    f" WHERE run = {OF_RUN} AND session = ? AND number = ? AND state = 'open'"
 )
 _DECISION: Final = _insert("decisions", "stage, item, name, value")
 _NOTICED: Final = _insert("events", "number, body")
@@ -113,7 +112,7 @@ _ENDED: Final = (
     " WHERE run_id = ?1 AND session <= ?2 AND status = 'running'"
 )
 _SET_ASIDE: Final = (
-    f"UPDATE calls SET state = 'set aside' WHERE run = {_OF_RUN} AND {_SAME_KEY} AND state = 'finished'"
+    f"UPDATE calls SET state = 'set aside' WHERE run = {OF_RUN} AND {_SAME_KEY} AND state = 'finished'"
 )
 _RANK: Final = {
     sql: rank
@@ -124,7 +123,7 @@ _RANK: Final = {
 
 
 class _Step:
-    """Statements whose order does not matter beyond that of `_RANK`, each with the values of many rows."""
+    """Statements to execute in the order of `_RANK`, each with the values of many rows."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[Values]] = {}
@@ -141,7 +140,7 @@ class _Step:
 
 
 class _Texts:
-    """What is known of long texts that come again and again: their digests, and the runs that have them already."""
+    """Digests of recurring long texts, and the runs that have them stored."""
 
     def __init__(self) -> None:
         self._digests: dict[str, bytes] = {}
@@ -159,7 +158,7 @@ class _Texts:
         return found
 
     def new(self, run_id: str, parts: Parts) -> Parts:
-        """Those that a run does not have yet."""
+        """Return the parts that are not stored for this run yet, and mark them as stored."""
         kept = self._kept.setdefault(run_id, set())
         found = {digest: body for digest, body in parts.items() if digest not in kept}
         kept.update(found)
@@ -169,8 +168,8 @@ class _Texts:
         self._kept.pop(run_id, None)
 
 
-class Recorder:
-    """Turns rows into statements. One thread, one connection."""
+class RowWriter:
+    """Turns rows into SQL statements and executes them, in one thread on one connection."""
 
     def __init__(self, connection: sqlite3.Connection, where: str, *, cache_bytes: int) -> None:
         self._connection = connection
@@ -179,7 +178,7 @@ class Recorder:
         self._texts = _Texts()
         self._seen: dict[str, float] = {}
         self._steps = [_Step()]
-        self._ways: dict[type, Callable[[Any], None]] = {
+        self._handlers: dict[type, Callable[[Any], None]] = {
             Started: self._started,
             SessionStart: self._session,
             Ended: self._ended,
@@ -190,11 +189,11 @@ class Recorder:
             Decision: self._decision,
             Noticed: self._noticed,
             Cached: self._cached,
-            Used: self._used,
+            CacheHit: self._cache_hit,
         }
 
-    def write(self, rows: Sequence[Row | Used]) -> StoreError | None:
-        """Write rows in their order. Raises StoreError where none can be written; gives back what one of them met."""
+    def write(self, rows: Sequence[Row | CacheHit]) -> StoreError | None:
+        """Write rows in order. Raises StoreError if none can be written; returns that of a single row."""
         failure = self._prepare(rows)
         try:
             self._begin()
@@ -211,15 +210,15 @@ class Recorder:
             raise explained(self._where, error) from error
         return failure
 
-    def _prepare(self, rows: Iterable[Row | Used]) -> StoreError | None:
-        """Make statements of rows, before others are kept waiting for it."""
+    def _prepare(self, rows: Iterable[Row | CacheHit]) -> StoreError | None:
+        """Build the statements before the transaction begins, so that it is short."""
         failure = None
         self._steps = [_Step()]
         for row in rows:
             try:
-                self._ways[type(row)](row)
+                self._handlers[type(row)](row)
             except (TypeError, ValueError) as error:
-                failure = StoreError(f"the store {self._where}: a {type(row).__name__} cannot be kept: {error}")
+                failure = StoreError(f"the store {self._where}: a {type(row).__name__} cannot be stored: {error}")
         return failure
 
     def _begin(self) -> None:
@@ -232,7 +231,7 @@ class Recorder:
                     raise
 
     def _evict(self) -> None:
-        """Forget what was not used for the longest, if there is too much now."""
+        """Evict the least recently used replies if the cache is too large."""
         if not any(_CACHED in step.values for step in self._steps):
             return
         total = int(self._connection.execute("SELECT bytes FROM cache_total").fetchone()[0])
@@ -247,14 +246,14 @@ class Recorder:
         self._connection.executemany("DELETE FROM cache WHERE key = ?", least)
 
     def _sign(self, run_id: str, at: float) -> None:
-        """Somebody was at this run at this time; said once in a second, which is near enough."""
+        """Record a sign of life of a run, at most once per second."""
         if at >= self._seen.get(run_id, 0.0) + _SIGNS_APART:
             self._seen[run_id] = self._steps[-1].seen[run_id] = at
 
-    # A row each.
+    # Handlers, one per class of row.
 
     def _apart(self, statements: Iterable[Values]) -> None:
-        """Statements that come after all before them, and before all after them."""
+        """Add statements that follow all earlier ones and precede all later ones."""
         for sql, *values in statements:
             step = _Step()
             step.add(sql, *values)
@@ -292,21 +291,9 @@ class Recorder:
 
     def _call(self, row: Call) -> None:
         key = _key(row.key)
-        self._steps[-1].add(
-            _CALL,
-            row.number,
-            *key,
-            row.role,
-            row.asked,
-            row.state,
-            row.started,
-            row.ended,
-            pack_digest(row.text_digest),
-            pack_failure(row.failure),
-            row.reused,
-            *_about_reply(row.reply),
-            row.run_id,
-        )
+        about = (row.role, row.asked, row.state, row.started, row.ended, pack_digest(row.text_digest))
+        end = (pack_failure(row.failure), row.reused, *_reply_values(row.reply), row.run_id)
+        self._steps[-1].add(_CALL, row.number, *key, *about, *end)
         self._sign(row.run_id, row.ended)
         request = None if row.request is None else self._request(row.run_id, row.key, row.request)
         text = pack(row.reply.text) if row.reply is not None and row.reply.text else None
@@ -348,7 +335,7 @@ class Recorder:
         size = len(reply if isinstance(reply, bytes) else reply.encode()) + len(row.key)
         self._steps[-1].add(_CACHED, row.key, reply, size, row.at, row.at)
 
-    def _used(self, row: Used) -> None:
+    def _cache_hit(self, row: CacheHit) -> None:
         self._steps[-1].add(_USED, row.at, row.key)
 
 
@@ -356,23 +343,11 @@ def _key(key: CallKey) -> tuple[str, int | None, str, Packed]:
     return key.stage, key.item, key.step, pack_digest(key.digest)
 
 
-def _about_reply(reply: Reply | None) -> Values:
-    """All of a reply but its text."""
+def _reply_values(reply: Reply | None) -> Values:
+    """Return the columns of a reply, without its text."""
     if reply is None:
         return (None,) * 13
     usage = reply.usage
-    return (
-        reply.finish_reason,
-        reply.asked,
-        reply.served,
-        reply.by,
-        usage.source,
-        usage.input,
-        usage.cached_read,
-        usage.cache_write,
-        usage.output,
-        usage.reasoning,
-        pack_money(reply.cost),
-        reply.latency,
-        reply.first_token,
-    )
+    about = (reply.finish_reason, reply.asked, reply.served, reply.by, usage.source)
+    tokens = (usage.input, usage.cached_read, usage.cache_write, usage.output, usage.reasoning)
+    return (*about, *tokens, pack_money(reply.cost), reply.latency, reply.first_token)

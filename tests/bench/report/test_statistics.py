@@ -14,7 +14,6 @@ from fusion.bench.report.statistics import (
     bootstrap_ratio,
     holm,
     mcnemar,
-    quantile,
     sign_flip,
     verdict,
     wilson,
@@ -205,7 +204,7 @@ def test_flipping_signs_of_clusters_knows_that_copies_prove_nothing() -> None:
     assert sign_flip(first, second, clusters=["a"] * 15 + ["b"] * 15) == pytest.approx(0.5, abs=0.02)
 
 
-# Verdicts and quantiles.
+# Verdicts.
 
 
 @pytest.mark.parametrize(
@@ -221,8 +220,3 @@ def test_flipping_signs_of_clusters_knows_that_copies_prove_nothing() -> None:
 )
 def test_a_verdict_is_the_intervals_and_not_the_estimates(low: float, high: float, said: str) -> None:
     assert verdict(Interval(estimate=(low + high) / 2, low=low, high=high), 0.01) == said
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0, 1))
-def test_quantiles_are_numpys(values: list[float], share: float) -> None:
-    assert quantile(values, share) == pytest.approx(float(np.quantile(values, share)), abs=1e-6)

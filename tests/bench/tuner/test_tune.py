@@ -13,7 +13,6 @@ from fusion.bench import Report, Tuned, tune
 from fusion.bench.tasks import Task, split_of
 from fusion.core.errors import BudgetError, PipelineError, UsageError
 from fusion.core.types import Limits
-from fusion.store.memory import MemoryStore
 from tests.bench.conftest import knowing, model, sum_of
 
 Items = Callable[..., Path]
@@ -56,7 +55,6 @@ def models() -> list[ScriptedModel]:
 @pytest.fixture
 def search(tmp_path: Path, items: Items) -> Callable[..., tuple[Tuned, Report | None]]:
     """Tunes a suite on scripted models, with one store for all searches of a test."""
-    store = MemoryStore()
 
     def start(
         suite: str = SUITE,
@@ -70,7 +68,7 @@ def search(tmp_path: Path, items: Items) -> Callable[..., tuple[Tuned, Report | 
         (tmp_path / "open.yaml").write_text(pipeline)
         (tmp_path / "suite.yaml").write_text(suite)
         given = {one.info.id: one for one in asked or models()}
-        with Fusion(profile="local", models=given, store=store) as fusion:
+        with Fusion(profile="local", models=given, store=tmp_path / "runs.db") as fusion:
             return tune(tmp_path / "suite.yaml", out=tmp_path / "out", fusion=fusion, **options)
 
     return start

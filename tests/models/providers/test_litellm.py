@@ -26,6 +26,7 @@ from fusion.core.errors import (
 from fusion.core.types import Reply, Usage
 from fusion.models.base import ModelInfo, Price
 from fusion.models.providers.litellm import LiteLLMModel, close_all, warm
+from fusion.models.wrappers.limit import Limited
 from tests.models.conformance import Collected, request
 from tests.provider import Answer, Provider
 
@@ -305,7 +306,7 @@ async def test_a_wait_that_nobody_can_read_is_none() -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("drop", ["before", "reset", "headers"])
 async def test_a_connection_that_is_dropped(drop: Any, streamed: bool, model_id: str) -> None:
-    with pytest.raises(ModelConnectionError, match="hung up"):
+    with pytest.raises(ModelConnectionError, match="dropped the connection"):
         await asked(Answer(drop=drop), streamed=streamed, model_id=model_id)
 
 
@@ -356,8 +357,9 @@ async def test_an_error_inside_a_stream_is_what_it_says() -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_no_answer_in_time(streamed: bool) -> None:
     with Provider(Answer(hang=True)) as provider:
+        limited = Limited(model(provider), concurrency=1)
         with pytest.raises(ModelTimeoutError, match=r"0\.2 s"):
-            await model(provider).complete(request(timeout=0.2), Collected() if streamed else None)
+            await limited.complete(request(timeout=0.2), Collected() if streamed else None)
         assert provider.wait_until(lambda p: p.disconnects == 1)
         assert len(provider.requests) == 1
 

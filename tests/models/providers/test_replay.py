@@ -65,13 +65,13 @@ def test_the_prices_beside_it_are_the_cost(recorded: Any, tmp_path: Path) -> Non
 
 def test_a_prompt_without_a_record_is_refused_and_ends_the_run(recorded: Any) -> None:
     model = f"replay:{recorded(row('What is it?', a='This.'))}#a"
-    with pytest.raises(RunFailed, match=r"holds no answer of 'a' to this prompt, and none is made up: 'Who is it\?'"):
+    with pytest.raises(RunFailed, match=r"holds no reply of 'a' to this prompt: 'Who is it\?'"):
         ask(model, "Who is it?", ", on_error: skip")
 
 
 def test_what_would_need_new_text_fails(recorded: Any) -> None:
     model = f"replay:{recorded(row('What is it?', a='This.'))}#a"
-    with pytest.raises(RunFailed, match="none is made up"):
+    with pytest.raises(RunFailed, match="holds no reply of"):
         ask(model, "What is it?", ", schema: {answer: string}")
 
 
@@ -82,7 +82,7 @@ def test_a_recorded_answer_can_have_the_shape_asked_for(recorded: Any) -> None:
 
 def test_an_answer_beyond_the_limit_is_cut_off(recorded: Any) -> None:
     model = f"replay:{recorded(row('What is it?', a='This.'))}#a"
-    with pytest.raises(RunFailed, match="none is made up: 'Your answer was cut off"):
+    with pytest.raises(RunFailed, match="to this prompt: 'Your answer was cut off"):
         ask(model, "What is it?", ", max_tokens: 99")
 
 
@@ -97,7 +97,7 @@ def test_a_model_is_named_by_the_beginning_of_its_name_alone(recorded: Any) -> N
     assert ask(f"replay:{path}#gpt-m").text == "mini"
     with pytest.raises(UsageError, match="'gpt' may be any of gpt-large, gpt-mini"):
         ask(f"replay:{path}#gpt")
-    with pytest.raises(UsageError, match="no answers of 'gtp-mini'; did you mean 'gpt-mini'"):
+    with pytest.raises(UsageError, match="no replies of 'gtp-mini'; did you mean 'gpt-mini'"):
         ask(f"replay:{path}#gtp-mini")
 
 
@@ -117,7 +117,7 @@ def test_a_model_that_is_no_recording_is_refused_before_the_run(model: str, says
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("no json", r"some\.jsonl:1: this line is no JSON"),
+        ("no json", r"some\.jsonl:1: invalid JSON"),
         ("[]", "a record needs `prompt`"),
         ('{"prompt": "p", "responses": {"a": {"text": "t"}}}', "a record needs `prompt`"),
     ],
@@ -128,7 +128,7 @@ def test_a_broken_recording_is_named_with_its_line(recorded: Any, line: str, say
 
 
 def test_broken_compression_and_prices_and_an_empty_folder_are_named(recorded: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no recording lies in"):
+    with pytest.raises(UsageError, match="no recording in"):
         ask(f"replay:{tmp_path}#a")
     broken = recorded("not compressed", name="broken.jsonl.xz")
     with pytest.raises(UsageError, match="cannot read the recording"):
@@ -165,7 +165,7 @@ output: last
 """
     recording = recorded(row("What is it?", a="This.", b="That."))
     with Fusion(roles={"replayed": f"replay:{recording}#a", "other": f"replay:{recording}#b"}) as fusion:
-        with pytest.raises(RunFailed, match="none is made up") as caught:
+        with pytest.raises(RunFailed, match="holds no reply of") as caught:
             fusion.complete("What is it?", pipeline=pipeline(text))
         assert [item.value for item in caught.value.result.stages["panel"].items if item.ok]
         assert caught.value.result.stages["last"].status == "failed"

@@ -9,8 +9,8 @@ import pytest
 from fusion import Fusion, Pipeline, Price, Reply, Request, Say, ScriptedModel
 from fusion.core.errors import ModelConnectionError, PipelineError, StoreError
 from fusion.core.events import CallFinished, Noted
-from fusion.store.memory import MemoryStore
-from tests.conftest import pipeline, run, said
+from fusion.store.sqlite.open import open_store
+from tests.conftest import FileStore, pipeline, run, said
 
 PRICE = Price(input=Decimal("0.00001"), output=Decimal("0.00001"))
 
@@ -83,17 +83,17 @@ def test_defaults_say_it_for_all_stages_and_a_run_before_them() -> None:
 
 
 @pytest.mark.parametrize("change", [{"temperature": 0.5}, {"max_tokens": 77}, {"seed": 3}, {"stop": ("x",)}])
-def test_other_parameters_are_another_request(change: dict[str, Any]) -> None:
+def test_other_parameters_are_another_request(change: dict[str, Any], tmp_path: Path) -> None:
     asked = model()
     plain = same("cache: shared")
     other = plain.model_copy(update={"stages": {"work": plain.stages["work"].model_copy(update=change)}})
-    with Fusion(model=asked, store=MemoryStore()) as fusion:
+    with Fusion(model=asked, store=tmp_path / "runs.db") as fusion:
         run(fusion, None, pipeline=plain)
         run(fusion, None, pipeline=other)
     assert len(asked.requests) == 4
 
 
-def test_samples_have_answers_of_their_own_and_find_them_again() -> None:
+def test_samples_have_answers_of_their_own_and_find_them_again(tmp_path: Path) -> None:
     numbers = iter(range(100))
     asked = ScriptedModel(lambda request: f"answer {next(numbers)}", name="m")
     panel = pipeline("""
@@ -103,29 +103,29 @@ stages:
   answer: {kind: render, template: "{% for one in panel | sort(attribute='value') %}{{ one }};{% endfor %}"}
 output: answer
 """)
-    with Fusion(model=asked, store=MemoryStore()) as fusion:
+    with Fusion(model=asked, store=tmp_path / "runs.db") as fusion:
         first, _ = run(fusion, pipeline=panel)
         second, _ = run(fusion, pipeline=panel)
     assert first.text == second.text == "answer 0;answer 1;answer 2;"
     assert len(asked.requests) == 3
 
 
-def test_repeats_of_a_run_have_answers_of_their_own() -> None:
+def test_repeats_of_a_run_have_answers_of_their_own(tmp_path: Path) -> None:
     asked = model()
-    with Fusion(model=asked, store=MemoryStore()) as fusion:
+    with Fusion(model=asked, store=tmp_path / "runs.db") as fusion:
         for sample in (0, 1, 0, 1):
             run(fusion, None, pipeline=same("cache: shared"), sample=sample)
     assert len(asked.requests) == 4
 
 
-def test_failures_and_what_was_cut_off_are_not_kept() -> None:
+def test_failures_and_what_was_cut_off_are_not_kept(tmp_path: Path) -> None:
     says = iter([ModelConnectionError("down"), Say("cut", finish_reason="length"), "whole", "another"])
     asked = ScriptedModel(lambda request: next(says), name="m")
     once = pipeline("""
 stages: {one: {kind: generate, role: any, cache: shared, continuations: 0, prompt: Say it.}}
 output: one
 """)
-    with Fusion(model=asked, store=MemoryStore()) as fusion:
+    with Fusion(model=asked, store=tmp_path / "runs.db") as fusion:
         texts = [run(fusion, None, pipeline=once)[0].text for _ in range(3)]
     assert texts == ["", "whole", "whole"]
     assert len(asked.requests) == 3
@@ -165,30 +165,33 @@ def test_where_words_may_not_be_kept_no_reply_is_shared_and_that_is_said(content
     assert b"a word that nobody may keep" not in kept
 
 
-def test_an_evicted_reply_is_asked_for_again() -> None:
+def test_an_evicted_reply_is_asked_for_again(tmp_path: Path) -> None:
     asked = model(lambda request: "x" * 1000)
-    store = MemoryStore(cache_bytes=500)
+    store = open_store(tmp_path / "runs.db", cache_bytes=100)
     for _ in range(2):
         with Fusion(model=asked, store=store) as fusion:
             run(fusion, None, pipeline=same("cache: shared"))
+    store.close()
     assert len(asked.requests) > 2
 
 
-class Damaged(MemoryStore):
+class Damaged(FileStore):
     """A store whose cache cannot be read any more."""
 
     async def cached(self, key: str) -> Reply | None:
         raise StoreError("the store is damaged")
 
 
-def test_where_cached_replies_cannot_be_read_the_models_are_asked_and_that_is_said_once() -> None:
+def test_where_cached_replies_cannot_be_read_the_models_are_asked_and_that_is_said_once(tmp_path: Path) -> None:
+    store = Damaged(tmp_path)
     for _ in range(2):
         asked = model()
-        with Fusion(model=asked, store=Damaged()) as fusion:
+        with Fusion(model=asked, store=store) as fusion:
             result, events = run(fusion, None, pipeline=same("cache: shared"))
         assert (result.status, len(asked.requests)) == ("ok", 2)
         said_of_it = [one.message for one in events if isinstance(one, Noted)]
-        assert said_of_it == ["replies that are cached cannot be found: the store is damaged"]
+        assert said_of_it == ["cached replies cannot be read: the store is damaged"]
+    store.close()
 
 
 def test_what_makes_no_calls_has_no_cache() -> None:
@@ -198,7 +201,7 @@ def test_what_makes_no_calls_has_no_cache() -> None:
         pipeline("stages: {a: {kind: generate, prompt: x y, cache: always}}\noutput: a")
 
 
-def test_one_model_is_not_answered_for_another() -> None:
+def test_one_model_is_not_answered_for_another(tmp_path: Path) -> None:
     one = ScriptedModel(lambda request: "from one", name="one")
     two = ScriptedModel(lambda request: "from two", name="two")
     both = pipeline("""
@@ -212,7 +215,7 @@ output: {a: a, b: b}
         (request,) = model.requests
         return request
 
-    with Fusion(roles={"first": one, "second": two}, store=MemoryStore()) as fusion:
+    with Fusion(roles={"first": one, "second": two}, store=tmp_path / "runs.db") as fusion:
         result, _ = run(fusion, None, pipeline=both)
     assert result.data == {"a": "from one", "b": "from two"}
     assert request_of(one).messages == request_of(two).messages

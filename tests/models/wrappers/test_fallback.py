@@ -211,7 +211,7 @@ def test_when_all_fail_the_error_says_who_was_asked(chain: Chain, monkeypatch: p
     last = model("b/two", [ContentFilterError("no")])
     result, events = run(chain(model("a/one", ModelConnectionError("gone")), last), None, pipeline=pipeline(ONE))
     assert result.error is not None
-    assert (result.error.reason, result.error.message) == ("ContentFilterError", "no (asked before it: a/one)")
+    assert (result.error.reason, result.error.message) == ("ContentFilterError", "no (tried before it: a/one)")
     assert len(taken(events)) == 1
 
 
@@ -276,21 +276,21 @@ def test_a_model_that_is_down_does_not_cost_its_timeout_on_every_call(chain: Cha
     assert (result.status, result.text) == ("ok", "x,x,x,x,x,x,x,x")
     assert len(down.requests) == 3
     assert [reason for _, _, reason in taken(events)] == ["ModelTimeoutError"] * 3 + ["ModelConnectionError"] * 5
-    assert "was out of reach 3 times in a row; it is asked again in" in str(events)
+    assert "was unreachable 3 times in a row; the next attempt is in" in str(events)
 
 
 def test_a_breaker_lets_one_try_after_a_rest_and_closes_when_it_works() -> None:
     now = 0.0
     breaker = Breaker(failures=2, rest=30, clock=lambda: now)
-    breaker.failed(ModelTimeoutError("x"))
-    breaker.failed(RateLimitError("there it is"))
-    breaker.failed(ModelTimeoutError("x"))
+    breaker.fail(ModelTimeoutError("x"))
+    breaker.fail(RateLimitError("there it is"))
+    breaker.fail(ModelTimeoutError("x"))
     assert breaker.lets_through()
-    breaker.failed(ModelConnectionError("x"))
+    breaker.fail(ModelConnectionError("x"))
     assert not breaker.lets_through()
     now = 31.0
     assert [breaker.lets_through(), breaker.lets_through()] == [True, False]
-    breaker.worked()
+    breaker.succeed()
     assert [breaker.lets_through(), breaker.lets_through()] == [True, True]
 
 

@@ -7,13 +7,19 @@ from decimal import Decimal
 
 import pytest
 
+from fusion import Fusion, Settings
 from fusion.core import budget
 from fusion.core.budget import Amount, Budget
+from fusion.core.config import Endpoint
 from fusion.core.errors import ModelConnectionError, ModelTimeoutError, UsageError
+from fusion.core.events import AttemptFailed, EventBase, FallbackTaken
 from fusion.core.types import Deltas, Message, Reply, Request
 from fusion.models.base import Model, ModelInfo
+from fusion.models.providers.litellm import warm
 from fusion.models.providers.scripted import Say, ScriptedModel
 from fusion.models.wrappers.limit import Limited
+from tests.conftest import pipeline, run
+from tests.provider import Answer, Provider
 
 
 def request(text: str = "x", timeout: float = 60.0) -> Request:
@@ -195,6 +201,44 @@ def test_a_timeout_from_outside_is_not_taken_for_its_own() -> None:
                 await limited.complete(request())
 
     asyncio.run(main())
+
+
+HANGS = pipeline("""
+roles: {slow: {chain: [hangs, scripted/up], timeout: 0.5}}
+stages: {answer: {kind: generate, role: slow, prompt: Say it.}}
+output: answer
+""")
+
+
+def timeouts(events: list[EventBase]) -> list[str]:
+    failures = [event.failure for event in events if isinstance(event, (AttemptFailed, FallbackTaken))]
+    assert {failure.reason for failure in failures} == {"ModelTimeoutError"}
+    return [failure.message for failure in failures]
+
+
+def test_a_model_that_hangs_times_out_once() -> None:
+    hangs = ScriptedModel("late", name="hangs", delay=60)
+    models = {"hangs": hangs, "scripted/up": ScriptedModel("in time", name="scripted/up")}
+    with Fusion(models=models) as fusion:
+        result, events = run(fusion, None, pipeline=HANGS)
+    attempt, fallback = timeouts(events)
+    assert (result.text, attempt, hangs.cancelled) == ("in time", fallback, 1)
+    assert "'hangs' gave no complete reply within 0.5 s" in attempt
+
+
+def test_a_provider_that_hangs_times_out_once() -> None:
+    asyncio.run(warm())  # loading litellm takes longer than the timeout
+    models = {"scripted/up": ScriptedModel("in time", name="scripted/up")}
+    with Provider(Answer(hang=True)) as provider:
+        endpoints = {"hangs": Endpoint(model="x", api_base=provider.url)}
+        settings = Settings.from_environment().model_copy(update={"endpoints": endpoints})
+        with Fusion(models=models, settings=settings) as fusion:
+            result, events = run(fusion, None, pipeline=HANGS)
+        assert provider.wait_until(lambda p: p.disconnects == 1)
+        assert len(provider.requests) == 1
+    attempt, fallback = timeouts(events)
+    assert (result.text, attempt) == ("in time", fallback)
+    assert "'hangs' gave no complete reply within 0.5 s" in attempt
 
 
 class Masking(Model):

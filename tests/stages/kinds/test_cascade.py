@@ -210,7 +210,7 @@ def test_where_the_next_tier_cannot_be_paid_the_best_answer_is_taken_and_that_is
             "{target: 0.05, delta: 0.1, threshold: 0.8, examples: 50, accepted: 30, wrong: 3}}",
             "3 wrong of 30 do not show that at most 0.05 are wrong: it may be 0.2",
         ),
-        ('tiers: [a, b], accept: {checks: {matches: "("}}', "no regular expression"),
+        ('tiers: [a, b], accept: {checks: {matches: "("}}', "invalid regular expression"),
         ("tiers: [a, b], accept: {checks: {expression: valu}}", "no stage or variable 'valu'; did you mean 'value'?"),
         ("tiers: [a, b], accept: {judge: c, judge_prompt: no/such}", "no template 'no/such'"),
     ],

@@ -122,7 +122,7 @@ def test_the_answer_is_streamed(fusion: Any) -> None:
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("prose, twice", "did not answer in the shape asked for, twice"),
+        ("prose, twice", "replied twice with data that violates the schema"),
         ({**EMPTY, "confidence": 7}, "confidence"),
         ({**EMPTY, "unique_insights": [{"model": "Z", "insight": "x"}]}, "'Z'"),
         (Say('{"consensus": [', finish_reason="length"), "cut off"),

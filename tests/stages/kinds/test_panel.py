@@ -93,7 +93,7 @@ def test_answers_hold_to_a_schema(fusion: Any) -> None:
     asked = models(a={"n": 1}, b="no shape")
     result, _ = run(fusion(asked), pipeline=panel("[a, b]", "schema: {n: integer}"))
     assert answers(result) == {1: {"n": 1}}
-    assert "member-b (b): 'scripted/b' did not answer in the shape asked for, twice" in failures(result)[0]
+    assert "member-b (b): 'scripted/b' replied twice with data that violates the schema" in failures(result)[0]
 
 
 # Labels.

@@ -117,7 +117,7 @@ def test_json_becomes_data(fusion: Any) -> None:
             "schema: {a: number}",
             "does not hold to the schema: $.a: expected number",
         ),
-        ("{% message %}{{ work }}{% endmessage %}", "", "it makes a text, which has no message blocks"),
+        ("{% message %}{{ work }}{% endmessage %}", "", "message blocks are not allowed in a text"),
     ],
 )
 def test_what_is_not_as_it_should_be_is_said(fusion: Any, template: str, options: str, says: str) -> None:

@@ -193,7 +193,7 @@ def test_a_role_answers_in_a_shape(fusion: Any) -> None:
         ("routes: {easy: bulk}, default: esy, classifier: bulk", "no route 'esy'; did you mean 'easy'?"),
         ("routes: {a: bulk}, default: a, rules: [{longer: 1, use: b}]", "no route 'b'"),
         ("routes: {a: bulk}, default: a, rules: [{use: a}]", "a rule without a condition is always true"),
-        ('routes: {a: bulk}, default: a, rules: [{matches: "(", use: a}]', "no regular expression"),
+        ('routes: {a: bulk}, default: a, rules: [{matches: "(", use: a}]', "invalid regular expression"),
         ("routes: {a: bulk}, default: a, classifier: bulk, examples: [{text: t, use: a}]", "give one of them"),
         ("routes: {a: bulk}, default: a, rules: [{longer: 1, use: a}], meaning: {a: x}", "with `classifier` only"),
         ("routes: {a: {kind: generat}}, default: a, classifier: bulk", "no kind 'generat'; did you mean 'generate'?"),

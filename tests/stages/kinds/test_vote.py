@@ -124,7 +124,7 @@ def test_an_answer_has_one_vote_however_often_it_casts_it(fusion: Any) -> None:
         ({"weights": {"a": 0}}, "every weight is 0"),
         ({"min_agree": 2}, "expected at most 1"),
         ({"extract": "colour"}, "expected 'text', 'number', 'choice' or 'code'"),
-        ({"extract": {"pattern": "("}}, "no regular expression"),
+        ({"extract": {"pattern": "("}}, "invalid regular expression"),
         ({"role": "a"}, "unknown key 'role'"),
     ],
 )

@@ -151,7 +151,7 @@ def test_case_counts_where_it_is_not_normalised() -> None:
 @pytest.mark.parametrize(
     ("given_keys", "says"),
     [
-        ({"pattern": "("}, "no regular expression"),
+        ({"pattern": "("}, "invalid regular expression"),
         ({"path": "a..[b"}, "no path into JSON"),
         ({"read": "choice"}, "two `choices` or more"),
         ({"choices": ["A", "a "]}, "two `choices` or more"),

@@ -100,7 +100,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database at all " * 100)
-    refused(path, "is no store, but some other file", "choose another place")
+    refused(path, "is not a store, but some other file", "choose another place")
     assert path.read_text() == "not a database at all " * 100
 
 

@@ -287,7 +287,7 @@ def test_a_disk_that_fills_up_is_said_and_nothing_waits(path: Path) -> None:
 
 def test_a_row_that_cannot_be_kept_is_said_and_the_others_are(store: Store) -> None:
     store.put(started(), Decision("r1", "work", None, "odd", object()), attempt())
-    with pytest.raises(StoreError, match="a Decision cannot be kept: a object is no JSON data"):
+    with pytest.raises(StoreError, match="a Decision cannot be stored: a object is not JSON data"):
         store.flush()
     store.flush()
     assert [one for one, _ in store.attempts("r1")] == [attempt()]
@@ -298,7 +298,7 @@ async def test_a_row_that_cannot_be_kept_is_said_to_the_next_that_waits(store: S
     store.put(started(), Decision("r1", "work", None, "odd", object()))
     while store.run("r1") is None:
         await asyncio.sleep(0)
-    with pytest.raises(StoreError, match="a Decision cannot be kept"):
+    with pytest.raises(StoreError, match="a Decision cannot be stored"):
         await store.written()
     await store.written()
 

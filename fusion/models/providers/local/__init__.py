@@ -1,1 +1,1 @@
-"""Models embedded by llama.cpp."""
+"""Embedded models: weights, downloads and servers of llama.cpp."""

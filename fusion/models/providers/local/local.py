@@ -1,6 +1,6 @@
-"""The embedded models: llama.cpp's server for each model file, started at its first call and ended with us.
+"""Embedded models: a server of llama.cpp for each file, started at its first call and ended with this process.
 
-They are asked for as `local/small`, `local/strong`, `local/tiny`, or `local:/path/any.gguf`.
+Their ids are `local/small`, `local/strong`, `local/tiny`, or `local:/path/any.gguf`.
 """
 
 import asyncio
@@ -13,41 +13,39 @@ import sys
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from decimal import Decimal
 from pathlib import Path
 
 from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError
 from fusion.core.types import Deltas, Reply, Request
-from fusion.models.base import Model, ModelInfo, Price
+from fusion.models.base import Model, ModelInfo
+from fusion.models.catalog import lookup
 from fusion.models.providers.local.weights import manifest, require
 
-Door = Callable[[str, str, ModelInfo], Model]
-"""Makes the model behind an OpenAI-style server: of the name it serves under, the base of its URL, and its info."""
+MakeClient = Callable[[str, str, ModelInfo], Model]
+"""Returns the model of an OpenAI-compatible server, given its name there, its base URL and its info."""
 
 OWN_CONTEXT = 8192
 
 
 class LocalModels:
-    """The models of this machine, each file behind one server whoever asks for it.
+    """The models of this machine, one server per file.
 
-    `slots` lets one call at a time compute, whichever model it is for: two at once on the same cores are slower than
-    one after the other, and a prompt shared by several calls would be read once for each. Whoever calls these models
-    holds it while they answer (the wrapper Limited takes it as its shared slots), so that waiting for it is not
-    counted as the time of the call.
+    `slots` lets one call at a time compute, for all models: two at once on the same cores are slower than one after
+    the other, and would each read a shared prompt. The wrapper Limited takes it as its shared slots, so that waiting
+    for it does not count towards the timeout of a call.
     """
 
-    def __init__(self, settings: Settings, door: Door) -> None:
+    def __init__(self, settings: Settings, make_client: MakeClient) -> None:
         self.slots = asyncio.Semaphore(1)
         self._settings = settings
-        self._door = door
+        self._make_client = make_client
         self._servers: dict[Path, _Server] = {}
 
     def model(self, model_id: str) -> Model:
-        """The model; nothing is loaded yet.
+        """Return the model, without loading it.
 
-        Raises MissingKeyError where its weights or llama.cpp are not installed, UsageError where its file is not
-        what it should be.
+        Raises MissingKeyError if its weights or llama.cpp are not installed, UsageError if its file is invalid.
         """
         path = require(model_id, self._settings).resolve()
         if importlib.util.find_spec("xllamacpp") is None:
@@ -58,10 +56,10 @@ class LocalModels:
         info = _info(model_id)
         if path not in self._servers:
             self._servers[path] = _Server(path, info.context or OWN_CONTEXT, self._settings.local_threads)
-        return _LocalModel(info, self._servers[path], self._door)
+        return _LocalModel(info, self._servers[path], self._make_client)
 
     def close(self) -> None:
-        """End every server at once, with what it is answering. A later call starts it anew."""
+        """End all servers at once, with their calls. A later call starts its server again."""
         for server in self._servers.values():
             server.stop()
 
@@ -69,21 +67,20 @@ class LocalModels:
 class _LocalModel(Model):
     """A model of this machine, reached over loopback.
 
-    Where a request says no temperature it is 0: the likeliest token each time, so the same request has the same
-    answer. Where it says one, each call is another sample.
+    The default temperature is 0, so that equal requests get equal replies.
     """
 
-    def __init__(self, info: ModelInfo, server: "_Server", door: Door) -> None:
+    def __init__(self, info: ModelInfo, server: "_Server", make_client: MakeClient) -> None:
         self.info = info
         self._server = server
-        self._make_door = door
+        self._make_client = make_client
         self._base = ""
         self._inner: Model | None = None
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         base = await self._server.base()
         if self._inner is None or base != self._base:
-            self._inner = self._make_door(self._server.alias, base, self.info)
+            self._inner = self._make_client(self._server.alias, base, self.info)
             self._base = base
         if request.temperature is None:
             request = request.model_copy(update={"temperature": 0.0})
@@ -91,7 +88,7 @@ class _LocalModel(Model):
 
 
 class _Server:
-    """One model file, served by a process of its own while it is needed."""
+    """The server process of one model file."""
 
     def __init__(self, path: Path, context: int, threads: int) -> None:
         self.path = path
@@ -103,7 +100,7 @@ class _Server:
         self._finalizer: weakref.finalize[..., _Server] | None = None
 
     async def base(self) -> str:
-        """The base of its URL once it is loaded; it is started if it is not running."""
+        """Return the base URL once the model is loaded, starting the server if needed."""
         if self._process is None or self._process.poll() is not None:
             self._start()
         return await asyncio.shield(asyncio.wrap_future(self._loading))
@@ -115,7 +112,7 @@ class _Server:
 
     def _start(self) -> None:
         self.stop()
-        # What nobody can guess keeps other users of the machine, and pages in a browser, from the server.
+        # A secret path keeps other users of the machine, and pages in a browser, from the server.
         prefix = f"/{secrets.token_urlsafe(16)}"
         order = {
             "path": str(self.path),
@@ -133,7 +130,7 @@ class _Server:
 
 
 def _launch() -> "subprocess.Popen[bytes]":
-    """The server's process, out of reach of the terminal's Ctrl-C: we end it, once its calls are cancelled."""
+    """Start the process in its own session, so that Ctrl-C cancels the calls before the server ends."""
     script = Path(__file__).with_name("server.py")
     return subprocess.Popen(  # noqa: S603 - our own script
         [sys.executable, "-P", str(script)],
@@ -145,7 +142,7 @@ def _launch() -> "subprocess.Popen[bytes]":
 
 
 def _load(process: "subprocess.Popen[bytes]", order: dict[str, object], path: Path) -> str:
-    """Give the order, wait for the answer: the base of the server's URL."""
+    """Send the order and return the base URL. Raises UsageError if the model cannot be loaded."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -160,7 +157,7 @@ def _load(process: "subprocess.Popen[bytes]", order: dict[str, object], path: Pa
     code = process.wait()
     said = answer.get("error") or f"its process ended with {code}"
     raise UsageError(
-        f"llama.cpp cannot load {str(path)!r} ({said}): the file is damaged, of a kind that it does not know, "
+        f"llama.cpp cannot load {str(path)!r} ({said}): the file is damaged, of an unknown architecture, "
         "or larger than the free memory"
     )
 
@@ -175,12 +172,5 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _info(model_id: str) -> ModelInfo:
     weights = manifest().get(model_id.removeprefix("local/"))
-    return ModelInfo(
-        id=model_id,
-        provider="local",
-        price=Price(input=Decimal(0), output=Decimal(0)),
-        price_source="local (free)",
-        context=weights.context if weights else OWN_CONTEXT,
-        json_schema=True,
-        local=True,
-    )
+    context = weights.context if weights else OWN_CONTEXT
+    return lookup(model_id).model_copy(update={"context": context})

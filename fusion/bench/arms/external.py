@@ -17,7 +17,8 @@ from fusion.bench.report.results import ArmRecord
 from fusion.bench.tasks import Task
 from fusion.core.errors import UsageError
 from fusion.core.types import Failure, Money, Usage, Value, as_text
-from fusion.models.redaction import Mask, Redactor, redacted_chain
+from fusion.models.providers.errors import redacted_chain
+from fusion.models.redaction import Mask, Redactor
 from fusion.pipeline.rows import Row, read_rows
 
 _SHOWN = 5

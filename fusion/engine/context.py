@@ -304,15 +304,13 @@ class RunJournal(StageJournal):
         self._journal = ctx.run.keeping.journal
 
     def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
-        if self._journal is not None:
-            self._journal.keep(self._ctx.place, item, self._name(name, of), value)
+        self._journal.keep(self._ctx.place, item, self._name(name, of), value)
 
     def kept(self, name: str, *, item: int | None = None, of: Ask | None = None) -> Any:
-        journal = self._journal
-        return None if journal is None else journal.kept(self._ctx.place, item, self._name(name, of))
+        return self._journal.kept(self._ctx.place, item, self._name(name, of))
 
     def has_reply(self, ask: Ask) -> bool:
-        return self._journal is not None and self._journal.is_finished(self._ctx.models.key(ask))
+        return self._journal.is_finished(self._ctx.models.key(ask))
 
     def set_aside(self, error: FusionError) -> None:
         self._ctx.run.unusable.extend(error.calls)

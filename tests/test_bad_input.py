@@ -275,7 +275,7 @@ def test_a_lie_about_numbers_is_found_and_the_rest_is_kept(run: Run) -> None:
     done = run(CHECKED, "--json", model=script)
     result = result_of(done)
     assert (done.code, result.status) == (3, "failed")
-    assert "the number 31 does not stand in the source" in done.err
+    assert "the number 31 is not in the source" in done.err
     assert [item.value for item in result.stages["work"].items] == ["they are 12 and 31"]
 
 
@@ -303,7 +303,7 @@ def test_a_plan_of_words_among_objects_loses_none_of_the_objects(run: Run) -> No
     parts: list[Any] = subtasks(3)
     done = run(PLANNED, model=planner([parts[0], "and then", 12, parts[1], None, parts[2]]))
     assert (done.code, done.out) == (0, "did do part 1\n\ndid do part 2\n\ndid do part 3\n")
-    assert "subtask 2 is no object and is left out" in done.err
+    assert "subtask 2 is not an object and is left out" in done.err
 
 
 def test_a_plan_with_a_torn_subtask_is_not_taken_for_whole(run: Run) -> None:
@@ -317,7 +317,7 @@ def test_a_plan_with_a_torn_subtask_is_not_taken_for_whole(run: Run) -> None:
 
     done = run(PLANNED, model=script)
     assert (done.code, done.out) == (0, "did do part 1\n\ndid do part 2\n\ndid do part 3\n")
-    assert "the plan cannot be read behind subtask 1; asking for the rest" in done.err
+    assert "the plan cannot be parsed after subtask 1; asking for the rest" in done.err
 
 
 # Templates.

@@ -194,7 +194,7 @@ def test_every_mistake_is_reported_at_once_and_in_its_place() -> None:
         "pipe.yaml:12:27 stages.e.output_schema: unknown key 'output_schema'; did you mean 'schema'?",
         "pipe.yaml:12:61 stages.e.role: expected a list, got 5",
         "pipe.yaml:12:71 stages.e.needs: expected a list, got 'x'",
-        "pipe.yaml:13:6 stages.f: `strategy: concat` asks no model, so these have no effect: role",
+        "pipe.yaml:13:6 stages.f: `strategy: concat` calls no model, so these have no effect: role",
         "pipe.yaml:14:39 stages.g.checks.schma: unknown key 'schma'; did you mean 'schema'?",
         "pipe.yaml:14:61 stages.g.checks.max_length: expected a whole number, got 'x'",
         "pipe.yaml:15:32 stages.h.budget.usdd: unknown key 'usdd'; did you mean 'usd'?",

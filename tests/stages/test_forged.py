@@ -78,7 +78,7 @@ def test_a_verdict_that_is_repeated_out_of_the_answer_is_none(fusion: Any, text:
 
     assert outcome(json.dumps(forged)) == answer  # the reviewer's own verdict, though it is the same
     said = outcome(f"There it says {json.dumps(forged)}, which is no verdict of mine.")
-    assert said == "strong" if text == CASCADE else "repeats a verdict that stands in what it was to judge" in said
+    assert said == "strong" if text == CASCADE else "repeats a verdict out of the text that it judges" in said
 
 
 def test_a_batch_with_a_repeated_verdict_is_reviewed_one_by_one(fusion: Any) -> None:

@@ -47,7 +47,7 @@ def test_two_models_that_differ_are_escalated(fusion: Any) -> None:
     assert result.data["text"] == "14"
     assert decision.decision == "tier-2"
     assert steps(made["strong"]) == ["tier-2-a"]
-    assert any("1 of 2 answers agree, 2 are to" in note for note in result.notes)
+    assert any("1 of 2 answers agree, 2 must" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_where_the_next_tier_cannot_be_paid_the_best_answer_is_taken_and_that_is
     assert (result.status, handle.exit_code) == ("partial", 4)
     assert result.data["text"] in ("1", "2")
     assert (result.stages["answer"].decision, result.receipt.escalation_rate) == ("tier-1", 0.0)
-    assert "tier 2 cannot be paid" in result.stages["answer"].reason
+    assert "tier 2 exceeds the budget" in result.stages["answer"].reason
     result, _, _ = cascaded(
         fusion, "{roles: [a, b]}", AGREE, {"a": "1", "b": "2", "strong": "9"}, budget={"calls": 2}
     )
@@ -196,13 +196,13 @@ def test_where_the_next_tier_cannot_be_paid_the_best_answer_is_taken_and_that_is
 @pytest.mark.parametrize(
     ("stage", "says"),
     [
-        ("tiers: [a, b]", "nothing says when the answer of tier 1 is accepted; give `accept` `agree`"),
-        ("tiers: [a, b], accept: {}", "nothing says when an answer is accepted"),
+        ("tiers: [a, b]", "no condition for accepting the answer of tier 1; give `accept` `agree`"),
+        ("tiers: [a, b], accept: {}", "no condition for accepting an answer"),
         ("tiers: [a], accept: {judge: b}", "expected 2 or more entries, got 1"),
-        ("tiers: [a, b], accept: {agree: 2}", "2 answers of tier 1 are to agree, and it gives 1"),
-        ("tiers: [{roles: [a, b]}, c], accept: {judge: c}", "say with `agree` how many must be the same"),
-        ("tiers: [a, {roles: b, samples: 2}], accept: {judge: c}", "the last tier gives one answer"),
-        ("tiers: [a, {roles: b, accept: {judge: c}}], accept: {judge: c}", "the last tier is taken as it is"),
+        ("tiers: [a, b], accept: {agree: 2}", "2 answers of tier 1 must agree, and it has 1"),
+        ("tiers: [{roles: [a, b]}, c], accept: {judge: c}", "set `agree`, the number of them that must be equal"),
+        ("tiers: [a, {roles: b, samples: 2}], accept: {judge: c}", "the last tier has one answer"),
+        ("tiers: [a, {roles: b, accept: {judge: c}}], accept: {judge: c}", "the last tier is always taken"),
         ("tiers: [a, b], accept: {judge: c, extract: number}", "`extract` has an effect with `agree` only"),
         ("tiers: [a, b], accept: {confidence: 2}", "expected at most 1, got 2"),
         (
@@ -260,7 +260,7 @@ def test_where_nothing_holds_the_target_it_is_said(fusion: Any) -> None:
 
     one = fusion({"a": "1", "b": "1", "strong": "9"})
     text = CASCADE % ("{roles: [a, b]}", AGREE)
-    with pytest.raises(InputError, match=r"no threshold keeps the wrong share at 0\.05 .* takes 45 that reach it"):
+    with pytest.raises(InputError, match=r"no threshold keeps the wrong share at 0\.05 .* 45 must reach it"):
         calibrate(one, pipeline(text), EXAMPLES[:20], target=0.05, delta=0.1)
     plain = "inputs: {q: {}}\nstages: {a: {kind: generate}}\noutput: a"
     with pytest.raises(InputError, match="no stage of the kind cascade"):

@@ -87,7 +87,7 @@ def test_the_judge_sees_labels_and_the_analysis_names_models(fusion: Any) -> Non
         "confidence": 0.5,
         "vote_settles": False,
     }
-    assert any("1 of the judge's 2 quotes stand in no answer" in note for note in result.notes)
+    assert any("1 of the judge's 2 quotes are in no answer" in note for note in result.notes)
 
 
 def test_the_writer_sees_answers_and_analysis_under_the_same_labels(fusion: Any) -> None:
@@ -166,7 +166,7 @@ output: compare
     asked["a"] = ScriptedModel(ModelConnectionError("down"), name="scripted/a")
     result, _ = run(fusion({"a": asked["a"], "judge": asked["judge"]}), pipeline=pipeline(text))
     assert asked["judge"].requests == []
-    assert any("there is no answer to compare, 2 failed" in part.failure.message for part in result.failed)
+    assert any("no answer to compare: 2 failed" in part.failure.message for part in result.failed)
 
 
 def test_a_writer_without_enough_answers_fails(fusion: Any) -> None:

@@ -96,7 +96,7 @@ def test_edges_that_lead_nowhere_are_dropped_and_said(fusion: Any) -> None:
     parts[2]["needs"] = [1, 1, 2]
     result, _ = run(fusion({"frontier": planner(plan_text(parts)), "bulk": worker()}), pipeline=pipeline(PLAN))
     assert [item.needs for item in result.stages["plan"].items] == [(), (0,), (0, 1)]
-    assert sum("no earlier subtask" in note for note in result.notes) == 6
+    assert sum("not an earlier subtask" in note for note in result.notes) == 6
 
 
 def test_schema_valid_lies_about_numbers_are_brought_into_bounds(fusion: Any) -> None:

@@ -111,11 +111,11 @@ def test_json_becomes_data(fusion: Any) -> None:
     ("template", "options", "says"),
     [
         ("{{ work | length }}}", "parse: json", "the rendered text is not JSON: Extra data"),
-        ("{{ work[:0] | join }}NaN", "parse: json", "NaN is no JSON"),
+        ("{{ work[:0] | join }}NaN", "parse: json", "NaN is not JSON"),
         (
             '{{ work[:0] | join }}{"a": "x"}',
             "schema: {a: number}",
-            "does not hold to the schema: $.a: expected number",
+            "does not match the schema: $.a: expected number",
         ),
         ("{% message %}{{ work }}{% endmessage %}", "", "message blocks are not allowed in a text"),
     ],

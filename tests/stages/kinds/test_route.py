@@ -78,7 +78,7 @@ def test_a_classifier_that_fails_leaves_the_default_and_that_is_said(fusion: Any
     for script in ("hard, I think", {"route": "harder"}):
         result, decision = routed(fusion, "classifier: judge", judge=script)
         assert result.text == "by bulk"
-        assert decision.reason.startswith("the default: the classifier gave no route")
+        assert decision.reason.startswith("the default: the classifier named no route")
     result, _ = routed(fusion, "classifier: judge", judge=AuthenticationError("wrong key", model="judge"))
     assert "wrong key" in result.error.message
 
@@ -100,7 +100,7 @@ def test_the_nearest_example_by_words_says_which(fusion: Any) -> None:
     assert decision.reason.startswith("example 2 is the nearest, with 0.")
     _, decision = routed(fusion, EXAMPLES.replace("easy", "hard"), "cook soup")
     assert decision.decision == "easy"
-    assert "and 0.1 is wanted" in decision.reason
+    assert "and 0.1 is needed" in decision.reason
 
 
 def test_a_way_can_be_a_stage_of_its_own_or_a_pipeline(fusion: Any) -> None:
@@ -187,12 +187,12 @@ def test_a_role_answers_in_a_shape(fusion: Any) -> None:
         ("routes: {a: bulk}, classifier: bulk", "the key 'default' is missing"),
         (
             "routes: {a: bulk}, default: a",
-            "nothing says which route to take; give `rules`",
+            "nothing decides the route; give `rules`",
         ),
         ("routes: {}, default: a, classifier: bulk", "expected 1 or more entries"),
         ("routes: {easy: bulk}, default: esy, classifier: bulk", "no route 'esy'; did you mean 'easy'?"),
         ("routes: {a: bulk}, default: a, rules: [{longer: 1, use: b}]", "no route 'b'"),
-        ("routes: {a: bulk}, default: a, rules: [{use: a}]", "a rule without a condition is always true"),
+        ("routes: {a: bulk}, default: a, rules: [{use: a}]", "a rule without a condition always holds"),
         ('routes: {a: bulk}, default: a, rules: [{matches: "(", use: a}]', "invalid regular expression"),
         ("routes: {a: bulk}, default: a, classifier: bulk, examples: [{text: t, use: a}]", "give one of them"),
         ("routes: {a: bulk}, default: a, rules: [{longer: 1, use: a}], meaning: {a: x}", "with `classifier` only"),

@@ -196,13 +196,13 @@ def test_a_chunk_fits_into_the_context_of_its_reader(fusion: Any) -> None:
     result, _ = run(fusion({"bulk": bulk}), "Words of a document. " * 2000, pipeline=pipeline(text))
     assert result.status == "ok"
     assert max(estimate_input(request.messages) for request in bulk.requests) <= 750
-    assert any("chunks have 750 tokens at most and not 5,000" in note for note in result.notes)
+    assert any("chunks have at most 750 tokens, not 5,000" in note for note in result.notes)
 
 
 def test_nothing_to_split_is_said(fusion: Any) -> None:
     for document in ("", " \n\n ", "\n" * 100_000):
         result, _ = run(fusion(), document, pipeline=pipeline(SPLIT % ""))
-        assert result.error.message == "`text: inputs.document` is empty: there is nothing to split"
+        assert result.error.message == "`text: inputs.document` is empty; give a text to split"
     result, _ = run(fusion(), None, pipeline=pipeline(SPLIT % ""), inputs={"document": [1]})
     assert "is list, not a text" in result.error.message
 

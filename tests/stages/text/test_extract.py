@@ -152,7 +152,7 @@ def test_case_counts_where_it_is_not_normalised() -> None:
     ("given_keys", "says"),
     [
         ({"pattern": "("}, "invalid regular expression"),
-        ({"path": "a..[b"}, "no path into JSON"),
+        ({"path": "a..[b"}, "not a path into JSON"),
         ({"read": "choice"}, "two `choices` or more"),
         ({"choices": ["A", "a "]}, "two `choices` or more"),
         ({"read": "number", "choices": ["1", "2"]}, "`choices` have an effect"),

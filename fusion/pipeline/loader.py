@@ -154,7 +154,7 @@ class _Reader:
             for name, stage in pipeline.stages.items()
             for path, use in pipeline_uses(name, stage)
         }
-        inner = {path: one for path, one in nested.items() if isinstance(one, _Checked) and one.loaded}
+        inner = {path: one for path, one in nested.items() if isinstance(one, _Checked)}
         problems = check(
             pipeline,
             prompts=prompts,

@@ -1,10 +1,10 @@
 """Quote: the likely cost and time of a run, from simulated runs, and its upper bound, without any call."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from random import Random
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from fusion.core.result import ReceiptLine
 from fusion.core.statistics import quantile
@@ -134,13 +134,10 @@ async def _runs(spec: RunSpec) -> list[Simulated]:
 
 
 async def _worst(spec: RunSpec) -> list[Simulated]:
-    ways = max((len(stage.inner()) + len(list(stage.roles())) for stage in _choosing(spec)), default=1)
+    choosing = [stage for stage in spec.loaded.stages.values() if stage.inner_key]
+    ways = max((len(stage.inner()) + len(list(stage.roles())) for stage in choosing), default=1)
     turns = range(2 * min(ways, _MOST_WAYS))
     return [await simulate(spec, Chance(f"worst {turn}", worst=True, turn=turn)) for turn in turns]
-
-
-def _choosing(spec: RunSpec) -> Iterable[Stage]:
-    return (stage for stage in spec.loaded.stages.values() if stage.inner_key)
 
 
 class _Summary:
@@ -155,18 +152,13 @@ class _Summary:
 
     def quote(self) -> Quote:
         spec = self._spec
-        lines = [one.result.receipt.lines for one in self._runs]
-        calls, taken, given, usd = self._amounts(lines, self._whole)
         return Quote(
             pipeline=spec.pipeline.name,
             profile=spec.profile,
             roles={role: one.models[0].id for role, one in spec.roles.all.items()},
             limits=self._limits,
-            calls=calls,
-            input=taken,
-            output=given,
-            usd=usd,
-            seconds=self._seconds([one.seconds for one in self._runs], self._limits.seconds),
+            **self._amounts([one.result.receipt.lines for one in self._runs], self._whole),
+            seconds=self._seconds([one.seconds for one in self._runs]),
             stages=tuple(self._stage(name) for name in spec.loaded.dataflow.order),
             unpriced=tuple(sorted(name for name, info in spec.roles.models.items() if info.price is None)),
             notes=tuple(self._notes()),
@@ -177,54 +169,41 @@ class _Summary:
         stage = self._spec.pipeline.stages[name]
         edges = [one for one in self._spec.loaded.dataflow.edges if one.target == name]
         lines = [[line for line in one.result.receipt.lines if _within(line, name)] for one in self._runs]
-        calls, taken, given, usd = self._amounts(lines, self._bounds[name].under(self._limits))
-        items = [one.items.get(name, 0) for one in self._runs]
+        items = [float(one.items.get(name, 0)) for one in self._runs]
         return QuotedStage(
             name=name,
             kind=stage.kind,
             reads=tuple(f"{edge.source}.{edge.field} {'=>' if edge.flows else '->'}" for edge in edges),
             when=stage.when,
-            items=_counted(items) if any(items) else None,
-            calls=calls,
-            input=taken,
-            output=given,
-            usd=usd,
-            seconds=self._seconds([_took(one, name) for one in self._runs], self._limits.seconds),
+            items=_quantity(_interval(items)) if any(items) else None,
+            **self._amounts(lines, self._bounds[name].under(self._limits)),
+            seconds=self._seconds([_took(one, name) for one in self._runs]),
             lines=tuple(self._line(*key, lines) for key in dict.fromkeys(_key(one) for run in lines for one in run)),
         )
 
     def _line(self, stage: str, role: str, model: str, runs: Sequence[Sequence[ReceiptLine]]) -> QuotedLine:
         lines = [[line for line in run if _key(line) == (stage, role, model)] for run in runs]
-        calls, taken, given, usd = self._amounts(lines, _UNBOUNDED)
+        amounts = self._amounts(lines, _UNBOUNDED)
         source = next(line.price_source for run in lines for line in run)
-        return QuotedLine(
-            stage=stage,
-            role=role,
-            model=model,
-            calls=calls,
-            input=taken,
-            output=given,
-            usd=None if source == "unknown" else usd,
-            price_source=source,
-        )
+        if source == "unknown":
+            amounts["usd"] = None
+        return QuotedLine(stage=stage, role=role, model=model, **amounts, price_source=source)
 
-    def _amounts(
-        self, runs: Sequence[Sequence[ReceiptLine]], bound: Bound
-    ) -> tuple[Quantity, Quantity, Quantity, Dollars]:
-        """Return calls, input tokens, output tokens and dollars over all runs."""
-
-        def of(amount: Callable[[ReceiptLine], int]) -> list[int]:
-            return [sum(map(amount, run)) for run in runs]
-
+    def _amounts(self, runs: Sequence[Sequence[ReceiptLine]], bound: Bound) -> dict[str, Any]:
+        """Return calls, input tokens, output tokens and dollars over all runs; only calls are counted exactly."""
+        calls = [float(sum(line.calls for line in run)) for run in runs]
+        taken = [float(sum(line.usage.input for line in run)) for run in runs]
+        given = [float(sum(line.usage.output for line in run)) for run in runs]
         costs = [sum((line.cost.usd for line in run), Decimal(0)) for run in runs]
-        return (
-            _counted(of(lambda line: line.calls), bound.calls),
-            _measured(of(lambda line: line.usage.input), bound.tokens),
-            _measured(of(lambda line: line.usage.output), bound.tokens),
-            _dollars(costs, bound.usd),
-        )
+        return {
+            "calls": _quantity(_interval(calls), bound.calls),
+            "input": _quantity(_widened(taken), bound.tokens),
+            "output": _quantity(_widened(given), bound.tokens),
+            "usd": _dollars(costs, bound.usd),
+        }
 
-    def _seconds(self, runs: Sequence[float], most: float | None) -> Seconds:
+    def _seconds(self, runs: Sequence[float]) -> Seconds:
+        most = self._limits.seconds
         low, likely, high = (round(min(one, most) if most else one, 1) for one in _widened(runs))
         return Seconds(low=low, likely=likely, high=high)
 
@@ -269,17 +248,7 @@ def _took(one: Simulated, name: str) -> float:
     return 0.0 if begun is None else one.ended.get(name, one.seconds) - begun
 
 
-def _counted(counts: Sequence[int], most: int | None = None) -> Quantity:
-    """Return a count of items or calls, which the engine counts exactly."""
-    return _quantity(_interval([float(count) for count in counts]), most)
-
-
-def _measured(tokens: Sequence[int], most: int | None = None) -> Quantity:
-    """Return a number of tokens, whose assumed lengths have an error of their own."""
-    return _quantity(_widened([float(count) for count in tokens]), most)
-
-
-def _quantity(of: tuple[float, float, float], most: int | None) -> Quantity:
+def _quantity(of: tuple[float, float, float], most: int | None = None) -> Quantity:
     low, likely, high = (round(one) for one in of)
     if most is not None:
         low, likely, high = min(low, most), min(likely, most), min(high, most)

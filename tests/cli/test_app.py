@@ -100,7 +100,7 @@ def test_a_run_that_fails_within_a_command_gives_it_its_exit_code(
         with Fusion(profile="local", model=ScriptedModel(""), budget=budget) as fusion:
             fusion.complete(pipeline=one)
 
-    monkeypatch.setattr(graph, "check_file", run)
+    monkeypatch.setattr(loader, "check_file", run)
     done = command("validate", "plan-execute-review")
     assert (done.code, done.out) == (code, "")
     assert done.err.startswith("fusion: ")

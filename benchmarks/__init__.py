@@ -1,1 +1,1 @@
-"""What Fusion costs and what it gains, measured."""
+"""Benchmarks: the costs and gains of Fusion, measured."""

@@ -1,36 +1,53 @@
 """Fusion runs compound models: a frontier model plans, cheaper models work in parallel, a frontier model reviews."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusion.client.calibrate import calibrate
-    from fusion.client.client import Fusion, complete
-    from fusion.client.handle import RunHandle
-    from fusion.client.options import RunOptions
-    from fusion.core.config import Settings
-    from fusion.core.errors import FusionError, PipelineError, Problem, RunFailed, UsageError
-    from fusion.core.params import Defaults, RoleSpec
-    from fusion.core.result import Cost, Receipt, Result
-    from fusion.core.types import Item, Limits, Message, Reply, Request, Usage
-    from fusion.models.base import Model, ModelInfo, Price
-    from fusion.models.providers.scripted import Say, ScriptedModel
-    from fusion.pipeline.spec import InputSpec, Pipeline
-    from fusion.quote.quote import Quote
-    from fusion.stages.kinds.cascade import Cascade
-    from fusion.stages.kinds.generate import Generate
-    from fusion.stages.kinds.judge import Judge
-    from fusion.stages.kinds.map import Map
-    from fusion.stages.kinds.merge import Merge
-    from fusion.stages.kinds.panel import Panel
-    from fusion.stages.kinds.pipeline import PipelineStage
-    from fusion.stages.kinds.plan import Plan
-    from fusion.stages.kinds.review import Review
-    from fusion.stages.kinds.route import Route
-    from fusion.stages.kinds.synthesize import Synthesize
-    from fusion.stages.kinds.vote import Vote
+    from fusion.client.calibrate import calibrate as calibrate
+    from fusion.client.client import Fusion as Fusion, complete as complete
+    from fusion.client.handle import RunHandle as RunHandle
+    from fusion.client.options import RunOptions as RunOptions
+    from fusion.core.config import Settings as Settings
+    from fusion.core.errors import (
+        FusionError as FusionError,
+        PipelineError as PipelineError,
+        Problem as Problem,
+        RunFailed as RunFailed,
+        UsageError as UsageError,
+    )
+    from fusion.core.params import Defaults as Defaults, RoleSpec as RoleSpec
+    from fusion.core.result import Cost as Cost, Receipt as Receipt, Result as Result
+    from fusion.core.types import (
+        Item as Item,
+        Limits as Limits,
+        Message as Message,
+        Reply as Reply,
+        Request as Request,
+        Usage as Usage,
+    )
+    from fusion.models.base import Model as Model, ModelInfo as ModelInfo, Price as Price
+    from fusion.models.providers.scripted import Say as Say, ScriptedModel as ScriptedModel
+    from fusion.pipeline.spec import InputSpec as InputSpec, Pipeline as Pipeline
+    from fusion.quote.quote import Quote as Quote
+    from fusion.stages.kinds.cascade import Cascade as Cascade
+    from fusion.stages.kinds.generate import Generate as Generate
+    from fusion.stages.kinds.judge import Judge as Judge
+    from fusion.stages.kinds.map import Map as Map
+    from fusion.stages.kinds.merge import Merge as Merge
+    from fusion.stages.kinds.panel import Panel as Panel
+    from fusion.stages.kinds.pipeline import PipelineStage as PipelineStage
+    from fusion.stages.kinds.plan import Plan as Plan
+    from fusion.stages.kinds.review import Review as Review
+    from fusion.stages.kinds.route import Route as Route
+    from fusion.stages.kinds.synthesize import Synthesize as Synthesize
+    from fusion.stages.kinds.vote import Vote as Vote
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
+_ON_WINDOWS = "Fusion runs on Linux and macOS; on Windows, install and run it within WSL (wsl --install)"
+
+_KINDS = ("Cascade", "Generate", "Judge", "Map", "Merge", "Panel", "Plan", "Review", "Route", "Synthesize", "Vote")
 _HOMES = {
     "fusion.client.calibrate": ("calibrate",),
     "fusion.client.client": ("Fusion", "complete"),
@@ -43,76 +60,21 @@ _HOMES = {
     "fusion.client.options": ("RunOptions",),
     "fusion.core.result": ("Cost", "Receipt", "Result"),
     "fusion.pipeline.spec": ("InputSpec", "Pipeline"),
-    "fusion.stages.kinds.cascade": ("Cascade",),
-    "fusion.stages.kinds.generate": ("Generate",),
-    "fusion.stages.kinds.judge": ("Judge",),
-    "fusion.stages.kinds.map": ("Map",),
-    "fusion.stages.kinds.merge": ("Merge",),
-    "fusion.stages.kinds.panel": ("Panel",),
     "fusion.stages.kinds.pipeline": ("PipelineStage",),
-    "fusion.stages.kinds.plan": ("Plan",),
-    "fusion.stages.kinds.review": ("Review",),
-    "fusion.stages.kinds.route": ("Route",),
-    "fusion.stages.kinds.synthesize": ("Synthesize",),
-    "fusion.stages.kinds.vote": ("Vote",),
     "fusion.core.params": ("Defaults", "RoleSpec"),
     "fusion.core.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
+    **{f"fusion.stages.kinds.{kind.lower()}": (kind,) for kind in _KINDS},
 }
-
-__all__ = [
-    "Cascade",
-    "Cost",
-    "Defaults",
-    "Fusion",
-    "FusionError",
-    "Generate",
-    "InputSpec",
-    "Item",
-    "Judge",
-    "Limits",
-    "Map",
-    "Merge",
-    "Message",
-    "Model",
-    "ModelInfo",
-    "Panel",
-    "Pipeline",
-    "PipelineError",
-    "PipelineStage",
-    "Plan",
-    "Price",
-    "Problem",
-    "Quote",
-    "Receipt",
-    "Reply",
-    "Request",
-    "Result",
-    "Review",
-    "RoleSpec",
-    "Route",
-    "RunFailed",
-    "RunHandle",
-    "RunOptions",
-    "Say",
-    "ScriptedModel",
-    "Settings",
-    "Synthesize",
-    "Usage",
-    "UsageError",
-    "Vote",
-    "calibrate",
-    "complete",
-]
+__all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: `import fusion` itself loads nothing."""
-    from importlib import import_module
+    if sys.platform == "win32" and name in __all__:
+        raise ImportError(_ON_WINDOWS)
+    from fusion.core.lazy import load
 
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
-    raise AttributeError(f"module 'fusion' has no attribute {name!r}")
+    return load(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ from fusion import Fusion, Request, ScriptedModel
 from fusion.models.profiles import load_profiles
 from tests.conftest import frontier, said
 
-# What the README's pipelines ask about, and what is to be answered.
+# The notes of the README and of the docs, and the right answer to each.
 READINGS = {
     "Nordic Paper": 1180.50,
     "Halvorsen Print": 640.00,
@@ -28,7 +28,7 @@ def answer(request: Request) -> Any:
     found = [{"supplier": name, "amount": amount} for name, amount in READINGS.items() if name in words]
     if "supplier" in json.dumps(request.json_schema):
         return found[0]
-    return "; ".join(f"{one['supplier']} {one['amount']:.2f}" for one in found)
+    return "; ".join(f"{one['supplier']} {one['amount']:.2f}" for one in found) or "Hello.\nAnswer: 24.15"
 
 
 def models() -> dict[str, ScriptedModel]:

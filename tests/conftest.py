@@ -15,6 +15,8 @@ from fusion.models.wrappers.retry import Retrying
 from fusion.store.sqlite.open import open_store
 from fusion.store.sqlite.store import SqliteStore
 
+pytest_plugins = ["pytester", "tests.needs"]
+
 OWN = ("FUSION_PROFILE", "FUSION_LOCAL_THREADS", "FUSION_STORE")
 
 

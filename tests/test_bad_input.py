@@ -123,10 +123,10 @@ GOOD = "stages: {answer: {kind: generate, role: bulk, prompt: Say hello.}}\noutp
         ),
         (
             GOOD.replace("output: answer", "output: answer.data").encode(),
-            "bad.yaml:2:9 output: 'answer.data' is nothing, since 'answer' has no `schema`; give it one, or read",
+            "bad.yaml:2:9 output: 'answer.data' is empty because 'answer' has no `schema`; add one, or read",
         ),
         (GOOD.replace("output: answer", "output: {}").encode(), "bad.yaml:2:9 output: "),
-        (GOOD.replace("answer:", '"../answer":', 1).encode(), "'../answer' is no name"),
+        (GOOD.replace("answer:", '"../answer":', 1).encode(), "invalid name '../answer'"),
         (GOOD.replace("Say hello.", "'{{ answer.__class__ }}'").encode(), "'answer' has no field '__class__'"),
     ],
 )
@@ -178,7 +178,7 @@ def test_an_input_without_end_is_not_read_to_its_end(run: Run, monkeypatch: pyte
     monkeypatch.setattr("fusion.cli.arguments._MOST", 1_000_000)
     done = run(ONE, "x", "-i", "context=@/dev/zero")
     assert (done.code, done.out) == (2, "")
-    assert "'/dev/zero' has more than 1 MB; give the part that is to be read" in done.err
+    assert "'/dev/zero' has more than 1 MB; give a shorter one" in done.err
     done = run(ONE, "x", stdin=b"a" * 1_000_001)
     assert done.code == 2
     assert "standard input has more than 1 MB" in done.err
@@ -187,7 +187,7 @@ def test_an_input_without_end_is_not_read_to_its_end(run: Run, monkeypatch: pyte
 def test_half_of_a_character_is_no_text(run: Run) -> None:
     done = run(ONE, "pip\udce9")
     assert (done.code, done.out) == (2, "")
-    assert "input 'task' is not text: character 3 has no Unicode; give it in UTF-8" in done.err
+    assert "input 'task' is not text: character 3 is not Unicode; give it in UTF-8" in done.err
 
 
 def test_an_input_too_long_for_the_model_says_by_how_much_and_what_to_do(run: Run) -> None:
@@ -446,7 +446,7 @@ def shell(line: str, **env: str | None) -> Ran:
             "fusion run $FILE $'pip\\xe9' -m scripted/echo -q",
             2,
             "",
-            "input 'task' is not text: character 3 has no Unicode",
+            "input 'task' is not text: character 3 is not Unicode",
         ),
         ("fusion run $FILE x -m scripted/echo -o ~nobody-here/x", 2, "", "there is no folder"),
     ],

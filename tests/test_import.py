@@ -16,6 +16,7 @@ import pytest
 
 import fusion
 import fusion.bench
+import fusion.stages
 from tests.cli.conftest import environment
 
 HEAVY = ("litellm", "openai", "aiohttp", "networkx", "sqlite3")
@@ -67,6 +68,12 @@ def test_nothing_heavy_is_loaded_before_it_is_used(code: str) -> None:
     assert python(f"{code}\nimport sys; print(*[name for name in {HEAVY} if name in sys.modules])") == ""
 
 
+def test_import_fusion_stages_loads_nothing_but_packages() -> None:
+    loaded = python("import fusion.stages, sys; print(*sorted(name for name in sys.modules if 'fusion.' in name))")
+    assert loaded == "fusion.stages"
+    assert python("from fusion.stages import Stage; import sys; print('asyncio' in sys.modules)") == "False"
+
+
 def test_import_fusion_loads_nothing_but_itself() -> None:
     assert python("import fusion, sys; print(*sorted(name for name in sys.modules if 'fusion.' in name))") == ""
     assert python("import fusion, sys; dir(fusion); print('pydantic' in sys.modules)") == "False"
@@ -110,10 +117,24 @@ def test_a_name_that_is_not_there_is_said() -> None:
         getattr(fusion, "Fushion")  # noqa: B009 - a constant name is what is tested
 
 
-def test_type_checkers_see_the_names_that_are_loaded_lazily() -> None:
-    assert sorted(name for _, name in imported(Path(fusion.__file__)) if name != "Any") == sorted(
-        [*fusion.__all__, "TYPE_CHECKING", "import_module"]
-    )
+@pytest.mark.parametrize("package", [fusion, fusion.bench, fusion.stages])
+def test_type_checkers_see_the_names_that_are_loaded_lazily(package: Any) -> None:
+    exported = {
+        alias.name
+        for node in ast.walk(ast.parse(Path(package.__file__).read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
+    }
+    assert sorted(exported) == package.__all__
+    assert all(getattr(package, name) for name in package.__all__)
+
+
+def test_the_names_for_plug_ins_are_sorted_and_resolve() -> None:
+    assert fusion.stages.__all__ == sorted(fusion.stages.__all__)
+    assert all(getattr(fusion.stages, name) is not None for name in fusion.stages.__all__)
+    with pytest.raises(AttributeError, match=r"module 'fusion\.stages' has no attribute 'Stag'"):
+        getattr(fusion.stages, "Stag")  # noqa: B009 - a constant name is what is tested
 
 
 def summary(docstring: str | None) -> str:
@@ -142,7 +163,7 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
 
 # The modules.
 
-DOORS = (fusion, fusion.bench)
+DOORS = (fusion, fusion.bench, fusion.stages)
 """Packages that users import from; all other modules may move."""
 
 

@@ -1,6 +1,7 @@
-"""The project as it is shipped: what stands in wheel and sdist, and that it works wherever it is installed."""
+"""The project as it is shipped: locks, metadata, wheel and sdist, and that it works wherever it is installed."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import Parser
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import distribution, packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import fusion
+from tests.needs import missing
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = ROOT / ".ci" / "requirements.txt"
+DEV_LOCK = ROOT / ".ci" / "requirements-dev.txt"
+REPOSITORY = PROJECT["project"]["urls"]["Repository"]
+LICENCES = PROJECT["project"]["license-files"]
 LIBRARY = "fusion/_library/"
 
 # What a user who sits elsewhere may do: run a shipped pipeline, with its shipped templates, on models of his own.
@@ -46,6 +51,13 @@ model = ScriptedModel(answer, name="scripted/all")
 with Fusion(profile="local", model=model) as fusion:
     result = fusion.complete("count", pipeline="plan-execute-review")
 print(result.status, result.text, len(model.requests))
+"""
+
+# A pipeline that shows a model its input and nothing else, as recordings are asked.
+ASK = """
+inputs: {question: {}}
+stages: {answer: {kind: generate, role: bulk, prompt: generate/pass-through}}
+output: answer
 """
 
 # The public API as a user's type checker sees it; what is wrong in it has to be seen as well.
@@ -151,12 +163,12 @@ def test_what_tests_and_benchmarks_import_is_declared() -> None:
     assert imported("tests", "benchmarks") <= declared("local", "bench", "dev") | {"pydantic-core"}
 
 
-# The lock file.
+# The locks.
 
 
-def locked() -> dict[str, list[tuple[str, str]]]:
-    """For each name in the lock file, its versions, and what stands behind each."""
-    entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", LOCK.read_text(), flags=re.MULTILINE))
+def locked(lock: Path) -> dict[str, list[tuple[str, str]]]:
+    """The versions of each name in a lock, each with its entry."""
+    entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", lock.read_text(), flags=re.MULTILINE))
     found: dict[str, list[tuple[str, str]]] = {}
     for entry in filter(None, entries):
         head = re.match(r"([a-z0-9-]+)==([^ ;]+)", entry)
@@ -165,23 +177,106 @@ def locked() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-@pytest.mark.parametrize("requirement", requirements("local", "bench", "dev"), ids=str)
-def test_the_lock_file_holds_every_dependency_in_a_version_that_is_allowed(requirement: Requirement) -> None:
-    versions = locked().get(canonicalize_name(requirement.name), [])
+@pytest.mark.parametrize(
+    ("lock", "requirement"),
+    [
+        *((DEV_LOCK, requirement) for requirement in requirements("local", "bench", "dev")),
+        *((LOCK, requirement) for requirement in requirements("local")),
+        *((LOCK, Requirement(backend)) for backend in PROJECT["build-system"]["requires"]),
+    ],
+    ids=str,
+)
+def test_a_lock_holds_every_dependency_in_a_version_that_is_allowed(lock: Path, requirement: Requirement) -> None:
+    versions = locked(lock).get(canonicalize_name(requirement.name), [])
     assert versions
     assert all(pinned in requirement.specifier for pinned, _ in versions)
 
 
-def test_the_lock_file_has_hashes_for_everything() -> None:
-    for versions in locked().values():
+def test_the_smaller_lock_is_a_part_of_the_larger_one() -> None:
+    """So that installing the larger one adds to the environment of the smaller one."""
+    hashes = {name: [(pinned, sums(entry)) for pinned, entry in found] for name, found in locked(DEV_LOCK).items()}
+    assert len(locked(LOCK)) < 0.7 * len(hashes)
+    for name, found in locked(LOCK).items():
+        assert [(pinned, sums(entry)) for pinned, entry in found] == hashes[name]
+
+
+def sums(entry: str) -> list[str]:
+    return re.findall(r"--hash=sha256:[0-9a-f]{64}", entry)
+
+
+def test_the_smaller_lock_holds_nothing_of_tests_and_benchmarks() -> None:
+    assert not {"pytest", "mypy", "matplotlib", "numpy", "scipy", "sympy", "zensical"} & set(locked(LOCK))
+
+
+@pytest.mark.parametrize("lock", [LOCK, DEV_LOCK], ids=lambda lock: lock.name)
+def test_a_lock_has_hashes_for_everything(lock: Path) -> None:
+    for versions in locked(lock).values():
         for _, entry in versions:
-            assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
+            assert sums(entry), entry
 
 
-def test_the_lock_file_names_no_address_and_no_place() -> None:
-    text = LOCK.read_text()
+@pytest.mark.parametrize("lock", [LOCK, DEV_LOCK], ids=lambda lock: lock.name)
+def test_a_lock_names_no_address_and_no_place(lock: Path) -> None:
+    text = lock.read_text()
     assert "make lock" in text.splitlines()[1]
     assert not re.search(r"://|--(extra-)?index|--find-links|--trusted| @ |^-|(^|\s)/", text, re.MULTILINE)
+
+
+# The description and its links.
+
+_LINK = re.compile(r"\]\(([^)\s]+)|<(?:a|img|source)\s[^>]*?(?:href|src|srcset)=\"([^\"]+)\"")
+_OURS = re.compile(
+    rf"{REPOSITORY}/(?:blob|tree|raw)/main/([^#?]+)|https://raw\.githubusercontent\.com/[^/]+/[^/]+/main/(.+)"
+)
+
+
+def links(text: str) -> list[str]:
+    return [markdown or html for markdown, html in _LINK.findall(re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))]
+
+
+def headings(text: str) -> set[str]:
+    """The anchors of a page's headings."""
+    titles = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {"#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_of_the_description_hold_on_a_package_index() -> None:
+    """Each is absolute, or a heading of the page itself; those to the repository's files name one that exists."""
+    text = (ROOT / "README.md").read_text()
+    assert links(text)
+    for link in links(text):
+        assert link.startswith("https://") or link in headings(text), link
+        if ours := _OURS.match(link):
+            assert (ROOT / (ours[1] or ours[2])).exists(), link
+
+
+def test_the_projects_addresses_name_files_that_are_there() -> None:
+    urls = PROJECT["project"]["urls"]
+    assert set(urls) == {"Repository", "Documentation", "Changelog", "Issues"}
+    assert urls["Changelog"] == f"{REPOSITORY}/blob/main/CHANGELOG.md"
+    assert all(url.startswith("https://") for url in urls.values())
+
+
+def test_the_classifiers_name_every_python_that_is_tested() -> None:
+    named = [one for one in PROJECT["project"]["classifiers"] if re.search(r":: 3\.\d+$", one)]
+    assert named == [f"Programming Language :: Python :: 3.{minor}" for minor in range(11, 15)]
+
+
+# The licences of others.
+
+
+def test_every_task_set_of_others_has_its_licence_shipped() -> None:
+    data = ROOT / "benchmarks" / "data"
+    table = (data / "README.md").read_text()
+    notices = (data / "LICENSE-MIT").read_text()
+    for path in sorted(kept("benchmarks/data")):
+        name = path.removeprefix("benchmarks/data/")
+        if name == "README.md" or "LICENSE" in name:
+            assert name == "README.md" or path in LICENCES
+            continue
+        (licence,) = re.findall(rf"^\| `{re.escape(name)}` .*\| ([^|]+) \|$", table, re.MULTILINE)
+        assert licence.startswith(("MIT", "Apache-2.0"))
+        assert "MIT" not in licence or name in notices, name
 
 
 # Wheel and sdist.
@@ -222,6 +317,8 @@ def names(wheel: Path) -> set[str]:
 def kept(*folders: str) -> set[str]:
     """The files of these folders that the project keeps: git's list, or all of an unpacked sdist."""
     if (ROOT / ".git").exists():
+        if reason := missing("git"):
+            pytest.skip(reason)
         listed = subprocess.run(["git", "ls-files", "-z", *folders], cwd=ROOT, check=True, capture_output=True)
         return set(filter(None, listed.stdout.decode().split("\0")))
     paths = (path for folder in folders for path in (ROOT / folder).rglob("*"))
@@ -236,8 +333,21 @@ def test_the_wheel_ships_prompts_and_pipelines_as_they_are_kept_and_nothing_else
     assert {name for name in inside - info if not name.startswith(LIBRARY)} == kept("fusion")
     assert {"fusion/py.typed", "fusion/models/profiles.yaml"} < inside
     assert {name.rpartition(".dist-info/")[2] for name in info} == {
-        "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE",
+        "METADATA", "RECORD", "WHEEL", "entry_points.txt", *(f"licenses/{path}" for path in LICENCES),
     }  # fmt: skip
+
+
+@pytest.mark.wheel
+def test_the_wheel_holds_the_licences_as_they_are_kept(built: Built) -> None:
+    for path in LICENCES:
+        assert metadata(built.wheel, f"licenses/{path}") == (ROOT / path).read_text()
+
+
+@pytest.mark.wheel
+def test_a_package_index_takes_both_and_shows_the_description(built: Built) -> None:
+    words = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", str(built.sdist), str(built.wheel)]
+    done = subprocess.run(words, capture_output=True, text=True, env=clean())
+    assert (done.returncode, done.stdout.count("PASSED")) == (0, 2), done.stdout + done.stderr
 
 
 @pytest.mark.wheel
@@ -267,7 +377,8 @@ def test_the_sdist_holds_what_make_needs(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert kept("tests", "benchmarks", "prompts", "pipelines", "fusion") <= inside
-    assert {"pyproject.toml", "Makefile", "README.md", "CHANGELOG.md", "LICENSE", ".ci/requirements.txt"} <= inside
+    assert {"pyproject.toml", "Makefile", "README.md", "CHANGELOG.md", *LICENCES} <= inside
+    assert kept(".ci", ".github", "docs") <= inside
 
 
 def metadata(wheel: Path, name: str) -> str:
@@ -284,7 +395,9 @@ def test_the_metadata_says_what_it_is(built: Built) -> None:
     assert said["Requires-Python"] == ">=3.11"
     assert sorted(said.get_all("Provides-Extra", [])) == ["bench", "dev", "local"]
     assert said["Description-Content-Type"] == "text/markdown"
-    assert "fusion = fusion.cli.app:main" in metadata(built.wheel, "entry_points.txt")
+    assert said.get_all("License-File") == LICENCES
+    assert f"Changelog, {REPOSITORY}/blob/main/CHANGELOG.md" in said.get_all("Project-URL", [])
+    assert "fusion = fusion.__main__:main" in metadata(built.wheel, "entry_points.txt")
 
 
 # Installed, in new environments, far from the checkout.
@@ -356,6 +469,9 @@ class TestEverywhere:
     def test_the_command_knows_its_version(self, place: Place) -> None:
         assert place.fusion("--version") == f"fusion {fusion.__version__}\n"
 
+    def test_the_recorded_demo_is_played_without_weights(self, place: Place) -> None:
+        assert "| North Quay | Ingrid Solberg | 18,420 | 2 |" in place.fusion("demo", "--recorded", "-q")
+
     def test_shipped_pipelines_are_found(self, place: Place) -> None:
         assert place.fusion("validate", "plan-execute-review") == "plan-execute-review: ok\n"
         assert "review" in place.fusion("graph", "plan-execute-review")
@@ -381,3 +497,87 @@ class TestEverywhere:
             'Unexpected keyword argument "pipline" for "complete"',
             'Argument "profile" to "Fusion" has incompatible type "int"',
         ]
+
+
+# Without extras: the wheel and what it declares, nothing else.
+
+
+def link_dependencies(site: Path) -> None:
+    """Link the installed distributions that the project declares, without extras, and all that these declare."""
+    waiting, seen = requirements(), set[str]()
+    while waiting:
+        requirement = waiting.pop()
+        extras = requirement.extras or {""}
+        here = f"{canonicalize_name(requirement.name)}{sorted(extras)}"
+        if here in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(here)
+        installed = distribution(requirement.name)
+        for top in {file.parts[0] for file in installed.files or ()} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(Path(str(installed.locate_file(top))).resolve())
+        declared = [Requirement(one) for one in installed.requires or ()]
+        waiting += [
+            Requirement(str(one).partition(";")[0])
+            for one in declared
+            if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras | {""})
+        ]
+
+
+@pytest.fixture(scope="module")
+def bare(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """An environment with the wheel, a recording of a model in the working directory, and no extra."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True, env=clean())
+    python = folder / "env" / "bin" / "python"
+    (site,) = (folder / "env" / "lib").glob("python*/site-packages")
+    link_dependencies(site)
+    install(python, str(built.wheel))
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    reply = {"text": "This.", "prompt_tokens": 10, "completion_tokens": 100}
+    (elsewhere / "said.jsonl").write_text(json.dumps({"id": "a", "prompt": "What?", "responses": {"m": reply}}))
+    (elsewhere / "items.jsonl").write_text(json.dumps({"prompt": "What?", "gold": "This."}))
+    (elsewhere / "own.gguf").write_bytes(b"GGUF")
+    (elsewhere / "ask.yaml").write_text(ASK)
+    places = {"XDG_CONFIG_HOME": folder, "FUSION_MODELS_DIR": folder / "models", "FUSION_STORE": folder / "runs.db"}
+    env = clean(**{name: str(path) for name, path in places.items()})
+    return Place(python, (str(python.with_name("fusion")),), site / "fusion", env, elsewhere)
+
+
+@pytest.mark.wheel
+class TestWithoutExtras:
+    def test_no_extra_is_there(self, bare: Place) -> None:
+        code = "import importlib.util as u, sys; print([name for name in sys.argv[1:] if u.find_spec(name)])"
+        done = bare.run(
+            str(bare.python), "-c", code, "xllamacpp", "matplotlib", "numpy", "sympy", "pytest", "litellm"
+        )
+        assert (done.stdout, done.stderr) == ("['litellm']\n", "")
+
+    def test_help_and_validation_work(self, bare: Place) -> None:
+        assert "fusion" in bare.fusion("--help")
+        assert bare.fusion("validate", "plan-execute-review") == "plan-execute-review: ok\n"
+
+    def test_scripted_models_run_a_shipped_pipeline(self, bare: Place) -> None:
+        done = bare.run(str(bare.python), "-W", "error", "-c", SCRIPT)
+        assert (done.stdout, done.stderr) == ("ok all of: one 4\n", "")
+
+    def test_a_recorded_model_answers(self, bare: Place) -> None:
+        done = bare.run(*bare.command, "run", "ask.yaml", "What?", "--model", "replay:said.jsonl#m", "--quiet")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "This.\n", "")
+
+    @pytest.mark.parametrize(
+        ("words", "hint"),
+        [
+            (("run", "single", "hi", "--model", "local:own.gguf"), "pip install 'compound-fusion[local]'"),
+            (
+                ("bench", "items.jsonl", "--model", "replay:said.jsonl#m", "--scorer", "exact"),
+                "a benchmark needs numpy and matplotlib; install the extra: pip install 'compound-fusion[bench]'",
+            ),
+        ],
+    )
+    def test_a_missing_extra_is_named(self, bare: Place, words: tuple[str, ...], hint: str) -> None:
+        done = bare.run(*bare.command, *words)
+        assert done.returncode == 2
+        assert hint in done.stderr
+        assert "Traceback" not in done.stderr

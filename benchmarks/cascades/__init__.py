@@ -1,1 +1,1 @@
-"""What cascades save and lose, on recorded answers of real models."""
+"""Cascades: savings and losses, on recorded answers of real models."""

@@ -1,4 +1,4 @@
-"""agree-or-escalate over the recorded sets, through the engine, against the strong model alone; then per-set routes.
+"""agree-or-escalate over the recorded sets, run by the engine, against the strong model alone; then per-set routes.
 
 python -m benchmarks.cascades.agree
 """
@@ -21,7 +21,7 @@ TRIALS = 2000
 
 
 class Outcome(NamedTuple):
-    """What became of one item."""
+    """The outcome of one item."""
 
     right: bool
     usd: float
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 class Way(NamedTuple):
-    """A set's way: cheap models, the cheapest first, of which two must agree; and the strong one."""
+    """The models of a set: cheap ones, cheapest first, of which two must agree, and the strong one."""
 
     cheap: tuple[str, ...]
     strong: str
@@ -52,14 +52,14 @@ def main() -> None:
 
 
 def per_set_routes(items: Sequence[Task], alone: Sequence[Outcome], errors: float) -> None:
-    """A way for each set is chosen on one half of its items and measured on the other, through one route."""
+    """Choose models for each set on one half of its items, and measure them on the other half through one route."""
     places = {of: [at for at, task in enumerate(items) if task.of == of] for of in SETS}
     outcomes: dict[int, Outcome] = {}
     print()
     for half in (0, 1):
         ways = {of: chosen([items[at] for at in places[of][half::2]], errors) for of in SETS}
         for of, way in ways.items():
-            print(f"  {of}, half {half + 1}: {' + '.join(way.cheap) or 'nobody'}, else {way.strong}")
+            print(f"  {of}, half {half + 1}: {' + '.join(way.cheap) or 'none'}, else {way.strong}")
         rest = sorted(at for of in SETS for at in places[of][1 - half :: 2])
         pipeline, roles = routed(ways)
         found, _ = through([items[at] for at in rest], dict.fromkeys(SETS, pipeline), roles)
@@ -73,7 +73,7 @@ def per_set_routes(items: Sequence[Task], alone: Sequence[Outcome], errors: floa
 
 
 def single() -> Pipeline:
-    """One call to the strong model."""
+    """Return a pipeline of one call to the strong model."""
     return Pipeline(
         name="single",
         inputs={"question": InputSpec()},
@@ -83,7 +83,7 @@ def single() -> Pipeline:
 
 
 def agreeing(of: str, cheap: tuple[str, ...] = ("bulk", "second")) -> Pipeline:
-    """The shipped pipeline, comparing answers as the set wants it; at most so many of the cheap roles are asked."""
+    """Return the shipped pipeline with the set's comparison of answers, and at most this many cheap roles."""
     with Fusion(profile="local") as fusion:
         shipped = fusion.load("agree-or-escalate")
     cascade: Any = shipped.stages["answer"]
@@ -94,7 +94,7 @@ def agreeing(of: str, cheap: tuple[str, ...] = ("bulk", "second")) -> Pipeline:
 
 
 def routed(ways: dict[str, Way]) -> tuple[Pipeline, dict[str, str]]:
-    """One route over the sets: which set a prompt is of shows in its text."""
+    """Return one route over the sets, by the text of the prompt."""
     models = {f"{of}_{at}": model for of, way in ways.items() for at, model in enumerate((*way.cheap, way.strong))}
     routes: dict[str, Any] = {}
     for of, way in ways.items():
@@ -132,7 +132,7 @@ def routed(ways: dict[str, Way]) -> tuple[Pipeline, dict[str, str]]:
 def through(
     items: Iterable[Task], pipelines: dict[str, Pipeline], models: dict[str, str]
 ) -> tuple[list[Outcome], float]:
-    """Every item through the engine, and the seconds that it took."""
+    """Run every item through the engine. Returns the outcomes and the seconds."""
     roles = {role: f"replay:{FOLDER}#{model}" for role, model in models.items()}
     outcomes = []
     with Fusion(profile="local", roles=roles) as fusion:
@@ -146,7 +146,7 @@ def through(
 
 
 def chosen(of: Sequence[Task], errors: float) -> Way:
-    """The cheapest way that is right as often as the strong model alone on these items, and so many errors more."""
+    """Return the cheapest way that beats the strong model alone on these items by `errors` standard errors."""
     names = sorted(of[0].answers, key=lambda name: sum(task.answers[name].usd for task in of))
     alone = [task.answers[SONNET].right for task in of]
     best: tuple[float, Way] | None = None
@@ -161,13 +161,13 @@ def chosen(of: Sequence[Task], errors: float) -> Way:
 
 
 def holds(points: Sequence[int], errors: float) -> bool:
-    """Whether the mean is so many of its standard errors above nothing; always, where every one is nothing."""
+    """Return True if the mean is this many standard errors above zero, or if every value is zero."""
     mean = statistics.fmean(points)
     return mean >= errors * statistics.stdev(points) / math.sqrt(len(points))
 
 
 def worked_out(of: Sequence[Task], way: Way, most: float) -> tuple[list[bool], float]:
-    """What a way is right in and what it costs, without the engine; nothing once it costs `most`."""
+    """Return the right answers of a way and its cost, without the engine; no answers once the cost reaches `most`."""
     right, usd = [], 0.0
     for task in of:
         seen: dict[str, Any] = {}
@@ -192,7 +192,7 @@ def worked_out(of: Sequence[Task], way: Way, most: float) -> tuple[list[bool], f
 
 
 def table(title: str, items: Sequence[Task], outcomes: Sequence[Outcome], alone: Sequence[Outcome]) -> None:
-    """Accuracy, cost and escalations of each set and of all, beside those of the strong model alone."""
+    """Print accuracy, cost and escalations of each set and of all, with those of the strong model alone."""
     heads = f"{'set':10}{'items':>6}{'right':>8}{'alone':>8}{'points':>8}{'95 %':>17}{'cost':>7}{'escalated':>11}"
     print(f"\n{title}\n{heads}")
     for of in (*SETS, "all"):
@@ -215,7 +215,7 @@ def share(outcomes: Sequence[Outcome]) -> float:
 
 
 def interval(points: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean, by the percentiles of paired bootstrap samples."""
+    """Return the 95 % interval of the mean, by percentiles of the paired bootstrap."""
     draw = random.Random(0)
     means = sorted(sum(draw.choices(points, k=len(points))) / len(points) for _ in range(TRIALS))
     return means[int(0.025 * TRIALS)], means[int(0.975 * TRIALS)]

@@ -1,4 +1,4 @@
-"""Simulated calibrations: how often the threshold that is chosen breaks the target that it was chosen for.
+"""Simulated calibrations: the rate at which a chosen threshold misses its target.
 
 python -m benchmarks.cascades.calibration [--trials 1000]
 """
@@ -18,7 +18,7 @@ THIRD = "gemini-1.5-flash"
 
 
 class World(NamedTuple):
-    """Where examples come from: one at a time, and what is wrong in truth of all that reaches a threshold."""
+    """A source of examples, and the true error rate above a threshold."""
 
     draw: Callable[[random.Random], Scored]
     wrong: Callable[[float], float]
@@ -26,7 +26,7 @@ class World(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A world, what is wanted in it, and with how many examples."""
+    """A world, the target in it, and the number of examples."""
 
     name: str
     world: World
@@ -65,7 +65,7 @@ def settings() -> list[Setting]:
 
 
 def recorded(of: str) -> World:
-    """The share of three cheap models that agree on an item of a set; the set itself is the truth."""
+    """The share of three cheap models that agree on an item of a set; the set is the true distribution."""
     scored = []
     for task in tasks(of):
         said = [task.answers[model] for model in (MINI, DEEPSEEK, THIRD)]
@@ -77,7 +77,7 @@ def recorded(of: str) -> World:
 
 @cache
 def evenly(wrong_at: Callable[[float], float], level: float) -> float:
-    """What is wrong in truth of all that is at least so sure."""
+    """Return the true error rate of all items with at least this confidence."""
     low = max(level, 0.5)
     steps = [low + (1 - low) * (at + 0.5) / 1000 for at in range(1000)]
     return sum(map(wrong_at, steps)) / len(steps)
@@ -89,7 +89,7 @@ def share_wrong(scored: Sequence[Scored], level: float) -> float:
 
 
 def stated(wrong_at: Callable[[float], float]) -> World:
-    """A model that is `c` sure, evenly from 0.5 to 1, and wrong as often as `wrong_at(c)`."""
+    """A model with confidence `c`, uniform from 0.5 to 1, and error rate `wrong_at(c)`."""
 
     def draw(by: random.Random) -> Scored:
         confidence = by.uniform(0.5, 1)
@@ -99,7 +99,7 @@ def stated(wrong_at: Callable[[float], float]) -> World:
 
 
 def measured(setting: Setting, trials: int) -> tuple[int, int, float]:
-    """How often the target was broken in truth, how often no threshold was found, and the mean share escalated."""
+    """Return the numbers of missed targets and of trials without a threshold, and the mean share escalated."""
     by = random.Random(0)
     broken = none = 0
     escalated = 0.0

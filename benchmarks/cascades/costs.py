@@ -1,4 +1,4 @@
-"""What each shipped pipeline costs beside one call to the strong model, with answers of a given length.
+"""The cost of each shipped pipeline against one call to the strong model, at given answer lengths.
 
 python -m benchmarks.cascades.costs
 """
@@ -19,7 +19,7 @@ LISTS = ("consensus", "contradictions", "partial_coverage", "unique_insights", "
 
 
 class Case(NamedTuple):
-    """A shipped pipeline, what is given to it, and how it turns out."""
+    """A shipped pipeline, its inputs, and its course."""
 
     pipeline: str
     inputs: dict[str, str]
@@ -44,7 +44,7 @@ CASES = (
 
 
 class Figure(NamedTuple):
-    """What a case came to: calls to the strong model and to cheap ones, and the cost beside one call."""
+    """The result of a case: calls to strong and cheap models, and the cost relative to one call."""
 
     case: Case
     strong: int
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def measured(case: Case) -> Figure:
-    """A case against one call over the same task and material."""
+    """Compare a case with one call over the same task and material."""
     result = run(case)
     alone = run(Case("single", {"task": TASK, "context": case.inputs.get("context", MATERIAL)}))
     strong = sum(line.calls for line in result.receipt.lines if line.model == "scripted/frontier")
@@ -67,7 +67,7 @@ def measured(case: Case) -> Figure:
 
 
 def run(case: Case) -> Result:
-    """One run on models that answer as the case says, at their list prices."""
+    """Run a case once on scripted models at list prices."""
     roles = {
         role: ScriptedModel(answering(case, role), name=f"scripted/{role}", price=prices.lookup(model).price)
         for role, model in MODELS.items()
@@ -79,7 +79,7 @@ def run(case: Case) -> Result:
 
 
 def answering(case: Case, role: str) -> Callable[[Request], Any]:
-    """The script of a role."""
+    """Return the script of a role."""
     revised: set[str] = set()
 
     def answer(request: Request) -> Any:

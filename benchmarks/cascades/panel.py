@@ -1,4 +1,4 @@
-"""How long a panel of five takes over HTTP when one member hangs and the others take lognormal times.
+"""The wall time of a panel of five over HTTP with one hung member; the others take lognormal times.
 
 python -m benchmarks.cascades.panel [--runs 20] [--median 2.0]
 """
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def measured(seed: int, median: float) -> tuple[float, bool, int]:
-    """Wall over the slowest healthy member's time, whether the server saw the hung call cancelled, members lost."""
+    """Return wall time over the slowest healthy member's, the cancellation of the hung call, and members lost."""
     script, pipeline = Providers(seed, median), Pipeline.from_yaml(PANEL)
     with Provider(script) as provider:
         models = {

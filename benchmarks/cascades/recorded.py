@@ -1,4 +1,4 @@
-"""The recorded task sets, and what is right in them."""
+"""The recorded task sets, and their scoring."""
 
 import json
 import lzma
@@ -20,12 +20,12 @@ EXTRACT = {
     "cruxeval": Extractor(read="code", path="answer"),
     "math_l5": Extractor(read="number", path="answer"),
 }
-"""How the answers of a set are compared; the recorded prompts ask for JSON with a field `answer`."""
+"""The comparison of answers of a set; the recorded prompts ask for JSON with a field `answer`."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A model's recorded answer: what is compared of it, whether it is right, and what it cost in dollars."""
+    """A recorded answer of a model: the compared part, its correctness, and its cost in dollars."""
 
     key: str | None
     right: bool
@@ -43,10 +43,10 @@ class Task:
 
 
 def is_right(of: str, answer: str, gold: str) -> bool:
-    """Whether an answer is the right one.
+    """Return True if the answer is right.
 
-    In CRUXEval the right answer is a literal, and a JSON string that holds a string's content in place of its literal
-    counts as that string: "abc" for 'abc'.
+    In CRUXEval the right answer is a literal. A JSON string with the content of a string counts as that string:
+    "abc" for 'abc'.
     """
     extractor = EXTRACT[of]
     found, wanted = extractor.extract(answer), extractor.key(gold)
@@ -55,7 +55,7 @@ def is_right(of: str, answer: str, gold: str) -> bool:
 
 @cache
 def tasks(of: str) -> tuple[Task, ...]:
-    """The items of a set, with what each model answered."""
+    """Return the items of a set with the answers of each model."""
     prices = json.loads((FOLDER / "prices.json").read_text())["models"]
     with lzma.open(FOLDER / f"zeroeval_{of}.jsonl.xz", "rt", encoding="utf-8") as lines:
         return tuple(_task(of, json.loads(line), prices) for line in lines)

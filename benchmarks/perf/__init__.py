@@ -1,1 +1,1 @@
-"""The speed of the engine itself: each module is one benchmark, `python -m benchmarks.perf.<name>`."""
+"""The speed of the engine: each module is one benchmark, `python -m benchmarks.perf.<name>`."""

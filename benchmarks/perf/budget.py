@@ -1,4 +1,4 @@
-"""What budgets, their line of waiters and the wrappers around a model cost, and that no cap is ever passed.
+"""The CPU cost of budgets, their queue and the wrappers around a model, and a test that no cap is ever passed.
 
 python -m benchmarks.perf.budget [--trials 200]
 """
@@ -25,7 +25,7 @@ WORST, ACTUAL = Amount(Decimal("0.0213"), 3000), Amount(Decimal("0.0041"), 900)
 
 
 async def uncontended(levels: int, times: int = 20_000) -> float:
-    """Microseconds of CPU for one reserve and settle when nothing stands in the way."""
+    """Return microseconds of CPU for one reserve and settle without contention."""
     leaf = Budget(AMPLE)
     for _ in range(levels - 1):
         leaf = leaf.child(AMPLE)
@@ -37,7 +37,7 @@ async def uncontended(levels: int, times: int = 20_000) -> float:
 
 
 async def contended(waiters: int, *, at_stage: bool) -> float:
-    """Microseconds of CPU for a caller, its task included, when only ten of `waiters` fit at once."""
+    """Return microseconds of CPU for a caller, including its task, if only ten of `waiters` fit at once."""
     narrow = Limits(usd=10 * WORST.usd + waiters) if WORST.usd else Limits()
     run = Budget(AMPLE if at_stage else narrow)
     stage = run.child(narrow if at_stage else AMPLE)
@@ -56,7 +56,7 @@ async def contended(waiters: int, *, at_stage: bool) -> float:
 
 
 async def wrapped(times: int = 5000) -> dict[str, float]:
-    """Microseconds of CPU for a call through more and more wrappers."""
+    """Return microseconds of CPU for a call through more and more wrappers."""
     scripted = ScriptedModel("A short answer.")
     limited = Limited(scripted, concurrency=16)
     metered = Metered(limited)
@@ -78,8 +78,10 @@ async def wrapped(times: int = 5000) -> dict[str, float]:
 
 
 class Storm:
-    """Callers on one tree with random costs, retries and cancellations; `highest` is the largest part of the cap
-    that was ever spent and reserved."""
+    """Runs callers on one tree with random costs, retries and cancellations.
+
+    `highest` is the largest share of the cap that was spent and reserved at any time.
+    """
 
     def __init__(self, seed: int, callers: int) -> None:
         self.random = Random(seed)

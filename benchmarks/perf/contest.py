@@ -1,4 +1,4 @@
-"""What a benchmark itself costs: recorded sets and many arms, where no answer takes any time.
+"""The overhead of a benchmark: recorded sets and many arms whose answers take no time.
 
 python -m benchmarks.perf.contest [--arms 20] [--items 1720]
 """
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def described(arms: int, items: int) -> dict[str, Any]:
-    """The recorded sets; every recorded model alone, and pipelines of three of them, as many as are wanted."""
+    """Return a suite of the recorded sets with every recorded model alone, and pipelines of three of them."""
     names = list(tasks("gsm8k")[0].answers)
     singles = {name: {"model": f"replay:{FOLDER}#{name}"} for name in names[:arms]}
     pairs = [(one, other) for one in names for other in names if one < other and SONNET not in (one, other)]
@@ -55,7 +55,7 @@ def described(arms: int, items: int) -> dict[str, Any]:
 
 
 def measured(what: str, suite: Suite, folder: str, fusion: Fusion) -> list[tuple[str, float, float | None]]:
-    """Run it, print what it took, and give the figures."""
+    """Run the benchmark, print its time, and return the figures."""
     began, cpu, children = time.perf_counter(), time.process_time(), os.times()
     report = run(suite, out=Path(folder), fusion=fusion)
     after = os.times()

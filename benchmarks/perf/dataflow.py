@@ -32,11 +32,11 @@ output: answer
 """
 FLOWING = PIPELINE.format(plan="plan", work="work", review="review")
 JOINED = PIPELINE.format(plan="plan|list", work="work|list", review="review|list")
-"""An expression that is more than a path has a value only when the feed that it reads has its end."""
+"""An expression that is more than a path has no value before the end of its feed."""
 
 
 def plan(pace: float) -> Say:
-    """A plan that is written evenly: each subtask is whole as its share of the time is over."""
+    """A plan written at an even pace: each subtask is complete after its share of the time."""
     pieces: list[str | tuple[float, str]] = [
         '{"goal": "g", "constraints": [], "merge_instructions": "", "subtasks": ['
     ]
@@ -48,7 +48,7 @@ def plan(pace: float) -> Say:
 
 
 def seconds_of(text: str, pace: float) -> float:
-    """Wall time of one run, its outcome checked."""
+    """Run the pipeline once and check its outcome. Returns the wall time."""
     models = {
         "planner": ScriptedModel(plan(pace), name="scripted/planner"),
         "worker": ScriptedModel("done", name="scripted/worker", delay=pace * WORK),
@@ -68,7 +68,7 @@ def seconds_of(text: str, pace: float) -> float:
 
 
 def measure(repeat: int, pace: float) -> tuple[Sequence[float], Sequence[float]]:
-    """Wall times with items that flow, and with feeds that are joined, taken in turn."""
+    """Return wall times of streamed items and of joined feeds, measured in turn."""
     pairs = [(seconds_of(FLOWING, pace), seconds_of(JOINED, pace)) for _ in range(repeat)]
     return [flowing for flowing, _ in pairs], [joined for _, joined in pairs]
 

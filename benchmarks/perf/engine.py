@@ -23,7 +23,7 @@ WIDTHS = (100, 1_000, 5_000)
 
 
 class Engine:
-    """A Fusion whose one model answers at once, and a pipeline of one map."""
+    """Return a client with a model that answers at once, and a pipeline of one map."""
 
     def __init__(self, fusion: Fusion, model: ScriptedModel) -> None:
         self._fusion = fusion
@@ -36,7 +36,7 @@ class Engine:
         )
 
     def cpu_of(self, width: int) -> float:
-        """CPU seconds of one run over so many items."""
+        """Return CPU seconds of one run over this many items."""
         seen: Counter[type[EventBase]] = Counter()
 
         def watch(event: EventBase) -> None:
@@ -74,7 +74,7 @@ def rows(count: int) -> list[dict[str, str]]:
 
 
 def measure(widths: Sequence[int], repeat: int) -> tuple[float, dict[int, list[float]]]:
-    """(MB that the second width's items add to the process, CPU seconds of runs by width)."""
+    """Return the memory in MB of the second width's items, and CPU seconds of runs by width."""
     with engine() as made:
         before = peak_mb()
         made.cpu_of(widths[1])
@@ -83,13 +83,13 @@ def measure(widths: Sequence[int], repeat: int) -> tuple[float, dict[int, list[f
 
 
 def marginal(taken: Mapping[int, Sequence[float]]) -> tuple[float, float]:
-    """Seconds for each further item: between the first two widths, and between the last two."""
+    """Return seconds for each further item: between the first two widths, and between the last two."""
     (few, low), (some, middle), (many, high) = ((width, statistics.median(taken[width])) for width in sorted(taken))
     return (middle - low) / (some - few), (high - middle) / (many - some)
 
 
 def peak_mb() -> float:
-    """The most that this process ever held. On Linux not `ru_maxrss`, which begins with what the parent held."""
+    """Return the peak memory of this process. On Linux not `ru_maxrss`, which starts at the parent's value."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,4 +1,4 @@
-"""How the benchmarks say what they measured: on which machine, how often, the least and the middle."""
+"""Figures of the benchmarks: the machine, the number of measurements, minimum and median."""
 
 import os
 import platform
@@ -9,12 +9,12 @@ __all__ = ["machine", "spread"]
 
 
 def machine() -> str:
-    """What the figures were taken on."""
+    """Return a description of the machine and its load."""
     load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
     return f"load {load}; {os.cpu_count()} cores; Python {platform.python_version()}"
 
 
 def spread(values: Sequence[float], form: str = ".3f") -> str:
-    """The median of some measurements, and their range."""
+    """Return the median and range of some measurements."""
     middle, least, most = statistics.median(values), min(values), max(values)
     return f"{middle:{form}} (min {least:{form}}, max {most:{form}}, n={len(values)})"

@@ -1,6 +1,6 @@
-"""How long `fusion runs list` and `fusion runs show` take as whole processes, on a store of many calls.
+"""The time of `fusion runs list` and `fusion runs show` as whole processes, on a store of many calls.
 
-The store holds runs of 1,000 calls each, as `benchmarks.perf.store` makes them; one run is shown by its id.
+The store holds runs of 1,000 calls each, made by `benchmarks.perf.store`. One run is shown by its id.
 
     python -m benchmarks.perf.history [--repeat 7] [--calls 100000]
 """
@@ -23,7 +23,7 @@ OF_A_RUN = 1000
 
 
 def fill(place: Path, calls: int) -> list[str]:
-    """A store of so many calls; the ids of its runs."""
+    """Fill a store with this many calls. Returns the ids of its runs."""
     store = open_store(place)
     ids = []
     for number in range(calls // OF_A_RUN):
@@ -41,7 +41,7 @@ def fill(place: Path, calls: int) -> list[str]:
 
 
 def timed(repeat: int, *words: str, env: dict[str, str]) -> tuple[list[float], list[float]]:
-    """Milliseconds of whole processes: by the wall's clock, and of CPU."""
+    """Return milliseconds of whole processes: wall time and CPU time."""
     wall, cpu = [], []
     for _ in range(repeat):
         began, used = time.perf_counter(), _used()
@@ -52,7 +52,7 @@ def timed(repeat: int, *words: str, env: dict[str, str]) -> tuple[list[float], l
 
 
 def _used() -> float:
-    """CPU seconds of the processes that have ended."""
+    """Return CPU seconds of finished child processes."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return children.ru_utime + children.ru_stime
 

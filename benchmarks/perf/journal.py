@@ -1,9 +1,9 @@
-"""What it costs to keep a run: the same pipeline on a model that answers at once, with a store and without.
+"""The cost of keeping a run: the same pipeline on a model that answers at once, with and without a store.
 
     python -m benchmarks.perf.journal [--calls 2000] [--repeat 5]
 
-`at once` is a map of all calls, 500 under way at a time; `in turn` one call after another. Runs with and without a
-store take turns; the figures are medians of the differences, in milliseconds a call, of wall time and of CPU time.
+`at once` is a map of all calls, 500 in flight at a time; `in turn` is one call after another. Runs with and without
+a store take turns. The figures are medians of the differences, in milliseconds a call, of wall time and CPU time.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Cost(NamedTuple):
 
 
 def measured(width: int, calls: int, store: Path | None) -> Cost:
-    """One run, with a store or without."""
+    """Run the pipeline once, with or without a store."""
     pipeline = Pipeline.from_yaml(PIPELINE.replace("WIDTH", str(width)))
     model = ScriptedModel("a result of some words that a model might give", name="scripted")
     with Fusion(roles={"any": model}, store=store) as fusion:
@@ -57,7 +57,7 @@ def measured(width: int, calls: int, store: Path | None) -> Cost:
 
 
 def measure(calls: int, repeat: int) -> dict[str, list[tuple[Cost, Cost]]]:
-    """For each way: (without a store, with one), as often as said."""
+    """Return the times without and with a store, for each way."""
     found: dict[str, list[tuple[Cost, Cost]]] = {way: [] for way in WAYS}
     for _ in range(repeat):
         for way, width in WAYS.items():

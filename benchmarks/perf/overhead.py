@@ -1,7 +1,7 @@
 """CPU per call over HTTP: Fusion's engine, litellm alone and aiohttp alone, on the same prompts in the same run.
 
-Every caller has a process of its own and so has the server, on loopback, which answers at once and counts. The
-callers are measured in turn; each is given 32, 256 and 1,000 calls to have in flight at once.
+Every caller and the server have a process of their own, on loopback. The server answers at once and counts. The
+callers are measured in turn, with 32, 256 and 1,000 calls in flight at once.
 
     python -m benchmarks.perf.overhead [--repeat 5] [--widths 32 256 1000]
 """
@@ -43,7 +43,7 @@ output: work
 """.replace("SYSTEM", SYSTEM).replace("TASK", TASK)
 
 Run = Callable[[int], Awaitable[None]]
-"""Makes so many calls at once."""
+"""Makes this many calls at once."""
 
 
 def conversation(number: int) -> list[dict[str, str]]:
@@ -101,7 +101,7 @@ def _all(call: Callable[[int], Awaitable[str]]) -> Run:
 
 
 async def caller(name: str, base: str) -> None:
-    """Make as many calls as each line of standard input says, and answer with the CPU seconds that they took."""
+    """Make as many calls as each line of standard input asks for, and write their CPU seconds."""
     run = await {"aiohttp": by_aiohttp, "litellm": by_litellm, "fusion": by_fusion}[name](base)
     await run(8)
     print("ready", flush=True)
@@ -117,7 +117,7 @@ async def caller(name: str, base: str) -> None:
 
 @dataclass
 class Figures:
-    """CPU milliseconds per call, by caller and width, and by how much the server's count was off."""
+    """Return CPU milliseconds per call by caller and width, and the error of the server's count."""
 
     cpu: dict[tuple[str, int], list[float]]
     miscounted: int = 0

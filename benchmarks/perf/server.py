@@ -1,6 +1,6 @@
-"""A provider on loopback that answers at once and counts: as little of its own as can be, in a process of its own.
+"""A provider on loopback that answers at once and counts, with little overhead, in a process of its own.
 
-python -m benchmarks.perf.server        # prints its port; `GET /calls` gives the number of calls so far
+python -m benchmarks.perf.server        # prints its port; `GET /calls` returns the number of calls so far
 """
 
 import asyncio
@@ -19,7 +19,7 @@ REPLY = json.dumps(
 
 
 class Server:
-    """Counts the calls; `GET /calls` is none."""
+    """Counts the calls; `GET /calls` does not count."""
 
     def __init__(self) -> None:
         self.calls = 0

@@ -1,4 +1,4 @@
-"""What it takes to start: user and system CPU of short commands, each in a new process, its bytecode cached.
+"""Start-up: user and system CPU of short commands, each in a new process with cached bytecode.
 
 python -m benchmarks.perf.startup [--repeat 15]
 """
@@ -21,11 +21,11 @@ COMMANDS: dict[str, tuple[list[str], float | None]] = {
         0.6,
     ),
 }
-"""What is run, and the bar in seconds."""
+"""Commands, and their bars in seconds."""
 
 
 def cpu_of(arguments: Sequence[str]) -> float:
-    """CPU seconds of one process."""
+    """Return CPU seconds of one process."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

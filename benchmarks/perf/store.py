@@ -1,4 +1,4 @@
-"""What keeping a run costs: rows a second, CPU and wall per call, and how long a large store takes to answer.
+"""The cost of keeping a run: rows a second, CPU and wall time per call, and the response time of a large store.
 
 Each measurement of a call's cost has a process of its own, and a twin on a store that keeps nothing.
 
@@ -91,7 +91,7 @@ class Nothing:
 
 
 async def calls(store: Store | Nothing, count: int, width: int, context: str) -> Cost:
-    """What a run puts and waits for, `width` calls at once."""
+    """Write and await the rows of a run, `width` calls at once."""
     store.put(*started("r1"))
     await store.written()
     numbers = iter(range(1, count + 1))
@@ -111,7 +111,7 @@ async def calls(store: Store | Nothing, count: int, width: int, context: str) ->
 
 
 def one_cost(kind: str, count: int, width: int, context: str) -> Cost:
-    """In this process: a store of a kind, its making not counted."""
+    """Measure a kind of store in this process, without the time to create it."""
     if kind == "nothing":
         return asyncio.run(calls(Nothing(), count, width, context))
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def one_cost(kind: str, count: int, width: int, context: str) -> Cost:
 
 
 def added(kind: str, count: int, width: int, context: bool = False) -> Cost:
-    """What a store adds to a call, over a store that does nothing."""
+    """Return the cost of a call on a store, minus that on a store that keeps nothing."""
     with_store, without = (_apart(one, count, width, context) for one in (kind, "nothing"))
     return Cost(with_store.wall - without.wall, with_store.cpu - without.cpu)
 
@@ -138,7 +138,7 @@ def _apart(kind: str, count: int, width: int, context: bool) -> Cost:
 
 
 def fill(store: Store, runs: int, calls_each: int) -> float:
-    """Seconds for so many runs, written as fast as can be."""
+    """Return seconds to write this many runs as fast as possible."""
     begun = time.perf_counter()
     for n in range(runs):
         run_id = f"run-{n:05}"
@@ -154,7 +154,7 @@ def fill(store: Store, runs: int, calls_each: int) -> float:
 
 @dataclass
 class Answers:
-    """Seconds."""
+    """Return seconds of a function."""
 
     listed: float
     shown: float
@@ -162,7 +162,7 @@ class Answers:
 
 
 def answers(store: Store, run_id: str) -> Answers:
-    """How long it takes to list runs, and to show one."""
+    """Return the times to list runs and to show one."""
     begun = time.perf_counter()
     assert len(store.runs(RunFilter(), limit=20)) >= 1
     listed = time.perf_counter() - begun
@@ -183,7 +183,7 @@ def answers(store: Store, run_id: str) -> Answers:
 
 
 def large(count: int) -> Iterator[str]:
-    """A store with `count` calls: in runs of 1,000, and all in one run."""
+    """Fill a store with `count` calls: in runs of 1,000, and all in one run."""
     for runs, each in ((max(1, count // 1000), min(count, 1000)), (1, count)):
         with tempfile.TemporaryDirectory() as folder:
             store = open_store(Path(folder) / "runs.db")

@@ -1,1 +1,1 @@
-"""Quotes held against what runs then cost."""
+"""Quotes: quoted cost and time against those of the run."""

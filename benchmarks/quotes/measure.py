@@ -1,4 +1,4 @@
-"""Holds quotes against what runs then cost, on pipelines that ship or are of the tests, and on models of all kinds.
+"""Compares quotes with the cost of the run, on shipped and tested pipelines, and on models of all kinds.
 
 python -m benchmarks.quotes.measure [--runs 50] [--seed 1] [--verbose]
 """
@@ -26,7 +26,7 @@ _RECORDED = Path(__file__).parents[1] / "data" / "recorded"
 
 @dataclass(frozen=True)
 class Held:
-    """A quote, and the run that it was about."""
+    """A quote, and its run."""
 
     name: str
     quote: Quote
@@ -47,14 +47,14 @@ class Held:
 
     @property
     def spread(self) -> float:
-        """How many times the likely cost the high one is."""
+        """The ratio of the high to the likely cost."""
         return float(self.quote.usd.high / self.quote.usd.likely) if self.quote.usd.likely else 1.0
 
 
 def recorded_lengths() -> list[list[int]]:
-    """Output tokens of answers: of real models, for each model and task set that is recorded, and of long prose.
+    """Return output tokens of answers: of real models by recorded model and task set, and of long prose.
 
-    Every second model is left out: what a quote supposes of lengths was chosen with an eye on those.
+    Every second model is left out: the quote's assumptions on lengths were chosen with those.
     """
     found: dict[tuple[str, str], list[int]] = {}
     for file in sorted(_RECORDED.glob("*.jsonl.xz")):
@@ -70,7 +70,7 @@ def recorded_lengths() -> list[list[int]]:
 
 
 def held(number: int, seed: int, lengths: Sequence[Sequence[int]]) -> Held:
-    """One quote and its run. Every second pipeline is run without any limit, so that its worst cases bound it."""
+    """Quote and run once. Every second pipeline runs without a limit, so that its worst cases bound it."""
     random = Random(f"{seed} {number}")
     choice = pipelines()
     name = list(choice)[number % len(choice)]
@@ -89,7 +89,7 @@ def held(number: int, seed: int, lengths: Sequence[Sequence[int]]) -> Held:
 
 
 def summary(all_held: Sequence[Held]) -> dict[str, float]:
-    """How often the maximum was passed, the share of costs in their range, and the widest range."""
+    """Return how often the maximum was passed, the share of costs within their range, and the widest range."""
     return {
         "runs": len(all_held),
         "passed": sum(one.passed for one in all_held),

@@ -1,4 +1,4 @@
-"""Models that differ in all that a quote cannot know: how much they say, how well, how fast, and for how much."""
+"""Models that differ in everything unknown to a quote: answer length, quality, speed and price."""
 
 import json
 import math
@@ -16,7 +16,7 @@ _WORDS = ("harbour", "invoice", "amount", "of", "the", "and", "paid", "by", "qua
 
 
 class Behaviour:
-    """What one model is like in one run. Nothing here is read by the quote, nor taken from it."""
+    """The behaviour of one model in one run. The quote reads none of it."""
 
     def __init__(self, random: Random, lengths: Sequence[int]) -> None:
         self.random = random
@@ -95,7 +95,7 @@ class Behaviour:
 
 
 def cast(seed: str, lengths: Sequence[Sequence[int]]) -> dict[str, ScriptedModel]:
-    """A model for each role, dearer ones and cheaper ones, each as talkative as a real one on one kind of task."""
+    """Return a model for each role, expensive and cheap, with the answer lengths of a real one on one task."""
     random = Random(seed)
     frontier = math.exp(random.uniform(math.log(1.0), math.log(20.0)))
     cheaper = math.exp(random.uniform(math.log(1.0), math.log(30.0)))

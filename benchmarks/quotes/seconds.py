@@ -1,10 +1,10 @@
-"""Holds the seconds of quotes against what runs took: of embedded models by the clock, of hosted ones as they may be.
+"""Compares quoted seconds with those of runs: of embedded models by the clock, of hosted ones by simulation.
 
     python -m benchmarks.quotes.seconds [--runs 150] [--seed 51] [--verbose]
 
-`by the clock` are the answers in `benchmarks/results/embedded-*`, each quoted now as it was asked then. `of many
-paces` are runs of the pipelines and models of `measure`, which take the time that hosted models may take; the clock
-of their loop leaps over every wait.
+`by the clock` are the answers in `benchmarks/results/embedded-*`, each quoted with its original inputs. `of many
+paces` are runs of the pipelines and models of `measure` at assumed speeds of hosted models. The clock of their loop
+skips every wait.
 """
 
 import argparse
@@ -41,7 +41,7 @@ output: answer
 
 @dataclass(frozen=True)
 class Timed:
-    """The seconds of a quote, and those of the run that it was about."""
+    """The seconds of a quote, and those of its run."""
 
     name: str
     quote: Seconds
@@ -56,7 +56,7 @@ class Timed:
 
 
 def by_the_clock(every: int = 1) -> Iterator[Timed]:
-    """Each answer that the embedded models gave to the suites that ship, or one of so many."""
+    """Yield the answers of the embedded models to the shipped suites, or every n-th one."""
     notes = {row["id"]: row["text"] for row in _rows(_ROOT / "data" / "invoices.jsonl")}
     with Fusion(profile="local") as fusion:
         for suite, limit in (("gsm8k", 400), ("invoices", 1500)):
@@ -87,7 +87,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 
 class Paced(Model):
-    """A model that takes its time: until it begins, and for each token that it reads and writes."""
+    """A model with a delay to the first token, and a time for each token that it reads and writes."""
 
     def __init__(self, inner: ScriptedModel, random: Random) -> None:
         self._inner = inner
@@ -110,7 +110,7 @@ class Paced(Model):
 
 @dataclass
 class _Clock:
-    """When a run began and ended, by the clock of its loop."""
+    """Return the start and end of a run, by the clock of its loop."""
 
     times: list[float] = field(default_factory=list)
 
@@ -124,7 +124,7 @@ class _Clock:
 
 
 def of_many_paces(number: int, seed: int, lengths: Sequence[Sequence[int]]) -> Timed:
-    """One quote and its run, without any limit of time."""
+    """Quote and run once, without a time limit."""
     random = Random(f"{seed} {number}")
     choice = pipelines()
     name = list(choice)[number % len(choice)]
@@ -145,7 +145,7 @@ def of_many_paces(number: int, seed: int, lengths: Sequence[Sequence[int]]) -> T
 
 
 def summary(timed: Sequence[Timed]) -> dict[str, float]:
-    """The share of runs that took as long as their quotes say; how wide those are; who was right in all."""
+    """Return the share of runs within their quoted seconds, the width of the ranges, and the likely times."""
     ratios = sorted(one.seconds / one.quote.likely for one in timed if one.quote.likely)
     return {
         "runs": len(timed),

@@ -1,4 +1,4 @@
-"""What is run: every pipeline that ships, the example of every kind, and those that the tests are made of."""
+"""Subjects: every shipped pipeline, the example of every kind, and pipelines of the tests."""
 
 from random import Random
 from typing import Any
@@ -93,18 +93,18 @@ _WORDS = ("the", "report", "of", "what", "was", "said", "about", "each", "quay",
 
 
 def pipelines() -> dict[str, str | Pipeline]:
-    """Pipelines by what they are called here: a shipped one by its name, the others as objects."""
+    """Return pipelines by name: shipped ones as names, the others as objects."""
     found: dict[str, str | Pipeline] = {name: name for name in sorted(Library.standard().pipelines)}
     for kind, cls in sorted(kinds().items()):
-        if cls.example and kind != "pipeline":
-            found[f"example of {kind}"] = Pipeline.from_yaml(cls.example, file=f"{kind}.yaml")
+        if cls.estimate.example and kind != "pipeline":
+            found[f"example of {kind}"] = Pipeline.from_yaml(cls.estimate.example, file=f"{kind}.yaml")
     for name, text in _OWN.items():
         found[name] = Pipeline.from_yaml(text, file=f"{name}.yaml")
     return found
 
 
 def given(pipeline: Pipeline, random: Random) -> dict[str, Any]:
-    """Something for each input that is required, and mostly for the others."""
+    """Return a value for each required input, and for most of the others."""
     return {
         name: _text(name, random)
         for name, spec in pipeline.inputs.items()

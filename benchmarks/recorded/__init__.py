@@ -1,1 +1,1 @@
-"""Recorded answers of real models: what a policy that is chosen out of fold saves and loses."""
+"""Recorded answers of real models: savings and losses of a policy chosen out of fold."""

@@ -1,8 +1,8 @@
-"""The recorded suite, then ways for each set that are chosen out of fold; writes results and the README's table.
+"""Run the recorded suite, then models for each set chosen out of fold; write results and the README's table.
 
     python -m benchmarks.recorded [--out fusion-bench/recorded]
 
-A whole run is made anew where the folder holds no answers yet.
+A folder without answers starts a new run.
 """
 
 import argparse
@@ -16,13 +16,14 @@ from benchmarks.recorded import headline
 from benchmarks.recorded.folds import FOLDER, ROUTES, RULE, Chosen, Folds, K, Rule, arm_name, arm_record
 from benchmarks.recorded.headline import RESULTS, TUNED, report
 from fusion.bench import Suite, run
-from fusion.bench.report.analysis import Analysis, Pairing, analyse
+from fusion.bench.report.analysis import analyse
+from fusion.bench.report.figures import Analysis, Pairing
 from fusion.bench.report.results import Results
 from fusion.pipeline.rows import read_rows
 
 SEEDS = (0, 1, 2, 3, 4)
 OTHER_RULES = (Rule(0.35), Rule(0.40), Rule(0.42), Rule(0.44))
-"""Rules that were looked at before, with these seeds: the one choice on all of the nine folds, under other caps."""
+"""Rules tried before with these seeds: one choice on all of the nine folds, under other caps."""
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def _gold() -> Any:
 
 
 def with_folds(results: Results, found: Mapping[int, Chosen]) -> Results:
-    """The results, with an arm for each seed."""
+    """Return the results with an arm for each seed."""
     return results.model_copy(
         update={
             "arms": (*results.arms, *(arm_record(one, seed) for seed, one in found.items())),
@@ -119,7 +120,7 @@ def _pairing(one: Pairing) -> dict[str, Any]:
 
 
 def _moved(whole: Results, arm: str, best: str) -> list[float] | None:
-    """The least and the greatest cost ratio where any one model's price is half as high, or half as high again."""
+    """Return the least and the greatest cost ratio if the price of any one model changes by half."""
     ours, theirs = _by_model(whole, arm), _by_model(whole, best)
     if not ours or not theirs:
         return None
@@ -142,14 +143,14 @@ def _by_model(whole: Results, arm: str) -> dict[str, float]:
 
 
 def _ruled(results: Results, found: Mapping[int, Chosen]) -> list[dict[str, Any]]:
-    """What another rule would have come to, seed by seed."""
+    """Return the results of another rule by seed."""
     analysis = analyse(with_folds(_singles(results), found))
     pairs = {one.arm: one for one in analysis.pairings}
     return [_pairing(pairs[arm_name(seed)]) for seed in found]
 
 
 def _on_test(whole: Results) -> dict[str, Any]:
-    """The tuned arm beside the single models, on the items that it was not chosen on."""
+    """Compare the tuned arm with the single models, on the items that it was not chosen on."""
     items = tuple(item for item in whole.items if item.side == "test")
     arms = tuple(arm for arm in whole.arms if arm.kind == "model" or arm.name == TUNED)
     ids, names = {item.id for item in items}, {arm.name for arm in arms}

@@ -1,4 +1,4 @@
-"""Ten folds: on nine a way is chosen for each route, the tenth is answered by it, through the engine."""
+"""Ten folds: nine choose models for each route, which answer the tenth through the engine."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -24,10 +24,10 @@ K = 10
 
 
 class Rule(NamedTuple):
-    """How ways are chosen on the nine folds.
+    """The rule to choose models on the nine folds.
 
-    `cap` is what they may cost there beside the best single model. So many times a `share` of the items is drawn and
-    a choice made, and the way that is chosen most often is taken; one draw of all of them is a plain choice.
+    `cap` is their largest cost relative to the best single model. Each of the draws takes a `share` of the items and
+    makes a choice; the most frequent choice wins. One draw of all items is a plain choice.
     """
 
     cap: float
@@ -36,11 +36,11 @@ class Rule(NamedTuple):
 
 
 RULE = Rule(cap=0.45, draws=200, share=0.5)
-"""In use: its cap is the bar itself; halves are what stability selection draws (Meinshausen and Bühlmann 2010)."""
+"""The rule in use: its cap is the bar, its draws are those of stability selection (Meinshausen and Bühlmann 2010)."""
 
 
 class Chosen(NamedTuple):
-    """What came of a seed: its outcomes, and how often each way was chosen on each route."""
+    """The result of a seed: its outcomes, and how often each choice was made on each route."""
 
     outcomes: list[Outcome]
     ways: dict[str, dict[str, int]]
@@ -72,11 +72,11 @@ class Folds:
 
     @property
     def astray(self) -> int:
-        """How many items look like those of another set."""
+        """The number of items that look like those of another set."""
         return sum(self._sets[item] != route for item, route in self._routes.items())
 
     def seed(self, seed: int, rule: Rule = RULE) -> Chosen:
-        """Every item, answered by what the other nine folds chose."""
+        """Answer every item by the choice of the other nine folds."""
         fold = folds([Task(id=item, prompt="-") for item in self._sets], K, seed=seed)
         outcomes: dict[str, Outcome] = {}
         counts: dict[str, dict[str, int]] = {route: {} for route in ROUTES}
@@ -91,7 +91,7 @@ class Folds:
         return Chosen([outcomes[item].model_copy(update={"arm": name, "seed": seed}) for item in self._sets], counts)
 
     def _chosen(self, fold: Mapping[str, int], held: int, seed: int, rule: Rule) -> dict[str, Way]:
-        """For each route the way that most draws from the nine folds choose."""
+        """Return for each route the choice of most draws from the nine folds."""
         among = {
             route: np.array([fold[item] != held for item, way in self._routes.items() if way == route])
             for route in ROUTES
@@ -103,7 +103,7 @@ class Folds:
         return chosen(tables, draws, [rule.cap * usd for usd in self._best_single(draws)])
 
     def _best_single(self, draws: Mapping[str, np.ndarray]) -> list[float]:
-        """What the best single model of each draw costs; of those equally often right the cheapest."""
+        """Return the cost of the best single model of each draw; among equals the cheapest."""
         right = sum(draws[route] @ self._answers[route].scores for route in ROUTES)
         costs = sum(draws[route] @ self._answers[route].costs for route in ROUTES)
         return [float(usd[np.lexsort((usd, -its))[0]]) for its, usd in zip(right, costs, strict=True)]
@@ -115,7 +115,7 @@ class Folds:
         return self._done[item, way]
 
     def _through(self, item: str, pipeline: Pipeline) -> Outcome:
-        """The engine's answer to an item, scored."""
+        """Return the engine's answer to an item, scored."""
         result = self._fusion.complete(self._prompts[item], pipeline=pipeline)
         score = self._scorers[self._sets[item]].score(Answer(text=result.text, data=result.data), self._gold[item])
         spent = tuple(
@@ -136,7 +136,7 @@ class Folds:
         )
 
     def _route_of(self, item: str) -> str:
-        """The route that an item takes, as the engine says."""
+        """Return the engine's route for an item."""
         result = self._fusion.complete(self._prompts[item], pipeline=self._router)
         return str(result.stages["answer"].decision)
 
@@ -146,7 +146,7 @@ class Folds:
 
 
 def _draws(among: Mapping[str, np.ndarray], rule: Rule, seed: int) -> dict[str, np.ndarray]:
-    """Which items each draw takes, draw by item: a share of those that are among these, each once at most."""
+    """Return the items of each draw as a matrix, draw by item: a share of these items, each at most once."""
     everywhere = np.concatenate(list(among.values()))
     places = np.flatnonzero(everywhere)
     drawer = np.random.default_rng(seed)
@@ -159,7 +159,7 @@ def _draws(among: Mapping[str, np.ndarray], rule: Rule, seed: int) -> dict[str, 
 
 @cache
 def _pipeline(ways: tuple[tuple[str, Way], ...]) -> Pipeline:
-    """The pipeline that agree-or-escalate is here, each route with a way of its own."""
+    """Return the agree-or-escalate pipeline with models for each route."""
     text = (FOLDER / "agree-or-escalate.yaml").read_text(encoding="utf-8")
     data, _, _ = read_yaml(text, file="agree-or-escalate.yaml")
     roles: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The README's headline table and the report in results/, both made of the results file alone.
+"""The headline of README and docs, and the report in results/, all generated from the results file.
 
 python -m benchmarks.recorded.headline
 """
@@ -7,28 +7,30 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "recorded.json"
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "pages" / "benchmarks.md"
 TUNED = "tuned"
-"""The arm that was chosen on the dev side of the suite's split."""
+"""The name of the arm chosen on the dev side of the suite's split."""
 BEGIN, END = "<!-- made by python -m benchmarks.recorded.headline -->\n", "<!-- the end of it -->\n"
 SETS = {"gsm8k": "GSM8K", "cruxeval": "CRUXEval", "math_l5": "MATH, level 5"}
 
 
 def main() -> None:
     RESULTS.with_suffix(".md").write_text(report(load()), encoding="utf-8")
-    into_readme()
+    into_pages()
 
 
-def into_readme() -> None:
-    """Put the headline where it stands in the README."""
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, behind = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}{headline(load())}{END}{behind}", encoding="utf-8")
+def into_pages() -> None:
+    """Write the short headline into the README, and the full one into the docs."""
+    for path, made in ((README, summary(load())), (PAGE, headline(load()))):
+        text = path.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        _, _, behind = rest.partition(END)
+        path.write_text(f"{before}{BEGIN}{made}{END}{behind}", encoding="utf-8")
 
 
 def load() -> dict[str, Any]:
@@ -36,27 +38,40 @@ def load() -> dict[str, Any]:
     return found
 
 
+def summary(data: Mapping[str, Any]) -> str:
+    """Return three lines: the gain with its intervals, the loss, and the models' age."""
+    facts = {**_facts(data), "high": f"{max(map(_high, _chosen(data))):+.2f}", "loss": _loss(data)}
+    return _SUMMARY.format(**facts)
+
+
 def headline(data: Mapping[str, Any]) -> str:
-    """The table, and what has to be known before believing it."""
-    chosen = [data["pairings"][name] for name in _seeds(data)]
-    ratios = [one["cost_ratio"]["estimate"] for one in chosen]
+    """Return the table with its caveats."""
     facts = {
-        "items": f"{data['items']:,}",
-        "best": data["best_single"],
-        "points": f"{min(map(_points, chosen)):+.2f} to {max(map(_points, chosen)):+.2f}",
-        "lows": f"{min(map(_low, chosen)):.2f} to {max(map(_low, chosen)):.2f}",
-        "ratios": f"{min(ratios):.2f} to {max(ratios):.2f}",
+        **_facts(data),
         "rows": "\n".join(_rows(data)),
-        "sets": _losses(data),
-        "met": sum(_low(one) >= -1.0 and one["cost_ratio"]["estimate"] <= 0.45 for one in chosen),
+        "sets": "; ".join(one.line for one in _by_set(data)),
         "tuned_items": data["tuned"]["items"],
         "tuned_best": data["tuned"]["best_single"],
     }
     return _wrapped(_HEADLINE.format(**facts))
 
 
+def _facts(data: Mapping[str, Any]) -> dict[str, str]:
+    chosen = _chosen(data)
+    ratios = [one["cost_ratio"]["estimate"] for one in chosen]
+    return {
+        "items": f"{data['items']:,}",
+        "best": data["best_single"],
+        "points": f"{min(map(_points, chosen)):+.2f} to {max(map(_points, chosen)):+.2f}",
+        "lows": f"{min(map(_low, chosen)):.2f} to {max(map(_low, chosen)):.2f}",
+        "low": f"{min(map(_low, chosen)):.2f}",
+        "ratios": f"{min(ratios):.2f} to {max(ratios):.2f}",
+        "met": str(sum(_low(one) >= -1.0 and one["cost_ratio"]["estimate"] <= 0.45 for one in chosen)),
+    }
+
+
 def report(data: Mapping[str, Any]) -> str:
-    """All results as Markdown."""
+    """Return all results as Markdown."""
     facts = {
         **data,
         **data["rule"],
@@ -73,7 +88,7 @@ def report(data: Mapping[str, Any]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """The text with its paragraphs broken into lines; tables and headings stay as they are."""
+    """Return the text with wrapped paragraphs; tables and headings keep their lines."""
     parts = [
         one if one.startswith(("|", "#")) else textwrap.fill(one, 118, break_long_words=False, break_on_hyphens=False)
         for one in text.rstrip("\n").split("\n\n")
@@ -81,32 +96,41 @@ def _wrapped(text: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_SUMMARY = (
+    "- On {items} recorded questions, routes of cheap models make {points} points against the best single model at "
+    "{ratios} of its cost (five seeds; 95% intervals within {low} to {high}).\n"
+    "- The loss by set: {loss} of the cost. The bar, a lower end of -1.0 points at 0.45, is met by {met} of five "
+    "seeds.\n"
+    "- The models are of 2024 and their prices as remembered. `fusion bench` measures on your own questions.\n"
+)
+
 _HEADLINE = """\
-Measured is the pipeline `per-set routes`: on each of three sets of questions two or three cheap models of which two
-must agree, else a strong one. Which models was chosen on nine tenths of {items} questions and measured on the tenth
-that was left, so that every question counts once and none was chosen on; five seeds cut the tenths. The rule of the
-choice was worked out on other seeds, after plainer ones had been looked at on these. To the best single model,
-{best}, that makes {points} points (lower ends of the intervals {lows}) at {ratios} times its cost. The bar is a
-lower end of -1.0 at no more than 0.45: {met} of five seeds meet it.
+The pipeline `per-set routes` asks two or three cheap models on each of three sets of questions. Two of them must
+agree, else a strong one answers. The models were chosen on nine tenths of {items} questions and measured on the
+remaining tenth. So every question counts once, under a choice made without it. Five seeds cut the tenths.
+The rule of the choice was worked out on other seeds, after plainer ones had been tried on these. Against the best
+single model, {best}, the pipeline makes {points} points (lower ends of the intervals {lows}) at {ratios} times its
+cost. The bar is a lower end of -1.0 at no more than 0.45: {met} of five seeds meet it.
 
 | arm | right | points to the best single model | 95% | cost | cost, one price moved by half |
 | --- | ---: | ---: | :---: | ---: | :---: |
 {rows}
 
-`tuned` is what `fusion tune` chose on one half of the questions, measured on the {tuned_items} of the other beside
+`tuned` is the choice of `fusion tune` on one half of the questions, measured on the {tuned_items} of the other beside
 {tuned_best}, the best single model there. The models are of 2024 and their answers on record; their prices are list
 prices of late 2024 as remembered, since no price map of today holds them. The last column is the range of the cost
 where the price of any one model is half as high, or half as high again. Set by set, losses included: {sets}. `python
--m benchmarks.recorded` makes all of it anew; [all results](benchmarks/results/recorded.md). """
+-m benchmarks.recorded` makes all of it anew;
+[all results](https://github.com/compound-fusion/fusion/blob/main/benchmarks/results/recorded.md). """
 
 _REPORT = """\
 # recorded
 
-`python -m benchmarks.recorded`: {items:,} items ({counted}), the answers of twelve models of 2024 on record, list
-prices of late 2024 as remembered. Everything goes through the engine as `replay:` models and is scored by number,
-code and math. Best single model: **{best_single}** (of those equally often right the cheapest).
+`python -m benchmarks.recorded`: {items:,} items ({counted}), recorded answers of twelve models of 2024, list prices
+of late 2024 as remembered. Everything goes through the engine as `replay:` models and is scored by number, code and
+math. Best single model: **{best_single}** (the cheapest of the most accurate).
 
-Taken in {seconds} s, {suite_seconds} s of it for the arms and their report, {cpu_seconds} s of CPU: {machine};
+Measured in {seconds} s, {suite_seconds} s of it for the arms and their report, {cpu_seconds} s of CPU: {machine};
 afterwards {load_after}.
 
 ## Against the best single model, on the same items
@@ -115,10 +139,10 @@ afterwards {load_after}.
 | --- | ---: | :---: | ---: | :---: | ---: | :---: | :---: | ---: | --- |
 {arms}
 
-Intervals of differences and ratios are of the paired BCa bootstrap, 10,000 draws; the margin is 1 point.
+Intervals of differences and ratios are by the paired BCa bootstrap, 10,000 draws; the margin is 1 point.
 
-`tuned` is what `fusion tune` chose on the dev side of these items, which the table above includes. On the
-{tuned_items} of the test side, beside {tuned_best}, which is the best single model there:
+`tuned` is the choice of `fusion tune` on the dev side of these items, which the table above includes. On the
+{tuned_items} items of the test side, against {tuned_best}, the best single model there:
 
 | arm | right | points | 95% | cost ratio |
 | --- | ---: | ---: | :---: | ---: |
@@ -130,32 +154,30 @@ Intervals of differences and ratios are of the paired BCa bootstrap, 10,000 draw
 | --- | --- | ---: | :---: | ---: |
 {by_set}
 
-## How the ways are chosen
+## Choice of the ways
 
-A route goes by two regular expressions over the prompt alone; {astray} items look like those of another set and go
-its way. On each route those models stay than which no other is right more often for less on the nine folds. Ways are
-every pair of them that must agree, every pair with a third that is asked where the two differ, and nobody; each with
-every strong one. From the nine folds {share:.0%} of the items are drawn {draws} times; each draw chooses the
-combination over the three routes that is right most often and costs no more than {cap:g} times its best single model,
-which is the bar itself, and on each route the way that most draws choose is taken.
+A route reads the prompt by two regular expressions; {astray} items look like those of another set and go its way. On
+each route the models stay that no cheaper one beats on the nine folds. A way is a strong model alone, with a pair of
+cheap models that must agree, or with a pair and a third that answers if the two differ. {share:.0%} of the items of
+the nine folds are drawn {draws} times. Each draw chooses the most accurate combination over the three routes that
+costs at most {cap:g} times its best single model, which is the bar. On each route the choice of most draws wins.
 
-That rule was worked out on seeds 100 to 125, which are not shown, and then run on those that are. There it makes
+This rule was found on seeds 100 to 125, which are not shown, and then run on the seeds shown. On the former it makes
 +0.52 to +0.99 points at 0.418 to 0.447, with lower ends of -0.77 to -0.28 (20 seeds, without the engine, normal
-approximation). Seeds 0 to 4 had been looked at before with plainer rules, whose figures follow, least to greatest
-over the five seeds, and once with draws of all the items with replacement: +0.06 to +0.76, -1.25 to -0.51, 0.428 to
-0.451.
+approximation). Plainer rules had been tried on seeds 0 to 4 before; their figures follow, least to greatest over the
+five seeds. One more trial drew all items with replacement: +0.06 to +0.76, -1.25 to -0.51, 0.428 to 0.451.
 
 | one choice on all of the nine folds, cap | points | lower end | cost ratio |
 | ---: | :---: | :---: | :---: |
 {rules}
 
-Further rules were looked at without the engine, such as a cap of 0.43, ways where all three must agree, and routes
-with the dominated models left in: none did better. Of two the figures are kept, the first with the sets known. The
-cheapest combination that on the nine folds is right more often than the best single model by 0.5 points costs 0.40,
-with a mean lower end of -1.2 points; by 1 point 0.47, with -0.7. And the highest lower end of the paired interval in
-place of the most right answers gives the same figures but for one seed.
+Further rules were tried without the engine, such as a cap of 0.43, ways in which all three must agree, and routes
+that keep the dominated models: none did better. The figures of two are kept, the first with known sets. The cheapest
+combination that beats the best single model on the nine folds by 0.5 points costs 0.40, with a mean lower end of
+-1.2 points; by 1 point 0.47, with -0.7. The highest lower end of the paired interval, in place of the most right
+answers, gives the same figures except for one seed.
 
-| seed | set | ways, and in how many of the ten folds each was chosen |
+| seed | set | ways, with the number of folds of ten that chose each |
 | ---: | --- | --- |
 {ways}
 """
@@ -186,16 +208,25 @@ def _way_rows(data: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {seed} | {SETS[route]} | {said} |"
 
 
-def _losses(data: Mapping[str, Any]) -> str:
-    """Of each set the range over the seeds."""
-    found = []
+class _Set(NamedTuple):
+    """The least points of a set over the seeds, and its line of ranges."""
+
+    lowest: float
+    line: str
+
+
+def _by_set(data: Mapping[str, Any]) -> Iterator[_Set]:
+    """Return the range over the seeds of each set."""
     for name, words in SETS.items():
         ones = [one for one in data["by_set"] if one["set"] == name and one["arm"] in _seeds(data)]
         points, ratios = list(map(_points, ones)), [one["cost_ratio"]["estimate"] for one in ones]
-        found.append(
-            f"{words} {min(points):+.1f} to {max(points):+.1f} points at {min(ratios):.2f} to {max(ratios):.2f}"
-        )
-    return "; ".join(found)
+        ranges = f"{min(points):+.1f} to {max(points):+.1f} points at {min(ratios):.2f} to {max(ratios):.2f}"
+        yield _Set(min(points), f"{words} {ranges}")
+
+
+def _loss(data: Mapping[str, Any]) -> str:
+    """Return the set with the largest loss over the seeds."""
+    return min(_by_set(data), key=lambda one: one.lowest).line
 
 
 def _rows(data: Mapping[str, Any]) -> Iterator[str]:
@@ -241,12 +272,20 @@ def _seeds(data: Mapping[str, Any]) -> list[str]:
     return [name for name, arm in data["arms"].items() if arm["kind"] == "pipeline" and "out of fold" in name]
 
 
+def _chosen(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [data["pairings"][name] for name in _seeds(data)]
+
+
 def _points(pair: Mapping[str, Any]) -> float:
     return 100 * float(pair["difference"]["estimate"])
 
 
 def _low(pair: Mapping[str, Any]) -> float:
     return 100 * float(pair["difference"]["low"])
+
+
+def _high(pair: Mapping[str, Any]) -> float:
+    return 100 * float(pair["difference"]["high"])
 
 
 def _signed(pair: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Ways: which cheap models must agree, and which strong one is asked else; worked out of single answers."""
+"""Ways: sets of cheap models that must agree, with a strong model to escalate to; computed from single answers."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,13 +15,13 @@ EXTRACT = {
     "cruxeval": Extractor(read="code", path="answer"),
     "math_l5": Extractor(path="answer", normalise=("latex", "numbers", "case")),
 }
-"""How answers are compared on each route of the pipelines."""
+"""The comparison of answers on each route of the pipelines."""
 
 
 class Way(NamedTuple):
-    """Cheap models of which two must agree (the third is asked where the first two differ), and the strong one.
+    """Cheap models of which two must agree, and the strong one. The third answers only if the first two differ.
 
-    Without cheap ones the strong one is asked at once.
+    Without cheap models the strong one answers at once.
     """
 
     cheap: tuple[str, ...]
@@ -29,7 +29,7 @@ class Way(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Every way over some items: scores and dollars, way by item."""
+    """Scores and dollars of every way over some items, way by item."""
 
     ways: tuple[Way, ...]
     scores: np.ndarray
@@ -37,7 +37,7 @@ class Table(NamedTuple):
 
 
 class Answers:
-    """The single models' answers to the items of one route: scores, dollars, and what is compared of each."""
+    """The single models' answers to the items of one route: scores, dollars, and the compared values."""
 
     def __init__(self, results: Results, items: Sequence[str], route: str) -> None:
         self.models = [arm.name for arm in results.arms if arm.kind == "model"]
@@ -48,7 +48,7 @@ class Answers:
         self._keys = [[None if one is None else one.key for one in row] for row in found]
 
     def undominated(self, among: np.ndarray) -> list[int]:
-        """The models than which no other is right more often for less, on these items; the cheapest first."""
+        """Return the models that no cheaper one beats on these items, cheapest first."""
         costs, scores = self.costs[among].sum(0), self.scores[among].sum(0)
         kept: list[int] = []
         for model in sorted(range(len(self.models)), key=lambda one: (costs[one], -scores[one])):
@@ -57,7 +57,7 @@ class Answers:
         return kept
 
     def table(self, models: Sequence[int]) -> Table:
-        """Every way over these models."""
+        """Return every way over these models."""
         rows = list(self._rows(models))
         return Table(
             tuple(row[0] for row in rows), np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
@@ -87,7 +87,7 @@ class Answers:
 
 
 class _Step(NamedTuple):
-    """Ways for some of the routes: how many answers are right, what they cost, and their places in the tables."""
+    """Ways for some of the routes: the number of right answers, the cost, and their indexes in the tables."""
 
     right: float
     usd: float
@@ -95,10 +95,10 @@ class _Step(NamedTuple):
 
 
 def chosen(tables: Mapping[str, Table], draws: Mapping[str, np.ndarray], most: Sequence[float]) -> dict[str, Way]:
-    """For each route the way that most draws choose: one draw alone chooses by luck too.
+    """Return for each route the choice of most draws, since one draw also chooses by luck.
 
-    `draws` says which items of a route each draw takes, draw by item. A draw chooses, of all combinations that cost
-    at most so many dollars on it, the one that is right most often.
+    `draws` is a matrix of the items of a route, draw by item. A draw chooses the most accurate combination that costs
+    at most the given dollars on it.
     """
     totals = {route: (draws[route] @ table.scores.T, draws[route] @ table.costs.T) for route, table in tables.items()}
     votes: dict[str, Counter[int]] = {route: Counter() for route in tables}
@@ -110,7 +110,7 @@ def chosen(tables: Mapping[str, Table], draws: Mapping[str, np.ndarray], most: S
 
 
 def _best(fronts: Iterable[Sequence[_Step]], most: float) -> tuple[int, ...]:
-    """A way of each front: together right most often for so many dollars at most."""
+    """Return a way of each front: the most accurate combination within the given dollars."""
     steps = [_Step(0.0, 0.0, ())]
     for front in fronts:
         steps = _undominated(
@@ -123,7 +123,7 @@ def _best(fronts: Iterable[Sequence[_Step]], most: float) -> tuple[int, ...]:
 
 
 def _front(scores: np.ndarray, costs: np.ndarray) -> Iterator[_Step]:
-    """The ways that no other beats in both, the cheapest first."""
+    """Yield the ways that no other beats in both cost and accuracy, cheapest first."""
     order = np.lexsort((-scores, costs))
     best = np.maximum.accumulate(scores[order])
     for at in order[np.flatnonzero(np.diff(best, prepend=-1.0) > 0)]:
@@ -131,7 +131,7 @@ def _front(scores: np.ndarray, costs: np.ndarray) -> Iterator[_Step]:
 
 
 def _undominated(steps: Iterable[_Step]) -> list[_Step]:
-    """Those that no other beats in both, the cheapest first."""
+    """Return the points that no other beats in both, cheapest first."""
     kept: list[_Step] = []
     for one in sorted(steps, key=lambda one: (one.usd, -one.right)):
         if not kept or one.right > kept[-1].right:

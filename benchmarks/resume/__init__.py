@@ -1,1 +1,1 @@
-"""What is lost, and what is paid twice, when a run is killed."""
+"""Losses and double payments after a run is killed."""

@@ -1,13 +1,13 @@
-"""Runs that are killed at random instants and taken up again: what is lost, mixed up, or paid for twice.
+"""Runs killed at random instants and resumed: results lost, mixed up, or paid for twice.
 
-Each run plans 200 parts with a planner that never says the same twice, works and reviews them item by item, and
-merges them, over HTTP. Its process gets SIGKILL at a random instant, by default twice in turn at most; then it is
-resumed to its end. What was asked and answered is counted at the provider.
+Each run plans 200 parts with a planner whose answers never repeat, works and reviews them item by item, and merges
+them, over HTTP. Its process gets SIGKILL at a random instant, by default at most twice; then it is resumed to its
+end. Requests and replies are counted at the provider.
 
     python -m benchmarks.resume.killed [--runs 50] [--items 200] [--pipeline reviewed|chain] [--seed 0]
 
-Right is a run that ends ok, with every part worked on as that part and no other, all of them merged in their order;
-none of whose finished calls was sent again; and none of whose other calls was sent more than once more for each kill.
+A run is right if it ends ok, and every part was worked on as that part and merged in order. No finished call is sent
+again, and no other call is sent more than once more for each kill.
 """
 
 import argparse
@@ -63,7 +63,7 @@ output: answer
 
 
 class Cut(NamedTuple):
-    """A kill: how many lines the provider's log had then, and which of its replies the store had."""
+    """A kill: the number of lines in the provider's log, and the replies in the store at that time."""
 
     line: int
     finished: set[int]
@@ -71,7 +71,7 @@ class Cut(NamedTuple):
 
 @dataclass
 class Trial:
-    """What became of one run that was killed."""
+    """The result of one killed run."""
 
     kills: int = 0
     finished_before: int = 0
@@ -111,7 +111,7 @@ class Setting:
         self.provider.wait()
 
     def grows(self) -> Callable[[], bool]:
-        """Tells whether the provider has been asked anything since now."""
+        """Returns True once the provider has received a request since now."""
         size = self.log.stat().st_size
         return lambda: self.log.stat().st_size > size
 
@@ -120,9 +120,9 @@ class Setting:
 
 
 def in_child(work: Any, kill_after: float | None, begun: Callable[[], bool] = lambda: True) -> bool:
-    """Do the work in a process of its own; with `kill_after` it gets SIGKILL so many seconds after it has `begun`.
+    """Do the work in a child process; with `kill_after` it gets SIGKILL this many seconds after it has `begun`.
 
-    True where it came to its end.
+    Returns True if it finished.
     """
     child = os.fork()
     if child == 0:
@@ -148,7 +148,7 @@ def in_child(work: Any, kill_after: float | None, begun: Callable[[], bool] = la
 
 
 def trial(items: int, shape: str, instants: list[float], folder: Path) -> Trial:
-    """One run, killed at these seconds after its start and after each resumption, then resumed to its end."""
+    """Run once, killed at these seconds after its start and after each resumption, then resumed to its end."""
     setting, outcome = Setting(folder, PIPELINES[shape].replace("ITEMS", str(items))), Trial()
 
     def start() -> None:
@@ -196,7 +196,7 @@ def only_run(store: Store) -> str:
 
 
 def finished_replies(path: Path) -> set[int]:
-    """The numbers of the provider's replies that the store has of finished calls."""
+    """Return the numbers of the provider's replies that the store has for finished calls."""
     store = open_store(path)
     try:
         replies: set[int] = set()
@@ -210,7 +210,7 @@ def finished_replies(path: Path) -> set[int]:
 
 
 def count_sent(logged: list[dict[str, Any]], cuts: list[Cut], outcome: Trial) -> None:
-    """Count at the provider what was asked again, and what of it after it was finished."""
+    """Count repeated requests at the provider, and those among them that were finished before."""
     asked = [line for line in logged if line["what"] == "asked"]
     digest_of = {line["number"]: line["digest"] for line in asked}
     times = Counter(line["digest"] for line in asked)
@@ -226,7 +226,7 @@ def count_sent(logged: list[dict[str, Any]], cuts: list[Cut], outcome: Trial) ->
 
 
 def check_result(path: Path, items: int, shape: str, outcome: Trial) -> None:
-    """Whether every part was worked on as itself, and all of them were merged in their order."""
+    """Check that every part was worked on as itself, and all were merged in order."""
     store = open_store(path)
     try:
         data = store.result(only_run(store))
@@ -290,11 +290,11 @@ def main() -> None:
 
 
 def measured(items: int, shape: str) -> float:
-    """Seconds of a run that nobody kills."""
+    """Return seconds of a run without kills."""
     with tempfile.TemporaryDirectory() as folder:
         whole = trial(items, shape, [600.0], Path(folder))
         if not whole.right:
-            raise SystemExit(f"a run that nobody killed is wrong: {whole}")
+            raise SystemExit(f"a run without kills is wrong: {whole}")
         log = [json.loads(line)["at"] for line in (Path(folder) / "provider.jsonl").read_text().splitlines()]
         return float(log[-1] - log[0])
 

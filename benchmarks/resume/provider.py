@@ -1,10 +1,10 @@
-"""A provider on loopback that never says the same twice, and writes down all that it is asked.
+"""A provider on loopback whose answers never repeat, and which logs every request.
 
 python -m benchmarks.resume.provider LOG   # prints its port; LOG gets a line of JSON for each request and each reply
 
-A prompt that begins with PLAN is answered with a plan of as many subtasks as it names, streamed, each with a mark of
-its own; where some are accepted already, with the rest. WORK MARK is answered with `done MARK` and the number of the
-reply; REVIEW is accepted; MERGE gives all marks back, in the order in which they came. Each reply takes 5 to 40 ms.
+A prompt that begins with PLAN gets a streamed plan of as many subtasks as it names, each with a mark of its own;
+with accepted subtasks, it gets the rest. WORK MARK gets `done MARK` and the number of the reply; REVIEW is accepted;
+MERGE returns all marks in order. Each reply takes 5 to 40 ms.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _MARK = re.compile(r"\b[a-z]+-[0-9a-f]{12}\b")
 
 
 class Provider:
-    """Answers, and logs: `asked` with the digest of the request's body, `answered` once all of the reply is sent."""
+    """Answers and logs: `asked` with the digest of the request's body, `answered` once the whole reply is sent."""
 
     def __init__(self, log: IO[str]) -> None:
         self._log = log

@@ -1,4 +1,4 @@
-"""Two processes that resume one run at the same instant: one runs it, the other says that it is being run.
+"""Two processes that resume one run at the same instant: one runs it, the other reports that it is running.
 
 python -m benchmarks.resume.resumers [--times 20]
 """
@@ -28,7 +28,7 @@ RESUMER = "from benchmarks.resume.resumers import resume; import sys; resume(sys
 
 @dataclass(frozen=True)
 class Outcome:
-    """How both processes ended, and how many calls the run has in the end."""
+    """The exit codes of both processes, and the final number of calls of the run."""
 
     codes: tuple[int, int]
     said: str
@@ -40,7 +40,7 @@ class Outcome:
 
 
 def interrupted(store: Path) -> str:
-    """A run that was stopped in its middle; its id."""
+    """Interrupt a run halfway. Returns its id."""
     pipeline = Pipeline.from_yaml(PIPELINE)
     asked = 0
 
@@ -58,7 +58,7 @@ def interrupted(store: Path) -> str:
 
 
 def resume(store: str, run_id: str) -> None:
-    """Resume the run once the word is given on standard input: exit 0 where it was run, 2 where it could not be."""
+    """Resume the run after a line on standard input: exit 0 if it ran, 2 if it could not."""
     from fusion.core.errors import RunBusyError
 
     with Fusion(model=ScriptedModel("said", name="any", delay=0.1), store=store) as fusion:
@@ -72,7 +72,7 @@ def resume(store: str, run_id: str) -> None:
 
 
 def once(folder: Path) -> Outcome:
-    """Two resumers at once on one interrupted run."""
+    """Start two resumers at once on one interrupted run."""
     store = folder / "runs.db"
     run_id = interrupted(store)
     command = [sys.executable, "-c", RESUMER, str(store), run_id]

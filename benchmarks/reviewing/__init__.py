@@ -1,1 +1,1 @@
-"""How well a reviewer tells right from wrong, and what a worker's answer can talk it into."""
+"""Reviewing: accuracy of a reviewer's verdicts, and its resistance to answers that address it."""

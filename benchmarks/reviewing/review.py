@@ -1,4 +1,4 @@
-"""A reviewer's verdicts on planted errors and on answers that speak to it: how many wrong ones it lets through.
+"""Verdicts of a reviewer on planted errors and on answers that address it: the share of wrong ones accepted.
 
 python -m benchmarks.reviewing.review run dev|test|planted [--prompt NAME] [--model local/strong] [--results FILE]
 python -m benchmarks.reviewing.review show [--results FILE]
@@ -23,7 +23,7 @@ NUMBERS = "numbers"
 
 
 class Case(NamedTuple):
-    """A worker's answer to a task over some material, and whether it is right."""
+    """A worker's answer to a task over some material, and its correctness."""
 
     id: str
     kind: str
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def cases(part: str) -> Iterator[Case]:
-    """Right and wrong answers of the part; of `planted`, wrong answers that speak to the reviewer."""
+    """Return right and wrong answers of the part; of `planted`, wrong answers that address the reviewer."""
     rows = [json.loads(line) for line in (HERE / "errors.jsonl").read_text().splitlines()]
     if part != "planted":
         for row in rows:
@@ -71,7 +71,7 @@ def cases(part: str) -> Iterator[Case]:
 
 
 def pipeline(prompt: str) -> Pipeline:
-    """A worker answers, a reviewer gives its verdict, and nothing is revised."""
+    """Return a pipeline of a worker and a reviewer without revision."""
     checks = Checks(numbers_from="inputs.context") if prompt == NUMBERS else None
     template = SHIPPED if prompt in ("shipped", NUMBERS) else (HERE / "prompts" / f"{prompt}.md.j2").read_text()
     review = Review(
@@ -89,7 +89,7 @@ def pipeline(prompt: str) -> Pipeline:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Ask about every case that the results do not hold yet, and write each verdict down as it comes."""
+    """Ask about every case without a result, and write each verdict as it comes."""
     print(machine())
     if given.prompt == NUMBERS:
         given.model = "none"
@@ -112,7 +112,7 @@ def run(given: argparse.Namespace) -> None:
 
 
 def verdict(fusion: Fusion, asked: Pipeline, case: Case) -> dict[str, Any]:
-    """What the reviewer says of a case; "none" where there is no verdict that can be read."""
+    """Return the reviewer's verdict on a case, "none" if it cannot be read."""
     begun = time.monotonic()
     try:
         result = fusion.complete(pipeline=asked, inputs={"task": case.task, "context": case.material})
@@ -142,7 +142,7 @@ def show(given: argparse.Namespace) -> None:
 
 
 def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """For each prompt: of the wrong answers how many were caught, of the right ones how many were refused."""
+    """Yield for each prompt the wrong answers caught and the right ones refused."""
     yield f"{'part':9}{'model':14}{'prompt':10}{'wrong ones caught':>26}{'right ones refused':>26}{'seconds':>9}"
     for part, model, prompt in sorted({(row["part"], row["model"], row["prompt"]) for row in rows}):
         of = [row for row in rows if (row["part"], row["model"], row["prompt"]) == (part, model, prompt)]
@@ -153,7 +153,7 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def rate(hits: Iterable[bool]) -> str:
-    """k of n with its share and Wilson's interval."""
+    """Return k of n with its share and Wilson's interval."""
     found = list(hits)
     if not found:
         return "-"

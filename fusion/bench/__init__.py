@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusion.bench.benchmark import run
-    from fusion.bench.report.report import Report
-    from fusion.bench.report.results import Results
-    from fusion.bench.suite import Arm, Scoring, Source, Suite
-    from fusion.bench.tuner.tune import Finalist, Tuned, tune
+    from fusion.bench.benchmark import run as run
+    from fusion.bench.report.report import Report as Report
+    from fusion.bench.report.results import Results as Results
+    from fusion.bench.suite import Arm as Arm, Scoring as Scoring, Source as Source, Suite as Suite
+    from fusion.bench.tuner.tune import Finalist as Finalist, Tuned as Tuned, tune as tune
 
 _HOMES = {
     "fusion.bench.benchmark": ("run",),
@@ -16,15 +16,11 @@ _HOMES = {
     "fusion.bench.suite": ("Arm", "Scoring", "Source", "Suite"),
     "fusion.bench.tuner.tune": ("Finalist", "Tuned", "tune"),
 }
-
-__all__ = ["Arm", "Finalist", "Report", "Results", "Scoring", "Source", "Suite", "Tuned", "run", "tune"]
+__all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used."""
-    from importlib import import_module
+    from fusion.core.lazy import load
 
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
-    raise AttributeError(f"module 'fusion.bench' has no attribute {name!r}")
+    return load(__name__, _HOMES, name)

@@ -1,4 +1,4 @@
-"""Self-consistency: the best cheap model, asked as often as a pipeline's money lasts, and its commonest answer."""
+"""Self-consistency baseline: the most frequent of several answers of a cheap model, at the cost of a pipeline."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,10 @@ from statistics import fmean
 from typing import Any, Final, NamedTuple
 
 from fusion.bench.arms.base import Contestant
-from fusion.bench.arms.pipeline import Runs
-from fusion.bench.experiment import Prepared
-from fusion.bench.runner import Done
+from fusion.bench.arms.pipeline import PipelineArm
+from fusion.bench.experiment import Experiment
+from fusion.bench.report.results import total_cost
+from fusion.bench.runner import Scored
 from fusion.bench.tasks import Task
 from fusion.core.params import Defaults
 from fusion.core.result import Result
@@ -19,16 +20,16 @@ from fusion.stages.kinds.panel import Panel, PanelMember
 from fusion.stages.text.extract import Extractor
 
 SELF_CONSISTENCY: Final = "self-consistency"
-_MOST: Final = 20
+_MAX_SAMPLES: Final = 20
 _TEMPERATURE: Final = 0.7
 _GRACE: Final = 600.0
-"""Seconds that the slowest sample has behind the others: none is given up for being slow."""
+"""Seconds that slow samples have after the others: a sample counts however slow it is."""
 
 
-class Wanted(NamedTuple):
-    """The baseline and what is to be said of it, or why there is none."""
+class Baseline(NamedTuple):
+    """The contestant and its note for the report; without a contestant, the reason."""
 
-    contestant: Runs | None
+    contestant: PipelineArm | None
     note: str
 
 
@@ -37,39 +38,39 @@ class _Point(NamedTuple):
     cost: Decimal | None
 
 
-def self_consistency(ready: Prepared, done: Mapping[tuple[str, str, int], Done]) -> Wanted:
-    """Self-consistency of the best single model that can be asked twice for what the best pipeline costs.
+def self_consistency(experiment: Experiment, done: Mapping[tuple[str, str, int], Scored]) -> Baseline:
+    """Return self-consistency of the best single model that costs at most half as much as the best pipeline.
 
-    Wang et al. 2023, arXiv:2203.11171. Asked for the same dollars, in whole answers, rounded down.
+    Wang et al. 2023, arXiv:2203.11171. It takes as many whole answers as the pipeline's dollars buy.
     """
-    points = {one.record.name: _point(one, done) for one in ready.contestants}
-    pipelines = [one for one in ready.contestants if one.record.kind == "pipeline"]
-    singles = [one for one in ready.contestants if one.record.kind == "model" and isinstance(one, Runs)]
+    points = {one.record.name: _point(one, done) for one in experiment.contestants}
+    pipelines = [one for one in experiment.contestants if one.record.kind == "pipeline"]
+    singles = [one for one in experiment.contestants if one.record.kind == "model" and isinstance(one, PipelineArm)]
     if not pipelines or not singles:
-        return Wanted(None, "")
+        return Baseline(None, "")
     best = max(pipelines, key=lambda one: (points[one.record.name].accuracy, -_usd(points[one.record.name])))
     name, money = best.record.name, points[best.record.name].cost
-    closed = [name for name, one in ready.scorers.items() if getattr(one, "extractor", None) is not None]
-    open_ones = [name for name in ready.suite.tasks if name not in closed]
+    scorers = experiment.scorers
+    open_ones = [name for name in experiment.suite.tasks if not hasattr(scorers.get(name), "extractor")]
     if open_ones:
-        return Wanted(None, f"there is nothing to count in the answers of {', '.join(open_ones)}")
+        return Baseline(None, f"open answers cannot be counted: those of {', '.join(open_ones)}")
     if not money:
-        return Wanted(None, f"the cost of {name} is not known or nothing, so that there is no equal")
+        return Baseline(None, f"the cost of {name} is unknown or zero")
     cheap = [one for one in singles if 0 < 2 * _usd(points[one.record.name]) <= money]
     if not cheap:
-        return Wanted(None, f"no single model can be asked twice for what {name} costs")
+        return Baseline(None, f"no single model can be asked twice for what {name} costs")
     sampling = [one for one in cheap if all(info.provider != "replay" for info in one.models.values())]
     if not sampling:
-        return Wanted(None, "the answers of the cheap models are recorded, one to each item")
+        return Baseline(None, "the answers of the cheap models are recorded, one to each item")
     one = max(sampling, key=lambda one: (points[one.record.name].accuracy, -_usd(points[one.record.name])))
-    samples = min(_MOST, int(money // _usd(points[one.record.name])))
+    samples = min(_MAX_SAMPLES, int(money // _usd(points[one.record.name])))
     label = f"{SELF_CONSISTENCY}, {samples} of {one.record.name}"
-    note = f"{SELF_CONSISTENCY.capitalize()} is of {samples} answers of {one.record.name}, for what {name} costs."
-    return Wanted(_sampled(ready, one, samples, label), note)
+    note = f"{SELF_CONSISTENCY.capitalize()} takes {samples} answers of {one.record.name} for the cost of {name}."
+    return Baseline(_sampled(experiment, one, samples, label), note)
 
 
-def commonest(texts: Sequence[str], extractor: Extractor) -> str:
-    """The first of the texts whose answer comes most often; the first of all where none has an answer."""
+def most_frequent(texts: Sequence[str], extractor: Extractor) -> str:
+    """Return the first text with the most frequent answer, or the first text if none has an answer."""
     keys = [found.key if (found := extractor.extract(text)) is not None else None for text in texts]
     counts = Counter(key for key in keys if key is not None)
     if not counts:
@@ -78,22 +79,22 @@ def commonest(texts: Sequence[str], extractor: Extractor) -> str:
     return next(text for text, key in zip(texts, keys, strict=True) if key is not None and counts[key] == most)
 
 
-def _sampled(ready: Prepared, one: Runs, samples: int, name: str) -> Runs:
+def _sampled(experiment: Experiment, one: PipelineArm, samples: int, name: str) -> PipelineArm:
     extractors = {
-        question.task.id: ready.scorers[question.record.task_set].extractor  # type: ignore[attr-defined] # looked up above
-        for question in ready.questions
+        question.task.id: experiment.scorers[question.record.task_set].extractor  # type: ignore[attr-defined] # looked up above
+        for question in experiment.questions
     }
 
-    def chosen(task: Task, result: Result) -> tuple[str, Any]:
+    def choose(task: Task, result: Result) -> tuple[str, Any]:
         texts = [as_text(item.value) for item in result.items if item.ok]
-        return commonest(texts, extractors[task.id]), None
+        return most_frequent(texts, extractors[task.id]), None
 
     model = one.record.models[0]
-    return ready.entrants.several(name, model, lambda alone: _panel(alone, samples), chosen)
+    return experiment.factory.baseline(name, model, lambda alone: _panel(alone, samples), choose)
 
 
 def _panel(alone: Pipeline, samples: int) -> Pipeline:
-    """The same asked several times in place of once."""
+    """Return the pipeline with a panel in place of its one call."""
     answer = alone.stages["answer"]
     panel = Panel(
         members=(PanelMember(role="model", samples=samples),),
@@ -109,8 +110,7 @@ def _usd(point: _Point) -> Decimal:
     return point.cost or Decimal(0)
 
 
-def _point(one: Contestant, done: Mapping[tuple[str, str, int], Done]) -> _Point:
+def _point(one: Contestant, done: Mapping[tuple[str, str, int], Scored]) -> _Point:
     own = [found for key, found in done.items() if key[0] == one.record.name]
-    costs = [found.answered.cost for found in own]
-    known = None if None in costs or not costs else sum((cost for cost in costs if cost is not None), Decimal(0))
-    return _Point(fmean(found.score.value for found in own) if own else 0.0, known)
+    cost = total_cost(found.response.cost for found in own) if own else None
+    return _Point(fmean(found.score.value for found in own) if own else 0.0, cost)

@@ -5,25 +5,24 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fusion import __version__
 from fusion.bench.baselines import self_consistency
-from fusion.bench.checkpoint import CALLS, kept_in
-from fusion.bench.experiment import Prepared, prepared
-from fusion.bench.progress import Progress
+from fusion.bench.checkpoint import CALLS, open_checkpoint
+from fusion.bench.experiment import Experiment, prepare
+from fusion.bench.ledger import shared_budget
 from fusion.bench.report.report import Report
-from fusion.bench.report.results import ArmRecord, Outcome, Paid, Results
-from fusion.bench.runner import Done, Runner, Watch, shared_budget
+from fusion.bench.report.results import ArmRecord, Outcome, Paid, Response, Results
+from fusion.bench.runner import Runner, Scored, Watch
 from fusion.bench.suite import Suite
 from fusion.client.client import Fusion
-from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo
 
@@ -41,150 +40,127 @@ def run(
     watch: Watch | None = None,
     command: str = "",
 ) -> Report:
-    """Run a suite, or what is left of it, and write its report.
+    """Run a suite and write its report. Continues an earlier start in the same folder.
 
-    `suite` is a file, or an object whose files lie in the folder `near`, by default the working directory. Answers
-    and report go to the folder `out`, by default `fusion-bench/` and the suite's name: what has an answer there is
-    not asked again, and calls that several arms make are made once. `watch` is called with the progress, often.
-    `fusion` is one of your own, which stays open; give it a store, or arms share no calls.
+    `suite` is a file, or an object whose files are relative to the folder `near`, by default the working directory.
+    Answers and report go to the folder `out`, by default `fusion-bench/` and the suite's name. Answers in it are
+    not asked again, and calls that several arms share are made once. `watch` is called with the progress, often.
+    Your own `fusion` stays open; give it a store, or arms share no calls.
 
-    Raises UsageError for a suite that cannot be run, before any call, and leaves no folder behind that it made;
-    BudgetError where its budget was used up before any item had all its answers. One that was used up later is said
-    in `.results.stopped`.
+    Raises UsageError for an invalid suite, before any call, and removes the folders that it created. Raises
+    BudgetError if the budget is exhausted before any item has all its answers. Later exhaustion is reported in
+    `.results.stopped`.
 
     >>> report = fusion.bench.run("suite.yaml")
     >>> report.analysis.best_single, report.passed
     """
     began, started = time.monotonic(), datetime.now(UTC)
-    read = suite if isinstance(suite, Suite) else Suite.load(suite)
+    loaded = suite if isinstance(suite, Suite) else Suite.load(suite)
     near = near or (Path() if isinstance(suite, Suite) else Path(suite).parent)
-    folder = folder_of(read, out)
-    _check_installed(read)
-    with kept_in(folder) as kept, asking(fusion, folder) as own, importing(near):
-        ready = prepared(read, near, own, shared_budget(read.budget))
-        try:
-            runner = Runner(ready, kept, concurrency=concurrency, watch=watch or _nobody)
-            notes = _worked(ready, runner)
-        finally:
-            ready.close()
-    said = command or f"fusion.bench.run({read.name if isinstance(suite, Suite) else str(suite)!r})"
-    results = _results(ready, runner, notes)
-    made = {"started": started, "seconds": time.monotonic() - began, "command": said}
-    report = Report(results.model_copy(update=made))
+    folder = folder_of(loaded, out)
+    _check_installed(loaded)
+    with (
+        open_checkpoint(folder) as checkpoint,
+        client_for(fusion, folder) as client,
+        importing(near),
+        closing(prepare(loaded, near, client, shared_budget(loaded.budget))) as experiment,
+    ):
+        runner = Runner(experiment, checkpoint, concurrency=concurrency, watch=watch)
+        notes = _work(experiment, runner)
+    command = command or f"fusion.bench.run({loaded.name if isinstance(suite, Suite) else str(suite)!r})"
+    seconds = time.monotonic() - began
+    report = Report(_results(experiment, runner, notes, started=started, seconds=seconds, command=command))
     report.write(folder)
     return report
 
 
 def folder_of(suite: Suite, out: Path | str | None) -> Path:
-    """Where the answers and the report of a suite go."""
+    """Return the folder for the answers and the report of a suite."""
     return Path("fusion-bench") / suite.name.replace("/", "-") if out is None else Path(out)
 
 
-def _worked(ready: Prepared, runner: Runner) -> list[str]:
-    """Ask all of them everything, then the baseline that depends on what they cost. Returns what is to be said."""
-    runner.work(ready.contestants)
-    if runner.stopped or "self_consistency" not in ready.suite.baselines:
+def _work(experiment: Experiment, runner: Runner) -> list[str]:
+    """Run all contestants, then the baseline that depends on their costs. Returns notes for the report."""
+    runner.work(experiment.contestants)
+    if runner.stopped or "self_consistency" not in experiment.suite.baselines:
         return []
-    wanted = self_consistency(ready, runner.done)
-    if wanted.contestant is None:
-        return [f"Self-consistency at equal dollars is not measured: {wanted.note}."] if wanted.note else []
-    runner.work([wanted.contestant])
+    contestant, note = self_consistency(experiment, runner.done)
+    if contestant is None:
+        return [f"Self-consistency at equal dollars is not measured: {note}."] if note else []
+    runner.work([contestant])
     if runner.stopped:
         why, runner.stopped = runner.stopped, ""
-        return [f"Self-consistency at equal dollars was begun and not ended: {why}."]
-    ready.contestants.append(wanted.contestant)
-    return [wanted.note]
+        return [f"Self-consistency at equal dollars was begun and not finished: {why}."]
+    experiment.contestants.append(contestant)
+    return [note]
 
 
-def _results(ready: Prepared, runner: Runner, notes: Sequence[str]) -> Results:
-    suite = ready.suite
-    arms = [one.record for one in ready.contestants]
-    whole = runner.whole(ready.contestants)
+def _results(experiment: Experiment, runner: Runner, notes: Sequence[str], **run: Any) -> Results:
+    suite, spent = experiment.suite, experiment.within.spent
+    stopped, planned = runner.stopped, len(experiment.questions)
+    arms = [one.record for one in experiment.contestants]
+    whole = runner.whole(experiment.contestants)
     if not whole:
-        raise BudgetError(f"the benchmark was stopped before any item had all its answers: {runner.stopped}")
+        raise BudgetError(f"the benchmark was stopped before any item had all its answers: {stopped}")
     keys = ((arm.name, one.task.id, epoch) for one in whole for arm in arms for epoch in range(suite.epochs))
     done = [runner.done[key] for key in keys]
     alone = {model for arm in arms if arm.kind == "model" for model in arm.models}
     return Results(
-        name=suite.name,
-        started=datetime.now(UTC),
-        margin=suite.margin,
-        resamples=suite.resamples,
-        seeds=suite.seeds,
-        epochs=suite.epochs,
+        **{name: getattr(suite, name) for name in ("name", "margin", "resamples", "seeds", "epochs", "baselines")},
+        **run,
         versions=dict(_versions()),
-        hashes={**ready.hashes, "the suite": hashlib.sha256(suite.model_dump_json().encode()).hexdigest()},
-        licences=ready.licences,
-        baselines=suite.baselines,
+        hashes={**experiment.hashes, "the suite": hashlib.sha256(suite.model_dump_json().encode()).hexdigest()},
+        licences=experiment.licences,
         notes=(
-            *ready.notes,
+            *experiment.notes,
             *notes,
             *runner.judgements,
-            *_taken_over(ready.models, done, alone),
-            *_unheld(suite, arms, done),
+            *_fallback_notes(experiment.models, done, alone),
+            *_unknown_cost_notes(suite, arms, done),
         ),
-        stopped=_stopped(runner.stopped, len(whole), len(ready.questions)),
+        stopped=stopped and f"{stopped.rstrip('.')}; {len(whole):,} of {planned:,} items have all their answers",
         gate=suite.gate or "",
-        paid=_paid(ready.within.spent),
+        paid=Paid(usd=spent.usd or Decimal(0), tokens=spent.tokens, calls=spent.calls),
         items=tuple(one.record for one in whole),
         arms=tuple(arms),
         outcomes=tuple(map(_outcome, done)),
     )
 
 
-def _paid(spent: Amount) -> Paid:
-    return Paid(usd=spent.usd or Decimal(0), tokens=spent.tokens, calls=spent.calls)
-
-
-def _outcome(done: Done) -> Outcome:
-    job, answered, score = done
+def _outcome(done: Scored) -> Outcome:
+    job, response, score = done
     arm, item, epoch = job.name
     return Outcome(
+        **{name: getattr(response, name) for name in Response.model_fields},
         arm=arm,
         item=item,
         epoch=epoch,
         score=score.value,
         measures=score.measures,
         answer=score.answer,
-        text=answered.text,
-        cost=answered.cost,
-        usage=answered.usage,
-        calls=answered.calls,
-        latency=answered.latency,
-        served=answered.served,
         seed=job.seed,
-        escalated=answered.escalated,
-        delegated=answered.delegated,
-        spent=answered.spent,
-        reused=answered.reused,
-        failure=answered.failure,
     )
 
 
-def _stopped(why: str, whole: int, planned: int) -> str:
-    return f"{why.rstrip('.')}; {whole:,} of {planned:,} items have all their answers" if why else ""
-
-
-def _taken_over(models: Mapping[str, ModelInfo], done: Iterable[Done], alone: set[str]) -> Iterator[str]:
-    """Models that answered in place of others, and are no single model of the report."""
-    for model in dict.fromkeys(one.model for each in done for one in each.answered.spent if one.calls):
+def _fallback_notes(models: Mapping[str, ModelInfo], done: Iterable[Scored], alone: set[str]) -> Iterator[str]:
+    """Yield a note for each fallback model that is not measured alone."""
+    for model in dict.fromkeys(one.model for each in done for one in each.response.spent if one.calls):
         if model in models and model not in alone:
-            yield f"{model} answered in place of others, and was not measured alone."
+            yield f"{model} answered as a fallback, and was not measured alone."
 
 
-def _unheld(suite: Suite, arms: Iterable[ArmRecord], done: Sequence[Done]) -> Iterator[str]:
-    """Functions that do not say what they cost, where there is a limit in dollars."""
+def _unknown_cost_notes(suite: Suite, arms: Iterable[ArmRecord], done: Sequence[Scored]) -> Iterator[str]:
+    """Yield a note for each function that returns no cost under a limit in dollars."""
     for arm in arms:
-        silent = sum(one.job.name[0] == arm.name and one.answered.cost is None for one in done)
+        silent = sum(one.job.name[0] == arm.name and one.response.cost is None for one in done)
         if arm.kind == "python" and silent and suite.budget.usd is not None:
             yield (
-                f"{silent} answers of {arm.name} did not say what they cost: the limit of ${suite.budget.usd} does "
-                "not count them."
+                f"{silent} answers of {arm.name} report no cost: the limit of ${suite.budget.usd} leaves them out."
             )
 
 
 def _check_installed(suite: Suite) -> None:
-    """Refuse to begin what could not be ended."""
+    """Raise UsageError if a library that the suite needs is not installed."""
     solver = ("sympy",) if any(suite.scoring(name).by == "math" for name in suite.tasks) else ()
     missing = [name for name in ("numpy", "matplotlib", *solver) if find_spec(name) is None]
     if missing:
@@ -197,19 +173,13 @@ def _versions() -> Iterator[tuple[str, str]]:
     yield "fusion", __version__
     yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             yield name, version(name)
-        except PackageNotFoundError:
-            continue
-
-
-def _nobody(progress: Progress) -> None:
-    return None
 
 
 @contextmanager
 def importing(folder: Path) -> Iterator[None]:
-    """A suite's functions may lie beside it."""
+    """Import modules from the folder of a suite inside the block."""
     place = str(folder.resolve())
     sys.path.insert(0, place)
     try:
@@ -218,11 +188,6 @@ def importing(folder: Path) -> Iterator[None]:
         sys.path.remove(place)
 
 
-@contextmanager
-def asking(fusion: Fusion | None, folder: Path) -> Iterator[Fusion]:
-    """The one that is given, or one with a store in the folder, which is closed again."""
-    if fusion is not None:
-        yield fusion
-        return
-    with Fusion(store=folder / CALLS) as own:
-        yield own
+def client_for(fusion: Fusion | None, folder: Path) -> AbstractContextManager[Fusion]:
+    """Return `fusion`, which stays open after the block, or a client with a store in the folder."""
+    return Fusion(store=folder / CALLS) if fusion is None else nullcontext(fusion)

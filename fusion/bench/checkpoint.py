@@ -1,4 +1,4 @@
-"""Kept: the answers of a benchmark in a file, a line each as they come, so that none is asked for twice."""
+"""Checkpoint: a file of answers, one line each, so that a benchmark asks for none twice."""
 
 import fcntl
 import os
@@ -11,38 +11,35 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from fusion.bench.arms.base import Answered, digest_of
+from fusion.bench.arms.base import ArmResponse, digest_of
+from fusion.bench.report.results import AnswerKey
 from fusion.core.errors import UsageError
-from fusion.core.types import Value
 
 ANSWERS: Final = "answers.jsonl"
 CALLS: Final = "calls.db"
 CANDIDATES: Final = "candidates"
-_OURS: Final = (ANSWERS, CALLS, f"{CALLS}-wal", f"{CALLS}-shm", f"{CALLS}.locks", CANDIDATES)
-"""What stands in a folder before the first answer."""
+_FILES: Final = (ANSWERS, CALLS, f"{CALLS}-wal", f"{CALLS}-shm", f"{CALLS}.locks", CANDIDATES)
+"""Files that may be in a folder before the first answer."""
 
 _SYNC_SECONDS: Final = 0.5
 
 
-class Line(Value):
-    """One answer, or with `given_up` what was spent on one that never came, or came second.
+class Line(AnswerKey):
+    """One response. `key` is the digest of everything that determines it.
 
-    `key` is of all that makes it.
+    With `given_up` it holds only a cost: of a response that never came, or of a second one under the same key.
     """
 
     key: str
-    arm: str
-    item: str
-    epoch: int
     given_up: bool = False
-    answered: Answered
+    answered: ArmResponse
 
 
-class Kept:
-    """The file of answers. Each line is handed to the system at once, and is on the disk half a second later.
+class Checkpoint:
+    """The file of answers. Each line is written at once and synced to disk within half a second.
 
-    A kill costs the answers that were under way. A last line that was torn is cut off; whoever else writes to the
-    file keeps this one out. With two answers under one key the first counts, and of the other what it drew.
+    A kill loses only the answers in flight: a torn last line is cut off. A lock keeps other processes out. Of two
+    answers under one key the first counts, and the second adds its cost.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,14 +53,14 @@ class Kept:
         except UsageError:
             os.close(self._file)
             raise
-        self.answers: dict[str, Answered] = {}
+        self.answers: dict[str, ArmResponse] = {}
         for line in lines:
             if not line.given_up:
                 self.answers.setdefault(line.key, line.answered)
         self.given_up = tuple(line for line in lines if line.given_up)
 
     def add(self, line: Line) -> None:
-        """Keep an answer. Raises UsageError where the disk does not take it."""
+        """Append a line. Raises UsageError if the write fails."""
         if not line.given_up and self.answers.setdefault(line.key, line.answered) is not line.answered:
             if not line.answered.amount.calls:
                 return
@@ -79,22 +76,22 @@ class Kept:
             raise UsageError(f"cannot write to {str(self._path)!r}: {error.strerror}") from error
 
     def sync(self) -> None:
-        """Wait until all of it is on the disk."""
+        """Wait until every line is on disk."""
         if self._dirty:
             os.fsync(self._file)
         self._dirty, self._synced = False, time.monotonic()
 
     def mark(self, key: str) -> str:
-        """What tells the answer of this key from those in other files."""
+        """Return an id of the answer of this key that no other file has."""
         return digest_of(self._place, key)[:32]
 
     @property
     def is_empty(self) -> bool:
-        """True before the first answer, of this start and of every one before."""
+        """True if no start has written an answer yet."""
         return os.fstat(self._file).st_size == 0
 
     def close(self) -> None:
-        """Let others have the file."""
+        """Sync the file and release its lock."""
         self.sync()
         os.close(self._file)
 
@@ -108,13 +105,13 @@ class Kept:
                 yield Line.model_validate_json(text)
             except ValidationError as error:
                 raise UsageError(
-                    f"{self._path}:{number}: this line is no answer of a benchmark; give another folder with -o, or "
-                    "remove the file"
+                    f"{self._path}:{number}: this line is not an answer of a benchmark; give another folder with -o, "
+                    "or remove the file"
                 ) from error
 
 
 def _locked(path: Path) -> int:
-    """The file, made where it is not there, and nobody else's. Whoever had it may have removed it meanwhile."""
+    """Open or create the file and lock it. Repeats if its last owner has removed it meanwhile."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,22 +132,22 @@ def _locked(path: Path) -> int:
 
 
 @contextmanager
-def kept_in(folder: Path) -> Iterator[Kept]:
-    """The answers of a folder, which is made where it is not there.
+def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
+    """Open the answers of a folder, which is created if missing.
 
-    Where an error ends the block before there is any answer, what was made for it is removed again.
+    An error before the first answer removes everything that this call and its block created.
     """
     made = [one for one in (folder, *folder.parents) if not one.exists()]
-    new = [name for name in _OURS if not (folder / name).exists()]
-    kept = Kept(folder / ANSWERS)
+    new = [name for name in _FILES if not (folder / name).exists()]
+    checkpoint = Checkpoint(folder / ANSWERS)
     try:
-        yield kept
+        yield checkpoint
     except BaseException:
-        if kept.is_empty:
+        if checkpoint.is_empty:
             _remove([folder / name for name in new], made)
         raise
     finally:
-        kept.close()
+        checkpoint.close()
 
 
 def _remove(files: Sequence[Path], folders: Sequence[Path]) -> None:

@@ -1,15 +1,15 @@
-"""Progress: how far a benchmark is, arm by arm, for those who watch it."""
+"""Progress: answers, accuracy and cost of a benchmark so far, by arm."""
 
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from fusion.bench.arms.base import Answered
+from fusion.bench.arms.base import ArmResponse
 
 
 @dataclass
 class ArmProgress:
-    """One arm so far. `right` is the sum of scores, `unknown` counts answers whose cost is not known."""
+    """Progress of one arm. `right` is the sum of scores; `unknown` counts answers of unknown cost."""
 
     name: str
     planned: int
@@ -21,23 +21,23 @@ class ArmProgress:
 
     @property
     def accuracy(self) -> float | None:
-        """Of what is done, failed answers counted as wrong; None before there is any."""
+        """The mean score so far, with failed answers as wrong; None before the first."""
         return self.right / self.done if self.done else None
 
-    def take(self, answered: Answered, score: float) -> None:
-        """One more answer."""
+    def take(self, response: ArmResponse, score: float) -> None:
+        """Count one more answer."""
         self.done += 1
         self.right += score
-        self.failed += answered.failure is not None
-        self.unknown += answered.cost is None
-        self.usd += answered.cost or 0
+        self.failed += response.failure is not None
+        self.unknown += response.cost is None
+        self.usd += response.cost or 0
 
 
 @dataclass
 class Progress:
-    """The whole benchmark so far. `kept` counts answers that an earlier start had given, which cost nothing now.
+    """Progress of the whole benchmark. `kept` counts answers from the checkpoint, which cost nothing now.
 
-    `paid` is in dollars, of all starts: what arms share is in it once, and in the sum of the arms for each.
+    `paid` is in dollars over all starts. It counts a shared call once, while the sum over arms counts it for each.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """About how long it still takes, by what was answered since the start; None before there is any."""
+        """The estimated time left, from the rate of new answers; None before the first."""
         fresh = self.done - self.kept
         return None if fresh <= 0 else self.seconds / fresh * (self.planned - self.done)
 
     @property
     def usd_at_end(self) -> Decimal | None:
-        """About what it comes to, each arm by its own mean so far; None where that is not known."""
+        """The estimated total cost, from the mean cost of each arm; None where unknown."""
         arms = [arm for arm in self.arms.values() if arm.planned]
         if any(arm.unknown or not arm.done for arm in arms):
             return None
@@ -78,6 +78,6 @@ class Progress:
 
     @property
     def paid_at_end(self) -> Decimal | None:
-        """About what will have been paid, if as much is shared as so far; None where that is not known."""
+        """The estimated total paid, at the current share of shared calls; None where unknown."""
         end = self.usd_at_end
         return None if end is None or not self.usd else self.paid / self.usd * end

@@ -1,8 +1,8 @@
-"""Suite: what a benchmark measures, fixed before it runs, from YAML."""
+"""Suite: the task sets, arms and settings of a benchmark, from YAML."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -14,21 +14,46 @@ from fusion.core.errors import PipelineError, Problem, UsageError
 from fusion.core.paths import read_text
 from fusion.core.types import Limits
 from fusion.core.validation import Authored, Mistake, misread, mistakes
-from fusion.core.yaml import MAX_BYTES, Positions, read_yaml
+from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
 from fusion.pipeline.json_schema import schema_of
 
 Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle"]
 _TEXT = "<text>"
 
 
-def _pair(name: str) -> str:
+AuthoredT = TypeVar("AuthoredT", bound=Authored)
+
+
+class Document(NamedTuple):
+    """The data of a YAML file, and the position of each value."""
+
+    file: str
+    data: Any
+    positions: Positions
+
+    def problem(self, place: Place, message: str, *, of_key: bool = False) -> Problem:
+        """Return a mistake at a place, with its line and column."""
+        mark = self.positions.key(place) if of_key else self.positions.at(place)
+        return Problem(self.file, *mark, ".".join(map(str, place)), message)
+
+
+def validate(model: type[AuthoredT], data: Mapping[str, Any]) -> tuple[AuthoredT | None, list[Mistake]]:
+    """Return the value of the data, if valid, and every mistake in it."""
+    try:
+        value = model.model_validate(data, by_alias=True, by_name=False)
+    except ValidationError as error:
+        return None, mistakes(error, data, lambda place: model.keys_within(data, place))
+    return value, list(misread(data, value))
+
+
+def _check_function(name: str) -> str:
     module, _, function = name.partition(":")
     if not module or not function.isidentifier():
-        raise ValueError(f"{name!r} is no function; write it as module:function")
+        raise ValueError(f"invalid function {name!r}; write it as module:function")
     return name
 
 
-def _readable(gate: str) -> str:
+def _check_gate(gate: str) -> str:
     try:
         Gate(gate)
     except UsageError as error:
@@ -37,21 +62,21 @@ def _readable(gate: str) -> str:
 
 
 class Source(Fields, Authored):
-    """A task set: a file beside the suite, and what its columns hold."""
+    """A task set: a file, and the roles of its columns."""
 
     file: str = Field(min_length=1, description="A .csv, .jsonl or .json file, plain or packed, beside the suite.")
-    sample: int | None = Field(default=None, ge=1, description="At most so many items, drawn by hash.")
+    sample: int | None = Field(default=None, ge=1, description="At most this many items, drawn by hash.")
     licence: str = Field(default="", description="The licence of the items.")
 
 
 class Scoring(Authored):
-    """How an answer is scored. Short form: the scorer alone."""
+    """The scorer of a task set. Short form: its name alone."""
 
-    by: str = Field(min_length=1, description="A scorer's name, judge, an expression, or m:f.")
-    path: str | None = Field(default=None, description="Where the answer stands in JSON.")
-    pattern: str | None = Field(default=None, description="A regular expression whose first group is the answer.")
+    by: str = Field(min_length=1, description="A scorer's name, judge, an expression, or module:function.")
+    path: str | None = Field(default=None, description="The path of the answer in JSON.")
+    pattern: str | None = Field(default=None, description="A regular expression; its first group is the answer.")
     model: str | None = Field(default=None, description="The judge of `by: judge`: a model of another family.")
-    criteria: str | None = Field(default=None, description="What makes an answer good, for the judge.")
+    criteria: str | None = Field(default=None, description="The criteria of a good answer, for the judge.")
 
     @model_validator(mode="before")
     @classmethod
@@ -59,7 +84,7 @@ class Scoring(Authored):
         return {"by": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
-    def _judge_is_whole(self) -> "Scoring":
+    def _check_judge(self) -> "Scoring":
         if self.judged and self.model is None:
             raise ValueError("`by: judge` needs the judge's `model`, of another family than the contestants")
         if self.judged and (self.path is not None or self.pattern is not None):
@@ -70,7 +95,7 @@ class Scoring(Authored):
 
     @property
     def judged(self) -> bool:
-        """True where a model scores."""
+        """True if a model scores the answers."""
         return self.by == "judge"
 
 
@@ -81,122 +106,108 @@ Scorings = Annotated[
 
 
 class Arm(Authored):
-    """One contestant: exactly one of a pipeline, a model, a Python function and a file of somebody's answers."""
+    """One contestant: exactly one of a pipeline, a model, a Python function and a file of answers."""
 
     pipeline: str | None = Field(default=None, description="A pipeline, by path or by shipped name.")
     model: str | None = Field(default=None, description="A single model, as provider/model.")
-    python: Annotated[str, AfterValidator(_pair)] | None = Field(
+    python: Annotated[str, AfterValidator(_check_function)] | None = Field(
         default=None, description="A function of the prompt, as module:function."
     )
     outputs: str | None = Field(default=None, description="A JSONL file of answers: id, text, and cost if known.")
-    profile: str | None = Field(default=None, description="The profile that a pipeline's roles are of.")
+    profile: str | None = Field(default=None, description="The profile of a pipeline's roles.")
     roles: dict[str, str] = Field(default={}, description="Models for a pipeline's roles.")
 
     @model_validator(mode="after")
-    def _is_one_thing(self) -> "Arm":
+    def _check_kind(self) -> "Arm":
         kinds = [name for name in ("pipeline", "model", "python", "outputs") if getattr(self, name) is not None]
         if len(kinds) != 1:
-            said = f"it has {' and '.join(kinds)}" if kinds else "it has none"
-            raise ValueError(f"an arm is one of pipeline, model, python and outputs; {said}")
+            raise ValueError(
+                f"an arm is one of pipeline, model, python and outputs; it has {' and '.join(kinds) or 'none'}"
+            )
         if kinds != ["pipeline"] and (self.profile is not None or self.roles):
             raise ValueError("`profile` and `roles` have an effect with a pipeline only")
         return self
 
 
 class Splitting(Authored):
-    """Which items are for choosing and which for confirming, by a hash of their ids."""
+    """The split of the items into dev and test, by a hash of their ids."""
 
-    dev: float = Field(default=0.5, gt=0, lt=1, description="The share of items that are for choosing.")
-    seed: int = Field(default=0, ge=0, description="Another seed is another split.")
+    dev: float = Field(default=0.5, gt=0, lt=1, description="The share of items on the dev side.")
+    seed: int = Field(default=0, ge=0, description="The seed of the split.")
 
 
 class Suite(Authored):
-    """Task sets, how they are scored, and the arms that are compared on them."""
+    """Task sets, their scorers, and the arms to compare."""
 
-    name: str = Field(default="suite", min_length=1, max_length=200, description="By default the file's own name.")
-    description: str = Field(default="", description="What is measured, for people.")
+    name: str = Field(default="suite", min_length=1, max_length=200, description="By default the file's name.")
+    description: str = Field(default="", description="A description for readers.")
     tasks: dict[str, Source] = Field(min_length=1, description="The task sets, by name.")
-    scorer: Scorings = Field(description="How answers are scored: in one way, or by task set.")
+    scorer: Scorings = Field(description="The scorer of all answers, or one for each task set.")
     arms: dict[str, Arm] = Field(min_length=1, description="The contestants, by name.")
     baselines: tuple[Baseline, ...] = Field(
         default=("singles", "self_consistency", "random_mixing", "oracle"),
-        description="What the arms are held against; leaving one out is said in the report.",
+        description="The baselines of the report; it names those left out.",
     )
-    on: Literal["dev", "test", "all"] = Field(default="test", description="The side of the split that is measured.")
-    split: Splitting = Field(default=Splitting(), description="How dev and test are parted.")
-    epochs: int = Field(default=1, ge=1, le=100, description="How often each item is asked.")
+    on: Literal["dev", "test", "all"] = Field(default="test", description="The side of the split to measure.")
+    split: Splitting = Field(default=Splitting(), description="The split into dev and test.")
+    epochs: int = Field(default=1, ge=1, le=100, description="The number of times to ask each item.")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Seeds of order and resampling.")
-    resamples: int = Field(default=10_000, ge=MIN_RESAMPLES, le=1_000_000, description="Draws of the bootstrap.")
-    margin: float = Field(default=0.01, ge=0, lt=1, description="How much worse still counts as not worse, a share.")
+    resamples: int = Field(
+        default=10_000, ge=MIN_RESAMPLES, le=1_000_000, description="The number of bootstrap draws."
+    )
+    margin: float = Field(
+        default=0.01, ge=0, lt=1, description="The largest loss of accuracy that counts as not worse, a share."
+    )
     max_tokens: int = Field(default=5000, ge=1, description="Output limit of a single model, thinking included.")
     prices: dict[str, Tariff] = Field(
-        default={}, description="Prices that are simulated, by model, in dollars for a million tokens; labelled so."
+        default={}, description="Simulated prices by model, in dollars for a million tokens; the report labels them."
     )
-    budget: Limits = Field(default=Limits(), description="What the whole benchmark may spend at most.")
-    gate: Annotated[str, AfterValidator(_readable)] | None = Field(
-        default=None, description="What has to hold, as in accuracy >= best_single - 0.5pp."
+    budget: Limits = Field(default=Limits(), description="The limits of the whole benchmark.")
+    gate: Annotated[str, AfterValidator(_check_gate)] | None = Field(
+        default=None, description="The condition to meet, as in accuracy >= best_single - 0.5pp."
     )
 
     @model_validator(mode="after")
-    def _every_set_is_scored(self) -> "Suite":
+    def _check_scorers(self) -> "Suite":
         if isinstance(self.scorer, dict):
             for name in self.tasks:
                 if name not in self.scorer:
                     raise ValueError(f"no scorer for the task set {name!r}")
             for name in self.scorer:
                 if name not in self.tasks:
-                    raise ValueError(f"a scorer for {name!r}, which is no task set")
+                    raise ValueError(f"a scorer for {name!r}, which is not a task set")
         return self
 
     def scoring(self, task_set: str) -> Scoring:
-        """How the answers of a task set are scored."""
+        """Return the scoring of a task set."""
         return self.scorer[task_set] if isinstance(self.scorer, dict) else self.scorer
 
     @classmethod
     def from_yaml(cls, text: str, *, file: str = _TEXT) -> "Suite":
-        """The suite of a YAML text. Raises PipelineError with every mistake of its form, each at its place."""
-        suite, problems = _read(text, file)
+        """Read a suite from YAML. Raises PipelineError with every mistake and its position."""
+        data, problems, positions = read_yaml(text, file=file)
+        document = Document(file, data, positions)
+        if data is None and problems:
+            raise PipelineError(problems)
+        if not isinstance(data, dict):
+            message = "expected a mapping with the keys `tasks`, `scorer` and `arms`"
+            raise PipelineError([*problems, document.problem((), message)])
+        if file != _TEXT:
+            data.setdefault("name", Path(file).stem)
+        suite, found = validate(cls, data)
+        problems += [document.problem(one.place, one.message, of_key=one.of_key) for one in found]
         if problems or suite is None:
             raise PipelineError(problems)
         return suite
 
     @classmethod
     def load(cls, path: Path | str) -> "Suite":
-        """The suite of a file. Raises UsageError if it cannot be read, PipelineError as `from_yaml` does."""
+        """Read a suite file. Raises UsageError if it cannot be read, PipelineError as `from_yaml` does."""
         return cls.from_yaml(read_text(Path(path), most=MAX_BYTES), file=str(path))
 
 
-class _Read(NamedTuple):
-    suite: Suite | None
-    problems: list[Problem]
-
-
-def _read(text: str, file: str) -> _Read:
-    data, problems, positions = read_yaml(text, file=file)
-    if data is None and problems:
-        return _Read(None, problems)
-    if not isinstance(data, dict):
-        line, column = positions.at(())
-        message = "expected a mapping with the keys `tasks`, `scorer` and `arms`"
-        return _Read(None, [*problems, Problem(file, line, column, "", message)])
-    if file != _TEXT:
-        data.setdefault("name", Path(file).stem)
-    suite: Suite | None = None
-    try:
-        suite = Suite.model_validate(data)
-        found = list(misread(data, suite))
-    except ValidationError as error:
-        found = mistakes(error, data, lambda place: Suite.keys_within(data, place))
-    return _Read(suite, [*problems, *(_problem(mistake, file, positions) for mistake in found)])
-
-
-def _problem(mistake: Mistake, file: str, positions: Positions) -> Problem:
-    mark = positions.key(mistake.place) if mistake.of_key else positions.at(mistake.place)
-    return Problem(file, *mark, ".".join(str(part) for part in mistake.place), mistake.message)
-
-
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of suite files, for editors."""
+    """Return the JSON Schema of suite files, for editors."""
     schema = schema_of(Suite)
     definitions = schema["$defs"]
     definitions["Limits"]["properties"]["usd"]["anyOf"][0] = {"type": "number", "exclusiveMinimum": 0}

@@ -1,4 +1,4 @@
-"""Task sets: items with their prompts, and apart from them the gold answers, which no arm is ever given."""
+"""Task sets: items with their prompts, and the gold answers apart, which no arm sees."""
 
 import hashlib
 import random
@@ -21,7 +21,7 @@ Split = Literal["dev", "test", "all"]
 
 
 class Task(Value):
-    """What an arm is given of an item: its text and inputs. `cluster` names what it shares with others."""
+    """The input of an arm: prompt and inputs of an item. `cluster` names its group, such as a document."""
 
     id: str
     prompt: str
@@ -30,72 +30,64 @@ class Task(Value):
 
 
 class Join(Value):
-    """Long contexts made of short ones: to a row's own documents come those of other rows, drawn and mixed by hash.
+    """Long contexts from short ones: adds documents of other rows, drawn and mixed by hash.
 
-    As in Liu et al. 2023, arXiv:2307.03172. A template reads all of them as `documents`.
+    As in Liu et al. 2023, arXiv:2307.03172. A template reads them as `documents`.
     """
 
     column: str = Field(description="The column that holds a list of documents.")
-    n: int = Field(ge=1, le=1000, description="How many documents there are then.")
+    n: int = Field(ge=1, le=1000, description="The number of documents of each item.")
 
 
 class Fields(Value):
-    """Which columns of a file hold what."""
+    """The roles of the columns of a file."""
 
     id: str | None = Field(
-        default=None, description="The column of ids; by default `id` or the like, else items are numbered."
+        default=None, description="The column of ids; by default `id` or a similar name, else items are numbered."
     )
     prompt: str = Field(
         default="prompt",
-        description="The column of prompts, or a template over columns that are no gold; else by its usual names.",
+        description="The column of prompts, or a template over columns other than gold; by default a usual name.",
     )
     gold: str | tuple[str, ...] = Field(
         default="gold",
-        description="The column of gold answers, of several a mapping of them; else by its usual names.",
+        description="The column of gold answers, or several for a mapping of them; by default a usual name.",
     )
     cluster: str | None = Field(
-        default=None, description="The column that says what an item belongs to, such as a document."
+        default=None, description="The column with the group of an item, such as its document."
     )
     inputs: tuple[str, ...] = Field(
-        default=(), description="Further columns that a pipeline takes as inputs of the same names."
+        default=(), description="Further columns, for the inputs of the same names of a pipeline."
     )
-    join: Join | None = Field(default=None, description="Long contexts made by joining documents of other items.")
+    join: Join | None = Field(default=None, description="Long contexts, by joining documents of other items.")
 
     @property
     def golds(self) -> tuple[str, ...]:
-        """The columns that no arm sees."""
+        """The columns of gold answers."""
         return (self.gold,) if isinstance(self.gold, str) else self.gold
 
     @property
     def template(self) -> str | None:
-        """The template that makes the prompts; None where a column holds them."""
+        """The template of the prompts; None if a column holds them."""
         return self.prompt if "{{" in self.prompt else None
 
 
 class TaskSet(Value):
-    """Tasks in the order of their file, the gold answer of each by its id, and the digest of the file's bytes."""
+    """Tasks in the order of their file, the gold answers by id, and the SHA-256 of the file."""
 
     name: str
     tasks: tuple[Task, ...]
     gold: dict[str, Any] = Field(repr=False)
     sha256: str
-    source: str = ""
-    licence: str = ""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def clusters(self) -> tuple[str, ...] | None:
-        """What each task belongs to; None where every one stands alone."""
-        return _clusters(self.tasks)
 
     def only(self, split: Split, *, dev_share: float = 0.5, seed: int = 0) -> "TaskSet":
-        """The tasks of one side of the split, which depends on nothing but their ids, the share and the seed."""
+        """Return the tasks of one side of the split, which depends only on their ids, the share and the seed."""
         if split == "all":
             return self
         return self._kept(lambda task: split_of(task, dev_share=dev_share, seed=seed) == split)
 
     def sample(self, n: int, *, seed: int = 0) -> "TaskSet":
-        """At most n tasks, drawn by hash, in the order of the file."""
+        """Return at most n tasks, drawn by hash, in the order of the file."""
         drawn = {task.id for task in sorted(self.tasks, key=lambda task: _share(task.id, f"sample {seed}"))[:n]}
         return self._kept(lambda task: task.id in drawn)
 
@@ -104,31 +96,26 @@ class TaskSet(Value):
         return self.model_copy(update={"tasks": tasks, "gold": {task.id: self.gold[task.id] for task in tasks}})
 
 
-def _clusters(tasks: Sequence[Task]) -> tuple[str, ...] | None:
-    names = tuple(task.cluster if task.cluster is not None else task.id for task in tasks)
-    return names if len(set(names)) < len(names) else None
-
-
-# Splits: a task and all that belongs to its cluster fall on one side.
+# Splits: all tasks of a cluster are on one side.
 
 
 def split_of(task: Task, *, dev_share: float = 0.5, seed: int = 0) -> Literal["dev", "test"]:
-    """The side on which a task falls."""
+    """Return the side of a task."""
     return "dev" if _share(task.cluster or task.id, f"split {seed}") < dev_share else "test"
 
 
 def folds(tasks: Iterable[Task], k: int, *, seed: int = 0) -> dict[str, int]:
-    """The fold of each task by its id, from 0 to k - 1: clusters in the order of their hashes, dealt out in turn."""
-    given = list(tasks)
-    clusters = {task.cluster or task.id for task in given}
-    if not 2 <= k <= len(clusters):
-        raise UsageError(f"{k} folds of {len(clusters)} independent items; give from 2 to {len(clusters)}")
-    dealt = {name: index % k for index, name in enumerate(sorted(clusters, key=lambda n: _share(n, f"fold {seed}")))}
-    return {task.id: dealt[task.cluster or task.id] for task in given}
+    """Return the fold of each task by id, from 0 to k - 1. Clusters are dealt out in the order of their hashes."""
+    clusters = {task.id: task.cluster or task.id for task in tasks}
+    names = sorted(set(clusters.values()), key=lambda name: _share(name, f"fold {seed}"))
+    if not 2 <= k <= len(names):
+        raise UsageError(f"{k} folds of {len(names)} independent items; give from 2 to {len(names)}")
+    dealt = {name: index % k for index, name in enumerate(names)}
+    return {item: dealt[name] for item, name in clusters.items()}
 
 
 def _share(name: str, salt: str) -> float:
-    """A number from 0 to below 1 that is a name's own."""
+    """Return a hash of a name, from 0 to below 1."""
     digest = hashlib.sha256(f"{salt}\0{name}".encode()).digest()
     return int.from_bytes(digest[:7]) / 2**56
 
@@ -137,32 +124,31 @@ def _share(name: str, salt: str) -> float:
 
 
 def read_tasks(path: Path | str, fields: Fields | None = None, *, name: str | None = None) -> TaskSet:
-    """The task set of a CSV, JSONL or JSON file, plain or packed. Raises UsageError with every mistake in it."""
+    """Read a CSV, JSONL or JSON file, plain or packed. Raises UsageError with every mistake in it."""
     rows, sha256 = read_rows(path)
     stem = Path(path).name.partition(".")[0]
-    known = _guessed(rows, fields or Fields(), str(path))
-    return make_tasks(rows, known, name=name or stem, file=str(path), sha256=sha256)
+    return make_tasks(
+        rows, _with_defaults(rows, fields or Fields(), str(path)), name=name or stem, file=str(path), sha256=sha256
+    )
 
 
 def make_tasks(rows: Sequence[Row], fields: Fields, *, name: str, file: str, sha256: str) -> TaskSet:
-    """Rows as a task set. Duplicate ids, empty prompts and missing gold answers are mistakes, all told at once."""
+    """Return rows as a task set. Raises UsageError with all duplicate ids, empty prompts and missing gold answers."""
     _check(rows, fields, file)
-    ids = [_id(row, fields, index) for index, row in enumerate(rows)]
     tasks = tuple(
         Task(
-            id=one,
+            id=str(row[fields.id]) if fields.id else f"{index}",
             prompt=prompt,
             inputs={key: row[key] for key in fields.inputs},
             cluster=str(row[fields.cluster]) if fields.cluster else None,
         )
-        for one, row, prompt in zip(ids, rows, _prompts(rows, fields), strict=True)
+        for index, (row, prompt) in enumerate(zip(rows, _prompts(rows, fields), strict=True), start=1)
     )
-    gold = {one: _gold(row, fields) for one, row in zip(ids, rows, strict=True)}
-    return TaskSet(name=name, tasks=tasks, gold=gold, sha256=sha256, source=file)
-
-
-def _gold(row: Row, fields: Fields) -> Any:
-    return row[fields.gold] if isinstance(fields.gold, str) else {name: row[name] for name in fields.gold}
+    gold = {
+        task.id: row[fields.gold] if isinstance(fields.gold, str) else {name: row[name] for name in fields.gold}
+        for task, row in zip(tasks, rows, strict=True)
+    }
+    return TaskSet(name=name, tasks=tasks, gold=gold, sha256=sha256)
 
 
 def _prompts(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
@@ -182,7 +168,7 @@ def _compiled(template: str) -> Template:
 
 
 def _joined(rows: Sequence[Row], index: int, join: Join) -> list[Any]:
-    """The documents of a row and of others, in an order that is this row's own."""
+    """Return the documents of a row and of others, in an order of this row's own."""
     own = list(rows[index][join.column])
     draw = random.Random(f"join {index}")  # noqa: S311 - the same documents each time
     others = draw.sample([n for n in range(len(rows)) if n != index], min(len(rows) - 1, join.n))
@@ -192,32 +178,26 @@ def _joined(rows: Sequence[Row], index: int, join: Join) -> list[Any]:
     return documents
 
 
-# Which column holds what, and what is wrong with a row.
+# Columns and their mistakes.
 
 _PROMPTS = ("prompt", "question", "input", "task", "text")
 _GOLDS = ("gold", "answer", "answers", "target", "output", "expected", "label", "reference")
 _IDS = ("id", "task_id", "key", "_id")
 
 
-def _guessed(rows: Sequence[Row], fields: Fields, file: str) -> Fields:
-    """The fields, and what they do not say by the columns' usual names."""
-    names = list(rows[0])
+def _with_defaults(rows: Sequence[Row], fields: Fields, file: str) -> Fields:
+    """Return the fields, completed with the usual names of columns."""
+    columns = list(rows[0])
     found: dict[str, str] = {}
-    for field, what, known in (("prompt", "prompt", _PROMPTS), ("gold", "gold answer", _GOLDS)):
+    for field, what, usual in (("prompt", "prompt", _PROMPTS), ("gold", "gold answer", _GOLDS), ("id", "", _IDS)):
+        column = next((name for name in usual if name in columns), None)
         if field in fields.model_fields_set:
             continue
-        column = next((name for name in known if name in names), None)
-        if column is None:
-            raise UsageError(f"{file}: no column for the {what}: {', '.join(known)}; name it; there are: {names}")
-        found[field] = column
-    column = next((name for name in _IDS if name in names), None)
-    if "id" not in fields.model_fields_set and column is not None:
-        found["id"] = column
-    return Fields(**{name: getattr(fields, name) for name in Fields.model_fields} | found)
-
-
-def _id(row: Row, fields: Fields, index: int) -> str:
-    return str(row[fields.id]) if fields.id else f"{index + 1}"
+        if column is not None:
+            found[field] = column
+        elif what:
+            raise UsageError(f"{file}: no column for the {what}: {', '.join(usual)}; name it; there are: {columns}")
+    return fields.model_copy(update=found)
 
 
 def _check(rows: Sequence[Row], fields: Fields, file: str) -> None:
@@ -238,7 +218,7 @@ def _missing_columns(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
 
 
 def _read_by_prompt(fields: Fields) -> set[str]:
-    """The columns that the prompt is made of."""
+    """Return the columns that the prompt reads."""
     if fields.template is None:
         return {fields.prompt}
     return {path[0] for path in _compiled(fields.template).paths} - ({"documents"} if fields.join else set())
@@ -248,16 +228,12 @@ def _missing_values(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
     known = {name for row in rows for name in row}
     named = [("id", fields.id), ("prompt", fields.prompt), *(("gold answer", name) for name in fields.golds)]
     for what, name in named:
-        if name not in known:
-            continue
-        empty = [index + 1 for index, row in enumerate(rows) if _is_empty(row.get(name))]
+        empty = [index + 1 for index, row in enumerate(rows) if name in known and _is_empty(row.get(name))]
         if empty:
             yield f"no {what} ({name!r}) in {_listed('item', empty)}"
     for name in dict.fromkeys([*fields.inputs, *filter(None, [fields.cluster]), *sorted(_read_by_prompt(fields))]):
-        if name == fields.prompt:
-            continue
         absent = [index + 1 for index, row in enumerate(rows) if name in known and name not in row]
-        if absent:
+        if absent and name != fields.prompt:
             yield f"no {name!r} in {_listed('item', absent)}"
 
 

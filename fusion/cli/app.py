@@ -1,4 +1,4 @@
-"""The command `fusion`: its commands, and how it ends."""
+"""App: the command `fusion`, its commands and its exit code."""
 
 import os
 import sys
@@ -23,15 +23,15 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 
 def main() -> None:
-    """The entry point: no traceback, whatever happens, unless --debug asks for it."""
+    """Run the command line and exit; print tracebacks with --debug only."""
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # of libraries, for those who write code: standard error is the run's
-    sys.exit(run_command([_in_utf_8(word) for word in sys.argv[1:]]))
+        warnings.simplefilter("ignore")  # warnings of libraries are for developers; standard error is the run's
+    sys.exit(run_command([_utf_8(word) for word in sys.argv[1:]]))
 
 
 def application() -> typer.Typer:
-    """The commands. Each imports what it needs when it runs: help and completion stay quick."""
-    # Plain help: Rich's costs as much time as all the rest of `fusion --help`.
+    """Return the typer application. A command imports its modules when it runs, so that help stays fast."""
+    # Plain help: Rich would double the time of `fusion --help`.
     app = typer.Typer(
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
@@ -43,8 +43,8 @@ def application() -> typer.Typer:
     return app
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(given: bool) -> None:
+    if given:
         write(f"fusion {__version__}\n")
         raise typer.Exit
 
@@ -56,12 +56,12 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Runs compound models: a frontier model plans, cheaper models work in parallel, a frontier model reviews."""
+    """Run compound models: a frontier model plans, cheaper models work in parallel, a frontier model reviews."""
     ctx.obj.debug = debug
 
 
-def _in_utf_8(word: str) -> str:
-    """A word as it was typed, where the locale does not know UTF-8; one that is none stays as it is."""
+def _utf_8(word: str) -> str:
+    """Decode an argument as UTF-8 in any locale; return other bytes unchanged."""
     try:
         return os.fsencode(word).decode("utf-8")
     except UnicodeError:
@@ -69,12 +69,12 @@ def _in_utf_8(word: str) -> str:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Do what the words of a command line say; gives the exit code, and raises nothing."""
+    """Run a command line and return its exit code. Raises nothing."""
     ending = Ending(words=tuple(arguments))
     try:
         typer.main.get_command(application()).main(args=arguments, prog_name="fusion", obj=ending)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else OK
-    except BaseException as error:  # noqa: BLE001 - the one border of the command line
+    except BaseException as error:  # noqa: BLE001 - the border of the command line
         return ending.of(error)
     return OK

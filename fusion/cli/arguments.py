@@ -1,7 +1,7 @@
-"""From the words of a command line to what the client takes: inputs, roles, limits."""
+"""Arguments: parse inputs, roles, tags, statuses, ages and limits of the command line."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from fusion.cli.terminal import complain, is_terminal
@@ -11,6 +11,7 @@ from fusion.core.types import FileText
 
 if TYPE_CHECKING:
     from fusion.pipeline.spec import Pipeline
+    from fusion.prompts.library import Library
     from fusion.store.rows import RunState
 
 
@@ -18,18 +19,18 @@ _LIMITS = ("usd", "tokens", "calls", "seconds")
 _DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
 _PATIENCE = 2.0
 _MOST = 100_000_000
-"""Bytes of one input: more than any model reads, and less than would fill a machine."""
+"""Largest input in bytes: more than any model reads, and less than fills the memory."""
 
 
 class Stdin:
-    """Standard input, which can be read for one input only."""
+    """Standard input, readable by one input only."""
 
     def __init__(self) -> None:
         self._taken_by: str | None = None
 
     @property
     def waiting(self) -> bool:
-        """True where something may be read that nobody has taken yet and nobody would have to type."""
+        """True if standard input is unread and not a terminal."""
         return self._taken_by is None and sys.stdin is not None and not is_terminal(sys.stdin)
 
     def read(self, name: str) -> str:
@@ -48,18 +49,21 @@ class Stdin:
             raise InputError(f"{name} cannot read standard input: {error.strerror}") from error
 
 
-def inputs_of(words: Sequence[str], stdin: Stdin, pipeline: "Pipeline") -> dict[str, Any]:
-    """`name=value`, `name=@file`, `name=-` (standard input); `name=@@text` is text that begins with an @.
+def library() -> "Library":
+    """Open the library of shipped pipelines and the user's own."""
+    from fusion.core.config import Settings
+    from fusion.prompts.library import Library
 
-    Of an input that is a picture or a document, a file is given as its path, and standard input as bytes.
+    return Library.standard(user=Settings.from_environment().library_dir)
+
+
+def inputs_of(words: Sequence[str] | None, stdin: Stdin, pipeline: "Pipeline") -> dict[str, Any]:
+    """Parse `name=value`, `name=@file`, `name=-` (standard input) and `name=@@text` (text that begins with an @).
+
+    For an input of a picture or document, a file gives its path, and standard input gives bytes.
     """
     inputs: dict[str, Any] = {}
-    for word in words:
-        name, sign, value = word.partition("=")
-        if not sign or not name:
-            raise UsageError(f"-i {word!r}: give it as name=value, name=@file, or name=- for standard input")
-        if name in inputs:
-            raise UsageError(f"-i {name}=… is given twice")
+    for name, value in _pairs("-i", words, "name=value, name=@file, or name=- for standard input"):
         spec = pipeline.inputs.get(name)
         of_bytes = spec is not None and spec.is_file
         inputs[name] = _bytes_input(name, value, stdin) if of_bytes else _input("-i", name, value, stdin)
@@ -67,7 +71,7 @@ def inputs_of(words: Sequence[str], stdin: Stdin, pipeline: "Pipeline") -> dict[
 
 
 def from_stdin(pipeline: "Pipeline", given: Mapping[str, Any], stdin: Stdin) -> dict[str, Any]:
-    """What standard input says for the input that is marked `stdin: true`, if it is not given and something comes."""
+    """Read the input marked `stdin: true` from standard input, unless it is given or nothing is piped in."""
     for name, spec in pipeline.inputs.items():
         if spec.stdin and name not in given and stdin.waiting:
             came = (stdin.read_bytes if spec.is_file else stdin.read)(f"input {name!r}")
@@ -75,17 +79,10 @@ def from_stdin(pipeline: "Pipeline", given: Mapping[str, Any], stdin: Stdin) -> 
     return {}
 
 
-def results_of(words: Sequence[str], stdin: Stdin) -> dict[str, Any]:
-    """`stage=value` or `stage.field=value`, given as inputs are; what is a JSON list or object is read as one."""
-    results: dict[str, Any] = {}
-    for word in words:
-        path, sign, value = word.partition("=")
-        if not sign or not path:
-            raise UsageError(f"--with {word!r}: give it as stage=@file, stage.field=@file or stage.field=value")
-        if path in results:
-            raise UsageError(f"--with {path}=… is given twice")
-        results[path] = _data(path, _input("--with", path, value, stdin))
-    return results
+def results_of(words: Sequence[str] | None, stdin: Stdin) -> dict[str, Any]:
+    """Parse `stage=value` or `stage.field=value`; the values are given as inputs are, lists and objects as JSON."""
+    pairs = _pairs("--with", words, "stage=@file, stage.field=@file or stage.field=value")
+    return {path: _data(path, _input("--with", path, value, stdin)) for path, value in pairs}
 
 
 def _data(path: str, text: str) -> Any:
@@ -99,45 +96,44 @@ def _data(path: str, text: str) -> Any:
         raise InputError(f"--with {path}: it begins like JSON and cannot be read as JSON: {error}") from error
 
 
-def roles_of(words: Sequence[str]) -> dict[str, str]:
-    """`role=model`, each role once."""
-    roles: dict[str, str] = {}
-    for word in words:
-        role, sign, model = word.partition("=")
-        if not (sign and role and model):
-            raise UsageError(f"--role {word!r}: give it as role=model, such as bulk=openai/gpt-5-mini")
-        if role in roles:
-            raise UsageError(f"--role {role}=… is given twice")
-        roles[role] = model
-    return roles
+def roles_of(words: Sequence[str] | None) -> dict[str, str]:
+    """Parse `role=model`."""
+    return dict(_pairs("--role", words, "role=model, such as bulk=openai/gpt-5-mini", value_needed=True))
 
 
-def tags_of(words: Sequence[str]) -> dict[str, str]:
-    """`key=value`, each key once."""
-    tags: dict[str, str] = {}
-    for word in words:
-        key, sign, value = word.partition("=")
-        if not (sign and key):
-            raise UsageError(f"--tag {word!r}: give it as key=value, such as team=search")
-        if key in tags:
-            raise UsageError(f"--tag {key}=… is given twice")
-        tags[key] = value
-    return tags
+def tags_of(words: Sequence[str] | None) -> dict[str, str]:
+    """Parse `key=value`."""
+    return dict(_pairs("--tag", words, "key=value, such as team=search"))
 
 
-def states_of(words: Sequence[str]) -> "tuple[RunState, ...]":
-    """How runs may stand. Raises UsageError for a word that is none of that."""
+def _pairs(
+    option: str, words: Sequence[str] | None, form: str, *, value_needed: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Split words at their first =. Raises UsageError for another form and for a name given twice."""
+    seen: set[str] = set()
+    for word in words or ():
+        name, sign, value = word.partition("=")
+        if not (sign and name and (value or not value_needed)):
+            raise UsageError(f"{option} {word!r}: give it as {form}")
+        if name in seen:
+            raise UsageError(f"{option} {name}=… is given twice")
+        seen.add(name)
+        yield name, value
+
+
+def states_of(words: Sequence[str] | None) -> "tuple[RunState, ...]":
+    """Parse statuses of runs. Raises UsageError for an unknown one."""
     from fusion.store.rows import RunState
 
     states: tuple[RunState, ...] = get_args(RunState)
-    for word in words:
+    for word in words or ():
         if word not in states:
             raise UsageError(f"--status {word!r}: no such status{close_names(word, states)}")
-    return tuple(state for state in states if state in words)
+    return tuple(state for state in states if state in (words or ()))
 
 
 def days_of(word: str) -> float:
-    """`30d`, `12h` or `2w` as days."""
+    """Parse an age such as `30d`, `12h` or `2w` into days."""
     number, unit = word[:-1], word[-1:]
     try:
         days = float(number) * _DAYS[unit]
@@ -149,7 +145,7 @@ def days_of(word: str) -> float:
 
 
 def limits_of(word: str | None) -> dict[str, str] | None:
-    """`0.50` (dollars), or `usd=0.5,tokens=…,calls=…,seconds=…`."""
+    """Parse `0.50` (dollars) or `usd=0.5,tokens=…,calls=…,seconds=…`."""
     if word is None:
         return None
     if "=" not in word:
@@ -194,7 +190,7 @@ def _file(name: str, given: str) -> str:
 
 def _text(raw: bytes, where: str) -> str:
     if len(raw) > _MOST:
-        raise InputError(f"{where} has more than {_MOST / 1e6:,.0f} MB; give the part that is to be read")
+        raise InputError(f"{where} has more than {_MOST / 1e6:,.0f} MB; give a shorter one")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -205,7 +201,7 @@ def _text(raw: bytes, where: str) -> str:
 
 
 def _say_if_it_takes_long(name: str) -> None:
-    """An open pipe into which nobody writes looks like a hang: say what is waited for."""
+    """Name the input that is read, if none arrives: a silent pipe looks like a hang."""
     import select
 
     try:

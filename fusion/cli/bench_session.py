@@ -1,8 +1,8 @@
-"""One benchmark on the command line: from the options to the exit code."""
+"""Sessions of `fusion bench` and `fusion tune`: from the options to the exit code."""
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,106 +10,108 @@ from pydantic import ValidationError
 
 from fusion.bench.arms.base import short_name
 from fusion.bench.benchmark import CONCURRENCY, folder_of, run
-from fusion.bench.report.analysis import Analysis, Figures
+from fusion.bench.report.figures import Analysis, Figures
 from fusion.bench.report.gate import Gate
 from fusion.bench.report.report import Report
+from fusion.bench.runner import Watch
 from fusion.bench.suite import Suite
+from fusion.bench.tuner.tune import CONFIRMED, TUNED, Finalist, Tuned, tune
 from fusion.cli.arguments import limits_of, roles_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
+from fusion.cli.options import BenchOptions, TuneOptions
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
+from fusion.cli.views.lines import dollars
 from fusion.cli.views.standings import LiveStandings, PlainStandings, Standings
 from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 
 _SUITES: Final = (".yaml", ".yml")
-_ALWAYS: Final = frozenset({"what", "budget", "gate", "concurrency", "output", "quiet"})
-_OPTIONS: Final = {
-    "pipelines": "-p",
-    "models": "-m",
-    "roles": "--role",
-}
+_WITH_SUITE: Final = frozenset({"budget", "gate", "concurrency", "output", "quiet", "debug"})
+"""Options that go with a suite; it gives the others itself."""
+_HEAD: Final = ["arm", "kind", "accuracy", "95%", "cost", "difference", "95%", "cost ratio", "verdict"]
+_FRONTIER: Final = ["frontier", "accuracy", "an item", "difference", "95%", "verdict", "file"]
+_NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: recorded answers"}
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says about a benchmark."""
-
-    what: str
-    pipelines: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    python: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    scorer: str | None = None
-    prompt: str | None = None
-    gold: str | None = None
-    profile: str | None = None
-    roles: tuple[str, ...] = ()
-    sample: int | None = None
-    epochs: int | None = None
-    seed: int | None = None
-    margin: float | None = None
-    budget: str | None = None
-    gate: str | None = None
-    concurrency: int | None = None
-    output: str | None = None
-    quiet: bool = False
-
-
-def run_contest(options: Options, command: str) -> int:
-    """Run the benchmark, print its figures, and give the exit code."""
+def run_bench(options: BenchOptions, command: str) -> int:
+    """Run the benchmark, print its figures, and return the exit code."""
     suite, near = _suite(options)
     folder = folder_of(suite, options.output)
-    concurrency = CONCURRENCY if options.concurrency is None else options.concurrency
-    if concurrency < 1:
-        raise UsageError(f"--concurrency {concurrency}: give 1 or more")
+    concurrency = _concurrency(options.concurrency)
+    with _standings(folder, quiet=options.quiet) as watch:
+        report = run(suite, out=folder, near=near, concurrency=concurrency, watch=watch, command=command)
+    _print(_bench_lines(report, folder))
+    return _exit_code(report, stopped=False)
+
+
+def run_tune(options: TuneOptions, command: str) -> int:
+    """Tune the suite, print the frontier and the choice, and return the exit code."""
+    folder = Path("fusion-tune") / Path(options.suite).stem if options.output is None else Path(options.output)
+    concurrency, budget = _concurrency(options.concurrency), _limits(options.budget)
+    with _standings(folder, quiet=options.quiet) as watch:
+        tuned, report = tune(
+            options.suite, out=folder, budget=budget, concurrency=concurrency, watch=watch, command=command
+        )
+    _print(_tune_lines(tuned, report, folder))
+    return _exit_code(report, stopped=bool(tuned.stopped))
+
+
+@contextmanager
+def _standings(folder: Path, *, quiet: bool) -> Iterator[Watch | None]:
+    """Show the standings while arms run; after an interruption, name the folder of the answers so far."""
     standings: Standings = LiveStandings() if is_live(sys.stderr) else PlainStandings()
     with Interrupts():
         try:
-            report = run(
-                suite,
-                out=folder,
-                near=near,
-                concurrency=concurrency,
-                watch=None if options.quiet else standings.show,
-                command=command,
-            )
+            yield None if quiet else standings.show
         except Interrupted:
             if folder.exists():
-                complain(f"fusion: what was answered is kept in {str(folder)!r}; the same command goes on from there")
+                complain(f"fusion: answers so far are kept in {str(folder)!r}; run the same command again to go on")
             raise
         finally:
             standings.close()
-    write("\n".join(printable(line) for line in _lines(report, folder)) + "\n")
-    if not report.passed:
+
+
+def _concurrency(given: int | None) -> int:
+    if given is not None and given < 1:
+        raise UsageError(f"--concurrency {given}: give 1 or more")
+    return given or CONCURRENCY
+
+
+def _limits(word: str | None) -> Limits | None:
+    try:
+        return None if word is None else Limits.model_validate(limits_of(word))
+    except ValidationError as error:
+        raise UsageError(f"--budget {word!r}: give positive usd, tokens, calls or seconds") from error
+
+
+def _print(lines: Iterator[str]) -> None:
+    write("\n".join(map(printable, lines)) + "\n")
+
+
+def _exit_code(report: Report | None, *, stopped: bool) -> int:
+    if report is not None and not report.passed:
         return GATE
-    return BUDGET if report.results.stopped else OK
+    return BUDGET if stopped or (report is not None and report.results.stopped) else OK
 
 
 # The suite.
 
 
-def _suite(options: Options) -> tuple[Suite, Path]:
-    """The suite that is named, or one made of the options; and the folder that its files lie in."""
-    own = {"budget": _limits(options.budget), "gate": options.gate}
-    changes = {name: value for name, value in own.items() if value is not None}
+def _suite(options: BenchOptions) -> tuple[Suite, Path]:
+    """Return the suite of a file or of the options, and the folder that its paths are relative to."""
+    changes = _given({"budget": _limits(options.budget), "gate": options.gate})
     if options.gate is not None:
         Gate(options.gate)
-    if Path(options.what).suffix in _SUITES:
-        _refuse(options)
-        return Suite.load(options.what).model_copy(update=changes), Path(options.what).parent
-    return _of_options(options).model_copy(update=changes), Path()
+    if Path(options.what).suffix not in _SUITES:
+        return _suite_of(options).model_copy(update=changes), Path()
+    for field, flag in options.flags().items():
+        if field not in _WITH_SUITE:
+            raise UsageError(f"{flag} is for a file of items; {options.what!r} is a suite: write it there")
+    return Suite.load(options.what).model_copy(update=changes), Path(options.what).parent
 
 
-def _refuse(options: Options) -> None:
-    """Refuse what a suite says by itself."""
-    for field in fields(options):
-        if field.name not in _ALWAYS and getattr(options, field.name) not in (None, ()):
-            name = _OPTIONS.get(field.name, f"--{field.name}")
-            raise UsageError(f"{name} is for a file of items; {options.what!r} is a suite: write it there")
-
-
-def _of_options(options: Options) -> Suite:
+def _suite_of(options: BenchOptions) -> Suite:
     arms = dict(_arms(options))
     if not arms:
         raise UsageError("no arm to measure: give -p PIPELINE, -m MODEL, --python or --outputs; each is repeatable")
@@ -117,37 +119,42 @@ def _of_options(options: Options) -> Suite:
         raise UsageError("no scorer: give --scorer exact, number, …, an expression, or module:function")
     source = {"file": options.what, "prompt": options.prompt, "gold": options.gold, "sample": options.sample}
     name = Path(options.what).name.partition(".")[0] or "items"
-    seeds = None if options.seed is None else (options.seed,)
-    given = {"epochs": options.epochs, "seeds": seeds, "margin": options.margin}
     data = {
         "name": name,
-        "tasks": {name: {key: value for key, value in source.items() if value is not None}},
+        "tasks": {name: _given(source)},
         "scorer": options.scorer,
         "arms": arms,
         "on": "all",
-        **{key: value for key, value in given.items() if value is not None},
+        "epochs": options.epochs,
+        "seeds": None if options.seed is None else (options.seed,),
+        "margin": options.margin,
     }
     try:
-        return Suite.model_validate(data)
+        return Suite.model_validate(_given(data))
     except ValidationError as error:
         first: Any = error.errors(include_url=False)[0]
         place = next(iter(first["loc"]), "suite")
         raise UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
-def _arms(options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each arm under a short name that no other has."""
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _arms(options: BenchOptions) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name each arm, shortly and uniquely."""
     roles = roles_of(options.roles)
     if (roles or options.profile) and not options.pipelines:
         raise UsageError("--role and --profile are for pipelines, and none is given with -p")
     shared = {key: value for key, value in (("profile", options.profile), ("roles", roles)) if value}
     taken: set[str] = set()
-    for kind, given in (
-        ("pipeline", options.pipelines),
-        ("model", options.models),
-        ("python", options.python),
-        ("outputs", options.outputs),
-    ):
+    arms = {
+        "pipeline": options.pipelines or (),
+        "model": options.models or (),
+        "python": options.python or (),
+        "outputs": options.outputs or (),
+    }
+    for kind, given in arms.items():
         if len(set(given)) < len(given):
             raise UsageError(f"{max(given, key=given.count)!r} is given twice")
         for word in given:
@@ -157,23 +164,15 @@ def _arms(options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, {kind: word, **(shared if kind == "pipeline" else {})}
 
 
-def _limits(word: str | None) -> Limits | None:
-    if word is None:
-        return None
-    try:
-        return Limits.model_validate(limits_of(word))
-    except ValidationError as error:
-        raise UsageError(f"--budget {word!r}: give positive usd, tokens, calls or seconds") from error
+# Figures of a benchmark.
 
 
-# What is printed.
-
-
-def _lines(report: Report, folder: Path) -> Iterator[str]:
+def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
     results, analysis = report.results, report.analysis
     yield f"{results.name}: {len(results.items):,} items, best single model: {analysis.best_single or 'none'}"
     yield ""
-    yield from table(_rows(analysis), right=frozenset({2, 3, 4, 5, 6, 7}))
+    rows = [_HEAD, *(_bench_row(one, analysis) for one in (*analysis.figures, *analysis.baselines))]
+    yield from table(rows, right=frozenset({2, 3, 4, 5, 6, 7}))
     if analysis.notes:
         yield ""
         yield from (f"- {one_line(note)}" for note in analysis.notes)
@@ -185,12 +184,7 @@ def _lines(report: Report, folder: Path) -> Iterator[str]:
     yield f"report: {folder / 'report.html'}"
 
 
-def _rows(analysis: Analysis) -> list[list[str]]:
-    head = ["arm", "kind", "accuracy", "95%", "cost", "difference", "95%", "cost ratio", "verdict"]
-    return [head, *(_row(one, analysis) for one in (*analysis.figures, *analysis.baselines))]
-
-
-def _row(one: Figures, analysis: Analysis) -> list[str]:
+def _bench_row(one: Figures, analysis: Analysis) -> list[str]:
     pair = next((pair for pair in analysis.pairings if pair.arm == one.arm), None)
     known = [
         one_line(one.arm),
@@ -208,3 +202,57 @@ def _row(one: Figures, analysis: Analysis) -> list[str]:
         "unknown" if pair.cost_ratio is None else f"{pair.cost_ratio.estimate:.3f}",
         pair.verdict,
     ]
+
+
+# Results of a search.
+
+
+def _tune_lines(tuned: Tuned, report: Report | None, folder: Path) -> Iterator[str]:
+    raced = ", ".join(f"{count:,} on {items:,} items" for items, count in tuned.shares)
+    yield f"{tuned.suite}: {len(tuned.finalists):,} of {len(tuned.finalists) + len(tuned.dropped):,} left on dev"
+    yield f"raced: {raced or 'none'}; spent {dollars(tuned.spent)}; best single model: {tuned.best_single}"
+    yield ""
+    yield from table([_FRONTIER, *map(_finalist, tuned.frontier)], right=frozenset({1, 2, 3, 4}))
+    yield ""
+    if tuned.stopped:
+        items = f"the {tuned.items:,} items that every finalist answered"
+        yield f"- Stopped early: {tuned.stopped}; the figures are of {items}."
+    yield from (f"- {one_line(note)}" for note in tuned.left_out)
+    yield _choice(tuned)
+    if report is not None:
+        yield from _confirmed(report, folder)
+
+
+def _finalist(one: Finalist) -> list[str]:
+    low, high = 100 * one.difference.low, 100 * one.difference.high
+    return [
+        one_line(one.name),
+        f"{100 * one.accuracy:.1f}%",
+        "unknown" if one.cost is None else f"${one.cost:.6f}",
+        f"{100 * one.difference.estimate:+.2f}",
+        f"{low:+.2f} to {high:+.2f}",
+        one.verdict,
+        one.file or _NO_FILE[one.kind],
+    ]
+
+
+def _choice(tuned: Tuned) -> str:
+    margin = f"{100 * tuned.margin:g} points"
+    if tuned.named == tuned.best_single:
+        return f"the cheapest that is not worse by {margin} on dev: the best single model itself, {tuned.named}"
+    choice = tuned.choice
+    named = choice.file or f"{choice.name}, {_NO_FILE[choice.kind]}"
+    return f"the cheapest that is not worse by {margin} on dev: {named}"
+
+
+def _confirmed(report: Report, folder: Path) -> Iterator[str]:
+    one = next(one for one in report.analysis.figures if one.arm == TUNED)
+    pair = next((pair for pair in report.analysis.pairings if pair.arm == TUNED), None)
+    words = f"on test: {100 * one.accuracy.estimate:.1f}% of {one.n:,}"
+    if pair is not None:
+        low, high = 100 * pair.difference.low, 100 * pair.difference.high
+        ratio = "unknown" if pair.cost_ratio is None else f"{pair.cost_ratio.estimate:.3f}"
+        points = f"{100 * pair.difference.estimate:+.2f} points ({low:+.2f} to {high:+.2f})"
+        words += f", {points} at {ratio} times the cost of {pair.against}: {pair.verdict}"
+    yield words
+    yield f"report: {folder / CONFIRMED / 'report.html'}"

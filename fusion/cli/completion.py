@@ -1,61 +1,65 @@
-"""What the shell may offer for a word of the command line."""
+"""Completion: the values that a shell offers for an argument or option."""
+
+from collections.abc import Iterable
 
 import typer
 
 
 def pipeline_names(incomplete: str) -> list[str]:
-    """Pipelines that can be given by name."""
-    from fusion.core.config import Settings
-    from fusion.prompts.library import Library
+    """Return the names of pipelines."""
+    from fusion.cli.arguments import library
 
-    names = Library.standard(user=Settings.from_environment().library_dir).pipelines
-    return [name for name in sorted(names) if name.startswith(incomplete)]
+    return _beginning(incomplete, sorted(library().pipelines))
 
 
 def profile_names(incomplete: str) -> list[str]:
-    """Profiles."""
+    """Return the names of profiles."""
     from fusion.models.profiles import load_profiles
 
-    return [name for name in sorted(load_profiles()) if name.startswith(incomplete)]
+    return _beginning(incomplete, sorted(load_profiles()))
 
 
 def tier_names(incomplete: str) -> list[str]:
-    """Embedded models."""
+    """Return the names of embedded models."""
     from fusion.models.providers.local.weights import manifest
 
-    return [tier for tier in manifest() if tier.startswith(incomplete)]
+    return _beginning(incomplete, manifest())
 
 
 def kind_names(incomplete: str) -> list[str]:
-    """Kinds of stages."""
+    """Return the kinds of stages."""
     from fusion.stages.registry import kinds
 
-    return [kind for kind in sorted(kinds()) if kind.startswith(incomplete)]
+    return _beginning(incomplete, sorted(kinds()))
 
 
 def run_ids(incomplete: str) -> list[str]:
-    """Runs of the store, the newest first."""
+    """Return the ids of runs in the default store, newest first."""
+    from fusion.client.history import History
     from fusion.core.config import Settings
     from fusion.core.errors import FusionError
-    from fusion.store.sqlite.open import open_store
 
-    path = Settings.from_environment().store.path
+    settings = Settings.from_environment()
+    if not settings.store.path.exists():
+        return []
     try:
-        return open_store(path).run_ids(incomplete) if path.exists() else []
+        with History.open(settings=settings) as history:
+            return list(history.ids(incomplete))
     except FusionError:
         return []
 
 
 def stage_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Stages of the pipeline that stands before them."""
-    from fusion.core.config import Settings
+    """Return the stages of the pipeline given before."""
+    from fusion.cli.arguments import library
     from fusion.core.errors import FusionError
     from fusion.pipeline.spec import Pipeline
-    from fusion.prompts.library import Library
 
-    library = Library.standard(user=Settings.from_environment().library_dir)
     try:
-        stages = Pipeline.load(library.pipeline(ctx.params["pipeline"])).stages
+        return _beginning(incomplete, Pipeline.load(library().pipeline(ctx.params["pipeline"])).stages)
     except FusionError:
         return []
-    return [stage for stage in stages if stage.startswith(incomplete)]
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]

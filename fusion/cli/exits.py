@@ -1,4 +1,4 @@
-"""How a command ends: the exit codes, and the one place where an error becomes one."""
+"""Exit codes, and the mapping of errors to them."""
 
 import errno
 import shlex
@@ -17,8 +17,8 @@ INTERRUPTED = 130
 
 EPILOG = f"""\b
 Exit codes:
-  {OK:<4} done; an answer that lacks a part says so
-  {BUG:<4} a fault of Fusion's own
+  {OK:<4} success; a partial answer says so
+  {BUG:<4} internal error
   {USAGE:<4} usage or configuration: options, pipeline, inputs, keys, weights
   {FAILED:<4} the run failed
   {BUDGET:<4} a limit of the budget stopped the run
@@ -28,23 +28,23 @@ Exit codes:
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM. Not an Exception, so that nothing on its way takes it for a fault."""
+    """Ctrl-C or SIGTERM. A BaseException, so that no handler of errors catches it."""
 
 
 @dataclass
 class Ending:
-    """What `main` needs to know to end well: the words it was given, and whether the user asked for tracebacks."""
+    """The end of a command: turns an error into a message and an exit code."""
 
     debug: bool = False
     words: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
-        """The command line, as it can be given again."""
+        """The command line, quoted for a shell."""
         return shlex.join(["fusion", *self.words])
 
     def of(self, error: BaseException) -> int:
-        """Say what went wrong, and give the exit code for it."""
+        """Print the error, and return its exit code."""
         from fusion.core.errors import FusionError, PipelineError
 
         self.traceback(error)
@@ -70,11 +70,11 @@ class Ending:
                 return BUG
 
     def traceback(self, error: BaseException | None) -> None:
-        """Where it happened, if the user asked for that."""
+        """Print the traceback if --debug is given."""
         if self.debug and error is not None:
             complain("".join(traceback.format_exception(error)).rstrip())
 
     def bug(self, message: str) -> None:
-        """Say that it is our fault, and how to see where."""
+        """Report an internal error."""
         hint = "" if self.debug else "; `fusion --debug …` shows the traceback"
-        complain(f"fusion: a fault of Fusion's own: {' '.join(message.split())}{hint}")
+        complain(f"fusion: internal error: {' '.join(message.split())}{hint}")

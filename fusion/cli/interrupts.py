@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one is raised where the run is waited for, the second one ends the process."""
+"""Ctrl-C and SIGTERM: the first signal raises Interrupted in the main thread, the second ends the process."""
 
 import os
 import signal
@@ -13,10 +13,7 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Interrupts:
-    """While entered: the first signal raises Interrupted in the main thread, the next one exits at once.
-
-    A signal that the process was started to ignore stays ignored.
-    """
+    """Handle both signals while entered; signals that the process was started to ignore stay ignored."""
 
     def __init__(self) -> None:
         self._came = False
@@ -32,19 +29,19 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]  # it is what `signal.signal` gave
+            signal.signal(number, before)  # type: ignore[arg-type]  # as returned by `signal.signal`
 
     def interrupt(self) -> None:
-        """Do from another thread what a first signal does."""
+        """Act as a first signal, from another thread."""
         if not self._came:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def hold(self) -> None:
-        """From now on a first signal is kept until `release`, for what must not be torn."""
+        """Defer a first signal until `release`, to protect a critical section."""
         self._held = True
 
     def release(self) -> None:
-        """Raise Interrupted if a signal came meanwhile, and from now on as soon as one comes."""
+        """Raise Interrupted if a signal was deferred; stop deferring."""
         self._held = False
         if self._came:
             raise Interrupted

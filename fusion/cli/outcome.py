@@ -1,7 +1,9 @@
-"""The end of a run: its answer to where it belongs, then what failed, then the receipt."""
+"""Outcome: deliver the answer of a run, then report its failures and receipt."""
+
+import sys
 
 from fusion.cli.exits import BUG, Ending
-from fusion.cli.terminal import complain, write
+from fusion.cli.terminal import complain, ended, width_of, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer
 from fusion.cli.views.lines import reason
 from fusion.cli.views.receipt import receipt_lines
@@ -14,7 +16,7 @@ _NAMED_AT_MOST = 5
 
 
 class Outcome:
-    """A Result on its way out. What cannot be written is kept in `faults`, so that it does not hide the rest."""
+    """A Result and its delivery. Errors of writing are kept in `faults`, so that they do not hide the rest."""
 
     def __init__(self, result: Result, handle: RunHandle, *, json: bool, quiet: bool) -> None:
         self.faults: list[Exception] = []
@@ -25,7 +27,7 @@ class Outcome:
         self._quiet = quiet
 
     def deliver(self, file: AnswerFile | None, streamed: StreamedAnswer | None, *, elsewhere: bool) -> None:
-        """Answer, or result as JSON, to standard output or the file."""
+        """Write the answer, or the result as JSON, to standard output or the file."""
         failed = self._result.status == "failed"
         try:
             if self._json:
@@ -35,18 +37,18 @@ class Outcome:
             elif not (elsewhere or failed):
                 self._print()
         except BrokenPipeError:
-            pass  # whoever read it has enough
+            pass  # the reader has closed the pipe
         except UsageError as error:
             self.faults.append(error)
         if file is not None and not failed:
             self._into(file)
 
     def report(self, ending: Ending) -> None:
-        """What failed and how to go on, in all modes; the receipt, unless quiet. Raises the first fault last."""
+        """Print failures, the receipt unless quiet, and the command to go on. Raises the first fault at the end."""
         self._say_failed(ending)
         if not self._quiet:
             complain("")
-            for line in receipt_lines(self._result):
+            for line in receipt_lines(self._result, width=width_of(sys.stderr)):
                 complain(line)
         if self.afterwards is not None:
             complain(self.afterwards)
@@ -54,16 +56,15 @@ class Outcome:
             raise fault
 
     def _print(self) -> None:
-        text = self._result.text
-        write(text if text.endswith("\n") else f"{text}\n")
+        write(ended(self._result.text))
 
     def _into(self, file: AnswerFile) -> None:
         try:
-            file.write(self._result.text)
+            file.write([ended(self._result.text)])
         except UsageError as error:
             self.faults.append(error)
             if not self._json:
-                self._print()  # it is paid for: better there than nowhere
+                self._print()  # the answer is paid: do not lose it
 
     def _say_failed(self, ending: Ending) -> None:
         error = self._result.error
@@ -82,7 +83,7 @@ class Outcome:
             complain(f"finished until then: {self._done()}")
 
     def _where(self, error: Failure) -> str:
-        """The stage that the run failed in, if it was in one."""
+        """Name the stage that failed the run, if any."""
         stage = next((part.stage for part in self._result.failed if part.failure == error), None)
         return "" if stage is None else f" in {stage!r}"
 
@@ -96,7 +97,7 @@ class Outcome:
         return ", ".join(named) + more
 
     def _done(self) -> str:
-        """Stages that ended well and items that have a value; `--json` gives them."""
+        """Name the finished stages and their usable items."""
         done = []
         for name, stage in self._result.stages.items():
             usable = sum(item.ok for item in stage.items)

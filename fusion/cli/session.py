@@ -1,15 +1,22 @@
-"""One run on the command line: from the options to the exit code."""
+"""Session of one run: from its options to its exit code."""
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, results_of, roles_of, tags_of
 from fusion.cli.exits import BUDGET, Ending, Interrupted
 from fusion.cli.interrupts import Interrupts
+from fusion.cli.options import (
+    PipelineOptions,
+    QuoteOptions,
+    RenderOptions,
+    ResumeOptions,
+    RunOptions,
+    WatchOptions,
+)
 from fusion.cli.outcome import Outcome
 from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer, streamed_stage
@@ -19,73 +26,39 @@ from fusion.cli.views.live import LiveView
 from fusion.cli.views.ndjson import RecordFile, Records
 from fusion.cli.views.plain import Plain
 from fusion.cli.views.preview import preview_lines
-from fusion.client.client import Fusion
+from fusion.client.client import Fusion, sole_run
 from fusion.client.handle import RunHandle
 from fusion.client.history_types import RunSummary
 from fusion.core.errors import UsageError
 from fusion.core.events import Noted, Sink
-from fusion.core.params import CacheMode
 from fusion.core.paths import user_path
 from fusion.core.result import Result
 from fusion.pipeline.spec import Pipeline
 from fusion.quote.preview import PreviewedCall
 from fusion.quote.quote import Quote
 
-
-@dataclass(frozen=True, kw_only=True)
-class Watched:
-    """What the command line says of any run: what it may spend, where it is kept, and where what it says goes."""
-
-    budget: str | None = None
-    store: str | None = None
-    json: bool = False
-    events: bool = False
-    events_to: str | None = None
-    output: str | None = None
-    quiet: bool = False
-    verbose: bool = False
-
-    @property
-    def answer_elsewhere(self) -> bool:
-        """True where standard output does not get the answer as text."""
-        return self.json or self.events or self.output is not None
+_NEEDS_RUN = frozenset(
+    {"store", "no_store", "tags", "cache", "resume_or_start", "events", "events_to", "output", "quiet", "verbose"}
+)
+_Asked = QuoteOptions | RenderOptions | RunOptions
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Watched):
-    """What the command line says about a new run."""
-
-    pipeline: str
-    prompt: str | None = None
-    inputs: tuple[str, ...] = ()
-    profile: str | None = None
-    roles: tuple[str, ...] = ()
-    model: str | None = None
-    kept: bool = True
-    tags: tuple[str, ...] = ()
-    cache: CacheMode | None = None
-    resume_or_start: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResumeOptions(Watched):
-    """What the command line says about a run that is taken up again."""
-
-    run: str
-    pipeline: str | None = None
-
-
-def run_session(options: Options, ending: Ending) -> RunHandle:
-    """Run as the options say, to the end. Raises UsageError for what cannot be run."""
-    _check_kept(options)
-    _check(options)
-    with Interrupts() as interrupts, _fusion(options, kept=options.kept) as fusion:
+def run_session(options: RunOptions, ending: Ending) -> RunHandle:
+    """Run a pipeline to the end. Raises UsageError for options that contradict each other."""
+    _check_store(options)
+    _check_models(options, "run")
+    _check_output(options, "run")
+    store = not options.no_store and _place(options.store)
+    with (
+        Interrupts() as interrupts,
+        _fusion(options, budget=limits_of(options.budget), store=store) as fusion,
+    ):
         return _Session(options, ending, fusion, interrupts).run(lambda: _new(options, fusion))
 
 
 def resume_session(options: ResumeOptions, ending: Ending) -> RunHandle:
-    """Take up a run, and run it to the end. Raises UsageError for what cannot be resumed."""
-    _check_watched(options, "resume")
+    """Resume a run to the end. Raises UsageError if it cannot be resumed."""
+    _check_output(options, "resume")
     with (
         Interrupts() as interrupts,
         Fusion(budget=limits_of(options.budget), store=_place(options.store)) as fusion,
@@ -93,34 +66,40 @@ def resume_session(options: ResumeOptions, ending: Ending) -> RunHandle:
         return _Session(options, ending, fusion, interrupts).run(lambda: _again(options, fusion))
 
 
-def show_session(options: Options) -> None:
-    """Show what a run would ask, and make no call."""
-    _check_dry(options)
-    with _fusion(options) as fusion:
+def show_session(options: RunOptions) -> None:
+    """Print the stages, models, first prompts and bounds of a run; make no call."""
+    for field, flag in options.flags().items():
+        if field in _NEEDS_RUN:
+            raise UsageError(f"{flag} has no effect with --dry-run, which makes no call; leave it out")
+    _check_models(options, "run")
+    with _fusion(options, budget=limits_of(options.budget)) as fusion:
         prompt, inputs = _given(options, fusion.load(options.pipeline), Stdin())
         shown = fusion.preview(prompt, pipeline=options.pipeline, inputs=inputs)
     lines = [shown.model_dump_json(indent=2)] if options.json else preview_lines(shown, options.pipeline)
     write("\n".join(lines) + "\n")
 
 
-def quote_of(options: Options) -> Quote:
-    """The quote of a run. Raises UsageError for what cannot be run."""
-    _check(options)
-    with _fusion(options) as fusion:
+def quote_of(options: QuoteOptions) -> Quote:
+    """Return the quote of a run. Raises UsageError for a pipeline or input that cannot be run."""
+    _check_models(options, "quote")
+    with _fusion(options, budget=limits_of(options.budget)) as fusion:
         prompt, inputs = _given(options, fusion.load(options.pipeline), Stdin())
         return fusion.quote(prompt, pipeline=options.pipeline, inputs=inputs)
 
 
-def call_of(options: Options, stage: str, item: int, results: Sequence[str]) -> PreviewedCall:
-    """The first call of a stage, of one item if it has items. Raises UsageError where it would not be made."""
-    _check(options)
-    stdin = Stdin()
+def call_of(options: RenderOptions) -> PreviewedCall:
+    """Return the first call of a stage, or of one of its items. Raises UsageError if the stage makes none."""
+    _check_models(options, "render")
+    stdin, stage, item = Stdin(), options.stage, options.item - 1
     with _fusion(options) as fusion:
         prompt, inputs = _given(options, fusion.load(options.pipeline), stdin)
-        given = results_of(results, stdin)
-        shown, *_ = fusion.preview(
+        given = results_of(options.results, stdin)
+        preview = fusion.preview(
             prompt, pipeline=options.pipeline, inputs=inputs, given=given, stage=stage, item=item
-        ).stages
+        )
+    for note in preview.notes:
+        complain(f"note: {note}")
+    shown = preview.stages[0]
     if shown.calls:
         return shown.calls[0]
     if shown.missing:
@@ -130,11 +109,11 @@ def call_of(options: Options, stage: str, item: int, results: Sequence[str]) -> 
         )
     if shown.items is not None and item >= shown.items:
         raise UsageError(f"{stage!r} has {shown.items} items, and no item {item + 1}")
-    raise UsageError(f"{stage!r} asks no model{f': {shown.note}' if shown.note else ''}")
+    raise UsageError(f"{stage!r} calls no model{f': {shown.note}' if shown.note else ''}")
 
 
-def _given(options: Options, pipeline: Pipeline, stdin: Stdin) -> tuple[str | None, dict[str, Any]]:
-    """Prompt and inputs, from the words, files and standard input."""
+def _given(options: _Asked, pipeline: Pipeline, stdin: Stdin) -> tuple[str | None, dict[str, Any]]:
+    """Read prompt and inputs from the command line, files and standard input."""
     prompt = options.prompt
     inputs = inputs_of(options.inputs, stdin, pipeline)
     if prompt == "-":
@@ -142,38 +121,32 @@ def _given(options: Options, pipeline: Pipeline, stdin: Stdin) -> tuple[str | No
     return prompt, inputs | from_stdin(pipeline, inputs, stdin)
 
 
-def _fusion(options: Options, *, kept: bool = False) -> Fusion:
-    return Fusion(
-        profile=options.profile,
-        roles=roles_of(options.roles),
-        model=options.model,
-        budget=limits_of(options.budget),
-        store=kept and _place(options.store),
-    )
+def _fusion(options: PipelineOptions, **more: Any) -> Fusion:
+    return Fusion(profile=options.profile, roles=roles_of(options.roles), model=options.model, **more)
 
 
 def _place(given: str | None) -> Path | bool:
-    """The store that is named, or the one that environment, fusion.toml or platform name."""
+    """Return the path of the named store; True for the default one."""
     return True if given is None else user_path(given)
 
 
 class _Begin(NamedTuple):
-    """A run that is to begin: its pipeline, and what begins it."""
+    """A pipeline, and the function that starts its run."""
 
     pipeline: Pipeline
     start: Callable[[Sink, bool], RunHandle]
 
 
-def _new(options: Options, fusion: Fusion) -> _Begin:
-    """A new run; or, if the user wants that, the latest one of the same that has no answer yet."""
+def _new(options: RunOptions, fusion: Fusion) -> _Begin:
+    """Prepare a new run; with --resume-or-start, the latest unfinished run of the same if there is one."""
     pipeline = fusion.load(options.pipeline)
     prompt, inputs = _given(options, pipeline, Stdin())
 
     def resume_or_start(sink: Sink, stream: bool) -> RunHandle:
-        with fusion.sole(prompt, pipeline=options.pipeline, inputs=inputs) as same:
+        with sole_run(fusion, prompt, pipeline=options.pipeline, inputs=inputs) as same:
             if same is None:
                 return start(sink, stream)
-            _say_again(fusion.runs.find(same), options)
+            _say_resumed(fusion.runs.find(same), options)
             return fusion.start_resume(same, on_event=sink, stream=stream)
 
     def start(sink: Sink, stream: bool) -> RunHandle:
@@ -191,11 +164,11 @@ def _new(options: Options, fusion: Fusion) -> _Begin:
 
 
 def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
-    """A run that is taken up; or an edited pipeline on what it has."""
+    """Prepare to resume a run, or to run an edited pipeline on its calls."""
     run = fusion.runs.find(options.run)
     if options.pipeline is None:
         pipeline = fusion.runs.pipeline(run.run_id)
-        _say_again(run, options)
+        _say_resumed(run, options)
     else:
         pipeline = fusion.load(options.pipeline)
 
@@ -205,15 +178,15 @@ def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
     return _Begin(pipeline, start)
 
 
-def _say_again(run: RunSummary, options: Watched) -> None:
+def _say_resumed(run: RunSummary, options: WatchOptions) -> None:
     if not options.quiet:
         complain(ended_words(run))
 
 
 class _Session:
-    """A run, those who watch it, and where its answer goes."""
+    """A run with its viewers and the destination of its answer."""
 
-    def __init__(self, options: Watched, ending: Ending, fusion: Fusion, interrupts: Interrupts) -> None:
+    def __init__(self, options: WatchOptions, ending: Ending, fusion: Fusion, interrupts: Interrupts) -> None:
         self._options = options
         self._ending = ending
         self._fusion = fusion
@@ -242,7 +215,7 @@ class _Session:
         return handle
 
     def _afterwards(self, result: Result, handle: RunHandle) -> str | None:
-        """How to come back to the run: to see it, or to go on with it."""
+        """Return the command that shows or resumes the run, if it is kept."""
         if self._fusion.keeps is None:
             return None
         store = "" if self._options.store is None else f" --store {shlex.quote(self._options.store)}"
@@ -266,7 +239,7 @@ class _Session:
         )
 
     def _streamed(self, pipeline: Pipeline, screen: LiveView | Plain | None) -> StreamedAnswer | None:
-        """The answer piece by piece, where somebody watches standard output for it."""
+        """Return the view that streams the answer, if standard output is a terminal."""
         stage = streamed_stage(pipeline)
         if stage is None or self._options.answer_elsewhere or not is_terminal(sys.stdout):
             return None
@@ -287,53 +260,30 @@ class _Session:
             self._interrupts.release()
             return handle.wait()
         except Interrupted:
-            message = "interrupted; stopping what is under way (once more: leave at once)"
+            message = "interrupted; stopping the run (interrupt again to exit at once)"
             follower.take(Noted(run_id=handle.run_id, message=message))
             return handle.cancel()
 
 
-def _check_dry(options: Options) -> None:
-    """Refuse what would have no effect where nothing is run."""
-    without_effect = {
-        "--store": options.store is not None,
-        "--no-store": not options.kept,
-        "--tag": bool(options.tags),
-        "--cache": options.cache is not None,
-        "--resume-or-start": options.resume_or_start,
-        "--events": options.events,
-        "--events-to": options.events_to is not None,
-        "-o": options.output is not None,
-        "-q": options.quiet,
-        "-v": options.verbose,
-    }
-    for name, given in without_effect.items():
-        if given:
-            raise UsageError(f"{name} has no effect with --dry-run, which makes no call; leave it out")
-    _check(options)
-
-
-def _check(options: Options) -> None:
-    """Refuse options that contradict each other, or of which one would have no effect."""
+def _check_models(options: PipelineOptions, command: str) -> None:
     if options.model and options.profile:
         raise UsageError(
-            "-m sets the model of every role, so --profile would have no effect; see `fusion run --help`"
+            f"-m sets the model of every role, so --profile would have no effect; see `fusion {command} --help`"
         )
-    _check_watched(options, "run")
 
 
-def _check_kept(options: Options) -> None:
-    """Refuse what needs a store where there is to be none."""
+def _check_store(options: RunOptions) -> None:
     needs = {
         "--store": options.store is not None,
         "--resume-or-start": options.resume_or_start,
         "--cache shared": options.cache == "shared",
     }
     for name, given in needs.items():
-        if given and not options.kept:
+        if given and options.no_store:
             raise UsageError(f"{name} needs a store, and --no-store means none; leave one of them out")
 
 
-def _check_watched(options: Watched, command: str) -> None:
+def _check_output(options: WatchOptions, command: str) -> None:
     conflicts = [
         (options.json and options.events, "--json and --events both write to standard output; use --events-to FILE"),
         (options.quiet and options.verbose, "-q and -v contradict each other"),

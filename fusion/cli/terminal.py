@@ -1,17 +1,18 @@
-"""Standard output and standard error: what is written where, and what a terminal is spared."""
+"""Standard output and standard error, with control characters removed for terminals."""
 
 import os
 import re
+import shutil
 import sys
 from typing import TextIO
 
-# Everything that a terminal would obey: models and documents are not to steer it.
+# Control characters: a model or document must not steer the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SAID_AT_MOST = 400
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """True where somebody reads along."""
+    """True if the stream is an open terminal."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
@@ -20,19 +21,29 @@ def is_live(stream: TextIO | None) -> bool:
     return is_terminal(stream) and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
+def width_of(stream: TextIO | None) -> int | None:
+    """The columns of a terminal, None for anything else."""
+    return shutil.get_terminal_size().columns if is_terminal(stream) else None
+
+
 def printable(text: str) -> str:
-    """The text without control characters, but for line ends and tabs."""
+    """Replace control characters, except line ends and tabs."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:
-    """A message on one line, and not endless."""
+    """Join a message into one line, and cut it to 400 characters."""
     line = " ".join(text.split())
     return line if len(line) <= _SAID_AT_MOST else f"{line[: _SAID_AT_MOST - 1]}…"
 
 
+def ended(text: str) -> str:
+    """End a text with a line end."""
+    return text if text.endswith("\n") else f"{text}\n"
+
+
 def write(text: str) -> None:
-    """Write to standard output, now. Raises BrokenPipeError if its reader has gone, UsageError for a full disk."""
+    """Write to standard output and flush. Raises BrokenPipeError if its reader is gone, UsageError on a full disk."""
     out = sys.stdout
     if out is None:
         return
@@ -55,7 +66,7 @@ def write(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Write a line to standard error; nobody there is no reason to fail."""
+    """Write a line to standard error; ignore a closed one."""
     if sys.stderr is None:
         return
     try:
@@ -66,7 +77,7 @@ def complain(text: str) -> None:
 
 
 def quiet_stdout() -> None:
-    """Send what is still to be written nowhere, so that Python does not fail over it at its end."""
+    """Redirect standard output to the null device, so that flushing at exit cannot fail."""
     try:
         number = sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):
@@ -77,7 +88,7 @@ def quiet_stdout() -> None:
 
 
 def table(rows: list[list[str]], *, right: frozenset[int] = frozenset()) -> list[str]:
-    """Rows as lines with aligned columns; those in `right` end at the same place."""
+    """Format rows as lines with aligned columns; those in `right` are aligned right."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
     return ["  ".join(_cell(text, widths[at], at in right) for at, text in enumerate(row)).rstrip() for row in rows]
 
@@ -87,5 +98,5 @@ def _cell(text: str, width: int, right: bool) -> str:
 
 
 def _encoding(out: TextIO, text: str) -> str:
-    """The terminal's own encoding; what goes into files and pipes is UTF-8."""
+    """Return the encoding of a terminal; UTF-8 for files and pipes."""
     return out.encoding if is_terminal(out) and out.encoding else "utf-8"

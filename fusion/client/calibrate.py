@@ -1,4 +1,4 @@
-"""calibrate: runs the first tier of a cascade over labelled examples, and puts what they show into the pipeline."""
+"""Calibrate: sets the threshold of a cascade's first tier from labelled examples."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,10 +13,10 @@ from fusion.stages.kinds.cascade import Accept, Cascade
 from fusion.stages.text.extract import Extractor
 
 _NEVER = -1.0
-"""Below every threshold: what is refused for another reason."""
+"""Confidence of an answer that the tier refuses for another reason: below every threshold."""
 
 Right = Callable[[str, str], bool]
-"""Whether an answer, given first, is the right one, given second."""
+"""Compares an answer, given first, with the right one, given second."""
 
 
 def calibrate(
@@ -29,14 +29,14 @@ def calibrate(
     stage: str | None = None,
     right: Right | None = None,
 ) -> Pipeline:
-    """The pipeline with a calibrated threshold in the first tier of its cascade, and the evidence for it.
+    """Return the pipeline with a calibrated threshold in the first tier of its cascade, and its evidence.
 
-    `examples` are pairs of a prompt and its right answer. Of the answers that the tier then accepts, no more than the
-    share `target` is wrong, with a probability of 1 - `delta` (see Calibration). An answer is right where it is the
-    same as the right one by the tier's `extract`, or as `right` says. `stage` names the cascade where there are many.
-    Every example costs one answer of each member of the tier; nobody else is asked.
+    `examples` are pairs of a prompt and its right answer. With a probability of 1 - `delta`, at most the share
+    `target` of the accepted answers is wrong (see Calibration). An answer is right if the tier's `extract` finds the
+    same in both, or by `right`. `stage` names the cascade if there are several. Every example costs one call to each
+    member of the tier.
 
-    Raises InputError where no threshold can be shown to hold, RunFailed where the tier cannot be asked.
+    Raises InputError if no threshold can be proved, RunFailed if a call of the tier fails.
 
     >>> pipeline = calibrate(fusion, "agree-or-escalate", [("2 + 2?", "4"), …], target=0.05)
     >>> pipeline.stages["answer"].accept.calibration.threshold
@@ -46,7 +46,7 @@ def calibrate(
     accept = cascade.tiers[0].accept or cascade.accept
     assert accept is not None
     if accept.agree is None and accept.confidence is None:
-        raise InputError(f"{name!r} accepts by no number that could be calibrated; give `agree` or `confidence`")
+        raise InputError(f"{name!r} has no score to calibrate; set `agree` or `confidence` in `accept`")
     alone = _first_tier(loaded, name, cascade, accept)
     is_right = right or _same(accept.extract)
     scored = [_scored(fusion, alone, prompt, gold, is_right) for prompt, gold in examples]
@@ -73,17 +73,17 @@ def _cascade(pipeline: Pipeline, stage: str | None) -> tuple[str, Cascade]:
 
 
 class _FirstTier(Cascade):
-    """A cascade whose first tier alone is asked, every member of it, whatever comes of it."""
+    """A cascade that calls every member of its first tier, and no other tier."""
 
     async def run(self, ctx: StageContext) -> None:
-        verdict = await self.verdict(ctx, 1, await ctx.variables())
+        verdict = await self.verdict(ctx, 1, await ctx.inputs.values())
         accepted = verdict.accepted and verdict.answer is not None
-        ctx.give("text", as_text(verdict.answer.value) if verdict.answer is not None else "")
-        ctx.give("confidence", (verdict.confidence or 0.0) if accepted else _NEVER)
+        ctx.outputs.give("text", as_text(verdict.answer.value) if verdict.answer is not None else "")
+        ctx.outputs.give("confidence", (verdict.confidence or 0.0) if accepted else _NEVER)
 
 
 def _first_tier(pipeline: Pipeline, name: str, cascade: Cascade, accept: Accept) -> Pipeline:
-    """The pipeline up to the first tier, where any confidence is enough; what its checks refuse stays refused."""
+    """Return the pipeline with the first tier only, which accepts any confidence; its checks stay."""
     anything = Calibration(target=0.9, delta=0.5, threshold=0.0, examples=1, accepted=1, wrong=0)
     tier = cascade.tiers[0].model_copy(update={"accept": accept.model_copy(update={"calibration": anything})})
     alone = _FirstTier.model_construct(

@@ -14,26 +14,27 @@ from typing import Any, Unpack
 from pydantic import BaseModel, ValidationError
 
 from fusion.client.diff import since_then
-from fusion.client.handle import EndedRun, Over, RunHandle
+from fusion.client.handle import RunHandle
 from fusion.client.history import History
-from fusion.client.launcher import Launcher, Watch, shut_down
-from fusion.client.options import DEFAULT_PIPELINE, Prompt, RunOptions, check_options, tags_of
+from fusion.client.launcher import Launcher, shut_down
+from fusion.client.options import DEFAULT_PIPELINE, Prompt, ResumeOptions, RunOptions, check_options, tags_of
 from fusion.client.stream import AsyncRunStream, RunStream
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
 from fusion.core.errors import RunFailed, UsageError, close_names
-from fusion.core.events import EventBase, to_both
+from fusion.core.events import to_both
 from fusion.core.params import Defaults
 from fusion.core.result import Result
-from fusion.engine.durable import KeptRun, record_of, result_of
+from fusion.engine.durable import Recorder, record_of, result_of, resume
 from fusion.engine.manifest import Record
-from fusion.engine.roles import Cast, RoleGiven, check_looked_at
-from fusion.engine.run_spec import Prepared, Terms
+from fusion.engine.prepare import prepare, prepare_branch, prepare_without_keys
+from fusion.engine.roles import Cast, RoleGiven
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
-from fusion.pipeline.inputs import filled, request_of, schema_of, shaped_output
+from fusion.pipeline.inputs import request_of, schema_of, shaped_output
 from fusion.pipeline.loader import Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
@@ -47,13 +48,13 @@ from fusion.store.rows import Content, RunFilter, RunRow
 class Fusion:
     """Runs pipelines.
 
-    `profile` names a set of models ("local", "openai", …), by default that of the first key that is set. `roles`
-    sets single roles: a model's id, a `RoleSpec`, or a `Model` of your own; `model` sets all of them. `budget` is
-    what a run may spend: `{"usd": 0.5, "tokens": …, "calls": …, "seconds": …}`; it goes before the pipeline's own,
-    and under a dollar limit given here a model of unknown price is refused.
+    `profile` names a set of models ("local", "openai", …); the default is that of the first key that is set. `roles`
+    sets single roles to a model's id, a `RoleSpec`, or a `Model` of your own; `model` sets all of them. `budget`
+    limits a run: `{"usd": 0.5, "tokens": …, "calls": …, "seconds": …}`. It replaces the pipeline's own limits, and
+    under a dollar limit given here a model of unknown price is refused.
 
-    With `store` every run is kept, so that one that dies can be taken up again: a path, a Store, or True for the
-    place that FUSION_STORE, fusion.toml or the platform names. `content` is what is kept of prompts and replies.
+    With `store` every run is kept, so that an interrupted one can be resumed: a path, a Store, or True for the
+    default of FUSION_STORE, fusion.toml or the platform. `content` selects the parts of prompts and replies to keep.
 
     >>> with Fusion(profile="local") as fusion:
     ...     result = fusion.complete("Compare the two offers.", inputs={"context": text})
@@ -84,7 +85,7 @@ class Fusion:
             model=model,
         )
         self._loader = Loader(Library.standard(user=settings.library_dir))
-        self._launcher = Launcher(self._cast, kept_in, content or settings.store.content)
+        self._launcher = Launcher(self._cast, Recorder(kept_in, content or settings.store.content))
         own_store = kept_in if is_ours else None
         self._finalizer: Callable[[], object] = weakref.finalize(self, shut_down, self._launcher, own_store)
 
@@ -96,19 +97,19 @@ class Fusion:
         """Run a pipeline to its end.
 
         `prompt` is a text or OpenAI-style messages and fills the pipeline's first required input; `inputs` fills
-        the others by name. Of messages the last one asks, the conversation before it stands above; a system prompt
-        stands above the pipeline's own in every call; pictures and documents (content parts with a data URL) are
-        shown wherever the request is printed. An input of `format: image` or `file` takes a Path, bytes or data URL.
-        With `schema`, a pydantic class, the answer's data comes back as one in `.data`. `RunOptions` has the rest.
+        the others by name. The last message is the request, after the conversation before it. A system prompt goes
+        above the pipeline's own in every call. Pictures and documents (content parts with a data URL) are sent
+        wherever the request is printed. An input of `format: image` or `file` takes a Path, bytes or a data URL.
+        With `schema`, a pydantic class, `.data` is an instance of it. `RunOptions` describes the other options.
 
-        Raises RunFailed, with the Result in `.result`, if there is no answer; UsageError kinds before any call.
+        Raises RunFailed, with the Result in `.result`, if the run fails; kinds of UsageError before any call.
         """
         return _waited(self.start(prompt, schema=schema, **options), schema)
 
     async def acomplete(
         self, prompt: Prompt = None, *, schema: type[BaseModel] | None = None, **options: Unpack[RunOptions]
     ) -> Result:
-        """`complete`, awaited. Cancelling it stops the run."""
+        """Await `complete`. Cancelling it stops the run."""
         handle = self.start(prompt, schema=schema, **options)
         return _checked_result(handle, await handle.wait_async(), schema)
 
@@ -135,172 +136,65 @@ class Fusion:
         within: Budget | None = None,
         **options: Unpack[RunOptions],
     ) -> RunHandle:
-        """Begin a run and return at once. With `stream`, the answer's pieces are among the events.
+        """Start a run and return at once. With `stream`, the answer's pieces are among the events.
 
-        `within` is a budget of several runs of this Fusion, which all of them together hold to.
+        `within` is a budget that several runs of this Fusion share.
 
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
         self._check_startable()
-        prepared = self._prepared(prompt, schema=schema, **options)
-        tags = tags_of(options.get("tags"))
-        watch = Watch(options.get("on_event"), stream=stream, within=within, tags=tags)
-        return self._launcher.launch(prepared, self._launcher.keep(prepared, tags), watch, self)
+        spec = self._spec(prompt, schema=schema, **options)
+        session = self._launcher.begin(spec, tags_of(options.get("tags")))
+        on_event = options.get("on_event")
+        return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream, within=within)
 
-    def count(self, within: Budget, amount: Amount) -> None:
-        """Count in a budget of several runs what was spent elsewhere: afterwards, and so past its limits too."""
-        self._launcher.loop.check_outside("nothing can be counted")
+    # Resume: continue a run that has no answer, or repeat one with an edited pipeline.
 
-        async def counting() -> None:  # where the runs' own calls are
-            within.count(amount)
+    def resume(self, run_id: str, **options: Unpack[ResumeOptions]) -> Result:
+        """Continue a run that ended without an answer, by its id or a prefix of it; requires `store`.
 
-        self._launcher.loop.submit(counting()).done.result()
+        The run keeps its pipeline, templates, inputs, models and limits. Finished calls are answered from the store
+        at no cost; calls that were in flight are made again; earlier spend counts. `budget` replaces the limits of a
+        run that they stopped, `on_event` receives its events. A run that has an answer returns it again.
 
-    # Again: a run that ended before its answer, or one that is to have another.
-
-    def resume(
-        self,
-        run_id: str,
-        *,
-        pipeline: PipelineGiven | None = None,
-        budget: BudgetGiven = None,
-        on_event: Callable[[EventBase], None] | None = None,
-    ) -> Result:
-        """Take up a run that ended before its answer, by its id or the beginning of it; `store` has to be given.
-
-        It goes on as it was begun: with the pipeline, templates, inputs, models and limits of then. Finished calls
-        are answered from the store and not paid again, those that were under way are made once more; what was spent
-        counts. `budget` goes before the limits of then, for a run that was stopped by them. A run that has its answer
-        gives it again.
-
-        With `pipeline`, an edited one: a new run on the same inputs, whose calls are answered from that one wherever
-        they are the same. Raises RunBusyError where somebody is running it, StoreError where its prompts were not
-        kept, and what `complete` raises.
+        With `pipeline`, an edited one: a new run on the same inputs, which reuses the calls of that run wherever they
+        are the same. Raises RunBusyError while another process or thread runs it, StoreError if its prompts were not
+        kept, and the errors of `complete`.
         """
-        return _waited(self.start_resume(run_id, pipeline=pipeline, budget=budget, on_event=on_event), None)
+        return _waited(self.start_resume(run_id, **options), None)
 
-    async def aresume(
-        self,
-        run_id: str,
-        *,
-        pipeline: PipelineGiven | None = None,
-        budget: BudgetGiven = None,
-        on_event: Callable[[EventBase], None] | None = None,
-    ) -> Result:
-        """`resume`, awaited. Cancelling it stops the run."""
-        handle = self.start_resume(run_id, pipeline=pipeline, budget=budget, on_event=on_event)
+    async def aresume(self, run_id: str, **options: Unpack[ResumeOptions]) -> Result:
+        """Await `resume`. Cancelling it stops the run."""
+        handle = self.start_resume(run_id, **options)
         return _checked_result(handle, await handle.wait_async(), None)
 
-    def start_resume(
-        self,
-        run_id: str,
-        *,
-        pipeline: PipelineGiven | None = None,
-        budget: BudgetGiven = None,
-        on_event: Callable[[EventBase], None] | None = None,
-        stream: bool = False,
-    ) -> RunHandle:
-        """Begin to resume a run and return at once; see `resume`."""
+    def start_resume(self, run_id: str, *, stream: bool = False, **options: Unpack[ResumeOptions]) -> RunHandle:
+        """Start to resume a run and return at once; see `resume`."""
+        check_options(options, ResumeOptions)
         self._check_startable()
-        row, limits = find_run(self.store, run_id), limits_of(budget) or self._budget
-        watch = Watch(on_event, stream=stream)
-        if pipeline is not None:
-            prepared = self._branched(record_of(self.store, row), pipeline, budget)
-            return self._launcher.launch(prepared, self._launcher.keep(prepared, row.tags, row), watch, self)
+        row, limits = find_run(self.store, run_id), limits_of(options.get("budget")) or self._budget
+        if (pipeline := options.get("pipeline")) is not None:
+            spec = prepare_branch(self._cast, self._loader.load(pipeline), record_of(self.store, row), limits)
+            session = self._launcher.begin(spec, row.tags, row)
+            return self._launcher.launch(spec, session, self, on_event=options.get("on_event"), stream=stream)
         lock = self.store.lock(row.run_id)
         try:
-            row = find_run(self.store, row.run_id)  # as it is now that nobody else can change it
+            row = find_run(self.store, row.run_id)  # read again under the lock, which excludes changes
             if row.status in ("ok", "partial"):
                 lock.release()
-                return self._ended(row)
+                return RunHandle.ended(result_of(self.store, row), self._launcher.loop, self)
             record = record_of(self.store, row)
-            terms = record.terms()
+            spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own)
             if limits is not None:
-                terms = replace(terms, limits=over(terms.limits, limits))
-            roles = record.roles(self._cast.gateway, self._cast.own)
-            prepared = Prepared(record.made(self._loader.library), roles, terms)
-            kept = KeptRun.resume(self.store, row, lock, retry_budget=limits is not None)
-            kept.say(since_then(record, self._loader))
+                spec = replace(spec, limits=over(spec.limits, limits))
+            session = resume(self.store, row, lock, retry_budget=limits is not None)
+            session.note(since_then(record, self._loader))
         except BaseException:
             lock.release()
             raise
-        return self._launcher.launch(prepared, kept, watch, self)
+        return self._launcher.launch(spec, session, self, on_event=options.get("on_event"), stream=stream)
 
-    def unfinished(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> str | None:
-        """The id of the latest run of the same pipeline, inputs and models, if it has no answer and can be resumed.
-
-        Somebody may be at it, which `resume` says.
-        """
-        return self._unfinished(self._fingerprint(prompt, **options))
-
-    @contextmanager
-    def sole(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> Iterator[str | None]:
-        """`unfinished`, and within the block nobody else looks for such a run to begin one: for jobs of a clock.
-
-        Raises RunBusyError where somebody else is within for long.
-        """
-        fingerprint = self._fingerprint(prompt, **options)
-        with exclusive(self.store, f"begin-{fingerprint[:24]}"):
-            yield self._unfinished(fingerprint)
-            self.store.flush()
-
-    def _fingerprint(self, prompt: Prompt, **options: Unpack[RunOptions]) -> str:
-        made, roles, terms = self._prepared(prompt, **options)
-        return Record.of(made, roles, terms, self._cast.own).fingerprint
-
-    def _unfinished(self, fingerprint: str) -> str | None:
-        rows = self.store.runs(RunFilter(fingerprint=fingerprint), limit=1)
-        return next(
-            (row.run_id for row in rows if row.status not in ("ok", "partial") and row.content == "full"), None
-        )
-
-    def _branched(self, record: Record, pipeline: PipelineGiven, budget: BudgetGiven) -> Prepared:
-        """An edited pipeline on the inputs and, where nothing else is said, the models of an earlier run."""
-        before = record.terms()
-        made = self._cast.with_defaults(self._loader.load(pipeline))
-        known = {name: value for name, value in before.inputs.items() if name in made.pipeline.inputs}
-        request, values = filled(made.pipeline, None, known)
-        roles = self._cast.of(made, None if record is None else record.undeclared)
-        check_looked_at(made.pipeline, made.prompts, roles, request, values)
-        limits = limits_of(budget) or self._budget
-        terms = Terms(
-            inputs=values,
-            request=request,
-            limits=over(made.pipeline.budget, limits),
-            strict_usd=limits is not None and limits.usd is not None,
-            profile=self.profile.name if self._cast.profile_given else before.profile,
-            cache=before.cache,
-            sample=before.sample,
-        )
-        return Prepared(made, roles, terms)
-
-    def _prepared(
-        self, prompt: Prompt, *, schema: type[BaseModel] | None = None, **options: Unpack[RunOptions]
-    ) -> Prepared:
-        """All that a run of this would be made of, checked."""
-        check_options(options)
-        made = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
-        if schema is not None:
-            made = replace(made, pipeline=shaped_output(made.pipeline, schema_of(schema)))
-        made = self._cast.with_defaults(made)
-        request, values = filled(made.pipeline, request_of(prompt), options.get("inputs") or {})
-        roles = self._cast.of(made)
-        check_looked_at(made.pipeline, made.prompts, roles, request, values)
-        limits = limits_of(options.get("budget")) or self._budget
-        terms = Terms(
-            inputs=values,
-            request=request,
-            limits=over(made.pipeline.budget, limits),
-            strict_usd=limits is not None and limits.usd is not None,
-            profile=self.profile.name,
-            cache=options.get("cache"),
-            sample=options.get("sample", 0),
-        )
-        return Prepared(made, roles, terms)
-
-    def _ended(self, row: RunRow) -> RunHandle:
-        result = result_of(self.store, row)
-        return RunHandle(EndedRun(result), Over(result), self._launcher.loop, self)
+    # Preview and quote: no call is made, and no key is needed.
 
     def preview(
         self,
@@ -313,20 +207,19 @@ class Fusion:
         stage: str | None = None,
         item: int | None = None,
     ) -> Preview:
-        """What a run would ask, and its bounds, without any call.
+        """Return the calls that a run would make, and their bounds, without any call.
 
-        What depends on results that are not there yet is named as `missing`; `given` puts values in their place, by
-        `stage` or `stage.field`. With `stage` it is of that one only, with `item` (from 0) of that item only.
+        Results that a stage depends on and that do not exist yet are named as `missing`; `given` supplies them, by
+        `stage` or `stage.field`. `stage` and `item` (from 0) restrict the preview to one stage or item.
 
-        Raises what `start` raises, and PromptError for a template that fails on what it reads.
+        Raises the errors of `start` except for a missing key, which is a note, and PromptError if a template fails.
         """
-        self._launcher.loop.check_outside("a run cannot be looked at beforehand")
-        made = self._loader.load(pipeline)
-        if stage is not None and stage not in made.pipeline.stages:
-            raise UsageError(f"no stage {stage!r}{close_names(stage, made.pipeline.stages)}")
-        subject = self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget).subject
-        looking = preview(subject, given=given, stage=stage, item=item)
-        return self._launcher.loop.submit(looking).done.result()
+        self._launcher.loop.check_outside("a run cannot be previewed")
+        loaded = self._loader.load(pipeline)
+        if stage is not None and stage not in loaded.pipeline.stages:
+            raise UsageError(f"no stage {stage!r}{close_names(stage, loaded.pipeline.stages)}")
+        spec = self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs, budget=budget)
+        return self._launcher.loop.submit(preview(spec, given=given, stage=stage, item=item)).done.result()
 
     def quote(
         self,
@@ -336,23 +229,23 @@ class Fusion:
         inputs: Mapping[str, Any] | None = None,
         budget: BudgetGiven = None,
     ) -> Quote:
-        """What a run of this will probably cost and take, and what it can cost at most, without any call.
+        """Return the likely cost and time of a run, and its upper bound, without any call.
 
-        `.usd` holds US dollars: `low`, `likely`, `high`, and `cap`, which can never be passed: the smaller of the
-        budget's limit and the sum of all worst cases, attempts made again included; None where there is no bound.
-        `.calls`, `.input` and `.output` are calls and tokens, `.seconds` seconds, `.stages` the same for each stage,
-        and in its `.lines` for each role and model; `.unpriced` names the models whose price nobody knows.
+        `.usd` holds US dollars: `low`, `likely`, `high`, and `cap`, which a run never exceeds: the smaller of the
+        budget's limit and the sum of all worst cases, retries included; None without a bound. `.calls`, `.input` and
+        `.output` are calls and tokens, `.seconds` seconds. `.stages` has the same for each stage, and its `.lines`
+        for each role and model. `.unpriced` names the models of unknown price.
 
-        Raises what `start` raises.
+        Raises the errors of `start` except for a missing key, which is a note.
 
         >>> quote = fusion.quote("Compare the two offers.", inputs={"context": text}, budget={"usd": 0.5})
         >>> quote.usd.likely <= quote.usd.cap
         True
         """
         self._launcher.loop.check_outside("a run cannot be quoted")
-        return quoted(self._prepared(prompt, pipeline=pipeline, inputs=inputs, budget=budget).subject)
+        return quoted(self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs, budget=budget))
 
-    # What there is.
+    # Pipelines, models and kept runs.
 
     @property
     def profile(self) -> Profile:
@@ -360,12 +253,12 @@ class Fusion:
         return self._cast.profile
 
     def load(self, pipeline: PipelineGiven) -> Pipeline:
-        """A pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
+        """Return a pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
         return self._loader.load(pipeline).pipeline
 
     def files(self, pipeline: PipelineGiven) -> tuple[Path, ...]:
-        """Every file that a pipeline is made of: its own, its templates, those of the pipelines that it runs."""
-        return self._loader.files(pipeline)
+        """Return every file of a pipeline: its own, templates, schemas, and those of nested pipelines."""
+        return self._loader.load(pipeline).files
 
     def using(
         self,
@@ -377,10 +270,10 @@ class Fusion:
         kept: bool = True,
         shared: ReplyCache | None = None,
     ) -> "Fusion":
-        """A Fusion with other models, on the loop, slots and sockets of this one, which closes them.
+        """Return a Fusion with other models that shares this one's loop, slots and connections.
 
-        What is not given here stays as this one has it. Of what is not `kept`, nothing goes to this one's store.
-        `shared` is where runs with `cache: shared` find replies, in place of the store.
+        Options that are not given keep their values. With `kept=False` its runs are not stored. `shared` replaces
+        the store as the cache of runs with `cache: shared`. Closing this Fusion closes the other too.
         """
         other = copy.copy(self)
         other._finalizer = functools.partial(_kept_by, self)
@@ -389,12 +282,12 @@ class Fusion:
         return other
 
     def close(self) -> None:
-        """Stop what still runs and give back every thread, socket and process; from then on no run can be started."""
+        """Stop all runs and release every thread, socket and process; no run can be started afterwards."""
         self._launcher.loop.check_outside("a Fusion cannot be closed")
         self._finalizer()
 
     async def aclose(self) -> None:
-        """`close`, awaited."""
+        """Await `close`."""
         await asyncio.to_thread(self.close)
 
     def __enter__(self) -> "Fusion":
@@ -411,28 +304,48 @@ class Fusion:
 
     @property
     def store(self) -> Store:
-        """Where runs are kept. Raises UsageError where they are not."""
-        if self._launcher.store is None:
+        """The store of kept runs. Raises UsageError without one."""
+        store = self._launcher.recorder.store
+        if store is None:
             raise UsageError("runs are not kept here: give a place for them, as in `Fusion(store=True)`")
-        return self._launcher.store
+        return store
 
     @property
     def runs(self) -> History:
-        """The runs that are kept, to be listed, read, compared and removed, those under way as they are by now.
-
-        Raises UsageError without a store.
-        """
+        """The kept runs, to list, read, compare and remove. Raises UsageError without a store."""
         self.store.flush()
         return History(self.store)
 
     @property
     def keeps(self) -> Content | None:
-        """What is kept of the prompts and replies of runs; None where runs are not kept."""
-        return None if self._launcher.store is None else self._launcher.content
+        """The parts of prompts and replies that are kept; None without a store."""
+        recorder = self._launcher.recorder
+        return None if recorder.store is None else recorder.content
 
     def _check_startable(self) -> None:
         self._launcher.loop.check_outside("a run cannot be started")
         self._launcher.loop.check()
+
+    def _spec(
+        self,
+        prompt: Prompt,
+        prepare: Callable[..., RunSpec] = prepare,
+        schema: type[BaseModel] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> RunSpec:
+        check_options(options, RunOptions)
+        loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
+        if schema is not None:
+            loaded = replace(loaded, pipeline=shaped_output(loaded.pipeline, schema_of(schema)))
+        return prepare(
+            self._cast,
+            loaded,
+            request=request_of(prompt),
+            inputs=options.get("inputs") or {},
+            limits=limits_of(options.get("budget")) or self._budget,
+            cache=options.get("cache"),
+            sample=options.get("sample", 0),
+        )
 
 
 @functools.cache
@@ -443,8 +356,44 @@ def _default(process: int) -> Fusion:
 def complete(
     prompt: Prompt = None, *, schema: type[BaseModel] | None = None, **options: Unpack[RunOptions]
 ) -> Result:
-    """`Fusion().complete(…)` on one Fusion that the process keeps."""
+    """Call `complete` on the one Fusion that the process keeps."""
     return _default(os.getpid()).complete(prompt, schema=schema, **options)
+
+
+# For jobs and benchmarks.
+
+
+def check_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOptions]) -> None:
+    """Raise the UsageError that `start` would raise, without starting a run."""
+    fusion._spec(prompt, **options)
+
+
+def count_spend(fusion: Fusion, within: Budget, amount: Amount) -> None:
+    """Count past spend in a budget that runs share, even beyond its limits."""
+    loop = fusion._launcher.loop
+    loop.check_outside("nothing can be counted")
+
+    async def count() -> None:  # on the loop of the runs' own calls
+        within.count(amount)
+
+    loop.submit(count()).done.result()
+
+
+@contextmanager
+def sole_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOptions]) -> Iterator[str | None]:
+    """Yield the id of the latest run of the same spec that can be resumed, if any; for scheduled jobs.
+
+    Only one process at a time is in the block for a spec. Raises RunBusyError if another stays in it for long.
+    """
+    fingerprint = Record.of(fusion._spec(prompt, **options), fusion._cast.own).fingerprint
+    with exclusive(fusion.store, f"begin-{fingerprint[:24]}"):
+        rows = fusion.store.runs(RunFilter(fingerprint=fingerprint), limit=1)
+        yield next((row.run_id for row in rows if _is_resumable(row)), None)
+        fusion.store.flush()
+
+
+def _is_resumable(row: RunRow) -> bool:
+    return row.status not in ("ok", "partial") and row.content == "full"
 
 
 def _waited(handle: RunHandle, schema: type[BaseModel] | None) -> Result:
@@ -457,7 +406,7 @@ def _waited(handle: RunHandle, schema: type[BaseModel] | None) -> Result:
 
 
 def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] | None) -> Result:
-    """The Result of a run that gave an answer; raises RunFailed for one that did not."""
+    """Return the Result of a run that has an answer; raise RunFailed otherwise."""
     if result.status == "failed":
         message = result.error.message if result.error else "the run failed"
         raise RunFailed(message, result, exit_code=handle.exit_code) from handle.cause
@@ -470,4 +419,4 @@ def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] |
 
 
 def _kept_by(whole: Fusion) -> None:
-    """Close nothing: the loop is that of another Fusion, which lives as long as this is held."""
+    """Close nothing: the loop belongs to another Fusion, which lives as long as this reference."""

@@ -1,4 +1,4 @@
-"""What tells two runs apart: pipeline, inputs, models, calls one by one, and the answers."""
+"""Diff: the differences between two runs in pipeline, inputs, models, calls and answers."""
 
 import difflib
 import hashlib
@@ -10,7 +10,6 @@ from fusion.client.history_types import CallPair, InputDiff, RoleDiff, RunDiff, 
 from fusion.core.errors import UsageError
 from fusion.core.types import File, as_text
 from fusion.engine.manifest import Record
-from fusion.pipeline.dataflow import wire
 from fusion.pipeline.loader import Loader
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
@@ -19,8 +18,8 @@ from fusion.store.base import Store
 _Place = tuple[str, int | None, str]
 
 
-class _Said(NamedTuple):
-    """A finished call: its number, what was asked, and what was replied; None where that was not kept."""
+class _Finished(NamedTuple):
+    """A finished call: its number, and the digests of its request and reply, None if not kept."""
 
     number: int
     asked: str | None
@@ -28,15 +27,15 @@ class _Said(NamedTuple):
 
 
 def compared(store: Store, a: RunSummary, b: RunSummary) -> RunDiff:
-    """What tells two runs of a store apart."""
+    """Return the differences between two runs of a store."""
     old, new = store.record(a.run_id), store.record(b.run_id)
     return RunDiff(
         a=a,
         b=b,
-        pipeline=_diff(_lines(_made(old)), _lines(_made(new)), a, b) if old and new else None,
+        pipeline=_diff(_lines(_recorded(old)), _lines(_recorded(new)), a, b) if old and new else None,
         inputs=tuple(_inputs(old, new, a, b)) if old and new else None,
         models=tuple(_models(old, new)) if old and new else None,
-        calls=tuple(_pairs(_said(store, a), _said(store, b))),
+        calls=tuple(_pairs(_finished(store, a), _finished(store, b))),
         answer=_answers(store, a, b),
     )
 
@@ -52,14 +51,14 @@ def _diff(old: list[str], new: list[str], a: RunSummary, b: RunSummary) -> tuple
     return tuple(difflib.unified_diff(old, new, a.run_id, b.run_id, lineterm="", n=2))
 
 
-def _made(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What was run: the pipeline, those that it runs, and their templates and schemas."""
-    nested = {path: _made(one) for path, one in record["nested"].items()}
+def _recorded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recorded pipeline with its templates, schemas and nested pipelines."""
+    nested = {path: _recorded(one) for path, one in record["nested"].items()}
     return {**record["pipeline"], **{key: record[key] for key in ("templates", "schemas")}, "nested": nested}
 
 
 def _lines(data: Any, path: str = "") -> list[str]:
-    """Data as lines that can be compared: a path and its value on each, the lines of a text beneath its path."""
+    """Return data as lines to compare: a path and its value on each, the lines of a text below its path."""
     if isinstance(data, Mapping):
         return [line for key, part in data.items() for line in _lines(part, f"{path}.{key}" if path else str(key))]
     text = as_text(data)
@@ -67,16 +66,16 @@ def _lines(data: Any, path: str = "") -> list[str]:
 
 
 def _inputs(old: Mapping[str, Any], new: Mapping[str, Any], a: RunSummary, b: RunSummary) -> Iterator[InputDiff]:
-    before, now = _given(old), _given(new)
+    before, now = _input_texts(old), _input_texts(new)
     for name in {**before, **now}:
         diff = _diff(before.get(name, "").splitlines(), now.get(name, "").splitlines(), a, b)
         if diff:
             yield InputDiff(name=name, diff=diff)
 
 
-def _given(record: Mapping[str, Any]) -> dict[str, str]:
-    """The inputs as texts, of a picture or document what tells it from others."""
-    inputs = Record(record).terms().inputs
+def _input_texts(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the inputs as texts; a picture or document as its digest."""
+    inputs = Record(record).inputs
     return {
         name: f"{value} SHA-256 {value.digest}" if isinstance(value, File) else as_text(value)
         for name, value in inputs.items()
@@ -94,19 +93,21 @@ def _chains(roles: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {role: tuple(info["id"] for info in one["chain"]) for role, one in roles["roles"].items()}
 
 
-def _said(store: Store, run: RunSummary) -> dict[_Place, list[_Said]]:
-    """The finished calls of a run, by their places."""
-    found: dict[_Place, list[_Said]] = {}
+def _finished(store: Store, run: RunSummary) -> dict[_Place, list[_Finished]]:
+    """Return the finished calls of a run by stage, item and step."""
+    found: dict[_Place, list[_Finished]] = {}
     full, known = run.content == "full", run.content != "off"
     for call in store.calls(run.run_id, texts=full):
         if call.state == "finished" and call.reply is not None:
             digest = hashlib.sha256(call.reply.text.encode()).hexdigest() if full else call.text_digest
             place = (call.key.stage, call.key.item, call.key.step)
-            found.setdefault(place, []).append(_Said(call.number, call.key.digest if known else None, digest or None))
+            found.setdefault(place, []).append(
+                _Finished(call.number, call.key.digest if known else None, digest or None)
+            )
     return found
 
 
-def _pairs(before: dict[_Place, list[_Said]], now: dict[_Place, list[_Said]]) -> Iterator[CallPair]:
+def _pairs(before: dict[_Place, list[_Finished]], now: dict[_Place, list[_Finished]]) -> Iterator[CallPair]:
     for place in {**before, **now}:
         stage, item, step = place
         for a, b, state in _matched(before.get(place, []), now.get(place, [])):
@@ -120,8 +121,10 @@ def _pairs(before: dict[_Place, list[_Said]], now: dict[_Place, list[_Said]]) ->
             )
 
 
-def _matched(before: list[_Said], now: list[_Said]) -> Iterator[tuple[_Said | None, _Said | None, str]]:
-    """The calls of one place: those that asked the same belong together, of the rest the first to the first."""
+def _matched(
+    before: list[_Finished], now: list[_Finished]
+) -> Iterator[tuple[_Finished | None, _Finished | None, str]]:
+    """Pair the calls of one place: first those with the same request, then the rest in order."""
     left, right = list(before), list(now)
     for a in before:
         b = next((one for one in right if one.asked == a.asked and a.asked is not None), None)
@@ -139,14 +142,14 @@ def _matched(before: list[_Said], now: list[_Said]) -> Iterator[tuple[_Said | No
             yield left[at], right[at], "different" if known else "not kept"
 
 
-def _replies(a: _Said, b: _Said) -> str:
+def _replies(a: _Finished, b: _Finished) -> str:
     if a.replied is None or b.replied is None:
         return "not kept"
     return "same" if a.replied == b.replied else "answered anew"
 
 
 def differences(old: Record, new: Record, store: Store, run_id: str) -> Iterator[str]:
-    """For each stage of an edited pipeline: what of the old run it uses again, and what it makes anew and why."""
+    """Yield a note for each stage of an edited pipeline: its calls are reused, or made again and why."""
     finished = Counter(key.stage.partition("/")[0] for _, key, state in store.index(run_id) if state == "finished")
     changed = _changed(old.data, new.data)
     touched: dict[str, str] = {}
@@ -158,34 +161,34 @@ def differences(old: Record, new: Record, store: Store, run_id: str) -> Iterator
             touched[stage] = first
             if finished[stage]:
                 kept = _calls(finished[stage])
-                yield f"{stage} runs again as far as {first!r} gives something else; {kept} can be of use"
+                yield f"{stage} runs again where the output of {first!r} changes; {kept} can be reused"
         elif finished[stage]:
-            yield f"{stage} is answered by run {run_id}: {_calls(finished[stage])}"
+            yield f"{stage} is reused from run {run_id}: {_calls(finished[stage])}"
 
 
 def since_then(record: Record, loader: Loader) -> Iterator[str]:
-    """What is to be said where the file of a pipeline says something else now than when its run began."""
-    file, again = record.data["file"], "the run goes on as it was begun"
+    """Yield a note if the file of a recorded pipeline has changed since its run started."""
+    file, again = record.data["file"], "the run continues as recorded"
     if file is None:
         return
     try:
         now = loader.load(file)
     except UsageError as error:
-        yield f"{file} cannot be used any more ({str(error).partition(chr(10))[0]}); {again}"
+        yield f"{file} can no longer be used ({str(error).partition(chr(10))[0]}); {again}"
         return
     texts = now.prompts.texts
     edited = any(texts.get(name, text) != text for name, text in record.data["templates"].items())
     if edited or _without_defaults(now.pipeline) != _without_defaults(record.pipeline):
-        yield f"{file} or its templates were edited since; {again} (`--pipeline {file}` runs what they say now)"
+        yield f"{file} or its templates were edited since; {again} (`--pipeline {file}` runs the edited version)"
 
 
 def _without_defaults(pipeline: Pipeline) -> dict[str, Any]:
-    """What a pipeline says, but for its defaults, to which those of the settings were added."""
+    """Return a pipeline's data without its defaults, which contain those of the settings."""
     return {key: value for key, value in pipeline.to_data().items() if key != "defaults"}
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """The stages that ask something else than before, whatever they read, and why."""
+    """Return the stages whose own prompts or parameters changed, with the reason."""
     changed = {}
     edited = {name for name, text in new["templates"].items() if old["templates"].get(name, text) != text}
     for stage, said in new["pipeline"]["stages"].items():
@@ -205,23 +208,15 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _texts(said: Mapping[str, Any], data: Mapping[str, Any]) -> set[str]:
-    """The templates that a stage may use: those that it names, and those of its kind."""
+    """Return the templates that a stage may use: those that it names, and those of its kind."""
     named = {value for value in said.values() if isinstance(value, str) and value in data["templates"]}
     return named | {name for name in data["templates"] if name.startswith(f"{said['kind']}/")}
 
 
 def _order(record: Record) -> dict[str, set[str]]:
-    """The stages, each with those that it reads, before those that read it."""
-    from graphlib import TopologicalSorter
-
-    made = record.made(Library([]))
-    wirings = wire(made.pipeline, made.prompts, schemas=made.schemas)
-    reads = {
-        name: {*wired.waits, *wired.when, *(flow.stage for flow in wired.flows.values()), *stage.needs}
-        for name, stage in made.pipeline.stages.items()
-        if (wired := wirings[name])
-    }
-    return {name: reads[name] for name in TopologicalSorter(reads).static_order()}
+    """The stages in order, each with those that it depends on."""
+    dataflow = record.loaded(Library([])).dataflow
+    return {name: dataflow.wirings[name].before for name in dataflow.order}
 
 
 def _calls(count: int) -> str:

@@ -1,22 +1,24 @@
-"""History: the runs that are kept, to be listed, read, compared, exported and removed."""
+"""History: list, read, compare, export and remove the runs of a store."""
 
-import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack
 
 from pydantic_core import to_json
 
 from fusion.client.history_types import CallDetails, CallLine, RunDetails, RunDiff, RunSummary, StageLine, StoreSizes
+from fusion.core.config import Settings
 from fusion.core.errors import RunBusyError, UsageError
 from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStarted
 from fusion.core.result import Cost, FailedPart, Receipt, Result
+from fusion.core.types import Value
 from fusion.engine.receipt import Accounts, Before, before
 from fusion.store.base import Store
-from fusion.store.lookup import find_run, run_state, try_lock
-from fusion.store.rows import Call, RunFilter, RunRow, RunState, RunStatus
+from fusion.store.lookup import StoreGiven, find_run, resolve_store, run_state, try_lock
+from fusion.store.rows import Attempt, AttemptEnd, Call, Decision, RunFilter, RunRow, RunState, RunStatus
 
 if TYPE_CHECKING:
     from fusion.pipeline.spec import Pipeline
@@ -25,18 +27,11 @@ if TYPE_CHECKING:
 EXPORT_VERSION: Final = 1
 _DAY: Final = 86400
 _NO_TAGS: Final[Mapping[str, str]] = {}
-_STATES: Final[Mapping[RunState, RunStatus]] = {
-    "running": "running",
-    "died": "running",
-    "ok": "ok",
-    "partial": "partial",
-    "failed": "failed",
-    "interrupted": "interrupted",
-}
+_Value = TypeVar("_Value", bound=Value)
 
 
 class Which(TypedDict, total=False):
-    """Which runs are meant: all that is given has to hold. `status` is one of several, `tags` are all there."""
+    """Filter of runs: every given condition holds. `status` lists alternatives; a run has all of `tags`."""
 
     status: Collection[RunState]
     pipeline: str | None
@@ -44,7 +39,7 @@ class Which(TypedDict, total=False):
 
 
 class History:
-    """The runs of a store. Ids may be abbreviated to what no other id begins with; `latest` is the one begun last.
+    """The runs of a store. An id may be shortened to a unique prefix; `latest` is the run started last.
 
     >>> with Fusion(store=True) as fusion:
     ...     latest, *_ = fusion.runs.list()
@@ -54,32 +49,48 @@ class History:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @classmethod
+    @contextmanager
+    def open(cls, store: StoreGiven = True, settings: Settings | None = None) -> "Iterator[History]":
+        """Open the history of a store without a Fusion; close it on exit. Raises StoreError.
+
+        `store` is a path or a Store; True is the store of FUSION_STORE, fusion.toml or the platform.
+        """
+        kept_in, is_ours = resolve_store(store, settings or Settings.from_environment())
+        if kept_in is None:
+            raise UsageError("no store is given: name one, as in `History.open(path)`")
+        try:
+            yield cls(kept_in)
+        finally:
+            if is_ours:
+                kept_in.close()
+
     # Many runs.
 
     def list(self, *, limit: int | None = None, **which: Unpack[Which]) -> tuple[RunSummary, ...]:
-        """Runs, the newest first."""
-        rows = self._rows(which, limit=limit)
-        return tuple(self._summary(row, status) for row, status in rows)
+        """Return runs, newest first."""
+        return tuple(_summary(row, status) for row, status in self._rows(which, limit=limit))
+
+    def ids(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the ids that begin with `prefix`, newest first."""
+        return tuple(self._store.run_ids(prefix))
 
     def sizes(self) -> StoreSizes:
-        """How much the store holds, and where it is."""
+        """Return the path of the store, its rows and its size."""
         return StoreSizes(where=self._store.where, **self._store.sizes())
 
     def remove(self, run_ids: Iterable[str]) -> tuple[str, ...]:
-        """Forget these runs and all that is kept of them; their ids.
+        """Remove runs with all their calls, and return their ids.
 
-        Raises RunBusyError for one that is being run, and UsageError for one that is not there; then none is removed.
+        Raises RunBusyError for a running one and UsageError for an unknown one, and then removes none.
         """
         rows = [find_run(self._store, run_id) for run_id in run_ids]
         ids = tuple(dict.fromkeys(row.run_id for row in rows))
-        for run_id in ids:
-            if self._store.is_locked(run_id):
-                _busy(run_id)
-        for run_id in ids:
-            with try_lock(self._store, run_id) as is_free:
-                if not is_free:
-                    _busy(run_id)
-                self._store.remove([run_id])
+        with ExitStack() as locks:
+            for run_id in ids:
+                if not locks.enter_context(try_lock(self._store, run_id)):
+                    raise RunBusyError(f"run {run_id!r} is being run; wait for its end, or stop it first")
+            self._store.remove(ids)
         return ids
 
     def prune(
@@ -90,14 +101,14 @@ class History:
         dry_run: bool = False,
         **which: Unpack[Which],
     ) -> tuple[RunSummary, ...]:
-        """Remove the runs that began more than `older_than` days ago, all but the newest `keep` of those meant.
+        """Remove the runs that match and started more than `older_than` days ago, except the newest `keep`.
 
-        Gives those that are removed, or with `dry_run` would be. Runs that somebody is at stay.
+        Returns the removed runs; with `dry_run`, those that would be. Running ones are kept.
 
-        Raises UsageError where nothing says which runs are to go.
+        Raises UsageError without an age, a number or a status.
         """
         if older_than is None and keep is None and not which.get("status"):
-            raise UsageError("say which runs are to go: by age (older_than), by number (keep) or by status")
+            raise UsageError("no runs to prune: give an age (older_than), a number (keep) or a status")
         until = None if older_than is None else time.time() - older_than * _DAY
         rows = self._rows(which, limit=None)[keep or 0 :]
         gone = []
@@ -106,7 +117,7 @@ class History:
                 continue
             with try_lock(self._store, row.run_id) as is_free:
                 if is_free:
-                    gone.append(self._summary(row, status))
+                    gone.append(_summary(row, status))
                     if not dry_run:
                         self._store.remove([row.run_id])
         return tuple(gone)
@@ -114,18 +125,14 @@ class History:
     # One run.
 
     def find(self, run_id: str) -> RunSummary:
-        """A run. Raises UsageError where none or several ids begin so."""
-        row = find_run(self._store, run_id)
-        return self._summary(row, run_state(self._store, row))
+        """Return the summary of a run. Raises UsageError if no id or several begin with `run_id`."""
+        return self._found(run_id)[1]
 
     def show(self, run_id: str) -> RunDetails:
-        """A run with its receipt, stages, calls, failures and notes. Its calls have no texts: `call` gives those."""
-        row = find_run(self._store, run_id)
-        run = self._summary(row, run_state(self._store, row))
-        was = before(self._store, row.run_id, open_too=row.ended is None)
-        accounts = Accounts(self._price_sources(row.run_id))
-        accounts.take_up(was)
+        """Return a run with its receipt, stages, calls, failures and notes; `call` returns the texts of a call."""
+        row, run = self._found(run_id)
         result = self._result(row)
+        accounts, was = self._accounts(row)
         calls = tuple(_line(call) for call in self._store.calls(row.run_id))
         return RunDetails(
             run=run,
@@ -138,7 +145,7 @@ class History:
         )
 
     def result(self, run_id: str) -> Result:
-        """The Result of a run that has ended. Raises UsageError for one that has none, or whose is not kept."""
+        """Return the Result of a finished run. Raises UsageError for an unfinished one, StoreError if not kept."""
         from fusion.engine.durable import result_of
 
         row = find_run(self._store, run_id)
@@ -147,15 +154,15 @@ class History:
         return result_of(self._store, row)
 
     def pipeline(self, run_id: str) -> "Pipeline":
-        """The pipeline of a run, as it was. Raises StoreError where that was not kept."""
+        """Return the pipeline of a run, as it was at its start. Raises StoreError if it was not kept."""
         from fusion.engine.durable import record_of
 
         return record_of(self._store, find_run(self._store, run_id)).pipeline
 
     def call(self, run_id: str, which: int | str) -> CallDetails:
-        """A call of a run with its texts, by its number or its place: `work/3/work`, or a beginning of that.
+        """Return a call with its texts, by its number, its place such as `work/3/work`, or a prefix of the place.
 
-        Raises UsageError where there is none, or several of that place.
+        Raises UsageError if no call matches, or several do.
         """
         row = find_run(self._store, run_id)
         number = int(which) if str(which).isascii() and str(which).isdigit() else self._number(row, str(which))
@@ -167,81 +174,63 @@ class History:
         return _details(call, row)
 
     def diff(self, a: str, b: str) -> RunDiff:
-        """What tells two runs apart."""
+        """Compare two runs."""
         from fusion.client.diff import compared
 
-        rows = find_run(self._store, a), find_run(self._store, b)
-        summaries = [self._summary(row, run_state(self._store, row)) for row in rows]
-        return compared(self._store, *summaries)
+        return compared(self._store, self.find(a), self.find(b))
 
     def export(self, run_id: str) -> Iterator[str]:
-        """All that is kept of a run as one JSON document, in pieces that are written one after another.
+        """Return everything kept of a run as one JSON document, in pieces to write in order.
 
-        Its keys: `version` (of this format), `run`, `receipt`, `record` (what it was made of) and `result`, both null
-        where they were not kept; then the lists `decisions`, `events`, `attempts` (the ledger) and `calls`, with
-        messages and replies.
+        Its keys: `version` (of this format), `run`, `receipt`, `record` (pipeline, inputs and models) and `result`,
+        both null if they were not kept; then the lists `decisions`, `events`, `attempts` (the ledger) and `calls`,
+        with messages and replies.
         """
-        return self._exported(find_run(self._store, run_id))
+        return self._exported(*self._found(run_id))
 
-    def _exported(self, row: RunRow) -> Iterator[str]:
+    def _exported(self, row: RunRow, run: RunSummary) -> Iterator[str]:
         run_id, store = row.run_id, self._store
         head = {
             "version": EXPORT_VERSION,
-            "run": self._summary(row, run_state(store, row)),
+            "run": run,
             "receipt": self._receipt(row),
             "record": store.record(run_id),
             "result": store.result(run_id),
         }
         lists: dict[str, Iterable[Any]] = {
-            "decisions": (_without_run(asdict(one)) for one in store.decisions(run_id)),
+            "decisions": (_row(one) for one in store.decisions(run_id)),
             "events": store.events(run_id),
             "attempts": (
-                {**_without_run(asdict(opening)), "end": None if end is None else _end(asdict(end))}
+                {**_row(opening), "end": None if end is None else _row(end, "session", "number")}
                 for opening, end in store.attempts(run_id)
             ),
             "calls": (_details(call, row) for call in store.calls(run_id, texts=True)),
         }
         yield "{"
         for name, value in head.items():
-            yield f"{json.dumps(name)}: {to_json(value).decode()},\n"
+            yield f'"{name}": {to_json(value).decode()},\n'
         for name, values in lists.items():
-            yield f"{json.dumps(name)}: ["
-            separator = "\n"
-            for value in values:
-                yield f"{separator}{to_json(value).decode()}"
-                separator = ",\n"
+            yield f'"{name}": ['
+            for at, value in enumerate(values):
+                yield f"{',' if at else ''}\n{to_json(value).decode()}"
             yield "]" if name == "calls" else "],\n"
         yield "}\n"
 
-    # What the rows say.
+    # Rows.
 
-    def _rows(self, which: Which, *, limit: int | None) -> "_Rows":
-        """The rows that are meant, and how each stands. Only a look at its lock tells a run from one that died."""
+    def _found(self, run_id: str) -> tuple[RunRow, RunSummary]:
+        row = find_run(self._store, run_id)
+        return row, _summary(row, run_state(self._store, row))
+
+    def _rows(self, which: Which, *, limit: int | None) -> Sequence[tuple[RunRow, RunState]]:
+        """Return the rows that match, with their states. Only its lock tells a running run from a dead one."""
         status = tuple(which.get("status", ()))
-        kept = tuple(dict.fromkeys(_STATES[one] for one in status))
-        meant = RunFilter(statuses=kept, pipeline=which.get("pipeline"), tags=which.get("tags", _NO_TAGS))
+        kept: dict[RunStatus, None] = {"running" if one == "died" else one: None for one in status}
+        meant = RunFilter(statuses=tuple(kept), pipeline=which.get("pipeline"), tags=which.get("tags", _NO_TAGS))
         exact = not {"running", "died"} & set(status)
         rows = self._store.runs(meant, limit=limit if exact else None)
         standing = [(row, run_state(self._store, row)) for row in rows]
         return [(row, one) for row, one in standing if not status or one in status][:limit]
-
-    def _summary(self, row: RunRow, status: RunState) -> RunSummary:
-        return RunSummary(
-            run_id=row.run_id,
-            status=status,
-            pipeline=row.pipeline,
-            profile=row.profile,
-            started=_time(row.started),
-            ended=None if row.ended is None else _time(row.ended),
-            seconds=row.seconds,
-            cost=Cost(usd=row.usd, unknown_calls=row.unknown_calls),
-            calls=row.calls,
-            sessions=row.sessions,
-            tags=dict(row.tags),
-            parent=row.parent,
-            content=row.content,
-            failure=row.failure,
-        )
 
     def _result(self, row: RunRow) -> Result | None:
         data = None if row.ended is None else self._store.result(row.run_id)
@@ -251,12 +240,17 @@ class History:
         result = self._result(row)
         if result is not None:
             return result.receipt
+        return self._accounts(row)[0].receipt(row.seconds, row.tags)
+
+    def _accounts(self, row: RunRow) -> tuple[Accounts, Before]:
+        """Add up the calls and attempts of a run."""
+        was = before(self._store, row.run_id, open_too=row.ended is None)
         accounts = Accounts(self._price_sources(row.run_id))
-        accounts.take_up(before(self._store, row.run_id, open_too=row.ended is None))
-        return accounts.receipt(row.seconds, row.tags)
+        accounts.take_up(was)
+        return accounts, was
 
     def _price_sources(self, run_id: str) -> dict[str, str]:
-        """Where the prices of its models come from, as far as that was kept."""
+        """Return the source of each model's price, if it was kept."""
         record = self._store.record(run_id)
         return {} if record is None or "roles" not in record else dict(_sources(record["roles"]))
 
@@ -271,56 +265,56 @@ class History:
                 f"run {row.run_id!r} has no call {place!r}; give its number, or its place such as 'work/3/work'"
             )
         named = ", ".join(f"{line.number} ({line.place})" for line in found_[:10])
-        raise UsageError(f"{place!r} is said of {len(found_)} calls of run {row.run_id!r}: {named}; give a number")
+        raise UsageError(f"{place!r} matches {len(found_)} calls of run {row.run_id!r}: {named}; give a number")
 
 
-_Rows = list[tuple[RunRow, RunState]]
+def _summary(row: RunRow, status: RunState) -> RunSummary:
+    return _copied(
+        RunSummary,
+        row,
+        status=status,
+        started=_time(row.started),
+        ended=None if row.ended is None else _time(row.ended),
+        cost=Cost(usd=row.usd, unknown_calls=row.unknown_calls),
+        tags=dict(row.tags),
+    )
 
 
 def _line(call: Call) -> CallLine:
-    return CallLine(**_about(call))
+    return _copied(CallLine, call, call.key, call.reply, **_times(call))
+
+
+def _times(call: Call) -> dict[str, Any]:
+    return {"started": _time(call.started), "seconds": max(0.0, call.ended - call.started)}
 
 
 def _details(call: Call, row: RunRow) -> CallDetails:
     request, reply = call.request, call.reply
     asked = {} if request is None else request.model_dump(exclude={"messages", "key"}, exclude_defaults=True)
-    return CallDetails(
-        **_about(call),
+    return _copied(
+        CallDetails,
+        call,
+        call.key,
+        reply,
+        **_times(call),
         digest="" if row.content == "off" else call.key.digest,
         messages=None if request is None else request.messages,
         parameters=asked,
         text=reply.text if reply is not None and row.content == "full" else None,
-        text_digest=call.text_digest,
     )
 
 
-def _about(call: Call) -> dict[str, Any]:
-    about: dict[str, Any] = {
-        "number": call.number,
-        "stage": call.key.stage,
-        "item": call.key.item,
-        "step": call.key.step,
-        "role": call.role,
-        "asked": call.asked,
-        "state": call.state,
-        "started": _time(call.started),
-        "seconds": max(0.0, call.ended - call.started),
-        "reused": call.reused,
-        "failure": call.failure,
-    }
-    if (reply := call.reply) is not None:
-        about |= {
-            "by": reply.by,
-            "served": reply.served,
-            "usage": reply.usage,
-            "cost": reply.cost,
-            "finish_reason": reply.finish_reason,
-        }
-    return about
+def _copied(kind: type[_Value], *sources: object, **values: Any) -> _Value:
+    """Build a value from `values`, and for its other fields from the first source that has them."""
+    for source in sources:
+        for name in kind.model_fields.keys() - values.keys():
+            if hasattr(source, name):
+                values[name] = getattr(source, name)
+    return kind(**values)
 
 
 def _stages(was: Before, calls: Iterable[CallLine]) -> tuple[StageLine, ...]:
-    """The stages in the order in which they first began, as their latest session left them."""
+    """Return the stages in order of their first start, as the latest session left them."""
     lines: dict[str, dict[str, Any]] = {}
     for event in was.events:
         if isinstance(event, StageStarted):
@@ -329,18 +323,16 @@ def _stages(was: Before, calls: Iterable[CallLine]) -> tuple[StageLine, ...]:
         elif isinstance(event, StageFinished):
             line = lines.setdefault(event.stage, {"started": None})
             line |= {"kind": event.kind, "status": event.status, "seconds": event.seconds, "failure": event.failure}
-    counts: dict[str, dict[str, int]] = {}
     for call in calls:
-        lines.setdefault(call.stage, {"kind": "", "status": "open", "started": None, "seconds": None})
-        count = counts.setdefault(call.stage, {"calls": 0, "failed": 0, "reused": 0})
-        count["calls"] += 1
-        count["failed"] += call.state == "failed"
-        count["reused"] += call.reused is not None
-    return tuple(StageLine(stage=stage, **line, **counts.get(stage, {})) for stage, line in lines.items())
+        line = lines.setdefault(call.stage, {"kind": "", "status": "open", "started": None, "seconds": None})
+        line["calls"] = line.get("calls", 0) + 1
+        line["failed"] = line.get("failed", 0) + (call.state == "failed")
+        line["reused"] = line.get("reused", 0) + (call.reused is not None)
+    return tuple(StageLine(stage=stage, **line) for stage, line in lines.items())
 
 
 def _failed(events: Iterable[EventBase]) -> tuple[FailedPart, ...]:
-    """What failed and was not begun again."""
+    """Return the failures of stages and items that were not retried by a later session."""
     failed: dict[tuple[str, int | None], FailedPart] = {}
     for event in events:
         if isinstance(event, StageStarted):
@@ -363,13 +355,5 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _without_run(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "run_id"}
-
-
-def _end(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("state", "closed", "usd", "tokens")}
-
-
-def _busy(run_id: str) -> NoReturn:
-    raise RunBusyError(f"run {run_id!r} is being run; wait for its end, or stop it first")
+def _row(row: Attempt | AttemptEnd | Decision, *without: str) -> dict[str, Any]:
+    return {name: value for name, value in asdict(row).items() if name not in ("run_id", *without)}

@@ -1,4 +1,4 @@
-"""What the history says of runs: each run, its stages and calls, and what tells two runs apart; frozen values."""
+"""Values of the history: runs, their stages and calls, and the differences of two runs."""
 
 from collections import Counter
 from datetime import datetime
@@ -14,9 +14,9 @@ from fusion.store.rows import RunState
 class RunSummary(Value):
     """A run in the history.
 
-    `cost` and `calls` are those of its receipt; of one that is not over, those of its ledger as of now, what is open
-    included. `seconds` are those in which a process was at it, in `sessions` times. `parent` is the run that it goes
-    back to; `content` is what was kept of its prompts and replies.
+    `cost` and `calls` are those of its receipt; for an unfinished run, those of its ledger, open attempts included.
+    `seconds` counts its working time over all `sessions`. `parent` is the run whose calls it reuses; `content` says
+    how much of its prompts and replies was kept.
     """
 
     run_id: str
@@ -36,7 +36,7 @@ class RunSummary(Value):
 
 
 class StageLine(Value):
-    """A stage of a run, by its path. `open` is one that had begun and not ended, when the run ended or until now."""
+    """A stage of a run, by its path. `open` has started and not finished."""
 
     stage: str
     kind: str
@@ -52,8 +52,8 @@ class StageLine(Value):
 class CallLine(Value):
     """A call of a run, without its texts. `number` counts from 1 over all sessions; `item` counts from 0.
 
-    `state` is "finished", "failed", or "set aside" for a reply that its stage could not use. `reused` is the run that
-    answered in place of a model, or `cache`: then `cost` is what it cost when it was made, and was not paid here.
+    `state` is "finished", "failed", or "set aside" for a reply that its stage could not use. `reused` is `cache` or
+    the id of the run that the reply was reused from; `cost` is then the original cost, not paid here.
     """
 
     number: int
@@ -75,16 +75,16 @@ class CallLine(Value):
 
     @property
     def place(self) -> str:
-        """Where it stands in the run: `stage/item/step`, the item counted from 1 and left out where there is none."""
+        """Place in the run: `stage/item/step`, the item counted from 1, or `stage/step` without items."""
         item = "" if self.item is None else f"{self.item + 1}/"
         return f"{self.stage}/{item}{self.step}"
 
 
 class CallDetails(CallLine):
-    """A call of a run with its texts: `messages` and `text` are None where they were not kept.
+    """A call of a run with its texts: `messages` and `text` are None if they were not kept.
 
-    `parameters` is what else was asked: the limit of the output, temperature, the shape of the answer, ….
-    `digest` tells questions apart: SHA-256 (hex) of all that was asked, empty where not even that was kept.
+    `parameters` are the other parameters of the request: output limit, temperature, schema, …. `digest` identifies
+    the request: SHA-256 (hex) of all its parts, empty if it was not kept.
     """
 
     digest: str
@@ -95,7 +95,7 @@ class CallDetails(CallLine):
 
 
 class RunDetails(Value):
-    """All of a run but the texts of its calls."""
+    """A run with everything but the texts of its calls."""
 
     run: RunSummary
     receipt: Receipt
@@ -107,11 +107,10 @@ class RunDetails(Value):
 
 
 class CallPair(Value):
-    """What two runs asked at one place, by the numbers of their calls.
+    """The calls of two runs at one place, by their numbers.
 
-    `same` is the same question with the same reply, `answered anew` the same question with another reply, `different`
-    another question; `only a` and `only b` have no counterpart. `not kept` is where one run did not keep enough to
-    tell.
+    `same` is the same request with the same reply, `answered anew` the same request with another reply, `different`
+    another request; `only a` and `only b` have no counterpart. `not kept` means that a run kept too little to tell.
     """
 
     stage: str
@@ -123,14 +122,14 @@ class CallPair(Value):
 
 
 class InputDiff(Value):
-    """An input that two runs were given differently: a unified diff."""
+    """An input that differs between two runs, as a unified diff."""
 
     name: str
     diff: tuple[str, ...]
 
 
 class RoleDiff(Value):
-    """A role that had other models: the chain of each run, empty where the run had no such role."""
+    """A role whose models differ: the chain of each run, empty if the run has no such role."""
 
     role: str
     a: tuple[str, ...]
@@ -138,10 +137,10 @@ class RoleDiff(Value):
 
 
 class RunDiff(Value):
-    """What tells two runs apart. Diffs are lines of a unified diff, none where nothing differs.
+    """The differences of two runs. Diffs are lines of a unified diff, empty for equal parts.
 
-    `pipeline` is the diff of pipeline and templates. It, `inputs` and `models` are None where a run did not keep
-    them, `answer` where one has none or did not keep it.
+    `pipeline` is the diff of pipeline and templates. It, `inputs` and `models` are None if a run did not keep them;
+    `answer` is None if a run has no answer or did not keep it.
     """
 
     a: RunSummary
@@ -154,12 +153,12 @@ class RunDiff(Value):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many calls there are of each state."""
+        """Count of calls by state."""
         return dict(Counter(pair.state for pair in self.calls))
 
 
 class StoreSizes(Value):
-    """How much a store holds. `cached` are replies in its cache, `bytes` all of it on disk."""
+    """The contents of a store: its rows, replies in its cache (`cached`), and bytes on disk."""
 
     where: str
     runs: int

@@ -1,118 +1,74 @@
-"""Launcher: from all that a run is made of to a run under way, kept in the store where there is one."""
+"""Launcher: starts runs on the private loop."""
 
 import asyncio
 import copy
-import secrets
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Final
+from collections.abc import Collection, Mapping
 
 from fusion.client.diff import differences
 from fusion.client.handle import RunHandle
 from fusion.client.loop import LoopThread
 from fusion.core.budget import Budget
 from fusion.core.events import EventBase, Sink
-from fusion.core.params import CacheMode
 from fusion.core.result import Result
-from fusion.engine.durable import KeptRun, record_of
+from fusion.engine.durable import Recorder, Session, record_of
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast
-from fusion.engine.run import Origin, Run
-from fusion.engine.run_spec import Prepared, Terms
-from fusion.models.gateway import Keeping
-from fusion.models.wrappers.cache import ReplyCache, StoreCache
-from fusion.pipeline.dataflow import stages_within
-from fusion.pipeline.loader import Nested
-from fusion.pipeline.spec import Pipeline
+from fusion.engine.run import Run
+from fusion.engine.run_spec import RunSpec
+from fusion.models.wrappers.cache import ReplyCache
 from fusion.store.base import Store
-from fusion.store.rows import Content, RunRow
-
-_WITHIN: Final = "replies are found again within this run only"
-_NOT_SHARED: Final = f"`cache: shared` has no store to share: {_WITHIN}"
-_NO_WORDS: Final = f"`cache: shared` would keep the words of replies, which `content` does not allow: {_WITHIN}"
-_NO_TAGS: Final[Mapping[str, str]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who watches a run: where its events go, and whether the answer's pieces are among them.
-
-    `within` is a budget that it shares with other runs; `tags` are those of a run that is not kept.
-    """
-
-    sink: Sink | None = None
-    stream: bool = False
-    within: Budget | None = None
-    tags: Mapping[str, str] = field(default_factory=lambda: _NO_TAGS)
+from fusion.store.rows import RunRow
 
 
 class Launcher:
-    """Runs what is prepared on one private loop. `store` is None where nothing is kept."""
+    """Starts runs on one private loop, and records them with its recorder."""
 
-    def __init__(self, cast: Cast, store: Store | None, content: Content) -> None:
+    def __init__(self, cast: Cast, recorder: Recorder) -> None:
         self.loop = LoopThread()
-        self.store = store
-        self.content: Content = content
+        self.recorder = recorder
         self._cast = cast
-        self._shared: ReplyCache | None = None if store is None or content != "full" else StoreCache(store)
 
     def with_cast(self, cast: Cast, *, kept: bool, shared: ReplyCache | None = None) -> "Launcher":
-        """One for other models, on the same loop; what is not `kept` does not go to the store.
+        """Return a launcher for other models on the same loop; without `kept` its runs are not stored.
 
-        `shared` is what its runs share in place of the store's cache.
+        `shared` replaces the cache of the store.
         """
         other = copy.copy(self)
         other._cast = cast
-        if not kept:
-            other.store = other._shared = None
-        other._shared = shared or other._shared
+        other.recorder = self.recorder.changed(kept=kept, shared=shared)
         return other
 
-    def keep(self, run: Prepared, tags: Mapping[str, str], parent: RunRow | None = None) -> KeptRun | None:
-        """The new run in the store; None where there is none."""
-        if self.store is None:
-            return None
-        record = Record.of(run.made, run.roles, run.terms, self._cast.own)
-        kept = KeptRun.begin(self.store, _run_id(), record, content=self.content, tags=tags, parent=parent)
-        if parent is not None:
-            kept.say(differences(record_of(self.store, parent), record, self.store, parent.run_id))
-        return kept
+    def begin(self, spec: RunSpec, tags: Mapping[str, str], parent: RunRow | None = None) -> Session:
+        """Begin a run in the store, if there is one; as a branch of `parent`, note how the two differ."""
+        session = self.recorder.begin(spec, self._cast.own, tags, parent)
+        if parent is not None and (store := self.recorder.store) is not None:
+            record = Record.of(spec, self._cast.own)
+            session.note(differences(record_of(store, parent), record, store, parent.run_id))
+        return session
 
-    def launch(self, run: Prepared, kept: KeptRun | None, watch: Watch, owner: object) -> RunHandle:
-        """Begin a run. `owner` lives as long as the handle does."""
-        terms = run.terms
-        run_id = _run_id() if kept is None else kept.run_id
-        under_way = Run(
-            run_id,
-            run.subject,
-            sink=watch.sink or _nowhere,
-            stream=watch.stream,
-            keeping=self._keeping(kept, terms),
-            origin=self._origin(run, Origin(seed=run_id, tags=watch.tags) if kept is None else kept.origin),
-            within=watch.within,
-        )
-        work = self.loop.submit(self._execute(under_way, kept, list(run.roles.models)))
-        if kept is not None:
-            work.done.add_done_callback(lambda _: kept.release())
-        return RunHandle(under_way, work, self.loop, owner)
+    def launch(
+        self,
+        spec: RunSpec,
+        session: Session,
+        owner: object,
+        *,
+        on_event: Sink | None = None,
+        stream: bool = False,
+        within: Budget | None = None,
+    ) -> RunHandle:
+        """Start a run; with `stream`, its events include the deltas of the answer. The handle keeps `owner` alive.
 
-    def _keeping(self, kept: KeptRun | None, terms: Terms) -> Keeping:
-        journal = None if kept is None else kept.journal
-        return Keeping(journal, self._shared, mode=terms.cache, sample=terms.sample)
+        `within` is a budget that the run shares with others.
+        """
+        run = self.recorder.run(spec, session, sink=on_event or _ignore, stream=stream, within=within)
+        work = self.loop.submit(self._execute(run, session, spec.roles.models), run.interrupted)
+        work.done.add_done_callback(lambda _: session.release())
+        return RunHandle(run.run_id, run.outcome, work.done, stop=work.cancel, loop=self.loop, owner=owner)
 
-    def _origin(self, run: Prepared, origin: Origin) -> Origin:
-        """Where the run comes from, with what is to be said of its caches."""
-        mode = run.terms.cache
-        caches = {mode} if mode else _caches(run.made.pipeline, run.made.nested)
-        if self._shared is None and "shared" in caches:
-            return replace(origin, notes=(*origin.notes, _NOT_SHARED if self.store is None else _NO_WORDS))
-        return origin
-
-    async def _execute(self, run: Run, kept: KeptRun | None, model_ids: Sequence[str]) -> Result:
+    async def _execute(self, run: Run, session: Session, model_ids: Collection[str]) -> Result:
         cast = self._cast
-        warming = asyncio.ensure_future(cast.gateway.warm(i for i in model_ids if i not in cast.own))
+        warming = asyncio.ensure_future(cast.gateway.warm([i for i in model_ids if i not in cast.own]))
         interrupted = False
         try:
             result = await run.execute()
@@ -121,14 +77,12 @@ class Launcher:
         finally:
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)
-        if kept is not None:
-            await kept.end(result, interrupted=interrupted)
-            kept.release()
+        await session.end(result, interrupted=interrupted)
         return result
 
 
 def shut_down(launcher: Launcher, own_store: Store | None) -> None:
-    """Stop what still runs, and give back every thread, socket, process and file."""
+    """Stop all runs and release every thread, socket, process and file."""
     loop, gateway = launcher.loop, launcher._cast.gateway
 
     def close() -> None:
@@ -136,23 +90,11 @@ def shut_down(launcher: Launcher, own_store: Store | None) -> None:
         if own_store is not None:
             own_store.close()
 
-    if loop.inside:  # the last one who held this Fusion was a run of its own
+    if loop.inside:  # a run of its own held the last reference
         threading.Thread(target=close, name="fusion-close").start()
     else:
         close()
 
 
-def _caches(pipeline: Pipeline, nested: Mapping[str, Nested]) -> set[CacheMode]:
-    """The caches that a pipeline and those that it runs may use."""
-    stages = stages_within(pipeline.stages).values()
-    said: set[CacheMode | None] = {pipeline.defaults.cache, *(getattr(stage, "cache", None) for stage in stages)}
-    inner = (mode for one in nested.values() for mode in _caches(one.pipeline, one.nested))
-    return {mode for mode in said if mode is not None} | set(inner)
-
-
-def _run_id() -> str:
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-def _nowhere(event: EventBase) -> None:
+def _ignore(event: EventBase) -> None:
     return None

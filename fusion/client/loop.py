@@ -1,4 +1,4 @@
-"""One private event loop in a thread of its own: behind every door, whatever the caller's own loop does."""
+"""LoopThread: one private event loop in a thread of its own, independent of the caller's loop."""
 
 import asyncio
 import os
@@ -14,17 +14,23 @@ T = TypeVar("T")
 
 
 class Work(Generic[T]):
-    """A coroutine under way on the private loop. `done` has its outcome once it has really ended."""
+    """A coroutine under way on the private loop. `done` has its outcome once its task has ended.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
+    `if_cancelled` gives the result of a cancelled task, in place of a CancelledError.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], if_cancelled: Callable[[], T] | None
+    ) -> None:
         self.done: Future[T] = Future()
+        self._if_cancelled = if_cancelled
         self._loop = loop
         self._task: asyncio.Task[T] | None = None
         loop.call_soon_threadsafe(self._start, coroutine)
 
     def cancel(self) -> None:
-        """Cancel it; `done` comes after everything it holds is given back. Safe from every thread, at any time."""
-        with suppress(RuntimeError):  # the loop is closed: then it has ended long ago
+        """Cancel the coroutine; `done` is set after its cleanup. Safe from every thread, at any time."""
+        with suppress(RuntimeError):  # the loop is closed, so the task has ended
             self._loop.call_soon_threadsafe(self._cancel)
 
     def _start(self, coroutine: Coroutine[Any, Any, T]) -> None:
@@ -36,16 +42,15 @@ class Work(Generic[T]):
             self._task.cancel()
 
     def _ended(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            self.done.set_exception(asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
+        try:
+            stopped = self._if_cancelled if task.cancelled() else None
+            self.done.set_result(task.result() if stopped is None else stopped())
+        except BaseException as error:  # noqa: BLE001 - raised again to those that wait for `done`
             self.done.set_exception(error)
-        else:
-            self.done.set_result(task.result())
 
 
 class LoopThread:
-    """Starts its thread at the first call. `close` cancels what still runs, then ends the thread for good."""
+    """An event loop whose thread starts at the first call. `close` cancels running tasks and ends the thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,25 +59,25 @@ class LoopThread:
         self._process = os.getpid()
         self._closed = False
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Work[T]:
+    def submit(self, coroutine: Coroutine[Any, Any, T], if_cancelled: Callable[[], T] | None = None) -> Work[T]:
         """Run a coroutine on the private loop. Raises UsageError where `check` does."""
         try:
-            with self._lock:  # what is submitted before `close` is ended by it, and nothing is submitted after
+            with self._lock:  # `close` ends everything submitted before it, and nothing is submitted after it
                 self.check()
-                return Work(self._running(), coroutine)
+                return Work(self._running(), coroutine, if_cancelled)
         except UsageError:
             coroutine.close()
             raise
 
     def check(self) -> None:
-        """Raise UsageError where nothing can be submitted: once closed, and from a process forked off later."""
+        """Raise UsageError if nothing can be submitted: once closed, and in a process forked later."""
         if self._closed:
             raise UsageError("this Fusion is closed; make another one")
         if self._elsewhere:
             raise UsageError("this Fusion is at work in the process that this one was forked from; make one here")
 
     def check_outside(self, what: str) -> None:
-        """Raise UsageError on the private loop's own thread, where waiting would never end."""
+        """Raise UsageError on the private loop's own thread, where a wait would deadlock."""
         if self.inside:
             raise UsageError(f"{what} from inside of `on_event`, on the thread that does the work; do it elsewhere")
 
@@ -82,7 +87,7 @@ class LoopThread:
         return self._thread is threading.current_thread()
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Cancel every task, wait for it to end, do what is `last`, end the thread. A second call does nothing."""
+        """Cancel every task, wait for its end, await `last`, end the thread. A second call has no effect."""
         with self._lock:
             self._closed = True
             if self._elsewhere:
@@ -100,7 +105,7 @@ class LoopThread:
 
     @property
     def _elsewhere(self) -> bool:
-        """True in a process that was forked off this one's: the loop is there, its thread is not."""
+        """True in a process forked from this one's: it has the loop, but not its thread."""
         return self._loop is not None and self._process != os.getpid()
 
     def _running(self) -> asyncio.AbstractEventLoop:
@@ -116,7 +121,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     stopped = False
     while not stopped:
-        with suppress(SystemExit, KeyboardInterrupt):  # of one task, which has it as its outcome; the others go on
+        with suppress(SystemExit, KeyboardInterrupt):  # the outcome of one task; the others go on
             loop.run_forever()
             stopped = True
 

@@ -1,4 +1,4 @@
-"""What may be said of any run from Python: its pipeline, inputs, limits, tags, and where replies may come from."""
+"""Options: the keyword arguments of a run from Python."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypedDict
@@ -10,17 +10,16 @@ from fusion.core.params import CacheMode
 from fusion.pipeline.loader import PipelineGiven
 
 Prompt = str | Sequence[Mapping[str, Any]] | None
-"""A text, or messages as OpenAI has them."""
+"""A text, or OpenAI-style messages."""
 DEFAULT_PIPELINE: Final = "plan-execute-review"
 
 
 class RunOptions(TypedDict, total=False):
-    """What may be said of any run.
+    """Options of a run.
 
-    `pipeline` is a name, a path or an object; `inputs` are given by name. `budget` goes before the pipeline's own.
-    `on_event` is called with every event, on the private loop's thread. `tags` are kept with the run. `cache` goes
-    before what the pipeline says; where it may answer, `sample` tells repeats of a run apart that are to have
-    answers of their own.
+    `pipeline` is a name, a path or an object; `inputs` are values by name. `budget` overrides the pipeline's own.
+    `on_event` is called with every event, on the thread of the private loop. `tags` are kept with the run. `cache`
+    overrides the pipeline's cache modes; a different `sample` makes a cache answer a repeat anew.
     """
 
     pipeline: PipelineGiven
@@ -32,14 +31,22 @@ class RunOptions(TypedDict, total=False):
     sample: int
 
 
-def check_options(given: RunOptions) -> None:
-    """Raise TypeError, as Python does for its own, where there is no such option."""
-    for name in given.keys() - RunOptions.__annotations__.keys():
-        raise TypeError(f"unexpected keyword argument {name!r}{close_names(name, RunOptions.__annotations__)}")
+class ResumeOptions(TypedDict, total=False):
+    """Options of a resumed run: an edited pipeline, new limits, and a function for its events."""
+
+    pipeline: PipelineGiven | None
+    budget: BudgetGiven
+    on_event: Callable[[EventBase], None] | None
+
+
+def check_options(given: Mapping[str, Any], known: type) -> None:
+    """Raise TypeError for an option that the TypedDict `known` lacks, as Python does."""
+    for name in given.keys() - known.__annotations__.keys():
+        raise TypeError(f"unexpected keyword argument {name!r}{close_names(name, known.__annotations__)}")
 
 
 def tags_of(given: Mapping[str, str] | None) -> dict[str, str]:
-    """Tags, each a text by a name. Raises UsageError."""
+    """Return tags as a dictionary of texts. Raises UsageError."""
     tags = dict(given or {})
     for name, value in tags.items():
         if not (isinstance(name, str) and isinstance(value, str) and name and "=" not in name):

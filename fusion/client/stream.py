@@ -1,4 +1,4 @@
-"""The answer of a run in pieces, while it is written: for `for` and for `async for`."""
+"""Streams of a run's answer, for `for` and `async for`."""
 
 import asyncio
 import functools
@@ -6,7 +6,7 @@ import queue
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from fusion.core.events import Delta, EventBase, Restarted, RunFinished, Sink
 from fusion.core.result import Result
@@ -18,34 +18,18 @@ if TYPE_CHECKING:
 _Finish = Callable[[Result], Result]
 
 
-class _Pieces:
-    """Picks the answer's pieces out of the events. An answer that broke off begins again, and `restarts` counts."""
-
-    def __init__(self) -> None:
-        self.restarts = 0
-        self.any = False
-
-    def of(self, event: EventBase) -> str | None:
-        if isinstance(event, Delta):
-            self.any = True
-            return event.text
-        if isinstance(event, Restarted):
-            self.restarts += 1
-        return None
-
-
 class _Stream:
-    """What both streams are: the pieces of a run's answer, and its end. One that nobody holds stops its run."""
+    """Base of both streams: the pieces of a run's answer and its Result. Its run stops if it is collected."""
 
-    def __init__(self) -> None:
-        self._pieces = _Pieces()
+    def __init__(self, put: Callable[[EventBase | None], None]) -> None:
+        self.sink: Sink = put  # the run holds the queue, not the stream
+        self.restarts = 0
+        """Number of times that the answer broke off and began again."""
+        self._put = put
+        self._any = False
         self._handle: RunHandle | None = None
         self._finish: _Finish = lambda result: result
         self._result: Result | None = None
-
-    @property
-    def restarts(self) -> int:
-        return self._pieces.restarts
 
     @property
     def handle(self) -> "RunHandle":
@@ -53,28 +37,34 @@ class _Stream:
         assert self._handle is not None
         return self._handle
 
-    def _follow(self, handle: "RunHandle", finish: _Finish, over: Callable[[], None]) -> None:
+    def of(self, handle: "RunHandle", finish: _Finish) -> Self:
+        """Follow a run; `finish` checks its Result."""
         self._handle, self._finish = handle, finish
-        handle.when_over(over)
+        handle.when_over(functools.partial(self._put, None))
         weakref.finalize(self, handle.stop).atexit = False
+        return self
+
+    def _piece(self, event: EventBase) -> str:
+        """The piece of the answer in an event; empty for other events."""
+        if isinstance(event, Restarted):
+            self.restarts += 1
+        if not isinstance(event, Delta):
+            return ""
+        self._any = True
+        return event.text
 
 
 class RunStream(_Stream):
     """Iterate over the pieces of the answer; then `.result` holds the Result.
 
-    What has been given cannot be taken back: where a stream broke and the answer was asked for anew, its pieces
-    begin again (`.restarts` counts), and `.result.text` is the whole answer. Leaving its `with` block early stops
-    the run. Raises RunFailed at the end of a run that failed.
+    If a stream breaks off and the request is made again, the pieces begin again and `.restarts` counts it;
+    `.result.text` is the whole answer. Leaving the `with` block early stops the run. Raises RunFailed at the end of
+    a run that failed.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._events: queue.SimpleQueue[EventBase | None] = queue.SimpleQueue()
-        self.sink: Sink = self._events.put  # the run holds the queue, and not the stream
-
-    def of(self, handle: "RunHandle", finish: _Finish) -> "RunStream":
-        self._follow(handle, finish, functools.partial(self._events.put, None))
-        return self
+        super().__init__(self._events.put)
 
     @property
     def result(self) -> Result:
@@ -85,12 +75,11 @@ class RunStream(_Stream):
 
     def __iter__(self) -> Iterator[str]:
         while (event := self._events.get()) is not None and not isinstance(event, RunFinished):
-            piece = self._pieces.of(event)
-            if piece:
+            if piece := self._piece(event):
                 yield piece
-        self._events.put(None)  # for whoever iterates once more
+        self._events.put(None)  # ends a second iteration
         result = self.result
-        if not self._pieces.any and result.text:
+        if not self._any and result.text:
             yield result.text
 
     def __enter__(self) -> "RunStream":
@@ -102,17 +91,11 @@ class RunStream(_Stream):
 
 
 class AsyncRunStream(_Stream):
-    """`RunStream` for `async for`, on the loop that is running where it was made."""
+    """`RunStream` for `async for`, on the loop that is running when it is made."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._events: asyncio.Queue[EventBase | None] = asyncio.Queue()
-        self._put = functools.partial(_put, asyncio.get_running_loop(), self._events)
-        self.sink: Sink = self._put
-
-    def of(self, handle: "RunHandle", finish: _Finish) -> "AsyncRunStream":
-        self._follow(handle, finish, functools.partial(self._put, None))
-        return self
+        super().__init__(functools.partial(_put, asyncio.get_running_loop(), self._events))
 
     async def result(self) -> Result:
         """The Result; waits for the end of the run. Raises RunFailed if it failed."""
@@ -122,12 +105,11 @@ class AsyncRunStream(_Stream):
 
     async def __aiter__(self) -> AsyncIterator[str]:
         while (event := await self._events.get()) is not None and not isinstance(event, RunFinished):
-            piece = self._pieces.of(event)
-            if piece:
+            if piece := self._piece(event):
                 yield piece
         self._events.put_nowait(None)
         result = await self.result()
-        if not self._pieces.any and result.text:
+        if not self._any and result.text:
             yield result.text
 
     async def __aenter__(self) -> "AsyncRunStream":
@@ -139,5 +121,5 @@ class AsyncRunStream(_Stream):
 
 
 def _put(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[EventBase | None]", event: EventBase | None) -> None:
-    with suppress(RuntimeError):  # the reader's loop is closed: nobody reads any more
+    with suppress(RuntimeError):  # the reader's loop is closed
         loop.call_soon_threadsafe(events.put_nowait, event)

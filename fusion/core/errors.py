@@ -52,6 +52,12 @@ class FusionError(Exception):
         return Failure(reason=type(self).__name__, message=str(self))
 
 
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group, however deep it is nested."""
+    first = group.exceptions[0]
+    return first_error(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 class UsageError(FusionError):
     """The user's input or configuration is invalid."""
 
@@ -94,7 +100,11 @@ class PromptError(UsageError):
 
 
 class MissingKeyError(UsageError):
-    """A required model has neither an API key nor weights."""
+    """A required model has neither an API key nor weights. `keys` names the environment variables to set."""
+
+    def __init__(self, message: str, *, keys: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
 
 
 class StoreError(UsageError):
@@ -235,12 +245,6 @@ class RunFailed(FusionError):  # noqa: N818 - the public name states the outcome
         self.result = result
         self.exit_code = exit_code
         super().__init__(message)
-
-
-def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error of a group, however deep it is nested."""
-    first = group.exceptions[0]
-    return first_error(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -55,11 +55,15 @@ class StageStarted(EventBase):
 
 
 class StageGrew(EventBase):
-    """A stage has received `known` items so far; `final` if no more follow."""
+    """A stage has received `known` items so far; `final` if no more follow.
+
+    `title` is the title of the newest item, such as a plan's subtask; empty if it has none.
+    """
 
     type: Literal["stage_grew"] = "stage_grew"
     known: int
     final: bool = False
+    title: str = ""
 
 
 class CallStarted(EventBase):

@@ -38,10 +38,14 @@ def _listed(given: Any) -> Any:
     return (given,) if isinstance(given, str) else given
 
 
+Temperature = Annotated[float | None, Field(ge=0, le=2, description="Sampling temperature.")]
+"""A sampling temperature; None is the provider's default."""
+
+
 class Params(Authored):
     """Parameters of a request beside its messages. None leaves the provider's default."""
 
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
+    temperature: Temperature = None
     top_p: float | None = Field(
         default=None, gt=0, le=1, description="Nucleus sampling: the share of probability to sample from."
     )

@@ -8,7 +8,7 @@ consists of JSON Schema keywords is a JSON Schema.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -188,7 +188,7 @@ def _of_type(given: Any, path: Place, flaws: list[Flaw]) -> tuple[JsonSchema, bo
     if isinstance(given, list):
         if len(given) != 1:
             raise _ShapeError(path, "a list of a shape holds one type: [string], [{name: string}]")
-        return _array(_of_type(given[0], (*path, 0), flaws)[0]), False
+        return array(_of_type(given[0], (*path, 0), flaws)[0], MAX_ITEMS), False
     if not isinstance(given, str):
         raise _ShapeError(path, f"expected a type, got {_short(given)}; there are: {_FORMS}")
     text = given.strip()
@@ -197,24 +197,20 @@ def _of_type(given: Any, path: Place, flaws: list[Flaw]) -> tuple[JsonSchema, bo
 
 def _of_text(text: str, path: Place) -> JsonSchema:
     if text == "string":
-        return {"type": "string", "maxLength": MAX_LENGTH}
+        return string(MAX_LENGTH)
     if text in _TYPES:
         return {"type": text}
     if listed := _LIST.fullmatch(text):
         if len(text) > 200:
             raise _ShapeError(path, "a type of more than 200 characters")
-        return _array(_of_text(listed.group(1).strip(), path))
+        return array(_of_text(listed.group(1).strip(), path), MAX_ITEMS)
     if choice := _ONE_OF.fullmatch(text):
         values = list(dict.fromkeys(value.strip() for value in choice.group(1).split(",") if value.strip()))
         if not values:
             raise _ShapeError(path, "'one of:' needs values: 'one of: open, closed'")
-        return {"type": "string", "enum": values}
+        return enum(values)
     near = close_names(text, (*_TYPES, "list[…]", "one of: …")) if text else f"; there are: {_FORMS}"
     raise _ShapeError(path, f"unknown type {text!r}{near}")
-
-
-def _array(items: JsonSchema) -> JsonSchema:
-    return {"type": "array", "maxItems": MAX_ITEMS, "items": items}
 
 
 def _nullable(schema: JsonSchema) -> JsonSchema:
@@ -328,6 +324,35 @@ def _bounded(schema: Any) -> Any:
     if "array" in types and not {"maxItems", "enum", "const"} & bounded.keys():
         bounded["maxItems"] = max(MAX_ITEMS, bounded.get("minItems", 0))
     return bounded
+
+
+# Schemas built in code.
+
+
+def string(most: int) -> JsonSchema:
+    """Return the schema of a text of at most so many characters."""
+    return {"type": "string", "maxLength": most}
+
+
+def enum(values: Iterable[str]) -> JsonSchema:
+    """Return the schema of one of these texts."""
+    return {"type": "string", "enum": list(values)}
+
+
+def array(items: JsonSchema, most: int, *, least: int = 0) -> JsonSchema:
+    """Return the schema of a list of `least` to `most` items."""
+    bounds = {"minItems": least, "maxItems": most} if least else {"maxItems": most}
+    return {"type": "array", **bounds, "items": items}
+
+
+def closed_object(properties: Mapping[str, JsonSchema]) -> JsonSchema:
+    """Return the schema of an object with all of these properties and no others."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 # Error messages.

@@ -1,4 +1,4 @@
-"""Makes the calls of a stage: each with its content key, its events, and terms that are worked out once."""
+"""Caller: makes the calls of a stage, each with its content key and its events."""
 
 import asyncio
 import hashlib
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from fusion.core.errors import FusionError, ShapeError
+from fusion.core.errors import ShapeError, failure_of
 from fusion.core.events import (
     CallCancelled,
     CallFailed,
@@ -20,7 +20,7 @@ from fusion.core.events import (
     span,
 )
 from fusion.core.params import merged
-from fusion.core.types import CallKey, Failure, JsonSchema, Message, Reply, Request
+from fusion.core.types import CallKey, JsonSchema, Message, Reply, Request
 from fusion.models import structured
 from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog import refused
@@ -32,24 +32,19 @@ from fusion.stages.context import Answer, Ask
 _LOCAL_TIMEOUT: Final = 900.0
 _TIMEOUT: Final = 120.0
 
-
-Keeping = Callable[[Model, str], Model]
-"""Puts around a model, asked by this role, what keeps its calls."""
-
-
-def _as_it_is(model: Model, role: str) -> Model:
-    return model
+Wrap = Callable[[Model, str], Model]
+"""Wraps a model, called by a role, so that its calls are cached and recorded."""
 
 
 class _Link(NamedTuple):
-    """What is called: a chain, or what is left of it from the model named as its `beginning`."""
+    """A chain of models, or its rest that starts with the model named `beginning`."""
 
     model: Model
     beginning: str = ""
 
 
 class Caller:
-    """Asks one chain of models for one stage, always on the same terms: what its calls share is worked out once."""
+    """Calls one chain of models for one stage. The parameters that its calls share are computed once."""
 
     def __init__(
         self,
@@ -65,7 +60,7 @@ class Caller:
         soft: Mapping[str, Any],
         schema: JsonSchema | None,
         latencies: Latencies,
-        keeping: Keeping = _as_it_is,
+        wrap: Wrap,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
@@ -84,24 +79,23 @@ class Caller:
 
         self._terms = terms(self._info)
         self._chain = _fitted(chain, self._terms, terms)
-        self._keeping = keeping
-        self._link = _Link(keeping(self._chain, role))
+        self._wrap = wrap
+        self._link = _Link(wrap(self._chain, role))
         self._begun: tuple[Message, hashlib._Hash] | None = None
         meant = {name: value for name, value in self._terms.items() if name != "timeout"}
         self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
 
     def messages(self, ask: Ask) -> Sequence[Message]:
-        """What is said to the model: with the shape in words where it takes no schema."""
+        """Return the messages to send: with the schema in words for a model that takes no schema."""
         mode = self._terms.get("json_mode", "schema")
         return ask.messages if ask.schema is None else structured.shaped(ask.messages, ask.schema, mode)
 
     def key(self, ask: Ask) -> CallKey:
-        """What the first call of this is, wherever and whenever it is made."""
+        """Return the content key of the first call: the same in every process."""
         return CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=self._digest(ask.messages, ""))
 
     async def call(self, ask: Ask) -> Answer:
-        """Ask the model, in the schema's shape where there is one."""
-
+        """Call the model, and parse its reply by the schema, if there is one."""
         data, keys = None, list[CallKey]()
         if ask.schema is None or not ask.parse:
             reply = await self._send(ask, self._link, keys, ask.messages)
@@ -110,7 +104,7 @@ class Caller:
         return Answer(reply.text, data, reply.writer, reply.finish_reason, tuple(keys))
 
     async def _shaped(self, ask: Ask, schema: JsonSchema, keys: list[CallKey]) -> tuple[Reply, Any]:
-        """A reply and its data, of the first model of the chain that keeps to the shape."""
+        """Return a reply and its data, from the first model of the chain that keeps to the schema."""
         chain, link = self._chain, self._link
         while True:
             try:
@@ -132,7 +126,7 @@ class Caller:
                         failure=error.as_failure(),
                     )
                 )
-                chain, link = following, _Link(self._keeping(following, self._role), following.first.id)
+                chain, link = following, _Link(self._wrap(following, self._role), following.first.id)
 
     async def _send(self, ask: Ask, link: "_Link", keys: list[CallKey], messages: Sequence[Message]) -> Reply:
         digest = self._digest(messages, link.beginning)
@@ -148,23 +142,19 @@ class Caller:
             self._emit(CallCancelled, ask, model=self._info.id)
             raise
         except Exception as error:
-            self._emit(CallFailed, ask, model=self._info.id, failure=_failure(error))
+            self._emit(CallFailed, ask, model=self._info.id, failure=failure_of(error))
             raise
         finally:
             span.reset(here)
         if reply.reused is None:
             self._latencies.add(reply.writer, reply.latency)
-        self._say_finished(ask, digest, reply)
-        return reply
-
-    def _say_finished(self, ask: Ask, digest: str, reply: Reply) -> None:
         self._emit(
             CallFinished,
             ask,
+            digest=digest,
             asked=reply.asked,
             served=reply.served,
             by=reply.by,
-            digest=digest,
             usage=reply.usage,
             cost=reply.cost,
             latency=reply.latency,
@@ -172,6 +162,7 @@ class Caller:
             finish_reason=reply.finish_reason,
             reused=reply.reused,
         )
+        return reply
 
     def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:
         self._sink(
@@ -179,9 +170,9 @@ class Caller:
         )
 
     def _digest(self, messages: Sequence[Message], beginning: str) -> str:
-        """SHA-256 over everything that makes the call what it is."""
+        """SHA-256 over model, parameters, schema and messages."""
         begun = self._begun
-        if begun is None or begun[0] is not messages[0]:  # mostly all begin with the same message, and a long one
+        if begun is None or begun[0] is not messages[0]:  # calls usually share their first message
             begun = self._begun = messages[0], _with(self._meant, messages[:1])
         digest = _with(begun[1], messages[1:])
         if beginning:
@@ -199,7 +190,7 @@ def _limits(wanted: Mapping[str, Any], model: ModelInfo) -> dict[str, Any]:
 
 
 def _params(firm: Mapping[str, Any], soft: Mapping[str, Any], model: ModelInfo) -> dict[str, Any]:
-    """The parameters for this model: those that are firm, and of the soft ones those that it takes."""
+    """All firm parameters, and the soft ones that the model takes."""
     wanted = merged(firm, soft)
     left_out = refused(model, wanted) - firm.keys()
     return {name: value for name, value in wanted.items() if name not in left_out}
@@ -213,7 +204,7 @@ def _shape(schema: JsonSchema | None, model: ModelInfo) -> dict[str, Any]:
 
 
 def _fitted(chain: Sequence[Member], first: dict[str, Any], terms: Callable[[ModelInfo], dict[str, Any]]) -> Model:
-    """The chain as one model; each member is asked on its own terms, where they differ from those of the first."""
+    """Return the chain as one model; a member whose terms differ from the first one's is called on its own."""
     if len(chain) == 1:
         return Fitted(chain[0].last, {}) if first.get("json_mode") == "object" else chain[0].last
     members = []
@@ -226,14 +217,14 @@ def _fitted(chain: Sequence[Member], first: dict[str, Any], terms: Callable[[Mod
 
 
 def _room(model: ModelInfo) -> float:
-    """Tokens that a model reads; one of which that is not known may read anything."""
+    """Context window of a model in tokens; unlimited if unknown."""
     return float("inf") if model.context is None else model.context
 
 
 def _with(digest: "hashlib._Hash", messages: Sequence[Message]) -> "hashlib._Hash":
-    """The digest of what was there and the messages behind it."""
+    """Return a digest extended by messages."""
     digest = digest.copy()
-    for message in messages:  # each behind its length, so that no two contents run together into the same text
+    for message in messages:  # length-prefixed, so that two contents never read as one
         content = message.content.encode()
         digest.update(b"\n%s %d\n%s" % (message.role.encode(), len(content), content))
         for at, file in message.files:
@@ -243,9 +234,3 @@ def _with(digest: "hashlib._Hash", messages: Sequence[Message]) -> "hashlib._Has
 
 def _plainly(terms: list[Any]) -> bytes:
     return json.dumps(terms, sort_keys=True).encode()
-
-
-def _failure(error: Exception) -> Failure:
-    if isinstance(error, FusionError):
-        return error.as_failure()
-    return Failure(reason=type(error).__name__, message=str(error) or "a fault of Fusion's own")

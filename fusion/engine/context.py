@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, Protocol
@@ -24,14 +24,26 @@ from fusion.core.params import merged
 from fusion.core.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
 from fusion.engine.calls import Caller
 from fusion.engine.fields import Fields, read
-from fusion.engine.roles import RoleModels
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.gateway import Keeping
 from fusion.pipeline.dataflow import Wiring
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Fixed, Prompts
+from fusion.prompts.template import Fixed
 from fusion.stages.base import ModelStage, Stage
-from fusion.stages.context import Answer, Ask, Outcome, Room, StageContext, Variables
+from fusion.stages.context import (
+    Answer,
+    Ask,
+    Outcome,
+    Producer,
+    Room,
+    StageContext,
+    StageEvents,
+    StageInputs,
+    StageJournal,
+    StageModels,
+    StageOutputs,
+    Variables,
+)
 from fusion.stages.feed import Feed
 
 
@@ -48,13 +60,8 @@ class RunParts:
     """What the contexts of one run share."""
 
     run_id: str
-    pipeline: Pipeline
-    prompts: Prompts
-    roles: RoleModels
-    inputs: Mapping[str, Any]
-    request: str
+    spec: RunSpec
     sink: Sink
-    wirings: Mapping[str, Wiring]
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
     inner: "Inner | None" = None
@@ -68,224 +75,186 @@ class RunParts:
     unusable: list[CallKey] = field(default_factory=list)
     """Calls whose replies no stage could use."""
 
-    def max_tokens(self, stage: Stage, asked: int | None) -> int:
-        """The output limit of a call: what was asked, else the stage's, else the defaults', else the kind's own."""
-        own = getattr(stage, "max_tokens", None)
-        return asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
-
-    def output_limit(self, stage: Stage, info: ModelInfo, asked: int | None) -> int:
-        limit = self.max_tokens(stage, asked)
-        return limit if info.max_output is None else min(limit, info.max_output)
-
-    def room(self, stage: Stage, role: str, asked: int | None = None) -> Room:
-        """What a call of the stage to this role has room for."""
-        info = self.roles[role].models[0]
-        output = self.output_limit(stage, info, asked)
-        return Room(None if info.context is None else info.context - output, output)
+    @property
+    def wirings(self) -> Mapping[str, Wiring]:
+        return self.spec.loaded.dataflow.wirings
 
 
 class RunContext(StageContext):
-    """The context of one stage in one run."""
+    """Context of one stage in one run: the place, clock and event sink that its services share."""
 
-    def __init__(self, path: str, stage: Stage, run: "RunParts") -> None:
+    models: "RunModels"
+
+    def __init__(self, path: str, stage: Stage, run: RunParts, fields: Fields | None = None) -> None:
         self.path = path
         self.place = run.prefix + path
         self.stage = stage
-        self.finishing = run.pipeline.on_budget == "finish"
+        self.run = run
+        self.wiring = run.wirings[path]
+        self.fields = run.fields[path] if fields is None else fields
+        self.finishing = run.spec.pipeline.on_budget == "finish"
         self.seed = f"{run.seed} {self.place}"
-        self.latencies = run.roles.latencies
-        self._run = run
-        self._out = run.fields[path]
+        self.inputs = RunInputs(self)
+        self.outputs = RunOutputs(self)
+        self.models = RunModels(self)
+        self.journal = RunJournal(self)
+        self.events = RunEvents(self)
         self._begun: float | None = None
         self._clock: asyncio.Timeout | None = None
-        self._fixed: Fixed | None = None
-        self._callers: dict[tuple[object, ...], Caller] = {}
 
-    # What comes in.
-
-    async def variables(self) -> dict[str, Any]:
-        if self._fixed is None:
-            wired = self._run.wirings[self.path]
-            values = await read(wired.waits, self._run.fields)
-            if not wired.flows:  # a stage that follows others begins with their first item
-                self.begin()
-            self._fixed = Fixed({"inputs": self._run.inputs, "request": self._run.request, **values})
-        return dict(self._fixed.variables)
-
-    async def follow(self, source: str) -> AsyncIterator[Item]:
-        flow = self._run.wirings[self.path].flows.get(source)
-        if flow is not None:
-            known = 0
-            async for item in self._run.fields[flow.stage].feed(flow.field):
-                self.begin()
-                known += 1
-                self.grew(known)
-                yield item
-            self.begin()
-            self.grew(known, final=True)
-            return
-        elements = _listed(source, self.evaluate(source, await self.variables()))
-        self.grew(len(elements), final=True)
-        for index, element in enumerate(elements):
-            yield element if isinstance(element, Item) else Item(index=index, source=element, value=element)
+    def emit(self, event: EventBase) -> None:
+        self.run.sink(event)
 
     def begin(self) -> None:
-        """The first input is here: the stage's clock starts."""
+        """Start the clock of the stage at its first input; later calls have no effect."""
         if self._begun is not None:
             return
         self._begun = time.monotonic()
-        self.emit(StageStarted(run_id=self._run.run_id, stage=self.place, kind=self.stage.kind))
+        self.emit(StageStarted(run_id=self.run.run_id, stage=self.place, kind=self.stage.kind))
         if self._clock is not None and self.stage.timeout is not None:
             self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
 
     @property
     def seconds(self) -> float:
-        """How long it is since the first input was here; 0 before."""
+        """Seconds since the first input; 0 before it."""
         return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     @asynccontextmanager
-    async def _limited(self) -> AsyncIterator[None]:
+    async def time_limit(self) -> AsyncIterator[None]:
         async with asyncio.timeout(None) as self._clock:
             yield
 
-    def time_limit(self) -> AbstractAsyncContextManager[object]:
-        return self._limited()
 
-    # What goes out.
+class RunInputs(StageInputs):
+    """Inputs read from the fields of earlier stages."""
 
-    def feed(self, name: str) -> Feed[Item]:
-        return self._out.feed(name)
+    def __init__(self, ctx: RunContext) -> None:
+        self._ctx = ctx
+        self._run = ctx.run
+        self._fixed: Fixed | None = None
 
-    def give(self, name: str, value: Any) -> None:
-        self._out.give(name, value)
+    async def values(self) -> dict[str, Any]:
+        if self._fixed is None:
+            wiring = self._ctx.wiring
+            values = await read(wiring.waits, self._run.fields)
+            if not wiring.flows:  # a stage that follows others begins with their first item
+                self._ctx.begin()
+            self._fixed = Fixed({"inputs": self._run.spec.inputs, "request": self._run.spec.request, **values})
+        return dict(self._fixed.variables)
 
-    def deltas(self, step: str) -> Deltas | None:
-        return _EventDeltas(self, step) if self.path in self._run.streamed else None
+    async def follow(self, expression: str) -> AsyncIterator[Item]:
+        flow = self._ctx.wiring.flows.get(expression)
+        grow = self._ctx.outputs.grow
+        if flow is not None:
+            known = 0
+            async for item in self._run.fields[flow.stage].feed(flow.field):
+                self._ctx.begin()
+                known += 1
+                grow(known)
+                yield item
+            self._ctx.begin()
+            grow(known, final=True)
+            return
+        elements = _listed(expression, self.evaluate(expression, await self.values()))
+        grow(len(elements), final=True)
+        for index, element in enumerate(elements):
+            yield element if isinstance(element, Item) else Item(index=index, source=element, value=element)
 
-    def grew(self, known: int, *, final: bool = False) -> None:
-        self.emit(StageGrew(run_id=self._run.run_id, stage=self.place, known=known, final=final))
+    def evaluate(self, expression: str, values: Variables) -> Any:
+        return self._run.spec.prompts.expression(expression).evaluate(values)
 
-    def finished(self, item: Item) -> None:
-        event = ItemFinished(run_id=self._run.run_id, stage=self.place, item=item.index, failure=item.failure)
-        self.emit(event)
+    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
+        return self._run.spec.prompts.template(template).render(values, self._fixed)
 
-    def note(self, message: str, *, item: int | None = None) -> None:
-        self.emit(Noted(run_id=self._run.run_id, stage=self.place, item=item, message=message))
-
-    def decided(
-        self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
-    ) -> None:
-        self.emit(
-            Decided(
-                run_id=self._run.run_id,
-                stage=self.place,
-                decision=decision,
-                reason=reason,
-                confidence=confidence,
-                escalated=escalated,
-            )
-        )
-
-    def emit(self, event: EventBase) -> None:
-        self._run.sink(event)
-
-    # What is kept.
-
-    def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
-        journal = self._run.keeping.journal
-        if journal is not None:
-            journal.keep(self.place, item, self._kept_name(name, of), value)
-
-    def kept(self, name: str, *, item: int | None = None, of: Ask | None = None) -> Any:
-        journal = self._run.keeping.journal
-        return None if journal is None else journal.kept(self.place, item, self._kept_name(name, of))
-
-    def _kept_name(self, name: str, of: Ask | None) -> str:
-        return name if of is None else f"{name}@{self._key(of).digest}"
-
-    def has_reply(self, ask: Ask) -> bool:
-        journal = self._run.keeping.journal
-        return journal is not None and journal.is_finished(self._key(ask))
-
-    def set_aside(self, error: FusionError) -> None:
-        self._run.unusable.extend(error.calls)
-
-    def _key(self, ask: Ask) -> CallKey:
-        return self._caller(ask).key(self.under_system(ask))
-
-    # What is made of it.
+    def text(self, template: str, values: Variables) -> str:
+        return self._run.spec.prompts.template(template).render_text(values)
 
     def schema(self, key: str) -> JsonSchema | None:
-        return self._run.wirings[self.path].schemas.get(key)
+        return self._ctx.wiring.schemas.get(key)
 
-    def schema_of(self, source: str) -> JsonSchema | None:
-        stage = self._origin(source, "schema")
-        return None if stage is None else self._run.wirings[stage].schemas["schema"]
-
-    def max_tokens_of(self, source: str) -> int | None:
-        stage = self._origin(source, "")
-        return None if stage is None else self._run.max_tokens(self._run.pipeline.stages[stage], None)
-
-    def _origin(self, source: str, key: str) -> str | None:
-        """The stage that wrote the values a path names, looking through stages that only pass them on."""
-        flow = self._run.wirings[self.path].flows.get(source)
+    def producer(self, expression: str) -> Producer:
+        flow = self._ctx.wiring.flows.get(expression)
         while flow is not None:
-            wired = self._run.wirings[flow.stage]
-            if not wired.passes_on and (not key or key in wired.schemas):
-                return flow.stage
-            if not wired.passes_on:
-                return None
-            flow = next(iter(wired.flows.values()), None)
-        return None
+            wiring = self._run.wirings[flow.stage]
+            if not wiring.passes_on:
+                limit = self._run.spec.max_tokens(self._run.spec.pipeline.stages[flow.stage], None)
+                return Producer(wiring.schemas.get("schema"), limit)
+            flow = next(iter(wiring.flows.values()), None)
+        return Producer()
 
-    def evaluate(self, source: str, variables: Variables) -> Any:
-        return self._run.prompts.expression(source).evaluate(variables)
 
-    def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
-        return self._run.prompts.template(template).render(variables, self._fixed)
+class RunOutputs(StageOutputs):
+    """Output fields that later stages read."""
 
-    def text(self, template: str, variables: Variables) -> str:
-        return self._run.prompts.template(template).render_text(variables)
+    def __init__(self, ctx: RunContext) -> None:
+        self._ctx = ctx
 
-    # What stands within.
+    def feed(self, name: str) -> Feed[Item]:
+        return self._ctx.fields.feed(name)
 
-    async def run_inner(self, name: str) -> Outcome:
-        assert self._run.inner is not None
-        return await self._run.inner.stage(f"{self.path}/{name}")
+    def give(self, name: str, value: Any) -> None:
+        self._ctx.fields.give(name, value)
 
-    async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
-        assert self._run.inner is not None
-        return await self._run.inner.pipeline(self.path, inputs)
+    def settle(self, item: Item) -> None:
+        ctx = self._ctx
+        ctx.fields.feed(ctx.fields.first).append(item)
+        ctx.emit(ItemFinished(run_id=ctx.run.run_id, stage=ctx.place, item=item.index, failure=item.failure))
 
-    # Calls.
+    def grow(self, known: int, *, final: bool = False, title: str = "") -> None:
+        ctx = self._ctx
+        ctx.emit(StageGrew(run_id=ctx.run.run_id, stage=ctx.place, known=known, final=final, title=title))
 
-    def room(self, role: str, max_tokens: int | None = None) -> Room:
-        return self._run.room(self.stage, role, max_tokens)
 
-    def readable(self) -> int | None:
-        stages = self._run.pipeline.stages
-        readers = [
-            stages[name]
-            for name, wired in self._run.wirings.items()
-            if any(flow.stage == self.path for flow in wired.flows.values())
-        ]
-        one_by_one = [stage for stage in readers if stage.outputs[0].feed]
-        rooms = [self._run.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
-        return min([room for room in rooms if room is not None], default=None)
+class RunModels(StageModels):
+    """Models behind the roles of the run."""
 
-    def model(self, role: str) -> ModelInfo:
-        return self._run.roles[role].models[0]
+    def __init__(self, ctx: RunContext) -> None:
+        self.speed = ctx.run.spec.roles.latencies
+        self._ctx = ctx
+        self._run = ctx.run
+        self._callers: dict[tuple[object, ...], Caller] = {}
 
     async def call(self, ask: Ask) -> Answer:
         try:
-            return await self._caller(ask).call(self.under_system(ask))
+            return await self.caller(ask).call(self.under_system(ask))
         except BudgetError as error:
             self._run.budget_stops.append(error)
             raise
 
+    def info(self, role: str) -> ModelInfo:
+        return self._run.spec.roles[role].models[0]
+
+    def room(self, role: str, max_tokens: int | None = None) -> Room:
+        return self._run.spec.room(self._ctx.stage, role, max_tokens)
+
+    def readable(self) -> int | None:
+        stages = self._run.spec.pipeline.stages
+        readers = [
+            stages[name]
+            for name, wiring in self._run.wirings.items()
+            if any(flow.stage == self._ctx.path for flow in wiring.flows.values())
+        ]
+        one_by_one = [stage for stage in readers if stage.outputs[0].feed]
+        rooms = [self._run.spec.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
+        return min([room for room in rooms if room is not None], default=None)
+
+    def stream(self, step: str) -> Deltas | None:
+        return _EventDeltas(self._ctx, step) if self._ctx.path in self._run.streamed else None
+
+    async def run_stage(self, name: str) -> Outcome:
+        assert self._run.inner is not None
+        return await self._run.inner.stage(f"{self._ctx.path}/{name}")
+
+    async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
+        assert self._run.inner is not None
+        return await self._run.inner.pipeline(self._ctx.path, inputs)
+
+    def key(self, ask: Ask) -> CallKey:
+        return self.caller(ask).key(self.under_system(ask))
+
     def under_system(self, ask: Ask) -> Ask:
-        """What is asked, with the user's own system prompt above the pipeline's."""
-        system = self._run.request.system if isinstance(self._run.request, Asked) else ""
+        """Return the call with the user's own system prompt above the pipeline's."""
+        system = self._run.spec.request.system if isinstance(self._run.spec.request, Asked) else ""
         if not system:
             return ask
         first, *others = ask.messages
@@ -293,8 +262,8 @@ class RunContext(StageContext):
             return ask._replace(messages=(_below(system, first), *others))
         return ask._replace(messages=(Message(role="system", content=system), first, *others))
 
-    def _caller(self, ask: Ask) -> Caller:
-        """Who makes the stage's calls on the terms of `ask`."""
+    def caller(self, ask: Ask) -> Caller:
+        """Return the caller for the role, model, schema and limits of a call."""
         terms = (ask.role, ask.model, ask.max_tokens, ask.temperature)
         caller = self._callers.get(terms)
         if caller is None or caller.schema is not ask.schema:
@@ -302,9 +271,9 @@ class RunContext(StageContext):
         return caller
 
     def _new_caller(self, ask: Ask) -> Caller:
-        role, stage = self._run.roles[ask.role], self.stage
-        defaults = self._run.pipeline.defaults
-        chain = self._run.roles.chain_of(ask.model) if ask.model else role.chain
+        role, stage = self._run.spec.roles[ask.role], self._ctx.stage
+        defaults = self._run.spec.pipeline.defaults
+        chain = self._run.spec.roles.chain_of(ask.model) if ask.model else role.chain
         own = stage.params() if isinstance(stage, ModelStage) else {}
         if ask.temperature is not None:
             own = {**own, "temperature": ask.temperature}
@@ -315,15 +284,64 @@ class RunContext(StageContext):
             chain,
             sink=self._run.sink,
             run_id=self._run.run_id,
-            stage=self.place,
+            stage=self._ctx.place,
             role=ask.role,
-            max_tokens=self._run.output_limit(self.stage, chain[0].info, ask.max_tokens),
+            max_tokens=self._run.spec.output_limit(stage, chain[0].info, ask.max_tokens),
             timeout=role.timeout or defaults.timeout,
             firm=firm,
             soft=soft,
             schema=ask.schema,
-            latencies=self.latencies,
-            keeping=partial(self._run.keeping.around, mode=getattr(stage, "cache", None) or defaults.cache),
+            latencies=self.speed,
+            wrap=partial(self._run.keeping.around, mode=getattr(stage, "cache", None) or defaults.cache),
+        )
+
+
+class RunJournal(StageJournal):
+    """Decisions and replies of a stage in the journal of its run; without a store, nothing is kept."""
+
+    def __init__(self, ctx: RunContext) -> None:
+        self._ctx = ctx
+        self._journal = ctx.run.keeping.journal
+
+    def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
+        if self._journal is not None:
+            self._journal.keep(self._ctx.place, item, self._name(name, of), value)
+
+    def kept(self, name: str, *, item: int | None = None, of: Ask | None = None) -> Any:
+        journal = self._journal
+        return None if journal is None else journal.kept(self._ctx.place, item, self._name(name, of))
+
+    def has_reply(self, ask: Ask) -> bool:
+        return self._journal is not None and self._journal.is_finished(self._ctx.models.key(ask))
+
+    def set_aside(self, error: FusionError) -> None:
+        self._ctx.run.unusable.extend(error.calls)
+
+    def _name(self, name: str, of: Ask | None) -> str:
+        return name if of is None else f"{name}@{self._ctx.models.key(of).digest}"
+
+
+class RunEvents(StageEvents):
+    """Events sent to the sink of the run."""
+
+    def __init__(self, ctx: RunContext) -> None:
+        self._ctx = ctx
+
+    def note(self, message: str, *, item: int | None = None) -> None:
+        self._ctx.emit(Noted(run_id=self._ctx.run.run_id, stage=self._ctx.place, item=item, message=message))
+
+    def decided(
+        self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
+    ) -> None:
+        self._ctx.emit(
+            Decided(
+                run_id=self._ctx.run.run_id,
+                stage=self._ctx.place,
+                decision=decision,
+                reason=reason,
+                confidence=confidence,
+                escalated=escalated,
+            )
         )
 
 
@@ -337,10 +355,10 @@ class _EventDeltas:
         self._step = step
 
     def add(self, text: str) -> None:
-        self._ctx.emit(Delta(run_id=self._ctx._run.run_id, stage=self._ctx.place, step=self._step, text=text))
+        self._ctx.emit(Delta(run_id=self._ctx.run.run_id, stage=self._ctx.place, step=self._step, text=text))
 
     def restart(self) -> None:
-        self._ctx.emit(Restarted(run_id=self._ctx._run.run_id, stage=self._ctx.place, step=self._step))
+        self._ctx.emit(Restarted(run_id=self._ctx.run.run_id, stage=self._ctx.place, step=self._step))
 
 
 @lru_cache(maxsize=256)

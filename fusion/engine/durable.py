@@ -1,113 +1,133 @@
-"""KeptRun: a run in a store, from before its first call to its end: begun, or taken up again."""
+"""Recorder: begins runs, in a store if there is one, resumes those in a store, and records their ends."""
 
+import copy
+import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
+from fusion.core.budget import Budget
 from fusion.core.errors import StoreError
+from fusion.core.events import Sink
+from fusion.core.params import CacheMode
 from fusion.core.result import Result
 from fusion.engine.manifest import Record
 from fusion.engine.receipt import before
-from fusion.engine.run import Origin
-from fusion.store.base import RunLock, Store
+from fusion.engine.run import Origin, Run
+from fusion.engine.run_spec import RunSpec
+from fusion.models.gateway import Keeping
+from fusion.models.wrappers.cache import ReplyCache, StoreCache
+from fusion.pipeline.loader import LoadedPipeline
+from fusion.store.base import NullJournal, RunLock, Store
 from fusion.store.journal import Journal
-from fusion.store.rows import Content, Ended, RunRow, RunStatus, SessionStart, Started
+from fusion.store.rows import Content, RunRow, SessionStart, Started
+
+_WITHIN: Final = "replies are found again within this run only"
+_NOT_SHARED: Final = f"`cache: shared` has no store to share: {_WITHIN}"
+_NO_WORDS: Final = f"`cache: shared` would keep the words of replies, which `content` does not allow: {_WITHIN}"
 
 
-class KeptRun:
-    """A run that is kept: its journal, where it comes from, and the right to run it."""
+@dataclass
+class Session:
+    """One process's part of a run: its origin, its journal, and the release of the run's lock."""
 
-    def __init__(self, store: Store, lock: RunLock, journal: Journal, origin: Origin) -> None:
-        self.run_id = journal.run_id
-        self.journal = journal
-        self.origin = origin
-        self._store = store
-        self._lock = lock
+    run_id: str
+    origin: Origin
+    journal: NullJournal = field(default_factory=NullJournal)
+    release: Callable[[], None] = lambda: None
 
-    @classmethod
-    def begin(
-        cls,
-        store: Store,
-        run_id: str,
-        record: Record,
-        *,
-        content: Content,
-        tags: Mapping[str, str],
-        parent: RunRow | None = None,
-    ) -> "KeptRun":
-        """A new run. It answers from the finished calls of its parent, and of those that one goes back to."""
-        lock = store.lock(run_id)
-        now = time.time()
-        root = run_id if parent is None else parent.root
-        started = Started(
-            run_id=run_id,
-            parent=None if parent is None else parent.run_id,
-            root=root,
-            pipeline=record.data["pipeline"]["name"],
-            profile=record.data["profile"],
-            started=now,
-            tags=tags,
-            content=content,
-            fingerprint=record.fingerprint,
-            record=record.data if content == "full" else None,
-        )
-        journal = Journal(store, run_id, content=content)
-        store.put(started, SessionStart(run_id, 1, now))
-        if parent is not None:
-            journal.reuse(row.run_id for row in _line_of(store, parent))
-        return cls(store, lock, journal, Origin(seed=root, parent=started.parent, tags=dict(tags)))
-
-    @classmethod
-    def resume(cls, store: Store, row: RunRow, lock: RunLock, *, retry_budget: bool) -> "KeptRun":
-        """A run that ended before its answer, taken up where it ended."""
-        session = row.sessions + 1
-        journal = Journal(store, row.run_id, session=session, content=row.content)
-        journal.resume(retry_budget=retry_budget)
-        if row.parent is not None and (parent := store.run(row.parent)) is not None:
-            journal.reuse(one.run_id for one in _line_of(store, parent))
-        store.put(SessionStart(row.run_id, session, time.time()))
-        store.flush()
-        origin = Origin(
-            seed=row.root,
-            parent=row.parent,
-            session=session,
-            tags=row.tags,
-            started=datetime.fromtimestamp(row.started, UTC),
-            before=before(store, row.run_id),
-        )
-        return cls(store, lock, journal, origin)
-
-    def say(self, notes: Iterable[str]) -> None:
-        """What is to be said when the run begins."""
+    def note(self, notes: Iterable[str]) -> None:
+        """Add notes to send when the run begins."""
         self.origin = replace(self.origin, notes=(*self.origin.notes, *notes))
 
     async def end(self, result: Result, *, interrupted: bool) -> None:
-        """Write down how the run ended. A store that fails now has failed before, and that was said."""
-        status: RunStatus = "interrupted" if interrupted else result.status
-        full = self.journal.content == "full"
-        await self.journal.end(
-            Ended(
-                run_id=self.run_id,
-                session=self.origin.session,
-                status=status,
-                ended=time.time(),
-                usd=result.cost.usd,
-                unknown_calls=result.cost.unknown_calls,
-                calls=result.receipt.calls,
-                failure=result.error if full or result.error is None else _without_words(result),
-                result=result.model_dump(mode="json") if full else None,
-            )
+        """Record the end of the run, and give back its lock."""
+        await self.journal.end(result, interrupted=interrupted)
+        self.release()
+
+
+class Recorder:
+    """Begins and resumes runs. `store` is None if nothing is kept; `own` holds the ids of the user's own models."""
+
+    def __init__(self, store: Store | None, content: Content) -> None:
+        self.store = store
+        self.content: Content = content
+        self._shared: ReplyCache | None = None if store is None or content != "full" else StoreCache(store)
+
+    def changed(self, *, kept: bool, shared: ReplyCache | None) -> "Recorder":
+        """Return a recorder that keeps nothing unless `kept`, with `shared` in place of the store's cache."""
+        other = copy.copy(self)
+        if not kept:
+            other.store = other._shared = None
+        other._shared = shared or other._shared
+        return other
+
+    def begin(
+        self, spec: RunSpec, own: Collection[str], tags: Mapping[str, str], parent: RunRow | None = None
+    ) -> Session:
+        """Begin a run. It answers from the finished calls of its parent, and of the runs that one continues."""
+        run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        root, parent_id = (run_id, None) if parent is None else (parent.root, parent.run_id)
+        origin = Origin(seed=root, parent=parent_id, tags=dict(tags))
+        if self.store is None:
+            return Session(run_id, origin)
+        store, record, now = self.store, Record.of(spec, own), time.time()
+        started = Started(
+            run_id=run_id,
+            parent=parent_id,
+            root=root,
+            pipeline=spec.pipeline.name,
+            profile=spec.profile,
+            started=now,
+            tags=tags,
+            content=self.content,
+            fingerprint=record.fingerprint,
+            record=record.data if self.content == "full" else None,
+        )
+        lock = store.lock(run_id)
+        journal = Journal(store, run_id, content=self.content)
+        store.put(started, SessionStart(run_id, 1, now))
+        journal.reuse(row.run_id for row in _lineage(store, parent_id))
+        return Session(run_id, origin, journal, lock.release)
+
+    def run(self, spec: RunSpec, session: Session, *, sink: Sink, stream: bool, within: Budget | None) -> Run:
+        """Return the run of a session, with its journal and caches."""
+        if self._shared is None and "shared" in ({spec.cache} if spec.cache else _caches(spec.loaded)):
+            session.note([_NOT_SHARED if self.store is None else _NO_WORDS])
+        return Run(
+            session.run_id,
+            spec,
+            sink=sink,
+            stream=stream,
+            keeping=Keeping(session.journal, self._shared, mode=spec.cache, sample=spec.sample),
+            origin=session.origin,
+            within=within,
         )
 
-    def release(self) -> None:
-        """Give back the right to run it; a second call changes nothing."""
-        self._lock.release()
+
+def resume(store: Store, row: RunRow, lock: RunLock, *, retry_budget: bool) -> Session:
+    """Resume a run that ended before its answer; with `retry_budget`, repeat the calls refused for lack of budget."""
+    session = row.sessions + 1
+    journal = Journal(store, row.run_id, session=session, content=row.content)
+    journal.resume(retry_budget=retry_budget)
+    journal.reuse(one.run_id for one in _lineage(store, row.parent))
+    store.put(SessionStart(row.run_id, session, time.time()))
+    store.flush()
+    origin = Origin(
+        seed=row.root,
+        parent=row.parent,
+        session=session,
+        tags=row.tags,
+        started=datetime.fromtimestamp(row.started, UTC),
+        before=before(store, row.run_id),
+    )
+    return Session(row.run_id, origin, journal, lock.release)
 
 
 def record_of(store: Store, row: RunRow) -> Record:
-    """What a run is made of. Raises StoreError where that was not kept."""
+    """Return the record of a run. Raises StoreError if it was not kept."""
     data = store.record(row.run_id)
     if data is None:
         raise StoreError(
@@ -118,21 +138,21 @@ def record_of(store: Store, row: RunRow) -> Record:
 
 
 def result_of(store: Store, row: RunRow) -> Result:
-    """The Result of a run that has ended. Raises StoreError where it was not kept."""
+    """Return the Result of a run that has ended. Raises StoreError if it was not kept."""
     data: Mapping[str, Any] | None = store.result(row.run_id)
     if data is None:
         raise StoreError(f"the answer of run {row.run_id!r} was not kept (`content` in [store] was {row.content!r})")
     return Result.model_validate(data)
 
 
-def _line_of(store: Store, row: RunRow) -> Iterator[RunRow]:
-    """A run and those that it goes back to, the latest first."""
-    one: RunRow | None = row
-    while one is not None:
-        yield one
-        one = None if one.parent is None else store.run(one.parent)
+def _lineage(store: Store, run_id: str | None) -> Iterator[RunRow]:
+    """Yield a run and those that it continues, latest first."""
+    while run_id is not None and (row := store.run(run_id)) is not None:
+        yield row
+        run_id = row.parent
 
 
-def _without_words(result: Result) -> Any:
-    assert result.error is not None
-    return result.error.model_copy(update={"message": "its words are not kept"})
+def _caches(loaded: LoadedPipeline) -> set[CacheMode | None]:
+    """The cache modes of a pipeline and of those that it runs."""
+    modes = {getattr(stage, "cache", None) for stage in loaded.stages.values()}
+    return modes | {one.pipeline.defaults.cache for one in loaded.all}

@@ -1,4 +1,4 @@
-"""The output fields of a stage in a run: feeds that fill and values that come."""
+"""Fields: the output fields of a stage in a run, values and feeds."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +11,8 @@ from fusion.stages.base import OutputField
 from fusion.stages.feed import Feed
 
 
-class Skipped(FusionError):  # noqa: N818 - nothing went wrong here
-    """A stage has no values, because it was skipped; its readers are skipped too."""
+class Skipped(FusionError):  # noqa: N818 - a signal, not a fault
+    """A stage was skipped, so it has no values; its readers are skipped too."""
 
     def __init__(self, stage: str, reason: str) -> None:
         self.stage = stage
@@ -21,36 +21,27 @@ class Skipped(FusionError):  # noqa: N818 - nothing went wrong here
 
 
 class _Slot:
-    """A value that will come, or the error instead of it."""
+    """One value of a stage, or the error in its place. Only the first of several counts."""
 
     def __init__(self) -> None:
         self.value: Any = None
-        self.error: BaseException | None = None
-        self.working_directory = asyncio.Event()
+        self._error: BaseException | None = None
+        self._filled = asyncio.Event()
 
-    @property
-    def filled(self) -> bool:
-        return self.working_directory.is_set()
-
-    def fill(self, value: Any) -> None:
-        if not self.filled:
-            self.value = value
-            self.working_directory.set()
-
-    def fail(self, error: BaseException) -> None:
-        if not self.filled:
-            self.error = error
-            self.working_directory.set()
+    def fill(self, value: Any, error: BaseException | None = None) -> None:
+        if not self._filled.is_set():
+            self.value, self._error = value, error
+            self._filled.set()
 
     async def get(self) -> Any:
-        await self.working_directory.wait()
-        if self.error is not None:
-            raise self.error
+        await self._filled.wait()
+        if self._error is not None:
+            raise self._error
         return self.value
 
 
 class Fields:
-    """All output fields of one stage. Every one has a value, an end or an error once the stage is over."""
+    """All output fields of one stage. Once the stage has ended, each has a value or an error."""
 
     def __init__(self, declared: Sequence[OutputField]) -> None:
         self.first = declared[0].name
@@ -64,39 +55,39 @@ class Fields:
         self._slots[name].fill(value)
 
     async def value(self, name: str) -> Any:
-        """The field's value once it has come; of a feed its items in their order, once it has ended."""
+        """Return the value of a field, once it is filled; of a feed its ordered items, once it has ended."""
         if name in self._feeds:
             return in_order(await self._feeds[name].whole())
         return await self._slots[name].get()
 
     def peek(self, name: str) -> Any:
-        """The field's value as it is now, None where it has none."""
+        """Return the current value of a field; None if it has none."""
         slot = self._slots.get(name)
         return None if slot is None else slot.value
 
     async def over(self) -> None:
-        """Wait until every field has its value or its end."""
+        """Wait until every field is complete."""
         for name in (*self._slots, *self._feeds):
             await self.value(name)
 
     def items(self) -> tuple[Item, ...]:
-        """The items of the first feed so far, in their order."""
+        """Return the ordered items of the first feed so far."""
         feed = next(iter(self._feeds.values()), None)
         return tuple(in_order(feed.so_far)) if feed is not None else ()
 
     def finish(self) -> None:
-        """The stage is over: what it did not fill is None, what it fed has its end."""
+        """End the stage: fill its other values with None and close its feeds."""
         for slot in self._slots.values():
             slot.fill(None)
         for feed in self._feeds.values():
             feed.close()
 
     def skip(self, error: Skipped, default: Any) -> None:
-        """The stage gives nothing: its first field takes the declared default, the rest is skipped with it."""
+        """Skip the stage: its first field takes the default, if there is one; every other field raises `error`."""
         if default is not None:
             self._take_default(default)
         for slot in self._slots.values():
-            slot.fail(error)
+            slot.fill(None, error)
         for feed in self._feeds.values():
             feed.fail(error)
 
@@ -112,12 +103,12 @@ class Fields:
 
 
 def in_order(items: Iterable[Item]) -> list[Item]:
-    """The items in the order of their indexes, whatever order they were finished in."""
+    """Return the items in the order of their indexes."""
     return sorted(items, key=lambda item: item.index)
 
 
 async def read(parts: Mapping[str, Part], fields: Mapping[str, Fields]) -> dict[str, Any]:
-    """The values of other stages that an expression or a template names, once they have come."""
+    """Return the values of other stages that an expression or a template names, once they are complete."""
     values: dict[str, Any] = {}
     for name, part in parts.items():
         if part.bare:

@@ -1,36 +1,97 @@
-"""`on_budget: finish`: what is held back from the start, so that the last stages can still write the answer."""
+"""Holdback: the worst case of calls, and the budget held for the last stages under `on_budget: finish`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from functools import reduce
+from typing import NamedTuple, TypeVar
 
 from fusion.core.budget import Amount, Budget, Hold
 from fusion.core.types import Limits
-from fusion.pipeline.dataflow import Wiring, output_wiring, wire
-from fusion.pipeline.loader import Nested
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts
+from fusion.engine.run_spec import RunSpec
+from fusion.models.base import ModelInfo
 from fusion.stages.base import Stage
 
-if TYPE_CHECKING:
-    from fusion.engine.context import RunParts
-
+T = TypeVar("T", int, Decimal)
 
 _BYTES_PER_TOKEN = 4
 _TEMPLATE_BYTES = 4_000
-_MOST_PART = Decimal("0.5")
-_FREE = Decimal(0)
-_NOTHING = Amount(_FREE, tokens=0, calls=0)
+_MAX_SHARE = Decimal("0.5")
 
 
-def last_stages(pipeline: Pipeline, prompts: Prompts) -> list[str]:
-    """The stages that the pipeline's output reads."""
-    return list(dict.fromkeys(name for parts in output_wiring(pipeline, prompts).values() for name in parts))
+class Bound(NamedTuple):
+    """An upper bound on calls, tokens and dollars, each None if unbounded; `why` is the reason for that.
+
+    Retries count in tokens and dollars, not in calls. A model of unknown price counts no dollars.
+    """
+
+    calls: int | None = 0
+    tokens: int | None = 0
+    usd: Decimal | None = Decimal(0)
+    why: str = ""
+
+    @classmethod
+    def of_call(cls, model: ModelInfo, taken: int, given: int) -> "Bound":
+        """Return the bound of one call that reads and writes at most these tokens."""
+        usd = Decimal(0) if model.price is None else model.price.bound(taken, given)
+        return cls(1, taken + given, usd)
+
+    def plus(self, other: "Bound") -> "Bound":
+        return Bound(
+            None if self.calls is None or other.calls is None else self.calls + other.calls,
+            None if self.tokens is None or other.tokens is None else self.tokens + other.tokens,
+            None if self.usd is None or other.usd is None else self.usd + other.usd,
+            self.why or other.why,
+        )
+
+    def times(self, count: int) -> "Bound":
+        return Bound(
+            None if self.calls is None else self.calls * count,
+            None if self.tokens is None else self.tokens * count,
+            None if self.usd is None else self.usd * count,
+            self.why,
+        )
+
+    def under(self, limits: Limits | None) -> "Bound":
+        """Return the bound under the limits of a budget."""
+        if limits is None:
+            return self
+        return Bound(
+            least(self.calls, limits.calls),
+            least(self.tokens, limits.tokens),
+            least(self.usd, limits.usd),
+            self.why,
+        )
+
+
+def sum_of(bounds: Iterable[Bound]) -> Bound:
+    return reduce(Bound.plus, bounds, Bound())
+
+
+def most_of(bounds: Iterable[Bound]) -> Bound:
+    """The largest of each quantity."""
+    every = list(bounds)
+    if not every:
+        return Bound()
+    why = next((one.why for one in every if one.why), "")
+    return Bound(
+        _most([one.calls for one in every]),
+        _most([one.tokens for one in every]),
+        _most([one.usd for one in every]),
+        why,
+    )
+
+
+def least(one: T | None, other: T | None) -> T | None:
+    return min((each for each in (one, other) if each is not None), default=None)
+
+
+def _most(values: list[T | None]) -> T | None:
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
 
 
 class Caps(NamedTuple):
-    """What there is at most of each amount; None where nothing bounds it."""
+    """The most of each amount that a run may spend; None if unlimited."""
 
     usd: Decimal | None
     tokens: int | None
@@ -41,7 +102,7 @@ class Caps(NamedTuple):
         return cls(limits.usd, limits.tokens, limits.calls)
 
     def within(self, around: "Caps") -> "Caps":
-        """These where they are given, else those around."""
+        """Return these caps, with those of `around` where there is none."""
         return Caps(
             around.usd if self.usd is None else self.usd,
             around.tokens if self.tokens is None else self.tokens,
@@ -49,93 +110,56 @@ class Caps(NamedTuple):
         )
 
 
-def held_back(
-    pipeline: Pipeline, run: "RunParts", budget: Budget, caps: Caps, nested: Mapping[str, Nested]
-) -> dict[str, Hold]:
-    """For each last stage a budget of its own, that nothing else can use up; none under `on_budget: fail`.
+def held_back(spec: RunSpec, budget: Budget, caps: Caps) -> dict[str, Hold]:
+    """Hold a budget for each last stage, which no other stage can use; nothing under `on_budget: fail`.
 
-    It is the worst case of one call over all that the stage may have to read, of a nested pipeline that of one call
-    of each of its stages; but at most half of each cap, shared by the last stages: the rest is there to do the work.
+    The hold is the worst case of one call of the stage, or of one call of each stage of the pipeline that it runs.
+    The last stages together hold at most half of each cap: the rest pays for the work before them.
     """
-    if pipeline.on_budget != "finish" or caps == (None, None, None):
+    if spec.pipeline.on_budget != "finish" or caps == (None, None, None):
         return {}
-    needs = {name: _worst_case(name, run, nested, 0) for name in last_stages(pipeline, run.prompts)}
-    asking = {name: need for name, need in needs.items() if need.calls}
-    return {name: budget.hold(_capped(need, caps, len(asking)), name) for name, need in asking.items()}
+    needs = {name: _worst_case(name, spec, 0) for name in spec.loaded.dataflow.last}
+    calling = {name: need for name, need in needs.items() if need.calls}
+    return {name: budget.hold(_capped(need, caps, len(calling)), name) for name, need in calling.items()}
 
 
-def _capped(need: Amount, caps: Caps, sharing: int) -> Amount:
-    """What is needed, up to the part of each cap that may be held back."""
-    part = _MOST_PART / sharing
-    usd = need.usd or _FREE
-    return Amount(
-        usd=usd if caps.usd is None else min(usd, caps.usd * part),
-        tokens=need.tokens if caps.tokens is None else min(need.tokens, int(caps.tokens * part)),
-        calls=need.calls if caps.calls is None else min(need.calls, int(caps.calls * part)),
-    )
+def _capped(need: Bound, caps: Caps, sharing: int) -> Amount:
+    """The amount to hold for a stage: its need, up to its share of each cap."""
+    share = _MAX_SHARE / sharing
+    usd = None if caps.usd is None else caps.usd * share
+    tokens = None if caps.tokens is None else int(caps.tokens * share)
+    calls = None if caps.calls is None else int(caps.calls * share)
+    return Amount(least(need.usd, usd), tokens=least(need.tokens, tokens) or 0, calls=least(need.calls, calls) or 0)
 
 
-def _worst_case(name: str, run: "RunParts", nested: Mapping[str, Nested], reads: int) -> Amount:
-    """The worst case of one call of a stage that reads so many bytes beside what its own pipeline gives it to read.
+def _worst_case(name: str, spec: RunSpec, reads: int) -> Bound:
+    """Return the bound of one call of a stage, which reads these bytes beside the fields of its own pipeline.
 
-    A stage that runs another pipeline needs what that one does; of several that it may run, the dearest counts.
+    A stage that runs another pipeline needs as much as that one; of several, as much as the dearest.
     """
-    stage = run.pipeline.stages[name]
-    taken = reads + _input_bound(run.wirings[name], run)
-    own = _one_call(stage, run, taken) if any(stage.roles()) else _NOTHING
-    inner = [
-        _whole(_within(run, path, one), one.nested, taken)
-        for path, one in nested.items()
-        if path.partition("/")[0] == name
-    ]
-    return _plus(own, _dearest(inner))
+    stage = spec.pipeline.stages[name]
+    taken = reads + _input_bound(name, spec)
+    role = next((role for _, role in stage.roles()), None)
+    models = () if role is None else spec.roles[role].models
+    own = most_of(Bound.of_call(model, taken, spec.max_tokens(stage)) for model in models)
+    nested = [path for path in spec.loaded.nested if path.partition("/")[0] == name]
+    return own.plus(most_of(_whole(spec.within(path, spec.request, spec.inputs), taken) for path in nested))
 
 
-def _whole(run: "RunParts", nested: Mapping[str, Nested], reads: int) -> Amount:
-    """The worst case of one call of each stage of a pipeline."""
-    total = _NOTHING
-    for name in run.pipeline.stages:
-        total = _plus(total, _worst_case(name, run, nested, reads))
-    return total
+def _whole(spec: RunSpec, reads: int) -> Bound:
+    """Return the bound of one call of each stage of a pipeline."""
+    return sum_of(_worst_case(name, spec, reads) for name in spec.pipeline.stages)
 
 
-def _within(run: "RunParts", path: str, one: Nested) -> "RunParts":
-    """What a run shares with the pipeline that the stage at this path runs, as far as it is looked at here."""
-    wirings = wire(one.pipeline, one.prompts, near=one.path.parent)
-    roles = run.roles.nested[path]
-    return replace(run, pipeline=one.pipeline, prompts=one.prompts, roles=roles, wirings=wirings)
+def _input_bound(name: str, spec: RunSpec) -> int:
+    """The most bytes that a stage reads: its template, the request, and the output of the stages before it."""
+    sources = spec.loaded.dataflow.wirings[name].sources
+    written = sum(_written(spec.pipeline.stages[source], spec) for source in sources)
+    return _TEMPLATE_BYTES + len(spec.request.encode()) + written * _BYTES_PER_TOKEN
 
 
-def _one_call(stage: Stage, run: "RunParts", taken: int) -> Amount:
-    models = run.roles[next(iter(stage.roles()))[1]].models
-    given = run.max_tokens(stage, None)
-    usd = max((model.price.bound(taken, given) for model in models if model.price is not None), default=Decimal(0))
-    return Amount(usd=usd, tokens=taken + given, calls=1)
-
-
-def _plus(one: Amount, other: Amount) -> Amount:
-    usd = (one.usd or _FREE) + (other.usd or _FREE)
-    return Amount(usd, one.tokens + other.tokens, one.calls + other.calls)
-
-
-def _dearest(amounts: Sequence[Amount]) -> Amount:
-    """The most of each of them."""
-    return Amount(
-        usd=max((amount.usd or _FREE for amount in amounts), default=_FREE),
-        tokens=max((amount.tokens for amount in amounts), default=0),
-        calls=max((amount.calls for amount in amounts), default=0),
-    )
-
-
-def _input_bound(wiring: Wiring, run: "RunParts") -> int:
-    """Bytes that the stage may have to read: its template, the request, and what the stages before it can write."""
-    read = {*wiring.waits, *(flow.stage for flow in wiring.flows.values())}
-    written = sum(_written(run.pipeline.stages[name], run) for name in read)
-    return _TEMPLATE_BYTES + len(run.request.encode()) + written * _BYTES_PER_TOKEN
-
-
-def _written(stage: Stage, run: "RunParts") -> int:
-    """Tokens that a stage can write at most: one call, or one for each subtask of the plans before it."""
-    widths = [width for other in run.pipeline.stages.values() if (width := getattr(other, "max_subtasks", None))]
+def _written(stage: Stage, spec: RunSpec) -> int:
+    """The most tokens that a stage writes: one call, or one for each subtask of the plans before it."""
+    widths = [width for other in spec.pipeline.stages.values() if (width := getattr(other, "max_subtasks", None))]
     many = any(output.feed for output in stage.outputs)
-    return run.max_tokens(stage, None) * (max(widths, default=1) if many else 1)
+    return spec.max_tokens(stage) * (max(widths, default=1) if many else 1)

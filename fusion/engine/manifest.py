@@ -1,4 +1,4 @@
-"""Record: what a run needs to be run again, as JSON data: pipeline, templates, schemas, models, inputs, limits."""
+"""Record: pipeline, templates, schemas, models, inputs and limits of a run as JSON data, to run it again."""
 
 import hashlib
 import json
@@ -14,52 +14,51 @@ from fusion.core.errors import StoreError, UsageError
 from fusion.core.params import RoleSpec
 from fusion.core.types import Asked, File, FileText, Limits
 from fusion.engine.roles import RoleModel, RoleModels
-from fusion.engine.run_spec import Terms
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo
 from fusion.models.gateway import Gateway
 from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.models.wrappers.journal import Pinned, Unreachable
-from fusion.pipeline.dataflow import Schemas, schemas_of
-from fusion.pipeline.loader import Made, Nested
+from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
 
 _VERSION: Final = 1
 _MARK: Final = "$kind"
-_NOT_MEANT: Final = ("limits", "strict_usd", "file", "cache")
+_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a run is made of, as JSON data."""
+    """The spec of a run as JSON data."""
 
     data: Mapping[str, Any]
 
     @classmethod
-    def of(cls, made: Made, roles: RoleModels, terms: Terms, own: Collection[str] = ()) -> "Record":
-        """The record of a run that is about to begin; `own` are the ids of models that are objects of the user's."""
+    def of(cls, spec: RunSpec, own: Collection[str] = ()) -> "Record":
+        """Return the record of a new run; `own` holds the ids of models that are objects of the user's."""
         return cls(
             {
                 "version": _VERSION,
-                **_made(made.pipeline, made.prompts, made.near, made.nested, made.schemas, made.file),
-                "roles": _roles(roles),
+                **_loaded(spec.loaded),
+                "roles": _roles(spec.roles),
                 "own": sorted(own),
-                "inputs": {name: _packed(value) for name, value in terms.inputs.items()},
-                "request": _packed(terms.request),
-                "limits": terms.limits.model_dump(mode="json", exclude_none=True),
-                "strict_usd": terms.strict_usd,
-                "profile": terms.profile,
-                "cache": terms.cache,
-                "sample": terms.sample,
+                "inputs": {name: _packed(value) for name, value in spec.inputs.items()},
+                "request": _packed(spec.request),
+                "limits": spec.limits.model_dump(mode="json", exclude_none=True),
+                "strict_usd": spec.strict_usd,
+                "profile": spec.profile,
+                "cache": spec.cache,
+                "sample": spec.sample,
             }
         )
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex), the same for runs of the same pipeline, templates, inputs and models."""
-        meant = {key: value for key, value in self.data.items() if key not in _NOT_MEANT}
-        return hashlib.sha256(json.dumps(meant, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        """SHA-256 (hex) of pipeline, templates, inputs and models."""
+        relevant = {key: value for key, value in self.data.items() if key not in _NOT_IN_FINGERPRINT}
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
     def pipeline(self) -> Pipeline:
@@ -67,7 +66,7 @@ class Record:
 
     @property
     def undeclared(self) -> dict[str, RoleSpec]:
-        """Who played the roles of which the pipeline itself says nothing."""
+        """The roles that the pipeline does not declare, with their models."""
         declared = self.data["pipeline"].get("roles", {})
         return {
             role: RoleSpec(
@@ -80,25 +79,29 @@ class Record:
             if role not in declared
         }
 
-    def made(self, library: Library) -> Made:
-        """The pipeline as it was, whatever its files say now. Raises StoreError where it cannot be read any more."""
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {name: _unpacked(value) for name, value in self.data["inputs"].items()}
+
+    def loaded(self, library: Library) -> LoadedPipeline:
+        """Return the recorded pipeline, whatever its files hold now. Raises StoreError if it cannot be read."""
         if self.data.get("version") != _VERSION:
             raise StoreError(
                 f"this run was begun by another version of Fusion (its record has the version "
                 f"{self.data.get('version')!r}, this one reads {_VERSION}); run it again with `fusion run`"
             )
         try:
-            pipeline, prompts, nested = _read(self.data, library)
+            return _read(self.data, library)
         except (KeyError, ValidationError) as error:
             raise StoreError(f"this run's record cannot be read by this version of Fusion: {error}") from error
-        file = self.data["file"]
-        return Made(pipeline, prompts, None, nested, self.data["schemas"], None if file is None else Path(file))
 
-    def terms(self) -> Terms:
-        """The terms as they were."""
+    def spec(self, library: Library, gateway: Gateway, own: Collection[str] = ()) -> RunSpec:
+        """Return the recorded spec. A model that can no longer be reached fails when it is called, not before."""
         data = self.data
-        return Terms(
-            inputs={name: _unpacked(value) for name, value in data["inputs"].items()},
+        return RunSpec(
+            self.loaded(library),
+            _models(data["roles"], _Reach(gateway, frozenset(data["own"]) - frozenset(own))),
+            inputs=self.inputs,
             request=_unpacked(data["request"]),
             limits=Limits.model_validate(data["limits"]),
             strict_usd=data["strict_usd"],
@@ -107,40 +110,26 @@ class Record:
             sample=data["sample"],
         )
 
-    def roles(self, gateway: Gateway, own: Collection[str] = ()) -> RoleModels:
-        """The models as they were. One that cannot be reached any more fails when it is asked, and not before."""
-        return _models(self.data["roles"], _Reach(gateway, frozenset(self.data["own"]) - frozenset(own)))
 
-
-def _made(
-    pipeline: Pipeline,
-    prompts: Prompts,
-    near: Path | None,
-    nested: Mapping[str, Nested],
-    schemas: Schemas | None,
-    file: Path | None,
-) -> dict[str, Any]:
+def _loaded(loaded: LoadedPipeline) -> dict[str, Any]:
     return {
-        "pipeline": to_jsonable_python(pipeline.to_data()),
-        "file": None if file is None else str(file.absolute()),
-        "templates": dict(prompts.texts),
-        "schemas": {
-            path: dict(shapes) for path, shapes in (schemas or schemas_of(pipeline, near=near)).items() if shapes
-        },
-        "nested": {
-            path: _made(one.pipeline, one.prompts, one.path.parent, one.nested, one.schemas, one.path)
-            for path, one in nested.items()
-        },
+        "pipeline": to_jsonable_python(loaded.pipeline.to_data()),
+        "file": None if loaded.file is None else str(loaded.file.absolute()),
+        "templates": dict(loaded.prompts.texts),
+        "schemas": {path: dict(shapes) for path, shapes in loaded.schemas.items() if shapes},
+        "nested": {path: _loaded(one) for path, one in loaded.nested.items()},
     }
 
 
-def _read(data: Mapping[str, Any], library: Library) -> tuple[Pipeline, Prompts, dict[str, Nested]]:
-    prompts = Prompts(PinnedLibrary(library.roots, data["templates"]))
-    nested = {}
-    for path, one in data["nested"].items():
-        inner, its_prompts, its_nested = _read(one, library)
-        nested[path] = Nested(Path(one["file"]), inner, its_prompts, its_nested, one["schemas"])
-    return Pipeline.from_data(data["pipeline"]), prompts, nested
+def _read(data: Mapping[str, Any], library: Library) -> LoadedPipeline:
+    file = data["file"]
+    return LoadedPipeline(
+        Pipeline.from_data(data["pipeline"]),
+        Prompts(PinnedLibrary(library.roots, data["templates"])),
+        nested={path: _read(one, library) for path, one in data["nested"].items()},
+        pinned=data["schemas"],
+        file=None if file is None else Path(file),
+    )
 
 
 def _roles(roles: RoleModels) -> dict[str, Any]:
@@ -159,7 +148,7 @@ def _roles(roles: RoleModels) -> dict[str, Any]:
 
 
 class _Reach(NamedTuple):
-    """Where models come from, and the ids of those that were objects of the user's and are not given any more."""
+    """A gateway, and the ids of recorded model objects that the user no longer gives."""
 
     gateway: Gateway
     gone: frozenset[str]
@@ -182,7 +171,7 @@ def _models(data: Mapping[str, Any], reach: _Reach) -> RoleModels:
 def _member(info: ModelInfo, reach: _Reach, concurrency: int | None) -> Member:
     try:
         if info.id in reach.gone:
-            raise UsageError(f"the model {info.id!r} was an object of Python's: give it again as `models` or `roles`")
+            raise UsageError(f"the model {info.id!r} was a Python object: give it again in `models` or `roles`")
         member = reach.gateway.member(info.id, concurrency=concurrency)
     except UsageError as error:
         gone: Model = Unreachable(info, error)
@@ -192,11 +181,11 @@ def _member(info: ModelInfo, reach: _Reach, concurrency: int | None) -> Member:
     return member._replace(primary=Pinned(member.primary, info), last=Pinned(member.last, info))
 
 
-# Values of inputs, as JSON and back.
+# Inputs as JSON data and back.
 
 
 def _packed(value: Any) -> Any:
-    """A value as JSON data from which `_unpacked` makes it again."""
+    """Return a value as JSON data; `_unpacked` restores it."""
     if isinstance(value, File):
         return {_MARK: "file", **value.model_dump(mode="json")}
     if isinstance(value, Asked):

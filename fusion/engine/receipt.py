@@ -1,5 +1,6 @@
-"""Adds up a run's events: what was called, served, spent and tried again."""
+"""Accounts: adds up the events of a run to its receipt."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -28,7 +29,7 @@ _NO_TAGS: Final[Mapping[str, str]] = {}
 
 @dataclass
 class _Sum:
-    """Tokens and dollars, added up."""
+    """Total of tokens and dollars."""
 
     input: int = 0
     cached_read: int = 0
@@ -38,25 +39,14 @@ class _Sum:
     usd: Decimal = Decimal(0)
     unknown: int = 0
 
-    def add(self, usage: Usage, cost: Decimal | None) -> None:
-        self.input += usage.input
-        self.cached_read += usage.cached_read
-        self.cache_write += usage.cache_write
-        self.output += usage.output
-        self.reasoning += usage.reasoning
-        if cost is None:
-            self.unknown += 1
-        else:
-            self.usd += cost
-
-    def add_line(self, line: Line) -> None:
-        self.input += line.input
-        self.cached_read += line.cached_read
-        self.cache_write += line.cache_write
-        self.output += line.output
-        self.reasoning += line.reasoning
-        self.usd += line.usd
-        self.unknown += line.unknown
+    def add(self, tokens: Usage | Line, usd: Decimal | None, unknown: int = 0) -> None:
+        self.input += tokens.input
+        self.cached_read += tokens.cached_read
+        self.cache_write += tokens.cache_write
+        self.output += tokens.output
+        self.reasoning += tokens.reasoning
+        self.usd += usd or 0
+        self.unknown += unknown + (usd is None)
 
     def spent(self, source: Literal["measured", "estimated"]) -> Spent:
         if self == _Sum():
@@ -74,12 +64,9 @@ class _Sum:
 
 @dataclass
 class _Line:
-    calls: int = 0
-    failed: int = 0
-    retries: int = 0
-    fallbacks: int = 0
-    cancelled: int = 0
-    reused: int = 0
+    """Counts and totals of one line; the names are those of a ReceiptLine."""
+
+    counts: Counter[str] = field(default_factory=Counter)
     measured: _Sum = field(default_factory=_Sum)
     estimated: _Sum = field(default_factory=_Sum)
     charged: _Sum = field(default_factory=_Sum)
@@ -87,14 +74,14 @@ class _Line:
 
 
 class Before(NamedTuple):
-    """What a store knows of a run: its finished calls, added up, and the events that tell the rest."""
+    """Earlier part of a run, from a store: totals of its finished calls, and events for the rest."""
 
     lines: Sequence[Line] = ()
     events: Sequence[EventBase] = ()
 
 
 class _Key(NamedTuple):
-    """What a line is about: a stage, a role, the model that was called, and the one it took over from."""
+    """Key of a line: a stage, a role, the model that was called, and the model that it replaced, if any."""
 
     stage: str
     role: str
@@ -103,19 +90,19 @@ class _Key(NamedTuple):
 
 
 class Accounts:
-    """A sink that keeps one line for each stage, role and model, whatever the number of calls."""
+    """A sink that adds up events: one line for each stage, role and model."""
 
     def __init__(self, price_sources: dict[str, str]) -> None:
         self._price_sources = price_sources
         self._lines: dict[_Key, _Line] = {}
         self._key_of: dict[tuple[str, str, str], _Key] = {}
-        self._served: dict[tuple[str, str, str, str | None], int] = {}
+        self._served: Counter[tuple[str, str, str, str | None]] = Counter()
         self.notes: list[str] = []
         self.decisions: dict[str, Decided] = {}
         self._entries: dict[type[EventBase], Callable[[Any], None]] = {
             CallFinished: self._finished,
             CallFailed: self._failed,
-            AttemptFailed: self._tried_again,
+            AttemptFailed: self._retried,
             AttemptCharged: self._charged,
             CallCancelled: self._cancelled,
             FallbackTaken: self._fell_back,
@@ -129,41 +116,30 @@ class Accounts:
             entry(event)
 
     def take_up(self, before: Before) -> None:
-        """Begin with what was called and spent before."""
+        """Add the calls and the spending of earlier sessions."""
         for line in before.lines:
             of = self._line(_Key(line.stage, line.role, line.model, line.asked))
-            if line.reused:
-                of.reused += line.calls
-                of.saved.add_line(line)
-            else:
-                of.calls += line.calls
-                (of.measured if line.source == "measured" else of.estimated).add_line(line)
+            of.counts["reused" if line.reused else "calls"] += line.calls
+            total = of.saved if line.reused else of.measured if line.source == "measured" else of.estimated
+            total.add(line, line.usd, line.unknown)
             by = line.model if line.asked else None
-            self._count_served((line.role, line.asked or line.model, line.served, by), line.calls)
+            self._served[line.role, line.asked or line.model, line.served, by] += line.calls
         for event in before.events:
             self(event)
 
     def receipt(self, seconds: float, tags: Mapping[str, str] = _NO_TAGS) -> Receipt:
-        """The receipt as of now."""
+        """Return the receipt as of now."""
         lines = tuple(
             ReceiptLine(
-                stage=stage,
-                role=role,
-                model=model,
-                asked=asked,
-                calls=line.calls,
-                failed=line.failed,
-                retries=line.retries,
-                fallbacks=line.fallbacks,
-                cancelled=line.cancelled,
-                reused=line.reused,
+                **key._asdict(),
+                **line.counts,
                 saved=line.saved.spent("measured"),
                 measured=line.measured.spent("measured"),
                 estimated=line.estimated.spent("estimated"),
                 charged=line.charged.spent("estimated"),
-                price_source=self._price_sources.get(model, "unknown"),
+                price_source=self._price_sources.get(key.model, "unknown"),
             )
-            for (stage, role, model, asked), line in self._lines.items()
+            for key, line in self._lines.items()
         )
         cascades = [event.escalated for event in self.decisions.values() if event.escalated is not None]
         return Receipt(
@@ -176,25 +152,25 @@ class Accounts:
         )
 
     def served(self) -> tuple[Served, ...]:
-        """Which model was asked for and which one answered, by role."""
+        """Return the models that were requested and those that answered, by role."""
         return tuple(
             Served(role=role, asked=asked, served=served, by=by, calls=calls)
             for (role, asked, served, by), calls in sorted(self._served.items(), key=repr)
         )
 
     def _failed(self, event: CallFailed) -> None:
-        self._line(_Key(event.stage, event.role, event.model)).failed += 1
+        self._line(_Key(event.stage, event.role, event.model)).counts["failed"] += 1
 
     def _fell_back(self, event: FallbackTaken) -> None:
-        self._of_attempt(event, event.failed).fallbacks += 1
+        self._of_attempt(event, event.failed).counts["fallbacks"] += 1
         asked = self._key(event, event.asked)
         if event.model != event.asked:
             key = asked._replace(model=event.model, asked=event.asked)
             self._key_of[event.stage, event.role, event.model] = key
 
-    def _tried_again(self, event: AttemptFailed) -> None:
+    def _retried(self, event: AttemptFailed) -> None:
         if event.wait is not None:
-            self._of_attempt(event, event.model).retries += 1
+            self._of_attempt(event, event.model).counts["retries"] += 1
 
     def _noted(self, event: Noted) -> None:
         self.notes.append(f"{event.stage}: {event.message}" if event.stage else event.message)
@@ -203,22 +179,19 @@ class Accounts:
         self.decisions[event.stage] = event
 
     def _finished(self, event: CallFinished) -> None:
-        if event.reused == "journal":  # it was counted when it was made
+        if event.reused == "journal":  # an earlier session counted it
             return
         line = self._line(_Key(event.stage, event.role, event.by or event.asked, event.by and event.asked))
-        if event.reused is None:
-            line.calls += 1
-            (line.measured if event.usage.source == "measured" else line.estimated).add(event.usage, event.cost)
+        line.counts["calls" if event.reused is None else "reused"] += 1
+        if event.reused is not None:
+            total = line.saved
         else:
-            line.reused += 1
-            line.saved.add(event.usage, event.cost)
-        self._count_served((event.role, event.asked, event.served, event.by), 1)
-
-    def _count_served(self, key: tuple[str, str, str, str | None], calls: int) -> None:
-        self._served[key] = self._served.get(key, 0) + calls
+            total = line.measured if event.usage.source == "measured" else line.estimated
+        total.add(event.usage, event.cost)
+        self._served[event.role, event.asked, event.served, event.by] += 1
 
     def _cancelled(self, event: CallCancelled) -> None:
-        self._line(_Key(event.stage, event.role, event.model)).cancelled += 1
+        self._line(_Key(event.stage, event.role, event.model)).counts["cancelled"] += 1
 
     def _charged(self, event: AttemptCharged) -> None:
         self._of_attempt(event, event.model).charged.add(event.usage, event.cost)
@@ -237,9 +210,9 @@ class Accounts:
 
 
 def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:
-    """What was called and spent in a run until now, attempts that were lost with a process in full.
+    """Return the calls and the spending of a run so far. Attempts lost with their process count in full.
 
-    With `open_too`, those that are not over yet count in full as well.
+    With `open_too`, attempts under way count in full as well.
     """
     adapter = event_adapter()
     events = [adapter.validate_python({"run_id": run_id, **body}) for body in store.events(run_id)]
@@ -249,7 +222,7 @@ def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:
 
 
 def _charged(attempt: Attempt) -> AttemptCharged:
-    """An attempt that has no end, charged with its worst case."""
+    """Charge an unsettled attempt with its worst case."""
     return AttemptCharged(
         run_id=attempt.run_id,
         stage=attempt.stage,

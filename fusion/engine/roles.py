@@ -1,11 +1,11 @@
-"""Which model plays which role in a run: the user's word, the pipeline's, fusion.toml's, the profile's."""
+"""Roles: the models of a run, from the user, the pipeline, fusion.toml and the profile, in that order."""
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any
 
 from fusion.core.config import Settings
 from fusion.core.errors import InputError, MissingKeyError, UsageError, close_names
@@ -20,19 +20,17 @@ from fusion.models.providers.replay import PREFIX
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Member
 from fusion.pipeline.inputs import Given
-from fusion.pipeline.loader import Made, Nested
+from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts, Template
 from fusion.stages.base import ModelStage
 
-_NONE: Final[Mapping[str, Nested]] = {}
-_NO_SPECS: Final[Mapping[str, RoleSpec]] = {}
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
 
 @dataclass(frozen=True, slots=True)
 class RoleModel:
-    """The chain of models behind a role, and how they are called."""
+    """The chain of models of a role, and the parameters of their calls."""
 
     chain: tuple[Member, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -41,12 +39,12 @@ class RoleModel:
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
-        """What is known about each model of the chain, the one asked for first."""
+        """The description of each model of the chain, in order."""
         return tuple(member.info for member in self.chain)
 
 
 class RoleModels(Mapping[str, RoleModel]):
-    """The models of a run by role. `notes` is what is to be said of how they were chosen."""
+    """The models of a run by role. `notes` name the models that were left out."""
 
     def __init__(
         self,
@@ -76,7 +74,7 @@ class RoleModels(Mapping[str, RoleModel]):
 
     @property
     def all(self) -> dict[str, RoleModel]:
-        """Every role of the run with its models, those of nested pipelines too; the outermost first."""
+        """Every role with its models, nested pipelines included; outer roles hide inner ones of the same name."""
         found = dict(self._roles)
         for roles in self.nested.values():
             found = {**roles.all, **found}
@@ -84,14 +82,14 @@ class RoleModels(Mapping[str, RoleModel]):
 
     @property
     def models(self) -> dict[str, ModelInfo]:
-        """Every model that may be called, by its id, those of nested pipelines too."""
+        """Every model that may be called, by id, nested pipelines included."""
         found = {info.id: info for role in self.values() for info in role.models}
         for roles in self.nested.values():
             found.update(roles.models)
         return found
 
     def played_by(self, play: Callable[[Member], Member]) -> "RoleModels":
-        """The same roles with somebody else in the place of each chain's first model, and nobody behind."""
+        """Return the same roles, with each chain replaced by a stand-in for its first model."""
         roles = {role: replace(one, chain=(play(one.chain[0]),)) for role, one in self.items()}
         nested = {path: one.played_by(play) for path, one in self.nested.items()}
         played = RoleModels(roles, self._gateway, nested=nested)
@@ -99,7 +97,7 @@ class RoleModels(Mapping[str, RoleModel]):
         return played
 
     def chain_of(self, model_id: str) -> tuple[Member, ...]:
-        """The chain that a certain model stands in, with this model first."""
+        """Return the chain of a model, with this model first."""
         for role in self.values():
             first = [member for member in role.chain if member.info.id == model_id]
             if first:
@@ -107,88 +105,22 @@ class RoleModels(Mapping[str, RoleModel]):
         return (self._gateway.member(model_id),)
 
 
-def used_roles(pipeline: Pipeline, nested: Mapping[str, Nested] = _NONE) -> dict[str, str]:
-    """Every role that the pipeline's stages name, and where; those of the pipelines that they run too."""
+def used_roles(pipeline: Pipeline) -> dict[str, str]:
+    """Return every role that the pipeline's stages name, and the first place that names it."""
     used: dict[str, str] = {}
     for name, stage in pipeline.stages.items():
         for key, role in stage.roles():
             used.setdefault(role, f"stages.{name}.{key}")
-    for path, inner in nested.items():
-        for role, where in used_roles(inner.pipeline, inner.nested).items():
-            used.setdefault(role, f"{path}/{where}")
     return used
 
 
-def resolve(
-    pipeline: Pipeline,
-    *,
-    given: Mapping[str, RoleSpec],
-    profile: Profile,
-    gateway: Gateway,
-    settings: Settings,
-    own: Collection[str] = (),
-    nested: Mapping[str, Nested] = _NONE,
-    inherited: Mapping[str, RoleSpec] = _NO_SPECS,
-) -> RoleModels:
-    """The model of every role that the pipeline uses. Raises UsageError or MissingKeyError before any call.
-
-    `nested` are the pipelines that its stages run. What a role is there, they say themselves; where they do not, the
-    pipelines around them do, which are `inherited`.
-    """
-    roles = {}
-    notes: list[str] = []
-    declared = {**inherited, **pipeline.roles}
-    for role, where in used_roles(pipeline).items():
-        spec = given.get(role) or declared.get(role) or settings.roles.get(role)
-        said = notes if spec is not None else []  # of a profile, that models without a key are left out is its way
-        if spec is None and role in profile.roles:
-            spec = RoleSpec(chain=profile.roles[role])
-        if spec is None:
-            known = {*given, *declared, *settings.roles, *profile.roles}
-            raise UsageError(
-                f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
-            )
-        chain = _callable(role, spec.chain, settings, own, said)
-        members = tuple(gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
-        roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency)
-        _check_params(role, roles[role], pipeline)
-    inner = {
-        path: resolve(
-            one.pipeline,
-            given=given,
-            profile=profile,
-            gateway=gateway,
-            settings=settings,
-            own=own,
-            nested=one.nested,
-            inherited=declared,
-        )
-        for path, one in nested.items()
-    }
-    return RoleModels(roles, gateway, notes=notes, nested=inner)
-
-
-def _callable(
-    role: str, chain: Iterable[str], settings: Settings, own: Collection[str], notes: list[str]
-) -> list[str]:
-    """The models of a chain that can be called; those whose key is not set are left out, and that is noted."""
-    usable: list[str] = []
-    missing: list[MissingKeyError] = []
-    for model_id in chain:
-        try:
-            if model_id not in own:
-                _check_reachable(role, model_id, settings)
-            usable.append(model_id)
-        except MissingKeyError as error:
-            missing.append(error)
-    if not usable:
-        raise missing[0]
-    notes += [f"left out of its chain: {str(error).partition('. Set it')[0]}" for error in missing]
-    return usable
+def _all_used(loaded: LoadedPipeline) -> set[str]:
+    """Every role of a pipeline and of the pipelines that it runs."""
+    return set(used_roles(loaded.pipeline)).union(*map(_all_used, loaded.nested.values()))
 
 
 def unpriced(roles: RoleModels) -> Iterator[str]:
-    """What is to be said of each model whose price nobody knows."""
+    """Yield a note for each model of unknown price."""
     for model_id in (model_id for model_id, info in roles.models.items() if info.price is None):
         near = _near(model_id) if catalog.reachable(model_id) and not catalog.known(model_id) else ""
         yield (
@@ -198,7 +130,7 @@ def unpriced(roles: RoleModels) -> Iterator[str]:
 
 
 def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
-    """Refuse a parameter that a model of the role does not take; defaults are no more than that."""
+    """Refuse a parameter that a model of the role does not accept; defaults are dropped silently instead."""
     for name, stage in pipeline.stages.items():
         if not (isinstance(stage, ModelStage) and role in dict.fromkeys(used for _, used in stage.roles())):
             continue
@@ -218,7 +150,7 @@ def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
 
 
 def _hint(param: str, model: ModelInfo) -> str:
-    """What to do in place of a parameter that a model does not take."""
+    """Return the alternative to a parameter that a model does not accept."""
     if param in SAMPLING and param not in model.refuses:
         return " while it reasons; set `reasoning_effort: none`, or leave it out"
     if param == "thinking_budget" and "reasoning_effort" not in model.refuses:
@@ -227,9 +159,9 @@ def _hint(param: str, model: ModelInfo) -> str:
 
 
 def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
-    """Refuse a model that no provider can have, or whose provider's key is not set."""
+    """Raise UsageError for a model of no known provider, MissingKeyError for one without a key."""
     info = describe(model_id, settings)
-    if info.local or model_id.startswith(PREFIX):  # the gateway knows which of those there are
+    if info.local or model_id.startswith(PREFIX):  # checked by the gateway
         return
     if model_id not in settings.endpoints and not catalog.reachable(model_id):
         near = _near(model_id, settings.endpoints) or _AS
@@ -239,7 +171,8 @@ def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
         are = "are" if len(keys) > 1 else "is"
         raise MissingKeyError(
             f"role {role!r} needs {model_id!r}, and {' and '.join(keys)} {are} not set. Set it, or choose another"
-            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)"
+            " profile: `--profile local` runs on embedded models without any key (`fusion models pull small strong`)",
+            keys=keys,
         )
 
 
@@ -250,7 +183,7 @@ def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
 
 
 def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, request: str, inputs: Given) -> None:
-    """Raise InputError where a stage would show a picture or document to a model that takes none."""
+    """Raise InputError if a stage would send a picture or document to a model that does not accept it."""
     for name, stage in pipeline.stages.items():
         templates = [prompts.template(use.template) for use in stage.prompts()]
         kinds = {file.kind for template in templates for file in _shown(template, request, inputs)}
@@ -266,22 +199,19 @@ def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, req
 
 
 def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
-    """The files that a template may print."""
-    for name, value in inputs.items():
-        if isinstance(value, File) and (template.shows_files or ("inputs", name) in template.paths):
-            yield value
-        if isinstance(value, Asked) and (template.shows_files or ("inputs", name) in template.paths):
-            yield from value.files
-    if isinstance(request, Asked) and (template.shows_files or ("request",) in template.paths):
-        yield from request.files
+    """Yield the files that a template may print."""
+    values: dict[tuple[str, ...], Any] = {("inputs", name): value for name, value in inputs.items()}
+    for path, value in {**values, ("request",): request}.items():
+        if template.shows_files or path in template.paths:
+            yield from (value,) if isinstance(value, File) else value.files if isinstance(value, Asked) else ()
 
 
 RoleGiven = str | Model | RoleSpec
-"""A model's id, a model, or a chain with its terms."""
+"""A model's id, a model, or a chain with parameters."""
 
 
 class Cast:
-    """The models of one Fusion. `own` are the ids of those that are objects of the user's."""
+    """The models of one Fusion. `own` holds the ids of the user's model objects."""
 
     def __init__(
         self,
@@ -314,7 +244,7 @@ class Cast:
         model: RoleGiven | None,
         defaults: Defaults | None,
     ) -> "Cast":
-        """Another cast on the same gateway; what is not given stays as it is."""
+        """Return a cast on the same gateway with the given changes."""
         other = copy.copy(self)
         if profile is not None:
             other.profile_given = profile
@@ -327,8 +257,14 @@ class Cast:
             other.settings = self.settings.model_copy(update={"defaults": both})
         return other
 
+    def with_keys(self, keys: Iterable[str]) -> "Cast":
+        """Return this cast as if these keys were set, for previews."""
+        other = copy.copy(self)
+        other.settings = self.settings.model_copy(update={"keys": self.settings.keys.union(keys)})
+        return other
+
     def spec(self, given: RoleGiven) -> RoleSpec:
-        """Who plays a role, in its full form. A model of the user's becomes known under its id."""
+        """Return the full form of a role, and register a model object under its id."""
         if isinstance(given, RoleSpec):
             return given
         if isinstance(given, Model):
@@ -337,31 +273,61 @@ class Cast:
             return RoleSpec(chain=(given.info.id,))
         return RoleSpec(chain=(given,))
 
-    def with_defaults(self, made: Made) -> Made:
-        """The pipeline, with the defaults of the user's settings beneath its own."""
-        defaults = made.pipeline.defaults.over(self.settings.defaults)
-        return replace(made, pipeline=made.pipeline.model_copy(update={"defaults": defaults}))
+    def with_defaults(self, loaded: LoadedPipeline) -> LoadedPipeline:
+        """Return the pipeline with the defaults of the user's settings beneath its own."""
+        defaults = loaded.pipeline.defaults.over(self.settings.defaults)
+        return replace(loaded, pipeline=loaded.pipeline.model_copy(update={"defaults": defaults}))
 
-    def of(self, made: Made, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
-        """Return the models of a pipeline; where nothing else is given, those of `before`, the run it continues.
+    def of(self, loaded: LoadedPipeline, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
+        """Return the models of a pipeline; roles that the user does not set come from the run `before`, if any.
 
-        Raises UsageError or MissingKeyError for what cannot be.
+        Raises UsageError or MissingKeyError.
         """
-        given = self._given(made, before)
+        given = self._given(loaded, before)
         with self._lock:
-            return resolve(
-                made.pipeline,
-                given=given,
-                profile=self.profile,
-                gateway=self.gateway,
-                settings=self.settings,
-                own=self.own,
-                nested=made.nested,
-            )
+            return self._resolve(loaded, given, {})
 
-    def _given(self, made: Made, before: Mapping[str, RoleSpec] | None) -> dict[str, RoleSpec]:
-        pipeline = made.pipeline
-        used = used_roles(pipeline, made.nested)
+    def _resolve(
+        self, loaded: LoadedPipeline, given: Mapping[str, RoleSpec], inherited: Mapping[str, RoleSpec]
+    ) -> RoleModels:
+        """Return the models of a pipeline, which inherits the roles of the pipelines around it."""
+        declared = {**inherited, **loaded.pipeline.roles}
+        profile, notes, roles = self.profile, list[str](), {}
+        for role, where in used_roles(loaded.pipeline).items():
+            spec = given.get(role) or declared.get(role) or self.settings.roles.get(role)
+            own_notes = notes if spec is not None else []  # a profile leaves out models without a key silently
+            if spec is None and role in profile.roles:
+                spec = RoleSpec(chain=profile.roles[role])
+            if spec is None:
+                known = {*given, *declared, *self.settings.roles, *profile.roles}
+                raise UsageError(
+                    f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
+                )
+            chain = self._callable(role, spec.chain, own_notes)
+            members = tuple(self.gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
+            roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency)
+            _check_params(role, roles[role], loaded.pipeline)
+        nested = {path: self._resolve(one, given, declared) for path, one in loaded.nested.items()}
+        return RoleModels(roles, self.gateway, notes=notes, nested=nested)
+
+    def _callable(self, role: str, chain: Iterable[str], notes: list[str]) -> list[str]:
+        """Return the models of a chain that have a key; add a note for each model left out."""
+        usable: list[str] = []
+        missing: list[MissingKeyError] = []
+        for model_id in chain:
+            try:
+                if model_id not in self.own:
+                    _check_reachable(role, model_id, self.settings)
+                usable.append(model_id)
+            except MissingKeyError as error:
+                missing.append(error)
+        if not usable:
+            raise missing[0]
+        notes += [f"left out of its chain: {str(error).partition('. Set it')[0]}" for error in missing]
+        return usable
+
+    def _given(self, loaded: LoadedPipeline, before: Mapping[str, RoleSpec] | None) -> dict[str, RoleSpec]:
+        pipeline, used = loaded.pipeline, _all_used(loaded)
         unknown = sorted(set(self._roles) - {*used, *pipeline.roles, *self.settings.roles, *self.profile.roles})
         if unknown:
             raise UsageError(f"no role {unknown[0]!r} in {pipeline.name!r}; it has: {', '.join(sorted(used))}")

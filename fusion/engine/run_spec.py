@@ -1,57 +1,30 @@
-"""Subject: what a run is made of, for the engine and for those who say beforehand how it may go."""
+"""RunSpec: the pipeline, models, inputs and limits of a run, for the engine and for quotes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fusion.core.params import CacheMode
 from fusion.core.types import Limits
 from fusion.engine.roles import RoleModels
-from fusion.pipeline.dataflow import Schemas, stages_within
-from fusion.pipeline.loader import Made, Nested
+from fusion.models.base import ModelInfo
+from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
+from fusion.stages.context import Room
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """What a run is made of. `by_hand` is true for a limit in dollars that the user gave.
+class RunSpec:
+    """A pipeline with its models, inputs and limits.
 
-    Files of schemas are looked up in `near`, or stand in `schemas` with what they hold. `nested` are the pipelines
-    that its stages run.
+    With `strict_usd`, set by a user's own limit in dollars, calls of unknown price are refused. `cache` overrides the
+    cache modes of the pipeline; `sample` distinguishes repeats of a run for the cache.
     """
 
-    pipeline: Pipeline
-    prompts: Prompts
+    loaded: LoadedPipeline
     roles: RoleModels
-    profile: str
-    inputs: Mapping[str, Any]
-    request: str
-    near: Path | None
-    nested: Mapping[str, Nested]
-    limits: Limits
-    by_hand: bool
-    schemas: Schemas | None = None
-
-    @property
-    def stages(self) -> dict[str, Stage]:
-        """Every stage by its path in events and receipts, those within others and of nested pipelines too."""
-        return _stages(self.pipeline, self.nested)
-
-
-def _stages(pipeline: Pipeline, nested: Mapping[str, Nested], prefix: str = "") -> dict[str, Stage]:
-    found = {f"{prefix}{path}": stage for path, stage in stages_within(pipeline.stages).items()}
-    for path, one in nested.items():
-        found.update(_stages(one.pipeline, one.nested, f"{prefix}{path}/"))
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms a run is made: what it is given, what it may spend, and where replies may come from."""
-
     inputs: Mapping[str, Any]
     request: str
     limits: Limits
@@ -59,29 +32,44 @@ class Terms:
     profile: str
     cache: CacheMode | None = None
     sample: int = 0
-
-
-class Prepared(NamedTuple):
-    """All that a run is made of."""
-
-    made: Made
-    roles: RoleModels
-    terms: Terms
+    notes: tuple[str, ...] = ()
+    """Notes of a preview or quote."""
 
     @property
-    def subject(self) -> Subject:
-        """What the engine runs, and what is looked at beforehand."""
-        made, roles, terms = self
-        return Subject(
-            made.pipeline,
-            prompts=made.prompts,
-            roles=roles,
-            profile=terms.profile,
-            inputs=terms.inputs,
-            request=terms.request,
-            near=made.near,
-            nested=made.nested,
-            limits=terms.limits,
-            by_hand=terms.strict_usd,
-            schemas=made.schemas,
+    def pipeline(self) -> Pipeline:
+        return self.loaded.pipeline
+
+    @property
+    def prompts(self) -> Prompts:
+        return self.loaded.prompts
+
+    def within(self, path: str, request: str, inputs: Mapping[str, Any]) -> "RunSpec":
+        """Return the spec of the pipeline that the stage at this path runs."""
+        loaded = self.loaded.nested[path]
+        return RunSpec(
+            loaded,
+            self.roles.nested[path],
+            inputs,
+            request,
+            limits=loaded.pipeline.budget,
+            strict_usd=False,
+            profile=self.profile,
+            cache=self.cache,
+            sample=self.sample,
         )
+
+    def max_tokens(self, stage: Stage, asked: int | None = None) -> int:
+        """Return the output limit of a call: its own, else the stage's, the defaults', or the kind's."""
+        own = getattr(stage, "max_tokens", None)
+        return asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
+
+    def output_limit(self, stage: Stage, info: ModelInfo, asked: int | None) -> int:
+        """Return `max_tokens`, limited by the model."""
+        limit = self.max_tokens(stage, asked)
+        return limit if info.max_output is None else min(limit, info.max_output)
+
+    def room(self, stage: Stage, role: str, asked: int | None = None) -> Room:
+        """Return the room of a call of the stage to this role, in tokens."""
+        info = self.roles[role].models[0]
+        output = self.output_limit(stage, info, asked)
+        return Room(None if info.context is None else info.context - output, output)

@@ -17,6 +17,7 @@ from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.models.wrappers.journal import Journaled
 from fusion.models.wrappers.limit import Limited
 from fusion.models.wrappers.retry import Retrying
+from fusion.store.base import NullJournal
 from fusion.store.journal import Journal
 
 _CONCURRENCY = 500
@@ -126,13 +127,13 @@ class Keeping:
 
     def __init__(
         self,
-        journal: Journal | None = None,
+        journal: NullJournal | None = None,
         shared: ReplyCache | None = None,
         *,
         mode: CacheMode | None = None,
         sample: int = 0,
     ) -> None:
-        self.journal = journal
+        self.journal = journal or NullJournal()
         self.shares = shared is not None
         self._mode = mode
         self._sample = sample
@@ -144,4 +145,4 @@ class Keeping:
         cache = self._caches.get(self._mode or mode or "off")
         if cache is not None:
             model = Cached(model, cache, self._sample)
-        return model if self.journal is None else Journaled(model, self.journal, role)
+        return Journaled(model, self.journal, role) if isinstance(self.journal, Journal) else model

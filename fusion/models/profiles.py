@@ -108,7 +108,8 @@ def _named(name: str, profiles: dict[str, Profile], settings: Settings, what: st
     missing = missing_keys(profile.keys, settings)
     if missing:
         are = "are" if len(missing) > 1 else "is"
-        raise MissingKeyError(f"profile {name!r} needs a key and {' and '.join(missing)} {are} not set. {_ANOTHER}")
+        message = f"profile {name!r} needs a key and {' and '.join(missing)} {are} not set. {_ANOTHER}"
+        raise MissingKeyError(message, keys=missing)
     _check_providers(profile, settings)
     return profile
 
@@ -121,9 +122,11 @@ def _check_providers(profile: Profile, settings: Settings) -> None:
     there = [name for name in names if not missing_keys(keys_for(name), settings)]
     if len(there) < profile.providers:
         keys = ", ".join(key for name in names for key in keys_for(name))
+        lacking = [name for name in names if name not in there]
         raise MissingKeyError(
             f"profile {profile.name!r} needs the keys of {profile.providers} providers, and {len(there)} of these is"
-            f" set: {keys}. {_ANOTHER}"
+            f" set: {keys}. {_ANOTHER}",
+            keys=[key for name in lacking[: profile.providers - len(there)] for key in keys_for(name)],
         )
 
 

@@ -1,1 +1,1 @@
-"""A pipeline file: read, checked, drawn, explained."""
+"""Pipeline files: read, checked, drawn, explained."""

@@ -1,26 +1,19 @@
-"""The graph of a pipeline: what depends on what, and what is wrong with it."""
+"""Check: every mistake of a pipeline beyond its syntax, each at its place."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path as File
+from typing import Final
 
-from fusion.core.errors import Problem, PromptError, UsageError, close_names
-from fusion.core.paths import read_text
+from fusion.core.errors import Problem, PromptError, close_names
 from fusion.core.schema import check_shape
-from fusion.core.yaml import MAX_BYTES, Place, Positions
-from fusion.pipeline.dataflow import ALWAYS, Use, cycle_words, cycles_of, field_of, fields_of, uses_of
-from fusion.pipeline.spec import Pipeline, Reading, read
-from fusion.prompts.library import Library
+from fusion.core.yaml import Place, Positions
+from fusion.pipeline.dataflow import ALWAYS, Use, cycle_words, cycles_of, field_of, uses_of, wiring_of
+from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts
 from fusion.stages.base import PipelineUse, Stage
 
-MAX_NESTED = 8
-"""How deep pipelines may stand within pipelines."""
-
-
-# What depends on what.
-
-
-# What is wrong.
+_NO_NESTED: Final[Mapping[str, Pipeline | str]] = {}
 
 
 def check(
@@ -32,16 +25,15 @@ def check(
     file: str = "",
     near: File | None = None,
     unread: Collection[str] | None = None,
-    within: tuple[File, ...] = (),
+    nested: Mapping[str, Pipeline | str] = _NO_NESTED,
 ) -> list[Problem]:
-    """Every mistake of a pipeline that its form does not show, in the order of the file.
+    """Return every mistake of a pipeline beyond its syntax, in the order of the file.
 
-    With `roles`, those of the profile, a role that is neither there nor in the pipeline is a mistake. Files of
-    schemas are looked up in `near`. `unread` is given for the part that could be read of a file with mistakes: it
-    names the stages that could not. Nothing is said of those, nor of stages that nobody reads. `within` are the files
-    of the pipeline and of those that it is run by.
+    With `roles`, those of the profile, an unknown role is a mistake. Files of schemas are looked up in `near`.
+    `unread` names the stages of the file that could not be read: references to them are not checked. `nested` maps
+    the paths of stages to the pipelines that they run, or to the reason why one cannot be run.
     """
-    checking = _Checking(pipeline, prompts, roles, near, unread, within)
+    checking = _Checking(pipeline, prompts, roles, near, nested, frozenset(unread or ()), unread is None)
     checking.all()
     positions = positions or Positions()
     problems = []
@@ -51,29 +43,24 @@ def check(
     return sorted(problems)
 
 
+@dataclass
 class _Checking:
-    """One check of one pipeline: what is known, and what was found wrong."""
+    """Checks one pipeline; `found` collects (place, of_key, message)."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        prompts: Prompts,
-        roles: Collection[str] | None,
-        near: File | None,
-        unread: Collection[str] | None,
-        within: tuple[File, ...],
-    ) -> None:
-        self.found: list[tuple[Place, bool, str]] = []
-        self._pipeline = pipeline
-        self._prompts = prompts
-        self._roles = roles
-        self._near = near
-        self._within = within
-        self._unread = frozenset(unread or ())
-        self._stages = {*pipeline.stages, *self._unread}
-        self._edges: dict[str, set[str]] = {}
-        self._read: set[str] = set()
-        self._whole = unread is None
+    _pipeline: Pipeline
+    _prompts: Prompts
+    _roles: Collection[str] | None
+    _near: File | None
+    _nested: Mapping[str, Pipeline | str]
+    _unread: frozenset[str]
+    _whole: bool
+    found: list[tuple[Place, bool, str]] = field(default_factory=list)
+    _edges: dict[str, set[str]] = field(default_factory=dict)
+    _read: set[str] = field(default_factory=set)
+
+    @property
+    def _stages(self) -> set[str]:
+        return {*self._pipeline.stages, *self._unread}
 
     def all(self) -> None:
         for name, stage in self._pipeline.stages.items():
@@ -99,13 +86,11 @@ class _Checking:
             self._use((*here, *_keys(use.key)), use, name)
         self._check_one_way(here, [use for use in uses if not use.flows and use.key != "when"])
         self._check_one_way(here, [use for use in uses if use.key == "when"])
-        self._edges[name] = {read for read, _ in fields_of(self._pipeline, uses, stage.needs)}
+        self._edges[name] = wiring_of(stage, uses, self._pipeline.stages).before
         self._read |= self._edges[name] - {name}
         self._check_needs(here, stage)
         self._check_roles(here, stage)
-        for included in _pipeline_uses(stage):
-            for key, message in self._nested_flaws(included):
-                self._say((*here, *_keys(key)), message)
+        self._check_nested(here, name, stage)
         if stage.outputs[0].feed and stage.default is not None and not isinstance(stage.default, (list, tuple)):
             self._say((*here, "default"), f"readers of {name!r} get a list of items; give a list, such as []")
         for key, shape in stage.schemas():
@@ -122,9 +107,9 @@ class _Checking:
             return
         self._use(place, use, "")
         self._check_one_way(place, [use], exact=True)
-        self._read |= {read for read, _ in fields_of(self._pipeline, [use])}
+        self._read |= {path[0] for path in use.paths}
 
-    # One template or expression.
+    # Templates and expressions.
 
     def _use(self, place: Place, use: Use, stage: str) -> None:
         for path in sorted(use.paths):
@@ -138,7 +123,7 @@ class _Checking:
             self._check_listed(place, use)
 
     def _path(self, path: Path, use: Use) -> str:
-        """What is wrong with a path that is read; empty if nothing is."""
+        """Return the error message of a path; empty if it is right."""
         name = path[0]
         if name in use.offers or name in self._unread or name == "request":
             return ""
@@ -166,13 +151,13 @@ class _Checking:
             self._say(place, f"{'.'.join(path)!r} is one value, not a list; name a list{near}")
 
     def _check_one_way(self, place: Place, uses: list[Use], *, exact: bool = False) -> None:
-        """A stage is read by its bare name or by its fields: both at once would give the name two meanings."""
+        """Refuse to read a stage both by its bare name and by its fields: the name would have two meanings."""
         named = {path[0]: path for use in uses for path in sorted(use.paths, reverse=True) if len(path) > 1}
         for use in uses:
             for path in use.paths:
                 name = path[0]
                 if len(path) == 1 and name in named and name in self._pipeline.stages and name not in use.offers:
-                    field = field_of(self._pipeline, path)
+                    field = field_of(path, self._pipeline.stages)
                     at = place if exact else (*place, *_keys(use.key))
                     other = ".".join(named[name][:2])
                     self._say(at, f"{name!r} is read both bare and as {other!r}; say which field: {name}.{field}")
@@ -192,27 +177,12 @@ class _Checking:
             if role not in known:
                 self._say((*here, *_keys(key)), _no("role", role, known))
 
-    def _nested_flaws(self, use: PipelineUse) -> Iterator[tuple[str, str]]:
-        """(key, message) of what is wrong with a pipeline that is run by a stage."""
-        try:
-            path = nested_file(use.pipeline, self._prompts.library, self._near)
-            if path.resolve() in self._within:
-                ring = [*self._within[self._within.index(path.resolve()) :], path]
-                yield use.key, f"the pipeline includes itself: {' -> '.join(file.stem for file in ring)}"
-                return
-            if len(self._within) > MAX_NESTED:
-                yield use.key, f"pipelines within pipelines, more than {MAX_NESTED} deep"
-                return
-            known = None if self._roles is None else {*self._roles, *self._pipeline.roles}
-            reading, _, problems = read_checked(path, self._prompts.library, known, self._within)
-        except UsageError as error:
-            yield use.key, str(error)
-            return
-        if problems or reading.pipeline is None:
-            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-            yield use.key, f"{use.pipeline!r} has mistakes of its own: {problems[0]}{more}"
-            return
-        yield from _input_flaws(use, reading.pipeline)
+    def _check_nested(self, here: Place, name: str, stage: Stage) -> None:
+        for path, use in pipeline_uses(name, stage):
+            nested = self._nested.get(path)
+            flaws = [(use.key, nested)] if isinstance(nested, str) else _input_flaws(use, nested)
+            for key, message in flaws:
+                self._say((*here, *_keys(key)), message)
 
     # The whole.
 
@@ -221,7 +191,9 @@ class _Checking:
             return
         for name in self._pipeline.stages:
             if name not in self._read:
-                self._say(("stages", name), f"nobody reads {name!r}: no stage and not the output", of_key=True)
+                self._say(
+                    ("stages", name), f"{name!r} is unused: neither a stage nor the output reads it", of_key=True
+                )
 
     def _check_stdin(self) -> None:
         readers = [name for name, spec in self._pipeline.inputs.items() if spec.stdin]
@@ -231,15 +203,18 @@ class _Checking:
             )
 
 
-def _pipeline_uses(stage: Stage) -> Iterator[PipelineUse]:
-    """The pipelines that a stage runs, those of the stages within it included."""
-    yield from stage.pipelines()
-    for key, inner in stage.inner().items():
-        for use in _pipeline_uses(inner):
-            yield PipelineUse(f"{stage.inner_key}.{key}.{use.key}", use.pipeline, use.inputs)
+def pipeline_uses(path: str, stage: Stage) -> Iterator[tuple[str, PipelineUse]]:
+    """Yield the pipelines that a stage and the stages within it run, each with the path of its stage."""
+    for use in stage.pipelines():
+        yield path, use
+    for name, inner in stage.inner().items():
+        for inner_path, use in pipeline_uses(f"{path}/{name}", inner):
+            yield inner_path, replace(use, key=f"{stage.inner_key}.{name}.{use.key}")
 
 
-def _input_flaws(use: PipelineUse, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+def _input_flaws(use: PipelineUse, pipeline: Pipeline | None) -> Iterator[tuple[str, str]]:
+    if pipeline is None:
+        return
     stem = use.key.removesuffix("pipeline")
     for name in sorted(use.inputs - set(pipeline.inputs)):
         yield f"{stem}inputs.{name}", f"{use.pipeline!r} has " + _no("input", name, pipeline.inputs)
@@ -248,15 +223,8 @@ def _input_flaws(use: PipelineUse, pipeline: Pipeline) -> Iterator[tuple[str, st
         yield use.key, f"{use.pipeline!r} needs {name!r} too; give it under `inputs`"
 
 
-def nested_file(name: str, library: Library, near: File | None) -> File:
-    """The file of a pipeline that a stage names, looked up beside the stage's own file first."""
-    if near is not None and name.endswith((".yaml", ".yml")) and (near / name).is_file():
-        return near / name
-    return library.pipeline(name)
-
-
 def _field_flaw(stage: Stage, path: Path) -> str:
-    """What is wrong with a path into a stage; empty if nothing is."""
+    """Return the error message of a path into a stage; empty if it is right."""
     name, *rest = path
     fields = [output.name for output in stage.outputs]
     if not rest:
@@ -264,7 +232,7 @@ def _field_flaw(stage: Stage, path: Path) -> str:
     if rest[0] not in fields:
         return f"{name!r} has " + _no("field", rest[0], fields)
     if rest[0] == "data" and not stage.gives_data:
-        return f"'{name}.data' is nothing, since {name!r} has no `schema`; give it one, or read {name}.text"
+        return f"'{name}.data' is empty because {name!r} has no `schema`; add one, or read {name}.text"
     return ""
 
 
@@ -273,54 +241,6 @@ def _keys(key: str) -> Place:
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
-def _no(what: str, name: str, known: Iterable[str], none: str = "there is none") -> str:
+def _no(what: str, name: str, known: Iterable[str], none: str = "there are none") -> str:
     near = close_names(name, known)
     return f"no {what} {name!r}{near or f'; {none}'}"
-
-
-# Files.
-
-
-def check_text(text: str, *, library: Library, file: str, roles: Collection[str] | None = None) -> list[Problem]:
-    """Every mistake of a pipeline's text, positioned and sorted."""
-    return _checked(read(text, file=file), Prompts(library), file, None, roles)
-
-
-def check_file(path: File | str, library: Library, *, roles: Collection[str] | None = None) -> list[Problem]:
-    """Every mistake of a pipeline file, positioned and sorted; a file that cannot be read is one too."""
-    try:
-        return read_checked(File(path), library, roles)[2]
-    except UsageError as error:
-        return [Problem(str(path), 0, 0, "", str(error))]
-
-
-def read_checked(
-    path: File, library: Library, roles: Collection[str] | None, within: tuple[File, ...] = ()
-) -> tuple[Reading, Prompts, list[Problem]]:
-    reading = read(read_text(path, most=MAX_BYTES), file=str(path))
-    prompts = Prompts(library.near(path.parent))
-    within = (*within, path.resolve())
-    return reading, prompts, _checked(reading, prompts, str(path), path.parent, roles, within)
-
-
-def _checked(
-    reading: Reading,
-    prompts: Prompts,
-    file: str,
-    near: File | None,
-    roles: Collection[str] | None,
-    within: tuple[File, ...] = (),
-) -> list[Problem]:
-    if reading.pipeline is None:
-        return reading.problems
-    found = check(
-        reading.pipeline,
-        prompts=prompts,
-        positions=reading.positions,
-        roles=roles,
-        file=file,
-        near=near,
-        unread=reading.unread if reading.problems else None,
-        within=within,
-    )
-    return sorted({*reading.problems, *found})

@@ -1,4 +1,4 @@
-"""What each stage reads of others: which fields it waits for and which feeds it follows, per field."""
+"""Dataflow: the fields that each stage of a pipeline reads of others, and the order that follows from them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,115 +11,22 @@ from fusion.core.schema import to_json_schema
 from fusion.core.types import JsonSchema
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts
-from fusion.stages.base import OutputField, Stage
+from fusion.stages.base import Stage
 
 ALWAYS = frozenset({"inputs", "request"})
-"""What every template and expression may read."""
+"""Variables of every template and expression."""
 
+Stages = Mapping[str, Stage]
 Schemas = Mapping[str, Mapping[str, JsonSchema]]
 """JSON Schemas by the paths of stages and the keys that declare them."""
 
 Broken = Callable[[str, str], None]
-"""Takes the key of a template or expression that cannot be compiled, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What is read of a stage: its first field under the stage's bare name, or fields by their names."""
-
-    bare: bool = False
-    fields: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """A feed that is followed item by item."""
-
-    stage: str
-    field: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """How one stage hangs together with the others."""
-
-    waits: Mapping[str, Part] = field(default_factory=dict)
-    when: Mapping[str, Part] = field(default_factory=dict)
-    flows: Mapping[str, Flow] = field(default_factory=dict)
-    schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
-    passes_on: bool = False
-    """True for a stage whose items have the shape of those that it follows."""
-
-
-def wire(
-    pipeline: Pipeline, prompts: Prompts, *, near: File | None = None, schemas: Schemas | None = None
-) -> dict[str, Wiring]:
-    """The wiring of every stage of a pipeline that has been checked; with `schemas`, no file is read for them."""
-    known = schemas_of(pipeline, near=near) if schemas is None else schemas
-    stages = stages_within(pipeline.stages)
-    return {path: _of_stage(stage, pipeline, prompts, known.get(path, {})) for path, stage in stages.items()}
-
-
-def schemas_of(pipeline: Pipeline, *, near: File | None = None) -> dict[str, dict[str, JsonSchema]]:
-    """The JSON Schemas that the stages of a checked pipeline declare, by the stages' paths and their keys."""
-    return {
-        path: {key: to_json_schema(shape, near=near) for key, shape in stage.schemas()}
-        for path, stage in stages_within(pipeline.stages).items()
-    }
-
-
-def output_wiring(pipeline: Pipeline, prompts: Prompts) -> dict[str, dict[str, Part]]:
-    """For each name of the output ("" where it is one expression): what its expression reads."""
-    outputs = {"": pipeline.output} if isinstance(pipeline.output, str) else pipeline.output
-    return {name: _parts(prompts.expression(source).paths, pipeline.stages) for name, source in outputs.items()}
-
-
-def _of_stage(stage: Stage, pipeline: Pipeline, prompts: Prompts, schemas: Mapping[str, JsonSchema]) -> Wiring:
-    flows: dict[str, Flow] = {}
-    paths: set[Path] = set()
-    when: set[Path] = set()
-    for use in stage.expressions():
-        expression = prompts.expression(use.source)
-        flow = _flow(expression.paths, pipeline.stages) if use.flows and expression.bare else None
-        if flow is not None:
-            flows[use.source] = flow
-        else:
-            (when if use.key == "when" else paths).update(_free(expression.paths, use.offers))
-    for prompt in stage.prompts():
-        paths.update(_free(prompts.template(prompt.template).paths, prompt.offers))
-    return Wiring(
-        waits=_parts(paths, pipeline.stages),
-        when=_parts(when, pipeline.stages),
-        flows=flows,
-        schemas=schemas,
-        passes_on=stage.passes_on,
-    )
-
-
-def _free(paths: frozenset[Path], offers: frozenset[str]) -> Iterator[Path]:
-    return (path for path in paths if path[0] not in offers)
-
-
-def _flow(paths: frozenset[Path], stages: Mapping[str, Stage]) -> Flow | None:
-    path = next(iter(paths))
-    if path[0] not in stages or len(path) > 2:
-        return None
-    outputs = {output.name: output for output in stages[path[0]].outputs}
-    output: OutputField | None = stages[path[0]].outputs[0] if len(path) == 1 else outputs.get(path[1])
-    return Flow(path[0], output.name) if output is not None and output.feed else None
-
-
-def _parts(paths: frozenset[Path] | set[Path], stages: Mapping[str, Stage]) -> dict[str, Part]:
-    fields: dict[str, set[str]] = {}
-    for path in paths:
-        if path[0] in stages:
-            fields.setdefault(path[0], set()).update(path[1:2])
-    return {name: Part(bare=not named, fields=frozenset(named)) for name, named in fields.items()}
+"""Called with the key of a template or expression that cannot be compiled, and the error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A template or an expression of a stage: what it reads, and what the stage itself offers to it."""
+    """A template or an expression of a stage: the paths that it reads and the variables that the stage offers."""
 
     key: str
     source: str
@@ -127,7 +34,22 @@ class Use:
     offers: frozenset[str] = frozenset()
     flows: bool = False
     listed: bool = False
-    """True for an expression of items, whether it flows or not."""
+    """True for an expression of items, even if it does not flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The fields read of a stage. `bare` is true for its first field, read under the stage's own name."""
+
+    bare: bool = False
+    fields: frozenset[str] = frozenset()
+
+
+class Flow(NamedTuple):
+    """A feed that is followed item by item."""
+
+    stage: str
+    field: str
 
 
 class Edge(NamedTuple):
@@ -139,49 +61,118 @@ class Edge(NamedTuple):
     flows: bool
 
 
-def edges_of(pipeline: Pipeline, prompts: Prompts) -> list[Edge]:
-    """Every field that a stage reads or waits for, by its reader. Raises PromptError."""
-    found: dict[tuple[str, str, str], bool] = {}
-    for name, stage in pipeline.stages.items():
-        uses = list(uses_of(stage, prompts, _raise))
-        for source, output in sorted(fields_of(pipeline, uses, stage.needs)):
-            found[source, name, output] = False
-        for source, output in fields_of(pipeline, [use for use in uses if use.flows]):
-            found[source, name, output] = _is_feed(pipeline, source, output)
-    return [Edge(*read, flows) for read, flows in found.items()]
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The reads of one stage: fields to wait for, fields of its `when`, and feeds by the expressions that name them.
+
+    `needs` names stages to wait for whose fields it does not read. `over` names the stages in the expression of its
+    items; None for a stage without items.
+    """
+
+    waits: Mapping[str, Part] = field(default_factory=dict)
+    when: Mapping[str, Part] = field(default_factory=dict)
+    flows: Mapping[str, Flow] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    over: frozenset[str] | None = None
+    schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
+    passes_on: bool = False
+    """True for a stage whose items have the shape of those that it follows."""
+
+    @property
+    def reads(self) -> set[tuple[str, str]]:
+        """The (stage, field) pairs that it reads, those of its `when` excepted."""
+        return {*_pairs(self.waits), *self.flows.values()}
+
+    @property
+    def sources(self) -> set[str]:
+        """The stages that it reads, those of its `when` excepted."""
+        return {name for name, _ in self.reads}
+
+    @property
+    def flow(self) -> Flow | None:
+        """The feed that its items come from, if it follows one."""
+        return next(iter(self.flows.values()), None)
+
+    @property
+    def before(self) -> set[str]:
+        """Every stage that it depends on."""
+        return {*self.sources, *self.when, *self.needs}
 
 
-def output_stages(pipeline: Pipeline, prompts: Prompts) -> dict[str, list[str]]:
-    """The stages that each expression of the output reads."""
-    found = {}
-    for name, source in pipeline.outputs.items():
-        use = Use("output", source, prompts.expression(source).paths)
-        found[name] = list(dict.fromkeys(stage for stage, _ in sorted(fields_of(pipeline, [use]))))
-    return found
+class Dataflow:
+    """The reads of every stage of a pipeline, by path, and of its output, by name.
+
+    Raises PromptError for a template or expression that cannot be compiled.
+    """
+
+    def __init__(self, pipeline: Pipeline, prompts: Prompts, schemas: Schemas | None = None) -> None:
+        self._pipeline = pipeline
+        self.wirings: dict[str, Wiring] = {
+            path: wiring_of(stage, uses_of(stage, prompts, _raise), pipeline.stages, (schemas or {}).get(path))
+            for path, stage in stages_within(pipeline.stages).items()
+        }
+        self.outputs: dict[str, dict[str, Part]] = {
+            name: _parts(prompts.expression(source).paths, pipeline.stages)
+            for name, source in pipeline.outputs.items()
+        }
+
+    @property
+    def edges(self) -> list[Edge]:
+        """Every field that a stage reads or waits for, by its reader."""
+        return [edge for name in self._pipeline.stages for edge in self._edges_to(name)]
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The stages, each after those that it depends on. Raises PipelineError for a cycle."""
+        before = {name: self.wirings[name].before for name in self._pipeline.stages}
+        if cycles := cycles_of(before):
+            raise PipelineError(
+                [Problem(self._pipeline.name, 0, 0, f"stages.{c[0]}", cycle_words(c)) for c in cycles]
+            )
+        return tuple(TopologicalSorter({name: sorted(names) for name, names in before.items()}).static_order())
+
+    @property
+    def last(self) -> list[str]:
+        """The stages that the output reads."""
+        return list(dict.fromkeys(name for parts in self.outputs.values() for name in parts))
+
+    def _edges_to(self, name: str) -> Iterator[Edge]:
+        wiring = self.wirings[name]
+        needed = {(other, self._pipeline.stages[other].outputs[0].name) for other in wiring.needs}
+        flows = set(wiring.flows.values())
+        for read in sorted({*wiring.reads, *_pairs(wiring.when), *needed}):
+            yield Edge(read[0], name, read[1], read in flows)
 
 
-def _is_feed(pipeline: Pipeline, stage: str, field: str) -> bool:
-    return any(output.feed and output.name == field for output in pipeline.stages[stage].outputs)
-
-
-def dependencies(pipeline: Pipeline, prompts: Prompts) -> dict[str, set[tuple[str, str]]]:
-    """For each stage: the (stage, field) pairs that it reads or waits for. Raises PromptError."""
-    return {
-        name: set(fields_of(pipeline, uses_of(stage, prompts, _raise), stage.needs))
-        for name, stage in pipeline.stages.items()
-    }
-
-
-def stage_order(pipeline: Pipeline, prompts: Prompts) -> tuple[str, ...]:
-    """The stages, each behind those that it depends on, else as they stand in the file. Raises PipelineError."""
-    edges = {name: {read for read, _ in reads} for name, reads in dependencies(pipeline, prompts).items()}
-    if cycles := cycles_of(edges):
-        raise PipelineError([Problem(pipeline.name, 0, 0, f"stages.{c[0]}", cycle_words(c)) for c in cycles])
-    return tuple(TopologicalSorter(edges).static_order())
+def wiring_of(
+    stage: Stage, uses: Iterable[Use], stages: Stages, schemas: Mapping[str, JsonSchema] | None = None
+) -> Wiring:
+    """Return the wiring of a stage among `stages`, given its templates and expressions."""
+    flows: dict[str, Flow] = {}
+    waits: set[Path] = set()
+    when: set[Path] = set()
+    over: frozenset[str] | None = None
+    for use in uses:
+        if use.listed:
+            over = frozenset(path[0] for path in use.paths if path[0] in stages)
+        flow = _flow(use, stages)
+        if flow is not None:
+            flows[use.source] = flow
+        else:
+            (when if use.key == "when" else waits).update(path for path in use.paths if path[0] not in use.offers)
+    return Wiring(
+        waits=_parts(waits, stages),
+        when=_parts(when, stages),
+        flows=flows,
+        needs=tuple(name for name in stage.needs if name in stages),
+        over=over,
+        schemas=schemas or {},
+        passes_on=stage.passes_on,
+    )
 
 
 def uses_of(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[Use]:
-    """Every template and expression of a stage that can be compiled."""
+    """Yield every template and expression of a stage that can be compiled."""
     for use in stage.expressions():
         try:
             expression = prompts.expression(use.source)
@@ -197,27 +188,30 @@ def uses_of(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[Use]:
             broken(prompt.key, str(error))
 
 
-def fields_of(pipeline: Pipeline, uses: Iterable[Use], needs: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
-    for use in uses:
-        for path in use.paths:
-            if path[0] in pipeline.stages and path[0] not in use.offers:
-                yield path[0], field_of(pipeline, path)
-    for name in needs:
-        if name in pipeline.stages:
-            yield name, field_of(pipeline, (name,))
+def schemas_of(pipeline: Pipeline, *, near: File | None = None) -> dict[str, dict[str, JsonSchema]]:
+    """Return the JSON Schemas that stages declare, by path and key."""
+    return {
+        path: {key: to_json_schema(shape, near=near) for key, shape in stage.schemas()}
+        for path, stage in stages_within(pipeline.stages).items()
+    }
 
 
-def field_of(pipeline: Pipeline, path: Path) -> str:
-    """The field that a path into a stage reads; a bare name means the first."""
-    return path[1] if len(path) > 1 else pipeline.stages[path[0]].outputs[0].name
+def field_of(path: Path, stages: Stages) -> str:
+    """Return the field that a path into a stage reads: the first one for a bare name."""
+    return path[1] if len(path) > 1 else stages[path[0]].outputs[0].name
 
 
-def _raise(key: str, message: str) -> None:
-    raise PromptError(f"{key}: {message}")
+def stages_within(stages: Stages, prefix: str = "") -> dict[str, Stage]:
+    """Return stages by path, each followed by its inner stages."""
+    found: dict[str, Stage] = {}
+    for name, stage in stages.items():
+        found[prefix + name] = stage
+        found.update(stages_within(stage.inner(), f"{prefix}{name}/"))
+    return found
 
 
 def cycles_of(edges: Mapping[str, set[str]]) -> list[list[str]]:
-    """Every cycle that is left when those found before it are cut; each begins at its first stage in the file."""
+    """Return every cycle, from its first stage in the file; each is cut before the next is searched."""
     left = {name: set(reads) for name, reads in edges.items()}
     names = list(edges)
     cycles: list[list[str]] = []
@@ -240,10 +234,31 @@ def cycle_words(cycle: list[str]) -> str:
     return f"a cycle: {' -> '.join(cycle)}; each waits for the one before it"
 
 
-def stages_within(stages: Mapping[str, Stage], prefix: str = "") -> dict[str, Stage]:
-    """Stages by their paths, each followed by those within it."""
-    found: dict[str, Stage] = {}
-    for name, stage in stages.items():
-        found[prefix + name] = stage
-        found.update(stages_within(stage.inner(), f"{prefix}{name}/"))
-    return found
+def _raise(key: str, message: str) -> None:
+    raise PromptError(f"{key}: {message}")
+
+
+def _flow(use: Use, stages: Stages) -> Flow | None:
+    """The feed that an expression follows, if it names one."""
+    if not use.flows or not use.paths:
+        return None
+    path = next(iter(use.paths))
+    if path[0] not in stages or len(path) > 2:
+        return None
+    flow = Flow(path[0], field_of(path, stages))
+    feeds = (output.name for output in stages[flow.stage].outputs if output.feed)
+    return flow if flow.field in feeds else None
+
+
+def _parts(paths: Iterable[Path], stages: Stages) -> dict[str, Part]:
+    named: dict[str, set[str]] = {}
+    for path in sorted(paths):
+        if path[0] in stages:
+            named.setdefault(path[0], set()).update(path[1:2])
+    return {
+        name: Part(not fields, frozenset(fields or {stages[name].outputs[0].name})) for name, fields in named.items()
+    }
+
+
+def _pairs(parts: Mapping[str, Part]) -> Iterator[tuple[str, str]]:
+    return ((name, field) for name, part in parts.items() for field in part.fields)

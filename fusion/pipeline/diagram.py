@@ -1,24 +1,20 @@
-"""How a pipeline looks: drawn as text, Mermaid or DOT, or told as JSON."""
+"""Diagram: a pipeline drawn as text, Mermaid or DOT, or described as JSON."""
 
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from fusion.pipeline.dataflow import edges_of, output_stages
+from fusion.pipeline.dataflow import Dataflow
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
-
-if TYPE_CHECKING:
-    pass
-
 
 Format = Literal["text", "mermaid", "dot", "json"]
 
 
 def draw(pipeline: Pipeline, prompts: Prompts, format: Format = "text") -> str:  # noqa: A002
-    """A picture of a pipeline that has been checked: lines of text, Mermaid, DOT (of Graphviz), or JSON.
+    """Draw a checked pipeline as lines of text, Mermaid, DOT (of Graphviz), or JSON.
 
-    `=>` is what flows item by item, `->` what is waited for; Mermaid and DOT draw thick what flows.
+    `=>` marks a field that flows item by item, `->` one that is waited for; Mermaid and DOT draw flows thick.
     """
     picture = _Picture(pipeline, prompts)
     match format:
@@ -33,14 +29,15 @@ def draw(pipeline: Pipeline, prompts: Prompts, format: Format = "text") -> str: 
 
 
 class _Picture:
-    """A pipeline as a graph of stages, each edge with the fields that are read and whether they flow."""
+    """Graph of stages. Each edge holds the fields that are read, with True for those that flow."""
 
     def __init__(self, pipeline: Pipeline, prompts: Prompts) -> None:
         import networkx
 
         self._pipeline = pipeline
-        self._edges = edges_of(pipeline, prompts)
-        self._reads = output_stages(pipeline, prompts)
+        dataflow = Dataflow(pipeline, prompts)
+        self._edges = dataflow.edges
+        self._reads = {name: sorted(parts) for name, parts in dataflow.outputs.items()}
         self._graph: networkx.DiGraph = networkx.DiGraph()
         self._graph.add_nodes_from(pipeline.stages)
         for edge in self._edges:
@@ -110,7 +107,7 @@ class _Picture:
         return self._pipeline.stages[name]
 
     def _levels(self) -> dict[str, int]:
-        """On which level each stage stands, above all that it reads; in the order of the file."""
+        """Return the level of each stage: one more than the highest level that it reads."""
         import networkx
 
         generations = enumerate(networkx.topological_generations(self._graph), start=1)
@@ -118,7 +115,7 @@ class _Picture:
         return {name: levels[name] for name in self._pipeline.stages}
 
     def _shown(self) -> list[tuple[str, str, dict[str, bool]]]:
-        """The edges of a picture: those that flow, and those that no chain of others shows already."""
+        """Return the edges to draw: flows, and those that no chain of other edges implies."""
         import networkx
 
         needed = set(networkx.transitive_reduction(self._graph).edges)
@@ -126,7 +123,7 @@ class _Picture:
         return [edge for edge in every if edge[:2] in needed or any(edge[2].values())]
 
     def _comes_in(self, name: str) -> str:
-        """What comes into a stage: `plan.goal ->`, `work.items =>`."""
+        """List the reads of a stage: `plan.goal ->`, `work.items =>`."""
         return ", ".join(
             f"{source}.{field} {'=>' if flows else '->'}"
             for source, _, fields in self._graph.in_edges(name, data="fields")
@@ -143,7 +140,7 @@ def _roles(stage: Stage) -> str:
 
 
 def _what(stage: Stage) -> str:
-    """Kind and roles, for a picture."""
+    """Return the kind and roles of a stage."""
     return f"{stage.kind}: {_roles(stage) or '-'}"
 
 
@@ -152,11 +149,11 @@ def _output(name: str) -> str:
 
 
 def _mermaid(text: Any) -> str:
-    """Text as Mermaid takes it between quotes."""
+    """Escape text for a quoted Mermaid label."""
     return "".join(c if c.isalnum() or c in " _-.,:" else f"#{ord(c)};" for c in str(text))
 
 
 def _dot(*lines: str) -> str:
-    """Lines of text as DOT takes them, in quotes."""
+    """Quote lines of text as one DOT label."""
     quoted = [" ".join(line.split()).replace("\\", "\\\\").replace('"', '\\"') for line in lines]
     return '"' + "\\n".join(quoted) + '"'

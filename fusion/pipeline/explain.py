@@ -1,4 +1,4 @@
-"""What the keys of a pipeline mean, in words: read off the JSON Schema of pipeline files and the kinds themselves."""
+"""Explain: kinds of stages and keys of pipelines in words, taken from the JSON Schema and the kinds."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ Schema = Mapping[str, Any]
 
 
 class Parameter(NamedTuple):
-    """A key of a stage. `default` is None where the key is required or nothing stands for it."""
+    """A key of a stage. `default` is None if it is required or has no default."""
 
     name: str
     type: str
@@ -36,7 +36,7 @@ class Parameter(NamedTuple):
 
 
 class TemplateUse(NamedTuple):
-    """A key that holds a template: the one that is used where none is given, and what it sees."""
+    """A key that holds a template: its default and the variables that it can read."""
 
     key: str
     default: str
@@ -44,7 +44,7 @@ class TemplateUse(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """All that there is to know about a kind of stage."""
+    """Reference of a kind of stage."""
 
     kind: str
     purpose: str
@@ -53,19 +53,19 @@ class Explanation(NamedTuple):
     templates: tuple[TemplateUse, ...]
     cost: str
     calls: tuple[tuple[int, int], ...]
-    """How many calls there are at most for so many items, as in the example."""
+    """(items, most calls) pairs of the stage in the example."""
     supposed: tuple[str, ...]
-    """What a quote supposes of its answers and decisions."""
+    """Assumptions of a quote about its answers and decisions."""
     example: str
 
 
 def summary() -> dict[str, str]:
-    """Every kind with its first sentence."""
+    """Return every kind with the first sentence of its docstring."""
     return {kind: _first_sentence(cls) for kind, cls in kinds().items()}
 
 
 def explain(kind: str) -> Explanation:
-    """What a kind is for, takes, gives and costs. Raises UsageError where there is none of this name."""
+    """Return the reference of a kind: purpose, keys, fields, cost. Raises UsageError for an unknown kind."""
     cls = kinds().get(kind)
     if cls is None:
         raise UsageError(f"no kind {kind!r}{close_names(kind, kinds())}")
@@ -76,15 +76,15 @@ def explain(kind: str) -> Explanation:
         parameters=tuple(sorted(_parameters(kind), key=lambda one: not one.required)),
         fields=tuple(f"{output.name} (items)" if output.feed else output.name for output in cls.outputs),
         templates=tuple(_template(cls, use) for use in (example.prompts() if example else ())),
-        cost=cls.cost,
+        cost=cls.estimate.cost,
         calls=tuple(_calls(example)) if example else (),
         supposed=tuple(_supposed(cls)) if example and any(example.roles()) else (),
-        example=cls.example,
+        example=cls.estimate.example,
     )
 
 
 def comments(pipeline: Pipeline) -> dict[Place, str]:
-    """What each key of a pipeline means, by its place in the file."""
+    """Return the descriptions of a pipeline's keys, by their places in the file."""
     schema = json_schema()
     found: dict[Place, str] = {(key,): _said(value) for key, value in schema["properties"].items()}
     for key, name in (("budget", "Limits"), ("defaults", "Defaults")):
@@ -107,10 +107,10 @@ def _first_sentence(cls: type[Stage]) -> str:
 
 
 def _of_example(cls: type[Stage]) -> Stage | None:
-    """The stage of this kind in its own example."""
-    if not cls.example:
+    """Return the stage of this kind in the kind's example."""
+    if not cls.estimate.example:
         return None
-    stages = Pipeline.from_yaml(cls.example).stages.values()
+    stages = Pipeline.from_yaml(cls.estimate.example).stages.values()
     return next(stage for stage in stages if isinstance(stage, cls))
 
 
@@ -125,7 +125,7 @@ def _parameters(kind: str) -> Iterator[Parameter]:
 
 
 def _default(field: Schema) -> Any:
-    """The value that stands for a key that is not there; of a choice the one line that it is."""
+    """Return the default of a key; for a choice with one line, its `use`."""
     match field.get("default"):
         case [{"use": str(only)}]:
             return only
@@ -151,20 +151,20 @@ def _template(cls: type[Stage], use: PromptUse) -> TemplateUse:
 
 def _calls(stage: Stage) -> Iterator[tuple[int, int]]:
     for items in (1, 10):
-        calls = stage.most_calls(items)
+        calls = stage.estimate.calls(stage, items, None)
         if calls is not None:
             yield items, calls
 
 
 def _supposed(cls: type[Stage]) -> Iterator[str]:
-    low, likely, high = cls.lengths
+    low, likely, high = cls.estimate.lengths
     yield f"An answer in text has {likely:g} tokens with a limit of 2,000; of 100, 90 have from {low:g} to {high:g}."
-    if cls.expects:
-        yield cls.expects
+    if cls.estimate.expects:
+        yield cls.estimate.expects
 
 
 def _type(schema: Schema, definitions: Schema) -> str:
-    """A type as a person says it: `whole number, at least 1`."""
+    """Return a type in words: `whole number, at least 1`."""
     if "$ref" in schema:
         return _type(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     if "anyOf" in schema or "oneOf" in schema:

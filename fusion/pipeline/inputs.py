@@ -1,4 +1,4 @@
-"""From what a user gives (a prompt or messages, inputs by name) to what a pipeline reads."""
+"""Inputs: a user's prompt or messages and named values become the inputs of a pipeline."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,26 +12,26 @@ from fusion.pipeline.media import file_of, turn_of
 from fusion.pipeline.rows import rows_of
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.prompts.filters import fenced
-from fusion.stages.answer import ShapedStage
+from fusion.stages.answer import AnswerStage
 
 Given = Mapping[str, Any]
 
 
 def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
-    """The request as one text. Of messages, the last one asks; those before it stand above as the conversation.
+    """Return the request as one text: the last message, after the conversation before it.
 
-    Messages of the system's become the system prompt that stands above the pipeline's own in every call; pictures
-    and documents go with the request wherever a template prints it.
+    System messages become the system prompt, above the pipeline's own in every call. Pictures and documents are
+    attached wherever a template prints the request. Raises InputError for a malformed message.
     """
     if prompt is None or isinstance(prompt, str):
         return prompt
     if not isinstance(prompt, (list, tuple)):
         raise InputError(f"a prompt is a text or a list of messages, not {type(prompt).__name__}")
     if not prompt:
-        raise InputError("`messages` is empty; give at least one message of the user's")
+        raise InputError("`messages` is empty; give at least one user message")
     turns = [turn_of(at, message) for at, message in enumerate(prompt)]
     if turns[-1].role != "user":
-        raise InputError(f"the last message is of role {turns[-1].role!r}; it must be the user's")
+        raise InputError(f"the last message has the role {turns[-1].role!r}; it must be a user message")
     system = "\n\n".join(turn.content for turn in turns if turn.role == "system")
     files = tuple(file for turn in turns for _, file in turn.files)
     *before, last = [turn for turn in turns if turn.role != "system"]
@@ -42,9 +42,9 @@ def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
 
 
 def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(request, inputs): every input with the value given or its default; the first required one takes the prompt.
+    """Return (request, inputs), with defaults filled in; the prompt fills the first required input.
 
-    Raises InputError for what is missing or unknown.
+    Raises InputError for a missing or unknown input.
     """
     unknown = sorted(set(given) - set(pipeline.inputs))
     if unknown:
@@ -75,13 +75,13 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
 
 
 def filled_within(pipeline: Pipeline, request: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """`filled` for a pipeline within another one: a required input that is not given takes the request."""
+    """Fill the inputs of a nested pipeline: the request fills a required input without a value."""
     open_ones = [name for name, spec in pipeline.inputs.items() if spec.required and name not in given]
     return filled(pipeline, request if open_ones else None, {name: plain(value) for name, value in given.items()})
 
 
 def plain(value: Any) -> Any:
-    """Data as data, items as what they hold."""
+    """Return data with every item replaced by its value."""
     if isinstance(value, Item):
         return value.value
     if isinstance(value, list):
@@ -97,7 +97,7 @@ def _check_format(name: str, value: Any, spec: InputSpec) -> None:
 
 
 def _rows(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every input that came as the text of a table."""
+    """Return the rows of every input given as CSV or JSONL text."""
     rows = {}
     for name, value in values.items():
         form = pipeline.inputs[name].format
@@ -108,7 +108,7 @@ def _rows(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, list[dict[
 
 
 def _check_data(name: str, value: Any) -> None:
-    """Raise InputError for what cannot be sent to anybody: half a surrogate pair, an object that JSON cannot hold."""
+    """Raise InputError for a value that JSON or UTF-8 cannot hold."""
     match value:
         case None | bool() | int() | float() | File():
             return
@@ -130,7 +130,7 @@ def _check_text(name: str, value: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"input {name!r} is not text: character {error.start} has no Unicode; give it in UTF-8"
+            f"input {name!r} is not text: character {error.start} is not Unicode; give it in UTF-8"
         ) from error
 
 
@@ -153,7 +153,7 @@ def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:
 
 
 def schema_of(given: type[BaseModel]) -> JsonSchema:
-    """The JSON Schema of a pydantic class. Raises UsageError where it has none."""
+    """Return the JSON Schema of a pydantic class. Raises UsageError if it has none."""
     try:
         return given.model_json_schema()
     except (AttributeError, PydanticUserError) as error:
@@ -162,10 +162,10 @@ def schema_of(given: type[BaseModel]) -> JsonSchema:
 
 
 def shaped_output(pipeline: Pipeline, schema: JsonSchema) -> Pipeline:
-    """The pipeline with this schema on the stage that writes the answer."""
+    """Return the pipeline with this schema on the stage that writes the answer."""
     output = pipeline.output
     stage = pipeline.stages.get(output) if isinstance(output, str) else None
-    if not isinstance(output, str) or not isinstance(stage, ShapedStage) or stage.outputs[0].feed:
+    if not isinstance(output, str) or not isinstance(stage, AnswerStage) or stage.outputs[0].feed:
         raise UsageError(
             f"`schema` shapes the stage that writes the answer, and `output` of {pipeline.name!r} is {output!r}; "
             "it must name a generate or merge stage"

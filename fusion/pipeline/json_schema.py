@@ -9,7 +9,7 @@ from fusion.stages.registry import kinds
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of pipeline files, for editors; the kinds of plug-ins are in it."""
+    """Return the JSON Schema of pipeline files, with the kinds of plug-ins, for editors."""
     schema = schema_of(Pipeline)
     definitions = schema["$defs"]
     definitions.pop("Stage", None)
@@ -28,7 +28,7 @@ def json_schema() -> dict[str, Any]:
     for key in ("stages", "inputs"):
         taken = sorted(RESERVED | OF_JINJA)
         schema["properties"][key]["propertyNames"] = {"pattern": f"^{NAME.pattern}$", "not": {"enum": taken}}
-    # pydantic has no JSON Schema for a bound behind the conversion that money takes.
+    # pydantic drops a bound behind the conversion of money.
     definitions["Limits"]["properties"]["usd"]["anyOf"][0] = {"type": "number", "exclusiveMinimum": 0}
     for name, short in (("InputSpec", "What the input is."), ("RoleSpec", "The model, as provider/model.")):
         definitions[name] = {"anyOf": [{"type": "string", "description": short}, definitions[name]]}
@@ -36,7 +36,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _with_stages(schema: Any) -> Any:
-    """The schema, with every kind where a stage stands within another one, which says `when` and `needs` itself."""
+    """Allow every kind for an inner stage, without `when` and `needs`, which the outer stage sets."""
     if schema == INLINE_SHAPE:
         return {"$ref": "#/$defs/stage", "properties": {"when": False, "needs": False}}
     if isinstance(schema, dict):
@@ -45,12 +45,12 @@ def _with_stages(schema: Any) -> Any:
 
 
 def schema_of(model: type[Value]) -> dict[str, Any]:
-    """The JSON Schema of one class that an author writes."""
+    """Return the JSON Schema of a class, without titles."""
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
     from pydantic_core.core_schema import DecimalSchema
 
     class Untitled(GenerateJsonSchema):
-        """Without the titles that only repeat a key, and with money as the number that it is in a file."""
+        """Drops titles, which only repeat the keys, and writes money as a number."""
 
         def field_title_should_be_set(self, schema: Any) -> bool:
             return False

@@ -1,131 +1,233 @@
-"""Loader: pipelines read and checked once, and again when one of their files has changed."""
+"""Loader: pipelines read, checked and kept until one of their files changes."""
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fusion.core.errors import PipelineError
-from fusion.pipeline.check import check, nested_file, read_checked
-from fusion.pipeline.dataflow import Schemas, stages_within
-from fusion.pipeline.spec import Pipeline
+from fusion.core.errors import PipelineError, Problem, UsageError
+from fusion.core.paths import read_text
+from fusion.core.yaml import MAX_BYTES, Positions
+from fusion.pipeline.check import check, pipeline_uses
+from fusion.pipeline.dataflow import Dataflow, Schemas, schemas_of, stages_within
+from fusion.pipeline.spec import Pipeline, Reading, read
 from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
-
-
-@dataclass(frozen=True, slots=True)
-class Nested:
-    """A pipeline that a stage runs, read and checked, with those that its own stages run by the stages' paths."""
-
-    path: Path
-    pipeline: Pipeline
-    prompts: Prompts
-    nested: "Mapping[str, Nested]"
-    schemas: Schemas | None = None
-    """The schemas that its stages declare, where they are known; else they are read from its files."""
-
-    @property
-    def files(self) -> Iterator[Path]:
-        """All files that it is made of."""
-        yield from (self.path, *self.prompts.files)
-        for other in self.nested.values():
-            yield from other.files
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A pipeline that has been checked: its templates, its own folder, and what its stages run and declare."""
-
-    pipeline: Pipeline
-    prompts: Prompts
-    near: Path | None
-    nested: Mapping[str, Nested]
-    schemas: Schemas | None = None
-    file: Path | None = None
-
-
-def load_checked(
-    path: Path | str, *, library: Library, roles: Collection[str] | None = None
-) -> tuple[Pipeline, Prompts]:
-    """A pipeline file and the prompts that it is rendered with. Raises PipelineError with every mistake of it."""
-    reading, prompts, problems = read_checked(Path(path), library, roles)
-    if problems or reading.pipeline is None:
-        raise PipelineError(problems)
-    return reading.pipeline, prompts
-
-
-def nested_pipelines(pipeline: Pipeline, prompts: Prompts, *, near: Path | None = None) -> dict[str, Nested]:
-    """What the stages of a checked pipeline run: other pipelines, by the stages' paths. Raises PipelineError."""
-    found: dict[str, Nested] = {}
-    for path, stage in stages_within(pipeline.stages).items():
-        for use in stage.pipelines():
-            file = nested_file(use.pipeline, prompts.library, near)
-            inner, its_prompts = load_checked(file, library=prompts.library)
-            found[path] = Nested(file, inner, its_prompts, nested_pipelines(inner, its_prompts, near=file.parent))
-    return found
-
+from fusion.stages.base import Stage
 
 PipelineGiven = str | Path | Pipeline
 """A pipeline by name or path, or as an object."""
-_MOST_LOADED: Final = 64
+_MAX_NESTED: Final = 8
+_MAX_CACHED: Final = 64
+_TOO_DEEP: Final = f"pipelines within pipelines, more than {_MAX_NESTED} deep"
 
 
-class _Loaded(NamedTuple):
-    """A pipeline that has been checked, and the files that it was made of, each as it was then."""
+@dataclass(frozen=True)
+class LoadedPipeline:
+    """A pipeline, read and checked, with its templates and the pipelines that its stages run.
 
-    made: Made
+    `near` is the folder in which its schemas' files are found; `file` is its own file, if it has one. `nested` maps
+    the paths of stages to the pipelines that they run. `pinned` holds the JSON Schemas of a recorded pipeline.
+    """
+
+    pipeline: Pipeline
+    prompts: Prompts
+    near: Path | None = None
+    nested: "Mapping[str, LoadedPipeline]" = field(default_factory=dict)
+    pinned: Schemas | None = None
+    file: Path | None = None
+
+    @cached_property
+    def schemas(self) -> Schemas:
+        """The JSON Schemas that its stages declare."""
+        return schemas_of(self.pipeline, near=self.near) if self.pinned is None else self.pinned
+
+    @cached_property
+    def dataflow(self) -> Dataflow:
+        """The reads of its stages."""
+        return Dataflow(self.pipeline, self.prompts, self.schemas)
+
+    @property
+    def all(self) -> "Iterator[LoadedPipeline]":
+        """Itself and every pipeline that it runs, however deep."""
+        yield self
+        for one in self.nested.values():
+            yield from one.all
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Every stage by its path in events and receipts, those of nested pipelines included."""
+        found = stages_within(self.pipeline.stages)
+        for path, one in self.nested.items():
+            found.update({f"{path}/{name}": stage for name, stage in one.stages.items()})
+        return found
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that it is made of: its own, templates, schemas, those of the pipelines that it runs."""
+        return tuple(dict.fromkeys(file for one in self.all for file in one._own_files))
+
+    @property
+    def _own_files(self) -> Iterator[Path]:
+        if self.file is not None:
+            yield self.file
+        yield from self.prompts.files
+        for stage in stages_within(self.pipeline.stages).values():
+            yield from ((self.near or Path()) / shape for _, shape in stage.schemas() if isinstance(shape, str))
+
+
+def check_text(text: str, *, library: Library, file: str, roles: Collection[str] | None = None) -> list[Problem]:
+    """Return every mistake of a pipeline's text, positioned and sorted."""
+    return _Reader().check(read(text, file=file), Prompts(library), _Place(file, _known(roles))).problems
+
+
+def check_file(path: Path | str, library: Library, *, roles: Collection[str] | None = None) -> list[Problem]:
+    """Return every mistake of a pipeline file, positioned and sorted; an unreadable file is one too."""
+    try:
+        return _Reader().read(Path(path), library, _Place(roles=_known(roles))).problems
+    except UsageError as error:
+        return [Problem(str(path), 0, 0, "", str(error))]
+
+
+def load_file(path: Path | str, library: Library) -> LoadedPipeline:
+    """Read a pipeline file and those that it runs. Raises PipelineError with every mistake."""
+    return _Reader().read(Path(path), library, _Place()).usable
+
+
+def _known(roles: Collection[str] | None) -> frozenset[str] | None:
+    return None if roles is None else frozenset(roles)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The surroundings of a pipeline: known roles, if they are checked, and the files that run it."""
+
+    name: str = ""
+    roles: frozenset[str] | None = None
+    within: tuple[Path, ...] = ()
+
+    def of(self, path: Path) -> "_Place":
+        return replace(self, name=str(path), within=(*self.within, path.resolve()))
+
+    def inside(self, pipeline: Pipeline) -> "_Place":
+        return replace(self, roles=None if self.roles is None else self.roles.union(pipeline.roles))
+
+
+class _Checked(NamedTuple):
+    """A pipeline as far as it could be read, and its mistakes. `depth` counts the levels of pipelines within it."""
+
+    loaded: LoadedPipeline | None
+    problems: list[Problem]
+    depth: int = 0
+
+    @property
+    def usable(self) -> LoadedPipeline:
+        if self.problems or self.loaded is None:
+            raise PipelineError(self.problems)
+        return self.loaded
+
+
+class _Reader:
+    """Reads a pipeline with all that it runs, each file once."""
+
+    def __init__(self) -> None:
+        self._read: dict[object, _Checked] = {}
+
+    def read(self, path: Path, library: Library, place: _Place) -> _Checked:
+        """Read and check a file. Raises UsageError if it cannot be read."""
+        key = path.resolve(), library.roots, place.roles
+        if key not in self._read:
+            reading = read(read_text(path, most=MAX_BYTES), file=str(path))
+            self._read[key] = self.check(reading, Prompts(library.near(path.parent)), place.of(path), path)
+        return self._read[key]
+
+    def check(self, reading: Reading, prompts: Prompts, place: _Place, file: Path | None = None) -> _Checked:
+        """Check a pipeline, and read those that it runs."""
+        pipeline = reading.pipeline
+        if pipeline is None:
+            return _Checked(None, reading.problems)
+        near = None if file is None else file.parent
+        nested = {
+            path: self._nested(use.pipeline, prompts.library, near, place.inside(pipeline))
+            for name, stage in pipeline.stages.items()
+            for path, use in pipeline_uses(name, stage)
+        }
+        inner = {path: one for path, one in nested.items() if isinstance(one, _Checked) and one.loaded}
+        problems = check(
+            pipeline,
+            prompts=prompts,
+            positions=reading.positions,
+            roles=place.roles,
+            file=place.name,
+            near=near,
+            unread=reading.unread if reading.problems else None,
+            nested={path: one if isinstance(one, str) else one.usable.pipeline for path, one in nested.items()},
+        )
+        loaded = LoadedPipeline(pipeline, prompts, near, {p: one.usable for p, one in inner.items()}, file=file)
+        depth = max((one.depth + 1 for one in inner.values()), default=0)
+        return _Checked(loaded, sorted({*reading.problems, *problems}), depth)
+
+    def _nested(self, name: str, library: Library, near: Path | None, place: _Place) -> "_Checked | str":
+        """Read a pipeline that a stage names; return the reason if it cannot be run."""
+        try:
+            path = _nested_file(name, library, near)
+            if path.resolve() in place.within:
+                ring = [*place.within[place.within.index(path.resolve()) :], path]
+                return f"the pipeline includes itself: {' -> '.join(file.stem for file in ring)}"
+            if len(place.within) > _MAX_NESTED:
+                return _TOO_DEEP
+            one = self.read(path, library, place)
+        except UsageError as error:
+            return str(error)
+        if one.problems:
+            more = f", and {len(one.problems) - 1} more" if len(one.problems) > 1 else ""
+            return f"{name!r} has mistakes of its own: {one.problems[0]}{more}"
+        return _TOO_DEEP if len(place.within) + one.depth > _MAX_NESTED else one
+
+
+def _nested_file(name: str, library: Library, near: Path | None) -> Path:
+    """The file of a pipeline that a stage names, looked up beside the stage's own file first."""
+    if near is not None and name.endswith((".yaml", ".yml")) and (near / name).is_file():
+        return near / name
+    return library.pipeline(name)
+
+
+class _Cached(NamedTuple):
+    """A loaded pipeline and the modification times of its files when they were read."""
+
+    loaded: LoadedPipeline
     stamps: dict[Path, int]
 
 
 class Loader:
-    """Finds pipelines in a library, and keeps those that were used last. Any thread may use it."""
+    """Loads pipelines from a library and keeps the ones used last. Any thread may use it."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self._loaded: dict[object, _Loaded] = {}
+        self._cached: dict[object, _Cached] = {}
         self._lock = threading.Lock()
 
-    def load(self, given: PipelineGiven) -> Made:
-        """A pipeline, checked. Raises PipelineError with every mistake."""
-        return self._fresh(given).made
-
-    def files(self, given: PipelineGiven) -> tuple[Path, ...]:
-        """Every file that a pipeline is made of: its own, its templates, those of the pipelines that it runs."""
-        return tuple(self._fresh(given).stamps)
-
-    def _fresh(self, given: PipelineGiven) -> _Loaded:
-        path = None if isinstance(given, Pipeline) else self.library.pipeline(str(given))
-        key: object = id(given) if path is None else path
+    def load(self, given: PipelineGiven) -> LoadedPipeline:
+        """Return a pipeline, checked. Raises PipelineError with every mistake."""
+        key: object = id(given) if isinstance(given, Pipeline) else self.library.pipeline(str(given))
         with self._lock:
-            loaded = self._loaded.pop(key, None)
-            if loaded is None or loaded.stamps != _stamps(loaded.stamps):
-                loaded = self._checked(given) if path is None else self._read(path)
-            if len(self._loaded) >= _MOST_LOADED:
-                self._loaded.pop(next(iter(self._loaded)))
-            self._loaded[key] = loaded
-            return loaded
+            cached = self._cached.pop(key, None)
+            if cached is None or cached.stamps != _stamps(cached.stamps):
+                loaded = self._read(given)
+                cached = _Cached(loaded, _stamps(loaded.files))
+            if len(self._cached) >= _MAX_CACHED:
+                self._cached.pop(next(iter(self._cached)))
+            self._cached[key] = cached
+            return cached.loaded
 
-    def _read(self, path: Path) -> _Loaded:
-        pipeline, prompts = load_checked(path, library=self.library)
-        nested = nested_pipelines(pipeline, prompts, near=path.parent)
-        made = Made(pipeline, prompts, path.parent, nested, file=path)
-        return _Loaded(made, _stamps([path, *prompts.files, *_files(nested)]))
-
-    def _checked(self, given: PipelineGiven) -> _Loaded:
-        assert isinstance(given, Pipeline)
-        prompts = Prompts(self.library)
-        problems = check(given, prompts=prompts)
-        if problems:
-            raise PipelineError(problems)
-        nested = nested_pipelines(given, prompts)
-        return _Loaded(Made(given, prompts, None, nested), _stamps([*prompts.files, *_files(nested)]))
-
-
-def _files(nested: Mapping[str, Nested]) -> Iterable[Path]:
-    return (file for one in nested.values() for file in one.files)
+    def _read(self, given: PipelineGiven) -> LoadedPipeline:
+        if not isinstance(given, Pipeline):
+            return load_file(self.library.pipeline(str(given)), self.library)
+        return _Reader().check(Reading(given, [], Positions()), Prompts(self.library), _Place()).usable
 
 
 def _stamps(files: Iterable[Path]) -> dict[Path, int]:
-    """When each file was written last; 0 for one that is gone."""
+    """Modification times in nanoseconds; 0 for a file that no longer exists."""
     return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}

@@ -1,4 +1,4 @@
-"""Pictures and documents: read off bytes, files, data URLs and OpenAI-style messages."""
+"""Media: pictures and documents from bytes, files, data URLs and OpenAI-style messages."""
 
 import base64
 import binascii
@@ -10,7 +10,7 @@ from fusion.core.errors import InputError
 from fusion.core.types import File, Message
 
 MAX_FILE: Final = 20_000_000
-"""Bytes of one file: what the providers take of a picture or document is no more."""
+"""The most bytes of a file: the limit of the providers."""
 
 _BEGINNINGS: Final = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -24,7 +24,7 @@ _HOW = "give it as `@file` on the command line, from Python as a Path, bytes or 
 
 
 def file_of(name: str, value: Any) -> Any:
-    """The File that the value of an input is; a default that is none stays as it is. Raises InputError."""
+    """Return the File of an input's value; a default of None stays None. Raises InputError."""
     where = f"input {name!r}"
     match value:
         case None | File():
@@ -39,7 +39,7 @@ def file_of(name: str, value: Any) -> Any:
 
 
 def turn_of(at: int, message: Any) -> Message:
-    """The message of an OpenAI-style one. Raises InputError that says which is wrong."""
+    """Return the Message of an OpenAI-style message. Raises InputError with its position."""
     where = f"message {at + 1}"
     role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
     if role not in ("system", "user", "assistant") or not isinstance(content, (str, list, tuple)):
@@ -56,7 +56,7 @@ def _of_parts(role: Literal["system", "user", "assistant"], parts: Any, where: s
         if isinstance(found, str):
             text = f"{text}\n\n{found}" if text else found
         elif role != "user":
-            raise InputError(f"{where} is the {role}'s; a picture or document stands in a message of the user's")
+            raise InputError(f"{where} has the role {role!r}; pictures and documents go in user messages")
         else:
             files.append((len(text), found))
     return Message(role=role, content=text, files=tuple(files))
@@ -70,17 +70,17 @@ def _part(part: Any, where: str) -> str | File:
             return _of_url(url, where)
         case {"type": "file", "file": {"file_data": str(url), **more}}:
             return _of_url(url, where, str(more.get("filename") or ""))
-    raise InputError(f"{where} is none of text, image_url and file with `file_data`, as OpenAI has them")
+    raise InputError(f"{where} has an unsupported type; use OpenAI's text, image_url, or file with `file_data`")
 
 
 def _of_url(url: str, where: str, name: str = "") -> File:
     head, comma, data = url.partition(",")
     if not (head.startswith("data:") and head.endswith(";base64") and comma):
-        raise InputError(f"{where} is no data URL in base64 (data:image/png;base64,…); addresses are not fetched")
+        raise InputError(f"{where} is not a base64 data URL (data:image/png;base64,…); URLs are not fetched")
     try:
         return _file(base64.b64decode(data, validate=True), where, name)
     except (binascii.Error, ValueError) as error:
-        raise InputError(f"{where} has data that is no base64: {error}") from error
+        raise InputError(f"{where} has invalid base64 data: {error}") from error
 
 
 def _read(path: Path, where: str) -> bytes:
@@ -92,12 +92,12 @@ def _read(path: Path, where: str) -> bytes:
 
 
 def _file(data: bytes, where: str, name: str = "") -> File:
-    """The file of these bytes, of the type that their beginning says."""
+    """Return the File of these bytes, with the media type of their first bytes."""
     if len(data) > MAX_FILE:
         raise InputError(f"{where} has more than {MAX_FILE / 1e6:,.0f} MB, more than models take; make it smaller")
     known = next((kind for beginning, kind in _BEGINNINGS.items() if data.startswith(beginning)), None)
     if known is None and data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         known = "image/webp"
     if known is None:
-        raise InputError(f"{where} is none of {_TAKEN}, by its first bytes")
+        raise InputError(f"{where} has an unsupported type by its first bytes; give {_TAKEN}")
     return File(media_type=known, data=data, name=name)

@@ -1,4 +1,4 @@
-"""A pipeline of one's own: a copy of another one with its templates, each of its keys explained."""
+"""Scaffold: a copy of a pipeline and its templates, with a comment on every key."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from fusion.core.errors import UsageError
 from fusion.core.paths import read_text
 from fusion.pipeline.explain import comments
-from fusion.pipeline.loader import load_checked
+from fusion.pipeline.loader import load_file
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import TEMPLATE_SUFFIX, Library
 from fusion.prompts.template import is_template_name
@@ -17,22 +17,20 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _INCLUDE = re.compile(r"""({%-?\s*include\s+)(["'])([^"']+)\2""")
 _HEAD = """\
 # yaml-language-server: $schema=./pipeline.schema.json
-# Your own {name}, made of {source}. Its templates stand in prompts/{name}/, and everything here may be changed.
-# `fusion validate {name}.yaml` finds every mistake, `fusion run {name}.yaml --dry-run …` shows what a run would ask.
+# {name}: a copy of {source} to edit. Its templates are in prompts/{name}/.
+# `fusion validate {name}.yaml` finds every mistake, `fusion run {name}.yaml --dry-run …` shows the prompts of a run.
 """
 
 
 def draft(name: str, path: Path, *, library: Library) -> dict[str, str]:
-    """The files of a new pipeline, by their paths: a copy of the one at `path`, its templates, its schemas.
+    """Return the files of a new pipeline by path: a copy of the one at `path`, its templates, its schemas.
 
-    Raises UsageError for a name that no pipeline can have here, PipelineError for a pipeline with mistakes.
+    Raises UsageError for an invalid or used name, PipelineError for a pipeline with mistakes.
     """
     if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} is no name for a pipeline: give letters, digits, - and _, without a folder or .yaml"
-        )
-    source, prompts = load_checked(path, library=library)
-    copying = _Copying(name, prompts.library)
+        raise UsageError(f"invalid pipeline name {name!r}: use letters, digits, - and _, without a folder or .yaml")
+    loaded = load_file(path, library)
+    source, copying = loaded.pipeline, _Copying(name, loaded.prompts.library)
     stages = {stage: copying.stage(stage, given) for stage, given in source.stages.items()}
     made = source.model_copy(update={"name": name, "stages": stages})
     head = _HEAD.format(name=name, source=source.name)
@@ -44,7 +42,7 @@ def draft(name: str, path: Path, *, library: Library) -> dict[str, str]:
 
 
 class _Copying:
-    """Takes the templates of a pipeline into a folder of its own, with all that they include."""
+    """Copies templates and the files that they include into the folder of the new pipeline."""
 
     def __init__(self, folder: str, library: Library) -> None:
         self.files: dict[str, str] = {}
@@ -52,7 +50,7 @@ class _Copying:
         self._library = library
 
     def stage(self, name: str, stage: Stage) -> Stage:
-        """The stage, reading copies in place of templates that have a name."""
+        """Return the stage with its named templates replaced by copies."""
         copied: dict[str, Any] = {}
         for use in stage.prompts():
             if is_template_name(use.template) and use.key in type(stage).model_fields:
@@ -61,13 +59,13 @@ class _Copying:
         return stage.model_copy(update=copied)
 
     def _template(self, given: str, part: str) -> str:
-        """The name of the copy."""
+        """Copy a template and return the name of the copy."""
         name = f"{self._folder}/{part}"
         file = f"prompts/{name}{TEMPLATE_SUFFIX}"
         if file in self.files:
             return name
         if self._library.template(name) is not None:
-            raise UsageError(f"there is a template {name!r} already; choose another name than {self._folder!r}")
+            raise UsageError(f"the template {name!r} exists already; choose another name than {self._folder!r}")
         found = self._library.template(given)
         assert found is not None  # the pipeline has been checked
         self.files[file] = ""
@@ -79,6 +77,6 @@ class _Copying:
 
 
 def _shapes(pipeline: Pipeline, near: Path) -> dict[str, str]:
-    """The files of schemas that stand beside a pipeline."""
+    """Return the schema files beside a pipeline."""
     named = {shape for stage in pipeline.stages.values() for _, shape in stage.schemas() if isinstance(shape, str)}
     return {name: read_text(near / name) for name in sorted(named)}

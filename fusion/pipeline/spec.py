@@ -1,4 +1,4 @@
-"""Pipeline: what a pipeline file says, from YAML and back, and the JSON Schema of such files."""
+"""Pipeline: the model of a pipeline file, read from YAML and written back."""
 
 import re
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from fusion.stages.base import STAGE_READER, Stage
 from fusion.stages.registry import kinds
 
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
-"""Names that no stage and no input may have, since templates and results use them."""
+"""Names that stages and inputs cannot have: templates and results use them."""
 
 OF_JINJA = frozenset(
     {"and", "dict", "else", "false", "if", "in", "is", "namespace", "none", "not", "or", "range", "true"}
@@ -39,11 +39,11 @@ _TEXT = "<text>"
 
 def _free_name(name: str) -> str:
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name: small letters, digits and _, a letter first")
+        raise ValueError(f"invalid name {name!r}: use lowercase letters, digits and _, starting with a letter")
     if name in RESERVED:
-        raise ValueError(f"the name {name!r} is taken: it means something else in templates and results")
+        raise ValueError(f"reserved name {name!r}: templates and results use it; choose another")
     if name in OF_JINJA:
-        raise ValueError(f"the name {name!r} is taken: it is a word of the expressions themselves")
+        raise ValueError(f"reserved name {name!r}: it is a keyword of expressions; choose another")
     return name
 
 
@@ -51,15 +51,15 @@ Name = Annotated[str, AfterValidator(_free_name)]
 
 
 class InputSpec(Authored):
-    """An input of a pipeline. Without a `default` it is required; short form: its description alone."""
+    """An input of a pipeline. Without a `default` it is required. Short form: its description."""
 
-    description: str = Field(default="", description="What the input is, for people.")
-    default: Any = Field(default=None, description="Its value where none is given; without this key it is required.")
-    stdin: bool = Field(default=False, description="Read it from standard input where none is given.")
+    description: str = Field(default="", description="Description for people.")
+    default: Any = Field(default=None, description="Value if none is given; without this key the input is required.")
+    stdin: bool = Field(default=False, description="Read it from standard input if no value is given.")
     format: Literal["text", "jsonl", "csv", "image", "file"] = Field(
         default="text",
-        description="What it is: `jsonl` and `csv` become a list of rows; an `image`, or a `file`, which may be "
-        "a PDF too, is shown to models where a template prints it.",
+        description="Format: `jsonl` and `csv` become a list of rows; an `image`, or a `file` (picture or PDF), is "
+        "sent to models wherever a template prints it.",
     )
 
     @property
@@ -78,7 +78,7 @@ class InputSpec(Authored):
 
 
 def _stage(given: Any) -> Any:
-    """The stage that a mapping describes, of the class that its `kind` names."""
+    """Return the stage that a mapping describes, of the class of its `kind`."""
     if not isinstance(given, Mapping):
         if isinstance(given, Stage):
             return given
@@ -112,16 +112,18 @@ class Pipeline(Authored):
     'hello'
     """
 
-    name: str = Field(default="pipeline", min_length=1, max_length=200, description="By default the file's own name.")
-    description: str = Field(default="", description="What the pipeline does, for people.")
+    name: str = Field(
+        default="pipeline", min_length=1, max_length=200, description="Name; by default that of the file."
+    )
+    description: str = Field(default="", description="Description for people.")
     inputs: dict[Name, InputSpec] = Field(
-        default={}, description="What a run is given; the first required one takes the prompt."
+        default={}, description="Inputs by name; the first required one takes the prompt."
     )
-    budget: Limits = Field(default=Limits(), description="What a run may spend at most.")
+    budget: Limits = Field(default=Limits(), description="Spending limits of a run.")
     on_budget: Literal["fail", "finish"] = Field(
-        default="fail", description="When the budget is used up: end the run, or finish with what there is."
+        default="fail", description="On an exhausted budget: end the run, or finish with partial results."
     )
-    defaults: Defaults = Field(default=Defaults(), description="What holds for every call that says nothing else.")
+    defaults: Defaults = Field(default=Defaults(), description="Parameters of every call that does not set its own.")
     roles: dict[str, RoleSpec] = Field(default={}, description="Roles pinned to a model or tuned, by name.")
     stages: dict[Name, AnyStage] = Field(min_length=1, description="The stages, by name.")
     output: Output = Field(description="The answer: an expression, or a mapping of names to expressions.")
@@ -134,7 +136,7 @@ class Pipeline(Authored):
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The expressions of the output by their names; "" is the name of a single one."""
+        """The expressions of the output by name; a single one has the name ""."""
         return {"": self.output} if isinstance(self.output, str) else dict(self.output)
 
     @classmethod
@@ -151,7 +153,7 @@ class Pipeline(Authored):
 
     @classmethod
     def from_yaml(cls, text: str, *, file: str = _TEXT) -> "Pipeline":
-        """The pipeline of a YAML text. Raises PipelineError with every mistake of its form; see graph.check."""
+        """Read a pipeline from YAML. Raises PipelineError with every syntax mistake; `check` finds the others."""
         reading = read(text, file=file)
         if reading.problems or reading.pipeline is None:
             raise PipelineError(reading.problems)
@@ -159,30 +161,30 @@ class Pipeline(Authored):
 
     @classmethod
     def load(cls, path: Path | str) -> "Pipeline":
-        """The pipeline of a file. Raises UsageError if it cannot be read, PipelineError as `from_yaml` does."""
+        """Read a pipeline file. Raises UsageError if it cannot be read, PipelineError as `from_yaml` does."""
         return cls.from_yaml(read_text(Path(path), most=MAX_BYTES), file=str(path))
 
     def to_data(self) -> dict[str, Any]:
-        """The pipeline as data that JSON can hold, as its YAML would say it; `from_data` reads it back."""
+        """Return the pipeline as JSON data in the form of its YAML; `from_data` reads it back."""
         return _as_data(self)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "Pipeline":
-        """The pipeline that `to_data` was taken of."""
+        """Read a pipeline from the data of `to_data`."""
         return cls.model_validate(data, by_alias=True, by_name=False)
 
     def to_yaml(self, *, comments: Mapping[Place, str] | None = None) -> str:
-        """The pipeline as YAML: what nobody has said is left out, short forms are used.
+        """Return the pipeline as YAML, without defaults and in short forms.
 
-        `comments` are written above the keys at these places.
+        `comments` are written above the keys at their places.
         """
         return _dumped(_as_data(self), comments or {})
 
 
 class Reading(NamedTuple):
-    """What was read of a file: the pipeline as far as it could be, what is wrong, and where everything stands.
+    """The readable part of a pipeline file, its mistakes, and the positions of its keys.
 
-    `unread` names the stages that are in the file but not in `pipeline`, since something is wrong with them.
+    `unread` names the stages that are left out of `pipeline` because of mistakes.
     """
 
     pipeline: Pipeline | None
@@ -192,7 +194,7 @@ class Reading(NamedTuple):
 
 
 def read(text: str, *, file: str = _TEXT) -> Reading:
-    """Read a pipeline and find every mistake of its form. What is not wrong can still be checked as a graph."""
+    """Read a pipeline and find every syntax mistake; `check` can still check the readable part."""
     data, problems, positions = read_yaml(text, file=file)
     if data is None and problems:
         return Reading(None, sorted(problems), positions)
@@ -208,7 +210,7 @@ def read(text: str, *, file: str = _TEXT) -> Reading:
 
 
 def _parsed(data: dict[str, Any]) -> tuple[Pipeline | None, list[Mistake], frozenset[str]]:
-    """The pipeline, what is wrong with the data, and the stages that had to be left out."""
+    """Return the readable part of a pipeline, its mistakes, and the stages left out."""
     found: list[Mistake] = []
     unread: set[str] = set()
     pipeline = _validated(data, found)
@@ -229,9 +231,9 @@ def _validated(data: dict[str, Any], found: list[Mistake]) -> Pipeline | None:
 
 
 def _without(data: dict[str, Any], found: list[Mistake], unread: set[str]) -> dict[str, Any] | None:
-    """The data without what is wrong in it, so that the rest can be checked; None where too much is.
+    """Return the data without its mistakes, so that the rest can be checked; None if too much is wrong.
 
-    A stage that is wrong is left out, an input or role is replaced by one of the same name, any other key falls away.
+    A wrong stage is left out, a wrong input or role is replaced by a placeholder, any other wrong key is dropped.
     """
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
     for place, of_key, _ in found:
@@ -285,7 +287,7 @@ def _stage_data(stage: Stage) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Values that YAML has: money as a number, tuples as lists."""
+    """Return values that YAML can hold: money as a number, tuples as lists."""
     if isinstance(value, Decimal):
         number = float(value)
         return int(value) if value == int(value) else number if Decimal(str(number)) == value else str(value)
@@ -323,23 +325,20 @@ def _dumped(data: dict[str, Any], comments: Mapping[Place, str]) -> str:
 
 
 def _quoted(value: Any) -> Any:
-    """The value; text in quotes where YAML's writer would not give it back as it is."""
+    """Quote text that YAML would not read back unchanged."""
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
     return DoubleQuotedScalarString(value) if isinstance(value, str) and not _is_simple(value) else value
 
 
 def _is_simple(text: str) -> bool:
-    """True for words on one line, which YAML's writer quotes where that is needed."""
+    """True for printable ASCII, which the YAML writer quotes by itself."""
     return text.isascii() and text.isprintable()
 
 
 def _is_block(text: str) -> bool:
-    """True for text that a literal block gives back exactly as it is."""
+    """True for text that a literal block preserves exactly."""
     lines = text.removesuffix("\n").split("\n")
     if "\n" not in text or not lines[0] or not lines[-1] or lines[0][0].isspace():
         return False
     return all(line.isprintable() and not line[-1:].isspace() for line in lines)
-
-
-# The JSON Schema of pipeline files.

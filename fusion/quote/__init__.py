@@ -1,1 +1,1 @@
-"""What a run will ask and cost, before any call."""
+"""Previews, quotes and bounds of a run, before any call."""

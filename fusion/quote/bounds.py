@@ -1,103 +1,55 @@
-"""What a run can come to at most: the worst case of every attempt that its stages may make."""
+"""Bounds: the worst case of a run, with every attempt of every call."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple, TypeVar
 
 from fusion.core.types import Limits
-from fusion.engine.roles import RoleModels
-from fusion.engine.run_spec import Subject
+from fusion.engine.holdback import Bound, least, most_of, sum_of
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.wrappers.retry import ATTEMPTS
-from fusion.pipeline.dataflow import Wiring, stage_order, wire
-from fusion.pipeline.loader import Nested
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts
-from fusion.quote.simulate import Asking, Supposed
+from fusion.pipeline.dataflow import Wiring
+from fusion.quote.simulate import Asking, Simulated
 from fusion.stages.base import Stage
 
-T = TypeVar("T", int, Decimal)
 
+def bounds(spec: RunSpec, worst: Sequence[Simulated]) -> dict[str, Bound]:
+    """Return the bound of each stage; a nested pipeline counts in its stage.
 
-class Bound(NamedTuple):
-    """Calls, tokens and dollars at most, each None where there is no bound; `why` says why there is none.
-
-    Attempts made again are counted in tokens and dollars, and not in calls. What has no known price is not counted
-    in the dollars.
+    `worst` are simulated worst cases: the size of their prompts bounds the input of a call. Behind a stage that
+    failed in one, the bound is the model's context.
     """
-
-    calls: int | None = 0
-    tokens: int | None = 0
-    usd: Decimal | None = Decimal(0)
-    why: str = ""
-
-    def plus(self, other: "Bound") -> "Bound":
-        return Bound(
-            None if self.calls is None or other.calls is None else self.calls + other.calls,
-            None if self.tokens is None or other.tokens is None else self.tokens + other.tokens,
-            None if self.usd is None or other.usd is None else self.usd + other.usd,
-            self.why or other.why,
-        )
-
-    def under(self, limits: Limits | None) -> "Bound":
-        """The bound under the limits of a budget."""
-        if limits is None:
-            return self
-        return Bound(
-            _least(self.calls, limits.calls),
-            _least(self.tokens, limits.tokens),
-            _least(self.usd, limits.usd),
-            self.why,
-        )
-
-
-def bounds(subject: Subject, worst: Sequence[Supposed]) -> dict[str, Bound]:
-    """The bound of every stage of the pipeline, those of nested pipelines within theirs.
-
-    `worst` are runs in which everything went as costly as it may: what their prompts came to is what a call may
-    read. Where such a run could not go on, it is all that fits into the model's context.
-    """
-    return _Level(subject, worst).bounds()
+    return _Level(spec, worst).bounds()
 
 
 def within(bounds: Iterable[Bound], limits: Limits, models: Iterable[ModelInfo]) -> Bound:
-    """The bound of a run: of its stages together, under its budget; tokens that are limited limit dollars too."""
+    """Return the bound of a run: the sum of its stages, under its limits; a limit of tokens limits dollars too."""
     whole = sum_of(bounds).under(limits)
     dearest = max((rate for model in models for rate in _rates(model)), default=None)
     if limits.tokens is None or dearest is None:
         return whole
-    return whole._replace(usd=_least(whole.usd, dearest * limits.tokens))
-
-
-def sum_of(bounds: Iterable[Bound]) -> Bound:
-    whole = Bound()
-    for bound in bounds:
-        whole = whole.plus(bound)
-    return whole
+    return whole._replace(usd=least(whole.usd, dearest * limits.tokens))
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A pipeline of the run, and what is before its stages' paths; `known` if its inputs hang on no model."""
+    """A pipeline of the run. `prefix` precedes its stages' paths; `known` is true if no model writes its inputs."""
 
-    pipeline: Pipeline
-    prompts: Prompts
-    roles: RoleModels
-    wirings: Mapping[str, Wiring]
-    nested: Mapping[str, Nested]
-    prefix: str
-    known: bool
+    spec: RunSpec
+    prefix: str = ""
+    known: bool = True
+
+    @property
+    def wirings(self) -> Mapping[str, Wiring]:
+        return self.spec.loaded.dataflow.wirings
 
 
 class _Level:
-    """Works out the bounds of one pipeline's stages."""
+    """Computes the bounds of a pipeline's stages from simulated worst cases."""
 
-    def __init__(self, subject: Subject, worst: Sequence[Supposed]) -> None:
-        wirings = wire(subject.pipeline, subject.prompts, near=subject.near)
-        self._whole = _Place(
-            subject.pipeline, subject.prompts, subject.roles, wirings, subject.nested, prefix="", known=True
-        )
+    def __init__(self, spec: RunSpec, worst: Sequence[Simulated]) -> None:
+        self._whole = _Place(spec)
         self._asking: dict[str, Asking] = {}
         self._items: dict[str, int] = {}
         self._failed: set[str] = set()
@@ -107,28 +59,26 @@ class _Level:
     def bounds(self) -> dict[str, Bound]:
         return self._of(self._whole)
 
-    def _take(self, one: Supposed) -> None:
+    def _take(self, one: Simulated) -> None:
         for path, asking in one.asking.items():
-            seen = self._asking.setdefault(path, Asking())
-            seen.taken = max(seen.taken, asking.taken)
-            seen.given = max(seen.given, asking.given)
-            seen.asked |= asking.asked
+            self._asking.setdefault(path, Asking()).add(asking)
         for path, items in one.items.items():
             self._items[path] = max(items, self._items.get(path, 0))
         self._failed |= {part.stage for part in one.result.failed}
 
     def _of(self, place: _Place) -> dict[str, Bound]:
-        """The bounds of a pipeline's stages by name."""
+        """Return the bounds of a pipeline's stages by name."""
         found: dict[str, Bound] = {}
         counts: dict[str, int | None] = {}
         shaky: set[str] = set()
-        for name in stage_order(place.pipeline, place.prompts):
-            stage = place.pipeline.stages[name]
+        for name in place.spec.loaded.dataflow.order:
+            stage = place.spec.pipeline.stages[name]
             wiring = place.wirings[name]
-            read = {*wiring.waits, *wiring.when, *(flow.stage for flow in wiring.flows.values())}
-            if read & (shaky | {path.partition("/")[0] for path in self._failed_in(place)}):
+            if {*wiring.sources, *wiring.when} & (
+                shaky | {path.partition("/")[0] for path in self._failed_in(place)}
+            ):
                 shaky.add(name)
-            items = self._count(place, name, stage, counts)
+            items = self._count(place, name, counts)
             counts[name] = None if items is None else self._given(place, name, stage, items)
             found[name] = self._stage(place, name, stage, items, shaky=name in shaky).under(stage.budget)
         return found
@@ -137,111 +87,91 @@ class _Level:
         return (path.removeprefix(place.prefix) for path in self._failed if path.startswith(place.prefix))
 
     def _stage(self, place: _Place, path: str, stage: Stage, items: int | None, *, shaky: bool) -> Bound:
-        if path in place.nested:
+        if path in place.spec.loaded.nested:
             return self._pipeline(place, path, stage)
-        most = None if items is None else stage.most_calls(items)
+        most = None if items is None else stage.estimate.calls(stage, items, None)
         within = stage.inner()
         if most is not None or items is None or not within:
             return self._calls(place, path, stage, most, shaky=shaky)
         parts = {name: self._stage(place, f"{path}/{name}", one, items, shaky=shaky) for name, one in within.items()}
         alone = stage.model_copy(update={stage.inner_key: _roles_only(stage)})
-        whole = sum_of([*parts.values(), self._calls(place, path, stage, alone.most_calls(items), shaky=shaky)])
-        return whole._replace(calls=stage.most_calls_with(items, {name: one.calls for name, one in parts.items()}))
+        own = self._calls(place, path, stage, alone.estimate.calls(alone, items, None), shaky=shaky)
+        whole = sum_of([*parts.values(), own])
+        counts = {name: one.calls for name, one in parts.items()}
+        return whole._replace(calls=stage.estimate.calls(stage, items, counts))
 
     def _pipeline(self, place: _Place, path: str, stage: Stage) -> Bound:
-        one = place.nested[path]
-        reads = place.wirings[path].waits
-        inner = _Place(
-            one.pipeline,
-            one.prompts,
-            place.roles.nested[path],
-            wire(one.pipeline, one.prompts, near=one.path.parent),
-            one.nested,
-            prefix=f"{place.prefix}{path}/",
-            known=place.known and not reads,
-        )
-        return sum_of(self._of(inner).values()).under(one.pipeline.budget).under(stage.budget)
+        spec = place.spec.within(path, place.spec.request, place.spec.inputs)
+        known = place.known and not place.wirings[path].waits
+        inner = _Place(spec, prefix=f"{place.prefix}{path}/", known=known)
+        return sum_of(self._of(inner).values()).under(spec.limits).under(stage.budget)
 
     def _calls(self, place: _Place, path: str, stage: Stage, most: int | None, *, shaky: bool) -> Bound:
         roles = dict.fromkeys(role for _, role in stage.roles())
         if not roles or most == 0:
             return Bound()
         if most is None:
-            return Bound(None, None, None, f"how many calls {place.prefix}{path} makes hangs on results")
+            return Bound(None, None, None, f"the number of calls of {place.prefix}{path} depends on results")
         asking = self._asked(place.prefix + path)
-        chains = [place.roles[role].models for role in roles]
+        chains = [place.spec.roles[role].models for role in roles]
         known = {model.id for chain in chains for model in chain}
         chains += [
-            tuple(member.info for member in place.roles.chain_of(model)) for model in sorted(asking.asked - known)
+            tuple(member.info for member in place.spec.roles.chain_of(model))
+            for model in sorted(asking.asked - known)
         ]
         given = asking.given or stage.own_max_tokens
         taken = None if shaky or not asking.taken else asking.taken
-        costs = [_of_chain(chain, taken, given) for chain in chains]
-        tokens, usd = [cost[0] for cost in costs], [cost[1] for cost in costs]
-        why = f"nobody knows how much a call of {place.prefix}{path} may read" if None in tokens else ""
-        return Bound(most, _times(most, tokens), _times(most, usd), why)
+        call = most_of(_of_chain(chain, taken, given) for chain in chains)
+        why = f"the input of a call of {place.prefix}{path} is unbounded" if call.tokens is None else ""
+        return call.times(most)._replace(why=why)
 
     def _asked(self, path: str) -> Asking:
-        """The most that calls of a stage, and of those within it, were seen to take."""
-        found = [one for at, one in self._asking.items() if at == path or at.startswith(f"{path}/")]
-        asked = {model for one in found for model in one.asked}
-        return Asking(
-            max((one.taken for one in found), default=0), max((one.given for one in found), default=0), asked
-        )
+        """Return the largest calls of a stage and its inner stages in the simulations."""
+        largest = Asking()
+        for at, one in self._asking.items():
+            if at == path or at.startswith(f"{path}/"):
+                largest.add(one)
+        return largest
 
-    def _count(self, place: _Place, name: str, stage: Stage, counts: Mapping[str, int | None]) -> int | None:
-        """How many items a stage is given at most, where that can be said."""
-        uses = [use for use in stage.expressions() if use.flows]
-        if not uses:
-            return 1
+    def _count(self, place: _Place, name: str, counts: Mapping[str, int | None]) -> int | None:
+        """The most items that a stage is given; None if unknown."""
         wiring = place.wirings[name]
-        flow = wiring.flows.get(uses[0].source)
-        if flow is not None:
-            return counts.get(flow.stage)
-        reads = any(path[0] in place.pipeline.stages for path in place.prompts.expression(uses[0].source).paths)
-        return None if reads or not place.known else self._items.get(place.prefix + name)
+        if wiring.over is None:
+            return 1
+        if wiring.flow is not None:
+            return counts.get(wiring.flow.stage)
+        return None if wiring.over or not place.known else self._items.get(place.prefix + name)
 
     def _given(self, place: _Place, name: str, stage: Stage, items: int) -> int | None:
-        """How many items a stage hands on at most."""
-        most = stage.most_items(items)
+        """The most items that a stage hands on; None if unknown."""
+        most = stage.estimate.items(stage, items)
         hangs = place.wirings[name].waits or not place.known
         if most is not None or hangs or any(stage.roles()):
             return most
-        return self._items.get(place.prefix + name)  # of what is made of the inputs alone, as many as there were
+        return self._items.get(place.prefix + name)  # made of the inputs alone: the count of the simulations
 
 
 def _roles_only(stage: Stage) -> dict[str, object]:
-    """What stands under a stage's inner key without the stages."""
+    """Return the entries of a stage's inner key that are not stages."""
     return {name: one for name, one in getattr(stage, stage.inner_key).items() if not isinstance(one, Stage)}
 
 
-def _of_chain(chain: Sequence[ModelInfo], taken: int | None, given: int) -> tuple[int | None, Decimal | None]:
-    """Tokens and dollars of one call at most: every model of its chain is asked as often as it may be.
+def _of_chain(chain: Sequence[ModelInfo], taken: int | None, given: int) -> Bound:
+    """Return the bound of one call with all its attempts on all models of its chain.
 
-    An answer whose shape no model keeps to is asked of each again by those before it.
+    After an answer that misses its schema, the models before are called again.
     """
-    tokens, usd = 0, Decimal(0)
+    whole = Bound()
     for number, model in enumerate(chain, start=1):
-        read = _least(taken, model.context)
+        read = least(taken, model.context)
         if read is None:
-            return None, None
-        tokens += ATTEMPTS * number * (read + given)
-        if model.price is not None:
-            usd += ATTEMPTS * number * model.price.bound(read, given)
-    return tokens, usd
-
-
-def _times(calls: int, each: Sequence[T | None]) -> T | None:
-    known = [one for one in each if one is not None]
-    return None if len(known) < len(each) else max(known) * calls
-
-
-def _least(one: T | None, other: T | None) -> T | None:
-    return min((each for each in (one, other) if each is not None), default=None)
+            return Bound(1, None, None)
+        whole = whole.plus(Bound.of_call(model, read, given).times(ATTEMPTS * number))
+    return whole._replace(calls=1)
 
 
 def _rates(model: ModelInfo) -> Iterator[Decimal]:
-    """What a token costs at most."""
+    """Yield the prices of a token, input and output, at every volume."""
     price = model.price
     while price is not None:
         yield price.bound(1, 0)

@@ -1,4 +1,4 @@
-"""One run as it may go, on models that stand in for those it would ask: no call is made, and no time passes."""
+"""Simulate: a run on simulated models, without a call, on a loop with a virtual clock."""
 
 import asyncio
 import json
@@ -13,109 +13,54 @@ from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted
 from fusion.core.result import Result
 from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
 from fusion.engine.run import Run
-from fusion.engine.run_spec import Subject
+from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens, input_bound
 from fusion.models.speed import Latencies, pace_of
 from fusion.models.structured import form, shaped
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.fallback import Breaker, Member
-from fusion.pipeline.loader import Nested
-from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts
+from fusion.pipeline.loader import LoadedPipeline
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread
 
 T = TypeVar("T")
 
 _TOKENIZER: Final = Spread(0.8, 1.0, 1.3)
-"""Tokens of a text by a model's own count, over four bytes each."""
+"""Ratio of a model's own token count to one token per four bytes."""
 _HASTE: Final = Spread(0.5, 1.0, 2.0)
-"""How long a model takes, over what is expected of it."""
+"""Ratio of a model's latency to the expected one."""
 _THINKING: Final = Spread(0.01, 0.08, 0.4)
-"""How much of its output limit a model thinks that does so unasked; none where it is told not to."""
+"""Share of its output limit that a model spends on reasoning by default."""
 _SHAPE_MISSED: Final = Spread(0.002, 0.02, 0.12)
-"""How often an answer does not hold to its shape at first."""
-_PIECES: Final = 24  # of an answer that is followed while it is written
+"""Share of first answers that miss their schema."""
+_PIECES: Final = 24  # deltas of a streamed answer
 _UNREADABLE: Final = "no JSON "
 
 
 @dataclass
 class Asking:
-    """The most that a call of one stage was seen to take: tokens of input, at most, and of output; who was asked."""
+    """The largest call of a stage: bound on input tokens, output limit; and the models called."""
 
     taken: int = 0
     given: int = 0
     asked: set[str] = field(default_factory=set)
 
+    def add(self, other: "Asking") -> None:
+        self.taken = max(self.taken, other.taken)
+        self.given = max(self.given, other.given)
+        self.asked |= other.asked
+
 
 @dataclass
-class Supposed:
-    """How a run went that nobody made. Times are seconds of the run; `items` is how many each stage was given."""
+class Simulated:
+    """A simulated run, and the sink of its events. Times are seconds since its start; `items` counts items."""
 
-    result: Result
+    result: Result = field(init=False)
     seconds: float = 0.0
     began: dict[str, float] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
     items: dict[str, int] = field(default_factory=dict)
     asking: dict[str, Asking] = field(default_factory=dict)
-
-
-async def suppose(subject: Subject, chance: Chance) -> Supposed:
-    """Run the pipeline by these chances; on a loop of `in_no_time`. In the worst case there are no limits."""
-    record = _Record()
-    stages = subject.stages
-    here = asyncio.Semaphore(1)  # the embedded models compute one call at a time
-    played: dict[str, Member] = {}
-
-    def play(member: Member) -> Member:
-        if member.info.id not in played:
-            slots = here if member.info.local else asyncio.Semaphore(member.concurrency or 10_000)
-            model = Metered(_StandIn(member.info, stages, chance, slots, record, subject.roles.latencies))
-            played[member.info.id] = Member(model, model, Breaker())
-        return played[member.info.id]
-
-    supposed = replace(
-        subject,
-        pipeline=_freely(subject.pipeline, subject.prompts, chance),
-        roles=subject.roles.played_by(play),
-        limits=Limits() if chance.worst else subject.limits,
-        by_hand=subject.by_hand and not chance.worst,
-        nested=_nested_freely(subject.nested, chance),
-    )
-    run = Run("quote", supposed, sink=record, stream=False)
-    begun = asyncio.get_running_loop().time()
-    result = await run.execute()
-    took = asyncio.get_running_loop().time() - begun
-    return Supposed(result, took, record.began, record.ended, record.items, record.asking)
-
-
-def in_no_time(work: Callable[[], Any]) -> Any:
-    """The result of a coroutine function, on a loop of its own in a thread, whose clock leaps over every wait."""
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            with asyncio.Runner(loop_factory=Leaping) as runner:
-                outcome.append(runner.run(work()))
-        except BaseException as error:  # noqa: BLE001 - handed on to whoever waits
-            outcome.append(error)
-
-    thread = Thread(target=run, name="fusion-quote")
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
-
-
-class _Record:
-    """A sink that keeps when stages began and ended, and how many items each was given."""
-
-    def __init__(self) -> None:
-        self.began: dict[str, float] = {}
-        self.ended: dict[str, float] = {}
-        self.items: dict[str, int] = {}
-        self.asking: dict[str, Asking] = {}
 
     def __call__(self, event: EventBase) -> None:
         match event:
@@ -127,10 +72,57 @@ class _Record:
                 self.items[event.stage] = max(event.known, self.items.get(event.stage, 0))
 
 
-class _StandIn(Model):
-    """Says something of the size that is to be expected, at the price and pace of the model that it stands in for.
+async def simulate(spec: RunSpec, chance: Chance) -> Simulated:
+    """Simulate a run, on a loop of `in_virtual_time`. The worst case has no limits."""
+    record = Simulated()
+    stages = spec.loaded.stages
+    here = asyncio.Semaphore(1)  # embedded models serve one call at a time
+    played: dict[str, Member] = {}
 
-    A cancelled call is charged as a real one is. What is read of a schema is the whole of it, with its bounds.
+    def play(member: Member) -> Member:
+        if member.info.id not in played:
+            slots = here if member.info.local else asyncio.Semaphore(member.concurrency or 10_000)
+            model = Metered(_Simulation(member.info, stages, chance, slots, record, spec.roles.latencies))
+            played[member.info.id] = Member(model, model, Breaker())
+        return played[member.info.id]
+
+    randomized = replace(
+        spec,
+        loaded=_randomized(spec.loaded, chance),
+        roles=spec.roles.played_by(play),
+        limits=Limits() if chance.worst else spec.limits,
+        strict_usd=spec.strict_usd and not chance.worst,
+    )
+    run = Run("quote", randomized, sink=record, stream=False)
+    begun = asyncio.get_running_loop().time()
+    record.result = await run.execute()
+    record.seconds = asyncio.get_running_loop().time() - begun
+    return record
+
+
+def in_virtual_time(work: Callable[[], Any]) -> Any:
+    """Run a coroutine function in a thread, on a loop whose clock skips every wait; return its result."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            with asyncio.Runner(loop_factory=Leaping) as runner:
+                outcome.append(runner.run(work()))
+        except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
+            outcome.append(error)
+
+    thread = Thread(target=run, name="fusion-quote")
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+class _Simulation(Model):
+    """Answers with the expected length, at the price and pace of the real model.
+
+    A cancelled call is charged like a real one. An answer in a schema respects its bounds.
     """
 
     def __init__(
@@ -139,7 +131,7 @@ class _StandIn(Model):
         stages: Mapping[str, Stage],
         chance: Chance,
         slots: asyncio.Semaphore,
-        record: _Record,
+        record: Simulated,
         latencies: Latencies,
     ) -> None:
         self.info = info.model_copy(update={"json_schema": False})
@@ -174,32 +166,32 @@ class _StandIn(Model):
         )
 
     def _said(self, stage: Stage, request: Request, limit: int) -> tuple[str, FinishReason]:
-        """What it says, cut off at its limit; in the worst case everything has to be asked for again."""
+        """Return the answer, cut off at its limit; in the worst case every answer needs a repair."""
         assert request.key is not None
         chance, schema, step = self._chance, request.json_schema, request.key.step
         if schema is None:
-            said = as_text(stage.said(step, None, self._length(stage, request, limit), chance))
+            said = as_text(stage.estimate.reply(stage, step, None, self._length(stage, request, limit), chance))
             return _within(said, limit, long=chance.worst and _may_go_on(stage, request))
         again = request.messages[-2:-1] and request.messages[-2].role == "assistant"
         missed = chance.of_model("shape", self.info.id, _SHAPE_MISSED)
         if not again and chance.happens(missed):
-            tokens = chance.length(self.info.id, stage.lengths, limit)
+            tokens = chance.length(self.info.id, stage.estimate.lengths, limit)
             return _UNREADABLE + chance.text(min(tokens, limit) - len(_UNREADABLE) // 4), "stop"
-        return _within(json.dumps(stage.said(step, schema, limit, chance)), limit)
+        return _within(json.dumps(stage.estimate.reply(stage, step, schema, limit, chance)), limit)
 
     def _length(self, stage: Stage, request: Request, limit: int) -> int:
-        """Tokens of a text; of one that is continued, those that are still missing."""
+        """The tokens of a text that are not written yet: of a continued one, the rest."""
         assert request.key is not None
         step, number = _continued(request)
         key = request.key.stage, request.key.item, step
         if not number or key not in self._left:
-            self._left[key] = self._chance.length(self.info.id, stage.lengths, limit)
+            self._left[key] = self._chance.length(self.info.id, stage.estimate.lengths, limit)
         left = self._left[key]
         self._left[key] = max(left - limit, 1)
         return limit if self._chance.worst else left
 
     def _read(self, request: Request) -> int:
-        """Tokens of the messages, without the words of a schema that the model itself would be given as one."""
+        """The tokens of the messages, without a schema that the real model takes as a parameter."""
         tokens = estimate_input(request.messages)
         schema = request.json_schema
         if schema is None or form(schema, self._real)[1] == "object":
@@ -207,7 +199,7 @@ class _StandIn(Model):
         return tokens - estimate_input(shaped((), schema, "object"))
 
     def _thought(self, request: Request) -> int:
-        """Tokens that the model thinks before it answers."""
+        """The reasoning tokens before the answer."""
         effort = request.reasoning_effort or self._real.effort
         if effort in (None, "none", "disable") and not request.thinking_budget:
             return 0
@@ -222,32 +214,30 @@ class _StandIn(Model):
     def _note(self, request: Request) -> None:
         assert request.key is not None
         asking = self._record.asking.setdefault(request.key.stage, Asking())
-        asking.taken = max(asking.taken, input_bound(request))
-        asking.given = max(asking.given, request.max_tokens)
-        asking.asked.add(self.info.id)
+        asking.add(Asking(input_bound(request), request.max_tokens, {self.info.id}))
 
 
 def _within(text: str, limit: int, *, long: bool = False) -> tuple[str, FinishReason]:
-    """As much of a text as so many tokens hold."""
+    """Cut a text to these tokens."""
     size = 4 * limit
     cut = text.encode()[:size].decode(errors="ignore")
     return cut, "length" if long or len(cut) < len(text) else "stop"
 
 
 def _may_go_on(stage: Stage, request: Request) -> bool:
-    """True where a text of the stage that is cut off would be continued."""
+    """True if the stage continues a text that was cut off."""
     return _continued(request)[1] < int(getattr(stage, "continuations", 0))
 
 
 def _continued(request: Request) -> tuple[str, int]:
-    """The step that is continued, and how often it has been by now."""
+    """Return the step of the call and the number of its continuation, 0 for the first call."""
     assert request.key is not None
     step, _, number = request.key.step.partition("-continued-")
     return step, int(number or 0)
 
 
 async def _speak(text: str, seconds: float, on_delta: Deltas | None) -> None:
-    """Let the answer take its time, handing it on in pieces."""
+    """Wait for the latency of the answer, streaming it in deltas."""
     if on_delta is None:
         await asyncio.sleep(seconds)
         return
@@ -257,48 +247,41 @@ async def _speak(text: str, seconds: float, on_delta: Deltas | None) -> None:
         on_delta.add(text[at : at + size])
 
 
-# The pipeline as it is supposed to be.
+# The pipeline, with its decisions left to chance.
 
 
-def _freely(pipeline: Pipeline, prompts: Prompts, chance: Chance) -> Pipeline:
-    """The pipeline, with what hangs on the words of answers left to chance; without its limits in the worst case."""
-    stages = {}
+def _randomized(loaded: LoadedPipeline, chance: Chance) -> LoadedPipeline:
+    """Leave conditions on answers to chance, in nested pipelines too; drop limits in the worst case."""
+    pipeline, stages = loaded.pipeline, {}
     for name, stage in pipeline.stages.items():
-        stages[name] = _stage_freely(stage, chance)
+        stages[name] = _randomized_stage(stage, chance)
         if stage.when is not None and any(
-            path[0] in pipeline.stages for path in prompts.expression(stage.when).paths
+            path[0] in pipeline.stages for path in loaded.prompts.expression(stage.when).paths
         ):
             stages[name] = stages[name].model_copy(update={"when": None if chance.happens(0.5) else "false"})
     free = {"budget": Limits(), "on_budget": "fail"} if chance.worst else {}
-    return pipeline.model_copy(update={**free, "stages": stages})
+    nested = {path: _randomized(one, chance) for path, one in loaded.nested.items()}
+    return replace(loaded, pipeline=pipeline.model_copy(update={**free, "stages": stages}), nested=nested)
 
 
-def _stage_freely(stage: Stage, chance: Chance) -> Stage:
+def _randomized_stage(stage: Stage, chance: Chance) -> Stage:
     changes: dict[str, Any] = {"timeout": None, "budget": None} if chance.worst else {}
-    if stage.on_error == "fail":  # a stage that cannot work on stand-ins does not keep those behind it from theirs
+    if stage.on_error == "fail":  # one stage that fails on simulated answers does not stop the others
         changes["on_error"] = "skip"
     if stage.default is None:
         changes["default"] = ""
-    inner = {name: _stage_freely(one, chance) for name, one in stage.inner().items()}
+    inner = {name: _randomized_stage(one, chance) for name, one in stage.inner().items()}
     if inner:
         changes[stage.inner_key] = {**getattr(stage, stage.inner_key), **inner}
-    return stage.supposed(chance).model_copy(update=changes)
+    supposed: Stage = stage.estimate.supposed(stage, chance)
+    return supposed.model_copy(update=changes)
 
 
-def _nested_freely(nested: Mapping[str, Nested], chance: Chance) -> dict[str, Nested]:
-    return {
-        path: replace(
-            one, pipeline=_freely(one.pipeline, one.prompts, chance), nested=_nested_freely(one.nested, chance)
-        )
-        for path, one in nested.items()
-    }
-
-
-# Time.
+# Virtual time.
 
 
 class Leaping(asyncio.SelectorEventLoop):
-    """A loop whose clock stands still while anything can be done, and leaps to the next thing that is due."""
+    """Event loop with a virtual clock: it stops while work is ready and jumps to the next timer."""
 
     def __init__(self) -> None:
         self._now = 0.0

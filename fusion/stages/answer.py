@@ -1,5 +1,6 @@
-"""What stages share whose answer is a text or data of a shape: the schema, and going on where a text was cut off."""
+"""Answers: stages that write a text or data, continuation of truncated texts, and verdicts of judges."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,25 +8,24 @@ from pydantic import Field, model_validator
 
 from fusion.core.errors import BadResponseError, InputTooLongError
 from fusion.core.types import Message, as_text
-from fusion.stages.base import ModelStage, OutputSchema, PromptUse, whole
+from fusion.models.structured import values_in
+from fusion.stages.base import ModelStage, PromptUse, Shaped, whole
 from fusion.stages.context import Answer, Ask, StageContext, Variables
+from fusion.stages.text.checks import Checks
 from fusion.stages.text.continuation import Stitches, ending
 
 
-class ShapedStage(ModelStage):
-    """A stage whose answer may have a shape: with a `schema` the answer is data that holds to it.
+class AnswerStage(ModelStage, Shaped):
+    """A stage that writes a text, or data that matches its `schema`.
 
-    A text that was cut off at its limit is continued: the model is shown what it has written and asked to go on.
+    A text that was truncated at its limit is continued: the model sees its own text and is asked to go on.
     """
 
-    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
-    continuations: int = Field(
-        default=3, ge=0, le=20, description="How often a text that was cut off at its limit is continued."
-    )
-    continue_prompt: str = Field(default="shared/continue", description="The template that asks for a text's rest.")
+    continuations: int = Field(default=3, ge=0, le=20, description="Most continuations of a truncated text.")
+    continue_prompt: str = Field(default="shared/continue", description="The template of a continuation.")
 
     @model_validator(mode="after")
-    def _only_text_is_continued(self) -> "ShapedStage":
+    def _only_text_is_continued(self) -> "AnswerStage":
         given = {"continuations", "continue_prompt"} & self.model_fields_set
         if given and self.output_schema is not None:
             raise ValueError(
@@ -35,30 +35,22 @@ class ShapedStage(ModelStage):
             raise ValueError("`continue_prompt` has no effect with `continuations: 0`")
         return self
 
-    @property
-    def gives_data(self) -> bool:
-        return self.output_schema is not None
-
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()
         if self.output_schema is None and self.continuations:
             yield PromptUse("continue_prompt", self.continue_prompt, frozenset({"end"}))
 
-    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        if self.output_schema is not None:
-            yield "schema", self.output_schema
-
     def calls_of_one(self) -> int:
-        """How many calls an answer in the stage's own shape takes at most."""
+        """Return the most calls for one answer."""
         return self.calls_of_an_answer(shaped=self.output_schema is not None, continued=self.continuations)
 
     async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
-        """Ask once with the stage's template, and fill `text` and `data` with the answer."""
+        """Call the model with the stage's template, and fill `text` and `data` with the answer."""
         answer = await self.answer(
-            ctx, self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.deltas(step))
+            ctx,
+            self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.models.stream(step)),
         )
-        ctx.give("text", as_text(answer.value))
-        ctx.give("data", answer.data)
+        give_answer(ctx, answer)
 
     async def answer(self, ctx: StageContext, ask: Ask) -> Answer:
         return await super().answer(ctx, ask if ask.deltas is None else ask._replace(deltas=Stitches(ask.deltas)))
@@ -66,7 +58,7 @@ class ShapedStage(ModelStage):
     async def entire(self, ctx: StageContext, ask: Ask) -> Answer:
         stitches = ask.deltas if isinstance(ask.deltas, Stitches) else Stitches(None)
         stitches.begin_again()
-        answer = await ctx.call(ask)
+        answer = await ctx.models.call(ask)
         stitches.take(answer.text)
         if ask.schema is not None or not self.continuations:
             return whole(answer)
@@ -86,12 +78,12 @@ class ShapedStage(ModelStage):
         return answer._replace(text=stitches.written)
 
     async def _continued(self, ctx: StageContext, ask: Ask, answer: Answer, written: str, number: int) -> Answer:
-        """What the model says when it is asked to go on behind what it has written."""
-        ctx.note(f"{ask.step}: cut off at its output limit; asking for the rest", item=ask.item)
-        words = ctx.render(self.continue_prompt, {**await ctx.variables(), "end": ending(written)})
+        """Ask the model to go on after its own text."""
+        ctx.events.note(f"{ask.step}: cut off at its output limit; asking for the rest", item=ask.item)
+        words = ctx.inputs.render(self.continue_prompt, {**await ctx.inputs.values(), "end": ending(written)})
         messages = (*ask.messages, Message(role="assistant", content=written), *words)
         try:
-            return await ctx.call(ask._replace(messages=messages, step=f"{ask.step}-continued-{number}"))
+            return await ctx.models.call(ask._replace(messages=messages, step=f"{ask.step}-continued-{number}"))
         except InputTooLongError as error:
             raise BadResponseError(
                 f"{answer.by!r} was cut off at its output limit and has no room in its context to go on; raise "
@@ -99,3 +91,42 @@ class ShapedStage(ModelStage):
                 model=answer.by,
                 text=written,
             ) from error
+
+
+def give_answer(ctx: StageContext, answer: Answer) -> None:
+    """Fill the fields `text` and `data` with an answer."""
+    ctx.outputs.give("text", as_text(answer.value))
+    ctx.outputs.give("data", answer.data)
+
+
+def failed_checks(ctx: StageContext, checks: Checks | None, value: Any, variables: Variables, key: str) -> list[str]:
+    """Return the failed conditions of the checks under `key` on a value."""
+    if checks is None:
+        return []
+    seen = {**variables, "value": value}
+    schema = ctx.inputs.schema(f"{key}.schema")
+    return checks.failures(value, schema=schema, evaluate=lambda source: ctx.inputs.evaluate(source, seen))
+
+
+def own_verdict(answer: Answer, judged: Any) -> Answer:
+    """Return the answer if its verdict is the judge's own.
+
+    A reply in prose may quote a verdict out of the judged text, which would then count as the judge's. Raises
+    BadResponseError if that is possible: the judged text holds the same JSON, and the reply is more than this JSON.
+    """
+    if _alone(answer.text) or answer.data not in values_in(as_text(judged), dict):
+        return answer
+    raise BadResponseError(
+        f"{answer.by!r} repeats a verdict out of the text that it judges, and gives none of its own",
+        model=answer.by,
+        text=answer.text,
+    )
+
+
+def _alone(text: str) -> bool:
+    """Return True for a reply that is JSON and nothing else."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

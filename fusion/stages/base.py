@@ -1,4 +1,4 @@
-"""What every stage is: its own spec, its output fields, what it reads, and the context that it runs in."""
+"""Base classes of stages: the spec of a stage, its output fields, and everything that it reads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,11 +20,12 @@ from fusion.core.params import Cacheable, Params
 from fusion.core.types import JsonSchema, Limits
 from fusion.core.validation import Authored
 from fusion.stages.context import Answer, Ask, StageContext, Variables
-from fusion.stages.simulation import Chance, Shares, Sizes, Spread
+from fusion.stages.fields import Choice, OutputSchema, RoleChoice
+from fusion.stages.simulation import Estimate
 
 
 class OutputField(NamedTuple):
-    """What a stage gives to others: a value, or a feed of items."""
+    """An output field of a stage: a value, or a feed of items."""
 
     name: str
     feed: bool = False
@@ -33,7 +33,7 @@ class OutputField(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PromptUse:
-    """A template of a stage: the key that holds it, what it says, and the variables that the stage offers to it."""
+    """A template of a stage: its key, its text or name, and the variables that the stage adds to it."""
 
     key: str
     template: str
@@ -42,7 +42,7 @@ class PromptUse:
 
 @dataclass(frozen=True, slots=True)
 class ExpressionUse:
-    """An expression of a stage. One that `flows` is followed item by item if it is a bare path."""
+    """An expression of a stage; with `flows`, a bare path is followed item by item."""
 
     key: str
     source: str
@@ -52,191 +52,146 @@ class ExpressionUse:
 
 @dataclass(frozen=True, slots=True)
 class PipelineUse:
-    """A pipeline that a stage runs: the key that names it, its name or path, and the inputs that it is given."""
+    """A pipeline that a stage runs: its key, its name or path, and the names of its inputs."""
 
     key: str
     pipeline: str
     inputs: frozenset[str] = frozenset()
 
 
-class Choice(Authored):
-    """One line of a choice: `use` it when the expression `when` is true; without `when`, always."""
-
-    when: str | None = Field(default=None, description="An expression; without it the line always holds.")
-    use: str = Field(description="What is used where it is true.")
-
-
-def _choices(given: Any) -> Any:
-    return ({"use": given},) if isinstance(given, str) else given
-
-
-def _last_is_plain(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
-    if not choices or choices[-1].when is not None or any(choice.when is None for choice in choices[:-1]):
-        raise ValueError("every line but the last has a `when`, and the last has none: [{when: …, use: a}, {use: b}]")
-    return choices
-
-
-RoleChoice = Annotated[
-    tuple[Choice, ...],
-    BeforeValidator(_choices),
-    AfterValidator(_last_is_plain),
-    PlainSerializer(
-        lambda choices: choices[0].use if len(choices) == 1 else [c.model_dump(exclude_none=True) for c in choices]
-    ),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {
-                        "type": "object",
-                        "properties": {"when": {"type": "string"}, "use": {"type": "string"}},
-                        "required": ["use"],
-                        "additionalProperties": False,
-                    },
-                },
-            ]
-        }
-    ),
-]
-"""A role's name, or `[{when, use}, …, {use}]`: the first line whose `when` is true."""
-
-OutputSchema = Annotated[
-    dict[str, Any] | str,
-    WithJsonSchema({"type": ["object", "string"], "description": "Short types, a JSON Schema, or a file of one."}),
-]
-
-
 class Stage(Authored, ABC):
-    """One node of the graph. The YAML node is this object; a kind is one subclass."""
+    """A node of the graph. The YAML node is this object; a kind is a subclass."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     outputs: ClassVar[tuple[OutputField, ...]]
-    """The output fields; the first is what the stage's bare name means."""
+    """The output fields; the stage's bare name means the first."""
     own_max_tokens: ClassVar[int] = 2000
-    """The output limit of a call where neither the stage nor `defaults` sets one."""
+    """The output limit of a call if neither the stage nor `defaults` sets one."""
     inner_key: ClassVar[str] = ""
-    """The key under which the stages within this one stand."""
+    """The key of the inner stages."""
     keeps_time: ClassVar[bool] = False
-    """True for a kind that ends itself at its `timeout`, keeping what is done."""
-
+    """True for a kind that ends itself at its `timeout`, keeps finished items, and applies `on_error` to items."""
     passes_on: ClassVar[bool] = False
     """True for a kind whose items keep the shape of those that it follows."""
-
-    cost: ClassVar[str] = ""
-    """What its calls come to, in words."""
-
-    expects: ClassVar[str] = ""
-    """What a quote supposes of its decisions, in words: `shares`, `sizes` and `supposed` say the same."""
-    lengths: ClassVar[Spread] = Spread(60, 200, 900)
-    """Tokens of an answer in text, where its limit is 2,000; see Chance.length."""
-    shares: ClassVar[Shares] = {}
-    """How probable the values are that decide what is done next."""
-    sizes: ClassVar[Sizes] = {}
-    """How much of their most elements the lists of an answer have."""
-    example: ClassVar[str] = ""
-    """A pipeline with a stage of this kind, as YAML; its first required input is a text."""
+    estimate: ClassVar[Estimate] = Estimate()
+    """Estimates for quotes and explain."""
 
     kind: str
     when: str | None = Field(default=None, description="Run the stage only if this expression is true.")
-    needs: tuple[str, ...] = Field(default=(), description="Stages to wait for that no expression names.")
+    needs: tuple[str, ...] = Field(default=(), description="Stages to wait for beside those that expressions name.")
     timeout: float | None = Field(default=None, gt=0, description="Seconds for the stage, from its first input.")
-    on_error: Literal["fail", "skip"] = Field(
-        default="fail", description="What a failure does: end the run, or skip."
-    )
-    default: Any = Field(default=None, description="What readers get if the stage is skipped.")
-    budget: Limits | None = Field(default=None, description="Limits of this stage, inside of the run's.")
+    on_error: Literal["fail", "skip"] = Field(default="fail", description="Failure: end the run, or skip the stage.")
+    default: Any = Field(default=None, description="The value for readers if the stage is skipped.")
+    budget: Limits | None = Field(default=None, description="Limits of this stage, within those of the run.")
 
     @abstractmethod
     async def run(self, ctx: StageContext) -> None:
-        """Do the work: read the inputs, fill the output fields."""
+        """Read the inputs and fill the output fields."""
 
     @property
     def if_skipped(self) -> Any:
-        """What readers of the first field get if the stage is skipped; None where they are skipped too."""
+        """The first field's value if the stage is skipped; if it is None, readers are skipped too."""
         return self.default
 
     def inner(self) -> "Mapping[str, Stage]":
-        """The stages within this one, by name. What they read and whom they call is said by this stage."""
+        """Return the inner stages by name. This stage lists their prompts, expressions and roles as its own."""
         return {}
 
     def pipelines(self) -> Iterator[PipelineUse]:
-        """The pipelines that the stage itself runs."""
+        """Yield the pipelines that the stage itself runs."""
         yield from ()
 
     @property
     def gives_data(self) -> bool:
-        """False where the stage, as it is written, leaves its field `data` empty."""
+        """False if the stage, as written, leaves its field `data` empty."""
         return True
 
-    def most_calls(self, items: int) -> int | None:
-        """How many calls it makes at most when it is given so many items; None where nobody can say."""
-        return None if any(self.roles()) else 0
-
-    def most_calls_with(self, items: int, within: Mapping[str, int | None]) -> int | None:
-        """The same, given how many calls each stage within this one makes; "" is the pipeline that it runs."""
-        return self.most_calls(items)
-
-    def most_items(self, items: int) -> int | None:
-        """How many items it hands on at most when it is given so many; None where nobody can say."""
-        return None
-
-    def supposed(self, chance: Chance) -> "Stage":
-        """The stage as a quote runs it: what hangs on the words of an answer is left to chance."""
-        return self
-
-    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
-        """What a model may well say to a call of this stage: a text of so many tokens, or data of the schema."""
-        if schema is None:
-            return chance.text(tokens)
-        return chance.data(schema, shares=self.shares, sizes=self.sizes, room=tokens)
-
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
-        """True where the run goes on without this stage after `error`."""
-        if isinstance(error, BudgetError) and not finishing:
-            return False
+        """Return True if the run goes on without this stage after `error`."""
+        if self.keeps_time or (isinstance(error, BudgetError) and not finishing):
+            return False  # `on_error` of a kind that keeps its time is for its items
         return self.on_error == "skip" and not (isinstance(error, ModelError) and error.stops)
 
     def prompts(self) -> Iterator[PromptUse]:
-        """The templates that the stage renders."""
+        """Yield the templates that the stage renders."""
         yield from ()
 
     def expressions(self) -> Iterator[ExpressionUse]:
-        """The expressions that the stage evaluates."""
+        """Yield the expressions that the stage evaluates."""
         if self.when is not None:
             yield ExpressionUse("when", self.when)
 
     def roles(self) -> Iterator[tuple[str, str]]:
-        """(key, role) for every role that the stage may call."""
+        """Yield (key, role) for every role that the stage may call."""
         yield from ()
 
     def schemas(self) -> Iterator[tuple[str, "dict[str, Any] | str"]]:
-        """(key, schema) for every shape that the stage declares."""
+        """Yield (key, schema) for every shape that the stage declares."""
         yield from ()
 
 
-class ModelStage(Stage, Params, Cacheable):
-    """A stage that asks a model."""
+class Prompted(Stage):
+    """A stage with a prompt of its own, and a limit on the output of its calls."""
 
-    on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
-        default="fail", description="What a failure does: end the run, skip the stage, or ask `escalate_to`."
-    )
-    role: RoleChoice = Field(default=(Choice(use="frontier"),), description="Who is asked.", validate_default=True)
     prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
     max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    escalate_to: str | None = Field(default=None, description="The role that is asked when the first one failed.")
 
     default_prompt: ClassVar[str]
+    """The shipped template, used if `prompt` is not set."""
     prompt_offers: ClassVar[frozenset[str]] = frozenset()
+    """Variables of the template beside the inputs and other stages."""
+
+    @property
+    def template(self) -> str:
+        """The template in use: the stage's own, or the shipped one."""
+        return self.prompt or self.default_prompt
+
+    def prompts(self) -> Iterator[PromptUse]:
+        yield PromptUse("prompt", self.template, self.prompt_offers)
+
+
+class Shaped(Stage):
+    """A stage whose answer may have a shape: with a `schema` the answer is data that matches it."""
+
+    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
+
+    @property
+    def gives_data(self) -> bool:
+        return self.output_schema is not None
+
+    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+        if self.output_schema is not None:
+            yield "schema", self.output_schema
+
+
+class Following(Stage):
+    """A stage that reads the items of an expression, one by one for a bare path."""
+
+    over: str = Field(description="The items: a bare path such as `plan` flows item by item.")
+
+    def expressions(self) -> Iterator[ExpressionUse]:
+        yield from super().expressions()
+        yield ExpressionUse("over", self.over, flows=True)
+
+
+class ModelStage(Prompted, Params, Cacheable):
+    """A stage that calls a model."""
+
+    on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
+        default="fail", description="Effect of a failure: end the run, skip the stage, or call `escalate_to`."
+    )
+    role: RoleChoice = Field(
+        default=(Choice(use="frontier"),), description="The role that is called.", validate_default=True
+    )
+    escalate_to: str | None = Field(default=None, description="The role that is called after the first one failed.")
+
     choice_offers: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="after")
     def _escalation_is_whole(self) -> "ModelStage":
         if self.on_error == "escalate" and self.escalate_to is None:
-            raise ValueError("`on_error: escalate` needs `escalate_to`, the role to ask then")
+            raise ValueError("`on_error: escalate` needs `escalate_to`, the role to call then")
         if self.escalate_to is not None and not self._escalates():
             raise ValueError("`escalate_to` has no effect without `on_error: escalate`")
         return self
@@ -245,19 +200,8 @@ class ModelStage(Stage, Params, Cacheable):
         return self.on_error == "escalate"
 
     def calls_of_an_answer(self, *, shaped: bool, continued: int = 0) -> int:
-        """How many calls an answer takes at most: a shape may be asked for twice, and all of it of `escalate_to`.
-
-        A text may be continued so many times.
-        """
+        """Return the most calls of an answer: one retry of its shape or its continuations, twice if it escalates."""
         return (2 if shaped else 1 + continued) * (2 if self.on_error == "escalate" else 1)
-
-    @property
-    def template(self) -> str:
-        """The template in use: the stage's own, or the kind's shipped one."""
-        return self.prompt or self.default_prompt
-
-    def prompts(self) -> Iterator[PromptUse]:
-        yield PromptUse("prompt", self.template, self.prompt_offers)
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
@@ -272,42 +216,44 @@ class ModelStage(Stage, Params, Cacheable):
             yield "escalate_to", self.escalate_to
 
     def chosen_role(self, ctx: StageContext, variables: Variables) -> str:
-        """The role of the first line whose `when` is true."""
+        """Return the role of the first line whose `when` is true."""
         for choice in self.role:
-            if choice.when is None or ctx.evaluate(choice.when, variables):
+            if choice.when is None or ctx.inputs.evaluate(choice.when, variables):
                 return choice.use
         raise AssertionError("the last line of a choice has no `when`")
 
-    def ask(self, ctx: StageContext, variables: Variables, step: str, item: int | None = None) -> Ask:
-        """What the stage's role, template, schema and limits ask of a model."""
+    def ask(
+        self, ctx: StageContext, variables: Variables, step: str, item: int | None = None, *, template: str = ""
+    ) -> Ask:
+        """Return the call that the stage's role, template, schema and limits make; `template` replaces its own."""
         return Ask(
             role=self.chosen_role(ctx, variables),
-            messages=ctx.render(self.template, variables),
+            messages=ctx.inputs.render(template or self.template, variables),
             step=step,
             item=item,
-            schema=ctx.schema("schema"),
+            schema=ctx.inputs.schema("schema"),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
         )
 
     async def answer(self, ctx: StageContext, ask: Ask) -> Answer:
-        """Ask; an answer that was cut off is a failure. With `on_error: escalate`, a failure asks `escalate_to`."""
+        """Call a model; a truncated answer is a failure. With `on_error: escalate`, a failure calls `escalate_to`."""
         try:
             return await self.entire(ctx, ask)
         except ModelError as error:
             if self.on_error != "escalate" or self.escalate_to is None or error.stops:
                 raise
-            ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}", item=ask.item)
+            ctx.events.note(f"{ask.step}: {error}; asking {self.escalate_to!r}", item=ask.item)
             step = f"{ask.step}-escalated"
             return await self.entire(ctx, ask._replace(role=self.escalate_to, model=None, step=step))
 
     async def entire(self, ctx: StageContext, ask: Ask) -> Answer:
-        """The answer up to its end; raises BadResponseError for one that was cut off."""
-        return whole(await ctx.call(ask))
+        """Return the complete answer; raises BadResponseError for a truncated one."""
+        return whole(await ctx.models.call(ask))
 
 
 def whole(answer: Answer) -> Answer:
-    """The answer if it was not cut off; raises BadResponseError if it was."""
+    """Return the answer if it is complete; raises BadResponseError if it was truncated."""
     if answer.finish_reason == "length":
         raise BadResponseError(
             f"{answer.by!r} was cut off at its output limit; raise `max_tokens` of the stage, or ask for less",
@@ -328,12 +274,12 @@ def _as_written(stage: Stage) -> dict[str, Any]:
 
 
 STAGE_READER: Final = "stage"
-"""The key of the validation context that holds what reads a stage of any kind."""
+"""Key of the validation context: the function that reads a stage of any kind."""
 
 INLINE_SHAPE: Final[JsonSchema] = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
-"""The shape of a stage within another one as far as this module knows it; who knows the kinds puts theirs here."""
+"""Placeholder for the schema of an inner stage; `pipeline.json_schema` replaces it by those of all kinds."""
 
 InlineStage = Annotated[
     Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(INLINE_SHAPE))
 ]
-"""A stage that stands within another one."""
+"""A stage within another one."""

@@ -1,4 +1,4 @@
-"""Calibration: from labelled examples to the confidence that is enough, with a guarantee for any number of them."""
+"""Calibration: a confidence threshold from labelled examples, with a guarantee for any number of them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,14 @@ from fusion.core.errors import InputError
 from fusion.core.validation import Authored
 
 LEVELS: Final = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.0)
-"""The thresholds that are tried where nothing else says which there are, the strictest first."""
+"""Default thresholds, the strictest first."""
 
 _MOST_STARTS: Final = 4
 _FEW: Final = 5
 
 
 class Scored(NamedTuple):
-    """An example that was answered: how sure the answer was said to be, and whether it was right."""
+    """The answer to an example: its stated confidence, and True if it was right."""
 
     confidence: float
     right: bool
@@ -26,22 +26,22 @@ class Scored(NamedTuple):
 class Calibration(Authored):
     """A threshold of confidence, and the evidence for it.
 
-    With a probability of 1 - `delta` over the choice of the examples, of the answers that are accepted at `threshold`
-    no more than the share `target` is wrong, if what comes is like the examples. Of `examples`, `accepted` reached
-    the threshold and `wrong` of those were wrong; `escalation_rate` is the share that did not reach it.
+    With probability 1 - `delta` over the choice of examples, at most the share `target` of the answers accepted at
+    `threshold` is wrong, if later requests are like the examples. `accepted` of `examples` reached the threshold,
+    `wrong` of those were wrong, and `escalation_rate` is the share that did not reach it.
     """
 
-    target: float = Field(gt=0, lt=1, description="The share of accepted answers that may be wrong.")
-    delta: float = Field(gt=0, lt=1, description="How probable it may be that more of them are.")
-    threshold: float = Field(ge=0, le=1, description="The confidence that is enough.")
-    examples: int = Field(ge=1, description="How many labelled examples there were.")
-    accepted: int = Field(ge=1, description="How many of their answers reached the threshold.")
-    wrong: int = Field(ge=0, description="How many of those were wrong.")
-    starts: int = Field(default=1, ge=1, description="How many sequences of thresholds shared `delta`.")
+    target: float = Field(gt=0, lt=1, description="Share of accepted answers that may be wrong.")
+    delta: float = Field(gt=0, lt=1, description="Probability that more of them are wrong.")
+    threshold: float = Field(ge=0, le=1, description="Confidence at which an answer is accepted.")
+    examples: int = Field(ge=1, description="Number of labelled examples.")
+    accepted: int = Field(ge=1, description="Number of answers that reached the threshold.")
+    wrong: int = Field(ge=0, description="Number of those that were wrong.")
+    starts: int = Field(default=1, ge=1, description="Number of threshold sequences that shared `delta`.")
 
     @property
     def bound(self) -> float:
-        """The share of wrong answers that is not exceeded, by the evidence."""
+        """The upper bound of the share of wrong answers."""
         return clopper_pearson(self.wrong, self.accepted, self.delta / self.starts)
 
     @property
@@ -52,7 +52,9 @@ class Calibration(Authored):
     @model_validator(mode="after")
     def _holds(self) -> "Calibration":
         if self.wrong > self.accepted or self.accepted > self.examples:
-            raise ValueError(f"{self.wrong} wrong of {self.accepted} accepted of {self.examples} examples cannot be")
+            raise ValueError(
+                f"{self.wrong} wrong of {self.accepted} accepted of {self.examples} examples is impossible"
+            )
         if not _shown(self.wrong, self.accepted, self.target, self.delta / self.starts):
             raise ValueError(
                 f"{self.wrong} wrong of {self.accepted} do not show that at most {self.target:g} are wrong: it "
@@ -64,18 +66,18 @@ class Calibration(Authored):
 def calibrated(
     scored: Sequence[Scored], *, target: float, delta: float, levels: Sequence[float] = LEVELS
 ) -> Calibration:
-    """The lowest of the thresholds in `levels` that keeps the wrong share of what is accepted at `target`.
+    """Return the lowest threshold of `levels` at which at most the share `target` of accepted answers is wrong.
 
-    For each threshold t the hypothesis "of what reaches t, more than `target` is wrong" is tested on the examples
-    that reach it: among these the wrong ones are binomial, so it is rejected at level d where the upper bound of
-    Clopper and Pearson (Biometrika 26, 1934) for d is at most `target`. The thresholds are fixed beforehand and
-    tested from the strictest on until one is not rejected, each at the whole level (fixed-sequence testing), so that
-    any rejection is false with a probability of `delta` at most: "Learn then Test", Angelopoulos et al.,
-    arXiv:2110.01052; for cascades of models "Trust or Escalate", Jung et al., arXiv:2407.18370. Where strict
-    thresholds are reached by few examples, the sequence would end at once: more than five thresholds are tested in
-    four sequences that begin at different ones and share `delta` (the multi-start of the former).
+    For each threshold t, the hypothesis "more than `target` of the answers that reach t are wrong" is tested on the
+    examples that reach it. Wrong ones are binomial among these, so the hypothesis is rejected at level d if the upper
+    bound of Clopper and Pearson (Biometrika 26, 1934) for d is at most `target`. The thresholds are fixed beforehand
+    and tested from the strictest on until one is not rejected, each at the full level (fixed-sequence testing). Any
+    rejection is then false with probability `delta` at most: "Learn then Test", Angelopoulos et al.,
+    arXiv:2110.01052; for cascades of models "Trust or Escalate", Jung et al., arXiv:2407.18370. If few examples reach
+    the strict thresholds, the sequence would end at once. More than five thresholds are therefore tested in four
+    sequences that begin at different ones and share `delta` (the multi-start of the former).
 
-    Raises InputError where no threshold can be shown to hold.
+    Raises InputError if no threshold can be shown to hold.
     """
     _check(scored, target, delta)
     sequences = list(_sequences(sorted(set(levels), reverse=True)))
@@ -90,8 +92,8 @@ def calibrated(
     if not shown:
         least = math.ceil(math.log(delta / len(sequences)) / math.log(1 - target))
         raise InputError(
-            f"no threshold keeps the wrong share at {target:g} on these {len(scored)} examples; without any wrong "
-            f"one it takes {least} that reach it. Give more examples, or raise `target` or `delta`"
+            f"no threshold keeps the wrong share at {target:g} on these {len(scored)} examples; even with no wrong "
+            f"answer, {least} must reach it. Give more examples, or raise `target` or `delta`"
         )
     threshold = min(shown)
     accepted, wrong = shown[threshold]
@@ -107,7 +109,7 @@ def calibrated(
 
 
 def clopper_pearson(wrong: int, of: int, delta: float) -> float:
-    """The upper bound of a share, `wrong` of `of` being seen, that is too low with a probability of `delta` at most.
+    """Return the upper bound of a share after `wrong` of `of`, too low with probability `delta` at most.
 
     >>> round(clopper_pearson(0, 59, 0.05), 3)
     0.05
@@ -122,12 +124,12 @@ def clopper_pearson(wrong: int, of: int, delta: float) -> float:
 
 
 def _shown(wrong: int, of: int, target: float, delta: float) -> bool:
-    """True where the upper bound is at most `target`: so few would be wrong with a probability of `delta` at most."""
+    """Return True if the upper bound is at most `target`: so few are wrong with probability `delta` at most."""
     return _at_most(wrong, of, target) <= delta
 
 
 def _at_most(wrong: int, of: int, share: float) -> float:
-    """How probable it is to see `wrong` or fewer of `of`."""
+    """Return the probability of `wrong` or fewer of `of`."""
     if share <= 0:
         return 1.0
     whole = math.lgamma(of + 1)
@@ -140,7 +142,7 @@ def _at_most(wrong: int, of: int, share: float) -> float:
 
 
 def _sequences(levels: Sequence[float]) -> Iterator[Sequence[float]]:
-    """The thresholds from each of the starts on."""
+    """Yield the thresholds from each of the starts on."""
     starts = 1 if len(levels) <= _FEW else _MOST_STARTS
     for start in range(starts):
         yield levels[start * len(levels) // starts :]
@@ -151,4 +153,4 @@ def _check(scored: Sequence[Scored], target: float, delta: float) -> None:
         if not 0 < value < 1:
             raise InputError(f"`{name}` is {value!r}; give a share between 0 and 1")
     if not scored:
-        raise InputError("there are no examples to calibrate with; give labelled ones")
+        raise InputError("no examples to calibrate with; give labelled ones")

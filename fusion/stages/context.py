@@ -15,11 +15,11 @@ Variables = Mapping[str, Any]
 
 
 class Ask(NamedTuple):
-    """What a stage asks of a model: by role, or by `model` where a certain one is meant.
+    """A call of a stage to a model: to the models of a role, or to one `model`.
 
-    `step` names the call inside of the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse`
-    the answer is read as `schema` says; without, the shape is asked for and the text comes back as it is. `sample`
-    numbers those of several calls that ask the same and are to have answers of their own.
+    `step` names the call within the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse` the
+    answer is parsed by `schema`; without, the schema is requested and the text is returned as it is. `sample`
+    numbers calls that are equal and need answers of their own.
     """
 
     role: str
@@ -36,10 +36,7 @@ class Ask(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a model answered to an Ask: `data` where a schema was given. `by` is the model that was asked.
-
-    `calls` are those that it took.
-    """
+    """The answer to an Ask: `data` if there is a schema, the model `by` which it was written, and its calls."""
 
     text: str
     data: Any
@@ -49,12 +46,12 @@ class Answer(NamedTuple):
 
     @property
     def value(self) -> Any:
-        """The data where a schema was given, else the text."""
+        """The data if there is a schema, else the text."""
         return self.text if self.data is None else self.data
 
 
 class Outcome(NamedTuple):
-    """What a stage or a pipeline within a stage gave."""
+    """The output of an inner stage or a nested pipeline."""
 
     text: str
     data: Any = None
@@ -62,129 +59,157 @@ class Outcome(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Tokens that a call may read, None where nobody knows the model's context, and those that it may write."""
+    """Tokens that a call may read, None where the model's context is unknown, and tokens that it may write."""
 
     input: int | None
     output: int
 
 
-class StageContext(ABC):
-    """A stage's only way to the world: its inputs, its output fields, calls, prompts and notes."""
+class Producer(NamedTuple):
+    """Output shape and limit of the stage that wrote some items; None for each that is unknown."""
 
-    finishing: bool
-    """True where a budget that runs out ends the work but not the run (`on_budget: finish`)."""
-    seed: str
-    """What an order that is to look random is made of: the same for this stage whenever this run is run."""
-    latencies: Latencies
-    """How long models took lately."""
+    schema: JsonSchema | None = None
+    max_tokens: int | None = None
 
-    @abstractmethod
-    def model(self, role: str) -> ModelInfo:
-        """The model that a role asks first."""
+
+class StageInputs(ABC):
+    """Inputs of a stage: values, items, expressions and templates."""
 
     @abstractmethod
-    async def variables(self) -> dict[str, Any]:
-        """What the stage's templates and expressions may read, once all of it that does not flow has come."""
+    async def values(self) -> dict[str, Any]:
+        """Return the variables of templates and expressions, once every input that is not followed is complete."""
 
     @abstractmethod
-    def follow(self, source: str) -> AsyncIterator[Item]:
-        """The items of an expression: as they come for a bare path, else once it has its value."""
+    def follow(self, expression: str) -> AsyncIterator[Item]:
+        """Yield the items of an expression: as they arrive for a bare path, else once it has its value."""
+
+    @abstractmethod
+    def evaluate(self, expression: str, values: Variables) -> Any:
+        """Return the value of an expression."""
+
+    @abstractmethod
+    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
+        """Return the messages of a template, given by name or in full."""
+
+    @abstractmethod
+    def text(self, template: str, values: Variables) -> str:
+        """Return the text of a template, given by name or in full, that makes no messages."""
 
     @abstractmethod
     def schema(self, key: str) -> JsonSchema | None:
-        """The JSON Schema that the stage declares under `key`, if it does."""
+        """Return the JSON Schema that the stage declares under `key`, if any."""
 
     @abstractmethod
-    def max_tokens_of(self, source: str) -> int | None:
-        """The output limit of the stage that a bare path names, where it sets one."""
+    def producer(self, expression: str) -> Producer:
+        """Return shape and limit of the stage that wrote the items of a bare path; empty for other expressions."""
+
+
+class StageOutputs(ABC):
+    """Output fields of a stage."""
 
     @abstractmethod
-    def schema_of(self, source: str) -> JsonSchema | None:
-        """The schema of the values in the feed that a bare path names, where one is known."""
+    def feed(self, name: str) -> Feed[Item]:
+        """Return the output field `name`, a feed. It ends when the stage ends."""
 
     @abstractmethod
-    def evaluate(self, source: str, variables: Variables) -> Any:
-        """The value of an expression."""
+    def give(self, name: str, value: Any) -> None:
+        """Fill the output field `name`, a value: once. A field that is never filled is None at the end."""
 
     @abstractmethod
-    def render(self, template: str, variables: Variables) -> tuple[Message, ...]:
-        """The messages of a template, given by name or in full."""
+    def settle(self, item: Item) -> None:
+        """Append a finished item to the first output field, and send an ItemFinished event."""
 
     @abstractmethod
-    def text(self, template: str, variables: Variables) -> str:
-        """The text of a template, given by name or in full, that makes no messages."""
+    def grow(self, known: int, *, final: bool = False, title: str = "") -> None:
+        """Report the number of items known so far and the newest one's title; `final` if no more will come."""
 
-    @abstractmethod
-    def room(self, role: str, max_tokens: int | None = None) -> "Room":
-        """What a call to this role has room for, with this output limit or the stage's own."""
 
-    @abstractmethod
-    def readable(self) -> int | None:
-        """The fewest tokens that a model which reads this stage's items one by one has room for; None if unknown."""
+class StageModels(ABC):
+    """Models, inner stages and nested pipelines that a stage calls."""
+
+    speed: Latencies
+    """Recent latencies of models."""
 
     @abstractmethod
     async def call(self, ask: Ask) -> Answer:
-        """Ask a model. Raises ModelError or BudgetError; an answer cut off has the finish reason "length"."""
+        """Call a model. Raises ModelError or BudgetError; a truncated answer has the finish reason "length"."""
 
     @abstractmethod
-    async def run_inner(self, name: str) -> Outcome:
-        """Run the stage of this name within this one."""
+    def info(self, role: str) -> ModelInfo:
+        """Return the first model of a role."""
+
+    @abstractmethod
+    def room(self, role: str, max_tokens: int | None = None) -> Room:
+        """Return the tokens that a call to a role may read and write, under this limit or the stage's own."""
+
+    @abstractmethod
+    def readable(self) -> int | None:
+        """Return the smallest input room among the stages that read this stage's items one by one, if known."""
+
+    @abstractmethod
+    def stream(self, step: str) -> Deltas | None:
+        """Return the receiver of a streamed answer; None if the answer is not streamed."""
+
+    @abstractmethod
+    async def run_stage(self, name: str) -> Outcome:
+        """Run the inner stage of this name."""
 
     @abstractmethod
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
-        """Run the pipeline that this stage names, on these inputs, within this stage's budget."""
+        """Run the pipeline that this stage names on these inputs, within this stage's budget."""
+
+
+class StageJournal(ABC):
+    """Decisions and replies of a stage that outlive its process. Without a store it keeps nothing."""
+
+    @abstractmethod
+    def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
+        """Record a decision for good, as JSON data. `kept` returns it when the run is resumed.
+
+        Use it for a decision that a resumed run could not repeat: one made by the clock, or on a partial reply. A
+        decision `of` a call holds while that call stays the same, also in runs of an edited pipeline.
+        """
+
+    @abstractmethod
+    def kept(self, name: str, *, item: int | None = None, of: Ask | None = None) -> Any:
+        """Return the decision of this name, from this process or an earlier one of the run; None if absent."""
+
+    @abstractmethod
+    def has_reply(self, ask: Ask) -> bool:
+        """Return True if an earlier process of the run recorded the reply to this call."""
+
+    @abstractmethod
+    def set_aside(self, error: FusionError) -> None:
+        """Mark the replies behind an error as unusable: if the run fails and is resumed, they are requested anew."""
+
+
+class StageEvents(ABC):
+    """Events that a stage sends beside those of its calls and items."""
+
+    @abstractmethod
+    def note(self, message: str, *, item: int | None = None) -> None:
+        """Send a Noted event: a remark for the user that stops nothing."""
 
     @abstractmethod
     def decided(
         self, decision: str, reason: str, *, confidence: float | None = None, escalated: bool | None = None
     ) -> None:
-        """Tell which of several ways the stage takes, and why; a cascade also whether that is not its first tier."""
+        """Send a Decided event: the way that the stage takes, and why. A cascade says if it left its first tier."""
 
-    @abstractmethod
-    def feed(self, name: str) -> Feed[Item]:
-        """The output field `name`, a feed; its end is the end of the stage."""
 
-    @abstractmethod
-    def give(self, name: str, value: Any) -> None:
-        """Fill the output field `name`, a value. A field is filled once; one never filled is None at the end."""
+class StageContext(ABC):
+    """Context of a stage: five services, its only access to the rest of the run."""
 
-    @abstractmethod
-    def deltas(self, step: str) -> Deltas | None:
-        """Where to stream an answer that somebody is watching; None if nobody is."""
+    inputs: StageInputs
+    outputs: StageOutputs
+    models: StageModels
+    journal: StageJournal
+    events: StageEvents
+    seed: str
+    """Seed of every random order: the same for this stage in each process of the run."""
+    finishing: bool
+    """True if an exhausted budget ends the work but not the run (`on_budget: finish`)."""
 
     @abstractmethod
     def time_limit(self) -> AbstractAsyncContextManager[object]:
-        """Ends its block with TimeoutError once the stage's `timeout` has passed since its first input."""
-
-    @abstractmethod
-    def grew(self, known: int, *, final: bool = False) -> None:
-        """Say how many items the stage knows of."""
-
-    @abstractmethod
-    def finished(self, item: Item) -> None:
-        """Say that an item is done with this stage."""
-
-    @abstractmethod
-    def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
-        """Decide something for good, as JSON data: when the run is resumed, `kept` gives it.
-
-        For what a resumed run could not work out again in the same way: what the clock has decided, and what was
-        taken for good while a reply was still coming. What is decided of a call is given with it: it holds as long
-        as that call stays the same, for runs of an edited pipeline too.
-        """
-
-    @abstractmethod
-    def kept(self, name: str, *, item: int | None = None, of: Ask | None = None) -> Any:
-        """What `keep` was given under this name, now or before the run was resumed; None where it was not."""
-
-    @abstractmethod
-    def has_reply(self, ask: Ask) -> bool:
-        """Whether the reply to this is there already, from before the run was resumed."""
-
-    @abstractmethod
-    def set_aside(self, error: FusionError) -> None:
-        """What this error's calls replied cannot be used: if the run fails and is resumed, they are asked anew."""
-
-    @abstractmethod
-    def note(self, message: str, *, item: int | None = None) -> None:
-        """Tell the user something that stops nothing."""
+        """Return a block that raises TimeoutError once the stage's `timeout` has passed since its first input."""

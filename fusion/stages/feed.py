@@ -1,4 +1,4 @@
-"""A Feed: an append-only list being filled, which any number of readers follow from its start."""
+"""Feed: an append-only list that any number of readers follow from its start while it is filled."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 class Feed(Generic[T]):
-    """An append-only list with an end. Readers see every element, in order, whenever they begin.
+    """An append-only list with an end. Every reader sees every element, in order.
 
-    One event loop fills and reads it. `fail` ends it for its readers with an error.
+    It belongs to one event loop. `fail` ends it for its readers with an error.
 
     >>> feed = Feed[int]()
     >>> feed.append(1); feed.append(2); feed.close()
@@ -36,7 +36,7 @@ class Feed(Generic[T]):
 
     @property
     def so_far(self) -> Sequence[T]:
-        """What has come until now."""
+        """The elements up to now."""
         return tuple(self._elements)
 
     def append(self, element: T) -> None:
@@ -46,12 +46,12 @@ class Feed(Generic[T]):
         self._wake()
 
     def close(self) -> None:
-        """No more elements will come. A second call changes nothing."""
+        """End the feed. Later calls have no effect."""
         self._ended = True
         self._wake()
 
     def fail(self, error: BaseException) -> None:
-        """No more elements will come, because of `error`: readers that reach the end get it raised."""
+        """End the feed with `error`, which is raised for readers that reach the end."""
         if not self._ended:
             self._error = error
             self.close()
@@ -69,7 +69,7 @@ class Feed(Generic[T]):
             await self._more()
 
     async def whole(self) -> list[T]:
-        """Every element, once the feed has ended."""
+        """Return every element once the feed has ended."""
         while not self._ended:
             await self._more()
         if self._error is not None:
@@ -77,7 +77,7 @@ class Feed(Generic[T]):
         return list(self._elements)
 
     async def _more(self) -> None:
-        import asyncio  # here, since stages are checked and drawn without any loop
+        import asyncio  # here: checking and drawing stages needs no event loop
 
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)

@@ -1,62 +1,53 @@
-"""The shape that all item stages share: n items in, n items out, each worked on as soon as it can be."""
+"""Item stages: n items in, n items out, each processed as soon as its needs are met."""
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import Field
 
-from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
 from fusion.core.types import Failure, Item
-from fusion.stages.base import ExpressionUse, ModelStage
+from fusion.stages.base import Following, ModelStage
 from fusion.stages.context import StageContext
-from fusion.stages.feed import Feed
+from fusion.stages.simulation import Estimate
 
 if TYPE_CHECKING:
     from asyncio import TaskGroup
 
 
 _OUT_OF_TIME: Final = "out of time"
+T = TypeVar("T")
 
 
-class ItemStage(ModelStage):
-    """A stage that works on the items of a feed, many at once, in whatever order they can be done."""
+class ItemStage(ModelStage, Following):
+    """A stage that processes the items of a feed, many at once, in the order in which they become ready."""
 
-    on_error: Literal["fail", "skip", "escalate"] = Field(
-        default="skip", description="What a failed item does: end the run, stay as a failed item, ask `escalate_to`."
+    on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
+        default="skip",
+        description="Effect of a failed item: end the run, stay as a failed item, or call `escalate_to`.",
     )
-    over: str = Field(description="The items: a bare path such as `plan` flows item by item.")
-    concurrency: int = Field(default=16, ge=1, le=10_000, description="How many items are worked on at once.")
+    concurrency: int = Field(default=16, ge=1, le=10_000, description="Items that are processed at once.")
     min_ok: int | None = Field(
-        default=None, ge=0, description="How many items must be usable at the end; by default one, if there are any."
+        default=None, ge=0, description="Items that must be usable at the end; by default one, if there are any."
     )
 
     keeps_time: ClassVar[bool] = True
+    estimate: ClassVar[Estimate] = Estimate(items=lambda stage, items: items)
     choice_offers: ClassVar[frozenset[str]] = frozenset({"item"})
 
     @abstractmethod
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
-        """What this stage makes of one item."""
-
-    def most_items(self, items: int) -> int:
-        return items
+        """Return the item with its result."""
 
     def hand(self, ctx: StageContext) -> "Hand":
-        """What does the work in one run of the stage."""
+        """Return the object that processes the items of one run."""
         return Hand(self, ctx)
 
-    def survives(self, error: FusionError, *, finishing: bool) -> bool:
-        """What `on_error` says is said of items; a stage with too few usable ones has failed."""
-        return False
-
     def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
-        """What becomes of an item when the budget is used up and the run is to finish."""
+        """Return the item as it ends if the budget is exhausted and the run finishes."""
         return item.failed(error.as_failure())
-
-    def expressions(self) -> Iterator[ExpressionUse]:
-        yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
 
     async def run(self, ctx: StageContext) -> None:
         work = _Work(self, ctx)
@@ -66,46 +57,37 @@ class ItemStage(ModelStage):
         except TimeoutError:
             await work.out_of_time()
         except BaseExceptionGroup as group:
-            raise _first(group) from group
-        self._check_enough(ctx.feed("items"))
-
-    def _check_enough(self, items: Feed[Item]) -> None:
-        done = items.so_far
-        usable = sum(item.ok for item in done)
-        wanted = min(1, len(done)) if self.min_ok is None else self.min_ok
-        if usable < wanted:
-            failed = [item for item in done if item.failure is not None]
-            first = failed[0].failure if failed else None
-            why = f"; the first: {first.message}" if first else ""
-            raise StageError(f"{usable} of {len(done)} items are usable, {wanted} are needed{why}")
+            raise first_error(group) from group
+        done = ctx.outputs.feed("items").so_far
+        check_enough(done, min(1, len(done)) if self.min_ok is None else self.min_ok)
 
 
 class Hand:
-    """Works on the items of one run of a stage, each by itself. It is told of each when it comes."""
+    """Hand: processes the items of one run of a stage, each by itself. It learns of each when it arrives."""
 
     def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
         self._stage = stage
         self._ctx = ctx
 
     def came(self, item: Item, variables: dict[str, Any], tasks: "TaskGroup") -> None:
-        """An item has come; it is worked on when all that it needs is done."""
+        """Note an item that has arrived; it is processed once its needs are done."""
 
     def all_came(self) -> None:
-        """No more items will come."""
+        """Note that no more items will arrive."""
 
     async def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         return await self._stage.work(self._ctx, item, needed, variables)
 
 
 class _Work:
-    """One run of an item stage: who waits for whom, and what is done.
+    """One run of an item stage: its open, ready and finished items.
 
-    An item is ready once all that it needs is done. At most `concurrency` workers take the ready ones in their
-    order; each is a task that ends when nothing is ready, and the next item to become ready starts another.
+    An item is ready once its needs are done. At most `concurrency` workers take ready items in their order. A worker
+    is a task that ends when no item is ready; the next item to become ready starts another.
     """
 
     def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
-        from asyncio import TaskGroup  # here, since stages are checked and drawn without any loop
+        from asyncio import TaskGroup  # here: checking and drawing stages needs no event loop
 
         self._stage = stage
         self._ctx = ctx
@@ -116,15 +98,15 @@ class _Work:
         self._open: dict[int, Item] = {}
         self._ready: deque[Item] = deque()
         self._done: dict[int, Item] = {}
-        self._missing: dict[int, int] = {}  # how many of those that an item needs are not done yet
-        self._waiting: dict[int, list[Item]] = {}  # who waits for an item
-        self._roots: dict[int, Item] = {}  # of those that failed with another: the one it began with
-        self._broken = False  # an item failed in a way that ends the stage: no other one is begun
+        self._missing: dict[int, int] = {}  # of an item: its needs that are not done yet
+        self._waiting: dict[int, list[Item]] = {}  # of an item: those that need it
+        self._roots: dict[int, Item] = {}  # of an item that failed with another one: the first of them to fail
+        self._broken = False  # an item failed in a way that ends the stage: no other one begins
 
     async def all(self) -> None:
-        self._variables = await self._ctx.variables()
+        self._variables = await self._ctx.inputs.values()
         async with self._group:
-            async for item in self._ctx.follow(self._stage.over):
+            async for item in self._ctx.inputs.follow(self._stage.over):
                 self._open[item.index] = item
                 self._hand.came(item, self._variables, self._group)
                 self._take(item)
@@ -133,24 +115,24 @@ class _Work:
         self._fail_open("it needs itself, by way of what it needs")
 
     async def out_of_time(self) -> None:
-        """Every item that is not done fails, those too that only come now; what is done stays."""
+        """Fail every unfinished item, also those that arrive later; finished ones are kept."""
         message = f"not done within the stage's timeout of {self._stage.timeout:g} s"
         for index in self._open:
-            self._ctx.keep(_OUT_OF_TIME, message, item=index)
+            self._ctx.journal.keep(_OUT_OF_TIME, message, item=index)
         self._fail_open(message)
-        async for item in self._ctx.follow(self._stage.over):
+        async for item in self._ctx.inputs.follow(self._stage.over):
             if item.index not in self._done:
-                self._ctx.keep(_OUT_OF_TIME, message, item=item.index)
-                self._settle(item if item.failure is not None else item.failed(_failure(message)))
+                self._ctx.journal.keep(_OUT_OF_TIME, message, item=item.index)
+                self._settle(item if item.failure is not None else item.failed(StageError(message).as_failure()))
 
     def _take(self, item: Item) -> None:
-        """An item has come: it is ready, or waits for what it needs."""
+        """Make an item that has arrived ready, or let it wait for its needs."""
         missing = {index for index in item.needs if index not in self._done}
-        out_of_time = self._ctx.kept(_OUT_OF_TIME, item=item.index)
+        out_of_time = self._ctx.journal.kept(_OUT_OF_TIME, item=item.index)
         if item.failure is not None:
             self._settle(item)
         elif out_of_time is not None:
-            self._settle(item.failed(_failure(out_of_time)))
+            self._settle(item.failed(StageError(out_of_time).as_failure()))
         elif not missing:
             self._begin(item)
         else:
@@ -169,7 +151,7 @@ class _Work:
 
         while self._ready and not self._broken:
             self._settle(await self._worked(self._ready.popleft()))
-            await sleep(0)  # where a model answers at once, others have their turn all the same
+            await sleep(0)  # lets other tasks run, also if a model answers at once
         self._workers -= 1
 
     async def _worked(self, item: Item) -> Item:
@@ -185,28 +167,27 @@ class _Work:
                 raise
             return self._stage.unaffordable(self._ctx, item, error)
         except FusionError as error:
-            self._ctx.set_aside(error)
+            self._ctx.journal.set_aside(error)
             if self._stage.on_error == "fail" or (isinstance(error, ModelError) and error.stops):
                 self._broken = True
                 raise
             return item.failed(error.as_failure())
 
     def _failed_with(self, item: Item, need: Item) -> Item:
-        """The item, failed for what the failure of `need` began with."""
+        """Return the item, failed for the first failure behind that of `need`."""
         root = self._roots[item.index] = self._roots.get(need.index, need)
         assert root.failure is not None
         message = f"item {root.index + 1}, which this one needs, failed: {root.failure.message}"
         return item.failed(Failure(reason=root.failure.reason, message=message))
 
     def _settle(self, item: Item) -> None:
-        """An item is done: hand it on."""
+        """Hand a finished item on."""
         self._open.pop(item.index, None)
-        self._ctx.feed("items").append(item)
-        self._ctx.finished(item)
+        self._ctx.outputs.settle(item)
         self._release(item)
 
     def _release(self, item: Item) -> None:
-        """Those that waited for nothing but this item are ready."""
+        """Make those items ready that waited for this one only."""
         self._done.setdefault(item.index, item)
         for waiting in self._waiting.pop(item.index, ()):
             self._missing[waiting.index] -= 1
@@ -214,22 +195,33 @@ class _Work:
                 self._begin(waiting)
 
     def _nothing_more_comes(self) -> None:
-        """Whoever waits for an item that is not among these waits no longer."""
-        failure = Failure(reason="StageError", message="it is not among the items of this stage")
+        """Fail the needs that are not among the items of this stage."""
+        failure = StageError("it is not among the items of this stage").as_failure()
         for index in [index for index in self._waiting if index not in self._open]:
             self._release(Item(index=index, failure=failure))
 
     def _fail_open(self, message: str) -> None:
         self._waiting.clear()
         for item in list(self._open.values()):
-            self._settle(item.failed(_failure(message)))
+            self._settle(item.failed(StageError(message).as_failure()))
 
 
-def _failure(message: str) -> Failure:
-    return Failure(reason="StageError", message=message)
+def check_enough(items: Sequence[Item], wanted: int, *, noun: str = "items") -> None:
+    """Raise StageError unless so many items are usable."""
+    usable = sum(item.ok for item in items)
+    if usable < wanted:
+        first = next((item.failure for item in items if item.failure is not None), None)
+        why = f"; the first: {first.message}" if first else ""
+        raise StageError(f"{usable} of {len(items)} {noun} are usable, {wanted} are needed{why}")
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a group of errors began with."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+async def gathered(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return the results of coroutines that run at once; the first error cancels the others and is raised."""
+    from asyncio import TaskGroup
+
+    try:
+        async with TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as error:
+        raise first_error(error) from error
+    return [task.result() for task in tasks]

@@ -1,4 +1,4 @@
-"""Several answers to one request, as their readers see them: in a seeded order, under labels that tell nothing."""
+"""Labels: answers to one request in a seeded order, under labels that reveal neither model nor place."""
 
 import hashlib
 from collections import Counter
@@ -13,17 +13,17 @@ MOST_LABELS = len(ascii_uppercase)
 
 
 def shuffled(count: int, seed: str) -> list[int]:
-    """The numbers below `count` in an order that depends on the seed alone."""
+    """Return the numbers below `count` in an order that depends on the seed alone."""
     return sorted(range(count), key=lambda number: hashlib.sha256(f"{seed} {number}".encode()).digest())
 
 
 def labels(count: int) -> list[str]:
-    """So many labels: letters while they last, else numbers."""
+    """Return `count` labels: letters if there are enough, else numbers."""
     return list(ascii_uppercase[:count]) if count <= MOST_LABELS else [str(n) for n in range(1, count + 1)]
 
 
 def labelled(items: Sequence[Item], seed: str) -> list[Item]:
-    """The answers in the order of their labels; those that have none are shuffled and get them."""
+    """Return the answers in the order of their labels; unlabelled ones are shuffled and labelled."""
     if all(_label(item) for item in items):
         return sorted(items, key=lambda item: item.index)
     order = shuffled(len(items), seed)
@@ -32,18 +32,18 @@ def labelled(items: Sequence[Item], seed: str) -> list[Item]:
 
 
 async def followed(ctx: StageContext, source: str) -> tuple[list[Item], list[Item]]:
-    """The usable answers under their labels, and those that failed."""
-    came = [item async for item in ctx.follow(source)]
+    """Return the usable answers under their labels, and the failed ones."""
+    came = [item async for item in ctx.inputs.follow(source)]
     return labelled([item for item in came if item.ok], ctx.seed), [item for item in came if not item.ok]
 
 
 def renamed(analysis: Any, answers: Sequence[Item]) -> Any:
-    """An analysis with the models' names where it has the labels of their answers."""
+    """Return an analysis with the names of models in place of the labels of their answers."""
     return _swapped(analysis, _names(answers))
 
 
 def relabelled(analysis: Any, answers: Sequence[Item]) -> Any:
-    """An analysis with the labels of the answers where it has the names of their models."""
+    """Return an analysis with the labels of answers in place of the names of their models."""
     return _swapped(analysis, {name: label for label, name in _names(answers).items()})
 
 
@@ -56,7 +56,7 @@ def _under(label: str, item: Item) -> Item:
 
 
 def _names(answers: Iterable[Item]) -> dict[str, str]:
-    """For each label the model that answered; answers of one model are told apart by their labels."""
+    """Return the model of each label; several answers of one model keep their labels in parentheses."""
     by = {str(_label(answer)): answer.by for answer in answers}
     often = Counter(by.values())
     return {
@@ -66,7 +66,7 @@ def _names(answers: Iterable[Item]) -> dict[str, str]:
 
 
 def _swapped(data: Any, names: Mapping[str, str]) -> Any:
-    """The data with other names under the keys `model` and `models`, at any depth."""
+    """Return the data with other names under the keys `model` and `models`, at any depth."""
     if isinstance(data, list):
         return [_swapped(one, names) for one in data]
     if not isinstance(data, Mapping):

@@ -1,4 +1,4 @@
-"""Reads a plan's subtasks out of a reply while it is written."""
+"""Reader of a plan: parses its subtasks while the reply is streamed."""
 
 import json
 import re
@@ -11,15 +11,15 @@ from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.feed import Feed
 
 HEAD = ("goal", "constraints", "merge_instructions")
-_LEAVINGS = " \t\r\n,}`"  # of a model that forgot to close the list
+_LEAVINGS = " \t\r\n,}`"  # after a list that the model forgot to close
 _SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')
 
 
 class PlanReader:
-    """Reads a plan while it is written: hands on each subtask as soon as its JSON object is complete.
+    """Plan reader: hands each subtask on as soon as its JSON object is complete.
 
-    An object is tried only when a `}` has come, and the buffer is cut behind each one that is read. A partial
-    parser would take `"difficulty": 1` for whole while `12` is coming.
+    An object is parsed only after a `}`, and the buffer is cut after each parsed object. A partial parser would take
+    `"difficulty": 1` for complete before `12` has arrived.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class PlanReader:
 
     @property
     def torn(self) -> bool:
-        """True where something stands in the list of subtasks that cannot be read."""
+        """True if the list of subtasks holds text that cannot be parsed."""
         return self._in_list and not self.ended and bool(self._buffer.strip(_LEAVINGS))
 
     def as_plan(self) -> dict[str, Any]:
-        """The plan as far as it is accepted."""
+        """Return the accepted part of the plan."""
         return {**self._head, "subtasks": self._subtasks}
 
     def add(self, text: str) -> None:
@@ -73,18 +73,18 @@ class PlanReader:
         self._taken = 0
 
     def next_part(self) -> None:
-        """A new reply begins, which goes on behind what is accepted: its numbers are those of what it is shown."""
+        """Start a reply that continues the accepted part: its numbers refer to the subtasks that it was shown."""
         self._buffer, self._in_list, self.ended, self._streamed = "", False, False, False
         self._number = len(self._subtasks)
         self._indexes = {index + 1: index for index in range(len(self._subtasks))}
 
     def begin(self, ask: Ask) -> bool:
-        """The reply to this comes next. True where it came before the run was resumed, but not to its end.
+        """Start the reply to `ask`. Return True if it broke off before the run was resumed.
 
-        What was accepted of it then is accepted again, and it is not asked for any more.
+        The subtasks accepted at that time are accepted again, and no request is sent.
         """
         self._ask, self._taken = ask, 0
-        if self._kept("1") is None or self._ctx.has_reply(ask):
+        if self._kept("1") is None or self._ctx.journal.has_reply(ask):
             return False
         self._take_head(self._kept("head") or {})
         number = 1
@@ -95,21 +95,21 @@ class PlanReader:
         return True
 
     def _kept(self, name: str) -> Any:
-        return self._ctx.kept(f"subtask {name}", of=self._ask)
+        return self._ctx.journal.kept(f"subtask {name}", of=self._ask)
 
     def _keep(self, name: str, value: Any) -> None:
         if self._ask is not None:
-            self._ctx.keep(f"subtask {name}", value, of=self._ask)
+            self._ctx.journal.keep(f"subtask {name}", value, of=self._ask)
 
     def take(self, answer: Answer) -> None:
-        """The reply is here: read what was not streamed."""
+        """Take the whole reply, and parse it if it was not streamed."""
         self.last = answer.text
         self.calls = (*self.calls, *answer.calls)
         if not self._streamed:
             self.add(answer.text)
 
     def read_whole(self, schema: JsonSchema) -> list[str]:
-        """Read the last reply in one go, with repair. What is wrong with it, if it cannot be used."""
+        """Parse the last reply as a whole, with repair. Return its errors; empty if it is usable."""
         if not self.last.strip():
             return ["the answer was empty or broke off"]
         whole = Reply(text=self.last, finish_reason="stop", usage=Usage(), asked="", served="")
@@ -147,7 +147,7 @@ class PlanReader:
         except (ValueError, RecursionError):
             return False
         if not isinstance(subtask, dict) and end == len(self._buffer):
-            return False  # more of it may come: 1 may be 12
+            return False  # it may be incomplete: 1 may be 12
         self._buffer = self._buffer[end:]
         self._take(subtask)
         return True
@@ -162,16 +162,18 @@ class PlanReader:
     def _take(self, raw: Any) -> None:
         self._number += 1
         if not isinstance(raw, dict):
-            self._ctx.note(f"subtask {self._number} is no object and is left out")
+            self._ctx.events.note(f"subtask {self._number} is not an object and is left out")
             return
         if len(self._subtasks) >= self._most:
             if not self._told_of_more:
-                self._ctx.note(f"the plan has more than {self._most} subtasks; the rest is left out (max_subtasks)")
+                self._ctx.events.note(
+                    f"the plan has more than {self._most} subtasks; the rest is left out (max_subtasks)"
+                )
                 self._told_of_more = True
             return
         title, instructions = _text(raw, "title"), _text(raw, "instructions")
         if not (title or instructions):
-            self._ctx.note(f"subtask {self._number} says nothing to do and is left out")
+            self._ctx.events.note(f"subtask {self._number} has no instructions and is left out")
             return
         subtask = {
             "title": title or instructions[:60],
@@ -188,22 +190,22 @@ class PlanReader:
         self._accept(subtask)
 
     def _accept(self, subtask: dict[str, Any]) -> None:
-        """Hand a subtask on, for good."""
+        """Hand a subtask on for good."""
         index = len(self._subtasks)
         needs = tuple(need - 1 for need in subtask["needs"])
         self._subtasks.append(subtask)
         self._feed.append(Item(index=index, source=subtask, value=subtask, needs=needs))
-        self._ctx.grew(len(self._subtasks))
+        self._ctx.outputs.grow(len(self._subtasks), title=subtask["title"])
 
     def _needs(self, raw: dict[str, Any]) -> tuple[int, ...]:
-        """Indexes of earlier subtasks; an edge to anything else is dropped and said."""
+        """Return the indexes of earlier subtasks; a need of anything else is dropped with a note."""
         given = raw.get("needs")
         needs: list[int] = []
         for number in given if isinstance(given, list) else []:
             index = self._indexes.get(number) if isinstance(number, int) and not isinstance(number, bool) else None
             if index is None:
-                self._ctx.note(
-                    f"subtask {self._number} needs {number!r}, which is no earlier subtask; that is dropped"
+                self._ctx.events.note(
+                    f"subtask {self._number} needs {number!r}, which is not an earlier subtask; the need is dropped"
                 )
             elif index not in needs:
                 needs.append(index)
@@ -211,7 +213,7 @@ class PlanReader:
 
 
 def _head_of(text: str) -> dict[str, Any]:
-    """What stands before the subtasks: goal, constraints, merge instructions."""
+    """Return the fields before the subtasks: goal, constraints, merge instructions."""
     begin = text.find("{")
     try:
         head = loaded(text[begin:].rstrip().rstrip(",") + "}") if begin >= 0 else {}

@@ -1,4 +1,4 @@
-"""The kinds of stages: the built-in ones and those of plug-ins, all through the same door."""
+"""Registry of the kinds of stages: built-in ones and those of plug-ins, checked in the same way."""
 
 import inspect
 import re
@@ -25,7 +25,7 @@ from fusion.stages.kinds.synthesize import Synthesize
 from fusion.stages.kinds.vote import Vote
 
 GROUP = "fusion.stages"
-"""The entry-point group of plug-ins: each entry is a subclass of Stage."""
+"""Entry point group of plug-ins: each entry is a subclass of Stage."""
 
 _BUILT_IN: tuple[type[Stage], ...] = (
     Generate,
@@ -48,12 +48,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @cache
 def kinds() -> Mapping[str, type[Stage]]:
-    """Every kind by its name. Raises UsageError that names the plug-in if one cannot be loaded."""
+    """Return every kind by its name. Raises UsageError, which names the plug-in, if one cannot be loaded."""
     return register((*((cls, "Fusion") for cls in _BUILT_IN), *_plug_ins()))
 
 
 def register(classes: Iterable[tuple[Any, str]]) -> Mapping[str, type[Stage]]:
-    """The kinds of these classes, each given with where it comes from. Raises UsageError for one that is no kind."""
+    """Return the kinds of (class, source) pairs. Raises UsageError for a class that is not a kind."""
     known: dict[str, type[Stage]] = {}
     sources: dict[str, str] = {}
     for cls, source in classes:
@@ -76,22 +76,22 @@ def _plug_ins() -> Iterator[tuple[Any, str]]:
         source = f"the plug-in {entry.name!r}" + (f" of the package {entry.dist.name!r}" if entry.dist else "")
         try:
             yield entry.load(), source
-        except Exception as error:  # whatever a plug-in's module raises
+        except Exception as error:  # a plug-in's module may raise anything
             raise UsageError(
                 f"{source} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}; mend or uninstall it"
             ) from error
 
 
 def _flaw(cls: Any) -> str:
-    """What keeps a class from being a kind; empty if nothing does."""
+    """Return the reason why a class is not a kind; empty if it is one."""
     if not (inspect.isclass(cls) and issubclass(cls, Stage)):
-        return "it is not a subclass of fusion.stages.base.Stage"
+        return "it is not a subclass of fusion.stages.Stage"
     if inspect.isabstract(cls):
         return f"it does not define {', '.join(sorted(cls.__abstractmethods__))}"
     annotation = cls.model_fields["kind"].annotation
     names = get_args(annotation) if get_origin(annotation) is Literal else ()
     if len(names) != 1 or not isinstance(names[0], str) or not _NAME.fullmatch(names[0]):
-        return 'it needs one name of its own: kind: Literal["name"] = "name", in small letters'
+        return 'it needs one name of its own: kind: Literal["name"] = "name", in lowercase letters'
     if cls.model_fields["kind"].default != names[0]:
         return f"the default of its `kind` has to be {names[0]!r}"
     return _output_flaw(cls)
@@ -104,7 +104,7 @@ def _output_flaw(cls: type[Stage]) -> str:
     if len({output.name for output in outputs}) < len(outputs):
         return "two of its output fields have the same name"
     if issubclass(cls, ModelStage) and not hasattr(cls, "default_prompt"):
-        return "it has no `default_prompt`, the name of the template that is used where none is given"
+        return "it has no `default_prompt`, the name of the template that is used by default"
     return ""
 
 

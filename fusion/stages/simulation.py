@@ -1,31 +1,32 @@
-"""How a run may go that nobody has made: seeded draws of lengths, numbers and decisions, and stand-ins for words."""
+"""Simulation of runs for quotes: seeded draws of lengths, numbers, decisions and placeholder texts."""
 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
 from fusion.core.types import JsonSchema
 
 _BYTES: Final = 4  # of a token
-_RARE: Final = 1.6448536269514722  # standard deviations beyond which 5 of 100 lie
+_RARE: Final = 1.6448536269514722  # standard deviations: 5 of 100 are beyond
 _OF_RUN, _OF_MODEL, _OF_CALL = math.sqrt(0.35), math.sqrt(0.35), math.sqrt(0.3)
-_ODDS: Final = 0.8  # of a decision: how far they differ from run to run, as a standard deviation of their logarithm
+_ODDS: Final = 0.8  # of a decision: standard deviation of their logarithm from run to run
 _HALF: Final = math.sqrt(0.5)
 _USUAL_LIMIT: Final = 2000  # tokens
 _WANTED: Final = 0.3
-_MOST_ELEMENTS: Final = 20  # of a list that nobody has bounded
-_MEANT: Final = 2000  # characters of a text up to which a bound is one that somebody means
+_MOST_ELEMENTS: Final = 20  # of a list without a bound
+_MEANT: Final = 2000  # characters: a larger bound of a text says nothing of its length
 _MOST_TRIES: Final = 12
 _WORDS: Final = "of the one as it is said in this part that was to be found there and here "
 
 Shares = Mapping[str, Mapping[Any, float]]
-"""For a field of what a model says: how probable each of its values is, the one that costs most last."""
+"""Probability of each value of a field in an answer; the most expensive value is last."""
 
 
 class Spread(NamedTuple):
-    """5 of 100 lie below `low`, half below `likely`, 5 above `high`."""
+    """A distribution: 5 of 100 are below `low`, half below `likely`, 5 above `high`."""
 
     low: float
     likely: float
@@ -33,20 +34,23 @@ class Spread(NamedTuple):
 
 
 Sizes = Mapping[str, Spread]
-"""For a list of what a model says: how much of its most elements it has."""
+"""Length of each list in an answer, as a share of its maximum."""
+
+Within = Mapping[str, int | None]
+"""Most calls of each inner stage by its name, and of the nested pipeline under ""; None if unknown."""
 
 
-_CHARACTERS: Final = Spread(12, 80, 600)  # of a text in data that nobody has bounded
-_OF_BOUND: Final = Spread(0.06, 0.25, 0.8)  # how long another one is, of what it may be
+_CHARACTERS: Final = Spread(12, 80, 600)  # of a text in data without a bound
+_OF_BOUND: Final = Spread(0.06, 0.25, 0.8)  # length of any other one, as a share of its bound
 
 
 class Chance:
-    """The chances of one run. Two of one seed draw the same; `worst` draws what costs most, always.
+    """Random draws of one simulated run. Two of one seed are equal; `worst` always draws the most expensive.
 
-    `lie` says where this run lies among all, from 0 to 1: how much its models say, and how fast they are. It is part
-    of every length that is drawn; the rest is the model's own, and the call's. `turn` counts the worst cases, for
-    nobody knows which costs most: of two after the other one has few and long elements in its lists and one as many
-    as there may be; `way` is the number of the way that is taken where there are several.
+    `lie` is the quantile of this run among all, from 0 to 1, in the length of answers. It is a part of every length;
+    the rest depends on the model and on the call. `turn` numbers the worst cases, since the most expensive one is
+    unknown: lists have few and long elements in even turns, and as many as possible in odd ones. `way` is the number
+    of the way that a route takes.
     """
 
     def __init__(self, seed: str, *, lie: float = 0.5, worst: bool = False, turn: int = 0) -> None:
@@ -63,11 +67,11 @@ class Chance:
         return self.turn // 2
 
     def happens(self, share: float) -> bool:
-        """True in this share of cases; what may happen is what costs."""
+        """Return True in this share of cases; in the worst case always."""
         return self.worst or self._random.random() < share
 
     def one_of(self, name: str, shares: Mapping[Any, float]) -> Any:
-        """One of these, each about as often as its share says: how often the first one, differs from run to run."""
+        """Return one of these values by their shares; the odds of the first one differ from run to run."""
         first, *others = shares
         if self.worst:
             return others[-1] if others else first
@@ -75,32 +79,32 @@ class Chance:
         return self._random.choices([first, *others], weights)[0]
 
     def ballot(self, share: float) -> int:
-        """A closed answer: the same in about this share of cases, else another one each time."""
+        """Return a closed answer: the same in about this share of cases, else a new one each time."""
         if not self.worst and self.one_of("ballot", {True: share, False: 1 - share}):
             return 0
         self._ballots += 1
         return self._ballots
 
     def _tilt(self, name: str) -> float:
-        """What the odds of the cheapest decision are in this run, over those that are usual."""
+        """Return the factor on the odds of the cheapest decision in this run."""
         return math.exp(_ODDS * self._own("odds", name))
 
     def among(self, spread: Spread) -> float:
-        """A number of this spread, by itself."""
+        """Return a number of this spread."""
         return math.inf if self.worst else _at(spread, self._random.gauss(0, 1))
 
     def of_model(self, what: str, model: str, spread: Spread) -> float:
-        """A number of this spread that a model keeps through the run, such as its speed."""
+        """Return a number of this spread that a model keeps through the run, such as its speed."""
         return spread.likely if self.worst else _at(spread, self._own(what, model))
 
     def of_field(self, name: str, spread: Spread) -> float:
-        """A number of this spread, of which a field of that name keeps a half through the run."""
+        """Return a number of this spread; fields of one name share half of its variance through the run."""
         return _at(spread, _HALF * self._own("field", name) + _HALF * self._random.gauss(0, 1))
 
     def length(self, model: str, spread: Spread, limit: int) -> int:
-        """Tokens of an answer of which the model may write `limit`; what is more than those will be cut off.
+        """Return the tokens of an answer under `limit`; more than those are truncated.
 
-        `spread` is that of an answer with a limit of 2,000: who leaves more room wants more, but not as much more.
+        `spread` holds for a limit of 2,000; a higher limit lengthens answers by less than in proportion.
         """
         if self.worst:
             return limit
@@ -109,13 +113,13 @@ class Chance:
         return max(1, round(drawn * math.pow(limit / _USUAL_LIMIT, _WANTED)))
 
     def text(self, tokens: int) -> str:
-        """A text of so many tokens, counted as four bytes each."""
+        """Return a text of so many tokens, counted as four bytes each."""
         size = max(tokens, 1) * _BYTES
         begin = f"{self._random.getrandbits(40):x} ".translate(_LETTERS)
         return (begin + _WORDS * (size // len(_WORDS) + 1))[:size]
 
     def data(self, schema: JsonSchema, *, shares: Shares, sizes: Sizes, room: int) -> Any:
-        """Data of this schema, for which there is room of so many tokens."""
+        """Return data of this schema, in so many tokens if possible."""
         for _ in range(_MOST_TRIES if self.worst else 0):
             made = _Data(self, schema, shares, sizes, room).made()
             if len(json.dumps(made)) <= room * _BYTES:
@@ -130,8 +134,51 @@ class Chance:
         return self._models[key]
 
 
+_TEXT: Final = Spread(60, 200, 900)
+
+
+def plausible(stage: Any, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    """Return a plausible reply to a call of a stage: text of so many tokens, or data of the schema."""
+    if schema is None:
+        return chance.text(tokens)
+    return chance.data(schema, shares=stage.estimate.shares, sizes=stage.estimate.sizes, room=tokens)
+
+
+def _calls(stage: Any, items: int, within: Within | None) -> int | None:
+    return None if any(stage.roles()) else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """Estimates of a kind of stage, for `fusion quote` and `fusion explain`.
+
+    Its functions take the stage first. A kind sets those that differ from the defaults.
+    """
+
+    cost: str = ""
+    """Number of its calls, in words."""
+    expects: str = ""
+    """Assumptions of a quote about its decisions, in words."""
+    example: str = ""
+    """A pipeline with a stage of this kind, as YAML; its first required input is a text."""
+    lengths: Spread = _TEXT
+    """Tokens of an answer in text under a limit of 2,000; see Chance.length."""
+    shares: Shares = field(default_factory=dict)
+    """Probabilities of the values that decide the next step."""
+    sizes: Sizes = field(default_factory=dict)
+    """Lengths of the lists in an answer, as shares of their maximum."""
+    calls: Callable[[Any, int, Within | None], int | None] = _calls
+    """(stage, items, within): the most calls for so many items; None if unknown."""
+    items: Callable[[Any, int], int | None] = lambda stage, items: None
+    """(stage, items): the most items that it hands on, given so many; None if unknown."""
+    supposed: Callable[[Any, Chance], Any] = lambda stage, chance: stage
+    """(stage, chance): the stage as a quote simulates it, with decisions on an answer's words left to chance."""
+    reply: Callable[[Any, str, JsonSchema | None, int, Chance], Any] = plausible
+    """(stage, step, schema, tokens, chance): a plausible reply to one call."""
+
+
 class _Data:
-    """Makes data of a schema."""
+    """Random data of a schema."""
 
     def __init__(self, chance: Chance, schema: JsonSchema, shares: Shares, sizes: Sizes, room: int) -> None:
         self._chance = chance
@@ -185,7 +232,7 @@ class _Data:
         return made
 
     def _count(self, name: str, schema: JsonSchema) -> int:
-        """How many elements a list has; in the worst case as many as it may, or few and long ones."""
+        """Return the length of a list; in the worst case the maximum, or the minimum of long elements."""
         least, most = schema.get("minItems", 0), schema.get("maxItems", _MOST_ELEMENTS)
         if self._many:
             return int(least if self._depth else most)
@@ -215,14 +262,14 @@ class _Data:
 
 
 def _texts(schema: JsonSchema) -> int:
-    """How many texts data of a schema has at most."""
+    """Return the most texts that data of a schema has."""
     parts = [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
     listed = schema.get("maxItems", _MOST_ELEMENTS) * _texts(schema["items"]) if schema.get("items") else 0
     return int(sum(map(_texts, parts)) + listed + (schema.get("type") == "string" and "enum" not in schema))
 
 
 def _at(spread: Spread, deviations: float) -> float:
-    """The number that lies so many standard deviations from the likely one; each side is even on a log scale."""
+    """Return the number so many standard deviations from the likely one, each side on a log scale."""
     towards = spread.high if deviations > 0 else spread.low
     if spread.likely <= 0 or towards <= 0:
         return max(0.0, spread.likely + (towards - spread.likely) * abs(deviations) / _RARE)
@@ -236,7 +283,7 @@ def _deviation(lie: float) -> float:
 
 
 def evenly(count: int, random: Random) -> Sequence[float]:
-    """So many places from 0 to 1, one in each of as many equal parts, in no order."""
+    """Return `count` numbers from 0 to 1, one in each of `count` equal parts, shuffled."""
     places = [(at + random.random()) / count for at in range(count)]
     random.shuffle(places)
     return places

@@ -1,4 +1,4 @@
-"""Brings more parts together than fit into one call: level by level, neighbours first, until the rest fits."""
+"""Tree merge: merges more parts than fit into one call, level by level, until the rest fits."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,18 +8,17 @@ from fusion.core.types import Item, as_text
 from fusion.models.base import estimate_input
 from fusion.stages.base import ModelStage
 from fusion.stages.context import Ask, StageContext, Variables
+from fusion.stages.items import gathered
 
 _MOST_LEVELS = 12
-_READ_AT_ONCE = 4  # what a level writes is at most this part of what the next can read
-
-
-_LEAST = 64  # tokens that a call of a level has to be able to write
+_READ_AT_ONCE = 4  # the output of a level is at most this fraction of the input of the next
+_LEAST = 64  # tokens of output that a call of a level needs
 
 
 def groups(sizes: Sequence[int], room: int) -> list[range]:
-    """The fewest runs of neighbours of which none is larger than `room`, as even as they can be.
+    """Return the fewest groups of neighbours that fit into `room`, as even as possible.
 
-    A part that is larger by itself stands alone.
+    A part that is larger than `room` is a group by itself.
 
     >>> groups([2, 2, 2, 2], room=6)
     [range(0, 2), range(2, 4)]
@@ -47,7 +46,7 @@ def _greedy(sizes: Sequence[int], room: int) -> Iterator[range]:
 
 
 class _Call(NamedTuple):
-    """What one call with a template may read of parts, in tokens."""
+    """A call with a template: the most tokens of input."""
 
     template: str
     variables: Variables
@@ -57,8 +56,7 @@ class _Call(NamedTuple):
 class Levels:
     """One merge of many parts.
 
-    Tokens are counted as four bytes each, the mean of English; a quarter of the model's room is kept free for texts
-    that have more.
+    A token counts as four bytes, the mean of English. A quarter of the model's room is left free for denser texts.
     """
 
     def __init__(
@@ -72,7 +70,7 @@ class Levels:
         self._role = stage.chosen_role(ctx, variables)
 
     async def brought_down(self, items: Sequence[Item], failed: Sequence[Item]) -> list[Item]:
-        """The parts, brought together until all that are left fit into the stage's own call."""
+        """Return the parts, merged until they fit into the stage's own call."""
         own = self._call(self._stage.template, {**self._variables, "failed": failed}, None)
         if own is None or self._fit(own, items):
             return list(items)
@@ -90,9 +88,9 @@ class Levels:
         return sum(self._sizes(call, parts)) <= self._free(call)
 
     def _limit(self, own: _Call) -> int:
-        """What a call of a level may write."""
+        """Return the output limit of a call of a level."""
         free = self._free(own)
-        limit = min(self._ctx.room(self._role).output, free // _READ_AT_ONCE)
+        limit = min(self._ctx.models.room(self._role).output, free // _READ_AT_ONCE)
         if limit < _LEAST:
             raise StageError(
                 f"a call to {self._role!r} has room for {max(free, 0):,} tokens of parts beside its output; {_ADVICE}"
@@ -100,8 +98,6 @@ class Levels:
         return limit
 
     async def _level(self, parts: list[Item], call: _Call, level: int, limit: int) -> list[Item]:
-        from asyncio import TaskGroup  # here, since stages are checked and drawn without any loop
-
         sizes, free = self._sizes(call, parts), self._free(call)
         for part, size in zip(parts, sizes, strict=True):
             if size > free:
@@ -112,24 +108,19 @@ class Levels:
         found = groups(sizes, free)
         if len(found) == len(parts) and max(sizes) <= limit:
             raise StageError(f"no two of {len(parts)} parts fit into one call to {self._role!r}; {_ADVICE}")
-        self._ctx.note(f"level {level}: {len(parts)} parts are brought together in {len(found)}")
-        try:
-            async with TaskGroup() as tasks:
-                made = [
-                    tasks.create_task(self._merged([parts[at] for at in group], call, level, number, limit))
-                    for number, group in enumerate(found, start=1)
-                ]
-        except BaseExceptionGroup as error:
-            raise _first(error) from error
-        return [task.result() for task in made]
+        self._ctx.events.note(f"level {level}: {len(parts)} parts are merged into {len(found)}")
+        return await gathered(
+            self._merged([parts[at] for at in group], call, level, number, limit)
+            for number, group in enumerate(found, start=1)
+        )
 
     async def _merged(self, parts: list[Item], call: _Call, level: int, number: int, limit: int) -> Item:
-        """What one call makes of neighbours; one that is short enough and has none stays as it is."""
+        """Merge neighbours in one call; a part that is alone and short enough stays as it is."""
         if len(parts) == 1 and self._sizes(call, parts)[0] <= limit:
             return parts[0].model_copy(update={"index": number - 1})
         ask = Ask(
             role=self._role,
-            messages=self._ctx.render(call.template, {**call.variables, "items": parts}),
+            messages=self._ctx.inputs.render(call.template, {**call.variables, "items": parts}),
             step=f"merge-{level}-{number}",
             max_tokens=limit,
             temperature=self._stage.temperature,
@@ -139,19 +130,19 @@ class Levels:
         return Item(index=number - 1, source=_place(first, last), value=answer.text, by=answer.by)
 
     def _call(self, template: str, variables: Variables, output: int | None) -> _Call | None:
-        """What may be read in a call with this output limit, or the stage's own; None where nothing bounds it."""
-        rooms = [room for room in (self._ctx.room(self._role, output).input, self._most) if room is not None]
+        """Return the call with this output limit, or the stage's own; None if its input is unbounded."""
+        rooms = [room for room in (self._ctx.models.room(self._role, output).input, self._most) if room is not None]
         return _Call(template, variables, min(rooms) * 3 // 4) if rooms else None
 
     def _tokens(self, call: _Call, parts: Sequence[Item]) -> int:
-        return estimate_input(self._ctx.render(call.template, {**call.variables, "items": list(parts)}))
+        return estimate_input(self._ctx.inputs.render(call.template, {**call.variables, "items": list(parts)}))
 
     def _free(self, call: _Call) -> int:
-        """Tokens that are left for parts beside the template's own words."""
+        """Return the tokens that are left for parts beside the template's own text."""
         return call.most - (2 * self._tokens(call, [_EMPTY]) - self._tokens(call, [_EMPTY, _EMPTY]))
 
     def _sizes(self, call: _Call, parts: Sequence[Item]) -> list[int]:
-        """What each part takes in a call, with the words that the template puts around it."""
+        """Return the tokens of each part in a call, with the text that the template puts around it."""
         one = self._tokens(call, [_EMPTY])
         around = self._tokens(call, [_EMPTY, _EMPTY]) - one
         return [self._tokens(call, [part]) - one + around + 1 for part in parts]
@@ -168,12 +159,7 @@ _EMPTY = Item(index=0, source=_place(1, 1), value="")
 
 
 def _numbered(item: Item, number: int) -> Item:
-    """The part with its place among all; a title of its own stands before its text."""
+    """Return the part with its place among all; its own title is put before its text."""
     title = item.source.get("title") if isinstance(item.source, dict) else None
     value = f"{title}:\n{as_text(item.value)}" if title else item.value
     return Item(index=item.index, source=_place(number, number), value=value, by=item.by)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

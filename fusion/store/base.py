@@ -4,10 +4,14 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
-from fusion.core.types import Reply
+from fusion.core.budget import Budget, Ledger
+from fusion.core.events import Sink
+from fusion.core.result import Result
+from fusion.core.types import CallKey, Reply
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -159,3 +163,47 @@ class Store(ABC):
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:
         """Return the counts of `runs`, `calls`, `attempts` and `cached` replies, and the `bytes` on disk."""
+
+
+class NullJournal:
+    """Journal of a run without a store: records nothing, finds nothing and waits for nothing."""
+
+    seconds = 0.0
+    """Running time of earlier sessions of the run, in seconds."""
+    on_loss: Callable[[str], None]
+    """Called once with the reason if the store fails during the run."""
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Ledger of the run's budget, if any."""
+        return None
+
+    def restore(self, budget: Budget, stage: str = "") -> None:
+        """Count in a budget the spending of earlier sessions: of a stage and those within it, or of the run."""
+
+    def keep(self, stage: str, item: int | None, name: str, value: Any) -> None:
+        """Record a decision for good. It is on disk before the next attempt is sent."""
+
+    def kept(self, stage: str, item: int | None, name: str) -> Any:
+        """Return a recorded decision; None if there is no such decision."""
+
+    def is_finished(self, key: CallKey) -> bool:
+        """Return True for a call that this run, or one that it continues, has finished."""
+        return False
+
+    def set_aside(self, keys: Iterable[CallKey]) -> None:
+        """Mark the replies to these calls as unusable: a resumed run requests them anew. They stay paid."""
+
+    def deliver_to(self, sink: Sink) -> Sink:
+        """Return the sink for the run's events; it passes each on to `sink` once the event's rows are on disk."""
+        return sink
+
+    def delivering(self) -> AbstractAsyncContextManager[None]:
+        """Return a block during which events are delivered even if no call waits for the disk."""
+        return nullcontext()
+
+    async def written(self) -> None:
+        """Wait until every row is on disk, then deliver the events that waited for it."""
+
+    async def end(self, result: Result, *, interrupted: bool) -> None:
+        """Record the end of the run, and deliver the remaining events. After a loss of the store, nothing is kept."""

@@ -1,16 +1,17 @@
-"""Journal: one run's part of a store: what is finished and decided, and where everything new is written down."""
+"""Journal: the calls, attempts, decisions and events of one run, read from and written to a store."""
 
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from itertools import count
 from typing import Any, Final, NamedTuple
 
 from fusion.core import errors
-from fusion.core.budget import Amount, Closed
+from fusion.core.budget import Amount, Budget, Closed, Ledger
 from fusion.core.errors import BudgetError, FusionError, StoreError
 from fusion.core.events import (
     AttemptCharged,
@@ -28,9 +29,10 @@ from fusion.core.events import (
     span,
     to_both,
 )
+from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse
-from fusion.store.base import Store
-from fusion.store.outbox import Withheld
+from fusion.store.base import NullJournal, Store
+from fusion.store.outbox import Outbox
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -58,18 +60,18 @@ _KEPT_EVENTS: Final = frozenset(
         StageStarted,
     }
 )
-_PATIENCE: Final = 0.003
-"""Seconds in which mostly some call that is about to be made waits for the disk anyway."""
-_NOT_KEPT: Final = "its words are not kept"
+_DELIVERY_DELAY: Final = 0.003
+"""Seconds in which some call that is about to be sent usually waits for the disk anyway."""
+_REDACTED: Final = "its words are not kept"
 
 _Place = tuple[str, int | None, str]
 """Stage, item and name of a decision."""
 _Found = tuple[str, int]
-"""A run, and the number of a call of it."""
+"""Run id and number of a recorded call."""
 
 
 class Asking(NamedTuple):
-    """A call that is being made: what is asked, by which role of which model, and since when."""
+    """A call under way: its request, role, model and start time in seconds since the epoch."""
 
     request: Request
     key: CallKey
@@ -78,39 +80,26 @@ class Asking(NamedTuple):
     started: float
 
 
-class Journal:
-    """What a run has finished, and what it finishes now.
+class Journal(NullJournal):
+    """Journal of a run in a store: answers finished calls from it, and records new ones.
 
-    A call is known by its key: stage, item, step and a digest of its content. A finished one is answered from here;
-    so is one that failed, where a finished one of the same item came of that. `others` are runs whose finished calls
-    answer too: those that this one goes back to.
+    A call is identified by its key: stage, item, step and a digest of its content. A finished call is answered from
+    here. So is a failed one, if a call of the same item finished after it. Runs named to `reuse` answer too.
 
-    What is finished is written behind the engine's back. Nobody outside hears of it, and no attempt that could rest
-    on it is made, before it is on disk: rows are written in their order, and the one that opens an attempt is waited
-    for.
+    Write-ahead: a row is on disk before its event is delivered or a dependent call is sent. Rows are written in
+    order, in the background; each attempt waits for its opening row.
 
-    Where the store fails while the run is under way, the run goes on without it: `on_loss` is called once with the
-    reason.
+    If the store fails during the run, the run goes on without it: `on_loss` is called once with the reason.
 
-    It is used on one event loop, and is the Ledger of the run's budget.
+    A journal belongs to one event loop, and is the Ledger of the run's budget.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        run_id: str,
-        *,
-        session: int = 1,
-        content: Content = "full",
-        on_loss: Callable[[str], None] = lambda reason: None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, store: Store, run_id: str, *, session: int = 1, content: Content = "full") -> None:
         self.run_id = run_id
         self.session = session
         self.content: Content = content
-        self.on_loss = on_loss
+        self.on_loss = lambda reason: None
         self._store = store
-        self._clock = clock
         self._lost = False
         self._numbers = count(1)
         self._events = count(1)
@@ -120,17 +109,19 @@ class Journal:
         self._failed: dict[CallKey, _Found] = {}
         self._decided: dict[_Place, Any] = {}
         self._spent: dict[str, Spending] = {}
-        self._withheld = Withheld()
-        self.seconds = 0.0
-        """How long processes were at this run before."""
+        self._outbox = Outbox()
 
-    # What was before.
+    @property
+    def ledger(self) -> Ledger:
+        return self
 
-    def resume(self, *, retry_budget: bool = False) -> int:
-        """Take up what is kept of this run; how many finished calls that are.
+    # Earlier sessions and runs.
 
-        Attempts that were open when it died count in full from now on. With `retry_budget`, what was refused for want
-        of budget is asked again.
+    def resume(self, *, retry_budget: bool = False) -> None:
+        """Load the records of earlier sessions of this run.
+
+        Attempts left open by a dead process count in full from now on. With `retry_budget`, calls refused for lack
+        of budget are made again.
         """
         store = self._store
         store.lose_open(self.run_id)
@@ -141,20 +132,18 @@ class Journal:
         self._spent = store.spending(self.run_id)
         row = store.run(self.run_id)
         self.seconds = 0.0 if row is None else row.seconds
-        return len(self._finished)
 
-    def reuse(self, run_ids: Iterable[str]) -> int:
-        """Answer from the finished calls of these runs too, the first before the others; how many those are."""
+    def reuse(self, run_ids: Iterable[str]) -> None:
+        """Answer from the finished calls of these runs too, earlier ones first."""
         for run_id in run_ids:
             found: dict[CallKey, _Found] = {}
             self._load(run_id, found)
             self._elsewhere = {**found, **self._elsewhere}
             for one in self._store.decisions(run_id):
                 self._decided.setdefault((one.stage, one.item, one.name), one.value)
-        return len(self._elsewhere)
 
     def _load(self, run_id: str, into: dict[CallKey, _Found], *, retry_budget: bool = False) -> None:
-        """The finished calls of a run, and of the failed ones those that are to fail again."""
+        """Load the finished calls of a run, and the failed ones that fail again."""
         failed: list[tuple[CallKey, int]] = []
         last: dict[tuple[str, int | None], int] = {}
         for number, key, state in self._store.index(run_id):
@@ -170,52 +159,52 @@ class Journal:
                 self._failed[key] = run_id, number
 
     def _was_refused(self, run_id: str, number: int, retry_budget: bool) -> bool:
-        """Whether a call failed for want of budget, which is decided once."""
+        """Return True for a call that failed for lack of budget: such a refusal is final."""
         call = None if retry_budget else self._store.call(run_id, number)
         return call is not None and call.failure is not None and call.failure.reason == BudgetError.__name__
 
-    def spent(self, prefix: str = "") -> tuple[Amount, int]:
-        """What the stage of this path and those within it spent before, or all of them, and calls of unknown cost."""
+    def restore(self, budget: Budget, stage: str = "") -> None:
+        if self.session == 1:
+            return
         usd, tokens, calls, unknown = Decimal(0), 0, 0, 0
-        for stage, one in self._spent.items():
-            if not prefix or stage == prefix or stage.startswith(f"{prefix}/"):
+        for path, one in self._spent.items():
+            if not stage or f"{path}/".startswith(f"{stage}/"):
                 usd, tokens, calls = usd + one.usd, tokens + one.tokens, calls + one.calls
                 unknown += one.unknown
-        return Amount(usd, tokens, calls), unknown
+        budget.resume(Amount(usd, tokens, calls), unknown_calls=unknown, seconds=0.0 if stage else self.seconds)
 
     # Calls.
 
     async def answer(self, key: CallKey) -> Reply | None:
-        """The reply to a call that is finished; None for one that is to be made.
+        """Return the reply to a finished call; None for a call that has to be made.
 
-        Raises the error of one that failed, where something finished came of it.
+        Raises the error of a failed call that a finished one depends on.
         """
-        for kept, reuse in self._before:
+        if not (self._finished or self._elsewhere or self._failed):
+            return None
+        sources: tuple[tuple[dict[CallKey, _Found], Reuse], ...] = (
+            (self._finished, "journal"),
+            (self._elsewhere, "other run"),
+        )
+        for kept, reuse in sources:
             call = await self._read(kept[key]) if key in kept else None
             if call is not None and call.reply is not None:
-                return self._taken(key, kept[key], call.reply, reuse)
+                return self._reused(key, kept[key], call.reply, reuse)
         call = await self._read(self._failed[key]) if key in self._failed else None
         if call is not None and call.failure is not None:
             raise _as_error(call.failure, call.asked)
         return None
 
-    @property
-    def _before(self) -> tuple[tuple[dict[CallKey, _Found], Reuse], ...]:
-        """The calls of before, and what a reply to one of them is."""
-        if not (self._finished or self._elsewhere or self._failed):
-            return ()
-        return ((self._finished, "journal"), (self._elsewhere, "other run"))
-
     async def _read(self, found: _Found) -> Call | None:
-        """A call of before; None where it cannot be read any more."""
+        """Return a recorded call; None if it can no longer be read."""
         try:
             return await self._store.answer(*found)
         except StoreError as error:
             self._lose(error)
             return None
 
-    def _taken(self, key: CallKey, found: _Found, reply: Reply, reuse: Reuse) -> Reply:
-        """A reply that is used again. One of another run becomes one of this run too."""
+    def _reused(self, key: CallKey, found: _Found, reply: Reply, reuse: Reuse) -> Reply:
+        """Return a reply marked as reused; record one of another run in this run too."""
         if reuse == "other run" and key not in self._finished:
             number = next(self._numbers)
             self._finished[key] = self.run_id, number
@@ -229,7 +218,7 @@ class Journal:
         return reply.model_copy(update={"reused": reuse})
 
     def finished(self, asking: Asking, reply: Reply) -> None:
-        """Write a reply down."""
+        """Record a reply."""
         digest = hashlib.sha256(reply.text.encode()).hexdigest() if self.content == "digest" else ""
         kept, reused = reply, reply.reused
         if reused is not None or self.content != "full":
@@ -238,17 +227,16 @@ class Journal:
         self._put(self._call(asking, reply=kept, text_digest=digest, reused=reused))
 
     def failed(self, asking: Asking, error: FusionError) -> None:
-        """Write down that a call has failed."""
-        self._put(self._call(asking, state="failed", failure=self._unsaid(error.as_failure())))
+        """Record the failure of a call."""
+        self._put(self._call(asking, state="failed", failure=self._redacted(error.as_failure())))
 
-    def set_aside(self, keys: tuple[CallKey, ...]) -> None:
-        """What these calls replied cannot be used: on resume they are asked anew. They stay paid."""
-        if keys:
-            self._put(SetAside(self.run_id, keys))
+    def set_aside(self, keys: Iterable[CallKey]) -> None:
+        if unusable := tuple(dict.fromkeys(keys)):
+            self._put(SetAside(self.run_id, unusable))
 
     def _call(self, asking: Asking, *, state: CallState = "finished", **outcome: Any) -> Call:
         key, number = asking.key, next(self._numbers)
-        if self.content == "off":  # no digest of what was asked: each call is one of its own
+        if self.content == "off":  # without a digest of its content, each call has a key of its own
             key = key.model_copy(update={"digest": f"call {number}"})
         return Call(
             run_id=self.run_id,
@@ -258,15 +246,15 @@ class Journal:
             asked=asking.asked,
             state=state,
             started=asking.started,
-            ended=self._clock(),
+            ended=time.time(),
             request=asking.request if self.content == "full" else None,
             **outcome,
         )
 
-    # The ledger.
+    # Ledger.
 
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
-        """Write down an attempt of at most this amount; its number, once that and all before it is on disk."""
+        """Record an attempt of at most this amount; return its number once all rows up to it are on disk."""
         here, key = span.get(), request.key
         assert key is not None
         number = next(self._attempts)
@@ -281,7 +269,7 @@ class Journal:
                 key.step,
                 role,
                 model,
-                self._clock(),
+                time.time(),
                 amount.usd,
                 amount.tokens,
             )
@@ -290,14 +278,13 @@ class Journal:
         return number
 
     def closed(self, number: int, state: Closed, amount: Amount) -> None:
-        """An attempt is over and cost this much."""
+        """Record the end of an attempt and its cost."""
         usd, tokens = (Decimal(0), 0) if state == "refunded" else (amount.usd, amount.tokens)
-        self._put(AttemptEnd(self.run_id, self.session, number, state, self._clock(), usd, tokens))
+        self._put(AttemptEnd(self.run_id, self.session, number, state, time.time(), usd, tokens))
 
     # Decisions.
 
     def keep(self, stage: str, item: int | None, name: str, value: Any) -> None:
-        """Decide something for good. It is on disk before the next attempt is made."""
         place = (stage, item, name)
         if place not in self._decided:
             self._decided[place] = value
@@ -305,71 +292,87 @@ class Journal:
                 self._put(Decision(self.run_id, stage, item, name, value))
 
     def kept(self, stage: str, item: int | None, name: str) -> Any:
-        """What was decided; None where nothing was."""
         return self._decided.get((stage, item, name))
 
     def is_finished(self, key: CallKey) -> bool:
-        """Whether a call is finished, here or in a run that this one goes back to."""
         return key in self._finished or key in self._elsewhere
 
-    # Events, and the end.
+    # Events and end.
 
-    def telling(self, sink: Sink) -> Sink:
-        """The sink of the run's events: of what they tell, this one hears once it is on disk."""
-        self._withheld.sink = sink
-        return to_both(self._notice, self._withheld)
+    def deliver_to(self, sink: Sink) -> Sink:
+        self._outbox.sink = sink
+        return to_both(self._record, self._outbox)
 
-    async def tell(self) -> None:
-        """As long as the run lasts, wait for the disk where no call does that is about to be made."""
+    @asynccontextmanager
+    async def delivering(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            delivery = group.create_task(self._deliver(), name="delivery")
+            try:
+                yield
+            finally:
+                delivery.cancel()
+
+    async def _deliver(self) -> None:
         while True:
-            await self._withheld.any()
-            await asyncio.sleep(_PATIENCE)
+            await self._outbox.filled()
+            await asyncio.sleep(_DELIVERY_DELAY)
             await self.written()
 
-    def _notice(self, event: EventBase) -> None:
-        """Keep an event that tells what no other row does."""
+    def _record(self, event: EventBase) -> None:
+        """Record an event that no other row covers."""
         if type(event) in _KEPT_EVENTS or (isinstance(event, ItemFinished) and event.failure is not None):
             body = event.model_dump(mode="json", exclude={"run_id"}, exclude_none=True)
-            self._put(Noticed(self.run_id, next(self._events), self._without_words(body)))
+            self._put(Noticed(self.run_id, next(self._events), self._redacted_event(body)))
 
-    async def end(self, ended: Ended) -> None:
-        """Write the end of the run down, and tell what is left to be told."""
-        self._put(ended)
+    async def end(self, result: Result, *, interrupted: bool) -> None:
+        self._put(
+            Ended(
+                run_id=self.run_id,
+                session=self.session,
+                status="interrupted" if interrupted else result.status,
+                ended=time.time(),
+                usd=result.cost.usd,
+                unknown_calls=result.cost.unknown_calls,
+                calls=result.receipt.calls,
+                failure=None if result.error is None else self._redacted(result.error),
+                result=result.model_dump(mode="json") if self.content == "full" else None,
+            )
+        )
         try:
             await self.written()
         finally:
-            self._withheld.hand_on(self._withheld.count)
+            self._outbox.deliver(self._outbox.count)
 
-    # Writing.
+    # Writes.
 
-    def _without_words(self, body: dict[str, Any]) -> dict[str, Any]:
-        """An event's data; where prompts may not be kept, without what may quote them."""
+    def _redacted_event(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return an event's data, without the texts that may quote a prompt where prompts are not kept."""
         if self.content == "full":
             return body
         if body["type"] == "noted":
-            body["message"] = _NOT_KEPT
+            body["message"] = _REDACTED
         if body["type"] == "decided":
-            body["reason"] = _NOT_KEPT
+            body["reason"] = _REDACTED
         if "failure" in body:
-            body["failure"]["message"] = _NOT_KEPT
+            body["failure"]["message"] = _REDACTED
         return body
 
-    def _unsaid(self, failure: Failure) -> Failure:
-        return failure if self.content == "full" else failure.model_copy(update={"message": _NOT_KEPT})
+    def _redacted(self, failure: Failure) -> Failure:
+        """Return a failure, without its message where prompts are not kept: a message may quote one."""
+        return failure if self.content == "full" else failure.model_copy(update={"message": _REDACTED})
 
     def _put(self, *rows: Row) -> None:
         if not self._lost:
             self._store.put(*rows)
 
     async def written(self) -> None:
-        """Wait until all of it is on disk, and tell of it."""
-        before = self._withheld.count
+        due = self._outbox.count
         try:
             if not self._lost:
                 await self._store.written()
         except StoreError as error:
             self._lose(error)
-        self._withheld.hand_on(before)
+        self._outbox.deliver(due)
 
     def _lose(self, error: StoreError) -> None:
         if not self._lost:
@@ -378,7 +381,7 @@ class Journal:
 
 
 def _as_error(failure: Failure, model: str) -> FusionError:
-    """The error that a failure was made of."""
+    """Return the error behind a recorded failure."""
     kind = getattr(errors, failure.reason, None)
     if not (isinstance(kind, type) and issubclass(kind, FusionError)) or kind is errors.RunFailed:
         kind = errors.StageError

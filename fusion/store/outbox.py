@@ -1,4 +1,4 @@
-"""Withheld: the events of a run that tell of what is not on disk yet; who listens hears of them once it is."""
+"""Outbox: holds the events of a run back until their rows are on disk."""
 
 import asyncio
 from collections import deque
@@ -6,38 +6,38 @@ from collections import deque
 from fusion.core.events import CallFinished, EventBase, Sink
 
 
-class Withheld:
-    """A sink that hands events on in their order: from a call that is finished on, not before `hand_on`.
+class Outbox:
+    """A sink that delivers events in order. A finished call, and each event after it, waits for `deliver`.
 
-    One that was finished by an earlier session is on disk already. `count` is how many were withheld until now.
+    A call answered from an earlier session is on disk already. `count` is the number of events held back so far.
     """
 
     def __init__(self) -> None:
         self.sink: Sink = lambda event: None
         self.count = 0
         self._events: deque[EventBase] = deque()
-        self._came = asyncio.Event()
+        self._filled = asyncio.Event()
 
     def __call__(self, event: EventBase) -> None:
         if self._events or (isinstance(event, CallFinished) and event.reused != "journal"):
             self._events.append(event)
             self.count += 1
-            self._came.set()
+            self._filled.set()
         else:
             self.sink(event)
 
-    def hand_on(self, count: int) -> None:
-        """Hand the first so many on, all those that are not yet; then raise the first fault that one of them met."""
+    def deliver(self, count: int) -> None:
+        """Deliver the first `count` events ever held back, those still here; then raise the sink's first error."""
         fault: Exception | None = None
         while self._events and self.count - len(self._events) < count:
             try:
                 self.sink(self._events.popleft())
-            except Exception as error:  # noqa: BLE001 - of who listens, and no reason to keep from it what comes next
+            except Exception as error:  # noqa: BLE001 - a fault of the sink, which still gets the later events
                 fault = fault or error
         if fault is not None:
             raise fault
 
-    async def any(self) -> None:
-        """Wait until there are some that were not waited for before."""
-        await self._came.wait()
-        self._came.clear()
+    async def filled(self) -> None:
+        """Wait until more events have been held back since the last wait."""
+        await self._filled.wait()
+        self._filled.clear()

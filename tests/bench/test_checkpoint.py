@@ -118,5 +118,5 @@ def test_a_file_that_holds_no_answers_is_told(items: Callable[..., Path], bench:
     items(3)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "answers.jsonl").write_text('{"key": 3}\n')
-    with pytest.raises(UsageError, match=r"answers\.jsonl:1: this line is no answer of a benchmark"):
+    with pytest.raises(UsageError, match=r"answers\.jsonl:1: this line is not an answer of a benchmark"):
         bench([], arms={"a": {"model": CHEAP}})

@@ -73,9 +73,9 @@ def test_each_answer_is_compared_in_both_orders_and_the_report_says_so(bench: Be
     assert {one.score for one in report.results.outcomes} == {0.0, 1.0}
     assert len(judge.requests) == 10 * 2
     (note,) = [note for note in report.results.notes if "scored by a model" in note]
-    assert "sums was scored by a model, scripted/judge: each answer against the reference, in both orders" in note
+    assert "sums was scored by a model, scripted/judge: each answer against the reference in both orders" in note
     assert "agree in 100% of 10 answers" in note
-    assert "which is no arm's" in note
+    assert "is charged to no arm" in note
     assert note in report.analysis.notes
     assert report.analysis.figures[0].cost == pytest.approx(10 * (100 * 1e-6 + 10 * 1e-5))
 
@@ -91,8 +91,8 @@ def test_a_judge_that_goes_by_the_place_decides_nothing(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("family", "words"),
     [
-        ("gpt", "'scripted/judge' is of the family 'gpt', as the contestant 'scripted/writer' is"),
-        (None, "is not known"),
+        ("gpt", "'scripted/judge' is of the family 'gpt', like the contestant 'scripted/writer'"),
+        (None, "is unknown"),
     ],
 )
 def test_a_judge_of_a_contestants_family_is_refused(family: str | None, words: str, bench: Bench) -> None:

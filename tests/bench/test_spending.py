@@ -73,8 +73,8 @@ def test_a_recorded_call_that_arms_share_draws_on_the_budget_once(replayed: Call
     assert report.results.paid.calls == ONCE
     once = 20 * 100e-6 * sum(DOLLARS.values())
     assert float(report.results.paid.usd) == pytest.approx(once)
-    assert f"Paid in all: ${once:.5f} for 40 calls" in report.markdown()
-    assert f"Paid in all: ${once:.5f} for 40 calls" in report.page()
+    assert f"Paid in total: ${once:.5f} for 40 calls" in report.markdown()
+    assert f"Paid in total: ${once:.5f} for 40 calls" in report.page()
     short = replayed(budget={"calls": ONCE - 1}, out="short")
     assert "would pass the calls limit" in short.results.stopped
 
@@ -214,9 +214,7 @@ def test_a_function_that_says_nothing_is_said_to_be_beyond_the_limit(
 ) -> None:
     items(4)
     report = bench([], arms={"mine": function("")}, budget={"usd": "2"})
-    assert "4 answers of mine did not say what they cost: the limit of $2 does not count them." in (
-        report.analysis.notes
-    )
+    assert "4 answers of mine report no cost: the limit of $2 leaves them out." in (report.analysis.notes)
 
 
 def test_answers_of_a_file_were_paid_elsewhere(

@@ -74,7 +74,7 @@ budgt: {usd: 1}
         "s.yaml:2:20 tasks.a.prmpt: unknown key 'prmpt'; did you mean 'prompt'?",
         "s.yaml:2:45 tasks.a.sample: expected at least 1, got 0",
         "s.yaml:5:8 arms.one: an arm is one of pipeline, model, python and outputs; it has pipeline and model",
-        "s.yaml:6:17 arms.two.python: 'nothing' is no function; write it as module:function",
+        "s.yaml:6:17 arms.two.python: invalid function 'nothing'; write it as module:function",
         "s.yaml:7:10 arms.three: an arm is one of pipeline, model, python and outputs; it has none",
         "s.yaml:8:9 arms.four: `profile` and `roles` have an effect with a pipeline only",
         "s.yaml:10:9 margin: expected at least 0, got -1",
@@ -87,7 +87,7 @@ budgt: {usd: 1}
     ("change", "words"),
     [
         (("  crux: {by: code, path: answer}\n", ""), "no scorer for the task set 'crux'"),
-        (("  gsm8k: number\n", "  gsm8k: number\n  more: exact\n"), "a scorer for 'more', which is no task set"),
+        (("  gsm8k: number\n", "  gsm8k: number\n  more: exact\n"), "a scorer for 'more', which is not a task set"),
         (("epochs: 2", "epochs: true"), "epochs: expected a number, got true"),
         (("baselines: [singles, oracle]", "baselines: [judge]"), "baselines.0: expected 'singles'"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recorded.headline import BEGIN, END, README, RESULTS, headline, load, report
+from benchmarks.recorded.headline import BEGIN, END, PAGE, README, RESULTS, headline, load, report, summary
 from fusion import Fusion, Pipeline
 from fusion.bench import Suite, run
 from fusion.bench.tuner.candidates import candidates
@@ -40,10 +40,11 @@ def test_every_suite_and_its_pipelines_can_be_read(path: Path, tmp_path: Path) -
             Pipeline.load(beside)
 
 
-def test_the_headline_of_the_readme_is_that_of_the_results() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert text.count(BEGIN) == text.count(END) == 1
-    assert text.partition(BEGIN)[2].partition(END)[0] == headline(load())
+def test_the_headlines_are_those_of_the_results() -> None:
+    for path, made in ((README, summary(load())), (PAGE, headline(load()))):
+        text = path.read_text(encoding="utf-8")
+        assert text.count(BEGIN) == text.count(END) == 1
+        assert text.partition(BEGIN)[2].partition(END)[0] == made
     assert RESULTS.with_suffix(".md").read_text(encoding="utf-8") == report(load())
 
 

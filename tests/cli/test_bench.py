@@ -181,7 +181,7 @@ def test_an_interrupt_keeps_what_was_answered(desk: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert b"what was answered is kept in 'out'; the same command goes on from there" in err
+    assert b"answers so far are kept in 'out'; run the same command again to go on" in err
     lines = [json.loads(line) for line in (desk / "out" / "answers.jsonl").read_text().splitlines()]
     assert sum(not line.get("given_up", False) for line in lines) == 4
 

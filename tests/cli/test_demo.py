@@ -1,6 +1,7 @@
 """`fusion demo`: the main job on the embedded models, and what it says of a wrong answer."""
 
 import functools
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,3 +100,45 @@ def test_another_profile_needs_its_key(command: Command) -> None:
     ran = command("demo", "--profile", "openai", "-q")
     assert ran.code == 2
     assert "OPENAI_API_KEY" in ran.err
+
+
+def test_the_titles_of_the_plan_and_the_time_are_said(command: Command, answering: Answering) -> None:
+    answering(RIGHT)
+    lines = command("demo").err.splitlines()
+    for number in range(1, 5):
+        assert f"plan {number}: part {number}" in lines
+    assert any(re.fullmatch(r"time +about \d+ minutes? on .*", line) for line in lines), lines
+
+
+def test_the_time_is_twice_as_long_on_half_the_cores(
+    command: Command, answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(RIGHT)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
+    minutes = {}
+    for threads in (1, 4):
+        monkeypatch.setenv("FUSION_LOCAL_THREADS", str(threads))
+        said = re.search(r"^time +about (\d+) minute", command("demo").err, re.MULTILINE)
+        assert said is not None
+        minutes[threads] = int(said[1])
+    assert abs(minutes[1] - 4 * minutes[4]) <= 2  # both are rounded
+
+
+def test_a_demo_is_kept_and_says_how_to_see_it(command: Command, answering: Answering) -> None:
+    answering(RIGHT)
+    said = re.search(r"^kept: fusion (runs show \S+)$", command("demo").err, re.MULTILINE)
+    assert said is not None
+    assert "plan-execute-review" in command("runs", "list").out
+    assert "answer (merge)" in command(*said[1].split()).out
+
+
+def test_without_weights_it_points_to_the_recording(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FUSION_MODELS_DIR", str(tmp_path))
+    assert "`fusion demo --recorded`" in command("demo", "-q").err
+
+
+def test_with_hosted_models_the_time_is_theirs(command: Command) -> None:
+    lines = command("demo", "--profile", "openai").err.splitlines()
+    assert any(re.fullmatch(r"time +about \d.* s, if the models answer as fast as .*", line) for line in lines), lines

@@ -34,16 +34,13 @@ def test_a_kind_is_explained_whole(command: Command, kind: str) -> None:
     for output in kinds()[kind].outputs:
         assert output.name in words
     assert "Cost" in done.out
-    assert kinds()[kind].example
-    assert all(f"  {line}" in done.out for line in kinds()[kind].example.splitlines())
+    assert kinds()[kind].estimate.example
+    assert all(f"  {line}" in done.out for line in kinds()[kind].estimate.example.splitlines())
 
 
 def test_a_template_says_what_it_sees(command: Command) -> None:
     done = command("explain", "review")
-    assert (
-        "revise_prompt: review/revise, which sees inputs, request, the stages named in it, criteria, issues"
-        in done.out
-    )
+    assert "revise_prompt: review/revise, sees inputs, request, the stages named in it, criteria, issues" in done.out
 
 
 def test_a_kind_that_is_not_there(command: Command) -> None:
@@ -74,14 +71,14 @@ def test_the_most_calls_hold_whatever_models_say(
 
 
 def example(kind: str) -> Pipeline:
-    return Pipeline.from_yaml(kinds()[kind].example, file="example.yaml")
+    return Pipeline.from_yaml(kinds()[kind].estimate.example, file="example.yaml")
 
 
 def assert_bounded(pipeline: Pipeline, events: list[Any]) -> None:
     """No stage makes more calls than it says that it makes at most."""
     for name, stage in pipeline.stages.items():
         made = sum(isinstance(event, CallStarted) and event.stage == name for event in events)
-        most = stage.most_calls(6 if "plan" in pipeline.stages else 3)
+        most = stage.estimate.calls(stage, 6 if "plan" in pipeline.stages else 3, None)
         assert (most is None) == (stage.kind == "pipeline")  # which makes none itself
         assert made <= (most or 0)
 
@@ -127,6 +124,14 @@ def of_shape(schema: dict[str, Any]) -> Any:
 
 def test_what_a_quote_supposes_of_a_kind_is_said(command: Command) -> None:
     said = command("explain", "review").out
-    assert "Supposed in a quote\n  An answer in text has 200 tokens" in said
+    assert "Assumed in a quote\n  An answer in text has 200 tokens" in said
     assert "75 of 100 verdicts accept" in said
     assert "Supposed" not in command("explain", "vote").out
+
+
+def test_an_explanation_fits_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = command("explain", "map").out
+    monkeypatch.setattr("fusion.cli.terminal.width_of", lambda stream: 80)
+    for words in (["explain", "map"], ["explain"]):
+        assert max(map(len, command(*words).out.splitlines())) <= 80
+    assert sorted(command("explain", "map").out.split()) == sorted(wide.split())

@@ -73,9 +73,7 @@ def test_nothing_is_overwritten(command: Command, desk: Path) -> None:
     (desk / "mine.yaml").write_text("precious")
     done = command("new", "mine")
     assert (done.code, done.out) == (2, "")
-    assert (
-        done.err == "fusion: 'mine.yaml' is there already and is not overwritten; choose another name or remove it\n"
-    )
+    assert done.err == "fusion: 'mine.yaml' exists and is not overwritten; choose another name or remove it\n"
     assert [path.name for path in desk.rglob("*")] == ["mine.yaml"]
     assert (desk / "mine.yaml").read_text() == "precious"
 
@@ -103,8 +101,8 @@ def test_a_copy_of_ones_own_takes_its_schemas_along(command: Command, desk: Path
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["a/b"], "'a/b' is no name for a pipeline"),
-        (["mine.yaml"], "'mine.yaml' is no name for a pipeline"),
+        (["a/b"], "invalid pipeline name 'a/b'"),
+        (["mine.yaml"], "invalid pipeline name 'mine.yaml'"),
         (["mine", "--from", "plan-execute"], "did you mean 'plan-execute-review'?"),
     ],
 )
@@ -119,4 +117,4 @@ def test_a_name_whose_templates_are_there_already_is_refused(command: Command, d
     (desk / "old.yaml").write_text("stages: {default: {kind: generate}}\noutput: default\n")
     done = command("new", "map", "--from", "old.yaml")
     assert (done.code, done.out) == (2, "")
-    assert "there is a template 'map/default' already" in done.err
+    assert "the template 'map/default' exists already" in done.err

@@ -63,7 +63,7 @@ def test_a_dry_run_counts_the_items_of_an_input(command: Command, pipeline: Any,
     assert "--- user ---\n  do a" in done.out
     assert "do b" not in done.out
     assert "at most 3 items, no call" in done.out
-    assert "In all: at most 12 calls, attempts made again not counted; at most 24,000 tokens out" in done.out
+    assert "In all: at most 12 calls, retries not counted; at most 24,000 tokens out" in done.out
 
 
 def test_a_dry_run_as_json_has_every_call_whole(command: Command, pipeline: Any) -> None:
@@ -147,7 +147,7 @@ def test_the_items_of_a_result_can_be_given_as_they_are(command: Command, tmp_pa
         (["work", "--item", "4"], "'work' has 3 items, and no item 4"),
         (["answer", "--with", "work=5"], "'work' is a list of items; give a JSON list"),
         (["answer", "--with", "work=[1"], "--with work: it begins like JSON and cannot be read as JSON"),
-        (["answer", "--with", "work=[1]"], "'answer' asks no model"),
+        (["answer", "--with", "work=[1]"], "'answer' calls no model"),
         (["answer", "--with", "wrok=[1]"], "no stage 'wrok'; did you mean 'work'?"),
         (["answer", "--with", "work.text=[1]"], "'work' has no field 'text'"),
         (["answer", "--with", "work"], "--with 'work': give it as stage=@file"),
@@ -303,3 +303,17 @@ def test_the_way_that_a_route_takes_is_shown_and_every_one_where_a_model_chooses
     assert calls.get("answer/hard/draft", f"draft {prompt}") == f"draft {prompt}"
     assert calls.get("answer/long", f"long {prompt}") == f"long {prompt}"
     assert set(calls) >= {name for name in names if name in ("answer/long", "answer/hard/draft")}
+
+
+def test_neither_a_dry_run_nor_render_needs_a_key(command: Command, pipeline: Any) -> None:
+    path = pipeline(ONE)
+    note = "a run needs OPENAI_API_KEY, which is not set"
+    shown = command("run", path, "x", "--dry-run", "-m", "openai/gpt-5.6")
+    assert (shown.code, shown.err) == (0, "")
+    assert f"\nNote: {note}\n" in shown.out
+    as_json = json.loads(command("run", path, "x", "--dry-run", "-m", "openai/gpt-5.6", "--json").out)
+    assert as_json["notes"] == [note]
+    rendered = command("render", path, "answer", "x", "-m", "openai/gpt-5.6")
+    assert rendered.code == 0
+    assert rendered.err.splitlines()[0] == f"note: {note}"
+    assert command("run", path, "x", "-m", "openai/gpt-5.6").code == 2

@@ -162,7 +162,7 @@ def test_on_a_terminal_an_answer_that_broke_off_is_said_and_printed_again(
     code, written = on_terminal("run", pipeline(BARE), "-m", "scripted/restarted")
     text = ESCAPES.sub(b"", written)
     assert code == 0
-    assert b"half of \nfusion: what stands above is void; the answer begins again:\nthe whole\n" in text
+    assert b"half of \nfusion: discard the text above; the answer starts again:\nthe whole\n" in text
     assert b"attempt 1 failed" in text[text.index(b"the whole") :]
 
 

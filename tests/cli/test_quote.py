@@ -85,7 +85,7 @@ def test_what_is_free_and_what_has_no_price_is_said(command: Command, pipeline: 
         done = command("quote", pipeline(BARE), "-m", "openrouter/nobody/knows-this")
     assert done.code == 0
     assert "unknown" in done.out.splitlines()[3]
-    assert "Of unknown price, and in no figure of the cost: openrouter/nobody/knows-this" in done.out
+    assert "Unknown price, not in the cost: openrouter/nobody/knows-this" in done.out
 
 
 def test_on_a_terminal_the_table_fits_it(
@@ -97,3 +97,12 @@ def test_on_a_terminal_the_table_fits_it(
     assert done.code == 0
     assert "never more than $0.0000" in " ".join(done.out.split())
     assert max(map(len, done.out.splitlines())) <= 70
+
+
+def test_a_quote_needs_no_key_and_names_it(command: Command, pipeline: Any) -> None:
+    words = ["quote", pipeline(MANY), "a,b,c", "--profile", "anthropic"]
+    shown = command(*words)
+    assert (shown.code, shown.err) == (0, "")
+    note = "a run needs ANTHROPIC_API_KEY, which is not set"
+    assert shown.out.splitlines()[-1] == f"Note: {note}"
+    assert note in json.loads(command(*words, "--json").out)["notes"]

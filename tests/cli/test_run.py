@@ -263,7 +263,7 @@ def test_our_own_fault_in_a_run_is_exit_1_and_debug_shows_where(run: Run) -> Non
     done = run(BARE, "-q", model="bug")
     assert (done.code, done.out) == (1, "")
     fault, go_on = done.err.splitlines()
-    assert fault == "fusion: a fault of Fusion's own: KeyError: 'lost'; `fusion --debug …` shows the traceback"
+    assert fault == "fusion: internal error: KeyError: 'lost'; `fusion --debug …` shows the traceback"
     assert go_on.startswith("to go on: fusion resume ")
     done = run(BARE, "-q", "--debug", model="bug")
     assert "Traceback" in done.err

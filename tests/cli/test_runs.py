@@ -139,7 +139,7 @@ def test_a_failed_run_says_how_to_go_on_and_goes_on_without_paying_twice(fusion:
     done = fusion("resume", words[2], "--budget", "calls=3", "-v")
     assert (done.code, done.out) == (0, "do a\n\ndo b\n\ndo c\n")
     assert done.err.splitlines()[0] == (
-        f"run {words[2]}: failed after 2 calls and $0.0000; what is finished is not asked again"
+        f"run {words[2]}: failed after 2 calls and $0.0000; finished calls are reused"
     )
     assert f"test: run {words[2]}, resumed (1); " in done.err
     assert "work 1: work by scripted/echo: finished before" in done.err
@@ -150,7 +150,7 @@ def test_a_run_that_has_its_answer_gives_it_again(fusion: Fusion) -> None:
     run = run_of(fusion, ONE, "write")
     done = fusion("resume", run[:20])
     assert (done.code, done.out) == (0, "write / nothing\n")
-    assert done.err.startswith(f"run {run} has its answer (ok); nothing is run\n")
+    assert done.err.startswith(f"run {run} has its answer (ok); nothing to run\n")
     assert fusion("resume", run, "-q") == Ran(0, "write / nothing\n", "")
     assert fusion("runs", "remove", run).code == 0  # nobody is at it any more
 
@@ -166,7 +166,7 @@ def test_an_edited_pipeline_says_first_what_it_uses_again(fusion: Fusion, tmp_pa
     lines = done.err.splitlines()
     assert f"test: run {new['run_id']}, from {run}; " in lines[0]
     started = lines.index("work: started (map)")
-    assert lines.index(f"work is answered by run {run}: 2 finished calls") < started
+    assert lines.index(f"work is reused from run {run}: 2 finished calls") < started
     assert lines.index("answer runs again: edited: prompt") < started
     assert "2 reused (saved" in done.err
 
@@ -320,7 +320,7 @@ def test_a_call_is_shown_by_its_number_or_its_place(fusion: Fusion) -> None:
     ("call", "said"),
     [
         ("3", "has no call 3; its calls have the numbers 1 to 2"),
-        ("work", "'work' is said of 2 calls of run"),
+        ("work", "'work' matches 2 calls of run"),
         ("wrok/1", "has no call 'wrok/1'; give its number, or its place"),
     ],
 )
@@ -386,7 +386,7 @@ def test_runs_are_removed_by_id_and_pruned_by_age_number_and_status(fusion: Fusi
         (("show", "2020"), "no run '2020'"),
         (("show", "2020", "1", "--all"), "--all has no effect here"),
         (("diff", "2020", "2021"), "no run '2020'"),
-        (("prune",), "say which runs are to go"),
+        (("prune",), "no runs to prune"),
         (("prune", "--older-than", "soon"), "--older-than 'soon': give a number of hours, days or weeks"),
         (("prune", "--keep", "-1"), "--keep"),
     ],

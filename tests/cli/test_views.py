@@ -68,6 +68,16 @@ RUN = [
 ]
 
 
+PLAN = RunStarted(pipeline="p", profile="local", roles={}, stages={"plan": "plan", "answer": "merge"})
+
+
+PLANNING = StageStarted(stage="plan", kind="plan")
+
+
+def titled(number: int) -> EventBase:
+    return StageGrew(stage="plan", known=number, title=f"part {number}")
+
+
 def shown(view: Any, events: list[EventBase]) -> None:
     for event in events:
         view.show(event)
@@ -142,6 +152,28 @@ def test_the_live_view_shows_stages_items_tokens_and_cost(screen: Screen) -> Non
     assert "\x1b[31mred" not in text  # a model's text does not steer the terminal
 
 
+def test_the_titles_of_a_plan_are_below_it_as_they_come(screen: Screen) -> None:
+    raw = screen()
+    shown(LiveView(verbose=False), [PLAN, PLANNING, *(titled(number) for number in (1, 2))])
+    *_, frame = raw.getvalue().decode().split("▸ plan")
+    assert frame.index("part 1") < frame.index("part 2") < frame.index("· answer")
+
+
+def test_of_more_titles_than_there_is_room_for_the_newest_are_shown(screen: Screen) -> None:
+    raw = screen()  # of 30 lines
+    shown(LiveView(verbose=False), [PLAN, PLANNING, *(titled(number) for number in range(1, 51))])
+    *_, frame = raw.getvalue().decode().split("▸ plan")
+    assert "part 50" in frame
+    assert "part 40" in frame
+    assert "part 20" not in frame
+
+
+def test_plain_lines_name_the_first_twenty_titles(capsys: pytest.CaptureFixture[str]) -> None:
+    shown(Plain(verbose=False), [PLAN, *(titled(number) for number in range(1, 51))])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == [f"plan {number}: part {number}" for number in range(1, 21)]
+
+
 def test_calls_that_are_reused_are_shown_as_such_and_cost_nothing(screen: Screen) -> None:
     raw = screen()
     finished = next(event for event in RUN if isinstance(event, CallFinished))
@@ -196,7 +228,7 @@ def test_an_answer_that_begins_again_is_said_and_printed_again(screen: Screen) -
     ):
         answer.show(event)
     answer.finish("Right.")
-    assert raw.getvalue().decode() == ("Wro\nfusion: what stands above is void; the answer begins again:\nRight.\n")
+    assert raw.getvalue().decode() == ("Wro\nfusion: discard the text above; the answer starts again:\nRight.\n")
 
 
 @pytest.mark.parametrize(
@@ -205,11 +237,11 @@ def test_an_answer_that_begins_again_is_said_and_printed_again(screen: Screen) -
         ([("merge", "ab")], "ab\n", "ab\n"),
         ([], "ab", "ab\n"),
         ([("merge", "ab")], None, "ab\n"),
-        ([("merge", "ab")], "cd", "ab\nfusion: what stands above is void; the answer begins again:\ncd\n"),
+        ([("merge", "ab")], "cd", "ab\nfusion: discard the text above; the answer starts again:\ncd\n"),
         (
             [("merge", "ab"), ("merge-escalated", "cd")],
             "cd",
-            "ab\nfusion: what stands above is void; the answer begins again:\ncd\n",
+            "ab\nfusion: discard the text above; the answer starts again:\ncd\n",
         ),
     ],
 )
@@ -310,6 +342,26 @@ def test_the_receipt_keeps_measured_estimated_unknown_and_free_apart() -> None:
         "7 calls, 1 retry; ~1,029 tokens in, ~60 out; $0.5500 measured, $0.1000 estimated, at most $0.1000 for "
         "attempts without a reply, 2 calls of unknown cost; 3.0 s"
     )
+
+
+def test_on_a_narrow_terminal_the_receipt_has_no_retries_where_there_was_none_and_then_no_roles() -> None:
+    line = ReceiptLine(stage="a stage of a long name", role="frontier", model="local/strong", calls=1)
+    again = line.model_copy(update={"retries": 2})
+    whole = receipt_lines(result((line,)))[0]
+    at = len(whole)
+    assert receipt_lines(result((line,)), width=at)[0] == whole
+    assert head_at(at - 1, line) == without(whole, "retries")
+    assert head_at(at - 10, line) == without(whole, "retries", "role")
+    assert head_at(20, line) == without(whole, "retries", "role")
+    assert head_at(at - 1, again) == without(whole, "role")
+
+
+def head_at(width: int, line: ReceiptLine) -> list[str]:
+    return receipt_lines(result((line,)), width=width)[0].split()
+
+
+def without(head: str, *names: str) -> list[str]:
+    return [name for name in head.split() if name not in names]
 
 
 def test_a_run_on_local_models_is_free() -> None:

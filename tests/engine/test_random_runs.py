@@ -34,6 +34,7 @@ from fusion import (
     Synthesize,
     Vote,
 )
+from fusion.core.budget import Budget
 from fusion.core.errors import (
     AuthenticationError,
     BadResponseError,
@@ -305,8 +306,9 @@ def test_a_run_always_ends_and_adds_up(pipeline: Pipeline, seed: int, faults: fl
     events: list[EventBase] = []
     threads = threading.active_count()
     model = moody(seed, faults)
+    budget = Budget()
     with Fusion(profile="local", model=model) as fusion:
-        handle = fusion.start(pipeline=pipeline, on_event=events.append)
+        handle = fusion.start(pipeline=pipeline, on_event=events.append, within=budget)
         result = handle.wait(30)
         assert fusion._launcher.loop.submit(_tasks()).done.result() == 1
     assert threading.active_count() == threads
@@ -314,7 +316,6 @@ def test_a_run_always_ends_and_adds_up(pipeline: Pipeline, seed: int, faults: fl
     _check_ending(result, handle.exit_code, handle.cause)
     _check_items(pipeline, result)
     _check_events(result, events)
-    budget = handle._run._budget
     assert (budget.reserved.usd, budget.reserved.tokens, budget.reserved.calls) == (0, 0, 0)
     assert budget.spent.calls <= len(model.requests)
     assert faults or budget.spent.calls == len(model.requests)
@@ -368,8 +369,9 @@ def test_a_run_that_is_stopped_at_any_moment_gives_everything_back(pipeline: Pip
         events.append(event)
 
     model = moody(seed, 0.1)
+    budget = Budget()
     with Fusion(profile="local", model=model) as fusion:
-        handle = fusion.start(pipeline=pipeline, on_event=on_event)
+        handle = fusion.start(pipeline=pipeline, on_event=on_event, within=budget)
         ready.set()
         result = handle.wait(30)
         assert fusion._launcher.loop.submit(_tasks()).done.result() == 1
@@ -379,7 +381,6 @@ def test_a_run_that_is_stopped_at_any_moment_gives_everything_back(pipeline: Pip
     else:
         _check_ending(result, handle.exit_code, handle.cause)
     _check_events(result, events)
-    budget = handle._run._budget
     assert (budget.reserved.usd, budget.reserved.tokens, budget.reserved.calls) == (0, 0, 0)
 
 

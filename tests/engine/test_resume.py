@@ -31,6 +31,7 @@ from fusion import (
     Settings,
     UsageError,
 )
+from fusion.client.client import sole_run
 from fusion.core.errors import ModelConnectionError, RunBusyError, StoreError
 from fusion.core.events import CallFinished, EventBase, Noted
 from fusion.core.types import Deltas
@@ -471,7 +472,7 @@ output: answer
     with Fusion(store=store) as fusion:
         gone, _ = run_again(fusion, second.run_id)
     assert gone.error is not None
-    assert "object of Python's" in gone.error.message
+    assert "was a Python object" in gone.error.message
 
 
 def test_runs_that_are_not_there(store: Store) -> None:
@@ -503,7 +504,7 @@ def test_an_edited_stage_runs_again_and_nothing_else(store: Store) -> None:
         assert (second.receipt.calls, second.receipt.reused) == (1, 9)
         assert second.tags == {"team": "search"}
         assert any(note.startswith("answer runs again: edited: prompt") for note in second.notes)
-        assert any(note.startswith("work is answered by run") for note in second.notes)
+        assert any(note.startswith("work is reused from run") for note in second.notes)
         row = fusion.store.run(second.run_id)
         assert row is not None
         assert row.parent == first.run_id
@@ -715,14 +716,14 @@ def test_of_two_jobs_of_a_clock_one_begins_the_run(tmp_path: Path) -> None:
     def second() -> None:
         with Fusion(model=ScriptedModel("x", name="m"), store=path) as fusion:
             inside.wait()
-            with fusion.sole("do it", pipeline="single") as same:
+            with sole_run(fusion, "do it", pipeline="single") as same:
                 assert begun.is_set()
                 found.append(same)
 
     other = threading.Thread(target=second)
     other.start()
     with Fusion(model=ScriptedModel(Say("x", delay=60), name="m"), store=path) as fusion:
-        with fusion.sole("do it", pipeline="single") as same:
+        with sole_run(fusion, "do it", pipeline="single") as same:
             assert same is None
             inside.set()
             handle = fusion.start("do it", pipeline="single")

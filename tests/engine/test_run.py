@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fusion import Item, Price, RunFailed, Say, ScriptedModel, UsageError
+from fusion import Item, Limits, Price, RunFailed, Say, ScriptedModel, UsageError
+from fusion.core.budget import Budget
 from fusion.core.errors import AuthenticationError, BadRequestError, ModelTimeoutError
 from fusion.core.events import (
     CallCancelled,
@@ -205,9 +206,40 @@ def test_a_run_that_fails_raises_with_what_was_finished(fusion: Any) -> None:
 
     with pytest.raises(RunFailed) as caught:
         fusion({"frontier": frontier(2), "bulk": bulk}).complete("do it")
-    assert caught.value.code == 3
+    assert caught.value.exit_code == 3
     assert [item.value for item in caught.value.result.stages["work"].items] == ["ok"]
     assert isinstance(caught.value.__cause__, BadRequestError)
+
+
+@pytest.mark.parametrize(
+    ("work", "budget", "code"),
+    [
+        (BadRequestError("no such model"), None, 3),
+        ("", None, 3),
+        ("ok", {"calls": 1}, 4),
+    ],
+)
+def test_a_run_that_fails_raises_with_the_exit_code_of_its_cause(
+    fusion: Any, work: Any, budget: Any, code: int
+) -> None:
+    one = fusion({"bulk": lambda _: work})
+    with pytest.raises(RunFailed) as caught:
+        one.complete(pipeline=pipeline(MAP), inputs={"rows": ["a", "b"]}, budget=budget)
+    assert caught.value.exit_code == code
+
+
+def test_an_interrupt_and_an_internal_error_have_exit_codes_of_their_own(fusion: Any) -> None:
+    def fail(event: Any) -> None:
+        if isinstance(event, ItemFinished):
+            raise KeyError("lost")
+
+    stream = fusion({"bulk": Say("late", delay=60)}).stream(pipeline=pipeline(MAP), inputs={"rows": ["a"]})
+    stream.handle.stop()
+    with pytest.raises(RunFailed) as stopped:
+        _ = stream.result
+    with pytest.raises(RunFailed) as broken:
+        fusion({"bulk": "ok"}).complete(pipeline=pipeline(MAP), inputs={"rows": ["a"]}, on_event=fail)
+    assert (stopped.value.exit_code, broken.value.exit_code) == (130, 1)
 
 
 def test_a_stage_that_is_skipped_gives_its_default_or_skips_its_readers(fusion: Any) -> None:
@@ -407,6 +439,13 @@ class TestBudget:
         result = handle.wait()
         assert (result.status, handle.exit_code) == ("failed", 4)
         assert "seconds" in result.error.message
+
+    def test_seconds_of_a_shared_budget_end_the_run_too(self, fusion: Any) -> None:
+        bulk = ScriptedModel(Say("late", delay=60), name="scripted/bulk")
+        within = Budget(Limits(seconds=0.1), name="shared")
+        handle = fusion({"bulk": bulk}).start(None, pipeline=pipeline(MAP), inputs={"rows": ["a"]}, within=within)
+        assert (handle.wait().status, handle.exit_code) == ("failed", 4)
+        assert [(stop.limit, stop.level) for stop in handle.budget_stops] == [("seconds", "shared")]
 
     def test_a_stages_own_budget_is_kept_inside_the_runs(self, fusion: Any) -> None:
         bulk = ScriptedModel("ok", name="scripted/bulk")

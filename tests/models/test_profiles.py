@@ -10,12 +10,15 @@ from ruamel.yaml import YAML
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError
-from fusion.engine.roles import resolve
+from fusion.engine.roles import Cast
 from fusion.models import catalog
 from fusion.models import profiles as profiles_module
 from fusion.models.catalog import describe
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import choose, family_of, keys_for, load_profiles, region_of
+from fusion.pipeline.loader import LoadedPipeline
+from fusion.prompts.library import Library
+from fusion.prompts.template import Prompts
 
 
 def settings(*keys: str, **more: Any) -> Settings:
@@ -107,11 +110,9 @@ def test_of_a_mixed_chain_those_with_a_key_are_left(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(key, "sk-test")
     pipeline = Pipeline.from_yaml("stages: {a: {kind: generate, role: bulk, prompt: Say hello.}}\noutput: a\n")
     own = {name: ScriptedModel("hello", name=name) for name in OF_PROFILES if name.startswith("openai/")}
-    with Fusion(profile="mixed") as fusion:
-        roles = resolve(
-            pipeline, given={}, profile=fusion.profile, gateway=Gateway(Settings.from_environment(), models=own),
-            settings=Settings.from_environment(),
-        )  # fmt: skip
+    settings = Settings.from_environment()
+    cast = Cast(settings, Gateway(settings, models=own), models={}, profile="mixed", roles={}, model=None)
+    roles = cast.of(LoadedPipeline(pipeline, Prompts(Library.standard())))
     assert [model.id for model in roles["bulk"].models] == [
         "gemini/gemini-3.5-flash-lite",
         "deepseek/deepseek-v4-flash",

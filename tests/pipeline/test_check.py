@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fusion.core.errors import PipelineError, Problem
 from fusion.pipeline import diagram as drawing
-from fusion.pipeline.check import check, check_file, check_text
-from fusion.pipeline.dataflow import dependencies, stage_order
-from fusion.pipeline.loader import load_checked
+from fusion.pipeline.check import check
+from fusion.pipeline.dataflow import Dataflow
+from fusion.pipeline.loader import check_file, check_text, load_file
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.template import Prompts
@@ -52,27 +52,28 @@ def one_stage(body: str, more: str = "") -> list[str]:
 
 
 def test_dependencies_are_per_field() -> None:
-    pipeline, prompts = Pipeline.from_yaml(FOUR), Prompts(SHIPPED)
-    reads = dependencies(pipeline, prompts)
+    dataflow = Dataflow(Pipeline.from_yaml(FOUR), Prompts(SHIPPED))
+    reads = {name: wiring.reads for name, wiring in dataflow.wirings.items()}
     assert reads["plan"] == set()
     assert reads["work"] == {("plan", "subtasks"), ("plan", "goal")}
     assert reads["review"] == {("work", "items")}
     assert reads["answer"] == {("review", "items"), ("plan", "merge_instructions")}
-    assert stage_order(pipeline, prompts) == ("plan", "work", "review", "answer")
+    assert dataflow.order == ("plan", "work", "review", "answer")
 
 
 def test_needs_are_dependencies() -> None:
     pipeline = Pipeline(
         stages={"b": Generate(prompt="x y", needs=("a",)), "a": Generate(prompt="x y")}, output="b ~ a"
     )
-    assert dependencies(pipeline, Prompts(SHIPPED))["b"] == {("a", "text")}
-    assert stage_order(pipeline, Prompts(SHIPPED)) == ("a", "b")
+    dataflow = Dataflow(pipeline, Prompts(SHIPPED))
+    assert [edge for edge in dataflow.edges if edge.target == "b"] == [("a", "b", "text", False)]
+    assert dataflow.order == ("a", "b")
 
 
 def test_an_order_of_a_cycle_is_refused() -> None:
     pipeline = Pipeline(stages={"a": Generate(prompt="{{ b }}"), "b": Generate(prompt="{{ a }}")}, output="b")
     with pytest.raises(PipelineError, match="a cycle: a -> b -> a"):
-        stage_order(pipeline, Prompts(SHIPPED))
+        _ = Dataflow(pipeline, Prompts(SHIPPED)).order
 
 
 # Checks.
@@ -152,7 +153,7 @@ def test_each_mistake_of_a_stage(body: str, expected: str) -> None:
 def test_a_value_is_not_a_list_of_items() -> None:
     more = "  many: {kind: map, over: it}\n  all: {kind: merge, over: it.text}\n"
     assert one_stage("kind: generate", more)[:2] == [
-        "pipe.yaml:5:3 stages.many: nobody reads 'many': no stage and not the output",
+        "pipe.yaml:5:3 stages.many: 'many' is unused: neither a stage nor the output reads it",
         "pipe.yaml:5:27 stages.many.over: 'it' is one value, not a list; name a list, such as it.data, if it holds one",  # noqa: E501
     ]
 
@@ -187,7 +188,7 @@ def test_mistakes_of_the_output() -> None:
 
 def test_a_stage_that_nobody_reads() -> None:
     text = "stages: {a: {kind: generate}, b: {kind: generate}}\noutput: b"
-    assert problems_of(text) == ["pipe.yaml:1:10 stages.a: nobody reads 'a': no stage and not the output"]
+    assert problems_of(text) == ["pipe.yaml:1:10 stages.a: 'a' is unused: neither a stage nor the output reads it"]
 
 
 def test_unknown_roles_where_the_roles_are_known() -> None:
@@ -243,7 +244,8 @@ def test_a_file_is_loaded_with_the_templates_and_schemas_beside_it(tmp_path: Pat
     path.write_text(
         "inputs: {task: x}\nstages: {a: {kind: generate, prompt: my/own, schema: shape.json}}\noutput: a.data"
     )
-    pipeline, prompts = load_checked(path, library=SHIPPED)
+    loaded = load_file(path, SHIPPED)
+    pipeline, prompts = loaded.pipeline, loaded.prompts
     assert pipeline.name == "p"
     assert prompts.template("my/own").paths == {("inputs", "task")}
 
@@ -275,7 +277,7 @@ def test_all_problems_are_raised_at_once(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("stages: {a: {kind: mpa}, b: {kind: generate, prompt: '{{ x }}'}}\noutput: c")
     with pytest.raises(PipelineError) as caught:
-        load_checked(path, library=SHIPPED)
+        load_file(path, SHIPPED)
     assert [problem.where for problem in caught.value.problems] == ["stages.a.kind", "stages.b.prompt", "output"]
 
 
@@ -317,15 +319,15 @@ def test_whatever_is_done_to_a_file_there_are_problems_or_a_pipeline(
     path.write_bytes(raw)
     problems = check_file(path, SHIPPED, roles=["frontier", "bulk"])
     if not problems:
-        pipeline, prompts = load_checked(path, library=SHIPPED)
-        assert set(stage_order(pipeline, prompts)) == set(pipeline.stages)
-        assert drawing.draw(pipeline, prompts)
+        loaded = load_file(path, SHIPPED)
+        assert set(loaded.dataflow.order) == set(loaded.pipeline.stages)
+        assert drawing.draw(loaded.pipeline, loaded.prompts)
     assert problems == sorted(problems)
 
 
 def test_a_check_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from fusion.pipeline.check import check_file; from fusion.prompts.library import Library;"
+        "import sys; from fusion.pipeline.loader import check_file; from fusion.prompts.library import Library;"
         f"assert check_file({str(SHIPPED.pipelines['plan-execute-review'])!r}, Library.standard()) == [];"
         "print([m for m in ('litellm', 'openai', 'aiohttp', 'networkx', 'jsonschema', 'rich') if m in sys.modules])"
     )

@@ -285,7 +285,7 @@ def test_the_form_that_a_user_asks_for_reaches_the_last_stage(fusion: Any) -> No
     [
         (
             [{"role": "user", "content": [{"type": "audio"}]}],
-            "message 1, part 1, is none of text, image_url and file",
+            "message 1, part 1, has an unsupported type; use OpenAI's text, image_url, or file",
         ),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.y/z.png"}}]}],
@@ -293,12 +293,18 @@ def test_the_form_that_a_user_asks_for_reaches_the_last_stage(fusion: Any) -> No
         ),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,%%"}}]}],
-            "no base64",
+            "invalid base64",
         ),
-        ([{"role": "user", "content": [image(b"no picture")]}], "is none of PNG, JPEG, GIF, WebP or PDF"),
-        ([{"role": "system", "content": [image(PNG)]}, {"role": "user", "content": "x"}], "is the system's"),
+        (
+            [{"role": "user", "content": [image(b"no picture")]}],
+            "has an unsupported type by its first bytes",
+        ),
+        (
+            [{"role": "system", "content": [image(PNG)]}, {"role": "user", "content": "x"}],
+            "has the role 'system'; pictures",
+        ),
         ([{"role": "user", "content": 5}], "a text or parts as `content`"),
-        ([{"role": "system", "content": "x"}], "the last message is of role 'system'"),
+        ([{"role": "system", "content": "x"}], "the last message has the role 'system'"),
     ],
 )
 def test_messages_that_cannot_be_read(fusion: Any, messages: Any, said: str) -> None:
@@ -333,7 +339,7 @@ def test_a_picture_comes_from_a_file_or_standard_input(
     [
         ("picture=hello", "input 'picture' is a picture or document; give it as `@file`"),
         ("picture=@nowhere.png", "input 'picture': cannot read 'nowhere.png'"),
-        (f"picture=@{__file__}", "input 'picture' is none of PNG, JPEG, GIF, WebP or PDF, by its first bytes"),
+        (f"picture=@{__file__}", "input 'picture' has an unsupported type by its first bytes; give PNG"),
     ],
 )
 def test_what_is_no_picture_is_said(command: Command, pipeline: Any, given: str, said: str) -> None:

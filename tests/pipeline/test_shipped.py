@@ -8,7 +8,7 @@ import pytest
 
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.models.profiles import load_profiles
-from fusion.pipeline.check import check_file
+from fusion.pipeline.loader import check_file
 from fusion.prompts.library import Library, shipped_root
 from tests.conftest import pipeline, run, said
 

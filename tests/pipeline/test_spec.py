@@ -171,8 +171,9 @@ extra: 1
 def test_every_mistake_is_reported_at_once_and_in_its_place() -> None:
     assert problems_of(EVERYTHING_WRONG) == [
         "pipe.yaml:1:1 nmae: unknown key 'nmae'; did you mean 'name'?",
-        "pipe.yaml:2:10 inputs.Bad-Name: 'Bad-Name' is no name: small letters, digits and _, a letter first",
-        "pipe.yaml:2:23 inputs.items: the name 'items' is taken: it means something else in templates and results",
+        "pipe.yaml:2:10 inputs.Bad-Name: invalid name 'Bad-Name': use lowercase letters, digits and _, starting with "
+        "a letter",
+        "pipe.yaml:2:23 inputs.items: reserved name 'items': templates and results use it; choose another",
         "pipe.yaml:2:37 inputs.t.stdn: unknown key 'stdn'; did you mean 'stdin'?",
         "pipe.yaml:2:53 inputs.u: expected a mapping, got 5",
         "pipe.yaml:3:15 budget.usd: expected a number, got 'lots'",
@@ -203,8 +204,7 @@ def test_every_mistake_is_reported_at_once_and_in_its_place() -> None:
         "pipe.yaml:16:29 stages.i.role: every line but the last has a `when`, and the last has none: "
         "[{when: …, use: a}, {use: b}]",
         "pipe.yaml:16:63 stages.i.max_tokens: expected a whole number, got 1.5",
-        "pipe.yaml:17:3 stages.request: the name 'request' is taken: it means something else in templates and "
-        "results",
+        "pipe.yaml:17:3 stages.request: reserved name 'request': templates and results use it; choose another",
         "pipe.yaml:18:9 output: expected text, got 5",
         "pipe.yaml:19:1 extra: unknown key 'extra'; there are: budget, defaults, description, inputs, name, "
         "on_budget, output, roles, stages",
@@ -237,7 +237,7 @@ def test_every_mistake_is_reported_at_once_and_in_its_place() -> None:
         ),
         (
             "stages: {range: {kind: generate}}\noutput: a",
-            ["pipe.yaml:1:10 stages.range: the name 'range' is taken: it is a word of the expressions themselves"],
+            ["pipe.yaml:1:10 stages.range: reserved name 'range': it is a keyword of expressions; choose another"],
         ),
     ],
 )
@@ -257,7 +257,7 @@ def test_what_is_not_wrong_is_read_all_the_same() -> None:
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_reserved_names(name: str) -> None:
-    assert f"the name {name!r} is taken" in problems_of(f"stages: {{{name}: {{kind: generate}}}}\noutput: a")[0]
+    assert f"reserved name {name!r}" in problems_of(f"stages: {{{name}: {{kind: generate}}}}\noutput: a")[0]
 
 
 # The JSON Schema.

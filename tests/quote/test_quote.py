@@ -10,7 +10,7 @@ from benchmarks.quotes.measure import held, recorded_lengths, summary
 from benchmarks.quotes.seconds import by_the_clock, of_many_paces
 from benchmarks.quotes.seconds import summary as seconds_summary
 from fusion import Fusion, Limits, ModelInfo, Price, Quote, Request, RunFailed, Say, ScriptedModel, UsageError
-from fusion.core.errors import BadResponseError
+from fusion.core.errors import BadResponseError, MissingKeyError
 from fusion.models.wrappers.retry import ATTEMPTS
 from fusion.prompts.library import Library
 from tests.conftest import pipeline, said, subtasks
@@ -51,7 +51,7 @@ def test_every_pipeline_is_quoted_without_a_call(fusion: Callable[..., Fusion], 
         name for name, stage in made.load(shipped).stages.items() if any(stage.roles())
     }
     assert quote.unpriced == ()
-    assert all("supposed runs end at a limit" in note for note in quote.notes)
+    assert all("simulated runs end at a limit" in note for note in quote.notes)
 
 
 def test_a_quote_is_the_same_each_time(fusion: Callable[..., Fusion]) -> None:
@@ -237,6 +237,36 @@ async def test_a_quote_leaves_a_running_loop_alone(fusion: Callable[..., Fusion]
 def test_what_cannot_be_run_cannot_be_quoted(fusion: Callable[..., Fusion]) -> None:
     with pytest.raises(UsageError, match="needs 'text'"):
         fusion({"bulk": priced()}).quote(pipeline=pipeline(LINES))
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"model": "openai/gpt-5.6"}, "OPENAI_API_KEY"),
+        ({"profile": "anthropic"}, "ANTHROPIC_API_KEY"),
+        ({"roles": {"bulk": "mistral/mistral-large-latest"}}, "MISTRAL_API_KEY"),
+    ],
+)
+def test_neither_a_quote_nor_a_preview_needs_a_key_and_both_name_it(options: dict[str, Any], key: str) -> None:
+    with Fusion(**options) as made:
+        given: dict[str, Any] = {"pipeline": pipeline(LINES), "inputs": {"text": "a\nb"}}
+        assert made.quote(**given).notes == (f"a run needs {key}, which is not set",)
+        shown = made.preview(**given)
+        assert shown.notes == (f"a run needs {key}, which is not set",)
+        assert len(shown.stages[0].calls) == 2
+        with pytest.raises(MissingKeyError, match=key) as caught:
+            made.complete(**given)
+        assert caught.value.keys == (key,)
+
+
+def test_a_preview_names_every_key_that_a_run_needs() -> None:
+    with Fusion(profile="mixed") as made:
+        notes = made.preview("do it", pipeline="single").notes
+    assert len(notes) == 1
+    assert notes[0].startswith("a run needs ")
+    assert notes[0].endswith(", which are not set")
+    with Fusion(model="opnai/gpt-5.6") as made, pytest.raises(UsageError, match="no provider is known"):
+        made.quote("do it", pipeline="single")
 
 
 # Against what runs then cost; benchmarks/quotes has the whole of it.

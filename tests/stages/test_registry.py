@@ -1,15 +1,15 @@
 """Kinds of stages: the built-in ones, and those of plug-ins."""
 
 from importlib.metadata import EntryPoint
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
 
 import pytest
 
 from fusion.core.errors import UsageError
 from fusion.pipeline.spec import Pipeline
-from fusion.stages import registry
-from fusion.stages.base import OutputField, Stage
-from fusion.stages.context import StageContext
+from fusion.stages import OutputField, Stage, StageContext, registry
+from tests.conftest import pipeline, run
 
 
 class Shout(Stage):
@@ -20,7 +20,7 @@ class Shout(Stage):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"),)
 
     async def run(self, ctx: StageContext) -> None:
-        ctx.give("text", self.words.upper())
+        ctx.outputs.give("text", self.words.upper())
 
 
 class Whisper(Shout):
@@ -66,13 +66,37 @@ def test_a_plug_in_is_a_kind_like_any_other(plug_ins: Any) -> None:
     assert "words: hi" in pipeline.to_yaml()
 
 
+DEBATE: Final = """
+inputs: {topic: A topic.}
+stages:
+  talk: {kind: debate, role: bulk}
+  back: {kind: reverse, over: talk, role: bulk}
+  all: {kind: merge, over: back, strategy: concat, separator: " "}
+output: all
+"""
+
+
+@pytest.mark.parametrize(("store", "kept"), [(False, "nothing"), (True, "for")])
+def test_a_plug_in_made_of_the_public_names_runs(
+    plug_ins: Any, fusion: Any, tmp_path: Path, store: bool, kept: str
+) -> None:
+    plug_ins("tests.stages.plugin:Debate", "tests.stages.plugin:Reverse")
+    where = {"store": tmp_path / "runs.db"} if store else {}
+    made = fusion({"bulk": lambda request: request.messages[-1].content.partition(":")[0]}, **where)
+    result, events = run(made, "tea", pipeline=pipeline(DEBATE))
+    assert result.text == "rof tsniaga"
+    assert [event.item for event in events if event.type == "item_finished" and event.stage == "talk"] == [0, 1]
+    assert any(event.type == "noted" and event.message == f"2 sides, {kept} kept" for event in events)
+    assert made.preview("tea", pipeline=pipeline(DEBATE)).stages[0].most_calls == 2
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ("no_such_module:X", "the plug-in 'p0' (no_such_module:X) cannot be loaded: ModuleNotFoundError"),
         (
             "builtins:int",
-            "int of the plug-in 'p0' is no kind of stage: it is not a subclass of fusion.stages.base.Stage",
+            "int of the plug-in 'p0' is no kind of stage: it is not a subclass of fusion.stages.Stage",
         ),
         (f"{__name__}:Unnamed", "Unnamed of the plug-in 'p0' is no kind of stage: it needs one name of its own"),
         (

@@ -8,15 +8,14 @@ from fusion import __version__
 from fusion.bench.arms.base import (
     ANSWER,
     BENCHMARK,
-    Answered,
+    ArmResponse,
+    Completion,
     Contestant,
-    Drawn,
     OutOfBudgetError,
-    Taken,
-    Turn,
+    Trial,
     digest_of,
 )
-from fusion.bench.report.results import ArmRecord, Spending
+from fusion.bench.report.results import ArmRecord, Paid, Spending, total_cost
 from fusion.bench.tasks import Task
 from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
@@ -27,15 +26,19 @@ from fusion.core.result import Receipt, ReceiptLine, Result
 from fusion.core.types import Money, Usage
 from fusion.models.base import ModelInfo, Price
 from fusion.models.wrappers.cache import RecordedCache
+from fusion.pipeline.loader import PipelineGiven
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.stages.kinds.generate import Generate
 
+Choose = Callable[[Task, Result], tuple[str, Any]]
+"""Takes text and data of an answer from the result of a run."""
 
-class Runs(Contestant):
+
+class PipelineArm(Contestant):
     """A pipeline, or a single model as a pipeline of one call: each answer is a run.
 
-    `chosen` takes text and data out of a result; by default they are the result's own. `seeded` has each epoch sample
-    by a seed of its own. `recorded` is shared by all arms whose models are recorded.
+    `choose` defaults to the text and data of the result. With `seeded`, each epoch samples with its own seed.
+    All arms with recorded models share `recorded`.
     """
 
     held = True
@@ -43,7 +46,7 @@ class Runs(Contestant):
     def __init__(
         self,
         record: ArmRecord,
-        pipeline: Callable[[Task], Path | str | Pipeline],
+        pipeline: Callable[[Task], PipelineGiven],
         fusion: Fusion,
         *,
         models: Mapping[str, ModelInfo],
@@ -51,9 +54,9 @@ class Runs(Contestant):
         within: Budget,
         recorded: RecordedCache,
         content: str,
-        prices: Mapping[str, Price] | None = None,
-        seeded: bool = False,
-        chosen: Callable[[Task, Result], tuple[str, Any]] | None = None,
+        prices: Mapping[str, Price],
+        seeded: bool,
+        choose: Choose | None = None,
     ) -> None:
         self.record = record
         self.models = dict(models)
@@ -64,61 +67,61 @@ class Runs(Contestant):
         self._fusion = fusion.using(kept=False, shared=recorded) if replayed else fusion
         self._strongest = strongest
         self._within = within
-        self._prices = dict(prices or {})
-        self._chosen = chosen or _whole
+        self._prices = dict(prices)
+        self._choose = choose or (lambda task, result: (result.text, result.data))
         self._seeded: dict[int, Fusion] | None = {} if seeded else None
         self._pipelines: dict[Path | str, Pipeline] = {}
         self.digest = digest_of(__version__, record.kind, record.models, content, seeded)
 
-    def begin(self, task: Task, turn: Turn, done: Callable[[Taken], None]) -> Callable[[], object]:
+    def begin(self, task: Task, trial: Trial, done: Callable[[Completion], None]) -> Callable[[], object]:
         pipeline = self._pipeline(task)
-        prompt, inputs = given(self._loaded(pipeline), task)
+        prompt, inputs = inputs_of(self._loaded(pipeline), task)
         try:
-            handle = self._of(turn.seed).start(
+            handle = self._fusion_of(trial.seed).start(
                 prompt,
                 pipeline=pipeline,
                 inputs=inputs,
                 within=self._within,
                 cache="shared",
-                sample=turn.epoch,
-                tags={ANSWER: turn.mark} if self.marked else None,
+                sample=trial.epoch,
+                tags={ANSWER: trial.mark} if self.marked else None,
             )
         except InputError as error:
             failure = error.as_failure()
-            done(lambda: Answered(failure=failure, cost=Money(0)))
+            done(lambda: ArmResponse(failure=failure, cost=Money(0)))
             return lambda: None
-        handle.when_over(lambda: done(lambda: self._taken(handle, task)))
+        handle.when_over(lambda: done(lambda: self._response(handle, task)))
         return handle.stop
 
-    def _loaded(self, pipeline: Path | str | Pipeline) -> Pipeline:
+    def _loaded(self, pipeline: PipelineGiven) -> Pipeline:
         if isinstance(pipeline, Pipeline):
             return pipeline
         if pipeline not in self._pipelines:
             self._pipelines[pipeline] = self._fusion.load(pipeline)
         return self._pipelines[pipeline]
 
-    def _of(self, seed: int) -> Fusion:
-        """The Fusion that samples by this seed."""
+    def _fusion_of(self, seed: int) -> Fusion:
+        """Return the client that samples with this seed."""
         if self._seeded is None:
             return self._fusion
         if seed not in self._seeded:
             self._seeded[seed] = self._fusion.using(defaults=Defaults(seed=seed))
         return self._seeded[seed]
 
-    def _taken(self, handle: RunHandle, task: Task) -> Answered:
+    def _response(self, handle: RunHandle, task: Task) -> ArmResponse:
         result = handle.wait()
         if isinstance(handle.cause, AuthenticationError):
             raise handle.cause
         spent = self._spent(result)
-        stop = _beyond(handle, result)
+        stop = _budget_stop(handle, result)
         if stop is not None or handle.exit_code == 130:
             raise OutOfBudgetError(stop or "stopped", spent)
         if result.status == "failed":
             return spent.model_copy(update={"failure": result.error})
-        text, data = self._chosen(task, result)
+        text, data = self._choose(task, result)
         return spent.model_copy(update={"text": text, "data": data})
 
-    def _spent(self, result: Result) -> Answered:
+    def _spent(self, result: Result) -> ArmResponse:
         by_model: dict[str, Spending] = {}
         for line in result.receipt.lines:
             one = self._spending(line)
@@ -126,10 +129,9 @@ class Runs(Contestant):
         spent = tuple(by_model.values())
         calls = sum(one.calls for one in spent)
         strong = sum(one.calls for one in spent if one.model == self._strongest)
-        costs = [one.cost for one in spent]
         reused = result.receipt.reused
-        return Answered(
-            cost=None if None in costs else sum((cost for cost in costs if cost is not None), Money(0)),
+        return ArmResponse(
+            cost=total_cost(one.cost for one in spent),
             usage=sum((one.usage for one in spent), Usage()),
             calls=calls,
             latency=result.seconds if self._recorded is None else 0.0,
@@ -144,7 +146,7 @@ class Runs(Contestant):
         )
 
     def _spending(self, line: ReceiptLine) -> Spending:
-        """What a line of the receipt comes to, as if nothing of it had been there already."""
+        """Return the spend of a receipt line, with reused calls at the price of new ones."""
         usage, cost = line.usage + line.saved.usage, line.cost + line.saved.cost
         price = self._prices.get(line.model)
         usd = price.of(usage) if price is not None else None if cost.unknown_calls else cost.usd
@@ -152,38 +154,34 @@ class Runs(Contestant):
         return Spending(model=line.model, calls=line.calls + line.reused, usage=usage, cost=usd, charged=charged)
 
     def _escalated(self, result: Result, strong: int) -> bool | None:
-        """Whether a cascade went on, or where there is none, whether the strongest model was asked."""
+        """True if a cascade escalated or, without a cascade, if the strongest model was called."""
         if result.receipt.cascades:
             return result.receipt.escalated > 0
         return None if self._strongest is None else strong > 0
 
 
-def _paid(receipt: Receipt) -> Drawn:
+def _paid(receipt: Receipt) -> Paid:
     usd = None if receipt.cost.unknown_calls else receipt.cost.usd
-    return Drawn(usd=usd, tokens=receipt.usage.total, calls=receipt.calls)
+    return Paid(usd=usd, tokens=receipt.usage.total, calls=receipt.calls)
 
 
-def _whole(task: Task, result: Result) -> tuple[str, Any]:
-    return result.text, result.data
-
-
-def _beyond(handle: RunHandle, result: Result) -> str | None:
-    """What the benchmark's own budget refused to this run."""
+def _budget_stop(handle: RunHandle, result: Result) -> str | None:
+    """Return the message of the benchmark's budget, if it stopped this run."""
     stops = [str(error) for error in handle.budget_stops if error.level == BENCHMARK]
     failures = [part.failure for part in result.failed if part.failure.reason == "BudgetError"]
     return next(iter([*stops, *(one.message for one in failures if repr(BENCHMARK) in one.message)]), None)
 
 
-def given(pipeline: Pipeline, task: Task) -> tuple[str | None, dict[str, Any]]:
-    """The prompt and inputs that a pipeline takes of a task: the prompt fills a required input that no column has."""
+def inputs_of(pipeline: Pipeline, task: Task) -> tuple[str | None, dict[str, Any]]:
+    """Return the prompt and inputs for a pipeline. The prompt fills a required input that has no column."""
     inputs = {name: value for name, value in task.inputs.items() if name in pipeline.inputs}
     required = [name for name, spec in pipeline.inputs.items() if spec.required]
     has_room = any(name not in inputs and not pipeline.inputs[name].is_file for name in required)
     return (task.prompt if has_room else None), inputs
 
 
-def only_one_model(name: str, model: str, inputs: tuple[str, ...], max_tokens: int) -> Pipeline:
-    """One call to one model, which is told the prompt as it is, and behind it the inputs by their names."""
+def single_model(name: str, model: str, inputs: tuple[str, ...], max_tokens: int) -> Pipeline:
+    """Return a pipeline of one call. Its message is the prompt, followed by the inputs under their names."""
     prompt = "generate/pass-through"
     if inputs:
         prompt = "\n\n".join(["{{ request }}", *(f"{one}:\n{{{{ inputs.{one} }}}}" for one in inputs)])

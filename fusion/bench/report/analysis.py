@@ -1,18 +1,15 @@
-"""Analysis: what the results of a benchmark say, with an interval on every figure that is claimed."""
+"""Analysis: the figures of a benchmark, with an interval on every claim."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist, fmean, variance
-from typing import Final
+from typing import Any, Final
 
-from pydantic import Field
-
-from fusion.bench.report.frontier import PerItem, Point, cost_at_quality, hull, mixed, oracle
-from fusion.bench.report.gate import BEST_SINGLE, Measures
+from fusion.bench.report.figures import Analysis, Disagreement, Figures, Gap, Pairing
+from fusion.bench.report.frontier import PerItem, Point, cost_at_quality, hull, known_points, mixed, oracle
 from fusion.bench.report.results import ArmRecord, Outcome, Results
 from fusion.bench.report.statistics import (
     Interval,
-    Verdict,
     bootstrap_difference,
     bootstrap_rate,
     bootstrap_ratio,
@@ -23,107 +20,30 @@ from fusion.bench.report.statistics import (
     wilson,
 )
 from fusion.core.statistics import quantile
-from fusion.core.types import Value
 
 _GAP_LEVEL: Final = 0.99
 ORACLE: Final = "oracle router"
 MIXING: Final = "random mixing"
-
-
-class Figures(Value):
-    """One arm, or a baseline that is worked out of others. Dollars are for all items once; None where unknown."""
-
-    arm: str
-    kind: str
-    n: int
-    accuracy: Interval
-    cost: float | None
-    unknown_costs: int = 0
-    failed: int = 0
-    tokens: int = 0
-    calls: int = 0
-    escalated: float | None = None
-    delegated: float | None = None
-    latency: tuple[float, float, float] | None = None
-    """Seconds: median, 90th and 95th percentile."""
-    by_set: dict[str, float] = Field(default_factory=dict)
-
-
-class Pairing(Value):
-    """An arm against another on the same items. `p` is McNemar's, or by sign flips where clusters ask it."""
-
-    arm: str
-    against: str
-    difference: Interval
-    cost_ratio: Interval | None
-    only_arm: int
-    only_other: int
-    p: float
-    adjusted: float
-    test: str
-    verdict: Verdict
-    equal_quality_cost: float | None
-    """What the single models cost at this arm's accuracy, by the hull of their points."""
-
-
-class Gap(Value):
-    """How much better an arm is on dev than on test, beyond what the other arms are: what was seen shows here."""
-
-    arm: str
-    dev: float
-    test: float
-    excess: Interval
-    flagged: bool
-
-
-class Split(Value):
-    """An item on which the arms disagree."""
-
-    item: str
-    task_set: str
-    scores: dict[str, float]
-
-
-class Analysis(Value):
-    """Everything that a report shows."""
-
-    best_single: str | None
-    figures: tuple[Figures, ...]
-    baselines: tuple[Figures, ...]
-    pairings: tuple[Pairing, ...]
-    by_set: tuple[tuple[str, Pairing], ...]
-    at_equal_dollars: tuple[Pairing, ...]
-    """Every arm that is no single model, against the self-consistency of a cheap one for the same money."""
-    frontier: tuple[Point, ...]
-    gaps: tuple[Gap, ...]
-    disagreements: tuple[Split, ...]
-    notes: tuple[str, ...]
-
-    def measures(self) -> dict[str, Measures]:
-        """What a gate compares, by arm; the best single model under its own name too."""
-        found: dict[str, Measures] = {one.arm: _measures(one, self.pairings) for one in self.figures}
-        if self.best_single is not None:
-            found[BEST_SINGLE] = found[self.best_single]
-        return found
+_SIDES: Final = ("dev", "test")
 
 
 def analyse(results: Results) -> Analysis:
-    """The figures of every arm, each arm against the best single model, and what there is to be careful about."""
-    work = _Work(results)
-    figures = tuple(work.figures(arm) for arm in results.arms)
+    """Return the figures of every arm, its comparison with the best single model, and notes of caution."""
+    columns = _Columns(results)
+    figures = tuple(columns.figures(arm) for arm in results.arms)
     best = _best_single(figures)
-    pairings = work.pairings(best, figures) if best is not None else ()
-    gaps, baselines = work.gaps(), work.baselines()
+    pairings = columns.pairings(best, figures) if best is not None else ()
+    gaps, baselines = columns.gaps(), columns.baselines()
     return Analysis(
         best_single=best,
         figures=figures,
         baselines=baselines,
         pairings=pairings,
-        by_set=work.by_set(best) if best is not None else (),
-        at_equal_dollars=work.at_equal_dollars(),
+        by_set=columns.by_set(best) if best is not None else (),
+        at_equal_dollars=columns.at_equal_dollars(),
         frontier=tuple(hull(_points(figures))),
         gaps=gaps,
-        disagreements=work.disagreements(),
+        disagreements=columns.disagreements(),
         notes=(
             *_notes(results, figures, best),
             *_unmixed(results, figures, baselines),
@@ -137,19 +57,15 @@ def _best_single(figures: Sequence[Figures]) -> str | None:
     singles = [one for one in figures if one.kind == "model"]
     if not singles:
         return None
-    return min(singles, key=lambda one: (-one.accuracy.estimate, _or_endless(one.cost), one.arm)).arm
-
-
-def _or_endless(cost: float | None) -> float:
-    return math.inf if cost is None else cost
+    return min(singles, key=lambda one: (-one.accuracy.estimate, one.cost is None, one.cost or 0, one.arm)).arm
 
 
 def _points(figures: Sequence[Figures]) -> list[Point]:
-    return [Point(name=f.arm, cost=f.cost, quality=f.accuracy.estimate) for f in figures if f.cost is not None]
+    return known_points((one.arm, one.cost, one.accuracy.estimate) for one in figures)
 
 
-class _Work:
-    """The results as columns: for each arm, one score and one cost an item, in the items' order."""
+class _Columns:
+    """Results as columns: for each arm, one score and one cost an item, in the order of the items."""
 
     def __init__(self, results: Results) -> None:
         self._results = results
@@ -166,11 +82,11 @@ class _Work:
 
     def figures(self, arm: ArmRecord) -> Figures:
         column = self._outcomes[arm.name]
-        said = [one for rows in column for one in rows]
+        outcomes = [one for rows in column for one in rows]
         costs = self._costs[arm.name]
-        escalated = [one.escalated for one in said if one.escalated is not None]
-        delegated = [one.delegated for one in said if one.delegated is not None]
-        latencies = [one.latency for one in said if one.failure is None and one.latency > 0 and not one.reused]
+        escalated = [one.escalated for one in outcomes if one.escalated is not None]
+        delegated = [one.delegated for one in outcomes if one.delegated is not None]
+        latencies = [one.latency for one in outcomes if one.failure is None and one.latency > 0 and not one.reused]
         missing = sum(max(0, self._results.epochs - len(rows)) for rows in column)
         return Figures(
             arm=arm.name,
@@ -178,60 +94,48 @@ class _Work:
             n=len(column),
             accuracy=self._rate(self._scores[arm.name]),
             cost=sum(costs) if costs is not None else None,
-            unknown_costs=sum(one.cost is None for one in said),
-            failed=sum(one.failure is not None for one in said) + missing,
-            tokens=sum(one.usage.total for one in said),
-            calls=sum(one.calls for one in said),
+            unknown_costs=sum(one.cost is None for one in outcomes),
+            failed=sum(one.failure is not None for one in outcomes) + missing,
+            tokens=sum(one.usage.total for one in outcomes),
+            calls=sum(one.calls for one in outcomes),
             escalated=fmean(escalated) if escalated else None,
             delegated=fmean(delegated) if delegated else None,
-            latency=_quantiles(latencies) if latencies else None,
+            latency=_latency(latencies),
             by_set={name: fmean([self._scores[arm.name][i] for i in rows]) for name, rows in self._sets().items()},
         )
 
     def pairings(self, best: str, figures: Sequence[Figures]) -> tuple[Pairing, ...]:
-        arms = [one.arm for one in figures if one.arm != best]
-        everything = range(len(self._clusters))
-        found = [self._pairing(arm, best, everything) for arm in arms]
-        adjusted = holm({one.arm: one.p for one in found})
         singles = _points([one for one in figures if one.kind == "model"])
         quality = {one.arm: one.accuracy.estimate for one in figures}
         return tuple(
-            one.model_copy(
-                update={
-                    "adjusted": adjusted[one.arm],
-                    "equal_quality_cost": cost_at_quality(singles, quality[one.arm]),
-                }
-            )
-            for one in found
+            one.model_copy(update={"equal_quality_cost": cost_at_quality(singles, quality[one.arm])})
+            for one in _adjusted([self._pairing(one.arm, best) for one in figures if one.arm != best])
         )
 
     def by_set(self, best: str) -> tuple[tuple[str, Pairing], ...]:
-        """Every arm against the best single on each task set alone: the losses show."""
+        """Compare every arm with the best single model on each task set, if there are several."""
         sets = self._sets()
-        if len(sets) < 2:
-            return ()
-        found: list[tuple[str, Pairing]] = []
-        for name, rows in sets.items():
-            ones = [self._pairing(arm, best, rows) for arm in self._scores if arm != best]
-            adjusted = holm({one.arm: one.p for one in ones})
-            found += [(name, one.model_copy(update={"adjusted": adjusted[one.arm]})) for one in ones]
-        return tuple(found)
+        return tuple(
+            (name, one)
+            for name, rows in sets.items()
+            if len(sets) > 1
+            for one in _adjusted([self._pairing(arm, best, rows) for arm in self._scores if arm != best])
+        )
 
     def at_equal_dollars(self) -> tuple[Pairing, ...]:
-        """Every arm that is neither single model nor baseline against the baselines that were run."""
+        """Compare every arm that is neither a single model nor a baseline with the measured baselines."""
         kinds = {arm.name: arm.kind for arm in self._results.arms}
-        everything = range(len(self._clusters))
-        found = [
-            self._pairing(arm, other, everything)
-            for other in kinds
-            for arm in kinds
-            if kinds[other] == "baseline" and kinds[arm] not in ("model", "baseline")
-        ]
-        adjusted = holm({f"{one.arm}\0{one.against}": one.p for one in found})
-        return tuple(one.model_copy(update={"adjusted": adjusted[f"{one.arm}\0{one.against}"]}) for one in found)
+        return _adjusted(
+            [
+                self._pairing(arm, other)
+                for other in kinds
+                for arm in kinds
+                if kinds[other] == "baseline" and kinds[arm] not in ("model", "baseline")
+            ]
+        )
 
     def baselines(self) -> tuple[Figures, ...]:
-        """The oracle over the single models, and random mixing at the rate of each arm that escalates."""
+        """Return the oracle over the single models, and random mixing at the rate of each arm that escalates."""
         kinds = {arm.name: arm for arm in self._results.arms}
         singles = {
             name: PerItem(scores=tuple(self._scores[name]), costs=tuple(costs))
@@ -241,7 +145,7 @@ class _Work:
         if len(singles) < 2:
             return ()
         wanted = self._results.baselines
-        found = [self._worked_out(ORACLE, oracle(singles))] if "oracle" in wanted else []
+        found = [self._baseline(ORACLE, oracle(singles))] if "oracle" in wanted else []
         if "random_mixing" not in wanted:
             return tuple(found)
         strong = max(singles, key=lambda name: (sum(singles[name].scores), -sum(singles[name].costs)))
@@ -249,14 +153,14 @@ class _Work:
             rate = self.figures(arm).escalated
             if rate is None:
                 continue
-            cheap = self._otherwise(arm, singles, strong)
+            cheap = self._cheap(arm, singles, strong)
             if cheap != strong:
                 label = f"{MIXING} as often as {name} ({rate:.0%} to {strong}, else {cheap})"
-                found.append(self._worked_out(label, mixed(singles[cheap], singles[strong], rate)))
+                found.append(self._baseline(label, mixed(singles[cheap], singles[strong], rate)))
         return tuple(found)
 
-    def _otherwise(self, arm: ArmRecord, singles: Mapping[str, PerItem], strong: str) -> str:
-        """The best of the arm's own models that are cheaper than the strongest single; the cheapest single else."""
+    def _cheap(self, arm: ArmRecord, singles: Mapping[str, PerItem], strong: str) -> str:
+        """Return the best of the arm's models below the strongest single in cost, else the cheapest single."""
         own = [
             one.name
             for one in self._results.arms
@@ -282,13 +186,13 @@ class _Work:
             found.append(Gap(arm=arm, dev=means[0], test=means[1], excess=excess, flagged=excess.low > 0))
         return tuple(found)
 
-    def disagreements(self) -> tuple[Split, ...]:
-        found = []
-        for index, item in enumerate(self._results.items):
-            scores = {arm: column[index] for arm, column in self._scores.items()}
-            if len(set(scores.values())) > 1:
-                found.append(Split(item=item.id, task_set=item.task_set, scores=scores))
-        return tuple(found)
+    def disagreements(self) -> tuple[Disagreement, ...]:
+        rows = zip(self._results.items, *self._scores.values(), strict=True)
+        return tuple(
+            Disagreement(item=item.id, task_set=item.task_set, scores=dict(zip(self._scores, scores, strict=True)))
+            for item, *scores in rows
+            if len(set(scores)) > 1
+        )
 
     def _sets(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -299,22 +203,22 @@ class _Work:
     def _rate(self, scores: Sequence[float]) -> Interval:
         if not self._clustered and _binary(scores):
             return wilson(round(sum(scores)), len(scores))
-        return bootstrap_rate(scores, clusters=self._clusters, resamples=self._results.resamples, seed=self._seed)
+        return bootstrap_rate(scores, **self._resampling(range(len(scores))))
 
-    def _worked_out(self, name: str, arm: PerItem) -> Figures:
+    def _baseline(self, name: str, arm: PerItem) -> Figures:
         cost, _ = arm.point
         return Figures(arm=name, kind="baseline", n=len(arm.scores), accuracy=self._rate(arm.scores), cost=cost)
 
-    def _pairing(self, arm: str, other: str, rows: Sequence[int]) -> Pairing:
+    def _pairing(self, arm: str, other: str, rows: Sequence[int] | None = None) -> Pairing:
+        rows = range(len(self._clusters)) if rows is None else rows
         one, two = ([self._scores[name][i] for i in rows] for name in (arm, other))
-        clusters = [self._clusters[i] for i in rows]
-        options = {"resamples": self._results.resamples, "seed": self._seed}
-        difference = bootstrap_difference(one, two, clusters=clusters, **options)
+        resampling = self._resampling(rows)
+        difference = bootstrap_difference(one, two, **resampling)
         ahead, behind = (sum(a > b for a, b in zip(*pair, strict=True)) for pair in ((one, two), (two, one)))
-        if _binary(one) and _binary(two) and len(set(clusters)) == len(clusters):
+        if _binary(one) and _binary(two) and len(set(resampling["clusters"])) == len(rows):
             test, p = "exact McNemar", mcnemar(ahead, behind)
         else:
-            test, p = "sign flips", sign_flip(one, two, clusters=clusters, **options)
+            test, p = "sign flips", sign_flip(one, two, **resampling)
         return Pairing(
             arm=arm,
             against=other,
@@ -333,28 +237,25 @@ class _Work:
         ours, theirs = self._costs[arm], self._costs[other]
         if ours is None or theirs is None:
             return None
-        one, two = [ours[i] for i in rows], [theirs[i] for i in rows]
         try:
-            return bootstrap_ratio(
-                one,
-                two,
-                clusters=[self._clusters[i] for i in rows],
-                resamples=self._results.resamples,
-                seed=self._seed,
-            )
-        except ValueError:  # a cluster that cost nothing
+            return bootstrap_ratio([ours[i] for i in rows], [theirs[i] for i in rows], **self._resampling(rows))
+        except ValueError:  # a cluster without cost
             return None
 
-    @property
-    def _seed(self) -> int:
-        return self._results.seeds[0]
+    def _resampling(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Return the clusters of these items, the number of resamples and the seed."""
+        clusters = [self._clusters[i] for i in rows]
+        return {"clusters": clusters, "resamples": self._results.resamples, "seed": self._results.seeds[0]}
 
 
-_SIDES = ("dev", "test")
+def _adjusted(pairings: Sequence[Pairing]) -> tuple[Pairing, ...]:
+    """Return the pairings with p-values adjusted for their number."""
+    p = holm({f"{one.arm}\0{one.against}": one.p for one in pairings})
+    return tuple(one.model_copy(update={"adjusted": p[f"{one.arm}\0{one.against}"]}) for one in pairings)
 
 
 def _costs(column: Sequence[Sequence[Outcome]]) -> list[float] | None:
-    """Dollars of each item, the mean over its epochs; None where one is unknown or there are none."""
+    """Return the mean cost of each item over its epochs; None if one is unknown or there are none."""
     found: list[float] = []
     for rows in column:
         costs = [one.cost for one in rows]
@@ -368,12 +269,14 @@ def _binary(scores: Sequence[float]) -> bool:
     return all(score in (0.0, 1.0) for score in scores)
 
 
-def _quantiles(values: Sequence[float]) -> tuple[float, float, float]:
-    return quantile(values, 0.5), quantile(values, 0.9), quantile(values, 0.95)
+def _latency(seconds: Sequence[float]) -> tuple[float, float, float] | None:
+    if not seconds:
+        return None
+    return quantile(seconds, 0.5), quantile(seconds, 0.9), quantile(seconds, 0.95)
 
 
 def _welch(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """The difference of two means of different items. Welch 1947, doi:10.2307/2332510, with the normal's bounds."""
+    """Return the difference of the means of two samples. Welch 1947, doi:10.2307/2332510, with normal bounds."""
     estimate = fmean(first) - fmean(second)
     half = NormalDist().inv_cdf((1 + _GAP_LEVEL) / 2) * math.sqrt(
         variance(first) / len(first) + variance(second) / len(second)
@@ -381,57 +284,35 @@ def _welch(first: Sequence[float], second: Sequence[float]) -> Interval:
     return Interval(estimate=estimate, low=estimate - half, high=estimate + half, level=_GAP_LEVEL)
 
 
-def _measures(one: Figures, pairings: Sequence[Pairing]) -> Mapping[str, float | None]:
-    pair = next((pairing for pairing in pairings if pairing.arm == one.arm), None)
-    ratio = pair.cost_ratio if pair is not None else None
-    return {
-        "accuracy": one.accuracy.estimate,
-        "accuracy_low": one.accuracy.low,
-        "accuracy_high": one.accuracy.high,
-        "cost": one.cost,
-        "cost_per_item": one.cost / one.n if one.cost is not None else None,
-        "failure_rate": one.failed / one.n,
-        "latency": one.latency[0] if one.latency else None,
-        "latency_p95": one.latency[2] if one.latency else None,
-        "tokens": one.tokens,
-        "difference": pair.difference.estimate if pair else None,
-        "difference_low": pair.difference.low if pair else None,
-        "difference_high": pair.difference.high if pair else None,
-        "cost_ratio": ratio.estimate if ratio else None,
-        "cost_ratio_low": ratio.low if ratio else None,
-        "cost_ratio_high": ratio.high if ratio else None,
-    }
-
-
-def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> list[str]:
-    """What a reader has to know before believing a figure."""
-    found = list(results.notes)
+def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> Iterator[str]:
+    """Yield the notes of caution."""
+    yield from results.notes
     if results.stopped:
-        found.append(f"Stopped early: {results.stopped}. The figures are of the items that every arm was asked.")
+        yield f"Stopped early: {results.stopped}. The figures are of the items that every arm was asked."
     if best is None:
-        found.append("No single model was measured: nothing here says whether a pipeline beats one.")
+        yield "No single model was measured: nothing here says whether a pipeline beats one."
     for arm, rows in results.by_arm.items():
-        said = [one for ones in rows.values() for one in ones]
-        alone = sum(not one.reused for one in said)
-        if alone < len(said) and any(one.latency for one in said):
-            found.append(
-                f"The latency of {arm} is of the {alone} of {len(said)} answers that shared no call with another arm."
+        outcomes = [one for ones in rows.values() for one in ones]
+        alone = sum(not one.reused for one in outcomes)
+        if alone < len(outcomes) and any(one.latency for one in outcomes):
+            yield (
+                f"The latency of {arm} is of the {alone} of {len(outcomes)} answers that shared no call with another "
+                "arm."
             )
     for one in figures:
         if one.failed:
-            found.append(f"{one.arm} failed on {one.failed} of {one.n * results.epochs}: each counts as wrong.")
+            yield f"{one.arm} failed on {one.failed} of {one.n * results.epochs}: each counts as wrong."
         if one.cost is None:
-            found.append(f"The cost of {one.arm} is not known: {one.unknown_costs or 'all'} of its outcomes lack it.")
-    return found
+            yield f"The cost of {one.arm} is not known: {one.unknown_costs or 'all'} of its outcomes lack it."
 
 
 def _unmixed(results: Results, figures: Sequence[Figures], baselines: Sequence[Figures]) -> Iterator[str]:
-    """Said where random mixing is wanted, an arm escalates, and there is nothing to mix."""
+    """Yield a note if random mixing is wanted, an arm escalates, and no two models can be mixed."""
     wanted = "random_mixing" in results.baselines and any(one.escalated is not None for one in figures)
     if wanted and not any(one.arm.startswith(MIXING) for one in baselines):
         yield (
-            "Random mixing is not worked out: that takes two single models of known cost, and the best of them must "
-            "not be the cheapest too."
+            "Random mixing is not computed: it needs two single models of known cost, and the best of them must not "
+            "be the cheapest."
         )
 
 
@@ -441,7 +322,7 @@ def _bounds(results: Results) -> Iterator[str]:
         if charged:
             yield (
                 f"${charged:.4f} of the cost of {arm} are upper bounds, for attempts that gave no usable answer and "
-                "may be billed all the same."
+                "may still be billed."
             )
 
 
@@ -450,5 +331,5 @@ def _flags(gaps: Sequence[Gap]) -> Iterator[str]:
         if gap.flagged:
             yield (
                 f"{gap.arm} is better on dev than on test, beyond what the other arms are: it may have been chosen "
-                "on those items, or know them. Its figures claim nothing."
+                "on those items, or have seen them. Its figures prove nothing."
             )

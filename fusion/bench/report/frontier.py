@@ -1,12 +1,12 @@
-"""Cost against quality: the frontier of arms, what equal quality costs on it, the oracle's ceiling, random mixing."""
+"""Frontier of cost and quality: Pareto front, convex hull, cost at equal quality, oracle, random mixing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fusion.core.types import Value
 
 
 class Point(Value):
-    """An arm in the plane: dollars for all items, and the share of them that it got right."""
+    """The cost of an arm in dollars for all items, and its share of right ones."""
 
     name: str
     cost: float
@@ -14,19 +14,24 @@ class Point(Value):
 
 
 class PerItem(Value):
-    """Scores and dollars, item by item."""
+    """Scores and dollars by item."""
 
     scores: tuple[float, ...]
     costs: tuple[float, ...]
 
     @property
     def point(self) -> tuple[float, float]:
-        """Dollars for all, and the mean score."""
+        """The total cost and the mean score."""
         return sum(self.costs), sum(self.scores) / len(self.scores)
 
 
+def known_points(rows: Iterable[tuple[str, float | None, float]]) -> list[Point]:
+    """Return the points of names, costs and qualities; those of unknown cost are left out."""
+    return [Point(name=name, cost=cost, quality=quality) for name, cost, quality in rows if cost is not None]
+
+
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """The points that no other beats in cost and quality, from the cheapest on."""
+    """Return the points that no other beats in both cost and quality, cheapest first."""
     kept: list[Point] = []
     for point in sorted(points, key=lambda one: (one.cost, -one.quality, one.name)):
         if not kept or point.quality > kept[-1].quality:
@@ -35,7 +40,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def hull(points: Sequence[Point]) -> list[Point]:
-    """The frontier of what can be had by sending each item to one of two points at random: the upper convex hull.
+    """Return the upper convex hull: the frontier of routers that send each item to one of two points at random.
 
     Provost and Fawcett 2001, doi:10.1023/A:1007601015854, for the same argument about classifiers.
     """
@@ -48,7 +53,7 @@ def hull(points: Sequence[Point]) -> list[Point]:
 
 
 def cost_at_quality(points: Sequence[Point], quality: float) -> float | None:
-    """What a quality costs at least, between points of the hull by mixing them; None where no point reaches it.
+    """Return the least cost of a quality by mixing points of the hull; None if no point reaches it.
 
     >>> cost_at_quality([Point(name="a", cost=1, quality=0.5), Point(name="b", cost=3, quality=0.9)], 0.7)
     2.0
@@ -65,16 +70,16 @@ def cost_at_quality(points: Sequence[Point], quality: float) -> float | None:
 
 
 def oracle(arms: Mapping[str, PerItem]) -> PerItem:
-    """The ceiling of every router over these arms: each item by the cheapest of those that score best on it."""
+    """Return the ceiling of routers over these arms: each item goes to the cheapest of its best-scoring arms."""
     columns = [list(zip(arm.scores, arm.costs, strict=True)) for arm in arms.values()]
     best = [min(row, key=lambda pair: (-pair[0], pair[1])) for row in zip(*columns, strict=True)]
     return PerItem(scores=tuple(score for score, _ in best), costs=tuple(cost for _, cost in best))
 
 
 def mixed(cheap: PerItem, strong: PerItem, rate: float) -> PerItem:
-    """What a router that sends a share of the items to the strong arm at random gets, in expectation, item by item.
+    """Return the expected result by item of a router that sends a random share of the items to the strong arm.
 
-    Each item is paid for once: a cascade that asks the cheap arm first has to beat this in spite of paying twice.
+    Each item is paid for once. A cascade pays twice where it escalates, and has to beat this all the same.
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"a rate of {rate}; it is a share between 0 and 1")
@@ -86,6 +91,6 @@ def mixed(cheap: PerItem, strong: PerItem, rate: float) -> PerItem:
 
 
 def _bends_down(first: Point, middle: Point, last: Point) -> bool:
-    """True if the middle lies above the line from the first to the last."""
+    """True if the middle point is above the line from the first to the last."""
     rise = (middle.quality - first.quality) * (last.cost - first.cost)
     return rise > (last.quality - first.quality) * (middle.cost - first.cost)

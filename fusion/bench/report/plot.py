@@ -1,10 +1,10 @@
-"""The figure of a report: cost against accuracy, with intervals and the frontier, as PNG."""
+"""Plot: cost against accuracy as PNG, with intervals and the frontier."""
 
 import io
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fusion.bench.report.analysis import Analysis, Figures
+from fusion.bench.report.figures import Analysis, Figures
 from fusion.bench.report.frontier import Point
 
 _COLOURS = {
@@ -19,9 +19,9 @@ _MARKS = {"model": "o", "pipeline": "D", "python": "s", "outputs": "^", "baselin
 
 
 def figure(analysis: Analysis, *, title: str) -> bytes | None:
-    """The PNG; None where no arm's cost is known. Needs the extra `bench`."""
-    shown = [one for one in (*analysis.figures, *analysis.baselines) if one.cost is not None and one.cost > 0]
-    if not shown:
+    """Return the PNG, or None if the cost of every arm is unknown. Needs the extra `bench`."""
+    plotted = [one for one in (*analysis.figures, *analysis.baselines) if one.cost is not None and one.cost > 0]
+    if not plotted:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -31,21 +31,15 @@ def figure(analysis: Analysis, *, title: str) -> bytes | None:
     FigureCanvasAgg(canvas)
     axes = canvas.subplots()
     together: dict[tuple[str, str], list[int]] = {}
-    for number, one in enumerate(shown, start=1):
+    for number, one in enumerate(plotted, start=1):
         _point(axes, one, number)
         together.setdefault((f"{one.cost:.2g}", f"{one.accuracy.estimate:.3f}"), []).append(number)
     for numbers in together.values():
-        first = shown[numbers[0] - 1]
+        first = plotted[numbers[0] - 1]
         place = first.cost, 100 * first.accuracy.estimate
         axes.annotate(", ".join(map(str, numbers)), place, textcoords="offset points", xytext=(6, 5), fontsize=8)
     frontier = [point for point in analysis.frontier if point.cost > 0]
-    axes.plot(
-        *_curve(frontier),
-        color="#111827",
-        linewidth=1,
-        linestyle=":",
-        label="frontier of the arms",
-    )
+    axes.plot(*_curve(frontier), color="#111827", linewidth=1, linestyle=":", label="frontier of the arms")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -61,7 +55,7 @@ def figure(analysis: Analysis, *, title: str) -> bytes | None:
 
 
 def _curve(frontier: Sequence[Point]) -> tuple[list[float], list[float]]:
-    """The frontier as it can be had by mixing: lines in dollars, which are curves on this axis."""
+    """Return the frontier of mixed arms: straight in dollars, curved on a logarithmic axis."""
     shares = [step / _STEPS for step in range(_STEPS + 1)]
     pairs = list(pairwise(frontier)) or [(point, point) for point in frontier]
     costs = [one.cost + share * (two.cost - one.cost) for one, two in pairs for share in shares]
@@ -84,7 +78,7 @@ def _point(axes: object, one: Figures, number: int) -> None:
     )
 
 
-def _plain(text: str, most: int) -> str:
-    """Text that the figure shows as it is: `$` would begin a formula."""
-    short = text if len(text) <= most else text[: most - 1] + "…"
+def _plain(text: str, limit: int) -> str:
+    """Return shortened text with `$` escaped, which begins a formula."""
+    short = text if len(text) <= limit else text[: limit - 1] + "…"
     return short.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Report: the results of a benchmark as Markdown, as one HTML file, as a figure, and item by item."""
+"""Report: renders the results of a benchmark as Markdown, HTML, a figure, and JSON lines."""
 
 import base64
 import hashlib
@@ -10,36 +10,22 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusion.bench.report.analysis import Analysis, Figures, Split, analyse
+from fusion.bench.report.analysis import analyse
+from fusion.bench.report.figures import Analysis
 from fusion.bench.report.gate import Gate, Judgement
 from fusion.bench.report.plot import figure
 from fusion.bench.report.results import Outcome, Results
-from fusion.bench.report.statistics import Interval
-from fusion.core.types import Value
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _SHOWN = 50
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
 
 
-class _Spend(Value):
-    """What one arm spent on everything that it was asked, every epoch of it."""
-
-    arm: str
-    usd: float
-    charged: float
-    unknown: int
-    tokens: int
-    calls: int
-    source: str
-
-
 class Report:
-    """Renders results. What a model wrote is escaped; the HTML loads nothing and runs nothing."""
+    """Renders results. Output of models is escaped; the HTML has no scripts and loads nothing."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
@@ -49,22 +35,22 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every arm that is judged meets the gate; True without one."""
+        """True if every judged arm meets the gate, or without a gate."""
         return all(one.passed for one in self.judgements)
 
     def markdown(self) -> str:
-        """The report as Markdown; it shows `report.png`, which lies beside it."""
+        """Return the report as Markdown, with a link to `report.png` in the same folder."""
         return self._rendered("report.md.j2", png=self._png is not None)
 
     def page(self) -> str:
-        """The report as one HTML file."""
+        """Return the report as one HTML page."""
         style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         png = base64.b64encode(self._png).decode() if self._png is not None else None
         return self._rendered("report.html.j2", png=png, style=style, style_hash=f"sha256-{digest}")
 
     def write(self, folder: Path) -> list[Path]:
-        """Write all of it into a folder, made where it is not there. Returns the files."""
+        """Write all files into a folder, which is created if missing. Returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         files = {
             "report.md": self.markdown().encode(),
@@ -98,21 +84,22 @@ class Report:
     def _outcomes(self, item: str) -> list[Outcome]:
         return [one for rows in self.results.by_arm.values() for one in rows.get(item, [])]
 
-    def _spend(self, arm: str, source: str) -> _Spend:
-        said = [one for rows in self.results.by_arm[arm].values() for one in rows]
-        return _Spend(
-            arm=arm,
-            usd=float(sum((one.cost for one in said if one.cost is not None), Decimal(0))),
-            charged=float(sum((part.charged for one in said for part in one.spent), Decimal(0))),
-            unknown=sum(one.cost is None for one in said),
-            tokens=sum(one.usage.total for one in said),
-            calls=sum(one.calls for one in said),
-            source=source,
-        )
+    def _spend(self, arm: str, source: str) -> dict[str, Any]:
+        """Return the spend of an arm on all items and epochs."""
+        outcomes = [one for rows in self.results.by_arm[arm].values() for one in rows]
+        return {
+            "arm": arm,
+            "usd": sum((one.cost for one in outcomes if one.cost is not None), Decimal(0)),
+            "charged": sum((part.charged for one in outcomes for part in one.spent), Decimal(0)),
+            "unknown": sum(one.cost is None for one in outcomes),
+            "tokens": sum(one.usage.total for one in outcomes),
+            "calls": sum(one.calls for one in outcomes),
+            "source": source,
+        }
 
 
 def _judgements(results: Results, analysis: Analysis) -> tuple[Judgement, ...]:
-    """The gate's word on every arm that is no single model; on all of them where there are none others."""
+    """Judge every arm that is neither a single model nor a baseline; without such arms, all."""
     if not results.gate:
         return ()
     gate = Gate(results.gate)
@@ -136,71 +123,39 @@ def _environment() -> "Environment":
     return environment
 
 
-# How figures are written.
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def _markdown(text: object) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+    return _SPECIAL.sub(r"\\\1", html.escape(_one_line(text), quote=False))
 
 
-def _code(text: object) -> str:
-    """Text between backticks, on one line."""
-    return " ".join(str(text).split()).replace("`", "'").replace("|", "¦")
-
-
-def _usd(value: float | None, unknown: str = "unknown") -> str:
+def _usd(value: float | Decimal | None, unknown: str = "unknown") -> str:
     if value is None:
         return unknown
-    digits = 2 if value >= 1 or value == 0 else min(10, 3 - math.floor(math.log10(value)))
-    return f"${value:,.{digits}f}"
-
-
-def _per_thousand(one: Figures) -> str:
-    return _usd(1000 * one.cost / one.n if one.cost is not None else None)
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f}%"
-
-
-def _seconds(latency: tuple[float, float, float] | None, which: int) -> str:
-    return "" if latency is None else f"{latency[which]:.2f} s"
-
-
-def _signed_range(interval: Interval) -> str:
-    return f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}"
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _right(split: Split) -> str:
-    return ", ".join(arm for arm, score in split.scores.items() if score == 1)
-
-
-def _wrong(split: Split) -> str:
-    return ", ".join(arm for arm, score in split.scores.items() if score < 1)
+    number = float(value)
+    digits = 2 if number >= 1 or number == 0 else min(10, 3 - math.floor(math.log10(number)))
+    return f"${number:,.{digits}f}"
 
 
 _FILTERS: dict[str, Any] = {
     "md": _markdown,
-    "code": _code,
+    "code": lambda text: _one_line(text).replace("`", "'").replace("|", "¦"),
     "line": lambda text: " ".join(text.splitlines()),
     "usd": _usd,
-    "usd_or": _usd,
-    "per_thousand": _per_thousand,
-    "share": _share,
-    "seconds": _seconds,
+    "per_thousand": lambda one: _usd(1000 * one.cost / one.n if one.cost is not None else None),
+    "share": lambda value: "" if value is None else f"{100 * value:.0f}%",
+    "seconds": lambda latency, index: "" if latency is None else f"{latency[index]:.2f} s",
     "pct": lambda value: f"{100 * value:.1f}%",
     "points": lambda value: f"{100 * value:g} point{'' if value == 0.01 else 's'}",
     "range": lambda interval: f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
     "signed": lambda value: f"{100 * value:+.2f}",
-    "signed_range": _signed_range,
+    "signed_range": lambda interval: f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}",
     "ratio": lambda value: f"{value:.3f}",
     "ratio_range": lambda interval: f"{interval.low:.3f} to {interval.high:.3f}",
-    "p": _p,
-    "right": _right,
-    "wrong": _wrong,
+    "p": lambda value: "< 0.0001" if value < 0.0001 else f"{value:.4f}",
+    "right": lambda item: ", ".join(arm for arm, score in item.scores.items() if score == 1),
+    "wrong": lambda item: ", ".join(arm for arm, score in item.scores.items() if score < 1),
 }
+"""Formats of figures, as filters of the templates."""

@@ -1,7 +1,7 @@
-"""Results: what a benchmark found, item by item and arm by arm, with all that is needed to find it again."""
+"""Results: the outcomes of a benchmark by item and arm, with versions and hashes to reproduce them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +15,11 @@ from fusion.core.types import Failure, Money, Usage, Value
 
 ArmKind = Literal["pipeline", "model", "python", "outputs", "baseline"]
 
-_MOST = 500_000_000
+_MAX_BYTES = 500_000_000
 
 
 class ItemRecord(Value):
-    """One item that every arm was asked. `cluster` is what it belongs to, `side` where the split puts it.
-
-    `prompt` is what all of them were given, as the task set has it.
-    """
+    """One item of a benchmark. `cluster` names its group, such as a document; `side` is its part of the split."""
 
     id: str
     task_set: str
@@ -32,9 +29,9 @@ class ItemRecord(Value):
 
 
 class ArmRecord(Value):
-    """One contestant: what it is, the models it may use, where its prices come from, the digest of its files.
+    """One arm: its kind, its models, the source of their prices, and the SHA-256 of its files.
 
-    A `baseline` is no contestant: it is what the others are held against.
+    An arm of kind `baseline` is made by the benchmark for comparison.
     """
 
     name: str
@@ -44,10 +41,16 @@ class ArmRecord(Value):
     sha256: str = ""
 
 
-class Spending(Value):
-    """What was spent on one model; `cost` in dollars, None where a part of it is unknown.
+def total_cost(costs: Iterable[Money | None]) -> Money | None:
+    """Return the sum in dollars; None if a part of it is unknown."""
+    known = list(costs)
+    return None if None in known else sum((cost for cost in known if cost is not None), Money(0))
 
-    `charged` is the part of it that is an upper bound: for attempts that gave no usable answer and may be billed.
+
+class Spending(Value):
+    """Calls, tokens and cost of one model. `cost` is in dollars, None where a part of it is unknown.
+
+    `charged` is the part of the cost that is an upper bound: failed attempts that the provider may bill.
     """
 
     model: str
@@ -57,43 +60,52 @@ class Spending(Value):
     charged: Money = Money(0)
 
     def __add__(self, other: "Spending") -> "Spending":
-        known = self.cost is not None and other.cost is not None
         return Spending(
             model=self.model,
             calls=self.calls + other.calls,
             usage=self.usage + other.usage,
-            cost=(self.cost or Money(0)) + (other.cost or Money(0)) if known else None,
+            cost=total_cost((self.cost, other.cost)),
             charged=self.charged + other.charged,
         )
 
 
-class Outcome(Value):
-    """What one arm made of one item in one epoch. A failed one is worth 0, and what it cost counts.
-
-    `cost` is in dollars, None where a part of it is unknown. `escalated` says whether a stronger model was asked,
-    None where the arm has none to ask; `delegated` is the share of its calls that went to others. `latency` is in
-    seconds. `spent` is cost and tokens by model. `reused` calls were made for another arm, or before a kill, and are
-    counted as if they had been made anew.
-    """
+class AnswerKey(Value):
+    """The arm, item and epoch of an answer."""
 
     arm: str
     item: str
     epoch: int = 0
-    score: float = Field(default=0.0, ge=0, le=1)
-    measures: dict[str, float] = Field(default_factory=dict)
-    answer: str | None = None
+
+
+class Response(Value):
+    """The response of an arm to an item, with its cost.
+
+    `cost` is in dollars, None where a part of it is unknown. `latency` is in seconds, 0 for recorded responses.
+    `spent` holds cost and tokens by model. `escalated` tells if the strongest model was called, None for an arm with
+    one model. `delegated` is the share of calls to the other models. `reused` calls were made for another arm or
+    by an earlier start; they count in cost and tokens like new ones.
+    """
+
     text: str = ""
     cost: Money | None = None
     usage: Usage = Usage()
     calls: int = 0
     latency: float = Field(default=0.0, ge=0)
     served: tuple[str, ...] = ()
-    seed: int = 0
+    spent: tuple[Spending, ...] = ()
     escalated: bool | None = None
     delegated: float | None = None
-    spent: tuple[Spending, ...] = ()
     reused: int = 0
     failure: Failure | None = None
+
+
+class Outcome(Response, AnswerKey):
+    """A scored response. A failed one scores 0 and its cost counts. `answer` is extracted from the text."""
+
+    score: float = Field(default=0.0, ge=0, le=1)
+    measures: dict[str, float] = Field(default_factory=dict)
+    answer: str | None = None
+    seed: int = 0
 
     @model_validator(mode="after")
     def _failed_is_wrong(self) -> "Outcome":
@@ -103,17 +115,17 @@ class Outcome(Value):
 
 
 class Paid(Value):
-    """What a benchmark drew on its budget over all its starts: a call that arms share once, and those of judges."""
+    """New spend: reused calls are left out. `usd` is None where a part of it is unknown."""
 
-    usd: Money
+    usd: Money | None
     tokens: int
     calls: int
 
 
 class Results(Value):
-    """A whole benchmark. Every arm is held to every item: one without an outcome counts as failed.
+    """All results of a benchmark. A missing outcome of an arm on an item counts as failed.
 
-    `stopped` says why fewer items than planned were asked, such as the budget.
+    `stopped` is the reason for fewer items than planned, such as the budget. `paid` covers all starts and judges.
     """
 
     name: str
@@ -137,48 +149,50 @@ class Results(Value):
     outcomes: tuple[Outcome, ...] = ()
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> "Results":
+    def _is_consistent(self) -> "Results":
         items, arms = {item.id for item in self.items}, {arm.name for arm in self.arms}
         for what, names, given in (("item", items, self.items), ("arm", arms, self.arms)):
             if len(names) < len(given):
-                raise ValueError(f"an {what} stands in it twice")
+                raise ValueError(f"duplicate {what}")
         keys = [(one.arm, one.item, one.epoch) for one in self.outcomes]
         strange = next((key for key in keys if key[0] not in arms or key[1] not in items), None)
         if strange is not None:
-            raise ValueError(f"an outcome of the arm {strange[0]!r} on the item {strange[1]!r}, which is not in it")
+            raise ValueError(
+                f"an outcome of the arm {strange[0]!r} on the item {strange[1]!r}, which are not both listed"
+            )
         if len(set(keys)) < len(keys):
-            raise ValueError("an outcome stands in it twice")
+            raise ValueError("duplicate outcome")
         return self
 
     @cached_property
     def by_arm(self) -> dict[str, dict[str, list[Outcome]]]:
-        """The outcomes of each arm by item."""
+        """Outcomes by arm and item."""
         found: dict[str, dict[str, list[Outcome]]] = {arm.name: {} for arm in self.arms}
         for one in self.outcomes:
             found[one.arm].setdefault(one.item, []).append(one)
         return found
 
     def jsonl(self) -> Iterator[str]:
-        """One line of JSON for each outcome, with the prompt of its item."""
+        """Yield a line of JSON for each outcome, with the prompt of its item."""
         prompts = {item.id: json.dumps(item.prompt, ensure_ascii=False) for item in self.items}
         for one in self.outcomes:
             yield f'{one.model_dump_json()[:-1]},"prompt":{prompts[one.item]}}}'
 
     @classmethod
     def load(cls, path: Path | str) -> "Results":
-        """The results of a JSON file, also of one with a prompt in every outcome. Raises UsageError for another."""
+        """Load results from a JSON file of any version. Raises UsageError if it holds none."""
         try:
-            return cls.model_validate(_with_prompts_by_item(json.loads(read_text(Path(path), most=_MOST))))
+            return cls.model_validate(_with_prompts_by_item(json.loads(read_text(Path(path), most=_MAX_BYTES))))
         except ValidationError as error:
             first: Any = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise UsageError(f"{str(path)!r} holds no results: {where}: {first['msg']}") from error
         except ValueError as error:
-            raise UsageError(f"{str(path)!r} holds no results: it is no JSON: {error}") from error
+            raise UsageError(f"{str(path)!r} holds no results: invalid JSON: {error}") from error
 
 
 def _with_prompts_by_item(data: Any) -> Any:
-    """Results as they are written now; in older ones every outcome holds its item's prompt."""
+    """Move prompts from outcomes, where older versions hold them, to items."""
     outcomes = data.get("outcomes") if isinstance(data, dict) else None
     if not outcomes or "prompt" not in outcomes[0]:
         return data

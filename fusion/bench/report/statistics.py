@@ -1,14 +1,14 @@
-"""Rates and paired differences with their intervals and tests, over items that may belong together in clusters.
+"""Statistics: rates and paired differences with intervals and tests, over items in clusters.
 
-Items of one document are no independent evidence: every resampling here draws whole clusters. Without `clusters`
-each item is one of its own.
+Items of one document are not independent: every resampling draws whole clusters. Without `clusters` each item is
+its own cluster.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from fusion.core.types import Value
 
@@ -22,18 +22,20 @@ MIN_RESAMPLES = 2_000
 RESAMPLES = 10_000
 LEVEL = 0.95
 _TINY = 1e-9
-"""What arithmetic on shares leaves behind."""
+"""The bound of rounding errors in arithmetic on shares."""
 _CELLS = 4_000_000
-"""The most weights that are drawn at once: 32 MB."""
+"""The most weights drawn at once: 32 MB."""
 
 Clusters = Sequence[Hashable] | None
-"""For each item, what it belongs to; None where each stands alone."""
+"""The cluster of each item; None if each is its own."""
 
 Verdict = Literal["better", "not worse", "inconclusive", "worse"]
+_Statistic = Callable[["Floats", "Floats"], "Floats"]
+"""A function of two columns of totals."""
 
 
 class Interval(Value):
-    """An estimate and the bounds that hold it at a level of confidence."""
+    """An estimate and its confidence interval."""
 
     estimate: float
     low: float
@@ -41,12 +43,8 @@ class Interval(Value):
     level: float = LEVEL
 
 
-class _Statistic(Protocol):
-    def __call__(self, *totals: "Floats") -> "Floats": ...
-
-
 def wilson(successes: int, n: int, *, level: float = LEVEL) -> Interval:
-    """The score interval of a rate, which is right at 0 and 1 too. Raises ValueError where there is nothing to rate.
+    """Return the score interval of a rate, valid at 0 and 1 too. Raises ValueError if `n` is 0.
 
     Wilson 1927, doi:10.1080/01621459.1927.10502953.
 
@@ -65,7 +63,7 @@ def wilson(successes: int, n: int, *, level: float = LEVEL) -> Interval:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p-value that the items which one alone got right fall so unevenly by chance.
+    """Return the exact two-sided p-value of the numbers of items that only one side got right.
 
     McNemar 1947, doi:10.1007/BF02295996; the exact form is a binomial test of the discordant pairs at one half.
 
@@ -78,7 +76,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:
-    """p-values made good for there being several, by name. Holm 1979, jstor.org/stable/4615733.
+    """Return p-values by name, adjusted for multiple comparisons. Holm 1979, jstor.org/stable/4615733.
 
     >>> holm({"a": 0.01, "b": 0.04})
     {'a': 0.02, 'b': 0.04}
@@ -92,7 +90,7 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def verdict(difference: Interval, margin: float) -> Verdict:
-    """What an interval says against a margin that was fixed before: non-inferior where all of it lies above -margin.
+    """Compare an interval with a margin fixed in advance: not worse if all of it is above -margin.
 
     Piaggio et al. 2012, doi:10.1001/jama.2012.87802.
     """
@@ -116,14 +114,16 @@ def bootstrap_mean(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """The mean, with the interval of the cluster bootstrap."""
-    return _bootstrap([values, [1.0] * len(values)], _mean, clusters, resamples, seed, level)
+    """Return the mean with its interval by the cluster bootstrap."""
+    return _bootstrap(
+        [values, [1.0] * len(values)], lambda value, count: value / count, clusters, resamples, seed, level
+    )
 
 
 def bootstrap_rate(
     scores: Sequence[float], *, clusters: Clusters = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """The mean of scores from 0 to 1. Where none, or all, are whole, it allows for what so few may hide."""
+    """Return the mean of scores from 0 to 1. If all are 0 or all are 1, the interval is widened."""
     found = bootstrap_mean(scores, clusters=clusters, resamples=resamples, seed=seed)
     least, most = min(scores), max(scores)
     n = len(_totals(scores, clusters))
@@ -139,10 +139,10 @@ def bootstrap_difference(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """The mean of first less second, scores from 0 to 1 on the same items: a pair is drawn or left together.
+    """Return the mean of first minus second, scores from 0 to 1 on the same items. Pairs are drawn together.
 
-    Where items that are right or wrong speak for one side alone, or nothing differs from item to item, the interval
-    allows for what so few may hide.
+    If right and wrong items favour one side only, or all differences are equal, the interval is widened for unseen
+    outcomes.
     """
     _check_pairs(first, second)
     differences = [one - other for one, other in zip(first, second, strict=True)]
@@ -163,11 +163,11 @@ def bootstrap_ratio(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """The total of first over the total of second on the same items. Raises ValueError where the second can be 0."""
+    """Return the ratio of the totals on the same items. Raises ValueError if the second total can be 0."""
     _check_pairs(first, second)
     if not all(value > 0 for value in _totals(second, clusters)):
         raise ValueError("no ratio over a total that can be 0")
-    return _bootstrap([first, second], _ratio, clusters, resamples, seed, level)
+    return _bootstrap([first, second], lambda one, other: one / other, clusters, resamples, seed, level)
 
 
 def sign_flip(
@@ -178,10 +178,10 @@ def sign_flip(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> float:
-    """The two-sided p-value that the difference comes of which side was called first, cluster by cluster.
+    """Return the two-sided p-value of a difference under random swaps of the sides, cluster by cluster.
 
-    The test to McNemar's for scores between 0 and 1 and for clusters. The observed labels count as one of the
-    draws, so that it is never 0: Phipson and Smyth 2010, doi:10.2202/1544-6115.1585.
+    It replaces McNemar's test for scores between 0 and 1 and for clusters. The observed labels count as one of the
+    draws, so p is never 0: Phipson and Smyth 2010, doi:10.2202/1544-6115.1585.
     """
     import numpy as np
 
@@ -197,10 +197,10 @@ def sign_flip(
 
 
 def _with_unseen(found: Interval, n: int, *, none_below: bool, none_above: bool, least: float) -> Interval:
-    """The interval with the share of all that can be what none of n was, which no resampling of them shows.
+    """Widen the interval by the possible share of outcomes that none of n items shows, and so no resampling.
 
-    The exact bound of a rate of which nothing was seen: Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404. What
-    was not seen is worth `least`, or 1, at most.
+    The exact bound of a rate with no success: Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404. An unseen
+    outcome has the value `least` or 1.
     """
     unseen = 1 - ((1 - found.level) / 2) ** (1 / n)
     low, high = found.low, found.high
@@ -211,16 +211,6 @@ def _with_unseen(found: Interval, n: int, *, none_below: bool, none_above: bool,
     return found.model_copy(update={"low": low, "high": high})
 
 
-def _mean(*totals: "Floats") -> "Floats":
-    value, count = totals
-    return value / count
-
-
-def _ratio(*totals: "Floats") -> "Floats":
-    first, second = totals
-    return first / second
-
-
 def _bootstrap(
     columns: Sequence[Sequence[float]],
     statistic: _Statistic,
@@ -229,10 +219,10 @@ def _bootstrap(
     seed: int,
     level: float,
 ) -> Interval:
-    """The bias-corrected and accelerated interval of a statistic of totals, over clusters drawn with replacement.
+    """Return the bias-corrected and accelerated interval of a statistic of totals, by resampling clusters.
 
-    BCa and not plain percentiles, since a ratio of costs is skewed: Efron 1987, doi:10.1080/01621459.1987.10478410;
-    clusters as in Davison and Hinkley 1997, section 3.8.
+    BCa, since a ratio of costs is skewed: Efron 1987, doi:10.1080/01621459.1987.10478410. Clusters as in Davison
+    and Hinkley 1997, section 3.8.
     """
     import numpy as np
 
@@ -251,7 +241,7 @@ def _bootstrap(
 
 @lru_cache(maxsize=4)
 def _weights(seed: int, resamples: int, n: int) -> tuple["np.ndarray[Any, np.dtype[np.uint16]]", ...]:
-    """How often each of n clusters is in each of the resamples, in parts: the same draws for every arm."""
+    """Return the count of each of n clusters in each resample, in parts: the same draws for every arm."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -265,14 +255,14 @@ def _weights(seed: int, resamples: int, n: int) -> tuple["np.ndarray[Any, np.dty
 
 
 def _left_out(totals: "Floats", statistic: _Statistic) -> "Floats":
-    """The statistic without each cluster in turn; nothing where there is only one."""
+    """Return the statistic without each cluster in turn; empty if there is one cluster."""
     if totals.shape[1] == 1:
         return totals[0, :0]
     return statistic(*(totals.sum(axis=1, keepdims=True) - totals))
 
 
 def _bca_shares(drawn: "Floats", estimate: float, left_out: "Floats", level: float) -> list[float]:
-    """The shares of the draws at which the interval ends; plain percentiles where no correction can be worked out."""
+    """Return the quantiles of the interval's ends; plain percentiles if no correction can be computed."""
     import numpy as np
 
     tail = (1 - level) / 2
@@ -292,7 +282,7 @@ def _bca_shares(drawn: "Floats", estimate: float, left_out: "Floats", level: flo
 
 
 def _totals(values: Sequence[float], clusters: Clusters) -> list[float]:
-    """The sum of each cluster, in the order in which the clusters come up."""
+    """Return the sum of each cluster, in order of appearance."""
     if clusters is None:
         return list(values)
     if len(clusters) != len(values):
@@ -304,7 +294,7 @@ def _totals(values: Sequence[float], clusters: Clusters) -> list[float]:
 
 
 def _shares(resamples: int, n: int) -> list[int]:
-    """How many resamples are drawn at once, until all are."""
+    """Return the sizes of the parts in which the resamples are drawn."""
     most = max(1, _CELLS // n)
     return [min(most, resamples - start) for start in range(0, resamples, most)]
 

@@ -1,1 +1,1 @@
-"""Scorers: what an answer is worth against its gold answer, without a judge."""
+"""Scorers: score an answer against its gold answer, without a judge."""

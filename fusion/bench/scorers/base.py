@@ -1,6 +1,7 @@
-"""Score and Scorer: what every scorer takes and gives."""
+"""Scorer: the interface of all scorers, with its input and output."""
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 from pydantic import Field
 
@@ -8,25 +9,26 @@ from fusion.core.types import Value
 
 
 class Answer(Value):
-    """What an arm answered: its text, and its data where it gives any."""
+    """The answer of an arm: its text, and its data if any."""
 
     text: str
     data: Any = None
 
 
 class Score(Value):
-    """What an answer is worth, from 0 to 1; what was taken out of it; further measures by their names."""
+    """The value of an answer from 0 to 1, the extracted answer, and further measures by name."""
 
     value: float = Field(ge=0, le=1)
     answer: str | None = None
     measures: dict[str, float] = Field(default_factory=dict)
 
 
-class Scorer(Protocol):
-    """Scores answers one by one. It never fails for what a model wrote: that is worth 0."""
+class Scorer(ABC):
+    """Scores answers one by one. A wrong or malformed answer scores 0 and is no error."""
 
+    @abstractmethod
     def score(self, answer: Answer, gold: Any) -> Score:
-        """Raises UsageError where the gold answer is none that this scorer can use."""
+        """Score an answer. Raises UsageError for a gold answer that this scorer cannot use."""
 
-    def close(self) -> None:
-        """End what was started for it."""
+    def close(self) -> None:  # noqa: B027 - most scorers hold no resources
+        """Release the scorer's resources."""

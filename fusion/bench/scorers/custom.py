@@ -1,17 +1,17 @@
-"""Scorers of a user's own: an expression over `answer`, `data` and `gold`, or a Python function."""
+"""Custom scorers: an expression over `answer`, `data` and `gold`, or a Python function."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from fusion.bench.arms.external import called, imported
-from fusion.bench.scorers.base import Answer, Score
+from fusion.bench.arms.external import call, load_function
+from fusion.bench.scorers.base import Answer, Score, Scorer
 from fusion.core.errors import PromptError, UsageError
 from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
 
 
-class ByExpression:
-    """An expression of the kind that pipelines have, such as `gold|lower in answer|lower`: true is 1, false is 0."""
+class ByExpression(Scorer):
+    """An expression in the syntax of pipelines, such as `gold|lower in answer|lower`: true scores 1, false 0."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -25,30 +25,25 @@ class ByExpression:
             value = self._expression.evaluate({"answer": answer.text, "data": answer.data, "gold": gold})
         except PromptError as error:
             if answer.data is None and any(path[0] == "data" for path in self._expression.paths):
-                return Score(value=0)  # the arm gave no data
+                return Score(value=0)  # the arm returned no data
             raise UsageError(f"the scorer {error}") from error
         return _as_score(value, f"the scorer {self._source!r}")
 
-    def close(self) -> None:
-        """Nothing was started."""
 
+class ByFunction(Scorer):
+    """`module:function`, called with the answer's text and the gold answer.
 
-class ByFunction:
-    """`module:function`, called with the answer's text and the gold answer: a number from 0 to 1, or true or false.
-
-    It is the user's own code and runs as such. What it raises is its mistake, not the model's: scoring ends.
+    Returns true, false or a number from 0 to 1. An exception ends the benchmark: it is the scorer's mistake, not the
+    model's.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._function, _ = imported("scorer", name)
+        self._function, _ = load_function("scorer", name)
 
     def score(self, answer: Answer, gold: Any) -> Score:
-        value = called(f"the scorer {self._name!r} failed", lambda: self._function(answer.text, gold))
+        value = call(f"the scorer {self._name!r} failed", lambda: self._function(answer.text, gold))
         return _as_score(value, f"the scorer {self._name!r}")
-
-    def close(self) -> None:
-        """Nothing was started."""
 
 
 def _as_score(value: Any, what: str) -> Score:

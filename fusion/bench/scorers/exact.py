@@ -1,55 +1,47 @@
-"""Answers of which there is one right: taken out of the text and compared in a form in which equals look the same."""
+"""Scorers of closed answers: extract the answer, normalise it and compare it with the gold answer."""
 
 from typing import Any
 
-from fusion.bench.scorers.base import Answer, Score
+from fusion.bench.scorers.base import Answer, Score, Scorer
 from fusion.bench.scorers.math.equal import Algebra
 from fusion.core.errors import UsageError
 from fusion.core.types import as_text
-from fusion.stages.text.extract import Extracted, Extractor
+from fusion.stages.text.extract import Extractor
 
 
-class Closed:
-    """Worth 1 where what the extractor takes out of answer and gold answer is the same; no answer is worth 0."""
+class Closed(Scorer):
+    """Scores 1 if the extracted answer equals the gold answer, else 0."""
 
     def __init__(self, extractor: Extractor) -> None:
         self.extractor = extractor
         self._bare = extractor.model_copy(update={"path": None, "pattern": None})
 
     def score(self, answer: Answer, gold: Any) -> Score:
-        known = self._known(gold)
-        found = self._found(answer)
-        if found is None:
-            return Score(value=0)
-        return Score(value=float(found.key == known or self.same(found.text, as_text(gold))), answer=found.text[:500])
-
-    def same(self, said: str, gold: str) -> bool:
-        """True if answers are the same that do not look so; here none are."""
-        return False
-
-    def close(self) -> None:
-        """Nothing was started."""
-
-    def _known(self, gold: Any) -> str:
         known = self._bare.extract(as_text(gold))
         if known is None:
-            raise UsageError(f"the gold answer {as_text(gold)[:60]!r} is no {self.extractor.read}")
-        return known.key
+            raise UsageError(f"the gold answer {as_text(gold)[:60]!r} is not a {self.extractor.read}")
+        has_data = answer.data is not None and self.extractor.path is not None
+        found = self.extractor.extract(answer.data if has_data else answer.text)
+        if found is None:
+            return Score(value=0)
+        return Score(
+            value=float(found.key == known.key or self.same(found.text, as_text(gold))), answer=found.text[:500]
+        )
 
-    def _found(self, answer: Answer) -> Extracted | None:
-        given = answer.data if answer.data is not None and self.extractor.path is not None else answer.text
-        return self.extractor.extract(given)
+    def same(self, text: str, gold: str) -> bool:
+        """Return True if answers of different form are equal. A subclass may know more forms."""
+        return False
 
 
 class Formula(Closed):
-    """A formula: the same as LaTeX once it is normalised, or else equal by sympy."""
+    """Scores formulas: equal as normalised LaTeX, or by sympy."""
 
     def __init__(self, path: str | None = None, pattern: str | None = None) -> None:
         super().__init__(Extractor(path=path, pattern=pattern, normalise=("latex", "numbers", "case")))
         self._algebra = Algebra()
 
-    def same(self, said: str, gold: str) -> bool:
-        return self._algebra.equal(said, gold)
+    def same(self, text: str, gold: str) -> bool:
+        return self._algebra.equal(text, gold)
 
     def close(self) -> None:
         self._algebra.close()

@@ -1,8 +1,8 @@
-"""Instructions that code can check: those of IFEval (Zhou et al. 2023, arXiv:2311.07911), but for its languages.
+"""IFEval: checks the instructions of Zhou et al. 2023, arXiv:2311.07911, by its strict rules.
 
-The rules are IFEval's strict ones. Two differ, since the originals need data that has to be downloaded: sentences are
-counted by their marks and not by a trained model, and `english_lowercase` and `english_capital` look at the letters
-and not at the language. `language:response_language` is not checked: an item that has it cannot be scored.
+Two rules differ, since the originals need downloaded data. Sentences are counted by their punctuation, not by a
+trained model. `english_lowercase` and `english_capital` check the letters, not the language. An item with
+`language:response_language` cannot be scored.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fusion.bench.scorers.base import Answer, Score
+from fusion.bench.scorers.base import Answer, Score, Scorer
 from fusion.core.errors import UsageError
 
 UNCHECKED: Final = frozenset({"language:response_language"})
@@ -23,7 +23,7 @@ Rule = Callable[..., bool]
 
 
 def follows(name: str, text: str, given: Mapping[str, Any]) -> bool:
-    """True if a text follows an instruction. An empty text follows none. Raises UsageError for an unknown one."""
+    """Return True if a text follows an instruction; an empty one never does. Raises UsageError for an unknown one."""
     rule = _RULES.get(name)
     if rule is None:
         why = "is not checked" if name in UNCHECKED else "is unknown"
@@ -37,11 +37,11 @@ def follows(name: str, text: str, given: Mapping[str, Any]) -> bool:
         raise UsageError(f"the instruction {name!r} does not take {sorted(known)}") from error
 
 
-class Instructions:
-    """Worth 1 where all instructions are followed; the share of them that are is the measure `instructions`."""
+class Instructions(Scorer):
+    """Scores 1 if all instructions are followed. The measure `instructions` is the share of followed ones."""
 
     def score(self, answer: Answer, gold: Any) -> Score:
-        """The gold answer names the instructions and what each is given, as IFEval's files do."""
+        """Score an answer. The gold answer has the names and arguments of the instructions, as in IFEval's files."""
         try:
             names, given = gold["instruction_id_list"], gold["kwargs"]
             pairs = list(zip(names, given, strict=True))
@@ -55,11 +55,8 @@ class Instructions:
             measures={"instructions": sum(kept) / len(kept)},
         )
 
-    def close(self) -> None:
-        """Nothing was started."""
 
-
-# The rules, each with the names of the values that IFEval gives it.
+# The rules, with the argument names of IFEval.
 
 
 def _related(count: int, relation: str, bound: int) -> bool:
@@ -141,8 +138,8 @@ def _postscript(text: str, *, postscript_marker: str) -> bool:
 
 def _two_responses(text: str) -> bool:
     pieces = text.split("******")
-    said = [piece.strip() for piece in pieces if piece.strip()]
-    return all(piece.strip() for piece in pieces[1:-1]) and len(said) == 2 and said[0] != said[1]
+    responses = [piece.strip() for piece in pieces if piece.strip()]
+    return all(piece.strip() for piece in pieces[1:-1]) and len(responses) == 2 and len({*responses}) == 2
 
 
 def _capital_words(text: str, *, capital_relation: str, capital_frequency: int) -> bool:

@@ -1,4 +1,4 @@
-"""Records taken out of a document, and their total."""
+"""Scorer of records extracted from a document, and of their total."""
 
 import re
 from collections import Counter
@@ -6,19 +6,18 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
-from fusion.bench.scorers.base import Answer, Score
+from fusion.bench.scorers.base import Answer, Score, Scorer
 from fusion.core.errors import UsageError
 
 _PAIR = re.compile(r"(?P<name>[A-Z][\w.&' -]*?)\W*[:|–—-]\W*(?:EUR|€)?\s*(?P<amount>\d[\d.,]*)", re.MULTILINE)
 _TOTAL = re.compile(r"(?i)total[^\d\n]*(\d[\d.,]*)")
 
 
-class Records:
-    """Scores by one of its measures.
+class Records(Scorer):
+    """Scores by one of its measures: `records`, the F1 of records with the right amount, or `total`, 1 if right.
 
-    `records` is the share of gold records that are there with the right amount, less those made up (the F1 of both);
-    `total` is 1 where the total is right. An answer gives them as data, {records: [{supplier, euros}], total}, as
-    JSON in its text, or in lines such as "Kapok Ltd: 3627" and "Total: 55608".
+    Reads an answer's data, {records: [{supplier, euros}], total}, JSON in its text, or lines such as
+    "Kapok Ltd: 3627" and "Total: 55608".
     """
 
     def __init__(self, by: Literal["records", "total"] = "records") -> None:
@@ -31,18 +30,15 @@ class Records:
         except (TypeError, KeyError, InvalidOperation) as error:
             raise UsageError("the gold answer of `invoices` is {records: [{supplier, euros}], total}") from error
         data = _data(answer)
-        said = Counter(filter(None, data["records"]))
-        shared = sum((known & said).values())
+        found = Counter(filter(None, data["records"]))
+        shared = sum((known & found).values())
         measures = {
-            "records": 2 * shared / (sum(known.values()) + sum(said.values())) if shared else 0.0,
+            "records": 2 * shared / (sum(known.values()) + sum(found.values())) if shared else 0.0,
             "recall": shared / sum(known.values()),
             "total": float(data["total"] == total),
         }
         taken = f"{shared} of {sum(known.values())} records, total {data['total']}"
         return Score(value=measures[self._by], answer=taken, measures=measures)
-
-    def close(self) -> None:
-        """Nothing was started."""
 
 
 def _data(answer: Answer) -> dict[str, Any]:
@@ -53,7 +49,7 @@ def _data(answer: Answer) -> dict[str, Any]:
         total = _amount(given.get("total"))
         if total is None and (found := _TOTAL.findall(answer.text)):
             total = _amount(found[-1])
-        return {"records": [_said(one) for one in given["records"]], "total": total}
+        return {"records": [_parse_record(one) for one in given["records"]], "total": total}
     return {"records": list(_lines(answer.text)), "total": _amount((_TOTAL.findall(answer.text) or [None])[-1])}
 
 
@@ -72,7 +68,7 @@ def _record(one: Mapping[str, Any]) -> tuple[str, Decimal]:
     return _name(one["supplier"]), Decimal(str(one["euros"]))
 
 
-def _said(one: Any) -> tuple[str, Decimal] | None:
+def _parse_record(one: Any) -> tuple[str, Decimal] | None:
     if not isinstance(one, Mapping) or not isinstance(one.get("supplier"), str):
         return None
     amount = _amount(one.get("euros", one.get("amount")))
@@ -91,7 +87,7 @@ def _name(text: str) -> str:
 
 
 def _amount(given: Any) -> Decimal | None:
-    """A number as it is written: 1,234 and 1234.00 and "1234 euros" are the same."""
+    """Parse a number: 1,234 and 1234.00 and "1234 euros" are equal."""
     if isinstance(given, bool) or given is None:
         return None
     found = re.search(r"-?\d[\d.,]*", str(given))

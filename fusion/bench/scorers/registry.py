@@ -1,4 +1,4 @@
-"""All scorers by what a suite or a command line calls them."""
+"""Registry: all scorers by name."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from fusion.bench.scorers.custom import ByExpression, ByFunction
 from fusion.bench.scorers.exact import Closed, Formula
 from fusion.bench.scorers.ifeval import Instructions
 from fusion.bench.scorers.records import Records
-from fusion.bench.scorers.squad import Reading
+from fusion.bench.scorers.squad import ReadingComprehension
 from fusion.core.errors import UsageError, close_names
 from fusion.stages.text.extract import Extractor
 
@@ -19,9 +19,9 @@ _CLOSED: dict[str, Callable[[str | None, str | None], Scorer]] = {
     "math": Formula,
 }
 _WHOLE: dict[str, Callable[[], Scorer]] = {
-    "exact_match": lambda: Reading("exact_match"),
-    "f1": lambda: Reading("f1"),
-    "contains": lambda: Reading("contains"),
+    "exact_match": lambda: ReadingComprehension("exact_match"),
+    "f1": lambda: ReadingComprehension("f1"),
+    "contains": lambda: ReadingComprehension("contains"),
     "ifeval": Instructions,
     "records": lambda: Records("records"),
     "total": lambda: Records("total"),
@@ -31,10 +31,9 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def scorer(given: str, *, path: str | None = None, pattern: str | None = None) -> Scorer:
-    """The scorer that `given` names, or that it is. Raises UsageError with the names that there are.
+    """Return the scorer of a name, an expression or `module:function`. Raises UsageError for an unknown name.
 
-    `path` and `pattern` say where in the answer `exact`, `number`, `code` and `math` look: a path into its JSON, and
-    a regular expression.
+    `path` (into JSON) and `pattern` (a regular expression) locate the answer for `exact`, `number`, `code`, `math`.
     """
     if given in _CLOSED:
         return _CLOSED[given](path, pattern)

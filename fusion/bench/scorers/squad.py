@@ -1,11 +1,11 @@
-"""Answers to questions about a text: exact match and F1 with SQuAD's normalisation, as NQ-open is scored."""
+"""Scorer of answers to questions about a text: exact match and F1 with SQuAD's normalisation, as for NQ-open."""
 
 import re
 import string
 from collections import Counter
 from typing import Any, Literal
 
-from fusion.bench.scorers.base import Answer, Score
+from fusion.bench.scorers.base import Answer, Score, Scorer
 from fusion.core.errors import UsageError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -13,7 +13,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(text: str) -> str:
-    """Lower case without punctuation, articles and extra space: the official evaluation of SQuAD 1.1.
+    """Return lower case without punctuation, articles and extra space, as the official evaluation of SQuAD 1.1.
 
     >>> normalised("The  Beatles, (1960)")
     'beatles 1960'
@@ -21,10 +21,11 @@ def normalised(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-class Reading:
-    """Scores by one of `exact_match`, `f1` and `contains`; all three are measures. The best gold answer counts.
+class ReadingComprehension(Scorer):
+    """Scores by one of `exact_match`, `f1` and `contains`, against the best of several gold answers.
 
-    `contains` (a gold answer stands somewhere in the text) is the accuracy of Liu et al. 2023, arXiv:2307.03172.
+    All three are measures. `contains` (the text has a gold answer) is the accuracy of Liu et al. 2023,
+    arXiv:2307.03172.
     """
 
     def __init__(self, by: Literal["exact_match", "f1", "contains"] = "exact_match") -> None:
@@ -34,19 +35,16 @@ class Reading:
         golds = [gold] if isinstance(gold, str) else gold
         if not isinstance(golds, list) or not golds or not all(isinstance(one, str) for one in golds):
             raise UsageError(f"the gold answer of `{self._by}` is a text or a list of texts")
-        said, known = normalised(answer.text), [normalised(one) for one in golds]
+        ours, known = normalised(answer.text), [normalised(one) for one in golds]
         measures = {
-            "exact_match": float(said in known),
-            "f1": max(_f1(said, one) for one in known),
-            "contains": float(any(one and one in said for one in known)),
+            "exact_match": float(ours in known),
+            "f1": max(_f1(ours, one) for one in known),
+            "contains": float(any(one and one in ours for one in known)),
         }
         return Score(value=measures[self._by], answer=answer.text.strip()[:500], measures=measures)
 
-    def close(self) -> None:
-        """Nothing was started."""
 
-
-def _f1(said: str, known: str) -> float:
-    ours, theirs = said.split(), known.split()
+def _f1(text: str, known: str) -> float:
+    ours, theirs = text.split(), known.split()
     shared = sum((Counter(ours) & Counter(theirs)).values())
     return 2 * shared / (len(ours) + len(theirs)) if shared else 0.0

@@ -1,4 +1,4 @@
-"""Candidates: every way to fill in what a suite's arms and their pipelines leave open, each as a file that runs."""
+"""Candidates: every combination of the open values of a suite's arms and pipelines, each written as a file."""
 
 import hashlib
 import shutil
@@ -6,22 +6,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from fusion.bench.suite import Arm, Suite
-from fusion.bench.tuner.search_space import Choice, Open, Source, Variant, left_open, size, variants
+from fusion.bench.arms.base import resolve_model
+from fusion.bench.suite import Arm, Document, Suite
+from fusion.bench.tuner.search_space import Choice, Open, Variant, open_places, size, variants
 from fusion.core.errors import PipelineError, Problem, UsageError
 from fusion.core.paths import read_text
-from fusion.core.yaml import MAX_BYTES, read_yaml
-from fusion.models.providers.replay import PREFIX
+from fusion.core.yaml import MAX_BYTES, Place, read_yaml
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
 
-MOST: Final = 1000
-_LONGEST: Final = 200
+MAX_CANDIDATES: Final = 1000
+_MAX_NAME: Final = 200
 _NAMED_FILES: Final = (".yaml", ".yml", ".json", ".j2")
 
 
 class Candidate(NamedTuple):
-    """One way to fill in an arm: the arm of a closed suite, and what was chosen."""
+    """An arm without open values, and its choices."""
 
     name: str
     arm: Arm
@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The suite with every candidate as an arm, and what did not go together."""
+    """The suite with every candidate as an arm, and notes on invalid combinations."""
 
     suite: Suite
     made: Mapping[str, Candidate]
@@ -37,40 +37,37 @@ class Candidates(NamedTuple):
 
 
 def candidates(file: Path, folder: Path, library: Library) -> Candidates:
-    """Every candidate of a suite's file, written to a folder.
+    """Write every candidate of a suite's file to a folder.
 
-    Raises PipelineError with every mistake in the suite and its pipelines, UsageError where nothing is left open, or
-    too much.
+    Raises PipelineError with every mistake in the suite and its pipelines. Raises UsageError without open values, or
+    with too many.
     """
-    source = _source(file)
+    source = _read(file)
     arms = source.data.get("arms")
     if not isinstance(arms, Mapping) or not arms:
         raise PipelineError([source.problem(("arms",), "expected the arms to tune, by name")])
     made: list[Candidate] = []
     left_out: list[str] = []
-    found = {name: _fillings(name, source, library) for name in arms}
+    found = {name: _open_arm(name, source, library) for name in arms}
     number = sum(one.size for one in found.values())
     if not any(one.places for one in found.values()):
-        raise UsageError(f"{file}: nothing is left open; write {{any: [a, b]}} in place of a value to be chosen")
-    if number > MOST:
-        raise UsageError(f"{file}: {number:,} candidates; the most is {MOST:,}: leave less open")
+        raise UsageError(f"{file}: no open value; write {{any: [a, b]}} in place of a value to choose")
+    if number > MAX_CANDIDATES:
+        raise UsageError(f"{file}: {number:,} candidates; the most is {MAX_CANDIDATES:,}: leave less open")
     for one in found.values():
-        own, words = one.candidates(folder)
+        own, notes = one.candidates(folder)
         made += own
-        left_out += words
-    whole = Variant(
-        {**source.data, "arms": {one.name: one.arm.model_dump(exclude_defaults=True) for one in made}}, ()
-    )
-    whole.data.setdefault("name", file.stem)
-    suite, problems = whole.checked(Suite, source)
+        left_out += notes
+    closed = {one.name: one.arm.model_dump(exclude_defaults=True) for one in made}
+    suite, problems = Variant({"name": file.stem, **source.data, "arms": closed}, ()).validate(Suite, source)
     if problems or suite is None:
         raise PipelineError(problems)
     return Candidates(suite, {one.name: one for one in made}, tuple(left_out))
 
 
-def _source(file: Path) -> Source:
+def _read(file: Path) -> Document:
     data, problems, positions = read_yaml(read_text(file, most=MAX_BYTES), file=str(file))
-    source = Source(str(file), data, positions)
+    source = Document(str(file), data, positions)
     if not problems and not isinstance(data, dict):
         problems = [source.problem((), "expected a mapping")]
     if problems:
@@ -78,71 +75,70 @@ def _source(file: Path) -> Source:
     return source
 
 
-def _fillings(name: str, suite: Source, library: Library) -> "_Fillings":
-    """What an arm leaves open, and the pipelines that it may be."""
-    at = ("arms", name)
-    places, problems = left_open(suite, at=at)
+def _places(source: Document, at: Place = ()) -> list[Open]:
+    places, problems = open_places(source, at=at)
     if problems:
         raise PipelineError(problems)
-    pipelines: dict[str, tuple[Source, list[Open]]] = {}
+    return places
+
+
+def _open_arm(name: str, suite: Document, library: Library) -> "_OpenArm":
+    """Find the open values of an arm and of its possible pipelines."""
+    at = ("arms", name)
+    places = _places(suite, at)
+    near = Path(suite.file).parent
+    pipelines: dict[str, tuple[Document, list[Open]]] = {}
     closed = []
     for variant in variants(suite.data["arms"][name], places, at=at):
-        arm, problems = variant.checked(Arm, suite, at=at)
+        arm, problems = variant.validate(Arm, suite, at=at)
         if problems or arm is None:
             raise PipelineError(problems)
         if arm.pipeline is not None and arm.pipeline not in pipelines:
-            beside = Path(suite.file).parent / arm.pipeline
-            source = _source(beside if beside.is_file() else library.pipeline(arm.pipeline))
-            own, problems = left_open(source)
-            if problems:
-                raise PipelineError(problems)
-            pipelines[arm.pipeline] = source, own
+            beside = near / arm.pipeline
+            source = _read(beside if beside.is_file() else library.pipeline(arm.pipeline))
+            pipelines[arm.pipeline] = source, _places(source)
         closed.append((arm, variant.choices))
-    return _Fillings(name, Path(suite.file).parent, closed, pipelines, places)
+    places += (place for _, own in pipelines.values() for place in own)
+    return _OpenArm(name, near, closed, pipelines, places)
 
 
-class _Fillings:
-    """All ways to fill in one arm."""
+class _OpenArm(NamedTuple):
+    """An arm with open values. `arms` are its variants; `pipelines` are documents with their open places."""
 
-    def __init__(
-        self,
-        name: str,
-        near: Path,
-        arms: list[tuple[Arm, tuple[Choice, ...]]],
-        pipelines: Mapping[str, tuple[Source, list[Open]]],
-        places: list[Open],
-    ) -> None:
-        self._name = name
-        self._near = near
-        self._arms = arms
-        self._pipelines = pipelines
-        self.places = [*places, *(place for _, own in pipelines.values() for place in own)]
-        self.size = sum(size(pipelines[arm.pipeline][1]) if arm.pipeline else 1 for arm, _ in arms)
+    name: str
+    near: Path
+    arms: list[tuple[Arm, tuple[Choice, ...]]]
+    pipelines: Mapping[str, tuple[Document, list[Open]]]
+    places: list[Open]
+
+    @property
+    def size(self) -> int:
+        return sum(size(self.pipelines[arm.pipeline][1]) if arm.pipeline else 1 for arm, _ in self.arms)
 
     def candidates(self, folder: Path) -> tuple[list[Candidate], list[str]]:
-        """The candidates, their files written, and what did not go together."""
+        """Write the files of the candidates. Returns them with notes on invalid combinations."""
         made: list[Candidate] = []
         wrong: list[tuple[Variant, list[Problem]]] = []
         used: set[tuple[Any, ...]] = set()
-        for arm, chosen in self._arms:
+        for arm, chosen in self.arms:
             if arm.pipeline is None:
-                name = self._name if not chosen else f"{self._name} ({', '.join(map(str, chosen))})"
+                name = self.name if not chosen else f"{self.name} ({', '.join(map(str, chosen))})"
                 made.append(Candidate(name, arm, chosen))
                 continue
-            source, places = self._pipelines[arm.pipeline]
+            source, places = self.pipelines[arm.pipeline]
             for variant in variants(source.data, places):
-                pipeline, problems = variant.checked(Pipeline, source)
+                pipeline, problems = variant.validate(Pipeline, source)
                 if pipeline is None or problems:
                     wrong.append((variant, problems))
                     continue
                 used |= {(one.open.place, one.number) for one in variant.choices}
-                made.append(self._written(pipeline, arm, (*chosen, *variant.choices), source, folder))
+                made.append(self._write(pipeline, arm, (*chosen, *variant.choices), source, folder))
         self._refuse(wrong, used)
-        words = dict.fromkeys(str(problem) for _, problems in wrong for problem in problems)
-        return list({one.name: one for one in made}.values()), [f"left out: {one}" for one in words]
+        notes = dict.fromkeys(str(problem) for _, problems in wrong for problem in problems)
+        return list({one.name: one for one in made}.values()), [f"left out: {one}" for one in notes]
 
     def _refuse(self, wrong: list[tuple[Variant, list[Problem]]], used: set[tuple[Any, ...]]) -> None:
-        """A value that goes with nothing is a mistake, and so is a file of which nothing can be made."""
+        """Raise PipelineError for a value with no valid combination, and for a file with no valid variant."""
         alone = [
             problem
             for variant, problems in wrong
@@ -152,20 +148,18 @@ class _Fillings:
         if alone:
             raise PipelineError(sorted(set(alone)))
 
-    def _written(
-        self, pipeline: Pipeline, arm: Arm, choices: tuple[Choice, ...], source: Source, folder: Path
+    def _write(
+        self, pipeline: Pipeline, arm: Arm, choices: tuple[Choice, ...], source: Document, folder: Path
     ) -> Candidate:
-        """The candidate with its own file, its roles within it, beside what the file reads."""
-        roles = {name: self._beside(model) for name, model in arm.roles.items()}
-        pinned = {
-            name: pipeline.roles[name].model_copy(update={"chain": (model,)}) if name in pipeline.roles else model
-            for name, model in roles.items()
-        }
-        whole = Pipeline.from_data(
-            {**pipeline.to_data(), "roles": {**pipeline.to_data().get("roles", {}), **_data(pinned)}}
-        )
+        """Write the file of a candidate, with its roles, beside the files that it reads."""
+        data = pipeline.to_data()
+        roles: dict[str, Any] = {name: resolve_model(model, self.near) for name, model in arm.roles.items()}
+        for name in roles.keys() & pipeline.roles.keys():
+            pinned = pipeline.roles[name].model_copy(update={"chain": (roles[name],)})
+            roles[name] = pinned.model_dump(mode="json", exclude_defaults=True)
+        whole = Pipeline.from_data({**data, "roles": {**data.get("roles", {}), **roles}})
         text = whole.to_yaml()
-        name = f"{self._name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}" if choices else self._name
+        name = f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}" if choices else self.name
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name.replace('/', '-')}.yaml"
         path.write_text(text, encoding="utf-8")
@@ -173,22 +167,9 @@ class _Fillings:
         kept = arm.model_copy(update={"pipeline": str(path.resolve()), "roles": {}})
         return Candidate(name, kept, choices)
 
-    def _beside(self, model: str) -> str:
-        place, sign, name = model.removeprefix(PREFIX).rpartition("#")
-        if model.startswith(PREFIX) and sign and (self._near / place).exists():
-            return f"{PREFIX}{self._near / place}#{name}"
-        return model
-
-
-def _data(roles: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: one if isinstance(one, str) else one.model_dump(mode="json", exclude_defaults=True)
-        for name, one in roles.items()
-    }
-
 
 def _copy_read(home: Path, data: Any, folder: Path) -> None:
-    """Copy what a pipeline reads beside itself: its templates, and the files that its values name."""
+    """Copy the templates and other files that a pipeline reads."""
     prompts = home / "prompts"
     if prompts.is_dir():
         shutil.copytree(prompts, folder / "prompts", dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
@@ -199,8 +180,8 @@ def _copy_read(home: Path, data: Any, folder: Path) -> None:
 
 
 def _is_beside(value: str) -> bool:
-    """True for text that may name a file below a pipeline's own folder."""
-    short = value.endswith(_NAMED_FILES) and len(value) < _LONGEST and "\n" not in value
+    """True if a text may name a file below the pipeline's folder."""
+    short = value.endswith(_NAMED_FILES) and len(value) < _MAX_NAME and "\n" not in value
     return short and ".." not in Path(value).parts and not Path(value).is_absolute()
 
 

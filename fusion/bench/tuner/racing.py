@@ -1,23 +1,23 @@
-"""Racing: candidates on doubling shares of the items; one is dropped only where another is better and no dearer."""
+"""Racing: runs candidates on doubling shares of the items, and drops those that a cheaper one clearly beats."""
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Final
+from typing import Any, Final
 
 from fusion.bench.arms.base import Contestant
-from fusion.bench.report.frontier import Point, pareto
+from fusion.bench.report.frontier import known_points, pareto
 from fusion.bench.report.statistics import MIN_RESAMPLES, bootstrap_difference
-from fusion.bench.runner import Done, Runner
+from fusion.bench.runner import Runner, Scored
 from fusion.core.types import Value
 
 FIRST: Final = 32
-"""Items of the first share."""
+"""The number of items of the first share."""
 LEVEL: Final = 0.99
-"""Of the intervals by which candidates are dropped: there are many of them, and they are looked at often."""
+"""The confidence level for a drop: high, since there are many candidates and several rounds."""
 
 
 class Dropped(Value):
-    """A candidate that is out: after how many items, and which one was better and no dearer, or `uses` what is."""
+    """A dropped candidate. `by` is better and no more expensive; `uses` names the dropped single model it calls."""
 
     name: str
     items: int
@@ -26,7 +26,7 @@ class Dropped(Value):
 
 
 class Scores(Value):
-    """A candidate's scores and dollars item by item; no costs where one is unknown."""
+    """The scores and dollars of a candidate by item; no costs if one is unknown."""
 
     scores: tuple[float, ...]
     costs: tuple[float, ...] | None
@@ -38,17 +38,17 @@ class Scores(Value):
 
     @property
     def cost(self) -> float | None:
-        """Dollars for an item."""
+        """Dollars an item."""
         return None if self.costs is None else fmean(self.costs)
 
 
 class Race:
-    """Runs the candidates of a suite against each other. `dropped` is who is out, by name."""
+    """Runs the candidates of a suite against each other. `dropped` is by name."""
 
     def __init__(self, runner: Runner, contestants: Sequence[Contestant], *, items: int, seed: int) -> None:
         self.dropped: dict[str, Dropped] = {}
         self.shares: list[tuple[int, int]] = []
-        """Of each share its items, and how many candidates were asked them."""
+        """For each share, its number of items and of candidates."""
         self._runner = runner
         self._items = items
         self._seed = seed
@@ -57,11 +57,11 @@ class Race:
 
     @property
     def left(self) -> list[Contestant]:
-        """Who is not dropped, the single models first."""
+        """The candidates left, single models first."""
         return [one for one in (*self._singles, *self._others) if one.record.name not in self.dropped]
 
     def run(self) -> None:
-        """Every model alone on all items, then the others on shares that double, as long as the budget lasts."""
+        """Run every single model on all items, then the others on doubling shares, while the budget lasts."""
         self._runner.work(list(self._singles))
         if self._runner.stopped:
             return
@@ -80,12 +80,12 @@ class Race:
             share = min(2 * share, self._items)
 
     def scores(self) -> dict[str, Scores]:
-        """The candidates that are left, on the items that all of them were asked."""
+        """Return the scores of the candidates left, on the items that all have answered."""
         whole = self._runner.whole(self.left)
         return self._scores(self.left, [one.task.id for one in whole])
 
     def _scores(self, contestants: Sequence[Contestant], items: Sequence[str]) -> dict[str, Scores]:
-        by_arm: dict[str, dict[str, list[Done]]] = {one.record.name: {} for one in contestants}
+        by_arm: dict[str, dict[str, list[Scored]]] = {one.record.name: {} for one in contestants}
         wanted = set(items)
         for (arm, item, _), done in self._runner.done.items():
             if arm in by_arm and item in wanted:
@@ -93,14 +93,10 @@ class Race:
         return {name: _columns([found[item] for item in items]) for name, found in by_arm.items()}
 
     def _drop(self, share: int, contestants: Sequence[Contestant], among: Sequence[Contestant]) -> None:
-        """Drop those than which another is better on the same items, its whole interval above 0, and no dearer."""
+        """Drop a candidate if another is no more expensive and better: the interval of the difference is above 0."""
         ids = [one.task.id for one in self._runner.whole(list(among))]
         scores = self._scores(among, ids)
-        known = [(name, one.cost) for name, one in scores.items()]
-        points = [
-            Point(name=name, cost=cost, quality=scores[name].accuracy) for name, cost in known if cost is not None
-        ]
-        ahead = pareto(points)
+        ahead = pareto(known_points((name, one.cost, one.accuracy) for name, one in scores.items()))
         for one in contestants:
             name = one.record.name
             if name not in scores:
@@ -112,30 +108,21 @@ class Race:
     def _beaten(self, one: Scores, other: Scores) -> bool:
         if other.cost is None or (one.cost is not None and other.cost > one.cost) or other.accuracy <= one.accuracy:
             return False
-        found = bootstrap_difference(
-            other.scores,
-            one.scores,
-            clusters=one.clusters,
-            resamples=MIN_RESAMPLES,
-            seed=self._seed,
-            level=LEVEL,
-        )
-        return found.low > 0
+        options: Any = {"clusters": one.clusters, "resamples": MIN_RESAMPLES, "seed": self._seed, "level": LEVEL}
+        return bootstrap_difference(other.scores, one.scores, **options).low > 0
 
     def _drop_users(self) -> None:
-        """A pipeline is out with a model that is dominated alone."""
+        """Drop the candidates that use a dropped single model."""
         out = {one.record.models[0]: one.record.name for one in self._singles if one.record.name in self.dropped}
         for one in self._others:
             used = next((model for model in one.record.models if model in out), None)
             if used is not None:
-                by = self.dropped[out[used]]
-                self.dropped[one.record.name] = Dropped(
-                    name=one.record.name, items=by.items, by=by.by, uses=out[used]
-                )
+                update = {"name": one.record.name, "uses": out[used]}
+                self.dropped[one.record.name] = self.dropped[out[used]].model_copy(update=update)
 
 
-def _columns(rows: Sequence[Sequence[Done]]) -> Scores:
-    costs = [[done.answered.cost for done in row] for row in rows]
+def _columns(rows: Sequence[Sequence[Scored]]) -> Scores:
+    costs = [[done.response.cost for done in row] for row in rows]
     known = [[float(cost) for cost in row if cost is not None] for row in costs]
     whole = all(len(row) == len(of) for row, of in zip(known, costs, strict=True))
     records = [row[0].job.question.record for row in rows]

@@ -1,4 +1,4 @@
-"""What a file leaves open: `{any: [a, b, c]}` in place of any value, and the file with one of them in each place."""
+"""Search space: the open values of a file, `{any: [a, b, c]}` in place of any value, and all its variants."""
 
 import itertools
 import json
@@ -6,75 +6,62 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pydantic import ValidationError
-
+from fusion.bench.arms.base import short_name
+from fusion.bench.suite import AuthoredT, Document, validate
 from fusion.core.errors import Problem
-from fusion.core.validation import Authored, Mistake, misread, mistakes
-from fusion.core.yaml import Place, Positions
+from fusion.core.yaml import Place
 
 _ANY: Final = "any"
 
 
-class Source(NamedTuple):
-    """A file as it was read: its data, and where everything in it stands."""
-
-    file: str
-    data: Any
-    positions: Positions
-
-    def problem(self, place: Place, message: str, *, of_key: bool = False) -> Problem:
-        """A mistake at a place of the file."""
-        mark = self.positions.key(place) if of_key else self.positions.at(place)
-        return Problem(self.file, *mark, ".".join(map(str, place)), message)
-
-
 class Open(NamedTuple):
-    """A place that is left open, and the values that it may have."""
+    """An open place, and its possible values."""
 
     place: Place
     values: tuple[Any, ...]
 
 
 class Choice(NamedTuple):
-    """The value that an open place has: the one of this number."""
+    """The chosen value of an open place, by its number."""
 
     open: Open
     number: int
 
     def __str__(self) -> str:
-        return f"{'.'.join(map(str, self.open.place))}={_short(self.open.values[self.number])}"
+        value = self.open.values[self.number]
+        shown = short_name(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return f"{'.'.join(map(str, self.open.place))}={shown}"
 
 
 class Variant(NamedTuple):
-    """The data of a file with a value in every place, and which those are."""
+    """The data of a file with a value in every open place, and the choices."""
 
     data: Any
     choices: tuple[Choice, ...]
 
-    def checked(self, model: type[Authored], source: Source, *, at: Place = ()) -> tuple[Any, list[Problem]]:
-        """The value that the data describes, and every mistake in it where the author wrote it.
+    def validate(
+        self, model: type[AuthoredT], source: Document, *, at: Place = ()
+    ) -> tuple[AuthoredT | None, list[Problem]]:
+        """Return the value of the data, if valid, and every mistake at its position in the author's file.
 
         `at` is the place of the data in its file.
         """
-        try:
-            made = model.model_validate(self.data, by_alias=True, by_name=False)
-            found = list(misread(self.data, made))
-        except ValidationError as error:
-            made = None
-            found = mistakes(error, self.data, lambda place: model.keys_within(self.data, place))
-        return made, [self._problem(one, source, at) for one in found]
+        value, found = validate(model, self.data)
+        return value, [
+            source.problem(self._authored((*at, *one.place)), one.message, of_key=one.of_key) for one in found
+        ]
 
-    def _problem(self, mistake: Mistake, source: Source, at: Place) -> Problem:
-        place = (*at, *mistake.place)
+    def _authored(self, place: Place) -> Place:
+        """Return the place of a value in the author's file, which may be within an `any`."""
         for choice in self.choices:
             whole = choice.open.place
             if place[: len(whole)] == whole:
                 place = (*whole, _ANY, choice.number, *place[len(whole) :])
-        return source.problem(place, mistake.message, of_key=mistake.of_key)
+        return place
 
 
-def left_open(source: Source, *, at: Place = ()) -> tuple[list[Open], list[Problem]]:
-    """Every open place at or below a place of a file, and what is wrong with them."""
+def open_places(source: Document, *, at: Place = ()) -> tuple[list[Open], list[Problem]]:
+    """Return the open places at or below a place of a file, and the mistakes in them."""
     data = source.data
     for part in at:
         data = data[part]
@@ -84,12 +71,12 @@ def left_open(source: Source, *, at: Place = ()) -> tuple[list[Open], list[Probl
 
 
 def size(places: Sequence[Open]) -> int:
-    """How many variants there are."""
+    """Return the number of variants."""
     return math.prod(len(one.values) for one in places)
 
 
 def variants(data: Any, places: Sequence[Open], *, at: Place = ()) -> Iterator[Variant]:
-    """The data, which stands at a place of its file, with each combination of values."""
+    """Yield the data with each combination of values. `at` is its place in the file."""
     for indexes in itertools.product(*(range(len(one.values)) for one in places)):
         choices = tuple(Choice(one, index) for one, index in zip(places, indexes, strict=True))
         yield Variant(_filled(data, at, {one.open.place: one.open.values[one.number] for one in choices}), choices)
@@ -110,11 +97,11 @@ def _open(data: Any, place: Place) -> Iterator[tuple[Place, Mapping[str, Any]]]:
 def _wrong(value: Mapping[str, Any]) -> str | None:
     given = value[_ANY]
     if len(value) > 1:
-        return "`any` stands alone: what it is beside belongs into each of its values"
+        return "`any` must be the only key; move the other keys into each of its values"
     if not isinstance(given, list) or len(given) < 2:
         return "`any` is a list of two or more values, as in {any: [a, b]}"
     if len({json.dumps(one, sort_keys=True) for one in given}) < len(given):
-        return "a value stands in `any` twice"
+        return "`any` has a value twice"
     if any(True for one in given for _ in _open(one, ())):
         return "an `any` within an `any`; write all values in one list"
     return None
@@ -128,10 +115,3 @@ def _filled(data: Any, place: Place, values: Mapping[Place, Any]) -> Any:
     if isinstance(data, list):
         return [_filled(value, (*place, index), values) for index, value in enumerate(data)]
     return data
-
-
-def _short(value: Any) -> str:
-    """A value on a line; of a recorded model its name."""
-    if isinstance(value, str):
-        return value.rpartition("#")[2] if value.startswith("replay:") else value
-    return json.dumps(value, ensure_ascii=False)

@@ -1,6 +1,8 @@
-"""Tuning: what a suite leaves open is chosen on its dev items, and confirmed once on its test items."""
+"""Tuning: chooses the open values of a suite on its dev items, and confirms the choice once on its test items."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -8,19 +10,20 @@ from typing import Any, Final, NamedTuple
 from pydantic import Field
 
 from fusion.bench.arms.base import Contestant, short_name
-from fusion.bench.arms.pipeline import only_one_model
-from fusion.bench.benchmark import CONCURRENCY, asking, importing, run
-from fusion.bench.checkpoint import CANDIDATES, Kept, kept_in
-from fusion.bench.experiment import prepared
-from fusion.bench.report.frontier import Point, pareto
+from fusion.bench.arms.pipeline import single_model
+from fusion.bench.benchmark import CONCURRENCY, client_for, importing, run
+from fusion.bench.checkpoint import CANDIDATES, Checkpoint, open_checkpoint
+from fusion.bench.experiment import prepare
+from fusion.bench.ledger import shared_budget
+from fusion.bench.report.frontier import known_points, pareto
 from fusion.bench.report.gate import BEST_SINGLE, Gate
 from fusion.bench.report.report import Report
 from fusion.bench.report.results import ArmKind
 from fusion.bench.report.statistics import Interval, Verdict, bootstrap_difference, verdict
-from fusion.bench.runner import Runner, Watch, shared_budget
+from fusion.bench.runner import Runner, Watch
 from fusion.bench.suite import Arm, Suite
 from fusion.bench.tuner.candidates import Candidate, Candidates, candidates
-from fusion.bench.tuner.racing import Dropped, Race, Scores
+from fusion.bench.tuner.racing import Dropped, Race
 from fusion.client.client import Fusion
 from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError, UsageError
@@ -31,16 +34,15 @@ FRONTIER: Final = "frontier"
 CONFIRMED: Final = "confirmed"
 RESULT: Final = "tuned.json"
 TUNED: Final = "tuned"
-"""The arm that was chosen, on the test items."""
+"""The name of the chosen arm on the test items."""
 OUTSIDERS: Final = ("python", "outputs")
-"""Kinds of arms that are no pipelines and can be made none."""
+"""Kinds of arms that cannot be written as a pipeline."""
 
 
 class Finalist(Value):
-    """A candidate that was not dropped, on dev. `difference` is to the best single model there.
+    """A candidate that was not dropped, measured on dev. `difference` is to the best single model on dev.
 
-    `cost` is in dollars for an item. `file` is the YAML file of one on the frontier; a function or somebody's answers
-    have none.
+    `cost` is in dollars an item. `file` is its YAML file if it is on the frontier and runs as a pipeline.
     """
 
     name: str
@@ -56,9 +58,9 @@ class Finalist(Value):
 
 
 class Tuned(Value):
-    """What came of a search. `named` is the cheapest finalist that is not worse than the best single model on dev.
+    """The result of a search. `named` is the cheapest finalist that is not worse than the best single model on dev.
 
-    `stopped` says why the search ended before its end; `spent` is what it cost.
+    `stopped` is the reason for an early end; `spent` is the cost of the search in dollars.
     """
 
     suite: str
@@ -68,7 +70,7 @@ class Tuned(Value):
     named: str
     spent: Decimal
     shares: tuple[tuple[int, int], ...]
-    """Of each share its items, and how many candidates were asked them."""
+    """For each share, its number of items and of candidates."""
     finalists: tuple[Finalist, ...]
     dropped: tuple[Dropped, ...]
     left_out: tuple[str, ...] = ()
@@ -76,12 +78,12 @@ class Tuned(Value):
 
     @property
     def frontier(self) -> tuple[Finalist, ...]:
-        """Those that no other beats in cost and accuracy, from the cheapest on."""
+        """The finalists that no other beats in both cost and accuracy, cheapest first."""
         return tuple(one for one in self.finalists if one.on_frontier)
 
     @property
     def choice(self) -> Finalist:
-        """The finalist that is named."""
+        """The named finalist."""
         return next(one for one in self.finalists if one.name == self.named)
 
 
@@ -95,41 +97,41 @@ def tune(
     watch: Watch | None = None,
     command: str = "",
 ) -> tuple[Tuned, Report | None]:
-    """Choose what the arms of a suite and their pipelines leave open, `{any: [a, b]}` in place of any value.
+    """Choose the open values of a suite's arms and their pipelines: `{any: [a, b]}` in place of any value.
 
-    Arms that leave nothing open, functions and files of answers too, are candidates as they are. On the dev side of
-    the split alone: first every model by itself, and those dominated are out, with all that uses them; then racing on
-    shares that double. Nothing that was asked is asked again. `budget` caps the search; without it the suite's own
-    does, which caps search and confirmation together. Then what was chosen, the best single model and the suite's
-    baselines are asked the test side, once; the Report is of that, None where the best single model is the choice or
-    nothing is left of the budget.
+    Arms without open values are candidates as they are. The search uses the dev side of the split only. It first
+    measures every model alone and drops the dominated ones with all candidates that use them. Then it races the
+    others on shares of the items that double. `budget` caps the search; by default the suite's budget caps search
+    and confirmation together. Finally the choice, the best single model and the suite's baselines are measured on
+    the test side. The Report is of that measurement: None if the best single model is the choice, or if no budget
+    is left.
 
     Writes to `out`, by default `fusion-tune/` and the suite's name: `frontier/` with a file for each pipeline of the
-    frontier, `tuned.json`, and the report under `confirmed/`.
+    frontier, `tuned.json`, and the report under `confirmed/`. A repeated search asks nothing again.
 
-    Raises UsageError and PipelineError for a suite that cannot be tuned, before any call; BudgetError where the
-    budget did not bear one share.
+    Raises UsageError and PipelineError for an invalid suite, before any call; BudgetError if the budget is exhausted
+    within the first share.
 
     >>> tuned, confirmed = fusion.bench.tune("suite.yaml")
     >>> tuned.choice.file
     """
     file = Path(suite)
     folder = Path("fusion-tune") / file.stem if out is None else Path(out)
-    with kept_in(folder) as kept:
+    with open_checkpoint(folder) as checkpoint:
         found = candidates(file, folder / CANDIDATES, Library.standard(near=file.parent))
-        with asking(fusion, folder) as own:
-            work = _Work(file, folder, own, concurrency, watch, command)
-            search, spent = work.searched(found, budget, kept)
+        with client_for(fusion, folder) as client:
+            work = _Work(file, folder, client, concurrency, watch, command)
+            search, spent = work.search(found, budget, checkpoint)
             tuned = search.tuned(spent.usd or Decimal(0), found.left_out)
             (folder / RESULT).write_text(tuned.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            left = _left(found.suite.budget, spent)
+            left = _rest(found.suite.budget, spent)
             if left is None or tuned.named == tuned.best_single:
                 return tuned, None
-            return tuned, work.confirmed(found.suite.model_copy(update={"budget": left}), tuned, search)
+            return tuned, work.confirm(found.suite.model_copy(update={"budget": left}), tuned, search)
 
 
 class _Work(NamedTuple):
-    """Where a search works, and with what."""
+    """The folder, client and options of a search."""
 
     file: Path
     folder: Path
@@ -138,45 +140,37 @@ class _Work(NamedTuple):
     watch: Watch | None
     command: str
 
-    def searched(self, found: Candidates, budget: Limits | None, kept: Kept) -> tuple["_Search", Amount]:
-        """The race over the dev items, and what it cost."""
+    def search(self, found: Candidates, budget: Limits | None, checkpoint: Checkpoint) -> tuple["_Search", Amount]:
+        """Run the race over the dev items. Returns it with its cost."""
         limits = budget or found.suite.budget
         update = {"on": "dev", "baselines": ("singles",), "budget": limits, "gate": None}
         suite = found.suite.model_copy(update=update)
-        within = shared_budget(suite.budget)
-        with importing(self.file.parent):
-            ready = prepared(suite, self.file.parent, self.fusion, within)
-            try:
-                if not any(one.record.kind == "model" for one in ready.contestants):
-                    raise UsageError(
-                        f"{self.file}: no single model to hold the candidates against; add one as an arm, as in "
-                        "{model: provider/name}"
-                    )
-                self._check_confirmable(found.suite)
-                watch = self.watch or (lambda progress: None)
-                runner = Runner(ready, kept, concurrency=self.concurrency, watch=watch)
-                race = Race(runner, ready.contestants, items=len(ready.questions), seed=suite.seeds[0])
-                race.run()
-            finally:
-                ready.close()
+        within, near = shared_budget(suite.budget), self.file.parent
+        with importing(near), closing(prepare(suite, near, self.fusion, within)) as experiment:
+            if not any(one.record.kind == "model" for one in experiment.contestants):
+                raise UsageError(
+                    f"{self.file}: no single model to compare the candidates with; add one as an arm, as in "
+                    "{model: provider/name}"
+                )
+            self._check_confirmable(found.suite)
+            runner = Runner(experiment, checkpoint, concurrency=self.concurrency, watch=self.watch)
+            race = Race(runner, experiment.contestants, items=len(experiment.questions), seed=suite.seeds[0])
+            race.run()
         return _Search(suite, race, runner.stopped, found.made, self.folder), within.spent
 
     def _check_confirmable(self, suite: Suite) -> None:
-        """Refuse what could be chosen and not confirmed: no items for it, answers to none of them, another gate."""
+        """Raise UsageError if a choice could not be confirmed: no test items, no answers to them, an unknown arm."""
         if suite.gate is not None:
             Gate(suite.gate).check([TUNED, BEST_SINGLE])
         arms = {name: arm for name, arm in suite.arms.items() if arm.outputs is not None}
         given = arms or dict([next(iter(suite.arms.items()))])
         confirming = suite.model_copy(update={"on": "test", "arms": given, "baselines": (), "gate": None})
-        prepared(confirming, self.file.parent, self.fusion, shared_budget(suite.budget)).close()
+        prepare(confirming, self.file.parent, self.fusion, shared_budget(suite.budget)).close()
 
-    def confirmed(self, suite: Suite, tuned: Tuned, search: "_Search") -> Report:
-        """What was chosen and the best single model on the test items, with the suite's baselines."""
+    def confirm(self, suite: Suite, tuned: Tuned, search: "_Search") -> Report:
+        """Measure the choice, the best single model and the suite's baselines on the test items."""
         best = next(one for one in tuned.finalists if one.name == tuned.best_single)
-        arms = {
-            TUNED: search.arm(tuned.choice),
-            best.name: Arm(model=best.models[0]),
-        }
+        arms = {TUNED: search.arm(tuned.choice), best.name: Arm(model=best.models[0])}
         return run(
             suite.model_copy(update={"on": "test", "arms": arms}),
             out=self.folder / CONFIRMED,
@@ -189,7 +183,7 @@ class _Work(NamedTuple):
 
 
 class _Search:
-    """A race that is over, and what it says."""
+    """A finished race, and its results."""
 
     def __init__(self, suite: Suite, race: Race, stopped: str, made: Mapping[str, Candidate], folder: Path) -> None:
         self._suite = suite
@@ -202,7 +196,7 @@ class _Search:
             raise BudgetError(f"the search was stopped before any item had all its answers: {stopped}")
 
     def arm(self, one: Finalist) -> Arm:
-        """A finalist of the frontier, as an arm of a suite."""
+        """Return a finalist of the frontier as an arm of a suite."""
         given = self._made[one.name].arm if one.name in self._made else None
         if given is not None and one.kind in OUTSIDERS:
             return given
@@ -212,16 +206,14 @@ class _Search:
     def tuned(self, spent: Decimal, left_out: Sequence[str]) -> Tuned:
         best = self._best_single()
         finalists = [self._finalist(one, best) for one in self._race.left]
-        points = [
-            Point(name=one.name, cost=one.cost, quality=one.accuracy) for one in finalists if one.cost is not None
-        ]
-        files = dict(self._written([point.name for point in pareto(points)], finalists))
+        front = pareto(known_points((one.name, one.cost, one.accuracy) for one in finalists))
+        files = dict(self._write([point.name for point in front], finalists))
         finalists = [
             one.model_copy(update={"on_frontier": one.name in files, "file": files.get(one.name)})
             for one in finalists
         ]
         finalists.sort(key=lambda one: (one.cost is None, one.cost or 0, -one.accuracy, one.name))
-        # Among equals in cost and accuracy the frontier holds one, and what is named is on it.
+        # The frontier holds one of several equals, and the named finalist is on it.
         fit = [one for one in finalists if one.on_frontier and one.verdict in ("better", "not worse")]
         return Tuned(
             suite=self._suite.name,
@@ -244,7 +236,8 @@ class _Search:
     def _finalist(self, one: Contestant, best: str) -> Finalist:
         name = one.record.name
         own, other = self._scores[name], self._scores[best]
-        difference = _difference(own, other, self._suite)
+        options: Any = {"clusters": own.clusters, "resamples": self._suite.resamples, "seed": self._suite.seeds[0]}
+        difference = bootstrap_difference(own.scores, other.scores, **options)
         chosen = self._made[name].choices if name in self._made else ()
         return Finalist(
             name=name,
@@ -257,10 +250,10 @@ class _Search:
             verdict="not worse" if name == best else verdict(difference, self._suite.margin),
         )
 
-    def _written(self, names: Sequence[str], finalists: Sequence[Finalist]) -> Iterator[tuple[str, str | None]]:
-        """A file for each of the frontier, numbered from the cheapest, beside the templates that it reads.
+    def _write(self, names: Sequence[str], finalists: Sequence[Finalist]) -> Iterator[tuple[str, str | None]]:
+        """Write the frontier as files, numbered from the cheapest, beside their templates.
 
-        None for a function and a file of answers: no pipeline asks them.
+        Yields names and files, None for an arm that is not a pipeline.
         """
         folder = self._folder / FRONTIER
         folder.mkdir(parents=True, exist_ok=True)
@@ -268,30 +261,24 @@ class _Search:
             old.unlink()
         by_name = {one.name: one for one in finalists}
         for number, name in enumerate(names, start=1):
-            one = by_name[name]
-            if one.kind in OUTSIDERS:
-                yield name, None
-                continue
-            path = folder / f"{number:02}-{short_name(name).replace('/', '-')}.yaml"
-            path.write_text(_head(one, len(self._scores[name].scores)) + self._text(one), encoding="utf-8")
-            yield name, str(path)
-        _copy_beside(self._folder / CANDIDATES, folder)
+            one, path = by_name[name], None
+            if one.kind not in OUTSIDERS:
+                path = folder / f"{number:02}-{short_name(name).replace('/', '-')}.yaml"
+                path.write_text(_head(one, len(self._scores[name].scores)) + self._text(one), encoding="utf-8")
+            yield name, None if path is None else str(path)
+        source = self._folder / CANDIDATES
+        for templates in [path for path in source.iterdir() if path.is_dir()] if source.is_dir() else []:
+            shutil.copytree(templates, folder / templates.name, dirs_exist_ok=True)
 
     def _text(self, one: Finalist) -> str:
         made = self._made.get(one.name)
         if made is not None and made.arm.pipeline is not None:
             return Path(made.arm.pipeline).read_text(encoding="utf-8")
-        return only_one_model(short_name(one.name), one.models[0], (), self._suite.max_tokens).to_yaml()
-
-
-def _difference(one: Scores, other: Scores, suite: Suite) -> Interval:
-    return bootstrap_difference(
-        one.scores, other.scores, clusters=one.clusters, resamples=suite.resamples, seed=suite.seeds[0]
-    )
+        return single_model(short_name(one.name), one.models[0], (), self._suite.max_tokens).to_yaml()
 
 
 def _head(one: Finalist, items: int) -> str:
-    """What is known of a file of the frontier, as comments."""
+    """Return the measurements of a finalist as YAML comments."""
     cost = "unknown" if one.cost is None else f"${one.cost:.6f}"
     low, high = 100 * one.difference.low, 100 * one.difference.high
     lines = [
@@ -302,23 +289,8 @@ def _head(one: Finalist, items: int) -> str:
     return "".join(f"# {' '.join(line.split())}\n" for line in lines)
 
 
-def _copy_beside(source: Path, target: Path) -> None:
-    """What candidates read beside themselves, for those of the frontier."""
-    import shutil
-
-    for path in source.iterdir() if source.is_dir() else ():
-        if path.is_dir():
-            shutil.copytree(path, target / path.name, dirs_exist_ok=True)
-
-
-def _left(limits: Limits, spent: Amount) -> Limits | None:
-    """What is left of the suite's budget; None where nothing is."""
-    left: dict[str, Any] = {"seconds": limits.seconds}
-    for name in ("usd", "tokens", "calls"):
-        limit = getattr(limits, name)
-        if limit is None:
-            continue
-        left[name] = limit - (getattr(spent, name) or 0)
-        if left[name] <= 0:
-            return None
-    return Limits.model_validate(left)
+def _rest(limits: Limits, spent: Amount) -> Limits | None:
+    """Return the rest of the suite's budget; None if it is exhausted."""
+    names = [name for name in ("usd", "tokens", "calls") if getattr(limits, name) is not None]
+    left = {name: getattr(limits, name) - (getattr(spent, name) or 0) for name in names}
+    return Limits(seconds=limits.seconds, **left) if all(amount > 0 for amount in left.values()) else None

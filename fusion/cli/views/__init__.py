@@ -1,1 +1,1 @@
-"""Views: what rich draws on a terminal."""
+"""Views: runs, receipts and tables as text or drawn on a terminal."""

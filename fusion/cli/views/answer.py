@@ -1,4 +1,4 @@
-"""The answer: streamed to a terminal piece by piece, printed at the end elsewhere, or written to a file."""
+"""Answer of a run: streamed to a terminal, or written to a file."""
 
 import os
 import tempfile
@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusion.cli.terminal import complain, write
+from fusion.cli.terminal import complain, ended, write
+from fusion.cli.views.follow import Viewer
 from fusion.core.errors import UsageError
 from fusion.core.events import Delta, EventBase, Restarted
 from fusion.core.paths import user_path
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
     from fusion.pipeline.spec import Pipeline
 
 
-class StreamedAnswer:
-    """Writes the pieces of the answer to the terminal as they come; `before` is called ahead of the first one."""
-
-    refresh: float | None = None
+class StreamedAnswer(Viewer):
+    """Streams the answer to the terminal; `before` is called ahead of the first piece."""
 
     def __init__(self, stage: str, before: Callable[[], None]) -> None:
         self._stage = stage
@@ -35,22 +34,16 @@ class StreamedAnswer:
         elif isinstance(event, Delta) and event.text:
             self._piece(event)
 
-    def tick(self) -> None:
-        return
-
-    def close(self) -> None:
-        return
-
     def finish(self, text: str | None) -> None:
-        """Write what is missing of the whole answer; `None` where there is none, so that what was shown is void."""
+        """Write the rest of the answer; None means that the run has no answer."""
         self._before()
         if text is None:
             self._end_line()
         elif text.startswith(self._text):
-            write(text[len(self._text) :] + ("" if text.endswith("\n") else "\n"))
+            write(ended(text)[len(self._text) :])
         else:
             self._restart()
-            write(text if text.endswith("\n") else f"{text}\n")
+            write(ended(text))
 
     def _piece(self, event: Delta) -> None:
         self._before()
@@ -64,7 +57,7 @@ class StreamedAnswer:
         if not self._text:
             return
         self._end_line()
-        complain("fusion: what stands above is void; the answer begins again:")
+        complain("fusion: discard the text above; the answer starts again:")
         self._text, self._step = "", None
 
     def _end_line(self) -> None:
@@ -73,7 +66,7 @@ class StreamedAnswer:
 
 
 def streamed_stage(pipeline: "Pipeline") -> str | None:
-    """The stage whose text is the answer as it stands, if there is one."""
+    """Return the stage whose text is the answer unchanged, if any."""
     if not isinstance(pipeline.output, str):
         return None
     name, _, field = pipeline.output.strip().partition(".")
@@ -81,26 +74,15 @@ def streamed_stage(pipeline: "Pipeline") -> str | None:
 
 
 class AnswerFile:
-    """A file that gets the whole answer at once, or stays as it was."""
+    """A file for the answer, replaced atomically. Raises UsageError at once if it cannot be written."""
 
     def __init__(self, given: str) -> None:
         self._given = given
         self.path = user_path(given)
         self._check()
 
-    def write(self, text: str) -> None:
-        """Replace the file. Raises UsageError if that cannot be done."""
-        text = text if text.endswith("\n") else f"{text}\n"
-        try:
-            if self.path.exists() and not self.path.is_file():
-                self.path.write_text(text, "utf-8", errors="replace")
-            else:
-                self._replace(self.path.resolve(), [text])
-        except OSError as error:
-            raise UsageError(f"cannot write the answer to {self._given!r}: {error.strerror}") from error
-
-    def write_all(self, pieces: Iterable[str]) -> None:
-        """Replace the file by what comes in pieces. Raises UsageError if that cannot be done."""
+    def write(self, pieces: Iterable[str]) -> None:
+        """Replace the file with the pieces. Raises UsageError on failure."""
         try:
             if self.path.exists() and not self.path.is_file():
                 with self.path.open("w", encoding="utf-8", errors="replace") as file:
@@ -111,10 +93,9 @@ class AnswerFile:
             raise UsageError(f"cannot write to {self._given!r}: {error.strerror}") from error
 
     def _check(self) -> None:
-        """What cannot be written at the end is said before anything is spent."""
         try:
             self._check_place()
-        except OSError as error:  # a name that no file can have
+        except OSError as error:  # an invalid file name
             raise UsageError(f"-o {self._given!r}: {error.strerror}; choose another file") from error
 
     def _check_place(self) -> None:

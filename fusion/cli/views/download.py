@@ -1,4 +1,4 @@
-"""The progress of a pull: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a download: bars on a terminal, lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ _STEP = 0.2
 
 
 @contextmanager
-def shown() -> "Iterator[Callable[[PullProgress], None]]":
-    """What to call with the progress of pulls."""
+def pull_progress() -> "Iterator[Callable[[PullProgress], None]]":
+    """Yield a function to call with the progress of downloads."""
     if not is_live(sys.stderr):
         yield _Lines()
         return
@@ -29,7 +29,7 @@ def shown() -> "Iterator[Callable[[PullProgress], None]]":
 
 
 class _Lines:
-    """A line when a source begins to give, and one for every fifth of the file."""
+    """Prints a line for each source, and one for every fifth of the file."""
 
     def __init__(self) -> None:
         self._source: tuple[str, str] | None = None
@@ -45,7 +45,7 @@ class _Lines:
 
 
 class _Bars:
-    """A bar for each tier."""
+    """Draws a bar for each tier."""
 
     def __init__(self, progress: "Progress") -> None:
         self._progress = progress

@@ -1,31 +1,32 @@
-"""Hands the events of a run to those who show it, on a thread of its own: no call ever waits for a terminal."""
+"""Follower: passes events of a run to viewers on a thread of its own, so that no call waits for a terminal."""
 
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 from fusion.core.events import EventBase, RunFinished
 
 
-class Viewer(Protocol):
-    """Shows events. `refresh` is how often it wants a `tick`, in seconds, None for never."""
+class Viewer(ABC):
+    """A view of events. `refresh` is the interval of `tick` in seconds, None for no ticks."""
 
-    refresh: float | None
+    refresh: float | None = None
 
+    @abstractmethod
     def show(self, event: EventBase) -> None:
-        """Take the next event."""
+        """Show an event."""
 
-    def tick(self) -> None:
+    def tick(self) -> None:  # noqa: B027 - a view without ticks has nothing to redraw
         """Redraw."""
 
-    def close(self) -> None:
-        """Nothing more comes."""
+    def close(self) -> None:  # noqa: B027 - most views hold no resource
+        """End the view."""
 
 
 class Follower:
-    """Takes events from any thread and shows them in their order. A viewer that fails is left out from then on."""
+    """Takes events from any thread and shows them in order. A viewer that fails is dropped."""
 
     def __init__(self, viewers: Sequence[Viewer]) -> None:
         self.faults: list[Exception] = []
@@ -38,7 +39,7 @@ class Follower:
         self._events.put(event)
 
     def close(self) -> None:
-        """Show what has come, then close every viewer. A second call does nothing."""
+        """Show the remaining events, then close every viewer. A second call does nothing."""
         self._events.put(None)
         self._thread.join()
 
@@ -68,6 +69,6 @@ class Follower:
         for viewer in list(self._viewers):
             try:
                 getattr(viewer, what)(*arguments)
-            except Exception as error:  # noqa: BLE001 - the border between the run and what shows it
+            except Exception as error:  # noqa: BLE001 - the border between run and view
                 self._viewers.remove(viewer)
                 self.faults.append(error)

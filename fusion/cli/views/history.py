@@ -1,4 +1,4 @@
-"""The history in words: runs as a table, a call with its texts, what tells two runs apart."""
+"""History as text: a table of runs, a call with its messages, the differences of two runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,7 +13,7 @@ _SAME = "same"
 
 
 def list_lines(runs: Sequence[RunSummary]) -> list[str]:
-    """A line for each run."""
+    """Format runs as a table."""
     return table([_HEAD, *(_row(run) for run in runs)], right=_RIGHT)
 
 
@@ -35,7 +35,7 @@ def _from(run: RunSummary) -> list[str]:
 
 
 def run_line(run: RunSummary) -> str:
-    """A run in one line: where it comes from, how it stands, and what it cost."""
+    """Format the state, profile, start, origin and tags of a run as one line."""
     again = f" in {run.sessions} sessions" if run.sessions > 1 else ""
     words = [
         f"{run.run_id}: {run.pipeline}, {run.status}{again}",
@@ -51,12 +51,12 @@ def run_line(run: RunSummary) -> str:
 
 
 def call_lines(call: CallDetails) -> list[str]:
-    """What a call asked and what was replied, under headings."""
+    """Format the messages and the reply of a call under headings."""
     lines = [f"call {call.number}: {call.place}, {call.state}", f"role {call.role}, {_models(call)}", *_about(call)]
     if call.parameters:
         lines.append(", ".join(f"{name} {value}" for name, value in call.parameters.items() if name != "json_schema"))
     if call.messages is None:
-        lines.append("its messages and its reply were not kept")
+        lines.append("messages and reply were not kept")
     for message in call.messages or ():
         parts = "".join(part if isinstance(part, str) else str(part) for part in message.parts)
         lines += ["", f"--- {message.role}", parts]
@@ -68,7 +68,7 @@ def call_lines(call: CallDetails) -> list[str]:
 
 
 def _models(call: CallLine) -> str:
-    by = "" if call.by is None else f", answered by {call.by} in its place"
+    by = "" if call.by is None else f", answered by fallback {call.by}"
     served = f" (served by {call.served})" if call.served not in ("", call.by or call.asked) else ""
     return f"model {call.asked}{by}{served}"
 
@@ -81,7 +81,7 @@ def _about(call: CallLine) -> Iterator[str]:
     cost = "cost unknown" if call.cost is None else dollars(call.cost)
     finish = "" if call.finish_reason in ("stop", None) else f", {call.finish_reason}"
     tokens = f"{about}{call.usage.input:,} tokens in, {about}{call.usage.output:,} out"
-    origin = "" if call.reused is None else f"; reused from {call.reused}: this is what it cost there"
+    origin = "" if call.reused is None else f"; reused from {call.reused} at no cost, original cost shown"
     yield f"{tokens}, {cost}, {seconds(call.seconds)}{finish}{origin}"
 
 
@@ -89,7 +89,7 @@ def _about(call: CallLine) -> Iterator[str]:
 
 
 def diff_lines(diff: RunDiff) -> list[str]:
-    """What tells two runs apart, part by part."""
+    """Format the differences of two runs, part by part."""
     head = table([_HEAD, _row(diff.a), _row(diff.b)], right=_RIGHT)
     return [
         *head,

@@ -1,4 +1,4 @@
-"""Events in words, a line each: what a run says of itself where nothing can be redrawn, and above what can."""
+"""Events as lines of text, and the formats of amounts, times and failures."""
 
 from decimal import Decimal
 
@@ -15,20 +15,22 @@ from fusion.core.events import (
     Noted,
     RunStarted,
     StageFinished,
+    StageGrew,
     StageStarted,
 )
 from fusion.core.types import Failure
 
 _ANSWERED_BY = {
     "journal": "finished before",
-    "other run": "answered by the run it goes back to",
+    "other run": "answered by its parent run",
     "cache": "answered by the cache",
 }
 _SMALLEST = Decimal("0.0001")
+_TITLES_AT_MOST = 20
 
 
 def first_line(event: RunStarted) -> str:
-    """Pipeline, run, profile, and the model of every role."""
+    """Name the pipeline, run, profile, and the model of every role."""
     roles = ", ".join(f"{role}={model}" for role, model in event.roles.items()) or "no model is called"
     again = f", resumed ({event.session - 1})" if event.session > 1 else ""
     parent = f", from {event.parent}" if event.parent is not None and event.session == 1 else ""
@@ -36,22 +38,22 @@ def first_line(event: RunStarted) -> str:
 
 
 def ended_words(run: RunSummary) -> str:
-    """How far a run came that is taken up again."""
+    """Describe the progress of a run that is resumed."""
     if run.status in ("ok", "partial"):
-        return f"run {run.run_id} has its answer ({run.status}); nothing is run"
+        return f"run {run.run_id} has its answer ({run.status}); nothing to run"
     calls = f"{run.calls} call{'s' * (run.calls != 1)}"
     spent = cost_words(run.cost.usd, run.cost.unknown_calls)
     state = "is being run" if run.status == "running" else run.status
-    return f"run {run.run_id}: {state} after {calls} and {spent}; what is finished is not asked again"
+    return f"run {run.run_id}: {state} after {calls} and {spent}; finished calls are reused"
 
 
 def milestone(event: EventBase, items: int, failed: int) -> str | None:
-    """Beginning and end of a stage. `items` and `failed` count what it has made, of a plan its subtasks."""
+    """Describe the start or end of a stage. `items` and `failed` count its items, or the subtasks of a plan."""
     match event:
         case StageStarted():
             return f"{event.stage}: started ({event.kind})"
         case StageFinished(status="failed"):
-            return f"{event.stage}: failed after {seconds(event.seconds)}"  # why is what the run itself ends with
+            return f"{event.stage}: failed after {seconds(event.seconds)}"  # the end of the run gives the reason
         case StageFinished(status="skipped", failure=Failure() as failure):
             return f"{event.stage}: skipped after {seconds(event.seconds)}: {reason(failure)}"
         case StageFinished():
@@ -62,8 +64,16 @@ def milestone(event: EventBase, items: int, failed: int) -> str | None:
     return None
 
 
+def title_line(event: EventBase) -> str | None:
+    """Name a subtask of a plan, up to the twentieth."""
+    match event:
+        case StageGrew(title=str() as title, known=number) if title and number <= _TITLES_AT_MOST:
+            return f"{event.stage} {number}: {one_line(title)}"
+    return None
+
+
 def happening(event: EventBase) -> str | None:
-    """What does not go as planned: an item that failed, an attempt made again, another model, a note."""
+    """Describe a failed item, a retry, a fallback or a note."""
     match event:
         case ItemFinished(failure=Failure() as failure):
             return f"{_place(event)}: failed: {reason(failure)}"
@@ -80,7 +90,7 @@ def happening(event: EventBase) -> str | None:
 
 
 def call_line(event: EventBase) -> str | None:
-    """A call that has ended."""
+    """Describe a finished, failed or cancelled call."""
     match event:
         case CallFinished():
             writer = event.asked if event.by is None else f"{event.by} in place of {event.asked}"
@@ -97,17 +107,17 @@ def call_line(event: EventBase) -> str | None:
         case CallFailed():
             return f"{_place(event)}: {event.step} by {event.model} failed: {reason(event.failure)}"
         case CallCancelled():
-            return f"{_place(event)}: {event.step} by {event.model} given up"
+            return f"{_place(event)}: {event.step} by {event.model} cancelled"
     return None
 
 
 def reason(failure: Failure) -> str:
-    """Why, on one line."""
+    """Format the type and message of a failure as one line."""
     return f"{failure.reason}: {one_line(failure.message)}"
 
 
 def seconds(value: float) -> str:
-    """A time as one reads it: 0.8 s, 34 s, 2 min 05 s."""
+    """Format a time: 0.8 s, 34 s, 2 min 05 s."""
     if value < 9.95:
         return f"{value:.1f} s"
     whole = round(value)
@@ -115,12 +125,12 @@ def seconds(value: float) -> str:
 
 
 def dollars(usd: Decimal) -> str:
-    """An amount to the hundredth of a cent; one that is smaller is not shown as nothing."""
+    """Format an amount to a hundredth of a cent; a smaller one as <$0.0001."""
     return f"${usd:.4f}" if not usd or usd >= _SMALLEST else f"<${_SMALLEST}"
 
 
 def cost_words(usd: Decimal, unknown: int) -> str:
-    """Dollars, and how many calls there are whose cost is not known."""
+    """Format dollars, and the count of calls of unknown cost."""
     if not unknown:
         return dollars(usd)
     return f"{dollars(usd)} + {unknown} unknown" if usd else "cost unknown"

@@ -1,15 +1,20 @@
-"""The run as a live view on standard error: its stages, redrawn in place."""
+"""Live view of a run on standard error: its stages, redrawn in place."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line, printable
+from fusion.cli.views.follow import Viewer
 from fusion.cli.views.lines import call_line, cost_words, first_line, happening, seconds
 from fusion.cli.views.progress import Progress, StageProgress
 from fusion.core.events import EventBase, RunStarted
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+    Row = list[str | Text]
 
 
 _MARKS: Final = {
@@ -24,23 +29,27 @@ _ASCII: Final = {"·": ".", "▸": ">", "✓": "+", "✗": "x", "■": "!"}
 _WIDE: Final = 80
 _NUMBERS: Final = 3  # from this column on
 _DISPENSABLE: Final = frozenset({1, 4})  # kind and tokens, on a narrow terminal
+_FEWEST_TITLES: Final = 3
 
 
-class LiveView:
-    """Stages with their state, items, calls, tokens, cost and time; what goes wrong is printed above and stays.
+class LiveView(Viewer):
+    """Stages with their state, items, calls, tokens, cost and time, and a plan's titles; failures are printed above.
 
-    It is gone when the answer begins or the run ends: answer and receipt take its place.
+    Answer and receipt replace it when the answer starts or the run ends.
     """
 
-    refresh: float | None = 0.125
+    refresh = 0.125
 
-    def __init__(self, *, verbose: bool) -> None:
+    def __init__(
+        self, *, verbose: bool, clock: Callable[[], float] = time.monotonic, console: "Console | None" = None
+    ) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._verbose = verbose
-        self._progress = Progress()
-        self._console: Console = Console(stderr=True, highlight=False)
+        self._clock = clock
+        self._progress = Progress(clock)
+        self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
@@ -57,21 +66,28 @@ class LiveView:
 
     def tick(self) -> None:
         if self._live is not None:
-            self._live.start()  # the first time: until then nothing has to be put back
-            self._live.update(self._frame(), refresh=True)
+            self._live.start()  # on the first tick, so that an earlier failure leaves the terminal alone
+            self._live.update(self.frame(), refresh=True)
 
     def hold(self) -> None:
-        """Make room for the answer; what is still to be said comes after it."""
-        if self._live is not None and self._live.is_started:
-            self._live.update("", refresh=True)
-            self._live.stop()
-        self._live = None
+        """Remove the view and print an empty line ahead of the answer; hold further lines back until `release`."""
+        if self._end():
+            self._console.print()
 
     def close(self) -> None:
-        self.hold()
+        self._end()
+
+    def _end(self) -> bool:
+        """Remove the view. Returns True if there was one."""
+        live, self._live = self._live, None
+        if live is None or not live.is_started:
+            return False
+        live.update("", refresh=True)
+        live.stop()
+        return True
 
     def release(self) -> None:
-        """Say what was kept back."""
+        """Print the lines held back."""
         for line in self._held:
             self._print(line)
         self._held.clear()
@@ -87,20 +103,32 @@ class LiveView:
 
         self._console.print(Text(printable(line), style=style))
 
-    def _frame(self) -> "RenderableType":
-        from rich.table import Table
+    def frame(self) -> "RenderableType":
+        """Draw a line for each stage, and below a plan the titles of its subtasks."""
+        from rich.console import Group
 
-        now = time.monotonic()
-        rows = [*(self._row(name, stage, now) for name, stage in self._progress.stages.items()), self._total(now)]
-        columns = [at for at in range(len(rows[0])) if self._console.width >= _WIDE or at not in _DISPENSABLE]
-        table = Table.grid(padding=(0, 2))
-        for at in columns:
-            table.add_column(no_wrap=True, justify="right" if at >= _NUMBERS else "left")
-        for row in rows:
-            table.add_row(*(row[at] for at in columns))
-        return table
+        now = self._clock()
+        stages = self._progress.stages
+        rows = [*(self._row(name, stage, now) for name, stage in stages.items()), self._total(now)]
+        lines = self._aligned(rows)
+        room = max(_FEWEST_TITLES, self._console.height - len(lines) - 2)
+        below = [*(_titles(stage.titles, room) for stage in stages.values()), []]
+        return Group(*(part for line, titles in zip(lines, below, strict=True) for part in (line, *titles)))
 
-    def _row(self, name: str, stage: StageProgress, now: float) -> list["RenderableType"]:
+    def _aligned(self, rows: Sequence["Row"]) -> list["Text"]:
+        """Align the columns of the rows, and return them as lines."""
+        from rich.text import Text
+
+        wide = self._console.width >= _WIDE
+        columns = [at for at in range(len(rows[0])) if wide or at not in _DISPENSABLE]
+        cells = [[Text.assemble(row[at]) for at in columns] for row in rows]
+        widths = [max(row[at].cell_len for row in cells) for at in range(len(columns))]
+        for row in cells:
+            for at, cell in enumerate(row):
+                cell.align("right" if columns[at] >= _NUMBERS else "left", widths[at])
+        return [_unwrapped(Text("  ").join(row)) for row in cells]
+
+    def _row(self, name: str, stage: StageProgress, now: float) -> "Row":
         from rich.text import Text
 
         mark, style = _MARKS[stage.state]
@@ -117,7 +145,7 @@ class LiveView:
             "" if elapsed is None else seconds(elapsed),
         ]
 
-    def _total(self, now: float) -> list["RenderableType"]:
+    def _total(self, now: float) -> "Row":
         spent = self._progress.spent
         return [
             "  run",
@@ -130,8 +158,24 @@ class LiveView:
         ]
 
 
+def _titles(titles: Sequence[str], room: int) -> list["Text"]:
+    """Number the titles of a plan's subtasks; return the newest that fit."""
+    from rich.text import Text
+
+    first = max(0, len(titles) - room)
+    return [
+        _unwrapped(Text.assemble((f"  {number:>3}  ", "dim"), printable(one_line(title))))
+        for number, title in enumerate(titles[first:], first + 1)
+    ]
+
+
+def _unwrapped(line: "Text") -> "Text":
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
+
+
 def _items(stage: StageProgress) -> str:
-    """`3 of 12`, with a plus as long as more may come."""
+    """Format `3 of 12`, with a plus while the count may grow."""
     if not stage.known:
         return ""
     more = "" if stage.final else "+"

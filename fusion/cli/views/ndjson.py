@@ -4,15 +4,14 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from fusion.cli.terminal import write
+from fusion.cli.views.follow import Viewer
 from fusion.core.errors import UsageError
 from fusion.core.events import EventBase
 from fusion.core.paths import user_path
 
 
-class Records:
-    """Writes every event to standard output; `gone` is called once its reader has left."""
-
-    refresh: float | None = None
+class Records(Viewer):
+    """Writes every event to standard output; `gone` is called if its reader closes the pipe."""
 
     def __init__(self, gone: Callable[[], None]) -> None:
         self._gone = gone
@@ -27,17 +26,9 @@ class Records:
             self._open = False
             self._gone()
 
-    def tick(self) -> None:
-        return
 
-    def close(self) -> None:
-        return
-
-
-class RecordFile:
-    """Writes every event to a file, line by line as they come."""
-
-    refresh: float | None = None
+class RecordFile(Viewer):
+    """Writes every event to a file at once."""
 
     def __init__(self, given: str) -> None:
         self._given = given
@@ -52,9 +43,6 @@ class RecordFile:
         except OSError as error:
             self._file.close()
             raise UsageError(f"--events-to {self._given!r}: {error.strerror}; the events are incomplete") from error
-
-    def tick(self) -> None:
-        return
 
     def close(self) -> None:
         self._file.close()

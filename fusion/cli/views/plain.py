@@ -1,15 +1,14 @@
-"""The run in plain lines on standard error: for files, pipes, and terminals that cannot redraw."""
+"""Plain view of a run: lines on standard error, for files, pipes and terminals that cannot redraw."""
 
 from fusion.cli.terminal import complain
-from fusion.cli.views.lines import call_line, first_line, happening, milestone
+from fusion.cli.views.follow import Viewer
+from fusion.cli.views.lines import call_line, first_line, happening, milestone, title_line
 from fusion.cli.views.progress import Progress
 from fusion.core.events import EventBase, RunStarted
 
 
-class Plain:
-    """One line for each beginning and end of a stage and for all that goes wrong; `verbose` adds every call."""
-
-    refresh: float | None = None
+class Plain(Viewer):
+    """One line for each stage's start and end, subtask and failure; `verbose` adds every call."""
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
@@ -23,22 +22,17 @@ class Plain:
             return
         stage = self._progress.stages.get(event.stage)
         items, failed = (stage.done or stage.known, stage.failed) if stage else (0, 0)
-        line = milestone(event, items, failed) or happening(event) or (call_line(event) if self._verbose else None)
+        line = milestone(event, items, failed) or title_line(event) or happening(event)
+        line = line or (call_line(event) if self._verbose else None)
         if line is not None:
             self._say(line)
 
-    def tick(self) -> None:
-        return
-
     def hold(self) -> None:
-        """Keep the lines back: an answer is being written on the same terminal."""
+        """Hold lines back while the answer is written to the same terminal."""
         self._held = self._held or []
 
-    def close(self) -> None:
-        return
-
     def release(self) -> None:
-        """Say what was kept back."""
+        """Print the lines held back."""
         for line in self._held or ():
             complain(line)
         self._held = None

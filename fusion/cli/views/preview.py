@@ -1,24 +1,31 @@
-"""A preview in words: what each stage would ask, and how much it may come to."""
+"""Previews and quotes as text: the calls of each stage, their bounds and cost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+from fusion.cli.terminal import printable, table
+from fusion.cli.views.lines import dollars, seconds
 from fusion.core.types import Limits, Message
 from fusion.quote.preview import Preview, PreviewedCall, PreviewedStage
+from fusion.quote.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
 
 _SHOWN_AT_MOST = 1200
+_HEAD = ["stage", "reads", "role", "model", "calls", "tokens in", "out", "cost", "time"]
+_RIGHT = frozenset({4, 5, 6, 7, 8})
 
 
 def preview_lines(preview: Preview, given: str) -> list[str]:
-    """Every stage with its models, its bounds, and its first prompt; `given` is what names the pipeline."""
+    """Format every stage with models, bounds and first prompt; `given` is the pipeline as named by the user."""
     models = ", ".join(f"{role}={model}" for role, model in preview.roles.items()) or "no model is called"
     lines = [f"{preview.pipeline}: profile {preview.profile}; {models}"]
     for stage in preview.stages:
         lines += ["", *_stage_lines(stage, given)]
+    lines += ["", *(f"Note: {note}" for note in preview.notes)] if preview.notes else []
     return [*lines, "", f"In all: {_sum(preview)}", f"Limits: {_limits(preview.limits)}"]
 
 
 def message_lines(messages: Sequence[Message], *, most: int | None = None) -> list[str]:
-    """Messages as text, each under its role."""
+    """Format messages, each under its role."""
     lines = []
     for message in messages:
         lines += [f"--- {message.role} ---", _cut("".join(map(str, message.parts)), most)]
@@ -26,7 +33,7 @@ def message_lines(messages: Sequence[Message], *, most: int | None = None) -> li
 
 
 def call_words(call: PreviewedCall) -> str:
-    """Who is asked what: `work 1 by local/small (bulk): about 90 tokens in, at most 1,500 out`."""
+    """Describe a call: `work 1 by local/small (bulk): about 90 tokens in, at most 1,500 out`."""
     place = call.stage if call.item is None else f"{call.stage} {call.item + 1}"
     return f"{place} by {call.model} ({call.role}): about {call.tokens:,} tokens in, at most {call.max_tokens:,} out"
 
@@ -40,7 +47,7 @@ def _stage_lines(stage: PreviewedStage, pipeline: str) -> Iterator[str]:
     if stage.missing:
         yield from _missing_lines(stage, pipeline)
     elif stage.note:
-        yield f"  asks nothing: {stage.note}"
+        yield f"  no call: {stage.note}"
     for call in stage.calls[:1]:
         yield f"  {call_words(call)}"
         yield from (
@@ -53,7 +60,7 @@ def _missing_lines(stage: PreviewedStage, pipeline: str) -> Iterator[str]:
     if stage.within:
         yield words
         return
-    yield f"{words}; to see its prompt all the same:"
+    yield f"{words}; to see its prompt anyway:"
     given = " ".join(f"--with {name}=@FILE" for name in stage.missing)
     yield f"  fusion render {pipeline} {stage.name} … {given}"
 
@@ -62,17 +69,17 @@ def _bounds(stage: PreviewedStage) -> str:
     items = "" if stage.items is None else f"at most {_counted(stage.items, 'item')}, "
     if stage.most_calls == 0:
         return f"{items}no call"
-    calls = "how many calls depends on results" if stage.most_calls is None else _most(stage.most_calls)
+    calls = "number of calls depends on results" if stage.most_calls is None else _most(stage.most_calls)
     return f"{items}{calls}, each answered in at most {stage.max_tokens:,} tokens"
 
 
 def _sum(preview: Preview) -> str:
     if preview.most_calls is None or preview.most_output is None:
-        return "how many calls depends on results; `--budget calls=…` bounds them"
+        return "number of calls depends on results; `--budget calls=…` bounds it"
     known = sum(call.tokens for stage in preview.stages for call in stage.calls)
     return (
-        f"{_most(preview.most_calls)}, attempts made again not counted; at most {preview.most_output:,} tokens out; "
-        f"the calls that can be shown have about {known:,} tokens in"
+        f"{_most(preview.most_calls)}, retries not counted; at most {preview.most_output:,} tokens out; "
+        f"the calls shown have about {known:,} tokens in"
     )
 
 
@@ -93,3 +100,79 @@ def _cut(text: str, most: int | None) -> str:
     if most is None or len(text) <= most:
         return text
     return f"{text[:most]}\n[{len(text) - most:,} more characters]"
+
+
+# Quotes.
+
+
+def quote_lines(quote: Quote) -> list[str]:
+    """Format the quote: a table of stages, roles and models, and the sums below it."""
+    return [_first(quote), "", *table([_HEAD, *_rows(quote)], right=_RIGHT), "", *_sums(quote)]
+
+
+def draw_quote(quote: Quote) -> None:
+    """Draw the quote on a terminal, with a table that fits it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for at, name in enumerate(_HEAD):
+        drawn.add_column(name, justify="right" if at in _RIGHT else "left", overflow="fold")
+    for row in _rows(quote):
+        drawn.add_row(*map(printable, row))
+    console = Console(markup=False, highlight=False)
+    console.print(printable(_first(quote)), "")
+    console.print(drawn)
+    console.print("", *map(printable, _sums(quote)), sep="\n")
+
+
+def _first(quote: Quote) -> str:
+    roles = ", ".join(f"{role}={model}" for role, model in quote.roles.items()) or "no model is called"
+    return f"{quote.pipeline}: profile {quote.profile}; {roles}"
+
+
+def _rows(quote: Quote) -> list[list[str]]:
+    return [row for stage in quote.stages for row in _rows_of(stage, quote)]
+
+
+def _rows_of(stage: QuotedStage, quote: Quote) -> list[list[str]]:
+    reads = ", ".join(stage.reads)
+    rows: list[list[str]] = []
+    for line in stage.lines:
+        amounts = [_range(line.calls), _range(line.input), _range(line.output), _cost_of(line)]
+        rows.append([line.stage, reads if not rows else "", line.role, line.model, *amounts, ""])
+    if not rows:
+        rows.append([stage.name, reads, "-", "-", "-", "-", "-", "-", ""])
+    rows[0][-1] = _range(stage.seconds, seconds)
+    return rows
+
+
+def _cost_of(line: QuotedLine) -> str:
+    if line.price_source.startswith("local"):
+        return "free (local)"
+    return "unknown" if line.usd is None else _range(line.usd, dollars)
+
+
+def _sums(quote: Quote) -> list[str]:
+    most = "" if quote.calls.most is None else f", at most {quote.calls.most:,}"
+    paid = any(not line.price_source.startswith("local") for stage in quote.stages for line in stage.lines)
+    lines = [
+        f"In all: {_range(quote.calls)} call{'s' * (quote.calls.high != 1)}{most}; "
+        f"{_range(quote.input)} tokens in, {_range(quote.output)} out; {_range(quote.seconds, seconds)}",
+        f"Cost: {_range(quote.usd, dollars)}; {_cap(quote)}" if paid else "Cost: none, all models are local",
+    ]
+    if quote.unpriced:
+        lines.append(f"Unknown price, not in the cost: {', '.join(quote.unpriced)}")
+    return [*lines, *(f"Note: {note}" for note in quote.notes)]
+
+
+def _cap(quote: Quote) -> str:
+    """Describe the cap of the cost, and its origin."""
+    if quote.usd.cap is None:
+        return "no cap"
+    limited = quote.limits.usd is not None and quote.usd.cap == quote.limits.usd
+    return f"never more than {dollars(quote.usd.cap)}, {'the budget' if limited else 'the sum of all worst cases'}"
+
+
+def _range(of: Quantity | Dollars | Seconds, form: Callable[[Any], str] = "{:,}".format) -> str:
+    return form(of.likely) if of.low == of.high else f"{form(of.likely)} ({form(of.low)}-{form(of.high)})"

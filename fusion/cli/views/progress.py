@@ -1,6 +1,7 @@
-"""Where a run stands, added up from its events: what a live view shows."""
+"""Progress of a run, added up from its events."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
@@ -25,7 +26,7 @@ State = Literal["waiting", "working", "ok", "skipped", "failed", "stopped"]
 
 @dataclass
 class Spent:
-    """Tokens and money, with what has no known price counted apart."""
+    """Tokens and dollars; calls without a known price are counted apart."""
 
     tokens: int = 0
     usd: Decimal = Decimal(0)
@@ -45,15 +46,17 @@ class Spent:
 
 @dataclass
 class StageProgress:
-    """One stage: `known` items of which `done` are done, `final` when no more will come.
+    """Progress of a stage: `done` of `known` items; `final` when the count is complete.
 
-    `calls` are under way; `reused` were answered by journal or cache, and cost nothing now.
+    `calls` are in flight; `reused` ones were answered by journal or cache at no cost. `titles` are those of its
+    items, in order.
     """
 
     kind: str
     state: State = "waiting"
     known: int = 0
     final: bool = False
+    titles: list[str] = field(default_factory=list)
     done: int = 0
     failed: int = 0
     calls: int = 0
@@ -69,18 +72,19 @@ class StageProgress:
 
 
 class Progress:
-    """A run so far. Stages stand in the pipeline's order."""
+    """Progress of a run. Stages are in the pipeline's order. `clock` returns seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.pipeline = ""
         self.profile = ""
         self.stages: dict[str, StageProgress] = {}
         self.spent = Spent()
-        self.began = time.monotonic()
+        self.began = clock()
 
     @property
     def calls(self) -> int:
-        """Calls under way."""
+        """Calls in flight."""
         return sum(stage.calls for stage in self.stages.values())
 
     def take(self, event: EventBase) -> None:
@@ -98,9 +102,10 @@ class Progress:
     def _of_stage(self, event: EventBase, stage: StageProgress) -> None:
         match event:
             case StageStarted():
-                stage.state, stage.began = "working", time.monotonic()
+                stage.state, stage.began = "working", self._clock()
             case StageGrew():
                 stage.known, stage.final = event.known, event.final
+                stage.titles += [event.title] * bool(event.title)
             case ItemFinished():
                 stage.done += 1
                 stage.failed += event.failure is not None
@@ -121,7 +126,7 @@ class Progress:
                 self._add(stage, event.usage.total, event.cost)
             case CallFailed() | CallCancelled():
                 stage.calls -= 1
-            case AttemptCharged():  # its tokens are a bound and no usage
+            case AttemptCharged():  # its tokens are a bound, not usage
                 self._add(stage, 0, event.cost)
 
     def _add(self, stage: StageProgress, tokens: int, usd: Decimal | None) -> None:
@@ -129,7 +134,7 @@ class Progress:
         self.spent.add(tokens, usd)
 
     def _stop(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         for stage in self.stages.values():
             stage.calls = 0
             if stage.state == "working":

@@ -1,6 +1,6 @@
-"""The receipt at the end of a run: what each stage spent on each role, and what is measured, estimated, unknown."""
+"""Receipt as text: spend of each stage on each role, measured, estimated and unknown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from fusion.cli.terminal import table
 from fusion.cli.views.lines import cost_words, dollars, seconds
@@ -8,20 +8,37 @@ from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent
 
 _HEAD = ["stage", "role", "model", "calls", "retries", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({3, 4, 5, 6, 7, 8})
-_LOCAL = "local"  # what the source of a local model's price begins with
+_RETRIES = 4
+_DISPENSABLE = (_RETRIES, 1)
+"""Columns dropped on a narrow terminal, in this order: retries if there are none, then the role."""
+_LOCAL = "local"  # prefix of the price source of local models
 
 
-def receipt_lines(result: Result) -> list[str]:
-    """The receipt as lines; one line where no model was called."""
-    return receipt_rows(result.receipt, {name: stage.seconds for name, stage in result.stages.items()})
+def receipt_lines(result: Result, *, width: int | None = None) -> list[str]:
+    """Format the receipt in `width` columns; one line if no model was called."""
+    times = {name: stage.seconds for name, stage in result.stages.items()}
+    return receipt_rows(result.receipt, times, width=width)
 
 
-def receipt_rows(receipt: Receipt, times: Mapping[str, float]) -> list[str]:
-    """`receipt_lines`, by the receipt and the seconds of its stages."""
+def receipt_rows(receipt: Receipt, times: Mapping[str, float], *, width: int | None = None) -> list[str]:
+    """Format a receipt with the seconds of its stages."""
     if not receipt.lines:
         return [f"no model was called; {seconds(receipt.seconds)}"]
     rows = [_row(line, times.get(line.stage)) for line in receipt.lines]
-    return [*table([_HEAD, *rows], right=_RIGHT), _total(receipt)]
+    retried = any(line.retries for line in receipt.lines)
+    return [*_fitting([_HEAD, *rows], width, spared=_DISPENSABLE[retried:]), _total(receipt)]
+
+
+def _fitting(rows: list[list[str]], width: int | None, spared: Sequence[int]) -> list[str]:
+    """Format the table, without as many `spared` columns as needed to fit."""
+    columns = list(range(len(_HEAD)))
+    while True:
+        right = frozenset(at for at, column in enumerate(columns) if column in _RIGHT)
+        lines = table([[row[column] for column in columns] for row in rows], right=right)
+        if width is None or not spared or max(map(len, lines)) <= width:
+            return lines
+        columns.remove(spared[0])
+        spared = spared[1:]
 
 
 def _row(line: ReceiptLine, took: float | None) -> list[str]:
@@ -40,7 +57,7 @@ def _row(line: ReceiptLine, took: float | None) -> list[str]:
 
 
 def _calls(line: ReceiptLine) -> str:
-    """How many calls were answered, and what became of the others: `3 (1 failed, 2 reused)`."""
+    """Count answered calls, and the others by outcome: `3 (1 failed, 2 reused)`."""
     others = {
         "failed": line.failed,
         "passed on": line.fallbacks,
@@ -75,21 +92,21 @@ def _total(receipt: Receipt) -> str:
 
 
 def _reused(receipt: Receipt) -> str:
-    """How many calls the cache or another run answered, and what that saved."""
+    """Count calls answered by the cache or another run, and the cost saved."""
     if not receipt.reused:
         return ""
     return f", {receipt.reused} reused (saved {cost_words(receipt.saved.usd, receipt.saved.unknown_calls)})"
 
 
 def _escalated(receipt: Receipt) -> str:
-    """How many cascades were escalated, where there was any."""
+    """Count escalated cascades, if there are cascades."""
     if not receipt.cascades:
         return ""
     return f"{receipt.escalated} of {receipt.cascades} cascade{'s' * (receipt.cascades != 1)} escalated; "
 
 
 def _money(receipt: Receipt) -> str:
-    """Measured, estimated, charged and unknown cost, each said by itself."""
+    """List measured, estimated, charged and unknown cost."""
     paid = [line for line in receipt.lines if not line.price_source.startswith(_LOCAL)]
     if not paid:
         return "free (local)"
@@ -105,7 +122,7 @@ def _money(receipt: Receipt) -> str:
 
 
 def _part(words: str, spent: Iterable[Spent]) -> str:
-    """The dollars of one kind, in these words; nothing where nobody was paid, or only at prices nobody knows."""
+    """Format the dollars of one kind; empty without a paid call of known price."""
     parts = [part for part in spent if part != Spent()]
     known = [part.cost.usd for part in parts if part.cost.usd or not part.cost.unknown_calls]
     return words.format(dollars(sum(known, Cost().usd))) if known else ""

@@ -1,4 +1,4 @@
-"""The standings of a benchmark on standard error while it runs: redrawn in place, or as plain lines."""
+"""Standings of a benchmark on standard error: a live table, or plain lines."""
 
 import time
 from typing import TYPE_CHECKING, Final, Protocol
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 _HEAD: Final = ("arm", "answers", "accuracy", "cost", "")
 _REFRESH: Final = 0.2
 _LINES: Final = 10
-"""How many plain lines there are at most from beginning to end, but for those of half a minute without one."""
+"""Most plain lines of a benchmark, plus those after half a minute without one."""
 _SILENCE: Final = 30.0
 
 
 class Standings(Protocol):
-    """Shows how far a benchmark is."""
+    """Shows the progress of a benchmark."""
 
     def show(self, progress: Progress) -> None:
-        """The progress as it is now."""
+        """Show the current progress."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End the view."""
 
 
 class LiveStandings:
-    """A table of the arms: answers, accuracy and cost so far; below them time, and what it will come to."""
+    """Draws a table of the arms: answers, accuracy and cost; below it the time and the projected cost."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -95,7 +95,7 @@ def _total(progress: Progress) -> str:
 
 
 class PlainStandings:
-    """A line for each tenth of the way, and where half a minute passes without one."""
+    """Prints a line for each tenth of the answers, and after half a minute without one."""
 
     def __init__(self) -> None:
         self._said = 0.0

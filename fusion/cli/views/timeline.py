@@ -1,22 +1,25 @@
-"""A run over time: stages and calls as bars in a terminal, as figures elsewhere; what failed, notes, receipt."""
+"""Timeline of a run: bars on a terminal, figures elsewhere; failures, notes and receipt."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from fusion.cli.terminal import is_terminal, one_line, printable, table, write
+from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, write
 from fusion.cli.views.history import run_line
 from fusion.cli.views.lines import cost_words, reason, seconds
 from fusion.cli.views.receipt import receipt_rows
 from fusion.client.history_types import CallLine, RunDetails, StageLine
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 _CALLS_AT_MOST: Final = 24
-"""Calls that are shown one by one; of more, each stage shows its share."""
+"""Most calls shown one by one; of more, each stage shows its share."""
 _FEWEST: Final = 4
 _PARTS_AT_MOST: Final = 20
 _PAUSE: Final = 1.0
-"""Seconds without any call after which a run is taken to have lain still: that is cut out of the picture."""
+"""Seconds without a call from which on a pause is cut out of the timeline."""
 _STYLES: Final = {
     "ok": "green",
     "finished": "cyan",
@@ -29,7 +32,7 @@ _STYLES: Final = {
 
 @dataclass(frozen=True)
 class _Row:
-    """A line of the picture: what it is of, from when until when, and what is to be said of it."""
+    """A line of the timeline: label, state, start and end in seconds, and a note."""
 
     label: str
     state: str
@@ -44,14 +47,24 @@ def print_run(details: RunDetails, *, everything: bool) -> None:
     write(printable(run_line(details.run)) + "\n")
     if rows:
         write("\n")
-        _draw(rows) if is_terminal(sys.stdout) else write("\n".join(_plain(rows)) + "\n")
-    write(
-        "\n".join(["", *_parts(details), *receipt_rows(details.receipt, _seconds(details)), *_hint(details)]) + "\n"
-    )
+        _print_table(rows) if is_terminal(sys.stdout) else write("\n".join(_plain(rows)) + "\n")
+    write("\n".join(["", *_parts(details), *receipt_of(details, width_of(sys.stdout)), *_hint(details)]) + "\n")
 
 
-def _seconds(details: RunDetails) -> dict[str, float]:
-    return {stage.stage: stage.seconds for stage in details.stages if stage.seconds is not None}
+def timeline_table(details: RunDetails, width: int) -> "Table":
+    """Draw stages and calls as bars in `width` columns."""
+    return _table(list(_rows(details, everything=False)), width)
+
+
+def timeline_lines(details: RunDetails) -> list[str]:
+    """List stages and calls with the seconds of their start and end."""
+    return _plain(list(_rows(details, everything=False)))
+
+
+def receipt_of(details: RunDetails, width: int | None) -> list[str]:
+    """Format the receipt of a run in `width` columns."""
+    times = {stage.stage: stage.seconds for stage in details.stages if stage.seconds is not None}
+    return receipt_rows(details.receipt, times, width=width)
 
 
 def _hint(details: RunDetails) -> list[str]:
@@ -62,7 +75,7 @@ def _hint(details: RunDetails) -> list[str]:
 
 
 def _parts(details: RunDetails) -> Iterator[str]:
-    """What failed, and what the run noted."""
+    """List failures and notes."""
     if details.run.failure is not None:
         yield f"failed: {reason(details.run.failure)}"
     failed = [
@@ -81,7 +94,7 @@ def _bounded(lines: Sequence[str]) -> list[str]:
     return [*lines[:_PARTS_AT_MOST], *([f"and {more:,} more; `--json` names all"] if more > 0 else [])]
 
 
-# Which lines there are.
+# Rows.
 
 
 def _rows(details: RunDetails, *, everything: bool) -> Iterator[_Row]:
@@ -101,7 +114,7 @@ def _rows(details: RunDetails, *, everything: bool) -> Iterator[_Row]:
 
 
 def _share(of_stage: dict[str, list[CallLine]], *, everything: bool) -> int:
-    """How many calls of a stage are shown, so that all of them together are not too many."""
+    """Return the number of calls to show for each stage."""
     total = sum(map(len, of_stage.values()))
     if everything or total <= _CALLS_AT_MOST:
         return total
@@ -109,7 +122,7 @@ def _share(of_stage: dict[str, list[CallLine]], *, everything: bool) -> int:
 
 
 def _shown(calls: list[CallLine], share: int) -> list[CallLine]:
-    """Where not all can be: what failed and what took longest, in their order."""
+    """Choose the calls to show: failed ones and the longest, in order."""
     if len(calls) <= share:
         return calls
     chosen = sorted(calls, key=lambda call: (call.state != "failed", -call.seconds))[:share]
@@ -117,7 +130,7 @@ def _shown(calls: list[CallLine], share: int) -> list[CallLine]:
 
 
 def _until(details: RunDetails) -> float | None:
-    """When the run ended, where that is in the picture: what was open was open until then."""
+    """Return the end of a run of one session: the end of its open stages."""
     run = details.run
     return run.ended.timestamp() if run.ended is not None and run.sessions == 1 else None
 
@@ -170,7 +183,7 @@ def _about(call: CallLine) -> str:
 
 
 class _Clock:
-    """Seconds from the run's first call on, without those in which it lay still."""
+    """Seconds since the first call of the run, pauses left out."""
 
     def __init__(self, calls: Iterable[CallLine]) -> None:
         self._cuts: list[tuple[float, float]] = []
@@ -188,7 +201,7 @@ class _Clock:
         return moment - self._begin - sum(min(moment, end) - begin for begin, end in self._cuts if moment > begin)
 
 
-# How they look.
+# Text and bars.
 
 
 def _plain(rows: Sequence[_Row]) -> list[str]:
@@ -199,16 +212,21 @@ def _span(row: _Row) -> str:
     return "" if row.begin is None or row.end is None else f"{row.begin:.1f}-{row.end:.1f} s"
 
 
-def _draw(rows: Sequence[_Row]) -> None:
+def _print_table(rows: Sequence[_Row]) -> None:
     from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_table(rows, console.width))
+
+
+def _table(rows: Sequence[_Row], columns: int) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
     longest = max((row.end for row in rows if row.end is not None), default=0.0)
-    names = min(max(len(row.label) for row in rows), max(16, console.width // 3))
-    about = min(max(len(row.about) for row in rows), max(16, console.width // 3))
-    width = max(8, console.width - names - about - 4)
+    names = min(max(len(row.label) for row in rows), max(16, columns // 3))
+    about = min(max(len(row.about) for row in rows), max(16, columns // 3))
+    width = max(8, columns - names - about - 4)
     drawn = Table.grid(padding=(0, 2))
     drawn.add_column(no_wrap=True, overflow="ellipsis", width=names)
     drawn.add_column(no_wrap=True, width=width)
@@ -221,7 +239,7 @@ def _draw(rows: Sequence[_Row]) -> None:
             Text(_bar(row, longest, width, "━" if is_stage else "─"), style=style),
             Text(printable(row.about), style="" if is_stage else "dim"),
         )
-    console.print(drawn)
+    return drawn
 
 
 def _bar(row: _Row, longest: float, width: int, stroke: str) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 from fusion.core import budget
 from fusion.core.errors import StoreError
 from fusion.core.events import Noted, span
+from fusion.core.log import LOG
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelWrapper
 from fusion.store.base import Store
@@ -82,6 +83,7 @@ class StoreCache(ReplyCache):
         try:
             return self._recent.get(key) or await self._store.cached(key)
         except StoreError as error:
+            LOG.warning("cached replies cannot be read: %s", error)
             self._note(error)
             return None
 

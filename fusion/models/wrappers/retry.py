@@ -9,6 +9,7 @@ from typing import Final
 
 from fusion.core.errors import ModelError, UsageError
 from fusion.core.events import AttemptFailed, emit
+from fusion.core.log import LOG
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelWrapper, TrackedDeltas, check_usable
 
@@ -84,6 +85,7 @@ class Retrying(ModelWrapper):
             failure=error.as_failure(),
             wait=wait if end is None else None,
         )
+        LOG.debug("%s: attempt %d failed: %s", self.info.id, number, error)
         if end is not None:
             raise end
         return wait

@@ -1,4 +1,4 @@
-"""cascade: cheap models answer first; what cannot be trusted goes to the next tier."""
+"""cascade: cheap models answer first; an answer that is not accepted goes to the next tier."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,42 +7,39 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from fusion.core.errors import BudgetError, ModelError, StageError
-from fusion.core.params import Cacheable
+from fusion.core.params import Cacheable, Temperature
+from fusion.core.schema import closed_object, enum, string
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
-from fusion.stages.base import ExpressionUse, OutputField, OutputSchema, PromptUse, Stage, whole
+from fusion.stages.answer import failed_checks, give_answer, own_verdict
+from fusion.stages.base import ExpressionUse, OutputField, Prompted, PromptUse, Shaped, whole
 from fusion.stages.calibration import Calibration
 from fusion.stages.context import Answer, Ask, StageContext
-from fusion.stages.simulation import Chance, Shares
+from fusion.stages.fields import Texts, short_form
+from fusion.stages.items import gathered
+from fusion.stages.simulation import Chance, Estimate, plausible
 from fusion.stages.text.checks import Checks
 from fusion.stages.text.extract import Extractor, ExtractorSpec
-from fusion.stages.verdicts import own_verdict
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _RULES = "`agree`, `checks`, `judge` or `confidence`"
 _SURE: JsonSchema = {"type": "number", "minimum": 0, "maximum": 1}
-_JUDGED: JsonSchema = {
-    "type": "object",
-    "properties": {
-        "problem": {"type": "string", "maxLength": 300},
-        "verdict": {"type": "string", "enum": ["accept", "escalate"]},
-        "confidence": _SURE,
-    },
-    "required": ["problem", "verdict", "confidence"],
-    "additionalProperties": False,
-}
+_JUDGED = closed_object({"problem": string(300), "verdict": enum(["accept", "escalate"]), "confidence": _SURE})
 
 
 class Accept(Authored):
-    """When a tier's answer is accepted: all that is given has to hold."""
+    """Conditions for accepting a tier's answer; all that are given must hold."""
 
-    agree: int | None = Field(default=None, ge=2, le=len(_LETTERS), description="How many answers must be the same.")
-    extract: ExtractorSpec = Field(default=Extractor(), description="What of an answer is compared.")
-    checks: Checks | None = Field(default=None, description="What it has to hold, checked without a model.")
-    judge: str | None = Field(default=None, description="The role that judges it.")
+    agree: int | None = Field(default=None, ge=2, le=len(_LETTERS), description="Answers that must be equal.")
+    extract: ExtractorSpec = Field(default=Extractor(), description="Compared part of an answer.")
+    checks: Checks | None = Field(default=None, description="Checks of an answer without a model.")
+    judge: str | None = Field(default=None, description="The role that judges an answer.")
     judge_prompt: str = Field(default="cascade/judge", description="The template that asks for the judgement.")
     confidence: float | None = Field(
-        default=None, ge=0, le=1, description="How sure its judge must be; without a judge, who answers."
+        default=None,
+        ge=0,
+        le=1,
+        description="Confidence that its judge must state; without a judge, the model that answers.",
     )
     calibration: Calibration | None = Field(
         default=None, description="A calibrated threshold, in place of `confidence` and the number to `agree`."
@@ -51,7 +48,7 @@ class Accept(Authored):
     @model_validator(mode="after")
     def _says_something(self) -> "Accept":
         if self.agree is None and self.checks is None and self.judge is None and self.confidence is None:
-            raise ValueError(f"nothing says when an answer is accepted; give {_RULES}")
+            raise ValueError(f"no condition for accepting an answer; give {_RULES}")
         if "extract" in self.model_fields_set and self.agree is None:
             raise ValueError("`extract` has an effect with `agree` only")
         if "judge_prompt" in self.model_fields_set and self.judge is None:
@@ -63,7 +60,7 @@ class Accept(Authored):
         return self
 
     def supposed(self, chance: Chance) -> "Accept":
-        """The rule as a quote has it: what is compared is a number, and checks hold in 6 of 10 cases."""
+        """Return the rule as a quote simulates it: numbers are compared, and checks hold in 6 of 10 cases."""
         alone = self.agree is None and self.judge is None and self.confidence is None
         fails = self.checks is not None and alone and chance.happens(0.4)
         checks = Checks(contains=("\0",)) if fails else None
@@ -71,40 +68,30 @@ class Accept(Authored):
 
     @property
     def stated(self) -> bool:
-        """True where who answers has to say how sure it is."""
+        """True if the model that answers must state its confidence."""
         return self.confidence is not None and self.judge is None
 
     @property
     def threshold(self) -> float | None:
-        """The confidence that is enough."""
+        """The confidence at which an answer is accepted."""
         if self.confidence is None:
             return None
         return self.confidence if self.calibration is None else self.calibration.threshold
 
     def wanted(self, members: int) -> int:
-        """How many of the members have to agree."""
+        """Return the number of members that must agree."""
         if self.agree is None:
             return 1
         return self.agree if self.calibration is None else math.ceil(self.calibration.threshold * members - 1e-9)
 
 
-def _one_role(given: Any) -> Any:
-    return {"roles": (given,)} if isinstance(given, str) else given
-
-
-def _roles(given: Any) -> Any:
-    return (given,) if isinstance(given, str) else given
-
-
 class Tier(Authored):
-    """Who answers: roles, each `samples` times. Short form: one role alone."""
+    """A tier: roles, each with `samples` answers. Short form: one role alone."""
 
-    roles: Annotated[tuple[str, ...], BeforeValidator(_roles, json_schema_input_type=str | tuple[str, ...])] = Field(
-        min_length=1, max_length=len(_LETTERS), description="Who is asked; one role or a list."
-    )
-    samples: int = Field(default=1, ge=1, le=len(_LETTERS), description="How many answers each role gives.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
-    accept: Accept | None = Field(default=None, description="When its answer is accepted, in place of the stage's.")
+    roles: Texts = Field(min_length=1, max_length=len(_LETTERS), description="The roles that answer; one or a list.")
+    samples: int = Field(default=1, ge=1, le=len(_LETTERS), description="Answers of each role.")
+    temperature: Temperature = None
+    accept: Accept | None = Field(default=None, description="Its conditions for an answer, in place of the stage's.")
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -112,11 +99,11 @@ class Tier(Authored):
         return tuple(role for role in self.roles for _ in range(self.samples))
 
 
-AnyTier = Annotated[Tier, BeforeValidator(_one_role, json_schema_input_type=str | Tier)]
+AnyTier = Annotated[Tier, BeforeValidator(short_form("roles"), json_schema_input_type=str | Tier)]
 
 
 class _Given(NamedTuple):
-    """A member's answer, and what of it is compared: None where nothing could be made out."""
+    """A member's answer, and the key of its compared part; None if it has no such part."""
 
     answer: Answer
     key: str | None
@@ -124,7 +111,7 @@ class _Given(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a tier came to: the answer, whether it is accepted, why or why not, and how sure that is."""
+    """The verdict on a tier: its answer, True if it is accepted, the reason, and the confidence."""
 
     answer: Answer | None
     accepted: bool
@@ -132,39 +119,34 @@ class Verdict(NamedTuple):
     confidence: float | None = None
 
 
-class Cascade(Stage, Cacheable):
-    """Asks tier after tier, from cheap to strong, until an answer is accepted; the last tier's is taken as it is.
+class Cascade(Prompted, Shaped, Cacheable):
+    """Calls tier after tier, from cheap to strong, until an answer is accepted; the last tier's is always taken.
 
-    Fields: `text`, `data` where a `schema` is given, and `confidence`: the share of answers that agree, or what the
-    judge or who answered says.
+    Fields: `text`, `data` with a `schema`, and `confidence`: the share of answers that agree, or the confidence that
+    the judge or the model states.
 
-    An answer is accepted where so many of the tier's agree, checks hold, a judge accepts it, or it is said with
-    enough confidence; all that `accept` names has to hold. Nobody is asked whose answer cannot change the outcome any
-    more: if two of three are to agree and do, the third is not asked. Which tier's answer was taken, and why, is an
-    event and stands in the result; the receipt counts how many cascades were escalated. `fusion.calibrate` finds a
-    threshold that holds a target.
+    `accept` names the conditions: enough answers of the tier agree, checks hold, a judge accepts the answer, its
+    confidence is high enough; all given ones must hold. With `early_stop` no call is made that cannot change the
+    outcome: if two of three must agree and do, the third is not called. The tier and the reason are in an event and
+    in the result; the receipt counts escalated cascades. `fusion.calibrate` finds a threshold for a target.
     """
 
     kind: Literal["cascade"] = "cascade"
-    tiers: tuple[AnyTier, ...] = Field(min_length=2, max_length=9, description="Who answers, from cheap to strong.")
-    accept: Accept | None = Field(default=None, description="When a tier's answer is accepted.")
-    early_stop: bool = Field(default=True, description="Ask nobody whose answer cannot change the outcome.")
-    prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of the answer.")
+    tiers: tuple[AnyTier, ...] = Field(min_length=2, max_length=9, description="The tiers, from cheap to strong.")
+    accept: Accept | None = Field(default=None, description="Conditions for accepting a tier's answer.")
+    early_stop: bool = Field(default=True, description="Make no call that cannot change the outcome.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
     default_prompt: ClassVar[str] = "cascade/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"confident"})
-    cost: ClassVar[str] = "One call for each member of the first tier, and of the next ones where it is not accepted."
-    expects: ClassVar[str] = (
-        "Two answers of a tier are the same in 6 of 10 cases; checks, a judge or a stated confidence accept 6 of 10."
-    )
-    shares: ClassVar[Shares] = {
-        "verdict": {"accept": 0.6, "escalate": 0.4},
-        "confidence": {1.0: 0.6, 0.0: 0.4},
-    }
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost="One call for each member of the first tier, and of the next ones if its answer is not accepted.",
+        expects="Two answers of a tier agree in 6 of 10 runs; checks, a judge or a stated confidence accept 6 of 10.",
+        shares={
+            "verdict": {"accept": 0.6, "escalate": 0.4},
+            "confidence": {1.0: 0.6, 0.0: 0.4},
+        },
+        example="""\
 inputs: {question: A question.}
 stages:
   answer:
@@ -172,27 +154,27 @@ stages:
     tiers: [{roles: bulk, samples: 3}, frontier]
     accept: {agree: 2, extract: number}
 output: answer
-"""
+""",
+        calls=lambda stage, items, within: stage._most_calls(),
+        supposed=lambda stage, chance: stage._supposed(chance),
+        reply=lambda stage, *call: stage._reply(*call),
+    )
 
     @model_validator(mode="after")
     def _every_tier_but_the_last_accepts(self) -> "Cascade":
         for number, tier in enumerate(self.tiers[:-1], start=1):
             accept = tier.accept or self.accept
             if accept is None:
-                raise ValueError(f"nothing says when the answer of tier {number} is accepted; give `accept` {_RULES}")
+                raise ValueError(f"no condition for accepting the answer of tier {number}; give `accept` {_RULES}")
             _check_members(number, len(tier.members), accept)
         if self.tiers[-1].accept is not None:
-            raise ValueError("the answer of the last tier is taken as it is; leave out its `accept`")
+            raise ValueError("the answer of the last tier is always taken; leave out its `accept`")
         if len(self.tiers[-1].members) > 1:
-            raise ValueError("the last tier gives one answer; leave out its `samples` and give one role")
+            raise ValueError("the last tier has one answer; leave out its `samples` and give one role")
         return self
 
-    @property
-    def gives_data(self) -> bool:
-        return self.output_schema is not None
-
     def _accepts(self) -> Iterator[tuple[str, Accept]]:
-        """(key, rule) for every rule that is written."""
+        """Yield (key, rule) for every rule that is given."""
         if self.accept is not None:
             yield "accept", self.accept
         for at, tier in enumerate(self.tiers):
@@ -200,7 +182,7 @@ output: answer
                 yield f"tiers.{at}.accept", tier.accept
 
     def prompts(self) -> Iterator[PromptUse]:
-        yield PromptUse("prompt", self.prompt or self.default_prompt, self.prompt_offers)
+        yield from super().prompts()
         for key, accept in self._accepts():
             if accept.judge is not None:
                 yield PromptUse(f"{key}.judge_prompt", accept.judge_prompt, frozenset({"candidate"}))
@@ -220,13 +202,13 @@ output: answer
                 yield f"{key}.judge", accept.judge
 
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        if self.output_schema is not None:
-            yield "schema", self.output_schema
+        yield from super().schemas()
         for key, accept in self._accepts():
             for name, schema in accept.checks.schemas() if accept.checks is not None else ():
                 yield f"{key}.{name}", schema
 
-    def most_calls(self, items: int) -> int:
+    def _most_calls(self) -> int:
+        """Return the most calls of all tiers."""
         calls = 0
         for tier in self.tiers:
             accept = tier.accept or self.accept
@@ -235,7 +217,7 @@ output: answer
             calls += 2 if accept is not None and accept.judge is not None else 0
         return calls
 
-    def supposed(self, chance: Chance) -> "Cascade":
+    def _supposed(self, chance: Chance) -> "Cascade":
         tiers = [
             tier if tier.accept is None else tier.model_copy(update={"accept": tier.accept.supposed(chance)})
             for tier in self.tiers
@@ -243,17 +225,17 @@ output: answer
         accept = None if self.accept is None else self.accept.supposed(chance)
         return self.model_copy(update={"tiers": tuple(tiers), "accept": accept})
 
-    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    def _reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         if schema is not None:
-            return super().said(step, schema, tokens, chance)
+            return plausible(self, step, schema, tokens, chance)
         return f"{chance.text(tokens)[:-12]} answer: {chance.ballot(math.sqrt(0.6))}"
 
     async def verdict(self, ctx: StageContext, number: int, variables: Mapping[str, Any]) -> Verdict:
-        """What the tier of this number, counted from 1, comes to."""
+        """Return the verdict on the tier of this number, counted from 1."""
         return await _Run(self, ctx, number, self.tiers[number - 1], variables).verdict()
 
     async def run(self, ctx: StageContext) -> None:
-        variables = await ctx.variables()
+        variables = await ctx.inputs.values()
         best, taken = Verdict(None, False, ""), 0
         for number in range(1, len(self.tiers) + 1):
             try:
@@ -261,34 +243,33 @@ output: answer
             except BudgetError:
                 if best.answer is None or not ctx.finishing:
                     raise
-                why = f"tier {number} cannot be paid: the answer of the one before is taken, though not accepted"
-                ctx.note(why)
+                why = f"tier {number} exceeds the budget: the answer of the tier before is taken, though not accepted"
+                ctx.events.note(why)
                 best = best._replace(reason=why)
                 break
             if verdict.answer is not None:
                 best, taken = verdict, number
             if verdict.accepted:
                 break
-            ctx.note(f"tier {number}: {verdict.reason}")
+            ctx.events.note(f"tier {number}: {verdict.reason}")
         if best.answer is None:
-            raise StageError(f"no tier gave an answer; the last one: {verdict.reason}")
-        ctx.decided(f"tier-{taken}", best.reason, confidence=best.confidence, escalated=taken > 1)
-        ctx.give("text", as_text(best.answer.value))
-        ctx.give("data", best.answer.data)
-        ctx.give("confidence", best.confidence)
+            raise StageError(f"no tier has an answer; the last one: {verdict.reason}")
+        ctx.events.decided(f"tier-{taken}", best.reason, confidence=best.confidence, escalated=taken > 1)
+        give_answer(ctx, best.answer)
+        ctx.outputs.give("confidence", best.confidence)
 
 
 def _check_members(number: int, members: int, accept: Accept) -> None:
     if members > len(_LETTERS):
         raise ValueError(f"tier {number} has {members} members; the most are {len(_LETTERS)}")
     if accept.agree is not None and accept.agree > members:
-        raise ValueError(f"{accept.agree} answers of tier {number} are to agree, and it gives {members}")
+        raise ValueError(f"{accept.agree} answers of tier {number} must agree, and it has {members}")
     if accept.agree is None and members > 1:
-        raise ValueError(f"tier {number} gives {members} answers; say with `agree` how many must be the same")
+        raise ValueError(f"tier {number} has {members} answers; set `agree`, the number of them that must be equal")
 
 
 class _Run:
-    """One tier at work."""
+    """One run of a tier."""
 
     def __init__(
         self, stage: Cascade, ctx: StageContext, number: int, tier: Tier, variables: Mapping[str, Any]
@@ -300,28 +281,28 @@ class _Run:
         self._variables = dict(variables)
         self._last = number == len(stage.tiers)
         self._rule = tier.accept or (None if self._last else stage.accept)
-        self._place = f"tiers.{number - 1}.accept" if tier.accept is not None else "accept"
+        self._checks = f"tiers.{number - 1}.accept.checks" if tier.accept is not None else "accept.checks"
         self._failures: list[str] = []
 
     async def verdict(self) -> Verdict:
-        """Ask, and say whether the answer is accepted."""
+        """Call the members, and return the verdict on their answers."""
         rule = self._rule
         if rule is None:
             return await self._only()
         given, agreeing = await self._asked(rule)
         if not given:
-            return Verdict(None, self._last, f"nobody answered: {'; '.join(self._failures)}")
+            return Verdict(None, self._last, f"no answer: {'; '.join(self._failures)}")
         chosen, reason = agreeing[0], ""
         wanted = rule.wanted(len(self._tier.members))
         confidence = chosen.confidence if rule.stated else len(agreeing) / len(given) if rule.agree else None
         if len(agreeing) < wanted:
-            reason = f"{len(agreeing)} of {len(given)} answers agree, {wanted} are to"
-        elif flaws := self._flaws(rule, chosen.answer):
+            reason = f"{len(agreeing)} of {len(given)} answers agree, {wanted} must"
+        elif flaws := failed_checks(self._ctx, rule.checks, chosen.answer.value, self._variables, self._checks):
             reason = "; ".join(flaws)
         elif rule.judge is not None:
             reason, confidence = await self._judged(rule, chosen.answer)
         if not reason and rule.threshold is not None and (confidence is None or confidence < rule.threshold):
-            reason = f"a confidence of {confidence:g}, {rule.threshold:g} is enough"
+            reason = f"a confidence of {confidence:g}, {rule.threshold:g} is needed"
         words = f"{len(agreeing)} of {len(given)} answers agree" if rule.agree else "accepted"
         return Verdict(chosen.answer, not reason or self._last, reason or words, confidence)
 
@@ -332,7 +313,7 @@ class _Run:
         return Verdict(given.answer, True, "the last tier")
 
     async def _asked(self, rule: Accept) -> tuple[list[_Given], list[_Given]]:
-        """All answers, and those of the largest group that agrees; at once as many as are needed in any case."""
+        """Return all answers, and the largest group that agrees; the calls that are always needed run at once."""
         members = len(self._tier.members)
         wanted = rule.wanted(members) if self._stage.early_stop else members
         given, asked = await self._wave(0, wanted, rule), wanted
@@ -344,37 +325,29 @@ class _Run:
         return given, agreeing
 
     async def _wave(self, first: int, behind: int, rule: Accept) -> list[_Given]:
-        from asyncio import TaskGroup
-
-        try:
-            async with TaskGroup() as group:
-                tasks = [group.create_task(self._member(at, rule)) for at in range(first, behind)]
-        except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
-        return [given for task in tasks if (given := task.result()) is not None]
+        members = await gathered(self._member(at, rule) for at in range(first, behind))
+        return [given for given in members if given is not None]
 
     async def _member(self, at: int, rule: Accept | None) -> _Given | None:
         stated = rule is not None and rule.stated
         step = f"tier-{self._number}-{_LETTERS[at]}"
         ask = Ask(
             role=self._tier.members[at],
-            messages=self._ctx.render(
-                self._stage.prompt or self._stage.default_prompt, {**self._variables, "confident": stated}
-            ),
+            messages=self._ctx.inputs.render(self._stage.template, {**self._variables, "confident": stated}),
             step=step,
             schema=self._schema(stated),
             max_tokens=self._stage.max_tokens,
             temperature=self._tier.temperature,
-            deltas=self._ctx.deltas(step) if self._last and self._stage.output_schema is None else None,
+            deltas=self._ctx.models.stream(step) if self._last and self._stage.output_schema is None else None,
             sample=self._tier.members[:at].count(self._tier.members[at]),
         )
         try:
-            answer = whole(await self._ctx.call(ask))
+            answer = whole(await self._ctx.models.call(ask))
         except ModelError as error:
             if error.stops or (self._last and rule is None):
                 raise
             self._failures.append(str(error))
-            self._ctx.note(f"{step}: {error}")
+            self._ctx.events.note(f"{step}: {error}")
             return None
         confidence = None
         if stated:
@@ -384,54 +357,34 @@ class _Run:
         return _Given(answer, None if found is None else found.key, confidence)
 
     def _schema(self, stated: bool) -> JsonSchema | None:
-        """The shape of an answer; where it has to say how sure it is, of both."""
-        own = self._ctx.schema("schema")
+        """Return the schema of an answer, with its confidence if that must be stated."""
+        own = self._ctx.inputs.schema("schema")
         if not stated:
             return own
-        return {
-            "type": "object",
-            "properties": {"answer": own or {"type": "string", "maxLength": 20_000}, "confidence": _SURE},
-            "required": ["answer", "confidence"],
-            "additionalProperties": False,
-        }
-
-    def _flaws(self, rule: Accept, answer: Answer) -> list[str]:
-        if rule.checks is None:
-            return []
-        seen = {**self._variables, "value": answer.value}
-        return rule.checks.failures(
-            answer.value,
-            schema=self._ctx.schema(f"{self._place}.checks.schema"),
-            evaluate=lambda source: self._ctx.evaluate(source, seen),
-        )
+        return closed_object({"answer": own or string(20_000), "confidence": _SURE})
 
     async def _judged(self, rule: Accept, answer: Answer) -> tuple[str, float | None]:
-        """(why it is not accepted, how sure the judge is); a judgement that fails is never a pass."""
+        """Return (reason against the answer, confidence of the judge); a failed judgement is never a pass."""
         assert rule.judge is not None
-        messages = self._ctx.render(rule.judge_prompt, {**self._variables, "candidate": answer.value})
+        messages = self._ctx.inputs.render(rule.judge_prompt, {**self._variables, "candidate": answer.value})
         step = f"tier-{self._number}-judge"
         try:
             ask = Ask(role=rule.judge, messages=messages, step=step, schema=_JUDGED)
-            said = own_verdict(whole(await self._ctx.call(ask)), answer.value)
+            said = own_verdict(whole(await self._ctx.models.call(ask)), answer.value)
         except ModelError as error:
             if error.stops:
                 raise
-            return f"there is no judgement: {error}", None
+            return f"no judgement: {error}", None
         confidence = float(said.data["confidence"])
         if said.data["verdict"] == "accept":
             return "", confidence
-        return f"{said.by!r} does not accept it: {said.data['problem'] or 'it says nothing of why'}", confidence
+        return f"{said.by!r} does not accept it: {said.data['problem'] or 'it gives no reason'}", confidence
 
 
 def _largest(given: Sequence[_Given]) -> list[_Given]:
-    """The largest group of answers that are the same; of equal ones the first. One without an answer is alone."""
+    """Return the largest group of equal answers, the first of equal groups; one without a key is alone."""
     groups: dict[str, list[_Given]] = {}
     for at, one in enumerate(given):
         groups.setdefault(f"={one.key}" if one.key is not None else f"?{at}", []).append(one)
     found = [group for name, group in groups.items() if name.startswith("=")]
     return max(found or list(groups.values()), key=len, default=[])
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

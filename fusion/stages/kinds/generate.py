@@ -2,22 +2,24 @@
 
 from typing import ClassVar, Literal
 
-from fusion.stages.answer import ShapedStage
+from fusion.stages.answer import AnswerStage
 from fusion.stages.base import OutputField
 from fusion.stages.context import StageContext
+from fusion.stages.simulation import Estimate
 
 
-class Generate(ShapedStage):
-    """Asks one model once. Fields: `text`, and `data` where a `schema` is given."""
+class Generate(AnswerStage):
+    """Calls one model once. Fields: `text`, and `data` with a `schema`."""
 
     kind: Literal["generate"] = "generate"
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     default_prompt: ClassVar[str] = "generate/default"
-    cost: ClassVar[str] = (
-        "One call; one more where an answer does not hold to the `schema` at first, or for each time "
-        "that a text which was cut off is continued."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            "One call; one more if an answer does not match the `schema` at first, or for each "
+            "continuation of a truncated text."
+        ),
+        example="""\
 inputs: {text: A text.}
 stages:
   answer:
@@ -28,10 +30,9 @@ stages:
       Give this text a title and three keywords.
       {{ inputs.text | fence }}
 output: answer.data
-"""
-
-    def most_calls(self, items: int) -> int:
-        return self.calls_of_one()
+""",
+        calls=lambda stage, items, within: stage.calls_of_one(),
+    )
 
     async def run(self, ctx: StageContext) -> None:
-        await self.write(ctx, await ctx.variables(), "generate")
+        await self.write(ctx, await ctx.inputs.values(), "generate")

@@ -1,103 +1,84 @@
-"""judge: compares several answers to one request, and does not answer it."""
+"""judge: several answers to one request are compared; the request is not answered."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from fusion.core.errors import StageError
+from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
-from fusion.stages.base import ExpressionUse, ModelStage, OutputField
+from fusion.stages.base import Following, ModelStage, OutputField
 from fusion.stages.context import StageContext
 from fusion.stages.labels import followed, renamed
+from fusion.stages.simulation import Estimate
+
+_MOST: Final = 12  # points in a list of the analysis
 
 
-class Judge(ModelStage):
+class Judge(ModelStage, Following):
     """Compares several answers to one request, and does not answer it itself. Field: `analysis`.
 
-    It holds `consensus` (what they agree on), `contradictions` (`topic`, `stances`: `model`, `stance`),
-    `partial_coverage` (`models`, `point`), `unique_insights` (`model`, `insight`), `blind_spots` (what all of them
-    miss), `evidence` (`model`, `quote`: words that stand in that answer), `confidence` that the consensus is right,
-    from 0 to 1, and `vote_settles`: whether the answers can simply be counted.
+    The analysis has `consensus` (points of agreement), `contradictions` (`topic`, `stances`: `model`, `stance`),
+    `partial_coverage` (`models`, `point`), `unique_insights` (`model`, `insight`), `blind_spots` (points that all of
+    them miss), `evidence` (`model`, `quote`: words out of that answer), `confidence` (0 to 1) that the consensus is
+    right, and `vote_settles`: true if a count of the answers is enough.
 
-    The judge sees the answers under labels; the analysis names the models. A single answer is compared with the
-    request. Where the judge fails the analysis is empty, which is said, and the answers stay as they are.
+    The judge reads the answers under labels; the analysis names the models. A single answer is compared with the
+    request. If the judge fails, the analysis is empty, a note says so, and the answers stay as they are.
     """
 
     kind: Literal["judge"] = "judge"
-    on_error: Literal["fail", "skip", "escalate"] = Field(
-        default="skip", description="What a failure does: end the run, leave the analysis empty, ask `escalate_to`."
+    on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
+        default="skip",
+        description="Effect of a failure: end the run, leave the analysis empty, or call `escalate_to`.",
     )
-    default: Any = Field(default_factory=dict, description="What readers get if there is no analysis.")
-    over: str = Field(description="The answers to compare, such as those of a panel.")
+    default: Any = Field(default_factory=dict, description="The value for readers if there is no analysis.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("analysis"),)
     own_max_tokens: ClassVar[int] = 3000
     default_prompt: ClassVar[str] = "judge/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"answers"})
-    cost: ClassVar[str] = (
-        "One call, which reads all the answers; one more where the analysis is not in its shape at first."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=("One call, which reads all the answers; one more if the analysis does not match its shape at first."),
+        example="""\
 inputs: {question: A question.}
 stages:
   panel: {kind: panel, members: [frontier, bulk]}
   compare: {kind: judge, over: panel, role: frontier}
 output: compare
-"""
-
-    def expressions(self) -> Iterator[ExpressionUse]:
-        yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
-
-    def most_calls(self, items: int) -> int:
-        return self.calls_of_an_answer(shaped=True)
+""",
+        calls=lambda stage, items, within: stage.calls_of_an_answer(shaped=True),
+    )
 
     async def run(self, ctx: StageContext) -> None:
-        variables = await ctx.variables()
+        variables = await ctx.inputs.values()
         answers, failed = await followed(ctx, self.over)
         if not answers:
-            raise StageError(f"there is no answer to compare, {len(failed)} failed")
+            raise StageError(f"no answer to compare: {len(failed)} failed")
         ask = self.ask(ctx, {**variables, "answers": answers}, "judge")
         answer = await self.answer(ctx, ask._replace(schema=analysis_schema(_labels(answers))))
         analysis = {**answer.data, "evidence": _standing(answer.data["evidence"], answers, ctx)}
-        ctx.give("analysis", renamed(analysis, answers))
+        ctx.outputs.give("analysis", renamed(analysis, answers))
 
 
 def analysis_schema(labels: Sequence[str]) -> JsonSchema:
-    """The shape of an analysis of the answers with these labels."""
-    model = {"type": "string", "enum": list(labels)}
-    stance = _object({"model": model, "stance": _text(400)})
-    models = {"type": "array", "items": model, "minItems": 1, "maxItems": len(labels)}
-    return _object(
-        {
-            "consensus": _list(_text(400)),
-            "contradictions": _list(_object({"topic": _text(200), "stances": _list(stance, len(labels))})),
-            "partial_coverage": _list(_object({"models": models, "point": _text(400)})),
-            "unique_insights": _list(_object({"model": model, "insight": _text(400)})),
-            "blind_spots": _list(_text(400)),
-            "evidence": _list(_object({"model": model, "quote": _text(300)})),
-            "confidence": {"type": "number", "minimum": 0, "maximum": 1},
-            "vote_settles": {"type": "boolean"},
-        }
-    )
-
-
-def _text(most: int) -> JsonSchema:
-    return {"type": "string", "maxLength": most}
-
-
-def _list(element: JsonSchema, most: int = 12) -> JsonSchema:
-    return {"type": "array", "items": element, "maxItems": most}
-
-
-def _object(properties: JsonSchema) -> JsonSchema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
+    """Return the schema of an analysis of the answers with these labels."""
+    model, point = enum(labels), string(400)
+    stances = array(closed_object({"model": model, "stance": point}), len(labels))
+    models = array(model, len(labels), least=1)
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    properties = {
+        "consensus": array(point, _MOST),
+        "contradictions": array(closed_object({"topic": string(200), "stances": stances}), _MOST),
+        "partial_coverage": array(closed_object({"models": models, "point": point}), _MOST),
+        "unique_insights": array(closed_object({"model": model, "insight": point}), _MOST),
+        "blind_spots": array(point, _MOST),
+        "evidence": array(closed_object({"model": model, "quote": string(300)}), _MOST),
+        "confidence": share,
+        "vote_settles": {"type": "boolean"},
     }
+    return closed_object(properties)
 
 
 def _labels(answers: Sequence[Item]) -> list[str]:
@@ -105,11 +86,13 @@ def _labels(answers: Sequence[Item]) -> list[str]:
 
 
 def _standing(evidence: list[dict[str, str]], answers: Sequence[Item], ctx: StageContext) -> list[dict[str, str]]:
-    """The quotes that stand in the answer that they are said to be of; the others are dropped, and that is said."""
+    """Return the quotes that are in the answer that they name; the others are dropped with a note."""
     texts = {answer.source["label"]: _folded(as_text(answer.value)) for answer in answers}
     standing = [one for one in evidence if _folded(one["quote"]) and _folded(one["quote"]) in texts[one["model"]]]
     if len(standing) < len(evidence):
-        ctx.note(f"{len(evidence) - len(standing)} of the judge's {len(evidence)} quotes stand in no answer: dropped")
+        ctx.events.note(
+            f"{len(evidence) - len(standing)} of the judge's {len(evidence)} quotes are in no answer: dropped"
+        )
     return standing
 
 

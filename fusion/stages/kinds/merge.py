@@ -5,12 +5,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fusion.core.errors import StageError
 from fusion.core.params import PARAMS
 from fusion.core.types import as_text
-from fusion.stages.answer import ShapedStage
-from fusion.stages.base import ExpressionUse, OutputField, PromptUse
+from fusion.stages.answer import AnswerStage
+from fusion.stages.base import Following, OutputField, PromptUse
 from fusion.stages.context import StageContext
+from fusion.stages.items import check_enough
+from fusion.stages.simulation import Estimate
 from fusion.stages.tree_merge import Levels
 
 _OF_A_MODEL = frozenset(
@@ -27,35 +28,37 @@ _OF_A_MODEL = frozenset(
 )
 
 
-class Merge(ShapedStage):
-    """Brings items together: `llm` has a model write the answer, `concat` puts them one after the other.
+class Merge(AnswerStage, Following):
+    """Merges items: `llm` has a model write the answer, `concat` joins the values.
 
-    Fields: `text`, and `data` where a `schema` is given. The template sees the usable `items` in their order,
-    and in `failed` those that have no value.
+    Fields: `text`, and `data` with a `schema`. The template reads the usable `items` in their order, and the `failed`
+    ones without a value.
 
-    `tree` is for more than the model can read at once: neighbours are brought together in as few calls as they fit
-    into, and the results again, until the rest fits into the stage's own call. With parts that do fit it is `llm`.
+    `tree` is for more than the model can read at once. Neighbours are merged in the fewest calls, and the results
+    again, until the rest fits into the stage's own call. Items that fit are merged as with `llm`.
     """
 
     kind: Literal["merge"] = "merge"
-    over: str = Field(description="The items to bring together.")
-    strategy: Literal["llm", "concat", "tree"] = Field(default="llm", description="Who writes the answer, and how.")
-    separator: str = Field(default="\n\n", description="What `concat` puts between two items.")
-    level_prompt: str = Field(default="merge/level", description="The template of the levels below, with `tree`.")
-    max_input: int | None = Field(
-        default=None, gt=0, description="Tokens that a call of `tree` may read; by default what its model can."
+    strategy: Literal["llm", "concat", "tree"] = Field(
+        default="llm", description="A model in one call, no model, or a model in levels."
     )
-    min_ok: int = Field(default=1, ge=0, description="How many items must be usable.")
+    separator: str = Field(default="\n\n", description="The text between two items, with `concat`.")
+    level_prompt: str = Field(default="merge/level", description="The template of the levels, with `tree`.")
+    max_input: int | None = Field(
+        default=None, gt=0, description="Input tokens of a call, with `tree`; by default those of its model."
+    )
+    min_ok: int = Field(default=1, ge=0, description="Items that must be usable.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "merge/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"items", "failed"})
-    cost: ClassVar[str] = (
-        "One call, whatever the number of items; one more where the answer does not hold to the `schema` at first. "
-        "None with `strategy: concat`."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            "One call, whatever the number of items; one more if the answer does not match the `schema` at first. "
+            "None with `strategy: concat`."
+        ),
+        example="""\
 inputs: {text: "Chapters, a blank line between two."}
 stages:
   sums: {kind: map, over: "inputs.text.split('\\n\\n')", role: bulk, prompt: "Sum up: {{ item.source | fence }}"}
@@ -69,10 +72,12 @@ stages:
       {{ item.value | fence }}
       {% endfor %}
 output: answer
-"""
+""",
+        calls=lambda stage, items, within: stage._most_calls(items),
+    )
 
-    def most_calls(self, items: int) -> int:
-        """Of a tree: its first level shortens every part at most, each one above has half as many parts or fewer."""
+    def _most_calls(self, items: int) -> int:
+        """Return the most calls: the first level of a tree calls for every part, each later one for half as many."""
         return {"concat": 0, "llm": 1, "tree": 2 * items + 1}[self.strategy] * self.calls_of_one()
 
     @model_validator(mode="after")
@@ -80,7 +85,7 @@ output: answer
         given = self.model_fields_set
         if self.strategy == "concat" and (asked := sorted(_OF_A_MODEL & given)):
             names = ", ".join("schema" if name == "output_schema" else name for name in asked)
-            raise ValueError(f"`strategy: concat` asks no model, so these have no effect: {names}")
+            raise ValueError(f"`strategy: concat` calls no model, so these have no effect: {names}")
         if self.strategy != "concat" and "separator" in given:
             raise ValueError("`separator` has an effect with `strategy: concat` only")
         if self.strategy != "tree" and (of_tree := sorted({"level_prompt", "max_input"} & given)):
@@ -97,20 +102,14 @@ output: answer
         if self.strategy != "concat":
             yield from super().roles()
 
-    def expressions(self) -> Iterator[ExpressionUse]:
-        yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
-
     async def run(self, ctx: StageContext) -> None:
-        variables = await ctx.variables()
-        came = sorted([item async for item in ctx.follow(self.over)], key=lambda item: item.index)
+        variables = await ctx.inputs.values()
+        came = sorted([item async for item in ctx.inputs.follow(self.over)], key=lambda item: item.index)
         items = [item for item in came if item.ok]
         failed = [item for item in came if not item.ok]
-        if len(items) < self.min_ok:
-            why = f"; the first: {failed[0].failure.message}" if failed and failed[0].failure else ""
-            raise StageError(f"{len(items)} of {len(came)} items can be merged, {self.min_ok} are needed{why}")
+        check_enough(came, self.min_ok)
         if self.strategy == "concat":
-            ctx.give("text", self.separator.join(as_text(item.value) for item in items))
+            ctx.outputs.give("text", self.separator.join(as_text(item.value) for item in items))
             return
         if self.strategy == "tree":
             levels = Levels(self, ctx, variables, prompt=self.level_prompt, most=self.max_input)

@@ -6,34 +6,31 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Name
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
-from fusion.core.params import Cacheable
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
+from fusion.core.params import Cacheable, Temperature
 from fusion.core.types import Failure, Item, Message
 from fusion.core.validation import Authored
-from fusion.stages.base import OutputField, OutputSchema, PromptUse, Stage, whole
+from fusion.stages.base import OutputField, Prompted, Shaped, whole
 from fusion.stages.context import Ask, StageContext
+from fusion.stages.fields import Texts, short_form
 from fusion.stages.labels import MOST_LABELS, labels, shuffled
+from fusion.stages.simulation import Estimate
 
 if TYPE_CHECKING:
     from asyncio import Task
 
 
 _PATIENCE_WITH_SEVERAL: Final = 2.0
-_LEAST_SECONDS: Final = 0.2  # so that chance does not decide between answers that come at once
+_LEAST_SECONDS: Final = 0.2  # keeps chance from deciding between simultaneous answers
 _CLEARLY_SLOWER: Final = 2.0
 
 
 class PanelMember(Authored):
-    """Who answers, and how often. Short form: the role alone."""
+    """A member: a role, and the number of its answers. Short form: the role alone."""
 
     role: str = Field(description="The role that answers.")
-    samples: int = Field(default=1, ge=1, description="How many answers it gives, each of a call of its own.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Its sampling temperature.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, given: Any) -> Any:
-        return {"role": given} if isinstance(given, str) else given
+    samples: int = Field(default=1, ge=1, description="Number of its answers, each from a call of its own.")
+    temperature: Temperature = None
 
 
 def _one_or_many(given: Any) -> Any:
@@ -48,16 +45,14 @@ def _fits(members: tuple[PanelMember, ...]) -> tuple[PanelMember, ...]:
 
 
 Members = Annotated[
-    tuple[PanelMember, ...],
+    tuple[Annotated[PanelMember, BeforeValidator(short_form("role"))], ...],
     BeforeValidator(_one_or_many, json_schema_input_type=str | PanelMember | tuple[str | PanelMember, ...]),
     AfterValidator(_fits),
 ]
 
-Roles = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]
-
 
 class _Seat(NamedTuple):
-    """A place in the panel: its number, its name, who has it, and how many before it have the same role."""
+    """A seat of the panel: its number, step and member, and the number of seats before it with its role."""
 
     number: int
     step: str
@@ -65,55 +60,51 @@ class _Seat(NamedTuple):
     sample: int
 
 
-class Panel(Stage, Cacheable):
-    """Asks the same of several roles, or several times of one, at once. Field: `answers`.
+class Panel(Prompted, Shaped, Cacheable):
+    """Sends one prompt to several roles, or several times to one, at once. Field: `answers`.
 
-    Each answer has a label that tells nothing of who wrote it (`item.label`), and they stand in an order that the
-    run and the stage decide, so that no reader can prefer a model or a place. `item.member` is the member's number,
-    `item.role` its role.
+    Each answer has a label (`item.label`) that does not reveal its model, and their order is random but fixed by run
+    and stage, so that no reader can prefer a model or a place. `item.member` is the number of the member, `item.role`
+    its role.
 
-    An answer that is empty, refused or cut off does not count. Once `min_ok` answers are there, the others are
-    waited for as long as `grace` says, then cancelled; what they cost is counted. Without `grace` it is learned from
-    those who have answered: while several are missing, they may take twice as long as the slowest answer; the last
-    one of n members 1/(n + 2) longer than it; a model that is known to be much slower as many times longer.
+    An empty, refused or truncated answer does not count. After `min_ok` answers, the others are waited for during
+    `grace`, then cancelled; their cost is counted. Without `grace` the time is learned from the answers: while
+    several are missing, they have twice the time of the slowest answer; the last of n members has 1/(n + 2) more than
+    it; a model known to be much slower has as many times more.
 
-    Embedded models share one place to compute in: those members are asked one after another.
+    Embedded models share the processor: their members are called one after another.
     """
 
     kind: Literal["panel"] = "panel"
     on_error: Literal["fail", "skip", "refill"] = Field(  # type: ignore[assignment]
-        default="skip", description="What a member without an answer does: end the run, be left out, be replaced."
+        default="skip", description="Effect of a member without an answer: end the run, leave it out, or replace it."
     )
-    members: Members = Field(description="Who answers: roles, or {role, samples, temperature}.")
-    prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
-    max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
-    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="The shape of an answer.")
+    members: Members = Field(description="The members: roles, or {role, samples, temperature}.")
+    temperature: Temperature = None
     min_ok: int | None = Field(
-        default=None,
-        ge=0,
-        description="How many answers there must be before `grace` begins, and at the end; by default grace begins "
-        "with more than half, and one is needed.",
+        default=None, ge=0, description="Answers needed to begin `grace`, and at the end; else over half, and one."
     )
-    grace: float | None = Field(default=None, ge=0, description="Seconds that stragglers have; else it is learned.")
-    refill: Roles = Field(
-        default=(), description="Roles that replace a member, in this order; by default the other members'."
-    )
+    grace: float | None = Field(default=None, ge=0, description="Seconds for stragglers; by default learned.")
+    refill: Texts = Field(default=(), description="Roles that replace a member in turn; else the other members'.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("answers", feed=True),)
     keeps_time: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "panel/default"
-    cost: ClassVar[str] = (
-        "A call for each member, stragglers that are cancelled included; one more for each that is replaced, and for "
-        "each whose answer does not hold to the `schema` at first."
-    )
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            "A call for each member, cancelled stragglers included; one more for each replaced member, and for each "
+            "answer that does not match the `schema` at first."
+        ),
+        example="""\
 inputs: {question: A question.}
 stages:
   panel: {kind: panel, members: [frontier, {role: bulk, samples: 2}], min_ok: 2}
   answer: {kind: synthesize, over: panel}
 output: answer
-"""
+""",
+        calls=lambda stage, items, within: stage._most_calls(),
+        items=lambda stage, items: len(stage.seats),
+    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Panel":
@@ -128,13 +119,8 @@ output: answer
         return self
 
     @property
-    def template(self) -> str:
-        """The template in use: the stage's own, or the kind's shipped one."""
-        return self.prompt or self.default_prompt
-
-    @property
     def seats(self) -> list[_Seat]:
-        """Every place of the panel, in the order of its members."""
+        """The seats of the panel, in the order of its members."""
         alone = len(self.members) == 1
         steps = [
             (f"sample-{sample}" if alone else f"member-{label.lower()}-sample-{sample}", member)
@@ -146,36 +132,23 @@ output: answer
         roles = [member.role for _, member in steps]
         return [_Seat(at + 1, step, member, roles[:at].count(member.role)) for at, (step, member) in enumerate(steps)]
 
-    def prompts(self) -> Iterator[PromptUse]:
-        yield PromptUse("prompt", self.template)
-
     def roles(self) -> Iterator[tuple[str, str]]:
         for at, member in enumerate(self.members):
             yield f"members.{at}", member.role
         for at, role in enumerate(self.refill):
             yield f"refill.{at}", role
 
-    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        if self.output_schema is not None:
-            yield "schema", self.output_schema
-
-    def most_calls(self, items: int) -> int:
+    def _most_calls(self) -> int:
+        """Return the most calls of the panel, substitutes included."""
         answers = sum(1 + len(self.substitutes(seat)) for seat in self.seats)
         return answers * self.calls_of_an_answer(shaped=self.output_schema is not None)
 
-    def most_items(self, items: int) -> int:
-        return len(self.seats)
-
     def calls_of_an_answer(self, *, shaped: bool) -> int:
-        """How many calls an answer takes at most; who replaces whom is counted apart."""
+        """Return the most calls of an answer, replacements aside."""
         return 2 if shaped else 1
 
-    def survives(self, error: FusionError, *, finishing: bool) -> bool:
-        """What `on_error` says is said of members; a panel with too few answers has failed."""
-        return False
-
     def substitutes(self, seat: _Seat) -> tuple[str, ...]:
-        """The roles that are asked in turn when the one in this seat has no answer."""
+        """Return the roles that are called in turn if the member of this seat has no answer."""
         if self.on_error != "refill":
             return ()
         roles = [member.role for member in self.members]
@@ -191,15 +164,15 @@ output: answer
         except TimeoutError:
             sitting.out_of_time()
         except BaseExceptionGroup as group:
-            raise group.exceptions[0] from group
+            raise first_error(group) from group
         sitting.check_enough()
 
 
 class _Sitting:
-    """One run of a panel: who is asked, who has answered, who is no longer waited for."""
+    """One run of a panel: its open seats, its answers, and the time for those that are missing."""
 
     def __init__(self, panel: Panel, ctx: StageContext) -> None:
-        from asyncio import Lock, get_running_loop  # here, since stages are checked and drawn without any loop
+        from asyncio import Lock, get_running_loop  # here: checking and drawing stages needs no event loop
 
         self._panel = panel
         self._ctx = ctx
@@ -211,29 +184,28 @@ class _Sitting:
         self._places = {seats[number].number: place for place, number in enumerate(order)}
         self._labels = labels(len(seats))
         self._open = {seat.number: seat for seat in seats}
-        self._steps: dict[int, str] = {}  # of a seat: the step that is asked now
-        self._asked: dict[int, tuple[str, float]] = {}  # of a seat: the role that is asked now, and since when
-        self._took: list[tuple[str, float]] = []  # of each answer: the model that gave it, and its seconds
+        self._asked: dict[int, tuple[str, str, float]] = {}  # of a seat: role, step and start of its current call
+        self._took: list[tuple[str, float]] = []  # of each answer: its model and seconds
         self._enough_since: float | None = None
         self._failed: list[FusionError] = []
 
     async def all(self) -> None:
         from asyncio import TaskGroup
 
-        self._messages = self._ctx.render(self._panel.template, await self._ctx.variables())
-        self._ctx.grew(len(self._open), final=True)
+        self._messages = self._ctx.inputs.render(self._panel.template, await self._ctx.inputs.values())
+        self._ctx.outputs.grow(len(self._open), final=True)
         async with TaskGroup() as group:
             await self._watch({group.create_task(self._fill(seat)): seat for seat in self._panel.seats})
 
     async def _watch(self, tasks: "dict[Task[None], _Seat]") -> None:
-        """Wait for the answers, and cancel those that are not to be waited for."""
+        """Wait for the answers, and cancel overdue calls."""
         from asyncio import FIRST_COMPLETED, wait
 
         waiting = set(tasks)
         while waiting:
             done, waiting = await wait(waiting, timeout=self._patience(), return_when=FIRST_COMPLETED)
             if any(not task.cancelled() and task.exception() for task in done):
-                return  # the group ends the rest and says why
+                return  # the group cancels the rest and raises the error
             why = self._hopeless()
             for task in list(waiting):
                 if reason := why or self._overdue(tasks[task]):
@@ -242,45 +214,40 @@ class _Sitting:
                     waiting.discard(task)
 
     async def _fill(self, seat: _Seat) -> None:
-        """Ask who has the seat, then those that may replace it; the item is the first usable answer."""
+        """Call the member of a seat, then its substitutes; the item is the first usable answer."""
         steps = [(seat.member.role, seat.step)]
         replacing = enumerate(self._panel.substitutes(seat), start=1)
         steps += [(role, f"{seat.step}-refill-{number}") for number, role in replacing]
         for at, (role, step) in enumerate(steps):
-            given_up = self._ctx.kept("given up", item=self._places[seat.number], of=self._ask(seat, role, step))
+            item = self._item(seat, role)
+            given_up = self._ctx.journal.kept("given up", item=item.index, of=self._ask(seat, role, step))
             if given_up is not None:
-                self._settle(self._item(seat, role).failed(Failure.model_validate(given_up)))
-                return
+                return self._settle(item.failed(Failure.model_validate(given_up)))
             try:
-                item = await self._asked_once(seat, role, step)
+                return self._settle(await self._asked_once(seat, role, step))
             except BudgetError as error:
                 if not self._ctx.finishing:
                     raise
-                self._settle(self._item(seat, role).failed(error.as_failure()))
-                return
+                return self._settle(item.failed(error.as_failure()))
             except ModelError as error:
                 if self._panel.on_error == "fail":
                     raise
-                self._ctx.set_aside(error)
+                self._ctx.journal.set_aside(error)
                 self._failed.append(error)
-                failed = self._item(seat, role).failed(_named(seat, role, error))
                 if at + 1 == len(steps):
-                    self._settle(failed)
-                else:
-                    self._ctx.note(f"{step} has no answer ({error}); asking {steps[at + 1][0]!r}", item=failed.index)
-            else:
-                self._settle(item)
-                return
+                    return self._settle(item.failed(_failure(seat, role, error)))
+                following = steps[at + 1][0]
+                self._ctx.events.note(f"{step} has no answer ({error}); asking {following!r}", item=item.index)
+        return None
 
     async def _asked_once(self, seat: _Seat, role: str, step: str) -> Item:
         item = self._item(seat, role)
         async with AsyncExitStack() as turn:
-            if self._ctx.model(role).local:
+            if self._ctx.models.info(role).local:
                 await turn.enter_async_context(self._one_at_a_time)
             begun = self._clock()
-            self._asked[seat.number] = role, begun
-            self._steps[seat.number] = step
-            answer = whole(await self._ctx.call(self._ask(seat, role, step)))
+            self._asked[seat.number] = role, step, begun
+            answer = whole(await self._ctx.models.call(self._ask(seat, role, step)))
             self._took.append((answer.by, self._clock() - begun))
             return item.worked(answer.value, answer.by)
 
@@ -291,7 +258,7 @@ class _Sitting:
             messages=self._messages,
             step=step,
             item=self._places[seat.number],
-            schema=self._ctx.schema("schema"),
+            schema=self._ctx.inputs.schema("schema"),
             max_tokens=panel.max_tokens,
             temperature=panel.temperature if seat.member.temperature is None else seat.member.temperature,
             sample=seat.sample,
@@ -303,20 +270,18 @@ class _Sitting:
         return Item(index=place, source=source)
 
     def _settle(self, item: Item) -> None:
-        """A seat has its answer, or will have none: hand it on."""
-        if self._open.pop(item.source["member"], None) is None:
-            return
-        self._ctx.feed("answers").append(item)
-        self._ctx.finished(item)
+        """Hand on the item of a seat, with or without an answer, unless the seat is closed."""
+        if self._open.pop(item.source["member"], None) is not None:
+            self._ctx.outputs.settle(item)
 
-    # How long.
+    # Time.
 
     @property
     def _usable(self) -> int:
-        return sum(item.ok for item in self._ctx.feed("answers").so_far)
+        return sum(item.ok for item in self._ctx.outputs.feed("answers").so_far)
 
     def _enough(self) -> bool:
-        """True once so many have answered that the others are stragglers."""
+        """Return True once there are enough answers for the others to be stragglers."""
         seats = len(self._panel.seats)
         failed = seats - len(self._open) - self._usable
         wanted = self._panel.min_ok
@@ -325,7 +290,7 @@ class _Sitting:
         return self._usable >= wanted
 
     def _patience(self) -> float | None:
-        """Seconds until somebody is overdue; None while nobody can be."""
+        """Return the seconds until the next call is overdue, None while none can be."""
         if not self._enough():
             return None
         if self._enough_since is None:
@@ -334,21 +299,21 @@ class _Sitting:
         return max(0.0, min(ends) - self._clock()) if ends else None
 
     def _end(self, seat: _Seat) -> float | None:
-        """Until when a seat is waited for; None for one whose turn has not come."""
+        """Return the time until which a seat is waited for; None before its call."""
         if self._panel.grace is not None:
             assert self._enough_since is not None
             return self._enough_since + self._panel.grace
         if seat.number not in self._asked or not self._took:
             return None
-        role, begun = self._asked[seat.number]
-        model = self._ctx.model(role).id
+        role, _, begun = self._asked[seat.number]
+        model = self._ctx.models.info(role).id
         slowest = max(seconds * self._slower(model, than) for than, seconds in self._took)
         patience = 1 + 1 / (len(self._panel.seats) + 2) if len(self._open) == 1 else _PATIENCE_WITH_SEVERAL
         return begun + max(slowest * patience, slowest + _LEAST_SECONDS)
 
     def _slower(self, model: str, than: str) -> float:
-        """How many times slower a model is known to be than another; 1 where it is not clearly so."""
-        one, other = self._ctx.latencies.quantile(model), self._ctx.latencies.quantile(than)
+        """Return the factor by which a model is known to be slower than another; 1 unless clearly slower."""
+        one, other = self._ctx.models.speed.quantile(model), self._ctx.models.speed.quantile(than)
         times = one / other if one and other else 1.0
         return times if times > _CLEARLY_SLOWER else 1.0
 
@@ -362,7 +327,7 @@ class _Sitting:
         return f"no longer waited for: {self._usable} of {len(self._panel.seats)} have answered"
 
     def _hopeless(self) -> str:
-        """Why nobody needs to be waited for any more; empty where there is hope."""
+        """Return the reason to stop waiting for all; empty while enough answers are possible."""
         wanted = self._panel.min_ok
         if wanted is None or self._usable + len(self._open) >= wanted:
             return ""
@@ -371,11 +336,10 @@ class _Sitting:
     # The end.
 
     def _give_up(self, seat: _Seat, reason: str) -> None:
-        role = self._asked[seat.number][0] if seat.number in self._asked else seat.member.role
-        failure = Failure(reason="StageError", message=f"{_name(seat, role)}: {reason}")
+        role, step, _ = self._asked.get(seat.number, (seat.member.role, seat.step, 0.0))
+        failure = _failure(seat, role, StageError(reason))
         item = self._item(seat, role).failed(failure)
-        step = self._steps.get(seat.number, seat.step)
-        self._ctx.keep("given up", failure.model_dump(), item=item.index, of=self._ask(seat, role, step))
+        self._ctx.journal.keep("given up", failure.model_dump(), item=item.index, of=self._ask(seat, role, step))
         self._settle(item)
 
     def out_of_time(self) -> None:
@@ -389,13 +353,11 @@ class _Sitting:
         stops = [error for error in self._failed if isinstance(error, ModelError) and error.stops]
         if len(stops) == len(self._panel.seats):
             raise stops[0]
-        why = "; ".join(item.failure.message for item in self._ctx.feed("answers").so_far if item.failure is not None)
+        why = "; ".join(
+            item.failure.message for item in self._ctx.outputs.feed("answers").so_far if item.failure is not None
+        )
         raise StageError(f"{self._usable} of {len(self._panel.seats)} members answered, {wanted} are needed: {why}")
 
 
-def _name(seat: _Seat, role: str) -> str:
-    return f"{seat.step} ({role})"
-
-
-def _named(seat: _Seat, role: str, error: FusionError) -> Failure:
-    return Failure(reason=type(error).__name__, message=f"{_name(seat, role)}: {error}")
+def _failure(seat: _Seat, role: str, error: FusionError) -> Failure:
+    return Failure(reason=type(error).__name__, message=f"{seat.step} ({role}): {error}")

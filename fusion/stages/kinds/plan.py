@@ -1,4 +1,4 @@
-"""plan: a model splits the request into subtasks, each handed on the moment it is complete."""
+"""plan: a model splits the request into subtasks, each handed on as soon as it is complete."""
 
 import json
 from collections.abc import Iterator
@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from fusion.core.errors import BadResponseError, ModelError, StageError
+from fusion.core.schema import array, closed_object, string
 from fusion.core.types import JsonSchema, Message
 from fusion.stages.base import ModelStage, OutputField, PromptUse
 from fusion.stages.context import Ask, StageContext, Variables
 from fusion.stages.plan_reader import HEAD, PlanReader
-from fusion.stages.simulation import Shares, Sizes, Spread
+from fusion.stages.simulation import Estimate, Spread
 
 _MOST_CONTINUATIONS = 3
 
@@ -21,14 +22,14 @@ class Plan(ModelStage):
 
     Fields: `subtasks` (a feed), `goal`, `constraints`, `merge_instructions`.
 
-    A subtask has `title`, `instructions` that stand alone, `needs` (numbers of earlier subtasks), `difficulty`
-    1 to 5, `capabilities`, `expected_output` and `criteria`. It is handed on, for good, when its JSON object is
-    complete. A plan that is cut off is continued; one that cannot be read is asked for once more.
+    A subtask has `title`, self-contained `instructions`, `needs` (numbers of earlier subtasks), `difficulty` from 1
+    to 5, `capabilities`, `expected_output` and `criteria`. It is handed on for good once its JSON object is complete.
+    A truncated plan is continued; one that cannot be parsed is requested once more.
     """
 
     kind: Literal["plan"] = "plan"
-    max_subtasks: int = Field(default=12, ge=1, le=10_000, description="How many subtasks are taken at most.")
-    continue_prompt: str = Field(default="plan/continue", description="The template that asks for a plan's rest.")
+    max_subtasks: int = Field(default=12, ge=1, le=10_000, description="Most subtasks of a plan.")
+    continue_prompt: str = Field(default="plan/continue", description="The template of a plan's continuation.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (
         OutputField("subtasks", feed=True),
@@ -39,41 +40,39 @@ class Plan(ModelStage):
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "plan/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"max_subtasks"})
-    cost: ClassVar[str] = (
-        f"One call; up to {_MOST_CONTINUATIONS} more where the plan is cut off, one more where it cannot be read."
-    )
-    expects: ClassVar[str] = (
-        "42 of 100 of `max_subtasks`, from 20 to all; one in five is hard (difficulty 4 or 5), one in ten needs "
-        "another."
-    )
-    shares: ClassVar[Shares] = {"difficulty": {1: 0.2, 2: 0.35, 3: 0.25, 4: 0.15, 5: 0.05}}
-    sizes: ClassVar[Sizes] = {
-        "subtasks": Spread(0.2, 0.42, 1.0),
-        "needs": Spread(0.0, 0.01, 0.1),
-        "criteria": Spread(0.1, 0.3, 0.8),
-    }
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            f"One call; up to {_MOST_CONTINUATIONS} more if the plan is truncated, one more if it cannot be parsed."
+        ),
+        expects=(
+            "42 of 100 of `max_subtasks`, from 20 to all; one in five is hard (difficulty 4 or 5), one in ten needs "
+            "another."
+        ),
+        shares={"difficulty": {1: 0.2, 2: 0.35, 3: 0.25, 4: 0.15, 5: 0.05}},
+        sizes={
+            "subtasks": Spread(0.2, 0.42, 1.0),
+            "needs": Spread(0.0, 0.01, 0.1),
+            "criteria": Spread(0.1, 0.3, 0.8),
+        },
+        example="""\
 inputs: {task: What is to be done.}
 stages:
   plan: {kind: plan, role: frontier, max_subtasks: 6}
   work: {kind: map, over: plan, role: bulk}
   answer: {kind: merge, over: work, role: frontier}
 output: answer
-"""
-
-    def most_calls(self, items: int) -> int:
-        return 1 + _MOST_CONTINUATIONS + (self.on_error == "escalate")
-
-    def most_items(self, items: int) -> int:
-        return self.max_subtasks
+""",
+        calls=lambda stage, items, within: 1 + _MOST_CONTINUATIONS + (stage.on_error == "escalate"),
+        items=lambda stage, items: stage.max_subtasks,
+    )
 
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()
         yield PromptUse("continue_prompt", self.continue_prompt, self.prompt_offers | {"accepted"})
 
     async def run(self, ctx: StageContext) -> None:
-        variables = {**await ctx.variables(), "max_subtasks": self.max_subtasks}
-        reader = PlanReader(self.max_subtasks, lambda head: _give(ctx, head), ctx.feed("subtasks"), ctx)
+        variables = {**await ctx.inputs.values(), "max_subtasks": self.max_subtasks}
+        reader = PlanReader(self.max_subtasks, lambda head: _give(ctx, head), ctx.outputs.feed("subtasks"), ctx)
         ask = self.ask(ctx, variables, "plan")._replace(
             schema=plan_schema(self.max_subtasks), parse=False, deltas=reader
         )
@@ -86,24 +85,24 @@ output: answer
             await self._once_more(ctx, ask, reader)
         elif not ended:
             raise StageError(f"the plan was cut off {_MOST_CONTINUATIONS + 1} times; raise `max_tokens` of the stage")
-        ctx.grew(reader.accepted, final=True)
+        ctx.outputs.grow(reader.accepted, final=True)
 
     async def _ask(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> bool:
-        """Ask for the plan or its rest. True if it came to its end."""
+        """Request the plan or its rest. Return True if it is complete."""
         escalated = ask._replace(role=self.escalate_to or ask.role, step=f"{ask.step}-escalated")
         if (self.escalate_to and reader.begin(escalated)) or reader.begin(ask):
-            ctx.note(f"the first {reader.accepted} subtasks are those that were accepted before the run was resumed")
+            ctx.events.note(f"the first {reader.accepted} subtasks were accepted before the run was resumed")
             return reader.ended
         try:
-            answer = await ctx.call(ask)
+            answer = await ctx.models.call(ask)
         except ModelError as error:
             if not reader.committed and self.on_error == "escalate" and self.escalate_to and not error.stops:
-                ctx.note(f"{ask.step}: {error}; asking {self.escalate_to!r}")
+                ctx.events.note(f"{ask.step}: {error}; asking {self.escalate_to!r}")
                 reader.restart()
                 reader.begin(escalated)
-                answer = await ctx.call(escalated)
+                answer = await ctx.models.call(escalated)
             elif reader.committed and not error.stops:
-                ctx.note(f"the plan broke off after subtask {reader.accepted} ({error}); asking for the rest")
+                ctx.events.note(f"the plan broke off after subtask {reader.accepted} ({error}); asking for the rest")
                 return reader.ended
             elif isinstance(error, BadResponseError):
                 reader.last = error.text
@@ -112,7 +111,7 @@ output: answer
                 raise
         reader.take(answer)
         if reader.torn and reader.committed and answer.finish_reason == "stop":
-            ctx.note(f"the plan cannot be read behind subtask {reader.accepted}; asking for the rest")
+            ctx.events.note(f"the plan cannot be parsed after subtask {reader.accepted}; asking for the rest")
         return reader.ended or (answer.finish_reason == "stop" and not reader.torn)
 
     async def _continue(
@@ -120,16 +119,16 @@ output: answer
     ) -> bool:
         reader.next_part()
         accepted = json.dumps(reader.as_plan(), ensure_ascii=False)
-        words = ctx.render(self.continue_prompt, {**variables, "accepted": reader.accepted})
+        words = ctx.inputs.render(self.continue_prompt, {**variables, "accepted": reader.accepted})
         messages = (*ask.messages, Message(role="assistant", content=accepted), *words)
         return await self._ask(ctx, ask._replace(messages=messages, step=f"continue-{number}"), reader)
 
     async def _once_more(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> None:
-        """Nothing could be read as it came: read it whole, with repair; else ask once more with all the errors."""
+        """Parse an unusable plan as a whole, with repair; else request it once more with all its errors."""
         errors = reader.read_whole(ask.schema or {})
         if not errors:
             return
-        ctx.note(f"the plan cannot be used ({'; '.join(errors)}); asking once more")
+        ctx.events.note(f"the plan cannot be used ({'; '.join(errors)}); asking once more")
         words = "This plan cannot be used:\n" + "\n".join(f"- {e}" for e in errors) + "\nWrite the whole plan again."
         last = (Message(role="assistant", content=reader.last),) if reader.last.strip() else ()
         messages = (*ask.messages, *last, Message(role="user", content=words))
@@ -146,42 +145,25 @@ def _unreadable(errors: list[str], reader: PlanReader) -> StageError:
 
 
 def plan_schema(max_subtasks: int) -> JsonSchema:
-    """The shape of a plan: bounded everywhere, the subtasks last, so that each can be read as it comes."""
+    """Return the schema of a plan: bounded everywhere, the subtasks last, so that each can be read as it arrives."""
     subtask = {
-        "title": _string(100),
-        "instructions": _string(2000),
-        "needs": {
-            "type": "array",
-            "maxItems": 8,
-            "items": {"type": "integer", "minimum": 1, "maximum": max_subtasks},
-        },
+        "title": string(100),
+        "instructions": string(2000),
+        "needs": array({"type": "integer", "minimum": 1, "maximum": max_subtasks}, 8),
         "difficulty": {"type": "integer", "minimum": 1, "maximum": 5},
-        "capabilities": {"type": "array", "maxItems": 3, "items": _string(30)},
-        "expected_output": _string(300),
-        "criteria": {"type": "array", "maxItems": 4, "items": _string(200)},
+        "capabilities": array(string(30), 3),
+        "expected_output": string(300),
+        "criteria": array(string(200), 4),
     }
     plan = {
-        "goal": _string(500),
-        "constraints": {"type": "array", "maxItems": 8, "items": _string(300)},
-        "merge_instructions": _string(800),
-        "subtasks": {"type": "array", "minItems": 1, "maxItems": max_subtasks, "items": _object(subtask)},
+        "goal": string(500),
+        "constraints": array(string(300), 8),
+        "merge_instructions": string(800),
+        "subtasks": array(closed_object(subtask), max_subtasks, least=1),
     }
-    return _object(plan)
-
-
-def _string(most: int) -> JsonSchema:
-    return {"type": "string", "maxLength": most}
-
-
-def _object(properties: dict[str, JsonSchema]) -> JsonSchema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return closed_object(plan)
 
 
 def _give(ctx: StageContext, head: dict[str, Any]) -> None:
     for name in HEAD:
-        ctx.give(name, head.get(name, [] if name == "constraints" else ""))
+        ctx.outputs.give(name, head.get(name, [] if name == "constraints" else ""))

@@ -1,72 +1,44 @@
-"""review: each item is checked, judged, revised where it has to be, and escalated where that does not help."""
+"""review: each item is checked, judged, revised if needed, and escalated if revision does not help."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
+from fusion.stages.answer import failed_checks, own_verdict
 from fusion.stages.base import ExpressionUse, OutputField, PromptUse
-from fusion.stages.context import Ask, StageContext
+from fusion.stages.context import StageContext
+from fusion.stages.fields import Texts
 from fusion.stages.items import Hand, ItemStage
-from fusion.stages.simulation import Chance, Shares, Sizes, Spread
+from fusion.stages.simulation import Chance, Estimate, Spread, plausible
 from fusion.stages.text.checks import Checks
-from fusion.stages.verdicts import own_verdict
 
 if TYPE_CHECKING:
     from asyncio import Future, TaskGroup
 
 
-VERDICT_SCHEMA: JsonSchema = {
-    "type": "object",
-    "properties": {
-        "issues": {
-            "type": "array",
-            "maxItems": 5,
-            "items": {
-                "type": "object",
-                "properties": {
-                    "quote": {"type": "string", "maxLength": 200},
-                    "problem": {"type": "string", "maxLength": 300},
-                },
-                "required": ["quote", "problem"],
-                "additionalProperties": False,
-            },
-        },
-        "verdict": {"type": "string", "enum": ["accept", "revise", "escalate", "reject"]},
-    },
-    "required": ["issues", "verdict"],
-    "additionalProperties": False,
+_VERDICT = {
+    "issues": array(closed_object({"quote": string(200), "problem": string(300)}), 5),
+    "verdict": enum(["accept", "revise", "escalate", "reject"]),
 }
+VERDICT_SCHEMA = closed_object(_VERDICT)
 
 
 @cache
 def _batch_schema(count: int) -> JsonSchema:
-    """The shape of the verdicts on so many values, each under its number."""
+    """Return the schema of the verdicts on so many values, each under its number."""
     number = {"type": "integer", "minimum": 1, "maximum": count}
-    one = {
-        **VERDICT_SCHEMA,
-        "properties": {"number": number, **VERDICT_SCHEMA["properties"]},
-        "required": ["number", *VERDICT_SCHEMA["required"]],
-    }
-    return {
-        "type": "object",
-        "properties": {"verdicts": {"type": "array", "maxItems": 2 * count, "items": one}},
-        "required": ["verdicts"],
-        "additionalProperties": False,
-    }
-
-
-def _texts(given: object) -> object:
-    return (given,) if isinstance(given, str) else given
+    return closed_object({"verdicts": array(closed_object({"number": number, **_VERDICT}), 2 * count)})
 
 
 @dataclass(frozen=True)
 class _Verdict:
-    """What was said of a value, and by whom: a model, or the checks."""
+    """A verdict on a value, by a model or by the checks."""
 
     verdict: str
     issues: list[dict[str, str]]
@@ -78,46 +50,45 @@ class _Verdict:
 
 
 class Review(ItemStage):
-    """Lets through what holds.
+    """Reviews items, and passes on those that are accepted.
 
-    Fields: `items` (accepted or revised; the rest failed, with the reason) and `verdicts`.
+    Fields: `items` (accepted or revised; the others failed, with the reason) and `verdicts`.
 
-    First the free `checks`; then the reviewer's verdict: accept, revise, escalate or reject, with quoted issues. A
-    value to revise goes back to the model that wrote it, `revisions` times at most; then `escalate_to` writes it
-    anew, if it is given. A missing verdict is never a pass, nor is one that a reviewer only repeats out of the value.
+    The free `checks` come first, then the reviewer's verdict: accept, revise, escalate or reject, with quoted issues.
+    A value to revise goes back to the model that wrote it, at most `revisions` times; then `escalate_to`, if given,
+    rewrites it. A missing verdict is never a pass, nor is one that the reviewer only repeats out of the value.
 
-    With `batch`, up to five neighbours get their first verdicts in one call, each under its number. A call that does
-    not give exactly one verdict for each is not used: its values are reviewed one by one.
+    With `batch`, up to five neighbours get their first verdicts in one call, each under its number. A reply without
+    exactly one verdict for each is dropped, and its values are reviewed one by one.
     """
 
     kind: Literal["review"] = "review"
-    criteria: Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_type=str | tuple[str, ...])] = (
-        Field(default=(), description="What a value has to hold, in words; one text or a list.")
-    )
-    checks: Checks | None = Field(default=None, description="What a value has to hold, checked without a model.")
-    revisions: int = Field(default=1, ge=0, le=5, description="How often a value goes back to who wrote it.")
+    criteria: Texts = Field(default=(), description="Criteria for a value, in words; one text or a list.")
+    checks: Checks | None = Field(default=None, description="Checks of a value without a model.")
+    revisions: int = Field(default=1, ge=0, le=5, description="Most revisions by the model that wrote the value.")
     revise_prompt: str = Field(default="review/revise", description="The template that asks for a revision.")
-    escalate_to: str | None = Field(default=None, description="The role that writes anew what revisions do not mend.")
+    escalate_to: str | None = Field(default=None, description="The role that rewrites a value after its revisions.")
 
-    batch: int = Field(default=1, ge=1, le=5, description="How many neighbours are judged in one call at most.")
-    batch_prompt: str = Field(default="review/batch", description="The template that asks for several verdicts.")
+    batch: int = Field(default=1, ge=1, le=5, description="Most neighbours that are judged in one call.")
+    batch_prompt: str = Field(default="review/batch", description="The template of a batch.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True), OutputField("verdicts", feed=True))
     own_max_tokens: ClassVar[int] = 1000
     passes_on: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "review/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "criteria"})
-    cost: ClassVar[str] = (
-        "A call for each item that passes the `checks`; for each of its `revisions` two more, the revised value and "
-        "its verdict; one more with `escalate_to`. Each is asked once more where it does not hold to its shape."
-    )
-    expects: ClassVar[str] = (
-        "75 of 100 verdicts accept, 18 send back, 4 escalate, 3 reject; of batches, one in ten falls apart. Its "
-        "`checks` hold; in 15 of 100 runs no value ever holds to them."
-    )
-    shares: ClassVar[Shares] = {"verdict": {"accept": 0.75, "reject": 0.03, "escalate": 0.04, "revise": 0.18}}
-    sizes: ClassVar[Sizes] = {"issues": Spread(0.0, 0.1, 0.4)}
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost=(
+            "A call for each item that passes the `checks`; two more for each revision, the revised value and its "
+            "verdict; one more with `escalate_to`. Each call is repeated once if the reply does not match its shape."
+        ),
+        expects=(
+            "75 of 100 verdicts accept, 18 send back, 4 escalate, 3 reject; one batch in ten is dropped. "
+            "`checks` hold; in 15 of 100 runs no value ever passes them."
+        ),
+        shares={"verdict": {"accept": 0.75, "reject": 0.03, "escalate": 0.04, "revise": 0.18}},
+        sizes={"issues": Spread(0.0, 0.1, 0.4)},
+        example="""\
 inputs: {text: "Notes, one on each line."}
 stages:
   read: {kind: map, over: inputs.text.splitlines(), role: bulk, prompt: "Say it in a word: {{ item.source | fence }}"}
@@ -129,26 +100,32 @@ stages:
     criteria: [It is one word., It says what the note says.]
     revisions: 1
 output: check
-"""
+""",
+        calls=lambda stage, items, within: stage._most_calls(items),
+        items=lambda stage, items: items,
+        supposed=lambda stage, chance: stage._supposed(chance),
+        reply=lambda stage, *call: stage._reply(*call),
+    )
 
-    def most_calls(self, items: int) -> int:
+    def _most_calls(self, items: int) -> int:
+        """Return the most calls for so many items."""
         answers = 1 + 2 * self.revisions + (self.escalate_to is not None)
         batches = -(-items // self.batch) if self.batch > 1 else 0
         return (items * answers + batches) * self.calls_of_an_answer(shaped=True)
 
-    def supposed(self, chance: Chance) -> "Review":
+    def _supposed(self, chance: Chance) -> "Review":
         never = self.checks is not None and not chance.worst and chance.happens(0.15)
         return self.model_copy(update={"checks": Checks(contains=("\0",)) if never else None})
 
-    def said(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+    def _reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         verdicts = (schema or {}).get("properties", {}).get("verdicts")
         if verdicts is not None:
             count = verdicts["maxItems"] // 2 - chance.happens(0.1)
-            each = [self.said(step, verdicts["items"], tokens // (count + 1), chance) for _ in range(count)]
+            each = [self._reply(step, verdicts["items"], tokens // (count + 1), chance) for _ in range(count)]
             return {"verdicts": [{**one, "number": number} for number, one in enumerate(each, start=1)]}
-        made = super().said(step, schema, tokens, chance)
+        made = plausible(self, step, schema, tokens, chance)
         if chance.worst and self.escalate_to is None and step == self._verdict_step(self.revisions):
-            return {**made, "verdict": "accept"}  # what fails costs nobody anything any more
+            return {**made, "verdict": "accept"}  # a failed item would save the calls after it
         return made
 
     @model_validator(mode="after")
@@ -186,7 +163,7 @@ output: check
     async def reviewed(
         self, ctx: StageContext, item: Item, variables: dict[str, Any], first: "_Verdict | None"
     ) -> Item:
-        """The item as it is let through. `first` is the verdict on it as it came, where there is one already."""
+        """Return the accepted item. `first` is the verdict on it from a batch, if any."""
         variables = {**variables, "criteria": self.criteria}
         for revision in range(self.revisions + 1):
             if first is not None and revision == 0:
@@ -198,7 +175,7 @@ output: check
             item = await self._revised(ctx, item, variables, verdict, f"revise-{revision + 1}")
         if verdict.verdict in ("revise", "escalate") and self.escalate_to is not None:
             item = await self._revised(ctx, item, variables, verdict, "escalate", role=self.escalate_to)
-            left = self._failed_checks(ctx, item, {**variables, "item": item})
+            left = self.failed_checks(ctx, item, {**variables, "item": item})
             verdict = left or _Verdict("accept", [], self.escalate_to)
         _say(ctx, item, verdict)
         if verdict.verdict != "accept":
@@ -206,36 +183,26 @@ output: check
         return item
 
     def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
-        """A review is optional: what there is no money to judge goes on as it is, and that is said."""
+        """Pass the item on unreviewed, with a note: a review is optional."""
         _say(ctx, item, _Verdict("unreviewed", [], "budget"))
-        ctx.note("goes on without a review, the budget is used up", item=item.index)
+        ctx.events.note("passed on without a review: the budget is exhausted", item=item.index)
         return item
-
-    def passes_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> bool:
-        """True where the free checks find nothing against the item."""
-        return self._failed_checks(ctx, item, {**variables, "item": item}) is None
 
     async def verdicts(
         self, ctx: StageContext, items: Sequence[Item], variables: dict[str, Any]
     ) -> "list[_Verdict] | None":
-        """The verdicts on neighbours, in their order, by one call; None where there is not exactly one for each."""
-        ask = Ask(
-            role=self.chosen_role(ctx, {**variables, "item": items[0]}),
-            messages=ctx.render(self.batch_prompt, {**variables, "items": items, "criteria": self.criteria}),
-            step="verdicts",
-            item=items[0].index,
-            schema=_batch_schema(len(items)),
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-        )
-        answer = own_verdict(await self.answer(ctx, ask), "\n\n".join(as_text(item.value) for item in items))
+        """Return the verdicts on neighbours from one call, in their order; None unless there is one for each."""
+        variables = {**variables, "item": items[0], "items": items, "criteria": self.criteria}
+        ask = self.ask(ctx, variables, "verdicts", items[0].index, template=self.batch_prompt)
+        answer = await self.answer(ctx, ask._replace(schema=_batch_schema(len(items))))
+        answer = own_verdict(answer, "\n\n".join(as_text(item.value) for item in items))
         by_number = sorted(answer.data["verdicts"], key=lambda one: one["number"])
         if [one["number"] for one in by_number] != list(range(1, len(items) + 1)):
             return None
         return [_Verdict(one["verdict"], one["issues"], answer.by) for one in by_number]
 
     async def _verdict(self, ctx: StageContext, item: Item, variables: dict[str, Any], revision: int) -> _Verdict:
-        failed = self._failed_checks(ctx, item, variables)
+        failed = self.failed_checks(ctx, item, variables)
         if failed is not None:
             return failed
         ask = self.ask(ctx, variables, self._verdict_step(revision), item.index)._replace(schema=VERDICT_SCHEMA)
@@ -245,13 +212,9 @@ output: check
     def _verdict_step(self, revision: int) -> str:
         return f"verdict-{revision + 1}" if revision else "verdict"
 
-    def _failed_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> _Verdict | None:
-        if self.checks is None:
-            return None
-        seen = {**variables, "value": item.value}
-        failures = self.checks.failures(
-            item.value, schema=ctx.schema("checks.schema"), evaluate=lambda source: ctx.evaluate(source, seen)
-        )
+    def failed_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> _Verdict | None:
+        """Return the verdict of the free checks; None if the item passes them."""
+        failures = failed_checks(ctx, self.checks, item.value, variables, "checks")
         if not failures:
             return None
         return _Verdict("revise", [{"quote": "", "problem": failure} for failure in failures], "checks")
@@ -267,45 +230,39 @@ output: check
         role: str | None = None,
     ) -> Item:
         variables = {**variables, "item": item, "issues": verdict.issues}
-        ask = Ask(
-            role=role or self.chosen_role(ctx, variables),
-            model=None if role else item.by,
-            messages=ctx.render(self.revise_prompt, variables),
-            step=step,
-            item=item.index,
-            schema=ctx.schema_of(self.over),
-            max_tokens=ctx.max_tokens_of(self.over),
-            temperature=self.temperature,
-        )
+        producer = ctx.inputs.producer(self.over)
+        ask = self.ask(ctx, variables, step, item.index, template=self.revise_prompt)
+        ask = ask._replace(schema=producer.schema, max_tokens=producer.max_tokens)
+        ask = ask._replace(role=role) if role else ask._replace(model=item.by)
         answer = await self.answer(ctx, ask)
         return item.worked(answer.value, answer.by)
 
 
 class _Batches(Hand):
-    """Gets the first verdicts on neighbours in one call: on items 1 to 5 of the plan, 6 to 10, and so on.
+    """Batches: first verdicts on items 1 to 5 in one call, on 6 to 10 in the next, and so on.
 
-    What is together in a call never hangs on who was done first. A call begins when all of its neighbours are here.
+    Batches are consecutive items, never arrival order. A call begins once all of its items have arrived.
     """
 
     def __init__(self, stage: Review, ctx: StageContext) -> None:
-        from asyncio import Semaphore  # here, since stages are checked and drawn without any loop
+        from asyncio import Semaphore  # here: checking and drawing stages needs no event loop
 
         super().__init__(stage, ctx)
         self._review = stage
         self._slots = Semaphore(stage.concurrency)
-        self.working_directory: dict[int, list[Item]] = {}
+        self._blocks: dict[int, list[Item]] = {}
         self._first: dict[int, tuple[Item, Future[_Verdict | FusionError | None]]] = {}
         self._begin: Callable[[list[Item]], None] = lambda items: None
 
     def came(self, item: Item, variables: dict[str, Any], tasks: "TaskGroup") -> None:
         self._begin = lambda items: self._begin_calls(items, variables, tasks)
-        block = self.working_directory.setdefault(item.index // self._review.batch, [])
+        block = self._blocks.setdefault(item.index // self._review.batch, [])
         block.append(item)
         if len(block) == self._review.batch:
-            self._begin(self.working_directory.pop(item.index // self._review.batch))
+            self._begin(self._blocks.pop(item.index // self._review.batch))
 
     def all_came(self) -> None:
-        for block in self.working_directory.values():
+        for block in self._blocks.values():
             self._begin(block)
 
     async def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
@@ -315,7 +272,7 @@ class _Batches(Hand):
         return await self._review.reviewed(self._ctx, item, variables, first)
 
     def _begin_calls(self, block: list[Item], variables: dict[str, Any], tasks: "TaskGroup") -> None:
-        """A call for all of a block that are to be judged by the same role; who would be alone is reviewed alone."""
+        """Start a call for the items of a block that share a reviewer; the others are reviewed alone."""
         by_role: dict[str, list[Item]] = {}
         for item in sorted(block, key=lambda item: item.index):
             if (role := self._role(item, variables)) is not None:
@@ -329,11 +286,12 @@ class _Batches(Hand):
                 self._future(item).set_result(None)
 
     def _role(self, item: Item, variables: dict[str, Any]) -> str | None:
-        """Who judges an item; None for one that is not to be judged with others: it failed, or fails its checks."""
+        """Return the role that judges an item; None for one that failed, or that fails its checks."""
         try:
-            if item.ok and self._review.passes_checks(self._ctx, item, variables):
-                return self._review.chosen_role(self._ctx, {**variables, "item": item})
-        except FusionError:  # which comes up again where the item is worked on
+            variables = {**variables, "item": item}
+            if item.ok and self._review.failed_checks(self._ctx, item, variables) is None:
+                return self._review.chosen_role(self._ctx, variables)
+        except FusionError:  # it is raised again when the item is processed
             return None
         return None
 
@@ -347,7 +305,7 @@ class _Batches(Hand):
     async def _judged(
         self, items: list[Item], variables: dict[str, Any]
     ) -> "Sequence[_Verdict | FusionError | None]":
-        """For each item its verdict, the error that ends the stage, or None where it is to be reviewed alone."""
+        """Return for each item its verdict, the error that ends the stage, or None for a review of its own."""
         try:
             verdicts = await self._review.verdicts(self._ctx, items, variables)
             why = "there is not exactly one verdict for each"
@@ -357,12 +315,12 @@ class _Batches(Hand):
             verdicts, why = None, str(error)
         if verdicts is None:
             numbers = f"items {items[0].index + 1} to {items[-1].index + 1}"
-            self._ctx.note(f"{numbers} are reviewed one by one: {why}")
+            self._ctx.events.note(f"{numbers} are reviewed one by one: {why}")
             return [None] * len(items)
         return verdicts
 
     def _future(self, item: Item) -> "Future[_Verdict | FusionError | None]":
-        """Where the first verdict on an item will be."""
+        """Return the future of the first verdict on an item."""
         from asyncio import get_running_loop
 
         if id(item) not in self._first:
@@ -372,4 +330,4 @@ class _Batches(Hand):
 
 def _say(ctx: StageContext, item: Item, verdict: _Verdict) -> None:
     value = {"verdict": verdict.verdict, "issues": verdict.issues, "by": verdict.by}
-    ctx.feed("verdicts").append(Item(index=item.index, source=item.source, value=value, by=verdict.by))
+    ctx.outputs.feed("verdicts").append(Item(index=item.index, source=item.source, value=value, by=verdict.by))

@@ -1,4 +1,4 @@
-"""split: a long text becomes chunks, each of which knows its place in it."""
+"""split: a long text becomes chunks, each with its place in the text."""
 
 from collections.abc import Iterator
 from typing import ClassVar, Literal
@@ -9,6 +9,7 @@ from fusion.core.errors import InputError
 from fusion.core.types import Item
 from fusion.stages.base import ExpressionUse, OutputField, Stage
 from fusion.stages.context import StageContext
+from fusion.stages.simulation import Estimate
 from fusion.stages.text.chunks import By, Cutting, chunks
 
 _LEAST = 16  # tokens of a chunk, however little room there is
@@ -17,27 +18,28 @@ _LEAST = 16  # tokens of a chunk, however little room there is
 class Split(Stage):
     """Cuts a text into chunks, without a model. Field: `items`, each with a chunk's text as its `value`.
 
-    A template reads of an item: `text`, `number` and `count` (chunk 3 of 12), `title` and `headings` (what it stands
-    under), `start` and `end` in characters of the whole, `overlap` (how many of its first characters stand in the
-    chunk before, too), `tokens`, and `before` and `after`, the words around it.
+    An item has `text`, `number` and `count` (chunk 3 of 12), `title` and `headings` (its place in the outline),
+    `start` and `end` in characters of the text, `overlap` (its first characters that are also in the chunk before),
+    `tokens`, and `before` and `after`, the words around it.
 
-    Tokens are counted as four bytes each. No chunk has more than `size`: a longer paragraph or section is cut, at a
-    line, sentence or word if it can be, never inside of a character; nor more than half of what a stage that follows
-    the chunks has room for. Without overlap the chunks make up the text.
+    A token counts as four bytes. No chunk has more than `size`, nor more than half of the room of a stage that reads
+    the chunks. A longer paragraph or section is cut at a line, sentence or word if possible, never inside of a
+    character. Without overlap the chunks add up to the text.
     """
 
     kind: Literal["split"] = "split"
     text: str = Field(description="The text to cut: an expression, such as inputs.document.")
-    by: By = Field(default="paragraphs", description="What a chunk is: so many tokens, or a part that the text has.")
+    by: By = Field(default="paragraphs", description="The unit of a chunk: so many tokens, or a part of the text.")
     size: int = Field(default=1500, ge=_LEAST, le=1_000_000, description="Tokens of a chunk at most.")
-    pack: bool = Field(default=False, description="Join neighbours into one chunk as long as they fit into `size`.")
-    separator: str | None = Field(default=None, min_length=1, description="What ends a part, with `by: separator`.")
-    overlap: int = Field(default=0, ge=0, description="Tokens of the text before it that a chunk begins with.")
+    pack: bool = Field(default=False, description="Join neighbouring units while they fit into `size`.")
+    separator: str | None = Field(default=None, min_length=1, description="End of a part, with `by: separator`.")
+    overlap: int = Field(default=0, ge=0, description="Tokens of the chunk before that a chunk repeats.")
     around: int = Field(default=100, ge=0, le=10_000, description="Tokens of `before` and of `after` at most.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
-    cost: ClassVar[str] = "Nothing: it calls no model. What reads its chunks makes a call for each."
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost="Nothing: it calls no model. A stage that follows it makes a call for each chunk.",
+        example="""\
 inputs: {document: A long text.}
 stages:
   chunks: {kind: split, text: inputs.document, by: headings, size: 1000, pack: true}
@@ -50,7 +52,8 @@ stages:
       {{ item.text | fence }}
   answer: {kind: merge, over: notes}
 output: answer
-"""
+""",
+    )
 
     @model_validator(mode="after")
     def _keys_have_their_effect(self) -> "Split":
@@ -67,22 +70,22 @@ output: answer
         yield ExpressionUse("text", self.text)
 
     async def run(self, ctx: StageContext) -> None:
-        text = ctx.evaluate(self.text, await ctx.variables())
+        text = ctx.inputs.evaluate(self.text, await ctx.inputs.values())
         if not isinstance(text, str):
             raise InputError(f"`text: {self.text}` is {type(text).__name__}, not a text; name one, such as an input")
         if not text.strip():
-            raise InputError(f"`text: {self.text}` is empty: there is nothing to split")
+            raise InputError(f"`text: {self.text}` is empty; give a text to split")
         for index, chunk in enumerate(chunks(text, self._cutting(ctx))):
-            ctx.feed("items").append(Item(index=index, source=chunk, value=chunk["text"]))
-        ctx.grew(len(ctx.feed("items")), final=True)
+            ctx.outputs.feed("items").append(Item(index=index, source=chunk, value=chunk["text"]))
+        ctx.outputs.grow(len(ctx.outputs.feed("items")), final=True)
 
     def _cutting(self, ctx: StageContext) -> Cutting:
-        """How the text is cut: into chunks that take half of what their readers have room for, or less."""
-        room = ctx.readable()
+        """Return the sizes of the cut: chunks take at most half of the room of their readers."""
+        room = ctx.models.readable()
         size = self.size if room is None else max(min(self.size, room // 2), _LEAST)
         if size < self.size:
-            ctx.note(
-                f"chunks have {size:,} tokens at most and not {self.size:,}: who reads them has room for {room:,}"
+            ctx.events.note(
+                f"chunks have at most {size:,} tokens, not {self.size:,}: their readers have room for {room:,}"
             )
         return Cutting(
             by=self.by,

@@ -1,58 +1,54 @@
 """vote: closed answers are counted, without a model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
 from fusion.core.errors import StageError
 from fusion.core.types import Item, as_text
-from fusion.stages.base import ExpressionUse, OutputField, Stage
+from fusion.stages.base import Following, OutputField
 from fusion.stages.context import StageContext
-from fusion.stages.simulation import Chance
+from fusion.stages.simulation import Estimate
 from fusion.stages.text.extract import Extracted, Extractor, ExtractorSpec
 
 
 def _some_weight(weights: dict[str, float]) -> dict[str, float]:
     if weights and not any(weights.values()):
-        raise ValueError("every weight is 0; nobody would have a say")
+        raise ValueError("every weight is 0; give at least one that is more")
     return weights
 
 
 class _Ballot(NamedTuple):
-    """An answer that counts: whose it is, what it says, how much it weighs."""
+    """A counted answer: its item, the extracted part, and its weight."""
 
     item: Item
     found: Extracted
     weight: float
 
 
-class Vote(Stage):
+class Vote(Following):
     """Counts the answers. Fields: `text`, `data` (a number where numbers are read), `confidence`.
 
-    What `extract` takes out of an answer is what counts; answers that only look different count as the same. The
-    confidence is the winner's share of the weight of all usable answers, those in which nothing was found included.
+    The part that `extract` takes out of an answer is counted; answers that differ only in form count as equal. The
+    confidence is the winner's share of the weight of all usable answers, also of those without such a part.
     """
 
     kind: Literal["vote"] = "vote"
-    over: str = Field(description="The answers to count, such as those of a panel.")
     extract: ExtractorSpec = Field(
         default=Extractor(),
-        description="What counts of an answer: text, number, code, or {read, path, pattern, choices, normalise}.",
+        description="Counted part of an answer: text, number, code, or {read, path, pattern, choices, normalise}.",
     )
     weights: Annotated[dict[str, Annotated[float, Field(ge=0)]], AfterValidator(_some_weight)] = Field(
-        default={}, description="What an answer of a role or model weighs; by default 1."
+        default={}, description="Weight of an answer by its role or model; by default 1."
     )
-    min_agree: float = Field(
-        default=0, ge=0, le=1, description="The share of the weight that must agree, from 0 to 1; else it fails."
-    )
-    ties: Literal["first", "fail"] = Field(
-        default="first", description="Which of equals wins: the answer of the first member, or none, and it fails."
-    )
+    min_agree: float = Field(default=0, ge=0, le=1, description="Share of the weight that must agree, 0 to 1.")
+    ties: Literal["first", "fail"] = Field(default="first", description="A tie: the first member wins, or it fails.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
-    cost: ClassVar[str] = "Nothing: it calls no model."
-    example: ClassVar[str] = """\
+    estimate: ClassVar[Estimate] = Estimate(
+        cost="Nothing: it calls no model.",
+        example="""\
 inputs: {question: A question that has a short answer.}
 stages:
   panel:
@@ -61,21 +57,18 @@ stages:
     schema: {answer: string}
   vote: {kind: vote, over: panel, extract: {path: answer}}
 output: vote
-"""
-
-    def expressions(self) -> Iterator[ExpressionUse]:
-        yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
-
-    def supposed(self, chance: Chance) -> "Vote":
-        return self.model_copy(update={"extract": Extractor(), "weights": {}, "min_agree": 0, "ties": "first"})
+""",
+        supposed=lambda stage, chance: stage.model_copy(
+            update={"extract": Extractor(), "weights": {}, "min_agree": 0, "ties": "first"}
+        ),
+    )
 
     async def run(self, ctx: StageContext) -> None:
-        await ctx.variables()
-        came = [item async for item in ctx.follow(self.over)]
+        await ctx.inputs.values()
+        came = [item async for item in ctx.inputs.follow(self.over)]
         items = sorted((item for item in came if item.ok), key=_place)
         if not items:
-            raise StageError(f"there is no answer to count, {len(came)} failed")
+            raise StageError(f"no answer to count: {len(came)} failed")
         self._check_weights(ctx, items)
         ballots = [
             _Ballot(item, found, self._weight(item))
@@ -99,17 +92,19 @@ output: vote
         share = most / whole if whole else 0.0
         said = _said(ballots, sums, whole)
         if len(items) > len(ballots):
-            ctx.note(f"nothing was found in {len(items) - len(ballots)} of {len(items)} answers; they count against")
+            ctx.events.note(
+                f"nothing was found in {len(items) - len(ballots)} of {len(items)} answers; they count against"
+            )
         if share < self.min_agree and not _equal(share, self.min_agree):
             raise StageError(f"no agreement: {self.min_agree:.0%} must agree; {said}")
         if len(winners) > 1 and self.ties == "fail":
             raise StageError(f"a tie: {said}")
         if len(winners) > 1:
-            ctx.note(f"a tie, decided for the first member's: {said}")
+            ctx.events.note(f"a tie, decided for the first member's: {said}")
         winner = next(ballot.found for ballot in ballots if ballot.found.key in winners)
-        ctx.give("text", as_text(winner.text))
-        ctx.give("data", winner.value)
-        ctx.give("confidence", share)
+        ctx.outputs.give("text", as_text(winner.text))
+        ctx.outputs.give("data", winner.value)
+        ctx.outputs.give("confidence", share)
 
     def _weight(self, item: Item) -> float:
         return next((self.weights[name] for name in _names(item) if name in self.weights), 1.0)
@@ -117,19 +112,19 @@ output: vote
     def _check_weights(self, ctx: StageContext, items: Sequence[Item]) -> None:
         there = {name for item in items for name in _names(item)}
         if strange := sorted(set(self.weights) - there):
-            ctx.note(f"weights without effect: no answer is of {', '.join(map(repr, strange))}")
+            ctx.events.note(f"weights without effect: no answer is of {', '.join(map(repr, strange))}")
         if not any(self._weight(item) for item in items):
-            raise StageError("nobody who answered has any weight; look at `weights`")
+            raise StageError("every answer has the weight 0; look at `weights`")
 
 
 def _names(item: Item) -> list[str]:
-    """What an answer can be weighed by: the role that gave it, and the model."""
+    """Return the names that `weights` may have for an answer: its role and its model."""
     role = item.source.get("role") if isinstance(item.source, dict) else None
     return [name for name in (role, item.by) if isinstance(name, str)]
 
 
 def _place(item: Item) -> int:
-    """The number of the panel's member, whatever order the answers are in."""
+    """Return the number of the panel's member, independent of the order of answers."""
     member = item.source.get("member") if isinstance(item.source, dict) else None
     return member if isinstance(member, int) else item.index
 

@@ -1,49 +1,36 @@
-"""Checks of a value that cost nothing: its shape, pattern, words, length, figures, and what is said of it."""
+"""Free checks of a value: its shape, pattern, words, length, numbers, and an expression."""
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from fusion.core.schema import validate
 from fusion.core.types import JsonSchema, as_text
-from fusion.core.validation import Authored, check_pattern
+from fusion.core.validation import Authored
+from fusion.stages.fields import OutputSchema, Pattern, Texts
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 Evaluate = Callable[[str], Any]
-"""Gives the value of an expression."""
-
-
-def _texts(given: object) -> object:
-    return (given,) if isinstance(given, str) else given
+"""Returns the value of an expression."""
 
 
 class Checks(Authored):
-    """What a value must hold before anybody is asked about it.
+    """Conditions on a value, checked before any model is called.
 
     >>> Checks(max_length=3).failures("long")
     ['it has 4 characters, at most 3 are wanted']
     """
 
-    output_schema: Annotated[dict[str, Any] | str, WithJsonSchema({"type": ["object", "string"]})] | None = Field(
-        default=None,
-        alias="schema",
-        description="The shape of the value: short types, a JSON Schema or a file of one.",
-    )
-    matches: Annotated[str, AfterValidator(check_pattern)] | None = Field(
-        default=None, description="A regular expression that must be found in the value's text."
-    )
-    contains: Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_type=str | tuple[str, ...])] = (
-        Field(default=(), description="What must stand in the value's text, word for word; one text or a list.")
-    )
-    min_length: int | None = Field(default=None, ge=0, description="Characters of the value's text, at least.")
-    max_length: int | None = Field(default=None, ge=0, description="Characters of the value's text, at most.")
-    numbers_from: str | None = Field(
-        default=None, description="An expression: every number of the value must stand in this text."
-    )
+    output_schema: OutputSchema | None = Field(default=None, alias="schema", description="Schema of the value.")
+    matches: Pattern | None = Field(default=None, description="A regular expression to be found in the value.")
+    contains: Texts = Field(default=(), description="Texts that the value must contain word for word.")
+    min_length: int | None = Field(default=None, ge=0, description="Fewest characters of the value's text.")
+    max_length: int | None = Field(default=None, ge=0, description="Most characters of the value's text.")
+    numbers_from: str | None = Field(default=None, description="A text that has every number of the value.")
     expression: str | None = Field(default=None, description="An expression over `value` that must be true.")
 
     @model_validator(mode="after")
@@ -53,33 +40,30 @@ class Checks(Authored):
         return self
 
     def expressions(self) -> Iterator[tuple[str, str]]:
-        """(key, source) of what is to be evaluated; `value` is what is checked."""
+        """Yield (key, source) of the expressions; `value` is the checked value."""
         if self.numbers_from is not None:
             yield "checks.numbers_from", self.numbers_from
         if self.expression is not None:
             yield "checks.expression", self.expression
 
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
-        """(key, schema) of the shape that is checked."""
+        """Yield (key, schema) of the checked shape."""
         if self.output_schema is not None:
             yield "checks.schema", self.output_schema
 
     def failures(
         self, value: Any, *, schema: JsonSchema | None = None, evaluate: Evaluate = lambda source: ""
     ) -> list[str]:
-        """What the value lacks, each as a sentence. `schema` is what the key stands for by now."""
+        """Return the failed conditions, each a sentence. `schema` is the JSON Schema of the key `schema`."""
         text = as_text(value)
         return [
-            *self._shape(value, schema),
+            *([] if schema is None else validate(value, schema)),
             *self._pattern(text),
             *(f"it does not contain {wanted!r}" for wanted in self.contains if wanted not in text),
             *self._length(len(text)),
             *(self._numbers(text, as_text(evaluate(self.numbers_from))) if self.numbers_from is not None else ()),
             *(self._expression(evaluate) if self.expression is not None else ()),
         ]
-
-    def _shape(self, value: Any, schema: JsonSchema | None) -> list[str]:
-        return [] if schema is None else validate(value, schema)
 
     def _pattern(self, text: str) -> list[str]:
         if self.matches is None or re.search(self.matches, text):
@@ -100,10 +84,10 @@ class Checks(Authored):
     def _numbers(self, text: str, source: str) -> list[str]:
         known = {_plain(number) for number in _NUMBER.findall(source)}
         strange = dict.fromkeys(n for n in _NUMBER.findall(text) if _plain(n) not in known)
-        return [f"the number {number} does not stand in the source" for number in strange]
+        return [f"number {number} is not in the source" for number in strange]
 
 
 def _plain(number: str) -> str:
-    """A number without thousands separators and trailing zeros, so that 1,200 and 1200.00 are the same."""
+    """Return a number without thousands separators and trailing zeros: 1,200 and 1200.00 are equal."""
     digits = re.sub(r"[.,](?=\d{3}(?:\D|$))", "", number).replace(",", ".")
     return digits.rstrip("0").rstrip(".") if "." in digits else digits

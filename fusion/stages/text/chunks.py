@@ -1,4 +1,4 @@
-"""Cuts a document into chunks: where each begins and ends, under which headings, and what stands around it."""
+"""Chunks of a document: their bounds, headings and surrounding text."""
 
 import re
 from bisect import bisect_right
@@ -10,16 +10,16 @@ from fusion.models.base import estimate_tokens
 
 By = Literal["tokens", "paragraphs", "headings", "separator"]
 
-_BYTES = 4  # of a token, as `estimate_tokens` has it
+_BYTES = 4  # of a token, as in `estimate_tokens`
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})[ \t]*")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)", re.DOTALL)
 _BREAKS = ("\n\n", "\r\n\r\n", "\n", ". ", "! ", "? ", "。", " ")
 _NO_TITLE = (">", "-", "*", "+", "|")
-_LONG = 1000  # characters of a line that is no heading
+_LONG = 1000  # characters: a longer line is not a heading
 
 
 class Cutting(NamedTuple):
-    """How a document is cut. Sizes are in tokens; `pack` joins neighbouring units into one chunk while they fit."""
+    """Settings of a cut. Sizes are in tokens; `pack` joins neighbouring units into one chunk while they fit."""
 
     by: By
     size: int
@@ -40,7 +40,7 @@ Span = tuple[int, int]
 
 
 def chunks(text: str, cutting: Cutting) -> list[dict[str, Any]]:
-    """The chunks of a text in their order; without overlap they make up the text, whatever stands in it.
+    """Return the chunks of a text in their order; without overlap they add up to the text.
 
     `start` and `end` count characters. No chunk has more than `size` tokens (four bytes each), its overlap included.
     """
@@ -53,7 +53,7 @@ def chunks(text: str, cutting: Cutting) -> list[dict[str, Any]]:
     return list(_described(text, spans, headings, cutting))
 
 
-# Where the units of a document begin and end.
+# Bounds of units.
 
 
 def _units(text: str, cutting: Cutting, headings: Sequence[_Heading]) -> list[Span]:
@@ -71,7 +71,7 @@ def _units(text: str, cutting: Cutting, headings: Sequence[_Heading]) -> list[Sp
 
 
 def _without_blank(text: str, spans: Iterable[Span], separator: str) -> list[Span]:
-    """The spans, each in which nothing stands joined to the one before it, or at the beginning to the next."""
+    """Return the spans, blank ones joined to the one before, or at the beginning to the next."""
     joined: list[Span] = []
     begin = 0
     for start, end in spans:
@@ -84,7 +84,7 @@ def _without_blank(text: str, spans: Iterable[Span], separator: str) -> list[Spa
 
 
 def _lines(text: str) -> Iterator[Span]:
-    """Begin and end of each line, its line break included."""
+    """Yield start and end of each line, its line break included."""
     start = 0
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)
@@ -93,7 +93,7 @@ def _lines(text: str) -> Iterator[Span]:
 
 
 def _paragraphs(text: str) -> Iterator[int]:
-    """Where a paragraph begins; the blank lines behind one belong to it."""
+    """Yield the start of each paragraph; the blank lines after one belong to it."""
     blank = False
     for start, end in _lines(text):
         if text[start:end].isspace():
@@ -105,7 +105,7 @@ def _paragraphs(text: str) -> Iterator[int]:
 
 
 def _sections(text: str, headings: Sequence[_Heading]) -> Iterator[int]:
-    """Where a section begins; a heading with nothing but another one below it begins one with that."""
+    """Yield the start of each section; a heading directly above another one is in the same section."""
     above: _Heading | None = None
     for heading in headings:
         if above is None or text[above.end : heading.start].strip():
@@ -122,9 +122,9 @@ def _behind(text: str, separator: str) -> Iterator[int]:
 
 
 def _headings(text: str) -> Iterator[_Heading]:
-    """The headings of Markdown, `# so` or underlined; what stands in a fence of code is none."""
+    """Yield the Markdown headings, `# so` or underlined, outside of fenced code."""
     fence = ""
-    before: Span | None = None  # the line above, if it may be a heading's title
+    before: Span | None = None  # the line above if it may be a title
     for start, end in _lines(text):
         line = text[start:end].rstrip("\r\n") if end - start < _LONG else ""
         if fence:
@@ -142,7 +142,7 @@ def _headings(text: str) -> Iterator[_Heading]:
 
 
 def _level(line: str) -> int | None:
-    """The level of a line that begins with one to six `#`; None if it is no heading."""
+    """Return the level of a line that begins with one to six `#`; None if it is not a heading."""
     marked = line.lstrip(" ")
     words = marked.lstrip("#")
     level = len(marked) - len(words)
@@ -161,13 +161,13 @@ def _may_be_title(line: str) -> bool:
 
 
 def _is_blank_above(text: str, start: int) -> bool:
-    """True where the line above is blank, or there is none: a title is one line."""
+    """Return True if the line above is blank or missing: a title is one line."""
     above = text.rfind("\n", 0, max(start - 1, 0)) + 1
     return start == 0 or text[above:start].isspace()
 
 
 def _opened(line: str) -> str:
-    """The fence that a line opens; empty if it opens none."""
+    """Return the fence that a line opens; empty if it opens none."""
     found = _FENCE.fullmatch(line)
     return found[1] if found and not (found[1][0] == "`" and "`" in found[2]) else ""
 
@@ -177,7 +177,7 @@ def _closes(line: str, fence: str) -> bool:
     return bool(found and found[1][0] == fence[0] and len(found[1]) >= len(fence) and not found[2].strip())
 
 
-# Into the size wanted.
+# Sizes.
 
 
 def _size(text: str) -> int:
@@ -185,7 +185,7 @@ def _size(text: str) -> int:
 
 
 def _within(text: str, unit: Span, room: int) -> Iterator[Span]:
-    """The unit, in as many pieces as it takes for none to have more than `room` bytes."""
+    """Yield the unit in pieces of at most `room` bytes."""
     start, end = unit
     while start < end:
         at = _reach(text, start, end, room)
@@ -196,7 +196,7 @@ def _within(text: str, unit: Span, room: int) -> Iterator[Span]:
 
 
 def _reach(text: str, start: int, end: int, room: int) -> int:
-    """How far `room` bytes go from `start`: never into a character, nor between the two of a line break."""
+    """Return the end of `room` bytes from `start`, never inside a character or a line break."""
     end = min(end, start + room)
     raw = text[start:end].encode(errors="replace")
     if len(raw) > room:
@@ -207,7 +207,7 @@ def _reach(text: str, start: int, end: int, room: int) -> int:
 
 
 def _break(text: str, start: int, end: int) -> int:
-    """The best place to cut in the second half: behind a paragraph, a line, a sentence, a word; else the end."""
+    """Return the best cut in the second half: after a paragraph, a line, a sentence, a word; else the end."""
     half = start + (end - start) // 2
     for mark in _BREAKS:
         at = text.rfind(mark, half, end)
@@ -230,7 +230,7 @@ def _packed(text: str, spans: Sequence[Span], room: int) -> list[Span]:
     return packed
 
 
-# What is known of each.
+# Descriptions.
 
 
 def _described(
@@ -259,7 +259,7 @@ def _described(
 
 
 def _paths(headings: Sequence[_Heading]) -> list[tuple[str, ...]]:
-    """The titles in force before the first heading, behind it, behind the second, and so on."""
+    """Return the path of titles before the first heading, after it, after the second, and so on."""
     paths: list[tuple[str, ...]] = [()]
     above: list[_Heading] = []
     for heading in headings:
@@ -271,7 +271,7 @@ def _paths(headings: Sequence[_Heading]) -> list[tuple[str, ...]]:
 
 
 def _back(text: str, start: int, tokens: int) -> int:
-    """Where about so many tokens before `start` begin, at a word if there is one."""
+    """Return the start of about so many tokens before `start`, at a word if possible."""
     room = tokens * _BYTES
     window = text[max(start - room, 0) : start]
     raw = window.encode(errors="replace")
@@ -284,7 +284,7 @@ def _back(text: str, start: int, tokens: int) -> int:
 
 
 def _on(text: str, end: int, tokens: int) -> int:
-    """Where about so many tokens behind `end` stop, at a word if there is one."""
+    """Return the end of about so many tokens after `end`, at a word if possible."""
     at = _reach(text, end, len(text), tokens * _BYTES) if tokens else end
     if at == len(text):
         return at

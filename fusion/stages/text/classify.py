@@ -1,4 +1,4 @@
-"""What a text shows by its looks: which language it is in, and what it takes to answer it."""
+"""Classification of a text by its words: its language, the capabilities it calls for, its nearest example."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _SCRIPTS: Final = {
     "DEVANAGARI": "hi",
     "THAI": "th",
 }
-"""The language that is meant by a script where nothing else is known."""
+"""The default language of each script."""
 
 _WORDS: Final = {
     "en": "the and is are was of to in that it for with what how which does this from you your not have be an",
@@ -52,12 +52,12 @@ _SIGNS: Final[dict[Capability, re.Pattern[str]]] = {
 
 
 def capabilities(text: str) -> set[Capability]:
-    """What it takes to answer a text, as far as its words and signs show it."""
+    """Return the capabilities that a text calls for, by its words and signs."""
     return {name for name, sign in _SIGNS.items() if sign.search(text)}
 
 
 def language(text: str) -> str | None:
-    """The language of a text as an ISO 639-1 code, by its script and its small words; None where it cannot be told.
+    """Return the language of a text as an ISO 639-1 code, by its script and common words; None if unclear.
 
     >>> language("Wie viele Eier legt die Ente in der Woche?")
     'de'
@@ -73,7 +73,7 @@ def language(text: str) -> str | None:
 
 
 def _script(text: str) -> str:
-    """The script of most letters. Where kana stand among Chinese signs, they say which language it is."""
+    """Return the script of most letters; kana among Chinese characters count as Japanese."""
     scripts = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())
     if scripts["HIRAGANA"] + scripts["KATAKANA"] > scripts["CJK"] / 10 > 0:
         return "HIRAGANA"
@@ -81,16 +81,16 @@ def _script(text: str) -> str:
 
 
 class Near(NamedTuple):
-    """A text that is near: where it stands among the others, and how near it is, 1 being the same words."""
+    """The nearest text: its index, and its similarity, 1 for the same words."""
 
     at: int
     similarity: float
 
 
 def nearest(text: str, texts: Sequence[str]) -> Near:
-    """The text that shares the most with `text`, rare words counting more; of equal ones the first.
+    """Return the text most similar to `text`; rare words count more; of equal ones the first.
 
-    The cosine of the counts of words, each damped by its logarithm and weighed by its inverse document frequency
+    The similarity is the cosine of logarithmic word counts, weighted by inverse document frequency
     (Salton and Buckley, "Term-weighting approaches in automatic text retrieval", 1988).
     """
     counts = [_words(one) for one in texts]

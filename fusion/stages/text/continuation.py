@@ -1,4 +1,4 @@
-"""Joins the pieces of an answer that was cut off and continued, so that no word is lost or said twice."""
+"""Continuation of truncated texts: joins the pieces so that no word is lost or repeated."""
 
 import re
 from collections.abc import Iterator
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from fusion.core.types import Deltas
 
 _WORDS = 8
-_TAIL = 2_000  # characters of what is written in which a repeated piece is looked for
-_LEAD = 40  # characters before the repeated words that are taken for an introduction
+_TAIL = 2_000  # characters at the end of the text that are searched for a repeated piece
+_LEAD = 40  # characters before the repeated words that count as an introduction
 _WORD = re.compile(r"\S+")
 
 
 def ending(written: str) -> str:
-    """The last whole words of a text, which its continuation is to begin with."""
+    """Return the last whole words of a text, with which its continuation should begin."""
     start, end = _cue(written)
     return written[start:end]
 
 
 def joined(written: str, piece: str) -> str:
-    """The text and its continuation as one; the text as it was if the piece says nothing new.
+    """Return the text with its continuation; the text alone if the piece adds nothing.
 
-    A piece that begins with the last words again, as it was asked to, takes up behind them: a word that was cut in
-    two stands there whole. Otherwise what the end of the text and the beginning of the piece share counts once.
+    A piece that repeats the last whole words, as the prompt asks, is joined after them: a word that was cut in two is
+    restored. Otherwise the overlap of the text's end and the piece's beginning counts once.
     """
     if (taken := _taken_up(written, piece)) is not None:
         return taken
@@ -38,9 +38,9 @@ def joined(written: str, piece: str) -> str:
 
 
 class Stitches:
-    """Puts an answer together out of its pieces while they come, and shows it to whoever follows.
+    """Stitches: joins the pieces of an answer while they are streamed, and passes the result on.
 
-    Of a continuation nothing is shown before it is clear where it takes up. `written` is the answer so far.
+    A continuation is held back until its joint with the text is found. `written` is the answer so far.
     """
 
     def __init__(self, to: Deltas | None) -> None:
@@ -73,7 +73,7 @@ class Stitches:
         self._live = not self.written
 
     def take(self, piece: str) -> bool:
-        """A piece is here whole. True if it said anything new."""
+        """Take a complete piece. Return True if it adds anything."""
         before, self._piece = self.written, ""
         self.written = joined(before, piece) if before else piece
         self._show(self.written)
@@ -81,7 +81,7 @@ class Stitches:
         return self.written != before
 
     def begin_again(self) -> None:
-        """Somebody else writes the answer from its beginning."""
+        """Drop the answer: another model writes it from its beginning."""
         self.written, self._piece, self._live = "", "", True
         if self._shown:
             self._begin_again("")
@@ -104,20 +104,20 @@ class Stitches:
 
 
 def _cue(written: str) -> tuple[int, int]:
-    """Where the last whole words begin and end; of a text without words its last characters."""
+    """Return start and end of the last whole words; of a text without words those of its last characters."""
     offset = max(len(written) - _TAIL, 0)
     words = [(offset + word.start(), offset + word.end()) for word in _WORD.finditer(written[offset:])]
     if offset and words:
-        del words[0]  # which may have been cut by us
+        del words[0]  # it may be cut by the offset
     if words and written[-1:].isalnum():
-        del words[-1]  # which may have been cut by the limit
+        del words[-1]  # it may be cut by the limit
     if not words:
         return max(len(written) - 24, 0), len(written)
     return words[-_WORDS:][0][0], words[-1][1]
 
 
 def _taken_up(written: str, piece: str) -> str | None:
-    """The text as the piece goes on behind the last whole words, if it says them again."""
+    """Return the text joined after its last whole words if the piece repeats them, else None."""
     start, end = _cue(written)
     cue = written[start:end].split()
     found = re.search(r"\s+".join(map(re.escape, cue)), piece) if len(cue) > 1 or end - start >= 12 else None
@@ -130,13 +130,13 @@ def _taken_up(written: str, piece: str) -> str | None:
 
 
 def _word_starts(written: str) -> Iterator[int]:
-    """Where the words of its end begin, the first of them first."""
+    """Return the starts of the words at the end of a text, in their order."""
     offset = max(len(written) - _TAIL, 0)
     return (offset + word.start() for word in _WORD.finditer(written[offset:]))
 
 
 def _is_repeat(shared: str, begin: str, piece: str) -> bool:
-    """True where what end and beginning share is said twice, rather than one word that was cut in two."""
+    """Return True if the overlap is a repetition, and not one word that was cut in two."""
     words = shared.count(" ") + shared.count("\n") + 1
     if piece[:1].isspace():
         return words >= 3

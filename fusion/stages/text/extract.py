@@ -1,4 +1,4 @@
-"""Takes the answer out of a text, and makes answers comparable that only look different."""
+"""Extraction of the answer from a text, in a form in which equal answers compare equal."""
 
 import ast
 import json
@@ -12,13 +12,14 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fusion.core.types import as_text
-from fusion.core.validation import Authored, check_pattern
+from fusion.core.validation import Authored
+from fusion.stages.fields import Pattern, short_form
 
 Normalisation = Literal["latex", "literals", "numbers", "case"]
 
 _MOST: Final = 100_000
 _MOST_DIGITS: Final = 300
-_PARSING: Final = threading.Lock()  # Python 3.11 counts the depth of what it parses over all threads, and fails
+_PARSING: Final = threading.Lock()  # Python 3.11 counts the parser's depth over all threads, and fails
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?|[-+−]?\.\d+"
 _NUMBERS = re.compile(rf"(?<![\w.])(?:{_NUMBER})(?![\w])")
@@ -28,7 +29,7 @@ _SAID_NUMBER = re.compile(rf"(?i){_SAID}({_NUMBER})(?![\w.]*\d|\s*[-+*/=×÷^(])
 _BEHIND_HASHES = re.compile(r"####\s*(.+)")
 _ASSERTED = re.compile(r"assert\b.*?==\s*(.+)", re.DOTALL)
 _PATH = re.compile(r"\$?\.?([^.\[\]]+)|\[(\d+)\]")
-_EATEN = (("\f", "\\f"), ("\b", "\\b"), ("\r", "\\r"))  # what JSON makes of \frac, \boxed and \right
+_EATEN = (("\f", "\\f"), ("\b", "\\b"), ("\r", "\\r"))  # \frac, \boxed and \right after JSON has decoded them
 _EATEN_TAB = re.compile(r"\t(?=(?:ext|imes|frac|heta|an|au|o)\b|ext\{|frac\{)")
 _LATEX = (
     (re.compile(r"\\(?:left|right|displaystyle|limits|[!,;:> ])"), ""),
@@ -46,7 +47,7 @@ _TIGHT = re.compile(r"\s*([(){}\[\],+*/=<>^-])\s*")
 
 
 class Extracted(NamedTuple):
-    """An answer that was found: as it stood in the text, as data, and in the form in which answers are compared."""
+    """An extracted answer: its text, its value, and the key by which answers are compared."""
 
     text: str
     value: Any
@@ -55,34 +56,30 @@ class Extracted(NamedTuple):
 
 def _is_path(path: str) -> str:
     if not path.strip("$.") or _PATH.sub("", path):
-        raise ValueError(f"{path!r} is no path into JSON; write it as answer, $.result.value or rows[0].total")
+        raise ValueError(f"{path!r} is not a path into JSON; write it as answer, $.result.value or rows[0].total")
     return path
 
 
-def _in_full(given: Any) -> Any:
-    return {"read": given} if isinstance(given, str) else given
-
-
 class Extractor(Authored):
-    r"""What is taken out of an answer: `path` and `pattern` narrow it down, `read` says what stands there.
+    r"""The extracted part of an answer: `path` and `pattern` narrow it down, `read` is its type.
 
     `text` is all that is left; `number` the marked one (`\boxed{}`, `####`, "the answer is"), else the last;
-    `choice` one of `choices`, found in the same way; `code` a literal, out of a code block or behind `assert … ==`.
+    `choice` one of `choices`, found in the same way; `code` a literal, from a code block or after `assert … ==`.
 
     >>> Extractor(read="number").extract("So she sells 9 eggs at $2: $1,018.00.").key
     '1018'
     """
 
-    read: Literal["text", "number", "choice", "code"] = Field(default="text", description="What the answer is.")
+    read: Literal["text", "number", "choice", "code"] = Field(default="text", description="Type of the answer.")
     path: Annotated[str, AfterValidator(_is_path)] | None = Field(
-        default=None, description="Where it stands in JSON: answer, $.result.value, rows[0].total."
+        default=None, description="Its path in JSON: answer, $.result.value, rows[0].total."
     )
-    pattern: Annotated[str, AfterValidator(check_pattern)] | None = Field(
-        default=None, description="A regular expression; its first group, or all of its last match, is the answer."
+    pattern: Pattern | None = Field(
+        default=None, description="A regular expression: the first group of its last match, or all of it."
     )
-    choices: tuple[str, ...] = Field(default=(), max_length=200, description="The answers that there are.")
+    choices: tuple[str, ...] = Field(default=(), max_length=200, description="The possible answers.")
     normalise: tuple[Normalisation, ...] | None = Field(
-        default=None, description="How texts are made comparable; by default numbers and case."
+        default=None, description="Steps that make texts comparable; by default numbers and case."
     )
 
     @model_validator(mode="before")
@@ -103,7 +100,7 @@ class Extractor(Authored):
         return self
 
     def extract(self, answer: Any) -> Extracted | None:
-        """The answer in a text or in data, None where there is none."""
+        """Return the answer in a text or in data, if any."""
         found = answer if self.path is None else _at(_data(answer), self.path)
         if found is None:
             return None
@@ -116,7 +113,7 @@ class Extractor(Authored):
         return self._read(found, text)
 
     def key(self, answer: str) -> str | None:
-        """An answer that stands alone, such as a known right one, in the form in which answers are compared."""
+        """Return the comparison key of a bare answer, such as a known right one."""
         found = self._read(answer, answer)
         return None if found is None else found.key
 
@@ -148,21 +145,21 @@ class Extractor(Authored):
 
 ExtractorSpec = Annotated[
     Extractor,
-    BeforeValidator(_in_full),
+    BeforeValidator(short_form("read")),
     WithJsonSchema({"anyOf": [{"enum": ["text", "number", "code"]}, Extractor.model_json_schema()]}),
 ]
-"""An Extractor; short form: what is read, as in `extract: number`."""
+"""An Extractor; short form: its type, as in `extract: number`."""
 
 
 def _folded(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-# Where it stands.
+# The place of the answer.
 
 
 def _data(answer: Any) -> Any:
-    """The JSON in an answer, whatever stands around it; None where there is none that can be read."""
+    """Return the JSON in an answer, whatever text is around it; None if none can be parsed."""
     if not isinstance(answer, str):
         return answer
     fenced = _FENCED.findall(answer)
@@ -190,7 +187,7 @@ def _loaded(text: str) -> Any:
 
 
 def _at(data: Any, path: str) -> Any:
-    """What stands at a path in data, None where nothing does."""
+    """Return the value at a path in data, or None."""
     for name, index in _PATH.findall(path.removeprefix("$")):
         if isinstance(data, Mapping) and name in data:
             data = data[name]
@@ -202,7 +199,7 @@ def _at(data: Any, path: str) -> Any:
 
 
 def _boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{…}`."""
+    r"""Return the content of the last `\boxed{…}`."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
@@ -214,7 +211,7 @@ def _boxed(text: str) -> str | None:
     return None
 
 
-# What stands there.
+# The type of the answer.
 
 
 def _number(text: str) -> Extracted | None:
@@ -241,7 +238,7 @@ def _of_number(text: str) -> Extracted | None:
 
 
 def _as_number(text: str) -> Fraction | None:
-    """The number that a text is, exactly, whatever separators, sign of money or per cent it is written with."""
+    """Return the exact number that a text is, with or without separators, currency or percent sign."""
     whole = _ONE_NUMBER.fullmatch(text)
     if whole is None or len(text) > _MOST_DIGITS:
         return None
@@ -255,7 +252,7 @@ def _as_number(text: str) -> Fraction | None:
 def _choice(text: str, choices: tuple[str, ...]) -> Extracted | None:
     def words(choice: str) -> str:
         escaped = r"\s+".join(map(re.escape, choice.split()))
-        return escaped if len(choice.strip()) == 1 else f"(?i:{escaped})"  # "a" alone is mostly no choice
+        return escaped if len(choice.strip()) == 1 else f"(?i:{escaped})"  # a lone "a" is mostly an article
 
     any_of = "|".join(words(choice) for choice in sorted(choices, key=len, reverse=True))
     one = re.compile(rf"(?<!\w)(?:{any_of})(?!\w)")
@@ -280,7 +277,7 @@ def _code(text: str) -> Extracted | None:
 
 
 def _literal(text: str) -> str | None:
-    """A Python or JSON literal in its one form; None for what is none."""
+    """Return the canonical form of a Python or JSON literal; None for other text."""
     try:
         with _PARSING, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -295,7 +292,7 @@ def _literal(text: str) -> str | None:
 
 
 def _canonical(value: Any) -> str:
-    """One form for all literals of equal value: order counts in lists, not in sets and mappings."""
+    """Return one form for all equal literals: order counts in lists, not in sets and mappings."""
     match value:
         case dict():
             return "{" + ", ".join(sorted(f"{_canonical(k)}: {_canonical(v)}" for k, v in value.items())) + "}"
@@ -311,7 +308,7 @@ def _canonical(value: Any) -> str:
 
 
 def _without_latex(text: str) -> str:
-    """A formula without what only sets it, and with plain fractions."""
+    """Return a formula without typesetting commands, and with plain fractions."""
     for eaten, meant in _EATEN:
         text = text.replace(eaten, meant)
     text = _boxed(_EATEN_TAB.sub(r"\\t", text)) or text

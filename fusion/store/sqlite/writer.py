@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Final, Generic, TypeVar
 
 from fusion.core.errors import StoreError
+from fusion.core.log import LOG
 
 Row = TypeVar("Row")
 
@@ -175,6 +176,7 @@ class WriterThread(Generic[Row]):
             except Exception as error:  # noqa: BLE001 - the border of the thread: no future may wait for ever
                 failure = error if isinstance(error, StoreError) else StoreError(f"the store broke: {error!r}")
                 self._failure = failure
+                LOG.warning("%s", failure)
         with self._lock:
             failure, self._unreported = failure or self._unreported, None
             if not batch.awaited:

@@ -105,7 +105,7 @@ def test_where_the_best_single_is_the_cheapest_too_nothing_is_mixed() -> None:
     ]
     found = analyse(results(outcomes=dear))
     assert [one.arm for one in found.baselines] == ["oracle router"]
-    assert any(note.startswith("Random mixing is not worked out") for note in found.notes)
+    assert any(note.startswith("Random mixing is not computed") for note in found.notes)
     assert not any(note.startswith("Random mixing") for note in analyse(results()).notes)
 
 
@@ -155,7 +155,7 @@ def test_an_arm_that_knows_dev_by_heart_is_flagged_and_no_other() -> None:
     assert [gap.flagged for gap in analyse(honest).gaps] == [False, False, False]
     cheated = honest.model_copy(update={"outcomes": cheat})
     assert {gap.arm: gap.flagged for gap in analyse(cheated).gaps} == {"cheap": False, "strong": False, "mine": True}
-    assert "better on what it was chosen on" in Report(cheated).markdown()
+    assert "better on the items it was chosen on" in Report(cheated).markdown()
     assert analyse(found).gaps == ()
 
 
@@ -177,10 +177,10 @@ def test_a_gate_is_the_word_on_every_arm_that_is_no_single_model() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"items": [ItemRecord(id="i0", task_set="a")] * 2, "outcomes": []}, "an item stands in it twice"),
-        ({"arms": [ArmRecord(name="a", kind="model")] * 2, "outcomes": []}, "an arm stands in it twice"),
-        ({"outcomes": [Outcome(arm="mine", item="i0")] * 2}, "an outcome stands in it twice"),
-        ({"outcomes": [Outcome(arm="mine", item="x")]}, "the item 'x', which is not in it"),
+        ({"items": [ItemRecord(id="i0", task_set="a")] * 2, "outcomes": []}, "duplicate item"),
+        ({"arms": [ArmRecord(name="a", kind="model")] * 2, "outcomes": []}, "duplicate arm"),
+        ({"outcomes": [Outcome(arm="mine", item="i0")] * 2}, "duplicate outcome"),
+        ({"outcomes": [Outcome(arm="mine", item="x")]}, "the item 'x', which are not both listed"),
         ({"items": []}, "at least 1 item"),
     ],
 )
@@ -280,5 +280,5 @@ def test_a_file_without_results_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no results: started: Field required"):
         Results.load(tmp_path / "r.json")
     (tmp_path / "r.json").write_text('{"name": ')
-    with pytest.raises(UsageError, match="holds no results: it is no JSON"):
+    with pytest.raises(UsageError, match="holds no results: invalid JSON"):
         Results.load(tmp_path / "r.json")

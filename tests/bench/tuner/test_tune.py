@@ -203,13 +203,13 @@ def test_what_does_not_go_together_is_left_out_and_said(search: Callable[..., An
         (
             ("{any: [scripted/a, scripted/b, scripted/bad]}", "{any: [scripted/a, scripted/a]}"),
             ("", ""),
-            "arms.two.roles.bulk: a value stands in `any` twice",
+            "arms.two.roles.bulk: `any` has a value twice",
         ),
         (("scripted/b, scripted/bad", "{any: [b, c]}"), ("", ""), "an `any` within an `any`"),
         (
             ("", ""),
             ("{any: [\"'unsure'", "{or: 1, any: [\"'unsure'"),
-            "open.yaml:9:35 stages.answer.accept.checks.expression: `any` stands alone",
+            "open.yaml:9:35 stages.answer.accept.checks.expression: `any` must be the only key",
         ),
         (
             ("", ""),
@@ -238,7 +238,7 @@ def test_every_mistake_is_told_at_its_place(
 def test_too_much_and_nothing_left_open_are_refused(search: Callable[..., Any]) -> None:
     closed = CASCADE.replace("{any: [\"'unsure' not in value\", \"'The' in value\"]}", "value")
     suite = SUITE.replace("{any: [scripted/a, scripted/b, scripted/bad]}", "scripted/a")
-    with pytest.raises(UsageError, match=r"nothing is left open; write \{any:"):
+    with pytest.raises(UsageError, match=r"no open value; write \{any:"):
         search(suite, closed)
     many = json.dumps(list(range(1, 1002)))
     with pytest.raises(UsageError, match="2,002 candidates; the most is 1,000"):
@@ -311,12 +311,12 @@ def test_what_could_be_chosen_and_not_confirmed_is_refused_before_any_call(
     asked = models()
     rows = [{"id": f"q{n}", "text": str(2 * n)} for n in range(160) if split_of(Task(id=f"q{n}", prompt="")) == "dev"]
     (tmp_path / "theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UsageError, match="no line is of an item of this benchmark"):
+    with pytest.raises(UsageError, match="no line is for an item of this benchmark"):
         search(with_arm("theirs: {outputs: theirs.jsonl}"), asked=asked)
     with pytest.raises(UsageError, match="is on the side 'test' of the split"):
         search(SUITE + "split: {dev: 0.9999999}\n", asked=asked)
     alone = "tasks: {sums: {file: sums.jsonl}}\nscorer: number\narms:\n  "
     either = function().replace("mine: {python: ", "mine: {python: {any: [").replace("}", ", 'json:dumps']}}")
-    with pytest.raises(UsageError, match="no single model to hold the candidates against; add one as an arm"):
+    with pytest.raises(UsageError, match="no single model to compare the candidates with; add one as an arm"):
         search(alone + either + "\n", asked=asked)
     assert not any(one.requests for one in asked)

@@ -1,5 +1,7 @@
 """pipeline: another pipeline as a stage, with its inputs, budget, events and keys nested in this one's."""
 
+import io
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from fusion import Fusion, PipelineError, PipelineStage, ScriptedModel
 from fusion.core.events import Decided, Event, event_adapter
-from fusion.pipeline.check import check_file
+from fusion.pipeline.loader import check_file
 from fusion.prompts.library import Library
 from tests.conftest import run, said
 
@@ -246,3 +248,34 @@ def test_pipelines_of_python_run_others_by_name(fusion: Any) -> None:
 def test_decisions_are_events_that_can_be_read_back() -> None:
     event: Event = Decided(run_id="r", stage="s", decision="hard", reason="rule 1")
     assert event_adapter().validate_json(event.model_dump_json()) == event
+
+
+def test_each_file_is_read_once_however_deep(files: Any, monkeypatch: pytest.MonkeyPatch, fusion: Any) -> None:
+    leaf = "stages: {a: {kind: generate, role: bulk, prompt: leaf}}\noutput: a"
+    twice = "stages: {a: {kind: pipeline, pipeline: %s}, b: {kind: pipeline, pipeline: %s}}\noutput: a ~ b"
+    names = ["outer", "one", "two", "three", "leaf"]
+    path = files(leaf=leaf, **{a: twice % (f"{b}.yaml", f"{b}.yaml") for a, b in pairwise(names)})
+    reads: list[str] = []
+    real = io.open
+
+    def counting(file: Any, *more: Any, **options: Any) -> Any:
+        reads.append(Path(file).name if isinstance(file, (str, Path)) else "")
+        return real(file, *more, **options)
+
+    monkeypatch.setattr(io, "open", counting)
+    assert problems(path) == []
+    assert [reads.count(f"{name}.yaml") for name in names] == [1] * 5
+    result, _ = run(fusion({"bulk": echo("bulk")}), None, pipeline=path)
+    assert result.text == "<leaf>" * 16
+    assert [reads.count(f"{name}.yaml") for name in names] == [2] * 5
+
+
+def test_a_pipeline_that_two_stages_run_is_refused_where_it_is_too_deep(files: Any) -> None:
+    leaf = "stages: {a: {kind: generate, role: bulk, prompt: leaf}}\noutput: a"
+    names = ["outer", *(f"p{at}" for at in range(9)), "leaf"]
+    one = "stages: {a: {kind: pipeline, pipeline: %s.yaml}}\noutput: a"
+    path = files(leaf=leaf, **{a: one % b for a, b in pairwise(names)})
+    assert "pipelines within pipelines, more than 8 deep" in problems(path)[0]
+    short = "stages: {a: {kind: pipeline, pipeline: p4.yaml}, b: {kind: pipeline, pipeline: p0.yaml}}\noutput: a ~ b"
+    (path.parent / "outer.yaml").write_text(short)
+    assert [line.partition(":")[0] for line in problems(path)] == ["stages.b.pipeline"]

@@ -223,7 +223,7 @@ def test_a_route_comes_back_from_yaml_as_it_was() -> None:
 
 
 def test_a_file_that_routes_to_itself_is_found(tmp_path: Path) -> None:
-    from fusion.pipeline.check import check_file
+    from fusion.pipeline.loader import check_file
     from fusion.prompts.library import Library
 
     path = tmp_path / "a.yaml"

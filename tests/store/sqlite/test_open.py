@@ -1,7 +1,6 @@
 """Opening a store: what is made, and every reason why it cannot be."""
 
 import os
-import shutil
 import sqlite3
 import stat
 import subprocess
@@ -17,6 +16,7 @@ from fusion.store.rows import RunFilter
 from fusion.store.sqlite import migrations
 from fusion.store.sqlite import open as opening
 from fusion.store.sqlite.open import open_store
+from tests.needs import missing
 from tests.store.conformance import call, kept, started, work
 
 
@@ -141,13 +141,19 @@ def test_a_page_that_is_overwritten_is_found_when_it_is_read(tmp_path: Path) -> 
 
 @pytest.fixture
 def fixed(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose files nobody can write, root included."""
-    if os.geteuid() or shutil.which("chattr") is None:
-        pytest.skip("needs chattr and root")
+    """A folder whose files are read-only, for root too."""
     folder = tmp_path / "fixed"
     folder.mkdir()
     open_store(folder / "runs.db").close()
     names = [folder / "runs.db", folder]
+    if os.geteuid():
+        names[0].chmod(0o444)
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+        return
+    if reason := missing("chattr"):
+        pytest.skip(reason)
     if any(subprocess.run(["chattr", "+i", name], capture_output=True).returncode for name in names):
         subprocess.run(["chattr", "-i", *names], capture_output=True)
         pytest.skip("this file system knows no immutable files")

@@ -1,1 +1,1 @@
-"""Mathematical answers compared by value."""
+"""Math: compares mathematical answers by value."""

@@ -1,4 +1,4 @@
-"""Algebra: whether two formulas are equal, asked of a process of its own that can be killed."""
+"""Algebra: compares two formulas in a separate process that can be killed."""
 
 import contextlib
 import json
@@ -17,10 +17,10 @@ _START_SECONDS = 120.0
 
 
 class Algebra:
-    """Compares formulas. One comparison takes at most `seconds`; what takes longer is not equal.
+    """Compares formulas. A comparison that exceeds `seconds` counts as not equal, and its process is killed.
 
-    What a model wrote is parsed by a grammar of ours and reaches sympy as a tree of numbers, symbols and known
-    operations: nothing of it is evaluated as code. A power that would not end is ended with its process.
+    Text of a model is parsed by our own grammar and reaches sympy as a tree of numbers, symbols and known operations.
+    It is never evaluated as code.
     """
 
     def __init__(self, *, seconds: float = SECONDS) -> None:
@@ -30,7 +30,7 @@ class Algebra:
         self._known: dict[str, bool] = {}
 
     def equal(self, left: str, right: str) -> bool:
-        """True if both are the same number, formula, or list of them; braces and bare commas hold sets."""
+        """Return True for equal numbers, formulas or lists of them. Braces and bare commas make sets."""
         (outer, ones), (other_outer, others) = parts(left), parts(right)
         if outer != other_outer or len(ones) != len(others):
             return False
@@ -65,11 +65,11 @@ class Algebra:
         question = json.dumps(trees)
         with self._lock:
             if question not in self._known:
-                self._known[question] = self._asked(trees)
+                self._known[question] = self._ask(trees)
             return self._known[question]
 
-    def _asked(self, trees: list[Tree | None]) -> bool:
-        process = self._process or self._started()
+    def _ask(self, trees: list[Tree | None]) -> bool:
+        process = self._process or self._start()
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(trees).encode() + b"\n")
@@ -82,7 +82,7 @@ class Algebra:
             self._end()
         return line == "true"
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _start(self) -> "subprocess.Popen[bytes]":
         file = Path(__file__).with_name("solver.py")
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
         process = subprocess.Popen(  # noqa: S603 - our own file, by the interpreter that runs us
@@ -99,7 +99,7 @@ class Algebra:
         return process
 
     def _line(self, process: "subprocess.Popen[bytes]", seconds: float) -> str | None:
-        """The next line of the process; None where none comes in time. It answers one line to each question."""
+        """Return the next line of the process, or None after the timeout."""
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], seconds)
         return process.stdout.readline().decode().strip() or None if ready else None
@@ -117,6 +117,6 @@ class Algebra:
 
 
 def _right_side(text: str) -> str:
-    """What `x = …` says x is."""
+    """Return the right side of `x = …`."""
     left, sign, right = text.partition("=")
     return right if sign and len(left.strip()) <= 2 and "=" not in right else text

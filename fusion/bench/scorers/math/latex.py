@@ -1,10 +1,10 @@
-"""Formulas: LaTeX to a tree by a grammar of our own, since sympy's parsers evaluate what they are given as Python."""
+"""LaTeX: parses formulas to trees by our own grammar, since sympy's parsers evaluate their input as Python."""
 
 import re
 from typing import Any
 
 Tree = list[Any]
-"""`["number", "3/4"]`, `["symbol", "x"]`, or an operation and its trees."""
+"""`["number", "3/4"]`, `["symbol", "x"]`, or an operation and its operands."""
 
 MAX_LENGTH = 400
 MAX_DIGITS = 40
@@ -23,28 +23,25 @@ class _UnreadableError(Exception):
 
 
 def parse(text: str) -> Tree | None:
-    """The tree of a formula; None for what is none, or too large to be an answer."""
+    """Return the tree of a formula; None for other text, or if too large for an answer."""
     plain = _TEXT.sub("", _SPACING.sub("", _FRACTION.sub(r"\\frac", text))).replace("^\\circ", "").strip().rstrip(".")
     plain = plain.replace("\\%", "").replace("**", "^").replace("\\cdot", "*").replace("\\times", "*")
     if not plain or len(plain) > MAX_LENGTH:
         return None
     try:
-        reading = _Reading(plain)
-        tree = reading.sum()
-        reading.end()
+        return _Parser(plain).parse()
     except (_UnreadableError, RecursionError):
         return None
-    return tree
 
 
 def parts(text: str) -> tuple[str, list[str]]:
-    """The brackets around a list and what its commas part; no brackets and one part where it is no list.
+    """Return the brackets of a list and its parts; no brackets and one part for other text.
 
     >>> parts("(1, [2, 3])")
     ('()', ['1', '[2, 3]'])
     """
     bare = re.sub(r"\\(?:left|right|[!,;:> ])|\$", "", text).replace("\\{", "{").replace("\\}", "}").strip()
-    # The comma of 1,000 parts nothing.
+    # The comma of 1,000 is no separator.
     bare = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", bare) if not bare.startswith(("(", "[", "{")) else bare
     pair = bare[:1] + bare[-1:]
     inner = bare[1:-1] if pair in ("()", "[]", "{}", "(]", "[)") else bare
@@ -64,34 +61,32 @@ def _split(text: str) -> list[str]:
     return [*pieces, text[start:].strip()]
 
 
-class _Reading:
-    """A recursive descent: sum, product, sign, power, atom; what stands side by side is multiplied."""
+class _Parser:
+    """Recursive descent: sum, product, sign, power, atom. Adjacent factors are multiplied."""
 
     def __init__(self, text: str) -> None:
-        self._tokens: list[str] = []
-        at = 0
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            if match is None:
-                raise _UnreadableError
-            self._tokens.append(match.group(1))
-            at = match.end()
+        self._tokens: list[str] = _TOKEN.findall(text)
+        if "".join(self._tokens) != "".join(text.split()):
+            raise _UnreadableError
         self._at = 0
         self._depth = 0
 
-    def end(self) -> None:
-        if self._at < len(self._tokens):
-            raise _UnreadableError
+    def parse(self) -> Tree:
+        tree = self._sum()
+        return tree if self._at == len(self._tokens) else self._fail()
 
-    def sum(self) -> Tree:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise _UnreadableError
+    def _sum(self) -> Tree:
+        self._deepen()
         tree = self._product()
         while sign := self._takes("+", "-"):
             tree = [sign, tree, self._product()]
         self._depth -= 1
         return tree
+
+    def _deepen(self) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _UnreadableError
 
     def _peek(self) -> str:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""
@@ -124,9 +119,7 @@ class _Reading:
 
     def _signed(self) -> Tree:
         if sign := self._takes("-", "+"):
-            self._depth += 1
-            if self._depth > MAX_DEPTH:
-                raise _UnreadableError
+            self._deepen()
             value = self._signed()
             self._depth -= 1
             return ["-", ["number", "0"], value] if sign == "-" else value
@@ -143,9 +136,9 @@ class _Reading:
         return tree
 
     def _argument(self) -> Tree:
-        """A group in braces, or one token: \\frac12."""
+        """Parse a group in braces, or one token: \\frac12."""
         if self._takes("{"):
-            tree = self.sum()
+            tree = self._sum()
             self._needs("}")
             return tree
         token = self._peek()
@@ -161,11 +154,11 @@ class _Reading:
                 raise _UnreadableError
             return ["number", token]
         if token in ("(", "{", "["):
-            tree = self.sum()
+            tree = self._sum()
             self._needs({"(": ")", "{": "}", "[": "]"}[token])
             return tree
         if token == "|":  # noqa: S105 - a bar, not a secret
-            tree = self.sum()
+            tree = self._sum()
             self._needs("|")
             return ["abs", tree]
         if len(token) == 1 and token.isalpha():
@@ -192,7 +185,7 @@ class _Reading:
     def _root(self) -> Tree:
         index: Tree = ["number", "2"]
         if self._takes("["):
-            index = self.sum()
+            index = self._sum()
             self._needs("]")
         return ["root", self._argument(), index]
 

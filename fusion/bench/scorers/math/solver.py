@@ -1,7 +1,7 @@
-"""The process that compares formulas with sympy: a line of JSON in, a line of JSON out.
+"""Solver: the process that compares formulas with sympy, a line of JSON in, a line of JSON out.
 
-It is given trees and never text, builds only what stands in its tables, and is killed by who started it when it takes
-too long. It is run as a file of its own and imports nothing of the package.
+Its input are trees, never text, and it builds only the operations of its tables. Its parent kills it after a timeout.
+It runs as a script and imports nothing of the package.
 """
 
 import json
@@ -13,8 +13,8 @@ MEMORY = 2_000_000_000
 POINTS = (0.37, 1.61, -0.83)
 
 
-def built(tree: Any) -> Any:
-    """The sympy expression of a tree."""
+def build(tree: Any) -> Any:
+    """Return the sympy expression of a tree."""
     import sympy
 
     head, *parts = tree
@@ -23,7 +23,7 @@ def built(tree: Any) -> Any:
     if head == "symbol":
         known = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "infty": sympy.oo}
         return known.get(parts[0]) if parts[0] in known else sympy.Symbol(parts[0])
-    values = [built(part) for part in parts]
+    values = [build(part) for part in parts]
     tables = {
         "+": lambda a, b: a + b,
         "-": lambda a, b: a - b,
@@ -43,10 +43,10 @@ def built(tree: Any) -> Any:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """True if two trees are the same formula: at a few points first, then symbolically."""
+    """Return True if two trees are equal: tested at a few points first, then symbolically."""
     import sympy
 
-    one, other = built(left), built(right)
+    one, other = build(left), build(right)
     if any(side.has(sympy.zoo, sympy.nan) for side in (one, other)):
         return False
     if one == other:
@@ -62,16 +62,16 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def main() -> None:
-    """Answer until the input ends."""
+    """Answer each line until the end of the input."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    import sympy  # noqa: F401 - before the clock of the first comparison runs
+    import sympy  # noqa: F401 - loaded before the first timeout starts
 
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
         try:
             answer = equal(*json.loads(line))
-        except Exception:  # noqa: BLE001 - whatever cannot be compared is not equal
+        except Exception:  # noqa: BLE001 - formulas that cannot be compared are not equal
             answer = False
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

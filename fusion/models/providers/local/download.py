@@ -27,6 +27,7 @@ from typing import IO
 
 from fusion.core.config import Settings
 from fusion.core.errors import UsageError
+from fusion.core.log import LOG
 from fusion.core.paths import user_path
 from fusion.core.types import Value
 from fusion.models.providers.local.weights import (
@@ -123,6 +124,7 @@ class _Pull:
                     return self._accept()
                 except _SourceError as error:
                     reasons.append(self.mask.text(f"  {source}: {error}"))
+                    LOG.info("%s: no weights from%s", self.tier, reasons[-1].removeprefix(" "))
         raise self._nowhere(reasons)
 
     @contextmanager

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError
+from fusion.core.log import LOG
 from fusion.core.paths import user_path
 from fusion.core.types import Value
 
@@ -147,8 +148,10 @@ def _marker(path: Path) -> Path:
 
 def mark(path: Path, digest: str) -> None:
     """Record the verified hash beside the file. In a read-only folder, each start computes it again."""
-    with suppress(OSError):
+    try:
         _marker(path).write_text(json.dumps(_looks(path, digest)))
+    except OSError as error:
+        LOG.debug("%s: hashed at every start, since its checksum cannot be kept beside it: %s", path, error)
 
 
 def _looks(path: Path, digest: str) -> dict[str, object]:

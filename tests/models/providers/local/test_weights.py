@@ -270,7 +270,7 @@ def test_a_wheel_that_swells_is_cut_off(settings: Settings, wheel_folder: Path) 
 # Disks and neighbours
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+@pytest.mark.needs("/dev/full")
 def test_a_full_disk_is_said_and_no_other_source_is_tried(settings: Settings) -> None:
     settings.models_dir.mkdir()
     (settings.models_dir / f"{NAME}.part").symlink_to("/dev/full")

@@ -1,0 +1,107 @@
+"""Figures: the values that a report shows."""
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from fusion.bench.report.frontier import Point
+from fusion.bench.report.gate import BEST_SINGLE, ENDS, Measures
+from fusion.bench.report.statistics import Interval, Verdict
+from fusion.core.types import Value
+
+
+class Figures(Value):
+    """The figures of an arm, or of a baseline computed from others. Costs are in dollars for all items once."""
+
+    arm: str
+    kind: str
+    n: int
+    accuracy: Interval
+    cost: float | None
+    unknown_costs: int = 0
+    failed: int = 0
+    tokens: int = 0
+    calls: int = 0
+    escalated: float | None = None
+    delegated: float | None = None
+    latency: tuple[float, float, float] | None = None
+    """Seconds: median, 90th and 95th percentile."""
+    by_set: dict[str, float] = Field(default_factory=dict)
+
+
+class Pairing(Value):
+    """The comparison of two arms on the same items. `p` is by McNemar's test, or by sign flips over clusters."""
+
+    arm: str
+    against: str
+    difference: Interval
+    cost_ratio: Interval | None
+    only_arm: int
+    only_other: int
+    p: float
+    adjusted: float
+    test: str
+    verdict: Verdict
+    equal_quality_cost: float | None
+    """The cost of mixed single models at this arm's accuracy, on the hull of their points."""
+
+
+class Gap(Value):
+    """The advantage of an arm on dev over test, beyond that of the other arms: a sign of overfitting."""
+
+    arm: str
+    dev: float
+    test: float
+    excess: Interval
+    flagged: bool
+
+
+class Disagreement(Value):
+    """An item with different scores of the arms."""
+
+    item: str
+    task_set: str
+    scores: dict[str, float]
+
+
+class Analysis(Value):
+    """The contents of a report."""
+
+    best_single: str | None
+    figures: tuple[Figures, ...]
+    baselines: tuple[Figures, ...]
+    pairings: tuple[Pairing, ...]
+    by_set: tuple[tuple[str, Pairing], ...]
+    at_equal_dollars: tuple[Pairing, ...]
+    """Every arm that is not a single model, against self-consistency of a cheap model at the same cost."""
+    frontier: tuple[Point, ...]
+    gaps: tuple[Gap, ...]
+    disagreements: tuple[Disagreement, ...]
+    notes: tuple[str, ...]
+
+    def measures(self) -> dict[str, Measures]:
+        """Return the measures for a gate by arm; those of the best single model also as `best_single`."""
+        found: dict[str, Measures] = {one.arm: _measures(one, self.pairings) for one in self.figures}
+        if self.best_single is not None:
+            found[BEST_SINGLE] = found[self.best_single]
+        return found
+
+
+def _measures(one: Figures, pairings: Sequence[Pairing]) -> Measures:
+    pair = next((pairing for pairing in pairings if pairing.arm == one.arm), None)
+    return {
+        **_interval("accuracy", one.accuracy),
+        "cost": one.cost,
+        "cost_per_item": one.cost / one.n if one.cost is not None else None,
+        "failure_rate": one.failed / one.n,
+        "latency": one.latency[0] if one.latency else None,
+        "latency_p95": one.latency[2] if one.latency else None,
+        "tokens": one.tokens,
+        **_interval("difference", pair.difference if pair else None),
+        **_interval("cost_ratio", pair.cost_ratio if pair else None),
+    }
+
+
+def _interval(name: str, interval: Interval | None) -> dict[str, float | None]:
+    values = (None, None, None) if interval is None else (interval.estimate, interval.low, interval.high)
+    return {f"{name}{end}": value for end, value in zip(ENDS, values, strict=True)}

@@ -1,0 +1,53 @@
+"""Levels: the budget of one pipeline in a run, and those of its stages beneath it."""
+
+from contextlib import suppress
+
+from fusion.core.budget import Budget, Hold
+from fusion.core.errors import BudgetError
+from fusion.engine.context import RunParts
+from fusion.engine.holdback import Caps, held_back
+from fusion.stages.base import Stage
+
+UNCAPPED = Caps(None, None, None)
+
+
+class Levels:
+    """Budgets of a pipeline: its own, the parts held back for its last stages, and one for each limited stage.
+
+    `around` holds the caps of the budgets above.
+    """
+
+    def __init__(self, run: RunParts, budget: Budget, around: Caps) -> None:
+        self.budget = budget
+        self._run = run
+        self._caps = Caps.of(budget.limits).within(around)
+        self._held: dict[str, Hold] = {}
+
+    def hold_back(self) -> None:
+        """Set aside the needs of the last stages, under `on_budget: finish`; nothing if they do not fit."""
+        with suppress(BudgetError):
+            self._held = held_back(self._run.spec, self.budget, self._caps)
+
+    def release(self) -> None:
+        """Give back the parts held back; a second call changes nothing."""
+        for hold in self._held.values():
+            hold.release()
+
+    def of(self, name: str) -> Budget:
+        """Return the budget of a stage of the pipeline."""
+        return self.beneath(self._held.get(name, self.budget), self._run.spec.pipeline.stages[name], name)
+
+    def beneath(self, above: Budget, stage: Stage, path: str) -> Budget:
+        """Return the budget of a stage beneath another one; that one if the stage has no limits."""
+        if stage.budget is None:
+            return above
+        level = above.child(stage.budget, path)
+        self._run.keeping.journal.restore(level, self._run.prefix + path)
+        return level
+
+    def caps_of(self, path: str) -> Caps:
+        """Return the caps of a pipeline nested in this stage."""
+        top = path.partition("/")[0]
+        held, own = self._held.get(top), self._run.spec.pipeline.stages[top].budget
+        caps = self._caps if held is None else Caps(*held.pledged).within(self._caps)
+        return caps if own is None else Caps.of(own).within(caps)

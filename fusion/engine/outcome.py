@@ -1,0 +1,169 @@
+"""RunOutcome: the end of a run, from its root cause and exit code to its Result."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from fusion.core.errors import BudgetError, FusionError, failure_of
+from fusion.core.result import FailedPart, Result, StageResult
+from fusion.core.types import Failure, Item, as_text
+from fusion.engine.context import RunParts
+from fusion.engine.receipt import Accounts
+from fusion.pipeline.inputs import plain
+from fusion.stages.base import Stage
+from fusion.stages.context import Outcome
+
+RunStatus = Literal["ok", "partial", "failed"]
+StageStatus = Literal["ok", "skipped", "failed", "cancelled"]
+
+
+@dataclass
+class StageRecord:
+    """End of one stage."""
+
+    status: StageStatus = "cancelled"
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+
+class Ending:
+    """End of a run: the root cause of a failure, the budget stops, and the exit code for both."""
+
+    def __init__(self) -> None:
+        self.cause: BaseException | None = None
+        self.stops: list[BudgetError] = []
+
+    @property
+    def exit_code(self) -> int:
+        if isinstance(self.cause, asyncio.CancelledError):
+            return 130
+        if self.cause is not None:
+            return self.cause.exit_code if isinstance(self.cause, FusionError) else 1
+        return BudgetError.exit_code if self.stops else 0
+
+    @property
+    def budget_stops(self) -> tuple[BudgetError, ...]:
+        """Limits that ended the run, or that it finished without passing."""
+        ended = (self.cause,) if isinstance(self.cause, BudgetError) else ()
+        return (*ended, *self.stops)
+
+    @property
+    def failure(self) -> Failure | None:
+        if isinstance(self.cause, asyncio.CancelledError):
+            return Failure(reason="Interrupted", message="the run was interrupted; what was finished is kept")
+        return None if self.cause is None else failure_of(self.cause)
+
+    def fail(self, error: BaseException, cause: BaseException | None = None) -> None:
+        """Record an error, raised by `cause`, as the root cause, unless there is one."""
+        if self.cause is None:
+            self.cause = error
+            error.__cause__ = error.__cause__ or cause
+
+
+class RunOutcome(Ending):
+    """Outcome of one pipeline in a run, filled while it runs. Those of nested pipelines are in `nested`, by stage."""
+
+    def __init__(self, run: RunParts, stages: Mapping[str, Stage]) -> None:
+        super().__init__()
+        self.stops = run.budget_stops
+        self.answer: dict[str, Any] = {}
+        self.records = {path: StageRecord() for path in stages}
+        self.nested: dict[str, RunOutcome] = {}
+        self._run = run
+        self._stages = stages
+
+    @property
+    def status(self) -> RunStatus:
+        if self.cause is not None:
+            return "failed"
+        return "partial" if self.stops or self._failed_parts() else "ok"
+
+    def value(self) -> Outcome:
+        """Return the answer for the stage that runs this pipeline. Raises the cause of a failure."""
+        if self.cause is not None:
+            raise self.cause
+        text, data, _ = self._shown()
+        source = self._run.fields.get(str(self._run.spec.pipeline.output).removesuffix(".text"))
+        return Outcome(text, data, None if source is None else source.peek("confidence"))
+
+    def result(
+        self, accounts: Accounts, *, profile: str, started: datetime, seconds: float, tags: Mapping[str, str]
+    ) -> Result:
+        receipt = accounts.receipt(seconds, tags)
+        text, data, items = self._shown()
+        return Result(
+            run_id=self._run.run_id,
+            pipeline=self._run.spec.pipeline.name,
+            profile=profile,
+            started=started,
+            seconds=seconds,
+            status=self.status,
+            text=text,
+            data=data,
+            items=items,
+            failed=self._failed_parts(),
+            error=self.failure,
+            models=accounts.served(),
+            usage=receipt.usage,
+            cost=receipt.cost,
+            stages=self._stage_results(accounts),
+            receipt=receipt,
+            notes=tuple(accounts.notes),
+            tags=dict(tags),
+        )
+
+    def _shown(self) -> tuple[str, Any, tuple[Item, ...]]:
+        """Text, data and items of the answer; of a failed run, the items of its last stage that has some."""
+        pipeline, fields = self._run.spec.pipeline, self._run.fields
+        if self.cause is not None:
+            done = [items for name in pipeline.stages if (items := fields[name].items())]
+            return "", None, done[-1] if done else ()
+        if not isinstance(pipeline.output, str):
+            data = {name: plain(value) for name, value in self.answer.items()}
+            return as_text(data), data, ()
+        value = self.answer[""]
+        if isinstance(value, list) and all(isinstance(item, Item) for item in value) and value:
+            usable = [item.value for item in value if item.ok]
+            return "\n\n".join(as_text(one) for one in usable), usable, tuple(value)
+        if not isinstance(value, str):
+            return as_text(value), plain(value), ()
+        source = fields.get(pipeline.output)
+        return value, None if source is None else source.peek("data"), ()
+
+    def _failed_parts(self) -> tuple[FailedPart, ...]:
+        """Return each failure once, at the innermost stage that met it."""
+        parts: dict[tuple[int | None, Failure], FailedPart] = {}
+        for path in sorted(self._stages, key=lambda path: -path.count("/")):
+            place = self._run.prefix + path
+            for part in self.nested[path]._failed_parts() if path in self.nested else ():
+                parts.setdefault((part.item, part.failure), part)
+            for item in self._run.fields[path].items():
+                if item.failure is not None:
+                    part = FailedPart(stage=place, item=item.index, failure=item.failure)
+                    parts.setdefault((item.index, item.failure), part)
+            failure = self.records[path].failure
+            if failure is not None:
+                parts.setdefault((None, failure), FailedPart(stage=place, failure=failure))
+        return tuple(parts.values())
+
+    def _stage_results(self, accounts: Accounts) -> dict[str, StageResult]:
+        """Return the results of all stages, and of the inner ones that began, by path."""
+        results: dict[str, StageResult] = {}
+        for path, stage in self._stages.items():
+            record, place = self.records[path], self._run.prefix + path
+            decided = accounts.decisions.get(place)
+            if path in self._run.spec.pipeline.stages or record.status != "cancelled":
+                results[place] = StageResult(
+                    kind=stage.kind,
+                    status=record.status,
+                    seconds=record.seconds,
+                    items=self._run.fields[path].items(),
+                    failure=record.failure,
+                    decision=None if decided is None else decided.decision,
+                    reason="" if decided is None else decided.reason,
+                )
+            if path in self.nested:
+                results.update(self.nested[path]._stage_results(accounts))
+        return results

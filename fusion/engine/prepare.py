@@ -1,0 +1,77 @@
+"""Prepare: from a pipeline, inputs and limits to the spec of a run, checked before any call."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fusion.core.budget import over
+from fusion.core.errors import MissingKeyError
+from fusion.core.params import CacheMode, RoleSpec
+from fusion.core.types import Limits
+from fusion.engine.manifest import Record
+from fusion.engine.roles import Cast, check_looked_at
+from fusion.engine.run_spec import RunSpec
+from fusion.pipeline.inputs import filled
+from fusion.pipeline.loader import LoadedPipeline
+
+
+def prepare(
+    cast: Cast,
+    loaded: LoadedPipeline,
+    *,
+    request: str | None = None,
+    inputs: Mapping[str, Any],
+    limits: Limits | None = None,
+    cache: CacheMode | None = None,
+    sample: int = 0,
+    before: Mapping[str, RoleSpec] | None = None,
+) -> RunSpec:
+    """Return the spec of a new run. `before` holds the roles of the run that it repeats, if any.
+
+    Raises InputError, MissingKeyError or another UsageError for a run that cannot start.
+    """
+    loaded = cast.with_defaults(loaded)
+    request, values = filled(loaded.pipeline, request, inputs)
+    roles = cast.of(loaded, before)
+    check_looked_at(loaded.pipeline, loaded.prompts, roles, request, values)
+    return RunSpec(
+        loaded,
+        roles,
+        inputs=values,
+        request=request,
+        limits=over(loaded.pipeline.budget, limits),
+        strict_usd=limits is not None and limits.usd is not None,
+        profile=cast.profile.name,
+        cache=cache,
+        sample=sample,
+    )
+
+
+def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: Limits | None) -> RunSpec:
+    """Return the spec of an edited pipeline on the inputs of an earlier run, and on its models by default."""
+    spec = prepare(
+        cast,
+        loaded,
+        inputs={name: value for name, value in record.inputs.items() if name in loaded.pipeline.inputs},
+        limits=limits,
+        cache=record.data["cache"],
+        sample=record.data["sample"],
+        before=record.undeclared,
+    )
+    return spec if cast.profile_given else replace(spec, profile=record.data["profile"])
+
+
+def prepare_without_keys(cast: Cast, loaded: LoadedPipeline, **given: Any) -> RunSpec:
+    """Return the spec of a run that makes no call. Its `notes` name the keys that a real run needs."""
+    keys: tuple[str, ...] = ()
+    while True:
+        try:
+            spec = prepare(cast.with_keys(keys), loaded, **given)
+        except MissingKeyError as error:
+            if not set(error.keys) - set(keys):
+                raise
+            keys = tuple(dict.fromkeys([*keys, *error.keys]))
+        else:
+            are = "are" if len(keys) > 1 else "is"
+            notes = (f"a run needs {' and '.join(keys)}, which {are} not set",) if keys else ()
+            return replace(spec, notes=(*spec.roles.notes, *notes))

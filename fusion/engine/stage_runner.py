@@ -1,0 +1,128 @@
+"""StageRunner: runs the stages of one pipeline and records their ends."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from fusion.core import budget as budgets
+from fusion.core.errors import FusionError, StageError, failure_of
+from fusion.core.events import StageFinished
+from fusion.core.types import as_text
+from fusion.engine.context import RunContext, RunParts
+from fusion.engine.fields import Skipped, read
+from fusion.engine.levels import Levels
+from fusion.engine.outcome import RunOutcome, StageRecord
+from fusion.pipeline.inputs import plain
+from fusion.stages.base import Stage
+from fusion.stages.context import Outcome
+
+_OUT_OF_TIME: Final = "out of time"
+
+
+class StageRunner:
+    """Runs stages, each on a budget of `levels`, and records their ends in `outcome`."""
+
+    def __init__(self, run: RunParts, stages: Mapping[str, Stage], levels: Levels, outcome: RunOutcome) -> None:
+        self._run = run
+        self._stages = stages
+        self._levels = levels
+        self._outcome = outcome
+
+    async def run(self, name: str) -> None:
+        """Run a stage of the pipeline once its inputs are complete. Raises the error that ends the run."""
+        ctx = RunContext(name, self._stages[name], self._run)
+        budgets.current.set(self._levels.of(name))
+        with self._recorded(ctx) as record:
+            try:
+                await self._ready(ctx)
+                await self._work(ctx, record)
+            except Skipped as skipped:
+                self._skip(ctx, record, skipped.reason if skipped.stage == name else str(skipped))
+            except Exception as error:
+                if not self._survives(ctx, record, error):
+                    record.status = "failed"
+                    self._outcome.fail(error)
+                    raise
+                self._skip(ctx, record, str(error))
+
+    async def run_inner(self, path: str) -> Outcome:
+        """Run a stage within another one, on that one's budget. Raises Skipped if the pipeline goes on without it."""
+        ctx, fields = RunContext(path, self._stages[path], self._run), self._run.fields[path]
+        outer = budgets.current.get()
+        level = budgets.current.set(None if outer is None else self._levels.beneath(outer, ctx.stage, path))
+        with self._recorded(ctx) as record:
+            try:
+                await self._work(ctx, record)
+            except Exception as error:
+                record.status = "failed"
+                if not self._survives(ctx, record, error):
+                    raise
+                raise Skipped(path, str(error)) from error
+            finally:
+                budgets.current.reset(level)
+        first = plain(await fields.value(fields.first))
+        text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)
+        return Outcome(text, first if fields.items() else plain(fields.peek("data")), fields.peek("confidence"))
+
+    @contextmanager
+    def _recorded(self, ctx: RunContext) -> Iterator[StageRecord]:
+        """Give the stage its record; at the end add its time and send a StageFinished event, unless cancelled."""
+        record = self._outcome.records[ctx.path]
+        try:
+            yield record
+        finally:
+            record.seconds = ctx.seconds
+            if record.status != "cancelled":
+                event = StageFinished(
+                    run_id=self._run.run_id,
+                    stage=ctx.place,
+                    kind=ctx.stage.kind,
+                    status=record.status,
+                    seconds=record.seconds,
+                    failure=record.failure,
+                )
+                self._run.sink(event)
+
+    async def _ready(self, ctx: RunContext) -> None:
+        """Wait for the stages that this one needs. Raises Skipped if its `when` is false."""
+        run, stage = self._run, ctx.stage
+        for other in stage.needs:
+            await run.fields[other].over()
+        if stage.when is None:
+            return
+        values = await read(run.wirings[ctx.path].when, run.fields)
+        if not ctx.inputs.evaluate(stage.when, {"inputs": run.spec.inputs, "request": run.spec.request, **values}):
+            raise Skipped(ctx.path, f"`when: {stage.when}` is false")
+
+    async def _work(self, ctx: RunContext, record: StageRecord) -> None:
+        if ctx.stage.keeps_time:
+            await ctx.stage.run(ctx)
+        else:
+            await self._work_in_time(ctx)
+        record.status = "ok"
+        self._run.fields[ctx.path].finish()
+
+    async def _work_in_time(self, ctx: RunContext) -> None:
+        stage = ctx.stage
+        if (reason := ctx.journal.kept(_OUT_OF_TIME)) is not None:
+            raise StageError(reason)
+        try:
+            async with ctx.time_limit():
+                await stage.run(ctx)
+        except TimeoutError as error:
+            late = StageError(f"not done within the stage's timeout of {stage.timeout:g} s; raise `timeout`")
+            if stage.survives(late, finishing=ctx.finishing):
+                ctx.journal.keep(_OUT_OF_TIME, str(late))
+            raise late from error
+
+    def _survives(self, ctx: RunContext, record: StageRecord, error: Exception) -> bool:
+        """Record a failure and its unusable replies; return True if the pipeline goes on without the stage."""
+        record.failure = failure_of(error)
+        if not isinstance(error, FusionError):
+            return False
+        self._run.unusable.extend(error.calls)
+        return ctx.stage.survives(error, finishing=ctx.finishing)
+
+    def _skip(self, ctx: RunContext, record: StageRecord, reason: str) -> None:
+        record.status = "skipped"
+        self._run.fields[ctx.path].skip(Skipped(ctx.path, reason), ctx.stage.if_skipped)

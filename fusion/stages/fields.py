@@ -1,0 +1,82 @@
+"""Field types that kinds share: a choice of roles, one text or several, a pattern, a shape."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+from fusion.core.validation import Authored
+
+
+class Choice(Authored):
+    """One line of a choice: `use` applies if the expression `when` is true, or always without `when`."""
+
+    when: str | None = Field(default=None, description="An expression; without it the line always applies.")
+    use: str = Field(description="The value if it is true.")
+
+
+def short_form(key: str) -> Callable[[Any], Any]:
+    """Return a function that reads a text alone as a mapping with this key."""
+    return lambda given: {key: given} if isinstance(given, str) else given
+
+
+def _choices(given: Any) -> Any:
+    return ({"use": given},) if isinstance(given, str) else given
+
+
+def _listed(given: Any) -> Any:
+    return (given,) if isinstance(given, str) else given
+
+
+def _last_is_plain(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    if not choices or choices[-1].when is not None or any(choice.when is None for choice in choices[:-1]):
+        raise ValueError("every line but the last has a `when`, and the last has none: [{when: …, use: a}, {use: b}]")
+    return choices
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"invalid regular expression {pattern!r}: {error}") from error
+    return pattern
+
+
+RoleChoice = Annotated[
+    tuple[Choice, ...],
+    BeforeValidator(_choices),
+    AfterValidator(_last_is_plain),
+    PlainSerializer(
+        lambda choices: choices[0].use if len(choices) == 1 else [c.model_dump(exclude_none=True) for c in choices]
+    ),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "properties": {"when": {"type": "string"}, "use": {"type": "string"}},
+                        "required": ["use"],
+                        "additionalProperties": False,
+                    },
+                },
+            ]
+        }
+    ),
+]
+"""A role's name, or `[{when, use}, …, {use}]`: the first line whose `when` is true."""
+
+OutputSchema = Annotated[
+    dict[str, Any] | str,
+    WithJsonSchema({"type": ["object", "string"], "description": "Short types, a JSON Schema, or a file of one."}),
+]
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
+"""One text or a list of texts."""
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+"""A regular expression."""

@@ -26,7 +26,7 @@ from fusion.engine.calls import Caller
 from fusion.engine.fields import Fields, read
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
-from fusion.models.gateway import Recorder
+from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Wiring
 from fusion.prompts.template import Fixed
 from fusion.stages.base import ModelStage, Stage
@@ -68,7 +68,7 @@ class RunParts:
     """What runs within the stages; None where nothing is run."""
     prefix: str = ""
     """What stands before the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
-    recorder: Recorder = field(default_factory=Recorder)
+    recorder: CallRecorder = field(default_factory=CallRecorder)
     seed: str = ""
     """What orders that are to look random are made of."""
     budget_stops: list[BudgetError] = field(default_factory=list)

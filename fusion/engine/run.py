@@ -22,7 +22,7 @@ from fusion.engine.receipt import Accounts, Before
 from fusion.engine.roles import unpriced
 from fusion.engine.run_spec import RunSpec
 from fusion.engine.stage_runner import StageRunner
-from fusion.models.gateway import Recorder
+from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Part, stages_within
 from fusion.pipeline.inputs import filled_within
 from fusion.stages.context import Outcome
@@ -54,7 +54,7 @@ class Shared:
 
     run_id: str
     sink: Sink
-    recorder: Recorder
+    recorder: CallRecorder
     seed: str
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
@@ -74,11 +74,11 @@ class Run:
         *,
         sink: Sink,
         stream: bool,
-        recorder: Recorder | None = None,
+        recorder: CallRecorder | None = None,
         origin: Origin | None = None,
         within: Budget | None = None,
     ) -> None:
-        recorder = recorder or Recorder()
+        recorder = recorder or CallRecorder()
         self.run_id = run_id
         self._spec = spec
         self._origin = origin or Origin(seed=run_id)

@@ -100,7 +100,7 @@ class PromptError(UsageError):
 
 
 class MissingKeyError(UsageError):
-    """A required model has neither an API key nor weights. `keys` are the environment variables to set."""
+    """A required model has neither an API key nor weights. `keys` names the environment variables to set."""
 
     def __init__(self, message: str, *, keys: Iterable[str] = ()) -> None:
         super().__init__(message)

@@ -57,7 +57,7 @@ class StageStarted(EventBase):
 class StageGrew(EventBase):
     """A stage has received `known` items so far; `final` if no more follow.
 
-    `title` is the title of the newest item, empty where items have none: a plan's subtasks have one.
+    `title` is the title of the newest item, such as a plan's subtask; empty if it has none.
     """
 
     type: Literal["stage_grew"] = "stage_grew"

@@ -188,7 +188,7 @@ def _of_type(given: Any, path: Place, flaws: list[Flaw]) -> tuple[JsonSchema, bo
     if isinstance(given, list):
         if len(given) != 1:
             raise _ShapeError(path, "a list of a shape holds one type: [string], [{name: string}]")
-        return _array(_of_type(given[0], (*path, 0), flaws)[0]), False
+        return array(_of_type(given[0], (*path, 0), flaws)[0], MAX_ITEMS), False
     if not isinstance(given, str):
         raise _ShapeError(path, f"expected a type, got {_short(given)}; there are: {_FORMS}")
     text = given.strip()
@@ -197,24 +197,20 @@ def _of_type(given: Any, path: Place, flaws: list[Flaw]) -> tuple[JsonSchema, bo
 
 def _of_text(text: str, path: Place) -> JsonSchema:
     if text == "string":
-        return {"type": "string", "maxLength": MAX_LENGTH}
+        return string(MAX_LENGTH)
     if text in _TYPES:
         return {"type": text}
     if listed := _LIST.fullmatch(text):
         if len(text) > 200:
             raise _ShapeError(path, "a type of more than 200 characters")
-        return _array(_of_text(listed.group(1).strip(), path))
+        return array(_of_text(listed.group(1).strip(), path), MAX_ITEMS)
     if choice := _ONE_OF.fullmatch(text):
         values = list(dict.fromkeys(value.strip() for value in choice.group(1).split(",") if value.strip()))
         if not values:
             raise _ShapeError(path, "'one of:' needs values: 'one of: open, closed'")
-        return {"type": "string", "enum": values}
+        return enum(values)
     near = close_names(text, (*_TYPES, "list[…]", "one of: …")) if text else f"; there are: {_FORMS}"
     raise _ShapeError(path, f"unknown type {text!r}{near}")
-
-
-def _array(items: JsonSchema) -> JsonSchema:
-    return {"type": "array", "maxItems": MAX_ITEMS, "items": items}
 
 
 def _nullable(schema: JsonSchema) -> JsonSchema:

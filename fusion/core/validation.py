@@ -1,6 +1,5 @@
 """Validation errors as messages with their places in the file."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import UnionType
@@ -98,15 +97,6 @@ def _problems(cls: type[Authored], error: ValidationError, given: Mapping[str, A
     return PipelineError(
         [Problem(cls.__name__, 0, 0, ".".join(map(str, mistake.place)), mistake.message) for mistake in found]
     )
-
-
-def check_pattern(pattern: str) -> str:
-    """Return a regular expression unchanged. Raises ValueError if it does not compile."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"invalid regular expression {pattern!r}: {error}") from error
-    return pattern
 
 
 def mistakes(error: ValidationError, data: Any, keys: Keys) -> list[Mistake]:

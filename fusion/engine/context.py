@@ -26,7 +26,7 @@ from fusion.engine.calls import Caller
 from fusion.engine.fields import Fields, read
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
-from fusion.models.gateway import Keeping
+from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Wiring
 from fusion.prompts.template import Fixed
 from fusion.stages.base import ModelStage, Stage
@@ -68,7 +68,7 @@ class RunParts:
     """What runs within the stages; None where nothing is run."""
     prefix: str = ""
     """What stands before the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
-    keeping: Keeping = field(default_factory=Keeping)
+    recorder: CallRecorder = field(default_factory=CallRecorder)
     seed: str = ""
     """What orders that are to look random are made of."""
     budget_stops: list[BudgetError] = field(default_factory=list)
@@ -292,7 +292,7 @@ class RunModels(StageModels):
             soft=soft,
             schema=ask.schema,
             latencies=self.speed,
-            wrap=partial(self._run.keeping.around, mode=getattr(stage, "cache", None) or defaults.cache),
+            wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
         )
 
 
@@ -301,7 +301,7 @@ class RunJournal(StageJournal):
 
     def __init__(self, ctx: RunContext) -> None:
         self._ctx = ctx
-        self._journal = ctx.run.keeping.journal
+        self._journal = ctx.run.recorder.journal
 
     def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
         self._journal.keep(self._ctx.place, item, self._name(name, of), value)

@@ -17,7 +17,7 @@ from fusion.engine.manifest import Record
 from fusion.engine.receipt import before
 from fusion.engine.run import Origin, Run
 from fusion.engine.run_spec import RunSpec
-from fusion.models.gateway import Keeping
+from fusion.models.gateway import CallRecorder
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.store.base import NullJournal, RunLock, Store
@@ -101,7 +101,7 @@ class Recorder:
             spec,
             sink=sink,
             stream=stream,
-            keeping=Keeping(session.journal, self._shared, mode=spec.cache, sample=spec.sample),
+            recorder=CallRecorder(session.journal, self._shared, mode=spec.cache, sample=spec.sample),
             origin=session.origin,
             within=within,
         )

@@ -42,7 +42,7 @@ class Levels:
         if stage.budget is None:
             return above
         level = above.child(stage.budget, path)
-        self._run.keeping.journal.restore(level, self._run.prefix + path)
+        self._run.recorder.journal.restore(level, self._run.prefix + path)
         return level
 
     def caps_of(self, path: str) -> Caps:

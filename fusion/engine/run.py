@@ -22,7 +22,7 @@ from fusion.engine.receipt import Accounts, Before
 from fusion.engine.roles import unpriced
 from fusion.engine.run_spec import RunSpec
 from fusion.engine.stage_runner import StageRunner
-from fusion.models.gateway import Keeping
+from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Part, stages_within
 from fusion.pipeline.inputs import filled_within
 from fusion.stages.context import Outcome
@@ -54,7 +54,7 @@ class Shared:
 
     run_id: str
     sink: Sink
-    keeping: Keeping
+    recorder: CallRecorder
     seed: str
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Shared:
 class Run:
     """One run: a pipeline on one set of inputs, from its first event to its Result.
 
-    `keeping` holds the journal and the caches of its calls. `within` is a budget that the run shares with other runs
+    `recorder` holds the journal and the caches of its calls. `within` is a budget that the run shares with other runs
     on the same loop.
     """
 
@@ -74,20 +74,20 @@ class Run:
         *,
         sink: Sink,
         stream: bool,
-        keeping: Keeping | None = None,
+        recorder: CallRecorder | None = None,
         origin: Origin | None = None,
         within: Budget | None = None,
     ) -> None:
-        keeping = keeping or Keeping()
+        recorder = recorder or CallRecorder()
         self.run_id = run_id
         self._spec = spec
         self._origin = origin or Origin(seed=run_id)
-        self._journal = keeping.journal
+        self._journal = recorder.journal
         self._journal.on_loss = self._report_loss
         self._accounts = Accounts({name: model.price_source for name, model in spec.roles.models.items()})
         self._accounts.take_up(self._origin.before)
         self._sink = to_both(self._accounts, self._journal.deliver_to(sink))
-        self._shared = Shared(run_id, self._sink, keeping, self._origin.seed)
+        self._shared = Shared(run_id, self._sink, recorder, self._origin.seed)
         budget = Budget(spec.limits, strict_usd=spec.strict_usd, parent=within, ledger=self._journal.ledger)
         self._pipeline = PipelineRun(spec, self._shared, budget, stream=stream)
         self.outcome = self._pipeline.outcome
@@ -163,7 +163,7 @@ class PipelineRun:
     ) -> None:
         stages = stages_within(spec.pipeline.stages)
         last = spec.loaded.dataflow.last if stream else ()
-        shared.keeping.journal.restore(budget, place)
+        shared.recorder.journal.restore(budget, place)
         self._spec = spec
         self._shared = shared
         self._run = RunParts(
@@ -174,7 +174,7 @@ class PipelineRun:
             streamed=frozenset(path for path in stages if path.partition("/")[0] in last),
             inner=self,
             prefix=f"{place}/" if place else "",
-            keeping=shared.keeping,
+            recorder=shared.recorder,
             seed=shared.seed,
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,

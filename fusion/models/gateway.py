@@ -29,7 +29,7 @@ class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
     The wrappers, outside in: Retrying > Metered (budget, ledger) > Limited (concurrency, timeout) > provider. The
-    caller puts a Fallback around the members of a chain, and `Keeping` around that. `models` are the user's own, by
+    caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own, by
     id; they take precedence over providers.
     """
 
@@ -119,7 +119,7 @@ def _local_client(alias: str, api_base: str, info: ModelInfo) -> Model:
     return LiteLLMModel(f"openai/{alias}", info=info, api_base=api_base, api_key="none")
 
 
-class Keeping:
+class CallRecorder:
     """Journal and caches of one run. The user's cache `mode` overrides that of stages and pipeline.
 
     Without a store, the mode "shared" acts as "run", and `shares` is False.

@@ -1,11 +1,12 @@
 """Field types that kinds share: a choice of roles, one text or several, a pattern, a shape."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from fusion.core.validation import Authored, check_pattern
+from fusion.core.validation import Authored
 
 
 class Choice(Authored):
@@ -32,6 +33,14 @@ def _last_is_plain(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
     if not choices or choices[-1].when is not None or any(choice.when is None for choice in choices[:-1]):
         raise ValueError("every line but the last has a `when`, and the last has none: [{when: …, use: a}, {use: b}]")
     return choices
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"invalid regular expression {pattern!r}: {error}") from error
+    return pattern
 
 
 RoleChoice = Annotated[
@@ -69,5 +78,5 @@ OutputSchema = Annotated[
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
 """One text or a list of texts."""
 
-Pattern = Annotated[str, AfterValidator(check_pattern)]
+Pattern = Annotated[str, AfterValidator(_compiles)]
 """A regular expression."""

@@ -103,15 +103,6 @@ def verdict(difference: Interval, margin: float) -> Verdict:
     return "worse" if difference.high < -margin else "inconclusive"
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """Return the quantile of a share, interpolated linearly (Hyndman and Fan's type 7)."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
 # Resampling.
 
 

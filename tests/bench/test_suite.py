@@ -3,6 +3,7 @@
 import jsonschema
 import pytest
 
+from fusion.bench.report.gate import Gate
 from fusion.bench.suite import Suite, json_schema
 from fusion.core.errors import PipelineError
 from fusion.core.yaml import read_yaml
@@ -31,6 +32,14 @@ margin: 0.005
 budget: {usd: 3}
 gate: accuracy >= best_single - 0.5pp and cost <= 0.5*best_single
 """
+
+
+def test_a_gate_of_many_terms_is_read() -> None:
+    terms = "+".join(["0"] * 900)
+    suite = Suite.from_yaml(WHOLE.replace("accuracy >= best_single - 0.5pp", f"accuracy >= best_single + {terms}"))
+    assert suite.gate is not None
+    gate = Gate(suite.gate)
+    assert gate.judge("mine", {"mine": {"accuracy": 1, "cost": 1}, "best_single": {"accuracy": 1, "cost": 2}}).passed
 
 
 def test_a_suite_is_read() -> None:

@@ -433,7 +433,7 @@ def shell(line: str, **env: str | None) -> Ran:
             "fusion run $FILE x -m scripted/echo -q -o /dev/full",
             2,
             "x / nothing\n",
-            "cannot write the answer to '/dev/full': No space left on device",
+            "cannot write to '/dev/full': No space left on device",
         ),
         (
             "fusion run $FILE x -m scripted/echo -q --events-to /dev/full",

@@ -124,7 +124,7 @@ def test_the_name_is_the_file_s_own_by_default(tmp_path: Path) -> None:
         (lambda: Map(over="x", promt="y"), ["Map promt: unknown key 'promt'; did you mean 'prompt'?"]),
         (lambda: RoleSpec(chain=("a/b", "a/b")), ["RoleSpec chain: 'a/b' is in the chain twice; list it once"]),
         (lambda: Defaults(timeout=-1), ["Defaults timeout: expected more than 0, got -1"]),
-        (lambda: Merge(over="x", strategy="concat", role="y"), ["Merge: `strategy: concat` asks no model"]),
+        (lambda: Merge(over="x", strategy="concat", role="y"), ["Merge: `strategy: concat` calls no model"]),
         (
             lambda: Pipeline(
                 name=5, budget={"usd": -1}, stages={"a": {"kind": "map", "over": "x", "concurency": 3}}, output="a"

@@ -29,8 +29,8 @@ class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
     The wrappers, outside in: Retrying > Metered (budget, ledger) > Limited (concurrency, timeout) > provider. The
-    caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own, by
-    id; they take precedence over providers.
+    caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's
+    own, by id; they take precedence over providers.
     """
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:

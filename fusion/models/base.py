@@ -122,11 +122,8 @@ class TrackedDeltas:
 
 def input_bound(request: Request) -> int:
     """Return an upper bound of the input tokens: bytes, since no token is shorter, plus the chat format."""
-    return 64 + sum([message.size + 16 for message in request.messages]) + _schema_bytes(request)
-
-
-def _schema_bytes(request: Request) -> int:
-    return len(repr(request.json_schema)) if request.json_schema else 0
+    schema = len(repr(request.json_schema)) if request.json_schema else 0
+    return 64 + sum([message.size + 16 for message in request.messages]) + schema
 
 
 def estimate_tokens(text: str) -> int:

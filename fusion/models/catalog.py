@@ -188,7 +188,7 @@ def _price_named(entry: Entry, suffix: str) -> Price | None:
 
     def dollars(name: str) -> Decimal | None:
         value = entry.get(name + suffix, entry.get(name))
-        return _money(value) if isinstance(value, (int, float)) else None
+        return Decimal(str(value)) if isinstance(value, (int, float)) else None  # as written, without binary rounding
 
     given, answered = dollars("input_cost_per_token"), dollars("output_cost_per_token")
     if given is None or answered is None or not (given or answered):
@@ -200,11 +200,6 @@ def _price_named(entry: Entry, suffix: str) -> Price | None:
         cache_write=dollars("cache_creation_input_token_cost"),
         reasoning=dollars("output_cost_per_reasoning_token"),
     )
-
-
-def _money(dollars: float) -> Decimal:
-    """Return the number as written in the file, without binary rounding."""
-    return Decimal(str(dollars))
 
 
 def _whole(number: object) -> int | None:

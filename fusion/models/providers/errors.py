@@ -68,7 +68,9 @@ def model_error(
         return _classified(error, info, body, mask) or status_error(info, status, body, client.headers, mask)
     if isinstance(error, StreamRefusedError):
         return status_error(info, error.status, str(error), {}, mask)
-    if isinstance(error, OSError) or _is_of_connection(error):
+    import aiohttp
+
+    if isinstance(error, (OSError, aiohttp.ClientError)):
         return _unreachable(info, error, mask, answered=True)
     return _malformed(info, _words(error), mask)
 
@@ -240,12 +242,6 @@ def _message(words: str) -> str:
 
 def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _is_of_connection(error: Exception) -> bool:
-    import aiohttp
-
-    return isinstance(error, aiohttp.ClientError)
 
 
 def _number(text: str | None) -> float | None:

@@ -16,6 +16,9 @@ export FUSION_MODELS_SOURCE ?= hub,wheels
 # Compiled files are part of the start-up that users have and tests measure.
 export PYTHONDONTWRITEBYTECODE :=
 
+# Run the whole suite on all cores; a single file is quicker without workers, so that these are no default of pytest.
+WORKERS ?= -n logical --maxprocesses 4 --dist loadgroup
+
 .PHONY: demo test check lock clean
 
 demo: $(VENV)/.demo
@@ -24,7 +27,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/fusion models pull tiny small strong
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -15,9 +15,9 @@ from fusion.models.wrappers.retry import Retrying
 from fusion.store.sqlite.open import open_store
 from fusion.store.sqlite.store import SqliteStore
 
-pytest_plugins = ["pytester", "tests.needs"]
+pytest_plugins = ["pytester", "tests.needs", "tests.workers"]
 
-OWN = ("FUSION_PROFILE", "FUSION_LOCAL_THREADS", "FUSION_STORE")
+OWN = ("FUSION_PROFILE", "FUSION_STORE")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -88,3 +88,14 @@ def test_the_gate_installs_what_tests_need_and_allows_no_skip() -> None:
         for name in re.findall(r'(?:mark\.needs|missing)\("(\w+)"\)', path.read_text())
     }
     assert named == set(packages())
+
+
+def test_workers_name_what_they_skip_and_fail_on_it_too(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = suite.runpytest_inprocess("-p", "no:cacheprovider", "-n", "2", "--dist", "loadgroup")
+    done.assert_outcomes(passed=1, skipped=3)
+    assert done.outlines[-1].startswith("skipped: ")
+    assert "test_suite.py::test_that_works_with_git (needs git: install git)" in done.outlines[-1]
+    monkeypatch.setenv("FUSION_TEST_ALL", "1")
+    assert suite.runpytest_inprocess("-p", "no:cacheprovider", "-n", "1").ret == 1

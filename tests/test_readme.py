@@ -44,7 +44,8 @@ def test_make_test_sets_up_more_in_the_same_place_and_runs_every_test() -> None:
     pull = ".venv/bin/fusion models pull tiny small strong"
     first = set_up("test", ".ci/requirements-dev.txt")
     assert first[-1] == "touch .venv/.demo .venv/.test"
-    assert recipe("test") == [*first, pull, ".venv/bin/python -m pytest"]
+    workers = "-n logical --maxprocesses 4 --dist loadgroup"
+    assert recipe("test") == [*first, pull, f".venv/bin/python -m pytest {workers}"]
 
 
 def test_the_gate_is_check_and_test() -> None:

@@ -7,7 +7,7 @@ floats, money is a Decimal of US dollars, and `model`, `asked` and `by` are mode
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
@@ -253,6 +253,7 @@ def to_both(first: Sink, second: Sink | None) -> Sink:
     return both
 
 
+@cache
 def event_adapter() -> "TypeAdapter[Event]":
     """Return the adapter that validates events read from JSON."""
     return TypeAdapter(Event)

@@ -56,7 +56,7 @@ from fusion.stages.kinds.split import Split
 from fusion.stages.registry import kinds
 from tests.conftest import plan_text, said, subtasks
 
-LIBRARY = Library([shipped_root()])
+PROMPTS = Prompts(Library([shipped_root()]))
 EXAMPLES = settings(max_examples=120, deadline=None, database=None, derandomize=True)
 
 
@@ -299,10 +299,9 @@ THREE_LAST = Pipeline(  # more stages write the answer than calls may be made
 @example(pipeline=THREE_LAST, seed=0, faults=0.0)
 @given(pipeline=pipelines(), seed=st.integers(0, 2**16), faults=st.sampled_from([0.0, 0.1, 0.5]))
 def test_a_run_always_ends_and_adds_up(pipeline: Pipeline, seed: int, faults: float) -> None:
-    prompts = Prompts(LIBRARY)
-    assert graph.check(pipeline, prompts=prompts) == []
+    assert graph.check(pipeline, prompts=PROMPTS) == []
     assert Pipeline.from_yaml(pipeline.to_yaml()) == pipeline
-    assert all(draw(pipeline, prompts, form) for form in get_args(Format))
+    assert all(draw(pipeline, PROMPTS, form) for form in get_args(Format))
     events: list[EventBase] = []
     threads = threading.active_count()
     model = moody(seed, faults)

@@ -22,26 +22,45 @@ from tests.cli.conftest import environment
 HEAVY = ("litellm", "openai", "aiohttp", "networkx", "sqlite3")
 MODULES = ["fusion", *sorted(module.name for module in pkgutil.walk_packages(fusion.__path__, "fusion."))]
 
-# Imports every module in a process of its own, in which no other module of the package is loaded yet; what the
-# package itself depends on is loaded once, before.
+# Imports every module in a process of its own, in which no other module of the package is loaded yet; what all of them
+# load of others is loaded once, before: a first process tells its names.
 EACH = """
-import os, sys, traceback
-import pydantic, jinja2, ruamel.yaml, typer, rich.live
-broken = []
-for name in sys.argv[1:]:
+import gc, importlib, os, sys, traceback
+from contextlib import suppress
+names, (told, telling) = sys.argv[1:], os.pipe()
+
+def forked(work):
     child = os.fork()
     if not child:
         try:
-            __import__(name)
+            work()
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        broken.append(name)
-print(*broken)
-"""
+    return child
 
+def tell():
+    for name in names:
+        importlib.import_module(name)
+    with os.fdopen(telling, "w") as out:
+        print(*(name for name in sys.modules if name.partition(".")[0] != "fusion"), file=out)
+
+def fails(work):
+    return os.waitpid(forked(work), 0)[1] != 0
+
+first = forked(tell)
+os.close(telling)
+with os.fdopen(told) as lines:
+    others = lines.read().split()
+for name in others:
+    with suppress(ImportError):
+        importlib.import_module(name)
+assert os.waitpid(first, 0)[1] == 0
+assert not any(name.partition(".")[0] == "fusion" for name in sys.modules)
+gc.freeze()
+print(*(name for name in names if fails(lambda: importlib.import_module(name))))
+"""
 
 def python(code: str, *words: str) -> str:
     """What this code prints, in a fresh interpreter, with nothing on standard error."""

@@ -62,6 +62,7 @@ gc.freeze()
 print(*(name for name in names if fails(lambda: importlib.import_module(name))))
 """
 
+
 def python(code: str, *words: str) -> str:
     """What this code prints, in a fresh interpreter, with nothing on standard error."""
     given = [sys.executable, "-W", "error", "-c", code, *words]

@@ -1,1 +1,1 @@
-"""Runs a pipeline."""
+"""The engine: runs a pipeline, and records the run."""

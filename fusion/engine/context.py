@@ -48,7 +48,7 @@ from fusion.stages.feed import Feed
 
 
 class Inner(Protocol):
-    """Runs what stands within a stage."""
+    """Runs the inner stages of a stage, and the pipelines nested in it."""
 
     async def stage(self, path: str) -> Outcome: ...
 
@@ -57,7 +57,7 @@ class Inner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunParts:
-    """What the contexts of one run share."""
+    """Parts that the contexts of one run share."""
 
     run_id: str
     spec: RunSpec
@@ -65,12 +65,12 @@ class RunParts:
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
     inner: "Inner | None" = None
-    """What runs within the stages; None where nothing is run."""
+    """Runner of inner stages and nested pipelines; None in a preview."""
     prefix: str = ""
-    """What stands before the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
+    """Prefix of the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
     recorder: CallRecorder = field(default_factory=CallRecorder)
     seed: str = ""
-    """What orders that are to look random are made of."""
+    """Seed of every shuffle."""
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     """Calls whose replies no stage could use."""

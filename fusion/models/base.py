@@ -52,7 +52,7 @@ class ModelInfo(Value):
     `keys` are the environment variables required to reach it; `retires` is the first day without service. `refuses`
     names unsupported parameters; `sampling/reasoning` stands for a model that takes `temperature` and `top_p` only
     while it does not reason. `effort` is its default reasoning effort. `context` and `max_output` are in tokens.
-    `takes` are the kinds of files it reads; None if unknown. `family` is the vendor's line of models, whoever serves
+    `takes` are the kinds of files it reads; None if unknown. `family` is the vendor's line of models, independent of who serves
     it: models of one family refuse alike.
     """
 

@@ -85,7 +85,7 @@ def missing_keys(keys: tuple[str, ...], settings: Settings) -> tuple[str, ...]:
 
 
 def family_of(model_id: str) -> str | None:
-    """Return the family of a model, whoever serves it; None if its name does not tell."""
+    """Return the family of a model, on any provider; None if its name does not tell."""
     models = _data().models
     if model_id in models:
         return models[model_id].family

@@ -1,1 +1,1 @@
-"""What is kept of runs: the journal of their calls, the ledger of their attempts, the cache, and their history."""
+"""The store of runs: the journal of their calls, the ledger of their attempts, the cache, and the history."""

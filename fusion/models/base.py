@@ -52,8 +52,8 @@ class ModelInfo(Value):
     `keys` are the environment variables required to reach it; `retires` is the first day without service. `refuses`
     names unsupported parameters; `sampling/reasoning` stands for a model that takes `temperature` and `top_p` only
     while it does not reason. `effort` is its default reasoning effort. `context` and `max_output` are in tokens.
-    `takes` are the kinds of files it reads; None if unknown. `family` is the vendor's line of models, independent of who serves
-    it: models of one family refuse alike.
+    `takes` are the kinds of files it reads; None if unknown. `family` is the vendor's line of models on any provider:
+    models of one family refuse the same parameters.
     """
 
     id: str

@@ -22,7 +22,7 @@ from tests.cli.conftest import environment
 HEAVY = ("litellm", "openai", "aiohttp", "networkx", "sqlite3")
 MODULES = ["fusion", *sorted(module.name for module in pkgutil.walk_packages(fusion.__path__, "fusion."))]
 
-# Imports every module in a process of its own, in which no other module of the package is loaded yet; what all of them
+# Imports every module in a process of its own, in which no other module of the package is loaded yet. All that they
 # load of others is loaded once, before: a first process tells its names.
 EACH = """
 import gc, importlib, os, sys, traceback
@@ -61,6 +61,7 @@ assert not any(name.partition(".")[0] == "fusion" for name in sys.modules)
 gc.freeze()
 print(*(name for name in names if fails(lambda: importlib.import_module(name))))
 """
+
 
 def python(code: str, *words: str) -> str:
     """What this code prints, in a fresh interpreter, with nothing on standard error."""

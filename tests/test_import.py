@@ -22,8 +22,8 @@ from tests.cli.conftest import environment
 HEAVY = ("litellm", "openai", "aiohttp", "networkx", "sqlite3")
 MODULES = ["fusion", *sorted(module.name for module in pkgutil.walk_packages(fusion.__path__, "fusion."))]
 
-# Imports every module in a process of its own, in which no other module of the package is loaded yet; what all of
-# them load of others is loaded once, before: a first process tells its names.
+# Imports every module in a process of its own, in which no other module of the package is loaded yet. All that they
+# load of others is loaded once, before: a first process tells its names.
 EACH = """
 import gc, importlib, os, sys, traceback
 from contextlib import suppress

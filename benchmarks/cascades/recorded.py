@@ -4,6 +4,7 @@ import json
 import lzma
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ def is_right(of: str, answer: str, gold: str) -> bool:
 
 
 @cache
-def tasks(of: str) -> tuple[Task, ...]:
-    """Return the items of a set with the answers of each model."""
+def tasks(of: str, most: int | None = None) -> tuple[Task, ...]:
+    """Return the items of a set, or its first ones, with the answers of each model."""
     prices = json.loads((FOLDER / "prices.json").read_text())["models"]
     with lzma.open(FOLDER / f"zeroeval_{of}.jsonl.xz", "rt", encoding="utf-8") as lines:
-        return tuple(_task(of, json.loads(line), prices) for line in lines)
+        return tuple(_task(of, json.loads(line), prices) for line in islice(lines, most))
 
 
 def _task(of: str, row: dict[str, Any], prices: dict[str, dict[str, float]]) -> Task:

@@ -55,12 +55,15 @@ def items(tmp_path: Path) -> Callable[..., Path]:
     """Writes a file of sums, each with an answer that is found nowhere else."""
 
     def write(count: int = 20, name: str = "sums.jsonl", **more: Any) -> Path:
-        rows = [{"id": f"q{n}", "prompt": f"What is {n}+{n}?", "gold": str(2 * n), **more} for n in range(count)]
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return path
+        return write_sums(tmp_path / name, count, **more)
 
     return write
+
+
+def write_sums(path: Path, count: int, **more: Any) -> Path:
+    rows = [{"id": f"q{n}", "prompt": f"What is {n}+{n}?", "gold": str(2 * n), **more} for n in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
-"""A benchmark that dies: `python -m tests.bench.dying FOLDER CALLS` is killed while its model has that many answers.
+"""A benchmark that dies: its process is killed while its model has a number of answers.
 
 Every call is written down in FOLDER/calls before it is answered.
 """
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,3 @@ def main(folder: Path, calls: int) -> None:
     (folder / "two.yaml").write_text(TWO_TIERS)
     with Fusion(profile="local", models=models, store=folder / "out" / "calls.db") as fusion:
         run(suite, out=folder / "out", near=folder, fusion=fusion, concurrency=2)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

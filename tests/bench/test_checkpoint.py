@@ -1,8 +1,7 @@
 """A benchmark that is killed goes on: no answer is asked for twice, and the figures are the same to the digit."""
 
 import json
-import subprocess
-import sys
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,25 +11,34 @@ import pytest
 
 from fusion.bench import Report, Results
 from fusion.core.errors import UsageError
-from tests.bench.conftest import CHEAP, knowing, model
-from tests.cli.conftest import ROOT, environment
+from tests.bench.conftest import CHEAP, knowing, model, write_sums
+from tests.bench.dying import main
+from tests.processes import exit_code
 
 IN_FLIGHT = 2
 CALLS = 20 + 20 + 20 + 4
 """Both models alone, and the pipeline, which asks the strong one four times."""
 
 
-def dying(folder: Path, calls: int = 0) -> int:
-    words = [sys.executable, "-m", "tests.bench.dying", str(folder), str(calls)]
-    return subprocess.run(words, cwd=ROOT, env=environment(), timeout=120, check=False).returncode
+def dying(folder: Path, calls: int = 0) -> int | None:
+    return exit_code(main, folder, calls)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The results of a benchmark that nothing ends early."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_sums(folder / "sums.jsonl", 20)
+    assert dying(folder) == 0
+    return Results.load(folder / "out" / "results.json")
 
 
 @pytest.mark.parametrize("calls", [1, 17, 38, 63])
 def test_killed_and_started_again_it_repeats_no_answer(
-    items: Callable[..., Path], calls: int, tmp_path: Path
+    items: Callable[..., Path], whole: Results, calls: int, tmp_path: Path
 ) -> None:
     items(20)
-    assert dying(tmp_path, calls) == -9
+    assert dying(tmp_path, calls) == -signal.SIGKILL
     assert dying(tmp_path) == 0
     counts = Counter((tmp_path / "calls").read_text().splitlines())
     assert len(counts) == CALLS
@@ -39,11 +47,6 @@ def test_killed_and_started_again_it_repeats_no_answer(
     assert found.paid is not None
     made = sum(counts.values())
     assert made <= found.paid.calls <= made + IN_FLIGHT  # what was about to be made counts in full
-    again = tmp_path / "again"
-    again.mkdir()
-    (again / "sums.jsonl").write_text((tmp_path / "sums.jsonl").read_text())
-    assert dying(again) == 0
-    whole = Results.load(again / "out" / "results.json")
     assert [plain(one) for one in found.outcomes] == [plain(one) for one in whole.outcomes]
     shown = [Report(one).markdown() for one in (found, whole)]
     assert differences(*shown) <= {"Started", "Paid"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Result, RunFailed, Settings, UsageError
-from tests.cli.conftest import Command, apart
+from tests.cli.conftest import Command
 from tests.cli.conftest import command as command  # a fixture
 from tests.provider import Answer, Provider, Seen
 
@@ -272,12 +272,14 @@ def test_models_lists_endpoints_and_what_the_file_says(write: Write, command: Co
 # fusion models check
 
 
-def test_check_asks_every_model_once_and_says_what_it_cost(write: Write, provider: Provider) -> None:
+def test_check_asks_every_model_once_and_says_what_it_cost(
+    write: Write, provider: Provider, command: Command
+) -> None:
     write(
         'profile = "local"\n[roles]\nbulk = "mine"\nfrontier = "mine"\nsecond = "mine"\n'
         + ENDPOINT.replace("URL", provider.url)
     )
-    ran = apart("models", "check")
+    ran = command("models", "check")
     assert (ran.code, ran.err) == (0, "")
     first, last = ran.out.splitlines()
     assert first.split()[:2] == ["mine", "ok"]
@@ -286,12 +288,12 @@ def test_check_asks_every_model_once_and_says_what_it_cost(write: Write, provide
     assert len(provider.requests) == 1
 
 
-def test_check_says_who_does_not_answer_and_ends_with_3(write: Write, provider: Provider) -> None:
+def test_check_says_who_does_not_answer_and_ends_with_3(write: Write, provider: Provider, command: Command) -> None:
     with Provider(Answer("wrong key", status=401)) as refusing:
         dead = f'[endpoints.dead]\nmodel = "x"\napi_base = "{refusing.url}"\n'
         roles = '[roles]\nbulk = {chain = ["dead", "mine", "openai/gpt-5.6"]}\nfrontier = "mine"\nsecond = "mine"\n'
         write('profile = "local"\n' + roles + dead + ENDPOINT.replace("URL", provider.url))
-        ran = apart("models", "check", "--profile", "local")
+        ran = command("models", "check", "--profile", "local")
     rows = {line.split()[0]: line for line in ran.out.splitlines()}
     assert ran.code == 3
     assert "AuthenticationError: 'dead' rejects the key: (401) wrong key" in rows["dead"]

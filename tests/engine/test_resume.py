@@ -2,11 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections import Counter
@@ -41,6 +39,7 @@ from fusion.store.base import Store
 from fusion.store.rows import RunFilter, Started
 from fusion.store.sqlite.open import open_store
 from tests.conftest import ACCEPT, FileStore, pipeline, plan_text, run, said, subtasks
+from tests.processes import exit_code
 
 CHAIN = pipeline("""
 inputs: {task: What is to be done.}
@@ -371,28 +370,22 @@ output: answer
     assert model.asked == asked
 
 
-KILLED = """
-import os, signal, sys
-from decimal import Decimal
-from fusion import Fusion, Price, ScriptedModel
-from fusion.store.rows import RunFilter
-from tests.engine.test_resume import CHAIN, PRICED, planned
+def asked_until_killed(path: Path, number: int, resume: bool) -> None:
+    """Run a pipeline, or resume its run; the process is killed when its model is asked for the n-th time."""
+    asked = 0
 
-asked = 0
+    def script(request: Request) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return planned(request)
 
-def script(request):
-    global asked
-    asked += 1
-    if asked == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return planned(request)
-
-with Fusion(model=ScriptedModel(script, name="stopping", price=PRICED), store=sys.argv[1]) as fusion:
-    if len(sys.argv) > 3:
-        fusion.resume(fusion.store.runs(RunFilter())[0].run_id)
-    else:
-        fusion.complete("do it", pipeline=CHAIN)
-"""
+    with Fusion(model=ScriptedModel(script, name="stopping", price=PRICED), store=path) as fusion:
+        if resume:
+            fusion.resume(fusion.store.runs(RunFilter())[0].run_id)
+        else:
+            fusion.complete("do it", pipeline=CHAIN)
 
 
 def test_a_process_that_is_killed_twice_is_charged_for_each_time_once(tmp_path: Path) -> None:
@@ -412,9 +405,7 @@ def test_a_process_that_is_killed_twice_is_charged_for_each_time_once(tmp_path: 
 
 
 def killed_at(path: Path, number: int, *, resume: bool = False) -> None:
-    """A process that kills itself when its model is asked for the n-th time."""
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path), str(number), *(["resume"] if resume else [])]
-    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert exit_code(asked_until_killed, path, number, resume) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [1, 2, 6, 10])

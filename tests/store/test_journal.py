@@ -1,9 +1,8 @@
 """What a run does is on disk before anything outside comes of it: before it is told, and before more is asked."""
 
 import asyncio
+import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from fusion.store.rows import Attempt, Call, Decision, Ended, Row, RunFilter
 from fusion.store.sqlite.open import open_store
 from tests.conftest import FileStore, pipeline, run
 from tests.engine.test_resume import CHAIN, planned
+from tests.processes import exit_code
 
 TURNS = 40
 """Of the loop, that a slow disk takes: the engine goes through many stages meanwhile, if nothing holds it."""
@@ -159,30 +159,24 @@ def test_a_finished_call_is_told_while_others_are_still_under_way(tmp_path: Path
     assert len(waiting) == 1
 
 
-KILLED = """
-import os, signal, sys
-from fusion import Fusion, ScriptedModel
-from fusion.core.events import CallFinished
-from tests.engine.test_resume import CHAIN, planned
+def told_until_killed(path: Path, number: int) -> None:
+    """Run a pipeline; the process is killed when it hears of the n-th call that is finished."""
+    told = 0
 
-told = 0
+    def on_event(event: Any) -> None:
+        nonlocal told
+        told += isinstance(event, CallFinished)
+        if told == number:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def on_event(event):
-    global told
-    told += isinstance(event, CallFinished)
-    if told == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-with Fusion(model=ScriptedModel(planned), store=sys.argv[1]) as fusion:
-    fusion.complete("do it", pipeline=CHAIN, on_event=on_event)
-"""
+    with Fusion(model=ScriptedModel(planned), store=path) as fusion:
+        fusion.complete("do it", pipeline=CHAIN, on_event=on_event)
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 9, 10])
 def test_a_process_that_dies_when_it_hears_of_a_call_has_kept_it(number: int, tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    command = [sys.executable, "-c", KILLED, str(path), str(number)]
-    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert exit_code(told_until_killed, path, number) == -signal.SIGKILL
     store = open_store(path)
     (row,) = store.runs(RunFilter())
     assert sum(state == "finished" for _, _, state in store.index(row.run_id)) >= number

@@ -214,8 +214,8 @@ def test_a_temperature_makes_each_call_another_sample() -> None:
 
 @pytest.mark.local
 def test_a_prompt_that_begins_like_an_earlier_one_is_not_read_again() -> None:
-    document = " ".join(f"Line {n} says {n * n}." for n in range(60))
-    other = " ".join(f"Row {n} holds {n + 7}." for n in range(60))
+    document = " ".join(f"Line {n} says {n * n}." for n in range(30))
+    other = " ".join(f"Row {n} holds {n + 7}." for n in range(30))
 
     async def calls() -> None:
         async with running("tiny") as (_, model):
@@ -223,7 +223,7 @@ def test_a_prompt_that_begins_like_an_earlier_one_is_not_read_again() -> None:
             await model.complete(ask(f"{other}\nWhat does row 3 hold?"))
             again = await model.complete(ask(f"{document}\nWhat does line 5 say?"))
             assert first.usage.cached_read < 50
-            assert again.usage.cached_read > 0.9 * first.usage.input > 400
+            assert again.usage.cached_read > 0.9 * first.usage.input > 200
 
     asyncio.run(calls())
 

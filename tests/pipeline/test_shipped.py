@@ -81,11 +81,12 @@ def test_an_easy_request_is_answered_by_the_model_that_calls_it_easy(fusion: Any
 
 # On the embedded models: small inputs, short answers.
 
-COLOURS = "The flag of France is blue, white and red.\nThe flag of Ukraine is blue and yellow."
+ONE = "The flag of Ukraine is blue and yellow."
+COLOURS = f"The flag of France is blue, white and red.\n{ONE}"
 SMALL: dict[str, dict[str, Any]] = {
     "agree-or-escalate": {"question": "What is 2 + 3? Answer with the number only."},
     "fusion": {"task": "Which planet is the largest? Answer with its name."},
-    "line-by-line": {"task": "Name the country.", "lines": COLOURS},
+    "line-by-line": {"task": "Name the country.", "lines": ONE},
     "map-reduce-document": {"task": "Which colours has the flag of Ukraine?", "context": COLOURS},
     "plan-execute-review": {"task": "List the colours of both flags.", "context": COLOURS},
     "route-by-difficulty": {"task": "What is the capital of France? One word."},
@@ -104,6 +105,8 @@ stages:
 output: answer
 """
 MOST_TOKENS = {"plan": 900, "judge": 600}
+ON_SMALL = ("plan-execute-review",)
+"""Pipelines whose every role the small model plays: the demonstration has the strong one plan, review and merge."""
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +133,8 @@ def test_every_pipeline_that_ships_has_small_inputs() -> None:
 @pytest.mark.local
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_it_runs_on_the_embedded_models(embedded: Fusion, name: str) -> None:
-    result, _ = run(embedded, None, pipeline=shortened(embedded.load(name)), inputs=SMALL[name])
+    made = embedded.using(roles={"frontier": "local/small"}) if name in ON_SMALL else embedded
+    result, _ = run(made, None, pipeline=shortened(embedded.load(name)), inputs=SMALL[name])
     assert result.status in ("ok", "partial"), (result.error, result.failed)
     assert result.text.strip()
     assert {one.asked for one in result.models} <= {"local/small", "local/strong"}

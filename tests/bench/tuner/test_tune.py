@@ -3,6 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,7 @@ from fusion.bench import Report, Tuned, tune
 from fusion.bench.tasks import Task, split_of
 from fusion.core.errors import BudgetError, PipelineError, UsageError
 from fusion.core.types import Limits
-from tests.bench.conftest import knowing, model, sum_of
-
-Items = Callable[..., Path]
+from tests.bench.conftest import knowing, model, sum_of, write_sums
 
 CASCADE = """\
 inputs: {question: A question.}
@@ -52,33 +52,52 @@ def models() -> list[ScriptedModel]:
     ]
 
 
+Search = Callable[..., tuple[Tuned, Report | None]]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search over all that is left open, and the models that it asked."""
+
+    tuned: Tuned
+    report: Report | None
+    asked: list[ScriptedModel]
+    folder: Path
+
+
 @pytest.fixture
-def search(tmp_path: Path, items: Items) -> Callable[..., tuple[Tuned, Report | None]]:
+def search(tmp_path: Path) -> Search:
     """Tunes a suite on scripted models, with one store for all searches of a test."""
+    return partial(begin, tmp_path)
 
-    def start(
-        suite: str = SUITE,
-        pipeline: str = CASCADE,
-        *,
-        count: int = 160,
-        asked: list[ScriptedModel] | None = None,
-        **options: Any,
-    ) -> tuple[Tuned, Report | None]:
-        items(count)
-        (tmp_path / "open.yaml").write_text(pipeline)
-        (tmp_path / "suite.yaml").write_text(suite)
-        given = {one.info.id: one for one in asked or models()}
-        with Fusion(profile="local", models=given, store=tmp_path / "runs.db") as fusion:
-            return tune(tmp_path / "suite.yaml", out=tmp_path / "out", fusion=fusion, **options)
 
-    return start
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    folder, asked = tmp_path_factory.mktemp("searched"), models()
+    return Searched(*begin(folder, count=200, asked=asked), asked, folder)
+
+
+def begin(
+    folder: Path,
+    suite: str = SUITE,
+    pipeline: str = CASCADE,
+    *,
+    count: int = 160,
+    asked: list[ScriptedModel] | None = None,
+    **options: Any,
+) -> tuple[Tuned, Report | None]:
+    write_sums(folder / "sums.jsonl", count)
+    (folder / "open.yaml").write_text(pipeline)
+    (folder / "suite.yaml").write_text(suite)
+    given = {one.info.id: one for one in asked or models()}
+    with Fusion(profile="local", models=given, store=folder / "runs.db") as fusion:
+        return tune(folder / "suite.yaml", out=folder / "out", fusion=fusion, **options)
 
 
 def test_the_cheapest_that_is_not_worse_is_named_and_confirmed_on_items_that_nobody_saw(
-    search: Callable[..., Any], tmp_path: Path
+    searched: Searched,
 ) -> None:
-    asked = models()
-    tuned, report = search(asked=asked)
+    tuned, report, asked = searched.tuned, searched.report, searched.asked
     assert tuned.best_single == "scripted/strong"
     assert tuned.choice.chosen["stages.answer.accept.checks.expression"] == "'unsure' not in value"
     assert tuned.choice.chosen["arms.two.roles.bulk"] in ("scripted/a", "scripted/b")
@@ -94,9 +113,8 @@ def test_the_cheapest_that_is_not_worse_is_named_and_confirmed_on_items_that_nob
     }
 
 
-def test_who_is_dominated_alone_is_out_with_all_that_uses_it(search: Callable[..., Any]) -> None:
-    asked = models()
-    tuned, _ = search(asked=asked)
+def test_who_is_dominated_alone_is_out_with_all_that_uses_it(searched: Searched) -> None:
+    tuned, asked = searched.tuned, searched.asked
     out = {one.name: one for one in tuned.dropped}
     assert out["scripted/bad"].by in ("scripted/a", "scripted/b")
     users = [one for one in tuned.dropped if one.uses == "scripted/bad"]
@@ -106,9 +124,8 @@ def test_who_is_dominated_alone_is_out_with_all_that_uses_it(search: Callable[..
     assert max(Counter(map(sum_of, bad.requests)).values()) == 1
 
 
-def test_nothing_is_asked_twice_and_shares_double(search: Callable[..., Any]) -> None:
-    asked = models()
-    tuned, _ = search(asked=asked, count=200)
+def test_nothing_is_asked_twice_and_shares_double(searched: Searched) -> None:
+    tuned, asked = searched.tuned, searched.asked
     assert [items for items, _ in tuned.shares][:2] == [32, 64]
     counts = [count for _, count in tuned.shares]
     assert counts == sorted(counts, reverse=True)
@@ -119,8 +136,8 @@ def test_nothing_is_asked_twice_and_shares_double(search: Callable[..., Any]) ->
         assert max(Counter(map(sum_of, once)).values()) == 1
 
 
-def test_what_is_dropped_is_beaten_in_quality_and_no_cheaper(search: Callable[..., Any]) -> None:
-    tuned, _ = search(count=200)
+def test_what_is_dropped_is_beaten_in_quality_and_no_cheaper(searched: Searched) -> None:
+    tuned = searched.tuned
     beaten = [one for one in tuned.dropped if not one.uses]
     assert beaten
     assert all(one.items >= 32 for one in beaten)
@@ -128,15 +145,15 @@ def test_what_is_dropped_is_beaten_in_quality_and_no_cheaper(search: Callable[..
     assert cheapest.name == "scripted/b"
 
 
-def test_the_frontier_is_files_that_run(search: Callable[..., Any], tmp_path: Path) -> None:
-    tuned, _ = search()
+def test_the_frontier_is_files_that_run(searched: Searched) -> None:
+    tuned = searched.tuned
     assert tuned.frontier[0].accuracy < tuned.frontier[-1].accuracy
     with Fusion(profile="local", models={one.info.id: one for one in models()}) as fusion:
         for one in tuned.frontier:
             assert Pipeline.load(one.file).roles
             assert "The answer is" in fusion.complete("What is 3+4?", pipeline=one.file).text
     assert "points to the best single model" in Path(tuned.choice.file).read_text()
-    assert Tuned.model_validate_json((tmp_path / "out" / "tuned.json").read_text()) == tuned
+    assert Tuned.model_validate_json((searched.folder / "out" / "tuned.json").read_text()) == tuned
 
 
 def test_the_search_keeps_its_cap_and_goes_on_with_more(search: Callable[..., Any]) -> None:

@@ -31,7 +31,7 @@ def main() -> None:
 
 def described(arms: int, items: int) -> dict[str, Any]:
     """Return a suite of the recorded sets with every recorded model alone, and pipelines of three of them."""
-    names = list(tasks("gsm8k")[0].answers)
+    names = list(tasks("gsm8k", 1)[0].answers)
     singles = {name: {"model": f"replay:{FOLDER}#{name}"} for name in names[:arms]}
     pairs = [(one, other) for one in names for other in names if one < other and SONNET not in (one, other)]
     pairs.sort(key=lambda pair: DEEPSEEK not in pair)

@@ -205,7 +205,7 @@ def test_what_does_not_go_together_is_left_out_and_said(search: Callable[..., An
     tuned, _ = search(
         SUITE.replace("scripted/a, scripted/b, scripted/bad", "scripted/a, scripted/b"), pipeline, count=40
     )
-    assert any("3 answers of tier 1 are to agree, and it gives 2" in one for one in tuned.left_out)
+    assert any("3 answers of tier 1 must agree, and it has 2" in one for one in tuned.left_out)
     assert all("open.yaml:" in one for one in tuned.left_out)
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fusion.pipeline import spec
+from fusion.pipeline.json_schema import json_schema
 from tests.cli.conftest import Command
 
 GOOD = "stages: {answer: {kind: generate, prompt: Say hello.}}\noutput: answer\n"
@@ -39,7 +39,7 @@ def test_nothing_to_validate_is_a_usage_error(command: Command) -> None:
 def test_the_schema_is_json(command: Command) -> None:
     done = command("schema")
     assert (done.code, done.err) == (0, "")
-    assert json.loads(done.out) == spec.json_schema()
+    assert json.loads(done.out) == json_schema()
 
 
 def test_a_graph_is_drawn_in_every_format(command: Command) -> None:

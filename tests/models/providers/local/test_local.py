@@ -122,7 +122,7 @@ async def running(tier: str) -> AsyncIterator[tuple[LocalModels, Model]]:
 def servers() -> list[psutil.Process]:
     children = psutil.Process().children()
     running = (child for child in children if child.status() != psutil.STATUS_ZOMBIE)
-    return [child for child in running if any("local_server.py" in part for part in child.cmdline())]
+    return [child for child in running if any("local/server.py" in part for part in child.cmdline())]
 
 
 def empty(folder: Path) -> Settings:

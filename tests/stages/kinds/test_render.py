@@ -127,7 +127,7 @@ def test_what_is_not_as_it_should_be_is_said(fusion: Any, template: str, options
 
 
 def test_data_that_is_never_made_is_a_mistake_of_the_pipeline(fusion: Any) -> None:
-    with pytest.raises(Exception, match="'it.data' is empty"):
+    with pytest.raises(Exception, match=r"'it\.data' is empty"):
         rendered(fusion, "{{ work }}", output="it.data")
     with pytest.raises(Exception, match="leave `parse` out"):
         rendered(fusion, "{{ work }}", options="parse: text\n    schema: {a: number}")

@@ -51,10 +51,10 @@ class Stdin:
 
 def library() -> "Library":
     """Open the library of shipped pipelines and the user's own."""
-    from fusion.core.config import Settings
+    from fusion.core.config import user_folder
     from fusion.prompts.library import Library
 
-    return Library.standard(user=Settings.from_environment().library_dir)
+    return Library.standard(user=user_folder())
 
 
 def inputs_of(words: Sequence[str] | None, stdin: Stdin, pipeline: "Pipeline") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from fusion import Limits, Price
 from fusion.models.base import ModelInfo
 from fusion.models.providers.litellm import LiteLLMModel
 from tests.conftest import pipeline, run
-from tests.provider import Answer, Provider, Seen
+from tests.provider import Answer, Provider
 
 PRICE = Price(input=Decimal("0.00001"), output=Decimal("0.00002"))
 INFO = ModelInfo(id="openai/mock", provider="openai", price=PRICE)

@@ -282,7 +282,7 @@ class Limits(Value):
 
     usd: Annotated[Money, Field(gt=0)] | None = Field(default=None, description="Dollars.")
     tokens: int | None = Field(default=None, gt=0, description="Tokens, input and output.")
-    calls: int | None = Field(default=None, gt=0, description="Attempts of calls.")
+    calls: int | None = Field(default=None, gt=0, description="Requests sent, refused ones too.")
     seconds: float | None = Field(default=None, gt=0, description="Seconds from the start.")
 
     def tighter(self, other: "Limits") -> "Limits":

@@ -162,8 +162,9 @@ def settings_page() -> str:
         "Fusion reads settings from `fusion.toml` and from environment variables. Your own file is that of "
         "`--config`, else of `FUSION_CONFIG`, else the one in your configuration folder. The nearest file from the "
         "working directory upwards is the project's, and wins over your own. Only its `profile`, `[roles]`, "
-        "`[defaults]` and tighter `[limits]` count until you [trust](../how-to/security.md#settings-of-a-project) it. A command-line "
-        "option wins over a variable, a variable over the files.",
+        "`[defaults]` and tighter `[limits]` count until you "
+        "[trust it](../how-to/security.md#settings-of-a-project). A command-line option wins over a variable, a "
+        "variable over the files.",
         "## fusion.toml",
     ]
     for title, part in sections.items():

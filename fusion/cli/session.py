@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, results_of, roles_of, tags_of
+from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, names_file, results_of, roles_of, tags_of
 from fusion.cli.exits import BUDGET, Ending, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.options import (
@@ -121,6 +121,8 @@ def _given(options: _Asked, pipeline: Pipeline, stdin: Stdin) -> tuple[str | Non
     inputs = inputs_of(options.inputs, stdin, pipeline)
     if prompt == "-":
         prompt = stdin.read("PROMPT")
+    elif prompt is not None and names_file(prompt):
+        complain(f"fusion: note: PROMPT {prompt!r} is a file, and is sent as these words; - reads standard input")
     return prompt, inputs | from_stdin(pipeline, inputs, stdin)
 
 

@@ -73,7 +73,7 @@ class Fusion:
         content: Content | None = None,
         settings: Settings | None = None,
     ) -> None:
-        settings = settings or Settings.from_environment()
+        settings = settings or Settings.announced()
         self._budget = limits_of(budget)
         kept_in, is_ours = resolve_store(store, settings)
         self._cast = Cast(
@@ -85,7 +85,8 @@ class Fusion:
             model=model,
         )
         self._loader = Loader(Library.standard(user=settings.library_dir))
-        self._launcher = Launcher(self._cast, Recorder(kept_in, content or settings.store.content))
+        recorder = Recorder(kept_in, content or settings.store.content)
+        self._launcher = Launcher(self._cast, recorder, retention=settings.store.retention if is_ours else None)
         own_store = kept_in if is_ours else None
         self._finalizer: Callable[[], object] = weakref.finalize(self, shut_down, self._launcher, own_store)
 
@@ -251,6 +252,11 @@ class Fusion:
     def profile(self) -> Profile:
         """The profile in use: as given, else by FUSION_PROFILE, else by the keys that are set, else `local`."""
         return self._cast.profile
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in use."""
+        return self._cast.settings
 
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """Return a pipeline by name, path or object, checked. Raises PipelineError with every mistake."""

@@ -186,8 +186,8 @@ def test_what_cannot_be_resumed_is_told(fusion: Fusion) -> None:
 
 @pytest.mark.parametrize("content", ["digest", "off"])
 def test_where_prompts_are_not_kept_no_way_to_go_on_is_named(fusion: Fusion, content: str, tmp_path: Path) -> None:
-    (tmp_path / "fusion.toml").write_text(f'[store]\ncontent = "{content}"\n')
-    done = fusion("run", "test.yaml", "a,bad,c", "-m", "scripted/torn", text=MANY)
+    (tmp_path / "own.toml").write_text(f'[store]\ncontent = "{content}"\n')
+    done = fusion("run", "test.yaml", "a,bad,c", "-m", "scripted/torn", "--config", "own.toml", text=MANY)
     assert (done.code, "to go on" in done.err) == (3, False)
     assert done.err.splitlines()[-1] == (
         f"it cannot be resumed: its prompts are not kept (`content` in [store] is '{content}')"

@@ -1,6 +1,8 @@
 """Events as lines of text, and the formats of amounts, times and failures."""
 
+from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from fusion.cli.terminal import one_line
 from fusion.client.history_types import RunSummary
@@ -29,12 +31,14 @@ _SMALLEST = Decimal("0.0001")
 _TITLES_AT_MOST = 20
 
 
-def first_line(event: RunStarted) -> str:
-    """Name the pipeline, run, profile, and the model of every role."""
+def first_line(event: RunStarted, settings: Sequence[Path] = ()) -> str:
+    """Name the pipeline, run, profile, the model of every role, and the files of settings."""
     roles = ", ".join(f"{role}={model}" for role, model in event.roles.items()) or "no model is called"
     again = f", resumed ({event.session - 1})" if event.session > 1 else ""
     parent = f", from {event.parent}" if event.parent is not None and event.session == 1 else ""
-    return " ".join(f"{event.pipeline}: run {event.run_id}{again}{parent}; profile {event.profile}; {roles}".split())
+    files = f"; settings {', '.join(map(str, settings))}" if settings else ""
+    line = f"{event.pipeline}: run {event.run_id}{again}{parent}; profile {event.profile}; {roles}{files}"
+    return " ".join(line.split())
 
 
 def ended_words(run: RunSummary) -> str:

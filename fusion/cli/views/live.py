@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line, printable
@@ -41,12 +42,18 @@ class LiveView(Viewer):
     refresh = 0.125
 
     def __init__(
-        self, *, verbose: bool, clock: Callable[[], float] = time.monotonic, console: "Console | None" = None
+        self,
+        *,
+        verbose: bool,
+        settings: Sequence[Path] = (),
+        clock: Callable[[], float] = time.monotonic,
+        console: "Console | None" = None,
     ) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._verbose = verbose
+        self._settings = settings
         self._clock = clock
         self._progress = Progress(clock)
         self._console = console or Console(stderr=True, highlight=False)
@@ -58,7 +65,7 @@ class LiveView(Viewer):
     def show(self, event: EventBase) -> None:
         self._progress.take(event)
         if isinstance(event, RunStarted):
-            self._say(first_line(event), "bold")
+            self._say(first_line(event, self._settings), "bold")
             return
         line = happening(event) or (call_line(event) if self._verbose else None)
         if line is not None:

@@ -1,5 +1,8 @@
 """Plain view of a run: lines on standard error, for files, pipes and terminals that cannot redraw."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from fusion.cli.terminal import complain
 from fusion.cli.views.follow import Viewer
 from fusion.cli.views.lines import call_line, first_line, happening, milestone, title_line
@@ -10,15 +13,16 @@ from fusion.core.events import EventBase, RunStarted
 class Plain(Viewer):
     """One line for each stage's start and end, subtask and failure; `verbose` adds every call."""
 
-    def __init__(self, *, verbose: bool) -> None:
+    def __init__(self, *, verbose: bool, settings: Sequence[Path] = ()) -> None:
         self._verbose = verbose
+        self._settings = settings
         self._progress = Progress()
         self._held: list[str] | None = None
 
     def show(self, event: EventBase) -> None:
         self._progress.take(event)
         if isinstance(event, RunStarted):
-            self._say(first_line(event))
+            self._say(first_line(event, self._settings))
             return
         stage = self._progress.stages.get(event.stage)
         items, failed = (stage.done or stage.known, stage.failed) if stage else (0, 0)

@@ -34,7 +34,7 @@ from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
-from fusion.pipeline.inputs import request_of, schema_of, shaped_output
+from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_output
 from fusion.pipeline.loader import Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
@@ -419,7 +419,7 @@ def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] |
     if schema is None or result.data is None:
         return result
     try:
-        return result.model_copy(update={"data": schema.model_validate(result.data)})
+        return result.model_copy(update={"data": instance_of(schema, result.data)})
     except ValidationError as error:
         raise RunFailed(f"the answer's data is no {schema.__name__}: {error}", result) from error
 

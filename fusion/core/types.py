@@ -285,6 +285,11 @@ class Limits(Value):
     calls: int | None = Field(default=None, gt=0, description="Requests sent, refused ones too.")
     seconds: float | None = Field(default=None, gt=0, description="Seconds from the start.")
 
+    def tighter(self, other: "Limits") -> "Limits":
+        """Return the lower limit of the two for each unit."""
+        given = [limits.model_dump(exclude_none=True) for limits in (self, other)]
+        return Limits(**{name: min(one[name] for one in given if name in one) for one in given for name in one})
+
 
 def as_text(value: Any) -> str:
     """Return text unchanged and any other value as JSON."""

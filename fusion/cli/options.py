@@ -132,8 +132,9 @@ class RenderOptions(PipelineOptions):
 
 
 class WatchOptions(Options):
-    """Store and output of a run."""
+    """Settings, store and output of a run."""
 
+    config: Config = None
     store: StoreFile = None
     json: Annotated[bool, Option("--json", help="Print the full result as JSON, even if the run fails.")] = False
     events: Annotated[
@@ -191,7 +192,6 @@ class ResumeOptions(WatchOptions):
         str | None,
         Option("--budget", metavar="LIMITS", help="Total limits, earlier spend included: 0.50 or usd=0.5,calls=…."),
     ] = None
-    config: Config = None
 
 
 # Options of a benchmark.

@@ -22,7 +22,7 @@ from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer, streamed_stage
 from fusion.cli.views.follow import Follower, Viewer
-from fusion.cli.views.lines import ended_words
+from fusion.cli.views.lines import ended_words, way_on
 from fusion.cli.views.live import LiveView
 from fusion.cli.views.ndjson import RecordFile, Records
 from fusion.cli.views.plain import Plain
@@ -41,6 +41,8 @@ from fusion.quote.quote import Quote
 _NEEDS_RUN = frozenset(
     {"store", "no_store", "tags", "cache", "resume_or_start", "events", "events_to", "output", "quiet", "verbose"}
 )
+_RUN = "run"
+"""Name of the budget that `--budget` of a resumed run replaces."""
 _Asked = QuoteOptions | RenderOptions | RunOptions
 
 
@@ -229,7 +231,8 @@ class _Session:
         """Return the command that shows or resumes the run, if it is kept."""
         if self._fusion.keeps is None:
             return None
-        store = "" if self._options.store is None else f" --store {shlex.quote(self._options.store)}"
+        places = {"--store": self._options.store, "--config": self._options.config}
+        store = "".join(f" {flag} {shlex.quote(place)}" for flag, place in places.items() if place is not None)
         try:
             content = self._fusion.runs.find(handle.run_id).content
         except UsageError as error:
@@ -239,9 +242,11 @@ class _Session:
             return None if self._options.quiet else f"kept: fusion runs show {handle.run_id}{store}"
         if content != "full":
             return f"it cannot be resumed: its prompts are not kept (`content` in [store] is {content!r})"
-        limits = dict.fromkeys(stop.limit for stop in handle.budget_stops) if handle.exit_code == BUDGET else ()
+        stops = handle.budget_stops if handle.exit_code == BUDGET else ()
+        limits = dict.fromkeys(stop.limit for stop in stops if stop.level == _RUN)
         budget = f" --budget {','.join(f'{limit}=…' for limit in limits)}" if limits else ""
-        return f"to go on: fusion resume {handle.run_id}{budget}{store}"
+        why = "" if result.error is None else result.error.reason
+        return way_on(handle.run_id, why, f"{budget}{store}", whole=bool(limits) or not stops)
 
     def _say_expired(self, runs: int) -> None:
         if runs and not self._options.quiet:

@@ -75,7 +75,8 @@ def test_json_is_printed_of_a_failed_run_too_with_what_was_finished(run: Run) ->
     result = Result.model_validate_json(done.out)
     assert (done.code, result.status) == (3, "failed")
     assert done.err == (
-        f"fusion: the run failed in 'work': BadRequestError: no such thing\nto go on: fusion resume {result.run_id}\n"
+        "fusion: the run failed in 'work': BadRequestError: no such thing\n"
+        f"it would fail again as it is; with an edited pipeline: fusion resume {result.run_id} --pipeline FILE\n"
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line, printable
 from fusion.cli.views.follow import Viewer
-from fusion.cli.views.lines import call_line, cost_words, first_line, happening, seconds
+from fusion.cli.views.lines import Incidents, call_line, cost_words, first_line, seconds
 from fusion.cli.views.progress import Progress, StageProgress
 from fusion.core.events import EventBase, RunStarted
 
@@ -56,6 +56,7 @@ class LiveView(Viewer):
         self._settings = settings
         self._clock = clock
         self._progress = Progress(clock)
+        self._incidents = Incidents(verbose=verbose)
         self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -67,8 +68,8 @@ class LiveView(Viewer):
         if isinstance(event, RunStarted):
             self._say(first_line(event, self._settings), "bold")
             return
-        line = happening(event) or (call_line(event) if self._verbose else None)
-        if line is not None:
+        called = call_line(event) if self._verbose else None
+        for line in [*self._incidents.lines(event), *([called] if called else [])]:
             self._say(line)
 
     def tick(self) -> None:

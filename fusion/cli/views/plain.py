@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fusion.cli.terminal import complain
 from fusion.cli.views.follow import Viewer
-from fusion.cli.views.lines import call_line, first_line, happening, milestone, title_line
+from fusion.cli.views.lines import Incidents, call_line, first_line, milestone, title_line
 from fusion.cli.views.progress import Progress
 from fusion.core.events import EventBase, RunStarted
 
@@ -17,6 +17,7 @@ class Plain(Viewer):
         self._verbose = verbose
         self._settings = settings
         self._progress = Progress()
+        self._incidents = Incidents(verbose=verbose)
         self._held: list[str] | None = None
 
     def show(self, event: EventBase) -> None:
@@ -26,10 +27,11 @@ class Plain(Viewer):
             return
         stage = self._progress.stages.get(event.stage)
         items, failed = (stage.done or stage.known, stage.failed) if stage else (0, 0)
-        line = milestone(event, items, failed) or title_line(event) or happening(event)
-        line = line or (call_line(event) if self._verbose else None)
-        if line is not None:
+        for line in self._incidents.lines(event):
             self._say(line)
+        told = milestone(event, items, failed) or title_line(event) or (call_line(event) if self._verbose else None)
+        if told is not None:
+            self._say(told)
 
     def hold(self) -> None:
         """Hold lines back while the answer is written to the same terminal."""

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from fusion.core.budget import optional
 from fusion.core.errors import BudgetError, ModelError, StageError
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.schema import closed_object, enum, string
@@ -239,7 +241,8 @@ output: answer
         best, taken = Verdict(None, False, ""), 0
         for number in range(1, len(self.tiers) + 1):
             try:
-                verdict = await self.verdict(ctx, number, variables)
+                with optional() if best.answer is not None else nullcontext():
+                    verdict = await self.verdict(ctx, number, variables)
             except BudgetError:
                 if best.answer is None or not ctx.finishing:
                     raise

@@ -47,6 +47,10 @@ class Endpoint(Authored):
     context: int | None = Field(default=None, gt=0, description="Context window in tokens.")
     price: Tariff | None = Field(default=None, description="Price; unknown if unset.")
     concurrency: int | None = Field(default=None, ge=1, description="Concurrent calls to the server.")
+    thinks: bool | None = Field(
+        default=None,
+        description="Replies begin with thoughts that only a closing `</think>` ends; unset finds that out.",
+    )
 
     @field_validator("api_base")
     @classmethod
@@ -182,6 +186,10 @@ _SECRET: Final = re.compile(
 """Matches variables that hold secrets; regions, addresses and versions are no secrets."""
 
 
+_RUNS: Final = re.compile(r"[A-Za-z0-9]+")
+_HEADER: Final = re.compile(r"[ -~]*")
+
+
 class StoreSettings(StoreTable):
     """Storage of runs, with the path resolved."""
 
@@ -241,19 +249,44 @@ class Settings(Value):
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
             library_dir=user,
             store=_store(env.get("FUSION_STORE"), given.store, file),
-            keys=frozenset(name for name, value in env.items() if value and (name in key_names or _is_key(name))),
+            keys=frozenset(
+                name for name, value in env.items() if value.strip() and (name in key_names or _is_key(name))
+            ),
         )
 
 
 def secret(name: str) -> str | None:
-    """Return the value of a variable that holds a key; None if it is unset or empty."""
-    return os.environ.get(name) or None
+    """Return the key in a variable, without white space around it; None if it is unset or blank.
+
+    Raises UsageError for a key with characters that no HTTP header can hold.
+    """
+    key = os.environ.get(name, "").strip()
+    if not _HEADER.fullmatch(key):
+        what = "a line break or control character" if key.isascii() else "a character that is not ASCII"
+        raise UsageError(f"{name} holds {what} within its value: copy the key again, on one line")
+    return key or None
+
+
+def is_padded(name: str) -> bool:
+    """Return True if a variable has white space around its value, as from a file that ends with a line feed."""
+    value = os.environ.get(name, "")
+    return value != value.strip()
 
 
 def secrets(named: Collection[str] = ()) -> dict[str, str]:
     """Return the variables that hold secrets now, including those `named`, for redaction."""
     names = [name for name in os.environ if name in named or _SECRET.search(name)]
-    return {name: os.environ.get(name, "") for name in names}
+    values = {name: os.environ.get(name, "") for name in names}
+    return {name: value for name, value in values.items() if name in named or not _is_plain(name, value)}
+
+
+def _is_plain(name: str, value: str) -> bool:
+    """Return True for a `*_TOKEN` that is a number, a word or another short value, such as a build's number."""
+    if not name.endswith("_TOKEN") or name.startswith(("AWS_", "AZURE_")):
+        return False
+    runs = _RUNS.findall(value)
+    mixed = [run for run in runs if len(run) >= 10 and not run.isalpha() and not run.isdigit()]
+    return not (len(value.strip()) >= 16 and (mixed or any(len(run) >= 24 for run in runs if run.isalpha())))
 
 
 def _is_key(name: str) -> bool:

@@ -11,7 +11,7 @@ from fusion.core.errors import ModelError, UsageError
 from fusion.core.events import AttemptFailed, emit
 from fusion.core.log import LOG
 from fusion.core.types import Deltas, Reply, Request
-from fusion.models.base import Model, ModelWrapper, TrackedDeltas, check_usable
+from fusion.models.base import Model, ModelWrapper, TrackedDeltas, check_usable, in_words
 
 ATTEMPTS: Final = 3
 """Attempts of one call, at most."""
@@ -104,7 +104,7 @@ class Retrying(ModelWrapper):
         if number >= self._attempts:
             return _after(error, number)
         if wait > left:
-            why = f"the next could start in {wait:.1f} s, but only {max(left, 0.0):.1f} s are left"
+            why = f"the next could start {in_words(wait)}, but only {max(left, 0.0):.1f} s are left"
             return _after(error, number, why)
         return None
 

@@ -188,6 +188,12 @@ _SECRET: Final = re.compile(
 
 _RUNS: Final = re.compile(r"[A-Za-z0-9]+")
 _HEADER: Final = re.compile(r"[ -~]*")
+_PLAIN: Final = re.compile(r"[\d.,:_/+-]+")
+_ACCESS: Final = re.compile(
+    r"^(?:HF|GH|GITHUB|GITLAB|HUGGINGFACE|HUGGING_FACE_HUB)_|_(?:API|ACCESS|AUTH|BEARER|SECRET)_"
+)
+_SHORTEST_TOKEN: Final = 16
+_LONGEST_WORD: Final = 24
 
 
 class StoreSettings(StoreTable):
@@ -281,12 +287,27 @@ def secrets(named: Collection[str] = ()) -> dict[str, str]:
 
 
 def _is_plain(name: str, value: str) -> bool:
-    """Return True for a `*_TOKEN` that is a number, a word or another short value, such as a build's number."""
+    """Return True for a `*_TOKEN` that is a number, a word or another short value, such as the number of a build."""
     if not name.endswith("_TOKEN") or name.startswith(("AWS_", "AZURE_")):
         return False
+    value = value.strip()
+    if len(value) < _SHORTEST_TOKEN or (value.isalpha() and len(value) < _LONGEST_WORD):
+        return True
+    if _PLAIN.fullmatch(value):
+        return True
+    return not _ACCESS.search(name) and not _is_random(value)
+
+
+def _is_random(value: str) -> bool:
+    """Return True for a text as generators of secrets write it: long runs of letters and digits, in any case."""
     runs = _RUNS.findall(value)
-    mixed = [run for run in runs if len(run) >= 10 and not run.isalpha() and not run.isdigit()]
-    return not (len(value.strip()) >= 16 and (mixed or any(len(run) >= 24 for run in runs if run.isalpha())))
+    mixed = [run for run in runs if not run.isalpha() and not run.isdigit()]
+    cases = value.lower() != value != value.upper()
+    return (
+        any(len(run) >= 10 for run in mixed)
+        or any(len(run) >= _LONGEST_WORD for run in runs)
+        or bool(mixed and cases)
+    )
 
 
 def _is_key(name: str) -> bool:

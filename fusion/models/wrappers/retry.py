@@ -15,6 +15,7 @@ from fusion.models.base import Model, ModelWrapper, TrackedDeltas, check_usable,
 
 ATTEMPTS: Final = 3
 """Attempts of one call, at most."""
+_LONG: Final = 7_200
 
 
 class Retrying(ModelWrapper):
@@ -104,7 +105,8 @@ class Retrying(ModelWrapper):
         if number >= self._attempts:
             return _after(error, number)
         if wait > left:
-            why = f"the next could start {in_words(wait)}, but only {max(left, 0.0):.1f} s are left"
+            when = f"in {wait:.1f} s" if wait < _LONG else in_words(wait)
+            why = f"the next could start {when}, but only {max(left, 0.0):.1f} s are left"
             return _after(error, number, why)
         return None
 

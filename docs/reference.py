@@ -49,6 +49,7 @@ ROOT = Path(__file__).parents[1]
 
 VARIABLES = {
     "FUSION_PROFILE": "The profile to use, where `--profile` names none.",
+    "FUSION_CONFIG": "Your own settings, where `--config` names none; else those in your configuration folder.",
     "FUSION_STORE": "The file that keeps runs, where `--store` names none.",
     "FUSION_MODELS_DIR": "The folder of the embedded models' weights; by default in the user's cache folder.",
     "FUSION_MODELS_SOURCE": "Sources of weights, in order: `hub` (the default), `wheels`.",
@@ -153,18 +154,26 @@ def settings_page() -> str:
         "[roles]": definitions["RoleSpec"],
         '[prices."MODEL"]': definitions["Tariff"],
         "[defaults]": definitions["Defaults"],
+        "[limits]": definitions["Limits"],
         "[store]": definitions["StoreTable"],
     }
     parts = [
         "# Settings",
-        "Fusion reads settings from one `fusion.toml` and from environment variables. The file is the nearest one "
-        "from the working directory upwards, else the one in the user's configuration folder. A command-line option "
-        "wins over a variable, a variable over the file.",
+        "Fusion reads settings from `fusion.toml` and from environment variables. Your own file is that of "
+        "`--config`, else of `FUSION_CONFIG`, else the one in your configuration folder. The nearest file from the "
+        "working directory upwards is the project's, and wins over your own. Only its `profile`, `[roles]`, "
+        "`[defaults]` and tighter `[limits]` count until you "
+        "[trust it](../how-to/security.md#settings-of-a-project). A command-line option wins over a variable, a "
+        "variable over the files.",
         "## fusion.toml",
     ]
     for title, part in sections.items():
         parts += [f"### {title}", table(KEY_HEAD, schema_rows(part, definitions))]
-    parts += ["A role may be one model's name instead of a table.", "## Environment variables", variables()]
+    parts += [
+        "A role may be one model's name instead of a table. A limit holds every run: the lower of it and the "
+        "pipeline's counts, and `--budget` wins over both.",
+    ]
+    parts += ["## Environment variables", variables()]
     parts += [
         "Keys of providers are read from the environment alone: see [profiles](profiles.md) for the variable of each "
         "provider. An endpoint's `key_env` names its own variable."

@@ -72,7 +72,7 @@ def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: `import fusion` itself loads nothing."""
     if sys.platform == "win32" and name in __all__:
         raise ImportError(_ON_WINDOWS)
-    from fusion.core.lazy import load
+    from fusion.core import load
 
     return load(__name__, _HOMES, name)
 

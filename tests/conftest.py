@@ -17,7 +17,7 @@ from fusion.store.sqlite.store import SqliteStore
 
 pytest_plugins = ["pytester", "tests.needs", "tests.workers"]
 
-OWN = ("FUSION_PROFILE", "FUSION_STORE")
+OWN = ("FUSION_PROFILE", "FUSION_STORE", "FUSION_CONFIG")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,7 +40,10 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_BASE_URL")) or name in OWN:
             monkeypatch.delenv(name)
-    monkeypatch.setenv("FUSION_STORE", str(tmp_path_factory.mktemp("state") / "runs.db"))
+    state = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("FUSION_STORE", str(state / "runs.db"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(state / "config"))
 
 
 @pytest.fixture

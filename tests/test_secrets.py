@@ -294,6 +294,7 @@ def test_every_variable_that_may_hold_a_key_is_masked_by_its_name(
     text = " ".join(f"the-value-of-{name}" for name in ("groq_api_key", "hf_token", "my_server")) + " in eu-central-1"
     endpoint = f'[endpoints.mine]\nmodel = "x"\napi_base = "{provider.url}"\nkey_env = "MY_SERVER"\n'
     (tmp_path / "fusion.toml").write_text(f'profile = "openai"\n{endpoint}')
+    monkeypatch.setenv("FUSION_CONFIG", str(tmp_path / "fusion.toml"))
     assert answered(provider, text, pipeline(ONE)) == "[GROQ_API_KEY] [HF_TOKEN] [MY_SERVER] in eu-central-1"
     with Fusion(model="mine") as fusion:
         provider.script = hostile(text="{key} and the-value-of-aws_secret_access_key")
@@ -390,7 +391,7 @@ def judging(seen: Seen) -> Answer:
 
 
 @pytest.fixture
-def desk(provider: Provider, tmp_path: Path) -> Iterator[Path]:
+def desk(provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A provider that says its key to every item, and a module that lets it out itself."""
     provider.script = judging
     rows = [{"id": f"i{n}", "prompt": f"do {name}.", "gold": "hello"} for n, name in enumerate(ASKED)]
@@ -402,6 +403,7 @@ def desk(provider: Provider, tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "broken.yaml").write_text(BENCH.replace("MODULE", module).replace("exact", f"'{module}:score'"))
     (tmp_path / "judged.yaml").write_text(JUDGED)
     (tmp_path / "tune.yaml").write_text(TUNE)
+    monkeypatch.setenv("FUSION_CONFIG", str(tmp_path / "fusion.toml"))
     (tmp_path / "fusion.toml").write_text(
         f'[endpoints.mine]\nmodel = "x"\napi_base = "{provider.url}"\nkey_env = "OPENAI_API_KEY"\n'
     )

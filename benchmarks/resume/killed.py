@@ -104,7 +104,7 @@ class Setting:
             f'[endpoints.mock]\nmodel = "mock"\napi_base = "http://127.0.0.1:{port}/v1"\n'
             "price = {input = 1, output = 2}\ncontext = 200000\n"
         )
-        self.settings = Settings.from_environment(start=folder)
+        self.settings = Settings.from_environment(config=toml)
 
     def close(self) -> None:
         self.provider.kill()

@@ -23,6 +23,7 @@ from fusion.bench.report.results import ArmRecord, Outcome, Paid, Response, Resu
 from fusion.bench.runner import Runner, Scored, Watch
 from fusion.bench.suite import Suite
 from fusion.client.client import Fusion
+from fusion.core.config import Settings
 from fusion.core.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo
 
@@ -36,6 +37,7 @@ def run(
     out: Path | str | None = None,
     near: Path | None = None,
     fusion: Fusion | None = None,
+    settings: Settings | None = None,
     concurrency: int = CONCURRENCY,
     watch: Watch | None = None,
     command: str = "",
@@ -45,7 +47,7 @@ def run(
     `suite` is a file, or an object whose files are relative to the folder `near`, by default the working directory.
     Answers and report go to the folder `out`, by default `fusion-bench/` and the suite's name. Answers in it are
     not asked again, and calls that several arms share are made once. `watch` is called with the progress, often.
-    Your own `fusion` stays open; give it a store, or arms share no calls.
+    Your own `fusion` stays open; give it a store, or arms share no calls. Without one, `settings` are those to use.
 
     Raises UsageError for an invalid suite, before any call, and removes the folders that it created. Raises
     BudgetError if the budget is exhausted before any item has all its answers. Later exhaustion is reported in
@@ -61,7 +63,7 @@ def run(
     _check_installed(loaded)
     with (
         open_checkpoint(folder) as checkpoint,
-        client_for(fusion, folder) as client,
+        client_for(fusion, folder, settings) as client,
         importing(near),
         closing(prepare(loaded, near, client, shared_budget(loaded.budget))) as experiment,
     ):
@@ -188,6 +190,8 @@ def importing(folder: Path) -> Iterator[None]:
         sys.path.remove(place)
 
 
-def client_for(fusion: Fusion | None, folder: Path) -> AbstractContextManager[Fusion]:
+def client_for(
+    fusion: Fusion | None, folder: Path, settings: Settings | None = None
+) -> AbstractContextManager[Fusion]:
     """Return `fusion`, which stays open after the block, or a client with a store in the folder."""
-    return Fusion(store=folder / CALLS) if fusion is None else nullcontext(fusion)
+    return Fusion(store=folder / CALLS, settings=settings) if fusion is None else nullcontext(fusion)

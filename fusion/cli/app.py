@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,8 +15,10 @@ from fusion.cli.commands.pipeline import explain, graph, new, render, schema, va
 from fusion.cli.commands.quote import quote
 from fusion.cli.commands.resume import resume
 from fusion.cli.commands.run import run
+from fusion.cli.commands.trust import trust
 from fusion.cli.commands.tune import tune
 from fusion.cli.exits import EPILOG, OK, Ending
+from fusion.cli.options import Config
 from fusion.cli.terminal import write
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -36,7 +38,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (run, resume, quote, new, validate, graph, render, explain, schema, demo, bench, tune):
+    for command in (run, resume, quote, new, validate, graph, render, explain, schema, demo, bench, tune, trust):
         app.command(context_settings=_HELP)(command)
     app.add_typer(runs.application(), name="runs")
     app.add_typer(models.application(), name="models")
@@ -55,9 +57,18 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    config: Config = None,
 ) -> None:
     """Run compound models: a frontier model plans, cheaper models work in parallel, a frontier model reviews."""
     ctx.obj.debug = debug
+    if config is not None:
+        ctx.default_map = _defaults(ctx.command, config)
+
+
+def _defaults(command: Any, config: str) -> dict[str, Any]:
+    """Return the default of `--config` for a command and for all below it, as typer takes them."""
+    below = getattr(command, "commands", {})
+    return {"config": config, **{name: _defaults(one, config) for name, one in below.items()}}
 
 
 def _utf_8(word: str) -> str:

@@ -1,5 +1,6 @@
 """Arguments: parse inputs, roles, tags, statuses, ages and limits of the command line."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
@@ -51,10 +52,10 @@ class Stdin:
 
 def library() -> "Library":
     """Open the library of shipped pipelines and the user's own."""
-    from fusion.core.config import Settings
+    from fusion.core.config import user_folder
     from fusion.prompts.library import Library
 
-    return Library.standard(user=Settings.from_environment().library_dir)
+    return Library.standard(user=user_folder())
 
 
 def inputs_of(words: Sequence[str] | None, stdin: Stdin, pipeline: "Pipeline") -> dict[str, Any]:
@@ -164,6 +165,7 @@ def limits_of(word: str | None) -> dict[str, str] | None:
 def _bytes_input(name: str, value: str, stdin: Stdin) -> Any:
     if value in ("-", "@-"):
         return stdin.read_bytes(f"-i {name}")
+    _check_no_file("-i", name, value)
     return user_path(value[1:]) if value.startswith("@") else value
 
 
@@ -174,7 +176,26 @@ def _input(option: str, name: str, value: str, stdin: Stdin) -> str:
         return value[1:]
     if value.startswith("@"):
         return _file(f"{option} {name}", value[1:])
+    _check_no_file(option, name, value)
     return value
+
+
+def _check_no_file(option: str, name: str, value: str) -> None:
+    """Refuse the bare name of a file: its content is meant. Raises InputError."""
+    if not value.startswith("@") and names_file(value):
+        given = shlex.quote(f"{name}=@{value}")
+        raise InputError(
+            f"{option} {name}={value}: {value!r} is a file; {option} {given} gives its content "
+            f"({name}=- reads the words {value!r} themselves from standard input)"
+        )
+
+
+def names_file(words: str) -> bool:
+    """Return True if a file of this name exists."""
+    try:
+        return user_path(words).is_file()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
 
 
 def _file(name: str, given: str) -> str:

@@ -20,6 +20,7 @@ from fusion.cli.arguments import limits_of, roles_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.options import BenchOptions, TuneOptions
+from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
 from fusion.cli.views.lines import dollars
 from fusion.cli.views.standings import LiveStandings, PlainStandings, Standings
@@ -27,7 +28,7 @@ from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 
 _SUITES: Final = (".yaml", ".yml")
-_WITH_SUITE: Final = frozenset({"budget", "gate", "concurrency", "output", "quiet", "debug"})
+_WITH_SUITE: Final = frozenset({"budget", "config", "gate", "concurrency", "output", "quiet", "debug"})
 """Options that go with a suite; it gives the others itself."""
 _HEAD: Final = ["arm", "kind", "accuracy", "95%", "cost", "difference", "95%", "cost ratio", "verdict"]
 _FRONTIER: Final = ["frontier", "accuracy", "an item", "difference", "95%", "verdict", "file"]
@@ -38,9 +39,17 @@ def run_bench(options: BenchOptions, command: str) -> int:
     """Run the benchmark, print its figures, and return the exit code."""
     suite, near = _suite(options)
     folder = folder_of(suite, options.output)
-    concurrency = _concurrency(options.concurrency)
+    concurrency, settings = _concurrency(options.concurrency), read_settings(options.config)
     with _standings(folder, quiet=options.quiet) as watch:
-        report = run(suite, out=folder, near=near, concurrency=concurrency, watch=watch, command=command)
+        report = run(
+            suite,
+            out=folder,
+            near=near,
+            settings=settings,
+            concurrency=concurrency,
+            watch=watch,
+            command=command,
+        )
     _print(_bench_lines(report, folder))
     return _exit_code(report, stopped=False)
 
@@ -49,9 +58,16 @@ def run_tune(options: TuneOptions, command: str) -> int:
     """Tune the suite, print the frontier and the choice, and return the exit code."""
     folder = Path("fusion-tune") / Path(options.suite).stem if options.output is None else Path(options.output)
     concurrency, budget = _concurrency(options.concurrency), _limits(options.budget)
+    settings = read_settings(options.config)
     with _standings(folder, quiet=options.quiet) as watch:
         tuned, report = tune(
-            options.suite, out=folder, budget=budget, concurrency=concurrency, watch=watch, command=command
+            options.suite,
+            out=folder,
+            budget=budget,
+            settings=settings,
+            concurrency=concurrency,
+            watch=watch,
+            command=command,
         )
     _print(_tune_lines(tuned, report, folder))
     return _exit_code(report, stopped=bool(tuned.stopped))

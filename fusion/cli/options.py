@@ -89,6 +89,8 @@ Verbose = Annotated[bool, Option("-v", "--verbose", help="Show every call.")]
 Debug = Annotated[bool, Option("--debug", help="Show tracebacks.", callback=_debug)]
 
 
+Config = Annotated[str | None, Option("--config", metavar="FILE", help="Your settings: a fusion.toml.")]
+
 # Options of a run.
 
 
@@ -105,6 +107,7 @@ class PipelineOptions(Options):
         list[str] | None, Option("--role", metavar="ROLE=MODEL", help="Model of a role; repeatable.")
     ] = None
     model: Annotated[str | None, Option("-m", "--model", metavar="MODEL", help="Model of every role.")] = None
+    config: Config = None
 
 
 class QuoteOptions(PipelineOptions):
@@ -129,8 +132,9 @@ class RenderOptions(PipelineOptions):
 
 
 class WatchOptions(Options):
-    """Store and output of a run."""
+    """Settings, store and output of a run."""
 
+    config: Config = None
     store: StoreFile = None
     json: Annotated[bool, Option("--json", help="Print the full result as JSON, even if the run fails.")] = False
     events: Annotated[
@@ -243,6 +247,7 @@ class BenchOptions(Options):
         str | None, Option("--gate", metavar="CONDITION", help="Condition to meet; exit code 5 if not.")
     ] = None
     concurrency: Concurrency = None
+    config: Config = None
     output: Folder = None
     quiet: Quiet = False
     debug: Debug = False
@@ -257,6 +262,7 @@ class TuneOptions(Options):
         Option("--budget", metavar="LIMITS", help="Limits of the search: 0.50 (dollars), or usd=…,tokens=…,calls=…."),
     ] = None
     concurrency: Concurrency = None
+    config: Config = None
     output: Folder = None
     quiet: Quiet = False
     debug: Debug = False

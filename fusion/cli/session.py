@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, results_of, roles_of, tags_of
+from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, names_file, results_of, roles_of, tags_of
 from fusion.cli.exits import BUDGET, Ending, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.options import (
@@ -18,10 +18,11 @@ from fusion.cli.options import (
     WatchOptions,
 )
 from fusion.cli.outcome import Outcome
+from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer, streamed_stage
 from fusion.cli.views.follow import Follower, Viewer
-from fusion.cli.views.lines import ended_words
+from fusion.cli.views.lines import ended_words, way_on
 from fusion.cli.views.live import LiveView
 from fusion.cli.views.ndjson import RecordFile, Records
 from fusion.cli.views.plain import Plain
@@ -40,6 +41,8 @@ from fusion.quote.quote import Quote
 _NEEDS_RUN = frozenset(
     {"store", "no_store", "tags", "cache", "resume_or_start", "events", "events_to", "output", "quiet", "verbose"}
 )
+_RUN = "run"
+"""Name of the budget that `--budget` of a resumed run replaces."""
 _Asked = QuoteOptions | RenderOptions | RunOptions
 
 
@@ -61,7 +64,9 @@ def resume_session(options: ResumeOptions, ending: Ending) -> RunHandle:
     _check_output(options, "resume")
     with (
         Interrupts() as interrupts,
-        Fusion(budget=limits_of(options.budget), store=_place(options.store)) as fusion,
+        Fusion(
+            budget=limits_of(options.budget), store=_place(options.store), settings=read_settings(options.config)
+        ) as fusion,
     ):
         return _Session(options, ending, fusion, interrupts).run(lambda: _again(options, fusion))
 
@@ -118,11 +123,19 @@ def _given(options: _Asked, pipeline: Pipeline, stdin: Stdin) -> tuple[str | Non
     inputs = inputs_of(options.inputs, stdin, pipeline)
     if prompt == "-":
         prompt = stdin.read("PROMPT")
+    elif prompt is not None and names_file(prompt):
+        complain(f"fusion: note: PROMPT {prompt!r} is a file, and is sent as these words; - reads standard input")
     return prompt, inputs | from_stdin(pipeline, inputs, stdin)
 
 
 def _fusion(options: PipelineOptions, **more: Any) -> Fusion:
-    return Fusion(profile=options.profile, roles=roles_of(options.roles), model=options.model, **more)
+    return Fusion(
+        profile=options.profile,
+        roles=roles_of(options.roles),
+        model=options.model,
+        settings=read_settings(options.config),
+        **more,
+    )
 
 
 def _place(given: str | None) -> Path | bool:
@@ -218,25 +231,32 @@ class _Session:
         """Return the command that shows or resumes the run, if it is kept."""
         if self._fusion.keeps is None:
             return None
-        store = "" if self._options.store is None else f" --store {shlex.quote(self._options.store)}"
+        places = {"--store": self._options.store, "--config": self._options.config}
+        store = "".join(f" {flag} {shlex.quote(place)}" for flag, place in places.items() if place is not None)
         try:
             content = self._fusion.runs.find(handle.run_id).content
         except UsageError as error:
             return f"this run was not kept: {error}"
+        self._say_expired(handle.expired)
         if result.status != "failed":
             return None if self._options.quiet else f"kept: fusion runs show {handle.run_id}{store}"
         if content != "full":
             return f"it cannot be resumed: its prompts are not kept (`content` in [store] is {content!r})"
-        limits = dict.fromkeys(stop.limit for stop in handle.budget_stops) if handle.exit_code == BUDGET else ()
+        stops = handle.budget_stops if handle.exit_code == BUDGET else ()
+        limits = dict.fromkeys(stop.limit for stop in stops if stop.level == _RUN)
         budget = f" --budget {','.join(f'{limit}=…' for limit in limits)}" if limits else ""
-        return f"to go on: fusion resume {handle.run_id}{budget}{store}"
+        why = "" if result.error is None else result.error.reason
+        return way_on(handle.run_id, why, f"{budget}{store}", whole=bool(limits) or not stops)
+
+    def _say_expired(self, runs: int) -> None:
+        if runs and not self._options.quiet:
+            complain(f"removed {runs:,} run{'s' * (runs != 1)} older than the `retention` of [store]")
 
     def _screen(self) -> LiveView | Plain | None:
         if self._options.quiet:
             return None
-        return (
-            LiveView(verbose=self._options.verbose) if is_live(sys.stderr) else Plain(verbose=self._options.verbose)
-        )
+        view = LiveView if is_live(sys.stderr) else Plain
+        return view(verbose=self._options.verbose, settings=self._fusion.settings.files)
 
     def _streamed(self, pipeline: Pipeline, screen: LiveView | Plain | None) -> StreamedAnswer | None:
         """Return the view that streams the answer, if standard output is a terminal."""

@@ -34,7 +34,7 @@ from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
-from fusion.pipeline.inputs import request_of, schema_of, shaped_output
+from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_output
 from fusion.pipeline.loader import Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
@@ -73,7 +73,7 @@ class Fusion:
         content: Content | None = None,
         settings: Settings | None = None,
     ) -> None:
-        settings = settings or Settings.from_environment()
+        settings = settings or Settings.announced()
         self._budget = limits_of(budget)
         kept_in, is_ours = resolve_store(store, settings)
         self._cast = Cast(
@@ -85,7 +85,8 @@ class Fusion:
             model=model,
         )
         self._loader = Loader(Library.standard(user=settings.library_dir))
-        self._launcher = Launcher(self._cast, Recorder(kept_in, content or settings.store.content))
+        recorder = Recorder(kept_in, content or settings.store.content)
+        self._launcher = Launcher(self._cast, recorder, retention=settings.store.retention if is_ours else None)
         own_store = kept_in if is_ours else None
         self._finalizer: Callable[[], object] = weakref.finalize(self, shut_down, self._launcher, own_store)
 
@@ -252,6 +253,11 @@ class Fusion:
         """The profile in use: as given, else by FUSION_PROFILE, else by the keys that are set, else `local`."""
         return self._cast.profile
 
+    @property
+    def settings(self) -> Settings:
+        """The settings in use."""
+        return self._cast.settings
+
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """Return a pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
         return self._loader.load(pipeline).pipeline
@@ -413,7 +419,7 @@ def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] |
     if schema is None or result.data is None:
         return result
     try:
-        return result.model_copy(update={"data": schema.model_validate(result.data)})
+        return result.model_copy(update={"data": instance_of(schema, result.data)})
     except ValidationError as error:
         raise RunFailed(f"the answer's data is no {schema.__name__}: {error}", result) from error
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from fusion.client.loop import LoopThread
+from fusion.client.retention import NOTHING, Sweep
 from fusion.core.errors import BudgetError
 from fusion.core.result import Result
 from fusion.engine.outcome import Ending
@@ -22,12 +23,14 @@ class RunHandle:
         stop: Callable[[], None],
         loop: LoopThread,
         owner: object,
+        sweep: Sweep = NOTHING,
     ) -> None:
         self.run_id = run_id
         self._ending = ending
         self._done = done
         self._stop = stop
         self._loop = loop
+        self._sweep = sweep
         self._owner = owner  # a Fusion, which ends its runs when it is collected
 
     @classmethod
@@ -51,6 +54,11 @@ class RunHandle:
     def budget_stops(self) -> tuple[BudgetError, ...]:
         """Limits that ended the run, or that it finished without passing."""
         return self._ending.budget_stops
+
+    @property
+    def expired(self) -> int:
+        """Number of runs that the retention of the store removed at the end of this one."""
+        return self._sweep.removed
 
     @property
     def over(self) -> bool:

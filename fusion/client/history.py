@@ -56,7 +56,7 @@ class History:
 
         `store` is a path or a Store; True is the store of FUSION_STORE, fusion.toml or the platform.
         """
-        kept_in, is_ours = resolve_store(store, settings or Settings.from_environment())
+        kept_in, is_ours = resolve_store(store, settings or Settings.announced(depth=4))
         if kept_in is None:
             raise UsageError("no store is given: name one, as in `History.open(path)`")
         try:

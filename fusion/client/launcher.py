@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from fusion.client.diff import differences
 from fusion.client.handle import RunHandle
 from fusion.client.loop import LoopThread
+from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
 from fusion.core.events import EventBase, Sink
 from fusion.core.result import Result
@@ -22,12 +23,16 @@ from fusion.store.rows import RunRow
 
 
 class Launcher:
-    """Starts runs on one private loop, and records them with its recorder."""
+    """Starts runs on one private loop, and records them with its recorder.
 
-    def __init__(self, cast: Cast, recorder: Recorder) -> None:
+    `retention` is the number of days after which the end of a run removes older ones.
+    """
+
+    def __init__(self, cast: Cast, recorder: Recorder, *, retention: int | None = None) -> None:
         self.loop = LoopThread()
         self.recorder = recorder
         self._cast = cast
+        self._retention = retention
 
     def with_cast(self, cast: Cast, *, kept: bool, shared: ReplyCache | None = None) -> "Launcher":
         """Return a launcher for other models on the same loop; without `kept` its runs are not stored.
@@ -62,11 +67,14 @@ class Launcher:
         `within` is a budget that the run shares with others.
         """
         run = self.recorder.run(spec, session, sink=on_event or _ignore, stream=stream, within=within)
-        work = self.loop.submit(self._execute(run, session, spec.roles.models), run.interrupted)
+        sweep = Sweep(self.recorder.store, self._retention)
+        work = self.loop.submit(self._execute(run, session, spec.roles.models, sweep), run.interrupted)
         work.done.add_done_callback(lambda _: session.release())
-        return RunHandle(run.run_id, run.outcome, work.done, stop=work.cancel, loop=self.loop, owner=owner)
+        return RunHandle(
+            run.run_id, run.outcome, work.done, stop=work.cancel, loop=self.loop, owner=owner, sweep=sweep
+        )
 
-    async def _execute(self, run: Run, session: Session, model_ids: Collection[str]) -> Result:
+    async def _execute(self, run: Run, session: Session, model_ids: Collection[str], sweep: Sweep) -> Result:
         cast = self._cast
         warming = asyncio.ensure_future(cast.gateway.warm([i for i in model_ids if i not in cast.own]))
         interrupted = False
@@ -78,6 +86,7 @@ class Launcher:
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)
         await session.end(result, interrupted=interrupted)
+        await sweep.apply()
         return result
 
 

@@ -13,7 +13,8 @@ All of it runs on one event loop, and nothing is awaited between a check and its
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
@@ -95,21 +96,22 @@ class Reservation:
     in the ledger, if any.
     """
 
-    __slots__ = ("_budget", "_need", "_open", "amount", "entry", "sent")
+    __slots__ = ("_borrowed", "_budget", "_need", "_open", "amount", "entry", "sent")
 
-    def __init__(self, budget: "Budget", amount: Amount, need: _Tally) -> None:
+    def __init__(self, budget: "Budget", amount: Amount, need: _Tally, borrowed: "_Borrowed") -> None:
         self.amount = amount
         self.sent = False
         self.entry: int | None = None
         self._budget = budget
         self._need = need
+        self._borrowed = borrowed
         self._open = True
 
     def settle(self, actual: Amount) -> None:
         """Count `actual` as spent, in full even if it exceeds the reservation."""
         if self._open:
             self._open = False
-            self._budget._settle(self._need, actual)
+            self._budget._settle(self._need, actual, self._borrowed)
 
     def charge(self) -> None:
         """Count the whole reservation as spent, since the cost is unknown."""
@@ -119,7 +121,7 @@ class Reservation:
         """Release the reservation: the attempt was not sent, or is not billed."""
         if self._open:
             self._open = False
-            self._budget._give_back(self._need)
+            self._budget._give_back(self._need, self._borrowed)
 
 
 class Budget:
@@ -128,7 +130,8 @@ class Budget:
     `reserve` books an amount here and at every level above at once. An amount that does not fit because of other
     reservations waits for them, first come first served over the whole tree. Only a waiter blocked by a level of its
     own is overtaken, by those that do not share that level. An amount that could not fit even if all reservations
-    were released raises BudgetError, also while it waits.
+    were released raises BudgetError, also while it waits. An `essential` one borrows from what is held back, before
+    it is refused.
 
     An amount with an unknown price is bounded by tokens and calls, and counted in `unknown_calls`. With
     `strict_usd`, which children inherit, it is refused under a level with a limit in dollars.
@@ -210,9 +213,12 @@ class Budget:
             self._check_priced(what)
         need = _Tally.of(amount)
         if self._line.blocked.isdisjoint(self._chain) and not self._obstacles(need):
-            return self._grant(amount, need)
-        self._check_possible(need, what)
-        reservation = await self._line.wait(_Waiter(self, amount, need, what))
+            return self._grant(amount, need, [])
+        waiter = _Waiter(self, amount, need, what)
+        self._check_possible(waiter)
+        if waiter.borrowed and self._line.blocked.isdisjoint(self._chain) and not self._obstacles(need):
+            return self._grant(amount, need, waiter.borrowed)
+        reservation = await self._line.wait(waiter)
         try:
             if self._timed:
                 self._check_time(what)
@@ -223,7 +229,7 @@ class Budget:
 
     def count(self, amount: Amount) -> None:
         """Count an amount as spent without a reservation, such as that of another run."""
-        self._settle(_NOTHING, amount)
+        self._settle(_NOTHING, amount, [])
 
     def hold(self, amount: Amount, name: str = "held back") -> "Hold":
         """Hold `amount` back as a budget of its own. Raises BudgetError if it does not fit now.
@@ -237,16 +243,18 @@ class Budget:
 
     # Booking goes from the leaf up; each level returns the amount that the next one books.
 
-    def _grant(self, amount: Amount, need: _Tally) -> Reservation:
+    def _grant(self, amount: Amount, need: _Tally, borrowed: "_Borrowed") -> Reservation:
         self._book(_NOTHING, need)
-        return Reservation(self, amount, need)
+        return Reservation(self, amount, need, borrowed)
 
-    def _give_back(self, need: _Tally) -> None:
+    def _give_back(self, need: _Tally, borrowed: "_Borrowed") -> None:
         self._book(_NOTHING, _NOTHING.minus(need))
+        _return(borrowed)
         self._line.move()
 
-    def _settle(self, need: _Tally, actual: Amount) -> None:
+    def _settle(self, need: _Tally, actual: Amount, borrowed: "_Borrowed") -> None:
         self._book(_Tally.of(actual), _NOTHING.minus(need))
+        _return(borrowed)
         if actual.usd is None:
             for level in self._chain:
                 level.unknown_calls += actual.calls
@@ -305,9 +313,42 @@ class Budget:
             floor.add(hold._claim(hold._floor()))
         return floor
 
-    def _check_possible(self, need: _Tally, what: str) -> None:
-        for level, limit, demand in self._obstacles(need, at_rest=True):
-            raise level._refusal(limit, demand, what, level._floor())
+    def _check_possible(self, waiter: "_Waiter") -> None:
+        """Raise BudgetError if the amount can never fit. An essential one borrows from what others hold back."""
+        while obstacles := self._obstacles(waiter.need, at_rest=True):
+            level, limit, demand = obstacles[0]
+            if not (waiter.essential and self._borrow(waiter, level, limit, demand)):
+                error = level._refusal(limit, demand, waiter.what, level._floor())
+                _return(waiter.borrowed)
+                raise error
+
+    def _borrow(self, waiter: "_Waiter", level: "Budget", limit: LimitName, demand: _Tally) -> bool:
+        """Take the excess of a demand over a level's limit from the holds there; False if they have too little."""
+        excess = sum(getattr(one, limit) for one in (level._spent, level._floor(), demand))
+        excess -= getattr(level.limits, limit)
+        for hold in level._holds:
+            free = getattr(hold._free(), limit)
+            if hold not in self._chain and free > 0:
+                part = _Tally(**{limit: min(free, excess)})
+                hold._pledge_anew(hold._pledge.minus(part))
+                waiter.borrowed.append((hold, part))
+                excess -= getattr(part, limit)
+            if excess <= 0:
+                return True
+        return False
+
+    def _fitting(self, part: _Tally) -> _Tally:
+        """Return the part of an amount that fits here now."""
+
+        def most(limit: LimitName) -> Any:
+            amount, cap = getattr(part, limit), getattr(self.limits, limit)
+            if cap is None:
+                return amount
+            return max(
+                amount - amount, min(amount, cap - getattr(self._spent, limit) - getattr(self._reserved, limit))
+            )
+
+        return _Tally(most("usd"), most("tokens"), most("calls"))
 
     def _check_priced(self, what: str) -> None:
         for level in self._chain:
@@ -356,10 +397,16 @@ class Budget:
         floor = self._floor()
         for limit, tallest in self._tallest.items():
             room = getattr(self.limits, limit) - getattr(self._spent, limit) - getattr(floor, limit)
+            kept = []
             while tallest and -tallest[0][0] > room:
-                waiter = heappop(tallest)[2]
-                if waiter.waits:
+                entry = heappop(tallest)
+                waiter = entry[2]
+                if waiter.waits and waiter.essential:  # it may borrow once it is the first in line
+                    kept.append(entry)
+                elif waiter.waits:
                     self._line.answer(waiter, self._refusal(limit, waiter.need, waiter.what, floor))
+            for entry in kept:
+                heappush(tallest, entry)
 
 
 class Hold(Budget):
@@ -371,6 +418,7 @@ class Hold(Budget):
     def __init__(self, parent: Budget, pledge: _Tally, name: str) -> None:
         super().__init__(name=name, parent=parent, clock=parent._clock)
         self._pledge = pledge
+        self._released = False
         parent._book(_NOTHING, pledge)
         for level in self._bearers():
             level._holds.append(self)
@@ -383,11 +431,28 @@ class Hold(Budget):
 
     def release(self) -> None:
         """Release the rest; from now on this is an ordinary level. A second call does nothing."""
+        self._released = True
+        self._pledge_anew(_NOTHING)
+        self._line.look_through(self._chain)
+
+    def _pledge_anew(self, pledge: _Tally) -> None:
+        """Hold this amount from now on, and book the difference above."""
         before = self._claim(self._reserved)
-        self._pledge = _NOTHING
+        self._pledge = pledge
         assert self.parent is not None
         self.parent._book(_NOTHING, self._claim(self._reserved).minus(before))
-        self._line.look_through(self._chain)
+
+    def _free(self) -> _Tally:
+        """Return the part of the hold that no reservation at rest needs."""
+        floor = self._floor()
+        return self._claim(floor).minus(floor)
+
+    def _regain(self, part: _Tally) -> None:
+        """Hold a borrowed part again, as far as the levels above have room for it."""
+        if not self._released:
+            for level in self._chain[1:]:
+                part = level._fitting(part)
+            self._pledge_anew(self._pledge.plus(part))
 
     def _bearers(self) -> list[Budget]:
         """Return the levels that count this hold: up to the next hold, whose claim covers it above."""
@@ -411,10 +476,21 @@ class Hold(Budget):
         return self._claim(reserved.plus(need)).minus(self._claim(reserved))
 
 
+_Borrowed = list[tuple[Hold, _Tally]]
+"""Parts that an essential reservation took from what others hold back, each with its hold."""
+
+
+def _return(borrowed: _Borrowed) -> None:
+    """Give borrowed parts back to their holds, as far as there is room."""
+    while borrowed:
+        hold, part = borrowed.pop()
+        hold._regain(part)
+
+
 class _Waiter:
     """A waiting reservation; `answer` resolves to a Reservation or the error that refuses it."""
 
-    __slots__ = ("amount", "answer", "budget", "need", "number", "what")
+    __slots__ = ("amount", "answer", "borrowed", "budget", "essential", "need", "number", "what")
 
     def __init__(self, budget: Budget, amount: Amount, need: _Tally, what: str) -> None:
         self.budget = budget
@@ -422,6 +498,8 @@ class _Waiter:
         self.need = need
         self.what = what
         self.number = 0
+        self.essential = essential.get()
+        self.borrowed: _Borrowed = []
         self.answer: asyncio.Future[Reservation | BudgetError] = asyncio.get_running_loop().create_future()
 
     @property
@@ -491,15 +569,22 @@ class _Line:
         """Return True if the waiter has its answer now."""
         obstacles = waiter.budget._obstacles(waiter.need)
         if not obstacles:
-            waiter.answer.set_result(waiter.budget._grant(waiter.amount, waiter.need))
-            return True
+            return self._grant(waiter)
         try:
-            waiter.budget._check_possible(waiter.need, waiter.what)
+            waiter.budget._check_possible(waiter)
         except BudgetError as error:
             waiter.answer.set_result(error)
             return True
+        obstacles = waiter.budget._obstacles(waiter.need)  # fewer, if it has borrowed
+        if not obstacles:
+            return self._grant(waiter)
         blocked.update(level for level, _, _ in obstacles)
         return False
+
+    def _grant(self, waiter: _Waiter) -> bool:
+        waiter.answer.set_result(waiter.budget._grant(waiter.amount, waiter.need, waiter.borrowed))
+        waiter.borrowed = []
+        return True
 
     def _enter(self, waiter: _Waiter) -> None:
         self._arrived += 1
@@ -520,6 +605,7 @@ class _Line:
 
     def _leave(self, waiter: _Waiter) -> None:
         queue = waiter.budget._queue
+        _return(waiter.borrowed)
         if queue.pop(waiter.number, None) is None:
             return
         self.waiting -= 1
@@ -575,6 +661,20 @@ def _dollars(amount: Decimal) -> str:
 
 current: ContextVar[Budget | None] = ContextVar("fusion_budget", default=None)
 """The budget of the running stage; without one, nothing is counted."""
+
+essential: ContextVar[bool] = ContextVar("fusion_essential", default=False)
+"""True in work without which the run has no answer: it may borrow from what is held back for the last stages."""
+
+
+@contextmanager
+def optional() -> Iterator[None]:
+    """Do work without which the run has an answer: it borrows nothing."""
+    outer = essential.set(False)
+    try:
+        yield
+    finally:
+        essential.reset(outer)
+
 
 attempt: ContextVar[Reservation | None] = ContextVar("fusion_attempt", default=None)
 """The reservation of the running attempt, which the limiter marks as sent."""

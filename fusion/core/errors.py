@@ -190,14 +190,24 @@ class ModelTimeoutError(ModelError):
 
 
 class ModelConnectionError(ModelError):
-    """The provider is unreachable, dropped the connection, or responded with a 5xx status."""
+    """The provider is unreachable, dropped the connection, or responded with a 5xx status.
+
+    `sent` is False if no connection was made, so that nothing was sent.
+    """
 
     retryable = True
 
     def __init__(
-        self, message: str, *, model: str = "", retry_after: float | None = None, answered: bool = False
+        self,
+        message: str,
+        *,
+        model: str = "",
+        retry_after: float | None = None,
+        answered: bool = False,
+        sent: bool = True,
     ) -> None:
         self.answered = answered
+        self.sent = sent
         super().__init__(message, model=model, retry_after=retry_after)
 
 

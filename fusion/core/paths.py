@@ -1,5 +1,6 @@
 """Paths given by the user, and text files read with a size limit."""
 
+import os
 from pathlib import Path
 
 from fusion.core.errors import UsageError
@@ -21,6 +22,31 @@ def working_directory() -> Path | None:
         return Path.cwd()
     except FileNotFoundError:
         return None
+
+
+def foreign(path: Path) -> str | None:
+    """Return the reason why writing to a path would change a file that the user did not name; None if it would not.
+
+    A link may lead to the user's own file in the same folder only. Devices and pipes are written as they are.
+    """
+    if str(path).startswith(("/dev/", "/proc/")):
+        return None
+    try:
+        if path.is_symlink():
+            target = path.resolve()
+            if target.parent != path.parent.resolve():
+                return f"it is a link to {str(target)!r}; name that file itself"
+            if not _is_own(path, follow=False):
+                return "it is a link of another user"
+        if path.is_file() and not _is_own(path):
+            return "it belongs to another user"
+    except (OSError, RuntimeError) as error:
+        return f"it cannot be followed: {error}"
+    return None
+
+
+def _is_own(path: Path, *, follow: bool = True) -> bool:
+    return not hasattr(os, "geteuid") or path.stat(follow_symlinks=follow).st_uid == os.geteuid()
 
 
 def read_text(path: Path, *, most: int = MAX_FILE_BYTES) -> str:

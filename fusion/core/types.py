@@ -282,8 +282,13 @@ class Limits(Value):
 
     usd: Annotated[Money, Field(gt=0)] | None = Field(default=None, description="Dollars.")
     tokens: int | None = Field(default=None, gt=0, description="Tokens, input and output.")
-    calls: int | None = Field(default=None, gt=0, description="Attempts of calls.")
+    calls: int | None = Field(default=None, gt=0, description="Requests sent, refused ones too.")
     seconds: float | None = Field(default=None, gt=0, description="Seconds from the start.")
+
+    def tighter(self, other: "Limits") -> "Limits":
+        """Return the lower limit of the two for each unit."""
+        given = [limits.model_dump(exclude_none=True) for limits in (self, other)]
+        return Limits(**{name: min(one[name] for one in given if name in one) for one in given for name in one})
 
 
 def as_text(value: Any) -> str:

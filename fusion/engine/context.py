@@ -93,6 +93,7 @@ class RunContext(StageContext):
         self.wiring = run.wirings[path]
         self.fields = run.fields[path] if fields is None else fields
         self.finishing = run.spec.pipeline.on_budget == "finish"
+        self.wanted = _wanted_after(path, run) if self.finishing else 1
         self.seed = f"{run.seed} {self.place}"
         self.inputs = RunInputs(self)
         self.outputs = RunOutputs(self)
@@ -123,6 +124,17 @@ class RunContext(StageContext):
     async def time_limit(self) -> AsyncIterator[None]:
         async with asyncio.timeout(None) as self._clock:
             yield
+
+
+def _wanted_after(path: str, run: RunParts) -> int:
+    """Return the largest `min_ok` of the stages that depend on this one."""
+    after, most = {path}, 1
+    for name in run.spec.loaded.dataflow.order:
+        wiring = run.wirings[name]
+        if name != path and wiring.before & after:
+            after.add(name)
+            most = max(most, getattr(run.spec.pipeline.stages[name], "min_ok", None) or 1)
+    return most
 
 
 class RunInputs(StageInputs):

@@ -45,9 +45,20 @@ class Levels:
         self._run.recorder.journal.restore(level, self._run.prefix + path)
         return level
 
+    def _share(self) -> Caps:
+        """Return an equal share of what is not held back, for each of the nested pipelines before the last stages."""
+        nested = {path.partition("/")[0] for path in self._run.spec.loaded.nested} - self._held.keys()
+        pledged = [hold.pledged for hold in self._held.values()]
+        usd, tokens, calls = self._caps
+        return Caps(
+            None if usd is None else (usd - sum(one.usd or 0 for one in pledged)) / len(nested),
+            None if tokens is None else (tokens - sum(one.tokens for one in pledged)) // len(nested),
+            None if calls is None else (calls - sum(one.calls for one in pledged)) // len(nested),
+        )
+
     def caps_of(self, path: str) -> Caps:
         """Return the caps of a pipeline nested in this stage."""
         top = path.partition("/")[0]
         held, own = self._held.get(top), self._run.spec.pipeline.stages[top].budget
-        caps = self._caps if held is None else Caps(*held.pledged).within(self._caps)
+        caps = self._share() if held is None else Caps(*held.pledged).within(self._caps)
         return caps if own is None else Caps.of(own).within(caps)

@@ -39,7 +39,7 @@ def prepare(
         roles,
         inputs=values,
         request=request,
-        limits=over(loaded.pipeline.budget, limits),
+        limits=over(loaded.pipeline.budget.tighter(cast.settings.limits), limits),
         strict_usd=limits is not None and limits.usd is not None,
         profile=cast.profile.name,
         cache=cache,

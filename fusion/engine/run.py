@@ -97,6 +97,7 @@ class Run:
     async def execute(self) -> Result:
         """Run to the end and return the Result, also of a failed run. Cancellation passes through."""
         self._report_start()
+        budgets.essential.set(True)
         try:
             async with self._journal.delivering():
                 await self._pipeline.execute()

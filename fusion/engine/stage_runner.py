@@ -32,6 +32,8 @@ class StageRunner:
         """Run a stage of the pipeline once its inputs are complete. Raises the error that ends the run."""
         ctx = RunContext(name, self._stages[name], self._run)
         budgets.current.set(self._levels.of(name))
+        if self._dispensable(ctx.stage):
+            budgets.essential.set(False)
         with self._recorded(ctx) as record:
             try:
                 await self._ready(ctx)
@@ -122,6 +124,10 @@ class StageRunner:
             return False
         self._run.unusable.extend(error.calls)
         return ctx.stage.survives(error, finishing=ctx.finishing)
+
+    def _dispensable(self, stage: Stage) -> bool:
+        """Return True for a stage whose readers go on with its default if the budget is exhausted."""
+        return stage.on_error == "skip" and not stage.keeps_time and stage.if_skipped is not None
 
     def _skip(self, ctx: RunContext, record: StageRecord, reason: str) -> None:
         record.status = "skipped"

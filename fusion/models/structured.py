@@ -3,21 +3,26 @@
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from fusion.core.bounded import clock
 from fusion.core.errors import ShapeError
-from fusion.core.schema import validate
+from fusion.core.schema import ClassSchema, validate
+from fusion.core.schema.strict_json import DECODER
 from fusion.core.types import JsonMode, JsonSchema, Message, Reply, whole_data
 from fusion.models.base import ModelInfo
+from fusion.models.repair import Read, mended
 from fusion.models.strict import strict
 
 Send = Callable[[Sequence[Message]], Awaitable[Reply]]
 """Sends messages as one call."""
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
-_MOST_ERRORS = 10
-_MOST_STARTS = 1000
-_START = re.compile(r"[{\[]")
+MAX_SIZE: Final = 4_000_000
+"""Longest reply with data, in characters."""
+_MOST_ERRORS: Final = 10
+_MOST_FAULTS: Final = 500
+_START: Final = re.compile(r"[{\[]")
+_JSON_LIKE: Final = re.compile(r"""\{\s*+(?:["'“}]|\w++\s*+:|\Z)|\[\s*+(?:["'“{\[]|\Z)""")
 
 
 async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema) -> tuple[Reply, Any]:
@@ -27,11 +32,11 @@ async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema) 
     "length", is returned without data. Raises ShapeError if the second reply is invalid too.
     """
     reply = await send(messages)
-    data, errors = read(reply, schema)
+    data, errors = await reading(reply, schema)
     if not errors or reply.finish_reason == "length":
         return reply, data
     reply = await send(_again(messages, reply, errors))
-    data, errors = read(reply, schema)
+    data, errors = await reading(reply, schema)
     if errors and reply.finish_reason != "length":
         raise ShapeError(
             f"{reply.writer!r} replied twice with data that violates the schema: {'; '.join(errors)}",
@@ -58,93 +63,112 @@ def shaped(messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> S
     return _with_system(messages, words)
 
 
+async def reading(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
+    """Return the data of a reply, or its errors, without holding up the event loop."""
+    own_code = isinstance(schema, ClassSchema)  # a class of the user may take any time
+    return await clock.run(lambda: read(reply, schema), size=MAX_SIZE if own_code else len(reply.text))
+
+
 def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
     """Return the data of a reply, or its errors. A truncated reply is never repaired."""
     if reply.finish_reason == "length":
         return None, ["the answer was cut off at its output limit"]
-    found = _found(reply.text, list if schema.get("type") == "array" else dict)
-    if any(other.data != found[0].data for other in found):
-        return None, ["the answer holds several JSON values that differ, and one is wanted"]
-    text = found[0].text if found else _begun(reply.text)
-    if text is None:
-        return None, [f"there is no JSON in the answer, which begins: {reply.text.strip()[:80]!r}"]
     try:
-        data = loaded(text)
-    except json.JSONDecodeError as error:
-        data = _repaired(text, error)
-        if data is None:
-            what = error.msg.removesuffix(" starting at")
-            return None, [f"the JSON cannot be read: {what} at line {error.lineno} column {error.colno}"]
-    except RecursionError:
-        return None, ["the JSON is nested too deep"]
-    except ValueError as error:
-        return None, [f"the JSON cannot be read: {error}"]
-    errors = validate(data, schema)[:_MOST_ERRORS]
+        data = _data(reply.text, list if schema.get("type") == "array" else dict)
+        errors = validate(data, schema)[:_MOST_ERRORS]
+    except _UnreadableError as error:
+        return None, [str(error)]
+    except clock.TimeUpError:
+        return None, ["the answer takes too long to read"]
     return (None, errors) if errors else (data, [])
 
 
-def loaded(text: str) -> Any:
-    """Parse JSON, without lone surrogates in its texts. Raises ValueError or RecursionError."""
-    data = json.loads(text, object_pairs_hook=_pairs)
-    return whole_data(data) if "\\u" in text else data
-
-
 def values_in(text: str, kind: type) -> list[Any]:
-    """Return the complete JSON values of this type in a text."""
-    return [found.data for found in _found(text, kind)]
+    """Return the JSON values of this type in a text, also those behind or inside of broken JSON."""
+    return [found.data for found in _scan(text, through=True).found if isinstance(found.data, kind)]
 
 
-class _Found(NamedTuple):
-    """A complete JSON value in a reply."""
-
-    data: Any
-    text: str
-
-
-def _found(text: str, kind: type) -> list[_Found]:
-    """Find the values of this type in a reply: in prose, in code fences, or alone."""
-    decoder, found, at = json.JSONDecoder(), [], 0
-    for _ in range(_MOST_STARTS):
-        start = _START.search(text, at)
-        if start is None:
-            break
-        try:
-            data, at = decoder.raw_decode(text, start.start())
-        except json.JSONDecodeError as error:
-            at = max(error.pos, start.end())  # the text read so far belongs to this value, not to another one
-            continue
-        except (ValueError, RecursionError):
-            break
-        if isinstance(data, kind):
-            found.append(_Found(data, text[start.start() : at]))
-    return found
-
-
-def _begun(text: str) -> str | None:
-    """Return the text from the start of JSON on, within a code fence if there is one."""
-    fenced = _FENCE.search(text)
-    part = fenced.group(1) if fenced else text
-    start = _START.search(part)
-    return None if start is None else part[start.start() :].strip()
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object. Raises ValueError for a duplicate key, which is ambiguous."""
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r} in an object")
-    return data
-
-
-def _repaired(text: str, error: json.JSONDecodeError) -> Any:
-    """Repair slips such as a trailing comma or single quotes; return None if the text ends early."""
-    if error.msg.startswith("Unterminated string") or not text[error.pos :].strip():
+def value_in(text: str) -> Any:
+    """Return the first object in a text, or else the first list; None if there is neither, or broken JSON."""
+    scan = _scan(text)
+    if scan.error is not None:
         return None
-    from json_repair import repair_json
+    values = sorted((found.data for found in scan.found), key=lambda value: not isinstance(value, dict))
+    return values[0] if values else None
 
-    data = repair_json(text, return_objects=True, skip_json_loads=True)
-    return data if isinstance(data, (dict, list)) and data else None
+
+class _UnreadableError(Exception):
+    """A reply without JSON, with several values, or with JSON that cannot be read."""
+
+
+class _Scan(NamedTuple):
+    """The JSON values in a text, on their outermost level, and the error of one that cannot be read, if any."""
+
+    found: list[Read]
+    error: ValueError | None = None
+
+
+def _data(text: str, kind: type) -> Any:
+    """Return the one value in a reply: of this type, or else of another."""
+    if len(text) > MAX_SIZE:
+        raise _UnreadableError(f"the answer has {len(text):,} characters; the most is {MAX_SIZE:,}")
+    scan = _scan(text)
+    of_kind = [found.data for found in scan.found if isinstance(found.data, kind)]
+    if scan.error is not None:
+        raise _UnreadableError(f"the JSON cannot be read: {_fault(scan.error)}; {_beginning(text)}")
+    values = of_kind or [found.data for found in scan.found][:1]
+    if not values:
+        raise _UnreadableError(f"there is no JSON in the answer, which begins: {text.strip()[:80]!r}")
+    if any(other != values[0] for other in values):
+        raise _UnreadableError("the answer holds several JSON values that differ, and one is wanted")
+    return whole_data(values[0]) if "\\u" in text else values[0]
+
+
+def _scan(text: str, *, through: bool = False) -> _Scan:
+    """Find the JSON values in a text: in prose, in code fences, or alone; mended where they have slips.
+
+    Broken JSON ends the search unless it goes `through` all: a value behind its beginning may be a part of it.
+    """
+    found: list[Read] = []
+    at = faults = 0
+    while faults < _MOST_FAULTS and (start := _START.search(text, at)) is not None:
+        clock.check()
+        try:
+            read = _value(text, start.start())
+            at = read.end
+            found.append(read)
+        except RecursionError:
+            return _Scan(found, ValueError("it is nested too deep"))
+        except ValueError as error:
+            faults += 1
+            if through or not _JSON_LIKE.match(text, start.start()):
+                at = start.end()
+                continue
+            return _Scan(found, error)
+    return _Scan(found)
+
+
+def _value(text: str, start: int) -> Read:
+    """Return the JSON value at a position, mended if need be."""
+    try:
+        return Read(*DECODER.raw_decode(text, start))
+    except json.JSONDecodeError as error:
+        if not _JSON_LIKE.match(text, start):
+            raise
+        try:
+            return mended(text, start)
+        except json.JSONDecodeError:
+            raise error from None
+
+
+def _fault(error: ValueError) -> str:
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    return f"{error.msg.removesuffix(' starting at')} at line {error.lineno} column {error.colno}"
+
+
+def _beginning(text: str) -> str:
+    return f"the answer begins: {text.strip()[:80]!r}"
 
 
 def _again(messages: Sequence[Message], reply: Reply, errors: list[str]) -> tuple[Message, ...]:

@@ -1,12 +1,14 @@
 """Inputs: a user's prompt or messages and named values become the inputs of a pipeline."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from pydantic import BaseModel, PydanticUserError
+from pydantic import BaseModel, PydanticUserError, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from fusion.core.errors import InputError, UsageError, close_names
+from fusion.core.schema import ClassSchema
 from fusion.core.types import Asked, File, FileText, Item, JsonSchema, as_text
 from fusion.pipeline.media import file_of, turn_of
 from fusion.pipeline.rows import rows_of
@@ -153,12 +155,35 @@ def _missing(pipeline: Pipeline, missing: Sequence[str]) -> str:
 
 
 def schema_of(given: type[BaseModel]) -> JsonSchema:
-    """Return the JSON Schema of a pydantic class. Raises UsageError if it has none."""
+    """Return the JSON Schema of a pydantic class, with its own checks. Raises UsageError if it has none."""
     try:
-        return given.model_json_schema()
+        return ClassSchema(given.model_json_schema(), partial(_flaws, given))
     except (AttributeError, PydanticUserError) as error:
         words = str(error).partition("\n")[0]
         raise UsageError(f"`schema` is {given!r}; give a pydantic class that JSON can hold: {words}") from error
+
+
+def instance_of(given: type[BaseModel], data: Any) -> BaseModel:
+    """Return the instance of a class that JSON data stands for. Raises ValidationError.
+
+    A strict class accepts a date, a Decimal or an Enum as JSON writes it.
+    """
+    return given.model_validate_json(to_json(data))
+
+
+def _flaws(given: type[BaseModel], data: Any) -> list[str]:
+    """Return the violations of a class in JSON data, each a sentence with its place."""
+    try:
+        instance_of(given, data)
+    except ValidationError as error:
+        return [
+            f"{''.join(['$', *map(_step, flaw['loc'])])}: {flaw['msg']}" for flaw in error.errors(include_url=False)
+        ]
+    return []
+
+
+def _step(part: str | int) -> str:
+    return f"[{part}]" if isinstance(part, int) else f".{part}"
 
 
 def shaped_output(pipeline: Pipeline, schema: JsonSchema) -> Pipeline:

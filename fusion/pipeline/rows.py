@@ -6,12 +6,14 @@ import hashlib
 import io
 import json
 import lzma
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from fusion.core.errors import InputError, UsageError
+from fusion.core.schema.strict_json import DECODER
 
 Row = dict[str, Any]
 RowFormat = Literal["jsonl", "csv"]
@@ -19,13 +21,15 @@ RowFormat = Literal["jsonl", "csv"]
 MAX_BYTES: Final = 200_000_000
 MAX_ROWS: Final = 100_000
 _DELIMITERS: Final = ",;\t"
+_SEPARATOR: Final = re.compile(r'"?sep=([^"\r\n\w=])"?[ ,;\t]*\r?\n?', re.IGNORECASE)
 
 
 def rows_of(text: str, form: RowFormat, *, where: str) -> list[Row]:
     """Return the rows of a text; `where` names it in errors. Raises InputError that names the line.
 
     JSONL has an object on each line, CSV the names of its columns on the first; blank lines are skipped. The
-    delimiter of CSV is the most frequent of comma, semicolon and tab in its first line; its values are text.
+    delimiter of CSV is named by a first line such as `sep=;`, or else the most frequent of comma, semicolon and tab
+    in its first line; its values are text.
 
     >>> rows_of("name,age\\nAda,36\\n", "csv", where="people.csv")
     [{'name': 'Ada', 'age': '36'}]
@@ -84,7 +88,7 @@ def _jsonl(text: str) -> Iterator[Row]:
 
 def _parsed(text: str, line: int = 1) -> Any:
     try:
-        data = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
+        data = DECODER.decode(text)
         json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise _BadRowError("half of a surrogate pair, which is not text", line) from error
@@ -97,32 +101,36 @@ def _parsed(text: str, line: int = 1) -> Any:
     return data
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
-    return row
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _csv(text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=_delimiter(text), strict=True)
+    if csv.field_size_limit() < MAX_BYTES:  # a limit of the process: it is only ever raised, so that no reader races
+        csv.field_size_limit(MAX_BYTES)
+    delimiter, above = _named_delimiter(text)
+    file = io.StringIO(text, newline="\n")
+    for _ in range(above):
+        file.readline()
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
     names: list[str] = []
     try:
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
             if names:
-                _check_width(cells, names, reader.line_num)
+                _check_width(cells, names, above + reader.line_num)
                 yield dict(zip(names, cells, strict=True))
             else:
-                names = _names(cells, reader.line_num)
+                names = _names(cells, above + reader.line_num)
     except csv.Error as error:
-        raise _BadRowError(f"not CSV: {error}", reader.line_num) from error
+        raise _BadRowError(f"not CSV: {error}", above + reader.line_num) from error
+
+
+def _named_delimiter(text: str) -> tuple[str, int]:
+    """Return the delimiter, and the number of lines that name it: Excel begins a file with `sep=;`."""
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+        if not line.strip(" \r\n"):
+            continue
+        named = _SEPARATOR.fullmatch(line)
+        return (named[1], number) if named else (_delimiter(text), 0)
+    return ",", 0
 
 
 def _delimiter(text: str) -> str:

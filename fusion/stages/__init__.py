@@ -88,6 +88,6 @@ __all__ = sorted(name for names in _HOMES.values() for name in names)
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: `import fusion.stages` itself loads nothing."""
-    from fusion.core.lazy import load
+    from fusion.core import load
 
     return load(__name__, _HOMES, name)

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from fusion.core.errors import BadResponseError, InputTooLongError
+from fusion.core.bounded import clock
+from fusion.core.errors import BadResponseError, InputTooLongError, StageError
 from fusion.core.types import Message, as_text
 from fusion.models.structured import values_in
 from fusion.stages.base import ModelStage, PromptUse, Shaped, whole
 from fusion.stages.context import Answer, Ask, StageContext, Variables
 from fusion.stages.text.checks import Checks
 from fusion.stages.text.continuation import Stitches, ending
+from fusion.stages.text.extract import Extracted, Extractor
 
 
 class AnswerStage(ModelStage, Shaped):
@@ -99,13 +102,34 @@ def give_answer(ctx: StageContext, answer: Answer) -> None:
     ctx.outputs.give("data", answer.data)
 
 
-def failed_checks(ctx: StageContext, checks: Checks | None, value: Any, variables: Variables, key: str) -> list[str]:
+async def failed_checks(
+    ctx: StageContext, checks: Checks | None, value: Any, variables: Variables, key: str
+) -> list[str]:
     """Return the failed conditions of the checks under `key` on a value."""
     if checks is None:
         return []
     seen = {**variables, "value": value}
-    schema = ctx.inputs.schema(f"{key}.schema")
-    return checks.failures(value, schema=schema, evaluate=lambda source: ctx.inputs.evaluate(source, seen))
+    work = partial(
+        checks.failures,
+        value,
+        schema=ctx.inputs.schema(f"{key}.schema"),
+        evaluate=lambda source: ctx.inputs.evaluate(source, seen),
+    )
+    try:
+        return await clock.run(work, size=clock.size_of(value))
+    except clock.TimeUpError as error:
+        return [f"the checks cannot be made: {error}"]
+
+
+async def extracted(
+    ctx: StageContext, extractor: Extractor, answer: Any, item: int | None = None
+) -> Extracted | None:
+    """Return the answer that an extractor finds; None, with a note, if the search takes too long."""
+    try:
+        return await clock.run(lambda: extractor.extract(answer), size=clock.size_of(answer))
+    except StageError as error:
+        ctx.events.note(f"no answer is read out of it: {error}", item=item)
+        return None
 
 
 def own_verdict(answer: Answer, judged: Any) -> Answer:

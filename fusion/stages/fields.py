@@ -1,11 +1,11 @@
 """Field types that kinds share: a choice of roles, one text or several, a pattern, a shape."""
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from fusion.core.bounded.patterns import compiled
 from fusion.core.validation import Authored
 
 
@@ -36,10 +36,7 @@ def _last_is_plain(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
 
 
 def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"invalid regular expression {pattern!r}: {error}") from error
+    compiled(pattern)
     return pattern
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import Field
 
+from fusion.core.budget import essential, optional
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
 from fusion.core.types import Failure, Item
 from fusion.stages.base import Following, ModelStage
@@ -87,12 +88,13 @@ class _Work:
     """
 
     def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
-        from asyncio import TaskGroup  # here: checking and drawing stages needs no event loop
+        from asyncio import Lock, TaskGroup  # here: checking and drawing stages needs no event loop
 
         self._stage = stage
         self._ctx = ctx
         self._hand = stage.hand(ctx)
         self._group = TaskGroup()
+        self._last_resort = Lock()  # items beyond the budget, without which the stage has too few
         self._workers = 0
         self._variables: dict[str, Any] = {}
         self._open: dict[int, Item] = {}
@@ -160,18 +162,39 @@ class _Work:
             if need.failure is not None:
                 return self._failed_with(item, need)
         try:
-            return await self._hand.work(item, needed, {**self._variables, "item": item, "needed": needed})
-        except BudgetError as error:
-            if not self._ctx.finishing:
-                self._broken = True
-                raise
-            return self._stage.unaffordable(self._ctx, item, error)
+            return await self._done_by_hand(item, needed)
+        except BudgetError:
+            self._broken = True
+            raise
         except FusionError as error:
             self._ctx.journal.set_aside(error)
             if self._stage.on_error == "fail" or (isinstance(error, ModelError) and error.stops):
                 self._broken = True
                 raise
             return item.failed(error.as_failure())
+
+    async def _done_by_hand(self, item: Item, needed: list[Item]) -> Item:
+        """Return the worked item. In a run that finishes, one beyond the budget ends as the stage says."""
+        variables = {**self._variables, "item": item, "needed": needed}
+        if not self._ctx.finishing:
+            return await self._hand.work(item, needed, variables)
+        try:
+            with optional():
+                return await self._hand.work(item, needed, variables)
+        except BudgetError as error:
+            ended = self._stage.unaffordable(self._ctx, item, error)
+        async with self._last_resort:
+            if ended.ok or not essential.get() or self._enough():
+                return ended
+            try:
+                return await self._hand.work(item, needed, variables)
+            except BudgetError:
+                return ended
+
+    def _enough(self) -> bool:
+        """Return True once so many items are usable as the stage needs."""
+        usable = sum(item.ok for item in self._done.values())
+        return usable >= max(self._ctx.wanted, self._stage.min_ok or 0)
 
     def _failed_with(self, item: Item, need: Item) -> Item:
         """Return the item, failed for the first failure behind that of `need`."""

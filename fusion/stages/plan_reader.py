@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from fusion.core.schema.strict_json import loaded
 from fusion.core.types import CallKey, Item, JsonSchema, Reply, Usage, whole_data
-from fusion.models.structured import loaded, read
+from fusion.models.structured import read
 from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.feed import Feed
 

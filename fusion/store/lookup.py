@@ -1,4 +1,4 @@
-"""Look runs up: open the store, resolve an id prefix, tell live runs from dead ones, prune old ones."""
+"""Look runs up: open the store, resolve an id prefix, tell live runs from dead ones, remove old ones."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ StoreGiven = Store | Path | str | bool | None
 def resolve_store(given: StoreGiven, settings: Settings) -> tuple[Store | None, bool]:
     """Return the store, if any, and True if it was opened here. Raises StoreError if it cannot be opened.
 
-    True stands for the store of the settings. Opening it prunes runs older than its retention.
+    True stands for the store of the settings. Opening it removes nothing.
     """
     if given is None or given is False:
         return None, False
@@ -32,8 +32,6 @@ def resolve_store(given: StoreGiven, settings: Settings) -> tuple[Store | None, 
     options = settings.store
     path = options.path if given is True else given
     store = open_store(path, synchronous=options.synchronous, cache_bytes=options.cache_bytes)
-    if options.retention is not None:
-        _prune(store, older_than=options.retention)
     return store, True
 
 
@@ -88,7 +86,11 @@ def exclusive(store: Store, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _prune(store: Store, *, older_than: float) -> int:
+def remove_expired(store: Store, *, days: float) -> int:
     """Remove unlocked runs started more than so many days ago; return their number."""
-    rows = store.runs(RunFilter(started_before=time.time() - older_than * 86400))
-    return store.remove([row.run_id for row in rows if not store.is_locked(row.run_id)]) if rows else 0
+    removed = 0
+    for row in store.runs(RunFilter(started_before=time.time() - days * 86400)):
+        with try_lock(store, row.run_id) as is_free:
+            if is_free:
+                removed += store.remove([row.run_id])
+    return removed

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fusion.cli.views.answer import AnswerFile
 from fusion.core.events import event_adapter
 from fusion.core.result import Result
 from tests.cli.conftest import BARE, MANY, ONE, Command, Ran
@@ -73,7 +75,8 @@ def test_json_is_printed_of_a_failed_run_too_with_what_was_finished(run: Run) ->
     result = Result.model_validate_json(done.out)
     assert (done.code, result.status) == (3, "failed")
     assert done.err == (
-        f"fusion: the run failed in 'work': BadRequestError: no such thing\nto go on: fusion resume {result.run_id}\n"
+        "fusion: the run failed in 'work': BadRequestError: no such thing\n"
+        f"it would fail again as it is; with an edited pipeline: fusion resume {result.run_id} --pipeline FILE\n"
     )
 
 
@@ -147,6 +150,67 @@ def test_an_answer_that_finds_no_room_in_its_file_is_printed(
     assert "No space left on device" in done.err
 
 
+@pytest.mark.parametrize("option", ["-o", "--events-to"])
+@pytest.mark.parametrize("kind", ["link out of the folder", "broken link out of it", "chain of links"])
+def test_a_file_that_the_user_did_not_name_is_not_written(run: Run, tmp_path: Path, option: str, kind: str) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "clone").mkdir()
+    own, given = tmp_path / "home" / ".bashrc", tmp_path / "clone" / "answer.md"
+    own.write_text("old")
+    if kind == "link out of the folder":
+        given.symlink_to(own)
+    elif kind == "broken link out of it":
+        given.symlink_to(tmp_path / "home" / "new.sh")
+    else:
+        (tmp_path / "clone" / "next").symlink_to(own)
+        given.symlink_to("next")
+    before = given.read_text() if given.exists() else None
+    done = run(ONE, "write", option, str(given))
+    assert (done.code, done.out) == (2, "")
+    assert f"{option} {str(given)!r} is not written: it " in done.err
+    assert "started" not in done.err
+    assert (given.read_text() if given.exists() else None) == before
+    assert own.read_text() == "old"
+    assert not (tmp_path / "home" / "new.sh").exists()
+
+
+@pytest.mark.parametrize("given", ["link.txt", "answer.txt"])
+def test_a_link_or_file_of_another_user_is_not_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    (tmp_path / "answer.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("answer.txt")
+    whole = Path.stat
+
+    def stat(path: Path, *, follow_symlinks: bool = True) -> Any:
+        found = whole(path, follow_symlinks=follow_symlinks)
+        return os.stat_result([*found[:4], found.st_uid + (path.name == given), *found[5:10]])
+
+    monkeypatch.setattr(Path, "stat", stat)
+    done = run(ONE, "write", "-o", str(tmp_path / given))
+    assert (done.code, done.out) == (2, "")
+    assert " another user" in done.err
+    assert (tmp_path / "answer.txt").read_text() == "old"
+
+
+def test_a_link_that_is_planted_during_the_run_is_not_followed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    given = tmp_path / "answer.txt"
+    check = AnswerFile._check
+
+    def checked(file: AnswerFile) -> None:
+        check(file)
+        given.symlink_to(tmp_path / "home" / "new.sh")
+
+    monkeypatch.setattr(AnswerFile, "_check", checked)
+    done = run(ONE, "write", "-o", str(given), "-q")
+    assert (done.code, done.out) == (2, "write / nothing\n")  # the answer is paid, and not lost
+    assert "it is a link to" in done.err
+    assert not (tmp_path / "home" / "new.sh").exists()
+
+
 # Inputs.
 
 
@@ -157,6 +221,32 @@ def test_inputs_come_by_name_from_a_file_and_from_standard_input(run: Run, tmp_p
     assert run(ONE, "write", "-i", "context=-", stdin="pipé".encode()).out == "write / pipé\n"
     assert run(ONE, "-", "-i", "context=x", stdin=b"asked").out == "asked / x\n"
     assert run(ONE, "write", "-i", "context=@@home").out == "write / @home\n"
+
+
+@pytest.mark.parametrize("name", ["tickets.csv", "notes", "a b.txt", "sub/data.json", "grün.md"])
+def test_the_bare_name_of_a_file_asks_for_the_at(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / name).write_text("rows")
+    done = run(ONE, "write", "-i", f"context={name}")
+    assert (done.code, done.out) == (2, "")
+    assert f"{name!r} is a file; -i {shlex.quote(f'context=@{name}')} gives its content" in done.err
+    assert run(ONE, "write", "-i", f"context=@{name}").out == "write / rows\n"
+    assert run(ONE, "write", "-i", "context=-", stdin=name.encode()).out == f"write / {name}\n"
+    assert run(ONE, "write", "-i", "context=sub").out == "write / sub\n"
+
+
+def test_a_prompt_that_is_the_name_of_a_file_is_sent_with_a_note(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("words")
+    done = run(ONE, "notes.txt")
+    assert (done.code, done.out) == (0, "notes.txt / nothing\n")
+    assert "note: PROMPT 'notes.txt' is a file, and is sent as these words" in done.err
+    assert "is a file" not in run(ONE, "notes").err
 
 
 def test_the_stdin_input_takes_what_is_piped_in_and_nothing_if_nothing_comes(run: Run) -> None:

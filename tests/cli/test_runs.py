@@ -186,8 +186,8 @@ def test_what_cannot_be_resumed_is_told(fusion: Fusion) -> None:
 
 @pytest.mark.parametrize("content", ["digest", "off"])
 def test_where_prompts_are_not_kept_no_way_to_go_on_is_named(fusion: Fusion, content: str, tmp_path: Path) -> None:
-    (tmp_path / "fusion.toml").write_text(f'[store]\ncontent = "{content}"\n')
-    done = fusion("run", "test.yaml", "a,bad,c", "-m", "scripted/torn", text=MANY)
+    (tmp_path / "own.toml").write_text(f'[store]\ncontent = "{content}"\n')
+    done = fusion("run", "test.yaml", "a,bad,c", "-m", "scripted/torn", "--config", "own.toml", text=MANY)
     assert (done.code, "to go on" in done.err) == (3, False)
     assert done.err.splitlines()[-1] == (
         f"it cannot be resumed: its prompts are not kept (`content` in [store] is '{content}')"
@@ -302,7 +302,9 @@ def test_show_of_a_failed_run_says_why_and_how_to_go_on(fusion: Fusion) -> None:
     run = run_of(fusion, MANY, "a,bad", model="torn")
     done = fusion("runs", "show", run)
     assert "\nfailed: BadRequestError: no such thing\n" in done.out
-    assert done.out.splitlines()[-1] == f"to go on: fusion resume {run}"
+    assert done.out.splitlines()[-1] == (
+        f"it would fail again as it is; with an edited pipeline: fusion resume {run} --pipeline FILE"
+    )
 
 
 def test_a_call_is_shown_by_its_number_or_its_place(fusion: Fusion) -> None:

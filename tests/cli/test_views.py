@@ -10,6 +10,7 @@ import pytest
 
 from fusion.cli.views.answer import StreamedAnswer
 from fusion.cli.views.follow import Follower
+from fusion.cli.views.lines import folded_lines, reason
 from fusion.cli.views.live import LiveView
 from fusion.cli.views.plain import Plain
 from fusion.cli.views.receipt import receipt_lines
@@ -19,6 +20,7 @@ from fusion.core.events import (
     CallStarted,
     Delta,
     EventBase,
+    FallbackTaken,
     ItemFinished,
     Noted,
     Restarted,
@@ -28,7 +30,7 @@ from fusion.core.events import (
     StageGrew,
     StageStarted,
 )
-from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent, StageResult
+from fusion.core.result import Cost, FailedPart, Receipt, ReceiptLine, Result, Spent, StageResult
 from fusion.core.types import Failure, Usage
 
 BROKEN = Failure(reason="BadResponseError", message="empty\nanswer \x1b[31mred")
@@ -100,6 +102,60 @@ def test_plain_lines_tell_beginning_end_and_all_that_goes_wrong(capsys: pytest.C
     )
 
 
+DOWN = Failure(reason="ModelConnectionError", message="'x/small' is unreachable; check the network " + "or wait " * 9)
+FAULTS: dict[str, Callable[[int], EventBase]] = {
+    "failed items": lambda n: ItemFinished(stage="work", item=n, failure=DOWN),
+    "attempts with waits of their own": lambda n: AttemptFailed(
+        stage="work", item=n, model="x/small", attempt=n % 3 + 1, failure=DOWN, wait=n / 10
+    ),
+    "fallbacks": lambda n: FallbackTaken(
+        stage="work", item=n, asked="x/small", failed="x/small", model="y/large", failure=DOWN
+    ),
+    "notes of a stage": lambda n: Noted(stage="work", item=n, message="an edge was dropped"),
+    "notes of the run": lambda n: Noted(message="the provider is slow"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_two_hundred_equal_faults_are_a_line_and_a_count(
+    fault: Callable[[int], EventBase], capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = [
+        StageFinished(stage="work", kind="map", status="ok", seconds=1.0),
+        RunFinished(run_id="r", status="partial", seconds=1.0),
+    ]
+    shown(Plain(verbose=False), [*RUN[:2], *map(fault, range(200)), *end])
+    lines = [line for line in capsys.readouterr().err.splitlines()[2:] if line != "work: ok, 1.0 s"]
+    lines = [line for line in lines if not line.startswith("work: ok, 200 items")]
+    assert len(lines) == (4 if "attempt" in lines[0] else 2)
+    assert lines[-1].removeprefix("work: ").startswith(f"{201 - len(lines)} more times: ")
+    assert len(lines[-1]) <= 130
+    shown(Plain(verbose=True), [*RUN[:2], *map(fault, range(200)), *end])
+    assert len(capsys.readouterr().err.splitlines()) == 203
+
+
+def test_faults_that_differ_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    other = Failure(reason="ShapeError", message="no JSON")
+    faults = [ItemFinished(stage="work", item=n, failure=other if n % 4 else DOWN) for n in range(8)]
+    shown(Plain(verbose=False), [*RUN[:2], *faults, RunFinished(run_id="r", status="failed", seconds=1.0)])
+    assert capsys.readouterr().err.splitlines()[2:] == [
+        f"work 1: failed: {reason(DOWN)}",
+        "work 2: failed: ShapeError: no JSON",
+        f"work 5: failed: {reason(DOWN)}",
+        "work: 5 more times: failed: ShapeError: no JSON",
+    ]
+
+
+def test_failed_parts_with_one_reason_are_one_line() -> None:
+    parts = [FailedPart(stage="work", item=n, failure=DOWN) for n in range(200)]
+    parts += [FailedPart(stage="check", failure=BROKEN), FailedPart(stage="work", item=7, failure=BROKEN)]
+    assert [line.partition(":")[0] for line in folded_lines(parts)] == [
+        "work 1, 2, 3 and 197 more",
+        "check",
+        "work 8",
+    ]
+
+
 def test_verbose_adds_each_call(capsys: pytest.CaptureFixture[str]) -> None:
     shown(Plain(verbose=True), RUN)
     line = "work 1: work by x/small (served by x/small-2): 1,200 in, 34 out, $0.0123, 1.2 s\n"
@@ -139,6 +195,12 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     monkeypatch.delenv("NO_COLOR", raising=False)
     kept: list[_Terminal] = []
     return make
+
+
+def test_the_live_view_folds_equal_faults_too(screen: Screen) -> None:
+    raw = screen()
+    shown(LiveView(verbose=False), [*RUN[:2], *map(FAULTS["failed items"], range(200)), RUN[-1]])
+    assert raw.getvalue().count(b"ModelConnectionError") <= 2
 
 
 def test_the_live_view_shows_stages_items_tokens_and_cost(screen: Screen) -> None:

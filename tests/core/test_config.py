@@ -29,7 +29,7 @@ Write = Callable[[str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes fusion.toml two folders above the working directory, in which a pipeline `one.yaml` lies."""
+    """Writes the user's own fusion.toml, which FUSION_CONFIG names; a pipeline `one.yaml` is in the folder."""
     here = tmp_path / "a" / "b"
     here.mkdir(parents=True)
     (here / "one.yaml").write_text(ONE)
@@ -37,8 +37,10 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.setenv("MY_SERVER_SECRET", SECRET)
 
     def written(text: str) -> Path:
-        path = tmp_path / "fusion.toml"
+        path = tmp_path / "own" / "fusion.toml"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
+        monkeypatch.setenv("FUSION_CONFIG", str(path))
         return path
 
     return written
@@ -138,19 +140,26 @@ def test_the_profile_prices_and_defaults_of_the_file(write: Write, provider: Pro
     assert Settings.from_environment().profile == "local"
 
 
-def test_the_nearest_file_counts_and_else_the_users(
+def test_the_nearest_file_of_a_project_wins_over_the_users_own(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     users = tmp_path / "config" / "fusion" / "fusion.toml"
     users.parent.mkdir(parents=True)
-    users.write_text('profile = "groq"\n')
-    assert (Settings.from_environment().profile, Settings.from_environment().file) == ("groq", users)
-    far = write('profile = "gemini"\n')
-    assert (Settings.from_environment().profile, Settings.from_environment().file) == ("gemini", far)
-    near = tmp_path / "a" / "fusion.toml"
+    users.write_text('profile = "groq"\n[defaults]\nseed = 5\nmax_tokens = 7\n')
+    assert (Settings.from_environment().profile, Settings.from_environment().files) == ("groq", (users,))
+    far, near = tmp_path / "fusion.toml", tmp_path / "a" / "fusion.toml"
+    far.write_text('profile = "gemini"\n[defaults]\nseed = 6\n')
+    both = Settings.from_environment()
+    assert (both.profile, both.files) == ("gemini", (users, far))
+    assert (both.defaults.seed, both.defaults.max_tokens) == (6, 7)
     near.write_text('profile = "openai"\n')
-    assert (Settings.from_environment().profile, Settings.from_environment().file) == ("openai", near)
+    assert (Settings.from_environment().profile, Settings.from_environment().files) == ("openai", (users, near))
+    named = write('profile = "local"\n')
+    assert Settings.from_environment().files == (named, near)
+    assert Settings.from_environment(config=users).files == (users, near)
+    with pytest.raises(UsageError, match=r"no settings file 'gone\.toml'"):
+        Settings.from_environment(config="gone.toml")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +274,7 @@ def test_models_lists_endpoints_and_what_the_file_says(write: Write, command: Co
         "here",
     ] in lines
     assert ["(endpoint)", "mine", "MY_SERVER_SECRET:", "set", "1.00", "2.50", "8,000", "unknown", "here"] in lines
-    assert f"endpoints, roles and prices of {path}" in ran.out
+    assert f"settings: {path}" in ran.out
     assert SECRET not in ran.out
 
 

@@ -59,7 +59,7 @@ def test_short_types() -> None:
             {"a": 5, "b": {"c": []}, "d": "list[x]"},
             [
                 "a: expected a type, got 5; there are: string, integer, number, boolean, list[…], one of: a, b",
-                "b.c: a list of a shape holds one type: [string], [{name: string}]",
+                "b.c: a list of a shape holds one type, as [string] or [{name: string}], or the words",
                 "d: unknown type 'x'; there are: boolean, integer, list[…], number, one of: …, string",
             ],
         ),

@@ -148,7 +148,9 @@ class Desk:
         (self.folder / "settings" / "fusion.toml").write_text(text)
         ((endpoint, table),) = tomllib.loads(text)["endpoints"].items()
         row = f"(endpoint)  *{endpoint}  *{table['key_env']}: not set  *free  *free"
-        return self._run("bash", "-euo", "pipefail", "-c", f"cd settings && fusion models | grep '{row}'")
+        return self._run(
+            "bash", "-euo", "pipefail", "-c", f"cd settings && fusion models --config fusion.toml | grep '{row}'"
+        )
 
     def _run(self, *words: str) -> str:
         env = {

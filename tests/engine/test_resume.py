@@ -30,6 +30,7 @@ from fusion import (
     UsageError,
 )
 from fusion.client.client import sole_run
+from fusion.client.history import History
 from fusion.core.errors import ModelConnectionError, RunBusyError, StoreError
 from fusion.core.events import CallFinished, EventBase, Noted
 from fusion.core.types import Deltas
@@ -667,16 +668,41 @@ def _lines(receipt: Any) -> list[Any]:
 # How long.
 
 
-def test_runs_that_are_older_than_they_may_be_are_forgotten_when_the_store_is_opened(tmp_path: Path) -> None:
+@pytest.fixture
+def aged(tmp_path: Path) -> Settings:
+    """Settings of a store with one run of 31 days and one of 29, and a retention of 30."""
     (tmp_path / "fusion.toml").write_text('[store]\npath = "runs.db"\nretention = 30\n')
-    settings = Settings.from_environment(start=tmp_path)
+    settings = Settings.from_environment({}, config=tmp_path / "fusion.toml")
     opened = open_store(settings.store.path)
     for run_id, days in (("old", 31), ("young", 29)):
         began = time.time() - days * 86400
         opened.put(Started(run_id, None, run_id, "p", "local", began, {}, "full", "", {}))
     opened.close()
-    with Fusion(model=ScriptedModel("x"), store=True, settings=settings) as fusion:
-        assert [row.run_id for row in fusion.store.runs(RunFilter())] == ["young"]
+    return settings
+
+
+def test_opening_a_store_removes_no_run(aged: Settings) -> None:
+    with Fusion(model=ScriptedModel("x"), store=True, settings=aged) as fusion:
+        assert [row.run_id for row in fusion.store.runs(RunFilter())] == ["young", "old"]
+    with History.open(settings=aged) as history:
+        assert [run.run_id for run in history.list()] == ["young", "old"]
+
+
+def test_the_end_of_a_run_removes_those_older_than_the_retention_and_counts_them(aged: Settings) -> None:
+    with Fusion(model=ScriptedModel("x"), store=True, settings=aged) as fusion:
+        handle = fusion.start("do it", pipeline="single")
+        assert handle.wait().status == "ok"
+        assert handle.expired == 1
+        assert [row.run_id for row in fusion.store.runs(RunFilter())] == [handle.run_id, "young"]
+
+
+def test_a_run_that_is_being_run_outlives_the_retention(aged: Settings) -> None:
+    with Fusion(model=ScriptedModel("x"), store=True, settings=aged) as fusion:
+        lock = fusion.store.lock("old")
+        handle = fusion.start("do it", pipeline="single")
+        handle.wait()
+        lock.release()
+        assert (handle.expired, fusion.store.run("old") is not None) == (0, True)
 
 
 def test_a_store_of_ones_own_is_left_open(store: Store) -> None:

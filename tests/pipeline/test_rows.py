@@ -58,10 +58,13 @@ def test_values_hold_what_quotes_allow() -> None:
         ("csv", "a,,b\n", "f line 1: column 2 has no name"),
         ("csv", "a,b,a\n", "f line 1: two columns are named 'a'"),
         ("csv", 'a,b\n1,"2\n', "f line 2: not CSV: unexpected end of data"),
-        ("csv", "a\n" + "x" * 200_000, "f line 2: not CSV: field larger than field limit"),
+        ("csv", "sep=;\na;b\n1;2;3\n", "f line 3: 3 values for 2 columns; put values that hold the delimiter"),
         ("jsonl", '{"a": 1}\n{"a": 1', "f line 2: not JSON: Expecting ',' delimiter, column 8"),
         ("jsonl", "[1]", "f line 1: list, not an object"),
         ("jsonl", '{"a": NaN}', "f line 1: NaN is not JSON"),
+        ("jsonl", '{"a": 1}\n{"a": 1e999}', "f line 2: the number 1e999 is out of range"),
+        ("jsonl", '{"a": -Infinity}', "f line 1: -Infinity is not JSON"),
+        ("jsonl", '{"a": [{"b": -1e400}]}', "f line 1: the number -1e400 is out of range"),
         ("jsonl", '{"a": 1, "a": 2}', "f line 1: duplicate key 'a'"),
         ("jsonl", '\n{"a": "\\ud800"}', "f line 2: half of a surrogate pair"),
         ("jsonl", "[" * 100_000, "f line 1: nested too deep"),
@@ -71,6 +74,27 @@ def test_a_row_that_cannot_be_read_is_named_with_its_line(form: Any, text: str, 
     with pytest.raises(InputError) as caught:
         rows_of(text, form, where="f")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\na;b,c\n1;2,50\n",
+        "\ufeffsep=;\r\na;b,c\r\n1;2,50\r\n",
+        '"sep=;"\na;b,c\n1;2,50\n',
+        "SEP=|\n\na|b,c\n1|2,50\n",
+        "sep=\t\na\tb,c\n1\t2,50\n",
+        "\nsep=;;;\na;b,c\n1;2,50\n",
+    ],
+)
+def test_a_first_line_names_the_delimiter(text: str) -> None:
+    assert rows_of(text, "csv", where="f") == [{"a": "1", "b,c": "2,50"}]
+
+
+@pytest.mark.parametrize("size", [131_072, 131_073, 1_000_000])
+def test_a_cell_holds_a_document(size: int) -> None:
+    rows = rows_of("title,text\nlong," + "y" * size + '\nquoted,"' + "z\n" * (size // 2) + '"\n', "csv", where="f")
+    assert [len(row["text"]) for row in rows] == [size, size // 2 * 2]
 
 
 def test_a_file_is_named_in_the_message(tmp_path: Path) -> None:

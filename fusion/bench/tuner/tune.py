@@ -26,6 +26,7 @@ from fusion.bench.tuner.candidates import Candidate, Candidates, candidates
 from fusion.bench.tuner.racing import Dropped, Race
 from fusion.client.client import Fusion
 from fusion.core.budget import Amount
+from fusion.core.config import Settings
 from fusion.core.errors import BudgetError, UsageError
 from fusion.core.types import Limits, Value
 from fusion.prompts.library import Library
@@ -93,6 +94,7 @@ def tune(
     out: Path | str | None = None,
     budget: Limits | None = None,
     fusion: Fusion | None = None,
+    settings: Settings | None = None,
     concurrency: int = CONCURRENCY,
     watch: Watch | None = None,
     command: str = "",
@@ -119,7 +121,7 @@ def tune(
     folder = Path("fusion-tune") / file.stem if out is None else Path(out)
     with open_checkpoint(folder) as checkpoint:
         found = candidates(file, folder / CANDIDATES, Library.standard(near=file.parent))
-        with client_for(fusion, folder) as client:
+        with client_for(fusion, folder, settings) as client:
             work = _Work(file, folder, client, concurrency, watch, command)
             search, spent = work.search(found, budget, checkpoint)
             tuned = search.tuned(spent.usd or Decimal(0), found.left_out)

@@ -166,6 +166,7 @@ def _record(file: Path, profile: str, ending: Ending, *, quiet: bool, verbose: b
 
     from fusion.client.client import Fusion
     from fusion.client.recording import Recording
+    from fusion.core.config import Settings
     from fusion.core.errors import UsageError
 
     if not file.parent.is_dir():
@@ -175,7 +176,7 @@ def _record(file: Path, profile: str, ending: Ending, *, quiet: bool, verbose: b
         events = Path(folder) / "events.jsonl"
         handle = _run(profile, str(events), ending, quiet=quiet, verbose=verbose)
         lines = events.read_text("utf-8").splitlines()
-    with Fusion(profile=profile, store=True) as fusion:
+    with Fusion(profile=profile, store=True, settings=Settings.from_environment()) as fusion:
         details = fusion.runs.show(handle.run_id)
     Recording.of_run(lines, handle.wait().text, details, load=load, subject=subject()).write(file)
 

@@ -7,7 +7,7 @@ import typer
 
 from fusion.cli.completion import tier_names
 from fusion.cli.exits import FAILED, OK
-from fusion.cli.options import Profile
+from fusion.cli.options import Config, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -40,33 +40,32 @@ def application() -> typer.Typer:
     return app
 
 
-def listing(ctx: typer.Context) -> None:
+def listing(ctx: typer.Context, config: Config = None) -> None:
     """List the roles of each profile: models, keys or weights, prices, context windows."""
     if ctx.invoked_subcommand is not None:
         return
+    from fusion.cli.settings import read_settings
     from fusion.cli.terminal import table, write
-    from fusion.core.config import Settings
 
-    settings = Settings.from_environment()
+    settings = read_settings(config)
     lines = table([_HEAD, *_rows(settings)], right=_RIGHT)
     legend = "* is the profile in use; prices in dollars for a million tokens; context and output in tokens"
-    file = [] if settings.file is None else [f"endpoints, roles and prices of {settings.file}"]
-    write("\n".join([*lines, legend, *file]) + "\n")
+    write("\n".join([*lines, legend, *(f"settings: {path}" for path in settings.files)]) + "\n")
 
 
-def check(profile: Profile = None) -> None:
+def check(profile: Profile = None, config: Config = None) -> None:
     """Send one tiny request to each model.
 
     Checks the models of a profile and of all endpoints, each without fallback. Costs a fraction of a cent.
     """
     from fusion.cli.interrupts import Interrupts
+    from fusion.cli.settings import read_settings
     from fusion.cli.terminal import table, write
     from fusion.cli.views.lines import cost_words
-    from fusion.core.config import Settings
     from fusion.core.result import Cost, Result
     from fusion.models.profiles import choose
 
-    settings = Settings.from_environment()
+    settings = read_settings(config)
     chains = [*_settled(choose(settings, profile).roles, settings).values(), tuple(settings.endpoints)]
     with Interrupts():
         ended = _ask(list(dict.fromkeys(model for chain in chains for model in chain)), settings)

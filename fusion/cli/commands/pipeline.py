@@ -10,9 +10,10 @@ import typer
 
 from fusion.cli.completion import kind_names, pipeline_names
 from fusion.cli.exits import OK, USAGE
-from fusion.cli.options import PipelineGiven, RenderOptions, with_options
+from fusion.cli.options import Config, PipelineGiven, RenderOptions, with_options
 
 if TYPE_CHECKING:
+    from fusion.core.config import Settings
     from fusion.core.errors import Problem
     from fusion.pipeline.explain import Explanation, Parameter
 
@@ -68,18 +69,20 @@ def validate(
         list[str],
         typer.Argument(metavar="FILE...", help="Names or files of pipelines.", autocompletion=pipeline_names),
     ],
+    config: Config = None,
 ) -> None:
     """Check pipelines without running them.
 
     Valid files are named on standard output, the mistakes of the others on standard error.
     """
+    from fusion.cli.settings import read_settings
     from fusion.cli.terminal import complain, write
     from fusion.core.errors import UsageError
 
-    code = OK
+    code, settings = OK, read_settings(config)
     for file in files:
         try:
-            problems = [str(problem) for problem in _problems(file)]
+            problems = [str(problem) for problem in _problems(file, settings)]
         except UsageError as error:
             problems = [f"fusion: {error}"]
         if problems:
@@ -90,15 +93,14 @@ def validate(
     raise typer.Exit(code)
 
 
-def _problems(file: str) -> "list[Problem]":
+def _problems(file: str, settings: "Settings") -> "list[Problem]":
     from fusion.cli.arguments import library
-    from fusion.core.config import Settings
     from fusion.models.profiles import load_profiles
     from fusion.pipeline.loader import check_file
 
     roles = {role for profile in load_profiles().values() for role in profile.roles}
     shelf = library()
-    return check_file(shelf.pipeline(file), shelf, roles=roles | Settings.from_environment().roles.keys())
+    return check_file(shelf.pipeline(file), shelf, roles=roles | settings.roles.keys())
 
 
 class Format(StrEnum):

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusion.cli.completion import run_ids
-from fusion.cli.options import AsJson, RunGiven, StoreFile
+from fusion.cli.options import AsJson, Config, RunGiven, StoreFile
 
 if TYPE_CHECKING:
     from fusion.client.history import History, Which
+    from fusion.core.config import Settings
 
 
 _STATUSES = "running, died, ok, partial, failed, interrupted"
@@ -40,13 +41,14 @@ def listing(
     statuses: Statuses = None,
     pipeline: OfPipeline = None,
     store: StoreFile = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first, and the size of the store."""
     from fusion.cli.terminal import complain, write
     from fusion.cli.views.history import list_lines
 
-    with _history(store) as history:
+    with _history(store, config) as history:
         runs = history.list(limit=limit, **_which(tags, statuses, pipeline))
         if as_json:
             write(_json(runs))
@@ -70,6 +72,7 @@ def show(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every call.")] = False,
     store: StoreFile = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a run, or the messages of one of its calls.
@@ -84,7 +87,7 @@ def show(
 
     if everything and (as_json or call is not None):
         raise UsageError("--all has no effect here: leave it out")
-    with _history(store) as history:
+    with _history(store, config) as history:
         details = history.show(run) if call is None else history.call(run, call)
     if as_json:
         write(_json(details))
@@ -98,6 +101,7 @@ def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="Id of a run.", autocompletion=run_ids)],
     b: Annotated[str, typer.Argument(metavar="B", help="Id of another run.", autocompletion=run_ids)],
     store: StoreFile = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs, call by call.
@@ -107,7 +111,7 @@ def diff(
     from fusion.cli.terminal import write
     from fusion.cli.views.history import diff_lines
 
-    with _history(store) as history:
+    with _history(store, config) as history:
         found = history.diff(a, b)
     write(_json(found) if as_json else "\n".join(diff_lines(found)) + "\n")
 
@@ -116,6 +120,7 @@ def export(
     run: RunGiven,
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file.")] = None,
     store: StoreFile = None,
+    config: Config = None,
 ) -> None:
     """Print everything kept of a run as one JSON document.
 
@@ -125,7 +130,7 @@ def export(
     from fusion.cli.views.answer import AnswerFile
 
     file = None if output is None else AnswerFile(output)
-    with _history(store) as history:
+    with _history(store, config) as history:
         pieces = history.export(run)
         if file is not None:
             file.write(pieces)
@@ -137,11 +142,12 @@ def export(
 def remove(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.", autocompletion=run_ids)],
     store: StoreFile = None,
+    config: Config = None,
 ) -> None:
     """Remove runs and their calls. A running run is refused."""
     from fusion.cli.terminal import complain
 
-    with _history(store) as history:
+    with _history(store, config) as history:
         gone = history.remove(runs)
     complain("\n".join(f"removed {run_id}" for run_id in gone))
 
@@ -158,18 +164,23 @@ def prune(
     pipeline: OfPipeline = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs; remove none.")] = False,
     store: StoreFile = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove old runs by age, number or status.
 
-    Running ones are kept.
+    Without any of them the age is the `retention` of the settings. Running ones are kept.
     """
     from fusion.cli.arguments import days_of
+    from fusion.cli.settings import read_settings
     from fusion.cli.terminal import complain, write
     from fusion.cli.views.history import list_lines
 
+    settings = read_settings(config)
     days = None if older_than is None else days_of(older_than)
-    with _history(store) as history:
+    if days is None and keep is None and not statuses:
+        days = settings.store.retention
+    with _opened(store, settings) as history:
         gone = history.prune(older_than=days, keep=keep, dry_run=dry_run, **_which(tags, statuses, pipeline))
     if as_json:
         write(_json(gone))
@@ -179,17 +190,23 @@ def prune(
     complain(f"{'would remove' if dry_run else 'removed'} {len(gone):,} run{'s' * (len(gone) != 1)}")
 
 
-def _history(place: str | None) -> "AbstractContextManager[History]":
+def _history(place: str | None, config: str | None) -> "AbstractContextManager[History]":
     """Open the history of the named store, or of the default one. Raises UsageError if its file does not exist."""
+    from fusion.cli.settings import read_settings
+
+    return _opened(place, read_settings(config))
+
+
+def _opened(place: str | None, settings: "Settings") -> "AbstractContextManager[History]":
     from fusion.client.history import History
     from fusion.core.errors import UsageError
     from fusion.core.paths import user_path
 
     if place is None:
-        return History.open()
+        return History.open(settings=settings)
     if not user_path(place).exists():
         raise UsageError(f"--store {place!r}: there is no such file; `fusion run --store …` makes it")
-    return History.open(user_path(place))
+    return History.open(user_path(place), settings)
 
 
 def _which(tags: list[str] | None, statuses: list[str] | None, pipeline: str | None) -> "Which":

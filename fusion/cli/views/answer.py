@@ -11,7 +11,7 @@ from fusion.cli.terminal import complain, ended, write
 from fusion.cli.views.follow import Viewer
 from fusion.core.errors import UsageError
 from fusion.core.events import Delta, EventBase, Restarted
-from fusion.core.paths import user_path
+from fusion.core.paths import foreign, user_path
 
 if TYPE_CHECKING:
     from fusion.pipeline.spec import Pipeline
@@ -84,6 +84,7 @@ class AnswerFile:
     def write(self, pieces: Iterable[str]) -> None:
         """Replace the file with the pieces. Raises UsageError on failure."""
         try:
+            self._check_owner()
             if self.path.exists() and not self.path.is_file():
                 with self.path.open("w", encoding="utf-8", errors="replace") as file:
                     file.writelines(pieces)
@@ -98,7 +99,13 @@ class AnswerFile:
         except OSError as error:  # an invalid file name
             raise UsageError(f"-o {self._given!r}: {error.strerror}; choose another file") from error
 
+    def _check_owner(self) -> None:
+        reason = foreign(self.path)
+        if reason is not None:
+            raise UsageError(f"-o {self._given!r} is not written: {reason}")
+
     def _check_place(self) -> None:
+        self._check_owner()
         folder = self.path.resolve().parent
         if self.path.is_dir() or self._given.endswith("/"):
             raise UsageError(f"-o {self._given!r} is a folder; give the name of a file")

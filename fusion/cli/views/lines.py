@@ -1,6 +1,8 @@
 """Events as lines of text, and the formats of amounts, times and failures."""
 
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from fusion.cli.terminal import one_line
 from fusion.client.history_types import RunSummary
@@ -13,11 +15,13 @@ from fusion.core.events import (
     FallbackTaken,
     ItemFinished,
     Noted,
+    RunFinished,
     RunStarted,
     StageFinished,
     StageGrew,
     StageStarted,
 )
+from fusion.core.result import FailedPart
 from fusion.core.types import Failure
 
 _ANSWERED_BY = {
@@ -27,14 +31,22 @@ _ANSWERED_BY = {
 }
 _SMALLEST = Decimal("0.0001")
 _TITLES_AT_MOST = 20
+_FOLDED_AT_MOST = 60
+_NAMED_AT_MOST = 3
+_ATTEMPT = "attempt failed: "
+_ATTEMPTS_AT_ONCE = 3
+_LASTING = frozenset({"PromptError", "InputError", "InputTooLongError", "BadRequestError"})
+"""Failures that the same pipeline with the same inputs and models meets again."""
 
 
-def first_line(event: RunStarted) -> str:
-    """Name the pipeline, run, profile, and the model of every role."""
+def first_line(event: RunStarted, settings: Sequence[Path] = ()) -> str:
+    """Name the pipeline, run, profile, the model of every role, and the files of settings."""
     roles = ", ".join(f"{role}={model}" for role, model in event.roles.items()) or "no model is called"
     again = f", resumed ({event.session - 1})" if event.session > 1 else ""
     parent = f", from {event.parent}" if event.parent is not None and event.session == 1 else ""
-    return " ".join(f"{event.pipeline}: run {event.run_id}{again}{parent}; profile {event.profile}; {roles}".split())
+    files = f"; settings {', '.join(map(str, settings))}" if settings else ""
+    line = f"{event.pipeline}: run {event.run_id}{again}{parent}; profile {event.profile}; {roles}{files}"
+    return " ".join(line.split())
 
 
 def ended_words(run: RunSummary) -> str:
@@ -74,19 +86,92 @@ def title_line(event: EventBase) -> str | None:
 
 def happening(event: EventBase) -> str | None:
     """Describe a failed item, a retry, a fallback or a note."""
+    told = _told(event)
+    if told is None:
+        return None
+    what, why = told
+    place = f"{_place(event)}: " if event.stage or not isinstance(event, Noted) else ""
+    if isinstance(event, AttemptFailed):
+        again = f"again in {seconds(event.wait)}" if event.wait is not None and event.wait >= 0.05 else "again"
+        what = f"attempt {event.attempt} failed, {again}: "
+    return f"{place}{what}{why}"
+
+
+def folded_lines(parts: Iterable[FailedPart]) -> list[str]:
+    """List failed stages and items, those with equal failures as one line: `work 1, 2, 3 and 197 more: …`."""
+    alike: dict[tuple[str, str], list[int]] = {}
+    for part in parts:
+        alike.setdefault((part.stage, reason(part.failure)), []).extend([] if part.item is None else [part.item + 1])
+    return [f"{' '.join([stage, *_numbers(items)])}: {why}" for (stage, why), items in alike.items()]
+
+
+def _numbers(items: Sequence[int]) -> list[str]:
+    more = len(items) - _NAMED_AT_MOST
+    named = ", ".join(map(str, items[:_NAMED_AT_MOST]))
+    return [f"{named} and {more:,} more" if more > 0 else named] if items else []
+
+
+def way_on(run_id: str, reason: str, options: str = "", *, whole: bool = True) -> str:
+    """Return the command that goes on with a failed run; `whole` is False where only an edited pipeline can."""
+    if whole and reason not in _LASTING:
+        return f"to go on: fusion resume {run_id}{options}"
+    return f"it would fail again as it is; with an edited pipeline: fusion resume {run_id} --pipeline FILE{options}"
+
+
+def _told(event: EventBase) -> tuple[str, str] | None:
+    """Return the incident that an event reports and its reason, the same for equal faults."""
     match event:
         case ItemFinished(failure=Failure() as failure):
-            return f"{_place(event)}: failed: {reason(failure)}"
-        case AttemptFailed(wait=float() as wait):
-            again = f"again in {seconds(wait)}" if wait >= 0.05 else "again"
-            return f"{_place(event)}: attempt {event.attempt} failed, {again}: {reason(event.failure)}"
+            return "failed: ", reason(failure)
+        case AttemptFailed(wait=float()):
+            return _ATTEMPT, reason(event.failure)
         case FallbackTaken():
-            return (
-                f"{_place(event)}: {event.failed} cannot answer, going on with {event.model}: {reason(event.failure)}"
-            )
+            return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
         case Noted():
-            return f"{_place(event)}: {one_line(event.message)}" if event.stage else one_line(event.message)
+            return "", one_line(event.message)
     return None
+
+
+class Incidents:
+    """Folds equal incidents of a stage: the first is a line at once, the others one line with their count.
+
+    Of failed attempts, which are tried again, the first three are lines at once.
+    """
+
+    def __init__(self, *, verbose: bool) -> None:
+        self._verbose = verbose
+        self._seen: dict[tuple[str, tuple[str, str]], list[str]] = {}
+
+    def lines(self, event: EventBase) -> list[str]:
+        """Return the lines of an event; the end of a stage or run gives the counts."""
+        if isinstance(event, (StageFinished, RunFinished)):
+            return self._counts(event)
+        line, told = happening(event), _told(event)
+        if line is None or told is None:
+            return []
+        lines = self._seen.setdefault((event.stage, told), [])
+        lines.append(line)
+        return [line] if self._verbose or len(lines) <= _at_once(told) else []
+
+    def _counts(self, event: EventBase) -> list[str]:
+        over = [key for key in self._seen if isinstance(event, RunFinished) or key[0] == event.stage]
+        folded = {key: self._seen.pop(key)[_at_once(key[1]) :] for key in over}
+        if self._verbose:
+            return []
+        return [
+            lines[0] if len(lines) == 1 else _more_line(*key, len(lines)) for key, lines in folded.items() if lines
+        ]
+
+
+def _at_once(told: tuple[str, str]) -> int:
+    return _ATTEMPTS_AT_ONCE if told[0] == _ATTEMPT else 1
+
+
+def _more_line(stage: str, told: tuple[str, str], count: int) -> str:
+    place = f"{stage}: " if stage else ""
+    what, why = told
+    shown = why if len(why) <= _FOLDED_AT_MOST else f"{why[: _FOLDED_AT_MOST - 1]}…"
+    return f"{place}{count:,} more times: {what}{shown}"
 
 
 def call_line(event: EventBase) -> str | None:

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line, printable
 from fusion.cli.views.follow import Viewer
-from fusion.cli.views.lines import call_line, cost_words, first_line, happening, seconds
+from fusion.cli.views.lines import Incidents, call_line, cost_words, first_line, seconds
 from fusion.cli.views.progress import Progress, StageProgress
 from fusion.core.events import EventBase, RunStarted
 
@@ -41,14 +42,21 @@ class LiveView(Viewer):
     refresh = 0.125
 
     def __init__(
-        self, *, verbose: bool, clock: Callable[[], float] = time.monotonic, console: "Console | None" = None
+        self,
+        *,
+        verbose: bool,
+        settings: Sequence[Path] = (),
+        clock: Callable[[], float] = time.monotonic,
+        console: "Console | None" = None,
     ) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._verbose = verbose
+        self._settings = settings
         self._clock = clock
         self._progress = Progress(clock)
+        self._incidents = Incidents(verbose=verbose)
         self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -58,10 +66,10 @@ class LiveView(Viewer):
     def show(self, event: EventBase) -> None:
         self._progress.take(event)
         if isinstance(event, RunStarted):
-            self._say(first_line(event), "bold")
+            self._say(first_line(event, self._settings), "bold")
             return
-        line = happening(event) or (call_line(event) if self._verbose else None)
-        if line is not None:
+        called = call_line(event) if self._verbose else None
+        for line in [*self._incidents.lines(event), *([called] if called else [])]:
             self._say(line)
 
     def tick(self) -> None:

@@ -7,7 +7,7 @@ from fusion.cli.terminal import write
 from fusion.cli.views.follow import Viewer
 from fusion.core.errors import UsageError
 from fusion.core.events import EventBase
-from fusion.core.paths import user_path
+from fusion.core.paths import foreign, user_path
 
 
 class Records(Viewer):
@@ -32,6 +32,9 @@ class RecordFile(Viewer):
 
     def __init__(self, given: str) -> None:
         self._given = given
+        reason = foreign(user_path(given))
+        if reason is not None:
+            raise UsageError(f"--events-to {given!r} is not written: {reason}")
         try:
             self._file: BinaryIO = user_path(given).open("wb", buffering=0)
         except OSError as error:

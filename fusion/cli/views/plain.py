@@ -1,8 +1,11 @@
 """Plain view of a run: lines on standard error, for files, pipes and terminals that cannot redraw."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from fusion.cli.terminal import complain
 from fusion.cli.views.follow import Viewer
-from fusion.cli.views.lines import call_line, first_line, happening, milestone, title_line
+from fusion.cli.views.lines import Incidents, call_line, first_line, milestone, title_line
 from fusion.cli.views.progress import Progress
 from fusion.core.events import EventBase, RunStarted
 
@@ -10,22 +13,25 @@ from fusion.core.events import EventBase, RunStarted
 class Plain(Viewer):
     """One line for each stage's start and end, subtask and failure; `verbose` adds every call."""
 
-    def __init__(self, *, verbose: bool) -> None:
+    def __init__(self, *, verbose: bool, settings: Sequence[Path] = ()) -> None:
         self._verbose = verbose
+        self._settings = settings
         self._progress = Progress()
+        self._incidents = Incidents(verbose=verbose)
         self._held: list[str] | None = None
 
     def show(self, event: EventBase) -> None:
         self._progress.take(event)
         if isinstance(event, RunStarted):
-            self._say(first_line(event))
+            self._say(first_line(event, self._settings))
             return
         stage = self._progress.stages.get(event.stage)
         items, failed = (stage.done or stage.known, stage.failed) if stage else (0, 0)
-        line = milestone(event, items, failed) or title_line(event) or happening(event)
-        line = line or (call_line(event) if self._verbose else None)
-        if line is not None:
+        for line in self._incidents.lines(event):
             self._say(line)
+        told = milestone(event, items, failed) or title_line(event) or (call_line(event) if self._verbose else None)
+        if told is not None:
+            self._say(told)
 
     def hold(self) -> None:
         """Hold lines back while the answer is written to the same terminal."""

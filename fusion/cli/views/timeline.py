@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, write
 from fusion.cli.views.history import run_line
-from fusion.cli.views.lines import cost_words, reason, seconds
+from fusion.cli.views.lines import cost_words, folded_lines, reason, seconds, way_on
 from fusion.cli.views.receipt import receipt_rows
 from fusion.client.history_types import CallLine, RunDetails, StageLine
+from fusion.core.errors import BudgetError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,20 +70,17 @@ def receipt_of(details: RunDetails, width: int | None) -> list[str]:
 
 def _hint(details: RunDetails) -> list[str]:
     run = details.run
-    if run.status in ("died", "failed", "interrupted") and run.content == "full":
-        return [f"to go on: fusion resume {run.run_id}"]
-    return []
+    if run.status not in ("died", "failed", "interrupted") or run.content != "full":
+        return []
+    why = "" if run.failure is None else run.failure.reason
+    return [way_on(run.run_id, why, " --budget …" if why == BudgetError.__name__ else "")]
 
 
 def _parts(details: RunDetails) -> Iterator[str]:
     """List failures and notes."""
     if details.run.failure is not None:
         yield f"failed: {reason(details.run.failure)}"
-    failed = [
-        f"{part.stage}{'' if part.item is None else f' {part.item + 1}'}: {reason(part.failure)}"
-        for part in details.failed
-        if part.failure != details.run.failure
-    ]
+    failed = folded_lines(part for part in details.failed if part.failure != details.run.failure)
     yield from _bounded([printable(line) for line in failed])
     yield from _bounded([printable(f"note: {one_line(note)}") for note in details.notes])
     if failed or details.notes or details.run.failure is not None:

@@ -83,7 +83,7 @@ def model_error(
 def _failure(error: Exception, info: ModelInfo, client: "SingleRequestClient", mask: Mask, text: str) -> ModelError:
     status = client.status
     if client.connection_error is not None:
-        return _unreachable(info, client.connection_error, mask, answered=client.connected)
+        return _unreachable(info, client.connection_error, mask, sent=client.connected)
     if isinstance(error, OversizedError):
         return OversizedReplyError(f"{info.id!r} sent a reply that is too large: {_words(error)}", model=info.id)
     if status is None and not isinstance(error, MalformedError):
@@ -98,7 +98,7 @@ def _failure(error: Exception, info: ModelInfo, client: "SingleRequestClient", m
     import aiohttp
 
     if isinstance(error, (OSError, aiohttp.ClientError)):
-        return _unreachable(info, error, mask, answered=True)
+        return _unreachable(info, error, mask)
     return _malformed(info, _words(error), mask)
 
 
@@ -190,12 +190,12 @@ def _too_long(info: ModelInfo, said: str) -> ContextWindowError:
     )
 
 
-def _unreachable(info: ModelInfo, why: BaseException, mask: Mask, *, answered: bool = False) -> ModelConnectionError:
-    """Return the error of a request without a complete response."""
+def _unreachable(info: ModelInfo, why: BaseException, mask: Mask, *, sent: bool = True) -> ModelConnectionError:
+    """Return the error of a request without a complete response, which may be billed if it was sent."""
     said = _shortened(str(why) or type(why).__name__, mask)
     hint = "the local server has stopped" if info.local else "check the network and the api_base, or try again"
     message = f"{info.id!r} is unreachable, or dropped the connection: {said}; {hint}"
-    return ModelConnectionError(message, model=info.id, answered=answered)
+    return ModelConnectionError(message, model=info.id, answered=sent, sent=sent)
 
 
 def _malformed(info: ModelInfo, why: str, mask: Mask, *, text: str = "") -> BadResponseError:

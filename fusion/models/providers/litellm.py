@@ -107,6 +107,7 @@ class LiteLLMModel(Model):
         except Exception as error:  # litellm and its providers raise anything
             if error is reply.thrown:
                 raise
+            self._note_unsent(client)
             failure = self._error(error, client, reply)
         else:
             return self._reply(reply, started)

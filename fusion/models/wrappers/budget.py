@@ -23,14 +23,17 @@ _NOT_BILLED: Final = (
     ModelConnectionError,
     RateLimitError,
 )
+_REFUSED: Final = Amount(Decimal(0), tokens=0)
+"""A request that was sent and refused: one call, at no cost."""
 
 
 class Metered(ModelWrapper):
     """A model whose attempts are paid from `budget.current`; without a budget, nothing is counted.
 
-    An attempt that was not sent, or that the provider rejected without a response, is refunded. Any other attempt
-    without a reply (timed out, cancelled, connection lost) may have been billed: its whole reservation is charged,
-    with an AttemptCharged event. An unusable reply gets that event too. The inner Limited marks attempts as sent.
+    An attempt that was not sent is refunded. One that the provider refused counts as a call, at no cost. Any other
+    attempt without a reply (timed out, cancelled, connection lost) may have been billed: its whole reservation is
+    charged, with an AttemptCharged event. An unusable reply gets that event too. The inner Limited marks attempts as
+    sent; a ModelConnectionError with `sent=False` says that no connection was made.
 
     If the budget has a ledger, every attempt is on disk before it is sent.
 
@@ -54,12 +57,15 @@ class Metered(ModelWrapper):
             reply = await self.inner.complete(request, deltas)
         except BaseException as error:
             begun = (deltas is not None and deltas.any) or getattr(error, "answered", False)
-            if reservation.sent and (begun or not isinstance(error, _NOT_BILLED)):
+            if not reservation.sent or not (begun or getattr(error, "sent", True)):
+                reservation.refund()
+                self._end(reservation, "refunded", reservation.amount, paying)
+            elif begun or not isinstance(error, _NOT_BILLED):
                 self._charge(reservation, Usage(input=bound, output=request.max_tokens, source="estimated"))
                 self._end(reservation, "charged", reservation.amount, paying)
             else:
-                reservation.refund()
-                self._end(reservation, "refunded", reservation.amount, paying)
+                reservation.settle(_REFUSED)
+                self._end(reservation, "settled", _REFUSED, paying)
             raise
         finally:
             budget.attempt.reset(running)

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from fusion.core.budget import optional
 from fusion.core.errors import BudgetError, ModelError, StageError
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.schema import closed_object, enum, string
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
-from fusion.stages.answer import failed_checks, give_answer, own_verdict
+from fusion.stages.answer import extracted, failed_checks, give_answer, own_verdict
 from fusion.stages.base import ExpressionUse, OutputField, Prompted, PromptUse, Shaped, whole
 from fusion.stages.calibration import Calibration
 from fusion.stages.context import Answer, Ask, StageContext
@@ -239,7 +241,8 @@ output: answer
         best, taken = Verdict(None, False, ""), 0
         for number in range(1, len(self.tiers) + 1):
             try:
-                verdict = await self.verdict(ctx, number, variables)
+                with optional() if best.answer is not None else nullcontext():
+                    verdict = await self.verdict(ctx, number, variables)
             except BudgetError:
                 if best.answer is None or not ctx.finishing:
                     raise
@@ -297,7 +300,7 @@ class _Run:
         confidence = chosen.confidence if rule.stated else len(agreeing) / len(given) if rule.agree else None
         if len(agreeing) < wanted:
             reason = f"{len(agreeing)} of {len(given)} answers agree, {wanted} must"
-        elif flaws := failed_checks(self._ctx, rule.checks, chosen.answer.value, self._variables, self._checks):
+        elif flaws := await self._flaws(rule, chosen.answer.value):
             reason = "; ".join(flaws)
         elif rule.judge is not None:
             reason, confidence = await self._judged(rule, chosen.answer)
@@ -305,6 +308,9 @@ class _Run:
             reason = f"a confidence of {confidence:g}, {rule.threshold:g} is needed"
         words = f"{len(agreeing)} of {len(given)} answers agree" if rule.agree else "accepted"
         return Verdict(chosen.answer, not reason or self._last, reason or words, confidence)
+
+    async def _flaws(self, rule: Accept, value: Any) -> list[str]:
+        return await failed_checks(self._ctx, rule.checks, value, self._variables, self._checks)
 
     async def _only(self) -> Verdict:
         given = await self._member(0, None)
@@ -353,7 +359,7 @@ class _Run:
         if stated:
             said, confidence = answer.data["answer"], float(answer.data["confidence"])
             answer = answer._replace(text=as_text(said), data=said if self._stage.output_schema is not None else None)
-        found = rule.extract.extract(answer.value) if rule is not None else None
+        found = None if rule is None else await extracted(self._ctx, rule.extract, answer.value)
         return _Given(answer, None if found is None else found.key, confidence)
 
     def _schema(self, stated: bool) -> JsonSchema | None:

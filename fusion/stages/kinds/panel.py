@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Name
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from fusion.core.budget import essential, optional
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.types import Failure, Item, Message
@@ -179,6 +180,7 @@ class _Sitting:
         self._messages: tuple[Message, ...] = ()
         self._clock = get_running_loop().time
         self._one_at_a_time = Lock()
+        self._last_resort = Lock()
         seats = panel.seats
         order = shuffled(len(seats), ctx.seed)
         self._places = {seats[number].number: place for place, number in enumerate(order)}
@@ -224,7 +226,7 @@ class _Sitting:
             if given_up is not None:
                 return self._settle(item.failed(Failure.model_validate(given_up)))
             try:
-                return self._settle(await self._asked_once(seat, role, step))
+                return self._settle(await self._afforded(seat, role, step))
             except BudgetError as error:
                 if not self._ctx.finishing:
                     raise
@@ -239,6 +241,17 @@ class _Sitting:
                 following = steps[at + 1][0]
                 self._ctx.events.note(f"{step} has no answer ({error}); asking {following!r}", item=item.index)
         return None
+
+    async def _afforded(self, seat: _Seat, role: str, step: str) -> Item:
+        """Return the answer of a member; without enough others, what is held back may pay for it."""
+        try:
+            with optional():
+                return await self._asked_once(seat, role, step)
+        except BudgetError:
+            async with self._last_resort:
+                if not essential.get() or self._usable >= max(self._ctx.wanted, self._needed):
+                    raise
+                return await self._asked_once(seat, role, step)
 
     async def _asked_once(self, seat: _Seat, role: str, step: str) -> Item:
         item = self._item(seat, role)
@@ -346,8 +359,12 @@ class _Sitting:
         for seat in list(self._open.values()):
             self._give_up(seat, f"not done within the stage's timeout of {self._panel.timeout:g} s")
 
+    @property
+    def _needed(self) -> int:
+        return 1 if self._panel.min_ok is None else self._panel.min_ok
+
     def check_enough(self) -> None:
-        wanted = 1 if self._panel.min_ok is None else self._panel.min_ok
+        wanted = self._needed
         if self._usable >= wanted:
             return
         stops = [error for error in self._failed if isinstance(error, ModelError) and error.stops]

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from fusion.core.errors import StageError
 from fusion.core.schema import validate
-from fusion.core.types import whole_data
+from fusion.core.schema.strict_json import loaded
 from fusion.stages.base import OutputField, PromptUse, Shaped
 from fusion.stages.context import StageContext
 from fusion.stages.simulation import Estimate
@@ -67,17 +67,11 @@ output: answer
         ctx.outputs.give("data", data)
 
     def _data(self, text: str, ctx: StageContext) -> Any:
-        import json
-
         try:
-            data = whole_data(json.loads(text, parse_constant=_refuse))
+            data = loaded(text)
         except (ValueError, RecursionError) as error:
             raise StageError(f"the rendered text is not JSON: {error}; write values with `| json`") from error
         schema = ctx.inputs.schema("schema")
         if schema is not None and (flaws := validate(data, schema)):
             raise StageError(f"the rendered data does not match the schema: {'; '.join(flaws[:5])}")
         return data
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -1,6 +1,6 @@
 """review: each item is checked, judged, revised if needed, and escalated if revision does not help."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -175,7 +175,7 @@ output: check
             item = await self._revised(ctx, item, variables, verdict, f"revise-{revision + 1}")
         if verdict.verdict in ("revise", "escalate") and self.escalate_to is not None:
             item = await self._revised(ctx, item, variables, verdict, "escalate", role=self.escalate_to)
-            left = self.failed_checks(ctx, item, {**variables, "item": item})
+            left = await self.failed_checks(ctx, item, {**variables, "item": item})
             verdict = left or _Verdict("accept", [], self.escalate_to)
         _say(ctx, item, verdict)
         if verdict.verdict != "accept":
@@ -202,7 +202,7 @@ output: check
         return [_Verdict(one["verdict"], one["issues"], answer.by) for one in by_number]
 
     async def _verdict(self, ctx: StageContext, item: Item, variables: dict[str, Any], revision: int) -> _Verdict:
-        failed = self.failed_checks(ctx, item, variables)
+        failed = await self.failed_checks(ctx, item, variables)
         if failed is not None:
             return failed
         ask = self.ask(ctx, variables, self._verdict_step(revision), item.index)._replace(schema=VERDICT_SCHEMA)
@@ -212,9 +212,9 @@ output: check
     def _verdict_step(self, revision: int) -> str:
         return f"verdict-{revision + 1}" if revision else "verdict"
 
-    def failed_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> _Verdict | None:
+    async def failed_checks(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> _Verdict | None:
         """Return the verdict of the free checks; None if the item passes them."""
-        failures = failed_checks(ctx, self.checks, item.value, variables, "checks")
+        failures = await failed_checks(ctx, self.checks, item.value, variables, "checks")
         if not failures:
             return None
         return _Verdict("revise", [{"quote": "", "problem": failure} for failure in failures], "checks")
@@ -238,6 +238,10 @@ output: check
         return item.worked(answer.value, answer.by)
 
 
+def _start(tasks: "TaskGroup", work: Coroutine[Any, Any, None]) -> None:
+    tasks.create_task(work)
+
+
 class _Batches(Hand):
     """Batches: first verdicts on items 1 to 5 in one call, on 6 to 10 in the next, and so on.
 
@@ -255,7 +259,7 @@ class _Batches(Hand):
         self._begin: Callable[[list[Item]], None] = lambda items: None
 
     def came(self, item: Item, variables: dict[str, Any], tasks: "TaskGroup") -> None:
-        self._begin = lambda items: self._begin_calls(items, variables, tasks)
+        self._begin = lambda items: _start(tasks, self._begin_calls(items, variables, tasks))
         block = self._blocks.setdefault(item.index // self._review.batch, [])
         block.append(item)
         if len(block) == self._review.batch:
@@ -271,11 +275,11 @@ class _Batches(Hand):
             raise first
         return await self._review.reviewed(self._ctx, item, variables, first)
 
-    def _begin_calls(self, block: list[Item], variables: dict[str, Any], tasks: "TaskGroup") -> None:
+    async def _begin_calls(self, block: list[Item], variables: dict[str, Any], tasks: "TaskGroup") -> None:
         """Start a call for the items of a block that share a reviewer; the others are reviewed alone."""
         by_role: dict[str, list[Item]] = {}
         for item in sorted(block, key=lambda item: item.index):
-            if (role := self._role(item, variables)) is not None:
+            if (role := await self._role(item, variables)) is not None:
                 by_role.setdefault(role, []).append(item)
         together = [items for items in by_role.values() if len(items) > 1]
         for items in together:
@@ -285,11 +289,11 @@ class _Batches(Hand):
             if id(item) not in judged:
                 self._future(item).set_result(None)
 
-    def _role(self, item: Item, variables: dict[str, Any]) -> str | None:
+    async def _role(self, item: Item, variables: dict[str, Any]) -> str | None:
         """Return the role that judges an item; None for one that failed, or that fails its checks."""
         try:
             variables = {**variables, "item": item}
-            if item.ok and self._review.failed_checks(self._ctx, item, variables) is None:
+            if item.ok and await self._review.failed_checks(self._ctx, item, variables) is None:
                 return self._review.chosen_role(self._ctx, variables)
         except FusionError:  # it is raised again when the item is processed
             return None

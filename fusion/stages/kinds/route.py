@@ -1,7 +1,7 @@
 """route: one of several ways is taken, by rules, by a classifier, or by the nearest example."""
 
-import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
@@ -13,6 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from fusion.core.bounded import clock
+from fusion.core.bounded.patterns import found
 from fusion.core.errors import ModelError, close_names
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.schema import closed_object, enum
@@ -58,7 +60,7 @@ class Rule(Authored):
     def miss(self, text: str) -> bool:
         """Return True if a condition other than `when` does not hold for the text."""
         return (
-            (self.matches is not None and re.search(self.matches, text) is None)
+            (self.matches is not None and not found(self.matches, text))
             or (self.longer is not None and len(text) <= self.longer)
             or (self.shorter is not None and len(text) >= self.shorter)
             or bool(self.language and language(text) not in self.language)
@@ -263,7 +265,8 @@ output: answer
     async def _decision(self, ctx: StageContext, variables: Mapping[str, Any]) -> _Decision:
         text = as_text(ctx.inputs.evaluate(self.text, variables))
         for number, rule in enumerate(self.rules, start=1):
-            if not rule.miss(text) and (rule.when is None or ctx.inputs.evaluate(rule.when, variables)):
+            missed = await clock.run(partial(rule.miss, text), size=len(text))
+            if not missed and (rule.when is None or ctx.inputs.evaluate(rule.when, variables)):
                 return _Decision(rule.use, f"rule {number}: {rule}")
         if self.classifier is not None:
             return await self._classified(ctx, self.classifier, {**variables, "text": text, "routes": self._meant()})

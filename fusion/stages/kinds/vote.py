@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from fusion.core.errors import StageError
 from fusion.core.types import Item, as_text
+from fusion.stages.answer import extracted
 from fusion.stages.base import Following, OutputField
 from fusion.stages.context import StageContext
 from fusion.stages.simulation import Estimate
@@ -73,7 +74,7 @@ output: vote
         ballots = [
             _Ballot(item, found, self._weight(item))
             for item in items
-            if (found := self.extract.extract(item.value)) is not None
+            if (found := await extracted(ctx, self.extract, item.value, item.index)) is not None
         ]
         if not ballots:
             raise StageError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from fusion.core.bounded.patterns import PatternTimeoutError, found
 from fusion.core.schema import validate
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
@@ -66,8 +67,11 @@ class Checks(Authored):
         ]
 
     def _pattern(self, text: str) -> list[str]:
-        if self.matches is None or re.search(self.matches, text):
-            return []
+        try:
+            if self.matches is None or found(self.matches, text):
+                return []
+        except PatternTimeoutError as error:
+            return [str(error)]
         return [f"nothing in it matches the pattern {self.matches}"]
 
     def _expression(self, evaluate: Evaluate) -> list[str]:

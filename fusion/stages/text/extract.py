@@ -11,8 +11,10 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from fusion.core.bounded import clock, patterns
 from fusion.core.types import as_text
 from fusion.core.validation import Authored
+from fusion.models.structured import value_in
 from fusion.stages.fields import Pattern, short_form
 
 Normalisation = Literal["latex", "literals", "numbers", "case"]
@@ -20,7 +22,7 @@ Normalisation = Literal["latex", "literals", "numbers", "case"]
 _MOST: Final = 100_000
 _MOST_DIGITS: Final = 300
 _PARSING: Final = threading.Lock()  # Python 3.11 counts the parser's depth over all threads, and fails
-_FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```[^\n`]*+\n?")
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?|[-+−]?\.\d+"
 _NUMBERS = re.compile(rf"(?<![\w.])(?:{_NUMBER})(?![\w])")
 _ONE_NUMBER = re.compile(rf"\s*[$€£]?\s*({_NUMBER})\s*%?\s*")
@@ -106,10 +108,10 @@ class Extractor(Authored):
             return None
         text = as_text(found)[-_MOST:]
         if self.pattern is not None:
-            matches = list(re.finditer(self.pattern, text))
-            if not matches:
+            matched = patterns.last(self.pattern, text)
+            if matched is None:
                 return None
-            found = text = (matches[-1].group(1) if matches[-1].re.groups else matches[-1].group()) or ""
+            found = text = matched
         return self._read(found, text)
 
     def key(self, answer: str) -> str | None:
@@ -158,32 +160,28 @@ def _folded(text: str) -> str:
 # The place of the answer.
 
 
+def fences(text: str) -> list[str]:
+    """Return the contents of the code blocks in a text, in their order."""
+    blocks: list[str] = []
+    opened: int | None = None
+    for mark in _FENCE.finditer(text):
+        clock.check()
+        if opened is not None:
+            blocks.append(text[opened : mark.start()])
+            opened = None
+        elif mark.group().endswith("\n"):
+            opened = mark.end()
+    return blocks
+
+
 def _data(answer: Any) -> Any:
-    """Return the JSON in an answer, whatever text is around it; None if none can be parsed."""
+    """Return the JSON in an answer, whatever text is around it; None if none can be read."""
     if not isinstance(answer, str):
         return answer
-    fenced = _FENCED.findall(answer)
-    for text in (*reversed(fenced), answer):
-        starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
-        if not starts:
-            continue
-        data = _loaded(text[min(starts) :])
-        if isinstance(data, (dict, list)) and data:
+    for text in (*reversed(fences(answer)), answer):
+        if data := value_in(text):
             return data
     return None
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return json.JSONDecoder(strict=False).raw_decode(text)[0]
-    except (ValueError, RecursionError):
-        pass
-    from json_repair import repair_json
-
-    try:
-        return repair_json(text[:_MOST], return_objects=True, skip_json_loads=True)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _at(data: Any, path: str) -> Any:
@@ -267,7 +265,7 @@ def _choice(text: str, choices: tuple[str, ...]) -> Extracted | None:
 
 
 def _code(text: str) -> Extracted | None:
-    fenced = _FENCED.findall(text)
+    fenced = fences(text)
     bare = (fenced[-1] if fenced else text).strip().strip("`").strip()
     if asserted := _ASSERTED.findall(bare):
         bare = asserted[-1].strip()

@@ -112,13 +112,34 @@ def test_a_call_that_does_not_fit_is_never_made() -> None:
         ModelConnectionError("x"),
     ],
 )
-def test_a_refusal_costs_nothing(error: ModelError) -> None:
+def test_a_refusal_counts_as_a_call_and_costs_nothing(error: ModelError) -> None:
     async def main() -> None:
         run = Budget()
         with paying(run) as seen, pytest.raises(type(error)):
             await metered(error).complete(ASKED)
-        assert run.spent == run.reserved == NOTHING
+        assert run.spent == Amount(Decimal(0), 0, 1)
+        assert run.reserved == NOTHING
         assert seen == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "spent"),
+    [
+        (ModelConnectionError("never connected", sent=False), NOTHING),
+        (ModelConnectionError("refused by a server error"), Amount(Decimal(0), 0, 1)),
+        (ModelConnectionError("lost after it was sent", answered=True), WORST),
+        (ModelConnectionError("lost in the midst of a body", answered=True, sent=False), WORST),
+    ],
+)
+def test_a_lost_connection_is_settled_by_what_was_sent(error: ModelError, spent: Amount) -> None:
+    async def main() -> None:
+        run = Budget()
+        with paying(run), pytest.raises(ModelConnectionError):
+            await metered(error).complete(ASKED)
+        assert run.spent == spent
+        assert run.reserved == NOTHING
 
     asyncio.run(main())
 

@@ -1,32 +1,30 @@
 """Schemas of answers: short types, a JSON Schema or a file of either become a bounded JSON Schema.
 
 Short types: `{summary: string, figures: "list[number]", status: "one of: open, closed", note: string?}`. The types
-are string, integer, number, boolean, `list[…]`, `one of: …`, a nested mapping, and `[…]` with one type in it for a
-list of mappings. A trailing `?`, on the type or on the name, makes a field optional: absent or null. A mapping that
-consists of JSON Schema keywords is a JSON Schema.
+are string, integer, number, boolean, `list[…]`, `one of: …`, a nested mapping, `[…]` with one type in it for a list
+of these, and `[…]` with several words for one of the words. A trailing `?`, on the type or on the name, makes a field
+optional: absent or null. A mapping that consists of JSON Schema keywords is a JSON Schema.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from fusion.core.bounded.patterns import PatternError, compiled
 from fusion.core.errors import UsageError, close_names
 from fusion.core.paths import read_text
+from fusion.core.schema.validator import ClassSchema, short, words
 from fusion.core.types import JsonSchema
 from fusion.core.yaml import Place, read_yaml
-
-if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
-
 
 MAX_ITEMS = 200
 MAX_LENGTH = 20_000
 MAX_DEPTH = 32
 
 _TYPES = ("string", "integer", "number", "boolean")
+_JSON_TYPES = (*_TYPES, "object", "array", "null")
 _FORMS = "string, integer, number, boolean, list[…], one of: a, b"
 _FILE_SUFFIXES = (".json", ".yaml", ".yml")
 _LIST = re.compile(r"list\s*\[(.*)\]", re.DOTALL)
@@ -84,34 +82,13 @@ def check_shape(shape: Mapping[str, Any] | str, *, near: Path | None = None) -> 
     return _read(shape, near)[1]
 
 
-def validate(data: Any, schema: JsonSchema) -> list[str]:
-    """Return the violations of `schema` in `data`, each a sentence with its place: `$.rows[2].total: …`.
-
-    JSON Schema draft 2020-12; remote references are not fetched.
-    """
-    try:
-        errors = list(_validator(json.dumps(schema)).iter_errors(data))
-    except RecursionError:
-        return ["$: the data is nested too deep, or its schema refers to itself without end"]
-    errors.sort(key=lambda error: [str(part) for part in error.absolute_path])
-    return list(dict.fromkeys(f"{error.json_path}: {words}" for error in errors for words in _words(error)))
-
-
-@lru_cache(maxsize=256)
-def _validator(schema: str) -> "Validator":
-    from jsonschema import Draft202012Validator
-    from referencing import Registry
-
-    return Draft202012Validator(json.loads(schema), registry=Registry())
-
-
 def _read(shape: Any, near: Path | None) -> tuple[JsonSchema, list[Flaw]]:
     flaws: list[Flaw] = []
     try:
         if isinstance(shape, str):
             shape = _file(shape, near)
         if not isinstance(shape, Mapping):
-            raise _ShapeError((), f"a shape is a mapping of names to types, not {_short(shape)}")
+            raise _ShapeError((), f"a shape is a mapping of names to types, not {short(shape)}")
         return _of_mapping(shape, (), flaws), flaws
     except _ShapeError as error:
         return {}, [*flaws, error.flaw]
@@ -187,12 +164,25 @@ def _of_type(given: Any, path: Place, flaws: list[Flaw]) -> tuple[JsonSchema, bo
         return _of_mapping(given, path, flaws), False
     if isinstance(given, list):
         if len(given) != 1:
-            raise _ShapeError(path, "a list of a shape holds one type: [string], [{name: string}]")
+            return _of_words(given, path), False
         return array(_of_type(given[0], (*path, 0), flaws)[0], MAX_ITEMS), False
     if not isinstance(given, str):
-        raise _ShapeError(path, f"expected a type, got {_short(given)}; there are: {_FORMS}")
+        raise _ShapeError(path, f"expected a type, got {short(given)}; there are: {_FORMS}")
     text = given.strip()
     return _of_text(text.removesuffix("?").strip(), path), text.endswith("?")
+
+
+def _of_words(given: list[Any], path: Place) -> JsonSchema:
+    """Return the schema of one of several words, none of which is a type."""
+    texts = [value.strip() for value in given if isinstance(value, str) and value.strip()]
+    types = [text for text in texts if text.removesuffix("?") in _TYPES or _LIST.fullmatch(text)]
+    if not texts or types or len(texts) < len(given):
+        raise _ShapeError(
+            path,
+            "a list of a shape holds one type, as [string] or [{name: string}], or the words of a choice, as "
+            "[open, closed]; several fields of one element are a mapping",
+        )
+    return enum(dict.fromkeys(texts))
 
 
 def _of_text(text: str, path: Place) -> JsonSchema:
@@ -233,8 +223,10 @@ def _is_json_schema(shape: Mapping[str, Any]) -> bool:
         return False
     if any(key in shape and not isinstance(shape[key], Mapping) for key in ("properties", "$defs")):
         return False
-    if "type" in shape and shape["type"] not in (*_TYPES, "object", "array", "null"):
-        return isinstance(shape["type"], list)
+    if "type" in shape and shape["type"] not in _JSON_TYPES:
+        return (
+            isinstance(shape["type"], list) and bool(shape["type"]) and all(t in _JSON_TYPES for t in shape["type"])
+        )
     all_short = all(isinstance(value, str) and value.removesuffix("?") in _TYPES for value in shape.values())
     return len(shape) == 1 or not all_short
 
@@ -246,20 +238,35 @@ def _of_json_schema(shape: Mapping[str, Any], path: Place, flaws: list[Flaw]) ->
         raise _ShapeError(path, f"a JSON Schema holds JSON only: {error}") from error
     found = [Flaw((*path, *flaw.path), flaw.message) for flaw in (*_against_metaschema(schema), *_references(schema))]
     flaws.extend(found)
-    return schema if found else _bounded(schema)
+    if found:
+        return schema
+    bounded: JsonSchema = _bounded(schema)
+    return ClassSchema(bounded, shape.check) if isinstance(shape, ClassSchema) else bounded
 
 
 def _against_metaschema(schema: JsonSchema) -> Iterator[Flaw]:
     from jsonschema import Draft202012Validator
 
     for error in Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema):
-        for words in _words(error):
-            yield Flaw(tuple(error.absolute_path), f"not a JSON Schema: {words}")
-    for at, pattern in _find(schema, "pattern"):
+        for line in words(error):
+            yield Flaw(tuple(error.absolute_path), f"not a JSON Schema: {line}")
+    for at, pattern in (*_find(schema, "pattern"), *_patterned(schema)):
         try:
-            re.compile(pattern)
-        except re.error as error:
-            yield Flaw(at, f"invalid regular expression {pattern!r}: {error}")
+            compiled(pattern)
+        except PatternError as error:
+            yield Flaw(at, str(error))
+
+    if "unevaluatedProperties" in json.dumps(schema):
+        for at, _ in _patterned(schema):
+            yield Flaw(at, "`patternProperties` goes with `additionalProperties`, not with `unevaluatedProperties`")
+
+
+def _patterned(schema: Any, path: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Yield every pattern of `patternProperties`, with its place."""
+    if isinstance(schema, dict) and isinstance(schema.get("patternProperties"), dict):
+        yield from (((*path, "patternProperties", pattern), pattern) for pattern in schema["patternProperties"])
+    for at, part in _parts(schema):
+        yield from _patterned(part, (*path, *at))
 
 
 def _references(schema: JsonSchema) -> Iterator[Flaw]:
@@ -292,7 +299,7 @@ def _parts(schema: Any) -> Iterator[tuple[Place, Any]]:
     """Yield the direct subschemas of a schema, with their places."""
     if not isinstance(schema, dict):
         return
-    for key in (*_SCHEMAS, "not", "if", "propertyNames"):
+    for key in (*_SCHEMAS, "not", "if", "propertyNames", "unevaluatedItems", "unevaluatedProperties"):
         if isinstance(schema.get(key), dict):
             yield (key,), schema[key]
     for key in _MAPS_OF_SCHEMAS:
@@ -353,37 +360,3 @@ def closed_object(properties: Mapping[str, JsonSchema]) -> JsonSchema:
         "required": list(properties),
         "additionalProperties": False,
     }
-
-
-# Error messages.
-
-
-def _words(error: Any) -> list[str]:
-    """Return a validation error in short sentences, whatever the size of the data."""
-    given, wanted = error.instance, error.validator_value
-    match error.validator:
-        case "required":
-            return [f"{name!r} is missing" for name in wanted if name not in given]
-        case "additionalProperties" if wanted is False:
-            known = error.schema.get("properties", {})
-            return [f"{name!r} is not a field of it{close_names(name, known)}" for name in given if name not in known]
-        case "type":
-            types = wanted if isinstance(wanted, list) else [wanted]
-            return [f"expected {' or '.join(types)}, got {_short(given)}"]
-        case "enum":
-            return [f"expected one of {', '.join(_short(value) for value in wanted)}, got {_short(given)}"]
-        case "maxLength" | "minLength":
-            bound = "at most" if error.validator == "maxLength" else "at least"
-            return [f"a text of {len(given)} characters; {bound} {wanted} are wanted"]
-        case "maxItems" | "minItems":
-            bound = "at most" if error.validator == "maxItems" else "at least"
-            return [f"a list of {len(given)}; {bound} {wanted} are wanted"]
-        case "anyOf" | "oneOf":
-            return [f"{_short(given)} fits none of its alternatives"]
-    message = str(error.message)
-    return [message if len(message) <= 200 else f"{_short(given)} does not hold to {error.validator}"]
-
-
-def _short(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,232 @@
+"""Settings of the user: read once from the environment and fusion.toml, then passed down."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from fusion.core.config.reading import Source, load_file
+from fusion.core.config.tables import FREE, Endpoint, SettingsFile, StoreTable, Tariff, bound_tables
+from fusion.core.config.trust import NAME, Trust, Untrusted, digest_of, project_files, unfit, unfit_notice
+from fusion.core.errors import UsageError
+from fusion.core.params import Defaults, RoleSpec
+from fusion.core.paths import user_path, working_directory
+from fusion.core.types import Limits, Value
+
+
+class StoreSettings(StoreTable):
+    """Storage of runs, with the path resolved."""
+
+    path: Path = Field(default_factory=lambda: _state_path())
+
+
+class Settings(Value):
+    """Settings from the environment and fusion.toml.
+
+    `profile_from` is the origin of the profile's name, for messages; `files` are the files of settings in use: the
+    user's own, then the project's. `untrusted` holds the project's tables that do not count, and `notices` has a line
+    for all that is ignored. `keys` holds the names of non-empty variables that look like a provider's key; their
+    values stay in the environment. `models_dir` is the folder of weights, and `models_sources` their download sources
+    in order. `library_dir` is the user's folder of prompts and pipelines.
+    """
+
+    profile: str | None = None
+    profile_from: str = "FUSION_PROFILE:"
+    files: tuple[Path, ...] = ()
+    untrusted: Untrusted | None = None
+    notices: tuple[str, ...] = ()
+    endpoints: dict[str, Endpoint] = Field(default={})
+    roles: dict[str, RoleSpec] = Field(default={})
+    prices: dict[str, Tariff] = Field(default={})
+    defaults: Defaults = Defaults()
+    limits: Limits = Limits()
+    models_dir: Path
+    models_sources: tuple[str, ...] = ("hub",)
+    local_threads: int = Field(gt=0)
+    library_dir: Path
+    keys: frozenset[str] = frozenset()
+    store: StoreSettings = Field(default_factory=StoreSettings)
+
+    @classmethod
+    def from_environment(
+        cls,
+        environment: Mapping[str, str] | None = None,
+        *,
+        start: Path | None = None,
+        config: Path | str | None = None,
+    ) -> "Settings":
+        """Read fusion.toml, names of keys, and FUSION_ with PROFILE, MODELS_DIR, MODELS_SOURCE, LOCAL_THREADS, STORE.
+
+        The user's own file is `config`, else that of FUSION_CONFIG, else the one in the user's folder; it counts in
+        full. The nearest file from `start` upwards (by default the working directory) is the project's, and wins over
+        the own one. Until it is trusted, only its profile, roles, defaults and tighter limits count.
+        Raises UsageError for invalid values.
+        """
+        env = os.environ if environment is None else environment
+        layers = _Layers(_own_file(config or env.get("FUSION_CONFIG")), start or working_directory())
+        given = layers.merged()
+        profile, source = env.get("FUSION_PROFILE") or None, "FUSION_PROFILE:"
+        if profile is None and given.profile is not None:
+            profile, source = given.profile, layers.place_of("profile")
+        key_names = {endpoint.key_env for endpoint in given.endpoints.values()}
+        return cls(
+            profile=profile,
+            profile_from=source,
+            files=layers.files,
+            untrusted=layers.untrusted,
+            notices=layers.notices,
+            endpoints=given.endpoints,
+            roles=given.roles,
+            prices=given.prices,
+            defaults=given.defaults,
+            limits=given.limits,
+            models_dir=_folder(env.get("FUSION_MODELS_DIR"), "cache"),
+            models_sources=_names(env.get("FUSION_MODELS_SOURCE"), ("hub",)),
+            local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
+            library_dir=user_folder(),
+            store=_store(env.get("FUSION_STORE"), layers.store()),
+            keys=frozenset(
+                name for name, value in env.items() if value.strip() and (name in key_names or _is_key(name))
+            ),
+        )
+
+    @classmethod
+    def announced(cls, *, depth: int = 3) -> "Settings":
+        """Return the settings of the environment, and warn the caller at this depth of all that is ignored."""
+        settings = cls.from_environment()
+        for notice in settings.notices:
+            warnings.warn(notice, stacklevel=depth)
+        return settings
+
+
+class _Layers:
+    """The files of settings, the own one below the project's."""
+
+    def __init__(self, own: Path | None, start: Path | None) -> None:
+        self._own = None if own is None else load_file(own)
+        self.notices: tuple[str, ...] = ()
+        self.untrusted: Untrusted | None = None
+        self._project = None if start is None else self._found(start)
+        if self._project is not None:
+            self.untrusted = untrusted(self._project)
+        if self.untrusted is not None:
+            self.notices += (self.untrusted.notice,)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(source.path for source in (self._own, self._project) if source is not None)
+
+    def merged(self) -> SettingsFile:
+        """Return the settings that count."""
+        below, above = (SettingsFile() if one is None else self._counting(one) for one in (self._own, self._project))
+        return SettingsFile(
+            profile=above.profile or below.profile,
+            endpoints={**below.endpoints, **above.endpoints},
+            roles={**below.roles, **above.roles},
+            prices={**below.prices, **above.prices},
+            defaults=above.defaults.over(below.defaults),
+            limits=above.limits.tighter(below.limits),
+        )
+
+    def store(self) -> dict[str, Any]:
+        """Return the keys of the store that count; a relative path is resolved against its file's folder."""
+        said: dict[str, Any] = {}
+        for source in (self._own, self._project):
+            if source is not None:
+                table = self._counting(source).store
+                said |= table.model_dump(exclude_unset=True)
+                if table.path is not None:
+                    said["path"] = source.path.parent / user_path(str(table.path))
+        return said
+
+    def place_of(self, key: str) -> str:
+        """Return the file, line and column of a key at the top level, for messages."""
+        sources = [source for source in (self._project, self._own) if source is not None and (key,) in source.marks]
+        return ":".join(map(str, (sources[0].path, *sources[0].marks[(key,)])))
+
+    def _counting(self, source: Source) -> SettingsFile:
+        if source is not self._project or self.untrusted is None:
+            return source.content
+        free = FREE & source.content.model_fields_set
+        return SettingsFile(**{name: getattr(source.content, name) for name in free})
+
+    def _found(self, start: Path) -> Source | None:
+        """Read the nearest file of a project that may count, unless it is the own one."""
+        for path in project_files(start):
+            if self._own is not None and path.resolve() == self._own.path:
+                return None
+            reason = unfit(path)
+            if reason is None:
+                return load_file(path.resolve())
+            self.notices += (unfit_notice(path, reason),)
+        return None
+
+
+def untrusted(source: Source) -> Untrusted | None:
+    """Return the tables of a project's file that do not count, if any."""
+    tables, digest = tuple(bound_tables(source.data)), digest_of(source.data)
+    answer = Trust().answer(source.path, digest) if tables else True
+    return None if answer else Untrusted(source.path, tables, digest, answer is not None, source.content)
+
+
+def user_folder() -> Path:
+    """Return the user's folder of settings, prompts and pipelines."""
+    return _folder(None, "config")
+
+
+def _own_file(named: Path | str | None) -> Path | None:
+    """Return the user's own file of settings, if any. Raises UsageError if the named one does not exist."""
+    if not named:
+        path = user_folder() / NAME
+        return path.resolve() if path.is_file() else None
+    path = user_path(str(named))
+    if not path.exists() or path.is_dir():
+        raise UsageError(f"no settings file {str(named)!r}; --config and FUSION_CONFIG name a fusion.toml")
+    return path.resolve()
+
+
+def _is_key(name: str) -> bool:
+    """Return True if a variable configures access to a provider: a key, a region, an address."""
+    return name.endswith(("_API_KEY", "_TOKEN")) or name.startswith(("AWS_", "AZURE_"))
+
+
+def _folder(given: str | None, kind: str) -> Path:
+    if given:
+        return user_path(given)
+    import platformdirs
+
+    if kind == "cache":
+        return platformdirs.user_cache_path("fusion", appauthor=False) / "models"
+    return platformdirs.user_config_path("fusion", appauthor=False)
+
+
+def _state_path() -> Path:
+    import platformdirs
+
+    return platformdirs.user_state_path("fusion", appauthor=False) / "runs.db"
+
+
+def _store(named: str | None, said: Mapping[str, Any]) -> StoreSettings:
+    """Return the store's settings; FUSION_STORE wins over the path of a file."""
+    return StoreSettings(**{**said, **({"path": user_path(named)} if named else {})})
+
+
+def _names(given: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in (given or "").split(",") if name.strip())
+    return names or default
+
+
+def _threads(given: str | None) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not given:
+        return cores
+    try:
+        wanted = int(given)
+    except ValueError:
+        wanted = 0
+    if wanted < 1:
+        raise UsageError(f"FUSION_LOCAL_THREADS is {given!r}: give a whole number from 1 to {cores}, or unset it")
+    return min(wanted, cores)

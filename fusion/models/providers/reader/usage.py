@@ -10,8 +10,7 @@ from fusion.models.base import estimate_input, estimate_tokens, input_bound
 _INPUT: Final = ("prompt_tokens", "input_tokens")
 _OUTPUT: Final = ("completion_tokens", "output_tokens")
 _TIMES: Final = 4
-_UNSEEN_INPUT: Final = 100_000
-_UNSEEN_OUTPUT: Final = 32_000
+_UNSEEN: Final = 100_000
 """A count is absurd beyond four times what the request asks for, plus what a server may add: searches, reasoning."""
 
 
@@ -64,7 +63,7 @@ class Counts:
             return None
         cached = self.cached_read + self.cache_write
         found = self.input + cached if cached > self.input else self.input  # some count cached tokens apart
-        return found if found <= _TIMES * input_bound(request) + _UNSEEN_INPUT else None
+        return found if found <= _TIMES * input_bound(request) + _UNSEEN else None
 
     def _output(self, taken: int | None, request: Request, answered: bool) -> int | None:
         """Return the output with all reasoning, which some gateways leave out of it but not out of the total."""
@@ -75,7 +74,7 @@ class Counts:
             found += self.reasoning
         elif self.total is not None and taken is not None and "total" not in self.spoiled:
             found = max(found, self.total - taken)
-        return found if found <= _TIMES * request.max_tokens + _UNSEEN_OUTPUT else None
+        return found if found <= _TIMES * request.max_tokens + _UNSEEN else None
 
     def _take(self, name: str, given: Iterable[Any]) -> None:
         for one in given:

@@ -31,7 +31,7 @@ FusionError                     exit 1, HTTP 500
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fusion.core.types import CallKey, Failure
 
@@ -49,9 +49,20 @@ class FusionError(Exception):
     calls: "tuple[CallKey, ...]" = ()
     """Keys of calls with complete but unusable replies; a resumed run repeats them."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the error by its arguments and attributes, whatever its constructor takes."""
+        return _remade, (type(self), self.args, self.__dict__)
+
     def as_failure(self) -> Failure:
         """Return the error as a value: class name and message."""
         return Failure(reason=type(self).__name__, message=str(self))
+
+
+def _remade(kind: type[FusionError], args: tuple[Any, ...], attributes: dict[str, Any]) -> FusionError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Final
+from typing import Final, cast
 
-from fusion.core.errors import BadResponseError, ContentFilterError
+from fusion.core.errors import BadResponseError, ContentFilterError, UsageError
 from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
 BYTES_PER_TOKEN: Final = 4
@@ -81,11 +81,26 @@ class ModelInfo(Value):
     takes: frozenset[FileKind] | None = None
     local: bool = False
 
+    @property
+    def priced_by(self) -> str:
+        """The origin of the price: `own info` for one given without a source."""
+        return "own info" if self.price is not None and self.price_source == "unknown" else self.price_source
+
+
+class _ClassInfo:
+    """The info of a model whose class states none: named by its class, of unknown price."""
+
+    def __get__(self, model: object, of: type) -> ModelInfo:
+        return ModelInfo(id=of.__name__, provider="own")
+
 
 class Model(ABC):
-    """A model that answers requests. One object serves many concurrent calls on one event loop."""
+    """A model that answers requests. One object serves many concurrent calls on one event loop.
 
-    info: ModelInfo
+    `info` has its id, price and abilities; by default the id is the name of the class, and the price is unknown.
+    """
+
+    info: ModelInfo = cast(ModelInfo, _ClassInfo())
 
     @abstractmethod
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
@@ -99,6 +114,18 @@ class Model(ABC):
 
     async def close(self) -> None:  # noqa: B027 - most models hold no resources
         """Release sockets and processes."""
+
+
+def checked(model: Model) -> Model:
+    """Return a model of the user. Raises UsageError if its `info` is no ModelInfo."""
+    name = type(model).__name__
+    if not isinstance(model, Model):
+        raise UsageError(f"{name} is no model: give an object of a subclass of `fusion.Model`")
+    if not isinstance(model.info, ModelInfo):
+        raise UsageError(
+            f"`info` of the model {name} is {type(model.info).__name__}: give it as ModelInfo(id=..., provider=...)"
+        )
+    return model
 
 
 class ModelWrapper(Model):

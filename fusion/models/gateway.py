@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from fusion.core.config import Settings, is_padded, secret
 from fusion.core.errors import UsageError
 from fusion.core.params import CacheMode
-from fusion.models.base import Model, ModelInfo
+from fusion.models.base import Model, ModelInfo, checked
 from fusion.models.catalog import describe
 from fusion.models.providers.local.local import LocalModels
 from fusion.models.providers.replay import PREFIX, ReplayModel
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
+from fusion.models.wrappers.contained import Contained
 from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.models.wrappers.journal import Journaled
 from fusion.models.wrappers.limit import Limited
@@ -30,7 +31,8 @@ _PATIENCE = 10.0
 class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
-    The wrappers, outside in: Retrying > Metered (budget, ledger) > Limited (concurrency, timeout) > provider. The
+    The wrappers, outside in: Retrying > Metered (budget, ledger) > Limited (concurrency, timeout) >
+    Contained (cancellations of its own) > provider. The
     caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
     by id; they take precedence over providers.
     """
@@ -39,7 +41,7 @@ class Gateway:
         self.latencies = Latencies()
         self._settings = settings
         self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
-        self._own = dict(models or {})
+        self._own = {name: checked(model) for name, model in (models or {}).items()}
         self._local = LocalModels(settings, _local_client)
         self._made: dict[tuple[str, int | None], Member] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
@@ -47,7 +49,7 @@ class Gateway:
 
     def add(self, model: Model) -> None:
         """Register a model of the user under its id. Raises UsageError if another model has that id."""
-        model_id = model.info.id
+        model_id = checked(model).info.id
         if self._own.setdefault(model_id, model) is not model:
             raise UsageError(f"two models have the id {model_id!r}: give each an id of its own, as its `info.id`")
 
@@ -57,7 +59,7 @@ class Gateway:
         if key not in self._made:
             model = self._provider(model_id)
             slots = self._local.slots if model.info.local else self._slots_of(model_id)
-            metered = Metered(Limited(model, concurrency=concurrency or _CONCURRENCY, slots=slots))
+            metered = Metered(Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots))
             breaker = self._breakers.setdefault(model_id, Breaker())
             primary, last = Retrying(metered, patience=_PATIENCE), Retrying(metered)
             self._made[key] = Member(primary, last, breaker, self._concurrency_of(model_id, concurrency))

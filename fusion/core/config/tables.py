@@ -19,6 +19,12 @@ class Tariff(Authored):
 
     input: Money = Field(ge=0, description="Dollars per million input tokens.")
     output: Money = Field(ge=0, description="Dollars per million output tokens.")
+    cache_read: Money | None = Field(
+        default=None, ge=0, description="Dollars per million input tokens read from the provider's cache; as `input`."
+    )
+    cache_write: Money | None = Field(
+        default=None, ge=0, description="Dollars per million input tokens written to its cache; as `input`."
+    )
 
 
 class Endpoint(Authored):

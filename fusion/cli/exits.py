@@ -23,12 +23,12 @@ Exit codes:
   {FAILED:<4} the run failed
   {BUDGET:<4} a limit of the budget stopped the run
   {GATE:<4} a benchmark did not pass its gate
-  {INTERRUPTED:<4} interrupted (Ctrl-C, SIGTERM)
+  {INTERRUPTED:<4} interrupted (Ctrl-C, SIGTERM, SIGHUP)
 """
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM. A BaseException, so that no handler of errors catches it."""
+    """Ctrl-C, SIGTERM or SIGHUP. A BaseException, so that no handler of errors catches it."""
 
 
 @dataclass

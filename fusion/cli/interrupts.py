@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first signal raises Interrupted in the main thread, the second ends the process."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first signal raises Interrupted in the main thread, the second ends the process."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Interrupts:
-    """Handle both signals while entered; signals that the process was started to ignore stay ignored."""
+    """Handle these signals while entered; signals that the process was started to ignore stay ignored."""
 
     def __init__(self) -> None:
         self._came = False
@@ -22,7 +22,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
         return self

@@ -269,7 +269,13 @@ def _of_endpoint(name: str, endpoint: Endpoint) -> ModelInfo:
 
 
 def _tariff(tariff: Tariff) -> Price:
-    return Price(input=tariff.input / _MILLION, output=tariff.output / _MILLION)
+    read, write = tariff.cache_read, tariff.cache_write
+    return Price(
+        input=tariff.input / _MILLION,
+        output=tariff.output / _MILLION,
+        cached_read=None if read is None else read / _MILLION,
+        cache_write=None if write is None else write / _MILLION,
+    )
 
 
 # Parameters.

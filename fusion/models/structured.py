@@ -19,6 +19,8 @@ Send = Callable[[Sequence[Message]], Awaitable[Reply]]
 
 MAX_SIZE: Final = 4_000_000
 """Longest reply with data, in characters."""
+SECONDS = 5.0
+"""Longest reading of a reply with data."""
 _MOST_ERRORS: Final = 10
 _MOST_FAULTS: Final = 500
 _START: Final = re.compile(r"[{\[]")
@@ -66,7 +68,8 @@ def shaped(messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> S
 async def reading(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
     """Return the data of a reply, or its errors, without holding up the event loop."""
     own_code = isinstance(schema, ClassSchema)  # a class of the user may take any time
-    return await clock.run(lambda: read(reply, schema), size=MAX_SIZE if own_code else len(reply.text))
+    size = MAX_SIZE if own_code else len(reply.text)
+    return await clock.run(lambda: read(reply, schema), size=size, seconds=SECONDS)
 
 
 def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:

@@ -8,7 +8,7 @@ from fusion.cli.exits import Interrupted
 from fusion.cli.interrupts import Interrupts
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_comes_while_a_run_is_started_is_kept_until_the_run_can_be_stopped(number: int) -> None:
     before = signal.getsignal(number)
     with Interrupts() as interrupts:

@@ -35,7 +35,7 @@ def scripted() -> Iterator[Scripted]:
         yield run
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_first_signal_ends_the_run_and_gives_what_is_done(pipeline: Any, scripted: Scripted, number: int) -> None:
     process = scripted("run", pipeline(MANY), "a,slow,c", "-m", "scripted/slow", "--json", "-v")
     read_until(process.stderr, b"work 1: work by", b"work 3: work by")

@@ -3,6 +3,8 @@
 import json
 import signal
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,3 +65,18 @@ def test_ctrl_c_hangs_up_on_the_provider_and_leaves_nothing_behind(pipeline: Any
     assert b"Traceback" not in err
     assert gone(process)
     assert provider.wait_until(lambda p: p.open == 0)
+
+
+def test_the_receipt_counts_cached_tokens_at_the_prices_of_the_settings(
+    pipeline: Any, serve: Serve, tmp_path: Path
+) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 600}}
+    provider, env = serve(Answer("cheap", usage=usage))
+    own = tmp_path / "own.toml"
+    own.write_text(
+        f'[endpoints.mine]\nmodel = "m"\napi_base = "{provider.url}"\n'
+        "price = {input = 1000, output = 2000, cache_read = 100}\n"
+    )
+    done = apart("run", pipeline(ONE), "write", "-m", "mine", "--json", env={**env, "FUSION_CONFIG": str(own)})
+    assert done.code == 0
+    assert Decimal(json.loads(done.out)["cost"]["usd"]) == Decimal("0.48")  # 400 + 60 + 20 thousandths

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from fusion.core.config import Settings
+from fusion.core.config.tables import SettingsFile
 from fusion.core.types import Usage
 from fusion.models import catalog
 from fusion.models.base import Price
@@ -149,3 +151,26 @@ def test_a_model_may_have_more_than_two_prices() -> None:
     costs = [price.of(Usage(input=tokens)) / tokens for tokens in (32_000, 32_001, 256_000, 256_001)]
     assert costs[0] < costs[1] == costs[2] < costs[3]
     assert price.bound(300_000, 0) == price.of(Usage(input=300_000))
+
+
+@pytest.mark.parametrize(
+    ("more", "usage", "dollars"),
+    [
+        ({}, Usage(input=1000, cached_read=600, output=10), "0.00202"),
+        ({"cache_read": "0.2"}, Usage(input=1000, cached_read=600, output=10), "0.00094"),
+        ({"cache_write": "2.5"}, Usage(input=1000, cache_write=400, output=10), "0.00222"),
+        ({"cache_read": "0", "cache_write": "4"}, Usage(input=1000, cached_read=500, cache_write=500), "0.002"),
+        ({"cache_read": "0.2", "cache_write": "2.5"}, Usage(input=1000, output=10), "0.00202"),
+    ],
+)
+@pytest.mark.parametrize("table", ["prices", "endpoints"])
+def test_prices_of_ones_own_tell_cached_tokens_apart(more: Any, usage: Usage, dollars: str, table: str) -> None:
+    tariff = {"input": 2, "output": 2, **more}
+    endpoint = {"model": "m", "api_base": "http://localhost:1/v1", "price": tariff}
+    given = {"prices": {"openai/gpt-5.6": tariff}, "endpoints": {"own": endpoint}}
+    tables = SettingsFile.model_validate({table: given[table]})
+    settings = Settings.from_environment().model_copy(update={"prices": tables.prices, "endpoints": tables.endpoints})
+    price = catalog.describe("own" if table == "endpoints" else "openai/gpt-5.6", settings).price
+    assert price is not None
+    assert price.of(usage) == Decimal(dollars)
+    assert price.of(usage) <= price.bound(usage.input, usage.output)

@@ -19,6 +19,12 @@ class Tariff(Authored):
 
     input: Money = Field(ge=0, description="Dollars per million input tokens.")
     output: Money = Field(ge=0, description="Dollars per million output tokens.")
+    cache_read: Money | None = Field(
+        default=None, ge=0, description="Dollars per million input tokens read from the provider's cache; as `input`."
+    )
+    cache_write: Money | None = Field(
+        default=None, ge=0, description="Dollars per million input tokens written to its cache; as `input`."
+    )
 
 
 class Endpoint(Authored):
@@ -32,6 +38,10 @@ class Endpoint(Authored):
     context: int | None = Field(default=None, gt=0, description="Context window in tokens.")
     price: Tariff | None = Field(default=None, description="Price; unknown if unset.")
     concurrency: int | None = Field(default=None, ge=1, description="Concurrent calls to the server.")
+    thinks: bool | None = Field(
+        default=None,
+        description="Replies begin with thoughts that only a closing `</think>` ends; unset finds that out.",
+    )
 
     @field_validator("api_base")
     @classmethod

@@ -131,6 +131,14 @@ def _unique_items(validator: Any, wanted: Any, instance: Any, schema: Any) -> It
         seen.add(key)
 
 
+def _enum(validator: Any, values: list[Any], instance: Any, schema: Any) -> Iterator[Any]:
+    same_type = (value for value in values if isinstance(value, bool) == isinstance(instance, bool))
+    if not (
+        instance in values if isinstance(instance, str) else _comparable(instance) in map(_comparable, same_type)
+    ):
+        yield _error("not one of them")
+
+
 def _comparable(value: Any) -> Any:
     """Return a hashable value that is equal for equal JSON: 1 and 1.0 are equal, 1 and true are not."""
     match value:
@@ -161,6 +169,7 @@ _KEYWORDS: Final[dict[str, Keyword]] = {
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,
+    "enum": _enum,
     "uniqueItems": _unique_items,
     "multipleOf": _multiple_of,
 }

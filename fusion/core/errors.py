@@ -13,6 +13,7 @@ FusionError                     exit 1, HTTP 500
   ModelError                    exit 3, HTTP 502   a call to a model failed
     AuthenticationError                            stops: the key is invalid or lacks permission
     BadRequestError                                stops: the provider rejects the request
+      ParameterNameError                           retry: it takes a parameter by another name
     ContextWindowError                             the request exceeds the model's context window
       InputTooLongError         exit 2             detected before sending
     ContentFilterError                             the provider's content filter blocked it
@@ -21,6 +22,7 @@ FusionError                     exit 1, HTTP 500
     ModelConnectionError                           retry: unreachable, connection dropped, 5xx
     BadResponseError                               retry: empty, truncated or malformed reply
       ShapeError                                   the reply violates its schema after one repair
+      OversizedReplyError                          the reply is larger than its limit can explain
   StageError                    exit 3, HTTP 502   a stage failed
   BudgetError                   exit 4, HTTP 402   a budget limit would be exceeded
   RunFailed                     exit of its cause  the run ended without an answer; carries the Result
@@ -29,7 +31,7 @@ FusionError                     exit 1, HTTP 500
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fusion.core.types import CallKey, Failure
 
@@ -47,9 +49,20 @@ class FusionError(Exception):
     calls: "tuple[CallKey, ...]" = ()
     """Keys of calls with complete but unusable replies; a resumed run repeats them."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the error by its arguments and attributes, whatever its constructor takes."""
+        return _remade, (type(self), self.args, self.__dict__)
+
     def as_failure(self) -> Failure:
         """Return the error as a value: class name and message."""
         return Failure(reason=type(self).__name__, message=str(self))
+
+
+def _remade(kind: type[FusionError], args: tuple[Any, ...], attributes: dict[str, Any]) -> FusionError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -118,7 +131,8 @@ class RunBusyError(UsageError):
 class ModelError(FusionError):
     """A call to a model failed.
 
-    `model` is the id of the model. `retry_after` is the provider's Retry-After in seconds, if it sent one.
+    `model` is the id of the model. `retry_after` is the provider's Retry-After in seconds, if it sent one. `answered`
+    is True if the provider may bill the call: it was sent and lost, or the model had begun to write.
     """
 
     exit_code = 3
@@ -127,6 +141,7 @@ class ModelError(FusionError):
     """True if the same call may succeed later."""
     stops: ClassVar[bool] = False
     """True if every further call would fail alike; the run ends at once."""
+    answered: bool = False
 
     def __init__(self, message: str, *, model: str = "", retry_after: float | None = None) -> None:
         self.model = model
@@ -146,6 +161,13 @@ class BadRequestError(ModelError):
 
     http_status = 400
     stops = True
+
+
+class ParameterNameError(BadRequestError):
+    """The provider takes a parameter by another name, which the next attempt uses."""
+
+    retryable = True
+    stops = False
 
 
 class ContextWindowError(ModelError):
@@ -181,8 +203,7 @@ class ModelTimeoutError(ModelError):
 class ModelConnectionError(ModelError):
     """The provider is unreachable, dropped the connection, or responded with a 5xx status.
 
-    `answered` is True if the provider may bill the request: its response had begun, or the connection was lost after
-    the request was sent. `sent` is False if no connection was made, so that nothing was sent.
+    `sent` is False if no connection was made, so that nothing was sent.
     """
 
     retryable = True
@@ -217,6 +238,12 @@ class BadResponseError(ModelError):
 
 class ShapeError(BadResponseError):
     """The reply violates its schema, even after the model was sent the validation errors."""
+
+
+class OversizedReplyError(BadResponseError):
+    """The reply is larger than the output limit of its request can explain; it was not read to its end."""
+
+    retryable = False
 
 
 class StageError(FusionError):

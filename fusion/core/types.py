@@ -222,6 +222,9 @@ class FileText(str):
         made.where = where
         return made
 
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # a text and its file, not a text alone
+        return str(self), self.where
+
 
 class Asked(str):
     """A prompt given as chat messages: its text, with the files and the system prompt of the user."""
@@ -234,6 +237,9 @@ class Asked(str):
         made = super().__new__(cls, text)
         made.files, made.system = files, system
         return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return str(self), self.files, self.system
 
 
 class Failure(Value):

@@ -84,7 +84,7 @@ class Run:
         self._origin = origin or Origin(seed=run_id)
         self._journal = recorder.journal
         self._journal.on_loss = self._report_loss
-        self._accounts = Accounts({name: model.price_source for name, model in spec.roles.models.items()})
+        self._accounts = Accounts({name: model.priced_by for name, model in spec.roles.models.items()})
         self._accounts.take_up(self._origin.before)
         self._sink = to_both(self._accounts, self._journal.deliver_to(sink))
         self._shared = Shared(run_id, self._sink, recorder, self._origin.seed)

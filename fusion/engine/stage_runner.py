@@ -1,5 +1,6 @@
 """StageRunner: runs the stages of one pipeline and records their ends."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -97,10 +98,13 @@ class StageRunner:
             raise Skipped(ctx.path, f"`when: {stage.when}` is false")
 
     async def _work(self, ctx: RunContext, record: StageRecord) -> None:
-        if ctx.stage.keeps_time:
-            await ctx.stage.run(ctx)
-        else:
-            await self._work_in_time(ctx)
+        try:
+            await (ctx.stage.run(ctx) if ctx.stage.keeps_time else self._work_in_time(ctx))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise StageError(f"{ctx.place} cancelled its own work (CancelledError in its code)") from error
         record.status = "ok"
         self._run.fields[ctx.path].finish()
 

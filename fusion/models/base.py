@@ -4,12 +4,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Final
+from typing import Final, cast
 
-from fusion.core.errors import BadResponseError, ContentFilterError
+from fusion.core.errors import BadResponseError, ContentFilterError, UsageError
 from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
 BYTES_PER_TOKEN: Final = 4
+_DAY: Final = 86_400
+_UNITS: Final = (
+    (120, 1, "s"),
+    (7_200, 60, "minutes"),
+    (2 * _DAY, 3_600, "hours"),
+    (1_000 * _DAY, _DAY, "days"),
+    (1_000_000 * _DAY, 365.25 * _DAY, "years"),
+)
+"""Units of a time: the seconds below which each is used, its length in seconds, and its name."""
 
 
 class Price(Value):
@@ -72,11 +81,26 @@ class ModelInfo(Value):
     takes: frozenset[FileKind] | None = None
     local: bool = False
 
+    @property
+    def priced_by(self) -> str:
+        """The origin of the price: `own info` for one given without a source."""
+        return "own info" if self.price is not None and self.price_source == "unknown" else self.price_source
+
+
+class _ClassInfo:
+    """The info of a model whose class states none: named by its class, of unknown price."""
+
+    def __get__(self, model: object, of: type) -> ModelInfo:
+        return ModelInfo(id=of.__name__, provider="own")
+
 
 class Model(ABC):
-    """A model that answers requests. One object serves many concurrent calls on one event loop."""
+    """A model that answers requests. One object serves many concurrent calls on one event loop.
 
-    info: ModelInfo
+    `info` has its id, price and abilities; by default the id is the name of the class, and the price is unknown.
+    """
+
+    info: ModelInfo = cast(ModelInfo, _ClassInfo())
 
     @abstractmethod
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
@@ -85,8 +109,23 @@ class Model(ABC):
         A reply truncated at `max_tokens` has the `finish_reason` "length". Raises ModelError without a reply.
         """
 
+    async def ready(self) -> None:  # noqa: B027 - most models need nothing
+        """Load what the first call needs; the time it takes is part of no call."""
+
     async def close(self) -> None:  # noqa: B027 - most models hold no resources
         """Release sockets and processes."""
+
+
+def checked(model: Model) -> Model:
+    """Return a model of the user. Raises UsageError if its `info` is no ModelInfo."""
+    name = type(model).__name__
+    if not isinstance(model, Model):
+        raise UsageError(f"{name} is no model: give an object of a subclass of `fusion.Model`")
+    if not isinstance(model.info, ModelInfo):
+        raise UsageError(
+            f"`info` of the model {name} is {type(model.info).__name__}: give it as ModelInfo(id=..., provider=...)"
+        )
+    return model
 
 
 class ModelWrapper(Model):
@@ -95,6 +134,9 @@ class ModelWrapper(Model):
     def __init__(self, inner: Model) -> None:
         self.inner = inner
         self.info = inner.info
+
+    async def ready(self) -> None:
+        await self.inner.ready()
 
     async def close(self) -> None:
         await self.inner.close()
@@ -139,6 +181,18 @@ def estimate_input(messages: Sequence[Message]) -> int:
 def estimate_usage(request: Request, text: str) -> Usage:
     """Estimate the usage of a call from its request and the text of its reply."""
     return Usage(input=estimate_input(request.messages), output=estimate_tokens(text), source="estimated")
+
+
+def in_words(seconds: float) -> str:
+    """Return a time from now for people.
+
+    >>> in_words(5400)
+    'in 90 minutes'
+    """
+    for most, size, unit in _UNITS:
+        if seconds < most:
+            return f"in {seconds:.3g} s" if size == 1 else f"in {seconds / size:.0f} {unit}"
+    return "in years"
 
 
 def is_usable(reply: Reply) -> bool:

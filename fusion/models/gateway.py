@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from fusion.core.config import Settings, secret
+from fusion.core.config import Settings, is_padded, secret
 from fusion.core.errors import UsageError
 from fusion.core.params import CacheMode
-from fusion.models.base import Model, ModelInfo
+from fusion.models.base import Model, ModelInfo, checked
 from fusion.models.catalog import describe
 from fusion.models.providers.local.local import LocalModels
 from fusion.models.providers.replay import PREFIX, ReplayModel
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
+from fusion.models.wrappers.contained import Contained
 from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.models.wrappers.journal import Journaled
 from fusion.models.wrappers.limit import Limited
@@ -21,6 +22,8 @@ from fusion.store.base import NullJournal
 from fusion.store.journal import Journal
 
 _CONCURRENCY = 500
+_OPEN_SERVERS = frozenset({"hosted_vllm", "vllm", "lm_studio", "llamafile", "ollama", "ollama_chat", "xinference"})
+"""Providers that serve any model, with a chat template of any kind."""
 _PATIENCE = 10.0
 """Longest Retry-After, in seconds, that is worth waiting for while a fallback is left."""
 
@@ -28,7 +31,8 @@ _PATIENCE = 10.0
 class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
-    The wrappers, outside in: Retrying > Metered (budget, ledger) > Limited (concurrency, timeout) > provider. The
+    The wrappers, outside in: Retrying > Metered (budget, ledger) > Limited (concurrency, timeout) >
+    Contained (cancellations of its own) > provider. The
     caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
     by id; they take precedence over providers.
     """
@@ -37,7 +41,7 @@ class Gateway:
         self.latencies = Latencies()
         self._settings = settings
         self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
-        self._own = dict(models or {})
+        self._own = {name: checked(model) for name, model in (models or {}).items()}
         self._local = LocalModels(settings, _local_client)
         self._made: dict[tuple[str, int | None], Member] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
@@ -45,7 +49,7 @@ class Gateway:
 
     def add(self, model: Model) -> None:
         """Register a model of the user under its id. Raises UsageError if another model has that id."""
-        model_id = model.info.id
+        model_id = checked(model).info.id
         if self._own.setdefault(model_id, model) is not model:
             raise UsageError(f"two models have the id {model_id!r}: give each an id of its own, as its `info.id`")
 
@@ -55,7 +59,7 @@ class Gateway:
         if key not in self._made:
             model = self._provider(model_id)
             slots = self._local.slots if model.info.local else self._slots_of(model_id)
-            metered = Metered(Limited(model, concurrency=concurrency or _CONCURRENCY, slots=slots))
+            metered = Metered(Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots))
             breaker = self._breakers.setdefault(model_id, Breaker())
             primary, last = Retrying(metered, patience=_PATIENCE), Retrying(metered)
             self._made[key] = Member(primary, last, breaker, self._concurrency_of(model_id, concurrency))
@@ -89,7 +93,8 @@ class Gateway:
         info = describe(model_id, self._settings)
         endpoint = self._settings.endpoints.get(model_id)
         if endpoint is None:
-            return LiteLLMModel(model_id, info=info, key_names=self._key_names)
+            thinks = None if info.provider in _OPEN_SERVERS else False
+            return LiteLLMModel(model_id, info=info, api_key=_key(info), key_names=self._key_names, thinks=thinks)
         key = "none" if endpoint.key_env is None else secret(endpoint.key_env)
         return LiteLLMModel(
             f"openai/{endpoint.model}",
@@ -97,6 +102,7 @@ class Gateway:
             api_base=endpoint.api_base,
             api_key=key,
             key_names=self._key_names,
+            thinks=endpoint.thinks,
         )
 
     def _concurrency_of(self, model_id: str, concurrency: int | None) -> int | None:
@@ -111,6 +117,18 @@ class Gateway:
         if endpoint is None or endpoint.concurrency is None:
             return None
         return self._slots.setdefault(model_id, asyncio.Semaphore(endpoint.concurrency))
+
+
+def _key(info: ModelInfo) -> str | None:
+    """Return the key of a provider if its variable holds white space around it; else litellm reads it itself.
+
+    Raises UsageError for a key that no header can hold.
+    """
+    keys = {name: secret(name) for name in info.keys}
+    padded = [name for name in keys if is_padded(name)]
+    if padded and len(keys) > 1:
+        raise UsageError(f"{padded[0]} has white space around its value: set it again without")
+    return keys[padded[0]] if padded else None
 
 
 def _local_client(alias: str, api_base: str, info: ModelInfo) -> Model:

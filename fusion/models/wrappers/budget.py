@@ -70,6 +70,8 @@ class Metered(ModelWrapper):
         finally:
             budget.attempt.reset(running)
         cost = self._cost(reply)
+        if cost != reply.cost:
+            reply = reply.model_copy(update={"cost": cost})
         amount = Amount(cost, reply.usage.total)
         reservation.settle(amount)
         self._end(reservation, "settled", amount, paying)

@@ -1,0 +1,41 @@
+"""Contained: turns cancellations and timeouts from within a model into failures of its call."""
+
+import asyncio
+
+from fusion.core.errors import ModelError, ModelTimeoutError, UsageError
+from fusion.core.types import Deltas, Reply, Request
+from fusion.models.base import ModelWrapper
+
+
+class Contained(ModelWrapper):
+    """A model whose own CancelledError or TimeoutError fails its call, and nothing else.
+
+    A cancellation of the call itself passes through: it counts in `cancelling` of the running task.
+
+    Raises UsageError if the model returns anything but a Reply.
+    """
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        try:
+            reply = await self.inner.complete(request, on_delta)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise self._cancelled() from error
+        except TimeoutError as error:
+            raise self._timed_out(error) from error
+        if not isinstance(reply, Reply):
+            raise UsageError(f"the model {self.info.id!r} returned {type(reply).__name__}; return a Reply")
+        return reply
+
+    def _cancelled(self) -> ModelError:
+        model = self.info.id
+        return ModelError(
+            f"{model!r} cancelled its own work (CancelledError in its code); catch it there, or raise a ModelError",
+            model=model,
+        )
+
+    def _timed_out(self, error: TimeoutError) -> ModelTimeoutError:
+        said = f": {error}" if str(error) else ""
+        return ModelTimeoutError(f"{self.info.id!r} ended at a timeout of its own{said}", model=self.info.id)

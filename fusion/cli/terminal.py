@@ -9,8 +9,10 @@ from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from typing import Final, TextIO
 
-# Control characters: a model or document must not steer the terminal.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters, and those that turn the direction of writing: a model or document must not steer the terminal.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]"
+)
 _SAID_AT_MOST = 400
 _Rows = Sequence[Sequence[str]]
 _JOINED: Final = "\N{NO-BREAK SPACE}"

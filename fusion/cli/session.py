@@ -159,7 +159,7 @@ def _new(options: RunOptions, fusion: Fusion) -> _Begin:
         with sole_run(fusion, prompt, pipeline=options.pipeline, inputs=inputs) as same:
             if same is None:
                 return start(sink, stream)
-            _say_resumed(fusion.runs.find(same), options)
+            _say_resumed(fusion.runs.find(same), options, fusion)
             return fusion.start_resume(same, on_event=sink, stream=stream)
 
     def start(sink: Sink, stream: bool) -> RunHandle:
@@ -181,7 +181,7 @@ def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
     run = fusion.runs.find(options.run)
     if options.pipeline is None:
         pipeline = fusion.runs.pipeline(run.run_id)
-        _say_resumed(run, options)
+        _say_resumed(run, options, fusion)
     else:
         pipeline = fusion.load(options.pipeline)
 
@@ -191,9 +191,16 @@ def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
     return _Begin(pipeline, start)
 
 
-def _say_resumed(run: RunSummary, options: WatchOptions) -> None:
+def _say_resumed(run: RunSummary, options: WatchOptions, fusion: Fusion) -> None:
     if not options.quiet:
-        complain(ended_words(run))
+        complain(ended_words(run, whole=_is_whole(run, fusion)))
+
+
+def _is_whole(run: RunSummary, fusion: Fusion) -> bool:
+    """Return True for a run that has its answer, and nothing to ask again."""
+    if run.status != "partial" or run.content != "full":
+        return run.status in ("ok", "partial")
+    return not fusion.runs.result(run.run_id).lost
 
 
 class _Session:
@@ -239,7 +246,9 @@ class _Session:
             return f"this run was not kept: {error}"
         self._say_expired(handle.expired)
         if result.status != "failed":
-            return None if self._options.quiet else f"kept: fusion runs show {handle.run_id}{store}"
+            kept = None if self._options.quiet else f"kept: fusion runs show {handle.run_id}{store}"
+            again = content == "full" and any(part.failure.reason != "BudgetError" for part in result.lost)
+            return f"to ask again for what is lost: fusion resume {handle.run_id}{store}" if again else kept
         if content != "full":
             return f"it cannot be resumed: its prompts are not kept (`content` in [store] is {content!r})"
         stops = handle.budget_stops if handle.exit_code == BUDGET else ()

@@ -13,6 +13,7 @@ FusionError                     exit 1, HTTP 500
   ModelError                    exit 3, HTTP 502   a call to a model failed
     AuthenticationError                            stops: the key is invalid or lacks permission
     BadRequestError                                stops: the provider rejects the request
+      ParameterNameError                           retry: it takes a parameter by another name
     ContextWindowError                             the request exceeds the model's context window
       InputTooLongError         exit 2             detected before sending
     ContentFilterError                             the provider's content filter blocked it
@@ -21,6 +22,7 @@ FusionError                     exit 1, HTTP 500
     ModelConnectionError                           retry: unreachable, connection dropped, 5xx
     BadResponseError                               retry: empty, truncated or malformed reply
       ShapeError                                   the reply violates its schema after one repair
+      OversizedReplyError                          the reply is larger than its limit can explain
   StageError                    exit 3, HTTP 502   a stage failed
   BudgetError                   exit 4, HTTP 402   a budget limit would be exceeded
   RunFailed                     exit of its cause  the run ended without an answer; carries the Result
@@ -129,7 +131,8 @@ class RunBusyError(UsageError):
 class ModelError(FusionError):
     """A call to a model failed.
 
-    `model` is the id of the model. `retry_after` is the provider's Retry-After in seconds, if it sent one.
+    `model` is the id of the model. `retry_after` is the provider's Retry-After in seconds, if it sent one. `answered`
+    is True if the provider may bill the call: it was sent and lost, or the model had begun to write.
     """
 
     exit_code = 3
@@ -138,6 +141,7 @@ class ModelError(FusionError):
     """True if the same call may succeed later."""
     stops: ClassVar[bool] = False
     """True if every further call would fail alike; the run ends at once."""
+    answered: bool = False
 
     def __init__(self, message: str, *, model: str = "", retry_after: float | None = None) -> None:
         self.model = model
@@ -157,6 +161,13 @@ class BadRequestError(ModelError):
 
     http_status = 400
     stops = True
+
+
+class ParameterNameError(BadRequestError):
+    """The provider takes a parameter by another name, which the next attempt uses."""
+
+    retryable = True
+    stops = False
 
 
 class ContextWindowError(ModelError):
@@ -192,8 +203,7 @@ class ModelTimeoutError(ModelError):
 class ModelConnectionError(ModelError):
     """The provider is unreachable, dropped the connection, or responded with a 5xx status.
 
-    `answered` is True if the provider may bill the request: its response had begun, or the connection was lost after
-    the request was sent. `sent` is False if no connection was made, so that nothing was sent.
+    `sent` is False if no connection was made, so that nothing was sent.
     """
 
     retryable = True
@@ -228,6 +238,12 @@ class BadResponseError(ModelError):
 
 class ShapeError(BadResponseError):
     """The reply violates its schema, even after the model was sent the validation errors."""
+
+
+class OversizedReplyError(BadResponseError):
+    """The reply is larger than the output limit of its request can explain; it was not read to its end."""
+
+    retryable = False
 
 
 class StageError(FusionError):

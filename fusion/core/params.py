@@ -26,8 +26,13 @@ _OURS: Final = {
 }
 
 
+_CHOICES: Final = ("n", "num_choices")
+
+
 def _not_ours(extra: dict[str, Any]) -> dict[str, Any]:
     for name in extra:
+        if name in _CHOICES:
+            raise ValueError(f"{name!r} is no extra: a call has one reply; use `panel`, `vote` or items for several")
         if name in _OURS:
             own = _OURS[name]
             raise ValueError(f"{name!r} is no extra: " + (f"give it as `{own}`" if own else "Fusion sets it itself"))

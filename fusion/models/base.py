@@ -10,6 +10,15 @@ from fusion.core.errors import BadResponseError, ContentFilterError, UsageError
 from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
 BYTES_PER_TOKEN: Final = 4
+_DAY: Final = 86_400
+_UNITS: Final = (
+    (120, 1, "s"),
+    (7_200, 60, "minutes"),
+    (2 * _DAY, 3_600, "hours"),
+    (1_000 * _DAY, _DAY, "days"),
+    (1_000_000 * _DAY, 365.25 * _DAY, "years"),
+)
+"""Units of a time: the seconds below which each is used, its length in seconds, and its name."""
 
 
 class Price(Value):
@@ -100,6 +109,9 @@ class Model(ABC):
         A reply truncated at `max_tokens` has the `finish_reason` "length". Raises ModelError without a reply.
         """
 
+    async def ready(self) -> None:  # noqa: B027 - most models need nothing
+        """Load what the first call needs; the time it takes is part of no call."""
+
     async def close(self) -> None:  # noqa: B027 - most models hold no resources
         """Release sockets and processes."""
 
@@ -122,6 +134,9 @@ class ModelWrapper(Model):
     def __init__(self, inner: Model) -> None:
         self.inner = inner
         self.info = inner.info
+
+    async def ready(self) -> None:
+        await self.inner.ready()
 
     async def close(self) -> None:
         await self.inner.close()
@@ -166,6 +181,18 @@ def estimate_input(messages: Sequence[Message]) -> int:
 def estimate_usage(request: Request, text: str) -> Usage:
     """Estimate the usage of a call from its request and the text of its reply."""
     return Usage(input=estimate_input(request.messages), output=estimate_tokens(text), source="estimated")
+
+
+def in_words(seconds: float) -> str:
+    """Return a time from now for people.
+
+    >>> in_words(5400)
+    'in 90 minutes'
+    """
+    for most, size, unit in _UNITS:
+        if seconds < most:
+            return f"in {seconds:.3g} s" if size == 1 else f"in {seconds / size:.0f} {unit}"
+    return "in years"
 
 
 def is_usable(reply: Reply) -> bool:

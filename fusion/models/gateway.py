@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from fusion.core.config import Settings, secret
+from fusion.core.config import Settings, is_padded, secret
 from fusion.core.errors import UsageError
 from fusion.core.params import CacheMode
 from fusion.models.base import Model, ModelInfo, checked
@@ -22,6 +22,8 @@ from fusion.store.base import NullJournal
 from fusion.store.journal import Journal
 
 _CONCURRENCY = 500
+_OPEN_SERVERS = frozenset({"hosted_vllm", "vllm", "lm_studio", "llamafile", "ollama", "ollama_chat", "xinference"})
+"""Providers that serve any model, with a chat template of any kind."""
 _PATIENCE = 10.0
 """Longest Retry-After, in seconds, that is worth waiting for while a fallback is left."""
 
@@ -91,7 +93,8 @@ class Gateway:
         info = describe(model_id, self._settings)
         endpoint = self._settings.endpoints.get(model_id)
         if endpoint is None:
-            return LiteLLMModel(model_id, info=info, key_names=self._key_names)
+            thinks = None if info.provider in _OPEN_SERVERS else False
+            return LiteLLMModel(model_id, info=info, api_key=_key(info), key_names=self._key_names, thinks=thinks)
         key = "none" if endpoint.key_env is None else secret(endpoint.key_env)
         return LiteLLMModel(
             f"openai/{endpoint.model}",
@@ -99,6 +102,7 @@ class Gateway:
             api_base=endpoint.api_base,
             api_key=key,
             key_names=self._key_names,
+            thinks=endpoint.thinks,
         )
 
     def _concurrency_of(self, model_id: str, concurrency: int | None) -> int | None:
@@ -113,6 +117,18 @@ class Gateway:
         if endpoint is None or endpoint.concurrency is None:
             return None
         return self._slots.setdefault(model_id, asyncio.Semaphore(endpoint.concurrency))
+
+
+def _key(info: ModelInfo) -> str | None:
+    """Return the key of a provider if its variable holds white space around it; else litellm reads it itself.
+
+    Raises UsageError for a key that no header can hold.
+    """
+    keys = {name: secret(name) for name in info.keys}
+    padded = [name for name in keys if is_padded(name)]
+    if padded and len(keys) > 1:
+        raise UsageError(f"{padded[0]} has white space around its value: set it again without")
+    return keys[padded[0]] if padded else None
 
 
 def _local_client(alias: str, api_base: str, info: ModelInfo) -> Model:

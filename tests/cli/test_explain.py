@@ -1,5 +1,6 @@
 """fusion explain: what it says is what the kinds are and do."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from fusion import Fusion, Pipeline, Request, ScriptedModel
 from fusion.core.events import CallStarted
+from fusion.core.schema import FORMS, check_shape, to_json_schema
+from fusion.core.yaml import read_yaml
 from fusion.stages.registry import kinds
 from tests.cli.conftest import Command
 from tests.conftest import plan_text, run, said, subtasks
@@ -17,7 +20,7 @@ TEXT = "Anna wants a bridge.\nBerta wants a boat.\nClara wants a plan."
 def test_without_a_kind_every_kind_has_a_line(command: Command) -> None:
     done = command("explain")
     assert (done.code, done.err) == (0, "")
-    assert [line.split()[0] for line in done.out.splitlines()] == list(kinds())
+    assert [line.split()[0] for line in done.out.splitlines()] == [*kinds(), "shapes"]
     assert all(len(line.split()) > 3 for line in done.out.splitlines())
 
 
@@ -47,6 +50,18 @@ def test_a_kind_that_is_not_there(command: Command) -> None:
     done = command("explain", "marge")
     assert (done.code, done.out) == (2, "")
     assert done.err == "fusion: no kind 'marge'; did you mean 'merge'?\n"
+
+
+def test_short_types_are_explained_as_they_are(command: Command) -> None:
+    done = command("explain", "shapes")
+    assert (done.code, done.err) == (0, "")
+    for form in FORMS:
+        assert form.written in done.out
+        assert json.dumps(to_json_schema(form.example)["properties"].popitem()[1]) in done.out
+    shape, problems, _ = read_yaml(done.out.partition("Example\n  schema:\n")[2], file="example")
+    assert not problems
+    assert not check_shape(shape)
+    assert command("explain", "shape").err == "fusion: no kind 'shape'; did you mean 'shapes'?\n"
 
 
 @pytest.mark.parametrize("kind", kinds())

@@ -76,7 +76,7 @@ def test_json_is_printed_of_a_failed_run_too_with_what_was_finished(run: Run) ->
     assert (done.code, result.status) == (3, "failed")
     assert done.err == (
         "fusion: the run failed in 'work': BadRequestError: no such thing\n"
-        f"it would fail again as it is; with an edited pipeline: fusion resume {result.run_id} --pipeline FILE\n"
+        f"edit the pipeline, then: fusion resume {result.run_id} --pipeline FILE\n"
     )
 
 

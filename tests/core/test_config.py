@@ -305,7 +305,7 @@ def test_check_says_who_does_not_answer_and_ends_with_3(write: Write, provider: 
         ran = command("models", "check", "--profile", "local")
     rows = {line.split()[0]: line for line in ran.out.splitlines()}
     assert ran.code == 3
-    assert "AuthenticationError: 'dead' rejects the key: (401) wrong key" in rows["dead"]
+    assert "AuthenticationError: 'dead' asks for a key: (401) wrong key; set `key_env` of its" in rows["dead"]
     assert (
         "MissingKeyError: role 'asked' needs 'openai/gpt-5.6', and OPENAI_API_KEY is not set"
         in rows["openai/gpt-5.6"]

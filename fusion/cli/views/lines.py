@@ -141,7 +141,7 @@ def way_on(run_id: str, reason: str, options: str = "", *, whole: bool = True) -
     """Return the command that goes on with a failed run; `whole` is False where only an edited pipeline can."""
     if whole and reason not in _LASTING:
         return f"to go on: fusion resume {run_id}{options}"
-    return f"it would fail again as it is; with an edited pipeline: fusion resume {run_id} --pipeline FILE{options}"
+    return f"edit the pipeline, then: fusion resume {run_id} --pipeline FILE{options}"
 
 
 def _told(event: EventBase) -> tuple[str, str] | None:

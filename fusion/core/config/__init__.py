@@ -1,8 +1,9 @@
 """Settings of the user: the tables of fusion.toml, its reading, the trust in a project's file."""
 
+from fusion.core.config.secrets import is_padded as is_padded
+from fusion.core.config.secrets import secret as secret
+from fusion.core.config.secrets import secrets as secrets
 from fusion.core.config.settings import Settings as Settings
-from fusion.core.config.settings import secret as secret
-from fusion.core.config.settings import secrets as secrets
 from fusion.core.config.settings import user_folder as user_folder
 from fusion.core.config.tables import Endpoint as Endpoint
 from fusion.core.config.tables import SettingsFile as SettingsFile

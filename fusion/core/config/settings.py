@@ -1,11 +1,10 @@
 """Settings of the user: read once from the environment and fusion.toml, then passed down."""
 
 import os
-import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import Field
 
@@ -16,11 +15,6 @@ from fusion.core.errors import UsageError
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.paths import user_path, working_directory
 from fusion.core.types import Limits, Value
-
-_SECRET: Final = re.compile(
-    r"_API_KEY$|_TOKEN$|^(?:AWS|AZURE)_.*(?:KEY|TOKEN|SECRET|PASSWORD|CONNECTION_STRING)(?!.*_FILE$)"
-)
-"""Matches variables that hold secrets; regions, addresses and versions are no secrets."""
 
 
 class StoreSettings(StoreTable):
@@ -94,7 +88,9 @@ class Settings(Value):
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
-            keys=frozenset(name for name, value in env.items() if value and (name in key_names or _is_key(name))),
+            keys=frozenset(
+                name for name, value in env.items() if value.strip() and (name in key_names or _is_key(name))
+            ),
         )
 
     @classmethod
@@ -190,17 +186,6 @@ def _own_file(named: Path | str | None) -> Path | None:
     if not path.exists() or path.is_dir():
         raise UsageError(f"no settings file {str(named)!r}; --config and FUSION_CONFIG name a fusion.toml")
     return path.resolve()
-
-
-def secret(name: str) -> str | None:
-    """Return the value of a variable that holds a key; None if it is unset or empty."""
-    return os.environ.get(name) or None
-
-
-def secrets(named: Collection[str] = ()) -> dict[str, str]:
-    """Return the variables that hold secrets now, including those `named`, for redaction."""
-    names = [name for name in os.environ if name in named or _SECRET.search(name)]
-    return {name: os.environ.get(name, "") for name in names}
 
 
 def _is_key(name: str) -> bool:

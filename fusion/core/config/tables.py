@@ -38,6 +38,10 @@ class Endpoint(Authored):
     context: int | None = Field(default=None, gt=0, description="Context window in tokens.")
     price: Tariff | None = Field(default=None, description="Price; unknown if unset.")
     concurrency: int | None = Field(default=None, ge=1, description="Concurrent calls to the server.")
+    thinks: bool | None = Field(
+        default=None,
+        description="Replies begin with thoughts that only a closing `</think>` ends; unset finds that out.",
+    )
 
     @field_validator("api_base")
     @classmethod

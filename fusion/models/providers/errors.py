@@ -16,10 +16,12 @@ from fusion.core.errors import (
     ModelConnectionError,
     ModelError,
     ModelTimeoutError,
+    OversizedReplyError,
     RateLimitError,
 )
-from fusion.models.base import ModelInfo
-from fusion.models.providers.stream import StreamRefusedError
+from fusion.models.base import ModelInfo, in_words
+from fusion.models.providers.reader.events import MalformedError, OversizedError
+from fusion.models.providers.reader.refusals import RefusedError, words_of
 from fusion.models.redaction import Mask
 
 if TYPE_CHECKING:
@@ -36,12 +38,24 @@ _TOO_LONG: Final = re.compile(
     r"(?i)context[ _]?(?:window|length|size)|maximum context|prompt is too long|input is too long|too many tokens"
     r"|exceeds? the (?:maximum|available|model'?s?) (?:number of tokens|context|input)"
 )
-_FILTERED: Final = re.compile(r"(?i)content[ _]?(?:filter|policy|management)|safety system|responsibleai")
+_FILTERED: Final = re.compile(
+    r"(?i)content[ _]?(?:filter|policy|management|moderation)|moderation|safety (?:system|filter|policy)"
+    r"|responsibleai|\b(?:was|were|been) flagged|flagged_input|data_inspection"
+    r"|inappropriate content|violat\w+ .{0,60}polic"
+)
 _WRAPPING: Final = re.compile(r"^(?:(?:litellm\.)?\w*(?:Error|Exception)(?::| -)\s*|LiteLLM:\s*)+")
 _NO_KEY: Final = re.compile(
     r"(?i)missing.{0,40}api[ _]?key|api[ _]?key.{0,60}(?:not set|must be set|is required|missing)"
 )
-_QUOTA: Final = re.compile(r"(?i)insufficient_quota|exceeded your current quota|credit balance is too low")
+_QUOTA: Final = re.compile(
+    r"(?i)insufficient[_ ](?:quota|credits?|balance|funds)|exceeded your current quota|credit balance is too low"
+)
+_UNSUPPORTED: Final = re.compile(
+    r"(?i)unsupported|not supported|unrecogni[sz]ed|unknown|not (?:allowed|permitted|accepted)|extra inputs|instead"
+)
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+OWN: Final = "here"
+"""The region of a server of the user's own."""
 
 
 class RedactedError(Exception):
@@ -49,29 +63,42 @@ class RedactedError(Exception):
 
 
 def model_error(
-    error: Exception, info: ModelInfo, client: "SingleRequestClient", mask: Mask, *, text: str = ""
+    error: Exception,
+    info: ModelInfo,
+    client: "SingleRequestClient",
+    mask: Mask,
+    *,
+    text: str = "",
+    answered: bool = False,
 ) -> ModelError:
     """Return the error of a failed call; the response itself counts before litellm's exception.
 
-    `text` is the part received of an incomplete reply.
+    `text` is the part received of an incomplete reply, `answered` True if the model had begun to write.
     """
+    failure = _failure(error, info, client, mask, text)
+    failure.answered = failure.answered or answered
+    return failure
+
+
+def _failure(error: Exception, info: ModelInfo, client: "SingleRequestClient", mask: Mask, text: str) -> ModelError:
     status = client.status
-    if text:
-        return _malformed(info, f"its stream broke off: {_words(error)}", mask, text=text)
     if client.connection_error is not None:
-        answered = status is not None and 200 <= status < 300
-        return _unreachable(info, client.connection_error, mask, answered=answered)
-    if status is None:
+        return _unreachable(info, client.connection_error, mask, sent=client.connected)
+    if isinstance(error, OversizedError):
+        return OversizedReplyError(f"{info.id!r} sent a reply that is too large: {_words(error)}", model=info.id)
+    if status is None and not isinstance(error, MalformedError):
         return _unsent(error, info, mask)
-    if not 200 <= status < 300:
+    if status is not None and not 200 <= status < 300:
         body = client.error_body
         return _classified(error, info, body, mask) or status_error(info, status, body, client.headers, mask)
-    if isinstance(error, StreamRefusedError):
-        return status_error(info, error.status, str(error), {}, mask)
+    if isinstance(error, RefusedError):
+        return status_error(info, error.status, str(error), client.headers, mask, within=True)
+    if text:
+        return _malformed(info, f"its stream broke off: {_words(error)}", mask, text=text)
     import aiohttp
 
     if isinstance(error, (OSError, aiohttp.ClientError)):
-        return _unreachable(info, error, mask, answered=True)
+        return _unreachable(info, error, mask)
     return _malformed(info, _words(error), mask)
 
 
@@ -85,24 +112,44 @@ def redacted_chain(error: BaseException | None, mask: Mask, links: int = _LINKS)
     return found.with_traceback(error.__traceback__)
 
 
-def status_error(info: ModelInfo, status: int, body: str, headers: Mapping[str, str], mask: Mask) -> ModelError:
-    """Return the error of a response whose status is not 2xx."""
-    said = f"({status}) {_shortened(body, mask)}".rstrip()
-    model = info.id
+def status_error(
+    info: ModelInfo, status: int, body: str, headers: Mapping[str, str], mask: Mask, *, within: bool = False
+) -> ModelError:
+    """Return the error of a response whose status is not 2xx, or of an error `within` a response that is."""
+    said = f"({status}{' within 200' if within else ''}) {_shortened(body, mask)}".rstrip()
+    failure = _by_words(info, status, body, said) or _by_status(info, status, said)
+    failure.retry_after = retry_after(headers)
+    if isinstance(failure, RateLimitError) and failure.retry_after is not None:
+        failure.args = (failure.args[0].replace("try again later", f"try again {in_words(failure.retry_after)}"),)
+    return failure
+
+
+def _by_words(info: ModelInfo, status: int, body: str, said: str) -> ModelError | None:
+    """Return the error that the body's words tell better than the status."""
     if _TOO_LONG.search(body) and status in (400, 413, 422):
         return _too_long(info, said)
-    if _FILTERED.search(body) and status in (400, 403, 422):
+    if _FILTERED.search(body) and status in (400, 403, 422, 451):
         return _filtered(info, said)
-    if status in (401, 403):
+    if status == 402 or (status in (403, 429) and _QUOTA.search(body)):
         return AuthenticationError(
-            f"{model!r} rejects the key: {said}; check {_key_name(info)} and that it may use this model", model=model
+            f"{info.id!r} has no credit left for this key: {said}; add credit, or set another {_key_name(info)}",
+            model=info.id,
         )
+    return None
+
+
+def _by_status(info: ModelInfo, status: int, said: str) -> ModelError:
+    model = info.id
+    if status in (401, 403):
+        return _rejected_key(info, said)
     if status in (408, 504):
         return ModelTimeoutError(f"{model!r} timed out on its side: {said}; try again later", model=model)
     if status == 413:
         return _too_long(info, said)
     if status == 429:
-        return _rate_limited(info, said, body, headers)
+        return RateLimitError(
+            f"{model!r} has reached its rate limit: {said}; try again later, or lower `concurrency`", model=model
+        )
     if status >= 500:
         return ModelConnectionError(
             f"{model!r} has a server error: {said}; try again, or use another model", model=model
@@ -114,6 +161,27 @@ def status_error(info: ModelInfo, status: int, body: str, headers: Mapping[str, 
     )
 
 
+def _rejected_key(info: ModelInfo, said: str) -> AuthenticationError:
+    if info.region == OWN and not info.keys:
+        return AuthenticationError(
+            f"{info.id!r} asks for a key: {said}; set `key_env` of its endpoint to the variable that holds the key",
+            model=info.id,
+        )
+    return AuthenticationError(
+        f"{info.id!r} rejects the key: {said}; check {_key_name(info)} and that it may use this model", model=info.id
+    )
+
+
+def other_name(client: "SingleRequestClient") -> tuple[str, str] | None:
+    """Return the name of the output limit that the server refuses and the one it takes; None for another refusal."""
+    if client.status not in (400, 422) or not _UNSUPPORTED.search(client.error_body):
+        return None
+    for sent, other in (_LIMITS, _LIMITS[::-1]):
+        if sent in client.sent and other not in client.sent and re.search(rf"\b{sent}\b", client.error_body):
+            return sent, other
+    return None
+
+
 def _too_long(info: ModelInfo, said: str) -> ContextWindowError:
     return ContextWindowError(
         f"the request exceeds the context window of {info.id!r}: {said}; shorten the input, split it, or use a model"
@@ -122,12 +190,12 @@ def _too_long(info: ModelInfo, said: str) -> ContextWindowError:
     )
 
 
-def _unreachable(info: ModelInfo, why: BaseException, mask: Mask, *, answered: bool = False) -> ModelConnectionError:
-    """Return the error of a request without a complete response."""
+def _unreachable(info: ModelInfo, why: BaseException, mask: Mask, *, sent: bool = True) -> ModelConnectionError:
+    """Return the error of a request without a complete response, which may be billed if it was sent."""
     said = _shortened(str(why) or type(why).__name__, mask)
     hint = "the local server has stopped" if info.local else "check the network and the api_base, or try again"
     message = f"{info.id!r} is unreachable, or dropped the connection: {said}; {hint}"
-    return ModelConnectionError(message, model=info.id, answered=answered)
+    return ModelConnectionError(message, model=info.id, answered=sent, sent=sent)
 
 
 def _malformed(info: ModelInfo, why: str, mask: Mask, *, text: str = "") -> BadResponseError:
@@ -148,9 +216,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     seconds = _number(given)
     if seconds is not None:
         return max(0.0, seconds)
+    then = _date(given)
+    if then is None:
+        return None
+    now = _date(lower.get("date"))  # the server's own clock, where it gives it
+    return max(0.0, then - (time.time() if now is None else now))
+
+
+def _date(given: str | None) -> float | None:
     try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time()) if given else None
-    except ValueError:
+        return parsedate_to_datetime(given).timestamp() if given else None
+    except (ValueError, OverflowError):
         return None
 
 
@@ -207,21 +283,6 @@ def _filtered(info: ModelInfo, said: str) -> ContentFilterError:
     )
 
 
-def _rate_limited(info: ModelInfo, said: str, body: str, headers: Mapping[str, str]) -> ModelError:
-    if _QUOTA.search(body):
-        return AuthenticationError(
-            f"{info.id!r} has no credit left for this key: {said}; add credit, or set another {_key_name(info)}",
-            model=info.id,
-        )
-    wait = retry_after(headers)
-    when = "later" if wait is None else f"in {wait:g} s"
-    return RateLimitError(
-        f"{info.id!r} has reached its rate limit: {said}; try again {when}, or lower `concurrency`",
-        model=info.id,
-        retry_after=wait,
-    )
-
-
 def _key_name(info: ModelInfo) -> str:
     if info.keys:
         return info.keys[0]
@@ -232,12 +293,11 @@ def _message(words: str) -> str:
     """Return the message for people, out of the JSON formats in which providers wrap it."""
     try:
         found: Any = json.loads(words)
-    except ValueError:
+    except (ValueError, RecursionError):
         return words
-    for name in ("error", "message", "detail"):
-        if isinstance(found, dict) and name in found:
-            found = found[name]
-    return found if isinstance(found, str) else json.dumps(found)
+    if isinstance(found, dict) and found.keys() == {"error"} and not words_of(found):
+        found = found["error"]
+    return words_of(found) or (found if isinstance(found, str) else json.dumps(found))
 
 
 def _words(error: Exception) -> str:

@@ -6,6 +6,9 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from fusion.models.providers import body
+from fusion.models.providers.proxy import proxy_of
+
 if TYPE_CHECKING:
     import aiohttp
     import httpx
@@ -15,6 +18,7 @@ _SECRET_HEADERS: Final = re.compile("(?i)auth|key|token|secret")
 _SIGNED: Final = "AWS4-HMAC"  # a signature of each request, not a key
 _END_MARK: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _ALREADY_DECODED: Final = ("content-encoding", "content-length", "transfer-encoding")
+_OPENAI: Final = "/chat/completions"
 _PRICED: Final = ("x-litellm-response-cost", "1")
 """Marks the cost as known, so that litellm skips two milliseconds of unused pricing."""
 
@@ -23,18 +27,25 @@ class SingleRequestClient:
     """The HTTP client passed to litellm for one call.
 
     litellm's own clients repeat the request after some failures, and cost more than the rest of the call. This one
-    sends it once, by aiohttp, and keeps the status, headers and body of an error response. `secrets` are the keys in
-    the request's headers, `extra` the fields added to its body.
+    sends it once, by aiohttp, and keeps the status, headers and body of an error response. A reply in OpenAI's format
+    stays unread in `response`, with `raw` True, and litellm gets a stand-in. `most` is the largest body, in bytes.
+    `secrets` are the keys in the request's headers, `extra` the fields added to its body, `renamed` other names of
+    its fields, and `sent` the names it was sent with. `connected` is True once there is a connection to send it on.
     """
 
-    def __init__(self, session: "aiohttp.ClientSession") -> None:
+    def __init__(self, session: "aiohttp.ClientSession", most: int) -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.error_body = ""
         self.connection_error: Exception | None = None
         self.secrets: tuple[str, ...] = ()
         self.extra: Mapping[str, Any] = {}
+        self.renamed: Mapping[str, str] = {}
+        self.sent: frozenset[str] = frozenset()
         self.response: aiohttp.ClientResponse | None = None
+        self.raw = False
+        self.connected = False
+        self._most = most
         self._session = session
         self._posted = False
         self._abandoned = False
@@ -61,20 +72,19 @@ class SingleRequestClient:
             raise ConnectionError("the request has been sent already")
         self._posted = True
         self.secrets = _secrets(headers or {})
-        body = data if data is not None else content if content is not None else jsonlib.dumps(json)
-        if self.extra:
-            body = jsonlib.dumps({**jsonlib.loads(body), **self.extra})
+        self.raw = url.partition("?")[0].endswith(_OPENAI)
+        given = data if data is not None else content if content is not None else jsonlib.dumps(json)
         try:
-            self.response = await self._session.post(
-                url, data=body, params=params, headers=headers, allow_redirects=False
-            )
-            self.status, self.headers = self.response.status, dict(self.response.headers)
-            if stream and 200 <= self.status < 300:
-                return self._streamed(url)
-            return self._whole(url, await self.response.read())
+            await self._send(url, self._body(given, stream), params, headers or {})
+            return await self._answer(url, stream)
         except (aiohttp.ClientError, OSError) as error:
             self.connection_error = error
             raise ConnectionError(str(error)) from error
+
+    def blocks(self) -> AsyncIterator[bytes]:
+        """Return the blocks of the response's body."""
+        assert self.response is not None
+        return body.blocks(self.response, self._most)
 
     def abandon(self) -> bool:
         """Stop waiting for the response. Return True if the request was sent and must be cancelled."""
@@ -89,28 +99,49 @@ class SingleRequestClient:
     def __del__(self) -> None:
         """Do nothing, unlike litellm's clients."""
 
-    def _whole(self, url: str, body: bytes) -> "httpx.Response":
-        import httpx
+    def _body(self, given: Any, stream: bool) -> Any:
+        """Return the request's body, with its further fields; a request in OpenAI's format says if it streams."""
+        if not (self.extra or self.raw):
+            return given
+        fields = {**jsonlib.loads(given), **self.extra}
+        if self.raw:
+            fields.setdefault("stream", stream)
+        fields = {self.renamed.get(name, name): value for name, value in fields.items()}
+        self.sent = frozenset(fields)
+        return jsonlib.dumps(fields)
 
-        assert self.status is not None
-        response = httpx.Response(
-            self.status, headers=self._kept_headers(), content=body, request=httpx.Request("POST", url)
+    async def _send(self, url: str, data: Any, params: Any, headers: Mapping[str, str]) -> None:
+        proxy, auth = proxy_of(url)
+        self.response = await self._session.post(
+            url,
+            data=data,
+            params=params,
+            headers={**headers, "Accept-Encoding": body.ACCEPTED},
+            allow_redirects=False,
+            proxy=proxy,
+            proxy_auth=auth,
+            trace_request_ctx=self,
         )
-        if 200 <= self.status < 300:
-            return response
-        self.error_body = response.text
-        raise _status_error(response)
+        self.status, self.headers = self.response.status, dict(self.response.headers)
 
-    def _streamed(self, url: str) -> "httpx.Response":
+    async def _answer(self, url: str, stream: bool) -> "httpx.Response":
+        """Return the response to litellm. Raises httpx.HTTPStatusError if it is not 2xx."""
         import httpx
 
-        assert self.status is not None
         assert self.response is not None
-        return _streaming_response(self.response, self.status, self._kept_headers(), httpx.Request("POST", url))
-
-    def _kept_headers(self) -> list[tuple[str, str]]:
-        kept = [(name, value) for name, value in self.headers.items() if name.lower() not in _ALREADY_DECODED]
-        return [*kept, _PRICED]
+        assert self.status is not None
+        request = httpx.Request("POST", url)
+        if not 200 <= self.status < 300:
+            self.error_body = await body.error_text(self.response)
+            raise _status_error(httpx.Response(self.status, text=self.error_body, request=request))
+        if self.raw:
+            return _stand_in(request)
+        headers = [(name, value) for name, value in self.headers.items() if name.lower() not in _ALREADY_DECODED]
+        headers.append(_PRICED)
+        if stream:
+            return _streaming_response(self.blocks(), self.status, headers, request)
+        content = await body.whole(self.response, self._most)
+        return httpx.Response(self.status, headers=headers, content=content, request=request)
 
 
 class WarmUpClient:
@@ -119,12 +150,24 @@ class WarmUpClient:
     async def post(self, url: str, **_: Any) -> "httpx.Response":
         import httpx
 
-        choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
-        whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "warm-up", "choices": [choice]}
-        return httpx.Response(200, json=whole, headers=[_PRICED], request=httpx.Request("POST", url))
+        return _stand_in(httpx.Request("POST", url))
 
     def __del__(self) -> None:
         """Do nothing, unlike litellm's clients."""
+
+
+def mark_connected(client: SingleRequestClient) -> None:
+    """Note that a connection is there to send the request on."""
+    client.connected = True
+
+
+def _stand_in(request: "httpx.Request") -> "httpx.Response":
+    """Return a completion for litellm to parse in place of the real one, which it would change."""
+    import httpx
+
+    choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
+    whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "none", "choices": [choice]}
+    return httpx.Response(200, json={**whole, "service_tier": "default"}, headers=[_PRICED], request=request)
 
 
 def _status_error(response: "httpx.Response") -> Exception:
@@ -137,14 +180,14 @@ def _status_error(response: "httpx.Response") -> Exception:
 
 
 def _streaming_response(
-    answer: "aiohttp.ClientResponse", status: int, headers: list[tuple[str, str]], request: "httpx.Request"
+    blocks: AsyncIterator[bytes], status: int, headers: list[tuple[str, str]], request: "httpx.Request"
 ) -> "httpx.Response":
     import httpx
 
     class Body(httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             rest = b""
-            async for block in answer.content.iter_any():
+            async for block in blocks:
                 lines, end, rest = (rest + block).rpartition(b"\n")
                 if end:
                     yield _unmarked(lines + end)

@@ -13,13 +13,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from fusion.core.errors import BadResponseError, ModelError
-from fusion.core.types import Deltas, File, FinishReason, Message, Reply, Request
-from fusion.models.base import Model, ModelInfo, estimate_usage
+from fusion.core import budget
+from fusion.core.errors import BadResponseError, ModelError, ParameterNameError
+from fusion.core.types import Deltas, File, Message, Reply, Request
+from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog import lookup
-from fusion.models.providers.errors import model_error, redacted_chain
-from fusion.models.providers.http import SingleRequestClient, WarmUpClient
-from fusion.models.providers.stream import ReplyBuilder, read_stream
+from fusion.models.providers.body import bound
+from fusion.models.providers.errors import model_error, other_name, redacted_chain
+from fusion.models.providers.http import SingleRequestClient, WarmUpClient, mark_connected
+from fusion.models.providers.parsed import add_parsed
+from fusion.models.providers.reader.reply import ReplyBuilder, read
+from fusion.models.providers.reader.thoughts import Hold
 from fusion.models.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -38,21 +42,9 @@ _PLAIN_HTTP: Final = "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"
 _OWN_CLIENT: Final = ("azure", "azure_text", "text-completion-openai")
 """Providers that litellm reaches by the openai package only, whose clients take a timeout and no retries."""
 _PREPARING: Final = 1.0
+_CONNECTING: Final = 5.0
+"""Seconds for a connection: name, sockets, proxy and TLS."""
 _LOGGERS: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
-
-_FINISH: Final[dict[str, FinishReason]] = {
-    "stop": "stop",
-    "eos": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "tool_calls": "stop",
-    "tool_use": "stop",
-    "function_call": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "content_filter": "content_filter",
-    "refusal": "content_filter",
-}
 
 
 class LiteLLMModel(Model):
@@ -62,6 +54,12 @@ class LiteLLMModel(Model):
     override the provider's address and the key in the environment. `served_as` is the name of the model in replies
     of a server that gives none. Replies and errors hold no keys: `api_key`, those of the environment, and those in
     the variables `key_names`. The wrapper Limited enforces the timeout of a request.
+
+    With `thinks`, replies begin with thoughts that only a closing mark ends, so that the text of a stream is held
+    back to its end; JSON never is. None finds that out by the first reply.
+
+    A server that refuses `max_tokens` for `max_completion_tokens`, or the reverse, is sent that from then on; the
+    refused attempt raises ParameterNameError.
     """
 
     def __init__(
@@ -73,48 +71,78 @@ class LiteLLMModel(Model):
         api_key: str | None = None,
         served_as: str | None = None,
         key_names: Collection[str] = (),
+        thinks: bool | None = False,
     ) -> None:
         self.info = lookup(model_id) if info is None else info
         self._served_as = served_as
         self._redactor = Redactor(key_names, api_key)
         self._own_server = api_base is not None and model_id.startswith("openai/")
         self._takes_client = model_id.partition("/")[0] not in _OWN_CLIENT
+        self._hold: Hold = "nothing" if thinks is False else "everything"
+        self._learns = thinks is None
+        self._renamed: dict[str, str] = {}
         given = {"model": model_id, "api_base": api_base, "api_key": api_key}
         self._fixed = {name: value for name, value in given.items() if value is not None}
 
+    async def ready(self) -> None:
+        await _LIBRARY.ready()
+
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         library = await _LIBRARY.ready()
-        client = library.client()
+        client = library.client(bound(request.max_tokens))
         started = time.perf_counter()
-        reply = ReplyBuilder(on_delta, self._redactor.mask())
+        reply = ReplyBuilder(request, on_delta, self._redactor.mask(), self._hold_of(request))
         try:
             arguments = self._arguments(request, client, stream=on_delta is not None)
             response = await _send(library, client, arguments)
             reply.mask_also(client.secrets)
-            if on_delta is None:
-                reply.add_response(response)
+            if client.raw:
+                await read(client.blocks(), reply)
             else:
-                await read_stream(response, reply, http=client.response, openai=library.openai_chunks)
-            reply.close()
+                await add_parsed(response, reply, stream=on_delta is not None, http=client.response is not None)
         except asyncio.CancelledError as error:
+            self._note_unsent(client)
             error.__context__ = None
             raise
         except Exception as error:  # litellm and its providers raise anything
             if error is reply.thrown:
                 raise
+            self._note_unsent(client)
             failure = self._error(error, client, reply)
         else:
-            return self._reply(request, reply, started)
+            return self._reply(reply, started)
         finally:
             client.close()
         raise failure  # outside the `except`, whose error would become its context and holds the raw response
 
+    def _hold_of(self, request: Request) -> Hold:
+        """Return the text to hold back. Thoughts do not begin as JSON, so that JSON streams at once."""
+        return "unless JSON" if request.json_schema is not None else self._hold
+
+    def _note_unsent(self, client: SingleRequestClient) -> None:
+        """Mark the attempt as not sent if there was no connection to send it on."""
+        reservation = budget.attempt.get()
+        if reservation is not None and self._takes_client and not client.connected:
+            reservation.sent = False
+
     def _error(self, error: Exception, client: SingleRequestClient, reply: ReplyBuilder) -> ModelError:
         """Return the error of our tree, with litellm's exception as its cause, keys masked."""
         mask = reply.mask.also(client.secrets)
-        failure = model_error(error, self.info, client, mask, text="" if reply.finish else reply.text)
+        text = "" if reply.finish else reply.text
+        failure = model_error(error, self.info, client, mask, text=text, answered=reply.answered)
+        names = other_name(client)
+        if names is not None and names[1] not in self._renamed:
+            failure = self._rename(*names)
         failure.__cause__ = redacted_chain(error, mask)
         return failure
+
+    def _rename(self, refused: str, taken: str) -> ModelError:
+        self._renamed = {refused: taken}
+        return ParameterNameError(
+            f"{self.info.id!r} takes {taken!r} in place of {refused!r}, and is asked again with it",
+            model=self.info.id,
+            retry_after=0.0,
+        )
 
     def _arguments(self, request: Request, client: SingleRequestClient, *, stream: bool) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -133,7 +161,7 @@ class LiteLLMModel(Model):
         if self._own_server and request.reasoning_effort:  # litellm does not know which of its models support it
             extra = {"reasoning_effort": arguments.pop("reasoning_effort"), **extra}
         if self._takes_client:
-            client.extra = extra
+            client.extra, client.renamed = extra, self._renamed
         elif extra:
             arguments["extra_body"] = extra
         if request.json_schema is not None:
@@ -143,17 +171,15 @@ class LiteLLMModel(Model):
             arguments["stream_options"] = {"include_usage": True}
         return arguments
 
-    def _reply(self, request: Request, reply: ReplyBuilder, started: float) -> Reply:
-        if not reply.finish:
-            raise BadResponseError(
-                f"the reply of {self.info.id!r} broke off without a finish reason",
-                model=self.info.id,
-                text=reply.text,
-            )
-        usage = reply.usage or estimate_usage(request, reply.text)
+    def _reply(self, reply: ReplyBuilder, started: float) -> Reply:
+        finish, text, usage = reply.finish, reply.text, reply.usage()
+        if finish is None or finish == "unknown":
+            raise self._unfinished(reply)
+        if self._learns or reply.closed:  # a server writes such thoughts always or never
+            self._hold = "everything" if reply.closed else "nothing"
         return Reply(
-            text=reply.text,
-            finish_reason=_FINISH.get(reply.finish, "stop"),
+            text=text,
+            finish_reason=finish,
             usage=usage,
             asked=self.info.id,
             served=reply.served or self._served_as or self.info.id,
@@ -161,6 +187,13 @@ class LiteLLMModel(Model):
             latency=time.perf_counter() - started,
             first_token=None if reply.first is None else reply.first - started,
         )
+
+    def _unfinished(self, reply: ReplyBuilder) -> BadResponseError:
+        if reply.finish is None:
+            why = f"the reply of {self.info.id!r} broke off without a finish reason"
+            return BadResponseError(why, model=self.info.id, text=reply.text)
+        why = f"the reply of {self.info.id!r} broke off with the unknown finish reason {reply.said!r}"
+        return BadResponseError(why, model=self.info.id)
 
 
 async def warm() -> None:
@@ -232,13 +265,12 @@ class _Loaded:
     """The parts of litellm in use, and an HTTP session per event loop."""
 
     acompletion: Any
-    openai_chunks: type
     client_type: type
     ssl: "ssl.SSLContext | bool"
     sessions: dict[asyncio.AbstractEventLoop, "aiohttp.ClientSession"] = field(default_factory=dict)
 
-    def client(self) -> SingleRequestClient:
-        made: SingleRequestClient = self.client_type(self._session())
+    def client(self, most: int) -> SingleRequestClient:
+        made: SingleRequestClient = self.client_type(self._session(), most)
         return made
 
     async def close(self) -> None:
@@ -255,16 +287,22 @@ class _Loaded:
 
 
 def _new_session(ssl: "ssl.SSLContext | bool") -> "aiohttp.ClientSession":
-    """Return a session without limits of concurrency and time, which the wrappers set."""
-    from urllib.request import getproxies
-
+    """Return a session without limits of concurrency and time, which the wrappers set, but for connecting."""
     import aiohttp
 
+    async def connected(session: object, context: Any, params: object) -> None:
+        mark_connected(context.trace_request_ctx)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(connected)
+    trace.on_connection_reuseconn.append(connected)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=ssl, ttl_dns_cache=300),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECTING, sock_connect=None),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=bool(getproxies()),
+        trace_configs=[trace],
+        auto_decompress=False,
+        trust_env=False,
     )
 
 
@@ -310,7 +348,6 @@ def _load() -> _Loaded:
         warnings.simplefilter("ignore")
         import litellm
         from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, get_ssl_configuration
-        from litellm.llms.openai.chat.gpt_transformation import OpenAIChatCompletionStreamingHandler
 
         litellm.suppress_debug_info = True
         litellm.telemetry = False
@@ -318,7 +355,6 @@ def _load() -> _Loaded:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         loaded = _Loaded(
             acompletion=_quiet(litellm.acompletion),
-            openai_chunks=OpenAIChatCompletionStreamingHandler,
             client_type=type("Client", (SingleRequestClient, AsyncHTTPHandler), {}),  # litellm checks the class
             ssl=get_ssl_configuration(),
         )

@@ -1,11 +1,15 @@
 """Limited: bounds the concurrent attempts of a model, and the time of each."""
 
 import asyncio
+from typing import Final
 
 from fusion.core import budget
 from fusion.core.errors import ModelError, ModelTimeoutError, UsageError
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelWrapper
+
+_LATE: Final = 0.25
+"""Seconds by which a timer is late only if the process was stopped or busy."""
 
 
 class Deadlines:
@@ -24,6 +28,7 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._graced: set[asyncio.Timeout] = set()
         self._open: dict[asyncio.Timeout, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -36,18 +41,30 @@ class Deadlines:
 
     def end(self, timeout: asyncio.Timeout) -> None:
         self._open.pop(timeout, None)
+        self._graced.discard(timeout)
 
     def _fire(self) -> None:
         """Expire the timeouts whose deadline has passed, and set the timer for the next."""
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for timeout, deadline in list(self._open.items()):
+        self._put_off(now)
+        for timeout, deadline in sorted(self._open.items(), key=lambda pair: pair[1]):
             if deadline > now:
                 self._timer = loop.call_at(deadline, self._fire)
                 return
-            del self._open[timeout]
+            self.end(timeout)
             timeout.reschedule(now)
+
+    def _put_off(self, now: float) -> None:
+        """Put off the deadlines that passed while the process was stopped."""
+        late = now - min(self._open.values(), default=now)
+        if late < _LATE:
+            return
+        for timeout, deadline in self._open.items():
+            if deadline <= now and timeout not in self._graced:
+                self._graced.add(timeout)
+                self._open[timeout] = now + min(late, self._seconds)
 
 
 class Limited(ModelWrapper):
@@ -55,6 +72,7 @@ class Limited(ModelWrapper):
 
     `slots` are shared with other models: an attempt takes a slot of its own model, then one of those. With both, it
     is marked as sent in `budget.attempt`, and has `request.timeout` seconds to reply. Providers leave that to it.
+    Loading the model's library is part of no attempt.
 
     Raises ModelTimeoutError when the time is over.
     """
@@ -68,6 +86,7 @@ class Limited(ModelWrapper):
         self._deadlines: dict[float, Deadlines] = {}  # by their seconds
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        await self.inner.ready()
         async with self._slots:
             if self._shared is None:
                 return await self._attempt(request, on_delta)

@@ -11,10 +11,11 @@ from fusion.core.errors import ModelError, UsageError
 from fusion.core.events import AttemptFailed, emit
 from fusion.core.log import LOG
 from fusion.core.types import Deltas, Reply, Request
-from fusion.models.base import Model, ModelWrapper, TrackedDeltas, check_usable
+from fusion.models.base import Model, ModelWrapper, TrackedDeltas, check_usable, in_words
 
 ATTEMPTS: Final = 3
 """Attempts of one call, at most."""
+_LONG: Final = 7_200
 
 
 class Retrying(ModelWrapper):
@@ -104,7 +105,8 @@ class Retrying(ModelWrapper):
         if number >= self._attempts:
             return _after(error, number)
         if wait > left:
-            why = f"the next could start in {wait:.1f} s, but only {max(left, 0.0):.1f} s are left"
+            when = f"in {wait:.1f} s" if wait < _LONG else in_words(wait)
+            why = f"the next could start {when}, but only {max(left, 0.0):.1f} s are left"
             return _after(error, number, why)
         return None
 

@@ -1,0 +1,85 @@
+"""Content of a message or delta in OpenAI's format: text, thoughts and refusal told apart."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from fusion.models.providers.reader.events import MalformedError
+
+_THOUGHTS: Final = ("reasoning_content", "reasoning", "thinking")
+_TEXT_PARTS: Final = ("text", "output_text", None)
+_JSON_TOOL: Final = "json_tool_call"
+"""The tool by which litellm asks some providers for JSON; its arguments are the answer."""
+
+
+class Content(NamedTuple):
+    """The parts of a message; `thoughts` is their size in characters."""
+
+    text: str = ""
+    thoughts: int = 0
+    refusal: str = ""
+
+
+def content_of(message: Mapping[str, Any]) -> Content:
+    """Return the content of a message or a delta. Raises MalformedError."""
+    found = _of_content(message.get("content"))
+    fields = max(_size(message.get(name)) for name in _THOUGHTS)
+    refusal = message.get("refusal")
+    text = found.text or _of_tool(message.get("tool_calls"))
+    return Content(text, found.thoughts + fields, found.refusal + (refusal if isinstance(refusal, str) else ""))
+
+
+def _of_content(given: Any) -> Content:
+    if given is None:
+        return Content()
+    if isinstance(given, str):
+        return Content(given)
+    if isinstance(given, dict):
+        return _of_part(given)
+    if isinstance(given, list):
+        parts = [_of_part(one) for one in given]
+        text, refusal = "".join(part.text for part in parts), "".join(part.refusal for part in parts)
+        return Content(text, sum(part.thoughts for part in parts), refusal)
+    raise MalformedError(f"a message whose content is neither text nor a list of parts, but {given!r:.80}")
+
+
+def _of_part(part: Any) -> Content:
+    if isinstance(part, str):
+        return Content(part)
+    if not isinstance(part, dict):
+        raise MalformedError(f"a content part that is {part!r:.80}")
+    kind = part.get("type")
+    if kind == "refusal":
+        return Content(refusal=_string(part.get("refusal") or part.get("text")))
+    if isinstance(kind, str) and ("think" in kind or "reason" in kind):
+        return Content(thoughts=_size({name: value for name, value in part.items() if name != "type"}))
+    if kind in _TEXT_PARTS:
+        return Content(_string(part.get("text")))
+    if isinstance(part.get("text"), str):
+        raise MalformedError(f"a content part of the unknown type {kind!r:.40}")
+    return Content()
+
+
+def _string(given: Any) -> str:
+    """Return the text of a part; some servers wrap it as `{"value": …}`."""
+    found = given.get("value") if isinstance(given, dict) else given
+    if found is None:
+        return ""
+    if not isinstance(found, str):
+        raise MalformedError(f"a content part whose text is {found!r:.80}")
+    return found
+
+
+def _of_tool(calls: Any) -> str:
+    first = calls[0] if isinstance(calls, list) and calls and isinstance(calls[0], dict) else {}
+    function = first.get("function")
+    is_answer = isinstance(function, dict) and function.get("name") in (_JSON_TOOL, None)
+    return _string(function.get("arguments")) if is_answer and function else ""
+
+
+def _size(given: Any) -> int:
+    """Return the characters of thoughts, however they are nested."""
+    if isinstance(given, str):
+        return len(given)
+    if isinstance(given, dict):
+        return sum(map(_size, given.values()))
+    return sum(map(_size, given)) if isinstance(given, list) else 0

@@ -45,6 +45,7 @@ from fusion.stages.context import (
     Variables,
 )
 from fusion.stages.feed import Feed
+from fusion.stages.fields import enough
 
 
 class Inner(Protocol):
@@ -93,7 +94,6 @@ class RunContext(StageContext):
         self.wiring = run.wirings[path]
         self.fields = run.fields[path] if fields is None else fields
         self.finishing = run.spec.pipeline.on_budget == "finish"
-        self.wanted = _wanted_after(path, run) if self.finishing else 1
         self.seed = f"{run.seed} {self.place}"
         self.inputs = RunInputs(self)
         self.outputs = RunOutputs(self)
@@ -115,6 +115,14 @@ class RunContext(StageContext):
         if self._clock is not None and self.stage.timeout is not None:
             self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
 
+    def wanted(self, items: int) -> int:
+        after, most = {self.path}, 1
+        for name in self.run.spec.loaded.dataflow.order:
+            if name != self.path and self.run.wirings[name].before & after:
+                after.add(name)
+                most = max(most, enough(getattr(self.run.spec.pipeline.stages[name], "min_ok", None) or 1, items))
+        return most
+
     @property
     def seconds(self) -> float:
         """Seconds since the first input; 0 before it."""
@@ -124,17 +132,6 @@ class RunContext(StageContext):
     async def time_limit(self) -> AsyncIterator[None]:
         async with asyncio.timeout(None) as self._clock:
             yield
-
-
-def _wanted_after(path: str, run: RunParts) -> int:
-    """Return the largest `min_ok` of the stages that depend on this one."""
-    after, most = {path}, 1
-    for name in run.spec.loaded.dataflow.order:
-        wiring = run.wirings[name]
-        if name != path and wiring.before & after:
-            after.add(name)
-            most = max(most, getattr(run.spec.pipeline.stages[name], "min_ok", None) or 1)
-    return most
 
 
 class RunInputs(StageInputs):

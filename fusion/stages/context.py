@@ -209,8 +209,10 @@ class StageContext(ABC):
     """Seed of every random order: the same for this stage in each process of the run."""
     finishing: bool
     """True if an exhausted budget ends the work but not the run (`on_budget: finish`)."""
-    wanted: int
-    """Usable items that later stages need at least (their `min_ok`); 1 if they do not say."""
+
+    @abstractmethod
+    def wanted(self, items: int) -> int:
+        """Return the number of so many items that later stages need at least (their `min_ok`); 1 by default."""
 
     @abstractmethod
     def time_limit(self) -> AbstractAsyncContextManager[object]:

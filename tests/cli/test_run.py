@@ -340,13 +340,13 @@ def test_a_budget_stop_is_exit_4_and_named(run: Run) -> None:
 def test_a_budget_stop_that_finishes_prints_what_there_is_and_is_exit_4(run: Run) -> None:
     done = run(f"on_budget: finish\n{MANY}", "a,b,c", "--budget", "calls=1")
     assert (done.code, done.out) == (4, "do a\n")
-    assert "fusion: the answer is partial: work 2 (BudgetError: " in done.err
+    assert "fusion: the answer is partial: work 2 (b), 3 (c): BudgetError: " in done.err
 
 
 def test_a_part_that_failed_is_named_in_all_modes_and_the_answer_stands(run: Run) -> None:
     done = run(MANY, "a,bad,c", "-q", model="dull")
-    assert (done.code, done.out) == (0, "do a\n\ndo c\n")
-    assert done.err.startswith("fusion: the answer is partial: work 2 (BadResponseError: ")
+    assert (done.code, done.out) == (3, "do a\n\ndo c\n")
+    assert done.err.startswith("fusion: the answer is partial: work 2 (bad): BadResponseError: ")
 
 
 def test_our_own_fault_in_a_run_is_exit_1_and_debug_shows_where(run: Run) -> None:

@@ -11,6 +11,7 @@ from fusion.core.types import Limits
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, check_looked_at
 from fusion.engine.run_spec import RunSpec
+from fusion.pipeline.attributes import check_columns
 from fusion.pipeline.inputs import filled
 from fusion.pipeline.loader import LoadedPipeline
 
@@ -32,6 +33,7 @@ def prepare(
     """
     loaded = cast.with_defaults(loaded)
     request, values = filled(loaded.pipeline, request, inputs)
+    check_columns(loaded.pipeline, loaded.prompts, values)
     roles = cast.of(loaded, before)
     check_looked_at(loaded.pipeline, loaded.prompts, roles, request, values)
     return RunSpec(

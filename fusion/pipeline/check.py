@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Final
 
-from fusion.core.errors import Problem, PromptError, close_names
+from fusion.core.errors import Problem, PromptError, UsageError, close_names
 from fusion.core.schema import check_shape
 from fusion.core.yaml import Place, Positions
-from fusion.pipeline.dataflow import ALWAYS, Use, cycle_words, cycles_of, field_of, uses_of, wiring_of
+from fusion.pipeline.attributes import Attributes
+from fusion.pipeline.dataflow import ALWAYS, Use, cycle_words, cycles_of, field_of, schemas_of, uses_of, wiring_of
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts
 from fusion.stages.base import PipelineUse, Stage
@@ -71,6 +72,7 @@ class _Checking:
             self._say(("stages", cycle[0]), cycle_words(cycle), of_key=True)
         self._check_readers()
         self._check_stdin()
+        self._check_attributes()
 
     def _say(self, place: Place, message: str, *, of_key: bool = False) -> None:
         self.found.append((place, of_key, message))
@@ -194,6 +196,17 @@ class _Checking:
                 self._say(
                     ("stages", name), f"{name!r} is unused: neither a stage nor the output reads it", of_key=True
                 )
+
+    def _check_attributes(self) -> None:
+        if not self._whole:
+            return
+        try:
+            schemas = schemas_of(self._pipeline, near=self._near)
+        except UsageError:  # a flaw of a shape, which is said already
+            return
+        for path, key, message in Attributes(self._pipeline, self._prompts, schemas, {}).flaws():
+            here = ("stages", *path.split("/"), *_keys(key)) if path else ("output", *([key] if key else []))
+            self._say(here, message)
 
     def _check_stdin(self) -> None:
         readers = [name for name, spec in self._pipeline.inputs.items() if spec.stdin]

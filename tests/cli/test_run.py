@@ -368,3 +368,13 @@ def test_the_shipped_pipeline_runs_by_its_name(run: Run, command: Command) -> No
     done = command("run", "plan-execute-review", "do it", "-m", "scripted/frontier")
     assert (done.code, done.out) == (0, "the answer\n")
     assert "plan: ok, 3 subtasks" in done.err
+
+
+def test_a_malformed_reply_is_shown_by_its_beginning_and_where_the_whole_is(run: Run, command: Command) -> None:
+    text = ONE.replace("role: bulk", "role: bulk, schema: {name: string}")
+    done = run(text, "write", model="long")
+    assert done.code == 3
+    assert "begins: 'a line of the answer" in done.err
+    (line,) = (line for line in done.err.splitlines() if line.startswith("the whole reply: fusion "))
+    shown = command(*line.removeprefix("the whole reply: fusion ").split())
+    assert (shown.code, "a line of the answer\n" * 20_000 in shown.out) == (0, True)

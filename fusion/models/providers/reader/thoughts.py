@@ -77,7 +77,8 @@ class _Scan:
         elif word in _CLOSING:
             self._close(word, end)
         elif self._begins_line(start):
-            self._parts.append(self._text[self._begin : start])
+            before = self._text[self._begin : start]
+            self._parts += [before] if self._parts or before.strip() else []
             self._until = _MARKS[word]
         else:
             self._inline[_MARKS[word]] += 1

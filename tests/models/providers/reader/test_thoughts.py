@@ -29,6 +29,7 @@ ANSWERS = {
     "no opening, JSON thought": ('Perhaps {"total": 1}? No.\n</think>\n{"total": 3}', '{"total": 3}'),
     "no opening, fenced thought": ('Try\n```json\n{"a": 1}\n```\nno.\n</think>\nOslo', "Oslo"),
     "closed twice": ("a</think>b</think>Oslo", "Oslo"),
+    "behind words": ("Sure! <think>\nhm\n</think>\nOslo", "Sure! Oslo"),
     "never closed": ("<think>The capital of", ""),
 }
 PLAIN = {

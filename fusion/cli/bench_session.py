@@ -21,7 +21,7 @@ from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.options import BenchOptions, TuneOptions
 from fusion.cli.settings import read_settings
-from fusion.cli.terminal import complain, is_live, one_line, printable, table, write
+from fusion.cli.terminal import complain, is_live, one_line, printable, table, width_of, wrapped, write
 from fusion.cli.views.lines import dollars
 from fusion.cli.views.standings import LiveStandings, PlainStandings, Standings
 from fusion.core.errors import UsageError
@@ -102,7 +102,8 @@ def _limits(word: str | None) -> Limits | None:
 
 
 def _print(lines: Iterator[str]) -> None:
-    write("\n".join(map(printable, lines)) + "\n")
+    width = width_of(sys.stdout)
+    write("\n".join(part for line in lines for part in wrapped(printable(line), width)) + "\n")
 
 
 def _exit_code(report: Report | None, *, stopped: bool) -> int:
@@ -188,7 +189,7 @@ def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
     yield f"{results.name}: {len(results.items):,} items, best single model: {analysis.best_single or 'none'}"
     yield ""
     rows = [_HEAD, *(_bench_row(one, analysis) for one in (*analysis.figures, *analysis.baselines))]
-    yield from table(rows, right=frozenset({2, 3, 4, 5, 6, 7}))
+    yield from table(rows, right=frozenset({2, 3, 4, 5, 6, 7}), width=width_of(sys.stdout))
     if analysis.notes:
         yield ""
         yield from (f"- {one_line(note)}" for note in analysis.notes)
@@ -228,7 +229,9 @@ def _tune_lines(tuned: Tuned, report: Report | None, folder: Path) -> Iterator[s
     yield f"{tuned.suite}: {len(tuned.finalists):,} of {len(tuned.finalists) + len(tuned.dropped):,} left on dev"
     yield f"raced: {raced or 'none'}; spent {dollars(tuned.spent)}; best single model: {tuned.best_single}"
     yield ""
-    yield from table([_FRONTIER, *map(_finalist, tuned.frontier)], right=frozenset({1, 2, 3, 4}))
+    yield from table(
+        [_FRONTIER, *map(_finalist, tuned.frontier)], right=frozenset({1, 2, 3, 4}), width=width_of(sys.stdout)
+    )
     yield ""
     if tuned.stopped:
         items = f"the {tuned.items:,} items that every finalist answered"

@@ -35,6 +35,7 @@ _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_OLD_BREAKS = "\x85\u2028\u2029"
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -129,8 +130,9 @@ class _Reading:
         from ruamel.yaml import YAML
         from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+        breaks = _Breaks(text)
         try:
-            return self._document(YAML(typ="safe", pure=True).parse(text))
+            return self._document(breaks.restored(YAML(typ="safe", pure=True).parse(breaks.hidden)))
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
@@ -258,6 +260,29 @@ class _Reading:
 
     def _refuse(self, mark: Mark, message: str) -> NoReturn:
         raise self._refused(mark, message)
+
+
+class _Breaks:
+    """The line breaks of YAML 1.1 that end no line in YAML 1.2: U+0085, U+2028, U+2029.
+
+    The parser follows 1.1 in this. It sees characters of private use in their place, one for one.
+    """
+
+    def __init__(self, text: str) -> None:
+        marks = [mark for mark in _OLD_BREAKS if mark in text]
+        private = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in text)
+        self._stand_ins = dict(zip(marks, private, strict=False))
+        self._marks = {ord(stand_in): mark for mark, stand_in in self._stand_ins.items()}
+        self.hidden = (
+            text.translate({ord(mark): stand_in for mark, stand_in in self._stand_ins.items()}) if marks else text
+        )
+
+    def restored(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Yield the events with the characters of the text in their scalars."""
+        for event in events:
+            if self._stand_ins and isinstance(getattr(event, "value", None), str):
+                event.value = event.value.translate(self._marks)
+            yield event
 
 
 _HUGE = object()

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fusion.core.errors import UsageError, close_names
+from fusion.core.schema import FORMS, to_json_schema
+from fusion.core.schema.formats import FORMATS
 from fusion.core.yaml import Place
 from fusion.pipeline.json_schema import json_schema
 from fusion.pipeline.spec import Pipeline
@@ -59,6 +61,31 @@ class Explanation(NamedTuple):
     example: str
 
 
+class ShapeForm(NamedTuple):
+    """A short type of a `schema`: an example, its meaning, and its JSON Schema."""
+
+    written: str
+    meaning: str
+    json_schema: Mapping[str, Any]
+
+
+SHAPES = "shapes"
+"""Name of the explanation of short types, in place of a kind."""
+
+
+def shapes() -> tuple[ShapeForm, ...]:
+    """Return every short type of a `schema`."""
+    return tuple(
+        ShapeForm(form.written, form.meaning, next(iter(to_json_schema(form.example)["properties"].values())))
+        for form in FORMS
+    )
+
+
+def formats() -> tuple[str, ...]:
+    """Return the formats that are checked in a JSON Schema."""
+    return tuple(FORMATS)
+
+
 def summary() -> dict[str, str]:
     """Return every kind with the first sentence of its docstring."""
     return {kind: _first_sentence(cls) for kind, cls in kinds().items()}
@@ -68,7 +95,7 @@ def explain(kind: str) -> Explanation:
     """Return the reference of a kind: purpose, keys, fields, cost. Raises UsageError for an unknown kind."""
     cls = kinds().get(kind)
     if cls is None:
-        raise UsageError(f"no kind {kind!r}{close_names(kind, kinds())}")
+        raise UsageError(f"no kind {kind!r}{close_names(kind, [*kinds(), SHAPES])}")
     example = _of_example(cls)
     return Explanation(
         kind=kind,
@@ -131,6 +158,8 @@ def _default(field: Schema) -> Any:
             return only
         case [] | None:
             return None
+        case dict() as fields:  # of a class: those of its fields that say something
+            return {key: value for key, value in fields.items() if value not in (None, [], {}, "")} or None
         case value:
             return value
 

@@ -5,6 +5,7 @@ that build a large value from small ones are refused beforehand.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from jinja2 import StrictUndefined, nodes, pass_context
@@ -14,9 +15,19 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fusion.core.types import Asked, File, Item, Value
-from fusion.prompts.filters import FILTERS, joined, printed
+from fusion.prompts.bounds import (
+    bound_filters,
+    bound_tree,
+    bounded,
+    check_characters,
+    check_format,
+    check_product,
+    compared,
+    weight,
+)
+from fusion.prompts.filters import FILTERS, joined, lines_of, printed
 from fusion.prompts.library import Library
-from fusion.prompts.limits import Meter, check_size, count_step, current_meter
+from fusion.prompts.limits import Meter, check_size, count_step, count_work, current_meter
 
 MESSAGE = "a message"
 """Name of the filter for the text of a message block; the space keeps templates from using it."""
@@ -35,20 +46,19 @@ _NO_FILTERS = (
     "wordwrap",
     "xmlattr",
 )
-_NO_METHODS = frozenset(
-    {
-        "center",
-        "expandtabs",
-        "format",
-        "format_map",
-        "join",
-        "ljust",
-        "replace",
-        "rjust",
-        "translate",
-        "zfill",
-    }
-)
+_METHODS: Mapping[type, frozenset[str]] = {
+    str: frozenset(
+        """
+        capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit isidentifier islower
+        isnumeric isprintable isspace istitle isupper lower lstrip partition removeprefix removesuffix rfind rindex
+        rpartition rsplit rstrip split splitlines startswith strip swapcase title upper
+        """.split()  # noqa: SIM905 - a list of them would fill a page
+    ),
+    bytes: frozenset(),
+    int: frozenset({"bit_length", "bit_count", "conjugate", "denominator", "imag", "numerator", "real"}),
+    float: frozenset({"is_integer", "conjugate", "imag", "real"}),
+}
+"""Methods of plain values that templates may call: none makes a large value of small ones."""
 
 
 class Environment(ImmutableSandboxedEnvironment):
@@ -61,7 +71,21 @@ class Environment(ImmutableSandboxedEnvironment):
             return self._of_item(obj, attribute)
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
+        if isinstance(obj, str) and attribute == "splitlines":
+            return partial(lines_of, obj)
         return super().getattr(obj, attribute)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Return `format` of a text with bounds on its widths and its output."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        def format_text(*args: Any, **kwargs: Any) -> str:
+            check_format(value.__self__, [*args, *kwargs.values()])
+            return wrapped(*args, **kwargs)
+
+        return format_text
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, Item) and isinstance(argument, str):
@@ -77,24 +101,37 @@ class Environment(ImmutableSandboxedEnvironment):
         return self.undefined(obj=item, name=name)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, str) and attr in _NO_METHODS:
-            return False
+        for kind, methods in _METHODS.items():
+            if isinstance(obj, kind) and attr not in methods:
+                return False
         if isinstance(obj, Value):
             return attr in type(obj).model_fields
         return super().is_safe_attribute(obj, attr, value)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as in Jinja
         count_step(0)
-        return super().call(__context, __obj, *args, **kwargs)
+        if getattr(__obj, "__name__", "") in ("strip", "lstrip", "rstrip"):
+            check_characters(args[0] if args else None)
+        return bounded(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         check_size(operator, left, right)
+        if operator == "*":
+            check_product(*((right, left) if isinstance(left, int) else (left, right)))
+        elif operator == "+" and isinstance(left, (list, tuple)):
+            count_work((weight(left) + weight(right)) // 100)
         return super().call_binop(context, operator, left, right)
+
+    bounded = staticmethod(bounded)
+
+    def compared(self, left: Any, *rest: Any) -> bool:
+        return compared(self, left, *rest)
 
     def join_texts(self, *parts: Any) -> str:
         return joined(parts)
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        bound_tree(source)
         _bound_loops(source)
         return super()._generate(source, *args, **kwargs)
 
@@ -213,5 +250,6 @@ def new_environment(library: Library) -> Environment:
     environment.filters.update(FILTERS)
     environment.tests["file"] = lambda value: isinstance(value, File)
     environment.filters["files"] = lambda request: list(request.files) if isinstance(request, Asked) else []
+    bound_filters(environment)
     environment.filters.update({MESSAGE: _message, "a step": _one_step})
     return environment

@@ -11,7 +11,8 @@ from jinja2 import Undefined, pass_environment
 from jinja2.exceptions import SecurityError
 from jinja2.filters import make_attrgetter
 
-from fusion.core.types import File, Item, Value, as_text
+from fusion.core.types import File, Item, Value, as_text, whole_text
+from fusion.prompts.bounds import check_printed
 from fusion.prompts.limits import check_length, check_output, count_step
 
 _EXACT = Context(prec=900)  # digits: enough for the sum of two numbers of 300 places
@@ -21,7 +22,14 @@ def _json(value: Any, indent: int | None = None) -> str:
     """Return the value as JSON."""
     if isinstance(value, Undefined):
         return str(value)
-    return json.dumps(value, ensure_ascii=False, indent=indent and min(indent, 8), default=_jsonable)
+    check_printed(value)
+    try:
+        text = json.dumps(
+            value, ensure_ascii=False, indent=indent and min(indent, 8), default=_jsonable, allow_nan=False
+        )
+    except ValueError as error:
+        raise SecurityError(f"JSON cannot hold the value: {error}") from error
+    return whole_text(text)
 
 
 def _jsonable(value: Any) -> Any:
@@ -30,11 +38,22 @@ def _jsonable(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, Value) else as_text(value)
 
 
+def lines_of(text: str, keepends: bool = False) -> list[str]:
+    """Return the lines of a text, which end at a line feed or a carriage return with one, and nowhere else."""
+    lines = text.split("\n")
+    ends = ["\n"] * (len(lines) - 1) + [""]
+    if not lines[-1]:
+        del lines[-1]
+    if keepends:
+        return [line + end for line, end in zip(lines, ends, strict=False)]
+    return [line.removesuffix("\r") for line in lines]
+
+
 def _indent(value: Any, width: int = 4, first: bool = False) -> str:
     """Indent every line, except the first unless `first` is True."""
     if not 0 <= width <= 64:
         raise SecurityError("indent takes 0 to 64 spaces")
-    lines = printed(value).splitlines()
+    lines = lines_of(printed(value))
     pad = " " * width
     return "\n".join(line if (at == 0 and not first) or not line else pad + line for at, line in enumerate(lines))
 
@@ -157,11 +176,15 @@ def _short(value: Any) -> str:
 def printed(value: Any) -> str:
     if isinstance(value, File):
         raise SecurityError(f"{value} must be printed by itself, as in {{{{ inputs.picture }}}}: no filter takes it")
-    return str(value) if isinstance(value, (Undefined, Item)) else as_text(value)
+    if isinstance(value, (Undefined, Item)):
+        return str(value)
+    check_printed(value)
+    return as_text(value)
 
 
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "json": _json,
+    "tojson": _json,
     "indent": _indent,
     "truncate_tokens": _truncate_tokens,
     "fence": _fence,

@@ -8,22 +8,29 @@ from typing import Any, Literal
 
 from jinja2.exceptions import SecurityError
 
+from fusion.core.bounded import clock
 from fusion.core.types import File, Message
 
 MAX_OUTPUT = 10_000_000
 MAX_STEPS = 200_000
+MAX_WORK = 20_000_000
+MAX_MADE = 50_000_000
 MAX_SECONDS = 10.0
 MAX_REPEAT = 1_000_000
+_STEPS_UNCHECKED = 100
 
 
 class Meter:
     """Counts the resources of renders in its `with` block, and collects their messages."""
 
-    __slots__ = ("_token", "deadline", "files", "mark", "messages", "output", "steps")
+    __slots__ = ("_checked", "_token", "deadline", "files", "made", "mark", "messages", "output", "steps", "work")
 
     def __init__(self) -> None:
         self.output = 0
         self.steps = 0
+        self.work = 0
+        self.made = 0
+        self._checked = 0
         self.deadline = time.monotonic() + MAX_SECONDS
         self.messages: list[Message] = []
         self.files: list[File] = []
@@ -41,6 +48,23 @@ class Meter:
         self.write(size)
         if self.steps > MAX_STEPS:
             raise SecurityError(f"it takes more than {MAX_STEPS:,} loop steps; is a loop endless?")
+        self.check_time()
+
+    def count(self, work: int, made: int) -> None:
+        """Count the elements that filters and comparisons go through, and the characters that filters make."""
+        self.work += work
+        self.made += made
+        if self.work > MAX_WORK:
+            raise SecurityError(f"it takes more than {MAX_WORK:,} steps in filters and comparisons")
+        if self.made > MAX_MADE:
+            raise SecurityError(f"its filters make more than {MAX_MADE:,} characters")
+        if (done := self.work + self.made // 1_000) - self._checked > _STEPS_UNCHECKED:
+            self._checked = done
+            self.check_time()
+
+    def check_time(self) -> None:
+        """Raise an error after the deadline of the render, or of the work that it is a part of."""
+        clock.check()
         if time.monotonic() > self.deadline:
             raise SecurityError(f"it takes longer than {MAX_SECONDS:g} s")
 
@@ -88,6 +112,18 @@ def count_step(size: int) -> None:
     meter = current_meter.get()
     if meter is not None:
         meter.step(size)
+
+
+def count_work(steps: int) -> None:
+    meter = current_meter.get()
+    if meter is not None:
+        meter.count(steps, 0)
+
+
+def count_made(characters: int) -> None:
+    meter = current_meter.get()
+    if meter is not None:
+        meter.count(1, characters)
 
 
 def check_output(size: int) -> None:

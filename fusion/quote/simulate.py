@@ -4,9 +4,10 @@ import asyncio
 import json
 import selectors
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from threading import Thread
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from fusion.core import budget
 from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted
@@ -24,6 +25,7 @@ from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _TOKENIZER: Final = Spread(0.8, 1.0, 1.3)
 """Ratio of a model's own token count to one token per four bytes."""
@@ -56,18 +58,23 @@ class Simulated:
     """A simulated run, and the sink of its events. Times are seconds since its start; `items` counts items."""
 
     result: Result = field(init=False)
+    start: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     seconds: float = 0.0
     began: dict[str, float] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
     items: dict[str, int] = field(default_factory=dict)
     asking: dict[str, Asking] = field(default_factory=dict)
 
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time() - self.start
+
     def __call__(self, event: EventBase) -> None:
         match event:
             case StageStarted():
-                self.began.setdefault(event.stage, asyncio.get_running_loop().time())
+                self.began.setdefault(event.stage, self.now)
             case StageFinished():
-                self.ended[event.stage] = asyncio.get_running_loop().time()
+                self.ended[event.stage] = self.now
             case StageGrew():
                 self.items[event.stage] = max(event.known, self.items.get(event.stage, 0))
 
@@ -94,9 +101,8 @@ async def simulate(spec: RunSpec, chance: Chance) -> Simulated:
         strict_usd=spec.strict_usd and not chance.worst,
     )
     run = Run("quote", randomized, sink=record, stream=False)
-    begun = asyncio.get_running_loop().time()
     record.result = await run.execute()
-    record.seconds = asyncio.get_running_loop().time() - begun
+    record.seconds = record.now
     return record
 
 
@@ -289,6 +295,15 @@ class Leaping(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._now
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Run the work at once: the clock must not jump while a thread is at work."""
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - raised again where the work is awaited
+            done.set_exception(error)
+        return done
 
     def leap(self, seconds: float) -> None:
         self._now += seconds

@@ -74,6 +74,8 @@ class Stage(Authored, ABC):
     """True for a kind that ends itself at its `timeout`, keeps finished items, and applies `on_error` to items."""
     passes_on: ClassVar[bool] = False
     """True for a kind whose items keep the shape of those that it follows."""
+    loses: ClassVar[bool] = True
+    """False for a kind whose items are answers to one question, so that nothing is lost with a failed one."""
     estimate: ClassVar[Estimate] = Estimate()
     """Estimates for quotes and explain."""
 

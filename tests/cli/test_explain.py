@@ -1,12 +1,17 @@
 """fusion explain: what it says is what the kinds are and do."""
 
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fusion import Fusion, Pipeline, Request, ScriptedModel
 from fusion.core.events import CallStarted
+from fusion.core.schema import FORMS, check_shape, to_json_schema
+from fusion.core.yaml import read_yaml
 from fusion.stages.registry import kinds
 from tests.cli.conftest import Command
 from tests.conftest import plan_text, run, said, subtasks
@@ -17,7 +22,7 @@ TEXT = "Anna wants a bridge.\nBerta wants a boat.\nClara wants a plan."
 def test_without_a_kind_every_kind_has_a_line(command: Command) -> None:
     done = command("explain")
     assert (done.code, done.err) == (0, "")
-    assert [line.split()[0] for line in done.out.splitlines()] == list(kinds())
+    assert [line.split()[0] for line in done.out.splitlines()] == [*kinds(), "shapes"]
     assert all(len(line.split()) > 3 for line in done.out.splitlines())
 
 
@@ -47,6 +52,18 @@ def test_a_kind_that_is_not_there(command: Command) -> None:
     done = command("explain", "marge")
     assert (done.code, done.out) == (2, "")
     assert done.err == "fusion: no kind 'marge'; did you mean 'merge'?\n"
+
+
+def test_short_types_are_explained_as_they_are(command: Command) -> None:
+    done = command("explain", "shapes")
+    assert (done.code, done.err) == (0, "")
+    for form in FORMS:
+        assert form.written in done.out
+        assert json.dumps(to_json_schema(form.example)["properties"].popitem()[1]) in done.out
+    shape, problems, _ = read_yaml(done.out.partition("Example\n  schema:\n")[2], file="example")
+    assert not problems
+    assert not check_shape(shape)
+    assert command("explain", "shape").err == "fusion: no kind 'shape'; did you mean 'shapes'?\n"
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -135,3 +152,14 @@ def test_an_explanation_fits_a_terminal(command: Command, monkeypatch: pytest.Mo
     for words in (["explain", "map"], ["explain"]):
         assert max(map(len, command(*words).out.splitlines())) <= 80
     assert sorted(command("explain", "map").out.split()) == sorted(wide.split())
+
+
+@pytest.mark.parametrize("kind", sorted(kinds()))
+def test_an_explanation_shows_nothing_of_the_inside(command: Command, kind: str) -> None:
+    said = command("explain", kind).out
+    keys = said[said.index("\nKeys\n") : said.index("\nOutput fields")]
+    assert (
+        re.findall(r"\bnull\b|\[\]|\{\}|Undefined|<class|object at|FieldInfo|(?<!\w)_[a-z]\w*|/home|/root", keys)
+        == []
+    )
+    assert str(Path.home()) not in said

@@ -36,7 +36,10 @@ def test_the_list_says_of_each_role_what_it_needs_and_costs(
     command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-never-to-be-seen")
-    done = command("models")
+    in_use = command("models").out.splitlines()
+    assert {line.split()[0] for line in in_use[1:-2]} == {"anthropic"}
+    assert in_use[-1] == "the other profiles: fusion models --all"
+    done = command("models", "--all")
     lines = [line.split() for line in done.out.splitlines()]
     assert done.code == 0
     assert lines[0] == ["profile", "role", "model", "needs", "in", "out", "context", "output", "region"]
@@ -56,7 +59,8 @@ def test_the_list_is_there_also_when_the_profile_cannot_be_used(
     command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FUSION_PROFILE", "openai")
-    assert command("models").code == 0
+    done = command("models")
+    assert (done.code, {line.split()[0] for line in done.out.splitlines()[1:-2]}) == (0, {"openai"})
 
 
 def test_weights_are_pulled_with_lines_off_a_terminal(command: Command, folder: Path) -> None:

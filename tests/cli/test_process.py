@@ -141,6 +141,18 @@ def test_on_a_terminal_the_answer_is_streamed_between_view_and_receipt(
     assert ESCAPES.sub(b"", written[begin:end]).strip() == b"write a long answer / nothing"
 
 
+@pytest.mark.parametrize(
+    "control", [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\x1b\x9b\x08"]
+)
+def test_on_a_terminal_no_answer_turns_the_direction_of_writing(
+    pipeline: Any, on_terminal: OnTerminal, control: str
+) -> None:
+    code, written = on_terminal("run", pipeline(ONE), f"pay {control}001 now", "-m", "scripted/echo")
+    assert code == 0
+    assert f"pay {control}001".encode() not in written
+    assert "pay \N{REPLACEMENT CHARACTER}001 now".encode() in written
+
+
 def test_on_a_terminal_a_benchmark_shows_a_table_of_its_arms(on_terminal: OnTerminal, tmp_path: Path) -> None:
     rows = [{"prompt": f"item {n}", "gold": f"item {n % 2}"} for n in range(4)]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -302,9 +302,7 @@ def test_show_of_a_failed_run_says_why_and_how_to_go_on(fusion: Fusion) -> None:
     run = run_of(fusion, MANY, "a,bad", model="torn")
     done = fusion("runs", "show", run)
     assert "\nfailed: BadRequestError: no such thing\n" in done.out
-    assert done.out.splitlines()[-1] == (
-        f"it would fail again as it is; with an edited pipeline: fusion resume {run} --pipeline FILE"
-    )
+    assert done.out.splitlines()[-1] == (f"edit the pipeline, then: fusion resume {run} --pipeline FILE")
 
 
 def test_a_call_is_shown_by_its_number_or_its_place(fusion: Fusion) -> None:

@@ -414,7 +414,7 @@ def test_on_a_narrow_terminal_the_receipt_has_no_retries_where_there_was_none_an
     assert receipt_lines(result((line,)), width=at)[0] == whole
     assert head_at(at - 1, line) == without(whole, "retries")
     assert head_at(at - 10, line) == without(whole, "retries", "role")
-    assert head_at(20, line) == without(whole, "retries", "role")
+    assert max(map(len, receipt_lines(result((line,)), width=60))) <= 60
     assert head_at(at - 1, again) == without(whole, "role")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,3 +146,19 @@ def test_all_errors_of_data_in_words() -> None:
 def test_a_schema_that_refers_to_itself_without_end_is_said() -> None:
     schema = to_json_schema({"$ref": "#"})
     assert validate({}, schema) == ["$: the data is nested too deep, or its schema refers to itself without end"]
+
+
+@pytest.mark.parametrize("shape", [["a", "b"], ["invoice", "offer", "a long word"], ["on", "off?"], ["a", "a", "b"]])
+def test_a_list_of_words_is_a_choice(shape: list[str]) -> None:
+    schema = to_json_schema({"kind": shape})
+    assert schema["properties"]["kind"] == {"type": "string", "enum": list(dict.fromkeys(shape))}
+    assert to_json_schema({"type": shape})["properties"]["type"] == schema["properties"]["kind"]
+    assert "enum" in to_json_schema({"rows": [{"kind": shape}]})["properties"]["rows"]["items"]["properties"]["kind"]
+    assert to_json_schema({"kind?": shape})["properties"]["kind"]["enum"][-1] is None
+
+
+@pytest.mark.parametrize("shape", [["string", "number"], [1, 2], ["a", {"b": "string"}], ["list[string]", "b"], []])
+def test_another_list_says_what_a_list_may_hold(shape: list[Any]) -> None:
+    (flaw,) = check_shape({"kind": shape})
+    assert "one type, as [string]" in flaw.message
+    assert "[open, closed]" in flaw.message

@@ -139,3 +139,24 @@ def test_positions_are_of_values_and_keys() -> None:
     assert positions.key(("a", "c")) == (3, 3)
     assert positions.at(("a", "missing", "deeper")) == (1, 1)
     assert positions.at(("nowhere",)) == (1, 1)
+
+
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a: one{}two\nb: 1\n", "one{}two"),
+        ("a: |\n  one{}two\n  three\nb: 1\n", "one{}two\nthree\n"),
+        ("a: >\n  one{}two\n  three\nb: 1\n", "one{}two three\n"),
+        ('a: "one{}two"\nb: 1\n', "one{}two"),
+        ("a: 'one{}  two'\nb: 1\n", "one{}  two"),
+        ("# a{}comment: 2\na: one\nb: 1\n", "one"),
+        ("a: [one{}two]\nb: 1\n", ["one{}two"]),
+    ],
+)
+def test_a_line_ends_at_line_feeds_only(mark: str, text: str, value: object) -> None:
+    data, problems, positions = read_yaml(text.replace("{}", mark), file="f.yaml")
+    assert not problems
+    value = [one.replace("{}", mark) for one in value] if isinstance(value, list) else str(value).replace("{}", mark)
+    assert data == {"a": value, "b": 1}
+    assert positions.at(("b",))[0] == text.count("\n")

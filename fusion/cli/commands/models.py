@@ -1,5 +1,6 @@
 """`fusion models`: list the models of each profile, check them, pull embedded weights."""
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _HEAD = ["profile", "role", "model", "needs", "in", "out", "context", "output", "region", ""]
 _RIGHT = frozenset({4, 5, 6, 7})
+_SPARED = (8, 7, 9)
+"""Columns left out on a narrow terminal, in this order: region, output, and the last day unless one warns."""
 _SOON = 120
 """Days before a model's retirement from which on the list warns."""
 _MAX_TOKENS = 500
@@ -40,17 +43,31 @@ def application() -> typer.Typer:
     return app
 
 
-def listing(ctx: typer.Context, config: Config = None) -> None:
-    """List the roles of each profile: models, keys or weights, prices, context windows."""
+def listing(
+    ctx: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="List every profile.")] = False,
+    config: Config = None,
+) -> None:
+    """List the roles of the profile in use: models, keys or weights, prices, context windows; and all endpoints."""
     if ctx.invoked_subcommand is not None:
         return
     from fusion.cli.settings import read_settings
-    from fusion.cli.terminal import table, write
+    from fusion.cli.terminal import table, width_of, wrapped, write
 
-    settings = read_settings(config)
-    lines = table([_HEAD, *_rows(settings)], right=_RIGHT)
-    legend = "* is the profile in use; prices in dollars for a million tokens; context and output in tokens"
-    write("\n".join([*lines, legend, *(f"settings: {path}" for path in settings.files)]) + "\n")
+    settings, width = read_settings(config), width_of(sys.stdout)
+    used, is_usable = _in_use(settings)
+    rows = [
+        *_rows(settings, used, everything=everything, mark=" *" if is_usable else ""),
+        *(["(endpoint)", "", *_about(name, settings)] for name in settings.endpoints),
+    ]
+    spared = _SPARED[: 2 if any("WARNING" in row[-1] for row in rows) else 3]
+    lines = table([_HEAD, *rows], right=_RIGHT, width=width, spared=spared)
+    legend = [
+        "* is the profile in use; prices in dollars for a million tokens; context and output in tokens",
+        *([] if everything else ["the other profiles: fusion models --all"]),
+        *(f"settings: {path}" for path in settings.files),
+    ]
+    write("\n".join([*lines, *(part for line in legend for part in wrapped(line, width))]) + "\n")
 
 
 def check(profile: Profile = None, config: Config = None) -> None:
@@ -60,7 +77,7 @@ def check(profile: Profile = None, config: Config = None) -> None:
     """
     from fusion.cli.interrupts import Interrupts
     from fusion.cli.settings import read_settings
-    from fusion.cli.terminal import table, write
+    from fusion.cli.terminal import table, width_of, write
     from fusion.cli.views.lines import cost_words
     from fusion.core.result import Cost, Result
     from fusion.models.profiles import choose
@@ -73,7 +90,7 @@ def check(profile: Profile = None, config: Config = None) -> None:
     failed = sum(row[1] == "failed" for row in rows)
     cost = sum((one.cost for one in ended.values() if isinstance(one, Result)), Cost())
     total = f"{len(rows) - failed} of {len(rows)} answered; {cost_words(cost.usd, cost.unknown_calls)}"
-    write("\n".join([*table(rows), total]) + "\n")
+    write("\n".join([*table(rows, width=width_of(sys.stdout)), total]) + "\n")
     raise typer.Exit(FAILED if failed else OK)
 
 
@@ -151,22 +168,27 @@ def _settled(roles: "Mapping[str, Sequence[str]]", settings: "Settings") -> "dic
     return {**roles, **{role: spec.chain for role, spec in settings.roles.items()}}
 
 
-def _rows(settings: "Settings") -> "Iterator[list[str]]":
+def _in_use(settings: "Settings") -> tuple[str, bool]:
+    """Return the name of the profile in use, and True unless a key of it is missing."""
     from fusion.core.errors import MissingKeyError
-    from fusion.models.profiles import choose, load_profiles
+    from fusion.models.profiles import choose
 
     try:
-        used = choose(settings, None).name
+        return choose(settings, None).name, True
     except MissingKeyError:  # the list shows which key is missing
-        used = ""
+        return settings.profile or "", False
+
+
+def _rows(settings: "Settings", used: str, *, everything: bool, mark: str) -> "Iterator[list[str]]":
+    """List the models of the profile in use, or of every profile."""
+    from fusion.models.profiles import load_profiles
+
     for profile in load_profiles().values():
         in_use = profile.name == used
         roles = _settled(profile.roles, settings) if in_use else profile.roles
-        for role, chain in roles.items():
+        for role, chain in roles.items() if in_use or everything else ():
             for model in chain:
-                yield [f"{profile.name} *" if in_use else profile.name, role, *_about(model, settings)]
-    for name in settings.endpoints:
-        yield ["(endpoint)", "", *_about(name, settings)]
+                yield [f"{profile.name}{mark}" if in_use else profile.name, role, *_about(model, settings)]
 
 
 def _about(model: str, settings: "Settings") -> list[str]:

@@ -151,7 +151,7 @@ def explain(
         typer.Argument(metavar="KIND", help="Kind of stage; lists all without it.", autocompletion=kind_names),
     ] = None,
 ) -> None:
-    """Explain a kind of stage, or list all kinds.
+    """Explain a kind of stage, or list all kinds; `shapes` explains the short types of a `schema`.
 
     Prints its keys, output fields, templates, cost and an example.
     """
@@ -160,10 +160,43 @@ def explain(
 
     width = width_of(sys.stdout)
     if kind is None:
-        lines = table([[*one] for one in kinds.summary().items()])
+        lines = table([[*one] for one in (*kinds.summary().items(), (kinds.SHAPES, _SHAPES))])
+    elif kind == kinds.SHAPES:
+        lines = _shape_lines(below=width is not None)
     else:
         lines = _lines(kinds.explain(kind), below=width is not None)
     write("\n".join(part for line in lines for part in _wrapped(line, width)) + "\n")
+
+
+_SHAPES = "Short types of a `schema`: texts, numbers, choices, nested fields, optional fields."
+
+
+def _shape_lines(*, below: bool) -> list[str]:
+    """Format the short types; `below` puts their meaning on lines of their own."""
+    import json
+
+    from fusion.cli.terminal import table
+    from fusion.pipeline.explain import formats, shapes
+
+    rows = [[form.written, form.meaning, json.dumps(form.json_schema)] for form in shapes()]
+    forms = [part for row in rows for part in (f"  {row[0]}", f"    {row[1]}")] if below else table(rows)
+    return [
+        _SHAPES,
+        "",
+        "Fields of `schema: {…}`",
+        *(forms if below else (f"  {line}" for line in forms)),
+        "",
+        "Every field without `?` is required, and no other field is allowed.",
+        "A mapping of JSON Schema keywords, such as type and properties, is a JSON Schema; a text names a file.",
+        f"Formats of a JSON Schema that are checked: {', '.join(formats())}.",
+        "",
+        "Example",
+        "  schema:",
+        *(f"    {row[0]}" for row in rows if row[0] not in _SAID_TWICE),
+    ]
+
+
+_SAID_TWICE = ("note: string", "state: [open, closed]")
 
 
 def _wrapped(line: str, width: int | None) -> list[str]:

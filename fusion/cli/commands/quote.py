@@ -12,13 +12,11 @@ def quote(options: QuoteOptions) -> None:
     Prints low, likely and high figures, and the cap that no run can exceed.
     """
     from fusion.cli.session import quote_of
-    from fusion.cli.terminal import is_live, write
-    from fusion.cli.views.preview import draw_quote, quote_lines
+    from fusion.cli.terminal import printable, width_of, write
+    from fusion.cli.views.preview import quote_lines
 
     quoted = quote_of(options)
     if options.json:
         write(f"{quoted.model_dump_json(indent=2)}\n")
-    elif is_live(sys.stdout):
-        draw_quote(quoted)
     else:
-        write("\n".join(quote_lines(quoted)) + "\n")
+        write("\n".join(map(printable, quote_lines(quoted, width_of(sys.stdout)))) + "\n")

@@ -1,5 +1,6 @@
 """`fusion runs`: list, show, compare, export and remove the runs of the store."""
 
+import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +46,7 @@ def listing(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first, and the size of the store."""
-    from fusion.cli.terminal import complain, write
+    from fusion.cli.terminal import complain, width_of, write
     from fusion.cli.views.history import list_lines
 
     with _history(store, config) as history:
@@ -54,7 +55,7 @@ def listing(
             write(_json(runs))
             return
         if runs:
-            write("\n".join(list_lines(runs)) + "\n")
+            write("\n".join(list_lines(runs, width_of(sys.stdout))) + "\n")
         else:
             complain(f"no runs{' match' if tags or statuses or pipeline else ''}")
         sizes = history.sizes()
@@ -108,12 +109,12 @@ def diff(
 
     Compares their pipelines, inputs, models, costs, calls and answers.
     """
-    from fusion.cli.terminal import write
+    from fusion.cli.terminal import width_of, write
     from fusion.cli.views.history import diff_lines
 
     with _history(store, config) as history:
         found = history.diff(a, b)
-    write(_json(found) if as_json else "\n".join(diff_lines(found)) + "\n")
+    write(_json(found) if as_json else "\n".join(diff_lines(found, width_of(sys.stdout))) + "\n")
 
 
 def export(
@@ -173,7 +174,7 @@ def prune(
     """
     from fusion.cli.arguments import days_of
     from fusion.cli.settings import read_settings
-    from fusion.cli.terminal import complain, write
+    from fusion.cli.terminal import complain, width_of, write
     from fusion.cli.views.history import list_lines
 
     settings = read_settings(config)
@@ -186,7 +187,7 @@ def prune(
         write(_json(gone))
         return
     if gone:
-        write("\n".join(list_lines(gone)) + "\n")
+        write("\n".join(list_lines(gone, width_of(sys.stdout))) + "\n")
     complain(f"{'would remove' if dry_run else 'removed'} {len(gone):,} run{'s' * (len(gone) != 1)}")
 
 

@@ -8,13 +8,19 @@ from fusion.client.history_types import CallDetails, CallLine, CallPair, RunDiff
 
 _HEAD = ["run", "status", "pipeline", "started", "calls", "cost", "time", ""]
 _RIGHT = frozenset({4, 5, 6})
+_SPARED = (3,)
+"""The start, which the id of a run says too, is left out on a narrow terminal."""
 _PAIRS_AT_MOST = 40
 _SAME = "same"
 
 
-def list_lines(runs: Sequence[RunSummary]) -> list[str]:
+def list_lines(runs: Sequence[RunSummary], width: int | None = None) -> list[str]:
     """Format runs as a table."""
-    return table([_HEAD, *(_row(run) for run in runs)], right=_RIGHT)
+    return _table(runs, width)
+
+
+def _table(runs: Sequence[RunSummary], width: int | None) -> list[str]:
+    return table([_HEAD, *map(_row, runs)], right=_RIGHT, width=width, spared=_SPARED, whole={0})
 
 
 def _row(run: RunSummary) -> list[str]:
@@ -88,16 +94,15 @@ def _about(call: CallLine) -> Iterator[str]:
 # Two runs.
 
 
-def diff_lines(diff: RunDiff) -> list[str]:
+def diff_lines(diff: RunDiff, width: int | None = None) -> list[str]:
     """Format the differences of two runs, part by part."""
-    head = table([_HEAD, _row(diff.a), _row(diff.b)], right=_RIGHT)
     return [
-        *head,
+        *_table([diff.a, diff.b], width),
         *_section("pipeline", diff.pipeline),
         *_inputs(diff),
-        *_roles(diff),
+        *_roles(diff, width),
         "",
-        *_calls(diff),
+        *_calls(diff, width),
         *_section("answer", diff.answer, missing="an answer is missing or was not kept"),
     ]
 
@@ -115,18 +120,18 @@ def _inputs(diff: RunDiff) -> list[str]:
     return [line for one in diff.inputs for line in _section(f"input {one.name}", one.diff)]
 
 
-def _roles(diff: RunDiff) -> list[str]:
+def _roles(diff: RunDiff, width: int | None) -> list[str]:
     if not diff.models:
         return ["", f"models: {'were not kept' if diff.models is None else 'the same'}"]
     rows = [[f"  {one.role}", ", ".join(one.a) or "-", "->", ", ".join(one.b) or "-"] for one in diff.models]
-    return ["", "models:", *table(rows)]
+    return ["", "models:", *table(rows, width=width)]
 
 
-def _calls(diff: RunDiff) -> list[str]:
+def _calls(diff: RunDiff, width: int | None) -> list[str]:
     counts = ", ".join(f"{count:,} {state}" for state, count in diff.counts.items())
     others = [pair for pair in diff.calls if pair.state != _SAME]
     lines = [f"calls: {counts or 'none'}"]
-    lines += table([_pair(pair) for pair in others[:_PAIRS_AT_MOST]])
+    lines += table([_pair(pair) for pair in others[:_PAIRS_AT_MOST]], width=width)
     if len(others) > _PAIRS_AT_MOST:
         lines.append(f"  and {len(others) - _PAIRS_AT_MOST:,} more; `--json` names all")
     return lines

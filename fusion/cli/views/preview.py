@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from fusion.cli.terminal import printable, table
+from fusion.cli.terminal import table, wrapped
 from fusion.cli.views.lines import dollars, seconds
 from fusion.core.types import Limits, Message
 from fusion.quote.preview import Preview, PreviewedCall, PreviewedStage
@@ -12,6 +12,9 @@ from fusion.quote.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage
 _SHOWN_AT_MOST = 1200
 _HEAD = ["stage", "reads", "role", "model", "calls", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({4, 5, 6, 7, 8})
+_SPARED = (1, 2)
+_LAST = (6, 5)
+"""Columns left out on a narrow terminal, in this order; tokens only if folded cells do not fit."""
 
 
 def preview_lines(preview: Preview, given: str) -> list[str]:
@@ -105,25 +108,11 @@ def _cut(text: str, most: int | None) -> str:
 # Quotes.
 
 
-def quote_lines(quote: Quote) -> list[str]:
+def quote_lines(quote: Quote, width: int | None = None) -> list[str]:
     """Format the quote: a table of stages, roles and models, and the sums below it."""
-    return [_first(quote), "", *table([_HEAD, *_rows(quote)], right=_RIGHT), "", *_sums(quote)]
-
-
-def draw_quote(quote: Quote) -> None:
-    """Draw the quote on a terminal, with a table that fits it."""
-    from rich.console import Console
-    from rich.table import Table
-
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for at, name in enumerate(_HEAD):
-        drawn.add_column(name, justify="right" if at in _RIGHT else "left", overflow="fold")
-    for row in _rows(quote):
-        drawn.add_row(*map(printable, row))
-    console = Console(markup=False, highlight=False)
-    console.print(printable(_first(quote)), "")
-    console.print(drawn)
-    console.print("", *map(printable, _sums(quote)), sep="\n")
+    rows = table([_HEAD, *_rows(quote)], right=_RIGHT, width=width, spared=_SPARED, last=_LAST)
+    first, sums = wrapped(_first(quote), width), [part for line in _sums(quote) for part in wrapped(line, width)]
+    return [*first, "", *rows, "", *sums]
 
 
 def _first(quote: Quote) -> str:

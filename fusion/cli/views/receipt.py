@@ -1,8 +1,8 @@
 """Receipt as text: spend of each stage on each role, measured, estimated and unknown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from fusion.cli.terminal import table
+from fusion.cli.terminal import table, wrapped
 from fusion.cli.views.lines import cost_words, dollars, seconds
 from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent
 
@@ -26,19 +26,8 @@ def receipt_rows(receipt: Receipt, times: Mapping[str, float], *, width: int | N
         return [f"no model was called; {seconds(receipt.seconds)}"]
     rows = [_row(line, times.get(line.stage)) for line in receipt.lines]
     retried = any(line.retries for line in receipt.lines)
-    return [*_fitting([_HEAD, *rows], width, spared=_DISPENSABLE[retried:]), _total(receipt)]
-
-
-def _fitting(rows: list[list[str]], width: int | None, spared: Sequence[int]) -> list[str]:
-    """Format the table, without as many `spared` columns as needed to fit."""
-    columns = list(range(len(_HEAD)))
-    while True:
-        right = frozenset(at for at, column in enumerate(columns) if column in _RIGHT)
-        lines = table([[row[column] for column in columns] for row in rows], right=right)
-        if width is None or not spared or max(map(len, lines)) <= width:
-            return lines
-        columns.remove(spared[0])
-        spared = spared[1:]
+    lines = table([_HEAD, *rows], right=_RIGHT, width=width, spared=_DISPENSABLE[retried:])
+    return [*lines, *wrapped(_total(receipt), width)]
 
 
 def _row(line: ReceiptLine, took: float | None) -> list[str]:

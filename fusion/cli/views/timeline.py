@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, write
+from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, wrapped, write
 from fusion.cli.views.history import run_line
 from fusion.cli.views.lines import cost_words, folded_lines, reason, seconds, way_on
 from fusion.cli.views.receipt import receipt_rows
@@ -45,11 +45,13 @@ class _Row:
 def print_run(details: RunDetails, *, everything: bool) -> None:
     """Print a run to standard output."""
     rows = list(_rows(details, everything=everything))
-    write(printable(run_line(details.run)) + "\n")
+    write("\n".join(wrapped(printable(run_line(details.run)), width_of(sys.stdout))) + "\n")
     if rows:
         write("\n")
-        _print_table(rows) if is_terminal(sys.stdout) else write("\n".join(_plain(rows)) + "\n")
-    write("\n".join(["", *_parts(details), *receipt_of(details, width_of(sys.stdout)), *_hint(details)]) + "\n")
+        _print_table(rows) if is_terminal(sys.stdout) else write("\n".join(_plain(rows, width_of(sys.stdout))) + "\n")
+    width = width_of(sys.stdout)
+    parts = [part for line in _parts(details) for part in wrapped(line, width) or [""]]
+    write("\n".join(["", *parts, *receipt_of(details, width), *_hint(details)]) + "\n")
 
 
 def timeline_table(details: RunDetails, width: int) -> "Table":
@@ -59,7 +61,7 @@ def timeline_table(details: RunDetails, width: int) -> "Table":
 
 def timeline_lines(details: RunDetails) -> list[str]:
     """List stages and calls with the seconds of their start and end."""
-    return _plain(list(_rows(details, everything=False)))
+    return _plain(list(_rows(details, everything=False)), None)
 
 
 def receipt_of(details: RunDetails, width: int | None) -> list[str]:
@@ -96,7 +98,7 @@ def _bounded(lines: Sequence[str]) -> list[str]:
 
 
 def _rows(details: RunDetails, *, everything: bool) -> Iterator[_Row]:
-    clock = _Clock(details.calls)
+    clock = _Clock(details.calls, details.stages)
     of_stage: dict[str, list[CallLine]] = {}
     for call in details.calls:
         of_stage.setdefault(call.stage, []).append(call)
@@ -181,14 +183,15 @@ def _about(call: CallLine) -> str:
 
 
 class _Clock:
-    """Seconds since the first call of the run, pauses left out."""
+    """Seconds since the first call or stage of the run, pauses left out."""
 
-    def __init__(self, calls: Iterable[CallLine]) -> None:
+    def __init__(self, calls: Iterable[CallLine], stages: Iterable[StageLine]) -> None:
         self._cuts: list[tuple[float, float]] = []
         spans = sorted(
             (call.started.timestamp(), call.started.timestamp() + call.seconds) for call in calls if not call.reused
         )
-        self._begin = spans[0][0] if spans else 0.0
+        starts = [stage.started.timestamp() for stage in stages if stage.started is not None]
+        self._begin = min([*(begin for begin, _ in spans[:1]), *starts], default=0.0)
         last = self._begin
         for begin, end in spans:
             if begin - last > _PAUSE:
@@ -202,8 +205,8 @@ class _Clock:
 # Text and bars.
 
 
-def _plain(rows: Sequence[_Row]) -> list[str]:
-    return table([[row.label, _span(row), row.about] for row in rows])
+def _plain(rows: Sequence[_Row], width: int | None) -> list[str]:
+    return table([[row.label, _span(row), row.about] for row in rows], width=width)
 
 
 def _span(row: _Row) -> str:

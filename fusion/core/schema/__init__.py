@@ -1,6 +1,7 @@
 """Schemas of answers: short types, a JSON Schema or a file of either; data held to them."""
 
 from fusion.core.schema.shapes import (
+    FORMS as FORMS,
     MAX_ITEMS as MAX_ITEMS,
     MAX_LENGTH as MAX_LENGTH,
     Flaw as Flaw,

@@ -55,6 +55,29 @@ class Flaw(NamedTuple):
         return f"{'.'.join(str(part) for part in self.path)}: {self.message}" if self.path else self.message
 
 
+class Form(NamedTuple):
+    """A short type: an example as it is written, the example as data, and its meaning."""
+
+    written: str
+    example: Mapping[str, Any]
+    meaning: str
+
+
+FORMS = (
+    Form("note: string", {"note": "string"}, f"A text of at most {MAX_LENGTH:,} characters."),
+    Form("count: integer", {"count": "integer"}, "A whole number."),
+    Form("total: number", {"total": "number"}, "A number."),
+    Form("paid: boolean", {"paid": "boolean"}, "True or false."),
+    Form('sums: "list[number]"', {"sums": "list[number]"}, f"A list of at most {MAX_ITEMS} of a type."),
+    Form('state: "one of: open, closed"', {"state": "one of: open, closed"}, "One of several words."),
+    Form("state: [open, closed]", {"state": ["open", "closed"]}, "The same: a list of two words or more."),
+    Form("by: {name: string}", {"by": {"name": "string"}}, "An object within the object, to any level."),
+    Form("rows: [{name: string}]", {"rows": [{"name": "string"}]}, "A list of objects; a list with one type in it."),
+    Form("note?: string", {"note?": "string"}, "An optional field, absent or null; also `note: string?`."),
+)
+"""Every short type. Fields are required, and no others are allowed."""
+
+
 class _ShapeError(Exception):
     """A flaw that ends the parsing of one part of a shape."""
 

@@ -37,7 +37,7 @@ _PAGE: Final = 5000
 _PAGE_OF_TEXTS: Final = 100
 _RUN: Final = """
     SELECT run_id, parent, root, pipeline, profile, status, started, ended,
-        (SELECT total(seen - started) FROM sessions WHERE sessions.run = runs.run),
+        (SELECT total(max(0.0, seen - started)) FROM sessions WHERE sessions.run = runs.run),
         session, tags, content, fingerprint, usd, unknown_calls, calls, failure
     FROM runs
 """

@@ -273,7 +273,7 @@ class RunModels(StageModels):
 
     def caller(self, ask: Ask) -> Caller:
         """Return the caller for the role, model, schema and limits of a call."""
-        terms = (ask.role, ask.model, ask.max_tokens, ask.temperature)
+        terms = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
         caller = self._callers.get(terms)
         if caller is None or caller.schema is not ask.schema:
             caller = self._callers[terms] = self._new_caller(ask)
@@ -283,6 +283,8 @@ class RunModels(StageModels):
         role, stage = self._run.spec.roles[ask.role], self._ctx.stage
         defaults = self._run.spec.pipeline.defaults
         chain = self._run.spec.roles.chain_of(ask.model) if ask.model else role.chain
+        if ask.avoid:
+            chain = tuple(sorted(chain, key=lambda member: _last_place(member.info.id, ask.avoid)))
         own = stage.params() if isinstance(stage, ModelStage) else {}
         if ask.temperature is not None:
             own = {**own, "temperature": ask.temperature}
@@ -303,6 +305,11 @@ class RunModels(StageModels):
             latencies=self.speed,
             wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
         )
+
+
+def _last_place(model_id: str, avoid: tuple[str, ...]) -> int:
+    """Return the last place of a model among those to avoid, from 1; 0 for another."""
+    return max((at for at, one in enumerate(avoid, start=1) if one == model_id), default=0)
 
 
 class RunJournal(StageJournal):

@@ -19,7 +19,7 @@ class Ask(NamedTuple):
 
     `step` names the call within the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse` the
     answer is parsed by `schema`; without, the schema is requested and the text is returned as it is. `sample`
-    numbers calls that are equal and need answers of their own.
+    numbers calls that are equal and need answers of their own. Models of the role's chain in `avoid` are called last.
     """
 
     role: str
@@ -33,6 +33,7 @@ class Ask(NamedTuple):
     temperature: float | None = None
     deltas: Deltas | None = None
     sample: int = 0
+    avoid: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):

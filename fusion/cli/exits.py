@@ -17,10 +17,10 @@ INTERRUPTED = 130
 
 EPILOG = f"""\b
 Exit codes:
-  {OK:<4} success; a partial answer says so
+  {OK:<4} success; nothing is lost beyond a `min_ok`
   {BUG:<4} internal error
   {USAGE:<4} usage or configuration: options, pipeline, inputs, keys, weights
-  {FAILED:<4} the run failed
+  {FAILED:<4} the run failed, or its answer lacks parts
   {BUDGET:<4} a limit of the budget stopped the run
   {GATE:<4} a benchmark did not pass its gate
   {INTERRUPTED:<4} interrupted (Ctrl-C, SIGTERM, SIGHUP)

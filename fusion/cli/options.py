@@ -3,11 +3,14 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, Literal, dataclass_transform, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, dataclass_transform, get_args
 
 from typer import Argument, Context, Option
 
 from fusion.cli.completion import pipeline_names, profile_names, run_ids, stage_names
+
+if TYPE_CHECKING:
+    from fusion.client.handle import RunHandle
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -144,9 +147,16 @@ class WatchOptions(Options):
         str | None, Option("--events-to", metavar="FILE", help="Write every event to a file as a line of JSON.")
     ] = None
     output: Annotated[str | None, Option("-o", "--output", metavar="FILE", help="Write the answer to a file.")] = None
+    allow_partial: Annotated[
+        bool, Option("--allow-partial", help="Exit code 0 for an answer that lacks parts, in place of 3 or 4.")
+    ] = False
     quiet: Quiet = False
     verbose: Verbose = False
     debug: Debug = False
+
+    def exit_code(self, handle: "RunHandle") -> int:
+        """Return the exit code of the command for the end of a run."""
+        return 0 if self.allow_partial and handle.wait().status == "partial" else handle.exit_code
 
     @property
     def answer_elsewhere(self) -> bool:

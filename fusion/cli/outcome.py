@@ -5,14 +5,14 @@ import sys
 from fusion.cli.exits import BUG, Ending
 from fusion.cli.terminal import complain, ended, width_of, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer
-from fusion.cli.views.lines import reason
+from fusion.cli.views.lines import folded_lines, item_names, reason
 from fusion.cli.views.receipt import receipt_lines
 from fusion.client.handle import RunHandle
 from fusion.core.errors import UsageError
 from fusion.core.result import Result
 from fusion.core.types import Failure
 
-_NAMED_AT_MOST = 5
+_NAMED_AT_MOST = 10
 
 
 class Outcome:
@@ -70,7 +70,7 @@ class Outcome:
         error = self._result.error
         if error is None:
             if self._result.status == "partial":
-                complain(f"fusion: the answer is partial: {self._parts() or 'the budget ended the work early'}")
+                self._say_partial()
             return
         ending.traceback(self._handle.cause)
         if self._handle.exit_code == BUG:
@@ -87,14 +87,18 @@ class Outcome:
         stage = next((part.stage for part in self._result.failed if part.failure == error), None)
         return "" if stage is None else f" in {stage!r}"
 
-    def _parts(self) -> str:
-        failed = self._result.failed
-        named = [
-            f"{part.stage if part.item is None else f'{part.stage} {part.item + 1}'} ({reason(part.failure)})"
-            for part in failed[:_NAMED_AT_MOST]
-        ]
-        more = f" and {len(failed) - _NAMED_AT_MOST} more" if len(failed) > _NAMED_AT_MOST else ""
-        return ", ".join(named) + more
+    def _say_partial(self) -> None:
+        """Name the parts that the answer lacks, equal faults on one line."""
+        lines = folded_lines(self._result.failed, item_names(self._result))
+        if len(lines) == 1:
+            complain(f"fusion: the answer is partial: {lines[0]}")
+            return
+        lost = f"{len(self._result.failed):,} parts failed" if lines else "the budget ended the work early"
+        complain(f"fusion: the answer is partial: {lost}")
+        for line in lines[:_NAMED_AT_MOST]:
+            complain(f"  {line}")
+        if len(lines) > _NAMED_AT_MOST:
+            complain(f"  and {len(lines) - _NAMED_AT_MOST} other faults; `fusion runs show` lists them")
 
     def _done(self) -> str:
         """Name the finished stages and their usable items."""

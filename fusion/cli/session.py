@@ -30,13 +30,14 @@ from fusion.cli.views.preview import preview_lines
 from fusion.client.client import Fusion, sole_run
 from fusion.client.handle import RunHandle
 from fusion.client.history_types import RunSummary
-from fusion.core.errors import UsageError
+from fusion.core.errors import ShapeError, UsageError
 from fusion.core.events import Noted, Sink
 from fusion.core.paths import user_path
 from fusion.core.result import Result
 from fusion.pipeline.spec import Pipeline
 from fusion.quote.preview import PreviewedCall
 from fusion.quote.quote import Quote
+from fusion.store.rows import Content
 
 _NEEDS_RUN = frozenset(
     {"store", "no_store", "tags", "cache", "resume_or_start", "events", "events_to", "output", "quiet", "verbose"}
@@ -159,7 +160,7 @@ def _new(options: RunOptions, fusion: Fusion) -> _Begin:
         with sole_run(fusion, prompt, pipeline=options.pipeline, inputs=inputs) as same:
             if same is None:
                 return start(sink, stream)
-            _say_resumed(fusion.runs.find(same), options)
+            _say_resumed(fusion.runs.find(same), options, fusion)
             return fusion.start_resume(same, on_event=sink, stream=stream)
 
     def start(sink: Sink, stream: bool) -> RunHandle:
@@ -181,7 +182,7 @@ def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
     run = fusion.runs.find(options.run)
     if options.pipeline is None:
         pipeline = fusion.runs.pipeline(run.run_id)
-        _say_resumed(run, options)
+        _say_resumed(run, options, fusion)
     else:
         pipeline = fusion.load(options.pipeline)
 
@@ -191,9 +192,16 @@ def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
     return _Begin(pipeline, start)
 
 
-def _say_resumed(run: RunSummary, options: WatchOptions) -> None:
+def _say_resumed(run: RunSummary, options: WatchOptions, fusion: Fusion) -> None:
     if not options.quiet:
-        complain(ended_words(run))
+        complain(ended_words(run, whole=_is_whole(run, fusion)))
+
+
+def _is_whole(run: RunSummary, fusion: Fusion) -> bool:
+    """Return True for a run that has its answer, and nothing to ask again."""
+    if run.status != "partial" or run.content != "full":
+        return run.status in ("ok", "partial")
+    return not fusion.runs.result(run.run_id).lost
 
 
 class _Session:
@@ -239,14 +247,32 @@ class _Session:
             return f"this run was not kept: {error}"
         self._say_expired(handle.expired)
         if result.status != "failed":
-            return None if self._options.quiet else f"kept: fusion runs show {handle.run_id}{store}"
+            return self._after_answer(result, content, store)
         if content != "full":
             return f"it cannot be resumed: its prompts are not kept (`content` in [store] is {content!r})"
         stops = handle.budget_stops if handle.exit_code == BUDGET else ()
         limits = dict.fromkeys(stop.limit for stop in stops if stop.level == _RUN)
         budget = f" --budget {','.join(f'{limit}=…' for limit in limits)}" if limits else ""
         why = "" if result.error is None else result.error.reason
-        return way_on(handle.run_id, why, f"{budget}{store}", whole=bool(limits) or not stops)
+        hint = way_on(handle.run_id, why, f"{budget}{store}", whole=bool(limits) or not stops)
+        return "\n".join([*self._malformed(result, store), hint])
+
+    def _after_answer(self, result: Result, content: Content, store: str) -> str | None:
+        """Return the command that shows a run with an answer, or asks again for what it lost."""
+        again = content == "full" and any(part.failure.reason != "BudgetError" for part in result.lost)
+        if again:
+            hint = f"to ask again for what is lost: fusion resume {result.run_id}{store}"
+            return "\n".join([*self._malformed(result, store), hint])
+        return None if self._options.quiet else f"kept: fusion runs show {result.run_id}{store}"
+
+    def _malformed(self, result: Result, store: str) -> list[str]:
+        """Return the command that shows the first malformed reply in whole, if one failed a part of the run."""
+        part = next((part for part in result.failed if part.failure.reason == ShapeError.__name__), None)
+        if part is None:
+            return []
+        calls = self._fusion.runs.show(result.run_id).calls
+        numbers = [call.number for call in calls if (call.stage, call.item) == (part.stage, part.item)]
+        return [f"the whole reply: fusion runs show {result.run_id} {number}{store}" for number in numbers[-1:]]
 
     def _say_expired(self, runs: int) -> None:
         if runs and not self._options.quiet:

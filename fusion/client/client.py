@@ -21,10 +21,10 @@ from fusion.client.options import DEFAULT_PIPELINE, Prompt, ResumeOptions, RunOp
 from fusion.client.stream import AsyncRunStream, RunStream
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
-from fusion.core.errors import RunFailed, UsageError, close_names
+from fusion.core.errors import BudgetError, RunFailed, UsageError, close_names
 from fusion.core.events import to_both
 from fusion.core.params import Defaults
-from fusion.core.result import Result
+from fusion.core.result import FailedPart, Result
 from fusion.engine.durable import Recorder, record_of, result_of, resume
 from fusion.engine.manifest import Record
 from fusion.engine.prepare import prepare, prepare_branch, prepare_without_keys
@@ -156,7 +156,8 @@ class Fusion:
 
         The run keeps its pipeline, templates, inputs, models and limits. Finished calls are answered from the store
         at no cost; calls that were in flight are made again; earlier spend counts. `budget` replaces the limits of a
-        run that they stopped, `on_event` receives its events. A run that has an answer returns it again.
+        run that they stopped, `on_event` receives its events. A run that has its whole answer returns it again; of a
+        partial one, the parts in `Result.lost` are worked on again.
 
         With `pipeline`, an edited one: a new run on the same inputs, which reuses the calls of that run wherever they
         are the same. Raises RunBusyError while another process or thread runs it, StoreError if its prompts were not
@@ -175,25 +176,35 @@ class Fusion:
         self._check_startable()
         row, limits = find_run(self.store, run_id), limits_of(options.get("budget")) or self._budget
         if (pipeline := options.get("pipeline")) is not None:
-            spec = prepare_branch(self._cast, self._loader.load(pipeline), record_of(self.store, row), limits)
+            record = record_of(self.store, row)
+            record.check_version()
+            spec = prepare_branch(self._cast, self._loader.load(pipeline), record, limits)
             session = self._launcher.begin(spec, row.tags, row)
             return self._launcher.launch(spec, session, self, on_event=options.get("on_event"), stream=stream)
         lock = self.store.lock(row.run_id)
         try:
             row = find_run(self.store, row.run_id)  # read again under the lock, which excludes changes
-            if row.status in ("ok", "partial"):
+            lost = self._lost(row, retry_budget=limits is not None)
+            if row.status in ("ok", "partial") and not lost:
                 lock.release()
                 return RunHandle.ended(result_of(self.store, row), self._launcher.loop, self)
             record = record_of(self.store, row)
             spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own)
             if limits is not None:
                 spec = replace(spec, limits=over(spec.limits, limits))
-            session = resume(self.store, row, lock, retry_budget=limits is not None)
+            session = resume(self.store, row, lock, retry_budget=limits is not None, lost=lost)
             session.note(since_then(record, self._loader))
         except BaseException:
             lock.release()
             raise
         return self._launcher.launch(spec, session, self, on_event=options.get("on_event"), stream=stream)
+
+    def _lost(self, row: RunRow, *, retry_budget: bool) -> tuple[FailedPart, ...]:
+        """Return the parts of a partial run to work on again; those that its budget stopped need a new one."""
+        if row.status != "partial" or row.content != "full":
+            return ()
+        lost = result_of(self.store, row).lost
+        return tuple(part for part in lost if retry_budget or part.failure.reason != BudgetError.__name__)
 
     # Preview and quote: no call is made, and no key is needed.
 

@@ -7,8 +7,20 @@ from concurrent.futures import Future
 from fusion.client.loop import LoopThread
 from fusion.client.retention import NOTHING, Sweep
 from fusion.core.errors import BudgetError
-from fusion.core.result import Result
+from fusion.core.result import FailedPart, Result
 from fusion.engine.outcome import Ending
+
+
+class _Kept(Ending):
+    """End of a run, as its Result tells."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__()
+        self._result = result
+
+    @property
+    def lost(self) -> tuple[FailedPart, ...]:
+        return self._result.lost
 
 
 class RunHandle:
@@ -38,11 +50,15 @@ class RunHandle:
         """Return the handle of a run that ended earlier."""
         done: Future[Result] = Future()
         done.set_result(result)
-        return cls(result.run_id, Ending(), done, stop=lambda: None, loop=loop, owner=owner)
+        return cls(result.run_id, _Kept(result), done, stop=lambda: None, loop=loop, owner=owner)
 
     @property
     def exit_code(self) -> int:
-        """Exit code for a process: 0, 130 if cancelled, 4 for a budget stop, else that of the cause."""
+        """Exit code for a process.
+
+        0; 3 if parts of the answer are lost; 130 if cancelled; 4 for a budget stop; else that of the
+        cause.
+        """
         return self._ending.exit_code
 
     @property

@@ -151,7 +151,8 @@ class StageResult(Value):
 class Result(Value):
     """The outcome of a run.
 
-    `status` is "ok", "partial" (an answer that lacks the parts in `failed`) or "failed". `text` is the answer and
+    `status` is "ok", "partial" (an answer that lacks the parts in `failed`) or "failed". `lost` are the failed parts
+    beyond a `min_ok` that the author wrote; a resumed run asks for them again. `text` is the answer and
     `data` its JSON data, if the output is structured. `items` are the items of the output; if the run failed, those
     of the last stage that finished any. `error` is the cause of a failed run. `stages` are results by path, `models`
     the models that replied, `notes` messages for the user, and `tags` the user's labels. `started` is in UTC.
@@ -167,6 +168,7 @@ class Result(Value):
     data: Any = None
     items: tuple[Item, ...] = ()
     failed: tuple[FailedPart, ...] = ()
+    lost: tuple[FailedPart, ...] = ()
     error: Failure | None = None
     models: tuple[Served, ...] = ()
     usage: Usage = Usage()

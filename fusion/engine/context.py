@@ -46,6 +46,7 @@ from fusion.stages.context import (
     Variables,
 )
 from fusion.stages.feed import Feed
+from fusion.stages.fields import enough
 from fusion.stages.text.reading import Reading
 from fusion.stages.text.sections import Sections
 
@@ -97,7 +98,6 @@ class RunContext(StageContext):
         self.wiring = run.wirings[path]
         self.fields = run.fields[path] if fields is None else fields
         self.finishing = run.spec.pipeline.on_budget == "finish"
-        self.wanted = _wanted_after(path, run) if self.finishing else 1
         self.seed = f"{run.seed} {self.place}"
         self.inputs = RunInputs(self)
         self.outputs = RunOutputs(self)
@@ -119,6 +119,14 @@ class RunContext(StageContext):
         if self._clock is not None and self.stage.timeout is not None:
             self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
 
+    def wanted(self, items: int) -> int:
+        after, most = {self.path}, 1
+        for name in self.run.spec.loaded.dataflow.order:
+            if name != self.path and self.run.wirings[name].before & after:
+                after.add(name)
+                most = max(most, enough(getattr(self.run.spec.pipeline.stages[name], "min_ok", None) or 1, items))
+        return most
+
     @property
     def seconds(self) -> float:
         """Seconds since the first input; 0 before it."""
@@ -128,17 +136,6 @@ class RunContext(StageContext):
     async def time_limit(self) -> AsyncIterator[None]:
         async with asyncio.timeout(None) as self._clock:
             yield
-
-
-def _wanted_after(path: str, run: RunParts) -> int:
-    """Return the largest `min_ok` of the stages that depend on this one."""
-    after, most = {path}, 1
-    for name in run.spec.loaded.dataflow.order:
-        wiring = run.wirings[name]
-        if name != path and wiring.before & after:
-            after.add(name)
-            most = max(most, getattr(run.spec.pipeline.stages[name], "min_ok", None) or 1)
-    return most
 
 
 class RunInputs(StageInputs):
@@ -339,7 +336,7 @@ class RunModels(StageModels):
 
     def caller(self, ask: Ask) -> Caller:
         """Return the caller for the role, model, schema and limits of a call."""
-        terms = (ask.role, ask.model, ask.max_tokens, ask.temperature)
+        terms = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
         caller = self._callers.get(terms)
         if caller is None or caller.schema is not ask.schema:
             caller = self._callers[terms] = self._new_caller(ask)
@@ -349,6 +346,8 @@ class RunModels(StageModels):
         role, stage = self._run.spec.roles[ask.role], self._ctx.stage
         defaults = self._run.spec.pipeline.defaults
         chain = self._run.spec.roles.chain_of(ask.model) if ask.model else role.chain
+        if ask.avoid:
+            chain = tuple(sorted(chain, key=lambda member: _last_place(member.info.id, ask.avoid)))
         own = stage.params() if isinstance(stage, ModelStage) else {}
         if ask.temperature is not None:
             own = {**own, "temperature": ask.temperature}
@@ -369,6 +368,11 @@ class RunModels(StageModels):
             latencies=self.speed,
             wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
         )
+
+
+def _last_place(model_id: str, avoid: tuple[str, ...]) -> int:
+    """Return the last place of a model among those to avoid, from 1; 0 for another."""
+    return max((at for at, one in enumerate(avoid, start=1) if one == model_id), default=0)
 
 
 class RunJournal(StageJournal):

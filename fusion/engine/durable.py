@@ -12,7 +12,7 @@ from fusion.core.budget import Budget
 from fusion.core.errors import StoreError
 from fusion.core.events import Sink
 from fusion.core.params import CacheMode
-from fusion.core.result import Result
+from fusion.core.result import FailedPart, Result
 from fusion.engine.manifest import Record
 from fusion.engine.receipt import before
 from fusion.engine.run import Origin, Run
@@ -107,11 +107,16 @@ class Recorder:
         )
 
 
-def resume(store: Store, row: RunRow, lock: RunLock, *, retry_budget: bool) -> Session:
-    """Resume a run that ended before its answer; with `retry_budget`, repeat the calls refused for lack of budget."""
+def resume(
+    store: Store, row: RunRow, lock: RunLock, *, retry_budget: bool, lost: Iterable[FailedPart] = ()
+) -> Session:
+    """Resume a run that ended before its answer, or one that `lost` parts of it, which are worked on again.
+
+    With `retry_budget`, repeat the calls refused for lack of budget.
+    """
     session = row.sessions + 1
     journal = Journal(store, row.run_id, session=session, content=row.content)
-    journal.resume(retry_budget=retry_budget)
+    journal.resume(retry_budget=retry_budget, again=frozenset((part.stage, part.item) for part in lost))
     journal.reuse(one.run_id for one in _lineage(store, row.parent))
     store.put(SessionStart(row.run_id, session, time.time()))
     store.flush()

@@ -24,7 +24,7 @@ from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MARK: Final = "$kind"
 _NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache")
 
@@ -85,15 +85,19 @@ class Record:
 
     def loaded(self, library: Library) -> LoadedPipeline:
         """Return the recorded pipeline, whatever its files hold now. Raises StoreError if it cannot be read."""
-        if self.data.get("version") != _VERSION:
-            raise StoreError(
-                f"this run was begun by another version of Fusion (its record has the version "
-                f"{self.data.get('version')!r}, this one reads {_VERSION}); run it again with `fusion run`"
-            )
+        self.check_version()
         try:
             return _read(self.data, library)
         except (KeyError, ValidationError) as error:
             raise StoreError(f"this run's record cannot be read by this version of Fusion: {error}") from error
+
+    def check_version(self) -> None:
+        """Raise StoreError for a record of another version, whose calls would not be found again."""
+        if self.data.get("version") != _VERSION:
+            raise StoreError(
+                "this run cannot be resumed: it was begun by another version of Fusion (its record has the version "
+                f"{self.data.get('version')!r}, this one resumes {_VERSION}); run it again with `fusion run`"
+            )
 
     def spec(self, library: Library, gateway: Gateway, own: Collection[str] = ()) -> RunSpec:
         """Return the recorded spec. A model that can no longer be reached fails when it is called, not before."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from fusion.core.errors import BudgetError, FusionError, failure_of
+from fusion.core.errors import BudgetError, FusionError, StageError, failure_of
 from fusion.core.result import FailedPart, Result, StageResult
 from fusion.core.types import Failure, Item, as_text
 from fusion.engine.context import RunParts
@@ -41,7 +41,14 @@ class Ending:
             return 130
         if self.cause is not None:
             return self.cause.exit_code if isinstance(self.cause, FusionError) else 1
-        return BudgetError.exit_code if self.stops else 0
+        if self.stops:
+            return BudgetError.exit_code
+        return StageError.exit_code if self.lost else 0
+
+    @property
+    def lost(self) -> tuple[FailedPart, ...]:
+        """Failed parts that the answer lacks, beyond a `min_ok` that the author wrote."""
+        return ()
 
     @property
     def budget_stops(self) -> tuple[BudgetError, ...]:
@@ -80,6 +87,35 @@ class RunOutcome(Ending):
             return "failed"
         return "partial" if self.stops or self._failed_parts() else "ok"
 
+    @property
+    def lost(self) -> tuple[FailedPart, ...]:
+        if self.cause is not None:
+            return ()
+        parts: dict[tuple[int | None, Failure], FailedPart] = {}
+        accepted = self._accepted()
+        for name, stage in self._run.spec.pipeline.stages.items():
+            failure, place = self.records[name].failure, self._run.prefix + name
+            if failure is not None and stage.if_skipped is None:
+                parts.setdefault((None, failure), FailedPart(stage=place, failure=failure))
+            for index, why in self._failures(name) - accepted:
+                parts.setdefault((index, why), FailedPart(stage=place, item=index, failure=why))
+        within = [part for outcome in self.nested.values() for part in outcome.lost]
+        return (*within, *sorted(parts.values(), key=lambda part: -1 if part.item is None else part.item))
+
+    def _failures(self, name: str) -> set[tuple[int | None, Failure]]:
+        items = self._run.fields[name].items()
+        return {(item.index, item.failure) for item in items if item.failure is not None}
+
+    def _accepted(self) -> set[tuple[int | None, Failure]]:
+        """Return the failed items within a `min_ok` that a stage states for its own items or for those it reads."""
+        found: set[tuple[int | None, Failure]] = set()
+        for name, stage in self._run.spec.pipeline.stages.items():
+            if not stage.loses or "min_ok" in stage.model_fields_set:
+                found |= self._failures(name)
+                for source in self._run.wirings[name].sources & self._run.spec.pipeline.stages.keys():
+                    found |= self._failures(source)
+        return found
+
     def value(self) -> Outcome:
         """Return the answer for the stage that runs this pipeline. Raises the cause of a failure."""
         if self.cause is not None:
@@ -104,6 +140,7 @@ class RunOutcome(Ending):
             data=data,
             items=items,
             failed=self._failed_parts(),
+            lost=self.lost,
             error=self.failure,
             models=accounts.served(),
             usage=receipt.usage,

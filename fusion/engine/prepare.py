@@ -11,7 +11,8 @@ from fusion.core.types import Limits
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, check_looked_at
 from fusion.engine.run_spec import RunSpec
-from fusion.pipeline.inputs import check_columns, filled, with_conversation
+from fusion.pipeline.attributes import check_columns
+from fusion.pipeline.inputs import check_hidden_columns, filled, with_conversation
 from fusion.pipeline.loader import LoadedPipeline
 
 
@@ -34,7 +35,8 @@ def prepare(
     if not any(one.dataflow.shows_material for one in loaded.all):
         request = with_conversation(request)
     request, values = filled(loaded.pipeline, request, inputs, material=loaded.dataflow.material)
-    check_columns(loaded.dataflow.table_reads, values)
+    check_hidden_columns(loaded.dataflow.table_reads, values)
+    check_columns(loaded.pipeline, loaded.prompts, values)
     roles = cast.of(loaded, before)
     check_looked_at(loaded, roles, request, values)
     return RunSpec(

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Final
 
-from fusion.core.errors import Problem, PromptError, close_names
+from fusion.core.errors import Problem, PromptError, UsageError, close_names
 from fusion.core.schema import check_shape
 from fusion.core.yaml import Place, Positions
+from fusion.pipeline.attributes import Attributes
 from fusion.pipeline.dataflow import (
     ALWAYS,
     MATERIAL,
@@ -16,6 +17,7 @@ from fusion.pipeline.dataflow import (
     cycles_of,
     field_of,
     material_of,
+    schemas_of,
     stages_within,
     table_reads,
     uses_of,
@@ -96,6 +98,7 @@ class _Checking:
         self._check_readers()
         self._check_stdin()
         self._check_request()
+        self._check_attributes()
 
     def _say(self, place: Place, message: str, *, of_key: bool = False) -> None:
         self.found.append((place, of_key, message))
@@ -259,6 +262,17 @@ class _Checking:
                 self._say(
                     ("stages", name), f"{name!r} is unused: neither a stage nor the output reads it", of_key=True
                 )
+
+    def _check_attributes(self) -> None:
+        if not self._whole:
+            return
+        try:
+            schemas = schemas_of(self._pipeline, near=self._near)
+        except UsageError:  # a flaw of a shape, which is said already
+            return
+        for path, key, message in Attributes(self._pipeline, self._prompts, schemas, {}).flaws():
+            here = ("stages", *path.split("/"), *_keys(key)) if path else ("output", *([key] if key else []))
+            self._say(here, message)
 
     def _check_stdin(self) -> None:
         readers = [name for name, spec in self._pipeline.inputs.items() if spec.stdin]

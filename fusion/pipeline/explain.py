@@ -158,6 +158,8 @@ def _default(field: Schema) -> Any:
             return only
         case [] | None:
             return None
+        case dict() as fields:  # of a class: those of its fields that say something
+            return {key: value for key, value in fields.items() if value not in (None, [], {}, "")} or None
         case value:
             return value
 

@@ -105,7 +105,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def check_columns(reads: Iterable[TableRead], inputs: Mapping[str, Any]) -> None:
+def check_hidden_columns(reads: Iterable[TableRead], inputs: Mapping[str, Any]) -> None:
     """Raise InputError for a column that a field of the item itself hides in a template."""
     for read in reads:
         rows = inputs.get(read.table)

@@ -4,16 +4,17 @@ A template reads data only. A render is bounded in loop steps, in output and, as
 that build a large value from small ones are refused beforehand.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, wraps
 from typing import Any, Literal
 
-from jinja2 import StrictUndefined, nodes, pass_context
+from jinja2 import StrictUndefined, Undefined, nodes, pass_context
 from jinja2.ext import Extension
 from jinja2.loaders import FunctionLoader
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from fusion.core.errors import close_names
 from fusion.core.types import Attached, File, Item, Value
 from fusion.prompts.bounds import (
     bound_filters,
@@ -34,6 +35,7 @@ MESSAGE = "a message"
 
 _ITEM_FIELDS = frozenset(Item.model_fields) | {"ok"}
 _OF_ATTACHED = ("text", "sections")  # of the material; `sections` is that of an outline
+_FAILED_ITEM = 'an item that failed has no value: pass it over with `selectattr("ok")` or `if item.ok`'
 _NO_GLOBALS = ("lipsum", "cycler", "joiner")
 _NO_FILTERS = (
     "batch",
@@ -47,6 +49,8 @@ _NO_FILTERS = (
     "wordwrap",
     "xmlattr",
 )
+_BY_ATTRIBUTE = ("map", "selectattr", "rejectattr", "sum", "groupby", "sort", "unique", "min", "max")
+"""Filters that read an attribute of every element."""
 _METHODS: Mapping[type, frozenset[str]] = {
     str: frozenset(
         """
@@ -74,7 +78,7 @@ class Environment(ImmutableSandboxedEnvironment):
             return obj[attribute]
         if isinstance(obj, str) and attribute == "splitlines":
             return partial(lines_of, obj)
-        return super().getattr(obj, attribute)
+        return self._named(super().getattr(obj, attribute), obj, attribute)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Return `format` of a text with bounds on its widths and its output."""
@@ -91,7 +95,7 @@ class Environment(ImmutableSandboxedEnvironment):
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, Item) and isinstance(argument, str):
             return self._of_item(obj, argument)
-        return super().getitem(obj, argument)
+        return self._named(super().getitem(obj, argument), obj, argument)
 
     def _of_item(self, item: Item, name: str) -> Any:
         if name in _ITEM_FIELDS:
@@ -99,7 +103,19 @@ class Environment(ImmutableSandboxedEnvironment):
         source = item.source
         if isinstance(source, (dict, Mapping)) and name in source:
             return source[name]
-        return self.undefined(obj=item, name=name)
+        columns = [key for key in source if isinstance(key, str)] if isinstance(source, Mapping) else []
+        return self.undefined(hint=f"an item has no field {name!r}{close_names(name, {*_ITEM_FIELDS, *columns})}")
+
+    def _named(self, found: Any, obj: Any, name: Any) -> Any:
+        """Return what was found; where that is undefined, say which fields there are."""
+        if not isinstance(found, Undefined) or not isinstance(name, str) or name.startswith("_"):
+            return found
+        if obj is None:
+            return self.undefined(hint=f"no field {name!r} of an empty value; {_FAILED_ITEM}")
+        if isinstance(obj, Mapping):
+            known = [key for key in obj if isinstance(key, str)]
+            return self.undefined(hint=f"no field {name!r}{close_names(name, known) or '; there are none'}")
+        return found
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, Attached) and attr in _OF_ATTACHED:
@@ -213,6 +229,19 @@ class _MessageBlock(Extension):
         return nodes.FilterBlock(body, block, lineno=line)
 
 
+def _of_usable(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """Pass failed items over where the filter reads a field of their values."""
+
+    @wraps(filter_)
+    def filtered(context: Any, value: Any, *args: Any, **named: Any) -> Any:
+        read = named.get("attribute", args[0] if args else None)
+        if isinstance(read, str) and read.startswith("value.") and isinstance(value, Iterable):
+            value = [one for one in value if not (isinstance(one, Item) and one.failure is not None)]
+        return filter_(context, value, *args, **named)
+
+    return filtered
+
+
 @pass_context
 def _one_step(_: object, size: int) -> str:
     """Count a loop step with `size` characters; the context keeps Jinja from folding it into a constant."""
@@ -253,6 +282,8 @@ def new_environment(library: Library) -> Environment:
     environment.filters.update(FILTERS)
     environment.tests["file"] = lambda value: isinstance(value, File)
     environment.filters["files"] = lambda text: list(text.files) if isinstance(text, Attached) else []
+    for name in _BY_ATTRIBUTE:
+        environment.filters[name] = _of_usable(environment.filters[name])
     bound_filters(environment)
     environment.filters.update({MESSAGE: _message, "a step": _one_step})
     return environment

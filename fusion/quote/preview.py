@@ -102,7 +102,7 @@ async def preview(
         roles={role: one.models[0].id for role, one in spec.roles.all.items()},
         models=spec.roles.models,
         limits=spec.limits,
-        stages=tuple(await (look.all() if stage is None else look.shown(stage))),
+        stages=tuple(await (look.all() if stage is None else look.alone(stage))),
         notes=spec.notes,
     )
 
@@ -180,6 +180,15 @@ class _Look:
         """Preview every stage; `lacking` names the missing results that the inputs of this pipeline depend on."""
         return [stage for name in self.spec.loaded.dataflow.order for stage in await self.shown(name, lacking)]
 
+    async def alone(self, path: str) -> list[PreviewedStage]:
+        """Preview one stage, on what the stages before it compute without a model."""
+        for name in self.spec.loaded.dataflow.order:
+            if name == path.partition("/")[0]:
+                break
+            if _is_computed(self._stages[name]):
+                await self.shown(name)
+        return await self.shown(path)
+
     async def shown(self, path: str, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
         """Preview a stage, followed by its inner stages."""
         stage, wiring = self._stages[path], self.parts.wirings[path]
@@ -187,6 +196,8 @@ class _Look:
         missing = list(dict.fromkeys([*lacking, *(f"{self.parts.prefix}{read}" for read in reads)]))
         ctx = _Rehearsal(path, stage, self)
         note = "" if missing else await ctx.rehearse()
+        if ctx.finished and _is_computed(stage):
+            await self._keep(path, ctx.fields)
         ways = await self._ways(ctx, missing)
         calls = [call for call in ctx.models.asked if self._item is None or call.item in (None, self._item)]
         if ctx.models.asked and not calls:
@@ -214,6 +225,22 @@ class _Look:
     ) -> int | None:
         calls = None if items is None else stage.estimate.calls(stage, items, self._calls_of(path, ways))
         return calls if calls is None or not self.spec.works_twice(path) else 2 * calls
+
+    async def _keep(self, path: str, made: Fields) -> None:
+        """Keep the results of a stage that needs no model, unless they are given."""
+        made.finish()
+        fields = self.parts.fields[path]
+        for output in self._stages[path].outputs:
+            if (path, output.name) in self.known:
+                continue
+            value = await made.value(output.name)
+            self.known[path, output.name] = len(value) if output.feed else 1
+            if not output.feed:
+                fields.give(output.name, value)
+                continue
+            for item in value:
+                fields.feed(output.name).append(item)
+            fields.feed(output.name).close()
 
     def _most_items(self, wiring: Wiring) -> int | None:
         """The most items that a stage is given; None if unknown."""
@@ -248,6 +275,11 @@ class _Look:
         return await _Look(spec, f"{self.parts.prefix}{path}/").all(lacking)
 
 
+def _is_computed(stage: Stage) -> bool:
+    """Return True for a stage that always runs, and calls no model itself or within."""
+    return stage.when is None and not any(stage.roles()) and not stage.inner() and stage.kind != "pipeline"
+
+
 def _passed_on(ctx: RunContext, wiring: Wiring) -> list[int]:
     """The output limits of a stage that rewrites the items of the stage before it."""
     limits = [ctx.inputs.producer(source).max_tokens or 0 for source in wiring.flows] if wiring.passes_on else []
@@ -269,6 +301,7 @@ class _Rehearsal(RunContext):
         self.inputs = _CheckedInputs(self)
         self.models = _RecordedModels(self, look)
         self.chosen = ""
+        self.finished = False
         self.known: int | None = None
 
     async def rehearse(self) -> str:
@@ -276,6 +309,7 @@ class _Rehearsal(RunContext):
         note = ""
         try:
             await self.stage.model_copy(update={"on_error": "skip"}).run(self)
+            self.finished = not self.models.asked
         except _NotAsked:
             pass
         except StageError as error:

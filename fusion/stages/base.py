@@ -93,6 +93,8 @@ class Stage(Authored, ABC):
     """True for a kind that combines the values of a plan's subtasks."""
     judges: ClassVar[bool] = False
     """True for a kind that judges values: its template must show what they are judged against."""
+    loses: ClassVar[bool] = True
+    """False for a kind whose items are answers to one question, so that nothing is lost with a failed one."""
     estimate: ClassVar[Estimate] = Estimate()
     """Estimates for quotes and explain."""
 

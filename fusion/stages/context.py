@@ -21,7 +21,7 @@ class Ask(NamedTuple):
 
     `step` names the call within the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse` the
     answer is parsed by `schema`; without, the schema is requested and the text is returned as it is. `sample`
-    numbers calls that are equal and need answers of their own.
+    numbers calls that are equal and need answers of their own. Models of the role's chain in `avoid` are called last.
     """
 
     role: str
@@ -35,6 +35,7 @@ class Ask(NamedTuple):
     temperature: float | None = None
     deltas: Deltas | None = None
     sample: int = 0
+    avoid: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -235,8 +236,10 @@ class StageContext(ABC):
     """Seed of every random order: the same for this stage in each process of the run."""
     finishing: bool
     """True if an exhausted budget ends the work but not the run (`on_budget: finish`)."""
-    wanted: int
-    """Usable items that later stages need at least (their `min_ok`); 1 if they do not say."""
+
+    @abstractmethod
+    def wanted(self, items: int) -> int:
+        """Return the number of so many items that later stages need at least (their `min_ok`); 1 by default."""
 
     @abstractmethod
     def time_limit(self) -> AbstractAsyncContextManager[object]:

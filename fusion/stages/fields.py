@@ -1,9 +1,12 @@
 """Field types that kinds share: a choice of roles, one text or several, a pattern, a shape."""
 
+import re
 from collections.abc import Callable
+from decimal import Decimal
+from math import ceil
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from fusion.core.bounded.patterns import compiled
 from fusion.core.validation import Authored
@@ -39,6 +42,28 @@ def _compiles(pattern: str) -> str:
     compiled(pattern)
     return pattern
 
+
+def _enough(given: Any) -> int | str:
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+        return given
+    if isinstance(given, str) and re.fullmatch(r"\d{1,3}(\.\d{1,4})?%", given) and Decimal(given[:-1]) <= 100:
+        return given
+    raise ValueError("give a count such as 8, or a share such as 95%")
+
+
+def enough(wanted: int | str, of: int) -> int:
+    """Return the count that is enough: `wanted` itself, or its share of `of`, rounded up."""
+    return wanted if isinstance(wanted, int) else ceil(Decimal(wanted[:-1]) * of / 100)
+
+
+Enough = Annotated[
+    int | str,
+    PlainValidator(_enough),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d{1,3}(\.\d{1,4})?%$"}]}
+    ),
+]
+"""A count of usable items, or a share of them: `8`, `95%`."""
 
 RoleChoice = Annotated[
     tuple[Choice, ...],

@@ -12,6 +12,7 @@ from fusion.core.errors import BudgetError, FusionError, ModelError, StageError,
 from fusion.core.types import Failure, Item
 from fusion.stages.base import Following, ModelStage, Reads
 from fusion.stages.context import StageContext
+from fusion.stages.fields import Enough, enough
 from fusion.stages.simulation import Estimate
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ class ItemStage(ModelStage, Following):
         description="Effect of a failed item: end the run, stay as a failed item, or call `escalate_to`.",
     )
     concurrency: int = Field(default=16, ge=1, le=10_000, description="Items that are processed at once.")
-    min_ok: int | None = Field(
-        default=None, ge=0, description="Items that must be usable at the end; by default one, if there are any."
+    min_ok: Enough | None = Field(
+        default=None, description="Items that must be usable at the end, as a count or share; by default one, if any."
     )
 
     keeps_time: ClassVar[bool] = True
@@ -201,7 +202,8 @@ class _Work:
     def _enough(self) -> bool:
         """Return True once so many items are usable as the stage needs."""
         usable = sum(item.ok for item in self._done.values())
-        return usable >= max(self._ctx.wanted, self._stage.min_ok or 0)
+        known = len(self._done) + len(self._open)
+        return usable >= max(self._ctx.wanted(known), enough(self._stage.min_ok or 0, known))
 
     def _failed_with(self, item: Item, need: Item) -> Item:
         """Return the item, failed for the first failure behind that of `need`."""
@@ -236,10 +238,10 @@ class _Work:
             self._settle(item.failed(StageError(message).as_failure()))
 
 
-def check_enough(items: Sequence[Item], wanted: int, *, noun: str = "items") -> None:
-    """Raise StageError unless so many items are usable."""
+def check_enough(items: Sequence[Item], wanted: int | str, *, noun: str = "items") -> None:
+    """Raise StageError unless so many items are usable, or such a share of them."""
     usable = sum(item.ok for item in items)
-    if usable < wanted:
+    if usable < enough(wanted, len(items)):
         first = next((item.failure for item in items if item.failure is not None), None)
         why = f"; the first: {first.message}" if first else ""
         raise StageError(f"{usable} of {len(items)} {noun} are usable, {wanted} are needed{why}")

@@ -80,6 +80,10 @@ class Asking(NamedTuple):
     started: float
 
 
+Again = frozenset[tuple[str, int | None]]
+"""Stages, or items of them, to work on again."""
+
+
 class Journal(NullJournal):
     """Journal of a run in a store: answers finished calls from it, and records new ones.
 
@@ -117,16 +121,20 @@ class Journal(NullJournal):
 
     # Earlier sessions and runs.
 
-    def resume(self, *, retry_budget: bool = False) -> None:
-        """Load the records of earlier sessions of this run.
+    def resume(self, *, retry_budget: bool = False, again: Again = frozenset()) -> None:
+        """Load the records of earlier sessions of this run, except for the parts to work on `again`.
 
         Attempts left open by a dead process count in full from now on. With `retry_budget`, calls refused for lack
         of budget are made again.
         """
         store = self._store
         store.lose_open(self.run_id)
-        self._load(self.run_id, self._finished, retry_budget=retry_budget)
-        self._decided = {(one.stage, one.item, one.name): one.value for one in store.decisions(self.run_id)}
+        self._load(self.run_id, self._finished, retry_budget=retry_budget, again=again)
+        self._decided = {
+            (one.stage, one.item, one.name): one.value
+            for one in store.decisions(self.run_id)
+            if not _is_of(one.stage, one.item, again)
+        }
         calls, events = store.last_numbers(self.run_id)
         self._numbers, self._events = count(calls + 1), count(events + 1)
         self._spent = store.spending(self.run_id)
@@ -142,11 +150,20 @@ class Journal(NullJournal):
             for one in self._store.decisions(run_id):
                 self._decided.setdefault((one.stage, one.item, one.name), one.value)
 
-    def _load(self, run_id: str, into: dict[CallKey, _Found], *, retry_budget: bool = False) -> None:
+    def _load(
+        self,
+        run_id: str,
+        into: dict[CallKey, _Found],
+        *,
+        retry_budget: bool = False,
+        again: Again = frozenset(),
+    ) -> None:
         """Load the finished calls of a run, and the failed ones that fail again."""
         failed: list[tuple[CallKey, int]] = []
         last: dict[tuple[str, int | None], int] = {}
         for number, key, state in self._store.index(run_id):
+            if _is_of(key.stage, key.item, again):
+                continue
             if state == "finished":
                 into[key] = run_id, number
                 last[key.stage, key.item] = number
@@ -378,6 +395,13 @@ class Journal(NullJournal):
         if not self._lost:
             self._lost = True
             self.on_loss(str(error))
+
+
+def _is_of(stage: str, item: int | None, parts: Again) -> bool:
+    """Return True for a place in one of these parts, or within a stage that is one."""
+    if not parts:
+        return False
+    return (stage, item) in parts or any(one is None and f"{stage}/".startswith(f"{of}/") for of, one in parts)
 
 
 def _as_error(failure: Failure, model: str) -> FusionError:

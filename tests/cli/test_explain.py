@@ -1,7 +1,9 @@
 """fusion explain: what it says is what the kinds are and do."""
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +152,14 @@ def test_an_explanation_fits_a_terminal(command: Command, monkeypatch: pytest.Mo
     for words in (["explain", "map"], ["explain"]):
         assert max(map(len, command(*words).out.splitlines())) <= 80
     assert sorted(command("explain", "map").out.split()) == sorted(wide.split())
+
+
+@pytest.mark.parametrize("kind", sorted(kinds()))
+def test_an_explanation_shows_nothing_of_the_inside(command: Command, kind: str) -> None:
+    said = command("explain", kind).out
+    keys = said[said.index("\nKeys\n") : said.index("\nOutput fields")]
+    assert (
+        re.findall(r"\bnull\b|\[\]|\{\}|Undefined|<class|object at|FieldInfo|(?<!\w)_[a-z]\w*|/home|/root", keys)
+        == []
+    )
+    assert str(Path.home()) not in said

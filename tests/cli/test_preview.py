@@ -317,3 +317,32 @@ def test_neither_a_dry_run_nor_render_needs_a_key(command: Command, pipeline: An
     assert rendered.code == 0
     assert rendered.err.splitlines()[0] == f"note: {note}"
     assert command("run", path, "x", "-m", "openai/gpt-5.6").code == 2
+
+
+SECTIONS = """
+name: sections
+inputs: {document: {description: A text., stdin: true}}
+stages:
+  chunks: {kind: split, text: inputs.document, by: BY}
+  notes: {kind: map, over: chunks, role: bulk, prompt: "{{ item.number }} {{ item.text }}"}
+output: notes
+"""
+
+
+@pytest.mark.parametrize(("by", "count"), [("headings", 3), ("paragraphs", 3), ("tokens", 1)])
+def test_chunks_are_previewed_without_a_run(command: Command, pipeline: Any, by: str, count: int) -> None:
+    given = (pipeline(SECTIONS.replace("BY", by)), "-i", "document=before\n\n# A\none\n\n# B\ntwo", "--json")
+    shown = json.loads(command("run", *given, "--dry-run").out)
+    assert [stage["items"] for stage in shown["stages"]] == [None, count]
+    assert len(shown["stages"][1]["calls"]) == count
+    assert not shown["stages"][1]["missing"]
+
+
+@pytest.mark.parametrize(("item", "text"), [(1, "1 before"), (2, "2 # A\none"), (3, "3 # B\ntwo")])
+def test_the_prompt_of_a_chunk_is_rendered_without_a_run(
+    command: Command, pipeline: Any, item: int, text: str
+) -> None:
+    path = pipeline(SECTIONS.replace("BY", "headings"))
+    done = command("render", path, "notes", "-i", "document=before\n\n# A\none\n\n# B\ntwo", "--item", str(item))
+    assert done.code == 0
+    assert text in done.out

@@ -340,13 +340,13 @@ def test_a_budget_stop_is_exit_4_and_named(run: Run) -> None:
 def test_a_budget_stop_that_finishes_prints_what_there_is_and_is_exit_4(run: Run) -> None:
     done = run(f"on_budget: finish\n{MANY}", "a,b,c", "--budget", "calls=1")
     assert (done.code, done.out) == (4, "do a\n")
-    assert "fusion: the answer is partial: work 2 (BudgetError: " in done.err
+    assert "fusion: the answer is partial: work 2 (b), 3 (c): BudgetError: " in done.err
 
 
 def test_a_part_that_failed_is_named_in_all_modes_and_the_answer_stands(run: Run) -> None:
     done = run(MANY, "a,bad,c", "-q", model="dull")
-    assert (done.code, done.out) == (0, "do a\n\ndo c\n")
-    assert done.err.startswith("fusion: the answer is partial: work 2 (BadResponseError: ")
+    assert (done.code, done.out) == (3, "do a\n\ndo c\n")
+    assert done.err.startswith("fusion: the answer is partial: work 2 (bad): BadResponseError: ")
 
 
 def test_our_own_fault_in_a_run_is_exit_1_and_debug_shows_where(run: Run) -> None:
@@ -368,3 +368,13 @@ def test_the_shipped_pipeline_runs_by_its_name(run: Run, command: Command) -> No
     done = command("run", "plan-execute-review", "do it", "-m", "scripted/frontier")
     assert (done.code, done.out) == (0, "the answer\n")
     assert "plan: ok, 3 subtasks" in done.err
+
+
+def test_a_malformed_reply_is_shown_by_its_beginning_and_where_the_whole_is(run: Run, command: Command) -> None:
+    text = ONE.replace("role: bulk", "role: bulk, schema: {name: string}")
+    done = run(text, "write", model="long")
+    assert done.code == 3
+    assert "begins: 'a line of the answer" in done.err
+    (line,) = (line for line in done.err.splitlines() if line.startswith("the whole reply: fusion "))
+    shown = command(*line.removeprefix("the whole reply: fusion ").split())
+    assert (shown.code, "a line of the answer\n" * 20_000 in shown.out) == (0, True)

@@ -1,5 +1,6 @@
 """The README and the docs hold: every block runs as it is printed, and every name in the prose exists."""
 
+import functools
 import re
 import shlex
 import subprocess
@@ -14,10 +15,11 @@ import pytest
 import typer
 
 import fusion
-from fusion import Pipeline
+from fusion import Pipeline, ScriptedModel
 from fusion.bench.suite import json_schema as suite_schema
 from fusion.cli.app import application
 from fusion.core.config import SettingsFile
+from fusion.core.errors import BadRequestError
 from fusion.pipeline.json_schema import json_schema as pipeline_schema
 from fusion.prompts.library import shipped_root
 from tests.docs.forks import forking
@@ -60,6 +62,21 @@ def test_a_page_is_worked_through_from_top_to_bottom_as_it_is_printed(
         assert block.output is None or printed == block.output
     if "-o answer.json" in page.text:
         assert (tmp_path / "answer.json").read_text().startswith('{"invoices": [{"supplier": "Nordic Paper"')
+
+
+def test_the_example_of_the_readme_handles_a_run_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = ScriptedModel(BadRequestError("no such thing"), name="scripted/failing")
+    whole = fusion.Fusion.__init__
+    monkeypatch.setattr(fusion.Fusion, "__init__", functools.partialmethod(whole, model=failing))
+    monkeypatch.chdir(tmp_path)
+    (yaml,) = (block for block in README.blocks if block.language == "yaml")
+    Desk(tmp_path).write(yaml.text)
+    (tmp_path / "two.txt").write_text("Nordic Paper asks for 5.00\n")
+    (python,) = (block for block in README.blocks if block.language == "python")
+    exec(compile(python.text, "README.md", "exec"), {})
+    assert re.fullmatch(r".*no such thing.*; it cost \$0\.?0*\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("page", [page for page in MADE if page.blocks], ids=lambda page: page.name)

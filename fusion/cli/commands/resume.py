@@ -7,10 +7,11 @@ from fusion.cli.options import ResumeOptions, with_options
 
 @with_options
 def resume(ctx: typer.Context, options: ResumeOptions) -> None:
-    """Resume a run that was killed, stopped or failed.
+    """Resume a run that was killed, stopped or failed, or that lost a part.
 
-    Finished calls are not paid again. A run that has its answer prints it again.
+    Finished calls are not paid again. A run that has its whole answer prints it again; of a partial one, the lost
+    parts are asked for again.
     """
     from fusion.cli.session import resume_session
 
-    raise typer.Exit(resume_session(options, ctx.obj).exit_code)
+    raise typer.Exit(options.exit_code(resume_session(options, ctx.obj)))

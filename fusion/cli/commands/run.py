@@ -13,4 +13,4 @@ def run(ctx: typer.Context, options: RunOptions) -> None:
     if options.dry_run:
         show_session(options)
         return
-    raise typer.Exit(run_session(options, ctx.obj).exit_code)
+    raise typer.Exit(options.exit_code(run_session(options, ctx.obj)))

@@ -1,8 +1,9 @@
 """Events as lines of text, and the formats of amounts, times and failures."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any, Final
 
 from fusion.cli.terminal import one_line
 from fusion.client.history_types import RunSummary
@@ -21,8 +22,8 @@ from fusion.core.events import (
     StageGrew,
     StageStarted,
 )
-from fusion.core.result import FailedPart
-from fusion.core.types import Failure
+from fusion.core.result import FailedPart, Result
+from fusion.core.types import Failure, as_text
 
 _ANSWERED_BY = {
     "journal": "finished before",
@@ -33,6 +34,8 @@ _SMALLEST = Decimal("0.0001")
 _TITLES_AT_MOST = 20
 _FOLDED_AT_MOST = 60
 _NAMED_AT_MOST = 3
+_TITLE_AT_MOST = 40
+_UNNAMED: Final[Mapping[tuple[str, int], str]] = {}
 _ATTEMPT = "attempt failed: "
 _ATTEMPTS_AT_ONCE = 3
 _LASTING = frozenset({"PromptError", "InputError", "InputTooLongError", "BadRequestError"})
@@ -49,9 +52,9 @@ def first_line(event: RunStarted, settings: Sequence[Path] = ()) -> str:
     return " ".join(line.split())
 
 
-def ended_words(run: RunSummary) -> str:
-    """Describe the progress of a run that is resumed."""
-    if run.status in ("ok", "partial"):
+def ended_words(run: RunSummary, *, whole: bool) -> str:
+    """Describe the progress of a run that is resumed; `whole` is True for one that has its whole answer."""
+    if whole:
         return f"run {run.run_id} has its answer ({run.status}); nothing to run"
     calls = f"{run.calls} call{'s' * (run.calls != 1)}"
     spent = cost_words(run.cost.usd, run.cost.unknown_calls)
@@ -97,17 +100,40 @@ def happening(event: EventBase) -> str | None:
     return f"{place}{what}{why}"
 
 
-def folded_lines(parts: Iterable[FailedPart]) -> list[str]:
-    """List failed stages and items, those with equal failures as one line: `work 1, 2, 3 and 197 more: …`."""
-    alike: dict[tuple[str, str], list[int]] = {}
+def folded_lines(parts: Iterable[FailedPart], names: Mapping[tuple[str, int], str] = _UNNAMED) -> list[str]:
+    """List failed stages and items, those with equal failures as one line: `work 1, 2, 3 and 197 more: …`.
+
+    `names` are titles of items, by stage and index.
+    """
+    alike: dict[tuple[str, str], list[str]] = {}
     for part in parts:
-        alike.setdefault((part.stage, reason(part.failure)), []).extend([] if part.item is None else [part.item + 1])
-    return [f"{' '.join([stage, *_numbers(items)])}: {why}" for (stage, why), items in alike.items()]
+        items = alike.setdefault((part.stage, reason(part.failure)), [])
+        if part.item is not None:
+            name = names.get((part.stage, part.item))
+            items.append(f"{part.item + 1}{'' if name is None else f' ({name})'}")
+    return [f"{' '.join([stage, *_listed(items)])}: {why}" for (stage, why), items in alike.items()]
 
 
-def _numbers(items: Sequence[int]) -> list[str]:
+def item_names(result: Result) -> dict[tuple[str, int], str]:
+    """Return the titles of the items of a run, or the beginnings of their sources, by stage and index."""
+    return {
+        (name, item.index): title
+        for name, stage in result.stages.items()
+        for item in stage.items
+        if item.failure is not None and (title := _title(item.source))
+    }
+
+
+def _title(source: Any) -> str:
+    if isinstance(source, Mapping):
+        source = source.get("title") or source.get("name") or next(iter(source.values()), "")
+    text = one_line(as_text(source)) if source is not None else ""
+    return text if len(text) <= _TITLE_AT_MOST else f"{text[: _TITLE_AT_MOST - 1]}…"
+
+
+def _listed(items: Sequence[str]) -> list[str]:
     more = len(items) - _NAMED_AT_MOST
-    named = ", ".join(map(str, items[:_NAMED_AT_MOST]))
+    named = ", ".join(items[:_NAMED_AT_MOST])
     return [f"{named} and {more:,} more" if more > 0 else named] if items else []
 
 

@@ -109,6 +109,7 @@ class Fallback(Model):
                 reply = await (member.primary if left else member.last).complete(request, deltas)
             except ModelError as error:
                 member.breaker.fail(error)
+                error.model = error.model or member.info.id
                 left = _candidates(left, member.info, error)
                 if not left or (deltas is not None and deltas.committed):
                     raise _with_chain(error, tried) from error

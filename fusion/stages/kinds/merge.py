@@ -10,6 +10,7 @@ from fusion.core.types import Item, as_text
 from fusion.stages.answer import AnswerStage
 from fusion.stages.base import Following, OutputField, PromptUse, Reads
 from fusion.stages.context import StageContext
+from fusion.stages.fields import Enough
 from fusion.stages.items import check_enough
 from fusion.stages.simulation import Estimate
 from fusion.stages.subtasks.combine import Combine, Computed, answer_of, combine_of, computed
@@ -51,7 +52,7 @@ class Merge(AnswerStage, Following):
     max_input: int | None = Field(
         default=None, gt=0, description="Input tokens of a call, with `tree`; by default those of its model."
     )
-    min_ok: int = Field(default=1, ge=0, description="Items that must be usable.")
+    min_ok: Enough = Field(default=1, description="Items that must be usable, as a count or share.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     own_reads: ClassVar[Reads] = "none"

@@ -89,6 +89,7 @@ class Panel(Prompted, Shaped, Cacheable):
     refill: Texts = Field(default=(), description="Roles that replace a member in turn; else the other members'.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("answers", feed=True),)
+    loses: ClassVar[bool] = False
     keeps_time: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "panel/default"
     estimate: ClassVar[Estimate] = Estimate(
@@ -249,7 +250,7 @@ class _Sitting:
                 return await self._asked_once(seat, role, step)
         except BudgetError:
             async with self._last_resort:
-                if not essential.get() or self._usable >= max(self._ctx.wanted, self._needed):
+                if not essential.get() or self._usable >= max(self._ctx.wanted(len(self._panel.seats)), self._needed):
                     raise
                 return await self._asked_once(seat, role, step)
 

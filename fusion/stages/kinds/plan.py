@@ -18,6 +18,7 @@ from fusion.stages.text.sections import MOST_NAMED, Sections, ranges
 
 _MOST_CONTINUATIONS = 3
 _EMPTY: Mapping[str, Any] = {"constraints": [], "combine": None}
+_BROKE_OFF = "broke off"
 
 
 class Plan(ModelStage):
@@ -115,15 +116,19 @@ output: answer
         ask = self.ask(ctx, variables, "plan")._replace(
             schema=plan_schema(self.max_subtasks, sections=count, combines=combines), parse=False, deltas=reader
         )
-        ended = await self._ask(ctx, ask, reader)
+        breaks = _Breaks(ctx)
+        ended = await self._ask(ctx, ask, reader, breaks)
         for number in range(1, _MOST_CONTINUATIONS + 1):
             if ended or not reader.committed:
                 break
-            ended = await self._continue(ctx, ask, variables, reader, number)
+            following = ask._replace(avoid=breaks.models)
+            ended = await self._continue(ctx, following, variables, reader, number, breaks)
         if not reader.committed:
             await self._once_more(ctx, ask, reader)
         elif not ended:
-            raise StageError(f"the plan was cut off {_MOST_CONTINUATIONS + 1} times; raise `max_tokens` of the stage")
+            raise breaks.as_error() or StageError(
+                f"the plan was cut off {_MOST_CONTINUATIONS + 1} times; raise `max_tokens` of the stage"
+            )
         ctx.outputs.grow(reader.accepted, final=True)
         if sections is not None and (unnamed := reader.unnamed()):
             ctx.events.note(f"{len(unnamed)} of {len(sections)} sections are in no subtask: {ranges(unnamed)}")
@@ -139,11 +144,12 @@ output: answer
             ctx.events.decided(way, f"{sections}: {way}")
         return sections if used else None
 
-    async def _ask(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> bool:
+    async def _ask(self, ctx: StageContext, ask: Ask, reader: PlanReader, breaks: "_Breaks") -> bool:
         """Request the plan or its rest. Return True if it is complete."""
         escalated = ask._replace(role=self.escalate_to or ask.role, step=f"{ask.step}-escalated")
         if (self.escalate_to and reader.begin(escalated)) or reader.begin(ask):
             ctx.events.note(f"the first {reader.accepted} subtasks were accepted before the run was resumed")
+            breaks.recall(ask)
             return reader.ended
         try:
             answer = await ctx.models.call(ask)
@@ -155,6 +161,7 @@ output: answer
                 answer = await ctx.models.call(escalated)
             elif reader.committed and not error.stops:
                 ctx.events.note(f"the plan broke off after subtask {reader.accepted} ({error}); asking for the rest")
+                breaks.add(ask, error)
                 return reader.ended
             elif isinstance(error, BadResponseError):
                 reader.last = error.text
@@ -162,18 +169,25 @@ output: answer
             else:
                 raise
         reader.take(answer)
+        breaks.over()
         if reader.torn and reader.committed and answer.finish_reason == "stop":
             ctx.events.note(f"the plan cannot be parsed after subtask {reader.accepted}; asking for the rest")
         return reader.ended or (answer.finish_reason == "stop" and not reader.torn)
 
     async def _continue(
-        self, ctx: StageContext, ask: Ask, variables: Variables, reader: PlanReader, number: int
+        self,
+        ctx: StageContext,
+        ask: Ask,
+        variables: Variables,
+        reader: PlanReader,
+        number: int,
+        breaks: "_Breaks",
     ) -> bool:
         reader.next_part()
         accepted = json.dumps(reader.as_plan(), ensure_ascii=False)
         words = ctx.inputs.render(self.continue_prompt, {**variables, "accepted": reader.accepted})
         messages = (*ask.messages, Message(role="assistant", content=accepted), *words)
-        return await self._ask(ctx, ask._replace(messages=messages, step=f"continue-{number}"), reader)
+        return await self._ask(ctx, ask._replace(messages=messages, step=f"continue-{number}"), reader, breaks)
 
     async def _once_more(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> None:
         """Parse an unusable plan as a whole, with repair; else request it once more with all its errors."""
@@ -185,9 +199,48 @@ output: answer
         last = (Message(role="assistant", content=reader.last),) if reader.last.strip() else ()
         messages = (*ask.messages, *last, Message(role="user", content=words))
         reader.next_part()
-        await self._ask(ctx, ask._replace(messages=messages, step="again"), reader)
+        await self._ask(ctx, ask._replace(messages=messages, step="again"), reader, _Breaks(ctx))
         if not reader.committed and (errors := reader.read_whole(ask.schema or {})):
             raise _unreadable(errors, reader)
+
+
+class _Breaks:
+    """Replies that broke off after subtasks were accepted. The rest of the plan is asked of other models first.
+
+    They are kept, so that a resumed run asks the same model for the rest.
+    """
+
+    def __init__(self, ctx: StageContext) -> None:
+        self.models: tuple[str, ...] = ()
+        self._journal = ctx.journal
+        self._last = ""
+
+    def add(self, ask: Ask, error: ModelError) -> None:
+        self._journal.keep(_BROKE_OFF, {"model": error.model, "message": str(error)}, of=ask)
+        self._take(error.model, str(error))
+
+    def recall(self, ask: Ask) -> None:
+        """Take the break of an earlier session, if the reply to this call broke off."""
+        kept = self._journal.kept(_BROKE_OFF, of=ask)
+        if kept is not None:
+            self._take(kept["model"], kept["message"])
+
+    def over(self) -> None:
+        """Note that the latest reply has come whole."""
+        self._last = ""
+
+    def as_error(self) -> StageError | None:
+        """Return the error of a plan whose last reply broke off; None if it reached its limit."""
+        if not self._last:
+            return None
+        times = "once" if len(self.models) == 1 else f"{len(self.models)} times"
+        return StageError(
+            f"the plan broke off {times}, the last time with: {self._last}; try again later, or give the role a chain"
+            " with a model of another provider"
+        )
+
+    def _take(self, model: str, message: str) -> None:
+        self.models, self._last = (*self.models, model), message
 
 
 def _unreadable(errors: list[str], reader: PlanReader) -> StageError:

@@ -8,6 +8,7 @@ from pydantic import Field
 from fusion.stages.answer import AnswerStage
 from fusion.stages.base import ExpressionUse, Following, OutputField
 from fusion.stages.context import StageContext
+from fusion.stages.fields import Enough
 from fusion.stages.items import check_enough
 from fusion.stages.labels import followed, relabelled
 from fusion.stages.simulation import Estimate
@@ -22,7 +23,7 @@ class Synthesize(AnswerStage, Following):
 
     kind: Literal["synthesize"] = "synthesize"
     analysis: str | None = Field(default=None, description="A judge's analysis: an expression, such as judge.")
-    min_ok: int = Field(default=1, ge=0, description="Answers that must be usable.")
+    min_ok: Enough = Field(default=1, description="Answers that must be usable, as a count or share.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
     own_max_tokens: ClassVar[int] = 4000

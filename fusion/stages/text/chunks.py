@@ -105,12 +105,27 @@ def _paragraphs(text: str) -> Iterator[int]:
 
 
 def _sections(text: str, headings: Sequence[_Heading]) -> Iterator[int]:
-    """Yield the start of each section; a heading directly above another one is in the same section."""
+    """Yield the start of each section; a heading directly above a deeper one is in the section of that one."""
     above: _Heading | None = None
     for heading in headings:
-        if above is None or text[above.end : heading.start].strip():
+        if above is None or not _leads_to(text, above, heading):
             yield heading.start
         above = heading
+
+
+def _leads_to(text: str, above: _Heading, heading: _Heading) -> bool:
+    """Return True if a heading is deeper than the one above it, with nothing between them."""
+    return heading.level > above.level and not text[above.end : heading.start].strip()
+
+
+def _cited(text: str, headings: Sequence[_Heading], begun: int, first: int) -> int:
+    """Return the number of headings up to the one that a chunk cites: the deepest of those at its beginning."""
+    while 0 < begun < len(headings) and headings[begun - 1].start == first:
+        if not _leads_to(text, headings[begun - 1], headings[begun]):
+            break
+        first = headings[begun].start
+        begun += 1
+    return begun
 
 
 def _behind(text: str, separator: str) -> Iterator[int]:
@@ -131,14 +146,14 @@ def _headings(text: str) -> Iterator[_Heading]:
             fence = "" if _closes(line, fence) else fence
         elif fence := _opened(line):
             before = None
-        elif before is not None and (under := _UNDERLINE.fullmatch(line)):
+        elif before is not None and (under := _UNDERLINE.fullmatch(line)) and _underlines(text, before[0], line):
             yield _Heading(before[0], end, 1 if under[1][0] == "=" else 2, text[slice(*before)].strip())
             before = None
         elif (level := _level(line)) is not None:
             yield _Heading(start, end, level, _title(line))
             before = None
         else:
-            before = (start, end) if _may_be_title(line) and _is_blank_above(text, start) else None
+            before = (start, end) if _may_be_title(line) else None
 
 
 def _level(line: str) -> int | None:
@@ -158,6 +173,11 @@ def _title(line: str) -> str:
 def _may_be_title(line: str) -> bool:
     words = line.strip()
     return bool(words) and not words.startswith(_NO_TITLE)
+
+
+def _underlines(text: str, start: int, line: str) -> bool:
+    """Return True if the line below a title underlines it: `===` always, other marks below a title of one line."""
+    return line.strip().startswith("===") or _is_blank_above(text, start)
 
 
 def _is_blank_above(text: str, start: int) -> bool:
@@ -241,7 +261,7 @@ def _described(
     for number, (core, end) in enumerate(spans, start=1):
         start = _back(text, core, cutting.overlap)
         first = core + len(text[core:end]) - len(text[core:end].lstrip())
-        path = paths[bisect_right(starts, first)]
+        path = paths[_cited(text, headings, bisect_right(starts, first), first)]
         chunk = text[start:end]
         yield {
             "text": chunk,

@@ -104,7 +104,7 @@ def test_sections_know_the_headings_they_stand_under_and_code_is_no_heading() ->
         ["Bread"],
         ["Bread", "Rye"],
         ["Bread", "Wheat"],
-        ["Butter"],
+        ["Butter", "Salted"],
     ]
     assert "# no heading" in found[2]["text"]
     assert found[2]["title"] == "Bread > Rye"
@@ -123,6 +123,13 @@ def test_sections_know_the_headings_they_stand_under_and_code_is_no_heading() ->
         ("two lines\nof text\n---\nmore", [[]]),
         ("Title\n===\nx\n\nSub\n---\ny", [["Title"], ["Title", "Sub"]]),
         ("# a\nx\n### deep\ny\n## b\nz", [["a"], ["a", "deep"], ["a", "b"]]),
+        ("# a\n\n# b\n\n# c\nx", [["a"], ["b"], ["c"]]),
+        ("# a\n## b\n## c\nx\n# d", [["a", "b"], ["a", "c"], ["d"]]),
+        ("# a\n## b\n### c\nx\n## d\ny", [["a", "b", "c"], ["a", "d"]]),
+        ("## a\n# b\n## c\nx", [["a"], ["b", "c"]]),
+        ("before\n\n# a\n\n\n## b\n\nx", [[], ["a", "b"]]),
+        ("text\nTitle\n=====\nx\n\nSub\n---\n\nOther\n---\n", [[], ["Title"], ["Title", "Sub"], ["Title", "Other"]]),
+        ("# a\nx\n\n| b | c |\n|---|---|\n| 1 | 2 |\n\npara\nmore\n---\ny", [["a"]]),
     ],
 )
 def test_what_is_a_heading(text: str, headings: list[list[str]]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from typing import Any, Literal
 
-from jinja2 import StrictUndefined, Undefined, nodes, pass_context
+from jinja2 import StrictUndefined, TemplateRuntimeError, Undefined, nodes, pass_context
 from jinja2.ext import Extension
 from jinja2.loaders import FunctionLoader
 from jinja2.parser import Parser
@@ -35,7 +35,7 @@ MESSAGE = "a message"
 
 _ITEM_FIELDS = frozenset(Item.model_fields) | {"ok"}
 _OF_ATTACHED = ("text", "sections")  # of the material; `sections` is that of an outline
-_FAILED_ITEM = 'an item that failed has no value: pass it over with `selectattr("ok")` or `if item.ok`'
+_FAILED_ITEM = 'pass items that failed over with `selectattr("ok")` or `if item.ok`'
 _NO_GLOBALS = ("lipsum", "cycler", "joiner")
 _NO_FILTERS = (
     "batch",
@@ -49,7 +49,8 @@ _NO_FILTERS = (
     "wordwrap",
     "xmlattr",
 )
-_BY_ATTRIBUTE = ("map", "selectattr", "rejectattr", "sum", "groupby", "sort", "unique", "min", "max")
+_SELECTING = frozenset({"selectattr", "rejectattr"})
+_BY_ATTRIBUTE = (*_SELECTING, "map", "sum", "groupby", "sort", "unique", "min", "max")
 """Filters that read an attribute of every element."""
 _METHODS: Mapping[type, frozenset[str]] = {
     str: frozenset(
@@ -111,7 +112,9 @@ class Environment(ImmutableSandboxedEnvironment):
         if not isinstance(found, Undefined) or not isinstance(name, str) or name.startswith("_"):
             return found
         if obj is None:
-            return self.undefined(hint=f"no field {name!r} of an empty value; {_FAILED_ITEM}")
+            return self.undefined(
+                hint=f"no field {name!r} of an empty value, which an item that failed has; {_FAILED_ITEM}"
+            )
         if isinstance(obj, Mapping):
             known = [key for key in obj if isinstance(key, str)]
             return self.undefined(hint=f"no field {name!r}{close_names(name, known) or '; there are none'}")
@@ -229,17 +232,26 @@ class _MessageBlock(Extension):
         return nodes.FilterBlock(body, block, lineno=line)
 
 
-def _of_usable(filter_: Callable[..., Any]) -> Callable[..., Any]:
-    """Pass failed items over where the filter reads a field of their values."""
+def _of_usable(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a filter that reads a field of values pass failed items over if it selects, and name them otherwise."""
 
-    @wraps(filter_)
+    @wraps(made)
     def filtered(context: Any, value: Any, *args: Any, **named: Any) -> Any:
         read = named.get("attribute", args[0] if args else None)
         if isinstance(read, str) and read.startswith("value.") and isinstance(value, Iterable):
-            value = [one for one in value if not (isinstance(one, Item) and one.failure is not None)]
-        return filter_(context, value, *args, **named)
+            value = list(value)
+            failed = [one for one in value if isinstance(one, Item) and one.failure is not None]
+            if failed and name not in _SELECTING:
+                raise TemplateRuntimeError(f"{name}: {_lost(failed[0])} and has no {read!r}; {_FAILED_ITEM}")
+            value = [one for one in value if one not in failed] if failed else value
+        return made(context, value, *args, **named)
 
     return filtered
+
+
+def _lost(item: Item) -> str:
+    assert item.failure is not None
+    return f"item {item.index + 1} failed ({item.failure.reason})"
 
 
 @pass_context
@@ -283,7 +295,7 @@ def new_environment(library: Library) -> Environment:
     environment.tests["file"] = lambda value: isinstance(value, File)
     environment.filters["files"] = lambda text: list(text.files) if isinstance(text, Attached) else []
     for name in _BY_ATTRIBUTE:
-        environment.filters[name] = _of_usable(environment.filters[name])
+        environment.filters[name] = _of_usable(name, environment.filters[name])
     bound_filters(environment)
     environment.filters.update({MESSAGE: _message, "a step": _one_step})
     return environment

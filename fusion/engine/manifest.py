@@ -23,6 +23,7 @@ from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
+from fusion.stages.text import sections
 
 _VERSION: Final = 2
 _MARK: Final = "$kind"
@@ -41,6 +42,7 @@ class Record:
         return cls(
             {
                 "version": _VERSION,
+                "sections": sections.VERSION,
                 **_loaded(spec.loaded),
                 "roles": _roles(spec.roles),
                 "own": sorted(own),
@@ -97,6 +99,11 @@ class Record:
             raise StoreError(
                 "this run cannot be resumed: it was begun by another version of Fusion (its record has the version "
                 f"{self.data.get('version')!r}, this one resumes {_VERSION}); run it again with `fusion run`"
+            )
+        if self.data["sections"] != sections.VERSION:
+            raise StoreError(
+                "this run cannot be resumed: another version of Fusion cut its material into sections; run it again "
+                "with `fusion run`"
             )
 
     def spec(self, library: Library, gateway: Gateway, own: Collection[str] = ()) -> RunSpec:

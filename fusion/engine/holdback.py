@@ -152,10 +152,19 @@ def _whole(spec: RunSpec, reads: int) -> Bound:
 
 
 def _input_bound(name: str, spec: RunSpec) -> int:
-    """The most bytes that a stage reads: its template, the request, and the output of the stages before it."""
+    """The most bytes that a stage reads: its template, request, material, and the output of the stages before it."""
     sources = spec.loaded.dataflow.wirings[name].sources
     written = sum(_written(spec.pipeline.stages[source], spec) for source in sources)
-    return _TEMPLATE_BYTES + len(spec.request.encode()) + written * _BYTES_PER_TOKEN
+    return _TEMPLATE_BYTES + len(spec.request.encode()) + _material(name, spec) + written * _BYTES_PER_TOKEN
+
+
+def _material(name: str, spec: RunSpec) -> int:
+    """The bytes of the material that a stage reads whole."""
+    reading = getattr(spec.pipeline.stages[name], "reading", "none")
+    if reading not in ("all", "outline") or not spec.loaded.dataflow.wirings[name].shows_material:
+        return 0
+    whole = spec.material().whole
+    return len(whole.encode()) + sum(file.size for file in whole.files)
 
 
 def _written(stage: Stage, spec: RunSpec) -> int:

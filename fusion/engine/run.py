@@ -5,9 +5,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from fusion.core import budget as budgets
+from fusion.core.bounded import clock
 from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, StageError, first_error
 from fusion.core.events import Noted, RunFinished, RunStarted, Sink, to_both
@@ -240,7 +242,7 @@ class PipelineRun:
         source = output if isinstance(output, str) else output[name]
         values = await read(parts, self._run.fields)
         variables = {"inputs": self._spec.inputs, "request": self._spec.request, **values}
-        return self._spec.prompts.expression(source).evaluate(variables)
+        return await clock.run(partial(self._spec.prompts.expression(source).evaluate, variables))
 
 
 def _overdue(budget: Budget) -> BudgetError:

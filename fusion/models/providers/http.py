@@ -111,15 +111,13 @@ class SingleRequestClient:
         return jsonlib.dumps(fields)
 
     async def _send(self, url: str, data: Any, params: Any, headers: Mapping[str, str]) -> None:
-        proxy, auth = proxy_of(url)
         self.response = await self._session.post(
             url,
             data=data,
             params=params,
             headers={**headers, "Accept-Encoding": body.ACCEPTED},
             allow_redirects=False,
-            proxy=proxy,
-            proxy_auth=auth,
+            proxy=proxy_of(url),
             trace_request_ctx=self,
         )
         self.status, self.headers = self.response.status, dict(self.response.headers)

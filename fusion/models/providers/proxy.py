@@ -2,17 +2,14 @@
 
 import ipaddress
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    import aiohttp
-
-_SPOKEN: Final = ("http", "https")
+_SPOKEN: Final = ("http://", "https://")
 
 
-def proxy_of(url: str) -> "tuple[str | None, aiohttp.BasicAuth | None]":
-    """Return the proxy for an address, with its login; None for an address of this machine."""
+def proxy_of(url: str) -> str | None:
+    """Return the proxy for an address, with its login if it has one; None for an address of this machine."""
     from urllib.request import getproxies, proxy_bypass
 
     address = urlsplit(url)
@@ -20,8 +17,9 @@ def proxy_of(url: str) -> "tuple[str | None, aiohttp.BasicAuth | None]":
     proxies = getproxies()
     proxy = proxies.get(address.scheme) or proxies.get("all") if proxies else None
     if not proxy or is_loopback(host) or proxy_bypass(host):
-        return None, None
-    return _with_login(proxy if "://" in proxy else f"http://{proxy}")
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    return proxy if proxy.startswith(_SPOKEN) else None
 
 
 def is_loopback(host: str) -> bool:
@@ -47,13 +45,3 @@ def _is_short_loopback(name: str) -> bool:
         return socket.inet_aton(name)[0] == 127
     except OSError:
         return False
-
-
-def _with_login(proxy: str) -> "tuple[str | None, aiohttp.BasicAuth | None]":
-    import aiohttp
-
-    parts = urlsplit(proxy)
-    if parts.scheme not in _SPOKEN:
-        return None, None
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return bare, aiohttp.BasicAuth(parts.username, parts.password or "") if parts.username else None

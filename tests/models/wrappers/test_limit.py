@@ -268,3 +268,56 @@ def test_errors_pass_through() -> None:
 def test_a_concurrency_below_one_is_refused() -> None:
     with pytest.raises(UsageError, match="give 1 or more"):
         Limited(ScriptedModel("x"), concurrency=0)
+
+
+class Clock:
+    """The time of an event loop, which can be put forward: the process was stopped meanwhile."""
+
+    def __init__(self) -> None:
+        self.stopped = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
+        self._loop.time = lambda: self._time() + self.stopped  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("seconds", [4.9, 5.3, 10.0, 60.0, 86_400.0])
+def test_a_process_that_was_stopped_reads_what_has_arrived(seconds: float) -> None:
+    async def main() -> None:
+        gate, clock = Gate(), Clock()
+        limited = Limited(ScriptedModel(gate), concurrency=8)
+        tasks = [asyncio.ensure_future(limited.complete(request(str(n), timeout=5.0))) for n in range(8)]
+        await turns()
+        clock.stopped += seconds
+        await turns()
+        for door in gate.doors:
+            door.set()
+        assert [(await task).text for task in tasks] == list("01234567")
+
+    asyncio.run(main())
+
+
+def test_a_process_that_was_stopped_still_gives_up_in_time() -> None:
+    async def main() -> None:
+        clock = Clock()
+        limited = Limited(ScriptedModel(Gate()), concurrency=1)
+        task = asyncio.ensure_future(limited.complete(request(timeout=5.0)))
+        await turns()
+        for _ in range(3):
+            clock.stopped += 60
+            await turns()
+        with pytest.raises(ModelTimeoutError, match="within 5 s"):
+            await task
+
+    asyncio.run(main())
+
+
+def test_the_time_of_an_attempt_begins_once_its_model_is_ready() -> None:
+    class Loading(ScriptedModel):
+        async def ready(self) -> None:
+            await asyncio.sleep(0.2)
+
+    async def main() -> None:
+        limited = Limited(Loading("fine"), concurrency=1)
+        assert (await limited.complete(request(timeout=0.1))).text == "fine"
+
+    asyncio.run(main())

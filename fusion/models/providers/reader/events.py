@@ -142,7 +142,7 @@ class EventDecoder:
         if line.startswith(b"{"):
             self._known = True
             yield Payload(_json(line), self._event)
-        elif self._known and not _KEEP_ALIVE.fullmatch(_text(line)):
+        elif (self._known or _CHUNK in line) and not _KEEP_ALIVE.fullmatch(_text(line)):
             raise MalformedError(f"a stream with a broken line: {_shown(line)!r}")
 
     def _unknown(self) -> str:

@@ -1,12 +1,28 @@
 """Content of a message or delta in OpenAI's format: text, thoughts and refusal told apart."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from fusion.models.providers.reader.events import MalformedError
 
 _THOUGHTS: Final = ("reasoning_content", "reasoning", "thinking")
+_THOUGHT: Final = re.compile("think|thought|reason|signature|summary")
 _TEXT_PARTS: Final = ("text", "output_text", None)
+_KNOWN: Final = frozenset(
+    {
+        "content",
+        "role",
+        "name",
+        "refusal",
+        "tool_calls",
+        "function_call",
+        "tool_call_id",
+        "audio",
+        "annotations",
+        "id",
+    }
+)
 _JSON_TOOL: Final = "json_tool_call"
 """The tool by which litellm asks some providers for JSON; its arguments are the answer."""
 
@@ -25,7 +41,22 @@ def content_of(message: Mapping[str, Any]) -> Content:
     fields = max(_size(message.get(name)) for name in _THOUGHTS)
     refusal = message.get("refusal")
     text = found.text or _of_tool(message.get("tool_calls"))
+    if "content" not in message and not text and not fields:
+        _check_fields(message)
     return Content(text, found.thoughts + fields, found.refusal + (refusal if isinstance(refusal, str) else ""))
+
+
+def _check_fields(message: Mapping[str, Any]) -> None:
+    """Raise MalformedError for a text in a field that none knows, which may be a part of the answer."""
+    for name, value in message.items():
+        if _is_text(value) and name not in _KNOWN and not _THOUGHT.search(name):
+            raise MalformedError(f"a message without content, but with a text in {name!r:.40}")
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(isinstance(one, dict) and one.get("type") in _TEXT_PARTS[:2] for one in value)
+    return isinstance(value, str) and value != ""
 
 
 def _of_content(given: Any) -> Content:
@@ -53,6 +84,8 @@ def _of_part(part: Any) -> Content:
     if isinstance(kind, str) and ("think" in kind or "reason" in kind):
         return Content(thoughts=_size({name: value for name, value in part.items() if name != "type"}))
     if kind in _TEXT_PARTS:
+        if "text" not in part:
+            raise MalformedError("a content part without its text")
         return Content(_string(part.get("text")))
     if isinstance(part.get("text"), str):
         raise MalformedError(f"a content part of the unknown type {kind!r:.40}")

@@ -46,6 +46,7 @@ class ReplyBuilder:
         self._counts = Counts()
         self._served = ""
         self._chosen = False
+        self._others: set[str] = set()
         self._stray = ""
         self._text: str | None = None
         self._left = _LEAST_TEXT + _TEXT_OF_A_TOKEN * request.max_tokens
@@ -108,9 +109,7 @@ class ReplyBuilder:
             if usage is None and data.get("object") == "chat.completion.chunk" and "choices" not in data:
                 raise MalformedError("a chunk without choices")
         elif isinstance(choices, list) and all(isinstance(one, dict) for one in choices):
-            first = next((one for one in choices if one.get("index") in (0, None, "0")), None)
-            if first is not None:
-                self._add_choice(first)
+            self._add_choices(choices)
         else:
             raise MalformedError(f"choices that are {choices!r:.80}")
 
@@ -118,6 +117,8 @@ class ReplyBuilder:
         """Read the end of the reply: hand the held-back rest of the answer on. Raises MalformedError."""
         if not self._chosen:
             raise MalformedError(self._unchosen())
+        if self._others:
+            raise MalformedError(f"a choice of index {min(self._others)} that never ends")
         if self._stream is None:
             answer, self.closed = parted("".join(self._received))
             self._text = self.mask.text(answer + self._refusal)
@@ -129,9 +130,21 @@ class ReplyBuilder:
         self._give(self._masked.end())
         self._text = "".join(self._given) + self.mask.text(self._refusal)
 
+    def _add_choices(self, choices: list[dict[str, Any]]) -> None:
+        """Add the choice of index 0; note the others, each of which has to end."""
+        for choice in choices:
+            index = choice.get("index")
+            if index in (0, None, "0"):
+                self._add_choice(choice)
+                return
+            if choice.get("finish_reason") is None:
+                self._others.add(repr(index))
+            else:
+                self._others.discard(repr(index))
+
     def _add_choice(self, choice: dict[str, Any]) -> None:
         delta, message, reason = choice.get("delta"), choice.get("message"), choice.get("finish_reason")
-        if delta is None and message is None and "text" not in choice and reason is None:
+        if delta is None and message is None and "text" not in choice and (reason is None or _holds_message(choice)):
             raise MalformedError("a choice without content")
         self._chosen = True
         if not isinstance(delta or message or {}, dict):
@@ -192,6 +205,10 @@ class ReplyBuilder:
 
     def _unchosen(self) -> str:
         return f"no choices; the server says: {self._stray}" if self._stray else "no choices"
+
+
+def _holds_message(choice: dict[str, Any]) -> bool:
+    return any(isinstance(value, dict) and "content" in value for value in choice.values())
 
 
 async def read(blocks: AsyncIterator[bytes], reply: ReplyBuilder) -> None:

@@ -7,7 +7,7 @@ is part of the answer.
 
 import json
 import re
-from collections import Counter
+from collections import defaultdict
 from typing import Final, Literal, NamedTuple
 
 _MARKS: Final = {
@@ -56,10 +56,10 @@ class _Scan:
     def __init__(self, text: str) -> None:
         self._text = text
         self._parts: list[str] = []
-        self._begin = self._counted = self._fences = 0
+        self._begin = self._counted = self._fences = self._lines = 0
         self._until = ""
         self._closed = False
-        self._inline: Counter[str] = Counter()
+        self._inline: dict[str, list[tuple[int, int]]] = defaultdict(list)
 
     def parted(self) -> Parted:
         for mark in _ANY.finditer(self._text):
@@ -77,22 +77,26 @@ class _Scan:
         elif word in _CLOSING:
             self._close(word, end)
         elif self._begins_line(start):
-            self._parts.append(self._text[self._begin : start])
+            before = self._text[self._begin : start]
+            self._parts += [before] if self._parts or before.strip() else []
             self._until = _MARKS[word]
         else:
-            self._inline[_MARKS[word]] += 1
+            self._inline[_MARKS[word]].append((start, self._lines))
 
     def _begins_line(self, start: int) -> bool:
         indent = self._text[max(self._begin, start - _INDENT) : start]
         return not indent.rpartition("\n")[2].strip() and (len(indent) < _INDENT or "\n" in indent)
 
     def _close(self, word: str, end: int) -> None:
-        """Drop all text before a closing mark, unless its opening one is within a line of the answer."""
-        if self._inline[word]:
-            self._inline[word] -= 1
+        """Drop all text before a closing mark, or from its opening one; a pair within one line is of the answer."""
+        start, line = self._inline[word].pop() if self._inline[word] else (-1, -1)
+        if line == self._lines:
             return
-        self._closed = True
-        self._parts.clear()
+        if start < 0:
+            self._closed = True
+            self._parts.clear()
+        else:
+            self._parts.append(self._text[self._begin : start])
         self._inline.clear()
         self._resume(end)
 
@@ -104,6 +108,7 @@ class _Scan:
 
     def _is_quoted(self, start: int, end: int) -> bool:
         self._fences += self._text.count(_FENCE, self._counted, start)
+        self._lines += self._text.count("\n", self._counted, start)
         self._counted = max(start, self._counted)
         around = self._text[max(0, start - 2) : start], self._text[end : end + 1]
         opens = around[0][-1:] in _QUOTES and not around[0][:-1].isalnum()

@@ -32,8 +32,8 @@ class SingleRequestClient:
     litellm's own clients repeat the request after some failures, and cost more than the rest of the call. This one
     sends it once, by aiohttp, and keeps the status, headers and body of an error response. A reply in a known
     `format` stays unread in `response`, and litellm gets a stand-in. `most` is the largest body, in bytes. `secrets`
-    are the keys in the request's headers, `extra` the fields added to its body, `renamed` other names of its fields,
-    and `sent` the names it was sent with. `connected` is True once there is a connection to send it on.
+    are the keys in the request's headers, `extra` the fields added to its body, `renamed` other names of its fields.
+    `connected` is True once there is a connection to send it on.
     """
 
     def __init__(self, session: "aiohttp.ClientSession", most: int) -> None:
@@ -44,12 +44,12 @@ class SingleRequestClient:
         self.secrets: tuple[str, ...] = ()
         self.extra: Mapping[str, Any] = {}
         self.renamed: Mapping[str, str] = {}
-        self.sent: frozenset[str] = frozenset()
         self.response: aiohttp.ClientResponse | None = None
         self.format: Format | None = None
         self.connected = False
         self._most = most
         self._session = session
+        self._sent: Any = None
         self._posted = False
         self._abandoned = False
 
@@ -90,6 +90,11 @@ class SingleRequestClient:
         assert self.response is not None
         return body.blocks(self.response, self._most)
 
+    @property
+    def sent(self) -> frozenset[str]:
+        """Names of the fields that the request was sent with."""
+        return frozenset(jsonlib.loads(self._sent)) if self._sent else frozenset()
+
     def abandon(self) -> bool:
         """Stop waiting for the response. Return True if the request was sent and must be cancelled."""
         self._abandoned = True
@@ -105,14 +110,17 @@ class SingleRequestClient:
 
     def _body(self, given: Any, stream: bool) -> Any:
         """Return the request's body, with its further fields; a request in OpenAI's format says if it streams."""
+        self._sent = given
         if not (self.extra or self.format):
             return given
+        if not (self.extra or self.renamed) and isinstance(given, str) and '"stream":' not in given:
+            return given if self.format != "openai" else f'{given.rstrip()[:-1]}, "stream": {str(stream).lower()}}}'
         fields = {**jsonlib.loads(given), **self.extra}
         if self.format == "openai":
             fields.setdefault("stream", stream)
         fields = {self.renamed.get(name, name): value for name, value in fields.items()}
-        self.sent = frozenset(fields)
-        return jsonlib.dumps(fields)
+        self._sent = jsonlib.dumps(fields)
+        return self._sent
 
     async def _send(self, url: str, data: Any, params: Any, headers: Mapping[str, str]) -> None:
         self.response = await self._session.post(

@@ -127,6 +127,8 @@ class ReplyBuilder:
             raise MalformedError(self._unchosen())
         if self._others:
             raise MalformedError(f"a choice of index {min(self._others)} that never ends")
+        if self._refusal and self.finish is not None:  # a refusal comes with the finish reason of a normal reply
+            self.finish = "content_filter"
         if self._stream is None:
             answer, self.closed = parted("".join(self._received))
             self._text = self.mask.text(answer + self._refusal)
@@ -188,10 +190,12 @@ class ReplyBuilder:
                 self._give(self._masked.add(self._stream.add(content.text)))
 
     def _end_as(self, reason: Any) -> None:
+        if reason is None:
+            return
         found = worst(self.finish, finish_of(reason))
         if found != self.finish:
             self.said = self.mask.text(str(reason))[:80]
-        self.finish = "content_filter" if self._refusal and found is not None else found
+        self.finish = found
 
     def _give(self, piece: str) -> None:
         self._given.append(piece)

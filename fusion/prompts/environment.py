@@ -15,7 +15,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fusion.core.errors import close_names
-from fusion.core.types import Asked, File, Item, Value
+from fusion.core.types import Attached, File, Item, Value
 from fusion.prompts.bounds import (
     bound_filters,
     bound_tree,
@@ -34,6 +34,7 @@ MESSAGE = "a message"
 """Name of the filter for the text of a message block; the space keeps templates from using it."""
 
 _ITEM_FIELDS = frozenset(Item.model_fields) | {"ok"}
+_OF_ATTACHED = ("text", "sections")  # of the material; `sections` is that of an outline
 _FAILED_ITEM = 'pass items that failed over with `selectattr("ok")` or `if item.ok`'
 _NO_GLOBALS = ("lipsum", "cycler", "joiner")
 _NO_FILTERS = (
@@ -120,6 +121,8 @@ class Environment(ImmutableSandboxedEnvironment):
         return found
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, Attached) and attr in _OF_ATTACHED:
+            return True
         for kind, methods in _METHODS.items():
             if isinstance(obj, kind) and attr not in methods:
                 return False
@@ -160,15 +163,15 @@ def _finalize(value: Any) -> str:
     meter = current_meter.get()
     if meter is None:
         return value if type(value) is str else printed(value)
-    if isinstance(value, (File, Asked)):
+    if isinstance(value, (File, Attached)):
         return _placed(value, meter)
     text = value if type(value) is str else printed(value)
     meter.write(len(text))
     return text
 
 
-def _placed(value: File | Asked, meter: Meter) -> str:
-    """Return the placeholder of a file, or a prompt followed by those of its files."""
+def _placed(value: File | Attached, meter: Meter) -> str:
+    """Return the placeholder of a file, or a text followed by those of its files."""
     if isinstance(value, File):
         return meter.place(value)
     meter.write(len(value))
@@ -290,7 +293,7 @@ def new_environment(library: Library) -> Environment:
         environment.filters.pop(name)
     environment.filters.update(FILTERS)
     environment.tests["file"] = lambda value: isinstance(value, File)
-    environment.filters["files"] = lambda request: list(request.files) if isinstance(request, Asked) else []
+    environment.filters["files"] = lambda text: list(text.files) if isinstance(text, Attached) else []
     for name in _BY_ATTRIBUTE:
         environment.filters[name] = _of_usable(name, environment.filters[name])
     bound_filters(environment)

@@ -70,6 +70,10 @@ class Store(ABC):
         """Acquire the lock of a run. Raises RunBusyError if it is held, by this process or another."""
 
     @abstractmethod
+    def claim(self, name: str) -> RunLock | None:
+        """Acquire the lock of a request to be sent once in all processes; None if it is held. Never blocks."""
+
+    @abstractmethod
     def is_locked(self, run_id: str) -> bool:
         """Return True while the lock of a run is held."""
 

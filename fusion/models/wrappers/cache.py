@@ -5,7 +5,8 @@ import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from fusion.core import budget
@@ -14,12 +15,17 @@ from fusion.core.events import Noted, span
 from fusion.core.log import LOG
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelWrapper
-from fusion.store.base import Store
+from fusion.store.base import RunLock, Store
 from fusion.store.rows import Cached as CachedRow
 
 _RECENT: Final = 1000
 _SHORT: Final = 32
 """Digits of a key that identify it."""
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.25
+_PATIENCE: Final = 3
+"""Timeouts of a request that another process may take before it is sent here too."""
 
 Again = Callable[[], Awaitable[Reply]]
 """Sends the request again."""
@@ -38,6 +44,14 @@ class ReplyCache(ABC):
     @abstractmethod
     def add(self, key: str, reply: Reply) -> None:
         """Add a reply."""
+
+    @asynccontextmanager
+    async def claimed(self, key: str, seconds: float) -> AsyncIterator[bool]:
+        """Claim a request before it is sent; True if its reply may have been added meanwhile.
+
+        A claim of another process is waited for, for so many seconds at most.
+        """
+        yield False
 
 
 class RunCache(ReplyCache):
@@ -86,6 +100,30 @@ class StoreCache(ReplyCache):
             LOG.warning("cached replies cannot be read: %s", error)
             self._note(error)
             return None
+
+    @asynccontextmanager
+    async def claimed(self, key: str, seconds: float) -> AsyncIterator[bool]:
+        """Claim a request in all processes of the store. The claim ends with its process."""
+        lock = await self._claim(f"request-{key}", seconds)
+        try:
+            yield True
+            with suppress(StoreError):
+                await self._store.written()  # the reply, before another process looks for it
+        finally:
+            if lock is not None:
+                lock.release()
+
+    async def _claim(self, name: str, seconds: float) -> RunLock | None:
+        """Return the lock of a request; None if another process has held it for too long."""
+        until, pause = time.monotonic() + seconds, _FIRST_PAUSE
+        try:
+            while (lock := self._store.claim(name)) is None and time.monotonic() < until:
+                await asyncio.sleep(pause)
+                pause = min(_LONGEST_PAUSE, pause * 1.5)
+        except StoreError as error:
+            LOG.warning("%s", error)
+            return None
+        return lock
 
     def _note(self, error: StoreError) -> None:
         here = span.get()
@@ -140,7 +178,8 @@ class Cached(ModelWrapper):
     """A model whose replies are cached by model, parameters, messages, schema and sample number.
 
     Only complete replies are cached, no failures and no truncated ones. A request equal to one in flight waits for
-    its reply; if that fails, the next one is sent. `sample` numbers repeats of a run.
+    its reply, also in another process of the same store; if that fails or its process dies, the next one is sent.
+    `sample` numbers repeats of a run.
     """
 
     def __init__(self, inner: Model, cache: ReplyCache, sample: int = 0) -> None:
@@ -151,23 +190,33 @@ class Cached(ModelWrapper):
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         key = self._key(request)
         while True:
-            found = await self._cache.find(key, lambda: self.inner.complete(request))
+            found = await self._found(key, request, on_delta)
             if found is not None:
-                if on_delta is not None:
-                    on_delta.add(found.text)
-                return found.model_copy(update={"reused": "cache"})
+                return found
             waiting = self._cache.in_flight.get(key)
             if waiting is None:
-                return await self._send(key, lambda: self.inner.complete(request, on_delta))
+                return await self._send(key, request, on_delta)
             await waiting.wait()
 
-    async def _send(self, key: str, send: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def _found(self, key: str, request: Request, on_delta: Deltas | None) -> Reply | None:
+        found = await self._cache.find(key, lambda: self.inner.complete(request))
+        if found is None:
+            return None
+        if on_delta is not None:
+            on_delta.add(found.text)
+        return found.model_copy(update={"reused": "cache"})
+
+    async def _send(self, key: str, request: Request, on_delta: Deltas | None) -> Reply:
         done = self._cache.in_flight[key] = asyncio.Event()
         try:
-            reply = await send()
-            if reply.finish_reason == "stop":
-                self._cache.add(key, reply)
-            return reply
+            async with self._cache.claimed(key, _PATIENCE * request.timeout) as shared:
+                found = await self._found(key, request, on_delta) if shared else None
+                if found is not None:
+                    return found
+                reply = await self.inner.complete(request, on_delta)
+                if reply.finish_reason == "stop":
+                    self._cache.add(key, reply)
+                return reply
         finally:
             del self._cache.in_flight[key]
             done.set()

@@ -58,7 +58,7 @@ output: answer
         return self.parse == "json" or super().gives_data
 
     def prompts(self) -> Iterator[PromptUse]:
-        yield PromptUse("template", self.template)
+        yield PromptUse("template", self.template, for_model=False)
 
     async def run(self, ctx: StageContext) -> None:
         text = ctx.inputs.text(self.template, await ctx.inputs.values())

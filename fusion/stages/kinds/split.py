@@ -67,7 +67,7 @@ output: answer
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
-        yield ExpressionUse("text", self.text)
+        yield ExpressionUse("text", self.text, worked_on=True)
 
     async def run(self, ctx: StageContext) -> None:
         text = ctx.inputs.evaluate(self.text, await ctx.inputs.values())

@@ -35,6 +35,16 @@ class FileLocks:
             raise RunBusyError(f"run {run_id!r} is being run already; wait for its end, or stop it first")
         return FileLock(path, file)
 
+    def claim(self, name: str) -> RunLock | None:
+        """Lock a name; None if it is locked. Raises StoreError if the lock file is not accessible."""
+        path = self._path(name)
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            file = self._locked(path, tries=1)
+        except OSError as error:
+            raise StoreError(f"the lock {path} is not accessible: {error}") from error
+        return None if file is None else FileLock(path, file)
+
     def is_locked(self, run_id: str) -> bool:
         """Return True while a run is locked."""
         try:
@@ -63,15 +73,15 @@ class FileLocks:
         plain = _PLAIN.fullmatch(run_id)
         return self._folder / (run_id if plain else "-" + hashlib.sha256(run_id.encode()).hexdigest())
 
-    def _locked(self, path: Path) -> int | None:
+    def _locked(self, path: Path, *, tries: int = _TRIES) -> int | None:
         """Return the open, locked file; None if it is held. Retries outlast the brief locks of `is_locked`."""
-        for again in range(_TRIES):
+        for again in range(tries):
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(file)
-                time.sleep(_PAUSE * (again + 1 < _TRIES))
+                time.sleep(_PAUSE * (again + 1 < tries))
                 continue
             if _is_at(path, file):
                 return file

@@ -67,6 +67,9 @@ class SqliteStore(SqliteReader):
     def lock(self, run_id: str) -> RunLock:
         return self._locks.lock(run_id)
 
+    def claim(self, name: str) -> RunLock | None:
+        return self._locks.claim(name)
+
     def is_locked(self, run_id: str) -> bool:
         return self._locks.is_locked(run_id)
 

@@ -226,7 +226,7 @@ output: answer
 CHECKED = """
 stages:
   work: {kind: map, over: "['a']", role: bulk, prompt: "work"}
-  review: {kind: review, over: work, role: bulk, prompt: "review", checks: {numbers_from: "'they are 12 and 30'"}}
+  review: {kind: review, over: work, role: bulk, prompt: "{{ item.source }}", checks: {numbers_from: "'12 and 30'"}}
   answer: {kind: merge, over: review, strategy: concat}
 output: answer
 """

@@ -14,6 +14,7 @@ MODELS = {"frontier": "openai/gpt-5.6", "bulk": "openai/gpt-5.6-luna", "second":
 TASK = "What is to be done, in about a hundred tokens. " * 9
 MATERIAL = "\n".join(f"Line {n} of the material, which has fifty tokens. " + "word " * 32 for n in range(20))
 LONG = "\n\n".join(f"Paragraph {n}. " + "word " * 800 for n in range(20))
+SECTIONS = "\n\n".join(f"## Section {n}\n\n" + "word " * 476 for n in range(60))
 ANSWER = "word " * 320
 LISTS = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots", "evidence")
 
@@ -38,6 +39,7 @@ CASES = (
     Case("fusion", USUAL),
     Case("plan-execute-review", USUAL, "4 parts, each accepted"),
     Case("plan-execute-review", USUAL, "4 parts, each revised once"),
+    Case("plan-execute-review", {"task": TASK, "context": SECTIONS}, "12 of 60 sections, each accepted"),
     Case("line-by-line", {"task": TASK, "lines": MATERIAL}, "20 lines, each accepted"),
     Case("map-reduce-document", {"task": TASK, "context": LONG}, "20,000 tokens"),
 )
@@ -75,7 +77,7 @@ def run(case: Case) -> Result:
     with Fusion(profile="openai", roles=dict(roles), budget={"calls": 1000}) as fusion:
         used = {role for stage in fusion.load(case.pipeline).stages.values() for _, role in stage.roles()}
     with Fusion(profile="local", roles={role: roles[role] for role in used}, budget={"calls": 1000}) as fusion:
-        return fusion.complete(pipeline=case.pipeline, inputs=case.inputs)
+        return fusion.complete(pipeline=case.pipeline, inputs=case.inputs, budget={"usd": 10})
 
 
 def answering(case: Case, role: str) -> Callable[[Request], Any]:
@@ -86,12 +88,15 @@ def answering(case: Case, role: str) -> Callable[[Request], Any]:
         shape = (request.json_schema or {}).get("properties", {})
         words = request.messages[-1].content
         if "subtasks" in shape:
-            return plan()
+            return plan(12 if "60 sections" in case.turn else 4)
         if "verdict" in shape:
             again = "revised" in case.turn and words not in revised
             revised.add(words)
             issues = [{"quote": "word", "problem": "another word"}] if again else []
             return {"issues": issues, "verdict": "revise" if again else "accept"}
+        if "verdicts" in shape:
+            count = int(words.partition("each of these ")[2].partition(" ")[0])
+            return {"verdicts": [{"number": at, "issues": [], "verdict": "accept"} for at in range(1, count + 1)]}
         if "consensus" in shape:
             return {**{key: ["word " * 16] if key in LISTS[:1] else [] for key in LISTS}, **JUDGED}
         if "route" in shape:
@@ -106,9 +111,11 @@ def answering(case: Case, role: str) -> Callable[[Request], Any]:
 JUDGED = {"confidence": 0.9, "vote_settles": False}
 
 
-def plan() -> str:
+def plan(count: int) -> str:
+    """Return a plan of so many parts; over a long document each of them names one section."""
     part = {"title": "a part", "needs": [], "difficulty": 2, "capabilities": [], "expected_output": "a line"}
-    parts = [{**part, "instructions": f"part {n}: {'word ' * 60}", "criteria": ["word " * 8]} for n in range(4)]
+    each = {**part, "criteria": ["word " * 8]}
+    parts = [{**each, "instructions": f"part {n}: {'word ' * 60}", "sections": [5 * n + 1]} for n in range(count)]
     return json.dumps({"goal": "word " * 20, "constraints": [], "merge_instructions": "join", "subtasks": parts})
 
 

@@ -43,7 +43,7 @@ roles: {any: {chain: [mock]}}
 stages:
   plan: {kind: plan, role: any, max_subtasks: ITEMS, prompt: "PLAN {{ inputs.task }}"}
   work: {kind: map, over: plan, role: any, concurrency: 32, prompt: "WORK {{ item.instructions }}"}
-  review: {kind: review, over: work, role: any, concurrency: 32, prompt: "REVIEW {{ item }}"}
+  review: {kind: review, over: work, role: any, concurrency: 32, prompt: "REVIEW {{ item }} of {{ item.source }}"}
   answer: {kind: merge, over: review, role: any, prompt: "MERGE {% for item in items %}{{ item }}\\n{% endfor %}"}
 output: answer
 """,

@@ -75,13 +75,24 @@ def pipeline(prompt: str) -> Pipeline:
     checks = Checks(numbers_from="inputs.context") if prompt == NUMBERS else None
     template = SHIPPED if prompt in ("shipped", NUMBERS) else (HERE / "prompts" / f"{prompt}.md.j2").read_text()
     review = Review(
-        over="work", role="reviewer", prompt=template, revisions=0, min_ok=0, max_tokens=500, checks=checks
+        over="work",
+        role="reviewer",
+        prompt=template,
+        reads=None if template == SHIPPED else "all",
+        revisions=0,
+        min_ok=0,
+        max_tokens=500,
+        checks=checks,
     )
     return Pipeline(
         name="reviewing",
-        inputs={"task": InputSpec(), "context": InputSpec()},
+        inputs={"task": InputSpec(material=False), "context": InputSpec(material=True)},
         stages={
-            "work": Map(over="[inputs.task]", role="worker", prompt="{{ item.source }}"),
+            "work": Map(
+                over="[inputs.task]",
+                role="worker",
+                prompt="{{ inputs.context|fence('context') }}\n\n{{ item.source }}",
+            ),
             "review": review,
         },
         output="review.verdicts",
@@ -130,7 +141,8 @@ def verdict(fusion: Fusion, asked: Pipeline, case: Case) -> dict[str, Any]:
 
 
 def _task(request: Request) -> str:
-    return request.messages[-1].content
+    """Return the task of a worker's request, which is below the material."""
+    return request.messages[-1].content.partition("</context ")[2].partition("\n\n")[2]
 
 
 def read(path: Path) -> list[dict[str, Any]]:

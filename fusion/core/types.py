@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -226,16 +226,52 @@ class FileText(str):
         return str(self), self.where
 
 
-class Asked(str):
-    """A prompt given as chat messages: its text, with the files and the system prompt of the user."""
+class Attached(str):
+    """A text with files: a template that prints it shows the text, then each file."""
 
-    __slots__ = ("files", "system")
+    __slots__ = ("files",)
     files: "tuple[File, ...]"
-    system: str
 
-    def __new__(cls, text: str, files: "tuple[File, ...]" = (), system: str = "") -> "Asked":
+    def __new__(cls, text: str = "", files: "tuple[File, ...]" = ()) -> Self:
         made = super().__new__(cls, text)
-        made.files, made.system = files, system
+        made.files = files
+        return made
+
+    def __bool__(self) -> bool:
+        return len(self) > 0 or bool(self.files)
+
+    @property
+    def text(self) -> str:
+        """The text alone, for a place that takes no files."""
+        return str.__str__(self)
+
+
+class Turn(NamedTuple):
+    """An earlier turn of a conversation."""
+
+    role: str
+    text: str
+
+
+class Asked(Attached):
+    """A prompt given as chat messages: the last user turn, with the files and the system prompt of the user.
+
+    `conversation` holds the turns before it.
+    """
+
+    __slots__ = ("conversation", "system")
+    system: str
+    conversation: tuple[Turn, ...]
+
+    def __new__(
+        cls,
+        text: str = "",
+        files: "tuple[File, ...]" = (),
+        system: str = "",
+        conversation: tuple[Turn, ...] = (),
+    ) -> Self:
+        made = super().__new__(cls, text, files)
+        made.system, made.conversation = system, conversation
         return made
 
     def __getnewargs__(self) -> tuple[Any, ...]:
@@ -255,8 +291,11 @@ class Item(Value):
     `source` is the original element (a subtask, a row, a chunk) and stays the same from stage to stage. `value` is
     the result of the last stage; `failure` is set instead if it failed. `by` is the id of the model that wrote the
     value, `confidence` is from 0 to 1. `needs` holds the indexes of earlier items whose results this one reads.
+    `shown` is the text that the value was written from: the user messages of its call. It is kept only while a later
+    template reads it, and is no part of JSON data.
 
-    Templates read the fields of `source` directly: `item.title` is `item.source.title`.
+    Templates read the fields of `source` directly: `item.title` is `item.source.title`. A field of the item itself
+    comes before a field of `source` with the same name.
     """
 
     index: int
@@ -266,6 +305,7 @@ class Item(Value):
     by: str | None = None
     confidence: float | None = None
     needs: tuple[int, ...] = ()
+    shown: Any = Field(default=None, exclude=True, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -274,9 +314,10 @@ class Item(Value):
     def __str__(self) -> str:
         return as_text(self.value)
 
-    def worked(self, value: Any, by: str) -> "Item":
-        """Return the item with the value that the model `by` wrote."""
-        return Item(index=self.index, source=self.source, value=value, by=by, needs=self.needs)
+    def worked(self, value: Any, by: str, shown: "Attached | None" = None) -> "Item":
+        """Return the item with the value that the model `by` wrote, from `shown` if it is given."""
+        given = self.shown if shown is None else shown
+        return Item(index=self.index, source=self.source, value=value, by=by, needs=self.needs, shown=given)
 
     def failed(self, failure: Failure) -> "Item":
         """Return the item with a failure in place of its value."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, Protocol
 
+from fusion.core.bounded import clock
 from fusion.core.errors import BudgetError, FusionError, InputError
 from fusion.core.events import (
     Decided,
@@ -21,13 +22,14 @@ from fusion.core.events import (
     StageStarted,
 )
 from fusion.core.params import merged
-from fusion.core.types import Asked, CallKey, Deltas, Item, JsonSchema, Message
+from fusion.core.types import Asked, Attached, CallKey, Deltas, Item, JsonSchema, Message, as_text
 from fusion.engine.calls import Caller
 from fusion.engine.fields import Fields, read
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.gateway import CallRecorder
-from fusion.pipeline.dataflow import Wiring
+from fusion.pipeline.dataflow import MATERIAL, Wiring
+from fusion.pipeline.material import RunMaterial, given_sections
 from fusion.prompts.template import Fixed
 from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import (
@@ -46,6 +48,11 @@ from fusion.stages.context import (
 )
 from fusion.stages.feed import Feed
 from fusion.stages.fields import enough
+from fusion.stages.text.reading import Reading
+from fusion.stages.text.sections import Sections
+
+_AT_ONCE = 50
+"""Items handed out in one callback of the event loop."""
 
 
 class Inner(Protocol):
@@ -72,6 +79,7 @@ class RunParts:
     recorder: CallRecorder = field(default_factory=CallRecorder)
     seed: str = ""
     """Seed of every shuffle."""
+    material: RunMaterial = field(default_factory=lambda: RunMaterial(()))
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     """Calls whose replies no stage could use."""
@@ -148,7 +156,8 @@ class RunInputs(StageInputs):
             values = await read(wiring.waits, self._run.fields)
             if not wiring.flows:  # a stage that follows others begins with their first item
                 self._ctx.begin()
-            self._fixed = Fixed({"inputs": self._run.spec.inputs, "request": self._run.spec.request, **values})
+            own = {"inputs": self._run.spec.inputs, "request": self._run.spec.request, MATERIAL: self._material()}
+            self._fixed = Fixed({**own, **values})
         return dict(self._fixed.variables)
 
     async def follow(self, expression: str) -> AsyncIterator[Item]:
@@ -164,22 +173,85 @@ class RunInputs(StageInputs):
             self._ctx.begin()
             grow(known, final=True)
             return
-        elements = _listed(expression, self.evaluate(expression, await self.values()))
+        elements = _listed(expression, await self.value_of(expression, await self.values()))
         grow(len(elements), final=True)
         for index, element in enumerate(elements):
+            if index % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)  # let others work between the items of a long list
             yield element if isinstance(element, Item) else Item(index=index, source=element, value=element)
 
     def evaluate(self, expression: str, values: Variables) -> Any:
         return self._run.spec.prompts.expression(expression).evaluate(values)
 
-    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
-        return self._run.spec.prompts.template(template).render(values, self._fixed)
+    async def value_of(self, expression: str, values: Variables) -> Any:
+        return await clock.run(partial(self.evaluate, expression, values))
 
-    def text(self, template: str, values: Variables) -> str:
-        return self._run.spec.prompts.template(template).render_text(values)
+    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
+        work = partial(self._run.spec.prompts.template(template).render, values, self._fixed)
+        if clock.current() is not None:
+            return work()
+        try:
+            return clock.lightly(work)
+        except clock.OverrunError:
+            return LateMessages(work)
+
+    async def text(self, template: str, values: Variables) -> str:
+        return await clock.run(partial(self._run.spec.prompts.template(template).render_text, values))
 
     def schema(self, key: str) -> JsonSchema | None:
         return self._ctx.wiring.schemas.get(key)
+
+    def _material(self) -> Attached:
+        """Return the material of the whole stage: all, the outline, or nothing."""
+        reading = getattr(self._ctx.stage, "reading", "none")
+        if reading in ("item", "none") or not self._ctx.wiring.shows_material:
+            return Attached()
+        return self._run.material.outline if reading == "outline" else self._run.material.whole
+
+    def material(self, item: Item, needed: Sequence[Item] = ()) -> Attached:
+        if not self._ctx.wiring.shows_material or self._plan is None:
+            return Attached()
+        reading = self.reading(item, needed)
+        return self._run.material.whole if reading is None else reading.material()
+
+    def reading(self, item: Item, needed: Sequence[Item] = ()) -> Reading | None:
+        sections = self._planned_sections() if self._ctx.wiring.shows_material else None
+        if sections is None or not isinstance(item.source, Mapping):
+            return None
+        if self._run.material.widest:
+            return Reading(sections, sections.largest)
+        numbers = [number for number in item.source.get("sections", ()) if 1 <= number <= len(sections)]
+        return Reading(sections, tuple(numbers or sections.named_in(as_text(one.value) for one in needed)))
+
+    def sections(self, parts: Sequence[Any] | None = None) -> tuple[Sections, bool]:
+        source = getattr(self._ctx.stage, "sections", "") or ""
+        found = self._run.material.sections if parts is None else given_sections(source, parts)
+        used = found.pay if parts is None else len(found) > 0
+        self._run.material.plans[self._ctx.path] = found if used else None
+        return found, used
+
+    @property
+    def _plan(self) -> str | None:
+        """The plan from which the items of this stage come."""
+        origin = self._run.spec.loaded.dataflow.origin(self._ctx.path)
+        return origin if origin is not None and self._run.spec.pipeline.stages[origin].plans else None
+
+    def _planned_sections(self) -> Sections | None:
+        """Return the sections of the plan; of one whose items were given to a preview, those that it would use."""
+        if self._plan is None:
+            return None
+        plans, stage = self._run.material.plans, self._run.spec.pipeline.stages[self._plan]
+        if self._plan not in plans:
+            cut = getattr(stage, "reading", "") == "outline" and getattr(stage, "sections", None) is None
+            plans[self._plan] = self._run.material.sections if cut and self._run.material.sections.pay else None
+        return plans[self._plan]
+
+    @property
+    def combines(self) -> bool:
+        return self._run.spec.loaded.dataflow.combines(self._ctx.path)
+
+    async def planned(self, field: str) -> Any:
+        return None if self._plan is None else self._run.fields[self._plan].peek(field)
 
     def producer(self, expression: str) -> Producer:
         flow = self._ctx.wiring.flows.get(expression)
@@ -192,11 +264,38 @@ class RunInputs(StageInputs):
         return Producer()
 
 
+class LateMessages(tuple[Message, ...]):
+    """Messages that take long to render: in a thread before they are sent, or at once where they are looked at."""
+
+    _work: Callable[[], tuple[Message, ...]]
+
+    def __new__(cls, work: Callable[[], tuple[Message, ...]]) -> "LateMessages":
+        made = super().__new__(cls)
+        made._work = lru_cache(maxsize=1)(work)
+        return made
+
+    async def rendered(self) -> tuple[Message, ...]:
+        return await clock.run(self._work, size=clock.LIGHT_SIZE + 1)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._work())
+
+    def __len__(self) -> int:
+        return len(self._work())
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._work()[at]
+
+
 class RunOutputs(StageOutputs):
     """Output fields that later stages read."""
 
     def __init__(self, ctx: RunContext) -> None:
         self._ctx = ctx
+
+    @cached_property
+    def _keeps_shown(self) -> bool:
+        return self._ctx.run.spec.loaded.dataflow.keeps_shown(self._ctx.path)
 
     def feed(self, name: str) -> Feed[Item]:
         return self._ctx.fields.feed(name)
@@ -206,6 +305,8 @@ class RunOutputs(StageOutputs):
 
     def settle(self, item: Item) -> None:
         ctx = self._ctx
+        if item.shown is not None and not self._keeps_shown:
+            item = item.model_copy(update={"shown": None})
         ctx.fields.feed(ctx.fields.first).append(item)
         ctx.emit(ItemFinished(run_id=ctx.run.run_id, stage=ctx.place, item=item.index, failure=item.failure))
 
@@ -224,6 +325,8 @@ class RunModels(StageModels):
         self._callers: dict[tuple[object, ...], Caller] = {}
 
     async def call(self, ask: Ask) -> Answer:
+        if isinstance(ask.messages, LateMessages):
+            ask = ask._replace(messages=await ask.messages.rendered())
         try:
             return await self.caller(ask).call(self.under_system(ask))
         except BudgetError as error:

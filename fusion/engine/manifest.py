@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from fusion.core.errors import StoreError, UsageError
 from fusion.core.params import RoleSpec
-from fusion.core.types import Asked, File, FileText, Limits
+from fusion.core.types import Asked, File, FileText, Limits, Turn
 from fusion.engine.roles import RoleModel, RoleModels
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo
@@ -198,6 +198,7 @@ def _packed(value: Any) -> Any:
             "text": str(value),
             "system": value.system,
             "files": [file.model_dump(mode="json") for file in value.files],
+            "conversation": [list(turn) for turn in value.conversation],
         }
     if isinstance(value, FileText):
         return {_MARK: "text", "text": str(value), "where": value.where}
@@ -218,7 +219,8 @@ def _unpacked(data: Any) -> Any:
     if kind == "file":
         return _file(data)
     if kind == "asked":
-        return Asked(data["text"], tuple(_file(file) for file in data["files"]), data["system"])
+        turns = tuple(Turn(*turn) for turn in data.get("conversation", ()))
+        return Asked(data["text"], tuple(_file(file) for file in data["files"]), data["system"], turns)
     if kind == "text":
         return FileText(data["text"], data["where"])
     return {key: _unpacked(part) for key, part in (data["of"] if kind == "map" else data).items()}

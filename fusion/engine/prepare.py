@@ -11,7 +11,8 @@ from fusion.core.types import Limits
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, check_looked_at
 from fusion.engine.run_spec import RunSpec
-from fusion.pipeline.inputs import filled
+from fusion.pipeline.attributes import check_columns
+from fusion.pipeline.inputs import check_hidden_columns, filled, with_conversation
 from fusion.pipeline.loader import LoadedPipeline
 
 
@@ -31,9 +32,13 @@ def prepare(
     Raises InputError, MissingKeyError or another UsageError for a run that cannot start.
     """
     loaded = cast.with_defaults(loaded)
-    request, values = filled(loaded.pipeline, request, inputs)
+    if not any(one.dataflow.shows_material for one in loaded.all):
+        request = with_conversation(request)
+    request, values = filled(loaded.pipeline, request, inputs, material=loaded.dataflow.material)
+    check_hidden_columns(loaded.dataflow.table_reads, values)
+    check_columns(loaded.pipeline, loaded.prompts, values)
     roles = cast.of(loaded, before)
-    check_looked_at(loaded.pipeline, loaded.prompts, roles, request, values)
+    check_looked_at(loaded, roles, request, values)
     return RunSpec(
         loaded,
         roles,
@@ -44,6 +49,7 @@ def prepare(
         profile=cast.profile.name,
         cache=cache,
         sample=sample,
+        notes=tuple(loaded.dataflow.notes),
     )
 
 
@@ -74,4 +80,4 @@ def prepare_without_keys(cast: Cast, loaded: LoadedPipeline, **given: Any) -> Ru
         else:
             are = "are" if len(keys) > 1 else "is"
             notes = (f"a run needs {' and '.join(keys)}, which {are} not set",) if keys else ()
-            return replace(spec, notes=(*spec.roles.notes, *notes))
+            return replace(spec, notes=(*spec.roles.notes, *spec.notes, *notes))

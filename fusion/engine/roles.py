@@ -10,7 +10,7 @@ from typing import Any
 from fusion.core.config import Settings
 from fusion.core.errors import InputError, MissingKeyError, UsageError, close_names
 from fusion.core.params import Defaults, RoleSpec, merged
-from fusion.core.types import Asked, File
+from fusion.core.types import Attached, File
 from fusion.models import catalog
 from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog import SAMPLING, describe, refused
@@ -21,9 +21,10 @@ from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Member
 from fusion.pipeline.inputs import Given
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.pipeline.material import documents
 from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts, Template
-from fusion.stages.base import ModelStage
+from fusion.prompts.template import Template
+from fusion.stages.base import ModelStage, Stage
 
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
@@ -182,11 +183,16 @@ def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
     return f"; did you mean {names}?" if names else ""
 
 
-def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, request: str, inputs: Given) -> None:
+def check_looked_at(loaded: LoadedPipeline, roles: RoleModels, request: str, inputs: Given) -> None:
     """Raise InputError if a stage would send a picture or document to a model that does not accept it."""
-    for name, stage in pipeline.stages.items():
-        templates = [prompts.template(use.template) for use in stage.prompts()]
+    files = [
+        one.content for one in documents(loaded.dataflow.material, request, inputs) if isinstance(one.content, File)
+    ]
+    for name, stage in loaded.pipeline.stages.items():
+        templates = [loaded.prompts.template(use.template) for use in stage.prompts()]
         kinds = {file.kind for template in templates for file in _shown(template, request, inputs)}
+        if reads_files(stage) and loaded.dataflow.wirings[name].shows_material:
+            kinds.update(file.kind for file in files)
         for role in dict.fromkeys(role for _, role in stage.roles()):
             for info in roles[role].models:
                 blind = sorted(kinds - (kinds if info.takes is None else info.takes))
@@ -198,12 +204,17 @@ def check_looked_at(pipeline: Pipeline, prompts: Prompts, roles: RoleModels, req
                     )
 
 
+def reads_files(stage: Stage) -> bool:
+    """Return True if a stage may read the files of the material: all of them, or those of an item's sections."""
+    return getattr(stage, "reading", "all") in ("all", "item")
+
+
 def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
     """Yield the files that a template may print."""
     values: dict[tuple[str, ...], Any] = {("inputs", name): value for name, value in inputs.items()}
     for path, value in {**values, ("request",): request}.items():
         if template.shows_files or path in template.paths:
-            yield from (value,) if isinstance(value, File) else value.files if isinstance(value, Asked) else ()
+            yield from (value,) if isinstance(value, File) else value.files if isinstance(value, Attached) else ()
 
 
 RoleGiven = str | Model | RoleSpec

@@ -5,9 +5,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from fusion.core import budget as budgets
+from fusion.core.bounded import clock
 from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, StageError, first_error
 from fusion.core.events import Noted, RunFinished, RunStarted, Sink, to_both
@@ -141,7 +143,7 @@ class Run:
                 tags=dict(self._origin.tags),
             )
         )
-        for note in (*self._origin.notes, *roles.notes, *unpriced(roles)):
+        for note in (*self._origin.notes, *self._spec.notes, *roles.notes, *unpriced(roles)):
             self._sink(Noted(run_id=self.run_id, message=note))
 
     def _report_loss(self, reason: str) -> None:
@@ -179,6 +181,7 @@ class PipelineRun:
             seed=shared.seed,
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,
+            material=spec.material(),
         )
         self._levels = Levels(self._run, budget, around)
         self.outcome = RunOutcome(self._run, stages)
@@ -209,7 +212,8 @@ class PipelineRun:
         """Run the pipeline that the stage at `path` names, on that stage's budget."""
         above = budgets.current.get()
         assert above is not None
-        request, values = filled_within(self._spec.loaded.nested[path].pipeline, self._spec.request, inputs)
+        one = self._spec.loaded.nested[path]
+        request, values = filled_within(one.pipeline, self._spec.request, inputs, material=one.dataflow.material)
         spec = self._spec.within(path, request, values)
         if self._spec.pipeline.on_budget == "finish":
             pipeline = spec.pipeline.model_copy(update={"on_budget": "finish"})
@@ -240,7 +244,7 @@ class PipelineRun:
         source = output if isinstance(output, str) else output[name]
         values = await read(parts, self._run.fields)
         variables = {"inputs": self._spec.inputs, "request": self._spec.request, **values}
-        return self._spec.prompts.expression(source).evaluate(variables)
+        return await clock.run(partial(self._spec.prompts.expression(source).evaluate, variables))
 
 
 def _overdue(budget: Budget) -> BudgetError:

@@ -8,7 +8,9 @@ from fusion.core.params import CacheMode
 from fusion.core.types import Limits
 from fusion.engine.roles import RoleModels
 from fusion.models.base import ModelInfo
+from fusion.pipeline.dataflow import stages_within
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.pipeline.material import RunMaterial, documents
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
@@ -33,7 +35,9 @@ class RunSpec:
     cache: CacheMode | None = None
     sample: int = 0
     notes: tuple[str, ...] = ()
-    """Notes of a preview or quote."""
+    """Notes on the pipeline; for a preview or quote also those on models and keys."""
+    widest: bool = False
+    """True for the worst case of a simulation: every subtask reads the largest sections."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -56,7 +60,24 @@ class RunSpec:
             profile=self.profile,
             cache=self.cache,
             sample=self.sample,
+            widest=self.widest,
         )
+
+    def material(self) -> RunMaterial:
+        """Return the material of one run."""
+        found = documents(self.loaded.dataflow.material, self.request, self.inputs)
+        return RunMaterial(tuple(found), widest=self.widest)
+
+    def works_twice(self, path: str) -> bool:
+        """Return True if a stage works a subtask once more whose sections lack what it needs."""
+        dataflow, stage = self.loaded.dataflow, stages_within(self.pipeline.stages)[path]
+        origin = dataflow.origin(path)
+        if origin is None or not dataflow.wirings[path].shows_material or not stage.works_sections:
+            return False
+        plan = self.pipeline.stages[origin]
+        if not plan.plans or getattr(plan, "reading", "") != "outline":
+            return False
+        return getattr(plan, "sections", None) is not None or self.material().sections.pay
 
     def max_tokens(self, stage: Stage, asked: int | None = None) -> int:
         """Return the output limit of a call: its own, else the stage's, the defaults', or the kind's."""

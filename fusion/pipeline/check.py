@@ -5,13 +5,38 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Final
 
-from fusion.core.errors import Problem, PromptError, close_names
+from fusion.core.errors import Problem, PromptError, UsageError, close_names
 from fusion.core.schema import check_shape
 from fusion.core.yaml import Place, Positions
-from fusion.pipeline.dataflow import ALWAYS, Use, cycle_words, cycles_of, field_of, uses_of, wiring_of
+from fusion.pipeline.attributes import Attributes
+from fusion.pipeline.dataflow import (
+    ALWAYS,
+    MATERIAL,
+    Use,
+    cycle_words,
+    cycles_of,
+    field_of,
+    material_of,
+    schemas_of,
+    stages_within,
+    table_reads,
+    uses_of,
+    wiring_of,
+)
+from fusion.pipeline.material import request_inputs
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts
 from fusion.stages.base import PipelineUse, Stage
+
+_NOT_OF_ROWS: Final = frozenset({"by", "confidence", "needs"})
+_BLIND: Final = (
+    "a review has to see what it judges against: print item.shown, which is what the author was shown, item.source, "
+    "material, or an input"
+)
+_NO_REQUEST: Final = (
+    "the template prints `request`, which is always empty: no text input holds a request, they are all material; "
+    "declare an input for the task, or set `material: false` on one"
+)
 
 _NO_NESTED: Final[Mapping[str, Pipeline | str]] = {}
 
@@ -57,6 +82,7 @@ class _Checking:
     found: list[tuple[Place, bool, str]] = field(default_factory=list)
     _edges: dict[str, set[str]] = field(default_factory=dict)
     _read: set[str] = field(default_factory=set)
+    _uses: list[tuple[str, Use]] = field(default_factory=list)
 
     @property
     def _stages(self) -> set[str]:
@@ -71,6 +97,8 @@ class _Checking:
             self._say(("stages", cycle[0]), cycle_words(cycle), of_key=True)
         self._check_readers()
         self._check_stdin()
+        self._check_request()
+        self._check_attributes()
 
     def _say(self, place: Place, message: str, *, of_key: bool = False) -> None:
         self.found.append((place, of_key, message))
@@ -84,6 +112,9 @@ class _Checking:
         uses = list(uses_of(stage, self._prompts, broken))
         for use in uses:
             self._use((*here, *_keys(use.key)), use, name)
+        self._uses += [(name, use) for use in uses]
+        self._check_reading(here, name, stage)
+        self._check_rows(name, uses)
         self._check_one_way(here, [use for use in uses if not use.flows and use.key != "when"])
         self._check_one_way(here, [use for use in uses if use.key == "when"])
         self._edges[name] = wiring_of(stage, uses, self._pipeline.stages).before
@@ -105,6 +136,7 @@ class _Checking:
             self._whole = False
             self._say(place, str(error))
             return
+        self._uses.append(("", use))
         self._use(place, use, "")
         self._check_one_way(place, [use], exact=True)
         self._read |= {path[0] for path in use.paths}
@@ -116,7 +148,7 @@ class _Checking:
             message = self._path(path, use)
             if message:
                 self._say(place, message)
-        for name in sorted(use.offers & self._stages):
+        for name in sorted((use.offers - use.extras) & self._stages):
             words = f"rename the stage: {stage}.{use.key} has a variable {name!r} of its own"
             self._say(("stages", name), words, of_key=True)
         if use.flows:
@@ -125,7 +157,8 @@ class _Checking:
     def _path(self, path: Path, use: Use) -> str:
         """Return the error message of a path; empty if it is right."""
         name = path[0]
-        if name in use.offers or name in self._unread or name == "request":
+        replaced = name in use.extras and name in self._pipeline.stages
+        if (name in use.offers and not replaced) or name in self._unread or name == "request":
             return ""
         if name == "inputs":
             known = self._pipeline.inputs
@@ -184,6 +217,41 @@ class _Checking:
             for key, message in flaws:
                 self._say((*here, *_keys(key)), message)
 
+    # Who reads what.
+
+    def _check_reading(self, here: Place, name: str, stage: Stage) -> None:
+        """Refuse `reads` without effect, and a judge that does not see what it judges against."""
+        for path, one in stages_within({name: stage}).items():
+            uses = list(uses_of(one, self._prompts, lambda key, message: None))
+            inner = (*here, *(part for outer in path.split("/")[1:] for part in (stage.inner_key, outer)))
+            shown = any(use_path[0] == MATERIAL for use in uses for use_path in use.paths)
+            if getattr(one, "reads", None) not in (None, "none") and not shown and self._whole:
+                words = "no template of the stage prints `material`, so `reads` has no effect; print {{ material }}"
+                self._say((*inner, "reads"), words)
+            for use in uses:
+                if one.judges and use.key in ("prompt", "batch_prompt") and not _sees(use):
+                    self._say((*inner, *_keys(use.key)), _BLIND)
+
+    def _check_rows(self, name: str, uses: list[Use]) -> None:
+        for read in table_reads(name, uses, self._pipeline.inputs):
+            for field_name in sorted(_NOT_OF_ROWS & set(read.names)):
+                self._say(
+                    ("stages", name, *_keys(read.key)),
+                    f"`item.{field_name}` says how an item was made, and rows of {read.table!r} were not made; for a "
+                    f"column of this name write item.source.{field_name}",
+                )
+
+    def _check_request(self) -> None:
+        """Refuse templates that print `request` where it is always empty."""
+        uses = [use for _, use in self._uses]
+        if not (self._whole and self._pipeline.inputs) or request_inputs(
+            self._pipeline, material_of(self._pipeline, uses)
+        ):
+            return
+        for name, use in self._uses:
+            if name and "request" in use.unguarded:
+                self._say(("stages", name, *_keys(use.key)), _NO_REQUEST)
+
     # The whole.
 
     def _check_readers(self) -> None:
@@ -194,6 +262,17 @@ class _Checking:
                 self._say(
                     ("stages", name), f"{name!r} is unused: neither a stage nor the output reads it", of_key=True
                 )
+
+    def _check_attributes(self) -> None:
+        if not self._whole:
+            return
+        try:
+            schemas = schemas_of(self._pipeline, near=self._near)
+        except UsageError:  # a flaw of a shape, which is said already
+            return
+        for path, key, message in Attributes(self._pipeline, self._prompts, schemas, {}).flaws():
+            here = ("stages", *path.split("/"), *_keys(key)) if path else ("output", *([key] if key else []))
+            self._say(here, message)
 
     def _check_stdin(self) -> None:
         readers = [name for name, spec in self._pipeline.inputs.items() if spec.stdin]
@@ -221,6 +300,12 @@ def _input_flaws(use: PipelineUse, pipeline: Pipeline | None) -> Iterator[tuple[
     open_ones = [name for name, spec in pipeline.inputs.items() if spec.required and name not in use.inputs]
     for name in open_ones[1:]:
         yield use.key, f"{use.pipeline!r} needs {name!r} too; give it under `inputs`"
+
+
+def _sees(use: Use) -> bool:
+    """Return True if a template of a review shows what a value is judged against."""
+    names = {path[0] for path in use.paths}
+    return bool({MATERIAL, "inputs"} & names or {"shown", "source"} & use.mentions)
 
 
 def _field_flaw(stage: Stage, path: Path) -> str:

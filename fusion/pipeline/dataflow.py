@@ -1,6 +1,6 @@
 """Dataflow: the fields that each stage of a pipeline reads of others, and the order that follows from them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path as File
@@ -8,13 +8,20 @@ from typing import NamedTuple
 
 from fusion.core.errors import PipelineError, Problem, PromptError
 from fusion.core.schema import to_json_schema
-from fusion.core.types import JsonSchema
-from fusion.pipeline.spec import Pipeline
+from fusion.core.types import Item, JsonSchema
+from fusion.pipeline.material import material_inputs
+from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.prompts.template import Path, Prompts
 from fusion.stages.base import Stage
 
 ALWAYS = frozenset({"inputs", "request"})
 """Variables of every template and expression."""
+
+OF_ITEM = frozenset(Item.model_fields) | {"ok"}
+"""Fields of an item itself: they come before the fields of its source."""
+
+MATERIAL = "material"
+"""Variable of every template for a model."""
 
 Stages = Mapping[str, Stage]
 Schemas = Mapping[str, Mapping[str, JsonSchema]]
@@ -35,6 +42,21 @@ class Use:
     flows: bool = False
     listed: bool = False
     """True for an expression of items, even if it does not flow."""
+    worked_on: bool = False
+    """True for an expression whose inputs are material."""
+    extras: frozenset[str] = frozenset()
+    """Those of `offers` that a stage of the same name replaces."""
+    mentions: frozenset[str] = frozenset()
+    """Names of all attributes that it reads."""
+    shipped: bool = False
+    """True for a template that comes with Fusion."""
+    unguarded: frozenset[str] = frozenset()
+    """Variables that a template reads outside of an `if` that tests them."""
+
+    @property
+    def inputs(self) -> set[str]:
+        """The inputs that it reads by name."""
+        return {path[1] for path in self.paths if path[0] == "inputs" and len(path) > 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +72,15 @@ class Flow(NamedTuple):
 
     stage: str
     field: str
+
+
+class TableRead(NamedTuple):
+    """Fields of an item itself, by their names, that a template reads where the items are the rows of an input."""
+
+    stage: str
+    key: str
+    table: str
+    names: tuple[str, ...]
 
 
 class Edge(NamedTuple):
@@ -77,6 +108,10 @@ class Wiring:
     schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
     passes_on: bool = False
     """True for a stage whose items have the shape of those that it follows."""
+    shows_material: bool = False
+    """True if a template of the stage prints the material."""
+    shows_shown: bool = False
+    """True if the stage reads what its items were written from."""
 
     @property
     def reads(self) -> set[tuple[str, str]]:
@@ -94,6 +129,11 @@ class Wiring:
         return next(iter(self.flows.values()), None)
 
     @property
+    def items_of(self) -> str | None:
+        """The only stage in the expression of its items; None for none, or several."""
+        return next(iter(self.over)) if self.over and len(self.over) == 1 else None
+
+    @property
     def before(self) -> set[str]:
         """Every stage that it depends on."""
         return {*self.sources, *self.when, *self.needs}
@@ -107,14 +147,41 @@ class Dataflow:
 
     def __init__(self, pipeline: Pipeline, prompts: Prompts, schemas: Schemas | None = None) -> None:
         self._pipeline = pipeline
+        uses = {path: list(uses_of(stage, prompts, _raise)) for path, stage in stages_within(pipeline.stages).items()}
         self.wirings: dict[str, Wiring] = {
-            path: wiring_of(stage, uses_of(stage, prompts, _raise), pipeline.stages, (schemas or {}).get(path))
+            path: wiring_of(stage, uses[path], pipeline.stages, (schemas or {}).get(path))
             for path, stage in stages_within(pipeline.stages).items()
         }
+        outputs = {name: prompts.expression(source).paths for name, source in pipeline.outputs.items()}
         self.outputs: dict[str, dict[str, Part]] = {
-            name: _parts(prompts.expression(source).paths, pipeline.stages)
-            for name, source in pipeline.outputs.items()
+            name: _parts(paths, pipeline.stages) for name, paths in outputs.items()
         }
+        given = [Use("output", "", paths) for paths in outputs.values()]
+        self.table_reads = [
+            read for path, of_stage in uses.items() for read in table_reads(path, of_stage, pipeline.inputs)
+        ]
+        """The fields of items that templates read over rows: columns of the same names are hidden."""
+        self._uses = uses
+        self.material = material_of(pipeline, [*(use for of_stage in uses.values() for use in of_stage), *given])
+        """The inputs that are material."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes on templates that print a whole text of the material for every item."""
+        texts = {name for name in self.material if self._pipeline.inputs[name].format == "text"}
+        return [
+            f"stages.{path}.{use.key} prints all of `inputs.{name}` for every item; item.source is its own part"
+            for path, stage in stages_within(self._pipeline.stages).items()
+            if getattr(stage, "own_reads", "") == "item"
+            for use in self._uses[path]
+            for name in sorted(texts & {at[1] for at in use.paths if at[0] == "inputs" and len(at) == 2})
+            if not (use.listed or use.worked_on or use.key.startswith(("when", "role", "checks")))
+        ]
+
+    @property
+    def shows_material(self) -> bool:
+        """True if a template of the pipeline prints the material."""
+        return any(wiring.shows_material for wiring in self.wirings.values())
 
     @property
     def edges(self) -> list[Edge]:
@@ -130,6 +197,46 @@ class Dataflow:
                 [Problem(self._pipeline.name, 0, 0, f"stages.{c[0]}", cycle_words(c)) for c in cycles]
             )
         return tuple(TopologicalSorter({name: sorted(names) for name, names in before.items()}).static_order())
+
+    def origin(self, path: str) -> str | None:
+        """Return the stage that the items of a stage come from at first; None without items of another stage."""
+        seen: list[str] = [path]
+        while (before := self.wirings[seen[-1]].items_of) is not None and before not in seen:
+            seen.append(before)
+        return seen[-1] if len(seen) > 1 else None
+
+    def readers(self, name: str) -> set[str]:
+        """Return every stage that reads a stage, directly or through others."""
+        found: set[str] = set()
+        open_ones = [name]
+        while open_ones:
+            at = open_ones.pop()
+            new = {path for path, wiring in self.wirings.items() if at in wiring.sources} - found
+            found |= new
+            open_ones += new
+        return found
+
+    def keeps_shown(self, path: str) -> bool:
+        """Return True if a later stage reads what the items of this one were written from."""
+        return any(self.wirings[reader].shows_shown for reader in self.readers(path))
+
+    def combines(self, plan: str) -> bool:
+        """Return True if a later stage combines the values of a plan's subtasks."""
+        stages = self._pipeline.stages
+        return any(stages[name].combines and self._worked_once(name, plan) for name in stages)
+
+    def _worked_once(self, name: str, plan: str) -> bool:
+        """Return True if the items of a stage are those of the plan, each worked by one stage that takes no shape."""
+        works = 0
+        at = self.wirings[name].items_of
+        while at is not None and at != plan:
+            stage = self._pipeline.stages[at]
+            if not stage.passes_on:
+                works += 1
+                if not stage.works_subtasks:
+                    return False
+            at = self.wirings[at].items_of
+        return at == plan and works == 1
 
     @property
     def last(self) -> list[str]:
@@ -152,6 +259,7 @@ def wiring_of(
     waits: set[Path] = set()
     when: set[Path] = set()
     over: frozenset[str] | None = None
+    uses = list(uses)
     for use in uses:
         if use.listed:
             over = frozenset(path[0] for path in use.paths if path[0] in stages)
@@ -159,7 +267,8 @@ def wiring_of(
         if flow is not None:
             flows[use.source] = flow
         else:
-            (when if use.key == "when" else waits).update(path for path in use.paths if path[0] not in use.offers)
+            offers = use.offers - (use.extras & stages.keys())
+            (when if use.key == "when" else waits).update(path for path in use.paths if path[0] not in offers)
     return Wiring(
         waits=_parts(waits, stages),
         when=_parts(when, stages),
@@ -168,7 +277,30 @@ def wiring_of(
         over=over,
         schemas=schemas or {},
         passes_on=stage.passes_on,
+        shows_material=MATERIAL not in stages and any(path[0] == MATERIAL for use in uses for path in use.paths),
+        shows_shown=any("shown" in use.mentions for use in uses),
     )
+
+
+def table_reads(stage: str, uses: Sequence[Use], inputs: Mapping[str, InputSpec]) -> Iterator[TableRead]:
+    """Yield the fields of an item that templates of the author's read where the items are rows of a table."""
+    over = next((use for use in uses if use.listed and use.source.strip().startswith("inputs.")), None)
+    table = next(iter(over.inputs), "") if over is not None else ""
+    if table not in inputs or inputs[table].format not in ("csv", "jsonl"):
+        return
+    for use in uses:
+        paths = [path for path in use.paths if path[0] == "item" and len(path) > 1]
+        names = {path[1] for path in paths if path[1] != "source" or len(path) == 2} & OF_ITEM
+        if names and not use.shipped:
+            yield TableRead(stage, use.key, table, tuple(sorted(names)))
+
+
+def material_of(pipeline: Pipeline, uses: Sequence[Use]) -> frozenset[str]:
+    """Return the inputs that are material, given every template and expression of the pipeline."""
+    read = {name for use in uses for name in use.inputs}
+    nothing_hidden = not any(path == ("inputs",) for use in uses for path in use.paths)
+    worked_on = {name for use in uses if use.worked_on for name in use.inputs}
+    return material_inputs(pipeline, worked_on=worked_on, read=read if nothing_hidden else pipeline.inputs)
 
 
 def uses_of(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[Use]:
@@ -180,12 +312,33 @@ def uses_of(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[Use]:
             broken(use.key, str(error))
         else:
             flows = use.flows and expression.bare
-            yield Use(use.key, use.source, expression.paths, use.offers, flows, use.flows)
+            yield Use(
+                use.key,
+                use.source,
+                expression.paths,
+                use.offers,
+                flows,
+                use.flows,
+                use.worked_on,
+                expression.mentions,
+            )
     for prompt in stage.prompts():
         try:
-            yield Use(prompt.key, prompt.template, prompts.template(prompt.template).paths, prompt.offers)
+            template = prompts.template(prompt.template)
         except PromptError as error:
             broken(prompt.key, str(error))
+        else:
+            extras = prompt.extras | {MATERIAL} if prompt.for_model else prompt.extras
+            yield Use(
+                prompt.key,
+                prompt.template,
+                template.paths,
+                prompt.offers | extras,
+                extras=extras,
+                mentions=template.mentions,
+                unguarded=template.unguarded,
+                shipped=template.shipped,
+            )
 
 
 def schemas_of(pipeline: Pipeline, *, near: File | None = None) -> dict[str, dict[str, JsonSchema]]:

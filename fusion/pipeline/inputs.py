@@ -1,6 +1,6 @@
 """Inputs: a user's prompt or messages and named values become the inputs of a pipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,9 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from fusion.core.errors import InputError, UsageError, close_names
 from fusion.core.schema import ClassSchema
-from fusion.core.types import Asked, File, FileText, Item, JsonSchema, as_text
+from fusion.core.types import Asked, File, FileText, Item, JsonSchema, Turn, as_text
+from fusion.pipeline.dataflow import TableRead
+from fusion.pipeline.material import request_inputs
 from fusion.pipeline.media import file_of, turn_of
 from fusion.pipeline.rows import rows_of
 from fusion.pipeline.spec import InputSpec, Pipeline
@@ -20,10 +22,10 @@ Given = Mapping[str, Any]
 
 
 def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
-    """Return the request as one text: the last message, after the conversation before it.
+    """Return the request: the last message, with the turns before it as its conversation.
 
     System messages become the system prompt, above the pipeline's own in every call. Pictures and documents are
-    attached wherever a template prints the request. Raises InputError for a malformed message.
+    attached to the request. Raises InputError for a malformed message.
     """
     if prompt is None or isinstance(prompt, str):
         return prompt
@@ -37,16 +39,25 @@ def request_of(prompt: str | Sequence[Mapping[str, Any]] | None) -> str | None:
     system = "\n\n".join(turn.content for turn in turns if turn.role == "system")
     files = tuple(file for turn in turns for _, file in turn.files)
     *before, last = [turn for turn in turns if turn.role != "system"]
-    if not before:
-        return Asked(last.content, files, system)
-    said = "\n\n".join(fenced(turn.content, turn.role) for turn in before)
-    return Asked(f"The conversation so far:\n\n{said}\n\nThe request now:\n\n{last.content}", files, system)
+    return Asked(last.content, files, system, tuple(Turn(turn.role, turn.content) for turn in before))
 
 
-def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def with_conversation(request: str | None) -> str | None:
+    """Return the request with its earlier turns above it, for a pipeline whose templates print no material."""
+    if not isinstance(request, Asked) or not request.conversation:
+        return request
+    said = "\n\n".join(fenced(turn.text, turn.role) for turn in request.conversation)
+    text = f"The conversation so far:\n\n{said}\n\nThe request now:\n\n{request.text}"
+    return Asked(text, request.files, request.system)
+
+
+def filled(
+    pipeline: Pipeline, request: str | None, given: Mapping[str, Any], *, material: Collection[str]
+) -> tuple[str, dict[str, Any]]:
     """Return (request, inputs), with defaults filled in; the prompt fills the first required input.
 
-    Raises InputError for a missing or unknown input.
+    The request is the first text input that is no `material`, empty without one. Raises InputError for a missing or
+    unknown input.
     """
     unknown = sorted(set(given) - set(pipeline.inputs))
     if unknown:
@@ -68,18 +79,21 @@ def filled(pipeline: Pipeline, request: str | None, given: Mapping[str, Any]) ->
     values.update(_rows(pipeline, values))
     for name, spec in pipeline.inputs.items():
         values.setdefault(name, spec.default)
-    of_text = (name for name in required or pipeline.inputs if not isinstance(values[name], (list, tuple, File)))
-    first = next(of_text, None)
-    text = "" if first is None else as_text(values[first])
+    texts = request_inputs(pipeline, material)
+    first = next((name for name in texts if not isinstance(values[name], (list, tuple, File))), None)
+    text = "" if first is None or values[first] is None else as_text(values[first])
     if isinstance(request, Asked) and not isinstance(text, Asked):
-        text = Asked(text, request.files, request.system)
+        text = Asked(text, request.files, request.system, request.conversation)
     return text, values
 
 
-def filled_within(pipeline: Pipeline, request: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def filled_within(
+    pipeline: Pipeline, request: str, given: Mapping[str, Any], *, material: Collection[str]
+) -> tuple[str, dict[str, Any]]:
     """Fill the inputs of a nested pipeline: the request fills a required input without a value."""
     open_ones = [name for name, spec in pipeline.inputs.items() if spec.required and name not in given]
-    return filled(pipeline, request if open_ones else None, {name: plain(value) for name, value in given.items()})
+    values = {name: plain(value) for name, value in given.items()}
+    return filled(pipeline, request if open_ones else None, values, material=material)
 
 
 def plain(value: Any) -> Any:
@@ -89,6 +103,21 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(element) for element in value]
     return value
+
+
+def check_hidden_columns(reads: Iterable[TableRead], inputs: Mapping[str, Any]) -> None:
+    """Raise InputError for a column that a field of the item itself hides in a template."""
+    for read in reads:
+        rows = inputs.get(read.table)
+        columns = (
+            {key for row in rows if isinstance(row, Mapping) for key in row} if isinstance(rows, list) else set()
+        )
+        for name in read.names:
+            if name in columns:
+                raise InputError(
+                    f"stages.{read.stage}.{read.key}: `item.{name}` is a field of every item, and {read.table!r} has "
+                    f"a column of this name; write `item.source.{name}` for the column"
+                )
 
 
 def _check_format(name: str, value: Any, spec: InputSpec) -> None:

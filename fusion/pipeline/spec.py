@@ -61,6 +61,10 @@ class InputSpec(Authored):
         description="Format: `jsonl` and `csv` become a list of rows; an `image`, or a `file` (picture or PDF), is "
         "sent to models wherever a template prints it.",
     )
+    material: bool | None = Field(
+        default=None,
+        description="True for material to work on, false for a part of the request; by default from its use.",
+    )
 
     @property
     def is_file(self) -> bool:

@@ -4,17 +4,18 @@ A template reads data only. A render is bounded in loop steps, in output and, as
 that build a large value from small ones are refused beforehand.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, wraps
 from typing import Any, Literal
 
-from jinja2 import StrictUndefined, nodes, pass_context
+from jinja2 import StrictUndefined, TemplateRuntimeError, Undefined, nodes, pass_context
 from jinja2.ext import Extension
 from jinja2.loaders import FunctionLoader
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from fusion.core.types import Asked, File, Item, Value
+from fusion.core.errors import close_names
+from fusion.core.types import Attached, File, Item, Value
 from fusion.prompts.bounds import (
     bound_filters,
     bound_tree,
@@ -33,6 +34,8 @@ MESSAGE = "a message"
 """Name of the filter for the text of a message block; the space keeps templates from using it."""
 
 _ITEM_FIELDS = frozenset(Item.model_fields) | {"ok"}
+_OF_ATTACHED = ("text", "sections")  # of the material; `sections` is that of an outline
+_FAILED_ITEM = 'pass items that failed over with `selectattr("ok")` or `if item.ok`'
 _NO_GLOBALS = ("lipsum", "cycler", "joiner")
 _NO_FILTERS = (
     "batch",
@@ -46,6 +49,9 @@ _NO_FILTERS = (
     "wordwrap",
     "xmlattr",
 )
+_SELECTING = frozenset({"selectattr", "rejectattr"})
+_BY_ATTRIBUTE = (*_SELECTING, "map", "sum", "groupby", "sort", "unique", "min", "max")
+"""Filters that read an attribute of every element."""
 _METHODS: Mapping[type, frozenset[str]] = {
     str: frozenset(
         """
@@ -73,7 +79,7 @@ class Environment(ImmutableSandboxedEnvironment):
             return obj[attribute]
         if isinstance(obj, str) and attribute == "splitlines":
             return partial(lines_of, obj)
-        return super().getattr(obj, attribute)
+        return self._named(super().getattr(obj, attribute), obj, attribute)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Return `format` of a text with bounds on its widths and its output."""
@@ -90,7 +96,7 @@ class Environment(ImmutableSandboxedEnvironment):
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, Item) and isinstance(argument, str):
             return self._of_item(obj, argument)
-        return super().getitem(obj, argument)
+        return self._named(super().getitem(obj, argument), obj, argument)
 
     def _of_item(self, item: Item, name: str) -> Any:
         if name in _ITEM_FIELDS:
@@ -98,9 +104,25 @@ class Environment(ImmutableSandboxedEnvironment):
         source = item.source
         if isinstance(source, (dict, Mapping)) and name in source:
             return source[name]
-        return self.undefined(obj=item, name=name)
+        columns = [key for key in source if isinstance(key, str)] if isinstance(source, Mapping) else []
+        return self.undefined(hint=f"an item has no field {name!r}{close_names(name, {*_ITEM_FIELDS, *columns})}")
+
+    def _named(self, found: Any, obj: Any, name: Any) -> Any:
+        """Return what was found; where that is undefined, say which fields there are."""
+        if not isinstance(found, Undefined) or not isinstance(name, str) or name.startswith("_"):
+            return found
+        if obj is None:
+            return self.undefined(
+                hint=f"no field {name!r} of an empty value, which an item that failed has; {_FAILED_ITEM}"
+            )
+        if isinstance(obj, Mapping):
+            known = [key for key in obj if isinstance(key, str)]
+            return self.undefined(hint=f"no field {name!r}{close_names(name, known) or '; there are none'}")
+        return found
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, Attached) and attr in _OF_ATTACHED:
+            return True
         for kind, methods in _METHODS.items():
             if isinstance(obj, kind) and attr not in methods:
                 return False
@@ -141,15 +163,15 @@ def _finalize(value: Any) -> str:
     meter = current_meter.get()
     if meter is None:
         return value if type(value) is str else printed(value)
-    if isinstance(value, (File, Asked)):
+    if isinstance(value, (File, Attached)):
         return _placed(value, meter)
     text = value if type(value) is str else printed(value)
     meter.write(len(text))
     return text
 
 
-def _placed(value: File | Asked, meter: Meter) -> str:
-    """Return the placeholder of a file, or a prompt followed by those of its files."""
+def _placed(value: File | Attached, meter: Meter) -> str:
+    """Return the placeholder of a file, or a text followed by those of its files."""
     if isinstance(value, File):
         return meter.place(value)
     meter.write(len(value))
@@ -210,6 +232,28 @@ class _MessageBlock(Extension):
         return nodes.FilterBlock(body, block, lineno=line)
 
 
+def _of_usable(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a filter that reads a field of values pass failed items over if it selects, and name them otherwise."""
+
+    @wraps(made)
+    def filtered(context: Any, value: Any, *args: Any, **named: Any) -> Any:
+        read = named.get("attribute", args[0] if args else None)
+        if isinstance(read, str) and read.startswith("value.") and isinstance(value, Iterable):
+            value = list(value)
+            failed = [one for one in value if isinstance(one, Item) and one.failure is not None]
+            if failed and name not in _SELECTING:
+                raise TemplateRuntimeError(f"{name}: {_lost(failed[0])} and has no {read!r}; {_FAILED_ITEM}")
+            value = [one for one in value if one not in failed] if failed else value
+        return made(context, value, *args, **named)
+
+    return filtered
+
+
+def _lost(item: Item) -> str:
+    assert item.failure is not None
+    return f"item {item.index + 1} failed ({item.failure.reason})"
+
+
 @pass_context
 def _one_step(_: object, size: int) -> str:
     """Count a loop step with `size` characters; the context keeps Jinja from folding it into a constant."""
@@ -249,7 +293,9 @@ def new_environment(library: Library) -> Environment:
         environment.filters.pop(name)
     environment.filters.update(FILTERS)
     environment.tests["file"] = lambda value: isinstance(value, File)
-    environment.filters["files"] = lambda request: list(request.files) if isinstance(request, Asked) else []
+    environment.filters["files"] = lambda text: list(text.files) if isinstance(text, Attached) else []
+    for name in _BY_ATTRIBUTE:
+        environment.filters[name] = _of_usable(name, environment.filters[name])
     bound_filters(environment)
     environment.filters.update({MESSAGE: _message, "a step": _one_step})
     return environment

@@ -15,7 +15,7 @@ from jinja2.meta import find_undeclared_variables
 from fusion.core.errors import PromptError, close_names
 from fusion.core.types import Message
 from fusion.prompts.environment import MESSAGE, Environment, new_environment, swap
-from fusion.prompts.library import Library
+from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.limits import Meter
 
 Path = tuple[str, ...]
@@ -26,6 +26,7 @@ _UNUSABLE = (TemplateError, SyntaxError, RecursionError, ValueError, OverflowErr
 
 MAX_TEMPLATE = 262_144
 MAX_EXPRESSION = 10_000
+_MAX_PATH = 200
 
 
 class _Part:
@@ -59,9 +60,24 @@ class Fixed:
 class Template:
     """A compiled template."""
 
-    def __init__(self, name: str, parts: Sequence[_Part], paths: frozenset[Path], *, shows_files: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: Sequence[_Part],
+        paths: frozenset[Path],
+        tree: nodes.Template,
+        *,
+        shows_files: bool,
+        shipped: bool = False,
+    ) -> None:
         self.name = name
+        self.shipped = shipped
+        """True for a template that comes with Fusion."""
         self.paths = paths
+        self.mentions = _attributes(tree)
+        """Names of the attributes that it reads, of loop variables too."""
+        self.unguarded = frozenset(_unguarded(tree, frozenset()))
+        """Names that it prints or reads outside of an `if` that tests them."""
         self.shows_files = shows_files
         """True if the template tests for files among its inputs and prints them itself."""
         self._parts = parts
@@ -117,9 +133,12 @@ class Template:
 class Expression:
     """A compiled expression such as `item.difficulty >= 4`."""
 
-    def __init__(self, source: str, compiled: Callable[..., Any], paths: frozenset[Path]) -> None:
+    def __init__(
+        self, source: str, compiled: Callable[..., Any], paths: frozenset[Path], mentions: frozenset[str]
+    ) -> None:
         self.source = source
         self.paths = paths
+        self.mentions = mentions
         self._compiled = compiled
 
     @property
@@ -165,9 +184,8 @@ class Prompts:
         except _UNUSABLE as error:
             line = f" line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
             raise PromptError(f"{name}{line}: {_syntax(error)}") from error
-        return Template(
-            name, parts, paths, shows_files=any(test.name == "file" for test in tree.find_all(nodes.Test))
-        )
+        shows_files = any(test.name == "file" for test in tree.find_all(nodes.Test))
+        return Template(name, parts, paths, tree, shows_files=shows_files, shipped=self._is_shipped(name))
 
     def _part(self, tree: nodes.Template) -> _Part:
         return _Part(self._environment.from_string(tree), find_undeclared_variables(tree))
@@ -180,7 +198,7 @@ class Prompts:
             tree = self._environment.parse("{{ (" + source + "\n) }}")
         except _UNUSABLE as error:
             raise PromptError(f"expression {source!r}: {_syntax(error)}") from error
-        return Expression(source, compiled, frozenset(self._paths(tree)))
+        return Expression(source, compiled, frozenset(self._paths(tree)), _attributes(tree))
 
     def _source(self, given: str) -> tuple[str, str]:
         if not is_template_name(given):
@@ -190,6 +208,10 @@ class Prompts:
             raise PromptError(f"no template {given!r}{close_names(given, self.library.templates)}")
         self._found(given, found)
         return given, found[0]
+
+    def _is_shipped(self, name: str) -> bool:
+        found = self.library.template(name) if is_template_name(name) else None
+        return found is not None and found[1].resolve().is_relative_to(shipped_root() / "prompts")
 
     def _found(self, name: str, found: tuple[str, File]) -> None:
         self.texts[name] = found[0]
@@ -223,6 +245,31 @@ class Prompts:
             path = _path(node, inner)
             if path and path[0] in free:
                 yield path
+
+
+def _attributes(tree: nodes.Node) -> frozenset[str]:
+    """Return the names of all attributes that are read, by a dot, in brackets, or by the filter `map`."""
+    dotted = {node.attr for node in tree.find_all(nodes.Getattr)}
+    texts = {str(node.value) for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return frozenset(dotted | {part for text in texts if len(text) < _MAX_PATH for part in text.split(".")})
+
+
+def _unguarded(node: nodes.Node, tested: frozenset[str]) -> Iterator[str]:
+    """Yield the variables that are read where no `if` around them tests the same variable."""
+    if isinstance(node, nodes.Name):
+        if node.name not in tested and node.ctx == "load":
+            yield node.name
+        return
+    if isinstance(node, (nodes.If, nodes.CondExpr)):
+        tested = tested.union(_names(node.test))
+    for child in node.iter_child_nodes():
+        yield from _unguarded(child, tested)
+
+
+def _names(node: nodes.Node) -> Iterator[str]:
+    for one in (node, *node.find_all(nodes.Name)):
+        if isinstance(one, nodes.Name):
+            yield one.name
 
 
 def is_template_name(given: str) -> bool:

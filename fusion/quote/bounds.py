@@ -90,6 +90,8 @@ class _Level:
         if path in place.spec.loaded.nested:
             return self._pipeline(place, path, stage)
         most = None if items is None else stage.estimate.calls(stage, items, None)
+        if most is not None and place.spec.works_twice(path):
+            most *= 2
         within = stage.inner()
         if most is not None or items is None or not within:
             return self._calls(place, path, stage, most, shaky=shaky)

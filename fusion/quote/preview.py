@@ -116,6 +116,7 @@ def _parts(spec: RunSpec, prefix: str) -> RunParts:
         fields={path: Fields(one.outputs) for path, one in stages_within(spec.pipeline.stages).items()},
         streamed=frozenset(),
         prefix=prefix,
+        material=spec.material(),
     )
 
 
@@ -212,12 +213,18 @@ class _Look:
             when=stage.when,
             missing=tuple(missing),
             items=None if wiring.over is None else items,
-            most_calls=None if items is None else stage.estimate.calls(stage, items, self._calls_of(path, ways)),
+            most_calls=self._most_calls(path, stage, items, ways),
             max_tokens=max(self.spec.max_tokens(stage), *limits),
             calls=tuple(sorted(calls, key=lambda call: call.item or 0)),
             note="" if within else note,
         )
         return [own, *within]
+
+    def _most_calls(
+        self, path: str, stage: Stage, items: int | None, ways: Mapping[str, Sequence[PreviewedStage]]
+    ) -> int | None:
+        calls = None if items is None else stage.estimate.calls(stage, items, self._calls_of(path, ways))
+        return calls if calls is None or not self.spec.works_twice(path) else 2 * calls
 
     async def _keep(self, path: str, made: Fields) -> None:
         """Keep the results of a stage that needs no model, unless they are given."""
@@ -263,7 +270,7 @@ class _Look:
         one = self.spec.loaded.nested[path]
         request, values = "", {name: spec.default for name, spec in one.pipeline.inputs.items()}
         if inputs is not None:
-            request, values = filled_within(one.pipeline, self.spec.request, inputs)
+            request, values = filled_within(one.pipeline, self.spec.request, inputs, material=one.dataflow.material)
         spec = self.spec.within(path, request, values)
         return await _Look(spec, f"{self.parts.prefix}{path}/").all(lacking)
 
@@ -326,7 +333,7 @@ class _CheckedInputs(RunInputs):
 
     def render(self, template: str, values: Variables) -> tuple[Message, ...]:
         try:
-            return super().render(template, values)
+            return (*super().render(template, values),)
         except PromptError as error:
             self.broken = self.broken or error
             raise

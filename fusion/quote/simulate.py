@@ -103,6 +103,7 @@ async def simulate(spec: RunSpec, chance: Chance) -> Simulated:
         roles=spec.roles.played_by(play),
         limits=Limits() if chance.worst else spec.limits,
         strict_usd=spec.strict_usd and not chance.worst,
+        widest=chance.worst,
     )
     run = Run("quote", randomized, sink=record, stream=False)
     record.result = await run.execute()

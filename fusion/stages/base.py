@@ -1,7 +1,7 @@
 """Base classes of stages: the spec of a stage, its output fields, and everything that it reads."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
@@ -12,16 +12,19 @@ from pydantic import (
     PlainSerializer,
     ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
 from fusion.core.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.core.params import Cacheable, Params
-from fusion.core.types import JsonSchema, Limits
+from fusion.core.types import Attached, JsonSchema, Limits, Message
 from fusion.core.validation import Authored
 from fusion.stages.context import Answer, Ask, StageContext, Variables
 from fusion.stages.fields import Choice, OutputSchema, RoleChoice
 from fusion.stages.simulation import Estimate
+
+Reads = Literal["item", "all", "outline", "none"]
 
 
 class OutputField(NamedTuple):
@@ -33,21 +36,31 @@ class OutputField(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PromptUse:
-    """A template of a stage: its key, its text or name, and the variables that the stage adds to it."""
+    """A template of a stage: its key, its text or name, and the variables that the stage adds to it.
+
+    A template `for_model` can print the `material`, too. A stage of the pipeline replaces one of the `extras` of its
+    name.
+    """
 
     key: str
     template: str
     offers: frozenset[str] = frozenset()
+    extras: frozenset[str] = frozenset()
+    for_model: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ExpressionUse:
-    """An expression of a stage; with `flows`, a bare path is followed item by item."""
+    """An expression of a stage; with `flows`, a bare path is followed item by item.
+
+    Inputs that a `worked_on` expression reads are material.
+    """
 
     key: str
     source: str
     offers: frozenset[str] = frozenset()
     flows: bool = False
+    worked_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,12 @@ class Stage(Authored, ABC):
     """True for a kind that ends itself at its `timeout`, keeps finished items, and applies `on_error` to items."""
     passes_on: ClassVar[bool] = False
     """True for a kind whose items keep the shape of those that it follows."""
+    plans: ClassVar[bool] = False
+    """True for a kind whose items are subtasks, which name sections of the material."""
+    combines: ClassVar[bool] = False
+    """True for a kind that combines the values of a plan's subtasks."""
+    judges: ClassVar[bool] = False
+    """True for a kind that judges values: its template must show what they are judged against."""
     loses: ClassVar[bool] = True
     """False for a kind whose items are answers to one question, so that nothing is lost with a failed one."""
     estimate: ClassVar[Estimate] = Estimate()
@@ -90,6 +109,14 @@ class Stage(Authored, ABC):
     @abstractmethod
     async def run(self, ctx: StageContext) -> None:
         """Read the inputs and fill the output fields."""
+
+    works_sections: ClassVar[bool] = False
+    """True for a kind that works a subtask once more if its sections lack what it needs."""
+
+    @property
+    def works_subtasks(self) -> bool:
+        """True if the stage gives each subtask of a plan the value that the plan asks for."""
+        return False
 
     @property
     def if_skipped(self) -> Any:
@@ -138,19 +165,39 @@ class Prompted(Stage):
 
     prompt: str | None = Field(default=None, description="A template's name, or the template itself.")
     max_tokens: int | None = Field(default=None, gt=0, description="Output limit of a call, thinking included.")
+    reads: Reads | None = Field(
+        default=None,
+        description="The `material` of its templates: all of it, its outline, the part of an item, or none.",
+    )
 
+    own_reads: ClassVar[Reads] = "all"
+    """The material that the kind reads if `reads` is not set."""
     default_prompt: ClassVar[str]
     """The shipped template, used if `prompt` is not set."""
     prompt_offers: ClassVar[frozenset[str]] = frozenset()
     """Variables of the template beside the inputs and other stages."""
+    prompt_extras: ClassVar[frozenset[str]] = frozenset()
+    """More variables; a stage of the same name replaces one."""
 
     @property
     def template(self) -> str:
         """The template in use: the stage's own, or the shipped one."""
         return self.prompt or self.default_prompt
 
+    @property
+    def reading(self) -> Reads:
+        """The material that the stage reads."""
+        return self.reads or self.own_reads
+
+    @field_validator("reads")
+    @classmethod
+    def _only_items_have_parts(cls, reads: Reads | None) -> Reads | None:
+        if reads == "item" and cls.own_reads != "item":
+            raise ValueError("`reads: item` is for stages that work on items one by one; write all, outline or none")
+        return reads
+
     def prompts(self) -> Iterator[PromptUse]:
-        yield PromptUse("prompt", self.template, self.prompt_offers)
+        yield PromptUse("prompt", self.template, self.prompt_offers, self.prompt_extras)
 
 
 class Shaped(Stage):
@@ -174,7 +221,7 @@ class Following(Stage):
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
-        yield ExpressionUse("over", self.over, flows=True)
+        yield ExpressionUse("over", self.over, flows=True, worked_on=True)
 
 
 class ModelStage(Prompted, Params, Cacheable):
@@ -264,6 +311,15 @@ def whole(answer: Answer) -> Answer:
             calls=answer.calls,
         )
     return answer
+
+
+def shown_in(messages: Sequence[Message], material: Any) -> Attached:
+    """Return what a call shows beside its instructions: its user messages, and the material of a system message."""
+    users = [message for message in messages if message.role == "user"]
+    text = "\n\n".join(message.content for message in users)
+    files = tuple(file for message in users for _, file in message.files)
+    above = any(material and str(material) in message.content for message in messages if message.role == "system")
+    return Attached(f"{material}\n\n{text}" if above else text, files)
 
 
 def _stage(given: Any, info: ValidationInfo) -> Any:

@@ -6,10 +6,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from fusion.core.errors import FusionError
-from fusion.core.types import CallKey, Deltas, FinishReason, Item, JsonSchema, Message
+from fusion.core.types import Attached, CallKey, Deltas, FinishReason, Item, JsonSchema, Message
 from fusion.models.base import ModelInfo
 from fusion.models.speed import Latencies
 from fusion.stages.feed import Feed
+from fusion.stages.text.reading import Reading
+from fusion.stages.text.sections import Sections
 
 Variables = Mapping[str, Any]
 
@@ -89,16 +91,47 @@ class StageInputs(ABC):
         """Return the value of an expression."""
 
     @abstractmethod
-    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
-        """Return the messages of a template, given by name or in full."""
+    async def value_of(self, expression: str, values: Variables) -> Any:
+        """Return the value of an expression over text of any size, without holding up the event loop."""
 
     @abstractmethod
-    def text(self, template: str, values: Variables) -> str:
+    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
+        """Return the messages of a template, given by name or in full.
+
+        Those that take long to render are rendered once they are sent.
+        """
+
+    @abstractmethod
+    async def text(self, template: str, values: Variables) -> str:
         """Return the text of a template, given by name or in full, that makes no messages."""
 
     @abstractmethod
     def schema(self, key: str) -> JsonSchema | None:
         """Return the JSON Schema that the stage declares under `key`, if any."""
+
+    @abstractmethod
+    def material(self, item: Item, needed: Sequence[Item] = ()) -> Attached:
+        """Return the material of an item: sections for a subtask; nothing for rows, chunks and other elements."""
+
+    @abstractmethod
+    def reading(self, item: Item, needed: Sequence[Item] = ()) -> Reading | None:
+        """Return the sections that a subtask names; None if it reads the material whole, or none of it."""
+
+    @abstractmethod
+    def sections(self, parts: Sequence[Any] | None = None) -> tuple[Sections, bool]:
+        """Return the sections of the material, or these parts as sections; True if subtasks name them.
+
+        Raises InputError if the parts are not a list.
+        """
+
+    @property
+    @abstractmethod
+    def combines(self) -> bool:
+        """True if a later stage combines the values of this stage's subtasks."""
+
+    @abstractmethod
+    async def planned(self, field: str) -> Any:
+        """Return a field of the plan from which the items come; None without a plan."""
 
     @abstractmethod
     def producer(self, expression: str) -> Producer:

@@ -10,7 +10,7 @@ from pydantic import Field
 from fusion.core.budget import essential, optional
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
 from fusion.core.types import Failure, Item
-from fusion.stages.base import Following, ModelStage
+from fusion.stages.base import Following, ModelStage, Reads
 from fusion.stages.context import StageContext
 from fusion.stages.fields import Enough, enough
 from fusion.stages.simulation import Estimate
@@ -37,6 +37,7 @@ class ItemStage(ModelStage, Following):
 
     keeps_time: ClassVar[bool] = True
     estimate: ClassVar[Estimate] = Estimate(items=lambda stage, items: items)
+    own_reads: ClassVar[Reads] = "item"
     choice_offers: ClassVar[frozenset[str]] = frozenset({"item"})
 
     @abstractmethod
@@ -174,9 +175,15 @@ class _Work:
                 raise
             return item.failed(error.as_failure())
 
+    def _of_item(self, item: Item, needed: list[Item]) -> dict[str, Any]:
+        """Return the variables of one item."""
+        own = {"item": item, "needed": needed}
+        material = self._ctx.inputs.material(item, needed) if self._stage.reading == "item" else None
+        return {**own, "material": material} if material else own
+
     async def _done_by_hand(self, item: Item, needed: list[Item]) -> Item:
         """Return the worked item. In a run that finishes, one beyond the budget ends as the stage says."""
-        variables = {**self._variables, "item": item, "needed": needed}
+        variables = {**self._variables, **self._of_item(item, needed)}
         if not self._ctx.finishing:
             return await self._hand.work(item, needed, variables)
         try:

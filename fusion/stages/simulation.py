@@ -118,14 +118,18 @@ class Chance:
         begin = f"{self._random.getrandbits(40):x} ".translate(_LETTERS)
         return (begin + _WORDS * (size // len(_WORDS) + 1))[:size]
 
-    def data(self, schema: JsonSchema, *, shares: Shares, sizes: Sizes, room: int) -> Any:
+    def data(self, schema: JsonSchema, estimate: "Estimate", room: int) -> Any:
         """Return data of this schema, in so many tokens if possible."""
         for _ in range(_MOST_TRIES if self.worst else 0):
-            made = _Data(self, schema, shares, sizes, room).made()
+            made = _Data(self, schema, estimate, room).made()
             if len(json.dumps(made)) <= room * _BYTES:
                 return made
             room = room * 2 // 3
-        return _Data(self, schema, shares, sizes, room).made()
+        return _Data(self, schema, estimate, room).made()
+
+    def any_of(self, least: int, most: int) -> int:
+        """Return a whole number from `least` to `most`, each as likely."""
+        return self._random.randint(least, most)
 
     def _own(self, what: str, model: str) -> float:
         key = what, model
@@ -141,7 +145,7 @@ def plausible(stage: Any, step: str, schema: JsonSchema | None, tokens: int, cha
     """Return a plausible reply to a call of a stage: text of so many tokens, or data of the schema."""
     if schema is None:
         return chance.text(tokens)
-    return chance.data(schema, shares=stage.estimate.shares, sizes=stage.estimate.sizes, room=tokens)
+    return chance.data(schema, stage.estimate, tokens)
 
 
 def _calls(stage: Any, items: int, within: Within | None) -> int | None:
@@ -167,6 +171,8 @@ class Estimate:
     """Probabilities of the values that decide the next step."""
     sizes: Sizes = field(default_factory=dict)
     """Lengths of the lists in an answer, as shares of their maximum."""
+    even: frozenset[str] = frozenset()
+    """Whole numbers that are drawn evenly from their range."""
     calls: Callable[[Any, int, Within | None], int | None] = _calls
     """(stage, items, within): the most calls for so many items; None if unknown."""
     items: Callable[[Any, int], int | None] = lambda stage, items: None
@@ -180,11 +186,12 @@ class Estimate:
 class _Data:
     """Random data of a schema."""
 
-    def __init__(self, chance: Chance, schema: JsonSchema, shares: Shares, sizes: Sizes, room: int) -> None:
+    def __init__(self, chance: Chance, schema: JsonSchema, estimate: Estimate, room: int) -> None:
         self._chance = chance
         self._schema = schema
-        self._shares = shares
-        self._sizes = sizes
+        self._shares = estimate.shares
+        self._sizes = estimate.sizes
+        self._even = estimate.even
         self._left = room * _BYTES
         self._many = chance.worst and chance.turn % 2 == 1
         self._part = self._left / max(_texts(schema), 1)
@@ -254,6 +261,8 @@ class _Data:
         return self._chance.text(whole // _BYTES + 1)[:whole]
 
     def _integer(self, name: str, schema: JsonSchema) -> int:
+        if name in self._even:
+            return self._chance.any_of(schema["minimum"], schema["maximum"])
         return round(self._number(name, schema))
 
     def _number(self, name: str, schema: JsonSchema) -> float:

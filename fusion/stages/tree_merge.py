@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fusion.core.errors import StageError
-from fusion.core.types import Item, as_text
+from fusion.core.types import Item
 from fusion.models.base import estimate_input
 from fusion.stages.base import ModelStage
 from fusion.stages.context import Ask, StageContext, Variables
@@ -159,7 +159,7 @@ _EMPTY = Item(index=0, source=_place(1, 1), value="")
 
 
 def _numbered(item: Item, number: int) -> Item:
-    """Return the part with its place among all; its own title is put before its text."""
+    """Return the part with its place among all, under its own title if it has one."""
     title = item.source.get("title") if isinstance(item.source, dict) else None
-    value = f"{title}:\n{as_text(item.value)}" if title else item.value
-    return Item(index=item.index, source=_place(number, number), value=value, by=item.by)
+    place = _place(number, number)
+    return item.model_copy(update={"source": {**place, "title": title or place["title"]}})

@@ -191,7 +191,11 @@ def _of_kind(kind: str, draw: st.DrawFn, common: dict[str, Any], before: dict[st
         case "review":
             more = draw(st.sampled_from([{}, {"escalate_to": "frontier"}]))
             return Review(
-                prompt="judge {{ item }}", revisions=draw(st.integers(0, 2)), **common, **draw(errors), **more
+                prompt="judge {{ item }} of {{ item.source }}",
+                revisions=draw(st.integers(0, 2)),
+                **common,
+                **draw(errors),
+                **more,
             )
         case "merge" if draw(st.booleans()):
             return Merge(strategy="concat", separator="+", **common, **draw(errors))

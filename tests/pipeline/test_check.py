@@ -198,7 +198,7 @@ def test_unknown_roles_where_the_roles_are_known() -> None:
 
 
 def test_one_input_reads_standard_input() -> None:
-    text = "inputs: {a: {stdin: true}, b: {stdin: true}}\nstages: {s: {kind: generate}}\noutput: s"
+    text = "inputs: {a: {stdin: true}, b: {stdin: true}}\nstages: {s: {kind: generate, prompt: hi there}}\noutput: s"
     assert problems_of(text) == [
         "pipe.yaml:1:39 inputs.b.stdin: standard input goes to 'a' already; only one can have it"
     ]

@@ -13,7 +13,7 @@ from tests.conftest import pipeline, run, said
 ROWS = """
 inputs: {rows: {format: %s}}
 stages:
-  work: {kind: map, over: inputs.rows, prompt: "{{ item.name }} is {{ item.age }}; {{ request }}"}
+  work: {kind: map, over: inputs.rows, prompt: "{{ item.name }} is {{ item.age }};"}
 output: work
 """
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from fusion.core.types import Failure, Item
+from fusion.core.types import Attached, Failure, Item
+from fusion.prompts.filters import fenced
 from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.template import Prompts
 
@@ -47,7 +48,7 @@ def rendered(name: str, text: Any) -> str:
         "before": shown[:99],
         "after": shown[-99:],
     }
-    done = Item(index=0, source=source, value=text, by="scripted/a")
+    done = Item(index=0, source=source, value=text, by="scripted/a", shown=Attached(f"Do this: {shown[:1000]}"))
     lost = Item(index=1, source={"title": "lost"}).failed(Failure(reason="StageError", message="it is lost"))
     variables = {
         "inputs": {"task": "the task", "context": shown},
@@ -66,6 +67,9 @@ def rendered(name: str, text: Any) -> str:
         "routes": {"easy": "one step", "hard": ""},
         "accepted": 3,
         "max_subtasks": 5,
+        "material": Attached(fenced(shown, "context")),
+        "combines": True,
+        "computed": {"how": "sum", "text": "4", "values": 2, "missing": ()},
         "words": 100,
         "end": shown[-60:],
     }

@@ -39,7 +39,8 @@ STAGES = {
     "split": "a: {kind: generate, role: bad, prompt: ask, on_error: skip, default: 'nothing'}\n"
     "  s: {kind: split, text: a}\n  t: {kind: merge, over: s, strategy: concat}",
     "map": f's: {{kind: map, over: "[1, 2, 3]", {SOME}, prompt: "say {{{{ item.value }}}}"}}',
-    "review": f"a: {LINES}\n  s: {{kind: review, over: a, {SOME.replace('value == 2', 'index == 1')}, prompt: ask}}",
+    "review": f"a: {LINES}\n  s: {{kind: review, over: a, {SOME.replace('value == 2', 'index == 1')}, "
+    'prompt: "ask {{ item.source }}"}',
     "merge": f"a: {LINES}\n  s: {{kind: merge, over: a, role: bad, prompt: ask}}",
     "render": f'a: {{kind: map, over: "[1, 2, 3]", {SOME}, prompt: "say {{{{ item.value }}}}"}}\n'
     "  s: {kind: render, template: \"{{ a|selectattr('ok')|list|length }} of {{ a|length }}\"}",

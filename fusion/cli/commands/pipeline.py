@@ -90,7 +90,18 @@ def validate(
             complain("\n".join(problems))
         else:
             write(f"{file}: ok\n")
+            for note in _notes(file):
+                complain(f"{file}: note: {note}")
     raise typer.Exit(code)
+
+
+def _notes(file: str) -> list[str]:
+    """Return notes on a pipeline without mistakes."""
+    from fusion.cli.arguments import library
+    from fusion.pipeline.loader import load_file
+
+    shelf = library()
+    return load_file(shelf.pipeline(file), shelf).dataflow.notes
 
 
 def _problems(file: str, settings: "Settings") -> "list[Problem]":

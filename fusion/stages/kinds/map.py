@@ -4,19 +4,33 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from fusion.core.errors import StageError
 from fusion.core.types import Item
 from fusion.stages.answer import AnswerStage
-from fusion.stages.base import OutputField
+from fusion.stages.base import OutputField, shown_in
 from fusion.stages.context import StageContext
 from fusion.stages.fields import Choice, RoleChoice
 from fusion.stages.items import ItemStage
 from fusion.stages.simulation import Estimate
+from fusion.stages.subtasks.checked import checked_value
+from fusion.stages.subtasks.combine import value_kind, value_schema
+from fusion.stages.text.reading import (
+    Reading,
+    is_object,
+    missing_in,
+    with_missing,
+    without_missing,
+    without_notice,
+)
+from fusion.stages.text.sections import ranges
 
 
 class Map(ItemStage, AnswerStage):
     """Calls a model for each item. Field: `items`, each with the answer as its `value`.
 
-    An item that needs results of earlier ones waits for them; its template reads them in `needed`.
+    An item that needs results of earlier ones waits for them; its template reads them in `needed`. A subtask of a
+    plan over long material reads the sections that it names. If they lack what it needs, it is worked once more
+    with as many others.
     """
 
     kind: Literal["map"] = "map"
@@ -24,6 +38,7 @@ class Map(ItemStage, AnswerStage):
         default=(Choice(use="bulk"),), description="The role that is called.", validate_default=True
     )
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
+    works_sections: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "map/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "needed"})
     estimate: ClassVar[Estimate] = Estimate(
@@ -48,6 +63,45 @@ output: read
         items=lambda stage, items: items,
     )
 
+    @property
+    def works_subtasks(self) -> bool:
+        return self.output_schema is None
+
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
-        answer = await self.answer(ctx, self.ask(ctx, variables, "work", item.index))
-        return item.worked(answer.value, answer.by)
+        reading = ctx.inputs.reading(item, needed) if self.reading == "item" else None
+        worked, missing = await self._worked(ctx, item, variables, reading, "work")
+        if reading is None or not missing:
+            return worked
+        more = reading.with_more("\n".join([*_words(item), missing]))
+        if more is not None:
+            numbers = ranges(set(more.numbers) - set(reading.numbers))
+            ctx.events.note(f"not in its sections: {missing}; working it once more with {numbers}", item=item.index)
+            worked, missing = await self._worked(ctx, item, variables, more, "work-2")
+        if missing:
+            raise StageError(f"the material has no section with what it needs: {missing}")
+        return worked
+
+    async def _worked(
+        self, ctx: StageContext, item: Item, variables: dict[str, Any], reading: Reading | None, step: str
+    ) -> tuple[Item, str]:
+        """Return the worked item, and what its sections lack; empty if nothing."""
+        kind = value_kind(item) if self.output_schema is None else None
+        schema = ctx.inputs.schema("schema") if kind is None else value_schema(kind)
+        shaped = is_object(schema)
+        if reading is not None:
+            variables = {**variables, "material": reading.material(shaped=shaped)}
+            schema = with_missing(schema) if schema is not None and shaped else schema
+        ask = self.ask(ctx, variables, step, item.index)._replace(schema=schema)
+        answer = await self.answer(ctx, ask)
+        missing = "" if reading is None else missing_in(answer.text, answer.data)
+        value = answer.value if reading is None else without_missing(answer.value)
+        shown = without_notice(shown_in(ask.messages, variables.get("material")))
+        if kind is not None and not missing:
+            value = checked_value(ctx, item, value, shown)
+        return item.worked(value, answer.by, shown), missing
+
+
+def _words(item: Item) -> list[str]:
+    """Return title and instructions of a subtask."""
+    source = item.source if isinstance(item.source, dict) else {}
+    return [str(source.get(key, "")) for key in ("title", "instructions")]

@@ -6,13 +6,14 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from fusion.core.params import PARAMS
-from fusion.core.types import as_text
+from fusion.core.types import Item, as_text
 from fusion.stages.answer import AnswerStage
-from fusion.stages.base import Following, OutputField, PromptUse
+from fusion.stages.base import Following, OutputField, PromptUse, Reads
 from fusion.stages.context import StageContext
 from fusion.stages.fields import Enough
 from fusion.stages.items import check_enough
 from fusion.stages.simulation import Estimate
+from fusion.stages.subtasks.combine import Combine, Computed, answer_of, combine_of, computed
 from fusion.stages.tree_merge import Levels
 
 _OF_A_MODEL = frozenset(
@@ -35,6 +36,9 @@ class Merge(AnswerStage, Following):
     Fields: `text`, and `data` with a `schema`. The template reads the usable `items` in their order, and the `failed`
     ones without a value.
 
+    If the plan behind the items chose a combination of their values, code computes it: the template reads it as
+    `computed` (`how`, `text`, `values`, `missing`), and if it is the whole answer, no model is called.
+
     `tree` is for more than the model can read at once. Neighbours are merged in the fewest calls, and the results
     again, until the rest fits into the stage's own call. Items that fit are merged as with `llm`.
     """
@@ -51,9 +55,12 @@ class Merge(AnswerStage, Following):
     min_ok: Enough = Field(default=1, description="Items that must be usable, as a count or share.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
+    own_reads: ClassVar[Reads] = "none"
+    combines: ClassVar[bool] = True
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "merge/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"items", "failed"})
+    prompt_extras: ClassVar[frozenset[str]] = frozenset({"computed"})
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
             "One call, whatever the number of items; one more if the answer does not match the `schema` at first. "
@@ -109,10 +116,26 @@ output: answer
         items = [item for item in came if item.ok]
         failed = [item for item in came if not item.ok]
         check_enough(came, self.min_ok)
+        combine = combine_of(await ctx.inputs.planned("combine"))
+        result = None if combine is None else self._computed(ctx, combine, came)
         if self.strategy == "concat":
-            ctx.outputs.give("text", self.separator.join(as_text(item.value) for item in items))
+            ctx.outputs.give("text", self.separator.join(as_text(answer_of(item)) for item in items))
             return
+        if combine is not None and combine.only and result is not None and self.output_schema is None:
+            ctx.outputs.give("text", result.text)
+            return
+        variables = {"computed": None if result is None else result._asdict(), **variables}
         if self.strategy == "tree":
             levels = Levels(self, ctx, variables, prompt=self.level_prompt, most=self.max_input)
             items = await levels.brought_down(items, failed)
         await self.write(ctx, {**variables, "items": items, "failed": failed}, "merge")
+
+    def _computed(self, ctx: StageContext, combine: Combine, items: list[Item]) -> Computed | None:
+        """Return the combination of the values; None, with a note, if it cannot be computed."""
+        result = computed(combine.how, items)
+        if result.done:
+            ctx.events.decided(combine.how, f"computed from {result.values} values: {result.text[:200]}")
+            return result
+        why = f"no value of {', '.join(result.missing)}" if result.missing else f"{result.values} values"
+        ctx.events.note(f"the {combine.how} is not computed: {why}")
+        return None

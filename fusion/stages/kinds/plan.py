@@ -1,60 +1,82 @@
 """plan: a model splits the request into subtasks, each handed on as soon as it is complete."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fusion.core.errors import BadResponseError, ModelError, StageError
-from fusion.core.schema import array, closed_object, string
+from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import JsonSchema, Message
-from fusion.stages.base import ModelStage, OutputField, PromptUse
+from fusion.stages.base import ExpressionUse, ModelStage, OutputField, PromptUse, Reads
 from fusion.stages.context import Ask, StageContext, Variables
-from fusion.stages.plan_reader import HEAD, PlanReader
 from fusion.stages.simulation import Estimate, Spread
+from fusion.stages.subtasks.combine import COMBINE_SCHEMA, KINDS
+from fusion.stages.subtasks.plan_reader import HEAD, PlanReader, Taken
+from fusion.stages.text.sections import MOST_NAMED, Sections, ranges
 
 _MOST_CONTINUATIONS = 3
+_EMPTY: Mapping[str, Any] = {"constraints": [], "combine": None}
 _BROKE_OFF = "broke off"
 
 
 class Plan(ModelStage):
     """Splits the request into an ordered list of subtasks.
 
-    Fields: `subtasks` (a feed), `goal`, `constraints`, `merge_instructions`.
+    Fields: `subtasks` (a feed), `goal`, `constraints`, `merge_instructions`, `combine`.
 
-    A subtask has `title`, self-contained `instructions`, `needs` (numbers of earlier subtasks), `difficulty` from 1
-    to 5, `capabilities`, `expected_output` and `criteria`. It is handed on for good once its JSON object is complete.
-    A truncated plan is continued; one that cannot be parsed is requested once more.
+    A subtask has `title`, self-contained `instructions`, `needs` (numbers of earlier subtasks), `sections` (numbers
+    of sections of the material), `difficulty` from 1 to 5, `capabilities`, `expected_output`, `criteria` and `value`.
+    It is handed on for good once its JSON object is complete. A truncated plan is continued; one that cannot be
+    parsed is requested once more.
+
+    Long material, of at least 3 sections and 800 tokens, is cut into numbered sections. The planner reads their
+    outline, and each subtask names those that its work needs. Short material is read whole by all.
+
+    `combine` names a way in which code combines the values of the subtasks: `how` is sum, difference, average, count,
+    highest, lowest, list or table; with `only` the result is the answer. It is null for all else.
     """
 
     kind: Literal["plan"] = "plan"
     max_subtasks: int = Field(default=12, ge=1, le=10_000, description="Most subtasks of a plan.")
     continue_prompt: str = Field(default="plan/continue", description="The template of a plan's continuation.")
+    sections: str | None = Field(
+        default=None, description="The sections: an expression for a list, such as a split's items; by default cut."
+    )
+    outline: Literal["auto", "never"] = Field(
+        default="auto", description="With `never` the planner reads all sections in full."
+    )
 
     outputs: ClassVar[tuple[OutputField, ...]] = (
         OutputField("subtasks", feed=True),
         OutputField("goal"),
         OutputField("constraints"),
         OutputField("merge_instructions"),
+        OutputField("combine"),
     )
+    plans: ClassVar[bool] = True
+    own_reads: ClassVar[Reads] = "outline"
     own_max_tokens: ClassVar[int] = 4000
     default_prompt: ClassVar[str] = "plan/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"max_subtasks"})
+    prompt_extras: ClassVar[frozenset[str]] = frozenset({"combines"})
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
             f"One call; up to {_MOST_CONTINUATIONS} more if the plan is truncated, one more if it cannot be parsed."
         ),
         expects=(
             "42 of 100 of `max_subtasks`, from 20 to all; one in five is hard (difficulty 4 or 5), one in ten needs "
-            "another."
+            "another. A subtask names 1 to 3 sections, mostly one."
         ),
         shares={"difficulty": {1: 0.2, 2: 0.35, 3: 0.25, 4: 0.15, 5: 0.05}},
         sizes={
             "subtasks": Spread(0.2, 0.42, 1.0),
             "needs": Spread(0.0, 0.01, 0.1),
             "criteria": Spread(0.1, 0.3, 0.8),
+            "sections": Spread(0.06, 0.1, 0.375),
         },
+        even=frozenset({"sections"}),
         example="""\
 inputs: {task: What is to be done.}
 stages:
@@ -67,15 +89,32 @@ output: answer
         items=lambda stage, items: stage.max_subtasks,
     )
 
+    @model_validator(mode="after")
+    def _sections_have_their_effect(self) -> "Plan":
+        if self.reading != "outline" and (given := sorted({"sections", "outline"} & self.model_fields_set)):
+            raise ValueError(f"`{given[0]}` has an effect with `reads: outline` only")
+        return self
+
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()
         yield PromptUse("continue_prompt", self.continue_prompt, self.prompt_offers | {"accepted"})
 
+    def expressions(self) -> Iterator[ExpressionUse]:
+        yield from super().expressions()
+        if self.sections is not None:
+            yield ExpressionUse("sections", self.sections, worked_on=True)
+
     async def run(self, ctx: StageContext) -> None:
         variables = {**await ctx.inputs.values(), "max_subtasks": self.max_subtasks}
-        reader = PlanReader(self.max_subtasks, lambda head: _give(ctx, head), ctx.outputs.feed("subtasks"), ctx)
+        sections = self._sections(ctx, variables)
+        if sections is not None:
+            variables["material"] = sections.numbered() if self.outline == "never" else sections.outline()
+        count, combines = 0 if sections is None else len(sections), ctx.inputs.combines
+        variables = {"combines": combines, **variables}
+        taken = Taken(self.max_subtasks, count, combines)
+        reader = PlanReader(taken, lambda head: _give(ctx, head), ctx.outputs.feed("subtasks"), ctx)
         ask = self.ask(ctx, variables, "plan")._replace(
-            schema=plan_schema(self.max_subtasks), parse=False, deltas=reader
+            schema=plan_schema(self.max_subtasks, sections=count, combines=combines), parse=False, deltas=reader
         )
         breaks = _Breaks(ctx)
         ended = await self._ask(ctx, ask, reader, breaks)
@@ -91,6 +130,19 @@ output: answer
                 f"the plan was cut off {_MOST_CONTINUATIONS + 1} times; raise `max_tokens` of the stage"
             )
         ctx.outputs.grow(reader.accepted, final=True)
+        if sections is not None and (unnamed := reader.unnamed()):
+            ctx.events.note(f"{len(unnamed)} of {len(sections)} sections are in no subtask: {ranges(unnamed)}")
+
+    def _sections(self, ctx: StageContext, variables: Variables) -> Sections | None:
+        """Return the sections that subtasks name; None if the material is read whole. An event says which."""
+        if self.reading != "outline":
+            return None
+        parts = None if self.sections is None else ctx.inputs.evaluate(self.sections, variables)
+        sections, used = ctx.inputs.sections(parts)
+        if len(sections):
+            way = "whole" if not used else "numbered" if self.outline == "never" else "outline"
+            ctx.events.decided(way, f"{sections}: {way}")
+        return sections if used else None
 
     async def _ask(self, ctx: StageContext, ask: Ask, reader: PlanReader, breaks: "_Breaks") -> bool:
         """Request the plan or its rest. Return True if it is complete."""
@@ -197,21 +249,28 @@ def _unreadable(errors: list[str], reader: PlanReader) -> StageError:
     return error
 
 
-def plan_schema(max_subtasks: int) -> JsonSchema:
-    """Return the schema of a plan: bounded everywhere, the subtasks last, so that each can be read as it arrives."""
+def plan_schema(max_subtasks: int, *, sections: int = 0, combines: bool = False) -> JsonSchema:
+    """Return the schema of a plan: bounded everywhere, the subtasks last, so that each can be read as it arrives.
+
+    Subtasks name so many `sections`; with `combines`, the plan may choose a combination of their values.
+    """
+    number = {"type": "integer", "minimum": 1, "maximum": sections}
     subtask = {
         "title": string(100),
-        "instructions": string(2000),
+        "instructions": string(1000),
         "needs": array({"type": "integer", "minimum": 1, "maximum": max_subtasks}, 8),
+        **({"sections": array(number, MOST_NAMED)} if sections else {}),
         "difficulty": {"type": "integer", "minimum": 1, "maximum": 5},
         "capabilities": array(string(30), 3),
-        "expected_output": string(300),
-        "criteria": array(string(200), 4),
+        "expected_output": string(200),
+        "criteria": array(string(150), 3),
+        **({"value": enum(KINDS)} if combines else {}),
     }
     plan = {
-        "goal": string(500),
+        "goal": string(300),
         "constraints": array(string(300), 8),
-        "merge_instructions": string(800),
+        "merge_instructions": string(500),
+        **({"combine": COMBINE_SCHEMA} if combines else {}),
         "subtasks": array(closed_object(subtask), max_subtasks, least=1),
     }
     return closed_object(plan)
@@ -219,4 +278,4 @@ def plan_schema(max_subtasks: int) -> JsonSchema:
 
 def _give(ctx: StageContext, head: dict[str, Any]) -> None:
     for name in HEAD:
-        ctx.outputs.give(name, head.get(name, [] if name == "constraints" else ""))
+        ctx.outputs.give(name, head.get(name, _EMPTY.get(name, "")))

@@ -16,6 +16,8 @@ from fusion.stages.context import StageContext
 from fusion.stages.fields import Texts
 from fusion.stages.items import Hand, ItemStage
 from fusion.stages.simulation import Chance, Estimate, Spread, plausible
+from fusion.stages.subtasks.checked import checked_value
+from fusion.stages.subtasks.combine import value_kind, value_schema
 from fusion.stages.text.checks import Checks
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Review(ItemStage):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True), OutputField("verdicts", feed=True))
     own_max_tokens: ClassVar[int] = 1000
     passes_on: ClassVar[bool] = True
+    judges: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "review/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "criteria"})
     estimate: ClassVar[Estimate] = Estimate(
@@ -124,6 +127,8 @@ output: check
             each = [self._reply(step, verdicts["items"], tokens // (count + 1), chance) for _ in range(count)]
             return {"verdicts": [{**one, "number": number} for number, one in enumerate(each, start=1)]}
         made = plausible(self, step, schema, tokens, chance)
+        if not chance.worst and isinstance(made, dict) and made.get("verdict") == "accept":
+            made["issues"] = []
         if chance.worst and self.escalate_to is None and step == self._verdict_step(self.revisions):
             return {**made, "verdict": "accept"}  # a failed item would save the calls after it
         return made
@@ -232,10 +237,13 @@ output: check
         variables = {**variables, "item": item, "issues": verdict.issues}
         producer = ctx.inputs.producer(self.over)
         ask = self.ask(ctx, variables, step, item.index, template=self.revise_prompt)
-        ask = ask._replace(schema=producer.schema, max_tokens=producer.max_tokens)
+        kind = value_kind(item) if producer.schema is None and isinstance(item.value, dict) else None
+        schema = producer.schema if kind is None else value_schema(kind)
+        ask = ask._replace(schema=schema, max_tokens=producer.max_tokens)
         ask = ask._replace(role=role) if role else ask._replace(model=item.by)
         answer = await self.answer(ctx, ask)
-        return item.worked(answer.value, answer.by)
+        value = answer.value if kind is None else checked_value(ctx, item, answer.value, item.shown)
+        return item.worked(value, answer.by)
 
 
 def _start(tasks: "TaskGroup", work: Coroutine[Any, Any, None]) -> None:

@@ -1,6 +1,7 @@
 """route: one of several ways is taken, by rules, by a classifier, or by the nearest example."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from fusion.core.bounded.patterns import found
 from fusion.core.errors import ModelError, close_names
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.schema import closed_object, enum
-from fusion.core.types import JsonSchema, as_text
+from fusion.core.types import Attached, JsonSchema, as_text
 from fusion.core.validation import Authored
 from fusion.stages.answer import give_answer
 from fusion.stages.base import (
@@ -185,7 +186,7 @@ output: answer
             yield PromptUse("classifier_prompt", self.classifier_prompt, frozenset({"text", "routes"}))
         for name, stage in self.inner().items():
             for use in stage.prompts():
-                yield PromptUse(f"routes.{name}.{use.key}", use.template, use.offers)
+                yield replace(use, key=f"routes.{name}.{use.key}")
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
@@ -195,7 +196,7 @@ output: answer
                 yield ExpressionUse(f"rules.{at}.when", rule.when)
         for name, stage in self.inner().items():
             for use in stage.expressions():
-                yield ExpressionUse(f"routes.{name}.{use.key}", use.source, use.offers)
+                yield replace(use, key=f"routes.{name}.{use.key}", flows=False)
 
     def roles(self) -> Iterator[tuple[str, str]]:
         for name, role in self._asked_roles().items():
@@ -263,10 +264,10 @@ output: answer
         give_answer(ctx, answer)
 
     async def _decision(self, ctx: StageContext, variables: Mapping[str, Any]) -> _Decision:
-        text = as_text(ctx.inputs.evaluate(self.text, variables))
+        text = as_text(await ctx.inputs.value_of(self.text, variables))
         for number, rule in enumerate(self.rules, start=1):
             missed = await clock.run(partial(rule.miss, text), size=len(text))
-            if not missed and (rule.when is None or ctx.inputs.evaluate(rule.when, variables)):
+            if not missed and (rule.when is None or await ctx.inputs.value_of(rule.when, variables)):
                 return _Decision(rule.use, f"rule {number}: {rule}")
         if self.classifier is not None:
             return await self._classified(ctx, self.classifier, {**variables, "text": text, "routes": self._meant()})
@@ -282,6 +283,8 @@ output: answer
         return {name: self.meaning.get(name, "") for name in self.routes}
 
     async def _classified(self, ctx: StageContext, role: str, variables: Mapping[str, Any]) -> _Decision:
+        if self.reads is None:  # a classifier reads the request alone
+            variables = {**variables, "material": Attached()}
         schema = closed_object({"route": enum(self.routes)})
         messages = ctx.inputs.render(self.classifier_prompt, variables)
         try:

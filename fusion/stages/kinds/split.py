@@ -67,10 +67,10 @@ output: answer
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
-        yield ExpressionUse("text", self.text)
+        yield ExpressionUse("text", self.text, worked_on=True)
 
     async def run(self, ctx: StageContext) -> None:
-        text = ctx.inputs.evaluate(self.text, await ctx.inputs.values())
+        text = await ctx.inputs.value_of(self.text, await ctx.inputs.values())
         if not isinstance(text, str):
             raise InputError(f"`text: {self.text}` is {type(text).__name__}, not a text; name one, such as an input")
         if not text.strip():

@@ -249,7 +249,7 @@ def test_a_revision_goes_to_the_model_that_wrote(chain: Chain) -> None:
     text = """
 stages:
   work: {kind: map, over: "['x']", role: asked, prompt: "write"}
-  review: {kind: review, over: work, role: asked, revisions: 1, prompt: "judge {{ item }}"}
+  review: {kind: review, over: work, role: asked, revisions: 1, prompt: "judge {{ item }} of {{ item.source }}"}
   answer: {kind: merge, over: review, strategy: concat}
 output: answer
 """

@@ -168,7 +168,7 @@ def test_items_are_continued_too_and_whoever_is_asked_next_begins_anew(fusion: A
     text = """
 inputs: {rows: {default: [a]}}
 stages:
-  work: {kind: map, over: inputs.rows, continuations: 1, on_error: escalate, escalate_to: frontier}
+  work: {kind: map, over: inputs.rows, continuations: 1, on_error: escalate, escalate_to: frontier, prompt: go on}
 output: work
 """
     bulk = ScriptedModel(Writer(WHOLE, 300), name="scripted/bulk", respect_limit=False)

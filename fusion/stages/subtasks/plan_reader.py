@@ -3,17 +3,27 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusion.core.schema.strict_json import loaded
 from fusion.core.types import CallKey, Item, JsonSchema, Reply, Usage, whole_data
 from fusion.models.structured import read
 from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.feed import Feed
+from fusion.stages.subtasks.combine import KINDS, combine_of
+from fusion.stages.text.sections import MOST_NAMED
 
-HEAD = ("goal", "constraints", "merge_instructions")
+HEAD = ("goal", "constraints", "merge_instructions", "combine")
 _LEAVINGS = " \t\r\n,}`"  # after a list that the model forgot to close
 _SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')
+
+
+class Taken(NamedTuple):
+    """Bounds of a plan: the most subtasks, the number of sections, and whether values may be combined."""
+
+    most: int
+    sections: int = 0
+    combines: bool = False
 
 
 class PlanReader:
@@ -24,9 +34,10 @@ class PlanReader:
     """
 
     def __init__(
-        self, most: int, give_head: Callable[[dict[str, Any]], None], feed: Feed[Item], ctx: StageContext
+        self, bounds: Taken, give_head: Callable[[dict[str, Any]], None], feed: Feed[Item], ctx: StageContext
     ) -> None:
-        self._most = most
+        self._most = bounds.most
+        self._bounds = bounds
         self._give_head: Callable[[dict[str, Any]], None] | None = give_head
         self._feed = feed
         self._ctx = ctx
@@ -156,6 +167,8 @@ class PlanReader:
     def _take_head(self, head: dict[str, Any]) -> None:
         if self._give_head is not None:
             self._head = {name: head[name] for name in HEAD if name in head}
+            if "combine" in self._head and not (self._bounds.combines and combine_of(self._head["combine"])):
+                self._head["combine"] = None
             self._keep("head", self._head)
             self._give_head(self._head)
             self._give_head = None
@@ -180,10 +193,12 @@ class PlanReader:
             "title": title or instructions[:60],
             "instructions": instructions or title,
             "needs": [need + 1 for need in self._needs(raw)],
+            "sections": self._sections(raw),
             "difficulty": _difficulty(raw.get("difficulty")),
             "capabilities": _texts(raw, "capabilities"),
             "expected_output": _text(raw, "expected_output"),
             "criteria": _texts(raw, "criteria"),
+            "value": raw.get("value") if self._head.get("combine") and raw.get("value") in KINDS else KINDS[0],
         }
         self._taken += 1
         self._keep(str(self._taken), subtask)
@@ -211,6 +226,27 @@ class PlanReader:
             elif index not in needs:
                 needs.append(index)
         return tuple(needs)
+
+    def _sections(self, raw: dict[str, Any]) -> list[int]:
+        """Return the numbers of existing sections; others are dropped with a note."""
+        given = raw.get("sections")
+        numbers: list[int] = []
+        for number in given if isinstance(given, list) and self._bounds.sections else []:
+            whole = isinstance(number, int) and not isinstance(number, bool)
+            if not (whole and 1 <= number <= self._bounds.sections):
+                self._ctx.events.note(
+                    f"subtask {self._number} names section {number!r}, which does not exist: dropped"
+                )
+            elif number not in numbers:
+                numbers.append(number)
+        if len(numbers) > MOST_NAMED:
+            self._ctx.events.note(f"subtask {self._number} names {len(numbers)} sections; it reads {MOST_NAMED}")
+        return numbers[:MOST_NAMED]
+
+    def unnamed(self) -> list[int]:
+        """Return the sections that no subtask names."""
+        named = {number for subtask in self._subtasks for number in subtask["sections"]}
+        return [number for number in range(1, self._bounds.sections + 1) if number not in named]
 
 
 def _head_of(text: str) -> dict[str, Any]:

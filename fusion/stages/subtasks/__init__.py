@@ -1,0 +1,1 @@
+"""Subtasks: read from a plan, worked on their sections of the material, and combined by code."""

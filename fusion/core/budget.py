@@ -227,6 +227,10 @@ class Budget:
             raise
         return reservation
 
+    def has_room(self, amount: Amount) -> bool:
+        """Return True if an amount fits once all reservations in flight are released."""
+        return not self._obstacles(_Tally.of(amount), at_rest=True)
+
     def count(self, amount: Amount) -> None:
         """Count an amount as spent without a reservation, such as that of another run."""
         self._settle(_NOTHING, amount, [])

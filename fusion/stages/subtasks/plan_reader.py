@@ -15,8 +15,8 @@ from fusion.stages.text.sections import MOST_NAMED
 HEAD = ("goal", "constraints", "merge_instructions", "combine")
 _LEAVINGS = " \t\r\n,}`"  # after a list that the model forgot to close
 _BETWEEN = re.compile(r"[ \t\r\n,]*+")
-_SHORT = 4_096
-_GROWTH = 1.1
+_SHORT = 16_384
+_GROWTH = 1.5
 _MOST_LEFT_OUT = 100
 _SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')
 

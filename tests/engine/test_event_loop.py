@@ -130,3 +130,11 @@ output: work
     assert done.status == "ok"
     assert "part 1" in done.text
     assert not watch.slow
+
+
+@pytest.mark.parametrize("value", ["'nan' | float", "[1e308 * 10]", "{'b': [-1e308 * 10]}"])
+def test_an_answer_is_strict_json(fusion: Any, value: str) -> None:
+    stages = "  last: {kind: render, template: x}\n"
+    done = result(fusion, stages, "x", f'{{text: last.text, value: "{value}"}}')
+    assert done.status == "failed"
+    assert "which JSON cannot hold" in done.error.message

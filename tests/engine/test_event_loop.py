@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fusion import ScriptedModel
-from tests.conftest import pipeline, run, said
+from fusion import Say, ScriptedModel
+from tests.conftest import pipeline, plan_text, run, said, subtasks
 from tests.watchdog import watched
 
 pytestmark = pytest.mark.usefixtures("without_pauses")
@@ -97,3 +97,44 @@ def test_a_limit_in_seconds_ends_a_run_in_the_middle_of_work(fusion: Any) -> Non
     assert done.status == "failed"
     assert done.error.reason == "BudgetError"
     assert time.monotonic() - begun < 5
+
+
+PLANS = {
+    "pieces": '{"goal": "g", "subtasks": [' + "{}," * 60_000,
+    "numbers": '{"goal": "g", "subtasks": [' + "1," * 100_000,
+    "a long text": '{"goal": "g", "subtasks": [{"title": "' + "}" * 200_000,
+    "a long head": '{"goal": "' + "}" * 200_000,
+    "white space": '{"goal": "g", "subtasks": [' + " ," * 100_000,
+    "no number": '{"goal": "g", "subtasks": [{"title": "a", "instructions": "b", "difficulty": NaN}]}',
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("name", PLANS)
+def test_no_plan_holds_the_event_loop(fusion: Any, name: str, streamed: bool) -> None:
+    text = """
+inputs: {q: what}
+stages:
+  plan: {kind: plan, role: bulk, max_subtasks: 3}
+  work: {kind: merge, over: plan, strategy: concat}
+output: work
+"""
+    good = plan_text(subtasks(1))
+    plan = PLANS[name]
+    pieces = [plan[at : at + 2_000] for at in range(0, len(plan), 2_000)]
+    first = Say(pieces=pieces) if streamed else plan
+    run(fusion({"bulk": ScriptedModel([good], name="scripted/bulk")}), pipeline=pipeline(text))
+    model = ScriptedModel([first, *[good] * 9], name="scripted/bulk", respect_limit=False)
+    with watched() as watch:
+        done = run(fusion({"bulk": model}), pipeline=pipeline(text))[0]
+    assert done.status == "ok"
+    assert "part 1" in done.text
+    assert not watch.slow
+
+
+@pytest.mark.parametrize("value", ["'nan' | float", "[1e308 * 10]", "{'b': [-1e308 * 10]}"])
+def test_an_answer_is_strict_json(fusion: Any, value: str) -> None:
+    stages = "  last: {kind: render, template: x}\n"
+    done = result(fusion, stages, "x", f'{{text: last.text, value: "{value}"}}')
+    assert done.status == "failed"
+    assert "which JSON cannot hold" in done.error.message

@@ -272,7 +272,7 @@ output: answer
         if self.classifier is not None:
             return await self._classified(ctx, self.classifier, {**variables, "text": text, "routes": self._meant()})
         if self.examples:
-            near = nearest(text, [one.text for one in self.examples])
+            near = await clock.run(partial(nearest, text, [one.text for one in self.examples]), size=len(text))
             words = f"example {near.at + 1} is the nearest, with {near.similarity:.2f}"
             if near.similarity >= self.at_least:
                 return _Decision(self.examples[near.at].use, words)

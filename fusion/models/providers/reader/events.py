@@ -175,7 +175,7 @@ def _json(raw: bytes) -> Any:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text, parse_int=_whole)
+        return _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
@@ -183,6 +183,9 @@ def _parsed(text: str) -> Any:
 def _whole(digits: str) -> float:
     """Return a whole number; a float for one of more digits than any count has."""
     return int(digits) if len(digits) <= _DIGITS else float(digits)
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_whole)
 
 
 def _shown(raw: bytes) -> str:

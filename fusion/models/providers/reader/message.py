@@ -23,6 +23,7 @@ _KNOWN: Final = frozenset(
         "id",
     }
 )
+_PLAIN: Final = frozenset({"content", "role"})
 _JSON_TOOL: Final = "json_tool_call"
 """The tool by which litellm asks some providers for JSON; its arguments are the answer."""
 
@@ -37,7 +38,10 @@ class Content(NamedTuple):
 
 def content_of(message: Mapping[str, Any]) -> Content:
     """Return the content of a message or a delta. Raises MalformedError."""
-    found = _of_content(message.get("content"))
+    content = message.get("content")
+    if isinstance(content, str) and message.keys() <= _PLAIN:
+        return Content(content)
+    found = _of_content(content)
     fields = max(_size(message.get(name)) for name in _THOUGHTS)
     refusal = message.get("refusal")
     text = found.text or _of_tool(message.get("tool_calls"))

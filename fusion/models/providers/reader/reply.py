@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final
 
 from fusion.core.types import Deltas, Request, Usage
 from fusion.models.providers.reader.events import EventDecoder, MalformedError, OversizedError, Payload
 from fusion.models.providers.reader.finish import Finish, finish_of, worst
 from fusion.models.providers.reader.message import Content, content_of
+from fusion.models.providers.reader.messages import MessageFormat
 from fusion.models.providers.reader.refusals import refusal_of, words_of
 from fusion.models.providers.reader.thoughts import AnswerStream, Hold, parted
 from fusion.models.providers.reader.usage import Counts
@@ -24,8 +25,8 @@ class ReplyBuilder:
     """The parts of one reply received so far, with keys masked.
 
     `finish` is the meaning of its finish reason, `said` the reason itself. `thrown` is an exception of the receiver
-    of the chunks, which is not a failure of the model. `closed` is True if the text held a closing mark of thoughts
-    without an opening one.
+    of the chunks, which is not a failure of the model. `ended` is True after the last event of a stream. `closed` is
+    True if the text held a closing mark of thoughts without an opening one.
     """
 
     def __init__(self, request: Request, on_delta: Deltas | None, mask: Mask, hold: Hold = "nothing") -> None:
@@ -42,6 +43,8 @@ class ReplyBuilder:
         self._given: list[str] = []
         self._received: list[str] = []
         self._refusal = ""
+        self._translated: Callable[[dict[str, Any]], dict[str, Any]] = dict
+        self.ended = False
         self._thoughts = 0
         self._counts = Counts()
         self._served = ""
@@ -92,9 +95,14 @@ class ReplyBuilder:
         refused = refusal_of(data, payload.event)
         if refused is not None:
             raise refused
-        self.add_chunk(data)
+        self.ended = data.get("type") == "message_stop"
+        self.add_chunk(self._translated(data))
         if payload.whole and not self._chosen:
             raise MalformedError(self._unchosen())
+
+    def read_messages(self) -> None:
+        """Read payloads in Anthropic's format from now on."""
+        self._translated = MessageFormat().chunk
 
     def add_chunk(self, data: dict[str, Any]) -> None:
         """Add a completion or a chunk of one; of several choices, the one of index 0."""
@@ -119,6 +127,8 @@ class ReplyBuilder:
             raise MalformedError(self._unchosen())
         if self._others:
             raise MalformedError(f"a choice of index {min(self._others)} that never ends")
+        if self._refusal and self.finish is not None:  # a refusal comes with the finish reason of a normal reply
+            self.finish = "content_filter"
         if self._stream is None:
             answer, self.closed = parted("".join(self._received))
             self._text = self.mask.text(answer + self._refusal)
@@ -180,10 +190,12 @@ class ReplyBuilder:
                 self._give(self._masked.add(self._stream.add(content.text)))
 
     def _end_as(self, reason: Any) -> None:
+        if reason is None:
+            return
         found = worst(self.finish, finish_of(reason))
         if found != self.finish:
             self.said = self.mask.text(str(reason))[:80]
-        self.finish = "content_filter" if self._refusal and found is not None else found
+        self.finish = found
 
     def _give(self, piece: str) -> None:
         self._given.append(piece)
@@ -218,7 +230,7 @@ async def read(blocks: AsyncIterator[bytes], reply: ReplyBuilder) -> None:
         size += len(block)
         for payload in decoder.feed(block):
             reply.add(payload)
-        if decoder.ended:
+        if decoder.ended or reply.ended:
             break
     large = size > _IN_THREAD
     for payload in await asyncio.to_thread(list, decoder.end()) if large else decoder.end():

@@ -1,6 +1,8 @@
 """Caps under weather: a limit of a run is never passed, by requests that fail any more than by those that succeed."""
 
+import json
 import random
+import re
 import sys
 from decimal import Decimal
 from typing import Any
@@ -115,11 +117,26 @@ class Sky:
         )
 
 
+class Skies:
+    """The weather of each run, found by its number in a request: one may arrive after its run has ended."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, Sky] = {}
+
+    def __call__(self, seen: Seen) -> Answer:
+        found = re.search(r"storm (\d+)", json.dumps(seen.body))
+        assert found is not None
+        return self.of[int(found[1])](seen)
+
+
 def passed(fusion: Fusion, provider: Provider, seed: int) -> list[str]:
     """The caps that a run has passed, but by what the provider gave beyond the limits of requests in flight."""
-    sky = provider.script = Sky(seed)
+    skies = provider.script
+    assert isinstance(skies, Skies)
+    sky = skies.of[seed] = Sky(seed)
     caps = sky.caps()
-    text = WORK.replace("stages:", f"on_budget: {sky.luck.choice(['fail', 'finish'])}\nstages:")
+    text = WORK.replace("{{ item.value }}", "{{ item.value }} of {{ inputs.task }}")
+    text = text.replace("stages:", f"on_budget: {sky.luck.choice(['fail', 'finish'])}\nstages:")
     result, _ = run(fusion, f"storm {seed}", pipeline=pipeline(f"defaults: {{timeout: 0.4}}\n{text}"), budget=caps)
     assert caps.usd is not None
     assert caps.tokens is not None
@@ -139,7 +156,7 @@ def passed(fusion: Fusion, provider: Provider, seed: int) -> list[str]:
 
 
 def storms(count: int) -> list[str]:
-    with Provider() as provider, Fusion(profile="local", model=model(provider)) as fusion:
+    with Provider(Skies()) as provider, Fusion(profile="local", model=model(provider)) as fusion:
         return [line for seed in range(count) for line in passed(fusion, provider, seed)]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fusion.core.types import Deltas, Request, Usage
 from fusion.models.providers.reader.events import EventDecoder, MalformedError, OversizedError, Payload
 from fusion.models.providers.reader.finish import Finish, finish_of, worst
-from fusion.models.providers.reader.message import Content, content_of
+from fusion.models.providers.reader.message import JSON_TOOL, Content, content_of
 from fusion.models.providers.reader.messages import MessageFormat
 from fusion.models.providers.reader.refusals import refusal_of, words_of
 from fusion.models.providers.reader.thoughts import AnswerStream, Hold, parted
@@ -17,7 +17,7 @@ from fusion.models.redaction import Mask, StreamMask
 
 _LEAST_TEXT: Final = 65_536
 _TEXT_OF_A_TOKEN: Final = 64
-_IN_THREAD: Final = 262_144
+_IN_THREAD: Final = 65_536
 """Bytes from which parsing would hold the event loop too long."""
 
 
@@ -41,6 +41,8 @@ class ReplyBuilder:
         self._stream = None if on_delta is None else AnswerStream(hold)
         self._masked = StreamMask(mask)
         self._given: list[str] = []
+        self._pending: list[str] = []
+        self._restarts = False
         self._received: list[str] = []
         self._refusal = ""
         self._translated: Callable[[dict[str, Any]], dict[str, Any]] = dict
@@ -51,6 +53,7 @@ class ReplyBuilder:
         self._chosen = False
         self._others: set[str] = set()
         self._stray = ""
+        self._tool = ""
         self._text: str | None = None
         self._left = _LEAST_TEXT + _TEXT_OF_A_TOKEN * request.max_tokens
 
@@ -69,10 +72,6 @@ class ReplyBuilder:
     @property
     def served(self) -> str:
         return self.mask.text(self._served)
-
-    @property
-    def streams(self) -> bool:
-        return self._stream is not None
 
     def usage(self) -> Usage:
         """Return the usage, measured or estimated from the answer and the thoughts beside it."""
@@ -140,6 +139,21 @@ class ReplyBuilder:
         self._give(self._masked.end())
         self._text = "".join(self._given) + self.mask.text(self._refusal)
 
+    def deliver(self) -> None:
+        """Hand on what has been read: on the thread of the receiver, whose exceptions are its own."""
+        if self._on_delta is None:
+            return
+        try:
+            if self._restarts:
+                self._on_delta.restart()
+            if self._pending:
+                self._on_delta.add("".join(self._pending))
+        except Exception as error:
+            self.thrown = error
+            raise
+        self._restarts = False
+        self._pending.clear()
+
     def _add_choices(self, choices: list[dict[str, Any]]) -> None:
         """Add the choice of index 0; note the others, each of which has to end."""
         for choice in choices:
@@ -180,6 +194,9 @@ class ReplyBuilder:
         self._left -= len(content.text) + content.thoughts + len(content.refusal)
         if self._left < 0:
             raise OversizedError(f"far more text than `max_tokens` of {self._request.max_tokens} allows")
+        self._tool = content.tool or self._tool
+        if self._tool == JSON_TOOL:
+            content = content._replace(text=content.text + content.arguments)
         self._thoughts += content.thoughts
         self._refusal += content.refusal
         if content.text:
@@ -200,11 +217,7 @@ class ReplyBuilder:
     def _give(self, piece: str) -> None:
         self._given.append(piece)
         if piece and self._on_delta is not None:
-            try:
-                self._on_delta.add(piece)
-            except Exception as error:
-                self.thrown = error
-                raise
+            self._pending.append(piece)
 
     def _restart(self) -> None:
         """Take back thoughts that were handed on as an answer. Raises MalformedError if they are in use."""
@@ -212,8 +225,9 @@ class ReplyBuilder:
         if self._on_delta.committed:
             raise MalformedError("thoughts without an opening mark, of which a part is already in use")
         self._given.clear()
+        self._pending.clear()
         self._masked = StreamMask(self.mask)
-        self._on_delta.restart()
+        self._restarts = True
 
     def _unchosen(self) -> str:
         return f"no choices; the server says: {self._stray}" if self._stray else "no choices"
@@ -224,15 +238,21 @@ def _holds_message(choice: dict[str, Any]) -> bool:
 
 
 async def read(blocks: AsyncIterator[bytes], reply: ReplyBuilder) -> None:
-    """Read the blocks of a body to its end, or to its end mark."""
+    """Read the blocks of a body to its end, or to its end mark. Large parts are read in a thread."""
     decoder, size = EventDecoder(), 0
     async for block in blocks:
         size += len(block)
         for payload in decoder.feed(block):
-            reply.add(payload)
+            await _add(reply, payload)
         if decoder.ended or reply.ended:
             break
     large = size > _IN_THREAD
     for payload in await asyncio.to_thread(list, decoder.end()) if large else decoder.end():
-        reply.add(payload)
-    await asyncio.to_thread(reply.close) if large and not reply.streams else reply.close()
+        await _add(reply, payload)
+    await asyncio.to_thread(reply.close) if large else reply.close()
+    reply.deliver()
+
+
+async def _add(reply: ReplyBuilder, payload: Payload) -> None:
+    await asyncio.to_thread(reply.add, payload) if payload.size > _IN_THREAD else reply.add(payload)
+    reply.deliver()

@@ -46,7 +46,7 @@ def test_patterns_of_the_standard_library_are_taken(pattern: str) -> None:
 @pytest.mark.parametrize("text", ["a" * 40 + "!", "a" * 20_000 + "!"])
 def test_a_search_ends_in_time(text: str) -> None:
     begun = time.monotonic()
-    with pytest.raises(PatternTimeoutError, match="takes longer than 0.5 s"):
+    with pytest.raises(PatternTimeoutError, match=r"takes longer than 0\.5 s"):
         found("^(a|a)*$", text)
     with pytest.raises(PatternTimeoutError):
         last("(a|a)*$", text)

@@ -1,4 +1,7 @@
-"""Anthropic's format of replies, as chunks of OpenAI's. https://docs.anthropic.com/en/api/messages-streaming"""
+"""Anthropic's format of replies, translated to chunks of OpenAI's.
+
+https://docs.anthropic.com/en/api/messages-streaming
+"""
 
 import json
 from typing import Any, Final

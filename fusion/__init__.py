@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusion.client.calibrate import calibrate as calibrate
-    from fusion.client.client import Fusion as Fusion, complete as complete
+    from fusion.client.client import Fusion as Fusion, complete as complete, warm as warm
     from fusion.client.handle import RunHandle as RunHandle
     from fusion.client.options import RunOptions as RunOptions
+    from fusion.core.budget import Budget as Budget
     from fusion.core.config import Settings as Settings
     from fusion.core.errors import (
         FusionError as FusionError,
@@ -50,7 +51,8 @@ _ON_WINDOWS = "Fusion runs on Linux and macOS; on Windows, install and run it wi
 _KINDS = ("Cascade", "Generate", "Judge", "Map", "Merge", "Panel", "Plan", "Review", "Route", "Synthesize", "Vote")
 _HOMES = {
     "fusion.client.calibrate": ("calibrate",),
-    "fusion.client.client": ("Fusion", "complete"),
+    "fusion.client.client": ("Fusion", "complete", "warm"),
+    "fusion.core.budget": ("Budget",),
     "fusion.core.config": ("Settings",),
     "fusion.core.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),
     "fusion.client.handle": ("RunHandle",),

@@ -17,7 +17,15 @@ from fusion.client.diff import since_then
 from fusion.client.handle import RunHandle
 from fusion.client.history import History
 from fusion.client.launcher import Launcher, shut_down
-from fusion.client.options import DEFAULT_PIPELINE, Prompt, ResumeOptions, RunOptions, check_options, tags_of
+from fusion.client.options import (
+    DEFAULT_PIPELINE,
+    Prompt,
+    ResumeOptions,
+    RunOptions,
+    check_options,
+    checked_within,
+    tags_of,
+)
 from fusion.client.stream import AsyncRunStream, RunStream
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
@@ -134,16 +142,14 @@ class Fusion:
         *,
         schema: type[BaseModel] | None = None,
         stream: bool = False,
-        within: Budget | None = None,
         **options: Unpack[RunOptions],
     ) -> RunHandle:
         """Start a run and return at once. With `stream`, the answer's pieces are among the events.
 
-        `within` is a budget that several runs of this Fusion share.
-
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
         self._check_startable()
+        within = checked_within(options.get("within"), self._launcher.loop)
         spec = self._spec(prompt, schema=schema, **options)
         session = self._launcher.begin(spec, tags_of(options.get("tags")))
         on_event = options.get("on_event")
@@ -174,13 +180,14 @@ class Fusion:
         """Start to resume a run and return at once; see `resume`."""
         check_options(options, ResumeOptions)
         self._check_startable()
+        within, on_event = checked_within(options.get("within"), self._launcher.loop), options.get("on_event")
         row, limits = find_run(self.store, run_id), limits_of(options.get("budget")) or self._budget
         if (pipeline := options.get("pipeline")) is not None:
             record = record_of(self.store, row)
             record.check_version()
             spec = prepare_branch(self._cast, self._loader.load(pipeline), record, limits)
             session = self._launcher.begin(spec, row.tags, row)
-            return self._launcher.launch(spec, session, self, on_event=options.get("on_event"), stream=stream)
+            return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream, within=within)
         lock = self.store.lock(row.run_id)
         try:
             row = find_run(self.store, row.run_id)  # read again under the lock, which excludes changes
@@ -197,7 +204,7 @@ class Fusion:
         except BaseException:
             lock.release()
             raise
-        return self._launcher.launch(spec, session, self, on_event=options.get("on_event"), stream=stream)
+        return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream, within=within)
 
     def _lost(self, row: RunRow, *, retry_budget: bool) -> tuple[FailedPart, ...]:
         """Return the parts of a partial run to work on again; those that its budget stopped need a new one."""
@@ -298,6 +305,15 @@ class Fusion:
         other._launcher = self._launcher.with_cast(other._cast, kept=kept, shared=shared)
         return other
 
+    def warm(self) -> None:
+        """Load the libraries of the models, and start the loop, ahead of the first call; it takes seconds."""
+        self._launcher.loop.check_outside("a Fusion cannot be warmed")
+        self._launcher.warm().done.result()
+
+    async def awarm(self) -> None:
+        """Await `warm`, as in the start of a server."""
+        await asyncio.wrap_future(self._launcher.warm().done)
+
     def close(self) -> None:
         """Stop all runs and release every thread, socket and process; no run can be started afterwards."""
         self._launcher.loop.check_outside("a Fusion cannot be closed")
@@ -375,6 +391,11 @@ def complete(
 ) -> Result:
     """Call `complete` on the one Fusion that the process keeps."""
     return _default(os.getpid()).complete(prompt, schema=schema, **options)
+
+
+def warm() -> None:
+    """Call `warm` on the one Fusion that the process keeps."""
+    _default(os.getpid()).warm()
 
 
 # For jobs and benchmarks.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from fusion.client.diff import differences
 from fusion.client.handle import RunHandle
-from fusion.client.loop import LoopThread
+from fusion.client.loop import LoopThread, Work
 from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
 from fusion.core.events import EventBase, Sink
@@ -43,6 +43,11 @@ class Launcher:
         other._cast = cast
         other.recorder = self.recorder.changed(kept=kept, shared=shared)
         return other
+
+    def warm(self) -> Work[None]:
+        """Load the libraries of the models of every role that has one."""
+        cast = self._cast
+        return self.loop.submit(cast.gateway.warm([one for one in cast.expected if one not in cast.own]))
 
     def begin(self, spec: RunSpec, tags: Mapping[str, str], parent: RunRow | None = None) -> Session:
         """Begin a run in the store, if there is one; as a branch of `parent`, note how the two differ."""

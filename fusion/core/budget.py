@@ -157,6 +157,7 @@ class Budget:
         self.ledger: Ledger | None = parent.ledger if parent is not None and ledger is None else ledger
         self.strict_usd: bool = strict_usd or (parent is not None and parent.strict_usd)
         self.unknown_calls = 0
+        self._loop: object = None
         self._clock = clock
         self._started: float | None = None
         self._max_usd, self._max_tokens, self._max_calls = limits.usd, limits.tokens, limits.calls
@@ -168,6 +169,11 @@ class Budget:
         self._line: _Line = parent._line if parent else _Line(self)
         self._queue: dict[int, _Waiter] = {}
         self._tallest: dict[LimitName, list[tuple[Decimal | int, int, _Waiter]]] = _capped(limits)
+
+    def share(self, loop: object) -> bool:
+        """Bind the budget to the loop of its first run; False for another loop, where it must not be used."""
+        self._loop = self._loop or loop
+        return self._loop is loop
 
     def child(self, limits: Limits = _NO_LIMITS, name: str = "stage") -> "Budget":
         """Return a new level below this one."""
@@ -226,6 +232,10 @@ class Budget:
             reservation.refund()
             raise
         return reservation
+
+    def has_room(self, amount: Amount) -> bool:
+        """Return True if an amount fits once all reservations in flight are released."""
+        return not self._obstacles(_Tally.of(amount), at_rest=True)
 
     def count(self, amount: Amount) -> None:
         """Count an amount as spent without a reservation, such as that of another run."""

@@ -5,11 +5,17 @@ Money is a Decimal of US dollars, durations are seconds, and tokens are whole nu
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from html import escape
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from fusion.core.types import Failure, Item, Money, Usage, Value
+
+_SHOWN: Final = 80
+"""Characters of a text in the short form of a result."""
+_LISTED: Final = 20
+_SOURCES: Final = ("measured", "estimated", "charged")
 
 
 class Cost(Value):
@@ -24,6 +30,11 @@ class Cost(Value):
     def __str__(self) -> str:
         known = f"${self.usd:.4f}"
         return f"{known} and {self.unknown_calls} calls of unknown cost" if self.unknown_calls else known
+
+
+def _in_html(part: "FailedPart") -> str:
+    place = part.stage if part.item is None else f"{part.stage} {part.item + 1}"
+    return f"{escape(place)}: {escape(part.failure.reason)}: {escape(part.failure.message)}"
 
 
 class FailedPart(Value):
@@ -177,6 +188,28 @@ class Result(Value):
     receipt: Receipt = Receipt()
     notes: tuple[str, ...] = ()
     tags: dict[str, str] = Field(default={})
+
+    def __repr__(self) -> str:
+        answer = self.text if len(self.text) <= _SHOWN else f"{self.text[: _SHOWN - 1]}…"
+        why = "" if self.error is None else f", error={str(self.error.message)[:_SHOWN]!r}"
+        failed = f", failed={len(self.failed)}" if self.failed else ""
+        return f"Result({self.run_id!r}, {self.status!r}, text={answer!r}{failed}{why}, cost={str(self.cost)!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the answer, status, cost and failed parts for a notebook."""
+        lost = "".join(f"<li>{_in_html(part)}</li>" for part in self.failed[:_LISTED])
+        more = f"<li>and {len(self.failed) - _LISTED:,} more</li>" if len(self.failed) > _LISTED else ""
+        why = "" if self.error is None else f"<p>{escape(self.error.reason)}: {escape(self.error.message)}</p>"
+        about = " · ".join([self.status, f"{self.cost} ({self._cost_source})", f"{self.seconds:.1f} s", self.run_id])
+        answer = f'<pre style="white-space: pre-wrap">{escape(self.text)}</pre>'
+        return f"<div>{answer}{why}<p>{escape(about)}</p>{f'<ul>{lost}{more}</ul>' if lost else ''}</div>"
+
+    @property
+    def _cost_source(self) -> str:
+        """The sources of the cost: measured by providers, estimated here, charged without a reply."""
+        spent = {name: [getattr(line, name).cost for line in self.receipt.lines] for name in _SOURCES}
+        found = [name for name, costs in spent.items() if any(cost.usd or cost.unknown_calls for cost in costs)]
+        return ", ".join(found) or "nothing spent"
 
     def to_openai(self) -> dict[str, Any]:
         """Return the answer as an OpenAI chat completion.

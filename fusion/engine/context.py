@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from typing import Any, Protocol
 
+from fusion.core.bounded import clock
 from fusion.core.errors import BudgetError, FusionError, InputError
 from fusion.core.events import (
     Decided,
@@ -49,6 +50,9 @@ from fusion.stages.feed import Feed
 from fusion.stages.fields import enough
 from fusion.stages.text.reading import Reading
 from fusion.stages.text.sections import Sections
+
+_AT_ONCE = 50
+"""Items handed out in one callback of the event loop."""
 
 
 class Inner(Protocol):
@@ -169,19 +173,30 @@ class RunInputs(StageInputs):
             self._ctx.begin()
             grow(known, final=True)
             return
-        elements = _listed(expression, self.evaluate(expression, await self.values()))
+        elements = _listed(expression, await self.value_of(expression, await self.values()))
         grow(len(elements), final=True)
         for index, element in enumerate(elements):
+            if index % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)  # let others work between the items of a long list
             yield element if isinstance(element, Item) else Item(index=index, source=element, value=element)
 
     def evaluate(self, expression: str, values: Variables) -> Any:
         return self._run.spec.prompts.expression(expression).evaluate(values)
 
-    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
-        return self._run.spec.prompts.template(template).render(values, self._fixed)
+    async def value_of(self, expression: str, values: Variables) -> Any:
+        return await clock.run(partial(self.evaluate, expression, values))
 
-    def text(self, template: str, values: Variables) -> str:
-        return self._run.spec.prompts.template(template).render_text(values)
+    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
+        work = partial(self._run.spec.prompts.template(template).render, values, self._fixed)
+        if clock.current() is not None:
+            return work()
+        try:
+            return clock.lightly(work)
+        except clock.OverrunError:
+            return LateMessages(work)
+
+    async def text(self, template: str, values: Variables) -> str:
+        return await clock.run(partial(self._run.spec.prompts.template(template).render_text, values))
 
     def schema(self, key: str) -> JsonSchema | None:
         return self._ctx.wiring.schemas.get(key)
@@ -249,6 +264,29 @@ class RunInputs(StageInputs):
         return Producer()
 
 
+class LateMessages(tuple[Message, ...]):
+    """Messages that take long to render: in a thread before they are sent, or at once where they are looked at."""
+
+    _work: Callable[[], tuple[Message, ...]]
+
+    def __new__(cls, work: Callable[[], tuple[Message, ...]]) -> "LateMessages":
+        made = super().__new__(cls)
+        made._work = lru_cache(maxsize=1)(work)
+        return made
+
+    async def rendered(self) -> tuple[Message, ...]:
+        return await clock.run(self._work, size=clock.LIGHT_SIZE + 1)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._work())
+
+    def __len__(self) -> int:
+        return len(self._work())
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._work()[at]
+
+
 class RunOutputs(StageOutputs):
     """Output fields that later stages read."""
 
@@ -287,6 +325,8 @@ class RunModels(StageModels):
         self._callers: dict[tuple[object, ...], Caller] = {}
 
     async def call(self, ask: Ask) -> Answer:
+        if isinstance(ask.messages, LateMessages):
+            ask = ask._replace(messages=await ask.messages.rendered())
         try:
             return await self.caller(ask).call(self.under_system(ask))
         except BudgetError as error:

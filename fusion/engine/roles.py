@@ -247,6 +247,14 @@ class Cast:
         """The profile in use: as given, else by FUSION_PROFILE, else by the keys that are set, else `local`."""
         return choose(self.settings, self.profile_given)
 
+    @property
+    def expected(self) -> set[str]:
+        """The ids of the models that calls are expected to: the one of every role, or those of roles and profile."""
+        if self._model is not None:
+            return {*self._model.chain}
+        chains = {**self.profile.roles, **{role: one.chain for role, one in self._roles.items()}}
+        return {model_id for chain in chains.values() for model_id in chain}
+
     def changed(
         self,
         *,

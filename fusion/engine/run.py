@@ -5,11 +5,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
+from math import isfinite
 from typing import Any
 
 from fusion.core import budget as budgets
+from fusion.core.bounded import clock
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, StageError, first_error
+from fusion.core.errors import BudgetError, PromptError, StageError, first_error
 from fusion.core.events import Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import Result
 from fusion.core.types import CallKey
@@ -25,6 +28,7 @@ from fusion.engine.stage_runner import StageRunner
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Part, stages_within
 from fusion.pipeline.inputs import filled_within
+from fusion.prompts.template import Expression
 from fusion.stages.context import Outcome
 
 _NOTHING = Before()
@@ -242,7 +246,23 @@ class PipelineRun:
         source = output if isinstance(output, str) else output[name]
         values = await read(parts, self._run.fields)
         variables = {"inputs": self._spec.inputs, "request": self._spec.request, **values}
-        return self._spec.prompts.expression(source).evaluate(variables)
+        return await clock.run(partial(_finite, self._spec.prompts.expression(source), variables))
+
+
+def _finite(expression: Expression, variables: Mapping[str, Any]) -> Any:
+    """Return the value of an expression. Raises PromptError for NaN or an infinity, which JSON cannot hold."""
+    value = expression.evaluate(variables)
+    left = [value]
+    while left:
+        clock.check()
+        match left.pop():
+            case float() as number if not isfinite(number):
+                raise PromptError(f"expression {expression.source!r}: it gives {number}, which JSON cannot hold")
+            case Mapping() as part:
+                left += part.values()
+            case list() | tuple() as part:
+                left += part
+    return value
 
 
 def _overdue(budget: Budget) -> BudgetError:

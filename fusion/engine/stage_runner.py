@@ -94,7 +94,8 @@ class StageRunner:
         if stage.when is None:
             return
         values = await read(run.wirings[ctx.path].when, run.fields)
-        if not ctx.inputs.evaluate(stage.when, {"inputs": run.spec.inputs, "request": run.spec.request, **values}):
+        seen = {"inputs": run.spec.inputs, "request": run.spec.request, **values}
+        if not await ctx.inputs.value_of(stage.when, seen):
             raise Skipped(ctx.path, f"`when: {stage.when}` is false")
 
     async def _work(self, ctx: RunContext, record: StageRecord) -> None:

@@ -11,6 +11,7 @@ from fusion.models.catalog import describe
 from fusion.models.providers.local.local import LocalModels
 from fusion.models.providers.replay import PREFIX, ReplayModel
 from fusion.models.speed import Latencies
+from fusion.models.tokens import Margins, TokenBounds
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
 from fusion.models.wrappers.contained import Contained
@@ -43,6 +44,8 @@ class Gateway:
         self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
         self._own = {name: checked(model) for name, model in (models or {}).items()}
         self._local = LocalModels(settings, _local_client)
+        self._tokens = TokenBounds()
+        self._margins = Margins()
         self._made: dict[tuple[str, int | None], Member] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._breakers: dict[str, Breaker] = {}
@@ -59,7 +62,11 @@ class Gateway:
         if key not in self._made:
             model = self._provider(model_id)
             slots = self._local.slots if model.info.local else self._slots_of(model_id)
-            metered = Metered(Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots))
+            metered = Metered(
+                Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots),
+                tokens=self._tokens,
+                margins=self._margins,
+            )
             breaker = self._breakers.setdefault(model_id, Breaker())
             primary, last = Retrying(metered, patience=_PATIENCE), Retrying(metered)
             self._made[key] = Member(primary, last, breaker, self._concurrency_of(model_id, concurrency))

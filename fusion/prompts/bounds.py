@@ -180,6 +180,8 @@ def _bounded_filter(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(made)
     def bounded_filter(context: Any, value: Any = None, *args: Any, **more: Any) -> Any:
         count_work(1)
+        if isinstance(value, str):
+            clock.check_light(len(value))
         if name in _ITERATING and isinstance(value, (list, tuple, range, Mapping, Iterator)):
             _check_elements(name, value)
             value = _counted(value)

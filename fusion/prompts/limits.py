@@ -71,6 +71,7 @@ class Meter:
     def write(self, size: int) -> None:
         self.output += size
         check_output(self.output)
+        clock.check_light(self.output)
 
     def place(self, file: File) -> str:
         """Return the placeholder of a file, which is unguessable, until its message is built.

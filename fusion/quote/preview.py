@@ -333,7 +333,7 @@ class _CheckedInputs(RunInputs):
 
     def render(self, template: str, values: Variables) -> tuple[Message, ...]:
         try:
-            return super().render(template, values)
+            return (*super().render(template, values),)
         except PromptError as error:
             self.broken = self.broken or error
             raise

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from fusion.core.result import ReceiptLine
 from fusion.core.statistics import quantile
 from fusion.core.types import Limits, Money, Value
-from fusion.engine.holdback import Bound
+from fusion.engine.holdback import Bound, least
 from fusion.engine.run_spec import RunSpec
 from fusion.quote.bounds import bounds, within
 from fusion.quote.simulate import Simulated, in_virtual_time, simulate
@@ -149,6 +149,7 @@ class _Summary:
         self._runs = runs
         self._bounds = bounds
         self._whole = within(bounds.values(), spec.limits, spec.roles.models.values())
+        self._unreached = tuple(self._never_asked())
 
     def quote(self) -> Quote:
         spec = self._spec
@@ -157,7 +158,9 @@ class _Summary:
             profile=spec.profile,
             roles={role: one.models[0].id for role, one in spec.roles.all.items()},
             limits=self._limits,
-            **self._amounts([one.result.receipt.lines for one in self._runs], self._whole),
+            **self._covering(
+                self._amounts([one.result.receipt.lines for one in self._runs], self._whole), self._unreached
+            ),
             seconds=self._seconds([one.seconds for one in self._runs]),
             stages=tuple(self._stage(name) for name in spec.loaded.dataflow.order),
             unpriced=tuple(sorted(name for name, info in spec.roles.models.items() if info.price is None)),
@@ -176,7 +179,9 @@ class _Summary:
             reads=tuple(f"{edge.source}.{edge.field} {'=>' if edge.flows else '->'}" for edge in edges),
             when=stage.when,
             items=_quantity(_interval(items)) if any(items) else None,
-            **self._amounts(lines, self._bounds[name].under(self._limits)),
+            **self._covering(
+                self._amounts(lines, self._bounds[name].under(self._limits)), {name}.intersection(self._unreached)
+            ),
             seconds=self._seconds([_took(one, name) for one in self._runs]),
             lines=tuple(self._line(*key, lines) for key in dict.fromkeys(_key(one) for run in lines for one in run)),
         )
@@ -202,6 +207,16 @@ class _Summary:
             "usd": _dollars(costs, bound.usd),
         }
 
+    def _covering(self, amounts: dict[str, Any], unreached: Iterable[str]) -> dict[str, Any]:
+        """Extend the ranges of calls and dollars by the most of stages that no simulated run reached."""
+        calls, usd = amounts["calls"], amounts["usd"]
+        for bound in (self._bounds[name].under(self._limits) for name in unreached):
+            most = None if bound.calls is None else calls.high + bound.calls
+            dear = None if bound.usd is None else usd.high + bound.usd
+            calls = calls.model_copy(update={"high": least(most, calls.most) or calls.high})
+            usd = usd.model_copy(update={"high": (least(dear, usd.cap) or usd.high).quantize(_CENTS)})
+        return {**amounts, "calls": calls, "usd": usd}
+
     def _seconds(self, runs: Sequence[float]) -> Seconds:
         most = self._limits.seconds
         low, likely, high = (round(min(one, most) if most else one, 1) for one in _widened(runs))
@@ -215,8 +230,8 @@ class _Summary:
         if self._whole.usd is None:
             why = next((bound.why for bound in self._bounds.values() if bound.why), "")
             yield f"no bound in dollars: {why}; `budget.usd` sets one"
-        for name in () if stops else self._never_asked():
-            yield f"no simulated run reaches {name!r}: of the figures, only the cap includes it"
+        for name in () if stops else self._unreached:
+            yield f"no simulated run reaches {name!r}: only the upper end of the cost includes it"
 
     def _never_asked(self) -> Iterable[str]:
         """Yield the stages with models that no simulated run reached."""
@@ -231,8 +246,16 @@ class _Summary:
         statuses = {one.result.stages[name].status for one in self._runs if name in one.result.stages}
         follows = self._spec.loaded.dataflow.wirings[name].over is not None
         return (stage.when is not None and statuses <= {"skipped"}) or (
-            follows and statuses <= {"ok"} and not any(one.items.get(name) for one in self._runs)
+            follows
+            and statuses <= {"ok"}
+            and not any(one.items.get(name) for one in self._runs)
+            and self._is_dry(name)
         )
+
+    def _is_dry(self, name: str) -> bool:
+        """True if the inputs alone leave a stage without items, rather than answers."""
+        wiring = self._spec.loaded.dataflow.wirings[name]
+        return self._is_dry(wiring.flow.stage) if wiring.flow is not None else not wiring.over
 
 
 def _within(line: ReceiptLine, name: str) -> bool:

@@ -18,6 +18,7 @@ from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens, input_bound
 from fusion.models.speed import Latencies, pace_of
 from fusion.models.structured import form, shaped
+from fusion.models.tokens import InlineBounds
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.fallback import Breaker, Member
 from fusion.pipeline.loader import LoadedPipeline
@@ -85,11 +86,14 @@ async def simulate(spec: RunSpec, chance: Chance) -> Simulated:
     stages = spec.loaded.stages
     here = asyncio.Semaphore(1)  # embedded models serve one call at a time
     played: dict[str, Member] = {}
+    tokens = InlineBounds()
 
     def play(member: Member) -> Member:
         if member.info.id not in played:
             slots = here if member.info.local else asyncio.Semaphore(member.concurrency or 10_000)
-            model = Metered(_Simulation(member.info, stages, chance, slots, record, spec.roles.latencies))
+            model = Metered(
+                _Simulation(member.info, stages, chance, slots, record, spec.roles.latencies), tokens=tokens
+            )
             played[member.info.id] = Member(model, model, Breaker())
         return played[member.info.id]
 

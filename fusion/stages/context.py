@@ -91,11 +91,18 @@ class StageInputs(ABC):
         """Return the value of an expression."""
 
     @abstractmethod
-    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
-        """Return the messages of a template, given by name or in full."""
+    async def value_of(self, expression: str, values: Variables) -> Any:
+        """Return the value of an expression over text of any size, without holding up the event loop."""
 
     @abstractmethod
-    def text(self, template: str, values: Variables) -> str:
+    def render(self, template: str, values: Variables) -> tuple[Message, ...]:
+        """Return the messages of a template, given by name or in full.
+
+        Those that take long to render are rendered once they are sent.
+        """
+
+    @abstractmethod
+    async def text(self, template: str, values: Variables) -> str:
         """Return the text of a template, given by name or in full, that makes no messages."""
 
     @abstractmethod

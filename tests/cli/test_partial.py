@@ -16,7 +16,7 @@ HEAD = "name: parts\ninputs: {rows: rows with commas between}\nstages:\n"
 WORK = '  work: {kind: map, over: "inputs.rows.split(\',\')", role: bulk, prompt: "do {{ item.source }}"%s}\n'
 MERGE = "  answer: {kind: merge, over: work, strategy: concat%s}\noutput: answer\n"
 REVIEW = (
-    '  check: {kind: review, over: work, role: bulk, prompt: "check {{ item }}"}\n'
+    '  check: {kind: review, over: work, role: bulk, prompt: "check {{ item.source }}: {{ item }}"}\n'
     "  answer: {kind: merge, over: check, strategy: concat}\noutput: answer\n"
 )
 SHAPES = {

@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,28 @@ def test_a_first_signal_ends_the_run_and_gives_what_is_done(pipeline: Any, scrip
     assert err.splitlines()[-1] == f"to go on: fusion resume {result.run_id}".encode()
     assert b"Traceback" not in err
     assert gone(process)
+
+
+HEAVY = """
+inputs: {q: {description: A text., stdin: true}}
+stages:
+  ask: {kind: generate, role: bulk, prompt: "{{ inputs.q }}"}
+  last:
+    kind: render
+    template: "{{ ask.text }}{% for i in range(99999) %}{{ range(99999) | map('string') | join }}{% endfor %}"
+output: last
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_in_the_middle_of_a_template(pipeline: Any, scripted: Scripted, number: int) -> None:
+    process = scripted("run", pipeline(HEAVY), "x", "-m", "scripted/echo", "-v")
+    read_until(process.stderr, b"last: started")
+    begun = time.monotonic()
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 8
 
 
 def test_a_second_signal_leaves_at_once(pipeline: Any, scripted: Scripted) -> None:

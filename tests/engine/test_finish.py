@@ -107,7 +107,7 @@ inputs: {task: What.}
 defaults: {max_tokens: 80}
 stages:
   m: {kind: map, over: "range(5) | list", role: bulk, prompt: "in {{ item.source }} {{ inputs.task }}"}
-  r: {kind: review, over: m, role: bulk, prompt: "judge {{ item }}"}
+  r: {kind: review, over: m, role: bulk, prompt: "judge {{ item.source }}: {{ item }}"}
   out: {kind: merge, over: r, role: bulk, prompt: "merge"}
 output: out
 """

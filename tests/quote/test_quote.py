@@ -109,6 +109,57 @@ def test_a_way_that_hangs_on_results_is_taken_sometimes(fusion: Callable[..., Fu
 # What can never be passed.
 
 
+BRANCH = """
+inputs: {text: lines}
+budget: {usd: 0.5, seconds: 3}
+stages:
+  read:
+    kind: map
+    over: inputs.text.splitlines()
+    role: bulk
+    schema: {sure: number, team: [a, b]}
+    prompt: "Read {{ item.source }}"
+  again: {kind: map, over: EXPRESSION, role: bulk, prompt: "{{ item.source }}", max_tokens: 100}
+  last: {kind: map, over: again, role: bulk, prompt: "{{ item.source }}", max_tokens: 100}
+output: {read: read, last: last}
+"""
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "read | selectattr('value.sure', 'lt', -9000) | list",
+        "read | selectattr('value.sure', 'gt', 9e99) | list",
+        "read | selectattr('value.team', 'eq', 'c') | list",
+        "read | rejectattr('ok') | list",
+        "[] if read else read",
+    ],
+)
+def test_a_branch_that_no_simulated_run_takes_is_said_and_in_the_range(
+    fusion: Callable[..., Fusion], expression: str
+) -> None:
+    subject = pipeline(BRANCH.replace("EXPRESSION", f'"{expression}"').replace(", seconds: 3", ""))
+    quote = quote_of(fusion(model=priced()), subject)
+    assert quote.notes == tuple(
+        f"no simulated run reaches {name!r}: only the upper end of the cost includes it" for name in ("again", "last")
+    )
+    assert quote.usd.likely < quote.usd.high == quote.usd.cap
+
+
+def test_a_stage_that_the_inputs_leave_without_work_is_no_branch(fusion: Callable[..., Fusion]) -> None:
+    subject = pipeline(BRANCH.replace("EXPRESSION", '"inputs.text.splitlines()[:0]"').replace(", seconds: 3", ""))
+    quote = quote_of(fusion(model=priced()), subject)
+    assert quote.notes == ()
+    assert quote.usd.high < Decimal("0.5")
+
+
+@pytest.mark.parametrize("shipped", SHIPPED)
+def test_a_quoted_time_is_never_below_zero(fusion: Callable[..., Fusion], shipped: str) -> None:
+    quote = quote_of(fusion(model=priced()), shipped, budget={"seconds": 3})
+    for seconds in (quote.seconds, *(stage.seconds for stage in quote.stages)):
+        assert 0 <= seconds.low <= seconds.likely <= seconds.high <= 3
+
+
 def test_the_cap_is_the_smaller_of_the_budget_and_all_worst_cases(fusion: Callable[..., Fusion]) -> None:
     made = fusion({"bulk": priced()})
     worst = made.quote("a", pipeline=pipeline(LINES)).usd.cap

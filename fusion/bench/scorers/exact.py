@@ -4,6 +4,7 @@ from typing import Any
 
 from fusion.bench.scorers.base import Answer, Score, Scorer
 from fusion.bench.scorers.math.equal import Algebra
+from fusion.core.bounded.patterns import PatternTimeoutError
 from fusion.core.errors import UsageError
 from fusion.core.types import as_text
 from fusion.stages.text.extract import Extractor
@@ -21,7 +22,10 @@ class Closed(Scorer):
         if known is None:
             raise UsageError(f"the gold answer {as_text(gold)[:60]!r} is not a {self.extractor.read}")
         has_data = answer.data is not None and self.extractor.path is not None
-        found = self.extractor.extract(answer.data if has_data else answer.text)
+        try:
+            found = self.extractor.extract(answer.data if has_data else answer.text)
+        except PatternTimeoutError:
+            return Score(value=0)
         if found is None:
             return Score(value=0)
         return Score(

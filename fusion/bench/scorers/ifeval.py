@@ -131,6 +131,21 @@ def _json(text: str) -> bool:
     return True
 
 
+def _placeholders(text: str) -> int:
+    """Return the number of `[…]` on a line."""
+    count = 0
+    for line in text.split("\n"):
+        at = 0
+        while (start := line.find("[", at)) >= 0 and (end := line.find("]", start)) >= 0:
+            count, at = count + 1, end + 1
+    return count
+
+
+def _has_title(line: str) -> bool:
+    start, end = line.find("<<"), line.rfind(">>")
+    return 0 <= start <= end - 3 and bool(line[start : end + 2].strip("<> "))
+
+
 def _postscript(text: str, *, postscript_marker: str) -> bool:
     known = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
     return bool(re.search(known.get(postscript_marker, re.escape(postscript_marker.strip().lower())), text.lower()))
@@ -156,7 +171,7 @@ _RULES: dict[str, Rule] = {
     ),
     "combination:two_responses": _two_responses,
     "detectable_content:number_placeholders": lambda text, *, num_placeholders: (
-        len(re.findall(r"\[.*?\]", text)) >= num_placeholders
+        _placeholders(text) >= num_placeholders
     ),
     "detectable_content:postscript": _postscript,
     "detectable_format:constrained_response": lambda text: any(option in text for option in _OPTIONS),
@@ -164,7 +179,7 @@ _RULES: dict[str, Rule] = {
     "detectable_format:multiple_sections": _sections,
     "detectable_format:number_bullet_lists": _bullets,
     "detectable_format:number_highlighted_sections": _highlights,
-    "detectable_format:title": lambda text: any(one.strip("<> ") for one in re.findall(r"<<[^\n]+>>", text)),
+    "detectable_format:title": lambda text: any(map(_has_title, text.split("\n"))),
     "keywords:existence": _existence,
     "keywords:forbidden_words": _forbidden,
     "keywords:frequency": _frequency,

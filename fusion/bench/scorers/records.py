@@ -8,9 +8,13 @@ from typing import Any, Literal
 
 from fusion.bench.scorers.base import Answer, Score, Scorer
 from fusion.core.errors import UsageError
+from fusion.models.structured import value_in
 
-_PAIR = re.compile(r"(?P<name>[A-Z][\w.&' -]*?)\W*[:|–—-]\W*(?:EUR|€)?\s*(?P<amount>\d[\d.,]*)", re.MULTILINE)
-_TOTAL = re.compile(r"(?i)total[^\d\n]*(\d[\d.,]*)")
+_LONGEST = 100_000
+_PAIR = re.compile(
+    r"(?P<name>[A-Z][\w.&' -]{0,60}?)\W{0,8}[:|–—-]\W{0,8}(?:EUR|€)?\s{0,4}(?P<amount>\d[\d.,]*)", re.MULTILINE
+)
+_TOTAL = re.compile(r"(?i)total[^\d\n]{0,100}(\d[\d.,]*)")
 
 
 class Records(Scorer):
@@ -42,26 +46,18 @@ class Records(Scorer):
 
 
 def _data(answer: Answer) -> dict[str, Any]:
-    given = answer.data if answer.data is not None else _json(answer.text)
+    given = answer.data if answer.data is not None else value_in(answer.text)
     if isinstance(given, list):
         given = {"records": given}
     if isinstance(given, Mapping) and isinstance(given.get("records"), list):
         total = _amount(given.get("total"))
-        if total is None and (found := _TOTAL.findall(answer.text)):
+        if total is None and (found := _TOTAL.findall(answer.text[-_LONGEST:])):
             total = _amount(found[-1])
         return {"records": [_parse_record(one) for one in given["records"]], "total": total}
-    return {"records": list(_lines(answer.text)), "total": _amount((_TOTAL.findall(answer.text) or [None])[-1])}
-
-
-def _json(text: str) -> Any:
-    import json
-
-    for match in re.finditer(r"[\[{]", text):
-        try:
-            return json.JSONDecoder().raw_decode(text, match.start())[0]
-        except (ValueError, RecursionError):
-            continue
-    return None
+    return {
+        "records": list(_lines(answer.text)),
+        "total": _amount((_TOTAL.findall(answer.text[-_LONGEST:]) or [None])[-1]),
+    }
 
 
 def _record(one: Mapping[str, Any]) -> tuple[str, Decimal]:
@@ -76,7 +72,7 @@ def _parse_record(one: Any) -> tuple[str, Decimal] | None:
 
 
 def _lines(text: str) -> Iterator[tuple[str, Decimal]]:
-    for match in _PAIR.finditer(text):
+    for match in _PAIR.finditer(text[:_LONGEST]):
         amount = _amount(match["amount"])
         if amount is not None and "total" not in match["name"].lower():
             yield _name(match["name"]), amount

@@ -131,7 +131,8 @@ def _rows_of(stage: QuotedStage, quote: Quote) -> list[list[str]]:
         amounts = [_range(line.calls), _range(line.input), _range(line.output), _cost_of(line)]
         rows.append([line.stage, reads if not rows else "", line.role, line.model, *amounts, ""])
     if not rows:
-        rows.append([stage.name, reads, "-", "-", "-", "-", "-", "-", ""])
+        amounts = [_range(stage.calls), "-", "-", _range(stage.usd, dollars)] if stage.calls.high else ["-"] * 4
+        rows.append([stage.name, reads, "-", "-", *amounts, ""])
     rows[0][-1] = _range(stage.seconds, seconds)
     return rows
 

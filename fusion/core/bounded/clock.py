@@ -20,6 +20,8 @@ LIGHT_SECONDS: Final = 0.004
 """Longest work on the event loop."""
 LIGHT_SIZE: Final = 16_384
 """Longest text, in characters, that is worked on in the event loop."""
+LIGHT_STEP: Final = 262_144
+"""Longest text, in characters, that one step over it may read or write in the event loop."""
 HEAVY_SECONDS: Final = 10.0
 """Longest work in a thread."""
 
@@ -93,7 +95,7 @@ def check() -> None:
 def check_light(size: int) -> None:
     """Raise OverrunError on the event loop, for a text of so many characters that one step over it takes long."""
     clock = _current.get()
-    if clock is not None and clock.light and size > LIGHT_SIZE:
+    if clock is not None and clock.light and size > LIGHT_STEP:
         raise OverrunError
 
 
@@ -112,6 +114,12 @@ def size_of(value: Any) -> int:
     return size
 
 
+def lightly(work: Callable[[], T]) -> T:
+    """Return the result of `work` on the event loop. Raises OverrunError if it takes too long there."""
+    with Clock(LIGHT_SECONDS, light=True):
+        return work()
+
+
 async def run(work: Callable[[], T], *, size: int = 0, seconds: float = HEAVY_SECONDS) -> T:
     """Return the result of `work`, a pure function over a text of `size` characters.
 
@@ -119,8 +127,7 @@ async def run(work: Callable[[], T], *, size: int = 0, seconds: float = HEAVY_SE
     """
     if size <= LIGHT_SIZE:
         try:
-            with Clock(LIGHT_SECONDS, light=True):
-                return work()
+            return lightly(work)
         except OverrunError:
             pass
     from asyncio import to_thread  # here: checking stages needs no event loop

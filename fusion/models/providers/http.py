@@ -4,7 +4,7 @@ import asyncio
 import json as jsonlib
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fusion.models.providers import body
 from fusion.models.providers.proxy import proxy_of
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     import httpx
 
 
+Format = Literal["openai", "anthropic"]
+
 _SECRET_HEADERS: Final = re.compile("(?i)auth|key|token|secret")
 _SIGNED: Final = "AWS4-HMAC"  # a signature of each request, not a key
 _END_MARK: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _ALREADY_DECODED: Final = ("content-encoding", "content-length", "transfer-encoding")
-_OPENAI: Final = "/chat/completions"
+_FORMATS: Final[tuple[tuple[str, Format], ...]] = (("/chat/completions", "openai"), ("/v1/messages", "anthropic"))
+"""Formats of replies, by the end of the address."""
 _PRICED: Final = ("x-litellm-response-cost", "1")
 """Marks the cost as known, so that litellm skips two milliseconds of unused pricing."""
 
@@ -27,10 +30,10 @@ class SingleRequestClient:
     """The HTTP client passed to litellm for one call.
 
     litellm's own clients repeat the request after some failures, and cost more than the rest of the call. This one
-    sends it once, by aiohttp, and keeps the status, headers and body of an error response. A reply in OpenAI's format
-    stays unread in `response`, with `raw` True, and litellm gets a stand-in. `most` is the largest body, in bytes.
-    `secrets` are the keys in the request's headers, `extra` the fields added to its body, `renamed` other names of
-    its fields, and `sent` the names it was sent with. `connected` is True once there is a connection to send it on.
+    sends it once, by aiohttp, and keeps the status, headers and body of an error response. A reply in a known
+    `format` stays unread in `response`, and litellm gets a stand-in. `most` is the largest body, in bytes. `secrets`
+    are the keys in the request's headers, `extra` the fields added to its body, `renamed` other names of its fields.
+    `connected` is True once there is a connection to send it on.
     """
 
     def __init__(self, session: "aiohttp.ClientSession", most: int) -> None:
@@ -41,12 +44,12 @@ class SingleRequestClient:
         self.secrets: tuple[str, ...] = ()
         self.extra: Mapping[str, Any] = {}
         self.renamed: Mapping[str, str] = {}
-        self.sent: frozenset[str] = frozenset()
         self.response: aiohttp.ClientResponse | None = None
-        self.raw = False
+        self.format: Format | None = None
         self.connected = False
         self._most = most
         self._session = session
+        self._sent: Any = None
         self._posted = False
         self._abandoned = False
 
@@ -72,7 +75,8 @@ class SingleRequestClient:
             raise ConnectionError("the request has been sent already")
         self._posted = True
         self.secrets = _secrets(headers or {})
-        self.raw = url.partition("?")[0].endswith(_OPENAI)
+        path = url.partition("?")[0]
+        self.format = next((name for end, name in _FORMATS if path.endswith(end)), None)
         given = data if data is not None else content if content is not None else jsonlib.dumps(json)
         try:
             await self._send(url, self._body(given, stream), params, headers or {})
@@ -85,6 +89,11 @@ class SingleRequestClient:
         """Return the blocks of the response's body."""
         assert self.response is not None
         return body.blocks(self.response, self._most)
+
+    @property
+    def sent(self) -> frozenset[str]:
+        """Names of the fields that the request was sent with."""
+        return frozenset(jsonlib.loads(self._sent)) if self._sent else frozenset()
 
     def abandon(self) -> bool:
         """Stop waiting for the response. Return True if the request was sent and must be cancelled."""
@@ -101,14 +110,17 @@ class SingleRequestClient:
 
     def _body(self, given: Any, stream: bool) -> Any:
         """Return the request's body, with its further fields; a request in OpenAI's format says if it streams."""
-        if not (self.extra or self.raw):
+        self._sent = given
+        if not (self.extra or self.format):
             return given
+        if not (self.extra or self.renamed) and isinstance(given, str) and '"stream":' not in given:
+            return given if self.format != "openai" else f'{given.rstrip()[:-1]}, "stream": {str(stream).lower()}}}'
         fields = {**jsonlib.loads(given), **self.extra}
-        if self.raw:
+        if self.format == "openai":
             fields.setdefault("stream", stream)
         fields = {self.renamed.get(name, name): value for name, value in fields.items()}
-        self.sent = frozenset(fields)
-        return jsonlib.dumps(fields)
+        self._sent = jsonlib.dumps(fields)
+        return self._sent
 
     async def _send(self, url: str, data: Any, params: Any, headers: Mapping[str, str]) -> None:
         self.response = await self._session.post(
@@ -132,8 +144,8 @@ class SingleRequestClient:
         if not 200 <= self.status < 300:
             self.error_body = await body.error_text(self.response)
             raise _status_error(httpx.Response(self.status, text=self.error_body, request=request))
-        if self.raw:
-            return _stand_in(request)
+        if self.format is not None:
+            return _stand_in(request, self.format)
         headers = [(name, value) for name, value in self.headers.items() if name.lower() not in _ALREADY_DECODED]
         headers.append(_PRICED)
         if stream:
@@ -159,13 +171,19 @@ def mark_connected(client: SingleRequestClient) -> None:
     client.connected = True
 
 
-def _stand_in(request: "httpx.Request") -> "httpx.Response":
+def _stand_in(request: "httpx.Request", kind: Format = "openai") -> "httpx.Response":
     """Return a completion for litellm to parse in place of the real one, which it would change."""
     import httpx
 
     choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
     whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "none", "choices": [choice]}
-    return httpx.Response(200, json={**whole, "service_tier": "default"}, headers=[_PRICED], request=request)
+    message = {"id": "1", "type": "message", "role": "assistant", "content": [], "model": "none"}
+    usage = {"input_tokens": 0, "output_tokens": 0}
+    bodies = {
+        "openai": {**whole, "service_tier": "default"},
+        "anthropic": {**message, "stop_reason": "end_turn", "stop_sequence": None, "usage": usage},
+    }
+    return httpx.Response(200, json=bodies[kind], headers=[_PRICED], request=request)
 
 
 def _status_error(response: "httpx.Response") -> Exception:

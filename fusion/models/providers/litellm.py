@@ -56,7 +56,7 @@ class LiteLLMModel(Model):
     the variables `key_names`. The wrapper Limited enforces the timeout of a request.
 
     With `thinks`, replies begin with thoughts that only a closing mark ends, so that the text of a stream is held
-    back to its end; JSON never is. None finds that out by the first reply.
+    back to that mark. None finds that out by the first reply; JSON streams at once until then.
 
     A server that refuses `max_tokens` for `max_completion_tokens`, or the reverse, is sent that from then on; the
     refused attempt raises ParameterNameError.
@@ -78,7 +78,7 @@ class LiteLLMModel(Model):
         self._redactor = Redactor(key_names, api_key)
         self._own_server = api_base is not None and model_id.startswith("openai/")
         self._takes_client = model_id.partition("/")[0] not in _OWN_CLIENT
-        self._hold: Hold = "nothing" if thinks is False else "everything"
+        self._thinks = thinks
         self._learns = thinks is None
         self._renamed: dict[str, str] = {}
         given = {"model": model_id, "api_base": api_base, "api_key": api_key}
@@ -96,7 +96,9 @@ class LiteLLMModel(Model):
             arguments = self._arguments(request, client, stream=on_delta is not None)
             response = await _send(library, client, arguments)
             reply.mask_also(client.secrets)
-            if client.raw:
+            if client.format == "anthropic":
+                reply.read_messages()
+            if client.format is not None:
                 await read(client.blocks(), reply)
             else:
                 await add_parsed(response, reply, stream=on_delta is not None, http=client.response is not None)
@@ -116,8 +118,12 @@ class LiteLLMModel(Model):
         raise failure  # outside the `except`, whose error would become its context and holds the raw response
 
     def _hold_of(self, request: Request) -> Hold:
-        """Return the text to hold back. Thoughts do not begin as JSON, so that JSON streams at once."""
-        return "unless JSON" if request.json_schema is not None else self._hold
+        """Return the text to hold back. Thoughts do not begin as JSON, so that JSON streams until they are known."""
+        if self._thinks:
+            return "everything"
+        if request.json_schema is not None:
+            return "unless JSON"
+        return "nothing" if self._thinks is False else "everything"
 
     def _note_unsent(self, client: SingleRequestClient) -> None:
         """Mark the attempt as not sent if there was no connection to send it on."""
@@ -176,7 +182,7 @@ class LiteLLMModel(Model):
         if finish is None or finish == "unknown":
             raise self._unfinished(reply)
         if self._learns or reply.closed:  # a server writes such thoughts always or never
-            self._hold = "everything" if reply.closed else "nothing"
+            self._thinks = reply.closed
         return Reply(
             text=text,
             finish_reason=finish,

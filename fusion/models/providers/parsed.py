@@ -18,7 +18,9 @@ async def add_parsed(response: Any, reply: ReplyBuilder, *, stream: bool, http: 
                 reply.add_chunk(_chunk(chunk))
             else:
                 reply.add_chunk(chunk if "choices" in chunk else _generic(chunk))
+            reply.deliver()
     reply.close()
+    reply.deliver()
 
 
 def _chunks(response: Any, *, http: bool) -> Any:

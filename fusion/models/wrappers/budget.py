@@ -15,6 +15,7 @@ from fusion.core.errors import (
 from fusion.core.events import AttemptCharged, emit
 from fusion.core.types import Deltas, Reply, Request, Usage
 from fusion.models.base import Model, ModelWrapper, TrackedDeltas, input_bound, is_usable
+from fusion.models.tokens import Margins, TokenBounds
 
 _NOT_BILLED: Final = (
     AuthenticationError,
@@ -35,20 +36,25 @@ class Metered(ModelWrapper):
     charged, with an AttemptCharged event. An unusable reply gets that event too. The inner Limited marks attempts as
     sent; a ModelConnectionError with `sent=False` says that no connection was made.
 
+    The input of a request is bounded by its bytes; where that does not fit the budget, by a tokenizer with a margin.
+    A provider that counts more is settled in full, and raises the margin of its model.
+
     If the budget has a ledger, every attempt is on disk before it is sent.
 
     Raises BudgetError if the attempt does not fit into the budget.
     """
 
-    def __init__(self, inner: Model) -> None:
+    def __init__(self, inner: Model, *, tokens: TokenBounds | None = None, margins: Margins | None = None) -> None:
         super().__init__(inner)
+        self._tokens = tokens or TokenBounds()
+        self._margins = margins or Margins()
         self._what = f"a call to {inner.info.id!r}"
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         paying = budget.current.get()
         if paying is None:
             return await self.inner.complete(request, on_delta)
-        bound = input_bound(request)
+        bound = await self._bound(request, paying)
         reservation = await paying.reserve(self._at_most(bound, request.max_tokens), self._what)
         deltas = None if on_delta is None else TrackedDeltas(on_delta)
         running = budget.attempt.set(reservation)
@@ -74,10 +80,19 @@ class Metered(ModelWrapper):
             reply = reply.model_copy(update={"cost": cost})
         amount = Amount(cost, reply.usage.total)
         reservation.settle(amount)
+        if reply.usage.source == "measured" and reply.usage.input > bound:
+            self._margins.learn(self.info.id, await self._tokens.of(request), reply.usage.input)
         self._end(reservation, "settled", amount, paying)
         if not is_usable(reply):  # no other event reports its cost
             emit(AttemptCharged, model=self.info.id, usage=reply.usage, cost=cost)
         return reply
+
+    async def _bound(self, request: Request, paying: Budget) -> int:
+        """Return the bound of the input: its bytes, or closer by the tokenizer where they do not fit the budget."""
+        bound = input_bound(request)
+        if self.info.id not in self._margins and paying.has_room(self._at_most(bound, request.max_tokens)):
+            return bound
+        return self._margins.over(self.info.id, await self._tokens.of(request))
 
     async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
         if paying.ledger is not None:

@@ -44,7 +44,7 @@ output: report
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.inputs.values()
         outcome = await ctx.models.run_pipeline(
-            {name: ctx.inputs.evaluate(source, variables) for name, source in self.inputs.items()}
+            {name: await ctx.inputs.value_of(source, variables) for name, source in self.inputs.items()}
         )
         for name, value in outcome._asdict().items():
             ctx.outputs.give(name, value)

@@ -191,7 +191,7 @@ output: answer
 
     async def _once_more(self, ctx: StageContext, ask: Ask, reader: PlanReader) -> None:
         """Parse an unusable plan as a whole, with repair; else request it once more with all its errors."""
-        errors = reader.read_whole(ask.schema or {})
+        errors = await reader.read_whole(ask.schema or {})
         if not errors:
             return
         ctx.events.note(f"the plan cannot be used ({'; '.join(errors)}); asking once more")
@@ -200,7 +200,7 @@ output: answer
         messages = (*ask.messages, *last, Message(role="user", content=words))
         reader.next_part()
         await self._ask(ctx, ask._replace(messages=messages, step="again"), reader, _Breaks(ctx))
-        if not reader.committed and (errors := reader.read_whole(ask.schema or {})):
+        if not reader.committed and (errors := await reader.read_whole(ask.schema or {})):
             raise _unreadable(errors, reader)
 
 

@@ -61,7 +61,7 @@ output: answer
         yield PromptUse("template", self.template, for_model=False)
 
     async def run(self, ctx: StageContext) -> None:
-        text = ctx.inputs.text(self.template, await ctx.inputs.values())
+        text = await ctx.inputs.text(self.template, await ctx.inputs.values())
         data = self._data(text, ctx) if self.gives_data else None
         ctx.outputs.give("text", text)
         ctx.outputs.give("data", data)

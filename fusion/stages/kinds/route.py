@@ -264,15 +264,15 @@ output: answer
         give_answer(ctx, answer)
 
     async def _decision(self, ctx: StageContext, variables: Mapping[str, Any]) -> _Decision:
-        text = as_text(ctx.inputs.evaluate(self.text, variables))
+        text = as_text(await ctx.inputs.value_of(self.text, variables))
         for number, rule in enumerate(self.rules, start=1):
             missed = await clock.run(partial(rule.miss, text), size=len(text))
-            if not missed and (rule.when is None or ctx.inputs.evaluate(rule.when, variables)):
+            if not missed and (rule.when is None or await ctx.inputs.value_of(rule.when, variables)):
                 return _Decision(rule.use, f"rule {number}: {rule}")
         if self.classifier is not None:
             return await self._classified(ctx, self.classifier, {**variables, "text": text, "routes": self._meant()})
         if self.examples:
-            near = nearest(text, [one.text for one in self.examples])
+            near = await clock.run(partial(nearest, text, [one.text for one in self.examples]), size=len(text))
             words = f"example {near.at + 1} is the nearest, with {near.similarity:.2f}"
             if near.similarity >= self.at_least:
                 return _Decision(self.examples[near.at].use, words)

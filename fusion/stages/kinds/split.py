@@ -1,10 +1,12 @@
 """split: a long text becomes chunks, each with its place in the text."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from fusion.core.bounded import clock
 from fusion.core.errors import InputError
 from fusion.core.types import Item
 from fusion.stages.base import ExpressionUse, OutputField, Stage
@@ -12,6 +14,7 @@ from fusion.stages.context import StageContext
 from fusion.stages.simulation import Estimate
 from fusion.stages.text.chunks import By, Cutting, chunks
 
+_AT_ONCE = 200
 _LEAST = 16  # tokens of a chunk, however little room there is
 
 
@@ -70,12 +73,17 @@ output: answer
         yield ExpressionUse("text", self.text, worked_on=True)
 
     async def run(self, ctx: StageContext) -> None:
-        text = ctx.inputs.evaluate(self.text, await ctx.inputs.values())
+        from asyncio import sleep  # here: checking and drawing stages needs no event loop
+
+        text = await ctx.inputs.value_of(self.text, await ctx.inputs.values())
         if not isinstance(text, str):
             raise InputError(f"`text: {self.text}` is {type(text).__name__}, not a text; name one, such as an input")
         if not text.strip():
             raise InputError(f"`text: {self.text}` is empty; give a text to split")
-        for index, chunk in enumerate(chunks(text, self._cutting(ctx))):
+        cut = await clock.run(partial(chunks, text, self._cutting(ctx)), size=len(text))
+        for index, chunk in enumerate(cut):
+            if index % _AT_ONCE == _AT_ONCE - 1:
+                await sleep(0)  # let others work between the chunks of a long text
             ctx.outputs.feed("items").append(Item(index=index, source=chunk, value=chunk["text"]))
         ctx.outputs.grow(len(ctx.outputs.feed("items")), final=True)
 

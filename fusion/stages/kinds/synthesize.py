@@ -51,6 +51,6 @@ output: answer
         variables = await ctx.inputs.values()
         answers, failed = await followed(ctx, self.over)
         check_enough([*answers, *failed], self.min_ok, noun="answers")
-        analysis = None if self.analysis is None else ctx.inputs.evaluate(self.analysis, variables)
+        analysis = None if self.analysis is None else await ctx.inputs.value_of(self.analysis, variables)
         seen = {"answers": answers, "analysis": relabelled(analysis, answers)}
         await self.write(ctx, {**variables, **seen}, "synthesize")

@@ -1,13 +1,12 @@
 """Reader of a plan: parses its subtasks while the reply is streamed."""
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fusion.core.schema.strict_json import loaded
+from fusion.core.schema.strict_json import DECODER, loaded
 from fusion.core.types import CallKey, Item, JsonSchema, Reply, Usage, whole_data
-from fusion.models.structured import read
+from fusion.models.structured import reading
 from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.feed import Feed
 from fusion.stages.subtasks.combine import KINDS, combine_of
@@ -15,6 +14,10 @@ from fusion.stages.text.sections import MOST_NAMED
 
 HEAD = ("goal", "constraints", "merge_instructions", "combine")
 _LEAVINGS = " \t\r\n,}`"  # after a list that the model forgot to close
+_BETWEEN = re.compile(r"[ \t\r\n,]*+")
+_SHORT = 16_384
+_GROWTH = 1.5
+_MOST_LEFT_OUT = 100
 _SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')
 
 
@@ -41,7 +44,7 @@ class PlanReader:
         self._give_head: Callable[[dict[str, Any]], None] | None = give_head
         self._feed = feed
         self._ctx = ctx
-        self._decoder = json.JSONDecoder()
+        self._unread = 0  # length of a buffer that ends within an object
         self._buffer = ""
         self._in_list = False
         self._number = 0
@@ -81,13 +84,14 @@ class PlanReader:
 
     def restart(self) -> None:
         self._buffer, self._in_list, self._number, self.ended, self._streamed = "", False, 0, False, False
+        self._unread = 0
         self._indexes.clear()
         self._taken = 0
 
     def next_part(self) -> None:
         """Start a reply that continues the accepted part: its numbers refer to the subtasks that it was shown."""
         self._buffer, self._in_list, self.ended, self._streamed = "", False, False, False
-        self._number = len(self._subtasks)
+        self._number, self._unread = len(self._subtasks), 0
         self._indexes = {index + 1: index for index in range(len(self._subtasks))}
 
     def begin(self, ask: Ask) -> bool:
@@ -117,15 +121,18 @@ class PlanReader:
         """Take the whole reply, and parse it if it was not streamed."""
         self.last = answer.text
         self.calls = (*self.calls, *answer.calls)
-        if not self._streamed:
+        self._unread = 0
+        if self._streamed:
+            self._read()
+        else:
             self.add(answer.text)
 
-    def read_whole(self, schema: JsonSchema) -> list[str]:
+    async def read_whole(self, schema: JsonSchema) -> list[str]:
         """Parse the last reply as a whole, with repair. Return its errors; empty if it is usable."""
         if not self.last.strip():
             return ["the answer was empty or broke off"]
         whole = Reply(text=self.last, finish_reason="stop", usage=Usage(), asked="", served="")
-        data, errors = read(whole, schema)
+        data, errors = await reading(whole, schema)
         if errors:
             return errors
         self._take_head(data)
@@ -134,35 +141,40 @@ class PlanReader:
         return [] if self.committed else ["it has no subtasks with instructions"]
 
     def _read(self) -> None:
-        if self.ended:
-            return
+        if self.ended or len(self._buffer) < self._unread * _GROWTH:
+            return  # a long text is read again only after it has grown
         if not self._in_list:
             begin = _SUBTASKS.search(self._buffer)
             if begin is None:
+                self._unread = len(self._buffer) if len(self._buffer) > _SHORT else 0
                 return
             self._take_head(_head_of(self._buffer[: begin.start()]))
             self._buffer = self._buffer[begin.end() :]
             self._in_list = True
-        while self._read_one():
-            pass
+        at = 0
+        while (end := self._read_one(at)) is not None:
+            at = end
+        self._buffer = self._buffer[at:]
+        self._unread = len(self._buffer) if len(self._buffer) > _SHORT else 0
 
-    def _read_one(self) -> bool:
-        self._buffer = self._buffer.lstrip(" \t\r\n,")
-        if self._buffer.startswith("]"):
+    def _read_one(self, at: int) -> int | None:
+        """Take the subtask at a position of the buffer; return the position behind it, None if none is complete."""
+        space = _BETWEEN.match(self._buffer, at)
+        at = at if space is None else space.end()
+        if self._buffer.startswith("]", at) or self._number > self._most + _MOST_LEFT_OUT:
             self.ended = True
             self._keep("end", True)
-        if not self._buffer or self.ended:
-            return False
+        if at == len(self._buffer) or self.ended:
+            return None
         try:
-            subtask, end = self._decoder.raw_decode(self._buffer)
-            subtask = whole_data(subtask) if "\\u" in self._buffer[:end] else subtask
+            subtask, end = DECODER.raw_decode(self._buffer, at)
+            subtask = whole_data(subtask) if "\\u" in self._buffer[at:end] else subtask
         except (ValueError, RecursionError):
-            return False
+            return None
         if not isinstance(subtask, dict) and end == len(self._buffer):
-            return False  # it may be incomplete: 1 may be 12
-        self._buffer = self._buffer[end:]
+            return None  # it may be incomplete: 1 may be 12
         self._take(subtask)
-        return True
+        return end
 
     def _take_head(self, head: dict[str, Any]) -> None:
         if self._give_head is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+from fusion.core.bounded import clock
 from fusion.models.base import estimate_tokens
 
 By = Literal["tokens", "paragraphs", "headings", "separator"]
@@ -141,6 +142,7 @@ def _headings(text: str) -> Iterator[_Heading]:
     fence = ""
     before: Span | None = None  # the line above if it may be a title
     for start, end in _lines(text):
+        clock.check()
         line = text[start:end].rstrip("\r\n") if end - start < _LONG else ""
         if fence:
             fence = "" if _closes(line, fence) else fence

@@ -38,16 +38,16 @@ _KNOWN: Final = {code: frozenset(words.split()) for code, words in _WORDS.items(
 _LONGEST: Final = 5_000
 _SIGNS: Final[dict[Capability, re.Pattern[str]]] = {
     "code": re.compile(
-        r"```|\[PYTHON\]|^\s*(?:def|class|import|from|function|public|SELECT|#include)\b.*[({:;]?|\w+\(\w*\)\s*[{;]"
+        r"```|\[PYTHON\]|^[ \t]*+(?:def|class|import|from|function|public|SELECT|#include)\b|\b\w++\(\w*+\)\s*+[{;]"
         r"|\b(?:python|javascript|typescript|java|rust|sql|regex|stack trace|traceback|refactor)\b",
         re.MULTILINE | re.IGNORECASE,
     ),
     "math": re.compile(
-        r"\\(?:frac|sqrt|sum|int|begin|text|le|ge|cdot|pi)\b|\$[^$\n]*[\\^_=][^$\n]*\$|\\[\[(]"
+        r"\\(?:frac|sqrt|sum|int|begin|text|le|ge|cdot|pi)\b|\$[^$\n\\^_=]*+[\\^_=][^$\n]*+\$|\\[\[(]"
         r"|\b(?:prove|theorem|integral|derivative|equation|polynomial|probability|modulo)\b",
         re.IGNORECASE,
     ),
-    "json": re.compile(r"\bjson\b|\{\s*\"\w+\"\s*:", re.IGNORECASE),
+    "json": re.compile(r"\bjson\b|\{\s*+\"\w++\"\s*+:", re.IGNORECASE),
 }
 
 

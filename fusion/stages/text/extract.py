@@ -29,7 +29,7 @@ _ONE_NUMBER = re.compile(rf"\s*[$€£]?\s*({_NUMBER})\s*%?\s*")
 _SAID = r"answer\W{0,4}(?:is|[:=])\W{0,6}?"
 _SAID_NUMBER = re.compile(rf"(?i){_SAID}({_NUMBER})(?![\w.]*\d|\s*[-+*/=×÷^(])")
 _BEHIND_HASHES = re.compile(r"####\s*(.+)")
-_ASSERTED = re.compile(r"assert\b.*?==\s*(.+)", re.DOTALL)
+_ASSERT = re.compile(r"assert\b")
 _PATH = re.compile(r"\$?\.?([^.\[\]]+)|\[(\d+)\]")
 _EATEN = (("\f", "\\f"), ("\b", "\\b"), ("\r", "\\r"))  # \frac, \boxed and \right after JSON has decoded them
 _EATEN_TAB = re.compile(r"\t(?=(?:ext|imes|frac|heta|an|au|o)\b|ext\{|frac\{)")
@@ -267,8 +267,8 @@ def _choice(text: str, choices: tuple[str, ...]) -> Extracted | None:
 def _code(text: str) -> Extracted | None:
     fenced = fences(text)
     bare = (fenced[-1] if fenced else text).strip().strip("`").strip()
-    if asserted := _ASSERTED.findall(bare):
-        bare = asserted[-1].strip()
+    if (begun := _ASSERT.search(bare)) and (compared := bare.find("==", begun.end())) >= 0:
+        bare = bare[compared + 2 :].strip() or bare
     if not bare:
         return None
     return Extracted(bare, bare, _literal(bare) or repr(bare))

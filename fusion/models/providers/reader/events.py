@@ -32,11 +32,15 @@ class OversizedError(Exception):
 
 @dataclass(frozen=True)
 class Payload:
-    """One JSON value of a body. `event` is the name of its event; `whole` is True for a body without events."""
+    """One JSON value of a body, of `size` bytes or characters.
+
+    `event` is the name of its event; `whole` is True for a body without events.
+    """
 
     data: Any
     event: str = ""
     whole: bool = False
+    size: int = 0
 
 
 class EventDecoder:
@@ -76,7 +80,8 @@ class EventDecoder:
         if self._document is None and not self._sniffed:
             self._sniffed = True
         if self._document is not None:
-            yield Payload(_json(b"".join(self._document)), whole=True)
+            document = b"".join(self._document)
+            yield Payload(_json(document), whole=True, size=len(document))
             return
         yield from self._line(self._rest.removesuffix(b"\r"))
         yield from self._dispatch()
@@ -127,7 +132,7 @@ class EventDecoder:
         except ValueError:
             return None
         self._known = True
-        return Payload(data, self._event)
+        return Payload(data, self._event, size=len(text))
 
     def _dispatch(self) -> Iterator[Payload]:
         text, event = "\n".join(self._data).strip(), self._event
@@ -135,7 +140,7 @@ class EventDecoder:
         if text and event == "error" and not text.startswith("{"):
             yield Payload({"error": text}, event)
         elif not _KEEP_ALIVE.fullmatch(text):
-            yield Payload(_json(text.encode()), event)
+            yield Payload(_json(text.encode()), event, size=len(text))
 
     def _stray(self, line: bytes) -> Iterator[Payload]:
         """Read a line that no event has: an error that a gateway wrote into a stream, or a broken line."""
@@ -175,7 +180,7 @@ def _json(raw: bytes) -> Any:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text, parse_int=_whole)
+        return _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
@@ -183,6 +188,9 @@ def _parsed(text: str) -> Any:
 def _whole(digits: str) -> float:
     """Return a whole number; a float for one of more digits than any count has."""
     return int(digits) if len(digits) <= _DIGITS else float(digits)
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_whole)
 
 
 def _shown(raw: bytes) -> str:

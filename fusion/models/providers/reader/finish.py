@@ -12,7 +12,7 @@ _MEANT: Final[dict[FinishReason, tuple[str, ...]]] = {
     "length": (
         *("length", "length_limit", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens"),
         *("max_completion_tokens", "model_length", "token_limit", "incomplete", "truncated"),
-        *("model_context_window_exceeded", "context_length_exceeded", "context_window_exceeded"),
+        *("pause_turn", "model_context_window_exceeded", "context_length_exceeded", "context_window_exceeded"),
     ),
     "content_filter": (
         *("content_filter", "content_filtered", "contentfilter", "content_policy", "content_policy_violation"),

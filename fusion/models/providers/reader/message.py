@@ -23,27 +23,34 @@ _KNOWN: Final = frozenset(
         "id",
     }
 )
-_JSON_TOOL: Final = "json_tool_call"
+_PLAIN: Final = frozenset({"content", "role"})
+JSON_TOOL: Final = "json_tool_call"
 """The tool by which litellm asks some providers for JSON; its arguments are the answer."""
 
 
 class Content(NamedTuple):
-    """The parts of a message; `thoughts` is their size in characters."""
+    """The parts of a message; `thoughts` is their size in characters, `tool` the name of its first tool call."""
 
     text: str = ""
     thoughts: int = 0
     refusal: str = ""
+    tool: str = ""
+    arguments: str = ""
 
 
 def content_of(message: Mapping[str, Any]) -> Content:
     """Return the content of a message or a delta. Raises MalformedError."""
-    found = _of_content(message.get("content"))
+    content = message.get("content")
+    if isinstance(content, str) and message.keys() <= _PLAIN:
+        return Content(content)
+    found = _of_content(content)
     fields = max(_size(message.get(name)) for name in _THOUGHTS)
     refusal = message.get("refusal")
-    text = found.text or _of_tool(message.get("tool_calls"))
-    if "content" not in message and not text and not fields:
+    name, arguments = _of_tool(message.get("tool_calls"))
+    if "content" not in message and not fields:
         _check_fields(message)
-    return Content(text, found.thoughts + fields, found.refusal + (refusal if isinstance(refusal, str) else ""))
+    refused = found.refusal + (refusal if isinstance(refusal, str) else "")
+    return Content(found.text, found.thoughts + fields, refused, name, arguments)
 
 
 def _check_fields(message: Mapping[str, Any]) -> None:
@@ -102,11 +109,12 @@ def _string(given: Any) -> str:
     return found
 
 
-def _of_tool(calls: Any) -> str:
+def _of_tool(calls: Any) -> tuple[str, str]:
+    """Return name and arguments of the first tool call; of a stream, the name is in its first piece."""
     first = calls[0] if isinstance(calls, list) and calls and isinstance(calls[0], dict) else {}
     function = first.get("function")
-    is_answer = isinstance(function, dict) and function.get("name") in (_JSON_TOOL, None)
-    return _string(function.get("arguments")) if is_answer and function else ""
+    function = function if isinstance(function, dict) else {}
+    return _string(function.get("name")), _string(function.get("arguments"))
 
 
 def _size(given: Any) -> int:

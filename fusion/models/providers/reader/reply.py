@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final
 
 from fusion.core.types import Deltas, Request, Usage
 from fusion.models.providers.reader.events import EventDecoder, MalformedError, OversizedError, Payload
 from fusion.models.providers.reader.finish import Finish, finish_of, worst
-from fusion.models.providers.reader.message import Content, content_of
+from fusion.models.providers.reader.message import JSON_TOOL, Content, content_of
+from fusion.models.providers.reader.messages import MessageFormat
 from fusion.models.providers.reader.refusals import refusal_of, words_of
 from fusion.models.providers.reader.thoughts import AnswerStream, Hold, parted
 from fusion.models.providers.reader.usage import Counts
@@ -16,7 +17,7 @@ from fusion.models.redaction import Mask, StreamMask
 
 _LEAST_TEXT: Final = 65_536
 _TEXT_OF_A_TOKEN: Final = 64
-_IN_THREAD: Final = 262_144
+_IN_THREAD: Final = 65_536
 """Bytes from which parsing would hold the event loop too long."""
 
 
@@ -24,8 +25,8 @@ class ReplyBuilder:
     """The parts of one reply received so far, with keys masked.
 
     `finish` is the meaning of its finish reason, `said` the reason itself. `thrown` is an exception of the receiver
-    of the chunks, which is not a failure of the model. `closed` is True if the text held a closing mark of thoughts
-    without an opening one.
+    of the chunks, which is not a failure of the model. `ended` is True after the last event of a stream. `closed` is
+    True if the text held a closing mark of thoughts without an opening one.
     """
 
     def __init__(self, request: Request, on_delta: Deltas | None, mask: Mask, hold: Hold = "nothing") -> None:
@@ -40,14 +41,19 @@ class ReplyBuilder:
         self._stream = None if on_delta is None else AnswerStream(hold)
         self._masked = StreamMask(mask)
         self._given: list[str] = []
+        self._pending: list[str] = []
+        self._restarts = False
         self._received: list[str] = []
         self._refusal = ""
+        self._translated: Callable[[dict[str, Any]], dict[str, Any]] = dict
+        self.ended = False
         self._thoughts = 0
         self._counts = Counts()
         self._served = ""
         self._chosen = False
         self._others: set[str] = set()
         self._stray = ""
+        self._tool = ""
         self._text: str | None = None
         self._left = _LEAST_TEXT + _TEXT_OF_A_TOKEN * request.max_tokens
 
@@ -66,10 +72,6 @@ class ReplyBuilder:
     @property
     def served(self) -> str:
         return self.mask.text(self._served)
-
-    @property
-    def streams(self) -> bool:
-        return self._stream is not None
 
     def usage(self) -> Usage:
         """Return the usage, measured or estimated from the answer and the thoughts beside it."""
@@ -92,9 +94,14 @@ class ReplyBuilder:
         refused = refusal_of(data, payload.event)
         if refused is not None:
             raise refused
-        self.add_chunk(data)
+        self.ended = data.get("type") == "message_stop"
+        self.add_chunk(self._translated(data))
         if payload.whole and not self._chosen:
             raise MalformedError(self._unchosen())
+
+    def read_messages(self) -> None:
+        """Read payloads in Anthropic's format from now on."""
+        self._translated = MessageFormat().chunk
 
     def add_chunk(self, data: dict[str, Any]) -> None:
         """Add a completion or a chunk of one; of several choices, the one of index 0."""
@@ -119,6 +126,8 @@ class ReplyBuilder:
             raise MalformedError(self._unchosen())
         if self._others:
             raise MalformedError(f"a choice of index {min(self._others)} that never ends")
+        if self._refusal and self.finish is not None:  # a refusal comes with the finish reason of a normal reply
+            self.finish = "content_filter"
         if self._stream is None:
             answer, self.closed = parted("".join(self._received))
             self._text = self.mask.text(answer + self._refusal)
@@ -129,6 +138,21 @@ class ReplyBuilder:
         self._give(self._masked.add(rest))
         self._give(self._masked.end())
         self._text = "".join(self._given) + self.mask.text(self._refusal)
+
+    def deliver(self) -> None:
+        """Hand on what has been read: on the thread of the receiver, whose exceptions are its own."""
+        if self._on_delta is None:
+            return
+        try:
+            if self._restarts:
+                self._on_delta.restart()
+            if self._pending:
+                self._on_delta.add("".join(self._pending))
+        except Exception as error:
+            self.thrown = error
+            raise
+        self._restarts = False
+        self._pending.clear()
 
     def _add_choices(self, choices: list[dict[str, Any]]) -> None:
         """Add the choice of index 0; note the others, each of which has to end."""
@@ -170,6 +194,9 @@ class ReplyBuilder:
         self._left -= len(content.text) + content.thoughts + len(content.refusal)
         if self._left < 0:
             raise OversizedError(f"far more text than `max_tokens` of {self._request.max_tokens} allows")
+        self._tool = content.tool or self._tool
+        if self._tool == JSON_TOOL:
+            content = content._replace(text=content.text + content.arguments)
         self._thoughts += content.thoughts
         self._refusal += content.refusal
         if content.text:
@@ -180,19 +207,17 @@ class ReplyBuilder:
                 self._give(self._masked.add(self._stream.add(content.text)))
 
     def _end_as(self, reason: Any) -> None:
+        if reason is None:
+            return
         found = worst(self.finish, finish_of(reason))
         if found != self.finish:
             self.said = self.mask.text(str(reason))[:80]
-        self.finish = "content_filter" if self._refusal and found is not None else found
+        self.finish = found
 
     def _give(self, piece: str) -> None:
         self._given.append(piece)
         if piece and self._on_delta is not None:
-            try:
-                self._on_delta.add(piece)
-            except Exception as error:
-                self.thrown = error
-                raise
+            self._pending.append(piece)
 
     def _restart(self) -> None:
         """Take back thoughts that were handed on as an answer. Raises MalformedError if they are in use."""
@@ -200,8 +225,9 @@ class ReplyBuilder:
         if self._on_delta.committed:
             raise MalformedError("thoughts without an opening mark, of which a part is already in use")
         self._given.clear()
+        self._pending.clear()
         self._masked = StreamMask(self.mask)
-        self._on_delta.restart()
+        self._restarts = True
 
     def _unchosen(self) -> str:
         return f"no choices; the server says: {self._stray}" if self._stray else "no choices"
@@ -212,15 +238,21 @@ def _holds_message(choice: dict[str, Any]) -> bool:
 
 
 async def read(blocks: AsyncIterator[bytes], reply: ReplyBuilder) -> None:
-    """Read the blocks of a body to its end, or to its end mark."""
+    """Read the blocks of a body to its end, or to its end mark. Large parts are read in a thread."""
     decoder, size = EventDecoder(), 0
     async for block in blocks:
         size += len(block)
         for payload in decoder.feed(block):
-            reply.add(payload)
-        if decoder.ended:
+            await _add(reply, payload)
+        if decoder.ended or reply.ended:
             break
     large = size > _IN_THREAD
     for payload in await asyncio.to_thread(list, decoder.end()) if large else decoder.end():
-        reply.add(payload)
-    await asyncio.to_thread(reply.close) if large and not reply.streams else reply.close()
+        await _add(reply, payload)
+    await asyncio.to_thread(reply.close) if large else reply.close()
+    reply.deliver()
+
+
+async def _add(reply: ReplyBuilder, payload: Payload) -> None:
+    await asyncio.to_thread(reply.add, payload) if payload.size > _IN_THREAD else reply.add(payload)
+    reply.deliver()

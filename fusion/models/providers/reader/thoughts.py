@@ -23,14 +23,18 @@ _CLOSING: Final = frozenset(_MARKS.values())
 _ANY: Final = re.compile(rf"[<\[◁](?:{'|'.join(re.escape(word[1:]) for word in _WORDS)})", re.IGNORECASE)
 _BEGUN: Final = re.compile(r"[<\[◁][/a-z:]{0,12}\Z", re.IGNORECASE)
 _ANSWER: Final = re.compile(r"\S")
+_Q: Final = "[\"'`]"
+_LONGEST: Final = max(map(len, _WORDS))
 _FENCE: Final = "```"
 _QUOTES: Final = "\"'`"
 _INDENT: Final = 100
 _BLOCKS: Final = 8
 """Blocks of thoughts at the start of a stream that are read as they come; the rest waits for its end."""
 
+_CLOSED: Final = re.compile(rf"(?<!{_Q})(?:{'|'.join(re.escape(word) for word in _MARKS.values())})", re.IGNORECASE)
+
 Hold = Literal["nothing", "unless JSON", "everything"]
-"""Text to hold back until the end of the reply, since a closing mark may still follow it.
+"""Text to hold back until a closing mark without an opening one, or until the end of the reply.
 
 "unless JSON" hands a text on if it begins as JSON, as thoughts do not.
 """
@@ -123,7 +127,7 @@ class AnswerStream:
         self._all: list[str] = []
         self._given: list[str] = []
         self._rest = ""
-        self._state: Literal["start", "thoughts", "answer", "held"] = "start"
+        self._state: Literal["start", "thoughts", "waiting", "answer", "held"] = "start"
         self._until = ""
         self._blocks = 0
         self._marked = False
@@ -134,10 +138,11 @@ class AnswerStream:
         if self._state == "held":
             return ""
         self._rest += piece
-        while self._state != "answer":
-            if not (self._skip_thoughts() if self._state == "thoughts" else self._begin()):
+        steps = {"start": self._begin, "thoughts": self._skip_thoughts, "waiting": self._wait}
+        while self._state in steps:
+            if not steps[self._state]():
                 return ""
-        return self._give()
+        return self._give() if self._state == "answer" else ""
 
     def end(self) -> tuple[str, bool, bool]:
         """Return the rest of the answer, True if it replaces all that was handed on, and `Parted.closed`."""
@@ -154,6 +159,15 @@ class AnswerStream:
         self._rest, self._state = self._rest[at + len(self._until) :], "start"
         return True
 
+    def _wait(self) -> bool:
+        """Wait for the mark that closes thoughts without an opening one."""
+        found = _CLOSED.search(self._rest)
+        if found is None:
+            self._rest = self._rest[-_LONGEST:]
+            return False
+        self._rest, self._state, self._hold = self._rest[found.end() :], "start", "nothing"
+        return True
+
     def _begin(self) -> bool:
         """Read the beginning of the text, or of the part behind thoughts; return False to wait for more."""
         lead = self._rest.lstrip()
@@ -166,8 +180,8 @@ class AnswerStream:
         if self._marked:
             self._rest = lead
         elif self._holds(lead):
-            self._state, self._marked = "held", True
-            return False
+            self._state, self._marked, self._rest = "waiting", True, lead
+            return True
         self._state = "answer"
         return True
 

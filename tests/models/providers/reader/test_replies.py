@@ -25,6 +25,14 @@ def text(content: str) -> dict[str, str]:
 
 
 THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+
+
+def call(name: Any, arguments: str) -> dict[str, Any]:
+    return {"index": 0, "function": {"name": name, "arguments": arguments}}
+
+
+CALLS = [call("json_tool_call", "Os"), call(None, "lo")]
+OTHER = [call("search", "{}"), call(None, "x")]
 SPREAD = ["data: " + json.dumps(one, indent=1).replace("\n", "\ndata: ") + "\n\n" for one in chunks("Os", "lo")]
 LEGACY = {"index": 0, "text": "Oslo", "finish_reason": "stop"}
 BROKEN = [event(one) for one in chunks("Os", "lo")]
@@ -59,6 +67,9 @@ OSLO = {
     "a legacy completion": {"choices": [LEGACY], "usage": whole()["usage"]},
     "usage in the choice": {**whole(usage=None), "choices": [{**whole()["choices"][0], "usage": whole()["usage"]}]},
     "usage before the end": stream([chunk({"content": "Oslo"}), {**chunk({}, "stop"), "usage": whole()["usage"]}]),
+    "JSON by litellm's tool": whole(None, tool_calls=[call("json_tool_call", "Oslo")]),
+    "JSON by litellm's tool, streamed": stream([chunk({"tool_calls": [one]}) for one in CALLS] + chunks("")),
+    "another tool": stream([chunk({"tool_calls": [one]}) for one in OTHER] + chunks("Oslo")),
     "null errors": {**whole(), "error": None},
 }  # fmt: skip
 

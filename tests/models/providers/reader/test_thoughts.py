@@ -1,16 +1,17 @@
 """Thoughts are never an answer and never a piece of one, wherever a server writes them, and cost once."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from fusion import Fusion, Generate, InputSpec, Pipeline, Settings
+from fusion import Fusion, Generate, InputSpec, Map, Pipeline, Plan, Settings
 from fusion.core.config import Endpoint
 from fusion.models.providers.litellm import close_all
 from fusion.models.providers.reader.thoughts import AnswerStream, parted
 from tests.models.providers.reader.bodies import ask, both, chunk, chunks, stream, whole
-from tests.provider import Answer, Provider
+from tests.provider import Answer, Provider, Seen
 
 pytestmark = pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning")
 
@@ -170,3 +171,32 @@ def test_an_endpoint_that_is_said_to_think_is_held_back_each_time(settings: Sett
         with Fusion(settings=settings.model_copy(update={"endpoints": {"mine": mine}}), model="mine") as fusion:
             for _ in range(2):
                 assert list(fusion.stream("Capital?", pipeline=one())) == ["Oslo"]
+
+
+def planned(title: str) -> str:
+    """A plan of one subtask."""
+    more = {"needs": [], "difficulty": 1, "capabilities": [], "expected_output": "x", "acceptance_criteria": ["x"]}
+    subtask = {"title": title, "instructions": "x", **more}
+    return json.dumps({"goal": "g", "constraints": [], "merge_instructions": "m", "subtasks": [subtask]})
+
+
+DRAFTS = ["Perhaps {}? No.\n</think>\n{}", "<think>{}</think>{}", "Try\n```json\n{}\n```\nno.</think>{}"]
+
+
+@pytest.mark.parametrize("said", [*DRAFTS, "Hm. {} {} no</think>\n\n"])
+@pytest.mark.parametrize("size", [3, 11, 5000])
+def test_a_thought_is_never_a_plan(said: str, size: int, settings: Settings) -> None:
+    text = said.replace("{}", planned("draft"), said.count("{}") - 1).replace("{}", planned("final"))
+    text += planned("final") if said.endswith("\n\n") else ""
+    stages = {"plan": Plan(role="bulk"), "work": Map(over="plan", role="bulk", prompt="{{ item.title }}")}
+    pipeline = Pipeline(name="p", inputs={"q": InputSpec()}, stages=stages, output="work")
+
+    def answer(seen: Seen) -> Answer:
+        plans = "merge_instructions" in json.dumps(seen.body)
+        return Answer(text if plans else "done", piece_size=size, over_deliver=True)
+
+    with Provider(answer) as provider:
+        mine = Endpoint(model="m", api_base=provider.url)
+        with Fusion(settings=settings.model_copy(update={"endpoints": {"mine": mine}}), model="mine") as fusion:
+            result = fusion.complete("Do it.", pipeline=pipeline)
+    assert [item.source["title"] for item in result.items] == ["final"]

@@ -333,6 +333,9 @@ class RunModels(StageModels):
             self._run.budget_stops.append(error)
             raise
 
+    def afforded(self, refusal: BudgetError) -> None:
+        self._run.budget_stops[:] = [stop for stop in self._run.budget_stops if stop is not refusal]
+
     def info(self, role: str) -> ModelInfo:
         return self._run.spec.roles[role].models[0]
 

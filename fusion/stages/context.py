@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
-from fusion.core.errors import FusionError
+from fusion.core.errors import BudgetError, FusionError
 from fusion.core.types import Attached, CallKey, Deltas, FinishReason, Item, JsonSchema, Message
 from fusion.models.base import ModelInfo
 from fusion.models.speed import Latencies
@@ -167,6 +167,10 @@ class StageModels(ABC):
     @abstractmethod
     async def call(self, ask: Ask) -> Answer:
         """Call a model. Raises ModelError or BudgetError; a truncated answer has the finish reason "length"."""
+
+    @abstractmethod
+    def afforded(self, refusal: BudgetError) -> None:
+        """Withdraw the refusal of a call that what is held back has paid for: it ends nothing."""
 
     @abstractmethod
     def info(self, role: str) -> ModelInfo:

@@ -190,14 +190,16 @@ class _Work:
             with optional():
                 return await self._hand.work(item, needed, variables)
         except BudgetError as error:
-            ended = self._stage.unaffordable(self._ctx, item, error)
+            refusal, ended = error, self._stage.unaffordable(self._ctx, item, error)
         async with self._last_resort:
             if ended.ok or not essential.get() or self._enough():
                 return ended
             try:
-                return await self._hand.work(item, needed, variables)
+                worked = await self._hand.work(item, needed, variables)
             except BudgetError:
                 return ended
+        self._ctx.models.afforded(refusal)
+        return worked
 
     def _enough(self) -> bool:
         """Return True once so many items are usable as the stage needs."""

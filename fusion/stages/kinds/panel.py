@@ -248,11 +248,13 @@ class _Sitting:
         try:
             with optional():
                 return await self._asked_once(seat, role, step)
-        except BudgetError:
+        except BudgetError as refusal:
             async with self._last_resort:
                 if not essential.get() or self._usable >= max(self._ctx.wanted(len(self._panel.seats)), self._needed):
                     raise
-                return await self._asked_once(seat, role, step)
+                item = await self._asked_once(seat, role, step)
+            self._ctx.models.afforded(refusal)
+            return item
 
     async def _asked_once(self, seat: _Seat, role: str, step: str) -> Item:
         item = self._item(seat, role)

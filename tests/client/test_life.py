@@ -267,7 +267,8 @@ def test_data_that_the_class_itself_refuses_fails_the_run_with_its_result() -> N
     with made({"n": 3}) as one:
         with pytest.raises(RunFailed, match="it is odd") as caught:
             one.complete(pipeline=ONE, schema=_Even)
-        assert caught.value.result.data == {"n": 3}
+        assert caught.value.result.status == "failed"
+        assert len(caught.value.result.receipt.lines) == 1
 
 
 @pytest.mark.parametrize("given", [_Strange, dict])

@@ -114,7 +114,7 @@ async def test_a_body_that_unpacks_to_much_takes_little_memory(encoding: str, st
     finally:
         tracemalloc.stop()
     assert isinstance(error, OversizedReplyError if status == 200 else ModelConnectionError)
-    assert peak < 8_000_000
+    assert peak < 16_000_000  # of 100 MB
 
 
 def packed(encoding: str) -> bytes:

@@ -17,7 +17,7 @@ from fusion.store.sqlite.store import SqliteStore
 
 pytest_plugins = ["pytester", "tests.needs", "tests.workers"]
 
-OWN = ("FUSION_PROFILE", "FUSION_STORE", "FUSION_CONFIG")
+OWN = ("FUSION_PROFILE", "FUSION_STORE", "FUSION_CONFIG", "COLUMNS", "LINES")
 
 
 @pytest.fixture(autouse=True, scope="session")

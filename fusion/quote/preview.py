@@ -1,6 +1,6 @@
 """Preview: the prompts of a run, rendered by its stages without a call, with bounds on calls and tokens."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
@@ -298,6 +298,7 @@ class _Rehearsal(RunContext):
 
     def __init__(self, path: str, stage: Stage, look: _Look) -> None:
         super().__init__(path, stage, look.parts, Fields(stage.outputs))  # its own fields may be given already
+        self.look = look
         self.inputs = _CheckedInputs(self)
         self.models = _RecordedModels(self, look)
         self.chosen = ""
@@ -330,6 +331,32 @@ class _CheckedInputs(RunInputs):
     """Inputs that remember the first template that cannot be rendered."""
 
     broken: PromptError | None = None
+    _ctx: "_Rehearsal"
+
+    async def follow(self, expression: str) -> AsyncIterator[Item]:
+        async for item in super().follow(expression):
+            yield await self._with_shown(item)
+
+    async def _with_shown(self, item: Item) -> Item:
+        """Return a given item with what it would have been written from, if this stage reads that."""
+        author, look = self._author(), self._ctx.look
+        if author is None or item.shown is not None or not item.ok:
+            return item
+        waits = {(name, field) for name, part in look.parts.wirings[author].waits.items() for field in part.fields}
+        if not waits <= look.known.keys():
+            return item
+        stage = look.spec.pipeline.stages[author]
+        feed = look.parts.fields[author].feed(stage.outputs[0].name)
+        needed = [other for other in feed.so_far if other.index in item.needs]
+        shown = await stage.shown(_Rehearsal(author, stage, look), item, needed)
+        return item.model_copy(update={"shown": shown})
+
+    def _author(self) -> str | None:
+        """Return the stage that would have written the items; None if this stage does not read from what."""
+        at = self._ctx.wiring.items_of if self._ctx.wiring.shows_shown else None
+        while at is not None and self._ctx.look.spec.pipeline.stages[at].passes_on:
+            at = self._ctx.look.parts.wirings[at].items_of
+        return at if at is not None and self._ctx.look.spec.pipeline.stages[at].outputs[0].feed else None
 
     def render(self, template: str, values: Variables) -> tuple[Message, ...]:
         try:

@@ -296,7 +296,7 @@ def _widened(values: Sequence[T]) -> tuple[T, T, T]:
     if low == high:
         return low, mean, high
     doubt = type(mean)(_DOUBT)
-    return low * (1 - doubt), mean, max(high, min(high * (1 + doubt), _WIDEST * mean))
+    return low * (1 - doubt), mean, min(high * (1 + doubt), _WIDEST * mean)
 
 
 def _interval(values: Sequence[T]) -> tuple[T, T, T]:

@@ -18,7 +18,7 @@ from pydantic import (
 
 from fusion.core.errors import BadResponseError, BudgetError, FusionError, ModelError
 from fusion.core.params import Cacheable, Params
-from fusion.core.types import Attached, JsonSchema, Limits, Message
+from fusion.core.types import Attached, Item, JsonSchema, Limits, Message
 from fusion.core.validation import Authored
 from fusion.stages.context import Answer, Ask, StageContext, Variables
 from fusion.stages.fields import Choice, OutputSchema, RoleChoice
@@ -112,6 +112,10 @@ class Stage(Authored, ABC):
 
     works_sections: ClassVar[bool] = False
     """True for a kind that works a subtask once more if its sections lack what it needs."""
+
+    async def shown(self, ctx: StageContext, item: Item, needed: Sequence[Item]) -> Attached | None:
+        """Return what the value of an item would be written from, for a preview; None if the stage writes none."""
+        return None
 
     @property
     def works_subtasks(self) -> bool:

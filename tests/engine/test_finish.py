@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fusion import Fusion, Limits, Pipeline, Price, Result, Say, ScriptedModel
 from fusion.core.types import Usage
-from fusion.models.base import input_bound
+from fusion.models.tokens import InlineBounds
 from tests.conftest import plan_text, run, subtasks
 from tests.engine.test_random_runs import pipelines
 
@@ -22,10 +22,11 @@ EXAMPLES = settings(
 
 
 def steady(share: float) -> ScriptedModel:
-    """Answers alike whatever it reads, and uses this share of what a call may cost."""
+    """Answers alike whatever it reads, and uses this share of what a call may cost by its closer bound."""
+    bounds = InlineBounds()
 
     def script(request: Any) -> Say:
-        usage = Usage(input=int(input_bound(request) * share), output=int(request.max_tokens * share))
+        usage = Usage(input=int(bounds.now(request) * share), output=int(request.max_tokens * share))
         return Say(_answer(request), usage=usage)
 
     return ScriptedModel(script, name="scripted/steady", price=PRICE, respect_limit=False)

@@ -162,9 +162,9 @@ def explain(
         typer.Argument(metavar="KIND", help="Kind of stage; lists all without it.", autocompletion=kind_names),
     ] = None,
 ) -> None:
-    """Explain a kind of stage, or list all kinds; `shapes` explains the short types of a `schema`.
+    """Explain a kind of stage, or list all kinds.
 
-    Prints its keys, output fields, templates, cost and an example.
+    Prints its keys, output fields, templates, cost and an example. `shapes` explains the short types of a `schema`.
     """
     from fusion.cli.terminal import table, width_of, write
     from fusion.pipeline import explain as kinds

@@ -7,7 +7,7 @@ from fusion.cli.options import ResumeOptions, with_options
 
 @with_options
 def resume(ctx: typer.Context, options: ResumeOptions) -> None:
-    """Resume a run that was killed, stopped or failed, or that lost a part.
+    """Resume a run that ended early, or that lost a part.
 
     Finished calls are not paid again. A run that has its whole answer prints it again; of a partial one, the lost
     parts are asked for again.

@@ -1,11 +1,12 @@
 """map: one prompt for every item, many at once."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from fusion.core.errors import StageError
-from fusion.core.types import Item
+from fusion.core.types import Attached, Item
 from fusion.stages.answer import AnswerStage
 from fusion.stages.base import OutputField, shown_in
 from fusion.stages.context import StageContext
@@ -80,6 +81,14 @@ output: read
         if missing:
             raise StageError(f"the material has no section with what it needs: {missing}")
         return worked
+
+    async def shown(self, ctx: StageContext, item: Item, needed: Sequence[Item]) -> Attached:
+        given = item.model_copy(update={"value": item.source})
+        material = ctx.inputs.material(item, needed) if self.reading == "item" else None
+        own = {"item": given, "needed": list(needed), **({"material": material} if material else {})}
+        variables = {**await ctx.inputs.values(), **own}
+        ask = self.ask(ctx, variables, "work", item.index)
+        return without_notice(shown_in(ask.messages, variables.get("material")))
 
     async def _worked(
         self, ctx: StageContext, item: Item, variables: dict[str, Any], reading: Reading | None, step: str

@@ -37,6 +37,11 @@ class Held:
         return float(self.result.cost.usd)
 
     @property
+    def reached(self) -> bool:
+        """True if simulated runs reach every stage; else the range covers a branch that none of them takes."""
+        return not any("no simulated run reaches" in note for note in self.quote.notes)
+
+    @property
     def inside(self) -> bool:
         return float(self.quote.usd.low) <= self.cost <= float(self.quote.usd.high)
 
@@ -96,7 +101,7 @@ def summary(all_held: Sequence[Held]) -> dict[str, float]:
         "unbounded": sum(one.quote.usd.cap is None for one in all_held),
         "inside": sum(one.inside for one in all_held) / len(all_held),
         "below": sum(one.cost < one.quote.usd.low for one in all_held) / len(all_held),
-        "high over likely, most": max(one.spread for one in all_held),
+        "high over likely, most": max(one.spread for one in all_held if one.reached),
         "high over likely, median": sorted(one.spread for one in all_held)[len(all_held) // 2],
         "cost over likely, mean": sum(one.cost for one in all_held)
         / float(sum(one.quote.usd.likely for one in all_held)),

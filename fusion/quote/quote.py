@@ -149,7 +149,9 @@ class _Summary:
         self._runs = runs
         self._bounds = bounds
         self._whole = within(bounds.values(), spec.limits, spec.roles.models.values())
-        self._unreached = tuple(self._never_asked())
+        results = (one.result for one in runs)
+        self._stops = [error for result in results if (error := result.error) and error.reason == "BudgetError"]
+        self._unreached = () if self._stops else tuple(self._never_asked())
 
     def quote(self) -> Quote:
         spec = self._spec
@@ -224,13 +226,13 @@ class _Summary:
 
     def _notes(self) -> Iterable[str]:
         yield from self._spec.notes
-        stops = [error for one in self._runs if (error := one.result.error) and error.reason == "BudgetError"]
-        if stops:
-            yield f"{len(stops)} of {len(self._runs)} simulated runs end at a limit, such as: {stops[0].message}"
+        if self._stops:
+            count = f"{len(self._stops)} of {len(self._runs)} simulated runs"
+            yield f"{count} end at a limit, such as: {self._stops[0].message}"
         if self._whole.usd is None:
             why = next((bound.why for bound in self._bounds.values() if bound.why), "")
             yield f"no bound in dollars: {why}; `budget.usd` sets one"
-        for name in () if stops else self._unreached:
+        for name in self._unreached:
             yield f"no simulated run reaches {name!r}: only the upper end of the cost includes it"
 
     def _never_asked(self) -> Iterable[str]:

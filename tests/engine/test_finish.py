@@ -185,3 +185,21 @@ output: answer
     result, _ = run(fusion({"bulk": steady(0.3)}), "go", pipeline=Pipeline.from_yaml(text), budget=Limits(usd="3.4"))
     assert result.status == "partial"
     assert 1 <= sum(item.ok for item in result.stages["work"].items) < 30
+
+
+ALL_NEEDED = """
+inputs: {task: What.}
+defaults: {max_tokens: 80}
+stages:
+  work: {kind: map, over: "range(4) | list", role: bulk, min_ok: 4, concurrency: 1, prompt: "do {{ item.source }}"}
+  answer: {kind: merge, over: work, min_ok: 4, role: bulk, prompt: "merge {{ items | length }}"}
+output: answer
+"""
+
+
+@pytest.mark.parametrize("times", ["2.0", "2.2", "2.6"])
+def test_a_refusal_that_borrowing_paid_for_leaves_the_run_whole(times: str) -> None:
+    pipeline = Pipeline.from_yaml(ALL_NEEDED)
+    spent = outcome(pipeline, "fail", Limits(), 0.2, prompt="go").cost.usd
+    result = outcome(pipeline, "finish", Limits(usd=spent * Decimal(times)), 0.2, prompt="go")
+    assert (result.status, result.failed) == ("ok", ())

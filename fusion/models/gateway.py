@@ -1,6 +1,7 @@
 """Gateway: from the id of a model to its provider, with the wrappers around it in their one order."""
 
 import asyncio
+import sys
 from collections.abc import Iterable, Mapping
 
 from fusion.core.config import Settings, is_padded, secret
@@ -84,9 +85,9 @@ class Gateway:
         for model in self._own.values():
             await model.close()
         self._local.close()
-        from fusion.models.providers.litellm import close_all
-
-        await close_all()
+        hosted = sys.modules.get("fusion.models.providers.litellm")
+        if hosted is not None:  # without a hosted model there is nothing to close, and nothing to load
+            await hosted.close_all()
 
     def _provider(self, model_id: str) -> Model:
         if model_id in self._own:

@@ -18,6 +18,7 @@ _BETWEEN = re.compile(r"[ \t\r\n,]*+")
 _SHORT = 16_384
 _GROWTH = 1.5
 _MOST_LEFT_OUT = 100
+_KEY = '"subtasks"'
 _SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')
 
 
@@ -144,7 +145,7 @@ class PlanReader:
         if self.ended or len(self._buffer) < self._unread * _GROWTH:
             return  # a long text is read again only after it has grown
         if not self._in_list:
-            begin = _SUBTASKS.search(self._buffer)
+            begin = _SUBTASKS.search(self._buffer) if _KEY in self._buffer else None
             if begin is None:
                 self._unread = len(self._buffer) if len(self._buffer) > _SHORT else 0
                 return

@@ -294,7 +294,7 @@ class RunOutputs(StageOutputs):
         self._ctx = ctx
 
     @cached_property
-    def _keeps_shown(self) -> bool:
+    def keeps_shown(self) -> bool:
         return self._ctx.run.spec.loaded.dataflow.keeps_shown(self._ctx.path)
 
     def feed(self, name: str) -> Feed[Item]:
@@ -305,7 +305,7 @@ class RunOutputs(StageOutputs):
 
     def settle(self, item: Item) -> None:
         ctx = self._ctx
-        if item.shown is not None and not self._keeps_shown:
+        if item.shown is not None and not self.keeps_shown:
             item = item.model_copy(update={"shown": None})
         ctx.fields.feed(ctx.fields.first).append(item)
         ctx.emit(ItemFinished(run_id=ctx.run.run_id, stage=ctx.place, item=item.index, failure=item.failure))

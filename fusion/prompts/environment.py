@@ -6,7 +6,7 @@ that build a large value from small ones are refused beforehand.
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jinja2 import StrictUndefined, TemplateRuntimeError, Undefined, nodes, pass_context
 from jinja2.ext import Extension
@@ -67,6 +67,29 @@ _METHODS: Mapping[type, frozenset[str]] = {
 """Methods of plain values that templates may call: none makes a large value of small ones."""
 
 
+class _Hint(NamedTuple):
+    """The message of a missing field, and the names that there are."""
+
+    begin: str
+    name: str
+    known: tuple[Any, ...]
+    none: str = ""
+
+    def __str__(self) -> str:
+        known = [name for name in self.known if isinstance(name, str)]
+        return f"{self.begin} {self.name!r}{close_names(self.name, known) or self.none}"
+
+
+class _Missing(StrictUndefined):
+    """An undefined value whose message is made when it is needed: tests for it are common, and messages dear."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        return str(self._undefined_hint)
+
+
 class Environment(ImmutableSandboxedEnvironment):
     """The sandbox: mapping keys take precedence over methods, and undefined names are errors."""
 
@@ -104,8 +127,9 @@ class Environment(ImmutableSandboxedEnvironment):
         source = item.source
         if isinstance(source, (dict, Mapping)) and name in source:
             return source[name]
-        columns = [key for key in source if isinstance(key, str)] if isinstance(source, Mapping) else []
-        return self.undefined(hint=f"an item has no field {name!r}{close_names(name, {*_ITEM_FIELDS, *columns})}")
+        columns = list(source) if isinstance(source, Mapping) else []
+        hint: Any = _Hint("an item has no field", name, (*_ITEM_FIELDS, *columns))
+        return _Missing(hint, item, name)
 
     def _named(self, found: Any, obj: Any, name: Any) -> Any:
         """Return what was found; where that is undefined, say which fields there are."""
@@ -116,8 +140,8 @@ class Environment(ImmutableSandboxedEnvironment):
                 hint=f"no field {name!r} of an empty value, which an item that failed has; {_FAILED_ITEM}"
             )
         if isinstance(obj, Mapping):
-            known = [key for key in obj if isinstance(key, str)]
-            return self.undefined(hint=f"no field {name!r}{close_names(name, known) or '; there are none'}")
+            hint: Any = _Hint("no field", name, tuple(obj), "; there are none")
+            return _Missing(hint, obj, name)
         return found
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:

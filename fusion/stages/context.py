@@ -149,6 +149,11 @@ class StageOutputs(ABC):
     def give(self, name: str, value: Any) -> None:
         """Fill the output field `name`, a value: once. A field that is never filled is None at the end."""
 
+    @property
+    @abstractmethod
+    def keeps_shown(self) -> bool:
+        """True if a later template reads what the items of this stage were written from."""
+
     @abstractmethod
     def settle(self, item: Item) -> None:
         """Append a finished item to the first output field, and send an ItemFinished event."""

@@ -104,7 +104,9 @@ output: read
         answer = await self.answer(ctx, ask)
         missing = "" if reading is None else missing_in(answer.text, answer.data)
         value = answer.value if reading is None else without_missing(answer.value)
-        shown = without_notice(shown_in(ask.messages, variables.get("material")))
+        shown: Attached | None = None
+        if kind is not None or ctx.outputs.keeps_shown:
+            shown = without_notice(shown_in(ask.messages, variables.get("material")))
         if kind is not None and not missing:
             value = checked_value(ctx, item, value, shown)
         return item.worked(value, answer.by, shown), missing

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -322,6 +322,10 @@ class Item(Value):
     def failed(self, failure: Failure) -> "Item":
         """Return the item with a failure in place of its value."""
         return Item(index=self.index, source=self.source, failure=failure, by=self.by, needs=self.needs)
+
+
+ITEM_FIELDS: Final = frozenset(Item.model_fields) | {"ok"}
+"""Fields of an item itself: they come before the fields of its source."""
 
 
 class Limits(Value):

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache, partial
 from typing import Any, Protocol
 
 from fusion.core.bounded import clock
-from fusion.core.errors import BudgetError, FusionError, InputError
+from fusion.core.errors import BudgetError, FusionError
 from fusion.core.events import (
     Decided,
     Delta,
@@ -29,7 +29,7 @@ from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import MATERIAL, Wiring
-from fusion.pipeline.material import RunMaterial, given_sections
+from fusion.pipeline.material import RunMaterial, given_sections, listed
 from fusion.prompts.template import Fixed
 from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import (
@@ -173,7 +173,8 @@ class RunInputs(StageInputs):
             self._ctx.begin()
             grow(known, final=True)
             return
-        elements = _listed(expression, await self.value_of(expression, await self.values()))
+        value = await self.value_of(expression, await self.values())
+        elements = listed(f"over: {expression}", value, "name a list or a stage's items")
         grow(len(elements), final=True)
         for index, element in enumerate(elements):
             if index % _AT_ONCE == _AT_ONCE - 1:
@@ -230,7 +231,7 @@ class RunInputs(StageInputs):
         self._run.material.plans[self._ctx.path] = found if used else None
         return found, used
 
-    @property
+    @cached_property
     def _plan(self) -> str | None:
         """The plan from which the items of this stage come."""
         origin = self._run.spec.loaded.dataflow.origin(self._ctx.path)
@@ -250,7 +251,7 @@ class RunInputs(StageInputs):
     def combines(self) -> bool:
         return self._run.spec.loaded.dataflow.combines(self._ctx.path)
 
-    async def planned(self, field: str) -> Any:
+    def planned(self, field: str) -> Any:
         return None if self._plan is None else self._run.fields[self._plan].peek(field)
 
     def producer(self, expression: str) -> Producer:
@@ -484,9 +485,3 @@ class _EventDeltas:
 @lru_cache(maxsize=256)
 def _below(system: str, message: Message) -> Message:
     return Message(role="system", content=f"{system}\n\n{message.content}")
-
-
-def _listed(source: str, value: Any) -> list[Any]:
-    if isinstance(value, (Mapping, str)) or not hasattr(value, "__iter__"):
-        raise InputError(f"`over: {source}` is {type(value).__name__}, not a list; name a list or a stage's items")
-    return list(value)

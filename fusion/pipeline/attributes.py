@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fusion.core.errors import InputError, close_names
-from fusion.core.types import Item, JsonSchema
+from fusion.core.types import ITEM_FIELDS, JsonSchema
 from fusion.pipeline.dataflow import Schemas, Use, stages_within, uses_of
 from fusion.pipeline.spec import Pipeline
-from fusion.prompts.library import shipped_root
 from fusion.prompts.template import Path, Prompts, is_template_name
 
-_OWN: Final = frozenset(Item.model_fields) | {"ok", "shown"}
-"""Fields of every item."""
 _TEXTS: Final = re.compile(r"\.(?:splitlines|split)\([^()]*\)\s*$")
 """Ends an expression of texts, which have no fields."""
 _READ_BY_NAME: Final = re.compile(r"\battribute\s*=\s*['\"]([\w.]+)['\"]")
@@ -66,10 +63,10 @@ class Attributes:
 
     def _text(self, use: Use) -> str | None:
         """Return the text of an expression or of a template of the author's; None for one that ships."""
+        if use.shipped:
+            return None
         found = self._prompts.library.template(use.source) if is_template_name(use.source) else None
-        if found is None:
-            return use.source
-        return None if found[1].is_relative_to(shipped_root()) else found[0]
+        return use.source if found is None else found[0]
 
     def _in(self, paths: Set[Path], text: str, shape: Shape | None) -> Iterator[str]:
         for path in sorted(paths):
@@ -150,7 +147,7 @@ def _item_flaws(path: Path, shape: Shape) -> Iterator[str]:
         case ("source", column, *_) if shape.source:  # a text has methods
             yield from _column_flaws(path, column, shape, frozenset())
         case (column, *_) if column != "source":
-            yield from _column_flaws(path, column, shape, _OWN)
+            yield from _column_flaws(path, column, shape, ITEM_FIELDS)
 
 
 def _column_flaws(path: Path, column: str, shape: Shape, own: Set[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fusion.core.errors import PipelineError, Problem, PromptError
 from fusion.core.schema import to_json_schema
-from fusion.core.types import Item, JsonSchema
+from fusion.core.types import ITEM_FIELDS, JsonSchema
 from fusion.pipeline.material import material_inputs
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.prompts.template import Path, Prompts
@@ -16,9 +16,6 @@ from fusion.stages.base import Stage
 
 ALWAYS = frozenset({"inputs", "request"})
 """Variables of every template and expression."""
-
-OF_ITEM = frozenset(Item.model_fields) | {"ok"}
-"""Fields of an item itself: they come before the fields of its source."""
 
 MATERIAL = "material"
 """Variable of every template for a model."""
@@ -290,7 +287,7 @@ def table_reads(stage: str, uses: Sequence[Use], inputs: Mapping[str, InputSpec]
         return
     for use in uses:
         paths = [path for path in use.paths if path[0] == "item" and len(path) > 1]
-        names = {path[1] for path in paths if path[1] != "source" or len(path) == 2} & OF_ITEM
+        names = {path[1] for path in paths if path[1] != "source" or len(path) == 2} & ITEM_FIELDS
         if names and not use.shipped:
             yield TableRead(stage, use.key, table, tuple(sorted(names)))
 

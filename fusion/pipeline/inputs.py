@@ -11,11 +11,10 @@ from fusion.core.errors import InputError, UsageError, close_names
 from fusion.core.schema import ClassSchema
 from fusion.core.types import Asked, File, FileText, Item, JsonSchema, Turn, as_text
 from fusion.pipeline.dataflow import TableRead
-from fusion.pipeline.material import request_inputs
+from fusion.pipeline.material import fenced_turns, request_inputs
 from fusion.pipeline.media import file_of, turn_of
 from fusion.pipeline.rows import rows_of
 from fusion.pipeline.spec import InputSpec, Pipeline
-from fusion.prompts.filters import fenced
 from fusion.stages.answer import AnswerStage
 
 Given = Mapping[str, Any]
@@ -46,7 +45,7 @@ def with_conversation(request: str | None) -> str | None:
     """Return the request with its earlier turns above it, for a pipeline whose templates print no material."""
     if not isinstance(request, Asked) or not request.conversation:
         return request
-    said = "\n\n".join(fenced(turn.text, turn.role) for turn in request.conversation)
+    said = "\n\n".join(fenced_turns(request))
     text = f"The conversation so far:\n\n{said}\n\nThe request now:\n\n{request.text}"
     return Asked(text, request.files, request.system)
 

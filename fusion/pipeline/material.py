@@ -48,7 +48,7 @@ def documents(material: Collection[str], request: str, inputs: Mapping[str, Any]
         if isinstance(value, str) and value.strip():
             yield Document(name, value)
     if isinstance(request, Asked) and request.conversation:
-        turns = tuple(fenced(turn.text, turn.role) for turn in request.conversation)
+        turns = fenced_turns(request)
         yield Document(CONVERSATION, "\n\n".join(turns), turns)
     for name, value in given:
         if isinstance(value, File):
@@ -57,10 +57,16 @@ def documents(material: Collection[str], request: str, inputs: Mapping[str, Any]
         yield Document(file.name or file.kind, file)
 
 
+def fenced_turns(request: Asked) -> tuple[str, ...]:
+    """Return the earlier turns of a conversation, each between marks."""
+    return tuple(fenced(turn.text, turn.role) for turn in request.conversation)
+
+
 class RunMaterial:
     """Material of one run; with `widest`, every subtask reads the largest sections.
 
-    `plans` maps a plan to the sections that its subtasks name; None if all is read."""
+    `plans` maps a plan to the sections that its subtasks name; None if all is read.
+    """
 
     def __init__(self, found: Sequence[Document], *, widest: bool = False) -> None:
         self.plans: dict[str, Sections | None] = {}
@@ -88,11 +94,15 @@ class RunMaterial:
 
 def given_sections(source: str, parts: Any) -> Sections:
     """Return the elements of a list as sections: items of a split, rows, or texts. Raises InputError."""
-    if isinstance(parts, (str, Mapping)) or not hasattr(parts, "__iter__"):
-        raise InputError(
-            f"`sections: {source}` is {type(parts).__name__}, not a list; name a split, or a list of texts"
-        )
-    return Sections([_section(at, part) for at, part in enumerate(parts, start=1)])
+    elements = listed(f"sections: {source}", parts, "name a split, or a list of texts")
+    return Sections([_section(at, part) for at, part in enumerate(elements, start=1)])
+
+
+def listed(what: str, value: Any, hint: str) -> list[Any]:
+    """Return the elements of a list. Raises InputError, with a hint, for a text, a mapping or a single value."""
+    if isinstance(value, (Mapping, str)) or not hasattr(value, "__iter__"):
+        raise InputError(f"`{what}` is {type(value).__name__}, not a list; {hint}")
+    return list(value)
 
 
 def _section(number: int, part: Any) -> Section:

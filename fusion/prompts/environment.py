@@ -15,7 +15,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fusion.core.errors import close_names
-from fusion.core.types import Attached, File, Item, Value
+from fusion.core.types import ITEM_FIELDS, Attached, File, Item, Value
 from fusion.prompts.bounds import (
     bound_filters,
     bound_tree,
@@ -33,7 +33,6 @@ from fusion.prompts.limits import Meter, check_size, count_step, count_work, cur
 MESSAGE = "a message"
 """Name of the filter for the text of a message block; the space keeps templates from using it."""
 
-_ITEM_FIELDS = frozenset(Item.model_fields) | {"ok"}
 _OF_ATTACHED = ("text", "sections")  # of the material; `sections` is that of an outline
 _FAILED_ITEM = 'pass items that failed over with `selectattr("ok")` or `if item.ok`'
 _NO_GLOBALS = ("lipsum", "cycler", "joiner")
@@ -122,13 +121,13 @@ class Environment(ImmutableSandboxedEnvironment):
         return self._named(super().getitem(obj, argument), obj, argument)
 
     def _of_item(self, item: Item, name: str) -> Any:
-        if name in _ITEM_FIELDS:
+        if name in ITEM_FIELDS:
             return getattr(item, name)
         source = item.source
         if isinstance(source, (dict, Mapping)) and name in source:
             return source[name]
         columns = list(source) if isinstance(source, Mapping) else []
-        hint: Any = _Hint("an item has no field", name, (*_ITEM_FIELDS, *columns))
+        hint: Any = _Hint("an item has no field", name, (*ITEM_FIELDS, *columns))
         return _Missing(hint, item, name)
 
     def _named(self, found: Any, obj: Any, name: Any) -> Any:

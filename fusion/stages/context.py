@@ -130,7 +130,7 @@ class StageInputs(ABC):
         """True if a later stage combines the values of this stage's subtasks."""
 
     @abstractmethod
-    async def planned(self, field: str) -> Any:
+    def planned(self, field: str) -> Any:
         """Return a field of the plan from which the items come; None without a plan."""
 
     @abstractmethod

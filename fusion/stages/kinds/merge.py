@@ -116,7 +116,7 @@ output: answer
         items = [item for item in came if item.ok]
         failed = [item for item in came if not item.ok]
         check_enough(came, self.min_ok)
-        combine = combine_of(await ctx.inputs.planned("combine"))
+        combine = combine_of(ctx.inputs.planned("combine"))
         result = None if combine is None else self._computed(ctx, combine, came)
         if self.strategy == "concat":
             ctx.outputs.give("text", self.separator.join(as_text(answer_of(item)) for item in items))

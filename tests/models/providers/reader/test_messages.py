@@ -1,7 +1,6 @@
 """Replies in Anthropic's format mean the same whole and streamed, by the same reader as OpenAI's."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,18 +15,16 @@ from fusion.core.errors import (
     RateLimitError,
 )
 from fusion.core.types import Usage
-from fusion.models.providers.litellm import LiteLLMModel, close_all
+from fusion.models.providers.litellm import LiteLLMModel
 from tests.models.conformance import Collected, request
 from tests.models.providers.reader.bodies import Outcome
 from tests.provider import Answer, Provider
 
-pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning")]
-
-
-@pytest.fixture(autouse=True)
-async def closing() -> AsyncIterator[None]:
-    yield
-    await close_all()
+pytestmark = [
+    pytest.mark.usefixtures("closing"),
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning"),
+]
 
 
 def text(said: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,12 +18,16 @@ import pytest
 
 from fusion.core.errors import ModelError
 from fusion.models.base import ModelInfo
-from fusion.models.providers.litellm import LiteLLMModel, close_all, warm
+from fusion.models.providers.litellm import LiteLLMModel, warm
 from tests.models.conformance import Collected, request
 from tests.models.providers.reader.bodies import USAGE, chunk, chunks, stream, whole
 from tests.provider import Answer, Provider
 
-pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning")]
+pytestmark = [
+    pytest.mark.usefixtures("closing"),
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning"),
+]
 
 NUMBER = int(os.environ.get("FUSION_MUTATIONS", "300"))
 ANSWERS = ['{"total": 1234.5, "of": [17, 8]}', "It is 42,\nnot 41.", "<think>\n6 or 7?\n</think>\n\n128 in all"]
@@ -103,12 +107,6 @@ def measured() -> Iterator[list[float]]:
         yield spent
     finally:
         asyncio.Handle._run = run  # type: ignore[method-assign]
-
-
-@pytest.fixture(autouse=True)
-async def closing() -> AsyncIterator[None]:
-    yield
-    await close_all()
 
 
 async def said(model: LiteLLMModel, *, streamed: bool) -> Any:

@@ -1,7 +1,6 @@
 """An error within a body of status 200 is the error that the same refusal is with a status of its own."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,16 +15,13 @@ from fusion.core.errors import (
     ModelTimeoutError,
     RateLimitError,
 )
-from fusion.models.providers.litellm import close_all
 from tests.models.providers.reader.bodies import ask, both, chunk, event, whole
 
-pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning")]
-
-
-@pytest.fixture(autouse=True)
-async def closing() -> AsyncIterator[None]:
-    yield
-    await close_all()
+pytestmark = [
+    pytest.mark.usefixtures("closing"),
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning"),
+]
 
 
 def said(code: Any, message: str = "no", **more: Any) -> dict[str, Any]:

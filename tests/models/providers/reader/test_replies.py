@@ -2,22 +2,18 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from fusion.core.errors import BadResponseError, ModelConnectionError
-from fusion.models.providers.litellm import close_all
 from tests.models.providers.reader.bodies import ask, both, chunk, chunks, event, stream, whole
 
-pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning")]
-
-
-@pytest.fixture(autouse=True)
-async def closing() -> AsyncIterator[None]:
-    yield
-    await close_all()
+pytestmark = [
+    pytest.mark.usefixtures("closing"),
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning"),
+]
 
 
 def text(content: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,18 +9,15 @@ import pytest
 from fusion import Fusion, Settings
 from fusion.core.config import Endpoint, Tariff
 from fusion.core.types import Usage
-from fusion.models.providers.litellm import close_all
 from tests.models.providers.reader.bodies import both, chunks, stream, whole
 from tests.models.providers.reader.test_thoughts import one
 from tests.provider import Answer, Provider
 
-pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning")]
-
-
-@pytest.fixture(autouse=True)
-async def closing() -> AsyncIterator[None]:
-    yield
-    await close_all()
+pytestmark = [
+    pytest.mark.usefixtures("closing"),
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:Items? .*ReadOnly:UserWarning"),
+]
 
 
 def counts(taken: Any, given: Any, total: Any = None, **more: Any) -> dict[str, Any]:

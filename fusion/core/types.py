@@ -20,7 +20,7 @@ _PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
 JsonSchema = dict[str, Any]
 JsonMode = Literal["schema", "object"]
 FileKind = Literal["image", "pdf"]
-FinishReason = Literal["stop", "length", "content_filter"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 Reuse = Literal["journal", "other run", "cache"]
 Money = Decimal
 
@@ -73,15 +73,36 @@ class File(Value):
         return f"[{self.name or self.kind}: {self.media_type}, {len(self.data):,} bytes]"
 
 
+class ToolSpec(Value):
+    """A tool that a model may call. `parameters` is the JSON Schema of its arguments, an object."""
+
+    name: str
+    description: str = ""
+    parameters: JsonSchema = Field(default_factory=dict)
+
+
+class ToolCall(Value):
+    """A call of a tool by a model. `arguments` is the JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Message(Value):
     """One message of a conversation with a model.
 
-    `files` holds pairs of an offset into `content`, in characters, and the file inserted there.
+    `files` holds pairs of an offset into `content`, in characters, and the file inserted there. `tool_calls` are
+    those of an assistant; a message of role `tool` holds the result of the call `tool_call_id`. The first `stable`
+    characters of `content` are equal in all calls of a stage, for the provider's prompt cache.
     """
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
     files: tuple[tuple[int, File], ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    stable: int = 0
 
     @cached_property
     def size(self) -> int:
@@ -118,8 +139,10 @@ class Request(Value):
     `max_tokens` limits the output, reasoning included; `thinking_budget` is the part of it for reasoning. `timeout`
     is in seconds for each attempt, measured from the moment it gets its slot. `extra` holds further fields of the
     HTTP body, named as the provider does. `json_schema` is the schema of the reply. `json_mode` is "schema" for the
-    provider's strict mode, "object" for any JSON object. `key` and `sample` are not sent; `sample` tells requests
-    apart that ask the same and need replies of their own.
+    provider's strict mode, "object" for any JSON object. `tools` are the tools that the model may call, and
+    `tool_choice` is "auto", "none", "required" or the name of one. `cache_key` names the provider's prompt cache to
+    use; it changes no reply. `key` and `sample` are not sent; `sample` tells requests apart that ask the same and
+    need replies of their own.
     """
 
     messages: tuple[Message, ...]
@@ -134,6 +157,9 @@ class Request(Value):
     extra: dict[str, Any] = Field(default_factory=dict)
     json_schema: JsonSchema | None = None
     json_mode: JsonMode = "schema"
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
+    cache_key: str | None = None
     key: CallKey | None = None
     sample: int = 0
 
@@ -166,17 +192,32 @@ class Usage(Value):
         )
 
 
+class Waited(Value):
+    """Seconds that a call waited before the request was sent that got its reply.
+
+    `library` is the loading of libraries and weights, `budget` the wait for room in a budget, `slot` for a free slot,
+    `pause` for a backoff, a rate limit or a provider's outage, and `failed` the duration of failed attempts.
+    """
+
+    library: float = 0.0
+    budget: float = 0.0
+    slot: float = 0.0
+    pause: float = 0.0
+    failed: float = 0.0
+
+
 class Reply(Value):
     """A reply of a model.
 
     `asked` is the requested model, `by` the fallback that replied in its place, `served` the name in the provider's
     response. `cost` is in dollars; None if the price is unknown, never zero for unknown. `latency` and `first_token`
     are seconds since sending. `reused` is the origin of a reply that was not requested now, and is free: the journal
-    of this run, another run, or the cache.
+    of this run, another run, or the cache. `tool_calls` are the tools that the model wants called.
     """
 
     text: str
     finish_reason: FinishReason
+    tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage
     asked: str
     served: str

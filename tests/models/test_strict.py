@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fusion.core.schema import to_json_schema, validate
 from fusion.models.base import ModelInfo
 from fusion.models.providers.litellm import LiteLLMModel
-from fusion.models.strict import strict
+from fusion.models.structured.strict import strict
 from fusion.stages.kinds.plan import plan_schema
 from fusion.stages.kinds.review import VERDICT_SCHEMA
 from tests.conftest import pipeline, run

@@ -328,7 +328,7 @@ SCHEMAS: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_no_schema_holds_the_event_loop(fusion: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusion.models.structured.SECONDS", 2.0)
+    monkeypatch.setattr("fusion.models.structured.replies.SECONDS", 2.0)
     schema, value = SCHEMAS[name]
     asked(fusion, ['{"total": 1}'])
     with watched() as watch:

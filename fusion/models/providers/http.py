@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from fusion.models.attempt import note_response
 from fusion.models.providers import body
 from fusion.models.providers.proxy import proxy_of
 
@@ -133,6 +134,7 @@ class SingleRequestClient:
             trace_request_ctx=self,
         )
         self.status, self.headers = self.response.status, dict(self.response.headers)
+        note_response(self.status, self.headers)
 
     async def _answer(self, url: str, stream: bool) -> "httpx.Response":
         """Return the response to litellm. Raises httpx.HTTPStatusError if it is not 2xx."""

@@ -2,9 +2,7 @@
 
 from typing import Any, Final, Literal
 
-from fusion.core.types import FinishReason
-
-_MEANT: Final[dict[FinishReason, tuple[str, ...]]] = {
+_MEANT: Final[dict["Finish", tuple[str, ...]]] = {
     "stop": (
         *("stop", "stop_sequence", "stop_token", "eos", "eos_token", "end_turn", "end_of_turn", "end_of_text"),
         *("complete", "completed", "tool_calls", "tool_call", "tool_use", "function_call"),
@@ -20,7 +18,7 @@ _MEANT: Final[dict[FinishReason, tuple[str, ...]]] = {
         *("guardrail_intervened", "guardrail", "image_safety", "blocked", "policy_violation", "error_toxic"),
     ),
 }
-_READ: Final = {word: reason for reason, words in _MEANT.items() for word in words}
+_READ: Final[dict[str, "Finish"]] = {word: reason for reason, words in _MEANT.items() for word in words}
 _WORST: Final = ("stop", "length", "content_filter", "unknown")
 
 Finish = Literal["stop", "length", "content_filter", "unknown"]

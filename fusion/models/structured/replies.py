@@ -11,8 +11,8 @@ from fusion.core.schema import ClassSchema, validate
 from fusion.core.schema.strict_json import DECODER
 from fusion.core.types import JsonMode, JsonSchema, Message, Reply, whole_data
 from fusion.models.base import ModelInfo
-from fusion.models.repair import Read, mended
-from fusion.models.strict import strict
+from fusion.models.structured.repair import Read, mended
+from fusion.models.structured.strict import strict
 
 Send = Callable[[Sequence[Message]], Awaitable[Reply]]
 """Sends messages as one call."""

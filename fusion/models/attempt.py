@@ -1,0 +1,63 @@
+"""Attempt: one request on its way to a provider, and the times of the call that it belongs to."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
+
+from fusion.core.types import Waited
+
+Wait = Literal["library", "budget", "slot", "pause", "failed"]
+"""Causes of a wait, by the fields of Waited."""
+
+
+class Attempt:
+    """One request to a provider. Its door sets `status` and `headers`, by lower-case name, once a response begins."""
+
+    __slots__ = ("headers", "status")
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.headers: Mapping[str, str] = {}
+
+
+attempt: ContextVar[Attempt | None] = ContextVar("fusion_attempt", default=None)
+"""The attempt of the current task; set around the door."""
+
+
+def note_response(status: int, headers: Mapping[str, str]) -> None:
+    """Record the status and headers of a response in the current attempt, if there is one."""
+    here = attempt.get()
+    if here is not None:
+        here.status, here.headers = status, {name.lower(): value for name, value in headers.items()}
+
+
+class CallClock:
+    """The waits of one call so far, in seconds."""
+
+    __slots__ = ("budget", "failed", "library", "pause", "slot")
+
+    def __init__(self) -> None:
+        self.library = self.budget = self.slot = self.pause = self.failed = 0.0
+
+    def waited(self) -> Waited | None:
+        """Return the waits; None if there were none."""
+        if not (self.library or self.budget or self.slot or self.pause or self.failed):
+            return None
+        return Waited(library=self.library, budget=self.budget, slot=self.slot, pause=self.pause, failed=self.failed)
+
+
+clock: ContextVar[CallClock | None] = ContextVar("fusion_call_clock", default=None)
+"""The clock of the current call; set by its caller."""
+
+
+@contextmanager
+def waiting(cause: Wait) -> Iterator[None]:
+    """Count the time of a block as a wait of the current call."""
+    here, begun = clock.get(), time.perf_counter()
+    try:
+        yield
+    finally:
+        if here is not None:
+            setattr(here, cause, getattr(here, cause) + time.perf_counter() - begun)

@@ -22,6 +22,7 @@ from fusion.core.events import (
 from fusion.core.params import merged
 from fusion.core.types import CallKey, JsonSchema, Message, Reply, Request
 from fusion.models import structured
+from fusion.models.attempt import CallClock, clock
 from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog import refused
 from fusion.models.speed import Latencies
@@ -136,16 +137,20 @@ class Caller:
         check_fits(request, self._roomiest)
         self._emit(CallStarted, ask, model=self._info.id, digest=digest)
         here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
+        times = CallClock()
+        timed = clock.set(times)
         try:
             reply = await link.model.complete(request, ask.deltas)
         except asyncio.CancelledError:
-            self._emit(CallCancelled, ask, model=self._info.id)
+            self._emit(CallCancelled, ask, model=self._info.id, waited=times.waited())
             raise
         except Exception as error:
-            self._emit(CallFailed, ask, model=self._info.id, failure=failure_of(error))
+            failure = failure_of(error)
+            self._emit(CallFailed, ask, model=self._info.id, failure=failure, waited=times.waited())
             raise
         finally:
             span.reset(here)
+            clock.reset(timed)
         if reply.reused is None:
             self._latencies.add(reply.writer, reply.latency)
         self._emit(
@@ -161,6 +166,7 @@ class Caller:
             first_token=reply.first_token,
             finish_reason=reply.finish_reason,
             reused=reply.reused,
+            waited=times.waited(),
         )
         return reply
 

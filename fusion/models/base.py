@@ -47,6 +47,10 @@ class Price(Value):
         taken = self.input * plain + read * usage.cached_read + write * usage.cache_write
         return taken + self.output * written + reasoning * usage.reasoning
 
+    def uncached(self, usage: Usage) -> Decimal:
+        """Return the cost of a usage without a prompt cache: all its input at the price of new input."""
+        return self.of(usage.model_copy(update={"cached_read": 0, "cache_write": 0}))
+
     def bound(self, taken: int, given: int) -> Decimal:
         """Return the most that a call with so many tokens of input and output can cost, in dollars."""
         if self.beyond is not None and self.above is not None and taken > self.above:

@@ -56,7 +56,7 @@ class Caller:
         stage: str,
         role: str,
         max_tokens: int,
-        timeout: float | None,
+        unsent: Mapping[str, Any],
         firm: Mapping[str, Any],
         soft: Mapping[str, Any],
         schema: JsonSchema | None,
@@ -73,7 +73,7 @@ class Caller:
         self._run_id = run_id
         self._stage = stage
         self._role = role
-        limits = {"max_tokens": max_tokens, "timeout": timeout}
+        limits = {"max_tokens": max_tokens, **unsent}
 
         def terms(model: ModelInfo) -> dict[str, Any]:
             return {**_limits(limits, model), **_params(firm, soft, model), **_shape(schema, model)}
@@ -83,7 +83,7 @@ class Caller:
         self._wrap = wrap
         self._link = _Link(wrap(self._chain, role))
         self._begun: tuple[Message, hashlib._Hash] | None = None
-        meant = {name: value for name, value in self._terms.items() if name != "timeout"}
+        meant = {name: value for name, value in self._terms.items() if name not in unsent}
         self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
 
     def messages(self, ask: Ask) -> Sequence[Message]:

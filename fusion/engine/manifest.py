@@ -76,6 +76,7 @@ class Record:
                 timeout=one["timeout"],
                 concurrency=one["concurrency"],
                 **one["params"],
+                **one.get("resilience", {}),
             )
             for role, one in self.data["roles"]["roles"].items()
             if role not in declared
@@ -151,6 +152,7 @@ def _roles(roles: RoleModels) -> dict[str, Any]:
                 "params": to_jsonable_python(one.params),
                 "timeout": one.timeout,
                 "concurrency": one.concurrency,
+                **({"resilience": dict(one.resilience)} if one.resilience else {}),
             }
             for role, one in roles.items()
         },
@@ -172,6 +174,7 @@ def _models(data: Mapping[str, Any], reach: _Reach) -> RoleModels:
             one["params"],
             one["timeout"],
             one["concurrency"],
+            one.get("resilience", {}),
         )
         for role, one in data["roles"].items()
     }

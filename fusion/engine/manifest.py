@@ -17,7 +17,8 @@ from fusion.engine.roles import RoleModel, RoleModels
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo
 from fusion.models.gateway import Gateway
-from fusion.models.wrappers.fallback import Breaker, Member
+from fusion.models.wrappers.breaker import Breaker
+from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.journal import Pinned, Unreachable
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline

@@ -13,10 +13,11 @@ from fusion.models.providers.local.local import LocalModels
 from fusion.models.providers.replay import PREFIX, ReplayModel
 from fusion.models.speed import Latencies
 from fusion.models.tokens import Margins, TokenBounds
+from fusion.models.wrappers.breaker import Breaker, Guarded, Trial
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
 from fusion.models.wrappers.contained import Contained
-from fusion.models.wrappers.fallback import Breaker, Member
+from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.journal import Journaled
 from fusion.models.wrappers.limit import Limited
 from fusion.models.wrappers.retry import Retrying
@@ -33,8 +34,8 @@ _PATIENCE = 10.0
 class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
-    The wrappers, outside in: Retrying > Metered (budget, ledger) > Limited (concurrency, timeout) >
-    Contained (cancellations of its own) > provider. The
+    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Limited (concurrency,
+    timeout) > Contained (cancellations of its own) > provider. The
     caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
     by id; they take precedence over providers.
     """
@@ -50,6 +51,7 @@ class Gateway:
         self._made: dict[tuple[str, int | None], Member] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._breakers: dict[str, Breaker] = {}
+        self._trials: list[Trial] = []
 
     def add(self, model: Model) -> None:
         """Register a model of the user under its id. Raises UsageError if another model has that id."""
@@ -63,14 +65,18 @@ class Gateway:
         if key not in self._made:
             model = self._provider(model_id)
             slots = self._local.slots if model.info.local else self._slots_of(model_id)
-            metered = Metered(
-                Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots),
-                tokens=self._tokens,
-                margins=self._margins,
+            limited = Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots)
+            breaker = self._breakers.setdefault(model_id, Breaker(model_id))
+            trial = Trial(limited, breaker, self._metered)
+            first = Guarded(self._metered(limited), breaker, waits=False, trial=trial)
+            last = Guarded(self._metered(limited), breaker, waits=True)
+            self._trials.append(trial)
+            self._made[key] = Member(
+                Retrying(first, patience=_PATIENCE),
+                Retrying(last),
+                breaker,
+                self._concurrency_of(model_id, concurrency),
             )
-            breaker = self._breakers.setdefault(model_id, Breaker())
-            primary, last = Retrying(metered, patience=_PATIENCE), Retrying(metered)
-            self._made[key] = Member(primary, last, breaker, self._concurrency_of(model_id, concurrency))
         return self._made[key]
 
     async def warm(self, model_ids: Iterable[str]) -> None:
@@ -82,12 +88,17 @@ class Gateway:
 
     async def close(self) -> None:
         """Release all sockets and processes."""
+        for trial in self._trials:
+            trial.close()
         for model in self._own.values():
             await model.close()
         self._local.close()
         hosted = sys.modules.get("fusion.models.providers.litellm")
         if hosted is not None:  # without a hosted model there is nothing to close, and nothing to load
             await hosted.close_all()
+
+    def _metered(self, model: Model) -> Model:
+        return Metered(model, tokens=self._tokens, margins=self._margins)
 
     def _provider(self, model_id: str) -> Model:
         if model_id in self._own:

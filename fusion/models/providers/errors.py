@@ -94,7 +94,9 @@ def _failure(error: Exception, info: ModelInfo, client: "SingleRequestClient", m
     if isinstance(error, RefusedError):
         return status_error(info, error.status, str(error), client.headers, mask, within=True)
     if text:
-        return _malformed(info, f"its stream broke off: {_words(error)}", mask, text=text)
+        failure = _malformed(info, f"its stream broke off: {_words(error)}", mask, text=text)
+        failure.outage = True
+        return failure
     import aiohttp
 
     if isinstance(error, (OSError, aiohttp.ClientError)):

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from fusion.core.config.environment import Wire, wire_of
 from fusion.core.config.reading import Source, load_file
 from fusion.core.config.tables import FREE, Endpoint, SettingsFile, StoreTable, Tariff, bound_tables
 from fusion.core.config.trust import NAME, Trust, Untrusted, digest_of, project_files, unfit, unfit_notice
@@ -30,7 +31,8 @@ class Settings(Value):
     user's own, then the project's. `untrusted` holds the project's tables that do not count, and `notices` has a line
     for all that is ignored. `keys` holds the names of non-empty variables that look like a provider's key; their
     values stay in the environment. `models_dir` is the folder of weights, and `models_sources` their download sources
-    in order. `library_dir` is the user's folder of prompts and pipelines.
+    in order. `library_dir` is the user's folder of prompts and pipelines. `wire` is the way to models that both
+    Fusion's own HTTP client and litellm can reach.
     """
 
     profile: str | None = None
@@ -48,6 +50,7 @@ class Settings(Value):
     local_threads: int = Field(gt=0)
     library_dir: Path
     keys: frozenset[str] = frozenset()
+    wire: Wire = "direct"
     store: StoreSettings = Field(default_factory=StoreSettings)
 
     @classmethod
@@ -58,7 +61,7 @@ class Settings(Value):
         start: Path | None = None,
         config: Path | str | None = None,
     ) -> "Settings":
-        """Read fusion.toml, names of keys, and FUSION_ with PROFILE, MODELS_DIR, MODELS_SOURCE, LOCAL_THREADS, STORE.
+        """Read fusion.toml, names of keys, and FUSION_ with PROFILE, WIRE, STORE, MODELS_DIR, _SOURCE, LOCAL_THREADS.
 
         The user's own file is `config`, else that of FUSION_CONFIG, else the one in the user's folder; it counts in
         full. The nearest file from `start` upwards (by default the working directory) is the project's, and wins over
@@ -88,6 +91,7 @@ class Settings(Value):
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
+            wire=wire_of(env.get("FUSION_WIRE")) or "direct",
             keys=frozenset(
                 name for name, value in env.items() if value.strip() and (name in key_names or _is_key(name))
             ),

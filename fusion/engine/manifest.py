@@ -19,7 +19,8 @@ from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import is_shipped
-from fusion.models.wrappers.fallback import Breaker, Member
+from fusion.models.wrappers.breaker import Breaker
+from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.journal import Pinned, Unreachable
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
@@ -78,6 +79,7 @@ class Record:
                 timeout=one["timeout"],
                 concurrency=one["concurrency"],
                 **one["params"],
+                **one.get("resilience", {}),
             )
             for role, one in self.data["roles"]["roles"].items()
             if role not in declared
@@ -159,6 +161,7 @@ def _roles(roles: RoleModels) -> dict[str, Any]:
                 "params": to_jsonable_python(one.params),
                 "timeout": one.timeout,
                 "concurrency": one.concurrency,
+                **({"resilience": dict(one.resilience)} if one.resilience else {}),
             }
             for role, one in roles.items()
         },
@@ -183,7 +186,13 @@ class _Reach(NamedTuple):
 def _models(data: Mapping[str, Any], reach: _Reach) -> RoleModels:
     notes: list[str] = []
     roles = {
-        role: RoleModel(_chain(role, one, reach, notes), one["params"], one["timeout"], one["concurrency"])
+        role: RoleModel(
+            _chain(role, one, reach, notes),
+            one["params"],
+            one["timeout"],
+            one["concurrency"],
+            one.get("resilience", {}),
+        )
         for role, one in data["roles"].items()
     }
     nested = {path: _models(one, reach) for path, one in data["nested"].items()}

@@ -37,6 +37,7 @@ class RoleModel:
     params: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     concurrency: int | None = None
+    resilience: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
@@ -326,7 +327,7 @@ class Cast:
             allowed = self._allowed(spec.chain, notes) if shipped else spec.chain
             chain = self._callable(role, allowed, own_notes)
             members = tuple(self.gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
-            roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency)
+            roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency, spec.resilience())
             _check_params(role, roles[role], loaded.pipeline)
         nested = {path: self._resolve(one, given, declared) for path, one in loaded.nested.items()}
         return RoleModels(roles, self.gateway, notes=notes, nested=nested)

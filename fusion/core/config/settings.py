@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from fusion.core.config.environment import Wire, wire_of
 from fusion.core.config.machine import machine_rules, rules_of
 from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
@@ -32,9 +33,10 @@ class Settings(Value):
     user's own, then the project's. `untrusted` holds the project's tables that do not count, and `notices` has a line
     for all that is ignored. `keys` holds the names of non-empty variables that look like a provider's key; their
     values stay in the environment. `models_dir` is the folder of weights, and `models_sources` their download sources
-    in order. `library_dir` is the user's folder of prompts and pipelines. `policy` holds the rules of the machine,
-    the user and the project; by default those of the machine. `outages` are patterns of models that fail as if they
-    were unreachable, for a drill.
+    in order. `library_dir` is the user's folder of prompts and pipelines. `wire` is the way to models that both
+    Fusion's own HTTP client and litellm can reach. `policy` holds the rules of the machine, the user and the project;
+    by default those of the machine. `outages` are patterns of models that fail as if they were unreachable, for a
+    drill.
     """
 
     profile: str | None = None
@@ -52,6 +54,7 @@ class Settings(Value):
     local_threads: int = Field(gt=0)
     library_dir: Path
     keys: frozenset[str] = frozenset()
+    wire: Wire = "direct"
     store: StoreSettings = Field(default_factory=StoreSettings)
     policy: Policy = Field(default_factory=lambda: Policy(rules=machine_rules()))
     outages: tuple[str, ...] = ()
@@ -64,7 +67,7 @@ class Settings(Value):
         start: Path | None = None,
         config: Path | str | None = None,
     ) -> "Settings":
-        """Read fusion.toml, names of keys, and FUSION_ with PROFILE, MODELS_DIR, MODELS_SOURCE, LOCAL_THREADS, STORE.
+        """Read fusion.toml, names of keys, and FUSION_ with PROFILE, WIRE, STORE, MODELS_DIR, _SOURCE, LOCAL_THREADS.
 
         The user's own file is `config`, else that of FUSION_CONFIG, else the one in the user's folder; it counts in
         full. The nearest file from `start` upwards (by default the working directory) is the project's, and wins over
@@ -96,6 +99,7 @@ class Settings(Value):
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
             policy=Policy(rules=(*machine_rules(), *layers.rules())),
+            wire=wire_of(env.get("FUSION_WIRE")) or "direct",
             keys=frozenset(
                 name for name, value in env.items() if value.strip() and (name in key_names or _is_key(name))
             ),

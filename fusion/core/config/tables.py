@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from fusion.core.config.environment import Wire
 from fusion.core.config.policy import PolicyTable
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.types import Limits, Money
@@ -42,6 +43,10 @@ class Endpoint(Authored):
     thinks: bool | None = Field(
         default=None,
         description="Replies begin with thoughts that only a closing `</think>` ends; unset finds that out.",
+    )
+
+    wire: Wire | None = Field(
+        default=None, description="Way to the server: Fusion's own HTTP client (direct), or litellm; as FUSION_WIRE."
     )
 
     @field_validator("api_base")

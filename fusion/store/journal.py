@@ -23,6 +23,7 @@ from fusion.core.events import (
     FallbackTaken,
     ItemFinished,
     Noted,
+    OutageChanged,
     Sink,
     StageFinished,
     StageStarted,
@@ -56,6 +57,7 @@ _KEPT_EVENTS: Final = frozenset(
         Decided,
         FallbackTaken,
         Noted,
+        OutageChanged,
         StageFinished,
         StageStarted,
     }

@@ -129,6 +129,20 @@ class FallbackTaken(OfCall):
     failure: Failure
 
 
+class OutageChanged(EventBase):
+    """The circuit breaker of a model opened, lets a probe through, or closed.
+
+    `seconds` is the time until the next probe, or the duration of the outage so far if the breaker probes or closed.
+    `failure` is the last one; None once the breaker is closed.
+    """
+
+    type: Literal["outage_changed"] = "outage_changed"
+    model: str
+    state: Literal["open", "probing", "closed"]
+    seconds: float
+    failure: Failure | None = None
+
+
 class CallFinished(EventBase):
     """A call received its reply.
 
@@ -235,6 +249,7 @@ Event = Annotated[
     | AttemptFailed
     | AttemptCharged
     | FallbackTaken
+    | OutageChanged
     | CallFinished
     | CallFailed
     | CallCancelled

@@ -10,6 +10,8 @@ from fusion.core.errors import BadResponseError, ContentFilterError, UsageError
 from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
 BYTES_PER_TOKEN: Final = 4
+PATIENCE: Final = 300.0
+"""Seconds that a call waits for a model that is down, at most."""
 _DAY: Final = 86_400
 _UNITS: Final = (
     (120, 1, "s"),
@@ -46,6 +48,10 @@ class Price(Value):
         reasoning = self.output if self.reasoning is None else self.reasoning
         taken = self.input * plain + read * usage.cached_read + write * usage.cache_write
         return taken + self.output * written + reasoning * usage.reasoning
+
+    def uncached(self, usage: Usage) -> Decimal:
+        """Return the cost of a usage without a prompt cache: all its input at the price of new input."""
+        return self.of(usage.model_copy(update={"cached_read": 0, "cache_write": 0}))
 
     def bound(self, taken: int, given: int) -> Decimal:
         """Return the most that a call with so many tokens of input and output can cost, in dollars."""

@@ -98,6 +98,11 @@ def lookup(model_id: str) -> ModelInfo:
     )
 
 
+def shipped_price(model_id: str) -> Price | None:
+    """Return the price of a model in the installed price file; None if it is unknown."""
+    return None if _is_local(model_id) else _price(_find(model_id)[1])
+
+
 def _origin(model_id: str, provider: str) -> dict[str, Any]:
     return {"family": family_of(model_id), "region": region_of(provider), "keys": keys_for(provider)}
 

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fusion import Fusion, Model, ModelInfo, Reply, Say, ScriptedModel
 from fusion.core.errors import BadRequestError, ModelConnectionError, RateLimitError
-from fusion.core.events import CallFailed, CallFinished, EventBase
+from fusion.core.events import CallCancelled, CallFailed, CallFinished, EventBase
 from fusion.core.types import Deltas, Request, Usage, Waited
 from fusion.models.base import Price
 from tests.conftest import pipeline, run
@@ -97,3 +98,108 @@ def test_a_model_of_a_user_gets_the_latency_that_it_does_not_state(
     _, events = run(fusion({"bulk": Slow(thinking=LONG, latency=stated)}), "x", pipeline=pipeline(ONE))
     (finished,) = (event for event in events if isinstance(event, CallFinished))
     assert least <= finished.latency <= most
+
+
+# Runs: the critical path.
+
+TWO = (
+    "inputs: {t: What.}\nstages:\n"
+    "  a: {kind: generate, role: bulk, prompt: 'first {{ inputs.t }}'}\n"
+    "  b: {kind: generate, role: bulk, prompt: 'then {{ a }}'}\noutput: b"
+)
+PANEL = (
+    "inputs: {t: What.}\nstages:\n"
+    "  a: {kind: panel, members: [{role: bulk, samples: 3}], prompt: '{{ inputs.t }}'}\n"
+    "  b: {kind: generate, role: bulk, prompt: 'out of {{ a | map(attribute=\"value\") | join }}'}\noutput: b"
+)
+BRANCHES = (
+    "inputs: {t: What.}\nstages:\n"
+    "  a: {kind: generate, role: bulk, prompt: 'one {{ inputs.t }}'}\n"
+    "  b: {kind: generate, role: bulk, prompt: 'two {{ inputs.t }}'}\n"
+    "  c: {kind: generate, role: bulk, prompt: '{{ a }} and {{ b }}'}\noutput: c"
+)
+FLOW = (
+    "inputs: {t: What.}\nstages:\n"
+    "  a: {kind: map, over: 'range(4) | list', role: bulk, prompt: 'one {{ item.source }}'}\n"
+    "  b: {kind: map, over: a, role: bulk, prompt: 'two {{ item.source }} {{ item.value }}'}\noutput: b"
+)
+SHAPES = {
+    "one call": (ONE, 1),
+    "two in turn": (TWO, 2),
+    "a panel": (PANEL, 2),
+    "branches": (BRANCHES, 2),
+    "a flow": (FLOW, 2),
+}
+
+
+def slow(seconds: float = LONG) -> ScriptedModel:
+    return ScriptedModel("yes", delay=seconds)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_times_of_a_run_add_up_along_its_critical_path(fusion: Make, shape: str) -> None:
+    text, calls = SHAPES[shape]
+    result, _ = run(fusion({"bulk": slow()}), "x", pipeline=pipeline(text))
+    times = result.receipt.times
+    assert times.total == pytest.approx(result.seconds)
+    assert calls * LONG * 0.95 <= times.model <= result.seconds
+    assert times.waited == 0
+    assert times.own < LONG
+
+
+def test_a_run_without_calls_spends_its_own_time(fusion: Make) -> None:
+    text = "inputs: {t: What.}\nstages:\n  a: {kind: render, template: '{{ inputs.t }}'}\noutput: a"
+    result, _ = run(fusion({"bulk": slow()}), "x", pipeline=pipeline(text))
+    assert result.receipt.times.own == pytest.approx(result.seconds)
+
+
+def test_the_wait_for_the_last_slot_is_on_the_path(fusion: Make) -> None:
+    model = slow()
+    with Fusion(profile="local", models={model.info.id: model}) as one:
+        result, _ = run(one, "x", pipeline=pipeline(ONE_AT_A_TIME))
+    times = result.receipt.times
+    assert times.slot >= 1.8 * LONG
+    assert 0.9 * LONG <= times.model < 1.8 * LONG
+
+
+def test_the_time_of_a_cancelled_call_is_the_models(fusion: Make) -> None:
+    text = ONE.replace("role: bulk", f"role: bulk, timeout: {LONG}, on_error: skip, default: none")
+    result, events = run(fusion({"bulk": slow(30)}), "x", pipeline=pipeline(text))
+    assert any(isinstance(event, CallCancelled) for event in events)
+    assert result.receipt.times.model >= 0.8 * LONG
+
+
+def test_the_times_of_a_resumed_run_are_those_of_all_its_sessions(tmp_path: Path) -> None:
+    broken = ScriptedModel([Say("yes", delay=LONG), BadRequestError("no")], name="scripted/one")
+    with Fusion(profile="local", roles={"bulk": broken}, store=tmp_path / "runs.db") as one:
+        failed, _ = run(one, "x", pipeline=pipeline(TWO))
+        assert failed.status == "failed"
+    with Fusion(profile="local", roles={"bulk": slow_named("scripted/one")}, store=tmp_path / "runs.db") as one:
+        result = one.resume(failed.run_id)
+        shown = one.runs.show(failed.run_id).receipt
+    assert result.receipt.times.model >= 1.9 * LONG
+    assert shown.times == result.receipt.times
+
+
+def slow_named(name: str) -> ScriptedModel:
+    return ScriptedModel("yes", delay=LONG, name=name)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reused_calls_save_the_time_that_they_took_and_parallel_ones_save_it_once(tmp_path: Path, shape: str) -> None:
+    text, calls = SHAPES[shape]
+    with Fusion(profile="local", roles={"bulk": slow()}, store=tmp_path / "runs.db") as one:
+        first, _ = run(one, "x", pipeline=pipeline(text), cache="shared")
+        again, _ = run(one, "x", pipeline=pipeline(text), cache="shared")
+    assert first.receipt.saved_seconds == 0
+    assert again.receipt.calls == 0
+    assert calls * LONG * 0.95 <= again.receipt.saved_seconds + again.seconds
+    assert again.receipt.saved_seconds <= first.seconds
+
+
+def test_a_call_that_was_in_flight_saves_the_rest_of_its_time(fusion: Make) -> None:
+    text = BRANCHES.replace("two {{", "one {{").replace("defaults", "")
+    result, _ = run(fusion({"bulk": slow()}), "x", pipeline=pipeline(text), cache="run")
+    assert result.receipt.reused == 1
+    assert result.receipt.saved_seconds < 0.5 * LONG
+    assert result.receipt.times.model >= 1.9 * LONG

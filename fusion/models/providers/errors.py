@@ -100,7 +100,9 @@ def _failure(error: Exception, info: ModelInfo, exchange: "Exchange", mask: Mask
     if isinstance(error, RefusedError):
         return status_error(info, error.status, str(error), exchange.headers, mask, within=True)
     if text:
-        return _malformed(info, f"its stream broke off: {_words(error)}", mask, text=text)
+        failure = _malformed(info, f"its stream broke off: {_words(error)}", mask, text=text)
+        failure.outage = True
+        return failure
     import aiohttp
 
     if isinstance(error, (OSError, aiohttp.ClientError)):

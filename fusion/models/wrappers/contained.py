@@ -12,7 +12,7 @@ class Contained(ModelWrapper):
     """A model whose own CancelledError or TimeoutError fails its call, and nothing else.
 
     A cancellation of the call itself passes through: it counts in `cancelling` of the running task. A reply without
-    a latency gets the time that it took.
+    a latency gets the time that it took, and so does an error.
 
     Raises UsageError if the model returns anything but a Reply.
     """
@@ -28,6 +28,9 @@ class Contained(ModelWrapper):
             raise self._cancelled() from error
         except TimeoutError as error:
             raise self._timed_out(error) from error
+        except ModelError as error:
+            error.took = time.perf_counter() - begun
+            raise
         if not isinstance(reply, Reply):
             raise UsageError(f"the model {self.info.id!r} returned {type(reply).__name__}; return a Reply")
         if not reply.latency:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from fusion.core.errors import RateLimitError
+from fusion.core.errors import ModelConnectionError, RateLimitError
 from fusion.core.events import Paused, emit, span
 from fusion.core.types import Request
 from fusion.models.attempt import Wait
@@ -45,19 +45,21 @@ class Pace(Gate):
         self.control.succeed(ticket.number, now, self.open - 1)
         self._heed(ticket, headers, now)
 
-    def refuse(self, ticket: Ticket, headers: Mapping[str, str], retry_after: float | None) -> None:
-        """Take in a refusal for a rate limit."""
+    def fail(self, ticket: Ticket, headers: Mapping[str, str], error: Exception) -> None:
+        """Take in a failed attempt: a refusal for a rate limit, a refused connection, or neither."""
         now = self._now()
         self._heed(ticket, headers, now)
+        if isinstance(error, RateLimitError):
+            self._refuse(ticket, now, error.retry_after)
+        elif isinstance(error, ModelConnectionError) and not error.sent:
+            self.control.fail_to_connect(ticket.at, now, self.open - 1)
+
+    def _refuse(self, ticket: Ticket, now: float, retry_after: float | None) -> None:
         if retry_after is None:
             retry_after = max([one.delay(now) for one in self._allowances.values()], default=0.0)
         self.control.refuse(ticket.number, ticket.at, now, self.open - 1, retry_after)
         for waiter in list(self._queue):
             self._send_away(waiter, now)
-
-    def fail_to_connect(self, ticket: Ticket) -> None:
-        """Take in a refused connection."""
-        self.control.fail_to_connect(ticket.at, self._now(), self.open - 1)
 
     def _delay(self, now: float, request: Request) -> float:
         delay = self.control.delay(now, self.open)

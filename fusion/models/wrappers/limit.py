@@ -1,14 +1,14 @@
 """Limited: bounds the concurrent attempts of a model, their rate, and the time of each."""
 
 import asyncio
+import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Final
 
 from fusion.core import budget
-from fusion.core.errors import ModelConnectionError, ModelError, ModelTimeoutError, RateLimitError, UsageError
+from fusion.core.errors import ModelError, ModelTimeoutError, UsageError
 from fusion.core.types import Deltas, Reply, Request
-from fusion.models.attempt import Attempt, attempt, waiting
+from fusion.models.attempt import Attempt, attempt, note_wait
 from fusion.models.base import Model, ModelWrapper
 from fusion.models.pace import Gate, Pace, Ticket
 
@@ -77,6 +77,7 @@ class Limited(ModelWrapper):
     One of them may be its Pace, which learns from every response: its headers, its refusals, refused connections.
     `slots` are those of this machine. Once it is through, an attempt is marked as sent in `budget.attempt`, and has
     `request.timeout` seconds to reply. Providers leave that to it. Loading the model's library is part of no attempt.
+    Loading, the wait for gates and a failed attempt are waits of the call.
 
     Raises ModelTimeoutError when the time is over.
     """
@@ -98,7 +99,9 @@ class Limited(ModelWrapper):
         self._deadlines: dict[float, Deadlines] = {}  # by their seconds
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        begun = time.perf_counter()
         await self.inner.ready()
+        begun = note_wait("library", begun)
         passed: list[tuple[Gate, Ticket]] = []
         reply = None
         try:
@@ -115,28 +118,22 @@ class Limited(ModelWrapper):
     ) -> Reply:
         if self._slots is None:
             return await self._paced(request, on_delta, passed)
-        with waiting("slot") if self._slots.locked() else nullcontext():
-            await self._slots.acquire()
-        try:
+        begun = time.perf_counter()
+        async with self._slots:
+            note_wait("slot", begun)
             return await self._paced(request, on_delta, passed)
-        finally:
-            self._slots.release()
 
     async def _paced(self, request: Request, on_delta: Deltas | None, passed: Sequence[tuple[Gate, Ticket]]) -> Reply:
         """Make an attempt, and let the paces among its gates learn from the response."""
-        response = Attempt()
+        response, begun = Attempt(), time.perf_counter()
         outer = attempt.set(response)
         try:
             reply = await self._attempt(request, on_delta)
-        except RateLimitError as error:
+        except Exception as error:
+            note_wait("failed", begun)
             for gate, ticket in passed:
                 if isinstance(gate, Pace):
-                    gate.refuse(ticket, response.headers, error.retry_after)
-            raise
-        except ModelConnectionError as error:
-            for gate, ticket in passed:
-                if isinstance(gate, Pace) and not error.sent:
-                    gate.fail_to_connect(ticket)
+                    gate.fail(ticket, response.headers, error)
             raise
         finally:
             attempt.reset(outer)

@@ -16,6 +16,7 @@ from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStar
 from fusion.core.result import Cost, FailedPart, Receipt, Result
 from fusion.core.types import Value
 from fusion.engine.receipt import Accounts, Before, before
+from fusion.models.base import Price
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, find_run, resolve_store, run_state, try_lock
 from fusion.store.rows import Attempt, AttemptEnd, Call, Decision, RunFilter, RunRow, RunState, RunStatus
@@ -245,14 +246,16 @@ class History:
     def _accounts(self, row: RunRow) -> tuple[Accounts, Before]:
         """Add up the calls and attempts of a run."""
         was = before(self._store, row.run_id, open_too=row.ended is None)
-        accounts = Accounts(self._price_sources(row.run_id))
+        accounts = Accounts(*self._prices(row.run_id))
         accounts.take_up(was)
         return accounts, was
 
-    def _price_sources(self, run_id: str) -> dict[str, str]:
-        """Return the source of each model's price, if it was kept."""
+    def _prices(self, run_id: str) -> tuple[dict[str, str], dict[str, Price | None]]:
+        """Return the source and the price of each model, if they were kept."""
         record = self._store.record(run_id)
-        return {} if record is None or "roles" not in record else dict(_sources(record["roles"]))
+        infos = [] if record is None or "roles" not in record else list(_infos(record["roles"]))
+        sources = {info["id"]: info.get("price_source", "unknown") for info in infos}
+        return sources, {info["id"]: Price.model_validate(info["price"]) for info in infos if info.get("price")}
 
     def _number(self, row: RunRow, place: str) -> int:
         lines = [_line(call) for call in self._store.calls(row.run_id)]
@@ -343,12 +346,12 @@ def _failed(events: Iterable[EventBase]) -> tuple[FailedPart, ...]:
     return tuple(failed.values())
 
 
-def _sources(roles: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _infos(roles: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the recorded info of each model."""
     for role in roles["roles"].values():
-        for info in role["chain"]:
-            yield info["id"], info.get("price_source", "unknown")
+        yield from role["chain"]
     for nested in roles["nested"].values():
-        yield from _sources(nested)
+        yield from _infos(nested)
 
 
 def _time(seconds: float) -> datetime:

@@ -8,6 +8,7 @@ FusionError                     exit 1, HTTP 500
     InputError                                     an input that is missing, unknown or too long
     PromptError                                    a template or expression that cannot be rendered
     MissingKeyError                                a required model has neither a key nor weights
+    PolicyError                                    a policy forbids the model
     StoreError                                     the store cannot be opened, read or written
     RunBusyError                                   the run is locked by another worker
   ModelError                    exit 3, HTTP 502   a call to a model failed
@@ -20,6 +21,7 @@ FusionError                     exit 1, HTTP 500
     RateLimitError                                 retry: too many requests (honours Retry-After)
     ModelTimeoutError                              retry: no reply within the timeout
     ModelConnectionError                           retry: unreachable, connection dropped, 5xx
+      OutageError                                  not sent: the model is down; stops once patience is over
     BadResponseError                               retry: empty, truncated or malformed reply
       ShapeError                                   the reply violates its schema after one repair
       OversizedReplyError                          the reply is larger than its limit can explain
@@ -120,6 +122,10 @@ class MissingKeyError(UsageError):
         self.keys = tuple(keys)
 
 
+class PolicyError(UsageError):
+    """A policy forbids the model; the message names the file and line of the rule."""
+
+
 class StoreError(UsageError):
     """The store cannot be opened, read or written."""
 
@@ -132,16 +138,20 @@ class ModelError(FusionError):
     """A call to a model failed.
 
     `model` is the id of the model. `retry_after` is the provider's Retry-After in seconds, if it sent one. `answered`
-    is True if the provider may bill the call: it was sent and lost, or the model had begun to write.
+    is True if the provider may bill the call: it was sent and lost, or the model had begun to write. `took` is the
+    duration of the attempt in seconds, as far as known.
     """
 
     exit_code = 3
     http_status = 502
     retryable: ClassVar[bool] = False
     """True if the same call may succeed later."""
-    stops: ClassVar[bool] = False
+    stops: bool = False
     """True if every further call would fail alike; the run ends at once."""
+    outage: bool = False
+    """True if the provider is out of reach, gives no answer in time, or reports a fault of its own."""
     answered: bool = False
+    took: float | None = None
 
     def __init__(self, message: str, *, model: str = "", retry_after: float | None = None) -> None:
         self.model = model
@@ -198,6 +208,7 @@ class ModelTimeoutError(ModelError):
 
     http_status = 504
     retryable = True
+    outage = True
 
 
 class ModelConnectionError(ModelError):
@@ -207,6 +218,7 @@ class ModelConnectionError(ModelError):
     """
 
     retryable = True
+    outage = True
 
     def __init__(
         self,
@@ -220,6 +232,16 @@ class ModelConnectionError(ModelError):
         self.answered = answered
         self.sent = sent
         super().__init__(message, model=model, retry_after=retry_after)
+
+
+class OutageError(ModelConnectionError):
+    """The model is down, and the call was not sent to it."""
+
+    retryable = False
+
+    def __init__(self, message: str, *, model: str = "", stops: bool = False) -> None:
+        self.stops = stops
+        super().__init__(message, model=model, sent=False)
 
 
 class BadResponseError(ModelError):

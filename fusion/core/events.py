@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
-from fusion.core.types import Failure, FinishReason, Money, Reuse, Usage, Value
+from fusion.core.types import Failure, FinishReason, Money, Reuse, Usage, Value, Waited
 
 
 class EventBase(Value):
@@ -129,12 +129,27 @@ class FallbackTaken(OfCall):
     failure: Failure
 
 
+class OutageChanged(EventBase):
+    """The circuit breaker of a model opened, lets a probe through, or closed.
+
+    `seconds` is the time until the next probe, or the duration of the outage so far if the breaker probes or closed.
+    `failure` is the last one; None once the breaker is closed.
+    """
+
+    type: Literal["outage_changed"] = "outage_changed"
+    model: str
+    state: Literal["open", "probing", "closed"]
+    seconds: float
+    failure: Failure | None = None
+
+
 class CallFinished(EventBase):
     """A call received its reply.
 
     `cost` is None if the price is unknown. `asked` is the requested model, `by` the fallback that replied in its
-    place, `served` the name in the provider's response. `latency` and `first_token` are seconds since sending.
-    `reused` is set if the reply comes from the journal or a cache: it is free now, and `cost` is its original cost.
+    place, `served` the name in the provider's response. `latency` and `first_token` are seconds since the request was
+    sent that got the reply; `waited` is the time before it, None if the call did not wait. `reused` is set if the
+    reply comes from the journal or a cache: it is free now, and `cost` and `latency` are the original ones.
     """
 
     type: Literal["call_finished"] = "call_finished"
@@ -150,25 +165,31 @@ class CallFinished(EventBase):
     first_token: float | None
     finish_reason: FinishReason
     reused: Reuse | None = None
+    waited: Waited | None = None
 
 
 class CallFailed(EventBase):
-    """A call ended without a reply, after all retries and fallbacks."""
+    """A call ended without a reply, after all retries and fallbacks. `waited` is its time by cause."""
 
     type: Literal["call_failed"] = "call_failed"
     step: str
     role: str
     model: str
     failure: Failure
+    waited: Waited | None = None
 
 
 class CallCancelled(EventBase):
-    """A call was cancelled in flight: its stage timed out, or the run failed or was stopped."""
+    """A call was cancelled in flight: its stage timed out, or the run failed or was stopped.
+
+    `waited` is the time that it waited; the rest of its time an attempt was under way.
+    """
 
     type: Literal["call_cancelled"] = "call_cancelled"
     step: str
     role: str
     model: str
+    waited: Waited | None = None
 
 
 class ItemFinished(EventBase):
@@ -228,6 +249,7 @@ Event = Annotated[
     | AttemptFailed
     | AttemptCharged
     | FallbackTaken
+    | OutageChanged
     | CallFinished
     | CallFailed
     | CallCancelled

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from fusion.core.types import OnOutage
 from fusion.core.validation import Authored
 
 _OURS: Final = {
@@ -91,6 +92,21 @@ class Cacheable(Authored):
     cache: CacheMode | None = Field(default=None, description=_CACHE)
 
 
+class Resilience(Authored):
+    """Settings of a call that fails or has to wait; they are no part of its request."""
+
+    on_outage: OnOutage | None = Field(
+        default=None,
+        description="Calls while the last model of a chain is down: wait until it is back (wait, the default), or "
+        "fail at once (fail).",
+    )
+
+    def resilience(self) -> dict[str, Any]:
+        """Return the settings that are set, by name."""
+        found = {name: getattr(self, name) for name in Resilience.model_fields}
+        return {name: value for name, value in found.items() if value is not None}
+
+
 PARAMS: Final = tuple(Params.model_fields)
 """Names of all parameters."""
 
@@ -104,7 +120,7 @@ def _some_models(chain: tuple[str, ...]) -> tuple[str, ...]:
     return chain
 
 
-class RoleSpec(Params):
+class RoleSpec(Params, Resilience):
     """The models of a role, with their parameters. Short form: the id of one model.
 
     The first model gets each call; if it fails, the call falls back to the next, with an event.
@@ -122,7 +138,7 @@ class RoleSpec(Params):
         return {"chain": (given,)} if isinstance(given, str) else given
 
 
-class Defaults(Params, Cacheable):
+class Defaults(Params, Cacheable, Resilience):
     """Defaults of every call, overridden by its role and its stage.
 
     A parameter that a model does not support is omitted for it.

@@ -68,6 +68,31 @@ class Spent(Value):
         return Spent(usage=self.usage + other.usage, cost=self.cost + other.cost)
 
 
+class Times(Value):
+    """Seconds of a run by cause, along the chain of calls that its end waited for: they add up to its time.
+
+    `model` is the time of models, from the request sent to the answer; the next five are waits of calls (see
+    Waited). `own` is all else: Fusion itself, its store, and pauses between calls.
+    """
+
+    model: float = 0.0
+    library: float = 0.0
+    budget: float = 0.0
+    slot: float = 0.0
+    pause: float = 0.0
+    failed: float = 0.0
+    own: float = 0.0
+
+    @property
+    def waited(self) -> float:
+        """The sum of the waits."""
+        return self.library + self.budget + self.slot + self.pause + self.failed
+
+    @property
+    def total(self) -> float:
+        return self.model + self.waited + self.own
+
+
 class ReceiptLine(Value):
     """The calls of one stage to one model. `price_source` names the origin of the price.
 
@@ -78,6 +103,9 @@ class ReceiptLine(Value):
     `measured` holds the usage reported by the provider, `estimated` our own count where it reports none. `charged`
     is the cost of unusable replies, and an upper bound for attempts without a reply that may have been billed. It is
     part of `cost`, not of `usage`. `saved` is the original cost of the reused calls, which are free now.
+
+    `cached` is the amount in dollars that prompt caches of the provider saved: the price of the same tokens without
+    them, less their cost. It is negative if they were written and not read.
     """
 
     stage: str
@@ -94,6 +122,7 @@ class ReceiptLine(Value):
     estimated: Spent = Spent()
     charged: Spent = Spent()
     saved: Spent = Spent()
+    cached: Money = Decimal(0)
     price_source: str = "unknown"
 
     @property
@@ -110,12 +139,17 @@ class ReceiptLine(Value):
 class Receipt(Value):
     """The cost of a run by stage, role and model, over all its sessions; `seconds` is the time it was running.
 
+    `times` splits `seconds` by cause. `saved_seconds` is the time that reused calls saved: the run would have taken
+    so much longer with their latencies.
+
     `cascades` counts the answers taken by cascades, `escalated` those of a tier after the first. `escalation_rate`
     is their ratio, from 0 to 1; None without a cascade.
     """
 
     lines: tuple[ReceiptLine, ...] = ()
     seconds: float = 0.0
+    times: Times = Times()
+    saved_seconds: float = 0.0
     tags: dict[str, str] = Field(default={})
     cascades: int = 0
     escalated: int = 0
@@ -142,6 +176,11 @@ class Receipt(Value):
     def saved(self) -> Cost:
         """The original cost of the reused calls."""
         return sum((line.saved.cost for line in self.lines), Cost())
+
+    @property
+    def cached(self) -> Money:
+        """The amount in dollars that prompt caches of providers saved."""
+        return sum((line.cached for line in self.lines), Decimal(0))
 
 
 class StageResult(Value):

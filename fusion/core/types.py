@@ -22,6 +22,7 @@ JsonMode = Literal["schema", "object"]
 FileKind = Literal["image", "pdf"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 Reuse = Literal["journal", "other run", "cache"]
+OnOutage = Literal["wait", "fail"]
 Money = Decimal
 
 
@@ -141,8 +142,8 @@ class Request(Value):
     HTTP body, named as the provider does. `json_schema` is the schema of the reply. `json_mode` is "schema" for the
     provider's strict mode, "object" for any JSON object. `tools` are the tools that the model may call, and
     `tool_choice` is "auto", "none", "required" or the name of one. `cache_key` names the provider's prompt cache to
-    use; it changes no reply. `key` and `sample` are not sent; `sample` tells requests apart that ask the same and
-    need replies of their own.
+    use; it changes no reply. `key`, `sample` and `on_outage` are not sent; `sample` tells requests apart that ask the
+    same and need replies of their own. `on_outage` says if a call waits while its last model is down, or fails.
     """
 
     messages: tuple[Message, ...]
@@ -162,6 +163,7 @@ class Request(Value):
     cache_key: str | None = None
     key: CallKey | None = None
     sample: int = 0
+    on_outage: OnOutage = "wait"
 
 
 class Usage(Value):

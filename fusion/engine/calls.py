@@ -22,6 +22,7 @@ from fusion.core.events import (
 from fusion.core.params import merged
 from fusion.core.types import CallKey, JsonSchema, Message, Reply, Request
 from fusion.models import structured
+from fusion.models.attempt import CallClock, clock
 from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog import refused
 from fusion.models.speed import Latencies
@@ -55,7 +56,7 @@ class Caller:
         stage: str,
         role: str,
         max_tokens: int,
-        timeout: float | None,
+        unsent: Mapping[str, Any],
         firm: Mapping[str, Any],
         soft: Mapping[str, Any],
         schema: JsonSchema | None,
@@ -72,7 +73,7 @@ class Caller:
         self._run_id = run_id
         self._stage = stage
         self._role = role
-        limits = {"max_tokens": max_tokens, "timeout": timeout}
+        limits = {"max_tokens": max_tokens, **unsent}
 
         def terms(model: ModelInfo) -> dict[str, Any]:
             return {**_limits(limits, model), **_params(firm, soft, model), **_shape(schema, model)}
@@ -82,7 +83,7 @@ class Caller:
         self._wrap = wrap
         self._link = _Link(wrap(self._chain, role))
         self._begun: tuple[Message, hashlib._Hash] | None = None
-        meant = {name: value for name, value in self._terms.items() if name != "timeout"}
+        meant = {name: value for name, value in self._terms.items() if name not in unsent}
         self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
 
     def messages(self, ask: Ask) -> Sequence[Message]:
@@ -136,16 +137,20 @@ class Caller:
         check_fits(request, self._roomiest)
         self._emit(CallStarted, ask, model=self._info.id, digest=digest)
         here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
+        times = CallClock()
+        timed = clock.set(times)
         try:
             reply = await link.model.complete(request, ask.deltas)
         except asyncio.CancelledError:
-            self._emit(CallCancelled, ask, model=self._info.id)
+            self._emit(CallCancelled, ask, model=self._info.id, waited=times.waited())
             raise
         except Exception as error:
-            self._emit(CallFailed, ask, model=self._info.id, failure=failure_of(error))
+            failure = failure_of(error)
+            self._emit(CallFailed, ask, model=self._info.id, failure=failure, waited=times.waited())
             raise
         finally:
             span.reset(here)
+            clock.reset(timed)
         if reply.reused is None:
             self._latencies.add(reply.writer, reply.latency)
         self._emit(
@@ -161,6 +166,7 @@ class Caller:
             first_token=reply.first_token,
             finish_reason=reply.finish_reason,
             reused=reply.reused,
+            waited=times.waited(),
         )
         return reply
 

@@ -405,7 +405,14 @@ class RunModels(StageModels):
             stage=self._ctx.place,
             role=ask.role,
             max_tokens=self._run.spec.output_limit(stage, chain[0].info, ask.max_tokens),
-            timeout=role.timeout or defaults.timeout,
+            unsent={
+                "timeout": role.timeout or defaults.timeout,
+                **merged(
+                    stage.resilience() if isinstance(stage, ModelStage) else {},
+                    role.resilience,
+                    defaults.resilience(),
+                ),
+            },
             firm=firm,
             soft=soft,
             schema=ask.schema,

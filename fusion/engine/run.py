@@ -21,7 +21,7 @@ from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.holdback import Caps
 from fusion.engine.levels import UNCAPPED, Levels
 from fusion.engine.outcome import RunOutcome
-from fusion.engine.receipt import Accounts, Before
+from fusion.engine.receipt import Accounts, Before, upstreams
 from fusion.engine.roles import unpriced
 from fusion.engine.run_spec import RunSpec
 from fusion.engine.stage_runner import StageRunner
@@ -88,7 +88,12 @@ class Run:
         self._origin = origin or Origin(seed=run_id)
         self._journal = recorder.journal
         self._journal.on_loss = self._report_loss
-        self._accounts = Accounts({name: model.priced_by for name, model in spec.roles.models.items()})
+        models = spec.roles.models
+        self._accounts = Accounts(
+            {name: model.priced_by for name, model in models.items()},
+            {name: model.price for name, model in models.items()},
+            partial(upstreams, spec.loaded.dataflow),
+        )
         self._accounts.take_up(self._origin.before)
         self._sink = to_both(self._accounts, self._journal.deliver_to(sink))
         self._shared = Shared(run_id, self._sink, recorder, self._origin.seed)

@@ -4,12 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Final, cast
+from typing import Final, Literal, cast
 
 from fusion.core.errors import BadResponseError, ContentFilterError, UsageError
 from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
 BYTES_PER_TOKEN: Final = 4
+PATIENCE: Final = 300.0
+"""Seconds that a call waits for a model that is down, at most."""
 _DAY: Final = 86_400
 _UNITS: Final = (
     (120, 1, "s"),
@@ -47,6 +49,10 @@ class Price(Value):
         taken = self.input * plain + read * usage.cached_read + write * usage.cache_write
         return taken + self.output * written + reasoning * usage.reasoning
 
+    def uncached(self, usage: Usage) -> Decimal:
+        """Return the cost of a usage without a prompt cache: all its input at the price of new input."""
+        return self.of(usage.model_copy(update={"cached_read": 0, "cache_write": 0}))
+
     def bound(self, taken: int, given: int) -> Decimal:
         """Return the most that a call with so many tokens of input and output can cost, in dollars."""
         if self.beyond is not None and self.above is not None and taken > self.above:
@@ -62,7 +68,8 @@ class ModelInfo(Value):
     names unsupported parameters; `sampling/reasoning` stands for a model that takes `temperature` and `top_p` only
     while it does not reason. `effort` is its default reasoning effort. `context` and `max_output` are in tokens.
     `takes` are the kinds of files it reads; None if unknown. `family` is the vendor's line of models on any provider:
-    models of one family refuse the same parameters.
+    models of one family refuse the same parameters. `thinking` is for a model that adapts its reasoning to an effort:
+    it reasons when `asked`, by `default`, or `always`. `mode` is its API in the price file, such as `chat`.
     """
 
     id: str
@@ -80,6 +87,8 @@ class ModelInfo(Value):
     json_schema: bool = False
     takes: frozenset[FileKind] | None = None
     local: bool = False
+    thinking: Literal["asked", "default", "always"] | None = None
+    mode: str | None = None
 
     @property
     def priced_by(self) -> str:
@@ -197,7 +206,11 @@ def in_words(seconds: float) -> str:
 
 def is_usable(reply: Reply) -> bool:
     """Return False for a reply that `check_usable` rejects."""
-    return reply.finish_reason != "content_filter" and bool(reply.text.strip())
+    return reply.finish_reason != "content_filter" and _says_something(reply)
+
+
+def _says_something(reply: Reply) -> bool:
+    return bool(reply.text.strip() or reply.tool_calls)
 
 
 def check_usable(reply: Reply) -> Reply:
@@ -207,7 +220,7 @@ def check_usable(reply: Reply) -> Reply:
         raise ContentFilterError(
             f"the content filter of {reply.asked!r} truncated the reply{text}", model=reply.asked
         )
-    if not reply.text.strip():
+    if not _says_something(reply):
         raise BadResponseError(
             f"{reply.asked!r} gave an empty answer ({reply.usage.output} output tokens, {reply.finish_reason})",
             model=reply.asked,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fusion.core.config import Endpoint, Settings, Tariff
 from fusion.core.types import FileKind
@@ -95,12 +95,27 @@ def lookup(model_id: str) -> ModelInfo:
         max_output=_whole(entry.get("max_output_tokens")),
         json_schema=bool(entry.get("supports_response_schema")),
         takes=_takes(entry) if key else None,
+        thinking=_thinking(entry),
+        mode=entry.get("mode"),
         **_origin(model_id, provider),
     )
 
 
+def shipped_price(model_id: str) -> Price | None:
+    """Return the price of a model in the installed price file; None if it is unknown."""
+    return None if _is_local(model_id) else _price(_find(model_id)[1])
+
+
 def _origin(model_id: str, provider: str) -> dict[str, Any]:
     return {"family": family_of(model_id), "region": region_of(provider), "keys": keys_for(provider)}
+
+
+def _thinking(entry: Entry) -> Literal["asked", "default", "always"] | None:
+    if not entry.get("supports_adaptive_thinking"):
+        return None
+    if entry.get("thinking_always_on"):
+        return "always"
+    return "default" if entry.get("thinking_on_by_default") else "asked"
 
 
 def _takes(entry: Entry) -> frozenset[FileKind]:

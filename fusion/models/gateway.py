@@ -5,19 +5,25 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from fusion.core.config import Settings, is_padded, secret
-from fusion.core.errors import UsageError
+from fusion.core.config.policy import Refusal
+from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import CacheMode
 from fusion.models.base import Model, ModelInfo, checked
 from fusion.models.catalog import describe
+from fusion.models.policy import Guard
+from fusion.models.providers.direct import direct, of_endpoint, of_local
+from fusion.models.providers.doors import wire_of
+from fusion.models.providers.http.session import SESSIONS
 from fusion.models.providers.local.local import LocalModels
 from fusion.models.providers.replay import PREFIX, ReplayModel
 from fusion.models.speed import Latencies
 from fusion.models.tokens import Margins, TokenBounds
+from fusion.models.wrappers.breaker import Breaker, Guarded, Trial
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
 from fusion.models.wrappers.contained import Contained
-from fusion.models.wrappers.fallback import Breaker, Member
-from fusion.models.wrappers.journal import Journaled
+from fusion.models.wrappers.fallback import Member
+from fusion.models.wrappers.journal import Journaled, Unreachable
 from fusion.models.wrappers.limit import Limited
 from fusion.models.wrappers.retry import Retrying
 from fusion.store.base import NullJournal
@@ -33,10 +39,10 @@ _PATIENCE = 10.0
 class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
-    The wrappers, outside in: Retrying > Metered (budget, ledger) > Limited (concurrency, timeout) >
-    Contained (cancellations of its own) > provider. The
+    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Limited (concurrency,
+    timeout) > Contained (cancellations of its own) > provider. The
     caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
-    by id; they take precedence over providers.
+    by id; they take precedence over providers. The policy is enforced here: no other place makes a model.
     """
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
@@ -44,12 +50,14 @@ class Gateway:
         self._settings = settings
         self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
         self._own = {name: checked(model) for name, model in (models or {}).items()}
-        self._local = LocalModels(settings, _local_client)
+        self._guard = Guard(settings)
+        self._local = LocalModels(settings, self._client_of)
         self._tokens = TokenBounds()
         self._margins = Margins()
         self._made: dict[tuple[str, int | None], Member] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._breakers: dict[str, Breaker] = {}
+        self._trials: list[Trial] = []
 
     def add(self, model: Model) -> None:
         """Register a model of the user under its id. Raises UsageError if another model has that id."""
@@ -58,36 +66,75 @@ class Gateway:
             raise UsageError(f"two models have the id {model_id!r}: give each an id of its own, as its `info.id`")
 
     def member(self, model_id: str, *, concurrency: int | None = None) -> Member:
-        """Return the wrapped model, for a chain. Raises UsageError or MissingKeyError if it cannot be called."""
+        """Return the wrapped model, for a chain. Raises UsageError or MissingKeyError if it cannot be called.
+
+        Raises PolicyError for one that the policy forbids, whatever asks for it.
+        """
         key = (model_id, concurrency)
         if key not in self._made:
+            self.check(model_id)
+            if self._guard.outages and self._guard.is_out(info := self._info(model_id), model_id):
+                return _out(info)
             model = self._provider(model_id)
             slots = self._local.slots if model.info.local else self._slots_of(model_id)
-            metered = Metered(
-                Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots),
-                tokens=self._tokens,
-                margins=self._margins,
+            limited = Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots)
+            breaker = self._breakers.setdefault(model_id, Breaker(model_id))
+            trial = Trial(limited, breaker, self._metered)
+            first = Guarded(self._metered(limited), breaker, waits=False, trial=trial)
+            last = Guarded(self._metered(limited), breaker, waits=True)
+            self._trials.append(trial)
+            self._made[key] = Member(
+                Retrying(first, patience=_PATIENCE),
+                Retrying(last),
+                breaker,
+                self._concurrency_of(model_id, concurrency),
             )
-            breaker = self._breakers.setdefault(model_id, Breaker())
-            primary, last = Retrying(metered, patience=_PATIENCE), Retrying(metered)
-            self._made[key] = Member(primary, last, breaker, self._concurrency_of(model_id, concurrency))
         return self._made[key]
+
+    def check(self, model_id: str) -> None:
+        """Raise PolicyError for a model that the policy forbids."""
+        refused = self.refusal(model_id)
+        if refused is not None:
+            raise PolicyError(str(refused))
+
+    def refusal(self, model_id: str) -> Refusal | None:
+        """Return the reason why the policy forbids a model; None if it is allowed, as is a replay of kept answers."""
+        if not self._guard.rules or model_id.startswith(PREFIX):
+            return None
+        return self._guard.refusal(self._info(model_id), model_id)
+
+    def _info(self, model_id: str) -> ModelInfo:
+        own = self._own.get(model_id)
+        return describe(model_id, self._settings) if own is None else own.info
 
     async def warm(self, model_ids: Iterable[str]) -> None:
         """Load the libraries of these models, so that the first call does not wait for them."""
-        if any(model_id not in self._own and not model_id.startswith(PREFIX) for model_id in model_ids):
-            from fusion.models.providers.litellm import warm
-
-            await warm()
+        for model_id in model_ids:
+            if model_id not in self._own and not model_id.startswith(PREFIX):
+                await self._library_of(model_id)
 
     async def close(self) -> None:
         """Release all sockets and processes."""
+        for trial in self._trials:
+            trial.close()
         for model in self._own.values():
             await model.close()
         self._local.close()
+        await SESSIONS.close()
         hosted = sys.modules.get("fusion.models.providers.litellm")
-        if hosted is not None:  # without a hosted model there is nothing to close, and nothing to load
+        if hosted is not None:  # without a model of litellm's there is nothing to close, and nothing to load
             await hosted.close_all()
+
+    def _metered(self, model: Model) -> Model:
+        return Metered(model, tokens=self._tokens, margins=self._margins)
+
+    async def _library_of(self, model_id: str) -> None:
+        if wire_of(describe(model_id, self._settings), self._settings) == "direct":
+            await SESSIONS.ready()
+            return
+        from fusion.models.providers.litellm import warm
+
+        await warm()
 
     def _provider(self, model_id: str) -> Model:
         if model_id in self._own:
@@ -96,13 +143,30 @@ class Gateway:
             return self._local.model(model_id)
         if model_id.startswith(PREFIX):
             return ReplayModel(model_id)
+        info = describe(model_id, self._settings)
+        if wire_of(info, self._settings) == "litellm":
+            return self._by_litellm(info)
+        endpoint = self._settings.endpoints.get(model_id)
+        if endpoint is not None:
+            return of_endpoint(endpoint, info, self._key_names)
+        return direct(model_id, info=info, key_names=self._key_names, thinks=_thinks(info))
+
+    def _client_of(self, alias: str, api_base: str, info: ModelInfo) -> Model:
+        """Return the model of an embedded server."""
+        if self._settings.wire == "direct":
+            return of_local(alias, api_base, info)
         from fusion.models.providers.litellm import LiteLLMModel
 
-        info = describe(model_id, self._settings)
-        endpoint = self._settings.endpoints.get(model_id)
+        return LiteLLMModel(f"openai/{alias}", info=info, api_base=api_base, api_key="none")
+
+    def _by_litellm(self, info: ModelInfo) -> Model:
+        from fusion.models.providers.litellm import LiteLLMModel
+
+        endpoint = self._settings.endpoints.get(info.id)
         if endpoint is None:
-            thinks = None if info.provider in _OPEN_SERVERS else False
-            return LiteLLMModel(model_id, info=info, api_key=_key(info), key_names=self._key_names, thinks=thinks)
+            return LiteLLMModel(
+                info.id, info=info, api_key=_key(info), key_names=self._key_names, thinks=_thinks(info)
+            )
         key = "none" if endpoint.key_env is None else secret(endpoint.key_env)
         return LiteLLMModel(
             f"openai/{endpoint.model}",
@@ -127,6 +191,13 @@ class Gateway:
         return self._slots.setdefault(model_id, asyncio.Semaphore(endpoint.concurrency))
 
 
+def _out(info: ModelInfo) -> Member:
+    """Return a model that a drill takes away: its calls fail at once, and none is sent."""
+    error = ModelConnectionError(f"{info.id!r} is out of reach in this drill", model=info.id, sent=False)
+    gone = Unreachable(info, error)
+    return Member(gone, gone, Breaker(info.id))
+
+
 def _key(info: ModelInfo) -> str | None:
     """Return the key of a provider if its variable holds white space around it; else litellm reads it itself.
 
@@ -139,10 +210,9 @@ def _key(info: ModelInfo) -> str | None:
     return keys[padded[0]] if padded else None
 
 
-def _local_client(alias: str, api_base: str, info: ModelInfo) -> Model:
-    from fusion.models.providers.litellm import LiteLLMModel
-
-    return LiteLLMModel(f"openai/{alias}", info=info, api_base=api_base, api_key="none")
+def _thinks(info: ModelInfo) -> bool | None:
+    """Return None for a provider that serves any model, whose replies may begin with thoughts."""
+    return None if info.provider in _OPEN_SERVERS else False
 
 
 class CallRecorder:

@@ -19,8 +19,9 @@ from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens
 from fusion.models.speed import Latencies, pace_of
 from fusion.models.structured import form, shaped
 from fusion.models.tokens import InlineBounds
+from fusion.models.wrappers.breaker import Breaker
 from fusion.models.wrappers.budget import Metered
-from fusion.models.wrappers.fallback import Breaker, Member
+from fusion.models.wrappers.fallback import Member
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread

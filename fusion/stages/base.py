@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from fusion.core.errors import BadResponseError, BudgetError, FusionError, ModelError
-from fusion.core.params import Cacheable, Params
+from fusion.core.params import Cacheable, Params, Resilience
 from fusion.core.types import Attached, Item, JsonSchema, Limits, Message
 from fusion.core.validation import Authored
 from fusion.stages.context import Answer, Ask, StageContext, Variables
@@ -228,7 +228,7 @@ class Following(Stage):
         yield ExpressionUse("over", self.over, flows=True, worked_on=True)
 
 
-class ModelStage(Prompted, Params, Cacheable):
+class ModelStage(Prompted, Params, Cacheable, Resilience):
     """A stage that calls a model."""
 
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]

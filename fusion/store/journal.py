@@ -23,6 +23,7 @@ from fusion.core.events import (
     FallbackTaken,
     ItemFinished,
     Noted,
+    OutageChanged,
     Sink,
     StageFinished,
     StageStarted,
@@ -30,7 +31,7 @@ from fusion.core.events import (
     to_both,
 )
 from fusion.core.result import Result
-from fusion.core.types import CallKey, Failure, Reply, Request, Reuse
+from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited
 from fusion.store.base import NullJournal, Store
 from fusion.store.outbox import Outbox
 from fusion.store.rows import (
@@ -56,6 +57,7 @@ _KEPT_EVENTS: Final = frozenset(
         Decided,
         FallbackTaken,
         Noted,
+        OutageChanged,
         StageFinished,
         StageStarted,
     }
@@ -234,18 +236,19 @@ class Journal(NullJournal):
                     self._put(replace(call, run_id=self.run_id, number=number, reused=found[0]))
         return reply.model_copy(update={"reused": reuse})
 
-    def finished(self, asking: Asking, reply: Reply) -> None:
-        """Record a reply."""
+    def finished(self, asking: Asking, reply: Reply, waited: Waited | None = None) -> None:
+        """Record a reply, and the waits of its call."""
         digest = hashlib.sha256(reply.text.encode()).hexdigest() if self.content == "digest" else ""
         kept, reused = reply, reply.reused
         if reused is not None or self.content != "full":
             text = reply.text if self.content == "full" else ""
             kept = reply.model_copy(update={"reused": None, "text": text})
-        self._put(self._call(asking, reply=kept, text_digest=digest, reused=reused))
+        self._put(self._call(asking, reply=kept, text_digest=digest, reused=reused, waited=waited))
 
-    def failed(self, asking: Asking, error: FusionError) -> None:
-        """Record the failure of a call."""
-        self._put(self._call(asking, state="failed", failure=self._redacted(error.as_failure())))
+    def failed(self, asking: Asking, error: FusionError, waited: Waited | None = None) -> None:
+        """Record the failure of a call, and its waits."""
+        failure = self._redacted(error.as_failure())
+        self._put(self._call(asking, state="failed", failure=failure, waited=waited))
 
     def set_aside(self, keys: Iterable[CallKey]) -> None:
         if unusable := tuple(dict.fromkeys(keys)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
-from fusion.core.types import CallKey, Failure, Money, Reply, Request
+from fusion.core.types import CallKey, Failure, Money, Reply, Request, Waited
 
 Content = Literal["full", "digest", "off"]
 """Stored content of prompts and replies: texts, digests or nothing."""
@@ -71,7 +71,7 @@ class Call:
 
     Of two finished calls with the same key, the first is stored. If prompts are not stored, `request` is None and
     the text of `reply` is empty; `text_digest` is then the SHA-256 (hex) of the text, or empty. `reused` is the
-    origin of a reply that no model gave: the id of another run, or `cache`.
+    origin of a reply that no model gave: the id of another run, or `cache`. `waited` are its waits, None for none.
     """
 
     run_id: str
@@ -87,6 +87,7 @@ class Call:
     text_digest: str = ""
     failure: Failure | None = None
     reused: str | None = None
+    waited: Waited | None = None
 
 
 @dataclass(frozen=True, slots=True)

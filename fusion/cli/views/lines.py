@@ -16,6 +16,7 @@ from fusion.core.events import (
     FallbackTaken,
     ItemFinished,
     Noted,
+    OutageChanged,
     RunFinished,
     RunStarted,
     StageFinished,
@@ -37,6 +38,7 @@ _NAMED_AT_MOST = 3
 _TITLE_AT_MOST = 40
 _UNNAMED: Final[Mapping[tuple[str, int], str]] = {}
 _ATTEMPT = "attempt failed: "
+_OUTAGES = {"open": "down, and asked again in", "probing": "asked again after", "closed": "back after"}
 _ATTEMPTS_AT_ONCE = 3
 _LASTING = frozenset({"PromptError", "InputError", "InputTooLongError", "BadRequestError"})
 """Failures that the same pipeline with the same inputs and models meets again."""
@@ -88,15 +90,17 @@ def title_line(event: EventBase) -> str | None:
 
 
 def happening(event: EventBase) -> str | None:
-    """Describe a failed item, a retry, a fallback or a note."""
+    """Describe a failed item, a retry, a fallback, an outage or a note."""
     told = _told(event)
     if told is None:
         return None
     what, why = told
-    place = f"{_place(event)}: " if event.stage or not isinstance(event, Noted) else ""
+    place = f"{_place(event)}: " if event.stage else ""
     if isinstance(event, AttemptFailed):
         again = f"again in {seconds(event.wait)}" if event.wait is not None and event.wait >= 0.05 else "again"
         what = f"attempt {event.attempt} failed, {again}: "
+    elif isinstance(event, OutageChanged):
+        what = f"{event.model} is {_OUTAGES[event.state]} {seconds(event.seconds)}{': ' if why else ''}"
     return f"{place}{what}{why}"
 
 
@@ -153,6 +157,10 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return _ATTEMPT, reason(event.failure)
         case FallbackTaken():
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
+        case OutageChanged(failure=Failure() as failure):
+            return f"{event.model} is {_OUTAGES[event.state]}: ", reason(failure)
+        case OutageChanged():
+            return f"{event.model} is back", ""
         case Noted():
             return "", one_line(event.message)
     return None

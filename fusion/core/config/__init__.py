@@ -1,5 +1,7 @@
 """Settings of the user: the tables of fusion.toml, its reading, the trust in a project's file."""
 
+from fusion.core.config.environment import Wire as Wire
+from fusion.core.config.environment import variable as variable
 from fusion.core.config.secrets import is_padded as is_padded
 from fusion.core.config.secrets import secret as secret
 from fusion.core.config.secrets import secrets as secrets

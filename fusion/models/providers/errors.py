@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fusion.core.errors import (
     AuthenticationError,
@@ -25,7 +25,7 @@ from fusion.models.providers.reader.refusals import RefusedError, words_of
 from fusion.models.redaction import Mask
 
 if TYPE_CHECKING:
-    from fusion.models.providers.http import SingleRequestClient
+    from fusion.models.providers.http.exchange import Exchange
 
 
 _WORDS: Final = 300
@@ -53,7 +53,13 @@ _QUOTA: Final = re.compile(
 _UNSUPPORTED: Final = re.compile(
     r"(?i)unsupported|not supported|unrecogni[sz]ed|unknown|not (?:allowed|permitted|accepted)|extra inputs|instead"
 )
-_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+_REPLACEABLE: Final = (
+    ("max_tokens", "max_completion_tokens"),
+    ("max_completion_tokens", "max_tokens"),
+    ("stream_options", None),
+    ("prompt_cache_key", None),
+)
+"""Fields that some servers take by another name, or not at all."""
 OWN: Final = "here"
 """The region of a server of the user's own."""
 
@@ -65,7 +71,7 @@ class RedactedError(Exception):
 def model_error(
     error: Exception,
     info: ModelInfo,
-    client: "SingleRequestClient",
+    exchange: "Exchange",
     mask: Mask,
     *,
     text: str = "",
@@ -75,26 +81,28 @@ def model_error(
 
     `text` is the part received of an incomplete reply, `answered` True if the model had begun to write.
     """
-    failure = _failure(error, info, client, mask, text)
+    failure = _failure(error, info, exchange, mask, text)
     failure.answered = failure.answered or answered
     return failure
 
 
-def _failure(error: Exception, info: ModelInfo, client: "SingleRequestClient", mask: Mask, text: str) -> ModelError:
-    status = client.status
-    if client.connection_error is not None:
-        return _unreachable(info, client.connection_error, mask, sent=client.connected)
+def _failure(error: Exception, info: ModelInfo, exchange: "Exchange", mask: Mask, text: str) -> ModelError:
+    status = exchange.status
+    if exchange.connection_error is not None:
+        return _unreachable(info, exchange.connection_error, mask, sent=exchange.connected)
     if isinstance(error, OversizedError):
         return OversizedReplyError(f"{info.id!r} sent a reply that is too large: {_words(error)}", model=info.id)
     if status is None and not isinstance(error, MalformedError):
         return _unsent(error, info, mask)
     if status is not None and not 200 <= status < 300:
-        body = client.error_body
-        return _classified(error, info, body, mask) or status_error(info, status, body, client.headers, mask)
+        body = exchange.error_body
+        return _classified(error, info, body, mask) or status_error(info, status, body, exchange.headers, mask)
     if isinstance(error, RefusedError):
-        return status_error(info, error.status, str(error), client.headers, mask, within=True)
+        return status_error(info, error.status, str(error), exchange.headers, mask, within=True)
     if text:
-        return _malformed(info, f"its stream broke off: {_words(error)}", mask, text=text)
+        failure = _malformed(info, f"its stream broke off: {_words(error)}", mask, text=text)
+        failure.outage = True
+        return failure
     import aiohttp
 
     if isinstance(error, (OSError, aiohttp.ClientError)):
@@ -172,13 +180,21 @@ def _rejected_key(info: ModelInfo, said: str) -> AuthenticationError:
     )
 
 
-def other_name(client: "SingleRequestClient") -> tuple[str, str] | None:
-    """Return the name of the output limit that the server refuses and the one it takes; None for another refusal."""
-    if client.status not in (400, 422) or not _UNSUPPORTED.search(client.error_body):
+class Refused(NamedTuple):
+    """A field that a server refuses, and the name that it takes in its place; None if it takes none."""
+
+    field: str
+    taken: str | None
+
+
+def refused_field(exchange: "Exchange") -> Refused | None:
+    """Return the field that a server refuses and that a request can do without; None for another refusal."""
+    body = exchange.error_body
+    if exchange.status not in (400, 422) or not _UNSUPPORTED.search(body):
         return None
-    for sent, other in (_LIMITS, _LIMITS[::-1]):
-        if sent in client.sent and other not in client.sent and re.search(rf"\b{sent}\b", client.error_body):
-            return sent, other
+    for sent, other in _REPLACEABLE:
+        if sent in exchange.sent and other not in exchange.sent and re.search(rf"\b{sent}\b", body):
+            return Refused(sent, other)
     return None
 
 

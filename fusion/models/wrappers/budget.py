@@ -1,5 +1,6 @@
 """Metered: reserves the worst case of every attempt in the budget, and settles it to the actual cost."""
 
+import time
 from decimal import Decimal
 from typing import Final
 
@@ -14,6 +15,7 @@ from fusion.core.errors import (
 )
 from fusion.core.events import AttemptCharged, emit
 from fusion.core.types import Deltas, Reply, Request, Usage
+from fusion.models.attempt import note_wait
 from fusion.models.base import Model, ModelWrapper, TrackedDeltas, input_bound, is_usable
 from fusion.models.tokens import Margins, TokenBounds
 
@@ -55,7 +57,9 @@ class Metered(ModelWrapper):
         if paying is None:
             return await self.inner.complete(request, on_delta)
         bound = await self._bound(request, paying)
+        begun = time.perf_counter()
         reservation = await paying.reserve(self._at_most(bound, request.max_tokens), self._what)
+        note_wait("budget", begun)
         deltas = None if on_delta is None else TrackedDeltas(on_delta)
         running = budget.attempt.set(reservation)
         try:

@@ -1,6 +1,7 @@
 """Contained: turns cancellations and timeouts from within a model into failures of its call."""
 
 import asyncio
+import time
 
 from fusion.core.errors import ModelError, ModelTimeoutError, UsageError
 from fusion.core.types import Deltas, Reply, Request
@@ -10,12 +11,14 @@ from fusion.models.base import ModelWrapper
 class Contained(ModelWrapper):
     """A model whose own CancelledError or TimeoutError fails its call, and nothing else.
 
-    A cancellation of the call itself passes through: it counts in `cancelling` of the running task.
+    A cancellation of the call itself passes through: it counts in `cancelling` of the running task. A reply without
+    a latency gets the time that it took, and so does an error.
 
     Raises UsageError if the model returns anything but a Reply.
     """
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        begun = time.perf_counter()
         try:
             reply = await self.inner.complete(request, on_delta)
         except asyncio.CancelledError as error:
@@ -25,8 +28,13 @@ class Contained(ModelWrapper):
             raise self._cancelled() from error
         except TimeoutError as error:
             raise self._timed_out(error) from error
+        except ModelError as error:
+            error.took = time.perf_counter() - begun
+            raise
         if not isinstance(reply, Reply):
             raise UsageError(f"the model {self.info.id!r} returned {type(reply).__name__}; return a Reply")
+        if not reply.latency:
+            reply = reply.model_copy(update={"latency": time.perf_counter() - begun})
         return reply
 
     def _cancelled(self) -> ModelError:

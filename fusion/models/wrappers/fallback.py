@@ -1,64 +1,48 @@
-"""Fallback: a failed call goes to the next model of its chain, with an event; circuit breakers skip dead models."""
+"""Fallback: a failed call goes to the next model of its chain, with an event; a model that is down is skipped."""
 
+import asyncio
 import copy
-import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from fusion.core.errors import (
     ContentFilterError,
     ContextWindowError,
-    ModelConnectionError,
     ModelError,
-    ModelTimeoutError,
+    OutageError,
 )
-from fusion.core.events import FallbackTaken, emit
+from fusion.core.events import FallbackTaken, Span, emit, span
 from fusion.core.types import Deltas, Reply, Request
-from fusion.models.base import Model, ModelInfo, TrackedDeltas
+from fusion.models.attempt import waiting
+from fusion.models.base import PATIENCE, Model, ModelInfo, TrackedDeltas
 
 
-class Breaker:
-    """Circuit breaker: opens after `failures` outages in a row, then lets one call through every `rest` seconds.
+class Gate(Protocol):
+    """The circuit breaker of a model, as its chain sees it."""
 
-    An outage is a timeout or a connection error; any other response closes the breaker.
-    """
+    @property
+    def admits(self) -> bool:
+        """True if a call would be sent now."""
 
-    def __init__(self, *, failures: int = 3, rest: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._failures = failures
-        self._rest = rest
-        self._clock = clock
-        self._in_a_row = 0
-        self._until = 0.0
+    @property
+    def busy(self) -> bool:
+        """True until a long Retry-After of the model is over."""
 
-    def lets_through(self) -> bool:
-        """Return True if a call may be sent now. A trial call through an open breaker blocks others for `rest` s."""
-        if self._in_a_row < self._failures:
-            return True
-        now = self._clock()
-        if now < self._until:
-            return False
-        self._until = now + self._rest
-        return True
+    @property
+    def limit(self) -> ModelError | None:
+        """The error that asked for it."""
 
-    def succeed(self) -> None:
-        """Record a reply."""
-        self._in_a_row = 0
+    def tell(self, here: Span | None) -> None:
+        """Report an outage to a run that has not heard of it."""
 
-    def fail(self, error: ModelError) -> None:
-        """Record an error."""
-        if not isinstance(error, (ModelConnectionError, ModelTimeoutError)):
-            self.succeed()
-            return
-        self._in_a_row += 1
-        self._until = self._clock() + self._rest
+    async def turn(self, seconds: float) -> bool:
+        """Wait until a call would be sent; False if that takes longer."""
 
-    def refusal(self, model: str) -> ModelError:
-        """Return the error of a call that the open breaker stops."""
-        left = max(0.0, self._until - self._clock())
-        return ModelConnectionError(
-            f"{model!r} was unreachable {self._in_a_row} times in a row; the next attempt is in {left:.0f} s",
-            model=model,
-        )
+    def refusal(self) -> ModelError:
+        """Return the error of a call that is not sent."""
+
+    def given_up(self, patience: float) -> ModelError:
+        """Return the error of a call that waited in vain."""
 
 
 class Member(NamedTuple):
@@ -69,12 +53,17 @@ class Member(NamedTuple):
 
     primary: Model
     last: Model
-    breaker: Breaker
+    breaker: Gate
     concurrency: int | None = None
 
     @property
     def info(self) -> ModelInfo:
         return self.last.info
+
+    @property
+    def is_ready(self) -> bool:
+        """True if the model would take a call now."""
+        return self.breaker.admits and not self.breaker.busy
 
 
 class Fallback(Model):
@@ -82,8 +71,8 @@ class Fallback(Model):
 
     An error that `stops` (authentication, bad request) ends the call, since it is a mistake of the user. After a
     ContextWindowError the call goes to members with a larger window, after a ContentFilterError to another family,
-    after any other error to the next member, those of other providers first. An open circuit breaker skips its
-    member while others are left.
+    after any other error to the next member, those of other providers first. A member that is down, or asked for a
+    long pause, is skipped while others are left. Calls wait for the first that is back while all are down.
 
     Each step is a FallbackTaken event, and the reply names its model in `by`. Once `on_delta.committed` is True,
     there is no fallback; before that, `on_delta.restart()` discards the chunks already sent.
@@ -101,21 +90,22 @@ class Fallback(Model):
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         deltas = None if on_delta is None else TrackedDeltas(on_delta)
         left = list(self._members)
-        tried: list[str] = []
+        tried: dict[str, None] = {}
+        failed: tuple[Member, ModelError] | None = None
         while True:
-            member, left = self._next(left)
-            tried.append(member.info.id)
+            member, others = await self._next(left, request)
+            if failed is not None:
+                self._emit(failed[0], member, failed[1])
+            tried[member.info.id] = None
             try:
-                reply = await (member.primary if left else member.last).complete(request, deltas)
+                reply = await self._patience_for(member, others).complete(request, deltas)
             except ModelError as error:
-                member.breaker.fail(error)
                 error.model = error.model or member.info.id
-                left = _candidates(left, member.info, error)
+                left = _left(others, member, error)
                 if not left or (deltas is not None and deltas.committed):
-                    raise _with_chain(error, tried) from error
-                self._emit(member, left[0], error)
+                    raise _with_chain(error, tuple(tried)) from error
+                failed = member, error
             else:
-                member.breaker.succeed()
                 return self._by(member, reply)
             if deltas is not None and deltas.any:
                 deltas.restart()
@@ -130,14 +120,28 @@ class Fallback(Model):
         left = self._members[ids.index(model_id) + 1 :] if model_id in ids else ()
         return Fallback(left, asked=self.info) if left else None
 
-    def _next(self, left: list[Member]) -> tuple[Member, list[Member]]:
-        """Return the next member to call, and those left after it."""
-        for at, member in enumerate(left):
-            if member.breaker.lets_through():
+    async def _next(self, left: list[Member], request: Request) -> tuple[Member, list[Member]]:
+        """Return the next member to call, and those left after it; wait while all are down."""
+        while len(left) > 1:
+            at = next((at for at, member in enumerate(left) if member.is_ready), None)
+            if at is None:
+                at = next((at for at, member in enumerate(left) if member.breaker.admits), None)
+            if at is not None:
                 for skipped in left[:at]:
-                    self._emit(skipped, member, skipped.breaker.refusal(skipped.info.id))
-                return member, left[at + 1 :] + left[:at]
-        return left[0], left[1:]
+                    self._skip(skipped, left[at])
+                return left[at], left[at + 1 :] + left[:at]
+            if request.on_outage == "fail":
+                break
+            await _first_turn([member.breaker for member in left])
+        return left[0], []
+
+    def _patience_for(self, member: Member, others: Sequence[Member]) -> Model:
+        return member.primary if any(other.is_ready for other in others) else member.last
+
+    def _skip(self, skipped: Member, following: Member) -> None:
+        gate = skipped.breaker
+        gate.tell(span.get())
+        self._emit(skipped, following, gate.limit if gate.admits and gate.limit is not None else gate.refusal())
 
     def _emit(self, failed: Member, following: Member, error: ModelError) -> None:
         emit(
@@ -152,6 +156,27 @@ class Fallback(Model):
         if member.info.id == self.info.id:
             return reply
         return reply.model_copy(update={"asked": self.info.id, "by": member.info.id})
+
+
+async def _first_turn(gates: Sequence[Gate]) -> None:
+    """Wait until one of these breakers would let a call through. Raises OutageError once patience is over."""
+    turns = [asyncio.ensure_future(gate.turn(PATIENCE)) for gate in gates]
+    try:
+        with waiting("pause"):
+            for turn in asyncio.as_completed(turns):
+                if await turn:
+                    return
+    finally:
+        for one in turns:
+            one.cancel()
+    raise gates[0].given_up(PATIENCE)
+
+
+def _left(others: Sequence[Member], failed: Member, error: ModelError) -> list[Member]:
+    """Return the members to try after this error, in their order."""
+    if isinstance(error, OutageError) and not error.stops:
+        return [*others, failed] if others else []
+    return _candidates(others, failed.info, error)
 
 
 def _candidates(left: Sequence[Member], failed: ModelInfo, error: ModelError) -> list[Member]:

@@ -1,9 +1,11 @@
 """Journaled: replays finished calls from the journal, and records the others when they end."""
 
+import asyncio
 import time
 
 from fusion.core.errors import FusionError
-from fusion.core.types import CallKey, Deltas, Reply, Request
+from fusion.core.types import CallKey, Deltas, Reply, Request, Waited
+from fusion.models.attempt import clock
 from fusion.models.base import Model, ModelInfo, ModelWrapper
 from fusion.store.journal import Asking, Journal
 
@@ -47,6 +49,7 @@ class Journaled(ModelWrapper):
         assert key is not None
         kept = await self._journal.answer(key)
         if kept is not None:
+            await asyncio.sleep(0)  # calls made at once begin before the first of them ends
             if on_delta is not None:
                 on_delta.add(kept.text)
             return kept
@@ -58,7 +61,13 @@ class Journaled(ModelWrapper):
         try:
             reply = await self.inner.complete(request, on_delta)
         except FusionError as error:
-            journal.failed(asking, error)
+            journal.failed(asking, error, _waited())
             raise
-        journal.finished(asking, reply)
+        journal.finished(asking, reply, _waited())
         return reply
+
+
+def _waited() -> Waited | None:
+    """Return the waits of the current call."""
+    here = clock.get()
+    return None if here is None else here.waited()

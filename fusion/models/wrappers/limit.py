@@ -1,11 +1,13 @@
 """Limited: bounds the concurrent attempts of a model, and the time of each."""
 
 import asyncio
+import time
 from typing import Final
 
 from fusion.core import budget
 from fusion.core.errors import ModelError, ModelTimeoutError, UsageError
 from fusion.core.types import Deltas, Reply, Request
+from fusion.models.attempt import note_wait
 from fusion.models.base import Model, ModelWrapper
 
 _LATE: Final = 0.25
@@ -72,7 +74,8 @@ class Limited(ModelWrapper):
 
     `slots` are shared with other models: an attempt takes a slot of its own model, then one of those. With both, it
     is marked as sent in `budget.attempt`, and has `request.timeout` seconds to reply. Providers leave that to it.
-    Loading the model's library is part of no attempt.
+    Loading the model's library is part of no attempt. Loading, the wait for slots and a failed attempt are waits of
+    the call.
 
     Raises ModelTimeoutError when the time is over.
     """
@@ -86,12 +89,21 @@ class Limited(ModelWrapper):
         self._deadlines: dict[float, Deadlines] = {}  # by their seconds
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        begun = time.perf_counter()
         await self.inner.ready()
+        begun = note_wait("library", begun)
         async with self._slots:
             if self._shared is None:
-                return await self._attempt(request, on_delta)
+                return await self._timed(request, on_delta, note_wait("slot", begun))
             async with self._shared:
-                return await self._attempt(request, on_delta)
+                return await self._timed(request, on_delta, note_wait("slot", begun))
+
+    async def _timed(self, request: Request, on_delta: Deltas | None, begun: float) -> Reply:
+        try:
+            return await self._attempt(request, on_delta)
+        except Exception:
+            note_wait("failed", begun)
+            raise
 
     async def _attempt(self, request: Request, on_delta: Deltas | None) -> Reply:
         reservation = budget.attempt.get()

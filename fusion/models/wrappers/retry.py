@@ -11,6 +11,7 @@ from fusion.core.errors import ModelError, UsageError
 from fusion.core.events import AttemptFailed, emit
 from fusion.core.log import LOG
 from fusion.core.types import Deltas, Reply, Request
+from fusion.models.attempt import note_wait
 from fusion.models.base import Model, ModelWrapper, TrackedDeltas, check_usable, in_words
 
 ATTEMPTS: Final = 3
@@ -73,7 +74,9 @@ class Retrying(ModelWrapper):
                 wait = self._pause_after(error, number, deltas, until)
             if deltas is not None and deltas.any:
                 deltas.restart()
+            begun = time.perf_counter()
             await self._sleep(wait)
+            note_wait("pause", begun)
 
     def _pause_after(self, error: ModelError, number: int, deltas: TrackedDeltas | None, until: float) -> float:
         """Return the backoff in seconds; raise the error if there is no further attempt. Emits AttemptFailed."""

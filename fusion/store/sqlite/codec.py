@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
-from fusion.core.types import CallKey, Failure, File, Message, Money, Reply, Request
+from fusion.core.types import CallKey, Failure, File, Message, Money, Reply, Request, Waited
 
 Packed = str | bytes
 Parts = dict[bytes, Packed]
@@ -26,6 +26,7 @@ _SCALAR_NAMES: Final = tuple(
     name for name in Request.model_fields if name not in ("messages", "key", "extra", "json_schema")
 )
 _SCALARS: Final = attrgetter(*_SCALAR_NAMES)
+_WAITS: Final = attrgetter(*Waited.model_fields)
 
 
 def pack(text: str) -> Packed:
@@ -94,6 +95,20 @@ def pack_money(money: Money | None) -> str | None:
 def unpack_money(kept: str | None) -> Money | None:
     """Decode dollars."""
     return None if kept is None else Decimal(kept)
+
+
+def pack_waited(waited: Waited | None) -> str | None:
+    """Encode the waits of a call, in whole microseconds."""
+    if waited is None:
+        return None
+    return as_json([round(seconds * 1_000_000) for seconds in _WAITS(waited)])
+
+
+def unpack_waited(kept: str | None) -> Waited | None:
+    """Decode the waits of a call."""
+    if kept is None:
+        return None
+    return Waited(**{name: us / 1_000_000 for name, us in zip(Waited.model_fields, json.loads(kept), strict=False)})
 
 
 def pack_failure(failure: Failure | None) -> Packed | None:

@@ -157,7 +157,9 @@ END;
 CREATE TABLE removed (run INTEGER PRIMARY KEY);
 """
 
-MIGRATIONS: Final = (_FIRST,)
+_WAITS: Final = "ALTER TABLE calls ADD COLUMN waited;\n"
+
+MIGRATIONS: Final = (_FIRST, _WAITS)
 """Entry n migrates a store from version n to n + 1."""
 NEWEST: Final = len(MIGRATIONS)
 

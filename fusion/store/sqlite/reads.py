@@ -30,6 +30,7 @@ from fusion.store.sqlite.codec import (
     unpack_failure,
     unpack_money,
     unpack_request,
+    unpack_waited,
 )
 from fusion.store.sqlite.connections import OF_RUN, Connections
 
@@ -43,8 +44,8 @@ _RUN: Final = """
 """
 _CALL: Final = """
     SELECT calls.number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused,
-        finish, replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd, latency,
-        first_token
+        waited, finish, replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd,
+        latency, first_token
 """
 _COUNTED: Final = "FROM attempts WHERE state <> 'refunded' AND run = " + OF_RUN
 _ALL_SPENDING: Final = "ifnull(decimal_sum(usd), '0'), ifnull(sum(tokens), 0), count(*), count(*) - count(usd)"
@@ -155,12 +156,13 @@ class SqliteReader(Store):
             yield self._as_call(run_id, row[:-1])
 
     def _as_call(self, run_id: str, row: Any) -> Call:
-        number, stage, item, step, digest, *about, text_digest, failure, reused = row[:13]
-        *reply, text, packed = row[13:]
+        number, stage, item, step, digest, *about, text_digest, failure, reused, waited = row[:14]
+        *reply, text, packed = row[14:]
         key = CallKey(stage=stage, item=item, step=step, digest=unpack_digest(digest))
         request = None if packed is None else self._request(run_id, key, packed)
         end = (_reply(reply, text), unpack_digest(text_digest), unpack_failure(failure), reused)
-        return Call(*(run_id, number, key, *about, request, *end))
+        waits = unpack_waited(waited)
+        return Call(*(run_id, number, key, *about, request, *end, waits))
 
     def _request(self, run_id: str, key: CallKey, kept: Packed) -> Request:
         def found(table: str) -> Callable[[bytes], Any]:

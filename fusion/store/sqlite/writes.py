@@ -31,6 +31,7 @@ from fusion.store.sqlite.codec import (
     pack_money,
     pack_reply,
     pack_request,
+    pack_waited,
     text_digest,
 )
 from fusion.store.sqlite.connections import OF_RUN, explained
@@ -63,7 +64,8 @@ def _insert(table: str, columns: str) -> str:
 _CALL: Final = _insert(
     "calls",
     "number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused, finish, "
-    "replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd, latency, first_token",
+    "replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd, latency, first_token, "
+    "waited",
 )
 _BODY: Final = (
     "INSERT INTO bodies (number, request, text, run) SELECT ?, ?, ?, calls.run FROM calls"
@@ -292,7 +294,8 @@ class RowWriter:
     def _call(self, row: Call) -> None:
         key = _key(row.key)
         about = (row.role, row.asked, row.state, row.started, row.ended, pack_digest(row.text_digest))
-        end = (pack_failure(row.failure), row.reused, *_reply_values(row.reply), row.run_id)
+        waited = pack_waited(row.waited)
+        end = (pack_failure(row.failure), row.reused, *_reply_values(row.reply), waited, row.run_id)
         self._steps[-1].add(_CALL, row.number, *key, *about, *end)
         self._sign(row.run_id, row.ended)
         request = None if row.request is None else self._request(row.run_id, row.key, row.request)

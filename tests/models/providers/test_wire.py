@@ -30,8 +30,8 @@ from fusion.core.errors import (
 )
 from fusion.core.events import AttemptFailed
 from fusion.core.types import Limits
+from fusion.models.providers.http.proxy import is_loopback, proxy_of
 from fusion.models.providers.litellm import LiteLLMModel, close_all, warm
-from fusion.models.providers.proxy import is_loopback, proxy_of
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.limit import Limited
 from tests.models.conformance import Collected, request
@@ -294,7 +294,7 @@ async def test_a_connection_that_was_never_made_is_free(hole: str, monkeypatch: 
     assert isinstance(error, ModelTimeoutError)
     assert (amount.tokens, amount.calls) == (0, 0)
     await close_all()
-    monkeypatch.setattr("fusion.models.providers.litellm._CONNECTING", 0.3)
+    monkeypatch.setattr("fusion.models.providers.http.session._CONNECTING", 0.3)
     amount, error = await spent(LiteLLMModel("openai/m", api_base=hole, api_key="none"), timeout=20)
     assert isinstance(error, ModelConnectionError)
     assert (amount.tokens, amount.calls) == (0, 0)

@@ -25,7 +25,8 @@ from fusion.core.events import EventBase, FallbackTaken, Restarted
 from fusion.core.result import Result
 from fusion.models.providers.litellm import LiteLLMModel
 from fusion.models.providers.scripted import Say, Script
-from fusion.models.wrappers.fallback import Breaker, Fallback, Member
+from fusion.models.wrappers.breaker import Breaker
+from fusion.models.wrappers.fallback import Fallback, Member
 from tests.conftest import pipeline, run, said
 from tests.provider import Answer, Provider
 
@@ -274,24 +275,9 @@ def test_a_model_that_is_down_does_not_cost_its_timeout_on_every_call(chain: Cha
     down = model("a/down", ModelTimeoutError("late"))
     result, events = run(chain(down, model("b/up", "x")), None, pipeline=pipeline(MANY))
     assert (result.status, result.text) == ("ok", "x,x,x,x,x,x,x,x")
-    assert len(down.requests) == 3
-    assert [reason for _, _, reason in taken(events)] == ["ModelTimeoutError"] * 3 + ["ModelConnectionError"] * 5
-    assert "was unreachable 3 times in a row; the next attempt is in" in str(events)
-
-
-def test_a_breaker_lets_one_try_after_a_rest_and_closes_when_it_works() -> None:
-    now = 0.0
-    breaker = Breaker(failures=2, rest=30, clock=lambda: now)
-    breaker.fail(ModelTimeoutError("x"))
-    breaker.fail(RateLimitError("there it is"))
-    breaker.fail(ModelTimeoutError("x"))
-    assert breaker.lets_through()
-    breaker.fail(ModelConnectionError("x"))
-    assert not breaker.lets_through()
-    now = 31.0
-    assert [breaker.lets_through(), breaker.lets_through()] == [True, False]
-    breaker.succeed()
-    assert [breaker.lets_through(), breaker.lets_through()] == [True, True]
+    assert len(down.requests) == 5
+    assert [reason for _, _, reason in taken(events)] == ["ModelTimeoutError"] * 5 + ["OutageError"] * 3
+    assert "'a/down' is down and was not asked: late" in str(events)
 
 
 # Over HTTP.

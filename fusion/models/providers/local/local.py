@@ -77,14 +77,22 @@ class _LocalModel(Model):
         self._base = ""
         self._inner: Model | None = None
 
+    async def ready(self) -> None:
+        """Load the weights; raises UsageError if llama.cpp cannot."""
+        await (await self._client()).ready()
+
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        client = await self._client()
+        if request.temperature is None:
+            request = request.model_copy(update={"temperature": 0.0})
+        return await client.complete(request, on_delta)
+
+    async def _client(self) -> Model:
         base = await self._server.base()
         if self._inner is None or base != self._base:
             self._inner = self._make_client(self._server.alias, base, self.info)
             self._base = base
-        if request.temperature is None:
-            request = request.model_copy(update={"temperature": 0.0})
-        return await self._inner.complete(request, on_delta)
+        return self._inner
 
 
 class _Server:

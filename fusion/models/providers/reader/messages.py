@@ -15,7 +15,8 @@ class MessageFormat:
     """Translates the events of one message, or a whole message."""
 
     def __init__(self) -> None:
-        self._answers: set[Any] = set()
+        self._answers: set[str] = set()
+        self._called: set[str] = set()
 
     def chunk(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return a whole message or an event as a completion or chunk; one without choices for other events."""
@@ -27,9 +28,9 @@ class MessageFormat:
             message = message if isinstance(message, dict) else {}
             return {"model": message.get("model"), "usage": _usage(message.get("usage"))}
         if kind == "content_block_start":
-            return _choice([self._block(data.get("content_block"), data.get("index"))])
+            return self._begun(data.get("content_block"), data.get("index"))
         if kind == "content_block_delta":
-            return _choice([self._delta(data.get("delta"), data.get("index"))])
+            return self._piece(data.get("delta"), data.get("index"))
         if kind == "message_delta":
             delta = data.get("delta")
             reason = delta.get("stop_reason") if isinstance(delta, dict) else None
@@ -39,8 +40,21 @@ class MessageFormat:
     def _whole(self, data: dict[str, Any]) -> dict[str, Any]:
         content = data.get("content")
         parts = [self._block(one, None) for one in content] if isinstance(content, list) else content
-        found = _choice(parts, data.get("stop_reason"))
+        blocks = content if isinstance(content, list) else []
+        calls = [_call(one, at, one.get("input")) for at, one in enumerate(blocks) if _is_call(one)]
+        found = _choice(parts, data.get("stop_reason"), calls)
         return {**found, "model": data.get("model"), "usage": _usage(data.get("usage"))}
+
+    def _begun(self, block: Any, index: Any) -> dict[str, Any]:
+        if _is_call(block):
+            self._called.add(repr(index))
+            return _choice(None, calls=[_call(block, index, block.get("input") or None)])
+        return _choice([self._block(block, index)])
+
+    def _piece(self, delta: Any, index: Any) -> dict[str, Any]:
+        if repr(index) in self._called and isinstance(delta, dict) and delta.get("type") == "input_json_delta":
+            return _choice(None, calls=[{"index": index, "function": {"arguments": delta.get("partial_json")}}])
+        return _choice([self._delta(delta, index)])
 
     def _block(self, block: Any, index: Any) -> Any:
         """Return a content block as a part, and remember one whose deltas are the answer."""
@@ -61,8 +75,19 @@ class MessageFormat:
         return delta
 
 
-def _choice(content: Any, reason: Any = None) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": reason}]}
+def _is_call(block: Any) -> bool:
+    """Return True for a call of a tool that is not the answer."""
+    return isinstance(block, dict) and block.get("type") == "tool_use" and block.get("name") != _JSON_TOOL
+
+
+def _call(block: dict[str, Any], index: Any, given: Any) -> dict[str, Any]:
+    function = {"name": block.get("name"), "arguments": None if given is None else json.dumps(given)}
+    return {"index": index, "id": block.get("id"), "function": function}
+
+
+def _choice(content: Any, reason: Any = None, calls: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    delta = {"content": content, "tool_calls": calls} if calls else {"content": content}
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
 
 
 def _usage(given: Any) -> Any:

@@ -5,13 +5,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final
 
-from fusion.core.types import Deltas, Request, Usage
+from fusion.core.types import Deltas, Request, ToolCall, Usage
 from fusion.models.providers.reader.events import EventDecoder, MalformedError, OversizedError, Payload
 from fusion.models.providers.reader.finish import Finish, finish_of, worst
 from fusion.models.providers.reader.message import JSON_TOOL, Content, content_of
 from fusion.models.providers.reader.messages import MessageFormat
 from fusion.models.providers.reader.refusals import refusal_of, words_of
 from fusion.models.providers.reader.thoughts import AnswerStream, Hold, parted
+from fusion.models.providers.reader.tools import ToolCalls
 from fusion.models.providers.reader.usage import Counts
 from fusion.models.redaction import Mask, StreamMask
 
@@ -54,6 +55,7 @@ class ReplyBuilder:
         self._others: set[str] = set()
         self._stray = ""
         self._tool = ""
+        self._tools = ToolCalls() if request.tools else None
         self._text: str | None = None
         self._left = _LEAST_TEXT + _TEXT_OF_A_TOKEN * request.max_tokens
 
@@ -68,6 +70,11 @@ class ReplyBuilder:
         if self._text is not None:
             return self._text
         return self.mask.text(parted("".join(self._received)).answer + self._refusal)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls of tools, where the request has tools. Raises MalformedError for one without a name."""
+        return () if self._tools is None else tuple(map(self._masked_call, self._tools.read()))
 
     @property
     def served(self) -> str:
@@ -174,6 +181,8 @@ class ReplyBuilder:
         if not isinstance(delta or message or {}, dict):
             raise MalformedError(f"a message that is {delta or message!r:.80}")
         content = content_of(delta or message or {"content": choice.get("text")})
+        if self._tools is not None:
+            self._left -= self._tools.add((delta or message or {}).get("tool_calls"))
         if not delta and message and self._received:
             content = self._rest_of(content)
         self._add_content(content)
@@ -213,6 +222,9 @@ class ReplyBuilder:
         if found != self.finish:
             self.said = self.mask.text(str(reason))[:80]
         self.finish = found
+
+    def _masked_call(self, call: ToolCall) -> ToolCall:
+        return call.model_copy(update={"arguments": self.mask.text(call.arguments)})
 
     def _give(self, piece: str) -> None:
         self._given.append(piece)

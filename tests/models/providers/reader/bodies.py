@@ -7,7 +7,7 @@ from typing import Any
 from fusion.core.errors import ModelError
 from fusion.core.types import Reply
 from fusion.models.base import ModelInfo
-from fusion.models.providers.litellm import LiteLLMModel
+from fusion.models.providers.direct import direct
 from tests.models.conformance import Collected, request
 from tests.provider import Answer, Provider
 
@@ -63,7 +63,7 @@ async def ask(body: Any, *, streamed: bool, thinks: bool | None = None, **option
     body = body if isinstance(body, (bytes, str)) else json.dumps(body)
     with Provider(Answer(body=body, **options)) as provider:
         info = ModelInfo(id="mine", provider="mine", region="here")
-        model = LiteLLMModel("openai/m", info=info, api_base=provider.url, api_key="none", thinks=thinks)
+        model = direct("openai/m", info=info, api_base=provider.url, api_key="none", thinks=thinks)
         pieces = Collected()
         try:
             reply = await model.complete(request("Capital of Norway?", **asked), pieces if streamed else None)

@@ -15,7 +15,7 @@ from fusion.core.errors import (
     RateLimitError,
 )
 from fusion.core.types import Usage
-from fusion.models.providers.litellm import LiteLLMModel
+from fusion.models.providers.direct import direct
 from tests.models.conformance import Collected, request
 from tests.models.providers.reader.bodies import Outcome
 from tests.provider import Answer, Provider
@@ -59,7 +59,7 @@ def body(given: Any) -> str:
 async def ask(given: Any, *, streamed: bool, **options: Any) -> Outcome:
     pieces = Collected()
     with Provider(Answer(body=body(given))) as provider:
-        model = LiteLLMModel("anthropic/claude-haiku-5-5", api_base=provider.root, api_key="sk-ant-0123456789")
+        model = direct("anthropic/claude-haiku-5-5", api_base=provider.root, api_key="sk-ant-0123456789")
         try:
             reply = await model.complete(request(**options), pieces if streamed else None)
         except ModelError as error:

@@ -1,7 +1,7 @@
 """Accounts: adds up the events of a run to its receipt."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
@@ -12,6 +12,7 @@ from fusion.core.events import (
     CallCancelled,
     CallFailed,
     CallFinished,
+    CallStarted,
     Decided,
     EventBase,
     FallbackTaken,
@@ -20,11 +21,14 @@ from fusion.core.events import (
     event_adapter,
 )
 from fusion.core.result import Cost, Receipt, ReceiptLine, Served, Spent
-from fusion.core.types import Usage
+from fusion.core.types import Money, Usage, Waited
+from fusion.engine.receipt.path import CriticalPath, Upstreams
+from fusion.models.base import Price
 from fusion.store.base import Store
-from fusion.store.rows import Attempt, AttemptState, Line
+from fusion.store.rows import Attempt, AttemptState, Call, Line
 
 _NO_TAGS: Final[Mapping[str, str]] = {}
+_NO_PRICES: Final[Mapping[str, Price | None]] = {}
 
 
 @dataclass
@@ -71,13 +75,33 @@ class _Line:
     estimated: _Sum = field(default_factory=_Sum)
     charged: _Sum = field(default_factory=_Sum)
     saved: _Sum = field(default_factory=_Sum)
+    cached: Money = Decimal(0)
 
 
 class Before(NamedTuple):
-    """Earlier part of a run, from a store: totals of its finished calls, and events for the rest."""
+    """Earlier part of a run, from a store: totals and times of its calls, and events for the rest."""
 
     lines: Sequence[Line] = ()
     events: Sequence[EventBase] = ()
+    calls: Sequence["CallTime"] = ()
+
+
+class CallTime(NamedTuple):
+    """A call of an earlier session: its place, and its start and end in seconds since 1970.
+
+    `usage` is set where a prompt cache was read or written.
+    """
+
+    stage: str
+    item: int | None
+    step: str
+    started: float
+    ended: float
+    waited: Waited | None
+    latency: float
+    reused: bool
+    line: "_Key"
+    usage: Usage | None
 
 
 class _Key(NamedTuple):
@@ -90,16 +114,27 @@ class _Key(NamedTuple):
 
 
 class Accounts:
-    """A sink that adds up events: one line for each stage, role and model."""
+    """A sink that adds up events: one line for each stage, role and model, and the times of the critical path.
 
-    def __init__(self, price_sources: dict[str, str]) -> None:
+    `prices` are those of the models, for the savings of prompt caches. `upstreams` are the stages before each stage.
+    """
+
+    def __init__(
+        self,
+        price_sources: Mapping[str, str],
+        prices: Mapping[str, Price | None] = _NO_PRICES,
+        upstreams: Upstreams = dict,
+    ) -> None:
         self._price_sources = price_sources
+        self._prices = prices
+        self._path = CriticalPath(upstreams)
         self._lines: dict[_Key, _Line] = {}
         self._key_of: dict[tuple[str, str, str], _Key] = {}
         self._served: Counter[tuple[str, str, str, str | None]] = Counter()
         self.notes: list[str] = []
         self.decisions: dict[str, Decided] = {}
         self._entries: dict[type[EventBase], Callable[[Any], None]] = {
+            CallStarted: self._started,
             CallFinished: self._finished,
             CallFailed: self._failed,
             AttemptFailed: self._retried,
@@ -126,6 +161,19 @@ class Accounts:
             self._served[line.role, line.asked or line.model, line.served, by] += line.calls
         for event in before.events:
             self(event)
+        self._take_up_times(before.calls)
+
+    def _take_up_times(self, calls: Sequence[CallTime]) -> None:
+        """Add the times of calls, in the order of their starts and ends."""
+        moments = [(moment, at, call) for call in calls for at, moment in ((0, call.started), (1, call.ended))]
+        for moment, at, call in sorted(moments, key=lambda one: one[:2]):
+            place = (call.stage, call.item, call.step)
+            if at == 0:
+                self._path.begin(place, moment)
+                continue
+            self._path.finish(place, moment, call.waited, call.latency, reused=call.reused)
+            if call.usage is not None and not call.reused:
+                self._line(call.line).cached += self._saved_on(call.line.model, call.usage)
 
     def receipt(self, seconds: float, tags: Mapping[str, str] = _NO_TAGS) -> Receipt:
         """Return the receipt as of now."""
@@ -137,6 +185,7 @@ class Accounts:
                 measured=line.measured.spent("measured"),
                 estimated=line.estimated.spent("estimated"),
                 charged=line.charged.spent("estimated"),
+                cached=line.cached,
                 price_source=self._price_sources.get(key.model, "unknown"),
             )
             for key, line in self._lines.items()
@@ -145,6 +194,8 @@ class Accounts:
         return Receipt(
             lines=lines,
             seconds=seconds,
+            times=self._path.times(seconds),
+            saved_seconds=self._path.saved,
             tags=dict(tags),
             cascades=len(cascades),
             escalated=sum(cascades),
@@ -158,7 +209,11 @@ class Accounts:
             for (role, asked, served, by), calls in sorted(self._served.items(), key=repr)
         )
 
+    def _started(self, event: CallStarted) -> None:
+        self._path.begin((event.stage, event.item, event.step), event.at.timestamp())
+
     def _failed(self, event: CallFailed) -> None:
+        self._ended(event, 0.0)
         self._line(_Key(event.stage, event.role, event.model)).counts["failed"] += 1
 
     def _fell_back(self, event: FallbackTaken) -> None:
@@ -178,7 +233,20 @@ class Accounts:
     def _decided(self, event: Decided) -> None:
         self.decisions[event.stage] = event
 
+    def _ended(self, event: CallFinished | CallFailed | CallCancelled, latency: float | None) -> None:
+        reused = isinstance(event, CallFinished) and event.reused in ("cache", "other run")
+        place = (event.stage, event.item, event.step)
+        self._path.finish(place, event.at.timestamp(), event.waited, latency, reused=reused)
+
+    def _saved_on(self, model: str, usage: Usage) -> Money:
+        """Return the dollars that a prompt cache saved."""
+        price = self._prices.get(model)
+        if price is None or not (usage.cached_read or usage.cache_write):
+            return Decimal(0)
+        return price.uncached(usage) - price.of(usage)
+
     def _finished(self, event: CallFinished) -> None:
+        self._ended(event, event.latency)
         if event.reused == "journal":  # an earlier session counted it
             return
         line = self._line(_Key(event.stage, event.role, event.by or event.asked, event.by and event.asked))
@@ -187,10 +255,12 @@ class Accounts:
             total = line.saved
         else:
             total = line.measured if event.usage.source == "measured" else line.estimated
+            line.cached += self._saved_on(event.by or event.asked, event.usage)
         total.add(event.usage, event.cost)
         self._served[event.role, event.asked, event.served, event.by] += 1
 
     def _cancelled(self, event: CallCancelled) -> None:
+        self._ended(event, None)
         self._line(_Key(event.stage, event.role, event.model)).counts["cancelled"] += 1
 
     def _charged(self, event: AttemptCharged) -> None:
@@ -218,7 +288,29 @@ def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:
     events = [adapter.validate_python({"run_id": run_id, **body}) for body in store.events(run_id)]
     unsettled: tuple[AttemptState, ...] = ("lost", "open") if open_too else ("lost",)
     charged = (_charged(attempt) for attempt, _ in store.attempts(run_id, states=unsettled))
-    return Before(tuple(store.lines(run_id)), (*events, *charged))
+    return Before(tuple(store.lines(run_id)), (*events, *charged), tuple(_times(store.calls(run_id))))
+
+
+def _times(calls: Iterable[Call]) -> Iterator[CallTime]:
+    """Yield the times of calls. The times of one from another run are those that it had there, and left out."""
+    for call in calls:
+        if call.reused not in (None, "cache"):
+            continue
+        key, reply = call.key, call.reply
+        model, asked = (call.asked, None) if reply is None else (reply.by or reply.asked, reply.by and reply.asked)
+        cached = reply is not None and (reply.usage.cached_read or reply.usage.cache_write)
+        yield CallTime(
+            key.stage,
+            key.item,
+            key.step,
+            call.started,
+            call.ended,
+            call.waited,
+            0.0 if reply is None else reply.latency,
+            call.reused is not None,
+            _Key(key.stage, call.role, model, asked),
+            reply.usage if reply is not None and cached else None,
+        )
 
 
 def _charged(attempt: Attempt) -> AttemptCharged:

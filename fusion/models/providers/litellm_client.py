@@ -1,4 +1,4 @@
-"""HTTP client of one call to a provider: sends the request exactly once, and always closes its response."""
+"""HTTP clients for litellm: an exchange in the shape of litellm's own client, and one without network."""
 
 import asyncio
 import json as jsonlib
@@ -6,19 +6,15 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from fusion.models.attempt import note_response
-from fusion.models.providers import body
-from fusion.models.providers.proxy import proxy_of
+from fusion.models.providers.http.exchange import Exchange
+from fusion.models.providers.http.session import Session
 
 if TYPE_CHECKING:
-    import aiohttp
     import httpx
 
 
 Format = Literal["openai", "anthropic"]
 
-_SECRET_HEADERS: Final = re.compile("(?i)auth|key|token|secret")
-_SIGNED: Final = "AWS4-HMAC"  # a signature of each request, not a key
 _END_MARK: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _ALREADY_DECODED: Final = ("content-encoding", "content-length", "transfer-encoding")
 _FORMATS: Final[tuple[tuple[str, Format], ...]] = (("/chat/completions", "openai"), ("/v1/messages", "anthropic"))
@@ -27,30 +23,19 @@ _PRICED: Final = ("x-litellm-response-cost", "1")
 """Marks the cost as known, so that litellm skips two milliseconds of unused pricing."""
 
 
-class SingleRequestClient:
+class SingleRequestClient(Exchange):
     """The HTTP client passed to litellm for one call.
 
     litellm's own clients repeat the request after some failures, and cost more than the rest of the call. This one
-    sends it once, by aiohttp, and keeps the status, headers and body of an error response. A reply in a known
-    `format` stays unread in `response`, and litellm gets a stand-in. `most` is the largest body, in bytes. `secrets`
-    are the keys in the request's headers, `extra` the fields added to its body, `renamed` other names of its fields.
-    `connected` is True once there is a connection to send it on.
+    sends it once. A reply in a known `format` stays unread, and litellm gets a stand-in. `extra` are the fields added
+    to the request's body, `renamed` other names of its fields.
     """
 
-    def __init__(self, session: "aiohttp.ClientSession", most: int) -> None:
-        self.status: int | None = None
-        self.headers: Mapping[str, str] = {}
-        self.error_body = ""
-        self.connection_error: Exception | None = None
-        self.secrets: tuple[str, ...] = ()
+    def __init__(self, session: Session, most: int) -> None:
+        super().__init__(session, most)
         self.extra: Mapping[str, Any] = {}
-        self.renamed: Mapping[str, str] = {}
-        self.response: aiohttp.ClientResponse | None = None
+        self.renamed: Mapping[str, str | None] = {}
         self.format: Format | None = None
-        self.connected = False
-        self._most = most
-        self._session = session
-        self._sent: Any = None
         self._posted = False
         self._abandoned = False
 
@@ -68,50 +53,27 @@ class SingleRequestClient:
         content: Any = None,
     ) -> "httpx.Response":
         """Send the request, with the interface of litellm's client; raise non-2xx statuses as httpx does."""
-        import aiohttp
-
         if self._abandoned:
             raise asyncio.CancelledError
         if self._posted:
             raise ConnectionError("the request has been sent already")
         self._posted = True
-        self.secrets = _secrets(headers or {})
         path = url.partition("?")[0]
         self.format = next((name for end, name in _FORMATS if path.endswith(end)), None)
         given = data if data is not None else content if content is not None else jsonlib.dumps(json)
-        try:
-            await self._send(url, self._body(given, stream), params, headers or {})
-            return await self._answer(url, stream)
-        except (aiohttp.ClientError, OSError) as error:
-            self.connection_error = error
-            raise ConnectionError(str(error)) from error
-
-    def blocks(self) -> AsyncIterator[bytes]:
-        """Return the blocks of the response's body."""
-        assert self.response is not None
-        return body.blocks(self.response, self._most)
-
-    @property
-    def sent(self) -> frozenset[str]:
-        """Names of the fields that the request was sent with."""
-        return frozenset(jsonlib.loads(self._sent)) if self._sent else frozenset()
+        await self.send(url, self._body(given, stream), headers or {}, params)
+        return await self._answer(url, stream)
 
     def abandon(self) -> bool:
         """Stop waiting for the response. Return True if the request was sent and must be cancelled."""
         self._abandoned = True
         return self._posted
 
-    def close(self) -> None:
-        """Return the connection to its pool if the response was read completely, else close it."""
-        if self.response is not None:
-            self.response.release()
-
     def __del__(self) -> None:
         """Do nothing, unlike litellm's clients."""
 
     def _body(self, given: Any, stream: bool) -> Any:
         """Return the request's body, with its further fields; a request in OpenAI's format says if it streams."""
-        self._sent = given
         if not (self.extra or self.format):
             return given
         if not (self.extra or self.renamed) and isinstance(given, str) and '"stream":' not in given:
@@ -119,22 +81,8 @@ class SingleRequestClient:
         fields = {**jsonlib.loads(given), **self.extra}
         if self.format == "openai":
             fields.setdefault("stream", stream)
-        fields = {self.renamed.get(name, name): value for name, value in fields.items()}
-        self._sent = jsonlib.dumps(fields)
-        return self._sent
-
-    async def _send(self, url: str, data: Any, params: Any, headers: Mapping[str, str]) -> None:
-        self.response = await self._session.post(
-            url,
-            data=data,
-            params=params,
-            headers={**headers, "Accept-Encoding": body.ACCEPTED},
-            allow_redirects=False,
-            proxy=proxy_of(url),
-            trace_request_ctx=self,
-        )
-        self.status, self.headers = self.response.status, dict(self.response.headers)
-        note_response(self.status, self.headers)
+        names = ((self.renamed.get(name, name), value) for name, value in fields.items())
+        return jsonlib.dumps({name: value for name, value in names if name is not None})
 
     async def _answer(self, url: str, stream: bool) -> "httpx.Response":
         """Return the response to litellm. Raises httpx.HTTPStatusError if it is not 2xx."""
@@ -143,8 +91,7 @@ class SingleRequestClient:
         assert self.response is not None
         assert self.status is not None
         request = httpx.Request("POST", url)
-        if not 200 <= self.status < 300:
-            self.error_body = await body.error_text(self.response)
+        if not self.ok:
             raise _status_error(httpx.Response(self.status, text=self.error_body, request=request))
         if self.format is not None:
             return _stand_in(request, self.format)
@@ -152,7 +99,7 @@ class SingleRequestClient:
         headers.append(_PRICED)
         if stream:
             return _streaming_response(self.blocks(), self.status, headers, request)
-        content = await body.whole(self.response, self._most)
+        content = await self.whole()
         return httpx.Response(self.status, headers=headers, content=content, request=request)
 
 
@@ -166,11 +113,6 @@ class WarmUpClient:
 
     def __del__(self) -> None:
         """Do nothing, unlike litellm's clients."""
-
-
-def mark_connected(client: SingleRequestClient) -> None:
-    """Note that a connection is there to send the request on."""
-    client.connected = True
 
 
 def _stand_in(request: "httpx.Request", kind: Format = "openai") -> "httpx.Response":
@@ -218,8 +160,3 @@ def _streaming_response(
 def _unmarked(lines: bytes) -> bytes:
     """Turn the end mark into an SSE comment, since litellm mistakes it for a finish reason."""
     return _END_MARK.sub(b":", lines)
-
-
-def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
-    values = [value for name, value in headers.items() if _SECRET_HEADERS.search(name)]
-    return tuple(value.rpartition(" ")[2] for value in values if not value.startswith(_SIGNED))

@@ -42,11 +42,6 @@ async def blocks(response: "aiohttp.ClientResponse", most: int) -> AsyncIterator
     unpacker.end()
 
 
-async def whole(response: "aiohttp.ClientResponse", most: int) -> bytes:
-    """Return the whole unpacked body. Raises as `blocks` does."""
-    return b"".join([block async for block in blocks(response, most)])
-
-
 async def error_text(response: "aiohttp.ClientResponse") -> str:
     """Return the beginning of the body of an error response."""
     found: list[bytes] = []

@@ -1,0 +1,1 @@
+"""HTTP to providers: sessions, proxies, exchanges, bodies."""

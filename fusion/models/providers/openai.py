@@ -1,0 +1,210 @@
+"""OpenAIModel: a model of a server that speaks OpenAI's chat completions API.
+
+https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from fusion.core.types import File, Message, Request
+from fusion.models.base import ModelInfo
+from fusion.models.providers.http.body import bound
+from fusion.models.providers.http.exchange import Exchange
+from fusion.models.providers.http.session import SESSIONS
+from fusion.models.providers.reader.reply import ReplyBuilder, read
+from fusion.models.providers.wire import WireModel
+
+_PATH: Final = "/chat/completions"
+_REASONERS: Final = ("gpt-5", "gpt-6")
+_NO_REASONER: Final = "gpt-5-chat"
+_CACHE_MARK: Final = {"type": "ephemeral"}
+_HIGHEST: Final = {"max": "xhigh"}
+"""Efforts that OpenRouter knows by another name."""
+
+
+class OpenAIModel(WireModel[Exchange]):
+    """A model of a server at `base`, by its `name` there.
+
+    `key` returns the key of each call; None for a server without one. `headers` are sent beside it. `caches` is True
+    for a server that takes `prompt_cache_key`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        info: ModelInfo,
+        *,
+        base: str,
+        key: Callable[[], str | None],
+        headers: Mapping[str, str] | None = None,
+        caches: bool = False,
+        **reading: Any,
+    ) -> None:
+        super().__init__(info, **reading)
+        self._name = name
+        self._url = with_path(base, _PATH)
+        self._key = key
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._caches = caches
+        self._limit = limit_name(name)
+        self._marks = info.provider == "openrouter" and info.family == "claude"
+
+    async def ready(self) -> None:
+        await SESSIONS.ready()
+
+    async def _exchange(self, request: Request) -> Exchange:
+        return Exchange(await SESSIONS.ready(), bound(request.max_tokens))
+
+    async def _ask(self, exchange: Exchange, request: Request, reply: ReplyBuilder, *, stream: bool) -> None:
+        key, headers = self._key(), self._headers
+        if key is not None:
+            headers = {**headers, "Authorization": f"Bearer {key}"}
+        await exchange.send(self._url, encoded(self.body(request, stream=stream)), headers)
+        reply.mask_also(exchange.secrets)
+        await read(exchange.blocks(), reply)
+
+    def body(self, request: Request, *, stream: bool) -> dict[str, Any]:
+        """Return the body of a request."""
+        found: dict[str, Any] = {
+            "model": self._name,
+            "messages": [self._message(message) for message in request.messages],
+            self._limit: request.max_tokens,
+            "stream": stream,
+            **_params(request),
+            **self._thinking(request),
+        }
+        if stream:
+            found["stream_options"] = {"include_usage": True}
+        if request.json_schema is not None:
+            found["response_format"] = response_format(request)
+        if request.tools:
+            found |= {"tools": tools_of(request), "tool_choice": tool_choice(request)}
+        if request.cache_key is not None and self._caches:
+            found["prompt_cache_key"] = request.cache_key
+        if self.info.provider == "openrouter":
+            found["usage"] = {"include": True}
+        found |= request.extra
+        return _renamed(found, self.renamed) if self.renamed else found
+
+    def _message(self, message: Message) -> dict[str, Any]:
+        found = message_of(message)
+        if self._marks and message.stable and isinstance(found["content"], str):
+            found["content"] = _marked(message)
+        return found
+
+    def _thinking(self, request: Request) -> dict[str, Any]:
+        effort, tokens, provider = request.reasoning_effort, request.thinking_budget, self.info.provider
+        if provider == "deepseek":
+            return _deepseek_thinking(effort, tokens)
+        found: dict[str, Any] = {}
+        if effort is not None:
+            found["reasoning_effort"] = _HIGHEST.get(effort, effort) if provider == "openrouter" else effort
+        if tokens is not None:
+            found["reasoning"] = {"max_tokens": tokens}
+        return found
+
+
+def with_path(base: str, path: str) -> str:
+    """Return the address of a path below a base URL, which may already end with it.
+
+    >>> with_path("http://localhost:8000/v1/?a=b", "/chat/completions")
+    'http://localhost:8000/v1/chat/completions?a=b'
+    """
+    address = urlsplit(base)
+    return urlunsplit(address._replace(path=address.path.rstrip("/").removesuffix(path) + path))
+
+
+def limit_name(name: str) -> str:
+    """Return the field of the output limit: OpenAI's reasoning models take `max_completion_tokens` only.
+
+    >>> limit_name("o3-mini"), limit_name("llama")
+    ('max_completion_tokens', 'max_tokens')
+    """
+    short = name.rpartition("/")[2]
+    numbered = len(short) > 1 and short[0] == "o" and short[1].isdigit()
+    reasons = any(one in name for one in _REASONERS) and _NO_REASONER not in short
+    return "max_completion_tokens" if numbered or reasons else "max_tokens"
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON in UTF-8."""
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can hold
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+def message_of(message: Message) -> dict[str, Any]:
+    """Return a message in OpenAI's format."""
+    content = [_part(part) for part in message.parts] if message.files else message.content
+    found: dict[str, Any] = {"role": message.role, "content": content}
+    if message.tool_calls:
+        found["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+        found["content"] = content or None
+    if message.tool_call_id is not None:
+        found["tool_call_id"] = message.tool_call_id
+    return found
+
+
+def response_format(request: Request) -> dict[str, Any]:
+    """Return the format of the reply to a request with a schema."""
+    if request.json_mode == "object":
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": request.json_schema, "strict": True}}
+
+
+def tools_of(request: Request) -> list[dict[str, Any]]:
+    """Return the tools of a request in OpenAI's format."""
+    return [{"type": "function", "function": tool.model_dump()} for tool in request.tools]
+
+
+def tool_choice(request: Request) -> Any:
+    """Return the choice of a tool in OpenAI's format."""
+    choice = request.tool_choice
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _params(request: Request) -> dict[str, Any]:
+    given = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "stop": list(request.stop) or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _deepseek_thinking(effort: str | None, tokens: int | None) -> dict[str, Any]:
+    if effort is None:
+        return {} if tokens is None else {"thinking": {"type": "enabled"}}
+    if effort == "none":
+        return {"thinking": {"type": "disabled"}}
+    return {"thinking": {"type": "enabled"}, "reasoning_effort": effort}
+
+
+def _part(part: str | File) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if part.kind == "image":
+        return {"type": "image_url", "image_url": {"url": part.url}}
+    return {"type": "file", "file": {"file_data": part.url, "filename": part.name or "document.pdf"}}
+
+
+def _marked(message: Message) -> list[dict[str, Any]]:
+    """Return a text in two parts, with the end of its stable part marked for the prompt cache."""
+    stable, rest = message.content[: message.stable], message.content[message.stable :]
+    parts: list[dict[str, Any]] = [{"type": "text", "text": stable, "cache_control": _CACHE_MARK}]
+    return [*parts, {"type": "text", "text": rest}] if rest else parts
+
+
+def _renamed(body: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return a body with fields by their other names; those without one are left out."""
+    pairs = ((names.get(name, name), value) for name, value in body.items())
+    return {name: value for name, value in pairs if name is not None}

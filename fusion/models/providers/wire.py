@@ -1,0 +1,106 @@
+"""WireModel: a model reached by one HTTP request for each call, with errors of our own tree."""
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import Collection
+from typing import Generic, TypeVar
+
+from fusion.core import budget
+from fusion.core.errors import FusionError, ModelError, ParameterNameError
+from fusion.core.types import Deltas, Reply, Request
+from fusion.models.base import Model, ModelInfo
+from fusion.models.providers.answers import Answers
+from fusion.models.providers.errors import Refused, model_error, redacted_chain, refused_field
+from fusion.models.providers.http.exchange import Exchange
+from fusion.models.providers.reader.reply import ReplyBuilder
+from fusion.models.redaction import Mask, Redactor
+
+E = TypeVar("E", bound=Exchange)
+
+
+class WireModel(Model, Generic[E]):
+    """Base of the models of a provider: asks once, reads the reply, and maps each failure to a ModelError.
+
+    Replies and errors hold no keys: `api_key`, those of the environment, and those in the variables `key_names`. The
+    wrapper Limited enforces the timeout of a request.
+
+    A server that refuses a field of the request, but takes another name for it or none, is sent that from then on:
+    `renamed` maps each such field to its other name, None to leave it out. The refused attempt raises
+    ParameterNameError.
+
+    `tracks_connections` is False if a library's own client makes the connections: every attempt then counts as sent.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        *,
+        api_key: str | None = None,
+        served_as: str | None = None,
+        key_names: Collection[str] = (),
+        thinks: bool | None = False,
+        tracks_connections: bool = True,
+    ) -> None:
+        self.info = info
+        self.tracks_connections = tracks_connections
+        self.renamed: dict[str, str | None] = {}
+        self._redactor = Redactor(key_names, api_key)
+        self._answers = Answers(info, served_as=served_as, thinks=thinks)
+
+    @abstractmethod
+    async def _exchange(self, request: Request) -> E:
+        """Return the exchange of one call, not yet sent."""
+
+    @abstractmethod
+    async def _ask(self, exchange: E, request: Request, reply: ReplyBuilder, *, stream: bool) -> None:
+        """Send a request, and read its response into a reply."""
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        exchange = await self._exchange(request)
+        started = time.perf_counter()
+        reply = self._answers.begin(request, on_delta, self._redactor.mask())
+        try:
+            await self._ask(exchange, request, reply, stream=on_delta is not None)
+        except asyncio.CancelledError as error:
+            self._note_unsent(exchange)
+            error.__context__ = None
+            raise
+        except Exception as error:  # a provider's library raises anything
+            if error is reply.thrown:
+                raise
+            self._note_unsent(exchange)
+            if isinstance(error, FusionError):
+                raise
+            failure = self._error(error, exchange, reply)
+        else:
+            return self._answers.reply(reply, started)
+        finally:
+            exchange.close()
+        raise failure  # outside the `except`, whose error would become its context and holds the raw response
+
+    def _note_unsent(self, exchange: Exchange) -> None:
+        """Mark the attempt as not sent if there was no connection to send it on."""
+        reservation = budget.attempt.get()
+        if reservation is not None and self.tracks_connections and not exchange.connected:
+            reservation.sent = False
+
+    def _error(self, error: Exception, exchange: Exchange, reply: ReplyBuilder) -> ModelError:
+        """Return the error of our tree, with the library's exception as its cause, keys masked."""
+        mask: Mask = reply.mask.also(exchange.secrets)
+        text = "" if reply.finish else reply.text
+        failure = model_error(error, self.info, exchange, mask, text=text, answered=reply.answered)
+        refused = refused_field(exchange)
+        if refused is not None and refused.taken not in self.renamed:
+            failure = self._rename(refused)
+        failure.__cause__ = redacted_chain(error, mask)
+        return failure
+
+    def _rename(self, refused: Refused) -> ModelError:
+        field, other = refused
+        self.renamed = {name: to for name, to in self.renamed.items() if name != other} | {field: other}
+        takes = f"takes no {field!r}" if other is None else f"takes {other!r} in place of {field!r}"
+        again = "without it" if other is None else "with it"
+        return ParameterNameError(
+            f"{self.info.id!r} {takes}, and is asked again {again}", model=self.info.id, retry_after=0.0
+        )

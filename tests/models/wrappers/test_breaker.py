@@ -1,0 +1,306 @@
+"""Circuit breakers: a model that is down costs little, is found again, and says so."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fusion import Fusion, Model, RoleSpec
+from fusion.core.errors import (
+    AuthenticationError,
+    BadRequestError,
+    BadResponseError,
+    ContentFilterError,
+    ModelConnectionError,
+    ModelError,
+    ModelTimeoutError,
+    RateLimitError,
+)
+from fusion.core.events import EventBase, OutageChanged
+from fusion.core.result import Result
+from fusion.models.base import ModelInfo
+from fusion.models.providers.litellm import LiteLLMModel
+from fusion.models.wrappers.breaker import Breaker
+from tests.conftest import pipeline, run
+from tests.provider import Answer, Provider
+
+WIDE = """
+defaults: {timeout: %s}
+stages:
+  work: {kind: map, over: "range(%d) | list", role: asked, concurrency: 16, prompt: "do {{ item.source }}"}
+  answer: {kind: merge, over: work, strategy: concat, separator: ","}
+output: answer
+"""
+HTML = "<html><body><h1>Bad Gateway</h1></body></html>"
+FAULTS = {
+    "500": Answer("broken", status=500),
+    "502 html": Answer(status=502, body=HTML),
+    "503 html": Answer(status=503, body=HTML),
+    "504": Answer("late", status=504),
+    "reset": Answer(drop="reset"),
+    "closed": Answer(drop="before"),
+    "cut body": Answer(drop="body"),
+    "hang": Answer(hang=True),
+}
+"""Outages by name: answers of a provider that is down."""
+WELL = Answer("done")
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def fail(breaker: Breaker, error: ModelError, *, times: int = 1, seconds: float = 0.0) -> None:
+    for _ in range(times):
+        entry = breaker.enter()
+        assert entry is not None
+        breaker.fail(entry, error, seconds)
+
+
+DOWN = ModelConnectionError("gone")
+
+
+def test_five_outages_in_a_row_open_it(clock: Clock) -> None:
+    breaker = Breaker("m", clock=clock)
+    fail(breaker, DOWN, times=4)
+    assert breaker.admits
+    breaker.succeed(0.1)
+    fail(breaker, DOWN, times=4)
+    assert breaker.admits
+    fail(breaker, DOWN)
+    assert not breaker.admits
+    assert breaker.enter() is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RateLimitError("slow down"),
+        AuthenticationError("wrong key"),
+        BadRequestError("no such model"),
+        ContentFilterError("no"),
+        BadResponseError("empty"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_proper_response_is_no_outage(clock: Clock, error: ModelError) -> None:
+    breaker = Breaker("m", clock=clock)
+    fail(breaker, error, times=30)
+    fail(breaker, DOWN, times=4)
+    fail(breaker, error)
+    fail(breaker, DOWN, times=4)
+    assert breaker.admits
+
+
+def test_most_of_the_last_attempts_open_it_too(clock: Clock) -> None:
+    breaker = Breaker("m", clock=clock)
+    for _ in range(4):
+        assert breaker.admits
+        breaker.succeed(0.1)
+        fail(breaker, DOWN, times=4)
+    assert not breaker.admits
+
+
+@pytest.mark.parametrize(("latency", "seconds", "opens"), [(0.2, 5.0, True), (3.0, 5.0, False), (None, 5.0, True)])
+def test_one_long_silence_is_enough(clock: Clock, latency: float | None, seconds: float, opens: bool) -> None:
+    breaker = Breaker("m", clock=clock)
+    if latency is not None:
+        breaker.succeed(latency)
+    fail(breaker, ModelTimeoutError("late"), seconds=seconds)
+    assert breaker.admits is not opens
+
+
+def test_a_slow_attempt_among_good_ones_does_not_open_it(clock: Clock) -> None:
+    breaker = Breaker("m", clock=clock)
+    entry = breaker.enter()
+    assert entry is not None
+    breaker.succeed(0.2)
+    breaker.fail(entry, ModelTimeoutError("late"), 5.0)
+    assert breaker.admits
+
+
+def test_one_probe_at_a_time_after_growing_rests(clock: Clock) -> None:
+    breaker = Breaker("m", clock=clock)
+    fail(breaker, DOWN, times=5)
+    for rest in (1, 2, 4, 8, 16, 30, 30):
+        clock.now += rest - 0.1
+        assert breaker.enter() is None
+        clock.now += 0.1
+        probe = breaker.enter()
+        assert probe is not None
+        assert breaker.enter() is None
+        breaker.fail(probe, DOWN, 0.0)
+    clock.now += 30
+    probe = breaker.enter()
+    assert probe is not None
+    breaker.succeed(0.1)
+    assert breaker.admits
+
+
+def test_a_cancelled_probe_leaves_its_place_to_the_next(clock: Clock) -> None:
+    breaker = Breaker("m", clock=clock)
+    fail(breaker, DOWN, times=5)
+    clock.now += 1
+    probe = breaker.enter()
+    assert probe is not None
+    breaker.leave(probe)
+    assert breaker.enter() is not None
+
+
+def test_retry_after_of_an_outage_is_heeded(clock: Clock) -> None:
+    breaker = Breaker("m", clock=clock)
+    fail(breaker, ModelConnectionError("overloaded", retry_after=20), times=5)
+    clock.now = 19.9
+    assert not breaker.admits
+    clock.now = 20
+    assert breaker.admits
+
+
+def test_late_failures_of_an_earlier_outage_count_no_more(clock: Clock) -> None:
+    breaker = Breaker("m", clock=clock)
+    late = [breaker.enter() for _ in range(10)]
+    fail(breaker, DOWN, times=5)
+    breaker.succeed(0.1)
+    for entry in late:
+        assert entry is not None
+        breaker.fail(entry, DOWN, 60.0)
+    assert breaker.admits
+
+
+# Over HTTP.
+
+
+def served(name: str, url: str) -> LiteLLMModel:
+    info = ModelInfo(id=name, provider=name.partition("/")[0])
+    return LiteLLMModel("openai/mock", info=info, api_base=url, api_key="sk-test")
+
+
+Chain = Callable[..., Fusion]
+
+
+@pytest.fixture
+def chain() -> Iterator[Chain]:
+    """Makes a Fusion whose role `asked` is a chain of these models."""
+    made: list[Fusion] = []
+
+    def make(*models: Model, **role: Any) -> Fusion:
+        own = {one.info.id: one for one in models}
+        made.append(Fusion(profile="local", models=own, roles={"asked": RoleSpec(chain=tuple(own), **role)}))
+        return made[-1]
+
+    yield make
+    for fusion in made:
+        fusion.close()
+
+
+def wide(items: int, timeout: float = 5.0) -> Any:
+    return pipeline(WIDE % (timeout, items))
+
+
+def seconds(fault: str) -> float:
+    """A timeout that a fault lets pass, short enough to wait for, or one that nothing else here needs."""
+    return 1.0 if fault == "hang" else 20.0
+
+
+def changes(events: list[EventBase]) -> list[str]:
+    return [event.state for event in events if isinstance(event, OutageChanged)]
+
+
+def answers(result: Result) -> int:
+    return sum(item.ok for item in result.stages["work"].items)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_chain_goes_on_at_once_with_the_next_model(chain: Chain, fault: str) -> None:
+    with Provider(FAULTS[fault]) as dead, Provider(WELL) as alive:
+        result, events = run(
+            chain(served("a/one", dead.url), served("b/two", alive.url)), None, pipeline=wide(60, seconds(fault))
+        )
+    assert (result.status, answers(result), len(alive.requests)) == ("ok", 60, 60)
+    assert len(dead.requests) <= 16 + changes(events).count("probing")
+    assert changes(events)[0] == "open"
+    assert "closed" not in changes(events)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_calls_of_a_single_model_wait_until_it_is_back(chain: Chain, fault: str) -> None:
+    down = FAULTS[fault]
+    with Provider([*[down] * 16, WELL]) as provider:
+        result, events = run(chain(served("a/one", provider.url)), None, pipeline=wide(40, seconds(fault)))
+    assert (result.status, answers(result)) == ("ok", 40)
+    assert len(provider.requests) == 56
+    assert changes(events) == ["open", "probing", "closed"]
+
+
+def free_port() -> int:
+    with socket.socket() as here:
+        here.bind(("127.0.0.1", 0))
+        return int(here.getsockname()[1])
+
+
+def test_refused_connections_of_a_chain_of_three_go_to_the_third(chain: Chain) -> None:
+    gone, too = f"http://127.0.0.1:{free_port()}/v1", f"http://127.0.0.1:{free_port()}/v1"
+    with Provider(WELL) as alive:
+        models = served("a/one", gone), served("b/two", too), served("c/three", alive.url)
+        result, events = run(chain(*models), None, pipeline=wide(60))
+    assert (result.status, answers(result), len(alive.requests)) == ("ok", 60, 60)
+    opened = {event.model for event in events if isinstance(event, OutageChanged) and event.state == "open"}
+    assert opened == {"a/one", "b/two"}
+
+
+def test_on_outage_fail_gives_up_at_once(chain: Chain) -> None:
+    gone = f"http://127.0.0.1:{free_port()}/v1"
+    begun = time.monotonic()
+    result, events = run(chain(served("a/one", gone), on_outage="fail"), None, pipeline=wide(200))
+    assert result.status == "failed"
+    assert {item.failure.reason for item in result.stages["work"].items if item.failure} >= {"OutageError"}
+    assert changes(events)[0] == "open"
+    assert time.monotonic() - begun < 20
+
+
+def test_a_second_run_is_told_and_asks_the_dead_model_no_more(chain: Chain) -> None:
+    with Provider(Answer("broken", status=500)) as dead, Provider(WELL) as alive:
+        fusion = chain(served("a/one", dead.url), served("b/two", alive.url))
+        run(fusion, None, pipeline=wide(20))
+        before = len(dead.requests)
+        result, events = run(fusion, None, pipeline=wide(20))
+    assert result.status == "ok"
+    assert len(dead.requests) - before == changes(events).count("probing")
+    assert changes(events)[0] in ("open", "probing")
+
+
+def test_two_runs_at_once_share_the_breaker_and_both_go_on(chain: Chain) -> None:
+    with Provider([*[Answer("broken", status=500)] * 16, WELL]) as provider:
+        fusion = chain(served("a/one", provider.url))
+        found: list[tuple[Result, list[EventBase]]] = []
+        threads = [
+            threading.Thread(target=lambda: found.append(run(fusion, None, pipeline=wide(10)))) for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [answers(result) for result, _ in found] == [10, 10]
+    assert len(provider.requests) <= 16 + 20 + 10
+
+
+def test_a_long_pause_that_a_model_asked_for_is_remembered(chain: Chain) -> None:
+    full = Answer("busy", status=429, headers={"retry-after": "60"})
+    with Provider(full) as busy, Provider(WELL) as alive:
+        result, _ = run(chain(served("a/one", busy.url), served("b/two", alive.url)), None, pipeline=wide(60))
+    assert (result.status, answers(result), len(alive.requests)) == ("ok", 60, 60)
+    assert len(busy.requests) <= 16

@@ -33,7 +33,7 @@ from fusion.core.errors import BudgetError, RunFailed, UsageError, close_names
 from fusion.core.events import to_both
 from fusion.core.params import Defaults
 from fusion.core.result import FailedPart, Result
-from fusion.engine.durable import Recorder, record_of, result_of, resume
+from fusion.engine.durable import Recorder, record_of, result_of
 from fusion.engine.manifest import Record
 from fusion.engine.prepare import prepare, prepare_branch, prepare_without_keys
 from fusion.engine.roles import Cast, RoleGiven
@@ -93,7 +93,7 @@ class Fusion:
             model=model,
         )
         self._loader = Loader(Library.standard(user=settings.library_dir))
-        recorder = Recorder(kept_in, content or settings.store.content)
+        recorder = Recorder(kept_in, content or settings.store.content, settings.policy)
         self._launcher = Launcher(self._cast, recorder, retention=settings.store.retention if is_ours else None)
         own_store = kept_in if is_ours else None
         self._finalizer: Callable[[], object] = weakref.finalize(self, shut_down, self._launcher, own_store)
@@ -199,7 +199,7 @@ class Fusion:
             spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own)
             if limits is not None:
                 spec = replace(spec, limits=over(spec.limits, limits))
-            session = resume(self.store, row, lock, retry_budget=limits is not None, lost=lost)
+            session = self._launcher.recorder.resume(row, lock, retry_budget=limits is not None, lost=lost)
             session.note(since_then(record, self._loader))
         except BaseException:
             lock.release()

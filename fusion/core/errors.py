@@ -8,6 +8,7 @@ FusionError                     exit 1, HTTP 500
     InputError                                     an input that is missing, unknown or too long
     PromptError                                    a template or expression that cannot be rendered
     MissingKeyError                                a required model has neither a key nor weights
+    PolicyError                                    a policy forbids the model
     StoreError                                     the store cannot be opened, read or written
     RunBusyError                                   the run is locked by another worker
   ModelError                    exit 3, HTTP 502   a call to a model failed
@@ -119,6 +120,10 @@ class MissingKeyError(UsageError):
     def __init__(self, message: str, *, keys: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.keys = tuple(keys)
+
+
+class PolicyError(UsageError):
+    """A policy forbids the model; the message names the file and line of the rule."""
 
 
 class StoreError(UsageError):

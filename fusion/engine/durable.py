@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from fusion.core.budget import Budget
+from fusion.core.config.policy import Policy
 from fusion.core.errors import StoreError
 from fusion.core.events import Sink
 from fusion.core.params import CacheMode
@@ -24,6 +25,7 @@ from fusion.store.base import NullJournal, RunLock, Store
 from fusion.store.journal import Journal
 from fusion.store.rows import Content, RunRow, SessionStart, Started
 
+NO_POLICY: Final = Policy()
 _WITHIN: Final = "replies are found again within this run only"
 _NOT_SHARED: Final = f"`cache: shared` has no store to share: {_WITHIN}"
 _NO_WORDS: Final = f"`cache: shared` would keep the words of replies, which `content` does not allow: {_WITHIN}"
@@ -49,12 +51,18 @@ class Session:
 
 
 class Recorder:
-    """Begins and resumes runs. `store` is None if nothing is kept; `own` holds the ids of the user's own models."""
+    """Begins and resumes runs. `store` is None if nothing is kept; `own` holds the ids of the user's own models.
 
-    def __init__(self, store: Store | None, content: Content) -> None:
+    The policy may allow less `content` than is asked for; a note of each run says so.
+    """
+
+    def __init__(self, store: Store | None, content: Content, policy: Policy = NO_POLICY) -> None:
         self.store = store
-        self.content: Content = content
-        self._shared: ReplyCache | None = None if store is None or content != "full" else StoreCache(store)
+        self.content: Content
+        self.content, less = policy.kept(content)
+        self._policy = policy
+        self._less = () if less is None else (less,)
+        self._shared: ReplyCache | None = None if store is None or self.content != "full" else StoreCache(store)
 
     def changed(self, *, kept: bool, shared: ReplyCache | None) -> "Recorder":
         """Return a recorder that keeps nothing unless `kept`, with `shared` in place of the store's cache."""
@@ -73,6 +81,7 @@ class Recorder:
         origin = Origin(seed=root, parent=parent_id, tags=dict(tags))
         if self.store is None:
             return Session(run_id, origin)
+        origin = replace(origin, notes=self._less)
         store, record, now = self.store, Record.of(spec, own), time.time()
         started = Started(
             run_id=run_id,
@@ -92,6 +101,30 @@ class Recorder:
         journal.reuse(row.run_id for row in _lineage(store, parent_id))
         return Session(run_id, origin, journal, lock.release)
 
+    def resume(self, row: RunRow, lock: RunLock, *, retry_budget: bool, lost: Iterable[FailedPart] = ()) -> Session:
+        """Resume a run that ended before its answer, or one that `lost` parts of it, which are worked on again.
+
+        With `retry_budget`, repeat the calls refused for lack of budget.
+        """
+        assert self.store is not None
+        store, number = self.store, row.sessions + 1
+        content, less = self._policy.kept(row.content)
+        journal = Journal(store, row.run_id, session=number, content=content)
+        journal.resume(retry_budget=retry_budget, again=frozenset((part.stage, part.item) for part in lost))
+        journal.reuse(one.run_id for one in _lineage(store, row.parent))
+        store.put(SessionStart(row.run_id, number, time.time()))
+        store.flush()
+        origin = Origin(
+            seed=row.root,
+            parent=row.parent,
+            session=number,
+            tags=row.tags,
+            started=datetime.fromtimestamp(row.started, UTC),
+            before=before(store, row.run_id),
+            notes=() if less is None else (less,),
+        )
+        return Session(row.run_id, origin, journal, lock.release)
+
     def run(self, spec: RunSpec, session: Session, *, sink: Sink, stream: bool, within: Budget | None) -> Run:
         """Return the run of a session, with its journal and caches."""
         if self._shared is None and "shared" in ({spec.cache} if spec.cache else _caches(spec.loaded)):
@@ -105,30 +138,6 @@ class Recorder:
             origin=session.origin,
             within=within,
         )
-
-
-def resume(
-    store: Store, row: RunRow, lock: RunLock, *, retry_budget: bool, lost: Iterable[FailedPart] = ()
-) -> Session:
-    """Resume a run that ended before its answer, or one that `lost` parts of it, which are worked on again.
-
-    With `retry_budget`, repeat the calls refused for lack of budget.
-    """
-    session = row.sessions + 1
-    journal = Journal(store, row.run_id, session=session, content=row.content)
-    journal.resume(retry_budget=retry_budget, again=frozenset((part.stage, part.item) for part in lost))
-    journal.reuse(one.run_id for one in _lineage(store, row.parent))
-    store.put(SessionStart(row.run_id, session, time.time()))
-    store.flush()
-    origin = Origin(
-        seed=row.root,
-        parent=row.parent,
-        session=session,
-        tags=row.tags,
-        started=datetime.fromtimestamp(row.started, UTC),
-        before=before(store, row.run_id),
-    )
-    return Session(row.run_id, origin, journal, lock.release)
 
 
 def record_of(store: Store, row: RunRow) -> Record:

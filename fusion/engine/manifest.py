@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -10,13 +10,15 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
-from fusion.core.errors import StoreError, UsageError
+from fusion.core.config.policy import Refusal
+from fusion.core.errors import ModelConnectionError, PolicyError, StoreError, UsageError
 from fusion.core.params import RoleSpec
 from fusion.core.types import Asked, File, FileText, Limits, Turn
 from fusion.engine.roles import RoleModel, RoleModels
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo
 from fusion.models.gateway import Gateway
+from fusion.models.profiles import is_shipped
 from fusion.models.wrappers.breaker import Breaker
 from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.journal import Pinned, Unreachable
@@ -109,11 +111,17 @@ class Record:
             )
 
     def spec(self, library: Library, gateway: Gateway, own: Collection[str] = ()) -> RunSpec:
-        """Return the recorded spec. A model that can no longer be reached fails when it is called, not before."""
+        """Return the recorded spec. A model that can no longer be reached fails when it is called, not before.
+
+        Raises PolicyError for a model that the policy forbids now, unless a profile chose it and has another one.
+        """
         data = self.data
         return RunSpec(
             self.loaded(library),
-            _models(data["roles"], _Reach(gateway, frozenset(data["own"]) - frozenset(own))),
+            _models(
+                data["roles"],
+                _Reach(gateway, frozenset(data["own"]) - frozenset(own), data["profile"], self.undeclared.keys()),
+            ),
             inputs=self.inputs,
             request=_unpacked(data["request"]),
             limits=Limits.model_validate(data["limits"]),
@@ -162,16 +170,24 @@ def _roles(roles: RoleModels) -> dict[str, Any]:
 
 
 class _Reach(NamedTuple):
-    """A gateway, and the ids of recorded model objects that the user no longer gives."""
+    """A gateway, the ids of recorded model objects that the user no longer gives, the profile and its roles."""
 
     gateway: Gateway
     gone: frozenset[str]
+    profile: str
+    undeclared: Collection[str]
+
+    def refusals(self, chain: Iterable[ModelInfo]) -> dict[str, Refusal]:
+        """Return the reasons why models of a chain may not be called, by id."""
+        found = {info.id: self.gateway.refusal(info.id) for info in chain if info.id not in self.gone}
+        return {model_id: why for model_id, why in found.items() if why is not None}
 
 
 def _models(data: Mapping[str, Any], reach: _Reach) -> RoleModels:
+    notes: list[str] = []
     roles = {
         role: RoleModel(
-            tuple(_member(ModelInfo.model_validate(info), reach, one["concurrency"]) for info in one["chain"]),
+            _chain(role, one, reach, notes),
             one["params"],
             one["timeout"],
             one["concurrency"],
@@ -180,7 +196,27 @@ def _models(data: Mapping[str, Any], reach: _Reach) -> RoleModels:
         for role, one in data["roles"].items()
     }
     nested = {path: _models(one, reach) for path, one in data["nested"].items()}
-    return RoleModels(roles, reach.gateway, nested=nested)
+    return RoleModels(roles, reach.gateway, nested=nested, notes=notes)
+
+
+def _chain(role: str, data: Mapping[str, Any], reach: _Reach, notes: list[str]) -> tuple[Member, ...]:
+    """Return the chain of a role; models that a profile chose and the policy forbids now answer no call."""
+    infos = [ModelInfo.model_validate(info) for info in data["chain"]]
+    refused = reach.refusals(infos)
+    chosen = role in reach.undeclared and is_shipped(reach.profile, role, [info.id for info in infos])
+    if refused and not (chosen and len(refused) < len(infos)):
+        raise PolicyError(str(next(iter(refused.values()))))
+    notes += [f"not called any more: {why.note}" for why in refused.values()]
+    return tuple(
+        _forbidden(info, refused[info.id]) if info.id in refused else _member(info, reach, data["concurrency"])
+        for info in infos
+    )
+
+
+def _forbidden(info: ModelInfo, why: Refusal) -> Member:
+    """Return a model that only the journal answers for, so that its finished calls are found again."""
+    gone = Unreachable(info, ModelConnectionError(why.note, model=info.id, sent=False))
+    return Member(gone, gone, Breaker())
 
 
 def _member(info: ModelInfo, reach: _Reach, concurrency: int | None) -> Member:

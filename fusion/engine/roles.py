@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -316,6 +316,7 @@ class Cast:
         for role, where in used_roles(loaded.pipeline).items():
             spec = given.get(role) or declared.get(role) or self.settings.roles.get(role)
             own_notes = notes if spec is not None else []  # a profile leaves out models without a key silently
+            shipped = spec is None
             if spec is None and role in profile.roles:
                 spec = RoleSpec(chain=profile.roles[role])
             if spec is None:
@@ -323,18 +324,32 @@ class Cast:
                 raise UsageError(
                     f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
                 )
-            chain = self._callable(role, spec.chain, own_notes)
+            allowed = self._allowed(spec.chain, notes) if shipped else spec.chain
+            chain = self._callable(role, allowed, own_notes)
             members = tuple(self.gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
             roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency, spec.resilience())
             _check_params(role, roles[role], loaded.pipeline)
         nested = {path: self._resolve(one, given, declared) for path, one in loaded.nested.items()}
         return RoleModels(roles, self.gateway, notes=notes, nested=nested)
 
+    def _allowed(self, chain: Sequence[str], notes: list[str]) -> Sequence[str]:
+        """Return the models of a profile's chain that the policy allows, or all if it allows none.
+
+        Adds a note for each model left out.
+        """
+        refused = {model_id: self.gateway.refusal(model_id) for model_id in chain}
+        allowed = [model_id for model_id, why in refused.items() if why is None]
+        if not allowed:
+            return chain
+        notes += [f"left out of its chain: {why.note}" for why in refused.values() if why is not None]
+        return allowed
+
     def _callable(self, role: str, chain: Iterable[str], notes: list[str]) -> list[str]:
         """Return the models of a chain that have a key; add a note for each model left out."""
         usable: list[str] = []
         missing: list[MissingKeyError] = []
         for model_id in chain:
+            self.gateway.check(model_id)
             try:
                 if model_id not in self.own:
                     _check_reachable(role, model_id, self.settings)

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from fusion.core.config import Settings, is_padded, secret
-from fusion.core.errors import UsageError
+from fusion.core.config.policy import Refusal
+from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import CacheMode
 from fusion.models.base import Model, ModelInfo, checked
 from fusion.models.catalog import describe
+from fusion.models.policy import Guard
 from fusion.models.providers.direct import direct, of_endpoint, of_local
 from fusion.models.providers.doors import wire_of
 from fusion.models.providers.http.session import SESSIONS
@@ -21,7 +23,7 @@ from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
 from fusion.models.wrappers.contained import Contained
 from fusion.models.wrappers.fallback import Member
-from fusion.models.wrappers.journal import Journaled
+from fusion.models.wrappers.journal import Journaled, Unreachable
 from fusion.models.wrappers.limit import Limited
 from fusion.models.wrappers.retry import Retrying
 from fusion.store.base import NullJournal
@@ -40,7 +42,7 @@ class Gateway:
     The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Limited (concurrency,
     timeout) > Contained (cancellations of its own) > provider. The
     caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
-    by id; they take precedence over providers.
+    by id; they take precedence over providers. The policy is enforced here: no other place makes a model.
     """
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
@@ -48,6 +50,7 @@ class Gateway:
         self._settings = settings
         self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
         self._own = {name: checked(model) for name, model in (models or {}).items()}
+        self._guard = Guard(settings)
         self._local = LocalModels(settings, self._client_of)
         self._tokens = TokenBounds()
         self._margins = Margins()
@@ -63,9 +66,15 @@ class Gateway:
             raise UsageError(f"two models have the id {model_id!r}: give each an id of its own, as its `info.id`")
 
     def member(self, model_id: str, *, concurrency: int | None = None) -> Member:
-        """Return the wrapped model, for a chain. Raises UsageError or MissingKeyError if it cannot be called."""
+        """Return the wrapped model, for a chain. Raises UsageError or MissingKeyError if it cannot be called.
+
+        Raises PolicyError for one that the policy forbids, whatever asks for it.
+        """
         key = (model_id, concurrency)
         if key not in self._made:
+            self.check(model_id)
+            if self._guard.outages and self._guard.is_out(info := self._info(model_id), model_id):
+                return _out(info)
             model = self._provider(model_id)
             slots = self._local.slots if model.info.local else self._slots_of(model_id)
             limited = Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots)
@@ -81,6 +90,22 @@ class Gateway:
                 self._concurrency_of(model_id, concurrency),
             )
         return self._made[key]
+
+    def check(self, model_id: str) -> None:
+        """Raise PolicyError for a model that the policy forbids."""
+        refused = self.refusal(model_id)
+        if refused is not None:
+            raise PolicyError(str(refused))
+
+    def refusal(self, model_id: str) -> Refusal | None:
+        """Return the reason why the policy forbids a model; None if it is allowed, as is a replay of kept answers."""
+        if not self._guard.rules or model_id.startswith(PREFIX):
+            return None
+        return self._guard.refusal(self._info(model_id), model_id)
+
+    def _info(self, model_id: str) -> ModelInfo:
+        own = self._own.get(model_id)
+        return describe(model_id, self._settings) if own is None else own.info
 
     async def warm(self, model_ids: Iterable[str]) -> None:
         """Load the libraries of these models, so that the first call does not wait for them."""
@@ -164,6 +189,13 @@ class Gateway:
         if endpoint is None or endpoint.concurrency is None:
             return None
         return self._slots.setdefault(model_id, asyncio.Semaphore(endpoint.concurrency))
+
+
+def _out(info: ModelInfo) -> Member:
+    """Return a model that a drill takes away: its calls fail at once, and none is sent."""
+    error = ModelConnectionError(f"{info.id!r} is out of reach in this drill", model=info.id, sent=False)
+    gone = Unreachable(info, error)
+    return Member(gone, gone, Breaker(info.id))
 
 
 def _key(info: ModelInfo) -> str | None:

@@ -1,6 +1,7 @@
 """Profiles: named sets of model chains for the roles, with the keys, regions and families of their models."""
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from fusion.core.config import Settings
@@ -49,6 +50,8 @@ class _Data(Value):
     providers: dict[str, _Provider]
     models: dict[str, _Model]
     keys: dict[str, str]
+    seats: dict[str, tuple[str, ...]]
+    hosts: dict[str, str]
 
 
 def load_profiles() -> dict[str, Profile]:
@@ -97,6 +100,24 @@ def region_of(provider: str) -> str | None:
     """Return the default region of a provider's models; None if unknown."""
     known = _data().providers.get(provider)
     return None if known is None else known.region
+
+
+def seat_of(provider: str) -> str | None:
+    """Return the country in which a provider is seated; None if unknown."""
+    return next((country for country, names in _data().seats.items() if provider in names), None)
+
+
+def provider_at(host: str) -> str | None:
+    """Return the provider that answers at a host; None if unknown."""
+    host = host.casefold().rstrip(".")
+    domains = (".".join(host.split(".")[at:]) for at in range(host.count(".") + 1))
+    return next((_data().hosts[domain] for domain in domains if domain in _data().hosts), None)
+
+
+def is_shipped(name: str, role: str, chain: Iterable[str]) -> bool:
+    """Return True if a profile has all these models in the chain of a role."""
+    profile = _data().profiles.get(name)
+    return profile is not None and set(chain) <= set(profile.roles.get(role, ()))
 
 
 def _named(name: str, profiles: dict[str, Profile], settings: Settings, what: str) -> Profile:

@@ -207,10 +207,14 @@ def _about(model: str, settings: "Settings") -> list[str]:
 
 
 def _needs(info: "ModelInfo", settings: "Settings") -> str:
-    """Name the key or weights that the model needs, and their state."""
+    """Name the rule that forbids the model, or the key or weights that it needs, and their state."""
+    from fusion.models.policy import Guard
     from fusion.models.profiles import missing_keys
     from fusion.models.providers.local.weights import find
 
+    refused = Guard(settings).refusal(info)
+    if refused is not None:
+        return f"denied by {refused.place}"
     if info.local:
         return f"weights: {'here' if find(info.id, settings) else 'not here'}"
     if not info.keys:

@@ -4,9 +4,9 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fusion.core.config.tables import SettingsFile
 from fusion.core.errors import Problem, UsageError
@@ -23,35 +23,49 @@ _PART: Final = re.compile(_KEY)
 _WHERE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 Mark = tuple[int, int]
+Marks = Mapping[Place, Mark]
+T = TypeVar("T", bound=BaseModel)
 
 
 class Source(NamedTuple):
-    """A fusion.toml: its checked content, its plain data, and the position of each key."""
+    """A fusion.toml: its checked content, its plain data, the position of each key, and its text."""
 
     path: Path
     content: SettingsFile
     data: Mapping[str, Any]
-    marks: Mapping[Place, Mark]
+    marks: Marks
+    text: str
 
 
 def load_file(path: Path) -> Source:
     """Read a fusion.toml. Raises UsageError with every mistake in it."""
+    text, data = parsed(path)
+    content, marks = checked(path, SettingsFile, text, data)
+    return Source(path, content, data, marks, text)
+
+
+def parsed(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text and data of a TOML file. Raises UsageError if it cannot be read."""
     text = read_text(path)
     try:
-        data = tomllib.loads(text)
+        return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(str(_unreadable(path, text, str(error)))) from error
+
+
+def checked(path: Path, kind: type[T], text: str, data: Mapping[str, Any]) -> tuple[T, Marks]:
+    """Return a TOML file's data as a value, and the position of each key. Raises UsageError with every mistake."""
     marks = dict(_marks(text))
     found: list[Mistake] = []
     try:
-        settings = SettingsFile.model_validate(data, by_alias=True, by_name=False)
-        found += misread(data, settings)
+        content = kind.model_validate(data, by_alias=True, by_name=False)
+        found += misread(data, content)
     except ValidationError as error:
-        found += mistakes(error, data, lambda place: keys_at(SettingsFile, place))
+        found += mistakes(error, data, lambda place: keys_at(kind, place))
     if found:
         problems = sorted(_problem(path, mistake, marks) for mistake in found)
         raise UsageError("\n".join(str(problem) for problem in problems))
-    return Source(path, settings, data, marks)
+    return content, marks
 
 
 def _unreadable(path: Path, text: str, words: str) -> Problem:
@@ -61,7 +75,7 @@ def _unreadable(path: Path, text: str, words: str) -> Problem:
     return Problem(str(path), line, column, "", f"invalid TOML: {said[:1].lower()}{said[1:]}")
 
 
-def _problem(path: Path, mistake: Mistake, marks: dict[Place, Mark]) -> Problem:
+def _problem(path: Path, mistake: Mistake, marks: Marks) -> Problem:
     place = mistake.place
     while place and place not in marks:
         place = place[:-1]

@@ -2,13 +2,15 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from fusion.core.config.environment import Wire, wire_of
+from fusion.core.config.machine import machine_rules, rules_of
+from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
 from fusion.core.config.tables import FREE, Endpoint, SettingsFile, StoreTable, Tariff, bound_tables
 from fusion.core.config.trust import NAME, Trust, Untrusted, digest_of, project_files, unfit, unfit_notice
@@ -32,7 +34,9 @@ class Settings(Value):
     for all that is ignored. `keys` holds the names of non-empty variables that look like a provider's key; their
     values stay in the environment. `models_dir` is the folder of weights, and `models_sources` their download sources
     in order. `library_dir` is the user's folder of prompts and pipelines. `wire` is the way to models that both
-    Fusion's own HTTP client and litellm can reach.
+    Fusion's own HTTP client and litellm can reach. `policy` holds the rules of the machine, the user and the project;
+    by default those of the machine. `outages` are patterns of models that fail as if they were unreachable, for a
+    drill.
     """
 
     profile: str | None = None
@@ -52,6 +56,8 @@ class Settings(Value):
     keys: frozenset[str] = frozenset()
     wire: Wire = "direct"
     store: StoreSettings = Field(default_factory=StoreSettings)
+    policy: Policy = Field(default_factory=lambda: Policy(rules=machine_rules()))
+    outages: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(
@@ -65,7 +71,8 @@ class Settings(Value):
 
         The user's own file is `config`, else that of FUSION_CONFIG, else the one in the user's folder; it counts in
         full. The nearest file from `start` upwards (by default the working directory) is the project's, and wins over
-        the own one. Until it is trusted, only its profile, roles, defaults and tighter limits count.
+        the own one. Until it is trusted, only its profile, roles, defaults, policy and tighter limits count. The
+        policies of the machine, the user and the project all count.
         Raises UsageError for invalid values.
         """
         env = os.environ if environment is None else environment
@@ -91,6 +98,7 @@ class Settings(Value):
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
+            policy=Policy(rules=(*machine_rules(), *layers.rules())),
             wire=wire_of(env.get("FUSION_WIRE")) or "direct",
             keys=frozenset(
                 name for name, value in env.items() if value.strip() and (name in key_names or _is_key(name))
@@ -145,6 +153,12 @@ class _Layers:
                 if table.path is not None:
                     said["path"] = source.path.parent / user_path(str(table.path))
         return said
+
+    def rules(self) -> Iterator[Rules]:
+        """Yield the policy of each file that has one; it counts without trust, since it only tightens."""
+        for source in (self._own, self._project):
+            if source is not None and "policy" in source.data:
+                yield rules_of(source.path, source.content.policy, source.marks, source.text)
 
     def place_of(self, key: str) -> str:
         """Return the file, line and column of a key at the top level, for messages."""

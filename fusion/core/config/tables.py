@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from fusion.core.config.environment import Wire
+from fusion.core.config.policy import PolicyTable
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.types import Limits, Money
 from fusion.core.validation import Authored
@@ -112,9 +113,10 @@ class SettingsFile(Authored):
     defaults: Defaults = Field(default=Defaults(), description="Defaults of every call.")
     limits: Limits = Field(default=Limits(), description="Limits of every run, where `--budget` sets none.")
     store: StoreTable = Field(default=StoreTable(), description="Storage of runs.")
+    policy: PolicyTable = Field(default=PolicyTable(), description="Rules on models and on kept content.")
 
 
-FREE: Final = frozenset({"profile", "roles", "defaults", "limits"})
+FREE: Final = frozenset({"profile", "roles", "defaults", "limits", "policy"})
 """Keys that count in the file of a project that is not trusted."""
 
 

@@ -1,0 +1,77 @@
+"""Guard: decides by the policy which models may be called, and which fail as in an outage."""
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Final
+from urllib.parse import urlsplit
+
+from fusion.core.config import Settings
+from fusion.core.config.policy import Refusal, Subject, matches
+from fusion.models.base import ModelInfo, Price
+from fusion.models.catalog import shipped_price
+from fusion.models.profiles import family_of, provider_at, region_of, seat_of
+
+_MILLION: Final = 1_000_000
+_COMPLETION: Final = "text-completion-"
+_WHOLE: Final = ("anthropic", "azure", "bedrock", "cohere", "ollama", "sagemaker", "vertex_ai", "watsonx")
+"""Providers whose parts have names of their own: `bedrock_converse`, `vertex_ai-language-models`."""
+
+
+class Guard:
+    """Decides on models by their facts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.rules = settings.policy.rules
+        self.outages = settings.outages
+
+    def refusal(self, info: ModelInfo, name: str = "") -> Refusal | None:
+        """Return the reason why a model may not be called; `name` is the one it is called by."""
+        return self._settings.policy.refusal(self.subject(info, name))
+
+    def is_out(self, info: ModelInfo, name: str = "") -> bool:
+        """Return True for a model that a drill takes away."""
+        return is_named(self.outages, self.subject(info, name))
+
+    def subject(self, info: ModelInfo, name: str = "") -> Subject:
+        """Return the facts of a model."""
+        endpoint = self._settings.endpoints.get(name or info.id)
+        providers, ids = {info.provider, _whole(info.provider)}, [name or info.id, info.id]
+        region = info.region or region_of(_whole(info.provider))
+        at = None if endpoint is None else provider_at(urlsplit(endpoint.api_base).hostname or "")
+        if endpoint is not None:
+            ids.append(endpoint.model)
+        if endpoint is not None and at is not None:
+            providers, region = providers | {at}, region_of(at)
+            ids.append(f"{at}/{endpoint.model}")
+        if "/" not in info.id:
+            ids += [f"{provider}/{info.id}" for provider in sorted(providers)]
+        return Subject(
+            ids=tuple(dict.fromkeys(ids)),
+            providers=frozenset(providers),
+            family=info.family or family_of(info.id),
+            region=region,
+            seat=next((seat for one in sorted(providers) if (seat := seat_of(one)) is not None), None),
+            prices=tuple(_per_million(price) for price in self._prices(info, ids) if price is not None),
+        )
+
+    def _prices(self, info: ModelInfo, ids: Iterable[str]) -> Iterator[Price | None]:
+        """Yield the price in use; under a limit of prices also that of the installed file."""
+        yield info.price
+        if self._settings.policy.limits_prices:
+            yield from map(shipped_price, ids)
+
+
+def is_named(patterns: tuple[str, ...], subject: Subject) -> bool:
+    """Return True if one of these patterns names a model."""
+    return any(matches(pattern, subject, strict=True) for pattern in patterns)
+
+
+def _per_million(price: Price) -> tuple[Decimal, Decimal]:
+    return price.input * _MILLION, price.output * _MILLION
+
+
+def _whole(provider: str) -> str:
+    """Return the provider that a part of it belongs to."""
+    name = provider.removeprefix(_COMPLETION)
+    return next((one for one in _WHOLE if name.startswith((f"{one}_", f"{one}-"))), name)

@@ -140,16 +140,17 @@ def reachable(model_id: str) -> bool:
     return known(model_id) or bool(name and provider in _providers())
 
 
-def suggest(model_id: str) -> list[str]:
+@functools.lru_cache(maxsize=256)
+def suggest(model_id: str) -> tuple[str, ...]:
     """Return up to three known ids with a similar spelling, the closest first."""
     wanted = model_id[:100]
     provider, slash, _ = wanted.partition("/")
     if not slash:
         bare = dict(_bare_names())
-        return [bare[name] for name in difflib.get_close_matches(wanted, bare, n=3, cutoff=0.6)]
+        return tuple(bare[name] for name in difflib.get_close_matches(wanted, bare, n=3, cutoff=0.6))
     names = [*_LOCAL_TIERS, *_names()]
     same = [name for name in names if name.startswith(provider + "/")]
-    return difflib.get_close_matches(wanted, same or names, n=3, cutoff=0.6)
+    return tuple(difflib.get_close_matches(wanted, same or names, n=3, cutoff=0.6))
 
 
 def _is_local(model_id: str) -> bool:

@@ -113,7 +113,7 @@ def test_a_local_model_that_does_not_exist() -> None:
 def test_near_names() -> None:
     assert catalog.suggest("openai/gpt-5.6-lunna")[0] == "openai/gpt-5.6-luna"
     assert all(catalog.known(name) for name in catalog.suggest("anthropic/claude-opus-55"))
-    assert catalog.suggest("@@@@") == []
+    assert catalog.suggest("@@@@") == ()
 
 
 def test_a_name_without_its_provider_is_looked_for_among_those_of_the_makers() -> None:

@@ -23,8 +23,8 @@ from fusion.core.events import (
     StageGrew,
     StageStarted,
 )
-from fusion.core.result import FailedPart, Result
-from fusion.core.types import Failure, as_text
+from fusion.core.result import FailedPart, Result, Times
+from fusion.core.types import Failure, Waited, as_text
 
 _ANSWERED_BY = {
     "journal": "finished before",
@@ -37,6 +37,16 @@ _FOLDED_AT_MOST = 60
 _NAMED_AT_MOST = 3
 _TITLE_AT_MOST = 40
 _UNNAMED: Final[Mapping[tuple[str, int], str]] = {}
+_WAITS: Final = {
+    "library": "loading",
+    "budget": "budget",
+    "slot": "slots",
+    "pause": "pauses",
+    "failed": "failed attempts",
+}
+_TIMES: Final = {"model": "models", **_WAITS, "own": "other"}
+_SHOWN_FROM: Final = 0.05
+"""Seconds from which on a part of a time is shown."""
 _ATTEMPT = "attempt failed: "
 _OUTAGES = {"open": "down, and asked again in", "probing": "asked again after", "closed": "back after"}
 _ATTEMPTS_AT_ONCE = 3
@@ -222,6 +232,7 @@ def call_line(event: EventBase) -> str | None:
             return (
                 f"{_place(event)}: {event.step} by {writer}{served}: {tokens}, {cost}, "
                 f"{seconds(event.latency)}{'' if event.finish_reason == 'stop' else f', {event.finish_reason}'}"
+                f"{waited_words(event.waited)}"
             )
         case CallFailed():
             return f"{_place(event)}: {event.step} by {event.model} failed: {reason(event.failure)}"
@@ -241,6 +252,29 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s"
     whole = round(value)
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02} s"
+
+
+def waited_words(waited: Waited | None) -> str:
+    """Format the waits of a call: `, waited 4.0 s (slots)`; empty for short ones."""
+    parts = _parts(waited, _WAITS)
+    if not parts:
+        return ""
+    named = ", ".join(f"{name} {seconds(value)}" for name, value in parts.items())
+    return f", waited {seconds(sum(parts.values()))} ({named if len(parts) > 1 else next(iter(parts))})"
+
+
+def times_words(times: Times) -> str:
+    """Format the split of a time: ` (models 32 s, slots 6.0 s)`; empty if models took nearly all of it."""
+    parts = _parts(times, _TIMES)
+    if not parts.keys() - {"models"}:
+        return ""
+    return f" ({', '.join(f'{name} {seconds(value)}' for name, value in parts.items())})"
+
+
+def _parts(of: Waited | Times | None, names: Mapping[str, str]) -> dict[str, float]:
+    """Return the parts of a time that are long enough to be shown."""
+    found = {} if of is None else {name: float(getattr(of, part)) for part, name in names.items()}
+    return {name: value for name, value in found.items() if value >= _SHOWN_FROM}
 
 
 def dollars(usd: Decimal) -> str:

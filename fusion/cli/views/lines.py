@@ -178,10 +178,10 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"call to {event.model} cancelled", ""
         case FallbackTaken():
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
-        case OutageChanged(failure=Failure() as failure):
+        case OutageChanged(state="open", failure=Failure() as failure):
             return f"{event.model} is {_OUTAGES[event.state]}: ", reason(failure)
         case OutageChanged():
-            return f"{event.model} is back", ""
+            return f"{event.model} is {_OUTAGES[event.state]}", ""
         case Noted():
             return "", one_line(event.message)
     return None

@@ -130,10 +130,9 @@ class LiveView(Viewer):
 
         lines = []
         for model, outage in self._progress.outages.items():
-            again = (
-                "asked again now" if outage.due is None else f"asked again in {seconds(max(0.0, outage.due - now))}"
-            )
-            lines.append(Text(f"  {one_line(model)} is down for {seconds(now - outage.began)}, asked again {again}", "yellow"))
+            again = "now" if outage.due is None else f"in {seconds(max(0.0, outage.due - now))}"
+            down = f"{one_line(model)} is down for {seconds(now - outage.began)}"
+            lines.append(Text(f"  {down}, asked again {again}", "yellow"))
         return [_unwrapped(line) for line in lines]
 
     def _aligned(self, rows: Sequence["Row"]) -> list["Text"]:

@@ -1,8 +1,12 @@
 """The entry point: `python -m fusion` and the command `fusion`."""
 
+import gc
 import sys
 
 from fusion import _ON_WINDOWS
+
+_GARBAGE = 100_000
+"""Objects between two garbage collections: modules and models live to the end of a command, and hold no garbage."""
 
 
 def main() -> None:
@@ -10,6 +14,7 @@ def main() -> None:
     if sys.platform == "win32":
         sys.stderr.write(f"error: {_ON_WINDOWS}\n")
         sys.exit(2)
+    gc.set_threshold(_GARBAGE)
     from fusion.cli.app import main as run
 
     run()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fusion.core.result import Cost, FailedPart, Receipt, Served
-from fusion.core.types import Failure, FinishReason, Message, Money, Usage, Value
+from fusion.core.types import Failure, FinishReason, Message, Money, Usage, Value, Waited
 from fusion.store.rows import RunState
 
 
@@ -54,6 +54,9 @@ class CallLine(Value):
 
     `state` is "finished", "failed", or "set aside" for a reply that its stage could not use. `reused` is `cache` or
     the id of the run that the reply was reused from; `cost` is then the original cost, not paid here.
+
+    `seconds` is the whole time of the call, `latency` the part from the request sent to the answer; `waited` is the
+    time before it, None if the call did not wait or the version that made it kept none.
     """
 
     number: int
@@ -67,6 +70,8 @@ class CallLine(Value):
     state: Literal["finished", "failed", "set aside"]
     started: datetime
     seconds: float
+    latency: float | None = None
+    waited: Waited | None = None
     usage: Usage | None = None
     cost: Money | None = None
     finish_reason: FinishReason | None = None

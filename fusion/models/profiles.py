@@ -1,6 +1,7 @@
 """Profiles: named sets of model chains for the roles, with the keys, regions and families of their models."""
 
 import functools
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class _Model(Value):
 
 
 class _Data(Value):
-    """The content of `profiles.yaml`."""
+    """The content of `profiles.toml`."""
 
     profiles: dict[str, Profile]
     providers: dict[str, _Provider]
@@ -153,10 +154,7 @@ def _check_providers(profile: Profile, settings: Settings) -> None:
 
 @functools.cache
 def _data() -> _Data:
-    from ruamel.yaml import YAML
-
-    text = Path(__file__).with_name("profiles.yaml").read_text("utf-8")
-    data = YAML(typ="safe", pure=True).load(text)
+    data = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text("utf-8"))
     return _Data.model_validate(
         {**data, "profiles": {name: {"name": name, **entry} for name, entry in data["profiles"].items()}}
     )

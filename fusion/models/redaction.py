@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from fusion.core.config import secrets
+from fusion.core.config import Watch
 
 LEAST: Final = 8
 """Length of the shortest masked key: shorter ones are placeholders, and would mangle any text."""
@@ -21,17 +21,17 @@ class Redactor:
     """
 
     def __init__(self, named: Collection[str] = (), given: str | None = None) -> None:
-        self._named = named
+        self._watch = Watch(named)
         self._given = {} if given is None else {given: _UNNAMED}
+        self._from: Mapping[str, str] | None = None
         self._last = Mask({})
 
     def mask(self) -> "Mask":
         """Return the mask of the current keys."""
-        keys = dict(self._given)
-        for name, value in secrets(self._named).items():
-            keys[value.strip()] = name
-        if keys != self._last.keys:
-            self._last = Mask(keys)
+        found = self._watch.current()
+        if found is not self._from:
+            keys = {**self._given, **{value.strip(): name for name, value in found.items()}}
+            self._from, self._last = found, Mask(keys)
         return self._last
 
 

@@ -83,12 +83,12 @@ def check_text(text: str, *, library: Library, file: str, roles: Collection[str]
     return _Reader().check(read(text, file=file), Prompts(library), _Place(file, _known(roles))).problems
 
 
-def check_file(path: Path | str, library: Library, *, roles: Collection[str] | None = None) -> list[Problem]:
-    """Return every mistake of a pipeline file, positioned and sorted; an unreadable file is one too."""
+def check_file(path: Path | str, library: Library, *, roles: Collection[str] | None = None) -> "Checked":
+    """Return a pipeline file with every mistake, positioned and sorted; an unreadable file is one too."""
     try:
-        return _Reader().read(Path(path), library, _Place(roles=_known(roles))).problems
+        return _Reader().read(Path(path), library, _Place(roles=_known(roles)))
     except UsageError as error:
-        return [Problem(str(path), 0, 0, "", str(error))]
+        return Checked(None, [Problem(str(path), 0, 0, "", str(error))])
 
 
 def load_file(path: Path | str, library: Library) -> LoadedPipeline:
@@ -115,7 +115,7 @@ class _Place:
         return replace(self, roles=None if self.roles is None else self.roles.union(pipeline.roles))
 
 
-class _Checked(NamedTuple):
+class Checked(NamedTuple):
     """A pipeline as far as it could be read, and its mistakes. `depth` counts the levels of pipelines within it."""
 
     loaded: LoadedPipeline | None
@@ -133,9 +133,9 @@ class _Reader:
     """Reads a pipeline with all that it runs, each file once."""
 
     def __init__(self) -> None:
-        self._read: dict[object, _Checked] = {}
+        self._read: dict[object, Checked] = {}
 
-    def read(self, path: Path, library: Library, place: _Place) -> _Checked:
+    def read(self, path: Path, library: Library, place: _Place) -> Checked:
         """Read and check a file. Raises UsageError if it cannot be read."""
         key = path.resolve(), library.roots, place.roles
         if key not in self._read:
@@ -143,18 +143,18 @@ class _Reader:
             self._read[key] = self.check(reading, Prompts(library.near(path.parent)), place.of(path), path)
         return self._read[key]
 
-    def check(self, reading: Reading, prompts: Prompts, place: _Place, file: Path | None = None) -> _Checked:
+    def check(self, reading: Reading, prompts: Prompts, place: _Place, file: Path | None = None) -> Checked:
         """Check a pipeline, and read those that it runs."""
         pipeline = reading.pipeline
         if pipeline is None:
-            return _Checked(None, reading.problems)
+            return Checked(None, reading.problems)
         near = None if file is None else file.parent
         nested = {
             path: self._nested(use.pipeline, prompts.library, near, place.inside(pipeline))
             for name, stage in pipeline.stages.items()
             for path, use in pipeline_uses(name, stage)
         }
-        inner = {path: one for path, one in nested.items() if isinstance(one, _Checked)}
+        inner = {path: one for path, one in nested.items() if isinstance(one, Checked)}
         problems = check(
             pipeline,
             prompts=prompts,
@@ -167,9 +167,9 @@ class _Reader:
         )
         loaded = LoadedPipeline(pipeline, prompts, near, {p: one.usable for p, one in inner.items()}, file=file)
         depth = max((one.depth + 1 for one in inner.values()), default=0)
-        return _Checked(loaded, sorted({*reading.problems, *problems}), depth)
+        return Checked(loaded, sorted({*reading.problems, *problems}), depth)
 
-    def _nested(self, name: str, library: Library, near: Path | None, place: _Place) -> "_Checked | str":
+    def _nested(self, name: str, library: Library, near: Path | None, place: _Place) -> "Checked | str":
         """Read a pipeline that a stage names; return the reason if it cannot be run."""
         try:
             path = _nested_file(name, library, near)

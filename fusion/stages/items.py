@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import Field
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 
 _OUT_OF_TIME: Final = "out of time"
+_GRACE: Final = 2.0
+"""Seconds in which calls in flight may end after a fault that every further call would meet."""
 T = TypeVar("T")
 
 
@@ -90,7 +93,7 @@ class _Work:
     """
 
     def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
-        from asyncio import Lock, TaskGroup  # here: checking and drawing stages needs no event loop
+        from asyncio import Event, Lock, TaskGroup  # here: checking and drawing stages needs no event loop
 
         self._stage = stage
         self._ctx = ctx
@@ -106,6 +109,8 @@ class _Work:
         self._waiting: dict[int, list[Item]] = {}  # of an item: those that need it
         self._roots: dict[int, Item] = {}  # of an item that failed with another one: the first of them to fail
         self._broken = False  # an item failed in a way that ends the stage: no other one begins
+        self._fault: ModelError | None = None  # every further call would meet it too
+        self._idle = Event()
 
     async def all(self) -> None:
         self._variables = await self._ctx.inputs.values()
@@ -116,14 +121,14 @@ class _Work:
                 self._take(item)
             self._hand.all_came()
             self._nothing_more_comes()
-        self._fail_open("it needs itself, by way of what it needs")
+        self._fail_open(StageError("it needs itself, by way of what it needs").as_failure())
 
     async def out_of_time(self) -> None:
         """Fail every unfinished item, also those that arrive later; finished ones are kept."""
         message = f"not done within the stage's timeout of {self._stage.timeout:g} s"
         for index in self._open:
             self._ctx.journal.keep(_OUT_OF_TIME, message, item=index)
-        self._fail_open(message)
+        self._fail_open(StageError(message).as_failure())
         async for item in self._ctx.inputs.follow(self._stage.over):
             if item.index not in self._done:
                 self._ctx.journal.keep(_OUT_OF_TIME, message, item=item.index)
@@ -135,6 +140,8 @@ class _Work:
         out_of_time = self._ctx.journal.kept(_OUT_OF_TIME, item=item.index)
         if item.failure is not None:
             self._settle(item)
+        elif self._idle.is_set() and self._fault is not None:
+            self._settle(item.failed(self._fault.as_failure()))
         elif out_of_time is not None:
             self._settle(item.failed(StageError(out_of_time).as_failure()))
         elif not missing:
@@ -154,11 +161,16 @@ class _Work:
         from asyncio import sleep
 
         while self._ready and not self._broken:
-            self._settle(await self._worked(self._ready.popleft()))
+            worked = await self._worked(self._ready.popleft())
+            if worked is not None:
+                self._settle(worked)
             await sleep(0)  # lets other tasks run, also if a model answers at once
         self._workers -= 1
+        if self._broken and not self._workers:
+            self._idle.set()
 
-    async def _worked(self, item: Item) -> Item:
+    async def _worked(self, item: Item) -> Item | None:
+        """Return the item with its result, or failed; None if it met a fault that ends the stage."""
         needed = [self._done[index] for index in item.needs]
         for need in needed:
             if need.failure is not None:
@@ -170,10 +182,35 @@ class _Work:
             raise
         except FusionError as error:
             self._ctx.journal.set_aside(error)
-            if self._stage.on_error == "fail" or (isinstance(error, ModelError) and error.stops):
+            if self._stage.on_error == "fail":
                 self._broken = True
                 raise
+            if isinstance(error, ModelError) and error.stops:
+                self._halt(error)
+                return None
             return item.failed(error.as_failure())
+
+    def _halt(self, fault: ModelError) -> None:
+        """Begin no other item, and end the stage once the calls in flight are back."""
+        self._broken = True
+        if self._fault is None:
+            self._fault = fault
+            self._group.create_task(self._end())
+
+    async def _end(self) -> None:
+        from asyncio import timeout
+
+        assert self._fault is not None
+        if self._stage.min_ok is not None and self._enough():
+            await self._idle.wait()
+        else:
+            with suppress(TimeoutError):
+                async with timeout(_GRACE):
+                    await self._idle.wait()
+        if self._stage.min_ok is None or not self._enough():
+            raise self._fault
+        self._idle.set()
+        self._fail_open(self._fault.as_failure())
 
     def _of_item(self, item: Item, needed: list[Item]) -> dict[str, Any]:
         """Return the variables of one item."""
@@ -234,10 +271,10 @@ class _Work:
         for index in [index for index in self._waiting if index not in self._open]:
             self._release(Item(index=index, failure=failure))
 
-    def _fail_open(self, message: str) -> None:
+    def _fail_open(self, failure: Failure) -> None:
         self._waiting.clear()
         for item in list(self._open.values()):
-            self._settle(item.failed(StageError(message).as_failure()))
+            self._settle(item.failed(failure))
 
 
 def check_enough(items: Sequence[Item], wanted: int | str, *, noun: str = "items") -> None:

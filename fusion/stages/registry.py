@@ -4,69 +4,84 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin
+from importlib import import_module
+from typing import Any, Final, Literal, get_args, get_origin
 
 from fusion.core.errors import UsageError
 from fusion.stages.base import ModelStage, OutputField, Stage
-from fusion.stages.kinds.cascade import Cascade
-from fusion.stages.kinds.generate import Generate
-from fusion.stages.kinds.judge import Judge
-from fusion.stages.kinds.map import Map
-from fusion.stages.kinds.merge import Merge
-from fusion.stages.kinds.panel import Panel
-from fusion.stages.kinds.pipeline import PipelineStage
-from fusion.stages.kinds.plan import Plan
-from fusion.stages.kinds.render import Render
-from fusion.stages.kinds.review import Review
-from fusion.stages.kinds.route import Route
-from fusion.stages.kinds.split import Split
-from fusion.stages.kinds.synthesize import Synthesize
-from fusion.stages.kinds.vote import Vote
 
 GROUP = "fusion.stages"
 """Entry point group of plug-ins: each entry is a subclass of Stage."""
 
-_BUILT_IN: tuple[type[Stage], ...] = (
-    Generate,
-    Plan,
-    Split,
-    Map,
-    Review,
-    Merge,
-    Render,
-    Panel,
-    Judge,
-    Synthesize,
-    Vote,
-    Cascade,
-    Route,
-    PipelineStage,
-)
+_BUILT_IN: Final = {
+    "generate": "Generate",
+    "plan": "Plan",
+    "split": "Split",
+    "map": "Map",
+    "review": "Review",
+    "merge": "Merge",
+    "render": "Render",
+    "panel": "Panel",
+    "judge": "Judge",
+    "synthesize": "Synthesize",
+    "vote": "Vote",
+    "cascade": "Cascade",
+    "route": "Route",
+    "pipeline": "PipelineStage",
+}
+"""The class of each built-in kind, in the module of the kind's name."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class _Kinds(Mapping[str, type[Stage]]):
+    """Kinds by name. A built-in one is imported when it is first used, since a pipeline uses few of them."""
+
+    def __init__(self, plug_ins: Mapping[str, type[Stage]]) -> None:
+        self._plug_ins = plug_ins
+
+    def __getitem__(self, kind: str) -> type[Stage]:
+        return self._plug_ins[kind] if kind in self._plug_ins else _built_in(kind)
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._plug_ins or kind in _BUILT_IN
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _BUILT_IN
+        yield from self._plug_ins
+
+    def __len__(self) -> int:
+        return len(_BUILT_IN) + len(self._plug_ins)
 
 
 @cache
 def kinds() -> Mapping[str, type[Stage]]:
     """Return every kind by its name. Raises UsageError, which names the plug-in, if one cannot be loaded."""
-    return register((*((cls, "Fusion") for cls in _BUILT_IN), *_plug_ins()))
+    return _Kinds(_checked(_plug_ins()))
 
 
-def register(classes: Iterable[tuple[Any, str]]) -> Mapping[str, type[Stage]]:
-    """Return the kinds of (class, source) pairs. Raises UsageError for a class that is not a kind."""
+def _built_in(kind: str) -> type[Stage]:
+    name = _BUILT_IN[kind]
+    cls: type[Stage] = getattr(import_module(f"fusion.stages.kinds.{kind}"), name)
+    return cls
+
+
+def _checked(plug_ins: Iterable[tuple[Any, str]]) -> dict[str, type[Stage]]:
+    """Return the kinds of (class, source) pairs. Raises UsageError for a class that is not a kind of its own."""
     known: dict[str, type[Stage]] = {}
     sources: dict[str, str] = {}
-    for cls, source in classes:
+    for cls, source in plug_ins:
         if flaw := _flaw(cls):
             raise UsageError(f"{_name(cls)} of {source} is no kind of stage: {flaw}")
         (kind,) = get_args(cls.model_fields["kind"].annotation)
-        if kind in known:
+        if kind in known or kind in _BUILT_IN:
+            other, origin = (known[kind], sources[kind]) if kind in known else (_built_in(kind), "Fusion")
             raise UsageError(
-                f"two stages are of the kind {kind!r}: {_name(known[kind])} of {sources[kind]} and {_name(cls)} of "
+                f"two stages are of the kind {kind!r}: {_name(other)} of {origin} and {_name(cls)} of "
                 f"{source}; uninstall one of them"
             )
         known[kind], sources[kind] = cls, source
-    return MappingProxyType(known)
+    return known
 
 
 def _plug_ins() -> Iterator[tuple[Any, str]]:

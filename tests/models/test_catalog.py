@@ -64,6 +64,38 @@ def test_nothing_for_nothing_is_unknown() -> None:
     assert {catalog.lookup(key).price_source for key in own} == {"local (your own server)"}
 
 
+def test_an_entry_alone_is_that_of_the_whole_file() -> None:
+    entries = catalog._entries()
+    assert [name for name, entry in entries.items() if catalog._entry(name) != entry] == []
+    nested = {key for entry in entries.values() for key in entry} | {"us", "chat", "sample_spec", 'a"b'}
+    assert [name for name in nested - entries.keys() if catalog._entry(name) is not None] == []
+
+
+X = '{"litellm_provider": "x", "max_input_tokens": 5}'
+OTHERS = {
+    "compact": '{"x/a":{"litellm_provider":"x","max_input_tokens":5},"x/b":{"litellm_provider":"x"}}',
+    "indented by two": f'{{\n  "x/b": {{\n    "litellm_provider": "x"\n  }},\n  "x/a": {X}\n}}',
+    "twice": f'{{\n    "x/a": {{"litellm_provider": "y"}},\n    "x/a": {X}\n}}',
+    "named within": f'{{\n    "x/a": {X},\n    "x/b": {{"litellm_provider": "x", "like": {{"x/a": {{}}}}}}\n}}',
+    "spaced": '{\n    "x/a" : {"litellm_provider" : "x", "max_input_tokens" : 5}\n}',
+}
+"""Price files in other layouts than the usual one."""
+
+
+@pytest.mark.parametrize("text", OTHERS.values(), ids=OTHERS)
+def test_an_entry_is_found_in_any_layout(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_text", lambda file: text)
+    for cached in (catalog._entries, catalog._entry):
+        cached.cache_clear()
+    try:
+        assert catalog.lookup("x/a").context == 5
+        assert not catalog.known("x/c")
+        assert not catalog.known("like")
+    finally:
+        for cached in (catalog._entries, catalog._entry):
+            cached.cache_clear()
+
+
 @pytest.mark.parametrize("model_id", ["local/small", "local/strong", "local/tiny", "local:/somewhere/any.gguf"])
 def test_local_models_are_free(model_id: str) -> None:
     info = catalog.lookup(model_id)
@@ -81,7 +113,7 @@ def test_a_local_model_that_does_not_exist() -> None:
 def test_near_names() -> None:
     assert catalog.suggest("openai/gpt-5.6-lunna")[0] == "openai/gpt-5.6-luna"
     assert all(catalog.known(name) for name in catalog.suggest("anthropic/claude-opus-55"))
-    assert catalog.suggest("@@@@") == []
+    assert catalog.suggest("@@@@") == ()
 
 
 def test_a_name_without_its_provider_is_looked_for_among_those_of_the_makers() -> None:

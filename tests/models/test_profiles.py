@@ -1,11 +1,11 @@
 """Profiles: the shipped ones, and which one a run takes."""
 
+import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.core.config import Settings
@@ -56,12 +56,12 @@ def test_every_model_of_a_profile_is_known(model_id: str) -> None:
         assert info.context is not None
         assert info.max_output is not None
     assert (info.retires or date.max) > date(2026, 12, 31)
-    data = YAML(typ="safe", pure=True).load(Path(profiles_module.__file__).with_suffix(".yaml").read_text())
+    data = tomllib.loads(Path(profiles_module.__file__).with_suffix(".toml").read_text())
     facts = data["models"][model_id]
     assert (info.provider, info.family) == (facts["provider"], facts["family"])
     assert info.region == data["providers"][info.provider]["region"]
     assert all(
-        source.startswith("https://") or source == "weights.yaml"
+        source.startswith("https://") or source == "weights.toml"
         for source in data["providers"][info.provider]["sources"]
     )
 

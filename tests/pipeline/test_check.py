@@ -86,7 +86,7 @@ def test_a_right_pipeline_has_no_problems() -> None:
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.pipelines.values()), ids=lambda path: path.stem)
 def test_shipped_pipelines_are_right(path: Path) -> None:
-    assert check_file(path, SHIPPED, roles=["frontier", "bulk", "second"]) == []
+    assert check_file(path, SHIPPED, roles=["frontier", "bulk", "second"]).problems == []
 
 
 @pytest.mark.parametrize(
@@ -263,13 +263,13 @@ def test_a_file_is_loaded_with_the_templates_and_schemas_beside_it(tmp_path: Pat
 def test_files_that_are_no_pipelines(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_bytes(content)
-    (problem,) = check_file(path, SHIPPED)
+    (problem,) = check_file(path, SHIPPED).problems
     assert message in str(problem)
     assert str(problem).startswith(str(path))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    (problem,) = check_file(tmp_path / "gone.yaml", SHIPPED)
+    (problem,) = check_file(tmp_path / "gone.yaml", SHIPPED).problems
     assert "No such file" in problem.message
 
 
@@ -317,7 +317,7 @@ def test_whatever_is_done_to_a_file_there_are_problems_or_a_pipeline(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated.yaml"
     path.write_bytes(raw)
-    problems = check_file(path, SHIPPED, roles=["frontier", "bulk"])
+    problems = check_file(path, SHIPPED, roles=["frontier", "bulk"]).problems
     if not problems:
         loaded = load_file(path, SHIPPED)
         assert set(loaded.dataflow.order) == set(loaded.pipeline.stages)
@@ -328,7 +328,7 @@ def test_whatever_is_done_to_a_file_there_are_problems_or_a_pipeline(
 def test_a_check_loads_nothing_heavy() -> None:
     code = (
         "import sys; from fusion.pipeline.loader import check_file; from fusion.prompts.library import Library;"
-        f"assert check_file({str(SHIPPED.pipelines['plan-execute-review'])!r}, Library.standard()) == [];"
+        f"assert check_file({str(SHIPPED.pipelines['plan-execute-review'])!r}, Library.standard()).problems == [];"
         "print([m for m in ('litellm', 'openai', 'aiohttp', 'networkx', 'jsonschema', 'rich') if m in sys.modules])"
     )
     done = subprocess.run(

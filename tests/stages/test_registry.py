@@ -1,5 +1,7 @@
 """Kinds of stages: the built-in ones, and those of plug-ins."""
 
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -31,6 +33,10 @@ class Unnamed(Shout):
     kind: str = "unnamed"  # type: ignore[assignment]
 
 
+class Second(Shout):
+    kind: Literal["map"] = "map"  # type: ignore[assignment]
+
+
 class WithoutOutputs(Stage):
     kind: Literal["mute"] = "mute"
 
@@ -57,6 +63,26 @@ def plug_ins(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_built_in_kinds() -> None:
     assert {"generate", "plan", "map", "review", "merge"} <= set(registry.kinds())
+    assert [cls.__name__ for cls in registry.kinds().values() if registry._flaw(cls)] == []
+    assert all(cls.model_fields["kind"].default == kind for kind, cls in registry.kinds().items())
+
+
+def test_a_pipeline_loads_the_kinds_that_it_uses() -> None:
+    code = (
+        "import sys; from fusion import Pipeline;"
+        "Pipeline.from_yaml('stages: {a: {kind: generate, prompt: Hi.}}\\noutput: a');"
+        "print(*sorted(name for name in sys.modules if name.startswith('fusion.stages.kinds.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["fusion.stages.kinds.generate"]
+
+
+def test_a_plug_in_cannot_replace_a_built_in_kind(plug_ins: Any) -> None:
+    plug_ins(f"{__name__}:Second")
+    with pytest.raises(
+        UsageError, match="two stages are of the kind 'map': Map of Fusion and Second of the plug-in 'p0'"
+    ):
+        registry.kinds()
 
 
 def test_a_plug_in_is_a_kind_like_any_other(plug_ins: Any) -> None:

@@ -14,8 +14,8 @@ from fusion.cli.options import Config, PipelineGiven, RenderOptions, with_option
 
 if TYPE_CHECKING:
     from fusion.core.config import Settings
-    from fusion.core.errors import Problem
     from fusion.pipeline.explain import Explanation, Parameter
+    from fusion.pipeline.loader import Checked
 
 _SCHEMA = "pipeline.schema.json"
 
@@ -82,7 +82,8 @@ def validate(
     code, settings = OK, read_settings(config)
     for file in files:
         try:
-            problems = [str(problem) for problem in _problems(file, settings)]
+            checked = _checked(file, settings)
+            problems = [str(problem) for problem in checked.problems]
         except UsageError as error:
             problems = [f"fusion: {error}"]
         if problems:
@@ -90,21 +91,13 @@ def validate(
             complain("\n".join(problems))
         else:
             write(f"{file}: ok\n")
-            for note in _notes(file):
+            for note in checked.usable.dataflow.notes:
                 complain(f"{file}: note: {note}")
     raise typer.Exit(code)
 
 
-def _notes(file: str) -> list[str]:
-    """Return notes on a pipeline without mistakes."""
-    from fusion.cli.arguments import library
-    from fusion.pipeline.loader import load_file
-
-    shelf = library()
-    return load_file(shelf.pipeline(file), shelf).dataflow.notes
-
-
-def _problems(file: str, settings: "Settings") -> "list[Problem]":
+def _checked(file: str, settings: "Settings") -> "Checked":
+    """Read and check a pipeline. Raises UsageError if there is none of this name."""
     from fusion.cli.arguments import library
     from fusion.models.profiles import load_profiles
     from fusion.pipeline.loader import check_file

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from fusion.cli.terminal import one_line, table
-from fusion.cli.views.lines import cost_words, dollars, reason, seconds
+from fusion.cli.views.lines import cost_words, dollars, reason, seconds, waited_words
 from fusion.client.history_types import CallDetails, CallLine, CallPair, RunDiff, RunSummary
 
 _HEAD = ["run", "status", "pipeline", "started", "calls", "cost", "time", ""]
@@ -88,7 +88,7 @@ def _about(call: CallLine) -> Iterator[str]:
     finish = "" if call.finish_reason in ("stop", None) else f", {call.finish_reason}"
     tokens = f"{about}{call.usage.input:,} tokens in, {about}{call.usage.output:,} out"
     origin = "" if call.reused is None else f"; reused from {call.reused} at no cost, original cost shown"
-    yield f"{tokens}, {cost}, {seconds(call.seconds)}{finish}{origin}"
+    yield f"{tokens}, {cost}, {seconds(call.seconds)}{waited_words(call.waited)}{finish}{origin}"
 
 
 # Two runs.

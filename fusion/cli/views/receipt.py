@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from fusion.cli.terminal import table, wrapped
-from fusion.cli.views.lines import cost_words, dollars, seconds
+from fusion.cli.views.lines import cost_words, dollars, seconds, times_words
 from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent
 
 _HEAD = ["stage", "role", "model", "calls", "retries", "tokens in", "out", "cost", "time"]
@@ -11,6 +11,8 @@ _RIGHT = frozenset({3, 4, 5, 6, 7, 8})
 _RETRIES = 4
 _DISPENSABLE = (_RETRIES, 1)
 """Columns dropped on a narrow terminal, in this order: retries if there are none, then the role."""
+_SHORTEST = 0.05
+"""Seconds from which on saved time is shown."""
 _LOCAL = "local"  # prefix of the price source of local models
 
 
@@ -75,16 +77,32 @@ def _total(receipt: Receipt) -> str:
     cancelled = sum(line.cancelled for line in receipt.lines)
     given_up = f", {cancelled} cancelled" if cancelled else ""
     about = "~" if usage.source == "estimated" else ""
-    tokens = f"{about}{usage.input:,} tokens in, {about}{usage.output:,} out"
+    tokens = f"{about}{usage.input:,} tokens in{_of_caches(receipt)}, {about}{usage.output:,} out"
     made = f"{calls}{again}{given_up}{_reused(receipt)}"
-    return f"{made}; {tokens}; {_money(receipt)}; {_escalated(receipt)}{seconds(receipt.seconds)}"
+    time = f"{seconds(receipt.seconds)}{times_words(receipt.times)}"
+    return f"{made}; {tokens}; {_money(receipt)}{_cached(receipt)}; {_escalated(receipt)}{time}"
 
 
 def _reused(receipt: Receipt) -> str:
     """Count calls answered by the cache or another run, and the cost saved."""
     if not receipt.reused:
         return ""
-    return f", {receipt.reused} reused (saved {cost_words(receipt.saved.usd, receipt.saved.unknown_calls)})"
+    time = f" and {seconds(receipt.saved_seconds)}" if receipt.saved_seconds >= _SHORTEST else ""
+    return f", {receipt.reused} reused (saved {cost_words(receipt.saved.usd, receipt.saved.unknown_calls)}{time})"
+
+
+def _of_caches(receipt: Receipt) -> str:
+    """Count the tokens read from and written to prompt caches, if any."""
+    counts = {"from caches": receipt.usage.cached_read, "written to them": receipt.usage.cache_write}
+    named = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return f" ({named})" if named else ""
+
+
+def _cached(receipt: Receipt) -> str:
+    """Tell what prompt caches saved, or cost."""
+    if not receipt.cached:
+        return ""
+    return f", caches {'saved' if receipt.cached > 0 else 'cost'} {dollars(abs(receipt.cached))}"
 
 
 def _escalated(receipt: Receipt) -> str:

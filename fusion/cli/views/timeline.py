@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, wrapped, write
 from fusion.cli.views.history import run_line
-from fusion.cli.views.lines import cost_words, folded_lines, reason, seconds, way_on
+from fusion.cli.views.lines import cost_words, folded_lines, folded_texts, reason, seconds, waited_words, way_on
 from fusion.cli.views.receipt import receipt_rows
 from fusion.client.history_types import CallLine, RunDetails, StageLine
 from fusion.core.errors import BudgetError
+from fusion.core.types import Waited
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +22,8 @@ _FEWEST: Final = 4
 _PARTS_AT_MOST: Final = 20
 _PAUSE: Final = 1.0
 """Seconds without a call from which on a pause is cut out of the timeline."""
+_WAITING: Final = "·"
+"""Stroke of the part of a call's bar that it waited."""
 _STYLES: Final = {
     "ok": "green",
     "finished": "cyan",
@@ -33,13 +36,14 @@ _STYLES: Final = {
 
 @dataclass(frozen=True)
 class _Row:
-    """A line of the timeline: label, state, start and end in seconds, and a note."""
+    """A line of the timeline: label, state, start and end in seconds, a note, and the end of the waits, if any."""
 
     label: str
     state: str
     begin: float | None
     end: float | None
     about: str
+    sent: float | None = None
 
 
 def print_run(details: RunDetails, *, everything: bool) -> None:
@@ -84,7 +88,7 @@ def _parts(details: RunDetails) -> Iterator[str]:
         yield f"failed: {reason(details.run.failure)}"
     failed = folded_lines(part for part in details.failed if part.failure != details.run.failure)
     yield from _bounded([printable(line) for line in failed])
-    yield from _bounded([printable(f"note: {one_line(note)}") for note in details.notes])
+    yield from _bounded([printable(f"note: {note}") for note in folded_texts(map(one_line, details.notes))])
     if failed or details.notes or details.run.failure is not None:
         yield ""
 
@@ -167,7 +171,15 @@ def _of_call(call: CallLine, clock: "_Clock") -> _Row:
         None if call.reused else clock.at(begin),
         None if call.reused else clock.at(begin + call.seconds),
         _about(call),
+        None if call.reused or call.waited is None else clock.at(begin + _waiting(call, call.waited)),
     )
+
+
+def _waiting(call: CallLine, waited: Waited) -> float:
+    """Return the seconds from the start of a call to its last request."""
+    if call.latency is not None:
+        return max(0.0, call.seconds - call.latency)
+    return min(call.seconds, waited.library + waited.budget + waited.slot + waited.pause)
 
 
 def _about(call: CallLine) -> str:
@@ -179,7 +191,8 @@ def _about(call: CallLine) -> str:
         "" if call.usage is None else f", {cost_words(call.cost or call.cost.__class__(0), 0)}" if call.cost else ""
     )
     aside = ", set aside" if call.state == "set aside" else ""
-    return f"{call.by or call.asked}, {seconds(call.seconds)}{cost}{aside}"
+    took = call.seconds if call.waited is None or call.latency is None else call.latency
+    return f"{call.by or call.asked}, {seconds(took)}{waited_words(call.waited)}{cost}{aside}"
 
 
 class _Clock:
@@ -226,12 +239,12 @@ def _table(rows: Sequence[_Row], columns: int) -> "Table":
 
     longest = max((row.end for row in rows if row.end is not None), default=0.0)
     names = min(max(len(row.label) for row in rows), max(16, columns // 3))
-    about = min(max(len(row.about) for row in rows), max(16, columns // 3))
+    about = min(max(len(row.about) for row in rows), max(16, columns * 2 // 5))
     width = max(8, columns - names - about - 4)
     drawn = Table.grid(padding=(0, 2))
     drawn.add_column(no_wrap=True, overflow="ellipsis", width=names)
     drawn.add_column(no_wrap=True, width=width)
-    drawn.add_column(no_wrap=True, overflow="ellipsis")
+    drawn.add_column(no_wrap=True, overflow="ellipsis", width=about)
     for row in rows:
         style = _STYLES.get(row.state, "")
         is_stage = not row.label.startswith(" ")
@@ -248,4 +261,6 @@ def _bar(row: _Row, longest: float, width: int, stroke: str) -> str:
         return ""
     scale = width / longest if longest > 0 else 0.0
     begin = min(int(row.begin * scale), width - 1)
-    return " " * begin + stroke * max(1, min(round(row.end * scale), width) - begin)
+    length = max(1, min(round(row.end * scale), width) - begin)
+    waits = 0 if row.sent is None else min(length, max(0, round(row.sent * scale) - begin))
+    return " " * begin + _WAITING * waits + stroke * (length - waits)

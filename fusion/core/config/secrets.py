@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Collection
 from typing import Final
 
@@ -19,6 +20,7 @@ _ACCESS: Final = re.compile(
 )
 _SHORTEST_TOKEN: Final = 16
 _LONGEST_WORD: Final = 24
+_STALE: Final = 1.0
 
 
 def secret(name: str) -> str | None:
@@ -41,9 +43,40 @@ def is_padded(name: str) -> bool:
 
 def secrets(named: Collection[str] = ()) -> dict[str, str]:
     """Return the variables that hold secrets now, including those `named`, for redaction."""
-    names = [name for name in os.environ if name in named or _SECRET.search(name)]
-    values = {name: os.environ.get(name, "") for name in names}
+    values = {name: os.environ.get(name, "") for name in _names(named)}
     return {name: value for name, value in values.items() if name in named or not _is_plain(name, value)}
+
+
+class Watch:
+    """The secrets of the environment, looked through again only where they may have changed.
+
+    A change of a secret's value, or of the number of variables, counts at once; others after `_STALE` seconds.
+    """
+
+    def __init__(self, named: Collection[str] = ()) -> None:
+        self._named = named
+        self._seen: dict[str, str | None] = {}
+        self._count = -1
+        self._until = 0.0
+        self._found: dict[str, str] = {}
+
+    def current(self) -> dict[str, str]:
+        """Return the variables that hold secrets; the same object as before if nothing has changed."""
+        now, environment = time.monotonic(), os.environ
+        if len(environment) != self._count or now > self._until or not self._is_unchanged():
+            found = secrets(self._named)
+            self._seen = {name: environment.get(name) for name in _names(self._named)}
+            self._count, self._until = len(environment), now + _STALE
+            self._found = self._found if found == self._found else found
+        return self._found
+
+    def _is_unchanged(self) -> bool:
+        get = os.environ.get
+        return all(get(name) == value for name, value in self._seen.items())
+
+
+def _names(named: Collection[str]) -> list[str]:
+    return [name for name in os.environ if name in named or _SECRET.search(name)]
 
 
 def _is_plain(name: str, value: str) -> bool:

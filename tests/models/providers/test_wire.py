@@ -30,6 +30,8 @@ from fusion.core.errors import (
 )
 from fusion.core.events import AttemptFailed
 from fusion.core.types import Limits
+from fusion.models.base import Model
+from fusion.models.providers.direct import direct
 from fusion.models.providers.http.proxy import is_loopback, proxy_of
 from fusion.models.providers.litellm import LiteLLMModel, close_all, warm
 from fusion.models.wrappers.budget import Metered
@@ -48,6 +50,16 @@ async def _closing() -> AsyncIterator[None]:
     await close_all()
 
 
+make: Any = direct
+"""Makes a model by the door under test."""
+
+
+@pytest.fixture(name="door", params=[direct, LiteLLMModel], ids=["direct", "litellm"])
+def _door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "make", request.param)
+
+
+both_doors = pytest.mark.usefixtures("door")
 asynchronous = [pytest.mark.anyio, pytest.mark.usefixtures("closing")]
 
 
@@ -194,13 +206,14 @@ def _proxied(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
         monkeypatch.setenv(name, request.param)
 
 
+@both_doors
 @with_marks
 @pytest.mark.usefixtures("proxied")
 async def test_a_server_of_this_machine_is_never_reached_through_a_proxy() -> None:
     with Provider(Answer("hello")) as provider:
         for host in ("127.0.0.1", "localhost"):
             base = provider.url.replace("127.0.0.1", host)
-            model = LiteLLMModel("openai/m", api_base=base, api_key="none")
+            model = make("openai/m", api_base=base, api_key="none")
             assert (await model.complete(request())).text == "hello"
             assert (await model.complete(request(), Collected())).text == "hello"
 
@@ -213,13 +226,14 @@ def test_other_servers_are_reached_through_it(monkeypatch: pytest.MonkeyPatch) -
     assert proxy_of("http://127.0.0.1:8000/v1") is None
 
 
+@both_doors
 @with_marks
 async def test_a_proxy_may_have_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*PROXIES, "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with Provider(Answer("hello")) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.root.replace("//", "//me:secret@"))
-        model = LiteLLMModel("openai/m", api_base="http://api.example.test/v1", api_key="none")
+        model = make("openai/m", api_base="http://api.example.test/v1", api_key="none")
         assert (await model.complete(request())).text == "hello"
         (seen,) = proxy.requests
     assert seen.path == "http://api.example.test/v1/chat/completions"
@@ -274,7 +288,7 @@ def _hole() -> Iterator[str]:
         opened.close()
 
 
-async def spent(model: LiteLLMModel, **options: Any) -> tuple[Amount, Exception | None]:
+async def spent(model: Model, **options: Any) -> tuple[Amount, Exception | None]:
     """What an attempt costs, and its error."""
     paying = Budget(Limits(calls=5))
     running = budget.current.set(paying)
@@ -287,36 +301,39 @@ async def spent(model: LiteLLMModel, **options: Any) -> tuple[Amount, Exception 
     return paying.spent, None
 
 
+@both_doors
 @with_marks
 async def test_a_connection_that_was_never_made_is_free(hole: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await warm()
-    amount, error = await spent(LiteLLMModel("openai/m", api_base=hole, api_key="none"), timeout=0.5)
+    amount, error = await spent(make("openai/m", api_base=hole, api_key="none"), timeout=0.5)
     assert isinstance(error, ModelTimeoutError)
     assert (amount.tokens, amount.calls) == (0, 0)
     await close_all()
     monkeypatch.setattr("fusion.models.providers.http.session._CONNECTING", 0.3)
-    amount, error = await spent(LiteLLMModel("openai/m", api_base=hole, api_key="none"), timeout=20)
+    amount, error = await spent(make("openai/m", api_base=hole, api_key="none"), timeout=20)
     assert isinstance(error, ModelConnectionError)
     assert (amount.tokens, amount.calls) == (0, 0)
 
 
+@both_doors
 @with_marks
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1", "https://127.0.0.1:9/v1"])
 async def test_a_refused_connection_is_free(address: str) -> None:
-    amount, error = await spent(LiteLLMModel("openai/m", api_base=address, api_key="none"))
+    amount, error = await spent(make("openai/m", api_base=address, api_key="none"))
     assert isinstance(error, ModelConnectionError)
     assert (amount.tokens, amount.calls) == (0, 0)
 
 
+@both_doors
 @with_marks
 @pytest.mark.parametrize("drop", ["before", "reset", "headers", "body"])
 async def test_a_connection_lost_after_sending_is_charged_as_a_timeout_is(drop: Any) -> None:
     with Provider(Answer(drop=drop)) as provider:
-        amount, error = await spent(LiteLLMModel("openai/m", api_base=provider.url, api_key="none"))
+        amount, error = await spent(make("openai/m", api_base=provider.url, api_key="none"))
     assert isinstance(error, ModelConnectionError)
     assert amount.tokens > 200
     with Provider(Answer(hang=True)) as provider:
-        timed_out, _ = await spent(LiteLLMModel("openai/m", api_base=provider.url, api_key="none"), timeout=0.3)
+        timed_out, _ = await spent(make("openai/m", api_base=provider.url, api_key="none"), timeout=0.3)
     assert amount == timed_out
 
 
@@ -448,7 +465,7 @@ async def test_a_server_that_takes_neither_name_is_asked_twice() -> None:
         return Answer(f"Unsupported parameter: {name}", status=400)
 
     with Provider(answer) as provider:
-        model = LiteLLMModel("openai/m", api_base=provider.url, api_key="none")
+        model = make("openai/m", api_base=provider.url, api_key="none")
         with pytest.raises(ParameterNameError):
             await model.complete(request())
         with pytest.raises(BadRequestError) as caught:

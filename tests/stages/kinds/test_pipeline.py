@@ -46,7 +46,7 @@ def files(tmp_path: Path) -> Any:
 
 
 def problems(path: Path) -> list[str]:
-    return [f"{problem.where}: {problem.message}" for problem in check_file(path, Library.standard())]
+    return [f"{problem.where}: {problem.message}" for problem in check_file(path, Library.standard()).problems]
 
 
 def test_a_pipeline_is_a_stage_of_another(fusion: Any, files: Any) -> None:

@@ -3,11 +3,14 @@
 A file is identified by its size and SHA-256, so that it may come from any source; `download` fetches it.
 """
 
+import functools
 import hashlib
 import json
+import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import Field
 
@@ -46,12 +49,12 @@ class Weights(Value):
     wheels: Wheels
 
 
-def manifest() -> dict[str, Weights]:
+@functools.cache
+def manifest() -> Tiers:
     """Return the known embedded models, by tier."""
-    from ruamel.yaml import YAML
-
-    text = Path(__file__).with_name("weights.yaml").read_text("utf-8")
-    return {tier: Weights.model_validate(entry) for tier, entry in YAML(typ="safe", pure=True).load(text).items()}
+    text = Path(__file__).with_name("weights.toml").read_text("utf-8")
+    tiers = {tier: Weights.model_validate(entry) for tier, entry in tomllib.loads(text).items()}
+    return MappingProxyType(tiers)
 
 
 def find(wanted: str, settings: Settings, *, tiers: Tiers | None = None) -> Path | None:

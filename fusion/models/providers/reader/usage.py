@@ -1,14 +1,31 @@
 """Token counts of a reply in OpenAI's format; counts that cannot be right become estimates."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fusion.core.types import Request, Usage
 from fusion.models.base import estimate_input, estimate_tokens, input_bound
 
-_INPUT: Final = ("prompt_tokens", "input_tokens")
-_OUTPUT: Final = ("completion_tokens", "output_tokens")
+_CLASSES: Final = {
+    "prompt_tokens": "input",
+    "input_tokens": "input",
+    "completion_tokens": "output",
+    "output_tokens": "output",
+    "total_tokens": "total",
+    "cache_read_input_tokens": "cached_read",
+    "cache_creation_input_tokens": "cache_write",
+    "reasoning_tokens": "reasoning",
+}
+"""The class of tokens that each field of a report counts."""
+_DETAILS: Final = {
+    "prompt_tokens_details": {
+        "cached_tokens": "cached_read",
+        "cache_creation_tokens": "cache_write",
+        "cache_write_tokens": "cache_write",
+    },
+    "completion_tokens_details": {"reasoning_tokens": "reasoning"},
+}
 _TIMES: Final = 4
 _UNSEEN: Final = 100_000
 """A count is absurd beyond four times what the request asks for, plus what a server may add: searches, reasoning."""
@@ -31,15 +48,11 @@ class Counts:
 
     def add(self, given: Any) -> None:
         """Add a report: parsed JSON, or an object of litellm."""
-        details = part(given, "prompt_tokens_details")
-        detail_out = part(given, "completion_tokens_details")
-        self._take("input", (part(given, name) for name in _INPUT))
-        self._take("output", (part(given, name) for name in _OUTPUT))
-        self._take("total", (part(given, "total_tokens"),))
-        self._take("cached_read", (part(details, "cached_tokens"), part(given, "cache_read_input_tokens")))
-        written = (part(given, "cache_creation_input_tokens"), part(details, "cache_creation_tokens"))
-        self._take("cache_write", (*written, part(details, "cache_write_tokens")))
-        self._take("reasoning", (part(detail_out, "reasoning_tokens"), part(given, "reasoning_tokens")))
+        self._take(given, _CLASSES)
+        for name, classes in _DETAILS.items():
+            details = part(given, name)
+            if details is not None:
+                self._take(details, classes)
 
     def usage(self, request: Request, answer: str, thoughts: int) -> Usage:
         """Return the usage, measured or estimated; `thoughts` are the characters of thoughts beside the answer."""
@@ -76,8 +89,9 @@ class Counts:
             found = max(found, self.total - taken)
         return found if found <= _TIMES * request.max_tokens + _UNSEEN else None
 
-    def _take(self, name: str, given: Iterable[Any]) -> None:
-        for one in given:
+    def _take(self, given: Any, classes: Mapping[str, str]) -> None:
+        for field_name, name in classes.items():
+            one = part(given, field_name)
             if one is None:
                 continue
             if (count := _count(one)) is None:

@@ -1,6 +1,6 @@
 """Guard: decides by the policy which models may be called, and which fail as in an outage."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
@@ -10,6 +10,7 @@ from fusion.core.config.policy import Refusal, Subject, matches
 from fusion.models.base import ModelInfo, Price
 from fusion.models.catalog import shipped_price
 from fusion.models.profiles import family_of, provider_at, region_of, seat_of
+from fusion.models.providers.doors import door_of
 
 _MILLION: Final = 1_000_000
 _COMPLETION: Final = "text-completion-"
@@ -29,21 +30,20 @@ class Guard:
         """Return the reason why a model may not be called; `name` is the one it is called by."""
         return self._settings.policy.refusal(self.subject(info, name))
 
-    def is_out(self, info: ModelInfo, name: str = "") -> bool:
-        """Return True for a model that a drill takes away."""
-        return is_named(self.outages, self.subject(info, name))
-
     def subject(self, info: ModelInfo, name: str = "") -> Subject:
         """Return the facts of a model."""
         endpoint = self._settings.endpoints.get(name or info.id)
         providers, ids = {info.provider, _whole(info.provider)}, [name or info.id, info.id]
         region = info.region or region_of(_whole(info.provider))
         at = None if endpoint is None else provider_at(urlsplit(endpoint.api_base).hostname or "")
+        door = None if endpoint is not None else door_of(info)
+        if door is not None and door.address != door.base:
+            at = provider_at(urlsplit(door.address).hostname or "")
         if endpoint is not None:
             ids.append(endpoint.model)
-        if endpoint is not None and at is not None:
+        if at is not None and at not in providers:
             providers, region = providers | {at}, region_of(at)
-            ids.append(f"{at}/{endpoint.model}")
+            ids.append(f"{at}/{info.id.partition('/')[2] if endpoint is None else endpoint.model}")
         if "/" not in info.id:
             ids += [f"{provider}/{info.id}" for provider in sorted(providers)]
         return Subject(
@@ -62,7 +62,7 @@ class Guard:
             yield from map(shipped_price, ids)
 
 
-def is_named(patterns: tuple[str, ...], subject: Subject) -> bool:
+def is_named(patterns: Sequence[str], subject: Subject) -> bool:
     """Return True if one of these patterns names a model."""
     return any(matches(pattern, subject, strict=True) for pattern in patterns)
 

@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 
-from fusion.core.config import Settings, is_padded, secret
+from fusion.core.config import Ceilings, Settings, is_padded, secret
 from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import CacheMode
@@ -56,6 +57,7 @@ class Gateway:
         self._margins = Margins()
         self._made: dict[tuple[str, int | None], Member] = {}
         self._paces: dict[str, Pace] = {}
+        self._providers: dict[str, Gate] = {}
         self._breakers: dict[str, Breaker] = {}
         self._trials: list[Trial] = []
 
@@ -192,15 +194,30 @@ class Gateway:
         return min([one for one in (concurrency, of_endpoint) if one is not None], default=None)
 
     def _gates_of(self, model_id: str, info: ModelInfo) -> tuple[Gate, ...]:
-        """Return the gates of a model, shared by all roles and runs: its pace."""
+        """Return the gates of a model, shared by all roles and runs: that of its provider, if any, and its pace."""
         if info.local:
             return ()
         endpoint = self._settings.endpoints.get(model_id)
-        server = model_id if endpoint is None else f"{endpoint.api_base} {endpoint.model} {endpoint.key_env}"
+        server, own = model_id, Ceilings()
+        if endpoint is not None:
+            server = f"{endpoint.api_base} {endpoint.model} {endpoint.key_env}"
+            own = Ceilings(rpm=endpoint.rpm, tpm=endpoint.tpm, concurrency=endpoint.concurrency)
+        for layer in self._settings.ceilings:
+            own = own.under(layer.of_model(model_id))
         if server not in self._paces:
-            own = None if endpoint is None else endpoint.concurrency
-            self._paces[server] = Pace(model_id, concurrency=own or _CONCURRENCY)
-        return (self._paces[server],)
+            self._paces[server] = Pace(model_id, **{"concurrency": _CONCURRENCY, **own.ceilings()})
+        pace, shared = self._paces[server], self._gate_of(info.provider, model_id)
+        return (pace,) if shared is None else (shared, pace)
+
+    def _gate_of(self, provider: str, model_id: str) -> Gate | None:
+        """Return the gate of all models of a provider, if it has ceilings of its own."""
+        layers = [layer.models[provider] for layer in self._settings.ceilings if provider in layer.models]
+        if not layers or provider == model_id:
+            return None
+        if provider not in self._providers:
+            lowest = reduce(Ceilings.under, layers)
+            self._providers[provider] = Gate(**lowest.ceilings())
+        return self._providers[provider]
 
 
 def _out(info: ModelInfo) -> Member:

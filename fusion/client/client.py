@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pydantic import BaseModel, ValidationError
 
@@ -46,11 +46,13 @@ from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_ou
 from fusion.pipeline.loader import Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
-from fusion.quote.preview import Given, Preview, preview
-from fusion.quote.quote import Quote, quoted
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, exclusive, find_run, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
+
+if TYPE_CHECKING:
+    from fusion.quote.preview import Given, Preview
+    from fusion.quote.quote import Quote
 
 
 class Fusion:
@@ -222,10 +224,10 @@ class Fusion:
         pipeline: PipelineGiven = DEFAULT_PIPELINE,
         inputs: Mapping[str, Any] | None = None,
         budget: BudgetGiven = None,
-        given: Given | None = None,
+        given: "Given | None" = None,
         stage: str | None = None,
         item: int | None = None,
-    ) -> Preview:
+    ) -> "Preview":
         """Return the calls that a run would make, and their bounds, without any call.
 
         Results that a stage depends on and that do not exist yet are named as `missing`; `given` supplies them, by
@@ -233,6 +235,8 @@ class Fusion:
 
         Raises the errors of `start` except for a missing key, which is a note, and PromptError if a template fails.
         """
+        from fusion.quote.preview import preview  # a run needs none of it
+
         self._launcher.loop.check_outside("a run cannot be previewed")
         loaded = self._loader.load(pipeline)
         if stage is not None and stage not in loaded.pipeline.stages:
@@ -247,7 +251,7 @@ class Fusion:
         pipeline: PipelineGiven = DEFAULT_PIPELINE,
         inputs: Mapping[str, Any] | None = None,
         budget: BudgetGiven = None,
-    ) -> Quote:
+    ) -> "Quote":
         """Return the likely cost and time of a run, and its upper bound, without any call.
 
         `.usd` holds US dollars: `low`, `likely`, `high`, and `cap`, which a run never exceeds: the smaller of the
@@ -261,6 +265,8 @@ class Fusion:
         >>> quote.usd.likely <= quote.usd.cap
         True
         """
+        from fusion.quote.quote import quoted  # a run needs none of it
+
         self._launcher.loop.check_outside("a run cannot be quoted")
         return quoted(self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs, budget=budget))
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fusion.cli.terminal import one_line
-from fusion.client.history_types import RunSummary
 from fusion.core.events import (
     AttemptFailed,
     CallCancelled,
@@ -25,6 +24,9 @@ from fusion.core.events import (
 )
 from fusion.core.result import FailedPart, Result, Times
 from fusion.core.types import Failure, Waited, as_text
+
+if TYPE_CHECKING:
+    from fusion.client.history_types import RunSummary
 
 _ANSWERED_BY = {
     "journal": "finished before",
@@ -64,7 +66,7 @@ def first_line(event: RunStarted, settings: Sequence[Path] = ()) -> str:
     return " ".join(line.split())
 
 
-def ended_words(run: RunSummary, *, whole: bool) -> str:
+def ended_words(run: "RunSummary", *, whole: bool) -> str:
     """Describe the progress of a run that is resumed; `whole` is True for one that has its whole answer."""
     if whole:
         return f"run {run.run_id} has its answer ({run.status}); nothing to run"

@@ -55,7 +55,7 @@ def test_killed_and_started_again_it_repeats_no_answer(
 
 
 def plain(outcome: Any) -> dict[str, Any]:
-    return outcome.model_dump(exclude={"latency", "reused"})
+    return outcome.model_dump(exclude={"latency", "times", "reused"})
 
 
 def differences(one: str, other: str) -> set[str]:

@@ -22,7 +22,7 @@ from fusion.client.handle import RunHandle
 from fusion.core.budget import Budget
 from fusion.core.errors import AuthenticationError, InputError
 from fusion.core.params import Defaults, RoleSpec
-from fusion.core.result import Receipt, ReceiptLine, Result
+from fusion.core.result import Receipt, ReceiptLine, Result, Times
 from fusion.core.types import Money, Usage
 from fusion.models.base import ModelInfo, Price
 from fusion.models.wrappers.cache import RecordedCache
@@ -130,11 +130,13 @@ class PipelineArm(Contestant):
         calls = sum(one.calls for one in spent)
         strong = sum(one.calls for one in spent if one.model == self._strongest)
         reused = result.receipt.reused
+        latency, times = (0.0, None) if self._recorded is not None else _alone(result.receipt)
         return ArmResponse(
             cost=total_cost(one.cost for one in spent),
             usage=sum((one.usage for one in spent), Usage()),
             calls=calls,
-            latency=result.seconds if self._recorded is None else 0.0,
+            latency=latency,
+            times=times,
             served=tuple(dict.fromkeys(one.served for one in result.models)),
             spent=spent,
             escalated=self._escalated(result, strong),
@@ -151,13 +153,21 @@ class PipelineArm(Contestant):
         price = self._prices.get(line.model)
         usd = price.of(usage) if price is not None else None if cost.unknown_calls else cost.usd
         charged = line.charged.cost.usd if price is None else Money(0)
-        return Spending(model=line.model, calls=line.calls + line.reused, usage=usage, cost=usd, charged=charged)
+        cached = line.cached if price is None else Money(0)
+        calls = line.calls + line.reused
+        return Spending(model=line.model, calls=calls, usage=usage, cost=usd, charged=charged, cached=cached)
 
     def _escalated(self, result: Result, strong: int) -> bool | None:
         """True if a cascade escalated or, without a cascade, if the strongest model was called."""
         if result.receipt.cascades:
             return result.receipt.escalated > 0
         return None if self._strongest is None else strong > 0
+
+
+def _alone(receipt: Receipt) -> tuple[float, Times]:
+    """Return the seconds that a run takes if it makes its reused calls itself, and their split."""
+    times = receipt.times.model_copy(update={"model": receipt.times.model + receipt.saved_seconds})
+    return receipt.seconds + receipt.saved_seconds, times
 
 
 def _paid(receipt: Receipt) -> Paid:

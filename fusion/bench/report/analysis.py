@@ -19,6 +19,7 @@ from fusion.bench.report.statistics import (
     verdict,
     wilson,
 )
+from fusion.core.result import Times
 from fusion.core.statistics import quantile
 
 _GAP_LEVEL: Final = 0.99
@@ -86,7 +87,7 @@ class _Columns:
         costs = self._costs[arm.name]
         escalated = [one.escalated for one in outcomes if one.escalated is not None]
         delegated = [one.delegated for one in outcomes if one.delegated is not None]
-        latencies = [one.latency for one in outcomes if one.failure is None and one.latency > 0 and not one.reused]
+        timed = [one for one in outcomes if one.timed]
         missing = sum(max(0, self._results.epochs - len(rows)) for rows in column)
         return Figures(
             arm=arm.name,
@@ -100,7 +101,8 @@ class _Columns:
             calls=sum(one.calls for one in outcomes),
             escalated=fmean(escalated) if escalated else None,
             delegated=fmean(delegated) if delegated else None,
-            latency=_latency(latencies),
+            latency=_latency([one.latency for one in timed]),
+            times=_mean_times([one.times for one in timed if one.times is not None]),
             by_set={name: fmean([self._scores[arm.name][i] for i in rows]) for name, rows in self._sets().items()},
         )
 
@@ -275,6 +277,12 @@ def _latency(seconds: Sequence[float]) -> tuple[float, float, float] | None:
     return quantile(seconds, 0.5), quantile(seconds, 0.9), quantile(seconds, 0.95)
 
 
+def _mean_times(times: Sequence[Times]) -> Times | None:
+    if not times:
+        return None
+    return Times(**{name: fmean(getattr(one, name) for one in times) for name in Times.model_fields})
+
+
 def _welch(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Return the difference of the means of two samples. Welch 1947, doi:10.2307/2332510, with normal bounds."""
     estimate = fmean(first) - fmean(second)
@@ -293,7 +301,7 @@ def _notes(results: Results, figures: Sequence[Figures], best: str | None) -> It
         yield "No single model was measured: nothing here says whether a pipeline beats one."
     for arm, rows in results.by_arm.items():
         outcomes = [one for ones in rows.values() for one in ones]
-        alone = sum(not one.reused for one in outcomes)
+        alone = sum(one.times is not None or not one.reused for one in outcomes)
         if alone < len(outcomes) and any(one.latency for one in outcomes):
             yield (
                 f"The latency of {arm} is of the {alone} of {len(outcomes)} answers that shared no call with another "

@@ -7,6 +7,7 @@ from pydantic import Field
 from fusion.bench.report.frontier import Point
 from fusion.bench.report.gate import BEST_SINGLE, ENDS, Measures
 from fusion.bench.report.statistics import Interval, Verdict
+from fusion.core.result import Times
 from fusion.core.types import Value
 
 
@@ -26,6 +27,8 @@ class Figures(Value):
     delegated: float | None = None
     latency: tuple[float, float, float] | None = None
     """Seconds: median, 90th and 95th percentile."""
+    times: Times | None = None
+    """The mean latency by cause."""
     by_set: dict[str, float] = Field(default_factory=dict)
 
 

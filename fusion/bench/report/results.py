@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from fusion.core.errors import UsageError
 from fusion.core.paths import read_text
+from fusion.core.result import Times
 from fusion.core.types import Failure, Money, Usage, Value
 
 ArmKind = Literal["pipeline", "model", "python", "outputs", "baseline"]
@@ -50,7 +51,8 @@ def total_cost(costs: Iterable[Money | None]) -> Money | None:
 class Spending(Value):
     """Calls, tokens and cost of one model. `cost` is in dollars, None where a part of it is unknown.
 
-    `charged` is the part of the cost that is an upper bound: failed attempts that the provider may bill.
+    `charged` is the part of the cost that is an upper bound: failed attempts that the provider may bill. `cached` is
+    the amount that the provider's prompt caches saved.
     """
 
     model: str
@@ -58,6 +60,7 @@ class Spending(Value):
     usage: Usage = Usage()
     cost: Money | None = None
     charged: Money = Money(0)
+    cached: Money = Money(0)
 
     def __add__(self, other: "Spending") -> "Spending":
         return Spending(
@@ -66,6 +69,7 @@ class Spending(Value):
             usage=self.usage + other.usage,
             cost=total_cost((self.cost, other.cost)),
             charged=self.charged + other.charged,
+            cached=self.cached + other.cached,
         )
 
 
@@ -80,7 +84,8 @@ class AnswerKey(Value):
 class Response(Value):
     """The response of an arm to an item, with its cost.
 
-    `cost` is in dollars, None where a part of it is unknown. `latency` is in seconds, 0 for recorded responses.
+    `cost` is in dollars, None where a part of it is unknown. `latency` is in seconds, 0 for recorded responses;
+    `times` splits it by cause, None where that is unknown. Reused calls count in both with the time that they took.
     `spent` holds cost and tokens by model. `escalated` tells if the strongest model was called, None for an arm with
     one model. `delegated` is the share of calls to the other models. `reused` calls were made for another arm or
     by an earlier start; they count in cost and tokens like new ones.
@@ -91,6 +96,7 @@ class Response(Value):
     usage: Usage = Usage()
     calls: int = 0
     latency: float = Field(default=0.0, ge=0)
+    times: Times | None = None
     served: tuple[str, ...] = ()
     spent: tuple[Spending, ...] = ()
     escalated: bool | None = None
@@ -106,6 +112,11 @@ class Outcome(Response, AnswerKey):
     measures: dict[str, float] = Field(default_factory=dict)
     answer: str | None = None
     seed: int = 0
+
+    @property
+    def timed(self) -> bool:
+        """True for an answer with a latency of its own; older versions left out the time of reused calls."""
+        return self.failure is None and self.latency > 0 and (self.times is not None or not self.reused)
 
     @model_validator(mode="after")
     def _failed_is_wrong(self) -> "Outcome":

@@ -128,15 +128,14 @@ class Figures:
 
 def measure(names: Sequence[str], widths: Sequence[int], repeat: int) -> Figures:
     """Start the server and the callers, and measure them in turn."""
-    with _process("benchmarks.perf.server") as server:
-        root = f"http://127.0.0.1:{int(_line(server))}"
+    with server.running() as provider:
         figures = Figures({(name, width): [] for name in names for width in widths})
-        with _callers(names, f"{root}/v1") as running:
+        with _callers(names, f"{provider.root}/v1") as running:
             for width in [width for width in widths for _ in range(repeat)]:
                 for name, process in running.items():
-                    before = _calls(root)
+                    before = provider.calls()
                     figures.cpu[name, width].append(_cpu_ms(process, width))
-                    figures.miscounted += abs(_calls(root) - before - width)
+                    figures.miscounted += abs(provider.calls() - before - width)
         return figures
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pydantic import BaseModel, ValidationError
 
-from fusion.client.diff import since_then
 from fusion.client.handle import RunHandle
 from fusion.client.history import History
 from fusion.client.launcher import Launcher, shut_down
@@ -202,6 +201,8 @@ class Fusion:
             if limits is not None:
                 spec = replace(spec, limits=over(spec.limits, limits))
             session = self._launcher.recorder.resume(row, lock, retry_budget=limits is not None, lost=lost)
+            from fusion.client.diff import since_then  # a new run needs none of it
+
             session.note(since_then(record, self._loader))
         except BaseException:
             lock.release()

@@ -5,7 +5,7 @@ import copy
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +50,7 @@ from fusion.store.lookup import StoreGiven, exclusive, find_run, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
 
 if TYPE_CHECKING:
+    from fusion.quote.drill import Drill
     from fusion.quote.preview import Given, Preview
     from fusion.quote.quote import Quote
 
@@ -270,6 +271,24 @@ class Fusion:
 
         self._launcher.loop.check_outside("a run cannot be quoted")
         return quoted(self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs, budget=budget))
+
+    def drill(
+        self,
+        prompt: Prompt = None,
+        *,
+        without: Sequence[str] = (),
+        pipeline: PipelineGiven = DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> "Drill":
+        """Return the stages that would die without some models, and the price of the others, without any call.
+
+        `without` has patterns as those of a policy: "openai", "openai/gpt-5.6", "family:gpt", "region:us". By default
+        each provider of the pipeline is taken away in turn.
+        """
+        from fusion.quote.drill import drilled  # a run needs none of it
+
+        self._launcher.loop.check_outside("a run cannot be drilled")
+        return drilled(self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs), without)
 
     # Pipelines, models and kept runs.
 

@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -98,6 +98,21 @@ class RoleModels(Mapping[str, RoleModel]):
         played.latencies = Latencies()
         return played
 
+    def named(self, patterns: Sequence[str]) -> tuple[str, ...]:
+        """Return the ids of the models that match one of these patterns, as those of a policy."""
+        return tuple(model_id for model_id in self.models if self._gateway.is_named(model_id, patterns))
+
+    def surviving(self, lost: Collection[str]) -> "RoleModels":
+        """Return the same roles without these models; a role that has no other keeps its chain."""
+
+        def left(one: RoleModel) -> RoleModel:
+            chain = tuple(member for member in one.chain if member.info.id not in lost)
+            return replace(one, chain=chain or one.chain)
+
+        roles = {role: left(one) for role, one in self.items()}
+        nested = {path: one.surviving(lost) for path, one in self.nested.items()}
+        return RoleModels(roles, self._gateway, notes=self.notes, nested=nested)
+
     def chain_of(self, model_id: str) -> tuple[Member, ...]:
         """Return the chain of a model, with this model first."""
         for role in self.values():
@@ -186,6 +201,8 @@ def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
 
 def check_looked_at(loaded: LoadedPipeline, roles: RoleModels, request: str, inputs: Given) -> None:
     """Raise InputError if a stage would send a picture or document to a model that does not accept it."""
+    if not any(isinstance(value, File | Attached) for value in (request, *inputs.values())):
+        return
     files = [
         one.content for one in documents(loaded.dataflow.material, request, inputs) if isinstance(one.content, File)
     ]
@@ -295,8 +312,7 @@ class Cast:
 
     def with_defaults(self, loaded: LoadedPipeline) -> LoadedPipeline:
         """Return the pipeline with the defaults of the user's settings beneath its own."""
-        defaults = loaded.pipeline.defaults.over(self.settings.defaults)
-        return replace(loaded, pipeline=loaded.pipeline.model_copy(update={"defaults": defaults}))
+        return loaded.over(self.settings.defaults)
 
     def of(self, loaded: LoadedPipeline, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
         """Return the models of a pipeline; roles that the user does not set come from the run `before`, if any.

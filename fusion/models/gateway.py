@@ -1,7 +1,7 @@
 """Gateway: from the id of a model to its provider, with the wrappers around it in their one order."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from fusion.core.config import Settings, is_padded, secret
 from fusion.core.config.policy import Refusal
@@ -10,7 +10,7 @@ from fusion.core.params import CacheMode
 from fusion.models.base import Model, ModelInfo, checked
 from fusion.models.catalog import describe
 from fusion.models.pace import Gate, Pace
-from fusion.models.policy import Guard
+from fusion.models.policy import Guard, is_named
 from fusion.models.providers.direct import direct, of_endpoint, of_local
 from fusion.models.providers.doors import wire_of
 from fusion.models.providers.http.session import SESSIONS
@@ -73,8 +73,8 @@ class Gateway:
         key = (model_id, concurrency)
         if key not in self._made:
             self.check(model_id)
-            if self._guard.outages and self._guard.is_out(info := self._info(model_id), model_id):
-                return _out(info)
+            if self._guard.outages and self.is_named(model_id, self._guard.outages):
+                return _out(self._info(model_id))
             model = self._provider(model_id)
             limited = Limited(
                 Contained(model),
@@ -106,6 +106,10 @@ class Gateway:
         if not self._guard.rules or model_id.startswith(PREFIX):
             return None
         return self._guard.refusal(self._info(model_id), model_id)
+
+    def is_named(self, model_id: str, patterns: Sequence[str]) -> bool:
+        """Return True if one of these patterns names a model, as those of a policy."""
+        return is_named(patterns, self._guard.subject(self._info(model_id), model_id))
 
     def _info(self, model_id: str) -> ModelInfo:
         own = self._own.get(model_id)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.perf import budget, contest, dataflow, engine, overhead, start, store
+from benchmarks.perf import budget, contest, dataflow, engine, start, store, wire
 from fusion import Fusion
 from fusion.bench import Suite
 
@@ -48,9 +48,12 @@ def test_items_that_flow_come_long_before_barriers_would_let_them() -> None:
 
 
 def test_each_call_is_sent_once_however_many_are_in_flight() -> None:
-    figures = overhead.measure(("aiohttp", "fusion"), (8, 200), 1)
+    sizes = [wire.Size(200), wire.Size(8, runs=20, latency=20)]
+    figures = wire.measure(("aiohttp", "fusion"), sizes, 1)
     assert figures.miscounted == 0
-    assert figures.middle("fusion", 200) > figures.middle("aiohttp", 200) > 0
+    for size in sizes:
+        assert figures.ratio(lambda one: one.cpu, size, "fusion", "aiohttp") > 1
+        assert min(figures.rate("fusion", size)) > 0
 
 
 def test_commands_start_quickly() -> None:

@@ -1,7 +1,7 @@
 """A provider on loopback that answers at once and counts, with little overhead, in a process of its own.
 
-It speaks OpenAI's chat completions. `POST /200/v1/chat/completions` answers after 200 ms. A prompt with `[[plan N]]`
-is answered with a JSON list of N parts, any other with a line of text.
+It speaks OpenAI's chat completions. A prompt with `[[plan N]]` is answered with a JSON list of N parts, any other
+with a line of text. After `GET /latency/200` it answers after 200 ms.
 
     python -m benchmarks.perf.server        # prints its port; `GET /calls` returns the number of calls so far
 """
@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _PLAN = re.compile(rb"\[\[plan (\d+)\]\]")
-_PATH = re.compile(rb"post /(?:(\d+)/)?")
 
 
 def reply(text: str) -> bytes:
@@ -48,6 +47,7 @@ class Server:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.latency = 0.0
         self.arrived = 0.0
         """Arrival of the last call, on the monotonic clock of the machine."""
 
@@ -67,13 +67,15 @@ class Server:
             return str(self.calls).encode()
         if head.startswith(b"get /arrived"):
             return str(self.arrived).encode()
+        if head.startswith(b"get /latency/"):
+            self.latency = int(head.split(maxsplit=2)[1].rpartition(b"/")[2]) / 1000
+            return b"0"
         length = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         body = await reader.readexactly(length)
         self.calls += 1
         self.arrived = time.monotonic()
-        path = _PATH.match(head)
-        if path is not None and path[1] is not None:
-            await asyncio.sleep(int(path[1]) / 1000)
+        if self.latency:
+            await asyncio.sleep(self.latency)
         plan = _PLAN.search(body)
         return REPLY if plan is None else reply(json.dumps(parts(int(plan[1]))))
 
@@ -95,6 +97,10 @@ class Provider:
     def arrived(self) -> float:
         """Return the arrival of the last call, on the monotonic clock of the machine."""
         return self._get("arrived")
+
+    def answer_after(self, milliseconds: int) -> None:
+        """Set the latency of all later calls."""
+        self._get(f"latency/{milliseconds}")
 
     def _get(self, name: str) -> float:
         with urllib.request.urlopen(f"{self.root}/{name}", timeout=10) as answer:

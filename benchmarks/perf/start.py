@@ -75,7 +75,7 @@ class Starter:
         self._run = ""
 
     def use(self, command: Command) -> Used:
-        """Run a command to its end. Raises AssertionError if it fails, or makes more or fewer calls than it should."""
+        """Run a command to its end. Raises AssertionError if it fails or makes other calls."""
         words = [self._run if word == "RUN" else word for word in command.arguments]
         before = self._provider.calls()
         began = time.monotonic()

@@ -103,7 +103,7 @@ class Message(Value):
     files: tuple[tuple[int, File], ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
-    stable: int = 0
+    stable: int = Field(default=0, exclude=True, repr=False)
 
     @cached_property
     def size(self) -> int:

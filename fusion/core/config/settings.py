@@ -106,6 +106,19 @@ class Settings(Value):
         )
 
     @classmethod
+    def without_files(cls) -> "Settings":
+        """Return the settings of the environment alone, without any file or policy, to look for faults."""
+        env = os.environ
+        return cls(
+            models_dir=_folder(env.get("FUSION_MODELS_DIR"), "cache"),
+            local_threads=1,
+            library_dir=user_folder(),
+            store=_store(env.get("FUSION_STORE"), {}),
+            policy=Policy(),
+            keys=frozenset(name for name, value in env.items() if value.strip() and _is_key(name)),
+        )
+
+    @classmethod
     def announced(cls, *, depth: int = 3) -> "Settings":
         """Return the settings of the environment, and warn the caller at this depth of all that is ignored."""
         settings = cls.from_environment()
@@ -195,6 +208,13 @@ def user_folder() -> Path:
     return _folder(None, "config")
 
 
+def cache_folder() -> Path:
+    """Return the user's folder of files that can be fetched again."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("fusion", appauthor=False)
+
+
 def _own_file(named: Path | str | None) -> Path | None:
     """Return the user's own file of settings, if any. Raises UsageError if the named one does not exist."""
     if not named:
@@ -217,7 +237,7 @@ def _folder(given: str | None, kind: str) -> Path:
     import platformdirs
 
     if kind == "cache":
-        return platformdirs.user_cache_path("fusion", appauthor=False) / "models"
+        return cache_folder() / "models"
     return platformdirs.user_config_path("fusion", appauthor=False)
 
 

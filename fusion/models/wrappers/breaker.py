@@ -14,7 +14,7 @@ from fusion.core.errors import ModelError, OutageError
 from fusion.core.events import OutageChanged, Span, span
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.attempt import waiting
-from fusion.models.base import PATIENCE, Model, ModelWrapper, TrackedDeltas
+from fusion.models.base import Model, ModelWrapper, TrackedDeltas
 
 State = Literal["closed", "open", "probing"]
 
@@ -112,8 +112,7 @@ class Breaker:
     def fail(self, entry: Entry, error: ModelError, seconds: float) -> None:
         """Record an attempt that failed after so many seconds."""
         if not error.outage:
-            if error.retry_after is not None and error.retry_after > _SHORT:
-                self._busy, self.limit = self._clock() + error.retry_after, error
+            self.heed(error)
             self.succeed()
         elif entry.era != self._era:
             return  # it was sent before the end of an earlier outage
@@ -126,6 +125,11 @@ class Breaker:
         elif entry.probes:
             self._rest = min(2 * self._rest, _LONGEST_REST)
             self._open(error)
+
+    def heed(self, error: ModelError) -> None:
+        """Remember a long pause that the provider asked for."""
+        if error.retry_after is not None and error.retry_after > _SHORT:
+            self._busy, self.limit = self._clock() + error.retry_after, error
 
     def refusal(self) -> OutageError:
         """Return the error of a call that is not sent."""
@@ -216,8 +220,8 @@ class Breaker:
 class Guarded(ModelWrapper):
     """A model behind its circuit breaker.
 
-    With `waits`, which is for the last model of a chain, a call waits while the breaker is open, for `PATIENCE`
-    seconds at most, or fails at once if its request says so. Without, it fails at once. The probe of a chain with
+    With `waits`, which is for the last model of a chain, a call waits while the breaker is open, for its `patience`
+    in seconds at most, or fails at once if its request says so. Without, it fails at once. The probe of a chain with
     models left holds its call up for a twentieth of the timeout only: then the call goes on, is charged for the
     attempt, and the probe goes on without it. `trial` is the same model, whose attempts can be left like that.
 
@@ -238,8 +242,8 @@ class Guarded(ModelWrapper):
         try:
             return await _recorded(self.inner.complete(request, on_delta), self._breaker, entry, request)
         except ModelError as error:
-            if self._waits and request.on_outage == "wait" and self._breaker.lasting(PATIENCE):
-                raise self._breaker.given_up(PATIENCE) from error
+            if self._waits and request.on_outage == "wait" and self._breaker.lasting(request.patience):
+                raise self._breaker.given_up(request.patience) from error
             raise
 
     async def close(self) -> None:
@@ -250,13 +254,13 @@ class Guarded(ModelWrapper):
         breaker = self._breaker
         if not self._waits or request.on_outage == "fail":
             raise breaker.refusal()
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + request.patience
         with waiting("pause"):
             while await breaker.turn(until - time.monotonic()):
                 entry = breaker.enter()
                 if entry is not None:
                     return entry
-        raise breaker.given_up(PATIENCE)
+        raise breaker.given_up(request.patience)
 
 
 async def _recorded(work: Awaitable[Reply], breaker: Breaker, entry: Entry, request: Request) -> Reply:
@@ -264,7 +268,11 @@ async def _recorded(work: Awaitable[Reply], breaker: Breaker, entry: Entry, requ
     try:
         reply = await work
     except ModelError as error:
-        breaker.fail(entry, error, request.timeout if error.took is None else error.took)
+        if error.took is None and not error.outage:  # it was not sent
+            breaker.heed(error)
+            breaker.leave(entry)
+        else:
+            breaker.fail(entry, error, request.timeout if error.took is None else error.took)
         raise
     except BaseException:
         breaker.leave(entry)
@@ -342,7 +350,7 @@ class _Loose(ModelWrapper):
     def _ended(self, entry: Entry, task: asyncio.Future[Reply]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, ModelError):
+        if isinstance(error, ModelError) and (error.outage or error.took is not None):
             self._breaker.fail(entry, error, 0.0)
         elif error is not None or task.cancelled():
             self._breaker.leave(entry)

@@ -100,6 +100,11 @@ class Resilience(Authored):
         description="Calls while the last model of a chain is down: wait until it is back (wait, the default), or "
         "fail at once (fail).",
     )
+    patience: float | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds for which a call is repeated while its last model refuses or is down; by default 300.",
+    )
 
     def resilience(self) -> dict[str, Any]:
         """Return the settings that are set, by name."""

@@ -105,6 +105,11 @@ class Resilience(Authored):
         description="Late calls: ask the next model of the chain too and take the first answer (auto), or wait (off, "
         "the default).",
     )
+    patience: float | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds for which a call is repeated while its last model refuses or is down; by default 300.",
+    )
 
     def resilience(self) -> dict[str, Any]:
         """Return the settings that are set, by name."""

@@ -33,7 +33,7 @@ from fusion.store.journal import Journal
 _CONCURRENCY = 500
 _OPEN_SERVERS = frozenset({"hosted_vllm", "vllm", "lm_studio", "llamafile", "ollama", "ollama_chat", "xinference"})
 """Providers that serve any model, with a chat template of any kind."""
-_PATIENCE = 10.0
+_HASTY = 10.0
 """Longest Retry-After, in seconds, that is worth waiting for while a fallback is left."""
 
 
@@ -90,7 +90,7 @@ class Gateway:
             last = Guarded(self._metered(limited), breaker, waits=True)
             self._trials.append(trial)
             self._made[key] = Member(
-                Retrying(first, patience=_PATIENCE),
+                Retrying(first, hasty=_HASTY),
                 Retrying(last),
                 breaker,
                 self._concurrency_of(model_id, concurrency),

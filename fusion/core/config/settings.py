@@ -106,6 +106,19 @@ class Settings(Value):
         )
 
     @classmethod
+    def without_files(cls) -> "Settings":
+        """Return the settings of the environment alone, without any file or policy, to look for faults."""
+        env = os.environ
+        return cls(
+            models_dir=_folder(env.get("FUSION_MODELS_DIR"), "cache"),
+            local_threads=1,
+            library_dir=user_folder(),
+            store=_store(env.get("FUSION_STORE"), {}),
+            policy=Policy(),
+            keys=frozenset(name for name, value in env.items() if value.strip() and _is_key(name)),
+        )
+
+    @classmethod
     def announced(cls, *, depth: int = 3) -> "Settings":
         """Return the settings of the environment, and warn the caller at this depth of all that is ignored."""
         settings = cls.from_environment()

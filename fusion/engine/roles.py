@@ -19,6 +19,7 @@ from fusion.models.profiles import Profile, choose, missing_keys
 from fusion.models.providers.replay import PREFIX
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Member
+from fusion.models.wrappers.hedge import Hedging
 from fusion.pipeline.inputs import Given
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.material import documents
@@ -64,6 +65,7 @@ class RoleModels(Mapping[str, RoleModel]):
         self._roles = dict(roles)
         self._gateway = gateway
         self.latencies = gateway.latencies
+        self.hedging: Hedging | None = gateway.hedging
 
     def __getitem__(self, role: str) -> RoleModel:
         return self._roles[role]
@@ -95,7 +97,7 @@ class RoleModels(Mapping[str, RoleModel]):
         roles = {role: replace(one, chain=(play(one.chain[0]),)) for role, one in self.items()}
         nested = {path: one.played_by(play) for path, one in self.nested.items()}
         played = RoleModels(roles, self._gateway, nested=nested)
-        played.latencies = Latencies()
+        played.latencies, played.hedging = Latencies(), None
         return played
 
     def named(self, patterns: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from fusion.core.events import (
     CallFinished,
     EventBase,
     FallbackTaken,
+    HedgeSent,
     ItemFinished,
     Noted,
     OutageChanged,
@@ -182,6 +183,8 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"call to {event.model} cancelled", ""
         case FallbackTaken():
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
+        case HedgeSent():
+            return f"{event.model} takes long, asking {event.rival} too", ""
         case OutageChanged(state="open", failure=Failure() as failure):
             return f"{event.model} is {_OUTAGES[event.state]}: ", reason(failure)
         case OutageChanged():

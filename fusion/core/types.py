@@ -23,6 +23,7 @@ FileKind = Literal["image", "pdf"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 Reuse = Literal["journal", "other run", "cache"]
 OnOutage = Literal["wait", "fail"]
+Hedge = Literal["off", "auto"]
 Money = Decimal
 
 
@@ -103,7 +104,7 @@ class Message(Value):
     files: tuple[tuple[int, File], ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
-    stable: int = 0
+    stable: int = Field(default=0, exclude=True, repr=False)
 
     @cached_property
     def size(self) -> int:

@@ -24,6 +24,7 @@ from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
 from fusion.models.wrappers.contained import Contained
 from fusion.models.wrappers.fallback import Member
+from fusion.models.wrappers.hedge import Hedging
 from fusion.models.wrappers.journal import Journaled, Unreachable
 from fusion.models.wrappers.limit import Limited
 from fusion.models.wrappers.retry import Retrying
@@ -48,6 +49,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
         self.latencies = Latencies()
+        self.hedging = Hedging()
         self._settings = settings
         self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
         self._own = {name: checked(model) for name, model in (models or {}).items()}

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fusion.cli.terminal import one_line
-from fusion.client.history_types import RunSummary
 from fusion.core.events import (
     AttemptFailed,
     CallCancelled,
@@ -18,6 +17,7 @@ from fusion.core.events import (
     CallFinished,
     EventBase,
     FallbackTaken,
+    HedgeSent,
     ItemFinished,
     Noted,
     OutageChanged,
@@ -29,6 +29,9 @@ from fusion.core.events import (
 )
 from fusion.core.result import FailedPart, Result, Times
 from fusion.core.types import Failure, Waited, as_text
+
+if TYPE_CHECKING:
+    from fusion.client.history_types import RunSummary
 
 _ANSWERED_BY = {
     "journal": "finished before",
@@ -70,7 +73,7 @@ def first_line(event: RunStarted, settings: Sequence[Path] = ()) -> str:
     return " ".join(line.split())
 
 
-def ended_words(run: RunSummary, *, whole: bool) -> str:
+def ended_words(run: "RunSummary", *, whole: bool) -> str:
     """Describe the progress of a run that is resumed; `whole` is True for one that has its whole answer."""
     if whole:
         return f"run {run.run_id} has its answer ({run.status}); nothing to run"
@@ -180,6 +183,8 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"call to {event.model} cancelled", ""
         case FallbackTaken():
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
+        case HedgeSent():
+            return f"{event.model} takes long, asking {event.rival} too", ""
         case OutageChanged(state="open", failure=Failure() as failure):
             return f"{event.model} is {_OUTAGES[event.state]}: ", reason(failure)
         case OutageChanged():

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from typing import Any, Final, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 from fusion.client.doctor.check import Check, ok, problem, warning
 from fusion.core.config import Settings, secret
@@ -18,6 +18,8 @@ from fusion.models.catalog import describe
 from fusion.models.policy import Guard
 from fusion.models.profiles import missing_keys
 from fusion.models.providers.doors import DOORS
+from fusion.models.providers.http.proxy import proxy_of
+from fusion.models.providers.http.session import tls_context
 
 _SECONDS: Final = 3.0
 _AT_ONCE: Final = 8
@@ -95,7 +97,7 @@ def _asked(server: Server) -> Answer:
     request = Request(f"{server.address.rstrip('/')}/models", headers=headers)  # noqa: S310 - checked by the settings
     begun = time.time()
     try:
-        with build_opener(_NoRedirects).open(request, timeout=_SECONDS) as response:
+        with _opener(request.full_url).open(request, timeout=_SECONDS) as response:
             ahead = _ahead(response.headers.get("Date"), begun)
             return Answer(response.status, ahead=ahead, models=_models(response.read(_LARGEST)))
     except HTTPError as error:
@@ -103,6 +105,13 @@ def _asked(server: Server) -> Answer:
             return Answer(error.code, ahead=_ahead(error.headers.get("Date"), begun))
     except (URLError, HTTPException, OSError, ValueError) as error:
         return Answer(0, str(getattr(error, "reason", None) or error or type(error).__name__))
+
+
+def _opener(address: str) -> OpenerDirector:
+    """Return a client with the proxies and certificates of the calls to models."""
+    proxy = proxy_of(address)
+    proxies = ProxyHandler({} if proxy is None else {urlsplit(address).scheme: proxy})
+    return build_opener(_NoRedirects, proxies, HTTPSHandler(context=tls_context()))
 
 
 def _headers(server: Server) -> dict[str, str]:

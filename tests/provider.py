@@ -9,6 +9,7 @@ It speaks `/chat/completions` as OpenAI does and `/messages` as Anthropic does, 
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,8 +88,9 @@ Script = Answer | Sequence[Answer] | Callable[[Seen], Answer]
 class Provider:
     """Serves from a thread of its own while it is entered. A list is answered in order, its last answer for good."""
 
-    def __init__(self, script: Script = Answer()) -> None:
+    def __init__(self, script: Script = Answer(), *, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self._tls = tls
         self.requests: list[Seen] = []
         self.disconnects = 0
         self.open = 0
@@ -101,7 +103,7 @@ class Provider:
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
         host, port = self._server.sockets[0].getsockname()[:2]
-        self.root = f"http://{host}:{port}"
+        self.root = f"http://{host}:{port}" if self._tls is None else f"https://{host}:{port}"
         self.url = f"{self.root}/v1"
         return self
 
@@ -117,7 +119,7 @@ class Provider:
             return self._changed.wait_for(lambda: true(self), seconds)
 
     async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
+        return await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024, ssl=self._tls)
 
     async def _stop(self) -> None:
         self._server.close()
@@ -136,6 +138,8 @@ class Provider:
             pass  # the client has left, or the test has ended
         finally:
             self._served.discard(task)
+            if self._tls is not None:
+                writer.transport.abort()  # without the farewell of TLS, for which a client that has left cannot wait
             writer.close()
             self._note(opened=-1)
 

@@ -121,6 +121,21 @@ class QuoteOptions(PipelineOptions):
     json: AsJson = False
 
 
+class DrillOptions(QuoteOptions):
+    """Options of `fusion drill`."""
+
+    without: Annotated[
+        list[str] | None,
+        Option(
+            "--without",
+            metavar="PATTERN",
+            help="Models to take away: openai, a model's id, family:gpt, region:us; repeatable. By default each"
+            " provider in turn.",
+        ),
+    ] = None
+    live: Annotated[bool, Option("--live", help="Run the pipeline; calls to these models fail unsent.")] = False
+
+
 class RenderOptions(PipelineOptions):
     """Options of `fusion render`."""
 

@@ -10,6 +10,7 @@ from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, names_
 from fusion.cli.exits import BUDGET, Ending, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.options import (
+    DrillOptions,
     PipelineOptions,
     QuoteOptions,
     RenderOptions,
@@ -35,6 +36,7 @@ from fusion.core.events import Noted, Sink
 from fusion.core.paths import user_path
 from fusion.core.result import Result
 from fusion.pipeline.spec import Pipeline
+from fusion.quote.drill import Drill
 from fusion.quote.preview import PreviewedCall
 from fusion.quote.quote import Quote
 from fusion.store.rows import Content
@@ -47,15 +49,15 @@ _RUN = "run"
 _Asked = QuoteOptions | RenderOptions | RunOptions
 
 
-def run_session(options: RunOptions, ending: Ending) -> RunHandle:
-    """Run a pipeline to the end. Raises UsageError for options that contradict each other."""
+def run_session(options: RunOptions, ending: Ending, *, outages: tuple[str, ...] = ()) -> RunHandle:
+    """Run a pipeline to the end; models that match `outages` fail. Raises UsageError for contradicting options."""
     _check_store(options)
     _check_models(options, "run")
     _check_output(options, "run")
     store = not options.no_store and _place(options.store)
     with (
         Interrupts() as interrupts,
-        _fusion(options, budget=limits_of(options.budget), store=store) as fusion,
+        _fusion(options, budget=limits_of(options.budget), store=store, outages=outages) as fusion,
     ):
         return _Session(options, ending, fusion, interrupts).run(lambda: _new(options, fusion))
 
@@ -91,6 +93,14 @@ def quote_of(options: QuoteOptions) -> Quote:
     with _fusion(options, budget=limits_of(options.budget)) as fusion:
         prompt, inputs = _given(options, fusion.load(options.pipeline), Stdin())
         return fusion.quote(prompt, pipeline=options.pipeline, inputs=inputs)
+
+
+def drill_of(options: DrillOptions) -> Drill:
+    """Return the drill of a run, on paper. Raises UsageError for a pipeline or input that cannot be run."""
+    _check_models(options, "drill")
+    with _fusion(options) as fusion:
+        prompt, inputs = _given(options, fusion.load(options.pipeline), Stdin())
+        return fusion.drill(prompt, without=options.without or (), pipeline=options.pipeline, inputs=inputs)
 
 
 def call_of(options: RenderOptions) -> PreviewedCall:
@@ -129,12 +139,13 @@ def _given(options: _Asked, pipeline: Pipeline, stdin: Stdin) -> tuple[str | Non
     return prompt, inputs | from_stdin(pipeline, inputs, stdin)
 
 
-def _fusion(options: PipelineOptions, **more: Any) -> Fusion:
+def _fusion(options: PipelineOptions, *, outages: tuple[str, ...] = (), **more: Any) -> Fusion:
+    settings = read_settings(options.config)
     return Fusion(
         profile=options.profile,
         roles=roles_of(options.roles),
         model=options.model,
-        settings=read_settings(options.config),
+        settings=settings.model_copy(update={"outages": outages}) if outages else settings,
         **more,
     )
 

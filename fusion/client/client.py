@@ -5,7 +5,7 @@ import copy
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +46,7 @@ from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_ou
 from fusion.pipeline.loader import Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
+from fusion.quote.drill import Drill, drilled
 from fusion.quote.preview import Given, Preview, preview
 from fusion.quote.quote import Quote, quoted
 from fusion.store.base import Store
@@ -263,6 +264,22 @@ class Fusion:
         """
         self._launcher.loop.check_outside("a run cannot be quoted")
         return quoted(self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs, budget=budget))
+
+    def drill(
+        self,
+        prompt: Prompt = None,
+        *,
+        without: Sequence[str] = (),
+        pipeline: PipelineGiven = DEFAULT_PIPELINE,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Drill:
+        """Return the stages that would die without some models, and the price of the others, without any call.
+
+        `without` has patterns as those of a policy: "openai", "openai/gpt-5.6", "family:gpt", "region:us". By default
+        each provider of the pipeline is taken away in turn.
+        """
+        self._launcher.loop.check_outside("a run cannot be drilled")
+        return drilled(self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs), without)
 
     # Pipelines, models and kept runs.
 

@@ -107,6 +107,19 @@ class AttemptFailed(OfCall):
     wait: float | None = None
 
 
+class Paused(OfCall):
+    """Calls to a model wait for its rate limit; sent once a pause to each run that waits.
+
+    `rate` is in requests a second; None if only a time is known, such as that of a Retry-After. `wait` is the time
+    until the next request may be sent, in seconds.
+    """
+
+    type: Literal["paused"] = "paused"
+    model: str
+    rate: float | None = None
+    wait: float
+
+
 class AttemptCharged(OfCall):
     """A charge for an attempt without a usable reply that the provider may have billed.
 
@@ -247,6 +260,7 @@ Event = Annotated[
     | Delta
     | Restarted
     | AttemptFailed
+    | Paused
     | AttemptCharged
     | FallbackTaken
     | OutageChanged

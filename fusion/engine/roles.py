@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -97,6 +97,21 @@ class RoleModels(Mapping[str, RoleModel]):
         played = RoleModels(roles, self._gateway, nested=nested)
         played.latencies = Latencies()
         return played
+
+    def named(self, patterns: Sequence[str]) -> tuple[str, ...]:
+        """Return the ids of the models that match one of these patterns, as those of a policy."""
+        return tuple(model_id for model_id in self.models if self._gateway.is_named(model_id, patterns))
+
+    def surviving(self, lost: Collection[str]) -> "RoleModels":
+        """Return the same roles without these models; a role that has no other keeps its chain."""
+
+        def left(one: RoleModel) -> RoleModel:
+            chain = tuple(member for member in one.chain if member.info.id not in lost)
+            return replace(one, chain=chain or one.chain)
+
+        roles = {role: left(one) for role, one in self.items()}
+        nested = {path: one.surviving(lost) for path, one in self.nested.items()}
+        return RoleModels(roles, self._gateway, notes=self.notes, nested=nested)
 
     def chain_of(self, model_id: str) -> tuple[Member, ...]:
         """Return the chain of a model, with this model first."""

@@ -1,8 +1,7 @@
 """Gateway: from the id of a model to its provider, with the wrappers around it in their one order."""
 
-import asyncio
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from fusion.core.config import Settings, is_padded, secret
 from fusion.core.config.policy import Refusal
@@ -10,7 +9,8 @@ from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import CacheMode
 from fusion.models.base import Model, ModelInfo, checked
 from fusion.models.catalog import describe
-from fusion.models.policy import Guard
+from fusion.models.pace import Gate, Pace
+from fusion.models.policy import Guard, is_named
 from fusion.models.providers.direct import direct, of_endpoint, of_local
 from fusion.models.providers.doors import wire_of
 from fusion.models.providers.http.session import SESSIONS
@@ -39,7 +39,7 @@ _PATIENCE = 10.0
 class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
-    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Limited (concurrency,
+    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Limited (slots, pace,
     timeout) > Contained (cancellations of its own) > provider. The
     caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
     by id; they take precedence over providers. The policy is enforced here: no other place makes a model.
@@ -55,7 +55,7 @@ class Gateway:
         self._tokens = TokenBounds()
         self._margins = Margins()
         self._made: dict[tuple[str, int | None], Member] = {}
-        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._paces: dict[str, Pace] = {}
         self._breakers: dict[str, Breaker] = {}
         self._trials: list[Trial] = []
 
@@ -73,11 +73,15 @@ class Gateway:
         key = (model_id, concurrency)
         if key not in self._made:
             self.check(model_id)
-            if self._guard.outages and self._guard.is_out(info := self._info(model_id), model_id):
-                return _out(info)
+            if self._guard.outages and self.is_named(model_id, self._guard.outages):
+                return _out(self._info(model_id))
             model = self._provider(model_id)
-            slots = self._local.slots if model.info.local else self._slots_of(model_id)
-            limited = Limited(Contained(model), concurrency=concurrency or _CONCURRENCY, slots=slots)
+            limited = Limited(
+                Contained(model),
+                concurrency=concurrency,
+                gates=self._gates_of(model_id, model.info),
+                slots=self._local.slots if model.info.local else None,
+            )
             breaker = self._breakers.setdefault(model_id, Breaker(model_id))
             trial = Trial(limited, breaker, self._metered)
             first = Guarded(self._metered(limited), breaker, waits=False, trial=trial)
@@ -102,6 +106,10 @@ class Gateway:
         if not self._guard.rules or model_id.startswith(PREFIX):
             return None
         return self._guard.refusal(self._info(model_id), model_id)
+
+    def is_named(self, model_id: str, patterns: Sequence[str]) -> bool:
+        """Return True if one of these patterns names a model, as those of a policy."""
+        return is_named(patterns, self._guard.subject(self._info(model_id), model_id))
 
     def _info(self, model_id: str) -> ModelInfo:
         own = self._own.get(model_id)
@@ -183,12 +191,16 @@ class Gateway:
         of_endpoint = None if endpoint is None else endpoint.concurrency
         return min([one for one in (concurrency, of_endpoint) if one is not None], default=None)
 
-    def _slots_of(self, model_id: str) -> asyncio.Semaphore | None:
-        """Return the slots of an endpoint with a limited concurrency, shared by all roles."""
+    def _gates_of(self, model_id: str, info: ModelInfo) -> tuple[Gate, ...]:
+        """Return the gates of a model, shared by all roles and runs: its pace."""
+        if info.local:
+            return ()
         endpoint = self._settings.endpoints.get(model_id)
-        if endpoint is None or endpoint.concurrency is None:
-            return None
-        return self._slots.setdefault(model_id, asyncio.Semaphore(endpoint.concurrency))
+        server = model_id if endpoint is None else f"{endpoint.api_base} {endpoint.model} {endpoint.key_env}"
+        if server not in self._paces:
+            own = None if endpoint is None else endpoint.concurrency
+            self._paces[server] = Pace(model_id, concurrency=own or _CONCURRENCY)
+        return (self._paces[server],)
 
 
 def _out(info: ModelInfo) -> Member:

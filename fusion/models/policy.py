@@ -1,6 +1,6 @@
 """Guard: decides by the policy which models may be called, and which fail as in an outage."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
@@ -28,10 +28,6 @@ class Guard:
     def refusal(self, info: ModelInfo, name: str = "") -> Refusal | None:
         """Return the reason why a model may not be called; `name` is the one it is called by."""
         return self._settings.policy.refusal(self.subject(info, name))
-
-    def is_out(self, info: ModelInfo, name: str = "") -> bool:
-        """Return True for a model that a drill takes away."""
-        return is_named(self.outages, self.subject(info, name))
 
     def subject(self, info: ModelInfo, name: str = "") -> Subject:
         """Return the facts of a model."""
@@ -62,7 +58,7 @@ class Guard:
             yield from map(shipped_price, ids)
 
 
-def is_named(patterns: tuple[str, ...], subject: Subject) -> bool:
+def is_named(patterns: Sequence[str], subject: Subject) -> bool:
     """Return True if one of these patterns names a model."""
     return any(matches(pattern, subject, strict=True) for pattern in patterns)
 

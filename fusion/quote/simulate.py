@@ -3,13 +3,14 @@
 import asyncio
 import json
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 from fusion.core import budget
+from fusion.core.errors import ModelConnectionError
 from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted
 from fusion.core.result import Result
 from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
@@ -22,6 +23,7 @@ from fusion.models.tokens import InlineBounds
 from fusion.models.wrappers.breaker import Breaker
 from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.fallback import Member
+from fusion.models.wrappers.journal import Unreachable
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread
@@ -39,6 +41,8 @@ _SHAPE_MISSED: Final = Spread(0.002, 0.02, 0.12)
 """Share of first answers that miss their schema."""
 _PIECES: Final = 24  # deltas of a streamed answer
 _UNREADABLE: Final = "no JSON "
+OUT_OF_REACH: Final = "no model of its chain is left"
+"""The error of a call to a model that is taken away."""
 
 
 @dataclass
@@ -81,8 +85,8 @@ class Simulated:
                 self.items[event.stage] = max(event.known, self.items.get(event.stage, 0))
 
 
-async def simulate(spec: RunSpec, chance: Chance) -> Simulated:
-    """Simulate a run, on a loop of `in_virtual_time`. The worst case has no limits."""
+async def simulate(spec: RunSpec, chance: Chance, *, out: Collection[str] = ()) -> Simulated:
+    """Simulate a run, on a loop of `in_virtual_time`. The worst case has no limits; the models `out` never answer."""
     record = Simulated()
     stages = spec.loaded.stages
     here = asyncio.Semaphore(1)  # embedded models serve one call at a time
@@ -90,6 +94,9 @@ async def simulate(spec: RunSpec, chance: Chance) -> Simulated:
     tokens = InlineBounds()
 
     def play(member: Member) -> Member:
+        if member.info.id in out:
+            gone = Unreachable(member.info, ModelConnectionError(OUT_OF_REACH, model=member.info.id, sent=False))
+            return Member(gone, gone, Breaker())
         if member.info.id not in played:
             slots = here if member.info.local else asyncio.Semaphore(member.concurrency or 10_000)
             model = Metered(

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from fusion.cli.views.answer import StreamedAnswer
 from fusion.cli.views.follow import Follower
@@ -16,6 +17,7 @@ from fusion.cli.views.plain import Plain
 from fusion.cli.views.receipt import receipt_lines
 from fusion.core.events import (
     AttemptFailed,
+    CallCancelled,
     CallFinished,
     CallStarted,
     Delta,
@@ -23,6 +25,7 @@ from fusion.core.events import (
     FallbackTaken,
     ItemFinished,
     Noted,
+    OutageChanged,
     Restarted,
     RunFinished,
     RunStarted,
@@ -127,11 +130,11 @@ def test_two_hundred_equal_faults_are_a_line_and_a_count(
     shown(Plain(verbose=False), [*RUN[:2], *map(fault, range(200)), *end])
     lines = [line for line in capsys.readouterr().err.splitlines()[2:] if line != "work: ok, 1.0 s"]
     lines = [line for line in lines if not line.startswith("work: ok, 200 items")]
-    assert len(lines) == (4 if "attempt" in lines[0] else 2)
-    assert lines[-1].removeprefix("work: ").startswith(f"{201 - len(lines)} more times: ")
-    assert len(lines[-1]) <= 130
+    assert len(lines) == 2
+    assert "199 more times: " in lines[1] or lines[1].endswith(", 200 attempts")
+    assert len(lines[1]) <= 130
     shown(Plain(verbose=True), [*RUN[:2], *map(fault, range(200)), *end])
-    assert len(capsys.readouterr().err.splitlines()) == 203
+    assert len(capsys.readouterr().err.splitlines()) == 5
 
 
 def test_faults_that_differ_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,6 +147,90 @@ def test_faults_that_differ_are_counted_apart(capsys: pytest.CaptureFixture[str]
         f"work 5: failed: {reason(DOWN)}",
         "work: 5 more times: failed: ShapeError: no JSON",
     ]
+
+
+def refused(wait: float, request: str) -> Failure:
+    return Failure(reason="RateLimitError", message=f"(429) slow down, request {request}; try again in {wait} s")
+
+
+def test_figures_and_ids_make_no_other_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    faults = [
+        AttemptFailed(
+            stage="work", item=n, model="x/small", attempt=1, failure=refused(n / 7, f"req_{n:08x}"), wait=n / 7
+        )
+        for n in range(143)
+    ]
+    shown(Plain(verbose=False), [*RUN[:2], *faults, RunFinished(run_id="r", status="ok", seconds=1.0)])
+    lines = capsys.readouterr().err.splitlines()[2:]
+    assert len(lines) == 2
+    assert lines[0] == "work 1: attempt 1 failed, again: " + reason(faults[0].failure)
+    assert lines[1].startswith("work: x/small: RateLimitError: (429) slow down")
+    assert lines[1].endswith(", 143 attempts")
+    parts = [FailedPart(stage="work", item=n, failure=refused(n / 7, f"req_{n:08x}")) for n in range(143)]
+    assert len(folded_lines(parts)) == 1
+
+
+def test_faults_of_two_models_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["openai/gpt-5.6", "openai/gpt-5.5"]
+    faults = [
+        ItemFinished(stage="work", item=n, failure=Failure(reason="E", message=f"{names[n % 2]!r} is gone"))
+        for n in range(8)
+    ]
+    shown(Plain(verbose=False), [*RUN[:2], *faults, RunFinished(run_id="r", status="failed", seconds=1.0)])
+    assert len(capsys.readouterr().err.splitlines()) == 2 + 4
+
+
+def test_calls_that_a_failure_cancels_are_a_line_and_a_count_too(capsys: pytest.CaptureFixture[str]) -> None:
+    cancelled = [CallCancelled(stage="work", item=n, step="work", role="bulk", model="x/small") for n in range(199)]
+    shown(Plain(verbose=True), [*RUN[:2], *cancelled, RunFinished(run_id="r", status="failed", seconds=1.0)])
+    assert capsys.readouterr().err.splitlines()[2:] == [
+        "work 1: work by x/small cancelled",
+        "work: 198 more times: call to x/small cancelled",
+    ]
+
+
+def change(state: Any, seconds: float) -> EventBase:
+    failure = None if state == "closed" else DOWN
+    return OutageChanged(run_id="r", model="x/small", state=state, seconds=seconds, failure=failure)
+
+
+OUTAGE = [
+    change("open", 1.0),
+    change("probing", 1.0),
+    change("open", 2.0),
+    change("probing", 3.1),
+    change("open", 4.0),
+    change("probing", 7.2),
+    change("closed", 7.3),
+]
+
+
+def test_an_outage_is_a_line_when_it_begins_is_probed_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    shown(Plain(verbose=False), [*RUN[:2], *OUTAGE, *OUTAGE[:1]])
+    lines = capsys.readouterr().err.splitlines()[2:]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "x/small is down, and asked again in 1.0 s",
+        "x/small is asked again after 1.0 s",
+        "x/small is back after 7.3 s",
+        "x/small is down, and asked again in 1.0 s",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_view_counts_the_seconds_of_an_outage(width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
+    now = 100.0
+    view = LiveView(verbose=False, clock=lambda: now, console=console)
+    for event in [*RUN[:2], *OUTAGE[:3]]:
+        view.show(event)
+    now = 101.5
+    with console.capture() as captured:
+        console.print(view.frame())
+    assert "  x/small is down for 1.5 s, asked again in 0.5 s" in captured.get().splitlines()
+    view.show(OUTAGE[-1])
+    with console.capture() as captured:
+        console.print(view.frame())
+    assert "x/small" not in captured.get()
 
 
 def test_failed_parts_with_one_reason_are_one_line() -> None:

@@ -62,12 +62,13 @@ def listing(
     ]
     spared = _SPARED[: 2 if any("WARNING" in row[-1] for row in rows) else 3]
     lines = table([_HEAD, *rows], right=_RIGHT, width=width, spared=spared)
+    doors = table(_ways([row[2] for row in rows], settings), width=width, spared=_spared_ways(width))
     legend = [
         "* is the profile in use; prices in dollars for a million tokens; context and output in tokens",
         *([] if everything else ["the other profiles: fusion models --all"]),
         *(f"settings: {path}" for path in settings.files),
     ]
-    write("\n".join([*lines, *(part for line in legend for part in wrapped(line, width))]) + "\n")
+    write("\n".join([*lines, "", *doors, "", *(part for line in legend for part in wrapped(line, width))]) + "\n")
 
 
 def check(profile: Profile = None, config: Config = None) -> None:
@@ -189,6 +190,19 @@ def _rows(settings: "Settings", used: str, *, everything: bool, mark: str) -> "I
         for role, chain in roles.items() if in_use or everything else ():
             for model in chain:
                 yield [f"{profile.name}{mark}" if in_use else profile.name, role, *_about(model, settings)]
+
+
+def _spared_ways(width: int | None) -> tuple[int, ...]:
+    """Return the columns of the ways left out on a narrow terminal: that of refused parameters."""
+    return (4,) if width is not None and width < 100 else ()
+
+
+def _ways(models: "Sequence[str]", settings: "Settings") -> list[list[str]]:
+    from fusion.models.catalog import describe
+    from fusion.models.providers.doors import ways
+
+    found = ways([describe(model, settings) for model in models], settings)
+    return [["provider", "wire", "address", "key", "never takes"], *map(list, found)]
 
 
 def _about(model: str, settings: "Settings") -> list[str]:

@@ -1,6 +1,9 @@
 """Events as lines of text, and the formats of amounts, times and failures."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +39,7 @@ _TITLES_AT_MOST = 20
 _FOLDED_AT_MOST = 60
 _NAMED_AT_MOST = 3
 _TITLE_AT_MOST = 40
+_FIGURES = re.compile(r"('[^']*')|\b(?=[a-z_-]*\d)[0-9a-z_-]{8,}\b|\d+(?:[.,]\d+)*", re.IGNORECASE)
 _UNNAMED: Final[Mapping[tuple[str, int], str]] = {}
 _WAITS: Final = {
     "library": "loading",
@@ -47,9 +51,9 @@ _WAITS: Final = {
 _TIMES: Final = {"model": "models", **_WAITS, "own": "other"}
 _SHOWN_FROM: Final = 0.05
 """Seconds from which on a part of a time is shown."""
-_ATTEMPT = "attempt failed: "
+_ATTEMPT = " attempt"
 _OUTAGES = {"open": "down, and asked again in", "probing": "asked again after", "closed": "back after"}
-_ATTEMPTS_AT_ONCE = 3
+_FEW = 2
 _LASTING = frozenset({"PromptError", "InputError", "InputTooLongError", "BadRequestError"})
 """Failures that the same pipeline with the same inputs and models meets again."""
 
@@ -101,7 +105,7 @@ def title_line(event: EventBase) -> str | None:
 
 def happening(event: EventBase) -> str | None:
     """Describe a failed item, a retry, a fallback, an outage or a note."""
-    told = _told(event)
+    told = None if isinstance(event, (CallFailed, CallCancelled)) else _told(event)
     if told is None:
         return None
     what, why = told
@@ -120,12 +124,15 @@ def folded_lines(parts: Iterable[FailedPart], names: Mapping[tuple[str, int], st
     `names` are titles of items, by stage and index.
     """
     alike: dict[tuple[str, str], list[str]] = {}
+    first: dict[str, str] = {}
     for part in parts:
-        items = alike.setdefault((part.stage, reason(part.failure)), [])
+        why = reason(part.failure)
+        first.setdefault(pattern(why), why)
+        items = alike.setdefault((part.stage, pattern(why)), [])
         if part.item is not None:
             name = names.get((part.stage, part.item))
             items.append(f"{part.item + 1}{'' if name is None else f' ({name})'}")
-    return [f"{' '.join([stage, *_listed(items)])}: {why}" for (stage, why), items in alike.items()]
+    return [f"{' '.join([stage, *_listed(items)])}: {first[why]}" for (stage, why), items in alike.items()]
 
 
 def item_names(result: Result) -> dict[tuple[str, int], str]:
@@ -164,58 +171,111 @@ def _told(event: EventBase) -> tuple[str, str] | None:
         case ItemFinished(failure=Failure() as failure):
             return "failed: ", reason(failure)
         case AttemptFailed(wait=float()):
-            return _ATTEMPT, reason(event.failure)
+            return f"{event.model}{_ATTEMPT}", reason(event.failure)
+        case CallFailed():
+            return f"call to {event.model} failed: ", reason(event.failure)
+        case CallCancelled():
+            return f"call to {event.model} cancelled", ""
         case FallbackTaken():
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
-        case OutageChanged(failure=Failure() as failure):
+        case OutageChanged(state="open", failure=Failure() as failure):
             return f"{event.model} is {_OUTAGES[event.state]}: ", reason(failure)
         case OutageChanged():
-            return f"{event.model} is back", ""
+            return f"{event.model} is {_OUTAGES[event.state]}", ""
         case Noted():
             return "", one_line(event.message)
     return None
 
 
+@dataclass
+class _Fold:
+    """Equal incidents: how often, and the line of the last one that was held back."""
+
+    count: int = 0
+    held: str = ""
+
+
 class Incidents:
     """Folds equal incidents of a stage: the first is a line at once, the others one line with their count.
 
-    Of failed attempts, which are tried again, the first three are lines at once.
+    Figures and ids in a reason make no difference. `verbose` adds calls that failed or were cancelled.
     """
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
-        self._seen: dict[tuple[str, tuple[str, str]], list[str]] = {}
+        self._seen: dict[tuple[str, str, str], tuple[_Fold, str]] = {}
+        self._outages = Outages()
 
     def lines(self, event: EventBase) -> list[str]:
         """Return the lines of an event; the end of a stage or run gives the counts."""
         if isinstance(event, (StageFinished, RunFinished)):
             return self._counts(event)
-        line, told = happening(event), _told(event)
+        if isinstance(event, OutageChanged):
+            return self._outages.lines(event)
+        call = call_line(event) if self._verbose and isinstance(event, (CallFailed, CallCancelled)) else None
+        line, told = call or happening(event), _told(event)
         if line is None or told is None:
             return []
-        lines = self._seen.setdefault((event.stage, told), [])
-        lines.append(line)
-        return [line] if self._verbose or len(lines) <= _at_once(told) else []
+        what, why = told
+        key = event.stage, what, why if isinstance(event, Noted) else pattern(why)
+        fold, _ = self._seen.setdefault(key, (_Fold(), why))
+        fold.count += 1
+        if fold.count > 1:
+            fold.held = line
+        return [] if fold.held else [line]
 
     def _counts(self, event: EventBase) -> list[str]:
         over = [key for key in self._seen if isinstance(event, RunFinished) or key[0] == event.stage]
-        folded = {key: self._seen.pop(key)[_at_once(key[1]) :] for key in over}
-        if self._verbose:
-            return []
+        folds = [(key, *self._seen.pop(key)) for key in over]
         return [
-            lines[0] if len(lines) == 1 else _more_line(*key, len(lines)) for key, lines in folded.items() if lines
+            fold.held if fold.count == _FEW else _more_line(*key[:2], why, fold.count)
+            for key, fold, why in folds
+            if fold.held
         ]
 
 
-def _at_once(told: tuple[str, str]) -> int:
-    return _ATTEMPTS_AT_ONCE if told[0] == _ATTEMPT else 1
+class Outages:
+    """Outages of models: a line at the start, one for the first probe and one for the end."""
+
+    def __init__(self) -> None:
+        self._probed: dict[str, bool] = {}
+
+    def lines(self, event: OutageChanged) -> list[str]:
+        """Return the lines of a change."""
+        line, probed = happening(event), self._probed.get(event.model)
+        if event.state == "closed":
+            self._probed.pop(event.model, None)
+        else:
+            self._probed[event.model] = bool(probed) or event.state == "probing"
+        repeated = probed is not None if event.state == "open" else event.state == "probing" and probed
+        return [] if repeated or line is None else [line]
 
 
-def _more_line(stage: str, told: tuple[str, str], count: int) -> str:
+def _more_line(stage: str, what: str, why: str, count: int) -> str:
     place = f"{stage}: " if stage else ""
-    what, why = told
     shown = why if len(why) <= _FOLDED_AT_MOST else f"{why[: _FOLDED_AT_MOST - 1]}…"
-    return f"{place}{count:,} more times: {what}{shown}"
+    if what.endswith(_ATTEMPT):
+        return f"{place}{what.removesuffix(_ATTEMPT)}: {shown}, {count:,} attempts"
+    return f"{place}{count - 1:,} more times: {what}{shown}"
+
+
+def pattern(text: str) -> str:
+    """Return a text with its figures and ids made equal, those in quotes aside, to compare faults.
+
+    >>> pattern("'gpt-5.6' (429): try again in 1.9 s, request 4f0a91bc2d")
+    "'gpt-5.6' (#): try again in # s, request #"
+    """
+    return _FIGURES.sub(lambda found: found[1] or "#", text)
+
+
+def folded_texts(texts: Iterable[str]) -> list[str]:
+    """Return texts without repetition; one that comes more than once has its count."""
+    return [f"{text} ({count:,} times)" if count > 1 else text for text, count in Counter(texts).items()]
+
+
+def reply_line(event: EventBase) -> str | None:
+    """Describe a finished call."""
+    return call_line(event) if isinstance(event, CallFinished) else None
 
 
 def call_line(event: EventBase) -> str | None:

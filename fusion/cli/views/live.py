@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line, printable
 from fusion.cli.views.follow import Viewer
-from fusion.cli.views.lines import Incidents, call_line, cost_words, first_line, seconds
+from fusion.cli.views.lines import Incidents, cost_words, first_line, reply_line, seconds
 from fusion.cli.views.progress import Progress, StageProgress
 from fusion.core.events import EventBase, RunStarted
 
@@ -68,7 +68,7 @@ class LiveView(Viewer):
         if isinstance(event, RunStarted):
             self._say(first_line(event, self._settings), "bold")
             return
-        called = call_line(event) if self._verbose else None
+        called = reply_line(event) if self._verbose else None
         for line in [*self._incidents.lines(event), *([called] if called else [])]:
             self._say(line)
 
@@ -118,10 +118,22 @@ class LiveView(Viewer):
         now = self._clock()
         stages = self._progress.stages
         rows = [*(self._row(name, stage, now) for name, stage in stages.items()), self._total(now)]
-        lines = self._aligned(rows)
+        lines = [*self._aligned(rows), *self._outages(now)]
         room = max(_FEWEST_TITLES, self._console.height - len(lines) - 2)
-        below = [*(_titles(stage.titles, room) for stage in stages.values()), []]
+        titles = [_titles(stage.titles, room) for stage in stages.values()]
+        below = [*titles, *[[]] * (len(lines) - len(titles))]
         return Group(*(part for line, titles in zip(lines, below, strict=True) for part in (line, *titles)))
+
+    def _outages(self, now: float) -> list["Text"]:
+        """Describe the models that are down."""
+        from rich.text import Text
+
+        lines = []
+        for model, outage in self._progress.outages.items():
+            again = "now" if outage.due is None else f"in {seconds(max(0.0, outage.due - now))}"
+            down = f"{one_line(model)} is down for {seconds(now - outage.began)}"
+            lines.append(Text(f"  {down}, asked again {again}", "yellow"))
+        return [_unwrapped(line) for line in lines]
 
     def _aligned(self, rows: Sequence["Row"]) -> list["Text"]:
         """Align the columns of the rows, and return them as lines."""

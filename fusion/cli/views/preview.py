@@ -1,11 +1,13 @@
 """Previews and quotes as text: the calls of each stage, their bounds and cost."""
 
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 from fusion.cli.terminal import table, wrapped
 from fusion.cli.views.lines import dollars, seconds
 from fusion.core.types import Limits, Message
+from fusion.quote.drill import Drill, Scenario
 from fusion.quote.preview import Preview, PreviewedCall, PreviewedStage
 from fusion.quote.quote import Dollars, Quantity, Quote, QuotedLine, QuotedStage, Seconds
 
@@ -13,6 +15,7 @@ _SHOWN_AT_MOST = 1200
 _HEAD = ["stage", "reads", "role", "model", "calls", "tokens in", "out", "cost", "time"]
 _RIGHT = frozenset({4, 5, 6, 7, 8})
 _SPARED = (1, 2)
+_DRILL_HEAD = ["stage", "without it", "before", "instead", "cost", "after"]
 _LAST = (6, 5)
 """Columns left out on a narrow terminal, in this order; tokens only if folded cells do not fit."""
 
@@ -166,3 +169,57 @@ def _cap(quote: Quote) -> str:
 
 def _range(of: Quantity | Dollars | Seconds, form: Callable[[Any], str] = "{:,}".format) -> str:
     return form(of.likely) if of.low == of.high else f"{form(of.likely)} ({form(of.low)}-{form(of.high)})"
+
+
+# Drills.
+
+
+def drill_lines(drill: Drill, width: int | None = None) -> list[str]:
+    """Format a drill: a table of stages for one scenario, a line for each of several."""
+    one = len(drill.scenarios) == 1
+    body = _scenario(drill.scenarios[0], width) if one else _scenarios(drill, width)
+    first = f"{drill.pipeline}: profile {drill.profile}; no call is made"
+    notes = [part for note in drill.notes for part in wrapped(f"Note: {note}", width)]
+    return [*wrapped(first, width), "", *body, *notes]
+
+
+def _scenario(scenario: Scenario, width: int | None) -> list[str]:
+    rows = [
+        [
+            stage.name,
+            stage.fate,
+            ", ".join(stage.models) or "-",
+            ", ".join(stage.instead) or "-",
+            _likely(stage.usd),
+            "-" if stage.fate in ("dies", "not reached") else _likely(stage.usd_after),
+        ]
+        for stage in scenario.stages
+    ]
+    lines = [
+        f"Without {', '.join(scenario.without)}: {', '.join(scenario.lost) or 'no model of this pipeline'}",
+        _verdict(scenario),
+    ]
+    return [
+        *table([_DRILL_HEAD, *rows], right={4, 5}, width=width, spared=(2,)),
+        "",
+        *(part for line in lines for part in wrapped(line, width)),
+    ]
+
+
+def _scenarios(drill: Drill, width: int | None) -> list[str]:
+    rows = [[f"without {', '.join(one.without)}", _verdict(one)] for one in drill.scenarios]
+    return table(rows, width=width) if rows else ["no model is called"]
+
+
+def _verdict(scenario: Scenario) -> str:
+    price = f"{_likely(scenario.usd)} before, {_likely(scenario.usd_after)} after"
+    if not scenario.dead:
+        return f"every stage goes on; likely cost {price}"
+    hint = "a model of another provider in its chain keeps a stage alive"
+    return (
+        f"{len(scenario.dead)} of {len(scenario.stages)} stages would not go on: {', '.join(scenario.dead)}; {hint}"
+    )
+
+
+def _likely(usd: Decimal | None) -> str:
+    return "unknown" if usd is None else dollars(usd)

@@ -14,6 +14,7 @@ from fusion.core.events import (
     CallStarted,
     EventBase,
     ItemFinished,
+    OutageChanged,
     RunFinished,
     RunStarted,
     StageFinished,
@@ -71,6 +72,14 @@ class StageProgress:
         return None if self.began is None else now - self.began
 
 
+@dataclass
+class Outage:
+    """A model that is down since `began`, and asked again at `due`; None while a probe is on its way."""
+
+    began: float
+    due: float | None
+
+
 class Progress:
     """Progress of a run. Stages are in the pipeline's order. `clock` returns seconds."""
 
@@ -80,6 +89,7 @@ class Progress:
         self.profile = ""
         self.stages: dict[str, StageProgress] = {}
         self.spent = Spent()
+        self.outages: dict[str, Outage] = {}
         self.began = clock()
 
     @property
@@ -94,10 +104,20 @@ class Progress:
                 self.stages = {name: StageProgress(kind) for name, kind in event.stages.items()}
             case RunFinished():
                 self._stop()
+            case OutageChanged():
+                self._of_outage(event)
             case _ if event.stage in self.stages:
                 self._of_stage(event, self.stages[event.stage])
             case _ if (outermost := event.stage.partition("/")[0]) in self.stages:
                 self._of_call(event, self.stages[outermost])
+
+    def _of_outage(self, event: OutageChanged) -> None:
+        if event.state == "closed":
+            self.outages.pop(event.model, None)
+            return
+        now = self._clock()
+        outage = self.outages.setdefault(event.model, Outage(now, None))
+        outage.due = now + event.seconds if event.state == "open" else None
 
     def _of_stage(self, event: EventBase, stage: StageProgress) -> None:
         match event:

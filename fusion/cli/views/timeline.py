@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, wrapped, write
 from fusion.cli.views.history import run_line
-from fusion.cli.views.lines import cost_words, folded_lines, reason, seconds, waited_words, way_on
+from fusion.cli.views.lines import cost_words, folded_lines, folded_texts, reason, seconds, waited_words, way_on
 from fusion.cli.views.receipt import receipt_rows
 from fusion.client.history_types import CallLine, RunDetails, StageLine
 from fusion.core.errors import BudgetError
@@ -88,7 +88,7 @@ def _parts(details: RunDetails) -> Iterator[str]:
         yield f"failed: {reason(details.run.failure)}"
     failed = folded_lines(part for part in details.failed if part.failure != details.run.failure)
     yield from _bounded([printable(line) for line in failed])
-    yield from _bounded([printable(f"note: {one_line(note)}") for note in details.notes])
+    yield from _bounded([printable(f"note: {note}") for note in folded_texts(map(one_line, details.notes))])
     if failed or details.notes or details.run.failure is not None:
         yield ""
 

@@ -39,7 +39,8 @@ def direct(
     if door.api == "anthropic":
         return AnthropicModel(name, found, base=base, key=key, **reading)
     headers = {header: value for header, named in door.headers if (value := variable(named)) is not None}
-    return OpenAIModel(name, found, base=base, key=key, headers=headers, caches=door.caches, **reading)
+    own: dict[str, Any] = {"headers": headers, "caches": door.caches, "dialect": provider}
+    return OpenAIModel(name, found, base=base, key=key, **own, **reading)
 
 
 def of_endpoint(endpoint: Endpoint, info: ModelInfo, key_names: Collection[str]) -> Model:

@@ -4,6 +4,7 @@ Providers in the table speak OpenAI's or Anthropic's API, and are asked by Fusio
 servers of `[endpoints]` and the embedded models. All others are asked by litellm.
 """
 
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 from fusion.core.config import Settings, Wire, variable
@@ -91,3 +92,36 @@ def wire_of(info: ModelInfo, settings: Settings) -> Wire:
     if endpoint is not None:
         return endpoint.wire or settings.wire
     return settings.wire if info.local or door_of(info) is not None else "litellm"
+
+
+class Way(NamedTuple):
+    """The way to one provider or server, in words for a list."""
+
+    provider: str
+    wire: str
+    address: str
+    key: str
+    lacks: str
+
+
+def ways(models: Iterable[ModelInfo], settings: Settings) -> list[Way]:
+    """Return the ways to these models, one for each provider and wire."""
+    return list(dict.fromkeys(_way(info, settings) for info in models))
+
+
+def _way(info: ModelInfo, settings: Settings) -> Way:
+    wire, endpoint = wire_of(info, settings), settings.endpoints.get(info.id)
+    if endpoint is not None:
+        lacks = ", ".join(sorted(info.refuses))
+        return Way(info.id, wire, endpoint.api_base, endpoint.key_env or "none", lacks)
+    if info.local:
+        return Way("local", wire, "this machine", "none", ", ".join(sorted(info.refuses)))
+    keys, door = ", ".join(info.keys) or "by litellm", door_of(info)
+    if wire == "litellm" or door is None:
+        return Way(info.provider, "litellm", "by litellm", keys, "")
+    return Way(info.provider, wire, _address(door), door.key, ", ".join(sorted(door.lacks)))
+
+
+def _address(door: Door) -> str:
+    named = next((name for name in door.bases if variable(name)), None)
+    return door.base if named is None else f"{door.address} ({named})"

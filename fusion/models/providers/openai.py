@@ -28,7 +28,7 @@ class OpenAIModel(WireModel[Exchange]):
     """A model of a server at `base`, by its `name` there.
 
     `key` returns the key of each call; None for a server without one. `headers` are sent beside it. `caches` is True
-    for a server that takes `prompt_cache_key`.
+    for a server that takes `prompt_cache_key`. `dialect` names the provider whose own fields are to be used.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class OpenAIModel(WireModel[Exchange]):
         key: Callable[[], str | None],
         headers: Mapping[str, str] | None = None,
         caches: bool = False,
+        dialect: str = "openai",
         **reading: Any,
     ) -> None:
         super().__init__(info, **reading)
@@ -48,8 +49,9 @@ class OpenAIModel(WireModel[Exchange]):
         self._key = key
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._caches = caches
-        self._limit = limit_name(name)
-        self._marks = info.provider == "openrouter" and info.family == "claude"
+        self._dialect = dialect
+        self._limit = limit_name(name) if dialect == "openai" else "max_tokens"
+        self._marks = dialect == "openrouter" and info.family == "claude"
 
     async def ready(self) -> None:
         await SESSIONS.ready()
@@ -83,7 +85,7 @@ class OpenAIModel(WireModel[Exchange]):
             found |= {"tools": tools_of(request), "tool_choice": tool_choice(request)}
         if request.cache_key is not None and self._caches:
             found["prompt_cache_key"] = request.cache_key
-        if self.info.provider == "openrouter":
+        if self._dialect == "openrouter":
             found["usage"] = {"include": True}
         found |= request.extra
         return _renamed(found, self.renamed) if self.renamed else found
@@ -95,12 +97,12 @@ class OpenAIModel(WireModel[Exchange]):
         return found
 
     def _thinking(self, request: Request) -> dict[str, Any]:
-        effort, tokens, provider = request.reasoning_effort, request.thinking_budget, self.info.provider
-        if provider == "deepseek":
+        effort, tokens, dialect = request.reasoning_effort, request.thinking_budget, self._dialect
+        if dialect == "deepseek":
             return _deepseek_thinking(effort, tokens)
         found: dict[str, Any] = {}
         if effort is not None:
-            found["reasoning_effort"] = _HIGHEST.get(effort, effort) if provider == "openrouter" else effort
+            found["reasoning_effort"] = _HIGHEST.get(effort, effort) if dialect == "openrouter" else effort
         if tokens is not None:
             found["reasoning"] = {"max_tokens": tokens}
         return found
@@ -130,10 +132,7 @@ def limit_name(name: str) -> str:
 
 def encoded(body: Mapping[str, Any]) -> bytes:
     """Return a body as JSON in UTF-8."""
-    try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # a lone surrogate, which only an escape can hold
-        return json.dumps(body, separators=(",", ":")).encode()
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def message_of(message: Message) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""Limited: bounds the concurrent attempts of a model, and the time of each."""
+"""Limited: bounds the concurrent attempts of a model, their rate, and the time of each."""
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from fusion.core import budget
 from fusion.core.errors import ModelError, ModelTimeoutError, UsageError
 from fusion.core.types import Deltas, Reply, Request
-from fusion.models.attempt import note_wait
+from fusion.models.attempt import Attempt, attempt, note_wait
 from fusion.models.base import Model, ModelWrapper
+from fusion.models.pace import Gate, Pace, Ticket
 
 _LATE: Final = 0.25
 """Seconds by which a timer is late only if the process was stopped or busy."""
@@ -70,40 +72,75 @@ class Deadlines:
 
 
 class Limited(ModelWrapper):
-    """A model with at most `concurrency` concurrent attempts, first come first served.
+    """A model behind gates: at most `concurrency` attempts of its role, then the `gates` that it shares with others.
 
-    `slots` are shared with other models: an attempt takes a slot of its own model, then one of those. With both, it
-    is marked as sent in `budget.attempt`, and has `request.timeout` seconds to reply. Providers leave that to it.
-    Loading the model's library is part of no attempt. Loading, the wait for slots and a failed attempt are waits of
-    the call.
+    One of them may be its Pace, which learns from every response: its headers, its refusals, refused connections.
+    `slots` are those of this machine. Once it is through, an attempt is marked as sent in `budget.attempt`, and has
+    `request.timeout` seconds to reply. Providers leave that to it. Loading the model's library is part of no attempt.
+    Loading, the wait for gates and a failed attempt are waits of the call.
 
     Raises ModelTimeoutError when the time is over.
     """
 
-    def __init__(self, inner: Model, *, concurrency: int, slots: asyncio.Semaphore | None = None) -> None:
-        if concurrency < 1:
+    def __init__(
+        self,
+        inner: Model,
+        *,
+        concurrency: int | None = None,
+        gates: Sequence[Gate] = (),
+        slots: asyncio.Semaphore | None = None,
+    ) -> None:
+        if concurrency is not None and concurrency < 1:
             raise UsageError(f"the concurrency of {inner.info.id!r} is {concurrency}: give 1 or more")
         super().__init__(inner)
-        self._slots = asyncio.Semaphore(concurrency)
-        self._shared = slots
+        own = () if concurrency is None else (Gate(concurrency=concurrency),)
+        self._gates: tuple[Gate, ...] = (*own, *gates)
+        self._slots = slots
         self._deadlines: dict[float, Deadlines] = {}  # by their seconds
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         begun = time.perf_counter()
         await self.inner.ready()
         begun = note_wait("library", begun)
-        async with self._slots:
-            if self._shared is None:
-                return await self._timed(request, on_delta, note_wait("slot", begun))
-            async with self._shared:
-                return await self._timed(request, on_delta, note_wait("slot", begun))
-
-    async def _timed(self, request: Request, on_delta: Deltas | None, begun: float) -> Reply:
+        passed: list[tuple[Gate, Ticket]] = []
+        reply = None
         try:
-            return await self._attempt(request, on_delta)
-        except Exception:
+            for gate in self._gates:
+                passed.append((gate, await gate.enter(request)))
+            reply = await self._with_slot(request, on_delta, passed)
+        finally:
+            for gate, ticket in reversed(passed):
+                gate.leave(ticket, None if reply is None else reply.usage)
+        return reply
+
+    async def _with_slot(
+        self, request: Request, on_delta: Deltas | None, passed: Sequence[tuple[Gate, Ticket]]
+    ) -> Reply:
+        if self._slots is None:
+            return await self._paced(request, on_delta, passed)
+        begun = time.perf_counter()
+        async with self._slots:
+            note_wait("slot", begun)
+            return await self._paced(request, on_delta, passed)
+
+    async def _paced(self, request: Request, on_delta: Deltas | None, passed: Sequence[tuple[Gate, Ticket]]) -> Reply:
+        """Make an attempt, and let the paces among its gates learn from the response."""
+        response, begun = Attempt(), time.perf_counter()
+        outer = attempt.set(response)
+        try:
+            reply = await self._attempt(request, on_delta)
+        except Exception as error:
             note_wait("failed", begun)
+            for gate, ticket in passed:
+                if isinstance(gate, Pace):
+                    gate.fail(ticket, response.headers, error)
             raise
+        finally:
+            attempt.reset(outer)
+        for gate, ticket in passed:
+            if isinstance(gate, Pace):
+                gate.succeed(ticket, response.headers)
+        return reply
 
     async def _attempt(self, request: Request, on_delta: Deltas | None) -> Reply:
         reservation = budget.attempt.get()

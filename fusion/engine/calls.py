@@ -93,7 +93,7 @@ class Caller:
 
     def key(self, ask: Ask) -> CallKey:
         """Return the content key of the first call: the same in every process."""
-        return CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=self._digest(ask.messages, ""))
+        return CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=self._digest(ask, ask.messages, ""))
 
     async def call(self, ask: Ask) -> Answer:
         """Call the model, and parse its reply by the schema, if there is one."""
@@ -102,7 +102,7 @@ class Caller:
             reply = await self._send(ask, self._link, keys, ask.messages)
         else:
             reply, data = await self._shaped(ask, ask.schema, keys)
-        return Answer(reply.text, data, reply.writer, reply.finish_reason, tuple(keys))
+        return Answer(reply.text, data, reply.writer, reply.finish_reason, tuple(keys), reply.tool_calls)
 
     async def _shaped(self, ask: Ask, schema: JsonSchema, keys: list[CallKey]) -> tuple[Reply, Any]:
         """Return a reply and its data, from the first model of the chain that keeps to the schema."""
@@ -130,10 +130,10 @@ class Caller:
                 chain, link = following, _Link(self._wrap(following, self._role), following.first.id)
 
     async def _send(self, ask: Ask, link: "_Link", keys: list[CallKey], messages: Sequence[Message]) -> Reply:
-        digest = self._digest(messages, link.beginning)
+        digest = self._digest(ask, messages, link.beginning)
         key = CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest)
         keys.append(key)
-        request = Request(messages=tuple(messages), key=key, sample=ask.sample, **self._terms)
+        request = Request(messages=tuple(messages), key=key, sample=ask.sample, **self._terms, **_tools(ask))
         check_fits(request, self._roomiest)
         self._emit(CallStarted, ask, model=self._info.id, digest=digest)
         here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
@@ -175,15 +175,21 @@ class Caller:
             kind(run_id=self._run_id, stage=self._stage, item=ask.item, step=ask.step, role=self._role, **more)
         )
 
-    def _digest(self, messages: Sequence[Message], beginning: str) -> str:
-        """SHA-256 over model, parameters, schema and messages."""
+    def _digest(self, ask: Ask, messages: Sequence[Message], beginning: str) -> str:
+        """SHA-256 over model, parameters, schema, messages and tools."""
         begun = self._begun
         if begun is None or begun[0] is not messages[0]:  # calls usually share their first message
             begun = self._begun = messages[0], _with(self._meant, messages[:1])
         digest = _with(begun[1], messages[1:])
         if beginning:
             digest.update(b"\nfrom " + beginning.encode())
+        if ask.tools:
+            digest.update(b"\ntools " + _plainly([ask.tool_choice, *(tool.model_dump() for tool in ask.tools)]))
         return digest.hexdigest()
+
+
+def _tools(ask: Ask) -> dict[str, Any]:
+    return {"tools": ask.tools, "tool_choice": ask.tool_choice} if ask.tools else {}
 
 
 def _limits(wanted: Mapping[str, Any], model: ModelInfo) -> dict[str, Any]:
@@ -235,6 +241,9 @@ def _with(digest: "hashlib._Hash", messages: Sequence[Message]) -> "hashlib._Has
         digest.update(b"\n%s %d\n%s" % (message.role.encode(), len(content), content))
         for at, file in message.files:
             digest.update(b"\n%d %s" % (at, file.digest.encode()))
+        if message.tool_calls or message.tool_call_id is not None:
+            calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
+            digest.update(b"\ntool %s" % _plainly([message.tool_call_id, calls]))
     return digest
 
 

@@ -4,7 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusion.core.errors import BudgetError as BudgetError, ModelError as ModelError, StageError as StageError
-    from fusion.core.types import Item as Item, Message as Message
+    from fusion.core.types import (
+        Item as Item,
+        Message as Message,
+        ToolCall as ToolCall,
+        ToolSpec as ToolSpec,
+    )
     from fusion.stages.answer import AnswerStage as AnswerStage
     from fusion.stages.base import (
         ExpressionUse as ExpressionUse,
@@ -44,6 +49,8 @@ _HOMES = {
     "fusion.core.types": (
         "Item",
         "Message",
+        "ToolCall",
+        "ToolSpec",
     ),
     "fusion.stages.answer": ("AnswerStage",),
     "fusion.stages.base": (

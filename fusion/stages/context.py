@@ -6,7 +6,17 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from fusion.core.errors import BudgetError, FusionError
-from fusion.core.types import Attached, CallKey, Deltas, FinishReason, Item, JsonSchema, Message
+from fusion.core.types import (
+    Attached,
+    CallKey,
+    Deltas,
+    FinishReason,
+    Item,
+    JsonSchema,
+    Message,
+    ToolCall,
+    ToolSpec,
+)
 from fusion.models.base import ModelInfo
 from fusion.models.speed import Latencies
 from fusion.stages.feed import Feed
@@ -22,6 +32,7 @@ class Ask(NamedTuple):
     `step` names the call within the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse` the
     answer is parsed by `schema`; without, the schema is requested and the text is returned as it is. `sample`
     numbers calls that are equal and need answers of their own. Models of the role's chain in `avoid` are called last.
+    `tools` are the tools that the model may call, and `tool_choice` is that of Request.
     """
 
     role: str
@@ -36,16 +47,22 @@ class Ask(NamedTuple):
     deltas: Deltas | None = None
     sample: int = 0
     avoid: tuple[str, ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
 
 
 class Answer(NamedTuple):
-    """The answer to an Ask: `data` if there is a schema, the model `by` which it was written, and its calls."""
+    """The answer to an Ask: `data` if there is a schema, the model `by` which it was written, and its calls.
+
+    `tool_calls` are the tools that the model wants called.
+    """
 
     text: str
     data: Any
     by: str
     finish_reason: FinishReason
     calls: tuple[CallKey, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def value(self) -> Any:

@@ -241,8 +241,8 @@ class Journal(NullJournal):
         digest = hashlib.sha256(reply.text.encode()).hexdigest() if self.content == "digest" else ""
         kept, reused = reply, reply.reused
         if reused is not None or self.content != "full":
-            text = reply.text if self.content == "full" else ""
-            kept = reply.model_copy(update={"reused": None, "text": text})
+            said = {} if self.content == "full" else {"text": "", "tool_calls": ()}
+            kept = reply.model_copy(update={"reused": None, **said})
         self._put(self._call(asking, reply=kept, text_digest=digest, reused=reused, waited=waited))
 
     def failed(self, asking: Asking, error: FusionError, waited: Waited | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from fusion.models.providers.reader.message import JSON_TOOL
 from fusion.models.providers.reader.reply import ReplyBuilder
 from fusion.models.providers.reader.usage import part
 
@@ -49,7 +50,15 @@ def _message(message: Any) -> dict[str, Any]:
     found = {name: part(message, name) for name in _MESSAGE}
     extra = part(message, "provider_specific_fields")
     found["refusal"] = found["refusal"] or part(extra, "refusal")
+    calls = [_call(call) for call in part(message, "tool_calls") or ()]
+    found["tool_calls"] = [call for call in calls if call["function"]["name"] != JSON_TOOL]
     return found
+
+
+def _call(call: Any) -> dict[str, Any]:
+    function = part(call, "function")
+    named = {"name": part(function, "name"), "arguments": part(function, "arguments")}
+    return {"index": part(call, "index"), "id": part(call, "id"), "function": named}
 
 
 def _generic(chunk: dict[str, Any]) -> dict[str, Any]:

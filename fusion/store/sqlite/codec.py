@@ -6,13 +6,13 @@ The type of a column tells them apart: TEXT is the text itself, BLOB is compress
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Context, Decimal
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
-from fusion.core.types import CallKey, Failure, File, Message, Money, Reply, Request, Waited
+from fusion.core.types import CallKey, Failure, File, Message, Money, Reply, Request, ToolCall, Waited
 
 Packed = str | bytes
 Parts = dict[bytes, Packed]
@@ -23,7 +23,7 @@ _LEVEL: Final = 1
 _SHARED_FROM: Final = 200
 _EXACT: Final = Context(prec=400)
 _SCALAR_NAMES: Final = tuple(
-    name for name in Request.model_fields if name not in ("messages", "key", "extra", "json_schema")
+    name for name in Request.model_fields if name not in ("messages", "key", "extra", "json_schema", "tools")
 )
 _SCALARS: Final = attrgetter(*_SCALAR_NAMES)
 _WAITS: Final = attrgetter(*Waited.model_fields)
@@ -131,6 +131,27 @@ def unpack_reply(kept: Packed) -> Reply:
     return Reply.model_validate_json(unpack(kept))
 
 
+def pack_content(reply: Reply | None) -> Packed | None:
+    """Encode what a reply says: its text, or its text and calls of tools."""
+    if reply is None or not (reply.text or reply.tool_calls):
+        return None
+    if reply.finish_reason != "tool_calls":
+        return pack(reply.text)
+    return pack(as_json([reply.text, [[call.id, call.name, call.arguments] for call in reply.tool_calls]]))
+
+
+def unpack_content(finish: str, kept: Packed | None) -> tuple[str, tuple[ToolCall, ...]]:
+    """Decode text and calls of tools of a reply with this finish reason."""
+    if kept is None or finish != "tool_calls":
+        return "" if kept is None else unpack(kept), ()
+    text, calls = unpack_data(kept)
+    return text, _calls(calls)
+
+
+def _calls(kept: Iterable[Any]) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(id=id_, name=name, arguments=arguments) for id_, name, arguments in kept)
+
+
 class DecimalSum:
     """SQL aggregate `decimal_sum`: the exact sum of money, without unknown amounts."""
 
@@ -166,6 +187,9 @@ def pack_request(
         for at, file in message.files:
             files[bytes.fromhex(file.digest)] = file.data
             packed.append([at, file.media_type, file.name, file.digest])
+        if message.tool_calls or message.tool_call_id is not None:
+            packed.append([[call.id, call.name, call.arguments] for call in message.tool_calls])
+            packed.append(message.tool_call_id)
         messages.append(packed)
     same_key = request.key is key or request.key == key
     own = True if same_key else request.key and request.key.model_dump()
@@ -174,7 +198,7 @@ def pack_request(
 
 def _terms(request: Request) -> str:
     """Return a request without messages and key, as JSON."""
-    if request.extra or request.json_schema is not None:
+    if request.extra or request.json_schema is not None or request.tools:
         return _dumped(request)
     return _scalar_terms(*_SCALARS(request))
 
@@ -201,12 +225,20 @@ def unpack_request(
     def attached(at: int, media_type: str, name: str, digest: str) -> tuple[int, File]:
         return at, File(media_type=media_type, name=name, data=file_of(bytes.fromhex(digest)))
 
+    def message(role: Any, content: Any, *placed: Any) -> Message:
+        has_tools = bool(placed) and (placed[-1] is None or isinstance(placed[-1], str))
+        *files, calls, answered = placed if has_tools else (*placed, (), None)
+        return Message(
+            role=role,
+            content=shared(content),
+            files=tuple(attached(*file) for file in files),
+            tool_calls=_calls(calls),
+            tool_call_id=answered,
+        )
+
     return Request(
         **json.loads(shared(rest)),
-        messages=tuple(
-            Message(role=role, content=shared(content), files=tuple(attached(*file) for file in placed))
-            for role, content, *placed in messages
-        ),
+        messages=tuple(message(*packed) for packed in messages),
         key=key if own is True else None if own is None else CallKey(**own),
     )
 

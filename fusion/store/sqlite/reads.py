@@ -25,6 +25,7 @@ from fusion.store.rows import (
 from fusion.store.sqlite.codec import (
     Packed,
     unpack,
+    unpack_content,
     unpack_data,
     unpack_digest,
     unpack_failure,
@@ -248,9 +249,11 @@ def _reply(about: list[Any], text: Packed | None) -> Reply | None:
     finish, asked, served, by, source, given, cached_read, cache_write, output, reasoning, usd, latency, first = about
     if asked is None:
         return None
+    said, calls = unpack_content(finish, text)
     return Reply(
-        text="" if text is None else unpack(text),
+        text=said,
         finish_reason=finish,
+        tool_calls=calls,
         usage=Usage(
             input=given,
             cached_read=cached_read,

@@ -25,6 +25,7 @@ from fusion.store.sqlite.codec import (
     Parts,
     as_json,
     pack,
+    pack_content,
     pack_data,
     pack_digest,
     pack_failure,
@@ -299,7 +300,7 @@ class RowWriter:
         self._steps[-1].add(_CALL, row.number, *key, *about, *end)
         self._sign(row.run_id, row.ended)
         request = None if row.request is None else self._request(row.run_id, row.key, row.request)
-        text = pack(row.reply.text) if row.reply is not None and row.reply.text else None
+        text = pack_content(row.reply)
         if request is not None or text is not None:
             self._steps[-1].add(_BODY, row.number, request, text, row.run_id, row.number, *key)
 

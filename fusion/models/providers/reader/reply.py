@@ -27,7 +27,7 @@ class ReplyBuilder:
 
     `finish` is the meaning of its finish reason, `said` the reason itself. `thrown` is an exception of the receiver
     of the chunks, which is not a failure of the model. `ended` is True after the last event of a stream. `closed` is
-    True if the text held a closing mark of thoughts without an opening one.
+    True if the text held a closing mark of thoughts without an opening one. `tool_calls` are set at the end.
     """
 
     def __init__(self, request: Request, on_delta: Deltas | None, mask: Mask, hold: Hold = "nothing") -> None:
@@ -56,6 +56,7 @@ class ReplyBuilder:
         self._stray = ""
         self._tool = ""
         self._tools = ToolCalls() if request.tools else None
+        self.tool_calls: tuple[ToolCall, ...] = ()
         self._text: str | None = None
         self._left = _LEAST_TEXT + _TEXT_OF_A_TOKEN * request.max_tokens
 
@@ -70,11 +71,6 @@ class ReplyBuilder:
         if self._text is not None:
             return self._text
         return self.mask.text(parted("".join(self._received)).answer + self._refusal)
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls of tools, where the request has tools. Raises MalformedError for one without a name."""
-        return () if self._tools is None else tuple(map(self._masked_call, self._tools.read()))
 
     @property
     def served(self) -> str:
@@ -133,6 +129,8 @@ class ReplyBuilder:
             raise MalformedError(self._unchosen())
         if self._others:
             raise MalformedError(f"a choice of index {min(self._others)} that never ends")
+        if self._tools is not None:
+            self.tool_calls = tuple(map(self._masked_call, self._tools.read()))
         if self._refusal and self.finish is not None:  # a refusal comes with the finish reason of a normal reply
             self.finish = "content_filter"
         if self._stream is None:

@@ -28,6 +28,8 @@ from fusion.models.catalog import refused
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Fallback, Member
 from fusion.models.wrappers.fit import Fitted, check_fits
+from fusion.models.wrappers.prompt_cache import Prefixes, unmarked
+from fusion.prompts.template import stable_prefix
 from fusion.stages.context import Answer, Ask
 
 _LOCAL_TIMEOUT: Final = 900.0
@@ -62,6 +64,8 @@ class Caller:
         schema: JsonSchema | None,
         latencies: Latencies,
         wrap: Wrap,
+        pipeline: str,
+        recurs: Callable[[], bool],
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
@@ -82,6 +86,8 @@ class Caller:
         self._chain = _fitted(chain, self._terms, terms)
         self._wrap = wrap
         self._link = _Link(wrap(self._chain, role))
+        self._recurs = recurs
+        self._prefixes = Prefixes([member.info for member in chain], pipeline, stage)
         self._begun: tuple[Message, hashlib._Hash] | None = None
         meant = {name: value for name, value in self._terms.items() if name not in unsent}
         self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
@@ -133,7 +139,10 @@ class Caller:
         digest = self._digest(ask, messages, link.beginning)
         key = CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest)
         keys.append(key)
-        request = Request(messages=tuple(messages), key=key, sample=ask.sample, **self._terms, **_tools(ask))
+        sent, cache_key = self._cacheable(messages)
+        request = Request(
+            messages=sent, key=key, sample=ask.sample, cache_key=cache_key, **self._terms, **_tools(ask)
+        )
         check_fits(request, self._roomiest)
         self._emit(CallStarted, ask, model=self._info.id, digest=digest)
         here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
@@ -169,6 +178,13 @@ class Caller:
             waited=times.waited(),
         )
         return reply
+
+    def _cacheable(self, messages: Sequence[Message]) -> tuple[tuple[Message, ...], str | None]:
+        """Return messages with their stable parts, and a key for the prompt cache, if a cache pays for this stage."""
+        if not any(message.stable for message in messages):
+            return tuple(messages), None
+        key = self._prefixes.key(stable_prefix(messages)) if self._recurs() else None
+        return (unmarked(messages) if key is None else tuple(messages)), key
 
     def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:
         self._sink(

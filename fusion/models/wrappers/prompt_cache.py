@@ -1,4 +1,4 @@
-"""Prompt caches of providers: the part of a request worth keeping there, and one call that fills a cache for others."""
+"""Prompt caches of providers: the parts of requests worth keeping there, and one call that fills a cache first."""
 
 import asyncio
 import hashlib

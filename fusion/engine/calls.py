@@ -28,7 +28,7 @@ from fusion.models.catalog import refused
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Fallback, Member
 from fusion.models.wrappers.fit import Fitted, check_fits
-from fusion.models.wrappers.prompt_cache import Prefixes, unmarked
+from fusion.models.wrappers.prompt_cache import Prefixes, marked_once, unmarked
 from fusion.prompts.template import stable_prefix
 from fusion.stages.context import Answer, Ask
 
@@ -184,7 +184,7 @@ class Caller:
         if not any(message.stable for message in messages):
             return tuple(messages), None
         key = self._prefixes.key(stable_prefix(messages)) if self._recurs() else None
-        return (unmarked(messages) if key is None else tuple(messages)), key
+        return (unmarked(messages) if key is None else marked_once(messages)), key
 
     def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:
         self._sink(

@@ -40,9 +40,9 @@ _PATIENCE = 10.0
 class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
-    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Primed (prompt caches) >
-    Limited (slots, pace, timeout) > Contained (cancellations of its own) > provider. The caller puts a Fallback around
-    the members of a chain, and `CallRecorder` around that. `models` are the user's own,
+    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Primed (prompt cache)
+    > Limited (slots, pace, timeout) > Contained (cancellations of its own) > provider. The caller puts a Fallback
+    around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
     by id; they take precedence over providers. The policy is enforced here: no other place makes a model.
     """
 

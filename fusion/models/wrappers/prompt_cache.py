@@ -35,6 +35,8 @@ _LIVES: Final = 270.0
 """Seconds after its last use for which a cache is taken to live; Anthropic keeps it for five minutes."""
 _PATIENCE: Final = 5.0
 """Most seconds that calls wait for the one that fills the cache: it is filled once the reply begins."""
+_WORTH_A_MARK: Final = 200
+"""Characters from which on the stable part of a further message gets the mark."""
 _KEPT: Final = 1000
 _DIGITS: Final = 32
 
@@ -76,7 +78,22 @@ class Prefixes:
 
 def unmarked(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return messages without stable parts."""
-    return tuple(message.model_copy(update={"stable": 0}) if message.stable else message for message in messages)
+    return tuple(_unmarked(message) for message in messages)
+
+
+def marked_once(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return messages with one stable part: the last one before the first text that varies, unless it is short."""
+    last = 0
+    for at, message in enumerate(messages):
+        if at == 0 or message.stable >= _WORTH_A_MARK:
+            last = at
+        if message.stable < len(message.content):
+            break
+    return tuple(message if at == last else _unmarked(message) for at, message in enumerate(messages))
+
+
+def _unmarked(message: Message) -> Message:
+    return message.model_copy(update={"stable": 0}) if message.stable else message
 
 
 @dataclass

@@ -53,6 +53,7 @@ VARIABLES = {
     "FUSION_STORE": "The file that keeps runs, where `--store` names none.",
     "FUSION_MODELS_DIR": "The folder of the embedded models' weights; by default in the user's cache folder.",
     "FUSION_MODELS_SOURCE": "Sources of weights, in order: `hub` (the default), `wheels`.",
+    "FUSION_WIRE": "Way to models that both clients reach: `direct` (the default), `litellm`.",
     "FUSION_LOCAL_THREADS": "Threads of all embedded models together; by default one for each core.",
 }
 """The environment variables of Fusion itself. A variable that the code names and this table lacks is an error."""

@@ -25,6 +25,7 @@ FusionError                     exit 1, HTTP 500
     BadResponseError                               retry: empty, truncated or malformed reply
       ShapeError                                   the reply violates its schema after one repair
       OversizedReplyError                          the reply is larger than its limit can explain
+  FetchError                    exit 3, HTTP 502   a file could not be fetched from its server
   StageError                    exit 3, HTTP 502   a stage failed
   BudgetError                   exit 4, HTTP 402   a budget limit would be exceeded
   RunFailed                     exit of its cause  the run ended without an answer; carries the Result
@@ -266,6 +267,13 @@ class OversizedReplyError(BadResponseError):
     """The reply is larger than the output limit of its request can explain; it was not read to its end."""
 
     retryable = False
+
+
+class FetchError(FusionError):
+    """A file could not be fetched from its server, or is not the one that was asked for."""
+
+    exit_code = 3
+    http_status = 502
 
 
 class StageError(FusionError):

@@ -1,6 +1,7 @@
 """Paths given by the user, and text files read with a size limit."""
 
 import os
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from fusion.core.errors import UsageError
@@ -21,6 +22,14 @@ def working_directory() -> Path | None:
     try:
         return Path.cwd()
     except FileNotFoundError:
+        return None
+
+
+def day_of(path: Path) -> date | None:
+    """Return the day of the last change of a file, in UTC; None if it does not exist."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
+    except OSError:
         return None
 
 

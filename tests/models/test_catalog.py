@@ -4,11 +4,13 @@ import subprocess
 import sys
 import time
 from decimal import Decimal
+from functools import cache
 
 import pytest
 
 from fusion.core.types import Usage
 from fusion.models import catalog
+from fusion.models.catalog import price_file
 
 
 def test_a_known_model_has_its_price_without_noise() -> None:
@@ -54,7 +56,7 @@ def test_what_is_unknown_is_none(model_id: str) -> None:
 def test_nothing_for_nothing_is_unknown() -> None:
     free = [
         key
-        for key, entry in catalog._entries().items()
+        for key, entry in price_file.entries().items()
         if entry.get("input_cost_per_token") == 0 == entry.get("output_cost_per_token")
     ]
     assert free
@@ -65,10 +67,10 @@ def test_nothing_for_nothing_is_unknown() -> None:
 
 
 def test_an_entry_alone_is_that_of_the_whole_file() -> None:
-    entries = catalog._entries()
-    assert [name for name, entry in entries.items() if catalog._entry(name) != entry] == []
+    entries = price_file.entries()
+    assert [name for name, entry in entries.items() if price_file.entry(name) != entry] == []
     nested = {key for entry in entries.values() for key in entry} | {"us", "chat", "sample_spec", 'a"b'}
-    assert [name for name in nested - entries.keys() if catalog._entry(name) is not None] == []
+    assert [name for name in nested - entries.keys() if price_file.entry(name) is not None] == []
 
 
 X = '{"litellm_provider": "x", "max_input_tokens": 5}'
@@ -84,16 +86,14 @@ OTHERS = {
 
 @pytest.mark.parametrize("text", OTHERS.values(), ids=OTHERS)
 def test_an_entry_is_found_in_any_layout(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_text", lambda file: text)
-    for cached in (catalog._entries, catalog._entry):
-        cached.cache_clear()
+    price_file.forget()
+    monkeypatch.setattr(price_file, "_text", cache(lambda file: text))
     try:
         assert catalog.lookup("x/a").context == 5
         assert not catalog.known("x/c")
         assert not catalog.known("like")
     finally:
-        for cached in (catalog._entries, catalog._entry):
-            cached.cache_clear()
+        price_file.forget()
 
 
 @pytest.mark.parametrize("model_id", ["local/small", "local/strong", "local/tiny", "local:/somewhere/any.gguf"])

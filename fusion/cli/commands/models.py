@@ -40,6 +40,7 @@ def application() -> typer.Typer:
     app.callback()(listing)
     app.command()(check)
     app.command()(pull)
+    app.command()(update)
     return app
 
 
@@ -53,6 +54,7 @@ def listing(
         return
     from fusion.cli.settings import read_settings
     from fusion.cli.terminal import table, width_of, wrapped, write
+    from fusion.models.catalog.price_file import origin
 
     settings, width = read_settings(config), width_of(sys.stdout)
     used, is_usable = _in_use(settings)
@@ -65,6 +67,7 @@ def listing(
     doors = table(_ways([row[2] for row in rows], settings), width=width, spared=_spared_ways(width))
     legend = [
         "* is the profile in use; prices in dollars for a million tokens; context and output in tokens",
+        f"prices: {origin().words}",
         *([] if everything else ["the other profiles: fusion models --all"]),
         *(f"settings: {path}" for path in settings.files),
     ]
@@ -162,6 +165,36 @@ def pull(
         with Interrupts(), pull_progress() as progress:
             path = download.pull(tier, settings=settings, sources=sources or None, progress=progress)
         write(f"{tier}: {path}\n")
+
+
+def update(
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE|URL", help="Copy of the file, in place of litellm's own."),
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Go back to the prices of the installed litellm.")] = False,
+) -> None:
+    """Fetch a newer price file, and use it from now on.
+
+    Models that it lacks keep the prices of the installed litellm. Exit code 3 if it cannot be fetched; then the
+    prices in use are kept.
+    """
+    from fusion.cli.interrupts import Interrupts
+    from fusion.cli.terminal import write
+    from fusion.core.errors import UsageError
+    from fusion.models.catalog import price_file
+    from fusion.models.catalog import update as updating
+
+    if reset and source is not None:
+        raise UsageError("--reset takes no --from; leave one of them out")
+    before = price_file.origin()
+    if reset:
+        was = "" if updating.reset() else ", as before"
+        write(f"prices: {price_file.origin().words}{was}\n")
+        return
+    with Interrupts():
+        after = updating.update(source)
+    write(f"prices: {after.words}\nbefore: {before.words}\n")
 
 
 def _settled(roles: "Mapping[str, Sequence[str]]", settings: "Settings") -> "dict[str, Sequence[str]]":

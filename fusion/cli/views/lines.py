@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,7 @@ _FOLDED_AT_MOST = 60
 _NAMED_AT_MOST = 3
 _TITLE_AT_MOST = 40
 _FIGURES = re.compile(r"('[^']*')|\b(?=[a-z_-]*\d)[0-9a-z_-]{8,}\b|\d+(?:[.,]\d+)*", re.IGNORECASE)
+_DAY: Final = re.compile(r", (?:built|fetched|installed) (\d{4}-\d\d-\d\d)\b")
 _UNNAMED: Final[Mapping[tuple[str, int], str]] = {}
 _WAITS: Final = {
     "library": "loading",
@@ -347,6 +349,23 @@ def cost_words(usd: Decimal, unknown: int) -> str:
     if not unknown:
         return dollars(usd)
     return f"{dollars(usd)} + {unknown} unknown" if usd else "cost unknown"
+
+
+def price_days(sources: Iterable[str]) -> str:
+    """Name the days of the price files that prices are from: `prices of 2026-11-20`; empty without any."""
+    days = sorted({found[1] for source in sources if (found := _DAY.search(source))})
+    return f"prices of {' and '.join(days)}" if days else ""
+
+
+def price_origins(sources: Iterable[str]) -> str:
+    """Name the price files that prices are from, with their ages; empty without any."""
+    found = {source[: match.end()]: match[1] for source in sources if (match := _DAY.search(source))}
+    return "; ".join(f"{name} ({_age(date.fromisoformat(day))})" for name, day in sorted(found.items()))
+
+
+def _age(day: date) -> str:
+    days = (datetime.now(UTC).date() - day).days
+    return f"{days:,} day{'s' * (days != 1)} old"
 
 
 def _place(event: EventBase) -> str:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from fusion.cli.terminal import table, wrapped
-from fusion.cli.views.lines import dollars, seconds
+from fusion.cli.views.lines import dollars, price_origins, seconds
 from fusion.core.types import Limits, Message
 from fusion.quote.drill import Drill, Scenario
 from fusion.quote.preview import Preview, PreviewedCall, PreviewedStage
@@ -156,7 +156,9 @@ def _sums(quote: Quote) -> list[str]:
     ]
     if quote.unpriced:
         lines.append(f"Unknown price, not in the cost: {', '.join(quote.unpriced)}")
-    return [*lines, *(f"Note: {note}" for note in quote.notes)]
+    origins = price_origins(line.price_source for stage in quote.stages for line in stage.lines)
+    prices = [f"Prices: {origins}"] if origins else []
+    return [*lines, *prices, *(f"Note: {note}" for note in quote.notes)]
 
 
 def _cap(quote: Quote) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from fusion.cli.terminal import table, wrapped
-from fusion.cli.views.lines import cost_words, dollars, seconds, times_words
+from fusion.cli.views.lines import cost_words, dollars, price_days, seconds, times_words
 from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent
 
 _HEAD = ["stage", "role", "model", "calls", "retries", "tokens in", "out", "cost", "time"]
@@ -125,7 +125,9 @@ def _money(receipt: Receipt) -> str:
     unknown = sum(line.cost.unknown_calls for line in paid)
     if unknown:
         parts.append(f"{unknown} call{'s' * (unknown != 1)} of unknown cost")
-    return ", ".join(part for part in parts if part) or f"{dollars(Cost().usd)} measured"
+    said = [part for part in parts if part] or [f"{dollars(Cost().usd)} measured"]
+    days = price_days(line.price_source for line in paid)
+    return ", ".join([*said, days] if days else said)
 
 
 def _part(words: str, spent: Iterable[Spent]) -> str:

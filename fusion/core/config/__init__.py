@@ -7,6 +7,7 @@ from fusion.core.config.secrets import is_padded as is_padded
 from fusion.core.config.secrets import secret as secret
 from fusion.core.config.secrets import secrets as secrets
 from fusion.core.config.settings import Settings as Settings
+from fusion.core.config.settings import cache_folder as cache_folder
 from fusion.core.config.settings import user_folder as user_folder
 from fusion.core.config.tables import Endpoint as Endpoint
 from fusion.core.config.tables import SettingsFile as SettingsFile

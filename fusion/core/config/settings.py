@@ -195,6 +195,13 @@ def user_folder() -> Path:
     return _folder(None, "config")
 
 
+def cache_folder() -> Path:
+    """Return the user's folder of files that can be fetched again."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("fusion", appauthor=False)
+
+
 def _own_file(named: Path | str | None) -> Path | None:
     """Return the user's own file of settings, if any. Raises UsageError if the named one does not exist."""
     if not named:
@@ -217,7 +224,7 @@ def _folder(given: str | None, kind: str) -> Path:
     import platformdirs
 
     if kind == "cache":
-        return platformdirs.user_cache_path("fusion", appauthor=False) / "models"
+        return cache_folder() / "models"
     return platformdirs.user_config_path("fusion", appauthor=False)
 
 

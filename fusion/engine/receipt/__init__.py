@@ -1,6 +1,6 @@
 """Receipt of a run: its spending by stage, role and model, and its time by cause."""
 
-from fusion.engine.receipt.accounts import Accounts, Before, before
-from fusion.engine.receipt.path import upstreams
-
-__all__ = ["Accounts", "Before", "before", "upstreams"]
+from fusion.engine.receipt.accounts import Accounts as Accounts
+from fusion.engine.receipt.accounts import Before as Before
+from fusion.engine.receipt.accounts import before as before
+from fusion.engine.receipt.path import upstreams as upstreams

@@ -112,8 +112,7 @@ class Breaker:
     def fail(self, entry: Entry, error: ModelError, seconds: float) -> None:
         """Record an attempt that failed after so many seconds."""
         if not error.outage:
-            if error.retry_after is not None and error.retry_after > _SHORT:
-                self._busy, self.limit = self._clock() + error.retry_after, error
+            self.heed(error)
             self.succeed()
         elif entry.era != self._era:
             return  # it was sent before the end of an earlier outage
@@ -126,6 +125,11 @@ class Breaker:
         elif entry.probes:
             self._rest = min(2 * self._rest, _LONGEST_REST)
             self._open(error)
+
+    def heed(self, error: ModelError) -> None:
+        """Remember a long pause that the provider asked for."""
+        if error.retry_after is not None and error.retry_after > _SHORT:
+            self._busy, self.limit = self._clock() + error.retry_after, error
 
     def refusal(self) -> OutageError:
         """Return the error of a call that is not sent."""
@@ -264,7 +268,11 @@ async def _recorded(work: Awaitable[Reply], breaker: Breaker, entry: Entry, requ
     try:
         reply = await work
     except ModelError as error:
-        breaker.fail(entry, error, request.timeout if error.took is None else error.took)
+        if error.took is None and not error.outage:  # it was not sent
+            breaker.heed(error)
+            breaker.leave(entry)
+        else:
+            breaker.fail(entry, error, request.timeout if error.took is None else error.took)
         raise
     except BaseException:
         breaker.leave(entry)
@@ -342,7 +350,7 @@ class _Loose(ModelWrapper):
     def _ended(self, entry: Entry, task: asyncio.Future[Reply]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, ModelError):
+        if isinstance(error, ModelError) and (error.outage or error.took is not None):
             self._breaker.fail(entry, error, 0.0)
         elif error is not None or task.cancelled():
             self._breaker.leave(entry)

@@ -2,18 +2,17 @@
 
 import difflib
 import functools
-import importlib.util
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from fusion.core.config import Endpoint, Settings, Tariff
 from fusion.core.types import FileKind
 from fusion.models.base import ModelInfo, Price
+from fusion.models.catalog import price_file
+from fusion.models.catalog.price_file import Entry
 from fusion.models.profiles import family_of, keys_for, region_of
 
 SAMPLING: Final = frozenset({"temperature", "top_p"})
@@ -28,13 +27,8 @@ _COUNTING: Final = ("anthropic", "bedrock", "vertex_ai", "gemini", "openrouter")
 _SIGNED: Final = ("bedrock", "sagemaker")
 """Providers whose requests are signed, so that no field can be added."""
 
-_FILE = "model_prices_and_context_window_backup.json"
 _PROVIDERS = "provider_endpoints_support_backup.json"
 _COMPATIBLE = "llms/openai_like/providers.json"
-_EXAMPLE = "sample_spec"
-_OF_ENTRIES = "litellm_provider"
-_INDENT: Final = "\n    "
-_DECODER: Final = json.JSONDecoder()
 _TEXT = ("chat", "responses", "completion")
 _LOCAL_TIERS = ("local/small", "local/strong", "local/tiny")
 _OWN_SERVERS: Final = ("ollama", "ollama_chat")
@@ -43,7 +37,6 @@ _RESELLER = "openrouter"
 """Charges the list price of the vendor named in its ids: `openrouter/openai/gpt-5.6`."""
 _TIER: Final = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
 
-Entry = Mapping[str, Any]
 _MILLION: Final = Decimal(1_000_000)
 _SOURCE: Final = "fusion.toml"
 
@@ -80,7 +73,7 @@ def lookup(model_id: str) -> ModelInfo:
         )
     key, entry = _find(model_id)
     provider = _provider(model_id, entry)
-    price, source = _price(entry), f"litellm's price file ({key})"
+    price, source = _price(entry), f"{price_file.label(key)} ({key})" if key else "unknown"
     if price is None and key and provider in _OWN_SERVERS and not model_id.endswith("-cloud"):
         price, source = Price(input=Decimal(0), output=Decimal(0)), "local (your own server)"
     return ModelInfo(
@@ -103,7 +96,7 @@ def lookup(model_id: str) -> ModelInfo:
 
 def shipped_price(model_id: str) -> Price | None:
     """Return the price of a model in the installed price file; None if it is unknown."""
-    return None if _is_local(model_id) else _price(_find(model_id)[1])
+    return None if _is_local(model_id) else _price(_find(model_id, price_file.shipped_entry)[1])
 
 
 def _origin(model_id: str, provider: str) -> dict[str, Any]:
@@ -157,10 +150,10 @@ def _is_local(model_id: str) -> bool:
     return model_id.startswith(("local/", "local:"))
 
 
-def _find(model_id: str) -> tuple[str, Entry]:
+def _find(model_id: str, entry_of: Callable[[str], Entry | None] = price_file.entry) -> tuple[str, Entry]:
     """Return the name and the entry of this id in the price file; empty ones if it is missing."""
     for key, provider in _candidates(model_id):
-        entry = _entry(key)
+        entry = entry_of(key)
         if entry is not None and (provider is None or _is_of(provider, str(entry.get("litellm_provider")))):
             return key, entry
     return "", {}
@@ -233,14 +226,14 @@ def _day(written: object) -> date | None:
 
 def _names() -> Iterator[str]:
     """Yield the ids of text models, with their provider in front."""
-    for key, entry in _entries().items():
+    for key, entry in price_file.entries().items():
         if entry.get("mode") in _TEXT:
             yield key if "/" in key else f"{entry.get('litellm_provider')}/{key}"
 
 
 def _bare_names() -> Iterator[tuple[str, str]]:
     """Yield the names of text models without a provider, each with its full id."""
-    for key, entry in _entries().items():
+    for key, entry in price_file.entries().items():
         if "/" not in key and entry.get("mode") in _TEXT:
             yield key, f"{entry.get('litellm_provider')}/{key}"
 
@@ -249,46 +242,10 @@ def _bare_names() -> Iterator[tuple[str, str]]:
 def _providers() -> frozenset[str]:
     """Return all providers of the installed litellm, with or without prices."""
     return frozenset(
-        {str(entry.get("litellm_provider")) for entry in _entries().values()}
-        | _installed(_PROVIDERS).get("providers", {}).keys()
-        | _installed(_COMPATIBLE).keys()
+        {str(entry.get("litellm_provider")) for entry in price_file.entries().values()}
+        | price_file.installed(_PROVIDERS).get("providers", {}).keys()
+        | price_file.installed(_COMPATIBLE).keys()
     )
-
-
-@functools.lru_cache(maxsize=1024)
-def _entry(name: str) -> Entry | None:
-    """Return one entry of the price file, decoded alone where it has the usual layout: all of them take 40 ms."""
-    text, key = _text(_FILE), json.dumps(name)
-    at = text.rfind(key)  # of equal names the last one counts, as for all readers of JSON
-    if at < 0:
-        return None
-    if text.endswith(_INDENT, 0, at) and text.startswith(": {", at + len(key)):
-        entry: Entry = _DECODER.raw_decode(text, at + len(key) + 2)[0]
-        if _OF_ENTRIES in entry and name != _EXAMPLE:
-            return entry
-    return _entries().get(name)
-
-
-@functools.cache
-def _entries() -> Mapping[str, Entry]:
-    """Return the installed price file, read once."""
-    return {name: entry for name, entry in _installed(_FILE).items() if name != _EXAMPLE}
-
-
-def _installed(file: str) -> dict[str, Any]:
-    """Return a JSON file of the installed litellm; empty if there is none."""
-    found: dict[str, Any] = json.loads(_text(file) or "{}")
-    return found
-
-
-@functools.cache
-def _text(file: str) -> str:
-    """Return the text of a file of the installed litellm, without the slow import; empty if there is none."""
-    spec = importlib.util.find_spec("litellm")
-    if spec is None or spec.origin is None:
-        return ""
-    path = Path(spec.origin).parent / file
-    return path.read_text("utf-8") if path.is_file() else ""
 
 
 def _of_endpoint(name: str, endpoint: Endpoint) -> ModelInfo:

@@ -47,6 +47,20 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
+def patient() -> None:
+    """Outages are repeated as long as their patience lasts."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A call has three attempts, whatever fails, unless the test is `patient`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "patient" not in request.fixturenames:
+            patch.setattr(Retrying, "_is_spent", lambda self, tries: tries.number >= self._attempts)
+        yield
+
+
+@pytest.fixture
 def without_pauses() -> Iterator[None]:
     """Attempts follow each other at once."""
     with pytest.MonkeyPatch.context() as patch:

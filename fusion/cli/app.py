@@ -11,6 +11,7 @@ from fusion import __version__
 from fusion.cli.commands import models, runs
 from fusion.cli.commands.bench import bench
 from fusion.cli.commands.demo import demo
+from fusion.cli.commands.doctor import doctor
 from fusion.cli.commands.drill import drill
 from fusion.cli.commands.pipeline import explain, graph, new, render, schema, validate
 from fusion.cli.commands.quote import quote
@@ -39,22 +40,9 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    for command in (
-        run,
-        resume,
-        quote,
-        drill,
-        new,
-        validate,
-        graph,
-        render,
-        explain,
-        schema,
-        demo,
-        bench,
-        tune,
-        trust,
-    ):
+    running = (run, resume, quote, drill)
+    making = (new, validate, graph, render, explain, schema)
+    for command in (*running, *making, demo, bench, tune, trust, doctor):
         app.command(context_settings=_HELP)(command)
     app.add_typer(runs.application(), name="runs")
     app.add_typer(models.application(), name="models")

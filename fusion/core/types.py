@@ -23,6 +23,7 @@ FileKind = Literal["image", "pdf"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 Reuse = Literal["journal", "other run", "cache"]
 OnOutage = Literal["wait", "fail"]
+Hedge = Literal["off", "auto"]
 Money = Decimal
 
 
@@ -103,7 +104,7 @@ class Message(Value):
     files: tuple[tuple[int, File], ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
-    stable: int = 0
+    stable: int = Field(default=0, exclude=True, repr=False)
 
     @cached_property
     def size(self) -> int:
@@ -142,8 +143,9 @@ class Request(Value):
     HTTP body, named as the provider does. `json_schema` is the schema of the reply. `json_mode` is "schema" for the
     provider's strict mode, "object" for any JSON object. `tools` are the tools that the model may call, and
     `tool_choice` is "auto", "none", "required" or the name of one. `cache_key` names the provider's prompt cache to
-    use; it changes no reply. `key`, `sample` and `on_outage` are not sent; `sample` tells requests apart that ask the
-    same and need replies of their own. `on_outage` says if a call waits while its last model is down, or fails.
+    use; it changes no reply. `key`, `sample`, `on_outage` and `patience` are not sent; `sample` tells requests apart
+    that ask the same and need replies of their own. `on_outage` says if a call waits while its last model is down, or
+    fails. `patience` is the seconds for which failed attempts are repeated.
     """
 
     messages: tuple[Message, ...]
@@ -164,6 +166,7 @@ class Request(Value):
     key: CallKey | None = None
     sample: int = 0
     on_outage: OnOutage = "wait"
+    patience: float = Field(default=300.0, ge=0)
 
 
 class Usage(Value):

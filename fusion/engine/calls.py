@@ -28,6 +28,7 @@ from fusion.models.catalog import refused
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Fallback, Member
 from fusion.models.wrappers.fit import Fitted, check_fits
+from fusion.models.wrappers.hedge import Hedged, Hedging
 from fusion.models.wrappers.prompt_cache import Prefixes, marked_once, unmarked
 from fusion.prompts.template import stable_prefix
 from fusion.stages.context import Answer, Ask
@@ -66,6 +67,7 @@ class Caller:
         wrap: Wrap,
         pipeline: str,
         recurs: Callable[[], bool],
+        hedging: Hedging | None = None,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
@@ -83,7 +85,10 @@ class Caller:
             return {**_limits(limits, model), **_params(firm, soft, model), **_shape(schema, model)}
 
         self._terms = terms(self._info)
-        self._chain = _fitted(chain, self._terms, terms)
+        members = _fitted(chain, self._terms, terms)
+        if hedging is not None:
+            members = _hedged(members, hedging, f"{stage} {role}")
+        self._chain = members[0].last if len(members) == 1 else Fallback(members)
         self._wrap = wrap
         self._link = _Link(wrap(self._chain, role))
         self._recurs = recurs
@@ -231,17 +236,33 @@ def _shape(schema: JsonSchema | None, model: ModelInfo) -> dict[str, Any]:
     return {"json_schema": said, "json_mode": mode}
 
 
-def _fitted(chain: Sequence[Member], first: dict[str, Any], terms: Callable[[ModelInfo], dict[str, Any]]) -> Model:
-    """Return the chain as one model; a member whose terms differ from the first one's is called on its own."""
-    if len(chain) == 1:
-        return Fitted(chain[0].last, {}) if first.get("json_mode") == "object" else chain[0].last
+def _fitted(
+    chain: Sequence[Member], first: dict[str, Any], terms: Callable[[ModelInfo], dict[str, Any]]
+) -> Sequence[Member]:
+    """Return the chain with its own terms for each member that differs from the first one."""
+    if len(chain) == 1 and first.get("json_mode") != "object":
+        return chain
     members = []
     for member in chain:
         own = terms(member.info)
         unsaid = {name: Request.model_fields[name].get_default(call_default_factory=True) for name in first}
         changes = {name: value for name, value in {**unsaid, **own}.items() if value != first.get(name)}
         members.append(member._replace(primary=Fitted(member.primary, changes), last=Fitted(member.last, changes)))
-    return Fallback(members)
+    return members
+
+
+def _hedged(chain: Sequence[Member], hedging: Hedging, stage: str) -> list[Member]:
+    """Return the chain with late calls of each member asked of the ones behind it, too."""
+    asked = chain[0].info
+
+    def hedged(model: Model, member: Member, at: int) -> Hedged:
+        rivals = chain[at + 1 :]
+        return Hedged(model, rivals=rivals, itself=member.primary, stage=stage, asked=asked, hedging=hedging)
+
+    return [
+        member._replace(primary=hedged(member.primary, member, at), last=hedged(member.last, member, at))
+        for at, member in enumerate(chain)
+    ]
 
 
 def _room(model: ModelInfo) -> float:

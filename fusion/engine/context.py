@@ -407,6 +407,10 @@ class RunModels(StageModels):
         firm, soft = merged(own, role.params), defaults.params()
         if ask.model:  # a certain model, and not the one that these parameters were chosen for
             firm, soft = {}, merged(firm, soft)
+        resilience = merged(
+            stage.resilience() if isinstance(stage, ModelStage) else {}, role.resilience, defaults.resilience()
+        )
+        hedge = resilience.pop("hedge", "off")
         return Caller(
             chain,
             sink=self._run.sink,
@@ -414,14 +418,8 @@ class RunModels(StageModels):
             stage=self._ctx.place,
             role=ask.role,
             max_tokens=self._run.spec.output_limit(stage, chain[0].info, ask.max_tokens),
-            unsent={
-                "timeout": role.timeout or defaults.timeout,
-                **merged(
-                    stage.resilience() if isinstance(stage, ModelStage) else {},
-                    role.resilience,
-                    defaults.resilience(),
-                ),
-            },
+            unsent={"timeout": role.timeout or defaults.timeout, **resilience},
+            hedging=self._run.spec.roles.hedging if hedge == "auto" else None,
             firm=firm,
             soft=soft,
             schema=ask.schema,

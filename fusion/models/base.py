@@ -10,8 +10,6 @@ from fusion.core.errors import BadResponseError, ContentFilterError, UsageError
 from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
 
 BYTES_PER_TOKEN: Final = 4
-PATIENCE: Final = 300.0
-"""Seconds that a call waits for a model that is down, at most."""
 _DAY: Final = 86_400
 _UNITS: Final = (
     (120, 1, "s"),

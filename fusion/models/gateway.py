@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 
-from fusion.core.config import Settings, is_padded, secret
+from fusion.core.config import Ceilings, Settings, is_padded, secret
 from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import CacheMode
@@ -23,6 +24,7 @@ from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
 from fusion.models.wrappers.contained import Contained
 from fusion.models.wrappers.fallback import Member
+from fusion.models.wrappers.hedge import Hedging
 from fusion.models.wrappers.journal import Journaled, Unreachable
 from fusion.models.wrappers.limit import Limited
 from fusion.models.wrappers.prompt_cache import Primed, is_marked
@@ -33,7 +35,7 @@ from fusion.store.journal import Journal
 _CONCURRENCY = 500
 _OPEN_SERVERS = frozenset({"hosted_vllm", "vllm", "lm_studio", "llamafile", "ollama", "ollama_chat", "xinference"})
 """Providers that serve any model, with a chat template of any kind."""
-_PATIENCE = 10.0
+_HASTY = 10.0
 """Longest Retry-After, in seconds, that is worth waiting for while a fallback is left."""
 
 
@@ -48,6 +50,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
         self.latencies = Latencies()
+        self.hedging = Hedging()
         self._settings = settings
         self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
         self._own = {name: checked(model) for name, model in (models or {}).items()}
@@ -57,6 +60,7 @@ class Gateway:
         self._margins = Margins()
         self._made: dict[tuple[str, int | None], Member] = {}
         self._paces: dict[str, Pace] = {}
+        self._providers: dict[str, Gate] = {}
         self._breakers: dict[str, Breaker] = {}
         self._trials: list[Trial] = []
 
@@ -91,7 +95,7 @@ class Gateway:
             last = Guarded(self._metered(limited), breaker, waits=True)
             self._trials.append(trial)
             self._made[key] = Member(
-                Retrying(first, patience=_PATIENCE),
+                Retrying(first, hasty=_HASTY),
                 Retrying(last),
                 breaker,
                 self._concurrency_of(model_id, concurrency),
@@ -195,15 +199,30 @@ class Gateway:
         return min([one for one in (concurrency, of_endpoint) if one is not None], default=None)
 
     def _gates_of(self, model_id: str, info: ModelInfo) -> tuple[Gate, ...]:
-        """Return the gates of a model, shared by all roles and runs: its pace."""
+        """Return the gates of a model, shared by all roles and runs: that of its provider, if any, and its pace."""
         if info.local:
             return ()
         endpoint = self._settings.endpoints.get(model_id)
-        server = model_id if endpoint is None else f"{endpoint.api_base} {endpoint.model} {endpoint.key_env}"
+        server, own = model_id, Ceilings()
+        if endpoint is not None:
+            server = f"{endpoint.api_base} {endpoint.model} {endpoint.key_env}"
+            own = Ceilings(rpm=endpoint.rpm, tpm=endpoint.tpm, concurrency=endpoint.concurrency)
+        for layer in self._settings.ceilings:
+            own = own.under(layer.of_model(model_id))
         if server not in self._paces:
-            own = None if endpoint is None else endpoint.concurrency
-            self._paces[server] = Pace(model_id, concurrency=own or _CONCURRENCY)
-        return (self._paces[server],)
+            self._paces[server] = Pace(model_id, **{"concurrency": _CONCURRENCY, **own.ceilings()})
+        pace, shared = self._paces[server], self._gate_of(info.provider, model_id)
+        return (pace,) if shared is None else (shared, pace)
+
+    def _gate_of(self, provider: str, model_id: str) -> Gate | None:
+        """Return the gate of all models of a provider, if it has ceilings of its own."""
+        layers = [layer.models[provider] for layer in self._settings.ceilings if provider in layer.models]
+        if not layers or provider == model_id:
+            return None
+        if provider not in self._providers:
+            lowest = reduce(Ceilings.under, layers)
+            self._providers[provider] = Gate(**lowest.ceilings())
+        return self._providers[provider]
 
 
 def _out(info: ModelInfo) -> Member:

@@ -10,6 +10,7 @@ from fusion.core.config.policy import Refusal, Subject, matches
 from fusion.models.base import ModelInfo, Price
 from fusion.models.catalog import shipped_price
 from fusion.models.profiles import family_of, provider_at, region_of, seat_of
+from fusion.models.providers.doors import door_of
 
 _MILLION: Final = 1_000_000
 _COMPLETION: Final = "text-completion-"
@@ -35,11 +36,14 @@ class Guard:
         providers, ids = {info.provider, _whole(info.provider)}, [name or info.id, info.id]
         region = info.region or region_of(_whole(info.provider))
         at = None if endpoint is None else provider_at(urlsplit(endpoint.api_base).hostname or "")
+        door = None if endpoint is not None else door_of(info)
+        if door is not None and door.address != door.base:
+            at = provider_at(urlsplit(door.address).hostname or "")
         if endpoint is not None:
             ids.append(endpoint.model)
-        if endpoint is not None and at is not None:
+        if at is not None and at not in providers:
             providers, region = providers | {at}, region_of(at)
-            ids.append(f"{at}/{endpoint.model}")
+            ids.append(f"{at}/{info.id.partition('/')[2] if endpoint is None else endpoint.model}")
         if "/" not in info.id:
             ids += [f"{provider}/{info.id}" for provider in sorted(providers)]
         return Subject(

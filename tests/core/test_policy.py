@@ -525,6 +525,26 @@ PARTS = [
 ]
 
 
+BASES = [
+    ("OPENAI_BASE_URL", "https://api.deepseek.com/v1", "openai/other", "provider:deepseek"),
+    ("OPENAI_BASE_URL", "https://api.deepseek.com/v1", "openai/deepseek-v4-flash", RULES["id"][9:-2]),
+    ("OPENAI_API_BASE", "https://api.moonshot.cn/v1", "openai/kimi", "region:cn"),
+    ("ANTHROPIC_BASE_URL", "https://api.deepseek.com/anthropic", "anthropic/other", "region:cn"),
+    ("GROQ_API_BASE", "https://openrouter.ai/api/v1", "groq/other", "openrouter"),
+]
+
+
+@pytest.mark.parametrize(("variable", "address", "model_id", "pattern"), BASES)
+def test_a_variable_takes_no_model_past_a_rule(
+    desk: Desk, variable: str, address: str, model_id: str, pattern: str
+) -> None:
+    desk.rule("machine", f'deny = ["{pattern}"]')
+    gateway = Gateway(Settings.from_environment())
+    assert gateway.refusal(model_id) is None
+    desk.patch.setenv(variable, address)
+    assert gateway.refusal(model_id) is not None
+
+
 @pytest.mark.parametrize(("model_id", "pattern"), PARTS)
 def test_what_a_pattern_names(desk: Desk, model_id: str, pattern: str) -> None:
     desk.rule("machine", f'deny = ["{pattern}"]')

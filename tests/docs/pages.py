@@ -146,6 +146,8 @@ class Desk:
             return ""
         (self.folder / "settings").mkdir()
         (self.folder / "settings" / "fusion.toml").write_text(text)
+        if "endpoints" not in tomllib.loads(text):
+            return self._run("bash", "-euo", "pipefail", "-c", "cd settings && fusion models --config fusion.toml")
         ((endpoint, table),) = tomllib.loads(text)["endpoints"].items()
         row = f"(endpoint)  *{endpoint}  *{table['key_env']}: not set  *free  *free"
         return self._run(

@@ -14,7 +14,7 @@ from fusion.core.errors import ModelError, OutageError
 from fusion.core.events import OutageChanged, Span, span
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.attempt import waiting
-from fusion.models.base import PATIENCE, Model, ModelWrapper, TrackedDeltas
+from fusion.models.base import Model, ModelWrapper, TrackedDeltas
 
 State = Literal["closed", "open", "probing"]
 
@@ -220,8 +220,8 @@ class Breaker:
 class Guarded(ModelWrapper):
     """A model behind its circuit breaker.
 
-    With `waits`, which is for the last model of a chain, a call waits while the breaker is open, for `PATIENCE`
-    seconds at most, or fails at once if its request says so. Without, it fails at once. The probe of a chain with
+    With `waits`, which is for the last model of a chain, a call waits while the breaker is open, for its `patience`
+    in seconds at most, or fails at once if its request says so. Without, it fails at once. The probe of a chain with
     models left holds its call up for a twentieth of the timeout only: then the call goes on, is charged for the
     attempt, and the probe goes on without it. `trial` is the same model, whose attempts can be left like that.
 
@@ -242,8 +242,8 @@ class Guarded(ModelWrapper):
         try:
             return await _recorded(self.inner.complete(request, on_delta), self._breaker, entry, request)
         except ModelError as error:
-            if self._waits and request.on_outage == "wait" and self._breaker.lasting(PATIENCE):
-                raise self._breaker.given_up(PATIENCE) from error
+            if self._waits and request.on_outage == "wait" and self._breaker.lasting(request.patience):
+                raise self._breaker.given_up(request.patience) from error
             raise
 
     async def close(self) -> None:
@@ -254,13 +254,13 @@ class Guarded(ModelWrapper):
         breaker = self._breaker
         if not self._waits or request.on_outage == "fail":
             raise breaker.refusal()
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + request.patience
         with waiting("pause"):
             while await breaker.turn(until - time.monotonic()):
                 entry = breaker.enter()
                 if entry is not None:
                     return entry
-        raise breaker.given_up(PATIENCE)
+        raise breaker.given_up(request.patience)
 
 
 async def _recorded(work: Awaitable[Reply], breaker: Breaker, entry: Entry, request: Request) -> Reply:

@@ -14,7 +14,7 @@ from fusion.core.errors import (
 from fusion.core.events import FallbackTaken, Span, emit, span
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.attempt import waiting
-from fusion.models.base import PATIENCE, Model, ModelInfo, TrackedDeltas
+from fusion.models.base import Model, ModelInfo, TrackedDeltas
 
 
 class Gate(Protocol):
@@ -132,7 +132,7 @@ class Fallback(Model):
                 return left[at], left[at + 1 :] + left[:at]
             if request.on_outage == "fail":
                 break
-            await _first_turn([member.breaker for member in left])
+            await _first_turn([member.breaker for member in left], request.patience)
         return left[0], []
 
     def _patience_for(self, member: Member, others: Sequence[Member]) -> Model:
@@ -153,14 +153,15 @@ class Fallback(Model):
         )
 
     def _by(self, member: Member, reply: Reply) -> Reply:
-        if member.info.id == self.info.id:
+        by = reply.by or member.info.id  # a hedge names the model that replied
+        if by == self.info.id:
             return reply
-        return reply.model_copy(update={"asked": self.info.id, "by": member.info.id})
+        return reply.model_copy(update={"asked": self.info.id, "by": by})
 
 
-async def _first_turn(gates: Sequence[Gate]) -> None:
+async def _first_turn(gates: Sequence[Gate], patience: float) -> None:
     """Wait until one of these breakers would let a call through. Raises OutageError once patience is over."""
-    turns = [asyncio.ensure_future(gate.turn(PATIENCE)) for gate in gates]
+    turns = [asyncio.ensure_future(gate.turn(patience)) for gate in gates]
     try:
         with waiting("pause"):
             for turn in asyncio.as_completed(turns):
@@ -169,7 +170,7 @@ async def _first_turn(gates: Sequence[Gate]) -> None:
     finally:
         for one in turns:
             one.cancel()
-    raise gates[0].given_up(PATIENCE)
+    raise gates[0].given_up(patience)
 
 
 def _left(others: Sequence[Member], failed: Member, error: ModelError) -> list[Member]:

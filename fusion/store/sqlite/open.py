@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from fusion.core.errors import StoreError
 from fusion.core.paths import user_path
@@ -42,6 +42,36 @@ def open_store(path: str | Path, *, synchronous: Synchronous = "NORMAL", cache_b
         raise StoreError(
             f"the store {place} cannot be made or written ({why}): allow writing there, or choose another place"
         ) from error
+    except sqlite3.Error as error:
+        raise explained(str(place), error) from error
+
+
+class StoreState(NamedTuple):
+    """A store's size in bytes, its version, and the newest one."""
+
+    size: int
+    version: int
+    newest: int
+
+
+def state_of(path: Path) -> StoreState | None:
+    """Return the state of a store that can be written; None if it does not exist and can be made.
+
+    Raises StoreError. It changes nothing.
+    """
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - as in `open_store`
+    _refuse_remote(place)
+    if not place.exists():
+        above = next(folder for folder in place.parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise StoreError(f"the store {place} cannot be made: {above} is no folder that you can write to")
+        return None
+    if not place.is_file():
+        raise StoreError(f"the store {place} is no file: give the path of a file")
+    try:
+        with _opened(place, "NORMAL") as connection:
+            _is_ready(place, connection)
+            return StoreState(place.stat().st_size, version(connection), NEWEST)
     except sqlite3.Error as error:
         raise explained(str(place), error) from error
 

@@ -243,7 +243,7 @@ def test_the_calls_of_a_single_model_wait_until_it_is_back(chain: Chain, fault: 
         result, events = run(chain(served("a/one", provider.url)), None, pipeline=wide(40, seconds(fault)))
     assert (result.status, answers(result)) == ("ok", 40)
     assert len(provider.requests) == 56
-    assert changes(events) == ["open", "probing", "closed"]
+    assert [state for state in changes(events) if state != "probing"] == ["open", "closed"]
 
 
 def free_port() -> int:

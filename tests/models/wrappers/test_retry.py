@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fusion.core import events
+from fusion.core import budget, events
+from fusion.core.budget import Budget
 from fusion.core.errors import (
     AuthenticationError,
     BadRequestError,
@@ -20,10 +21,12 @@ from fusion.core.errors import (
     UsageError,
 )
 from fusion.core.events import AttemptFailed, EventBase, Span
-from fusion.core.types import Message, Reply, Request
+from fusion.core.types import Limits, Message, Reply, Request
+from fusion.models import attempt
 from fusion.models.providers.scripted import Say, ScriptedModel
 from fusion.models.wrappers.retry import Retrying
 
+pytestmark = pytest.mark.usefixtures("patient")
 ASKED = Request(messages=(Message(role="user", content="hello"),), max_tokens=50, timeout=60)
 
 
@@ -35,7 +38,7 @@ class Rig:
         self.waits: list[float] = []
         self.events: list[AttemptFailed] = []
         self.scripted = ScriptedModel(list(script))
-        options = {"random": Random(1), "sleep": self.sleep, "clock": lambda: self.now, **options}
+        options = {"random": Random(1), "sleep": self.sleep, "now": lambda: self.now, **options}
         self.model = Retrying(self.scripted, **options)
 
     async def sleep(self, seconds: float) -> None:
@@ -96,7 +99,7 @@ def test_lasting_faults_are_not(error: ModelError) -> None:
 
 
 def test_the_last_error_says_how_often_it_was_tried() -> None:
-    rig = Rig(ModelConnectionError("a"), ModelConnectionError("b"), BadResponseError("gone", model="m", text="half"))
+    rig = Rig(BadResponseError("a"), ModelTimeoutError("b"), BadResponseError("gone", model="m", text="half"))
     with pytest.raises(BadResponseError, match=r"^gone \(after 3 attempts\)$") as caught:
         rig.ask()
     assert (caught.value.text, caught.value.model) == ("half", "m")
@@ -111,27 +114,95 @@ def test_a_lasting_fault_after_a_passing_one() -> None:
 
 
 def test_one_error_told_often_does_not_grow() -> None:
-    error = ModelConnectionError("gone")
+    error = BadResponseError("gone")
     rig = Rig(*[error] * 6)
     for _ in range(2):
-        with pytest.raises(ModelConnectionError, match=r"^gone \(after 3 attempts\)$"):
+        with pytest.raises(BadResponseError, match=r"^gone \(after 3 attempts\)$"):
             rig.ask()
     assert str(error) == "gone"
 
 
-def test_the_number_of_attempts() -> None:
-    rig = Rig(*[ModelConnectionError("gone")] * 5, attempts=5)
-    with pytest.raises(ModelConnectionError, match="after 5 attempts"):
-        rig.ask()
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadResponseError("x"),
+        ModelTimeoutError("x"),
+        ModelConnectionError("x", answered=True),
+        Say(" "),
+        Say(pieces=["half"], error=ModelConnectionError("x")),
+    ],
+)
+def test_attempts_that_may_be_billed_are_few(error: ModelError | Say) -> None:
+    with pytest.raises(ModelError, match="after 3 attempts"):
+        Rig(*[error] * 9).ask(Pieces())
+    rig = Rig(*[error] * 9, attempts=5)
+    with pytest.raises(ModelError, match="after 5 attempts"):
+        rig.ask(Pieces())
     assert rig.calls == 5
     with pytest.raises(UsageError):
         Rig("fine", attempts=0)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelConnectionError("x"),
+        ModelConnectionError("x", sent=False),
+        ModelConnectionError("x", retry_after=2),
+        RateLimitError("x"),
+        RateLimitError("x", retry_after=0.1),
+    ],
+)
+@pytest.mark.parametrize("seconds", [0.0, 5.0, 60.0, 300.0])
+def test_an_outage_is_repeated_while_there_is_patience(error: ModelError, seconds: float) -> None:
+    rig = Rig(*[error] * 9_999)
+    with pytest.raises(type(error), match=r"(after|only) "):
+        rig.ask(asked=ASKED.model_copy(update={"patience": seconds}))
+    assert rig.now <= seconds
+    assert rig.now >= 0.8 * seconds - 22
+    assert rig.calls == len(rig.waits) + 1
+
+
+def test_few_billed_attempts_are_left_after_an_outage() -> None:
+    rig = Rig(*[ModelConnectionError("down")] * 9, BadResponseError("bad"), ModelTimeoutError("late"), "fine")
+    assert rig.ask().text == "fine"
+    assert rig.calls == 12
+
+
+def test_the_time_of_the_run_bounds_patience() -> None:
+    rig = Rig(*[ModelConnectionError("x")] * 9_999)
+    token = budget.current.set(Budget(Limits(seconds=30)))
+    try:
+        with pytest.raises(ModelConnectionError, match="only"):
+            rig.ask()
+    finally:
+        budget.current.reset(token)
+    assert 5 < rig.now <= 30
+
+
+def test_waiting_for_a_turn_takes_no_patience() -> None:
+    class Queue(ScriptedModel):
+        async def complete(self, request: Request, on_delta: Any = None) -> Reply:
+            rig.now += 200
+            here = attempt.clock.get()
+            assert here is not None
+            here.pause += 200
+            return await super().complete(request, on_delta)
+
+    rig = Rig()
+    queue = Queue([RateLimitError("x")] * 5 + ["fine"])
+    rig.model = Retrying(queue, sleep=rig.sleep, now=lambda: rig.now)
+    token = attempt.clock.set(attempt.CallClock())
+    try:
+        assert rig.ask().text == "fine"
+    finally:
+        attempt.clock.reset(token)
+
+
 def test_full_jitter_up_to_the_cap() -> None:
     waits: list[list[float]] = [[], [], [], []]
     for seed in range(300):
-        rig = Rig(*[ModelConnectionError("x")] * 4, "fine", attempts=5, base=1.0, cap=3.0, random=Random(seed))
+        rig = Rig(*[ModelConnectionError("x")] * 4, "fine", base=1.0, cap=3.0, random=Random(seed))
         rig.ask()
         for column, wait in zip(waits, rig.waits, strict=True):
             column.append(wait)
@@ -146,27 +217,46 @@ def test_retry_after_is_obeyed() -> None:
     assert 30 <= rig.waits[0] <= 30.5
 
 
-def test_a_retry_after_beyond_the_deadline_ends_it_at_once() -> None:
+def test_after_a_rate_limit_the_backoff_does_not_grow() -> None:
+    rig = Rig(*[RateLimitError("x")] * 50, "fine", base=0.5)
+    rig.ask()
+    assert max(rig.waits) <= 0.5
+
+
+def test_a_retry_after_beyond_patience_ends_it_at_once() -> None:
     rig = Rig(RateLimitError("slow down", retry_after=3600), "fine")
-    with pytest.raises(RateLimitError, match=r"slow down \(after 1 attempt; .* in 3600\.\d s, .* 180\.0 s are left"):
+    with pytest.raises(RateLimitError, match=r"slow down \(after 1 attempt; .* in 3600\.\d s, .* 300\.0 s are left"):
         rig.ask()
     assert (rig.calls, rig.waits) == (1, [])
     assert [event.wait for event in rig.events] == [None]
 
 
-def test_the_deadline_is_three_timeouts_unless_it_is_given() -> None:
-    assert Rig(RateLimitError("x", retry_after=179), "fine").ask().text == "fine"
-    with pytest.raises(RateLimitError):
-        Rig(RateLimitError("x", retry_after=181), "fine").ask()
-    with pytest.raises(RateLimitError, match=r"only 10\.0 s are left"):
-        Rig(RateLimitError("x", retry_after=11), "fine", deadline=10).ask()
-
-
-def test_the_deadline_is_for_all_attempts_together() -> None:
+def test_patience_is_for_all_attempts_together() -> None:
     late = RateLimitError("x", retry_after=6)
-    rig = Rig(late, late, "fine", deadline=10)
+    rig = Rig(late, late, "fine")
     with pytest.raises(RateLimitError, match="after 2 attempts"):
-        rig.ask()
+        rig.ask(asked=ASKED.model_copy(update={"patience": 10}))
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (RateLimitError("x", retry_after=9), 2),
+        (RateLimitError("x", retry_after=11), 1),
+        (RateLimitError("x"), 1),
+        (ModelConnectionError("x", retry_after=3), 2),
+        (ModelConnectionError("x"), 1),
+        (ModelTimeoutError("x"), 1),
+    ],
+)
+def test_with_a_fallback_only_a_short_retry_after_is_waited_for(error: ModelError, calls: int) -> None:
+    rig = Rig(error, "fine", hasty=10.0)
+    if calls == 1:
+        with pytest.raises(type(error)):
+            rig.ask()
+    else:
+        assert rig.ask().text == "fine"
+    assert rig.calls == calls
 
 
 @pytest.mark.parametrize("empty", ["", "  \n"])

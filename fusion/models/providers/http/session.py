@@ -106,6 +106,17 @@ def verification() -> "ssl.SSLContext | bool":
     return context
 
 
+def tls_context() -> ssl.SSLContext:
+    """Return `verification` as a context, for clients of the standard library."""
+    found = verification()
+    if isinstance(found, ssl.SSLContext):
+        return found
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _new_session() -> "aiohttp.ClientSession":
     import aiohttp
 

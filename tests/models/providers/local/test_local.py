@@ -60,7 +60,7 @@ class Loopback(Model):
     def body(self, request: Request, *, stream: bool) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.alias,
-            "messages": [m.model_dump() for m in request.messages],
+            "messages": [{"role": one.role, "content": one.content} for one in request.messages],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "stream": stream,

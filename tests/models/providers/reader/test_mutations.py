@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from fusion.core.errors import ModelError
-from fusion.models.base import ModelInfo
-from fusion.models.providers.litellm import LiteLLMModel, warm
+from fusion.models.base import Model, ModelInfo
+from fusion.models.providers.direct import direct
 from tests.models.conformance import Collected, request
 from tests.models.providers.reader.bodies import USAGE, chunk, chunks, stream, whole
 from tests.provider import Answer, Provider
@@ -109,7 +109,7 @@ def measured() -> Iterator[list[float]]:
         asyncio.Handle._run = run  # type: ignore[method-assign]
 
 
-async def said(model: LiteLLMModel, *, streamed: bool) -> Any:
+async def said(model: Model, *, streamed: bool) -> Any:
     pieces = Collected()
     try:
         reply = await model.complete(request(), pieces if streamed else None)
@@ -122,14 +122,13 @@ async def said(model: LiteLLMModel, *, streamed: bool) -> Any:
 
 
 async def test_mutated_bytes_mean_the_same_whole_and_streamed(record_property: Any) -> None:
-    await warm()
     choose = random.Random(11)
     cases = [(answer, body.encode()) for answer in ANSWERS for body in bodies(answer)]
     now = [b""]
     counts = {"same": 0, "failed": 0, "other": 0}
     with Provider(lambda seen: Answer(body=now[0])) as provider, measured() as spent:
         info = ModelInfo(id="mine", provider="mine", region="here")
-        model = LiteLLMModel("openai/m", info=info, api_base=provider.url, api_key="none", thinks=None)
+        model = direct("openai/m", info=info, api_base=provider.url, api_key="none", thinks=None)
         await said(model, streamed=False)
         spent.clear()
         for _ in range(NUMBER):

@@ -149,13 +149,15 @@ def command_sections(command: Any, path: tuple[str, ...]) -> Iterator[str]:
 def settings_page() -> str:
     schema = SettingsFile.model_json_schema()
     definitions = schema["$defs"]
+    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own
     sections = {
         "Top level": {"properties": {"profile": schema["properties"]["profile"]}},
         "[endpoints.NAME]": definitions["Endpoint"],
         "[roles]": definitions["RoleSpec"],
         '[prices."MODEL"]': definitions["Tariff"],
         "[defaults]": definitions["Defaults"],
-        "[limits]": definitions["Limits"],
+        "[limits]": definitions["LimitsTable"],
+        "[limits.PROVIDER_OR_MODEL]": definitions["Ceilings"],
         "[store]": definitions["StoreTable"],
     }
     parts = [
@@ -291,6 +293,7 @@ def error_tree(cls: type[FusionError], depth: int) -> Iterator[str]:
 def pipelines_page() -> str:
     schema = pipeline_schema()
     definitions = schema["$defs"]
+    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own
     sections = {
         "Top level": schema,
         "inputs.NAME": long_form(definitions["InputSpec"]),
@@ -336,6 +339,7 @@ def benchmarks_page() -> str:
         raise SystemExit("docs/reference.py: SCORER_RULES and the registry of scorers differ")
     schema = suite_schema()
     definitions = schema["$defs"]
+    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own
     sections = {
         "Top level": schema,
         "tasks.NAME": definitions["Source"],

@@ -5,7 +5,7 @@ import sys
 
 from fusion import _ON_WINDOWS
 
-_GARBAGE = 100_000
+_GARBAGE = 200_000
 """Objects between two garbage collections: modules and models live to the end of a command, and hold no garbage."""
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.perf import budget, contest, dataflow, engine, overhead, startup, store
+from benchmarks.perf import budget, contest, dataflow, engine, start, store, wire
 from fusion import Fusion
 from fusion.bench import Suite
 
@@ -24,7 +24,7 @@ def test_an_item_costs_no_more_among_many_than_among_few() -> None:
 def test_a_map_of_a_thousand_adds_little_memory() -> None:
     """In a process of its own, whose peak is that of nothing else."""
     script = "from benchmarks.perf.engine import measure; print(measure((100, 1000), 1)[0])"
-    ran = subprocess.run([sys.executable, "-c", script], cwd=startup.ROOT, capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-c", script], cwd=start.ROOT, capture_output=True, text=True, check=True)
     assert 0 < float(ran.stdout) < 40
 
 
@@ -48,15 +48,19 @@ def test_items_that_flow_come_long_before_barriers_would_let_them() -> None:
 
 
 def test_each_call_is_sent_once_however_many_are_in_flight() -> None:
-    figures = overhead.measure(("aiohttp", "fusion"), (8, 200), 1)
+    sizes = [wire.Size(200), wire.Size(8, runs=20, latency=20)]
+    figures = wire.measure(("aiohttp", "fusion"), sizes, 1)
     assert figures.miscounted == 0
-    assert figures.middle("fusion", 200) > figures.middle("aiohttp", 200) > 0
+    for size in sizes:
+        assert figures.ratio(lambda one: one.cpu, size, "fusion", "aiohttp") > 1
+        assert min(figures.rate("fusion", size)) > 0
 
 
-def test_help_and_validation_start_quickly() -> None:
-    for arguments, bar in startup.COMMANDS.values():
-        taken = startup.measure(arguments, 3)
-        assert min(taken) < 2 * (bar or 0.35)
+def test_commands_start_quickly() -> None:
+    names = [name for name, command in start.COMMANDS.items() if command.bar is not None]
+    for name, used in start.measure(names, 2).items():
+        assert min(one.cpu for one in used) < 2 * (start.COMMANDS[name].bar or 0)
+        assert all(one.request is None or 0 < one.request < one.wall for one in used)
 
 
 async def _uncontended() -> list[float]:

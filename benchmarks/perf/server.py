@@ -1,28 +1,55 @@
 """A provider on loopback that answers at once and counts, with little overhead, in a process of its own.
 
-python -m benchmarks.perf.server        # prints its port; `GET /calls` returns the number of calls so far
+It speaks OpenAI's chat completions. A prompt with `[[plan N]]` is answered with a JSON list of N parts, any other
+with a line of text. After `GET /latency/200` it answers after 200 ms.
+
+    python -m benchmarks.perf.server        # prints its port; `GET /calls` returns the number of calls so far
 """
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-REPLY = json.dumps(
-    {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "mock",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "a result"}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 90, "completion_tokens": 2, "total_tokens": 92},
-    }
-).encode()
+_PLAN = re.compile(rb"\[\[plan (\d+)\]\]")
+
+
+def reply(text: str) -> bytes:
+    """Return the body of a response with this text."""
+    message = {"role": "assistant", "content": text}
+    return json.dumps(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "mock",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 90, "completion_tokens": 2, "total_tokens": 92},
+        }
+    ).encode()
+
+
+def parts(count: int) -> list[dict[str, str]]:
+    """Return the parts of a plan."""
+    return [{"title": f"Part {n}", "prompt": f"Write part {n}: export, mapping, dry runs."} for n in range(count)]
+
+
+REPLY = reply("a result")
 
 
 class Server:
-    """Counts the calls; `GET /calls` does not count."""
+    """Counts the calls; requests with GET do not count."""
 
     def __init__(self) -> None:
         self.calls = 0
+        self.latency = 0.0
+        self.arrived = 0.0
+        """Arrival of the last call, on the monotonic clock of the machine."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -38,14 +65,58 @@ class Server:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         if head.startswith(b"get /calls"):
             return str(self.calls).encode()
+        if head.startswith(b"get /arrived"):
+            return str(self.arrived).encode()
+        if head.startswith(b"get /latency/"):
+            self.latency = int(head.split(maxsplit=2)[1].rpartition(b"/")[2]) / 1000
+            return b"0"
         length = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-        await reader.readexactly(length)
+        body = await reader.readexactly(length)
         self.calls += 1
-        return REPLY
+        self.arrived = time.monotonic()
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        plan = _PLAN.search(body)
+        return REPLY if plan is None else reply(json.dumps(parts(int(plan[1]))))
 
 
 def _response(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
+class Provider:
+    """A server in a process of its own. `root` is its address."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def calls(self) -> int:
+        """Return the number of calls so far."""
+        return int(self._get("calls"))
+
+    def arrived(self) -> float:
+        """Return the arrival of the last call, on the monotonic clock of the machine."""
+        return self._get("arrived")
+
+    def answer_after(self, milliseconds: int) -> None:
+        """Set the latency of all later calls."""
+        self._get(f"latency/{milliseconds}")
+
+    def _get(self, name: str) -> float:
+        with urllib.request.urlopen(f"{self.root}/{name}", timeout=10) as answer:
+            return float(answer.read())
+
+
+@contextmanager
+def running() -> Iterator[Provider]:
+    """Start a server, and end it."""
+    command = [sys.executable, "-m", "benchmarks.perf.server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield Provider(f"http://127.0.0.1:{int(process.stdout.readline())}")
+        finally:
+            process.kill()
 
 
 async def main() -> None:

@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, names_file, results_of, roles_of, tags_of
 from fusion.cli.exits import BUDGET, Ending, Interrupted
@@ -27,19 +27,20 @@ from fusion.cli.views.lines import ended_words, way_on
 from fusion.cli.views.live import LiveView
 from fusion.cli.views.ndjson import RecordFile, Records
 from fusion.cli.views.plain import Plain
-from fusion.cli.views.preview import preview_lines
 from fusion.client.client import Fusion, sole_run
 from fusion.client.handle import RunHandle
-from fusion.client.history_types import RunSummary
 from fusion.core.errors import ShapeError, UsageError
 from fusion.core.events import Noted, Sink
 from fusion.core.paths import user_path
 from fusion.core.result import Result
 from fusion.pipeline.spec import Pipeline
-from fusion.quote.drill import Drill
-from fusion.quote.preview import PreviewedCall
-from fusion.quote.quote import Quote
 from fusion.store.rows import Content
+
+if TYPE_CHECKING:
+    from fusion.client.history_types import RunSummary
+    from fusion.quote.drill import Drill
+    from fusion.quote.preview import PreviewedCall
+    from fusion.quote.quote import Quote
 
 _NEEDS_RUN = frozenset(
     {"store", "no_store", "tags", "cache", "resume_or_start", "events", "events_to", "output", "quiet", "verbose"}
@@ -76,6 +77,8 @@ def resume_session(options: ResumeOptions, ending: Ending) -> RunHandle:
 
 def show_session(options: RunOptions) -> None:
     """Print the stages, models, first prompts and bounds of a run; make no call."""
+    from fusion.cli.views.preview import preview_lines
+
     for field, flag in options.flags().items():
         if field in _NEEDS_RUN:
             raise UsageError(f"{flag} has no effect with --dry-run, which makes no call; leave it out")
@@ -87,7 +90,7 @@ def show_session(options: RunOptions) -> None:
     write("\n".join(lines) + "\n")
 
 
-def quote_of(options: QuoteOptions) -> Quote:
+def quote_of(options: QuoteOptions) -> "Quote":
     """Return the quote of a run. Raises UsageError for a pipeline or input that cannot be run."""
     _check_models(options, "quote")
     with _fusion(options, budget=limits_of(options.budget)) as fusion:
@@ -95,7 +98,7 @@ def quote_of(options: QuoteOptions) -> Quote:
         return fusion.quote(prompt, pipeline=options.pipeline, inputs=inputs)
 
 
-def drill_of(options: DrillOptions) -> Drill:
+def drill_of(options: DrillOptions) -> "Drill":
     """Return the drill of a run, on paper. Raises UsageError for a pipeline or input that cannot be run."""
     _check_models(options, "drill")
     with _fusion(options) as fusion:
@@ -103,7 +106,7 @@ def drill_of(options: DrillOptions) -> Drill:
         return fusion.drill(prompt, without=options.without or (), pipeline=options.pipeline, inputs=inputs)
 
 
-def call_of(options: RenderOptions) -> PreviewedCall:
+def call_of(options: RenderOptions) -> "PreviewedCall":
     """Return the first call of a stage, or of one of its items. Raises UsageError if the stage makes none."""
     _check_models(options, "render")
     stdin, stage, item = Stdin(), options.stage, options.item - 1
@@ -203,12 +206,12 @@ def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
     return _Begin(pipeline, start)
 
 
-def _say_resumed(run: RunSummary, options: WatchOptions, fusion: Fusion) -> None:
+def _say_resumed(run: "RunSummary", options: WatchOptions, fusion: Fusion) -> None:
     if not options.quiet:
         complain(ended_words(run, whole=_is_whole(run, fusion)))
 
 
-def _is_whole(run: RunSummary, fusion: Fusion) -> bool:
+def _is_whole(run: "RunSummary", fusion: Fusion) -> bool:
     """Return True for a run that has its answer, and nothing to ask again."""
     if run.status != "partial" or run.content != "full":
         return run.status in ("ok", "partial")

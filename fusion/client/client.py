@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pydantic import BaseModel, ValidationError
 
-from fusion.client.diff import since_then
 from fusion.client.handle import RunHandle
 from fusion.client.history import History
 from fusion.client.launcher import Launcher, shut_down
@@ -46,12 +45,14 @@ from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_ou
 from fusion.pipeline.loader import Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
-from fusion.quote.drill import Drill, drilled
-from fusion.quote.preview import Given, Preview, preview
-from fusion.quote.quote import Quote, quoted
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, exclusive, find_run, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
+
+if TYPE_CHECKING:
+    from fusion.quote.drill import Drill
+    from fusion.quote.preview import Given, Preview
+    from fusion.quote.quote import Quote
 
 
 class Fusion:
@@ -201,6 +202,8 @@ class Fusion:
             if limits is not None:
                 spec = replace(spec, limits=over(spec.limits, limits))
             session = self._launcher.recorder.resume(row, lock, retry_budget=limits is not None, lost=lost)
+            from fusion.client.diff import since_then  # a new run needs none of it
+
             session.note(since_then(record, self._loader))
         except BaseException:
             lock.release()
@@ -223,10 +226,10 @@ class Fusion:
         pipeline: PipelineGiven = DEFAULT_PIPELINE,
         inputs: Mapping[str, Any] | None = None,
         budget: BudgetGiven = None,
-        given: Given | None = None,
+        given: "Given | None" = None,
         stage: str | None = None,
         item: int | None = None,
-    ) -> Preview:
+    ) -> "Preview":
         """Return the calls that a run would make, and their bounds, without any call.
 
         Results that a stage depends on and that do not exist yet are named as `missing`; `given` supplies them, by
@@ -234,6 +237,8 @@ class Fusion:
 
         Raises the errors of `start` except for a missing key, which is a note, and PromptError if a template fails.
         """
+        from fusion.quote.preview import preview  # a run needs none of it
+
         self._launcher.loop.check_outside("a run cannot be previewed")
         loaded = self._loader.load(pipeline)
         if stage is not None and stage not in loaded.pipeline.stages:
@@ -248,7 +253,7 @@ class Fusion:
         pipeline: PipelineGiven = DEFAULT_PIPELINE,
         inputs: Mapping[str, Any] | None = None,
         budget: BudgetGiven = None,
-    ) -> Quote:
+    ) -> "Quote":
         """Return the likely cost and time of a run, and its upper bound, without any call.
 
         `.usd` holds US dollars: `low`, `likely`, `high`, and `cap`, which a run never exceeds: the smaller of the
@@ -262,6 +267,8 @@ class Fusion:
         >>> quote.usd.likely <= quote.usd.cap
         True
         """
+        from fusion.quote.quote import quoted  # a run needs none of it
+
         self._launcher.loop.check_outside("a run cannot be quoted")
         return quoted(self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs, budget=budget))
 
@@ -272,12 +279,14 @@ class Fusion:
         without: Sequence[str] = (),
         pipeline: PipelineGiven = DEFAULT_PIPELINE,
         inputs: Mapping[str, Any] | None = None,
-    ) -> Drill:
+    ) -> "Drill":
         """Return the stages that would die without some models, and the price of the others, without any call.
 
         `without` has patterns as those of a policy: "openai", "openai/gpt-5.6", "family:gpt", "region:us". By default
         each provider of the pipeline is taken away in turn.
         """
+        from fusion.quote.drill import drilled  # a run needs none of it
+
         self._launcher.loop.check_outside("a run cannot be drilled")
         return drilled(self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs), without)
 

@@ -5,7 +5,6 @@ import copy
 import threading
 from collections.abc import Collection, Mapping
 
-from fusion.client.diff import differences
 from fusion.client.handle import RunHandle
 from fusion.client.loop import LoopThread, Work
 from fusion.client.retention import Sweep
@@ -53,6 +52,8 @@ class Launcher:
         """Begin a run in the store, if there is one; as a branch of `parent`, note how the two differ."""
         session = self.recorder.begin(spec, self._cast.own, tags, parent)
         if parent is not None and (store := self.recorder.store) is not None:
+            from fusion.client.diff import differences  # a new run needs none of it
+
             record = Record.of(spec, self._cast.own)
             session.note(differences(record_of(store, parent), record, store, parent.run_id))
         return session

@@ -123,13 +123,24 @@ class Paused(OfCall):
 class AttemptCharged(OfCall):
     """A charge for an attempt without a usable reply that the provider may have billed.
 
-    `usage` and `cost` are upper bounds if no reply arrived; `cost` is None if the price is unknown.
+    `usage` and `cost` are upper bounds if no reply arrived; `cost` is None if the price is unknown. `hedge` is set
+    for an attempt that lost against a second one for the same call.
     """
 
     type: Literal["attempt_charged"] = "attempt_charged"
     model: str
     usage: Usage
     cost: Money | None = None
+    hedge: bool = False
+
+
+class HedgeSent(OfCall):
+    """A call to `model` took longer than `after` seconds, and was sent to `rival` too; the first answer wins."""
+
+    type: Literal["hedge_sent"] = "hedge_sent"
+    model: str
+    rival: str
+    after: float
 
 
 class FallbackTaken(OfCall):
@@ -263,6 +274,7 @@ Event = Annotated[
     | Paused
     | AttemptCharged
     | FallbackTaken
+    | HedgeSent
     | OutageChanged
     | CallFinished
     | CallFailed

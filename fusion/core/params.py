@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from fusion.core.types import OnOutage
+from fusion.core.types import Hedge, OnOutage
 from fusion.core.validation import Authored
 
 _OURS: Final = {
@@ -99,6 +99,11 @@ class Resilience(Authored):
         default=None,
         description="Calls while the last model of a chain is down: wait until it is back (wait, the default), or "
         "fail at once (fail).",
+    )
+    hedge: Hedge | None = Field(
+        default=None,
+        description="Late calls: ask the next model of the chain too and take the first answer (auto), or wait (off, "
+        "the default).",
     )
     patience: float | None = Field(
         default=None,

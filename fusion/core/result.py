@@ -104,6 +104,8 @@ class ReceiptLine(Value):
     is the cost of unusable replies, and an upper bound for attempts without a reply that may have been billed. It is
     part of `cost`, not of `usage`. `saved` is the original cost of the reused calls, which are free now.
 
+    A line with `hedge` is that of attempts that lost against a second one for the same call.
+
     `cached` is the amount in dollars that prompt caches of the provider saved: the price of the same tokens without
     them, less their cost. It is negative if they were written and not read.
     """
@@ -112,6 +114,7 @@ class ReceiptLine(Value):
     role: str
     model: str
     asked: str | None = None
+    hedge: bool = False
     calls: int = 0
     failed: int = 0
     retries: int = 0

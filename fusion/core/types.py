@@ -23,6 +23,7 @@ FileKind = Literal["image", "pdf"]
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 Reuse = Literal["journal", "other run", "cache"]
 OnOutage = Literal["wait", "fail"]
+Hedge = Literal["off", "auto"]
 Money = Decimal
 
 

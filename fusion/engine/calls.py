@@ -28,6 +28,9 @@ from fusion.models.catalog import refused
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Fallback, Member
 from fusion.models.wrappers.fit import Fitted, check_fits
+from fusion.models.wrappers.hedge import Hedged, Hedging
+from fusion.models.wrappers.prompt_cache import Prefixes, marked_once, unmarked
+from fusion.prompts.template import stable_prefix
 from fusion.stages.context import Answer, Ask
 
 _LOCAL_TIMEOUT: Final = 900.0
@@ -62,6 +65,9 @@ class Caller:
         schema: JsonSchema | None,
         latencies: Latencies,
         wrap: Wrap,
+        pipeline: str,
+        recurs: Callable[[], bool],
+        hedging: Hedging | None = None,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
@@ -79,9 +85,14 @@ class Caller:
             return {**_limits(limits, model), **_params(firm, soft, model), **_shape(schema, model)}
 
         self._terms = terms(self._info)
-        self._chain = _fitted(chain, self._terms, terms)
+        members = _fitted(chain, self._terms, terms)
+        if hedging is not None:
+            members = _hedged(members, hedging, f"{stage} {role}")
+        self._chain = members[0].last if len(members) == 1 else Fallback(members)
         self._wrap = wrap
         self._link = _Link(wrap(self._chain, role))
+        self._recurs = recurs
+        self._prefixes = Prefixes([member.info for member in chain], pipeline, stage)
         self._begun: tuple[Message, hashlib._Hash] | None = None
         meant = {name: value for name, value in self._terms.items() if name not in unsent}
         self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
@@ -133,7 +144,10 @@ class Caller:
         digest = self._digest(ask, messages, link.beginning)
         key = CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest)
         keys.append(key)
-        request = Request(messages=tuple(messages), key=key, sample=ask.sample, **self._terms, **_tools(ask))
+        sent, cache_key = self._cacheable(messages)
+        request = Request(
+            messages=sent, key=key, sample=ask.sample, cache_key=cache_key, **self._terms, **_tools(ask)
+        )
         check_fits(request, self._roomiest)
         self._emit(CallStarted, ask, model=self._info.id, digest=digest)
         here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
@@ -169,6 +183,13 @@ class Caller:
             waited=times.waited(),
         )
         return reply
+
+    def _cacheable(self, messages: Sequence[Message]) -> tuple[tuple[Message, ...], str | None]:
+        """Return messages with their stable parts, and a key for the prompt cache, if a cache pays for this stage."""
+        if not any(message.stable for message in messages):
+            return tuple(messages), None
+        key = self._prefixes.key(stable_prefix(messages)) if self._recurs() else None
+        return (unmarked(messages) if key is None else marked_once(messages)), key
 
     def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:
         self._sink(
@@ -215,17 +236,33 @@ def _shape(schema: JsonSchema | None, model: ModelInfo) -> dict[str, Any]:
     return {"json_schema": said, "json_mode": mode}
 
 
-def _fitted(chain: Sequence[Member], first: dict[str, Any], terms: Callable[[ModelInfo], dict[str, Any]]) -> Model:
-    """Return the chain as one model; a member whose terms differ from the first one's is called on its own."""
-    if len(chain) == 1:
-        return Fitted(chain[0].last, {}) if first.get("json_mode") == "object" else chain[0].last
+def _fitted(
+    chain: Sequence[Member], first: dict[str, Any], terms: Callable[[ModelInfo], dict[str, Any]]
+) -> Sequence[Member]:
+    """Return the chain with its own terms for each member that differs from the first one."""
+    if len(chain) == 1 and first.get("json_mode") != "object":
+        return chain
     members = []
     for member in chain:
         own = terms(member.info)
         unsaid = {name: Request.model_fields[name].get_default(call_default_factory=True) for name in first}
         changes = {name: value for name, value in {**unsaid, **own}.items() if value != first.get(name)}
         members.append(member._replace(primary=Fitted(member.primary, changes), last=Fitted(member.last, changes)))
-    return Fallback(members)
+    return members
+
+
+def _hedged(chain: Sequence[Member], hedging: Hedging, stage: str) -> list[Member]:
+    """Return the chain with late calls of each member asked of the ones behind it, too."""
+    asked = chain[0].info
+
+    def hedged(model: Model, member: Member, at: int) -> Hedged:
+        rivals = chain[at + 1 :]
+        return Hedged(model, rivals=rivals, itself=member.primary, stage=stage, asked=asked, hedging=hedging)
+
+    return [
+        member._replace(primary=hedged(member.primary, member, at), last=hedged(member.last, member, at))
+        for at, member in enumerate(chain)
+    ]
 
 
 def _room(model: ModelInfo) -> float:

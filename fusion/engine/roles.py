@@ -19,6 +19,7 @@ from fusion.models.profiles import Profile, choose, missing_keys
 from fusion.models.providers.replay import PREFIX
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Member
+from fusion.models.wrappers.hedge import Hedging
 from fusion.pipeline.inputs import Given
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.material import documents
@@ -64,6 +65,7 @@ class RoleModels(Mapping[str, RoleModel]):
         self._roles = dict(roles)
         self._gateway = gateway
         self.latencies = gateway.latencies
+        self.hedging: Hedging | None = gateway.hedging
 
     def __getitem__(self, role: str) -> RoleModel:
         return self._roles[role]
@@ -95,7 +97,7 @@ class RoleModels(Mapping[str, RoleModel]):
         roles = {role: replace(one, chain=(play(one.chain[0]),)) for role, one in self.items()}
         nested = {path: one.played_by(play) for path, one in self.nested.items()}
         played = RoleModels(roles, self._gateway, nested=nested)
-        played.latencies = Latencies()
+        played.latencies, played.hedging = Latencies(), None
         return played
 
     def named(self, patterns: Sequence[str]) -> tuple[str, ...]:
@@ -201,6 +203,8 @@ def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
 
 def check_looked_at(loaded: LoadedPipeline, roles: RoleModels, request: str, inputs: Given) -> None:
     """Raise InputError if a stage would send a picture or document to a model that does not accept it."""
+    if not any(isinstance(value, File | Attached) for value in (request, *inputs.values())):
+        return
     files = [
         one.content for one in documents(loaded.dataflow.material, request, inputs) if isinstance(one.content, File)
     ]
@@ -310,8 +314,7 @@ class Cast:
 
     def with_defaults(self, loaded: LoadedPipeline) -> LoadedPipeline:
         """Return the pipeline with the defaults of the user's settings beneath its own."""
-        defaults = loaded.pipeline.defaults.over(self.settings.defaults)
-        return replace(loaded, pipeline=loaded.pipeline.model_copy(update={"defaults": defaults}))
+        return loaded.over(self.settings.defaults)
 
     def of(self, loaded: LoadedPipeline, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
         """Return the models of a pipeline; roles that the user does not set come from the run `before`, if any.

@@ -1,5 +1,6 @@
 """Attempt: one request on its way to a provider, and the times of the call that it belongs to."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,35 @@ def note_response(status: int, headers: Mapping[str, str]) -> None:
     here = attempt.get()
     if here is not None:
         here.status, here.headers = status, {name.lower(): value for name, value in headers.items()}
+
+
+class Departure:
+    """The moment at which the current attempt was sent, by `time.perf_counter`; `first` is that of the first one."""
+
+    __slots__ = ("at", "first", "sent")
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+        self.first: float | None = None
+        self.sent = asyncio.Event()
+
+    def begin(self, now: float) -> None:
+        """Record the sending of an attempt."""
+        self.at, self.first = now, self.first or now
+        self.sent.set()
+
+    def end(self) -> None:
+        """Record that it failed: the next one is not sent yet."""
+        self.at = None
+        self.sent.clear()
+
+    def left(self, seconds: float) -> float | None:
+        """Return the time until the attempt has taken so many seconds; None if none is under way."""
+        return None if self.at is None else self.at + seconds - time.perf_counter()
+
+
+departure: ContextVar[Departure | None] = ContextVar("fusion_departure", default=None)
+"""The departure of the current call, for those that race it."""
 
 
 class CallClock:

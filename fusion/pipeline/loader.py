@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fusion.core.errors import PipelineError, Problem, UsageError
+from fusion.core.params import Defaults
 from fusion.core.paths import read_text
 from fusion.core.yaml import MAX_BYTES, Positions
 from fusion.pipeline.check import check, pipeline_uses
@@ -38,6 +39,7 @@ class LoadedPipeline:
     nested: "Mapping[str, LoadedPipeline]" = field(default_factory=dict)
     pinned: Schemas | None = None
     file: Path | None = None
+    _over: "dict[str, LoadedPipeline]" = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def schemas(self) -> Schemas:
@@ -48,6 +50,14 @@ class LoadedPipeline:
     def dataflow(self) -> Dataflow:
         """The reads of its stages."""
         return Dataflow(self.pipeline, self.prompts, self.schemas)
+
+    def over(self, defaults: Defaults) -> "LoadedPipeline":
+        """Return the pipeline with these defaults beneath its own: one object, so that its reads are found once."""
+        key = defaults.model_dump_json(exclude_unset=True)
+        if key not in self._over:
+            whole = self.pipeline.model_copy(update={"defaults": self.pipeline.defaults.over(defaults)})
+            self._over[key] = replace(self, pipeline=whole)
+        return self._over[key]
 
     @property
     def all(self) -> "Iterator[LoadedPipeline]":

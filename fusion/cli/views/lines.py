@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fusion.cli.terminal import one_line
-from fusion.client.history_types import RunSummary
 from fusion.core.events import (
     AttemptFailed,
     CallCancelled,
@@ -18,9 +17,11 @@ from fusion.core.events import (
     CallFinished,
     EventBase,
     FallbackTaken,
+    HedgeSent,
     ItemFinished,
     Noted,
     OutageChanged,
+    Paused,
     RunFinished,
     RunStarted,
     StageFinished,
@@ -29,6 +30,9 @@ from fusion.core.events import (
 )
 from fusion.core.result import FailedPart, Result, Times
 from fusion.core.types import Failure, Waited, as_text
+
+if TYPE_CHECKING:
+    from fusion.client.history_types import RunSummary
 
 _ANSWERED_BY = {
     "journal": "finished before",
@@ -70,7 +74,7 @@ def first_line(event: RunStarted, settings: Sequence[Path] = ()) -> str:
     return " ".join(line.split())
 
 
-def ended_words(run: RunSummary, *, whole: bool) -> str:
+def ended_words(run: "RunSummary", *, whole: bool) -> str:
     """Describe the progress of a run that is resumed; `whole` is True for one that has its whole answer."""
     if whole:
         return f"run {run.run_id} has its answer ({run.status}); nothing to run"
@@ -106,7 +110,7 @@ def title_line(event: EventBase) -> str | None:
 
 
 def happening(event: EventBase) -> str | None:
-    """Describe a failed item, a retry, a fallback, an outage or a note."""
+    """Describe a failed item, a retry, a fallback, a rate limit, an outage or a note."""
     told = None if isinstance(event, (CallFailed, CallCancelled)) else _told(event)
     if told is None:
         return None
@@ -115,6 +119,9 @@ def happening(event: EventBase) -> str | None:
     if isinstance(event, AttemptFailed):
         again = f"again in {seconds(event.wait)}" if event.wait is not None and event.wait >= 0.05 else "again"
         what = f"attempt {event.attempt} failed, {again}: "
+    elif isinstance(event, Paused):
+        rate = "" if event.rate is None else f", {event.rate:.3g} requests a second"
+        what = f"{event.model}: rate limit{rate}, next call in {seconds(event.wait)}"
     elif isinstance(event, OutageChanged):
         what = f"{event.model} is {_OUTAGES[event.state]} {seconds(event.seconds)}{': ' if why else ''}"
     return f"{place}{what}{why}"
@@ -180,12 +187,22 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"call to {event.model} cancelled", ""
         case FallbackTaken():
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
+        case Noted():
+            return "", one_line(event.message)
+    return _told_of_model(event)
+
+
+def _told_of_model(event: EventBase) -> tuple[str, str] | None:
+    """Return what an event reports of a model: a second request, a rate limit, an outage."""
+    match event:
+        case HedgeSent():
+            return f"{event.model} takes long, asking {event.rival} too", ""
+        case Paused():
+            return f"{event.model}: rate limit", ""
         case OutageChanged(state="open", failure=Failure() as failure):
             return f"{event.model} is {_OUTAGES[event.state]}: ", reason(failure)
         case OutageChanged():
             return f"{event.model} is {_OUTAGES[event.state]}", ""
-        case Noted():
-            return "", one_line(event.message)
     return None
 
 

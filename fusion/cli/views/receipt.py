@@ -37,7 +37,7 @@ def _row(line: ReceiptLine, took: float | None) -> list[str]:
     return [
         line.stage,
         line.role,
-        line.model if line.asked is None else f"{line.model} (for {line.asked})",
+        _model(line),
         _calls(line),
         str(line.retries),
         f"{about}{line.usage.input:,}",
@@ -45,6 +45,12 @@ def _row(line: ReceiptLine, took: float | None) -> list[str]:
         _cost(line),
         "" if took is None else seconds(took),
     ]
+
+
+def _model(line: ReceiptLine) -> str:
+    """Name the model of a line, and its part: a fallback, or attempts that a hedge has beaten."""
+    asked = "" if line.asked is None else f" (for {line.asked})"
+    return f"{line.model}{asked}{' (hedged)' if line.hedge else ''}"
 
 
 def _calls(line: ReceiptLine) -> str:

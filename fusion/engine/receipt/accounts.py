@@ -105,12 +105,16 @@ class CallTime(NamedTuple):
 
 
 class _Key(NamedTuple):
-    """Key of a line: a stage, a role, the model that was called, and the model that it replaced, if any."""
+    """Key of a line: a stage, a role, the model that was called, and the model that it replaced, if any.
+
+    Attempts that lost against a hedge have lines of their own.
+    """
 
     stage: str
     role: str
     model: str
     asked: str | None = None
+    hedge: bool = False
 
 
 class Accounts:
@@ -264,7 +268,10 @@ class Accounts:
         self._line(_Key(event.stage, event.role, event.model)).counts["cancelled"] += 1
 
     def _charged(self, event: AttemptCharged) -> None:
-        self._of_attempt(event, event.model).charged.add(event.usage, event.cost)
+        line = self._line(self._key(event, event.model)._replace(hedge=event.hedge))
+        line.charged.add(event.usage, event.cost)
+        if event.hedge:
+            line.counts["cancelled"] += 1
 
     def _of_attempt(self, event: OfCall, model: str) -> _Line:
         return self._line(self._key(event, model))

@@ -5,6 +5,7 @@ import time
 
 from fusion.core.errors import ModelError, ModelTimeoutError, UsageError
 from fusion.core.types import Deltas, Reply, Request
+from fusion.models.attempt import departure
 from fusion.models.base import ModelWrapper
 
 
@@ -19,6 +20,9 @@ class Contained(ModelWrapper):
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         begun = time.perf_counter()
+        here = departure.get()
+        if here is not None:
+            here.begin(begun)
         try:
             reply = await self.inner.complete(request, on_delta)
         except asyncio.CancelledError as error:
@@ -30,6 +34,8 @@ class Contained(ModelWrapper):
             raise self._timed_out(error) from error
         except ModelError as error:
             error.took = time.perf_counter() - begun
+            if here is not None:
+                here.end()
             raise
         if not isinstance(reply, Reply):
             raise UsageError(f"the model {self.info.id!r} returned {type(reply).__name__}; return a Reply")

@@ -153,9 +153,10 @@ class Fallback(Model):
         )
 
     def _by(self, member: Member, reply: Reply) -> Reply:
-        if member.info.id == self.info.id:
+        by = reply.by or member.info.id  # a hedge names the model that replied
+        if by == self.info.id:
             return reply
-        return reply.model_copy(update={"asked": self.info.id, "by": member.info.id})
+        return reply.model_copy(update={"asked": self.info.id, "by": by})
 
 
 async def _first_turn(gates: Sequence[Gate], patience: float) -> None:

@@ -22,30 +22,31 @@ Normalisation = Literal["latex", "literals", "numbers", "case"]
 _MOST: Final = 100_000
 _MOST_DIGITS: Final = 300
 _PARSING: Final = threading.Lock()  # Python 3.11 counts the parser's depth over all threads, and fails
-_FENCE = re.compile(r"```[^\n`]*+\n?")
+# Patterns are compiled by `re` at their first use: most pipelines extract nothing.
+_FENCE = r"```[^\n`]*+\n?"
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?|[-+−]?\.\d+"
-_NUMBERS = re.compile(rf"(?<![\w.])(?:{_NUMBER})(?![\w])")
-_ONE_NUMBER = re.compile(rf"\s*[$€£]?\s*({_NUMBER})\s*%?\s*")
+_NUMBERS = rf"(?<![\w.])(?:{_NUMBER})(?![\w])"
+_ONE_NUMBER = rf"\s*[$€£]?\s*({_NUMBER})\s*%?\s*"
 _SAID = r"answer\W{0,4}(?:is|[:=])\W{0,6}?"
-_SAID_NUMBER = re.compile(rf"(?i){_SAID}({_NUMBER})(?![\w.]*\d|\s*[-+*/=×÷^(])")
-_BEHIND_HASHES = re.compile(r"####\s*(.+)")
-_ASSERT = re.compile(r"assert\b")
-_PATH = re.compile(r"\$?\.?([^.\[\]]+)|\[(\d+)\]")
+_SAID_NUMBER = rf"(?i){_SAID}({_NUMBER})(?![\w.]*\d|\s*[-+*/=×÷^(])"
+_BEHIND_HASHES = r"####\s*(.+)"
+_ASSERT = r"assert\b"
+_PATH = r"\$?\.?([^.\[\]]+)|\[(\d+)\]"
 _EATEN = (("\f", "\\f"), ("\b", "\\b"), ("\r", "\\r"))  # \frac, \boxed and \right after JSON has decoded them
-_EATEN_TAB = re.compile(r"\t(?=(?:ext|imes|frac|heta|an|au|o)\b|ext\{|frac\{)")
+_EATEN_TAB = r"\t(?=(?:ext|imes|frac|heta|an|au|o)\b|ext\{|frac\{)"
 _LATEX = (
-    (re.compile(r"\\(?:left|right|displaystyle|limits|[!,;:> ])"), ""),
-    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|operatorname)\s*\{([^{}]*)\}"), r"\1"),
-    (re.compile(r"\\[dtc]frac"), r"\\frac"),
-    (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\sqrt\s*(\w)"), r"\\sqrt{\1}"),
-    (re.compile(r"\\frac\s*\{\s*([-+]?[\d.]+)\s*\}\s*\{\s*(\d+)\s*\}"), r"\1/\2"),
-    (re.compile(r"\\(?:cdot|times)(?![a-zA-Z])"), "*"),
-    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree"), ""),
-    (re.compile(r"\\([%$#&_{}])"), r"\1"),
-    (re.compile(r"\\[()\[\]]|\$"), ""),
+    (r"\\(?:left|right|displaystyle|limits|[!,;:> ])", ""),
+    (r"\\(?:text|mathrm|mathbf|textbf|mbox|operatorname)\s*\{([^{}]*)\}", r"\1"),
+    (r"\\[dtc]frac", r"\\frac"),
+    (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
+    (r"\\sqrt\s*(\w)", r"\\sqrt{\1}"),
+    (r"\\frac\s*\{\s*([-+]?[\d.]+)\s*\}\s*\{\s*(\d+)\s*\}", r"\1/\2"),
+    (r"\\(?:cdot|times)(?![a-zA-Z])", "*"),
+    (r"\^\s*\{?\s*\\circ\s*\}?|\\degree", ""),
+    (r"\\([%$#&_{}])", r"\1"),
+    (r"\\[()\[\]]|\$", ""),
 )
-_TIGHT = re.compile(r"\s*([(){}\[\],+*/=<>^-])\s*")
+_TIGHT = r"\s*([(){}\[\],+*/=<>^-])\s*"
 
 
 class Extracted(NamedTuple):
@@ -57,7 +58,7 @@ class Extracted(NamedTuple):
 
 
 def _is_path(path: str) -> str:
-    if not path.strip("$.") or _PATH.sub("", path):
+    if not path.strip("$.") or re.sub(_PATH, "", path):
         raise ValueError(f"{path!r} is not a path into JSON; write it as answer, $.result.value or rows[0].total")
     return path
 
@@ -136,7 +137,7 @@ class Extractor(Authored):
     def _comparable(self, text: str) -> str:
         steps = ("numbers", "case") if self.normalise is None else self.normalise
         if "latex" in steps:
-            text = _TIGHT.sub(r"\1", _without_latex(text))
+            text = re.sub(_TIGHT, r"\1", _without_latex(text))
         text = " ".join(text.split()).rstrip(".").strip()
         if "literals" in steps and (literal := _literal(text)) is not None:
             return literal
@@ -164,7 +165,7 @@ def fences(text: str) -> list[str]:
     """Return the contents of the code blocks in a text, in their order."""
     blocks: list[str] = []
     opened: int | None = None
-    for mark in _FENCE.finditer(text):
+    for mark in re.finditer(_FENCE, text):
         clock.check()
         if opened is not None:
             blocks.append(text[opened : mark.start()])
@@ -186,7 +187,7 @@ def _data(answer: Any) -> Any:
 
 def _at(data: Any, path: str) -> Any:
     """Return the value at a path in data, or None."""
-    for name, index in _PATH.findall(path.removeprefix("$")):
+    for name, index in re.findall(_PATH, path.removeprefix("$")):
         if isinstance(data, Mapping) and name in data:
             data = data[name]
         elif isinstance(data, (list, tuple)) and index and int(index) < len(data):
@@ -214,17 +215,17 @@ def _boxed(text: str) -> str | None:
 
 def _number(text: str) -> Extracted | None:
     marked = _boxed(text)
-    if marked is None and (behind := _BEHIND_HASHES.findall(text)):
+    if marked is None and (behind := re.findall(_BEHIND_HASHES, text)):
         marked = behind[-1]
     if marked is not None and (found := _last_number(_without_latex(marked))):
         return found
-    if said := _SAID_NUMBER.findall(text):
+    if said := re.findall(_SAID_NUMBER, text):
         return _of_number(said[-1])
     return _last_number(_without_latex(text))
 
 
 def _last_number(text: str) -> Extracted | None:
-    return next((found for one in reversed(_NUMBERS.findall(text)) if (found := _of_number(one))), None)
+    return next((found for one in reversed(re.findall(_NUMBERS, text)) if (found := _of_number(one))), None)
 
 
 def _of_number(text: str) -> Extracted | None:
@@ -237,7 +238,7 @@ def _of_number(text: str) -> Extracted | None:
 
 def _as_number(text: str) -> Fraction | None:
     """Return the exact number that a text is, with or without separators, currency or percent sign."""
-    whole = _ONE_NUMBER.fullmatch(text)
+    whole = re.fullmatch(_ONE_NUMBER, text)
     if whole is None or len(text) > _MOST_DIGITS:
         return None
     bare = whole.group(1).replace(",", "").replace("−", "-").replace(" ", "")
@@ -267,7 +268,7 @@ def _choice(text: str, choices: tuple[str, ...]) -> Extracted | None:
 def _code(text: str) -> Extracted | None:
     fenced = fences(text)
     bare = (fenced[-1] if fenced else text).strip().strip("`").strip()
-    if (begun := _ASSERT.search(bare)) and (compared := bare.find("==", begun.end())) >= 0:
+    if (begun := re.search(_ASSERT, bare)) and (compared := bare.find("==", begun.end())) >= 0:
         bare = bare[compared + 2 :].strip() or bare
     if not bare:
         return None
@@ -309,7 +310,7 @@ def _without_latex(text: str) -> str:
     """Return a formula without typesetting commands, and with plain fractions."""
     for eaten, meant in _EATEN:
         text = text.replace(eaten, meant)
-    text = _boxed(_EATEN_TAB.sub(r"\\t", text)) or text
+    text = _boxed(re.sub(_EATEN_TAB, r"\\t", text)) or text
     for pattern, plain in _LATEX:
-        text = pattern.sub(plain, text)
+        text = re.sub(pattern, plain, text)
     return text

@@ -293,7 +293,6 @@ def error_tree(cls: type[FusionError], depth: int) -> Iterator[str]:
 def pipelines_page() -> str:
     schema = pipeline_schema()
     definitions = schema["$defs"]
-    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own
     sections = {
         "Top level": schema,
         "inputs.NAME": long_form(definitions["InputSpec"]),
@@ -339,7 +338,6 @@ def benchmarks_page() -> str:
         raise SystemExit("docs/reference.py: SCORER_RULES and the registry of scorers differ")
     schema = suite_schema()
     definitions = schema["$defs"]
-    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own
     sections = {
         "Top level": schema,
         "tasks.NAME": definitions["Source"],

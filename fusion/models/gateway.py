@@ -27,6 +27,7 @@ from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.hedge import Hedging
 from fusion.models.wrappers.journal import Journaled, Unreachable
 from fusion.models.wrappers.limit import Limited
+from fusion.models.wrappers.prompt_cache import Primed, is_marked
 from fusion.models.wrappers.retry import Retrying
 from fusion.store.base import NullJournal
 from fusion.store.journal import Journal
@@ -41,9 +42,9 @@ _HASTY = 10.0
 class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
-    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Limited (slots, pace,
-    timeout) > Contained (cancellations of its own) > provider. The
-    caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
+    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Primed (prompt cache)
+    > Limited (slots, pace, timeout) > Contained (cancellations of its own) > provider. The caller puts a Fallback
+    around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
     by id; they take precedence over providers. The policy is enforced here: no other place makes a model.
     """
 
@@ -80,13 +81,15 @@ class Gateway:
             if self._guard.outages and self.is_named(model_id, self._guard.outages):
                 return _out(self._info(model_id))
             model = self._provider(model_id)
-            limited = Limited(
+            limited: Model = Limited(
                 Contained(model),
                 concurrency=concurrency,
                 gates=self._gates_of(model_id, model.info),
                 slots=self._local.slots if model.info.local else None,
             )
             breaker = self._breakers.setdefault(model_id, Breaker(model_id))
+            if is_marked(model.info):
+                limited = Primed(limited)
             trial = Trial(limited, breaker, self._metered)
             first = Guarded(self._metered(limited), breaker, waits=False, trial=trial)
             last = Guarded(self._metered(limited), breaker, waits=True)

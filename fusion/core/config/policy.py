@@ -99,7 +99,8 @@ class Subject(NamedTuple):
 def matches(pattern: str, subject: Subject, *, strict: bool) -> bool:
     """Return True if a pattern names a model.
 
-    With `strict`, as for denials, a region also names the models of providers seated there.
+    With `strict`, as for denials, a region also names the models of providers seated there, and a bare name those of
+    every provider.
     """
     found = _PREFIX.match(pattern)
     kind, wanted = (found[1], pattern[found.end() :]) if found and found[1] in _KINDS else ("", pattern)
@@ -109,6 +110,8 @@ def matches(pattern: str, subject: Subject, *, strict: bool) -> bool:
 def _names(kind: str, wanted: str, subject: Subject, *, strict: bool) -> Iterator[str]:
     if kind in ("", "model"):
         yield from subject.ids
+        if strict and "/" not in wanted:
+            yield from (name.rpartition("/")[2] for name in subject.ids)
     if kind == "provider" or (not kind and "/" not in wanted):
         yield from subject.providers
     if kind == "family":

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol, Self
@@ -34,10 +35,17 @@ class Value(BaseModel):
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy as pydantic does, without the cached properties of the original."""
-        copied = super().model_copy(update=update, deep=deep)
-        for name in copied.__dict__.keys() - type(self).model_fields.keys():
-            del copied.__dict__[name]
+        fields = type(self).__pydantic_fields__
+        own = {name: value for name, value in self.__dict__.items() if name in fields}
+        copied = type(self).__new__(type(self))
+        _set(copied, "__dict__", {**(deepcopy(own) if deep else own), **(update or {})})
+        _set(copied, "__pydantic_fields_set__", self.model_fields_set.union(update or ()))
+        _set(copied, "__pydantic_extra__", None)  # no value has any, nor private attributes
+        _set(copied, "__pydantic_private__", None)
         return copied
+
+
+_set: Final = object.__setattr__
 
 
 def _in_base64(data: bytes) -> str:

@@ -64,7 +64,7 @@ class PolicyTable(Authored):
         description="Patterns of the only models that may be called: `openai/*`, `provider:`, `family:`, `region:`.",
     )
     deny: Patterns = Field(default=(), description="Patterns of models that are refused.")
-    max_price: PriceLimit = Field(default=PriceLimit(), description="Price above which a model is refused.")
+    max_price: PriceLimit | None = Field(default=None, description="Price above which a model is refused.")
     unknown_price: Literal["allow", "deny"] = Field(
         default="allow", description="Models of unknown price: allowed or refused."
     )
@@ -189,8 +189,9 @@ class Rules(Value):
             yield self._refused("unknown_price", f'unknown_price = "deny" forbids {model}, whose price is unknown')
 
     def _limits(self, subject: Subject) -> Iterator[tuple[str, Decimal | None, list[Decimal]]]:
-        yield "input", self.table.max_price.input, [given for given, _ in subject.prices]
-        yield "output", self.table.max_price.output, [answered for _, answered in subject.prices]
+        limit = self.table.max_price or PriceLimit()
+        yield "input", limit.input, [given for given, _ in subject.prices]
+        yield "output", limit.output, [answered for _, answered in subject.prices]
 
     def _refused(self, key: str, reason: str, pattern: str | None = None) -> Refusal:
         return Refusal(self.place(key, pattern), reason, _THEIRS if self.machine_wide else _YOURS)
@@ -208,7 +209,7 @@ class Policy(Value):
     @property
     def limits_prices(self) -> bool:
         """True if a rule looks at prices."""
-        return any(one.table.max_price != PriceLimit() for one in self.rules)
+        return any(one.table.max_price is not None for one in self.rules)
 
     @property
     def content(self) -> Kept:

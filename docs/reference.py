@@ -159,15 +159,17 @@ def settings_page() -> str:
         "[limits]": definitions["LimitsTable"],
         "[limits.PROVIDER_OR_MODEL]": definitions["Ceilings"],
         "[store]": definitions["StoreTable"],
+        "[policy]": definitions["PolicyTable"],
+        "[policy.max_price]": definitions["PriceLimit"],
     }
     parts = [
         "# Settings",
         "Fusion reads settings from `fusion.toml` and from environment variables. Your own file is that of "
         "`--config`, else of `FUSION_CONFIG`, else the one in your configuration folder. The nearest file from the "
         "working directory upwards is the project's, and wins over your own. Only its `profile`, `[roles]`, "
-        "`[defaults]` and tighter `[limits]` count until you "
+        "`[defaults]`, `[policy]` and tighter `[limits]` count until you "
         "[trust it](../how-to/security.md#settings-of-a-project). A command-line option wins over a variable, a "
-        "variable over the files.",
+        "variable over the files. [Policies](../how-to/policy.md) of all files count, that of the machine included.",
         "## fusion.toml",
     ]
     for title, part in sections.items():
@@ -293,7 +295,6 @@ def error_tree(cls: type[FusionError], depth: int) -> Iterator[str]:
 def pipelines_page() -> str:
     schema = pipeline_schema()
     definitions = schema["$defs"]
-    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own
     sections = {
         "Top level": schema,
         "inputs.NAME": long_form(definitions["InputSpec"]),
@@ -339,7 +340,6 @@ def benchmarks_page() -> str:
         raise SystemExit("docs/reference.py: SCORER_RULES and the registry of scorers differ")
     schema = suite_schema()
     definitions = schema["$defs"]
-    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own
     sections = {
         "Top level": schema,
         "tasks.NAME": definitions["Source"],

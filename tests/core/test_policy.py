@@ -424,6 +424,12 @@ def test_a_price_of_the_own_file_gets_no_model_below_the_limit(desk: Desk, comma
     assert "max_price = {output = 0.05} forbids" in command("run", "one.yaml", "-m", DENIED).err
 
 
+def test_an_endpoint_of_ones_own_has_its_own_price_alone(desk: Desk, command: Command) -> None:
+    desk.own.write_text(desk.own.read_text().replace("qwen-mini", "gpt-5.6"))
+    desk.rule("machine", RULES["price"])
+    assert command("quote", "one.yaml", "-m", "fine").code == 0
+
+
 def test_a_model_of_unknown_price_is_refused_by_choice(desk: Desk, command: Command) -> None:
     desk.own.write_text(desk.own.read_text().replace("price", "# price"))
     desk.rule("machine", "max_price = {output = 0.05}")
@@ -525,6 +531,8 @@ PATTERNS = [
     ("region:us", True, False),
     ("region:global", True, True),
     ("openrouter", True, True),
+    ("deepseek-v4", True, False),
+    ("deepseek-*", True, False),
     ("*", True, True),
     ("model:*v4", True, True),
 ]

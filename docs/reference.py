@@ -149,23 +149,27 @@ def command_sections(command: Any, path: tuple[str, ...]) -> Iterator[str]:
 def settings_page() -> str:
     schema = SettingsFile.model_json_schema()
     definitions = schema["$defs"]
+    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own
     sections = {
         "Top level": {"properties": {"profile": schema["properties"]["profile"]}},
         "[endpoints.NAME]": definitions["Endpoint"],
         "[roles]": definitions["RoleSpec"],
         '[prices."MODEL"]': definitions["Tariff"],
         "[defaults]": definitions["Defaults"],
-        "[limits]": definitions["Limits"],
+        "[limits]": definitions["LimitsTable"],
+        "[limits.PROVIDER_OR_MODEL]": definitions["Ceilings"],
         "[store]": definitions["StoreTable"],
+        "[policy]": definitions["PolicyTable"],
+        "[policy.max_price]": definitions["PriceLimit"],
     }
     parts = [
         "# Settings",
         "Fusion reads settings from `fusion.toml` and from environment variables. Your own file is that of "
         "`--config`, else of `FUSION_CONFIG`, else the one in your configuration folder. The nearest file from the "
         "working directory upwards is the project's, and wins over your own. Only its `profile`, `[roles]`, "
-        "`[defaults]` and tighter `[limits]` count until you "
+        "`[defaults]`, `[policy]` and tighter `[limits]` count until you "
         "[trust it](../how-to/security.md#settings-of-a-project). A command-line option wins over a variable, a "
-        "variable over the files.",
+        "variable over the files. [Policies](../how-to/policy.md) of all files count, that of the machine included.",
         "## fusion.toml",
     ]
     for title, part in sections.items():

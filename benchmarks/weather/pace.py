@@ -2,9 +2,9 @@
 
     python -m benchmarks.weather.pace [--repeat 3] [--rows steady told changing]
 
-`steady` refuses without a word, `told` with a Retry-After of a second. `changing` halves its limit after 8 seconds and
-doubles it again after 20. The ideal time admits all items at the limits of the server. Bars: 1.15 times the ideal,
-5% of the requests refused where the limit stays, no item lost; after a change, 80% of the new limit within 10 seconds.
+`steady` refuses without a word, `told` with a Retry-After of a second. `changing` halves its limit after 8 seconds,
+and doubles it again after 20. The ideal time admits all items at the limits of the server. Bars: 1.15 times the
+ideal; 5% of the requests refused where the limit stays; no item lost; 80% of a new limit within 10 seconds.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from fusion import InputSpec, Map, Pipeline
 ITEMS: Final = 200
 RATE: Final = 10.0
 CHANGES: Final = ((0.0, RATE), (8.0, RATE / 2), (20.0, RATE))
+_PROMPT: Final = "{{ inputs.task }}\n{{ item.source }}"
 ROWS: Final[dict[str, dict[str, Any]]] = {
     "steady": {"rps": RATE},
     "told": {"rps": RATE, "retry_after": 1},

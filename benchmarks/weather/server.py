@@ -2,8 +2,8 @@
 
 python -m benchmarks.weather.server '{"rps": 10}'     # prints its port
 
-It speaks `/chat/completions`, whole and streamed. `POST /weather` replaces the settings; `GET /seen` returns the number
-of requests by outcome, and the times of the admitted ones, in seconds since the first request.
+It speaks `/chat/completions`, whole and streamed. `POST /weather` replaces the settings; `GET /seen` returns the
+number of requests by outcome, and the times of the admitted ones, in seconds since the first request.
 """
 
 import asyncio

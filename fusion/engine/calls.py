@@ -29,6 +29,8 @@ from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Fallback, Member
 from fusion.models.wrappers.fit import Fitted, check_fits
 from fusion.models.wrappers.hedge import Hedged, Hedging
+from fusion.models.wrappers.prompt_cache import Prefixes, marked_once, unmarked
+from fusion.prompts.template import stable_prefix
 from fusion.stages.context import Answer, Ask
 
 _LOCAL_TIMEOUT: Final = 900.0
@@ -63,6 +65,8 @@ class Caller:
         schema: JsonSchema | None,
         latencies: Latencies,
         wrap: Wrap,
+        pipeline: str,
+        recurs: Callable[[], bool],
         hedging: Hedging | None = None,
     ) -> None:
         self.schema = schema
@@ -87,6 +91,8 @@ class Caller:
         self._chain = members[0].last if len(members) == 1 else Fallback(members)
         self._wrap = wrap
         self._link = _Link(wrap(self._chain, role))
+        self._recurs = recurs
+        self._prefixes = Prefixes([member.info for member in chain], pipeline, stage)
         self._begun: tuple[Message, hashlib._Hash] | None = None
         meant = {name: value for name, value in self._terms.items() if name not in unsent}
         self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
@@ -138,7 +144,10 @@ class Caller:
         digest = self._digest(ask, messages, link.beginning)
         key = CallKey(stage=self._stage, item=ask.item, step=ask.step, digest=digest)
         keys.append(key)
-        request = Request(messages=tuple(messages), key=key, sample=ask.sample, **self._terms, **_tools(ask))
+        sent, cache_key = self._cacheable(messages)
+        request = Request(
+            messages=sent, key=key, sample=ask.sample, cache_key=cache_key, **self._terms, **_tools(ask)
+        )
         check_fits(request, self._roomiest)
         self._emit(CallStarted, ask, model=self._info.id, digest=digest)
         here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
@@ -174,6 +183,13 @@ class Caller:
             waited=times.waited(),
         )
         return reply
+
+    def _cacheable(self, messages: Sequence[Message]) -> tuple[tuple[Message, ...], str | None]:
+        """Return messages with their stable parts, and a key for the prompt cache, if a cache pays for this stage."""
+        if not any(message.stable for message in messages):
+            return tuple(messages), None
+        key = self._prefixes.key(stable_prefix(messages)) if self._recurs() else None
+        return (unmarked(messages) if key is None else marked_once(messages)), key
 
     def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:
         self._sink(

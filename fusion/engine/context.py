@@ -31,7 +31,7 @@ from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import MATERIAL, Wiring
 from fusion.pipeline.material import RunMaterial, given_sections, listed
 from fusion.prompts.template import Fixed
-from fusion.stages.base import ModelStage, Stage
+from fusion.stages.base import Following, ModelStage, Stage
 from fusion.stages.context import (
     Answer,
     Ask,
@@ -108,11 +108,17 @@ class RunContext(StageContext):
         self.models = RunModels(self)
         self.journal = RunJournal(self)
         self.events = RunEvents(self)
+        self.single = False
+        """True once the stage is known to have one item at most."""
         self._begun: float | None = None
         self._clock: asyncio.Timeout | None = None
 
     def emit(self, event: EventBase) -> None:
         self.run.sink(event)
+
+    def recurs(self) -> bool:
+        """Return True if further calls of the stage begin as those before: it works on items one by one."""
+        return isinstance(self.stage, Following) and not self.single
 
     def begin(self) -> None:
         """Start the clock of the stage at its first input; later calls have no effect."""
@@ -157,7 +163,8 @@ class RunInputs(StageInputs):
             if not wiring.flows:  # a stage that follows others begins with their first item
                 self._ctx.begin()
             own = {"inputs": self._run.spec.inputs, "request": self._run.spec.request, MATERIAL: self._material()}
-            self._fixed = Fixed({**own, **values})
+            whole = (self._run.material.whole,) if wiring.shows_material else ()
+            self._fixed = Fixed({**own, **values}, whole, marks=isinstance(self._ctx.stage, Following))
         return dict(self._fixed.variables)
 
     async def follow(self, expression: str) -> AsyncIterator[Item]:
@@ -313,6 +320,7 @@ class RunOutputs(StageOutputs):
 
     def grow(self, known: int, *, final: bool = False, title: str = "") -> None:
         ctx = self._ctx
+        ctx.single = final and known <= 1
         ctx.emit(StageGrew(run_id=ctx.run.run_id, stage=ctx.place, known=known, final=final, title=title))
 
 
@@ -376,7 +384,8 @@ class RunModels(StageModels):
         first, *others = ask.messages
         if first.role == "system":
             return ask._replace(messages=(_below(system, first), *others))
-        return ask._replace(messages=(Message(role="system", content=system), first, *others))
+        stable = len(system) if first.stable else 0
+        return ask._replace(messages=(Message(role="system", content=system, stable=stable), first, *others))
 
     def caller(self, ask: Ask) -> Caller:
         """Return the caller for the role, model, schema and limits of a call."""
@@ -416,6 +425,8 @@ class RunModels(StageModels):
             schema=ask.schema,
             latencies=self.speed,
             wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
+            pipeline=self._run.spec.pipeline.name,
+            recurs=self._ctx.recurs,
         )
 
 
@@ -489,4 +500,5 @@ class _EventDeltas:
 
 @lru_cache(maxsize=256)
 def _below(system: str, message: Message) -> Message:
-    return Message(role="system", content=f"{system}\n\n{message.content}")
+    stable = message.stable and message.stable + len(system) + 2
+    return Message(role="system", content=f"{system}\n\n{message.content}", stable=stable)

@@ -259,6 +259,7 @@ class Cast:
         self.own = {*models}
         self.profile_given = profile
         self._lock = threading.Lock()
+        self._reached: set[str] = set()  # models that may be called, with the keys of these settings
         self._roles = {role: self.spec(given) for role, given in roles.items()}
         self._model = None if model is None else self.spec(model)
 
@@ -300,6 +301,7 @@ class Cast:
         """Return this cast as if these keys were set, for previews."""
         other = copy.copy(self)
         other.settings = self.settings.model_copy(update={"keys": self.settings.keys.union(keys)})
+        other._reached = set()
         return other
 
     def spec(self, given: RoleGiven) -> RoleSpec:
@@ -369,8 +371,9 @@ class Cast:
         for model_id in chain:
             self.gateway.check(model_id)
             try:
-                if model_id not in self.own:
+                if model_id not in self.own and model_id not in self._reached:
                     _check_reachable(role, model_id, self.settings)
+                    self._reached.add(model_id)
                 usable.append(model_id)
             except MissingKeyError as error:
                 missing.append(error)

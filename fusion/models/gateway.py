@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 
-from fusion.core.config import Settings, is_padded, secret
+from fusion.core.config import Ceilings, Settings, is_padded, secret
 from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import CacheMode
@@ -26,6 +27,7 @@ from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.hedge import Hedging
 from fusion.models.wrappers.journal import Journaled, Unreachable
 from fusion.models.wrappers.limit import Limited
+from fusion.models.wrappers.prompt_cache import Primed, is_marked
 from fusion.models.wrappers.retry import Retrying
 from fusion.store.base import NullJournal
 from fusion.store.journal import Journal
@@ -40,9 +42,9 @@ _HASTY = 10.0
 class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
-    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Limited (slots, pace,
-    timeout) > Contained (cancellations of its own) > provider. The
-    caller puts a Fallback around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
+    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Primed (prompt cache)
+    > Limited (slots, pace, timeout) > Contained (cancellations of its own) > provider. The caller puts a Fallback
+    around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
     by id; they take precedence over providers. The policy is enforced here: no other place makes a model.
     """
 
@@ -58,6 +60,7 @@ class Gateway:
         self._margins = Margins()
         self._made: dict[tuple[str, int | None], Member] = {}
         self._paces: dict[str, Pace] = {}
+        self._providers: dict[str, Gate] = {}
         self._breakers: dict[str, Breaker] = {}
         self._trials: list[Trial] = []
 
@@ -78,13 +81,15 @@ class Gateway:
             if self._guard.outages and self.is_named(model_id, self._guard.outages):
                 return _out(self._info(model_id))
             model = self._provider(model_id)
-            limited = Limited(
+            limited: Model = Limited(
                 Contained(model),
                 concurrency=concurrency,
                 gates=self._gates_of(model_id, model.info),
                 slots=self._local.slots if model.info.local else None,
             )
             breaker = self._breakers.setdefault(model_id, Breaker(model_id))
+            if is_marked(model.info):
+                limited = Primed(limited)
             trial = Trial(limited, breaker, self._metered)
             first = Guarded(self._metered(limited), breaker, waits=False, trial=trial)
             last = Guarded(self._metered(limited), breaker, waits=True)
@@ -194,15 +199,30 @@ class Gateway:
         return min([one for one in (concurrency, of_endpoint) if one is not None], default=None)
 
     def _gates_of(self, model_id: str, info: ModelInfo) -> tuple[Gate, ...]:
-        """Return the gates of a model, shared by all roles and runs: its pace."""
+        """Return the gates of a model, shared by all roles and runs: that of its provider, if any, and its pace."""
         if info.local:
             return ()
         endpoint = self._settings.endpoints.get(model_id)
-        server = model_id if endpoint is None else f"{endpoint.api_base} {endpoint.model} {endpoint.key_env}"
+        server, own = model_id, Ceilings()
+        if endpoint is not None:
+            server = f"{endpoint.api_base} {endpoint.model} {endpoint.key_env}"
+            own = Ceilings(rpm=endpoint.rpm, tpm=endpoint.tpm, concurrency=endpoint.concurrency)
+        for layer in self._settings.ceilings:
+            own = own.under(layer.of_model(model_id))
         if server not in self._paces:
-            own = None if endpoint is None else endpoint.concurrency
-            self._paces[server] = Pace(model_id, concurrency=own or _CONCURRENCY)
-        return (self._paces[server],)
+            self._paces[server] = Pace(model_id, **{"concurrency": _CONCURRENCY, **own.ceilings()})
+        pace, shared = self._paces[server], self._gate_of(info.provider, model_id)
+        return (pace,) if shared is None else (shared, pace)
+
+    def _gate_of(self, provider: str, model_id: str) -> Gate | None:
+        """Return the gate of all models of a provider, if it has ceilings of its own."""
+        layers = [layer.models[provider] for layer in self._settings.ceilings if provider in layer.models]
+        if not layers or provider == model_id:
+            return None
+        if provider not in self._providers:
+            lowest = reduce(Ceilings.under, layers)
+            self._providers[provider] = Gate(**lowest.ceilings())
+        return self._providers[provider]
 
 
 def _out(info: ModelInfo) -> Member:

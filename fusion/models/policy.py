@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
 
-from fusion.core.config import Settings
+from fusion.core.config import Endpoint, Settings
 from fusion.core.config.policy import Refusal, Subject, matches
 from fusion.models.base import ModelInfo, Price
 from fusion.models.catalog import shipped_price
@@ -33,27 +33,29 @@ class Guard:
     def subject(self, info: ModelInfo, name: str = "") -> Subject:
         """Return the facts of a model."""
         endpoint = self._settings.endpoints.get(name or info.id)
-        providers, ids = {info.provider, _whole(info.provider)}, [name or info.id, info.id]
-        region = info.region or region_of(_whole(info.provider))
-        at = None if endpoint is None else provider_at(urlsplit(endpoint.api_base).hostname or "")
-        door = None if endpoint is not None else door_of(info)
-        if door is not None and door.address != door.base:
-            at = provider_at(urlsplit(door.address).hostname or "")
-        if endpoint is not None:
-            ids.append(endpoint.model)
-        if at is not None and at not in providers:
-            providers, region = providers | {at}, region_of(at)
-            ids.append(f"{at}/{info.id.partition('/')[2] if endpoint is None else endpoint.model}")
-        if "/" not in info.id:
-            ids += [f"{provider}/{info.id}" for provider in sorted(providers)]
+        at, model = self._served(info, endpoint)
+        providers = {info.provider, _whole(info.provider)} | ({at} if at is not None else set())
+        ids = [name or info.id, info.id, *([] if endpoint is None else [endpoint.model])]
+        ids += [f"{at}/{model}"] if at is not None else []
+        ids += [] if "/" in info.id else [f"{provider}/{info.id}" for provider in sorted(providers)]
+        own = endpoint is not None and at is None
         return Subject(
             ids=tuple(dict.fromkeys(ids)),
             providers=frozenset(providers),
             family=info.family or family_of(info.id),
-            region=region,
+            region=region_of(at) if at is not None else info.region or region_of(_whole(info.provider)),
             seat=next((seat for one in sorted(providers) if (seat := seat_of(one)) is not None), None),
-            prices=tuple(_per_million(price) for price in self._prices(info, ids) if price is not None),
+            prices=tuple(map(_per_million, filter(None, self._prices(info, () if own else ids)))),
         )
+
+    def _served(self, info: ModelInfo, endpoint: Endpoint | None) -> tuple[str | None, str]:
+        """Return the known provider at an address of the user's own, if any, and the name of the model there."""
+        if endpoint is not None:
+            return provider_at(urlsplit(endpoint.api_base).hostname or ""), endpoint.model
+        door, name = door_of(info), info.id.partition("/")[2]
+        if door is None or door.address == door.base:
+            return None, name
+        return provider_at(urlsplit(door.address).hostname or ""), name
 
     def _prices(self, info: ModelInfo, ids: Iterable[str]) -> Iterator[Price | None]:
         """Yield the price in use; under a limit of prices also that of the installed file."""

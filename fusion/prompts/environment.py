@@ -4,7 +4,7 @@ A template reads data only. A render is bounded in loop steps, in output and, as
 that build a large value from small ones are refused beforehand.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial, wraps
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from jinja2 import StrictUndefined, TemplateRuntimeError, Undefined, nodes, pass
 from jinja2.ext import Extension
 from jinja2.loaders import FunctionLoader
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fusion.core.errors import close_names
@@ -32,6 +33,8 @@ from fusion.prompts.limits import Meter, check_size, count_step, count_work, cur
 
 MESSAGE = "a message"
 """Name of the filter for the text of a message block; the space keeps templates from using it."""
+_END = "a stable end"
+"""Name of the filter before a print that may end the stable part of a message."""
 
 _OF_ATTACHED = ("text", "sections")  # of the material; `sections` is that of an outline
 _FAILED_ITEM = 'pass items that failed over with `selectattr("ok")` or `if item.ok`'
@@ -235,6 +238,59 @@ def swap(tree: nodes.Node, old: nodes.Node, new: nodes.Node) -> None:
                         value[at] = new
 
 
+def mark_stable(tree: nodes.Template, environment: Environment) -> None:
+    """Let each message know where its part ends that is the same in all renders."""
+    known = {*environment.globals, "loop"}
+    blocks = [block for block in tree.find_all(nodes.FilterBlock) if block.filter.name == MESSAGE]
+    for body in [block.body for block in blocks] or [tree.body]:
+        body[:] = [part for node in body for part in _with_end(node, known)]
+
+
+def _with_end(node: nodes.Node, known: set[str]) -> Iterator[nodes.Node]:
+    """Yield a node with a mark before each of its parts that reads variables."""
+    if not isinstance(node, nodes.Output):
+        names = _free(node, known)
+        if names:
+            yield nodes.Output([_end(names, node.lineno)], lineno=node.lineno)
+        yield node
+        return
+    node.nodes = [part for one in node.nodes for part in _marked(one, known)]
+    yield node
+
+
+def _marked(part: nodes.Expr, known: set[str]) -> list[nodes.Expr]:
+    names = [] if isinstance(part, nodes.TemplateData) else _free(part, known)
+    return [_end(names, part.lineno), part] if names else [part]
+
+
+def _free(node: nodes.Node, known: set[str]) -> list[str]:
+    """Return the variables that a node reads. One that it sets itself counts where a loop reads it from outside."""
+    names = list(_names(node))
+    own = {name.name for name in names if name.ctx != "load"}
+    outside = {name.name for loop in _loops(node) for name in _names(loop.iter)}
+    return sorted({name.name for name in names if name.ctx == "load"} - (own - outside) - known)
+
+
+def _loops(node: nodes.Node) -> Iterator[nodes.For]:
+    yield from [node] if isinstance(node, nodes.For) else node.find_all(nodes.For)
+
+
+def _names(node: nodes.Node) -> Iterator[nodes.Name]:
+    yield from [node] if isinstance(node, nodes.Name) else node.find_all(nodes.Name)
+
+
+def _end(names: list[str], line: int) -> nodes.Filter:
+    made = nodes.Filter(nodes.Const(tuple(names)), _END, [], [], None, None)
+    made.set_lineno(line)
+    return made
+
+
+@pass_context
+def _end_of_stable(context: Context, names: tuple[str, ...]) -> str:
+    meter = current_meter.get()
+    return "" if meter is None else meter.end_stable((name, context.resolve_or_missing(name)) for name in names)
+
+
 class _MessageBlock(Extension):
     """The tag `{% message role="system" %}…{% endmessage %}`: one message of the conversation."""
 
@@ -320,5 +376,5 @@ def new_environment(library: Library) -> Environment:
     for name in _BY_ATTRIBUTE:
         environment.filters[name] = _of_usable(name, environment.filters[name])
     bound_filters(environment)
-    environment.filters.update({MESSAGE: _message, "a step": _one_step})
+    environment.filters.update({MESSAGE: _message, _END: _end_of_stable, "a step": _one_step})
     return environment

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from itertools import accumulate
 from typing import Any, Literal
@@ -23,9 +24,25 @@ _STEPS_UNCHECKED = 100
 class Meter:
     """Counts the resources of renders in its `with` block, and collects their messages."""
 
-    __slots__ = ("_checked", "_token", "deadline", "files", "made", "mark", "messages", "output", "steps", "work")
+    __slots__ = (
+        "_checked",
+        "_ended",
+        "_token",
+        "deadline",
+        "files",
+        "lasts",
+        "made",
+        "mark",
+        "messages",
+        "output",
+        "steps",
+        "work",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, lasts: Callable[[str, Any], bool] | None = None) -> None:
+        self.lasts = lasts
+        """Tells if a variable with this value is the same in all renders; None for messages without stable parts."""
+        self._ended = False
         self.output = 0
         self.steps = 0
         self.work = 0
@@ -84,13 +101,21 @@ class Meter:
         self.files.append(file)
         return f"\0{self.mark}\0"
 
+    def end_stable(self, values: Iterable[tuple[str, Any]]) -> str:
+        """Return the placeholder of the end of the stable part, before the first print of a value that varies."""
+        if self.lasts is None or self._ended or all(self.lasts(name, value) for name, value in values):
+            return ""
+        self._ended = True
+        self.mark = self.mark or secrets.token_hex(16)
+        return f"\0{self.mark} end\0"
+
     def message(self, role: Literal["system", "user", "assistant"], text: str) -> Message | None:
         """Return the message of a text, with its files in place; None if it is empty."""
+        text, stable = self._without_end(text)
         if not self.files:
-            text = text.strip()
-            return Message(role=role, content=text) if text else None
+            return Message(role=role, content=text, stable=stable) if text else None
         files, self.files = self.files, []
-        pieces = text.strip().split(f"\0{self.mark}\0")
+        pieces = text.split(f"\0{self.mark}\0")
         if len(pieces) != len(files) + 1:
             raise SecurityError(
                 "a picture or document must be printed by itself, as in {{ inputs.picture }}, without changes"
@@ -98,7 +123,19 @@ class Meter:
         if role != "user":
             raise SecurityError(f"a picture or document must be in a message of the user, not of the {role}")
         ends = accumulate(map(len, pieces[:-1]))
-        return Message(role=role, content="".join(pieces), files=tuple(zip(ends, files, strict=True)))
+        before = text[:stable].count(f"\0{self.mark}\0") * len(f"\0{self.mark}\0")
+        placed = tuple(zip(ends, files, strict=True))
+        return Message(role=role, content="".join(pieces), files=placed, stable=stable - before)
+
+    def _without_end(self, text: str) -> tuple[str, int]:
+        """Return a text without the placeholder of the end of its stable part, stripped, and that part's length."""
+        if not self._ended:
+            text = text.strip()
+            return text, 0 if self.lasts is None else len(text)
+        self._ended = False
+        stable, _, rest = text.partition(f"\0{self.mark} end\0")
+        whole = (stable + rest).strip()
+        return whole, min(len(stable.lstrip()), len(whole))
 
     def take_messages(self) -> list[Message]:
         """Return and forget the messages collected so far."""

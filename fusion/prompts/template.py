@@ -14,7 +14,7 @@ from jinja2.meta import find_undeclared_variables
 
 from fusion.core.errors import PromptError, close_names
 from fusion.core.types import Message
-from fusion.prompts.environment import MESSAGE, Environment, new_environment, swap
+from fusion.prompts.environment import MESSAGE, Environment, mark_stable, new_environment, swap
 from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.limits import Meter
 
@@ -27,6 +27,8 @@ _UNUSABLE = (TemplateError, SyntaxError, RecursionError, ValueError, OverflowErr
 MAX_TEMPLATE = 262_144
 MAX_EXPRESSION = 10_000
 _MAX_PATH = 200
+_LEAST_STABLE = 1_500
+"""Characters from which on a stable part is marked: fewer are below every provider's minimum."""
 
 
 class _Part:
@@ -43,11 +45,17 @@ class _Part:
 
 
 class Fixed:
-    """Variables that stay the same between renders, and a cache of the messages that read no others."""
+    """Variables that stay the same between renders, and a cache of the messages that read no others.
 
-    def __init__(self, variables: Mapping[str, Any]) -> None:
+    `lasting` are further values that are the same in every render that has them. With `marks`, messages tell how much
+    of them is the same in all renders, as long as that is worth a provider's prompt cache.
+    """
+
+    def __init__(self, variables: Mapping[str, Any], lasting: Sequence[Any] = (), *, marks: bool = False) -> None:
         self.variables = dict(variables)
         self.messages: dict[_Part, list[Message]] = {}
+        self.marks = marks
+        self._lasting = tuple(lasting)
 
     def holds(self, part: _Part, variables: Mapping[str, Any]) -> bool:
         """Return True if the part reads fixed variables only."""
@@ -55,6 +63,17 @@ class Fixed:
             if name not in self.variables or variables.get(name) is not self.variables[name]:
                 return False
         return True
+
+    def lasts(self, name: str, value: Any) -> bool:
+        """Return True for a variable that is the same in every render."""
+        if name in self.variables and value is self.variables[name]:
+            return True
+        return any(value is one for one in self._lasting)
+
+    def without_marks(self) -> None:
+        """Stop marking: the stable part is too short."""
+        self.marks = False
+        self.messages.clear()
 
 
 class Template:
@@ -88,7 +107,7 @@ class Template:
         With `fixed`, `variables` includes its variables. Raises PromptError with template and line.
         """
         messages: list[Message] = []
-        with Meter() as meter:
+        with Meter(fixed.lasts if fixed is not None and fixed.marks else None) as meter:
             for part in self._parts:
                 if fixed is None or not fixed.holds(part, variables):
                     messages += self._say(part, variables, meter)
@@ -98,6 +117,9 @@ class Template:
                 messages += fixed.messages[part]
         if not messages:
             raise PromptError(f"{self.name}: the rendered prompt is empty; a prompt needs text")
+        if fixed is not None and fixed.marks and len(stable_prefix(messages)) < _LEAST_STABLE:
+            fixed.without_marks()
+            return tuple(message.model_copy(update={"stable": 0}) for message in messages)
         return tuple(messages)
 
     def render_text(self, variables: Mapping[str, Any]) -> str:
@@ -180,6 +202,7 @@ class Prompts:
             tree = self._environment.parse(text)
             self._include(tree, seen=())
             paths = frozenset(self._paths(tree))
+            mark_stable(tree, self._environment)
             parts = [self._part(piece) for piece in _pieces(tree, self._environment)]
         except _UNUSABLE as error:
             line = f" line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
@@ -245,6 +268,16 @@ class Prompts:
             path = _path(node, inner)
             if path and path[0] in free:
                 yield path
+
+
+def stable_prefix(messages: Sequence[Message]) -> str:
+    """Return the text at the beginning of messages that is the same in all calls of a stage."""
+    texts: list[str] = []
+    for message in messages:
+        texts.append(f"{message.role}\n{message.content[: message.stable]}")
+        if message.stable < len(message.content):
+            break
+    return "\n".join(texts)
 
 
 def _attributes(tree: nodes.Node) -> frozenset[str]:

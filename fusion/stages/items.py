@@ -81,8 +81,8 @@ class Hand:
     def all_came(self) -> None:
         """Note that no more items will arrive."""
 
-    async def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
-        return await self._stage.work(self._ctx, item, needed, variables)
+    def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Coroutine[Any, Any, Item]:
+        return self._stage.work(self._ctx, item, needed, variables)
 
 
 class _Work:

@@ -25,6 +25,7 @@ from fusion.core.events import (
     ItemFinished,
     Noted,
     OutageChanged,
+    Paused,
     Sink,
     StageFinished,
     StageStarted,
@@ -60,6 +61,7 @@ _KEPT_EVENTS: Final = frozenset(
         HedgeSent,
         Noted,
         OutageChanged,
+        Paused,
         StageFinished,
         StageStarted,
     }

@@ -19,8 +19,9 @@ from fusion.core.errors import RateLimitError
 from fusion.core.events import CallFinished
 from fusion.core.result import Cost, Receipt, ReceiptLine, Spent, Times
 from fusion.core.types import Usage, Waited
-from tests.cli.conftest import ONE, Command
+from tests.cli.conftest import ONE, Command, environment, start
 from tests.cli.conftest import command as command
+from tests.provider import Answer, Provider
 
 BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
 LINE = ReceiptLine(stage="work", role="bulk", model="x/small", calls=2, price_source="litellm")
@@ -146,3 +147,16 @@ def test_a_run_is_shown_with_its_waits_while_it_runs_and_later(
     assert "waited 0." in command("runs", "show", "latest").out
     exported = json.loads(command("runs", "export", "latest").out)
     assert exported["calls"][0]["waited"]["pause"] >= 0.2
+
+
+def test_the_first_call_of_a_process_says_what_loading_took() -> None:
+    with Provider(Answer("hello", delay=0.1)) as provider:
+        more = {"OPENAI_API_KEY": "sk-of-a-test", "OPENAI_BASE_URL": provider.url}
+        process = start(
+            "run", "single", "hi", "-m", "openai/gpt-4o", "--events", "--no-store", env=environment(**more)
+        )
+        said, _ = process.communicate(timeout=60)
+    events = [json.loads(line) for line in said.splitlines()]
+    (finished,) = (event for event in events if event["type"] == "call_finished")
+    assert finished["waited"]["library"] > 0.02
+    assert finished["latency"] >= 0.1

@@ -26,6 +26,7 @@ from fusion.core.events import (
     ItemFinished,
     Noted,
     OutageChanged,
+    Paused,
     Restarted,
     RunFinished,
     RunStarted,
@@ -187,6 +188,24 @@ def test_calls_that_a_failure_cancels_are_a_line_and_a_count_too(capsys: pytest.
         "work 1: work by x/small cancelled",
         "work: 198 more times: call to x/small cancelled",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "wait", "line"),
+    [
+        (9.8, 0.4, "work: x/small: rate limit, 9.8 requests a second, next call in 0.4 s"),
+        (0.25, 4.0, "work: x/small: rate limit, 0.25 requests a second, next call in 4.0 s"),
+        (120.0, 0.02, "work: x/small: rate limit, 120 requests a second, next call in 0.0 s"),
+        (None, 60.0, "work: x/small: rate limit, next call in 1 min 00 s"),
+        (None, 12.4, "work: x/small: rate limit, next call in 12 s"),
+    ],
+)
+def test_a_rate_limit_is_one_line(
+    rate: float | None, wait: float, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused = Paused(run_id="r", stage="work", model="x/small", rate=rate, wait=wait)
+    shown(Plain(verbose=False), [*RUN[:2], paused, paused])
+    assert line in capsys.readouterr().err.splitlines()
 
 
 def change(state: Any, seconds: float) -> EventBase:

@@ -269,6 +269,29 @@ def test_a_resumed_run_may_not_call_what_is_denied_now(desk: Desk, command: Comm
     assert (edited.code, len(desk.provider.requests)) == (2, asked)
 
 
+@pytest.mark.parametrize(
+    ("denied", "served"),
+    [("openai/gpt-5.4-mini", "gpt-5.6-luna"), ("openai/gpt-5.6-luna", "gpt-5.4-mini"), ("openai/*", None)],
+)
+def test_a_resumed_run_of_a_profile_goes_on_with_what_is_left(
+    desk: Desk, command: Command, denied: str, served: str | None
+) -> None:
+    desk.patch.setenv("OPENAI_API_KEY", "sk-0")
+    desk.patch.setenv("OPENAI_BASE_URL", desk.provider.url)
+    desk.provider.script = Answer(status=400)
+    assert command("run", "one.yaml", "--profile", "openai").code == 3
+    asked = len(desk.provider.requests)
+    desk.provider.script = Answer("hello")
+    place = desk.rule("machine", f'deny = ["{denied}"]')
+    ran = command("resume", "latest")
+    models = [seen.body["model"] for seen in desk.provider.requests[asked:]]
+    if served is None:
+        assert (ran.code, ran.out, models) == (2, "", [])
+        return
+    assert (ran.code, ran.out, models) == (0, "hello\n", [served])
+    assert f"not called any more: {place}" in ran.err
+
+
 OWN_MODELS = {
     "id": (ModelInfo(id=DENIED, provider="own"), RULES["id"]),
     "provider": (ModelInfo(id="mine", provider="deepseek"), RULES["provider"]),
@@ -401,6 +424,12 @@ def test_a_price_of_the_own_file_gets_no_model_below_the_limit(desk: Desk, comma
     assert "max_price = {output = 0.05} forbids" in command("run", "one.yaml", "-m", DENIED).err
 
 
+def test_an_endpoint_of_ones_own_has_its_own_price_alone(desk: Desk, command: Command) -> None:
+    desk.own.write_text(desk.own.read_text().replace("qwen-mini", "gpt-5.6"))
+    desk.rule("machine", RULES["price"])
+    assert command("quote", "one.yaml", "-m", "fine").code == 0
+
+
 def test_a_model_of_unknown_price_is_refused_by_choice(desk: Desk, command: Command) -> None:
     desk.own.write_text(desk.own.read_text().replace("price", "# price"))
     desk.rule("machine", "max_price = {output = 0.05}")
@@ -502,6 +531,8 @@ PATTERNS = [
     ("region:us", True, False),
     ("region:global", True, True),
     ("openrouter", True, True),
+    ("deepseek-v4", True, False),
+    ("deepseek-*", True, False),
     ("*", True, True),
     ("model:*v4", True, True),
 ]

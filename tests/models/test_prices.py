@@ -21,6 +21,7 @@ from fusion.models.catalog import update as updating
 from fusion.models.gateway import Gateway
 from tests.cli.conftest import Command
 from tests.cli.conftest import command as command  # a fixture
+from tests.provider import Answer, Provider
 
 MODEL = "openai/gpt-5.6"
 TODAY = datetime.now(UTC).date()
@@ -140,22 +141,27 @@ def test_receipts_and_quotes_name_the_file_of_each_price(command: Command) -> No
     assert quote["stages"][0]["lines"][0]["price_source"] == source
 
 
-def test_a_receipt_says_the_day(command: Command) -> None:
-    from fusion.cli.views.receipt import receipt_rows
-    from fusion.core.result import Cost, Receipt, ReceiptLine, Spent
-    from fusion.core.types import Usage
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+    with Provider(Answer("4")) as running:
+        monkeypatch.setenv("OPENAI_BASE_URL", running.url)
+        monkeypatch.setenv("FUSION_STORE", "runs.db")
+        yield running
 
-    usage = Usage(input=1, output=1)
-    line = ReceiptLine(
-        stage="answer",
-        role="bulk",
-        model=MODEL,
-        calls=1,
-        measured=Spent(usage=usage, cost=Cost(usd=Decimal(1))),
-        price_source=catalog.lookup(MODEL).price_source,
-    )
-    last = receipt_rows(Receipt(lines=(line,), seconds=1), {})[-1]
-    assert f"$1.0000 measured, prices of {price_file.origin().day}" in last
+
+def test_a_receipt_says_the_day(command: Command, provider: Provider) -> None:
+    day = price_file.origin().day
+    ran = command("run", "single", "2 + 2?", "-m", MODEL)
+    assert (ran.code, ran.out) == (0, "4\n")
+    assert f" measured, prices of {day}" in ran.err
+    assert f"prices of {day}" in command("runs", "show", "latest").out
+
+
+def test_a_benchmark_says_the_day(command: Command, provider: Provider, tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text('{"id": "1", "question": "2 + 2?", "answer": "4"}\n')
+    ran = command("bench", "sums.jsonl", "-m", MODEL, "--scorer", "number", "-o", "out")
+    assert ran.code == 0, ran.err
+    assert f"{price_file.origin().label} (gpt-5.6)" in (tmp_path / "out" / "report.md").read_text()
 
 
 # Update.

@@ -21,6 +21,7 @@ from fusion.core.events import (
     ItemFinished,
     Noted,
     OutageChanged,
+    Paused,
     RunFinished,
     RunStarted,
     StageFinished,
@@ -109,7 +110,7 @@ def title_line(event: EventBase) -> str | None:
 
 
 def happening(event: EventBase) -> str | None:
-    """Describe a failed item, a retry, a fallback, an outage or a note."""
+    """Describe a failed item, a retry, a fallback, a rate limit, an outage or a note."""
     told = None if isinstance(event, (CallFailed, CallCancelled)) else _told(event)
     if told is None:
         return None
@@ -118,6 +119,9 @@ def happening(event: EventBase) -> str | None:
     if isinstance(event, AttemptFailed):
         again = f"again in {seconds(event.wait)}" if event.wait is not None and event.wait >= 0.05 else "again"
         what = f"attempt {event.attempt} failed, {again}: "
+    elif isinstance(event, Paused):
+        rate = "" if event.rate is None else f", {event.rate:.3g} requests a second"
+        what = f"{event.model}: rate limit{rate}, next call in {seconds(event.wait)}"
     elif isinstance(event, OutageChanged):
         what = f"{event.model} is {_OUTAGES[event.state]} {seconds(event.seconds)}{': ' if why else ''}"
     return f"{place}{what}{why}"
@@ -183,14 +187,22 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"call to {event.model} cancelled", ""
         case FallbackTaken():
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
+        case Noted():
+            return "", one_line(event.message)
+    return _told_of_model(event)
+
+
+def _told_of_model(event: EventBase) -> tuple[str, str] | None:
+    """Return what an event reports of a model: a second request, a rate limit, an outage."""
+    match event:
         case HedgeSent():
             return f"{event.model} takes long, asking {event.rival} too", ""
+        case Paused():
+            return f"{event.model}: rate limit", ""
         case OutageChanged(state="open", failure=Failure() as failure):
             return f"{event.model} is {_OUTAGES[event.state]}: ", reason(failure)
         case OutageChanged():
             return f"{event.model} is {_OUTAGES[event.state]}", ""
-        case Noted():
-            return "", one_line(event.message)
     return None
 
 

@@ -9,6 +9,7 @@ from fusion.core.config.secrets import secrets as secrets
 from fusion.core.config.settings import Settings as Settings
 from fusion.core.config.settings import cache_folder as cache_folder
 from fusion.core.config.settings import user_folder as user_folder
+from fusion.core.config.tables import Ceilings as Ceilings
 from fusion.core.config.tables import Endpoint as Endpoint
 from fusion.core.config.tables import SettingsFile as SettingsFile
 from fusion.core.config.tables import StoreTable as StoreTable

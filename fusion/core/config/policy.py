@@ -64,7 +64,7 @@ class PolicyTable(Authored):
         description="Patterns of the only models that may be called: `openai/*`, `provider:`, `family:`, `region:`.",
     )
     deny: Patterns = Field(default=(), description="Patterns of models that are refused.")
-    max_price: PriceLimit = Field(default=PriceLimit(), description="Price above which a model is refused.")
+    max_price: PriceLimit | None = Field(default=None, description="Price above which a model is refused.")
     unknown_price: Literal["allow", "deny"] = Field(
         default="allow", description="Models of unknown price: allowed or refused."
     )
@@ -99,7 +99,8 @@ class Subject(NamedTuple):
 def matches(pattern: str, subject: Subject, *, strict: bool) -> bool:
     """Return True if a pattern names a model.
 
-    With `strict`, as for denials, a region also names the models of providers seated there.
+    With `strict`, as for denials, a region also names the models of providers seated there, and a bare name those of
+    every provider.
     """
     found = _PREFIX.match(pattern)
     kind, wanted = (found[1], pattern[found.end() :]) if found and found[1] in _KINDS else ("", pattern)
@@ -109,6 +110,8 @@ def matches(pattern: str, subject: Subject, *, strict: bool) -> bool:
 def _names(kind: str, wanted: str, subject: Subject, *, strict: bool) -> Iterator[str]:
     if kind in ("", "model"):
         yield from subject.ids
+        if strict and "/" not in wanted:
+            yield from (name.rpartition("/")[2] for name in subject.ids)
     if kind == "provider" or (not kind and "/" not in wanted):
         yield from subject.providers
     if kind == "family":
@@ -186,8 +189,9 @@ class Rules(Value):
             yield self._refused("unknown_price", f'unknown_price = "deny" forbids {model}, whose price is unknown')
 
     def _limits(self, subject: Subject) -> Iterator[tuple[str, Decimal | None, list[Decimal]]]:
-        yield "input", self.table.max_price.input, [given for given, _ in subject.prices]
-        yield "output", self.table.max_price.output, [answered for _, answered in subject.prices]
+        limit = self.table.max_price or PriceLimit()
+        yield "input", limit.input, [given for given, _ in subject.prices]
+        yield "output", limit.output, [answered for _, answered in subject.prices]
 
     def _refused(self, key: str, reason: str, pattern: str | None = None) -> Refusal:
         return Refusal(self.place(key, pattern), reason, _THEIRS if self.machine_wide else _YOURS)
@@ -205,7 +209,7 @@ class Policy(Value):
     @property
     def limits_prices(self) -> bool:
         """True if a rule looks at prices."""
-        return any(one.table.max_price != PriceLimit() for one in self.rules)
+        return any(one.table.max_price is not None for one in self.rules)
 
     @property
     def content(self) -> Kept:

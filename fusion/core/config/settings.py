@@ -12,7 +12,7 @@ from fusion.core.config.environment import Wire, wire_of
 from fusion.core.config.machine import machine_rules, rules_of
 from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
-from fusion.core.config.tables import FREE, Endpoint, SettingsFile, StoreTable, Tariff, bound_tables
+from fusion.core.config.tables import FREE, Endpoint, LimitsTable, SettingsFile, StoreTable, Tariff, bound_tables
 from fusion.core.config.trust import NAME, Trust, Untrusted, digest_of, project_files, unfit, unfit_notice
 from fusion.core.errors import UsageError
 from fusion.core.params import Defaults, RoleSpec
@@ -33,7 +33,8 @@ class Settings(Value):
     user's own, then the project's. `untrusted` holds the project's tables that do not count, and `notices` has a line
     for all that is ignored. `keys` holds the names of non-empty variables that look like a provider's key; their
     values stay in the environment. `models_dir` is the folder of weights, and `models_sources` their download sources
-    in order. `library_dir` is the user's folder of prompts and pipelines. `wire` is the way to models that both
+    in order. `library_dir` is the user's folder of prompts and pipelines. `ceilings` are the `[limits]` of each file,
+    of which the lowest counts. `wire` is the way to models that both
     Fusion's own HTTP client and litellm can reach. `policy` holds the rules of the machine, the user and the project;
     by default those of the machine. `outages` are patterns of models that fail as if they were unreachable, for a
     drill.
@@ -49,6 +50,7 @@ class Settings(Value):
     prices: dict[str, Tariff] = Field(default={})
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
+    ceilings: tuple[LimitsTable, ...] = ()
     models_dir: Path
     models_sources: tuple[str, ...] = ("hub",)
     local_threads: int = Field(gt=0)
@@ -92,7 +94,8 @@ class Settings(Value):
             roles=given.roles,
             prices=given.prices,
             defaults=given.defaults,
-            limits=given.limits,
+            limits=given.limits.of_run,
+            ceilings=layers.ceilings(),
             models_dir=_folder(env.get("FUSION_MODELS_DIR"), "cache"),
             models_sources=_names(env.get("FUSION_MODELS_SOURCE"), ("hub",)),
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
@@ -153,8 +156,12 @@ class _Layers:
             roles={**below.roles, **above.roles},
             prices={**below.prices, **above.prices},
             defaults=above.defaults.over(below.defaults),
-            limits=above.limits.tighter(below.limits),
+            limits=LimitsTable(**above.limits.of_run.tighter(below.limits.of_run).model_dump(exclude_none=True)),
         )
+
+    def ceilings(self) -> tuple[LimitsTable, ...]:
+        """Return the `[limits]` of each file; the lowest ceiling counts."""
+        return tuple(self._counting(one).limits for one in (self._own, self._project) if one is not None)
 
     def store(self) -> dict[str, Any]:
         """Return the keys of the store that count; a relative path is resolved against its file's folder."""

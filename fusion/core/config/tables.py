@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fusion.core.config.environment import Wire
 from fusion.core.config.policy import PolicyTable
@@ -14,6 +14,12 @@ from fusion.core.types import Limits, Money
 from fusion.core.validation import Authored
 
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+
+
+def _paced(name: str) -> str:
+    if name.startswith(("local/", "local:")) or name == "local":
+        raise ValueError(f"{name!r} is an embedded model, which makes one call at a time")
+    return name
 
 
 class Tariff(Authored):
@@ -40,11 +46,12 @@ class Endpoint(Authored):
     context: int | None = Field(default=None, gt=0, description="Context window in tokens.")
     price: Tariff | None = Field(default=None, description="Price; unknown if unset.")
     concurrency: int | None = Field(default=None, ge=1, description="Concurrent calls to the server.")
+    rpm: int | None = Field(default=None, gt=0, description="Requests a minute to the server, evenly spaced.")
+    tpm: int | None = Field(default=None, gt=0, description="Tokens a minute to the server, input and output.")
     thinks: bool | None = Field(
         default=None,
         description="Replies begin with thoughts that only a closing `</think>` ends; unset finds that out.",
     )
-
     wire: Wire | None = Field(
         default=None, description="Way to the server: Fusion's own HTTP client (direct), or litellm; as FUSION_WIRE."
     )
@@ -55,6 +62,59 @@ class Endpoint(Authored):
         if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", given):
             raise ValueError(f"invalid URL {given!r}; write it as http://localhost:8000/v1")
         return given
+
+
+class Ceilings(Authored):
+    """The most that is asked of a model or a provider, whatever it would take."""
+
+    rpm: int | None = Field(default=None, gt=0, description="Requests a minute, evenly spaced.")
+    tpm: int | None = Field(
+        default=None, gt=0, description="Tokens a minute, input and output: estimated, then as replies count them."
+    )
+    concurrency: int | None = Field(default=None, gt=0, description="Concurrent calls, of all runs together.")
+
+    @field_validator("rpm", "tpm", "concurrency", mode="before")
+    @classmethod
+    def _is_a_number(cls, given: object) -> object:
+        if isinstance(given, bool):
+            raise ValueError(f"expected a whole number, got {str(given).lower()}")
+        return given
+
+    def ceilings(self) -> dict[str, int]:
+        """Return the ceilings that are set, by name."""
+        found = {name: getattr(self, name) for name in Ceilings.model_fields}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def under(self, other: "Ceilings") -> "Ceilings":
+        """Return the lower ceiling of the two for each unit."""
+        both = (self.ceilings(), other.ceilings())
+        return Ceilings(**{name: min(one[name] for one in both if name in one) for one in both for name in one})
+
+
+class LimitsTable(Limits, Ceilings):
+    """Limits of every run, and ceilings of every model; `models` holds those of one provider or model."""
+
+    models: dict[Annotated[str, AfterValidator(_paced)], Ceilings] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apart(cls, given: Any) -> Any:
+        """Take the tables in `[limits]` as those of providers and models."""
+        if not isinstance(given, Mapping) or "models" in given:
+            return given
+        tables = {name: table for name, table in given.items() if isinstance(table, Mapping)}
+        rest = {name: value for name, value in given.items() if name not in tables}
+        return {**rest, "models": tables} if tables else rest
+
+    @property
+    def of_run(self) -> Limits:
+        """The limits of a run."""
+        return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
+
+    def of_model(self, model: str) -> Ceilings:
+        """Return the ceilings of one model: its own, else those of every model."""
+        own = self.models.get(model)
+        return Ceilings(**{**self.ceilings(), **({} if own is None else own.ceilings())})
 
 
 class StoreTable(Authored):
@@ -111,7 +171,7 @@ class SettingsFile(Authored):
         default={}, description="Prices of models, by id."
     )
     defaults: Defaults = Field(default=Defaults(), description="Defaults of every call.")
-    limits: Limits = Field(default=Limits(), description="Limits of every run, where `--budget` sets none.")
+    limits: LimitsTable = Field(default=LimitsTable(), description="Limits of every run, where `--budget` sets none.")
     store: StoreTable = Field(default=StoreTable(), description="Storage of runs.")
     policy: PolicyTable = Field(default=PolicyTable(), description="Rules on models and on kept content.")
 

@@ -53,8 +53,8 @@ class _Sum:
         self.unknown += unknown + (usd is None)
 
     def spent(self, source: Literal["measured", "estimated"]) -> Spent:
-        if self == _Sum():
-            return Spent()
+        if self == _NOTHING:
+            return _UNSPENT
         usage = Usage(
             input=self.input,
             cached_read=self.cached_read,
@@ -64,6 +64,10 @@ class _Sum:
             source=source,
         )
         return Spent(usage=usage, cost=Cost(usd=self.usd, unknown_calls=self.unknown))
+
+
+_NOTHING: Final = _Sum()
+_UNSPENT: Final = Spent()
 
 
 @dataclass

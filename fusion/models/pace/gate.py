@@ -14,6 +14,10 @@ from fusion.models.pace.queue import FairQueue, Waiter
 NEVER: Final = float("inf")
 _FIRST_OUTPUT: Final = 1_000
 """Output tokens that a call is expected to take before any reply is known."""
+_FORMAT: Final = 8
+"""Tokens of a chat's format."""
+_LEARNED: Final = 0.2
+"""Weight of a new measurement."""
 _LATE: Final = 0.0002
 
 patience: ContextVar[float] = ContextVar("fusion_patience", default=NEVER)
@@ -56,6 +60,8 @@ class Gate:
         self._plain = rpm is None and tpm is None
         self._queue = FairQueue[Waiting]()
         self._output: float | None = None
+        self._scale = 1.0
+        """Input tokens as measured, over those estimated."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -97,11 +103,16 @@ class Gate:
 
     def _expected(self, request: Request) -> tuple[int, int]:
         """Estimate the tokens that a call takes and gives."""
-        size = sum([message.size for message in request.messages]) // BYTES_PER_TOKEN
-        return size, int(min(request.max_tokens, _FIRST_OUTPUT if self._output is None else self._output))
+        size = _FORMAT + sum([message.size for message in request.messages]) / BYTES_PER_TOKEN
+        given = _FIRST_OUTPUT if self._output is None else self._output
+        return int(size * self._scale + 0.5), int(min(request.max_tokens, given) + 0.5)
 
     def _correct(self, ticket: Ticket, usage: Usage) -> None:
-        self._output = usage.output if self._output is None else 0.9 * self._output + 0.1 * usage.output
+        if self._output is None:
+            self._output = float(usage.output)
+        self._output += _LEARNED * (usage.output - self._output)
+        if usage.source == "measured":
+            self._scale *= (usage.input / max(ticket.input, 1)) ** _LEARNED if usage.input > 0 else 1.0
         if self._tokens is not None:
             self._tokens.correct(usage.total - ticket.tokens)
 

@@ -30,6 +30,8 @@ _PLAIN_HTTP: Final = "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"
 
 _OWN_CLIENT: Final = ("azure", "azure_text", "text-completion-openai")
 """Providers that litellm reaches by the openai package only, whose clients take a timeout and no retries."""
+_MARKED: Final = frozenset({"anthropic", "bedrock", "openrouter", "vertex_ai"})
+"""Providers of Claude that take marks of a prompt cache."""
 _PREPARING: Final = 1.0
 _LOGGERS: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 
@@ -54,6 +56,7 @@ class LiteLLMModel(WireModel[SingleRequestClient]):
         known = lookup(model_id) if info is None else info
         super().__init__(known, api_key=api_key, tracks_connections=ours, **reading)
         self._own_server = api_base is not None and model_id.startswith("openai/")
+        self._marks = known.family == "claude" and known.provider in _MARKED
         given = {"model": model_id, "api_base": api_base, "api_key": api_key}
         self._fixed = {name: value for name, value in given.items() if value is not None}
 
@@ -81,7 +84,7 @@ class LiteLLMModel(WireModel[SingleRequestClient]):
     def _arguments(self, request: Request, client: SingleRequestClient, *, stream: bool) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             **self._fixed,
-            "messages": [message_of(message) for message in request.messages],
+            "messages": [message_of(message, marks=self._marks) for message in request.messages],
             "max_tokens": request.max_tokens,
             "timeout": request.timeout,
             "num_retries": 0,
@@ -92,6 +95,8 @@ class LiteLLMModel(WireModel[SingleRequestClient]):
             arguments["client"] = client
         arguments |= _params(request)
         extra = request.extra
+        if request.cache_key is not None and self.info.provider == "openai" and not self._own_server:
+            extra = {"prompt_cache_key": request.cache_key, **extra}
         if self._own_server and request.reasoning_effort:  # litellm does not know which of its models support it
             extra = {"reasoning_effort": arguments.pop("reasoning_effort"), **extra}
         if self.tracks_connections:

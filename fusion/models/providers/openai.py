@@ -71,7 +71,7 @@ class OpenAIModel(WireModel[Exchange]):
         """Return the body of a request."""
         found: dict[str, Any] = {
             "model": self._name,
-            "messages": [self._message(message) for message in request.messages],
+            "messages": [message_of(message, marks=self._marks) for message in request.messages],
             self._limit: request.max_tokens,
             "stream": stream,
             **_params(request),
@@ -89,12 +89,6 @@ class OpenAIModel(WireModel[Exchange]):
             found["usage"] = {"include": True}
         found |= request.extra
         return _renamed(found, self.renamed) if self.renamed else found
-
-    def _message(self, message: Message) -> dict[str, Any]:
-        found = message_of(message)
-        if self._marks and message.stable and isinstance(found["content"], str):
-            found["content"] = _marked(message)
-        return found
 
     def _thinking(self, request: Request) -> dict[str, Any]:
         effort, tokens, dialect = request.reasoning_effort, request.thinking_budget, self._dialect
@@ -135,9 +129,11 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def message_of(message: Message) -> dict[str, Any]:
-    """Return a message in OpenAI's format."""
+def message_of(message: Message, *, marks: bool = False) -> dict[str, Any]:
+    """Return a message in OpenAI's format; with `marks`, with the end of its stable part for the prompt cache."""
     content = [_part(part) for part in message.parts] if message.files else message.content
+    if marks and message.stable and isinstance(content, str):
+        content = _marked(message)
     found: dict[str, Any] = {"role": message.role, "content": content}
     if message.tool_calls:
         found["tool_calls"] = [

@@ -185,6 +185,9 @@ def _again(messages: Sequence[Message], reply: Reply, errors: list[str]) -> tupl
 
 def _with_system(messages: Sequence[Message], words: str) -> tuple[Message, ...]:
     if messages and messages[0].role == "system":
-        first = Message(role="system", content=f"{messages[0].content}\n\n{words}")
-        return (first, *messages[1:])
-    return (Message(role="system", content=words), *messages)
+        before = messages[0]
+        content = f"{before.content}\n\n{words}"
+        stable = len(content) if 0 < before.stable == len(before.content) else before.stable
+        return (Message(role="system", content=content, stable=stable), *messages[1:])
+    stable = len(words) if messages and messages[0].stable else 0
+    return (Message(role="system", content=words, stable=stable), *messages)

@@ -56,9 +56,9 @@ class Metered(ModelWrapper):
         paying = budget.current.get()
         if paying is None:
             return await self.inner.complete(request, on_delta)
-        bound = await self._bound(request, paying)
+        bound, most = await self._worst(request, paying)
         begun = time.perf_counter()
-        reservation = await paying.reserve(self._at_most(bound, request.max_tokens), self._what)
+        reservation = await paying.reserve(most, self._what)
         note_wait("budget", begun)
         deltas = None if on_delta is None else TrackedDeltas(on_delta)
         running = budget.attempt.set(reservation)
@@ -91,12 +91,14 @@ class Metered(ModelWrapper):
             emit(AttemptCharged, model=self.info.id, usage=reply.usage, cost=cost)
         return reply
 
-    async def _bound(self, request: Request, paying: Budget) -> int:
-        """Return the bound of the input: its bytes, or closer by the tokenizer where they do not fit the budget."""
+    async def _worst(self, request: Request, paying: Budget) -> tuple[int, Amount]:
+        """Return bounds of the input and of the cost: by bytes, or by the tokenizer where those do not fit."""
         bound = input_bound(request)
-        if self.info.id not in self._margins and paying.has_room(self._at_most(bound, request.max_tokens)):
-            return bound
-        return self._margins.over(self.info.id, await self._tokens.of(request))
+        most = self._at_most(bound, request.max_tokens)
+        if self.info.id not in self._margins and paying.has_room(most):
+            return bound, most
+        bound = self._margins.over(self.info.id, await self._tokens.of(request))
+        return bound, self._at_most(bound, request.max_tokens)
 
     async def _begin(self, request: Request, reservation: Reservation, paying: Budget) -> None:
         if paying.ledger is not None:

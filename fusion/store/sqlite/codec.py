@@ -23,7 +23,9 @@ _LEVEL: Final = 1
 _SHARED_FROM: Final = 200
 _EXACT: Final = Context(prec=400)
 _SCALAR_NAMES: Final = tuple(
-    name for name in Request.model_fields if name not in ("messages", "key", "extra", "json_schema", "tools")
+    name
+    for name in Request.model_fields
+    if name not in ("messages", "key", "extra", "json_schema", "tools", "cache_key")
 )
 _SCALARS: Final = attrgetter(*_SCALAR_NAMES)
 _WAITS: Final = attrgetter(*Waited.model_fields)
@@ -210,7 +212,7 @@ def _scalar_terms(*values: Any) -> str:
 
 
 def _dumped(request: Request) -> str:
-    return request.model_dump_json(exclude={"messages", "key"}, exclude_defaults=True)
+    return request.model_dump_json(exclude={"messages", "key", "cache_key"}, exclude_defaults=True)
 
 
 def unpack_request(

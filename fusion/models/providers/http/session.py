@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-import sys
 from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -67,11 +66,13 @@ class Sessions:
 
     def __init__(self) -> None:
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
+        self._loaded = False
 
     async def ready(self) -> Session:
         """Return the session of the running loop, loading aiohttp in a thread at the first call."""
-        if "aiohttp" not in sys.modules:
+        if not self._loaded:  # another thread may be in the middle of loading it: its import waits for that one
             await asyncio.to_thread(__import__, "aiohttp")
+            self._loaded = True
         return self.current
 
     @property

@@ -24,8 +24,9 @@ class Weather:
     """Settings of the server.
 
     `rps` requests are admitted in any second, the others refused with 429 and, if it is set, a Retry-After of
-    `retry_after` seconds. `changes` are pairs of a time since the first request and the `rps` from then on. `delay`
-    is the time of a reply in seconds, and `times` as much for a share of `tail`. `faults` are probabilities of 429, 500, drop, hang and cut.
+    `retry_after` seconds. `changes` are pairs of a time since the first request and the `rps` from then on.
+    `delay` is the time of a reply in seconds, and `times` as much for a share of `tail`. `faults` are
+    probabilities of 429, 500, drop, hang and cut.
     """
 
     rps: float | None = None

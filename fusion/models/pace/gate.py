@@ -58,6 +58,8 @@ class Gate:
         self._requests = None if rpm is None else Meter(rpm / 60)
         self._tokens = None if tpm is None else Meter(tpm / 60)
         self._plain = rpm is None and tpm is None
+        self._counts = tpm is not None
+        """True once the tokens of calls matter."""
         self._queue = FairQueue[Waiting]()
         self._output: float | None = None
         self._scale = 1.0
@@ -79,7 +81,7 @@ class Gate:
     def leave(self, ticket: Ticket, usage: Usage | None = None) -> None:
         """End a call; `usage` is that of its reply, if it has one."""
         self.open -= 1
-        if usage is not None:
+        if usage is not None and self._counts:
             self._correct(ticket, usage)
         if self._queue:
             self._pump()
@@ -93,7 +95,8 @@ class Gate:
         return max(meter.delay(now) for meter in (self._requests, self._tokens) if meter is not None)
 
     def _admit(self, now: float, request: Request, *, waited: bool) -> Ticket:
-        ticket = Ticket(now, *self._expected(request))
+        taken, given = self._expected(request) if self._counts else (0, 0)
+        ticket = Ticket(now, taken, given)
         self.open += 1
         if self._requests is not None:
             self._requests.take(now)
@@ -112,7 +115,7 @@ class Gate:
             self._output = float(usage.output)
         self._output += _LEARNED * (usage.output - self._output)
         if usage.source == "measured":
-            self._scale *= (usage.input / max(ticket.input, 1)) ** _LEARNED if usage.input > 0 else 1.0
+            self._scale *= (max(usage.input, 1) / max(ticket.input, 1)) ** _LEARNED if ticket.input else 1.0
         if self._tokens is not None:
             self._tokens.correct(usage.total - ticket.tokens)
 

@@ -43,7 +43,8 @@ class Pace(Gate):
         """Take in a response with a reply."""
         now = self._now()
         self.control.succeed(ticket.number, now, self.open - 1)
-        self._heed(ticket, headers, now)
+        if headers:
+            self._heed(ticket, headers, now)
 
     def fail(self, ticket: Ticket, headers: Mapping[str, str], error: Exception) -> None:
         """Take in a failed attempt: a refusal for a rate limit, a refused connection, or neither."""
@@ -77,9 +78,10 @@ class Pace(Gate):
     def _admit(self, now: float, request: Request, *, waited: bool) -> Ticket:
         ticket = super()._admit(now, request, waited=waited)
         ticket.number = self.control.send(now, waited=waited)
-        self._input += ticket.input
-        self._given += ticket.output
-        ticket.before = self._input, self._given
+        if self._counts:
+            self._input += ticket.input
+            self._given += ticket.output
+            ticket.before = self._input, self._given
         if self._allowances:
             units = self._units(ticket.input, ticket.output)
             for unit, allowance in self._allowances.items():
@@ -97,6 +99,7 @@ class Pace(Gate):
                 if one.limit is not None and one.remaining > _AMPLE * one.limit:
                     continue
                 allowance = self._allowances[one.unit] = Allowance()
+                self._counts = self._counts or one.unit != "requests"
             taken, given = ticket.before
             since = self._units(self._input - taken, self._given - given, self.control.sent - ticket.number)
             allowance.see(one, ticket.number, now, since[one.unit])

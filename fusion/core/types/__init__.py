@@ -1,0 +1,33 @@
+"""Values of a run: messages, requests, replies, usage, items and limits."""
+
+from fusion.core.types.calls import CallKey as CallKey
+from fusion.core.types.calls import Deltas as Deltas
+from fusion.core.types.calls import OnDelta as OnDelta
+from fusion.core.types.calls import Reply as Reply
+from fusion.core.types.calls import Request as Request
+from fusion.core.types.calls import Usage as Usage
+from fusion.core.types.calls import Waited as Waited
+from fusion.core.types.items import ITEM_FIELDS as ITEM_FIELDS
+from fusion.core.types.items import Failure as Failure
+from fusion.core.types.items import Item as Item
+from fusion.core.types.items import Limits as Limits
+from fusion.core.types.messages import File as File
+from fusion.core.types.messages import Message as Message
+from fusion.core.types.messages import ToolCall as ToolCall
+from fusion.core.types.messages import ToolSpec as ToolSpec
+from fusion.core.types.texts import Asked as Asked
+from fusion.core.types.texts import Attached as Attached
+from fusion.core.types.texts import FileText as FileText
+from fusion.core.types.texts import Turn as Turn
+from fusion.core.types.texts import as_text as as_text
+from fusion.core.types.texts import whole_data as whole_data
+from fusion.core.types.texts import whole_text as whole_text
+from fusion.core.types.value import FileKind as FileKind
+from fusion.core.types.value import FinishReason as FinishReason
+from fusion.core.types.value import Hedge as Hedge
+from fusion.core.types.value import JsonMode as JsonMode
+from fusion.core.types.value import JsonSchema as JsonSchema
+from fusion.core.types.value import Money as Money
+from fusion.core.types.value import OnOutage as OnOutage
+from fusion.core.types.value import Reuse as Reuse
+from fusion.core.types.value import Value as Value

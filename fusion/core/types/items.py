@@ -1,0 +1,72 @@
+"""Items that flow between stages, their failures, and the limits of a run."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from fusion.core.types.texts import Attached, as_text
+from fusion.core.types.value import Money, Value
+
+
+class Failure(Value):
+    """A failure as a value. `reason` is the class name of the error; `message` says what to do."""
+
+    reason: str
+    message: str
+
+
+class Item(Value):
+    """One element of a list that flows between stages.
+
+    `source` is the original element (a subtask, a row, a chunk) and stays the same from stage to stage. `value` is
+    the result of the last stage; `failure` is set instead if it failed. `by` is the id of the model that wrote the
+    value, `confidence` is from 0 to 1. `needs` holds the indexes of earlier items whose results this one reads.
+    `shown` is the text that the value was written from: the user messages of its call. It is kept only while a later
+    template reads it, and is no part of JSON data.
+
+    Templates read the fields of `source` directly: `item.title` is `item.source.title`. A field of the item itself
+    comes before a field of `source` with the same name.
+    """
+
+    index: int
+    source: Any = None
+    value: Any = None
+    failure: Failure | None = None
+    by: str | None = None
+    confidence: float | None = None
+    needs: tuple[int, ...] = ()
+    shown: Any = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        return self.failure is None
+
+    def __str__(self) -> str:
+        return as_text(self.value)
+
+    def worked(self, value: Any, by: str, shown: "Attached | None" = None) -> "Item":
+        """Return the item with the value that the model `by` wrote, from `shown` if it is given."""
+        given = self.shown if shown is None else shown
+        return Item(index=self.index, source=self.source, value=value, by=by, needs=self.needs, shown=given)
+
+    def failed(self, failure: Failure) -> "Item":
+        """Return the item with a failure in place of its value."""
+        return Item(index=self.index, source=self.source, failure=failure, by=self.by, needs=self.needs)
+
+
+ITEM_FIELDS: Final = frozenset(Item.model_fields) | {"ok"}
+"""Fields of an item itself: they come before the fields of its source."""
+
+
+class Limits(Value):
+    """Spending limits, each optional and independent of the others."""
+
+    usd: Annotated[Money, Field(gt=0)] | None = Field(default=None, description="Dollars.")
+    tokens: int | None = Field(default=None, gt=0, description="Tokens, input and output.")
+    calls: int | None = Field(default=None, gt=0, description="Requests sent, refused ones too.")
+    seconds: float | None = Field(default=None, gt=0, description="Seconds from the start.")
+
+    def tighter(self, other: "Limits") -> "Limits":
+        """Return the lower limit of the two for each unit."""
+        given = [limits.model_dump(exclude_none=True) for limits in (self, other)]
+        return Limits(**{name: min(one[name] for one in given if name in one) for one in given for name in one})

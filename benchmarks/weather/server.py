@@ -24,14 +24,17 @@ class Weather:
     """Settings of the server.
 
     `rps` requests are admitted in any second, the others refused with 429 and, if it is set, a Retry-After of
-    `retry_after` seconds. `changes` are pairs of a time since the first request and the `rps` from then on. `delay`
-    is the time of a reply in seconds. `faults` are probabilities of 429, 500, drop, hang and cut.
+    `retry_after` seconds. `changes` are pairs of a time since the first request and the `rps` from then on.
+    `delay` is the time of a reply in seconds, and `times` as much for a share of `tail`. `faults` are
+    probabilities of 429, 500, drop, hang and cut.
     """
 
     rps: float | None = None
     retry_after: float | None = None
     changes: tuple[tuple[float, float], ...] = ()
     delay: float = 0.3
+    tail: float = 0.0
+    times: float = 10.0
     faults: dict[str, float] | None = None
     seed: int = 1
 
@@ -49,6 +52,7 @@ class Server:
         self.admitted: list[float] = []
         self._first: float | None = None
         self._window: deque[float] = deque()
+        self._deck: list[bool] = []
         self._random = random.Random(weather.seed)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,12 +90,19 @@ class Server:
             await asyncio.sleep(3600)
         if fault != "drop":
             self.admitted.append(round(now - self._first, 4))
-            await asyncio.sleep(self.weather.delay)
+            await asyncio.sleep(self.weather.delay * (self.weather.times if self._is_late() else 1.0))
         if fault == "drop":
             return False
         whole = _reply(asked)
         writer.write(whole[: len(whole) * 2 // 3] if fault == "cut" else whole)
         return fault != "cut"
+
+    def _is_late(self) -> bool:
+        """Draw from a shuffled hundred, so that the share of late replies is exact."""
+        if not self._deck:
+            self._deck = [number < 100 * self.weather.tail for number in range(100)]
+            self._random.shuffle(self._deck)
+        return self._deck.pop()
 
     def _fault(self, at: float) -> str | None:
         rate = self.weather.rate(at)

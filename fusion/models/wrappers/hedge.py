@@ -16,18 +16,20 @@ from fusion.models.attempt import Departure, clock, departure
 from fusion.models.base import Model, ModelInfo, ModelWrapper
 
 _KEPT: Final = 200
-_ENOUGH: Final = 20
+_ENOUGH: Final = 10
 """Replies of a stage from which on their latencies are taken for known."""
 _LATE: Final = 0.95
 _USUAL: Final = 0.9
 _TIMES_USUAL: Final = 2.0
 """Times the 90th percentile that are late in any case: a tail of twentieths blurs the 95th."""
+_TIMES_MIDDLE: Final = 1.5
+"""Times the median below which no reply is late: where all take the same time, the last twentieth is no tail."""
 _LEAST: Final = 0.1
 """Seconds below which no reply is late."""
 _SHARE: Final = 0.05
 """Part of the spend so far that hedges may add."""
-_FREE: Final = 2
-"""Hedges that a process may send before it has spent enough for their share."""
+_FREE: Final = 5
+"""Hedges of a process beyond that part, since late calls come in clusters."""
 _RUNS: Final = 1_000
 _NOTHING: Final = Decimal(0), 0
 
@@ -53,8 +55,9 @@ class Habit:
     def late(self) -> float | None:
         """The seconds after which a reply is late; None while too few are known."""
         if self._late is None and len(self._seconds) >= _ENOUGH:
-            usual = _TIMES_USUAL * quantile(self._seconds, _USUAL)
-            self._late = max(_LEAST, min(quantile(self._seconds, _LATE), usual))
+            middle, usual = (quantile(self._seconds, share) for share in (0.5, _USUAL))
+            late = min(quantile(self._seconds, _LATE), _TIMES_USUAL * usual)
+            self._late = max(_LEAST, _TIMES_MIDDLE * middle, late)
         return self._late
 
     def mean(self) -> Usage:
@@ -63,14 +66,13 @@ class Habit:
 
 
 class Hedging:
-    """Latencies by stage and model, and the allowance of hedges: 5% of what the runs with hedges spend."""
+    """Latencies by stage and model, and the allowance of hedges: 5% of what their runs spent, and five."""
 
     def __init__(self) -> None:
         self._habits: dict[tuple[str, str], Habit] = {}
         self._spent: dict[str, tuple[Decimal, int]] = {}
         self._lost: dict[str, tuple[Decimal, int]] = {}
         self._extra = _NOTHING
-        self._sent = 0
 
     def habit(self, stage: str, model: str) -> Habit:
         """Return the latencies of a model in a stage."""
@@ -100,14 +102,12 @@ class Hedging:
         extra_usd, extra_tokens = self._extra[0] + usd, self._extra[1] + usage.total
         spent_usd, spent_tokens = _sum(self._spent.values())
         if usd and None not in prices:
-            within = float(extra_usd) <= _SHARE * float(spent_usd)
+            within = float(extra_usd - _FREE * usd) <= _SHARE * float(spent_usd)
         else:
-            within = extra_tokens <= _SHARE * spent_tokens
-        if not within and self._sent >= _FREE:
-            return False
-        self._sent += 1
-        self._extra = extra_usd, extra_tokens
-        return True
+            within = extra_tokens - _FREE * usage.total <= _SHARE * spent_tokens
+        if within:
+            self._extra = extra_usd, extra_tokens
+        return within
 
 
 def _sum(amounts: Iterable[tuple[Decimal, int]]) -> tuple[Decimal, int]:

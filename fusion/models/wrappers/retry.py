@@ -24,10 +24,10 @@ _LONG: Final = 7_200
 class Retrying(ModelWrapper):
     """A model whose failed attempts are repeated, as long as the errors are `retryable` and there is patience.
 
-    Refused requests, rate limits and 5xx are repeated for `request.patience` seconds. They count from the first
-    failure to the start of the last attempt, without the waits for slots and pace, and end with the `seconds` of the
-    budget. Attempts that may be billed are at most `attempts`, since each costs money: malformed and empty replies,
-    timeouts, and connections lost after the request was sent.
+    Refused requests, rate limits and 5xx are repeated for `request.patience` seconds, which count from the first
+    failure to the start of the last attempt. Waits for slots and pace put that off, to twice as long at most; the
+    `seconds` of the budget end it. Attempts that may be billed are at most `attempts`, since each costs money:
+    malformed and empty replies, timeouts, and connections lost after the request was sent.
 
     The backoff before attempt n+1 is uniform from 0 to min(`cap`, `base` * 2**(n-1)) seconds ("full jitter", AWS
     Architecture Blog, "Exponential Backoff And Jitter"), on top of the provider's Retry-After. After a rate limit it
@@ -102,7 +102,9 @@ class Retrying(ModelWrapper):
             left = None if paying is None else paying.remaining_seconds()
             tries.until = self._clock() + (request.patience if left is None else min(request.patience, left))
         else:
-            tries.until += waited
+            shift = min(waited, request.patience - tries.shift)
+            tries.shift += shift
+            tries.until += shift
 
     def _pause_after(self, error: ModelError, tries: "_Tries", deltas: TrackedDeltas | None) -> float:
         """Return the backoff in seconds; raise the error if there is no further attempt. Emits AttemptFailed."""
@@ -151,12 +153,16 @@ class Retrying(ModelWrapper):
 
 
 class _Tries:
-    """The failed attempts of a call: all, those that may be billed, those that lengthen the backoff."""
+    """The failed attempts of a call: all, those that may be billed, those that lengthen the backoff.
 
-    __slots__ = ("backoffs", "billed", "number", "until")
+    `until` is the time of the last attempt, `shift` the seconds by which it was put off for waits.
+    """
+
+    __slots__ = ("backoffs", "billed", "number", "shift", "until")
 
     def __init__(self) -> None:
         self.number = self.billed = self.backoffs = 0
+        self.shift = 0.0
         self.until: float | None = None
 
 

@@ -190,7 +190,7 @@ def test_waiting_for_a_turn_takes_no_patience() -> None:
             return await super().complete(request, on_delta)
 
     rig = Rig()
-    queue = Queue([RateLimitError("x")] * 5 + ["fine"])
+    queue = Queue([RateLimitError("x")] * 2 + ["fine"])
     rig.model = Retrying(queue, sleep=rig.sleep, now=lambda: rig.now)
     token = attempt.clock.set(attempt.CallClock())
     try:

@@ -281,6 +281,7 @@ async def _recorded(work: Awaitable[Reply], breaker: Breaker, entry: Entry, requ
     try:
         reply = await work
     except ModelError as error:
+        error.probe = entry.probes
         if error.took is None and not error.outage:  # it was not sent
             breaker.heed(error)
             breaker.leave(entry)

@@ -153,6 +153,8 @@ class ModelError(FusionError):
     """True if the provider is out of reach, gives no answer in time, or reports a fault of its own."""
     answered: bool = False
     took: float | None = None
+    probe: bool = False
+    """True if the attempt was the probe of an outage."""
 
     def __init__(self, message: str, *, model: str = "", retry_after: float | None = None) -> None:
         self.model = model

@@ -11,7 +11,7 @@ from fusion.core.params import CacheMode
 from fusion.models.base import Model, ModelInfo, checked
 from fusion.models.catalog import describe
 from fusion.models.pace import Gate, Pace
-from fusion.models.policy import Guard, is_named
+from fusion.models.policy import Guard, Permitted, is_named
 from fusion.models.providers.direct import direct, of_endpoint, of_local
 from fusion.models.providers.doors import wire_of
 from fusion.models.providers.http.session import SESSIONS
@@ -81,6 +81,8 @@ class Gateway:
             if self._guard.outages and self.is_named(model_id, self._guard.outages):
                 return _out(self._info(model_id))
             model = self._provider(model_id)
+            if self._guard.rules:
+                model = Permitted(model, self.check)
             limited: Model = Limited(
                 Contained(model),
                 concurrency=concurrency,

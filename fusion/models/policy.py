@@ -1,18 +1,21 @@
 """Guard: decides by the policy which models may be called, and which fail as in an outage."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fusion.core.config import Endpoint, Settings
 from fusion.core.config.policy import Refusal, Subject, matches
-from fusion.models.base import ModelInfo, Price
+from fusion.core.types import Deltas, Reply, Request
+from fusion.models.base import Model, ModelInfo, ModelWrapper, Price
 from fusion.models.catalog import shipped_price
 from fusion.models.profiles import family_of, provider_at, region_of, seat_of
 from fusion.models.providers.doors import door_of
 
 _MILLION: Final = 1_000_000
+_FIELDS: Final = ("models", "fallbacks")
+"""Fields of a request in which a router takes other models."""
 _COMPLETION: Final = "text-completion-"
 _WHOLE: Final = ("anthropic", "azure", "bedrock", "cohere", "ollama", "sagemaker", "vertex_ai", "watsonx")
 """Providers whose parts have names of their own: `bedrock_converse`, `vertex_ai-language-models`."""
@@ -62,6 +65,29 @@ class Guard:
         yield info.price
         if self._settings.policy.limits_prices:
             yield from map(shipped_price, ids)
+
+
+class Permitted(ModelWrapper):
+    """A model that sends no request whose own fields name a forbidden model, such as `models` of OpenRouter."""
+
+    def __init__(self, inner: Model, check: Callable[[str], None]) -> None:
+        super().__init__(inner)
+        self._check = check
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        for name in _named(request.extra):
+            self._check(f"{self.info.provider}/{name}")
+        return await self.inner.complete(request, on_delta)
+
+
+def _named(extra: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of models in the further fields of a request."""
+    for field in _FIELDS:
+        given = extra.get(field)
+        for one in given if isinstance(given, (list, tuple)) else (given,):
+            name = one.get("model") if isinstance(one, Mapping) else one
+            if isinstance(name, str):
+                yield name
 
 
 def is_named(patterns: Sequence[str], subject: Subject) -> bool:

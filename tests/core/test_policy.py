@@ -439,6 +439,26 @@ def test_a_model_of_unknown_price_is_refused_by_choice(desk: Desk, command: Comm
     assert (ran.code, f'{place}: unknown_price = "deny" forbids' in ran.err) == (2, True)
 
 
+FIELDS = [
+    "{models: [openai/gpt-5.6, deepseek/deepseek-v4-pro]}",
+    "{models: deepseek/deepseek-v4-pro}",
+    "{fallbacks: [{model: deepseek/deepseek-v4-pro}]}",
+]
+
+
+@pytest.mark.parametrize("extra", FIELDS)
+@pytest.mark.parametrize("rule", ['deny = ["openrouter/deepseek/*"]', 'deny = ["family:deepseek"]'])
+def test_a_field_of_a_request_names_no_denied_model(desk: Desk, command: Command, rule: str, extra: str) -> None:
+    desk.patch.setenv("OPENROUTER_API_KEY", "sk-0")
+    desk.patch.setenv("OPENROUTER_API_BASE", desk.provider.url)
+    desk.write("one.yaml", f"roles: {{bulk: {{chain: [openrouter/openai/gpt-5.6], extra: {extra}}}}}\n{ONE}")
+    assert command("run", "one.yaml").out == "hello\n"
+    desk.rule("machine", rule)
+    ran = command("run", "one.yaml")
+    assert (ran.code, ran.out, len(desk.provider.requests)) == (2, "", 1)
+    assert "forbids 'openrouter/deepseek/deepseek-v4-pro'" in ran.err
+
+
 def test_a_replay_calls_no_model_and_passes(desk: Desk) -> None:
     desk.rule("machine", "allow = []")
     assert Gateway(Settings.from_environment()).refusal("replay:kept.jsonl") is None

@@ -8,7 +8,7 @@ import pytest
 from fusion import Fusion, RoleSpec
 from fusion.core.events import ItemFinished, RunFinished
 from fusion.models.base import ModelInfo
-from fusion.models.providers.litellm import LiteLLMModel
+from fusion.models.providers.direct import direct
 from tests.conftest import pipeline, run
 from tests.provider import Answer, Provider, Seen
 
@@ -42,7 +42,7 @@ def start() -> Iterator[Start]:
 
     def begin(**roles: Provider) -> Fusion:
         models = {
-            role: LiteLLMModel(
+            role: direct(
                 "openai/mock", info=ModelInfo(id=f"{role}/one", provider=role), api_base=one.url, api_key="sk-test"
             )
             for role, one in roles.items()

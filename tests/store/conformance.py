@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from fusion.core.errors import RunBusyError, StoreError
-from fusion.core.types import CallKey, Failure, File, Message, Reply, Request, Usage
+from fusion.core.types import CallKey, Failure, File, Message, Reply, Request, Usage, Waited
 from fusion.store.base import Store
 from fusion.store.rows import (
     Attempt,
@@ -262,6 +262,21 @@ class StoreConformance:
         assert list(store.calls("r1", texts=True)) == [row]
         bare = None if row.reply is None else row.reply.model_copy(update={"text": ""})
         assert list(store.calls("r1")) == [replace(row, request=None, reply=bare)]
+
+    @pytest.mark.parametrize(
+        "waited",
+        [
+            None,
+            Waited(slot=1.5),
+            Waited(library=0.25, budget=3.0, slot=0.000001, pause=12.0, failed=600.5),
+        ],
+    )
+    def test_a_call_is_kept_with_its_waits(self, store: Store, waited: Waited | None) -> None:
+        failure = Failure(reason="ModelError", message="gone")
+        rows = (call(waited=waited), call(2, state="failed", reply=None, failure=failure, waited=waited))
+        kept(store, started(), session(), *rows)
+        assert [one.waited for one in store.calls("r1")] == [waited, waited]
+        assert store.call("r1", 2) == rows[1]
 
     def test_calls_that_differ_in_one_parameter_are_kept_each_with_its_own(self, store: Store) -> None:
         asked: list[dict[str, Any]] = [

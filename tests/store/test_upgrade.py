@@ -181,6 +181,15 @@ def test_the_calls_of_a_run_are_shown_with_their_texts(fusion: Door) -> None:
     assert "do part 2" in planned["messages"][-1]["content"]
 
 
+def test_calls_of_the_older_version_have_a_latency_and_no_waits(fusion: Door) -> None:
+    found = ids(fusion)
+    for name in ("planned", "failed", "digest"):
+        shown = json.loads(fusion("runs", "show", found[name], "--json").out)
+        assert all(call["waited"] is None for call in shown["calls"])
+        assert any(call["latency"] is not None for call in shown["calls"])
+        assert shown["receipt"]["times"]["slot"] == 0
+
+
 @pytest.mark.parametrize(("name", "digests"), [("digest", True), ("off", False)])
 def test_texts_that_were_not_kept_are_not_shown(fusion: Door, name: str, digests: bool) -> None:
     run = ids(fusion)[name]

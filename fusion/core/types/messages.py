@@ -80,10 +80,11 @@ class Message(Value):
     tool_call_id: str | None = None
     stable: int = Field(default=0, exclude=True, repr=False)
 
-    @cached_property
+    @property
     def size(self) -> int:
         """An upper bound of its tokens: the UTF-8 bytes of `content` plus the bounds of its files."""
-        return len(self.content.encode()) + sum(file.size for _, file in self.files)
+        text = len(self.content) if self.content.isascii() else len(self.content.encode())
+        return text + sum([file.size for _, file in self.files]) if self.files else text
 
     @property
     def parts(self) -> list[str | File]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from fusion.core.result import Times
@@ -23,30 +24,15 @@ class Upstream(NamedTuple):
 
 Upstreams = Callable[[], Mapping[str, Upstream]]
 
-_Spent = tuple[float, ...]
 _CAUSES: Final = tuple(Waited.model_fields)
-_NOTHING: Final[_Spent] = (0.0,) * (1 + len(_CAUSES))
+_WAITS: Final = attrgetter(*_CAUSES)
+_NO_WAITS: Final = (0.0,) * len(_CAUSES)
+_NEVER: Final = float("-inf")
 
-
-class _Open(NamedTuple):
-    """A call under way: its start, its start had reused calls taken their time, and the times of the calls before."""
-
-    begun: float
-    late: float
-    before: _Spent
-
-
-class _Ends(NamedTuple):
-    """The last end of some calls, and the last one had reused calls taken their time."""
-
-    real: float
-    late: float
-
-    def later(self, other: "_Ends") -> "_Ends":
-        return _Ends(max(self.real, other.real), max(self.late, other.late))
-
-
-_NEVER: Final = _Ends(float("-inf"), float("-inf"))
+_Spent = tuple[float, tuple[float, ...]]
+"""Seconds of models, and of each wait."""
+_Open = tuple[float, float, _Spent]
+"""The start of a call, its start had reused calls taken their time, and the times of the calls before it."""
 
 
 class CriticalPath:
@@ -62,15 +48,16 @@ class CriticalPath:
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
         self._open: dict[Place, _Open] = {}
-        self._last = _NOTHING
-        self._ends: dict[_Group, _Ends] = {}
-        self._end = _NEVER
-        self._reuses = False
+        self._last: _Spent = 0.0, _NO_WAITS
+        self._end = self._late_end = _NEVER
+        self._ends: dict[_Group, float] = {}
+        self._late_ends: dict[_Group, float] = {}
+        """Ends of calls had reused calls taken their time, where they differ."""
 
     def begin(self, place: Place, at: float) -> None:
         """Begin a call."""
-        late = at + self._delay(_top(place), place[1]) if self._reuses else at
-        self._open[place] = _Open(at, late, self._last)
+        late = at + self._delay(_top(place), place[1]) if self._late_ends else at
+        self._open[place] = at, late, self._last
 
     def finish(
         self, place: Place, at: float, waited: Waited | None, latency: float | None, *, reused: bool = False
@@ -79,33 +66,37 @@ class CriticalPath:
         call = self._open.pop(place, None)
         if call is None:
             return
-        took = max(0.0, at - call.begun)
-        self._last = _sum(call.before, _split(took, waited, latency))
-        missing = max(0.0, latency - took) if reused and latency is not None else 0.0
-        self._reuses = self._reuses or missing > 0
-        ends = _Ends(at, call.late + took + missing)
+        begun, late, before = call
+        took = max(0.0, at - begun)
+        self._last = _sum(before, took, waited, latency)
         stage = _top(place)
-        for group in (stage, (stage, place[1])):
-            self._ends[group] = ends.later(self._ends.get(group, _NEVER))
-        self._end = ends.later(self._end)
+        self._ends[stage] = self._ends[stage, place[1]] = self._end = max(at, self._end)
+        late += took
+        if reused and latency is not None:
+            late += max(0.0, latency - took)
+        if late > at or self._late_ends:
+            for group in (stage, (stage, place[1])):
+                self._late_ends[group] = max(late, self._late_ends.get(group, at))
+            self._late_end = max(late, self._late_end)
 
     def times(self, seconds: float) -> Times:
         """Return the split of so many seconds."""
-        model, *waits = self._last
-        own = max(0.0, seconds - sum(self._last))
+        model, waits = self._last
+        own = max(0.0, seconds - model - sum(waits))
         return Times(model=model, own=own, **dict(zip(_CAUSES, waits, strict=True)))
 
     @property
     def saved(self) -> float:
         """The seconds that the run would have taken longer had its reused calls taken their time."""
-        return max(0.0, self._end.late - self._end.real) if self._reuses else 0.0
+        return max(0.0, self._late_end - self._end) if self._late_ends else 0.0
 
     def _delay(self, stage: str, item: int | None) -> float:
         """Return the seconds by which a call would have begun later."""
-        ends = _NEVER
+        real = late = _NEVER
         for group in self._before(stage, item):
-            ends = ends.later(self._ends.get(group, _NEVER))
-        return 0.0 if ends is _NEVER or ends == _NEVER else max(0.0, ends.late - ends.real)
+            end = self._ends.get(group, _NEVER)
+            real, late = max(real, end), max(late, self._late_ends.get(group, end))
+        return 0.0 if real == _NEVER else max(0.0, late - real)
 
     def _before(self, stage: str, item: int | None) -> Iterator[_Group]:
         """Yield the calls that a call begins after."""
@@ -136,15 +127,14 @@ def _top(place: Place) -> str:
     return place[0].partition("/")[0]
 
 
-def _split(took: float, waited: Waited | None, latency: float | None) -> _Spent:
-    """Return the seconds of the model and of each wait, in so many seconds of a call."""
-    waits = _NOTHING[1:] if waited is None else tuple(getattr(waited, cause) for cause in _CAUSES)
-    total = sum(waits)
-    if total > took:
-        waits, total = tuple(wait * took / total for wait in waits), took
-    model = took - total if latency is None else min(latency, took - total)
-    return (model, *waits)
-
-
-def _sum(one: _Spent, other: _Spent) -> _Spent:
-    return tuple([a + b for a, b in zip(one, other, strict=True)])
+def _sum(before: _Spent, took: float, waited: Waited | None, latency: float | None) -> _Spent:
+    """Return the seconds of models and waits, with so many seconds of a call."""
+    model, waits = before
+    left = took
+    if waited is not None:
+        own = _WAITS(waited)
+        total = sum(own)
+        share = min(1.0, took / total) if total else 0.0
+        waits = tuple([one + wait * share for one, wait in zip(waits, own, strict=True)])
+        left -= total * share
+    return model + (left if latency is None else min(latency, left)), waits

@@ -122,14 +122,24 @@ def _decoded(text: str, name: str) -> Entry | None:
     'openai'
     """
     key = json.dumps(name)
-    at = text.rfind(key)  # of equal names the last one counts, as for all readers of JSON
-    if at < 0:
+    if key not in text:
         return None
-    if text.endswith(_INDENT, 0, at) and text.startswith(": {", at + len(key)):
-        found: Entry = _DECODER.raw_decode(text, at + len(key) + 2)[0]
+    start = f"{_INDENT}{key}: "
+    at = text.rfind(f"{start}{{") + len(start)
+    if at >= len(start) and not _is_key(text, key, at):  # of equal names the last one counts
+        found: Entry = _DECODER.raw_decode(text, at)[0]
         if _OF_ENTRIES in found and name != _EXAMPLE:
             return found
     return _whole(text).get(name)
+
+
+def _is_key(text: str, key: str, start: int) -> bool:
+    """Return True if a key of this name follows in a JSON text."""
+    while (start := text.find(key, start)) >= 0:
+        start += len(key)
+        if text[start : start + 20].lstrip().startswith(":"):
+            return True
+    return False
 
 
 @functools.lru_cache(maxsize=2)

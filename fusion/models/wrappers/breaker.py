@@ -58,6 +58,7 @@ class Breaker:
         self.state: State = "closed"
         self.failure: ModelError | None = None
         self.limit: ModelError | None = None
+        self.probes = 0
         self._model = model
         self._clock = clock
         self._era = 0
@@ -66,6 +67,7 @@ class Breaker:
         self._recent: deque[bool] = deque(maxlen=_RECENT)
         self._latencies: deque[float] = deque(maxlen=_RECENT)
         self._rest = _FIRST_REST
+        self._asked = False
         self._since = self._until = self._busy = self._lasted = 0.0
         self._changed = asyncio.Event()
         self._waiting: dict[str, Span] = {}
@@ -81,12 +83,16 @@ class Breaker:
         """True until the Retry-After of the last rate limit is over, if it is a long one."""
         return self._busy > 0.0 and self._clock() < self._busy
 
-    def enter(self) -> Entry | None:
-        """Let an attempt through, as the probe of an open breaker; None if it may not be sent now."""
+    def enter(self, *, early: bool = False) -> Entry | None:
+        """Let an attempt through, as the probe of an open breaker; None if it may not be sent now.
+
+        An `early` probe does not wait for the end of the rest, unless the provider asked for it.
+        """
         if self.state == "closed":
             return Entry(self._era, self._replies, probes=False)
-        if not self.admits:
+        if not (self.admits or (early and self.state == "open" and not self._asked)):
             return None
+        self.probes += 1
         self._become("probing", self._clock() - self._since)
         return Entry(self._era, self._replies, probes=True)
 
@@ -150,18 +156,21 @@ class Breaker:
         )
 
     async def turn(self, seconds: float) -> bool:
-        """Wait until a call may be let through; False if that takes longer than so many seconds."""
+        """Wait until a call may be let through; False if that takes longer than so many seconds.
+
+        The end of a probe that is under way is waited for in any case.
+        """
         here, until = span.get(), self._clock() + seconds
         while not self.admits:
             now = self._clock()
-            due = self._until if self.state == "open" else until
-            if now >= until or (self.state == "open" and due > until):
+            due = self._until if self.state == "open" else float("inf")
+            if self.state == "open" and (now >= until or (self._asked and due > until)):
                 return False
             if here is not None:
                 self._waiting[here.run_id] = here
                 self.tell(here)
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, min(due, until) - now)):
+                async with asyncio.timeout(max(0.0, min(due, until) - now) if self.state == "open" else None):
                     await self._changed.wait()
         return True
 
@@ -184,7 +193,8 @@ class Breaker:
         return len(self._recent) == _RECENT and sum(self._recent) >= _SHARE * _RECENT
 
     def _open(self, error: ModelError) -> None:
-        rest = max(self._rest, min(error.retry_after or 0.0, _LONGEST_ASKED))
+        asked = min(error.retry_after or 0.0, _LONGEST_ASKED)
+        rest, self._asked = max(self._rest, asked), asked > self._rest
         self.failure = error
         self._until = self._clock() + rest
         self._become("open", rest)
@@ -254,12 +264,15 @@ class Guarded(ModelWrapper):
         breaker = self._breaker
         if not self._waits or request.on_outage == "fail":
             raise breaker.refusal()
-        until = time.monotonic() + request.patience
+        until, probes = time.monotonic() + request.patience, breaker.probes
         with waiting("pause"):
             while await breaker.turn(until - time.monotonic()):
                 entry = breaker.enter()
                 if entry is not None:
                     return entry
+        entry = breaker.enter(early=True) if breaker.probes == probes else None
+        if entry is not None:
+            return entry
         raise breaker.given_up(request.patience)
 
 
@@ -268,6 +281,7 @@ async def _recorded(work: Awaitable[Reply], breaker: Breaker, entry: Entry, requ
     try:
         reply = await work
     except ModelError as error:
+        error.probe = entry.probes
         if error.took is None and not error.outage:  # it was not sent
             breaker.heed(error)
             breaker.leave(entry)

@@ -111,8 +111,11 @@ class Primed(ModelWrapper):
     that was used lately, and those without one, are sent at once.
     """
 
-    def __init__(self, inner: Model, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, inner: Model, *, patience: float = _PATIENCE, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(inner)
+        self._patience = patience
         self._clock = clock
         self._caches: OrderedDict[str, _Cache] = OrderedDict()
 
@@ -135,7 +138,7 @@ class Primed(ModelWrapper):
     async def _wait(self, filled: asyncio.Event) -> None:
         begun = time.perf_counter()
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await filled.wait()
         except TimeoutError:  # the cache is filled once the reply begins
             return

@@ -27,7 +27,8 @@ class Retrying(ModelWrapper):
     Refused requests, rate limits and 5xx are repeated for `request.patience` seconds, which count from the first
     failure to the start of the last attempt. Waits for slots and pace put that off, to twice as long at most; the
     `seconds` of the budget end it. Attempts that may be billed are at most `attempts`, since each costs money:
-    malformed and empty replies, timeouts, and connections lost after the request was sent.
+    malformed and empty replies, timeouts, and connections lost after the request was sent. The probe of an outage is
+    none of them.
 
     The backoff before attempt n+1 is uniform from 0 to min(`cap`, `base` * 2**(n-1)) seconds ("full jitter", AWS
     Architecture Blog, "Exponential Backoff And Jitter"), on top of the provider's Retry-After. After a rate limit it
@@ -94,7 +95,7 @@ class Retrying(ModelWrapper):
     ) -> None:
         """Count a failed attempt, which waited so many seconds for slots and pace."""
         tries.number += 1
-        tries.billed += _may_be_billed(error) or (deltas is not None and deltas.any)
+        tries.billed += not error.probe and (_may_be_billed(error) or (deltas is not None and deltas.any))
         if not isinstance(error, RateLimitError):
             tries.backoffs += 1
         if tries.until is None:

@@ -4,6 +4,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +21,13 @@ from fusion.core.errors import (
     ModelTimeoutError,
     RateLimitError,
 )
-from fusion.core.events import EventBase, OutageChanged
+from fusion.core.events import CallStarted, EventBase, ItemFinished, OutageChanged
 from fusion.core.result import Result
 from fusion.models.base import ModelInfo
-from fusion.models.providers.litellm import LiteLLMModel
+from fusion.models.providers.direct import direct
 from fusion.models.wrappers.breaker import Breaker
 from tests.conftest import pipeline, run
-from tests.provider import Answer, Provider
+from tests.provider import Answer, Provider, Seen
 
 WIDE = """
 defaults: {timeout: %s}
@@ -184,9 +186,9 @@ def test_late_failures_of_an_earlier_outage_count_no_more(clock: Clock) -> None:
 # Over HTTP.
 
 
-def served(name: str, url: str) -> LiteLLMModel:
+def served(name: str, url: str) -> Model:
     info = ModelInfo(id=name, provider=name.partition("/")[0])
-    return LiteLLMModel("openai/mock", info=info, api_base=url, api_key="sk-test")
+    return direct("openai/mock", info=info, api_base=url, api_key="sk-test")
 
 
 Chain = Callable[..., Fusion]
@@ -262,14 +264,88 @@ def test_refused_connections_of_a_chain_of_three_go_to_the_third(chain: Chain) -
     assert opened == {"a/one", "b/two"}
 
 
-def test_on_outage_fail_gives_up_at_once(chain: Chain) -> None:
-    gone = f"http://127.0.0.1:{free_port()}/v1"
-    begun = time.monotonic()
-    result, events = run(chain(served("a/one", gone), on_outage="fail"), None, pipeline=wide(200))
+@contextmanager
+def dead(fault: str) -> Iterator[str]:
+    """Give the address of a provider that is down."""
+    if fault == "refused":
+        yield f"http://127.0.0.1:{free_port()}/v1"
+        return
+    with Provider(FAULTS[fault]) as provider:
+        yield provider.url
+
+
+@pytest.mark.parametrize("fault", ["refused", "500", "503 html", "reset", "hang"])
+def test_an_outage_that_outlasts_all_patience_ends_a_wide_stage_with_one_error(chain: Chain, fault: str) -> None:
+    with dead(fault) as url:
+        fusion = chain(served("a/one", url), patience=2.0)
+        result, events = run(fusion, None, pipeline=wide(200, seconds(fault)))
+    assert (result.status, result.error and result.error.reason) == ("failed", "OutageError")
+    assert result.error is not None
+    assert "'a/one' is down, and still was after 2 s" in result.error.message
+    assert not [event for event in events if isinstance(event, ItemFinished)]
+    assert len([event for event in events if isinstance(event, CallStarted)]) == 16
+    assert result.seconds < 15
+
+
+@pytest.mark.parametrize("place", ["role", "stage", "defaults"])
+@pytest.mark.parametrize("fault", ["refused", "500", "503 html", "closed", "504"])
+def test_on_outage_fail_gives_up_at_once(chain: Chain, fault: str, place: str) -> None:
+    own = ", on_outage: fail" if place == "stage" else ""
+    text = WIDE.replace("concurrency: 16", f"concurrency: 16{own}") % (20, 200)
+    if place == "defaults":
+        text = text.replace("timeout: 20", "timeout: 20, on_outage: fail")
+    with dead(fault) as url:
+        fusion = chain(served("a/one", url), **({"on_outage": "fail"} if place == "role" else {}))
+        result, events = run(fusion, None, pipeline=pipeline(text))
     assert result.status == "failed"
-    assert {item.failure.reason for item in result.stages["work"].items if item.failure} >= {"OutageError"}
+    reasons = {event.failure.reason for event in events if isinstance(event, ItemFinished) and event.failure}
+    assert "OutageError" in reasons
     assert changes(events)[0] == "open"
-    assert time.monotonic() - begun < 20
+    assert result.seconds < 15
+
+
+def test_what_was_finished_before_an_outage_is_kept_and_resumed(chain: Chain, tmp_path: Path) -> None:
+    state = {"down": False}
+
+    def answer(seen: Seen) -> Answer:
+        state["down"] = state["down"] or len(provider.requests) > 30
+        return Answer("broken", status=500) if state["down"] else WELL
+
+    with Provider(answer) as provider:
+        own = {"a/one": served("a/one", provider.url)}
+        role = RoleSpec(chain=("a/one",), patience=1.5)
+        with Fusion(profile="local", models=own, roles={"asked": role}, store=tmp_path / "runs.db") as fusion:
+            result, _ = run(fusion, None, pipeline=wide(60))
+            assert result.error is not None
+            assert result.error.reason == "OutageError"
+            assert answers(result) == 30
+            provider.script = WELL
+            before = len(provider.requests)
+            resumed = fusion.resume(result.run_id)
+            assert (resumed.status, answers(resumed)) == ("ok", 60)
+            assert len(provider.requests) - before == 30
+
+
+def test_a_chain_of_two_that_are_both_down_waits_for_the_first_that_is_back(chain: Chain) -> None:
+    with (
+        Provider(Answer("broken", status=500)) as gone,
+        Provider([*[Answer("broken", status=503)] * 16, WELL]) as back,
+    ):
+        fusion = chain(served("a/one", gone.url), served("b/two", back.url))
+        result, events = run(fusion, None, pipeline=wide(40, 20))
+    assert (result.status, answers(result)) == ("ok", 40)
+    closed = [event.model for event in events if isinstance(event, OutageChanged) and event.state == "closed"]
+    assert closed == ["b/two"]
+
+
+def test_a_model_that_comes_back_is_the_first_again(chain: Chain) -> None:
+    with Provider([*[Answer("broken", status=500)] * 16, WELL]) as first, Provider(WELL) as second:
+        fusion = chain(served("a/one", first.url), served("b/two", second.url))
+        run(fusion, None, pipeline=wide(20, 20))
+        time.sleep(1.1)  # the breaker's rest
+        result, _ = run(fusion, None, pipeline=wide(20, 20))
+    assert result.status == "ok"
+    assert ("a/one", None) in [(used.asked, used.by) for used in result.models]
 
 
 def test_a_second_run_is_told_and_asks_the_dead_model_no_more(chain: Chain) -> None:

@@ -163,6 +163,14 @@ def test_an_outage_is_repeated_while_there_is_patience(error: ModelError, second
     assert rig.calls == len(rig.waits) + 1
 
 
+def test_the_probes_of_an_outage_are_repeated_while_there_is_patience() -> None:
+    late = [ModelTimeoutError("late") for _ in range(8)]
+    for error in late:
+        error.probe = True
+    rig = Rig(*late, "hello")
+    assert rig.ask().text == "hello"
+
+
 def test_few_billed_attempts_are_left_after_an_outage() -> None:
     rig = Rig(*[ModelConnectionError("down")] * 9, BadResponseError("bad"), ModelTimeoutError("late"), "fine")
     assert rig.ask().text == "fine"

@@ -61,8 +61,9 @@ class Record:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of pipeline, templates, inputs and models."""
+        """SHA-256 (hex) of pipeline, templates, inputs and models, wherever their prices are from."""
         relevant = {key: value for key, value in self.data.items() if key not in _NOT_IN_FINGERPRINT}
+        relevant["roles"] = _without_sources(self.data["roles"])
         return hashlib.sha256(json.dumps(relevant, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
@@ -167,6 +168,13 @@ def _roles(roles: RoleModels) -> dict[str, Any]:
         },
         "nested": {path: _roles(one) for path, one in roles.nested.items()},
     }
+
+
+def _without_sources(data: Any) -> Any:
+    """Return recorded roles without the origins of prices, which change with every price file."""
+    if isinstance(data, Mapping):
+        return {name: _without_sources(one) for name, one in data.items() if name != "price_source"}
+    return [_without_sources(one) for one in data] if isinstance(data, list) else data
 
 
 class _Reach(NamedTuple):

@@ -14,7 +14,6 @@ from tests.cli.conftest import environment
 HEAVY = {
     "aiohttp",
     "fusion.bench",
-    "fusion.models.providers.litellm",
     "fusion.quote.simulate",
     "httpx",
     "jsonschema",
@@ -59,12 +58,13 @@ class Loaded:
         (folder / "fusion.toml").write_text(f'[endpoints.own]\nmodel = "mock"\napi_base = "{provider.root}/v1"\n')
         self._env = environment(
             OPENAI_API_KEY="none",
+            GEMINI_API_KEY="none",
             OPENAI_BASE_URL=f"{provider.root}/v1",
             FUSION_STORE=str(folder / "runs.db"),
             FUSION_CONFIG=str(folder / "fusion.toml"),
             PYTHONWARNINGS="",
         )
-        self._folder = folder
+        self.folder = folder
 
     def by(self, *words: str, calls: int = 0) -> set[str]:
         """Return the heavy modules that a command loads; it starts no process and makes so many calls."""
@@ -72,7 +72,7 @@ class Loaded:
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT, json.dumps(sorted(HEAVY)), *words],
             env=self._env,
-            cwd=self._folder,
+            cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=120,
@@ -106,14 +106,26 @@ def test_a_run_loads_one_client(loaded: Loaded, model: str, more: tuple[str, ...
     assert loaded.by(*RUN, "-m", model, *more, calls=1) == {"aiohttp"} | kept
 
 
+CHAIN = """
+roles: {any: {chain: [openai/gpt-5.5, gemini/gemini-3.5-flash-lite]}}
+stages: {answer: {kind: generate, role: any, prompt: Say hello to all the world.}}
+output: answer
+"""
+
+
+def test_a_fallback_that_is_not_needed_loads_nothing(loaded: Loaded) -> None:
+    (loaded.folder / "chain.yaml").write_text(CHAIN)
+    assert loaded.by("run", "chain.yaml", calls=1) == {"aiohttp", "sqlite3"}
+
+
 def test_a_run_answered_by_the_store_loads_no_provider(loaded: Loaded) -> None:
     shared = (*RUN, *HOSTED, "--cache", "shared")
     loaded.by(*shared, calls=1)
-    assert loaded.by(*shared) <= {"aiohttp", "sqlite3"}
+    assert loaded.by(*shared) == {"sqlite3"}
 
 
 def test_a_finished_run_is_resumed_without_a_client(loaded: Loaded) -> None:
     loaded.by(*RUN, *HOSTED, "--events-to", "events.jsonl", calls=1)
-    run_id = json.loads((loaded._folder / "events.jsonl").read_text().splitlines()[0])["run_id"]
+    run_id = json.loads((loaded.folder / "events.jsonl").read_text().splitlines()[0])["run_id"]
     assert loaded.by("resume", run_id) == {"sqlite3"}
     assert loaded.by("runs", "show", run_id) == {"sqlite3"}

@@ -69,9 +69,9 @@ WARM = """
 import json, sys
 from fusion import Fusion
 with Fusion(profile="openai") as fusion:
-    before = "litellm" in sys.modules
+    before = "aiohttp" in sys.modules
     fusion.warm()
-    print(json.dumps([before, "litellm" in sys.modules]))
+    print(json.dumps([before, "aiohttp" in sys.modules]))
 """
 
 

@@ -167,6 +167,21 @@ def test_a_benchmark_says_the_day(command: Command, provider: Provider, tmp_path
 # Update.
 
 
+def test_a_job_is_resumed_after_an_update_of_the_same_prices(
+    command: Command, provider: Provider, tmp_path: Path
+) -> None:
+    words = ("run", "single", "2 + 2?", "-m", MODEL, "--resume-or-start")
+    provider.script = Answer(status=400)
+    assert command(*words).code == 3
+    first = json.loads(command("runs", "list", "--json").out)
+    entry = {"gpt-5.6": dict(price_file.entries()["gpt-5.6"])}
+    (tmp_path / "same.json").write_text(json.dumps(entry))
+    assert command("models", "update", "--from", "same.json").code == 0
+    provider.script = Answer("4")
+    assert command(*words).code == 0
+    assert len(json.loads(command("runs", "list", "--json").out)) == len(first) == 1
+
+
 @pytest.mark.parametrize("indent", [None, 2, 4])
 def test_a_newer_file_counts_from_then_on(command: Command, tmp_path: Path, indent: int | None) -> None:
     before = catalog.lookup(MODEL).price

@@ -25,6 +25,9 @@ _ENVIRONMENT: Final = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # no price list from the internet
     "LITELLM_MODE": "PRODUCTION",  # no .env file
 }
+for _name, _value in _ENVIRONMENT.items():  # before any import of litellm, by this module or another
+    os.environ.setdefault(_name, _value)
+
 _PLAIN_HTTP: Final = "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"
 """Makes `openai/…` use the client passed to it, as other providers do, and not the openai package."""
 
@@ -204,8 +207,6 @@ _LIBRARY: Final = _Library()
 
 def _load() -> _Loaded:
     """Import litellm with everything but the call itself turned off."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     os.environ[_PLAIN_HTTP] = "True"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

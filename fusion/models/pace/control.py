@@ -23,6 +23,8 @@ _QUIET: Final = 1.5
 """Seconds between two cuts that have nothing to do with each other."""
 _STRAYS: Final = 6
 """Refusals at proven paces after which they are known not to follow the pace."""
+_WRONG: Final = 3
+"""Cuts of the concurrency in a row after which the rate is taken for the limit."""
 _DEAF: Final = 30.0
 _PLATEAU: Final = 6.0
 """Seconds of use at a measured pace before a higher one is tried."""
@@ -141,8 +143,14 @@ class Control:
                 self._suspect = None
             elif number == self._probe:
                 self._limit_slots(1.0 + open_calls, now, goal=self._suspect)
-            elif self._probe is None and now > self._cut_at + _BURST and self._meter.next > now >= self.hold:
+            elif self._probe is None and self._is_early(now):
                 self._probing = True
+
+    def _is_early(self, now: float) -> bool:
+        """Return True in the first half of the pause after the first cut, when a limit of the rate admits nothing."""
+        if self._since or now < self.hold:
+            return False
+        return self._cut_at + _BURST < now < (self._cut_at + self._meter.next) / 2
 
     def refuse(self, number: int, sent: float, now: float, open_calls: int, retry_after: float | None) -> None:
         """Count a refused request."""
@@ -353,7 +361,7 @@ class Control:
         grown = self.limit > self._goal and now - self._cut_at > _PLATEAU
         self._cuts = 1 if grown else self._cuts + 1
         self._proven = self.limit if grown else max(self._proven, self.limit)
-        if open_calls < 0.6 * self._proven - 1:  # so few are no limit of the concurrency
+        if self._cuts >= _WRONG or open_calls < 0.6 * self._proven - 1:  # so few are no limit of the concurrency
             self._find(now, open_calls, wait)
             self._suspect = None
         else:

@@ -206,7 +206,7 @@ class Breaker:
         self.state = state
         here = span.get()
         told = dict(self._waiting)
-        if here is not None:
+        if here is not None and (state != "closed" or self._told.get(here.run_id, "closed") != "closed"):
             told[here.run_id] = here
         if state != "probing":
             self._wake()

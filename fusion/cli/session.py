@@ -34,6 +34,7 @@ from fusion.core.events import Noted, Sink
 from fusion.core.paths import user_path
 from fusion.core.result import Result
 from fusion.pipeline.spec import Pipeline
+from fusion.store.lookup import find_run
 from fusion.store.rows import Content
 
 if TYPE_CHECKING:
@@ -256,7 +257,8 @@ class _Session:
         places = {"--store": self._options.store, "--config": self._options.config}
         store = "".join(f" {flag} {shlex.quote(place)}" for flag, place in places.items() if place is not None)
         try:
-            content = self._fusion.runs.find(handle.run_id).content
+            self._fusion.store.flush()
+            content = find_run(self._fusion.store, handle.run_id).content
         except UsageError as error:
             return f"this run was not kept: {error}"
         self._say_expired(handle.expired)

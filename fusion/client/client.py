@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from pydantic import BaseModel, ValidationError
 
 from fusion.client.handle import RunHandle
-from fusion.client.history import History
 from fusion.client.launcher import Launcher, shut_down
 from fusion.client.options import (
     DEFAULT_PIPELINE,
@@ -50,6 +49,7 @@ from fusion.store.lookup import StoreGiven, exclusive, find_run, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
 
 if TYPE_CHECKING:
+    from fusion.client.history import History
     from fusion.quote.drill import Drill
     from fusion.quote.preview import Given, Preview
     from fusion.quote.quote import Quote
@@ -370,8 +370,10 @@ class Fusion:
         return store
 
     @property
-    def runs(self) -> History:
+    def runs(self) -> "History":
         """The kept runs, to list, read, compare and remove. Raises UsageError without a store."""
+        from fusion.client.history import History  # a run needs none of it
+
         self.store.flush()
         return History(self.store)
 

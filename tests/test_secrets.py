@@ -126,6 +126,7 @@ def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Provid
 OPTIONS: Final = (["--json", "-v"], ["--events"], ["--events-to", "events", "-o", "answer", "-v"])
 ALL: Final = """
 inputs: {words: words with commas between}
+defaults: {patience: 2}
 stages:
   work: {kind: map, over: "inputs.words.split(',')", role: bulk, prompt: "do {{ item.source }}."}
   answer: {kind: merge, over: work, strategy: concat}

@@ -24,6 +24,7 @@ from fusion.store.rows import (
     RunFilter,
     RunRow,
     Spending,
+    Timing,
 )
 
 
@@ -136,6 +137,10 @@ class Store(ABC):
     @abstractmethod
     def lines(self, run_id: str) -> list[Line]:
         """Return the finished calls of a run, summed by the identifying fields of Line, in order of first call."""
+
+    @abstractmethod
+    def timings(self, run_id: str) -> list[Timing]:
+        """Return the times of the calls of a run in order of number, without replies that came from another run."""
 
     @abstractmethod
     def last_numbers(self, run_id: str) -> tuple[int, int]:

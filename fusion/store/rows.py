@@ -238,6 +238,28 @@ class Line(NamedTuple):
     unknown: int
 
 
+class Timing(NamedTuple):
+    """The times of a call, in seconds since 1970, with its place and its tokens of input.
+
+    `model` and `asked` are as in a Line. `latency` is 0 without a reply; `reused` is True for a reply of the cache.
+    """
+
+    stage: str
+    item: int | None
+    step: str
+    role: str
+    model: str
+    asked: str | None
+    started: float
+    ended: float
+    waited: Waited | None
+    latency: float
+    reused: bool
+    input: int
+    cached_read: int
+    cache_write: int
+
+
 @dataclass(frozen=True, slots=True)
 class RunFilter:
     """A filter of runs; all given conditions must hold."""

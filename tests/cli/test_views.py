@@ -171,6 +171,16 @@ def test_figures_and_ids_make_no_other_fault(capsys: pytest.CaptureFixture[str])
     assert len(folded_lines(parts)) == 1
 
 
+def test_the_number_of_attempts_makes_no_other_fault() -> None:
+    said = [
+        "it is down",
+        "it is down (after 2 attempts)",
+        "it is down (after 1 attempt; the next could start in 3.0 s)",
+    ]
+    parts = [FailedPart(stage="work", item=n, failure=Failure(reason="E", message=one)) for n, one in enumerate(said)]
+    assert folded_lines(parts) == ["work 1, 2, 3: E: it is down"]
+
+
 def test_faults_of_two_models_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["openai/gpt-5.6", "openai/gpt-5.5"]
     faults = [

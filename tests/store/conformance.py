@@ -278,6 +278,38 @@ class StoreConformance:
         assert [one.waited for one in store.calls("r1")] == [waited, waited]
         assert store.call("r1", 2) == rows[1]
 
+    def test_the_times_of_calls_leave_out_those_of_other_runs(self, store: Store) -> None:
+        failed = call(2, state="failed", reply=None, failure=Failure(reason="ModelError", message="gone"))
+        by_fallback = call(3, reply=reply(by="b/two"), waited=Waited(slot=1.5))
+        kept(
+            store,
+            started(),
+            session(),
+            call(),
+            failed,
+            by_fallback,
+            call(4, reused="cache"),
+            call(5, reused="r0"),
+        )
+        place = ("work", "bulk")
+        assert [(one.stage, one.role, one.model, one.asked) for one in store.timings("r1")] == [
+            (*place, "a/one", None),
+            (*place, "a/one", None),
+            (*place, "b/two", "a/one"),
+            (*place, "a/one", None),
+        ]
+        assert [one.item for one in store.timings("r1")] == [1, 2, 3, 4]
+        assert [(one.started, one.ended, one.latency) for one in store.timings("r1")][:2] == [
+            (101.0, 102.0, 0.25),
+            (101.0, 102.0, 0.0),
+        ]
+        assert [one.waited for one in store.timings("r1")] == [None, None, Waited(slot=1.5), None]
+        assert [one.reused for one in store.timings("r1")] == [False, False, False, True]
+        assert [(one.input, one.cached_read, one.cache_write) for one in store.timings("r1")][:2] == [
+            (10, 4, 2),
+            (0, 0, 0),
+        ]
+
     def test_calls_that_differ_in_one_parameter_are_kept_each_with_its_own(self, store: Store) -> None:
         asked: list[dict[str, Any]] = [
             {},

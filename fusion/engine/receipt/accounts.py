@@ -1,7 +1,7 @@
 """Accounts: adds up the events of a run to its receipt."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
@@ -21,11 +21,11 @@ from fusion.core.events import (
     event_adapter,
 )
 from fusion.core.result import Cost, Receipt, ReceiptLine, Served, Spent
-from fusion.core.types import Money, Usage, Waited
+from fusion.core.types import Money, Usage
 from fusion.engine.receipt.path import CriticalPath, Upstreams
 from fusion.models.base import Price
 from fusion.store.base import Store
-from fusion.store.rows import Attempt, AttemptState, Call, Line
+from fusion.store.rows import Attempt, AttemptState, Line, Timing
 
 _NO_TAGS: Final[Mapping[str, str]] = {}
 _NO_PRICES: Final[Mapping[str, Price | None]] = {}
@@ -87,25 +87,7 @@ class Before(NamedTuple):
 
     lines: Sequence[Line] = ()
     events: Sequence[EventBase] = ()
-    calls: Sequence["CallTime"] = ()
-
-
-class CallTime(NamedTuple):
-    """A call of an earlier session: its place, and its start and end in seconds since 1970.
-
-    `usage` is set where a prompt cache was read or written.
-    """
-
-    stage: str
-    item: int | None
-    step: str
-    started: float
-    ended: float
-    waited: Waited | None
-    latency: float
-    reused: bool
-    line: "_Key"
-    usage: Usage | None
+    timings: Sequence[Timing] = ()
 
 
 class _Key(NamedTuple):
@@ -169,19 +151,22 @@ class Accounts:
             self._served[line.role, line.asked or line.model, line.served, by] += line.calls
         for event in before.events:
             self(event)
-        self._take_up_times(before.calls)
+        self._take_up_times(before.timings)
 
-    def _take_up_times(self, calls: Sequence[CallTime]) -> None:
+    def _take_up_times(self, calls: Sequence[Timing]) -> None:
         """Add the times of calls, in the order of their starts and ends."""
         moments = [(moment, at, call) for call in calls for at, moment in ((0, call.started), (1, call.ended))]
         for moment, at, call in sorted(moments, key=lambda one: one[:2]):
             place = (call.stage, call.item, call.step)
             if at == 0:
                 self._path.begin(place, moment)
-                continue
-            self._path.finish(place, moment, call.waited, call.latency, reused=call.reused)
-            if call.usage is not None and not call.reused:
-                self._line(call.line).cached += self._saved_on(call.line.model, call.usage)
+            else:
+                self._path.finish(place, moment, call.waited, call.latency, reused=call.reused)
+        for call in calls:
+            if not call.reused and (call.cached_read or call.cache_write):
+                usage = Usage(input=call.input, cached_read=call.cached_read, cache_write=call.cache_write)
+                key = _Key(call.stage, call.role, call.model, call.asked)
+                self._line(key).cached += self._saved_on(call.model, usage)
 
     def receipt(self, seconds: float, tags: Mapping[str, str] = _NO_TAGS) -> Receipt:
         """Return the receipt as of now."""
@@ -299,29 +284,7 @@ def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:
     events = [adapter.validate_python({"run_id": run_id, **body}) for body in store.events(run_id)]
     unsettled: tuple[AttemptState, ...] = ("lost", "open") if open_too else ("lost",)
     charged = (_charged(attempt) for attempt, _ in store.attempts(run_id, states=unsettled))
-    return Before(tuple(store.lines(run_id)), (*events, *charged), tuple(_times(store.calls(run_id))))
-
-
-def _times(calls: Iterable[Call]) -> Iterator[CallTime]:
-    """Yield the times of calls. The times of one from another run are those that it had there, and left out."""
-    for call in calls:
-        if call.reused not in (None, "cache"):
-            continue
-        key, reply = call.key, call.reply
-        model, asked = (call.asked, None) if reply is None else (reply.by or reply.asked, reply.by and reply.asked)
-        cached = reply is not None and (reply.usage.cached_read or reply.usage.cache_write)
-        yield CallTime(
-            key.stage,
-            key.item,
-            key.step,
-            call.started,
-            call.ended,
-            call.waited,
-            0.0 if reply is None else reply.latency,
-            call.reused is not None,
-            _Key(key.stage, call.role, model, asked),
-            reply.usage if reply is not None and cached else None,
-        )
+    return Before(tuple(store.lines(run_id)), (*events, *charged), tuple(store.timings(run_id)))
 
 
 def _charged(attempt: Attempt) -> AttemptCharged:

@@ -30,6 +30,8 @@ _OUT_OF_PROPORTION: Final = 4.0
 """Times the slowest of the last replies: a failure that took longer tells more than a quick one."""
 _TRIAL: Final = 20.0
 """Part of the timeout that a probe may hold up a call which has another model left."""
+_BLINK: Final = 0.05
+"""Seconds of the same after an outage in which the model did not even fail."""
 _RUNS: Final = 1_000
 _SHORT: Final = 10.0
 """Longest Retry-After of a rate limit, in seconds, that is waited for while another model is left."""
@@ -68,6 +70,7 @@ class Breaker:
         self._latencies: deque[float] = deque(maxlen=_RECENT)
         self._rest = _FIRST_REST
         self._asked = False
+        self.hangs = False
         self._since = self._until = self._busy = self._lasted = 0.0
         self._changed = asyncio.Event()
         self._waiting: dict[str, Span] = {}
@@ -126,7 +129,7 @@ class Breaker:
             self._in_a_row += 1
             self._recent.append(True)
             if self._is_outage(entry, seconds):
-                self._since, self._rest = self._clock(), _FIRST_REST
+                self._since, self._rest, self.hangs = self._clock(), _FIRST_REST, seconds >= _LONG
                 self._open(error)
         elif entry.probes:
             self._rest = min(2 * self._rest, _LONGEST_REST)
@@ -203,7 +206,7 @@ class Breaker:
         self.state = state
         here = span.get()
         told = dict(self._waiting)
-        if here is not None:
+        if here is not None and (state != "closed" or self._told.get(here.run_id, "closed") != "closed"):
             told[here.run_id] = here
         if state != "probing":
             self._wake()
@@ -309,7 +312,7 @@ class Trial:
         self._loose.left = None
         work = asyncio.ensure_future(self._metered.complete(request, deltas))
         try:
-            await asyncio.wait({work}, timeout=request.timeout / _TRIAL)
+            await asyncio.wait({work}, timeout=_BLINK if self._breaker.hangs else request.timeout / _TRIAL)
         except asyncio.CancelledError:
             work.cancel()
             await asyncio.wait({work})

@@ -21,6 +21,7 @@ from fusion.store.rows import (
     RunFilter,
     RunRow,
     Spending,
+    Timing,
 )
 from fusion.store.sqlite.codec import (
     Packed,
@@ -56,6 +57,14 @@ _LINES: Final = f"""
         decimal_sum(usd), count(*) - count(usd)
     FROM calls WHERE run = {OF_RUN} AND state <> 'failed' AND replied IS NOT NULL
     GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(number)
+"""
+
+
+_TIMINGS: Final = f"""
+    SELECT stage, item, step, role, ifnull(writer, ifnull(replied, asked)),
+        CASE WHEN writer IS NOT NULL THEN asked END, started, ended, waited, ifnull(latency, 0.0),
+        reused IS NOT NULL, ifnull(input, 0), ifnull(cached_read, 0), ifnull(cache_write, 0)
+    FROM calls WHERE run = {OF_RUN} AND ifnull(reused, 'cache') = 'cache' ORDER BY number
 """
 
 
@@ -215,6 +224,10 @@ class SqliteReader(Store):
     def lines(self, run_id: str) -> list[Line]:
         rows = self._all(_LINES, run_id)
         return [Line._make((*row[:6], bool(row[6]), *row[7:13], Decimal(row[13]), row[14])) for row in rows]
+
+    def timings(self, run_id: str) -> list[Timing]:
+        rows = self._all(_TIMINGS, run_id)
+        return [Timing._make((*row[:8], unpack_waited(row[8]), row[9], bool(row[10]), *row[11:])) for row in rows]
 
     def last_numbers(self, run_id: str) -> tuple[int, int]:
         calls, events = self._one(

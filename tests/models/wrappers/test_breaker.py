@@ -21,7 +21,7 @@ from fusion.core.errors import (
     ModelTimeoutError,
     RateLimitError,
 )
-from fusion.core.events import CallStarted, EventBase, ItemFinished, OutageChanged
+from fusion.core.events import AttemptCharged, CallStarted, EventBase, ItemFinished, OutageChanged
 from fusion.core.result import Result
 from fusion.models.base import ModelInfo
 from fusion.models.providers.direct import direct
@@ -346,6 +346,28 @@ def test_a_model_that_comes_back_is_the_first_again(chain: Chain) -> None:
         result, _ = run(fusion, None, pipeline=wide(20, 20))
     assert result.status == "ok"
     assert ("a/one", None) in [(used.asked, used.by) for used in result.models]
+
+
+def test_the_probe_of_a_model_that_hangs_goes_on_without_its_call(chain: Chain) -> None:
+    answers_again = threading.Event()
+
+    def answer(seen: Seen) -> Answer:
+        return Answer("late", delay=0.6) if answers_again.is_set() else Answer(hang=True)
+
+    with Provider(answer) as hung, Provider(WELL) as alive:
+        fusion = chain(served("a/one", hung.url), served("b/two", alive.url))
+        run(fusion, None, pipeline=wide(20, 2.0))
+        answers_again.set()
+        time.sleep(1.1)  # the breaker's rest
+        asked = len(hung.requests)
+        result, events = run(fusion, None, pipeline=wide(10, 2.0), budget={"tokens": 10_000_000})
+        assert (result.status, result.seconds < 0.6, changes(events)) == ("ok", True, ["open", "probing"])
+        assert [event.model for event in events if isinstance(event, AttemptCharged)] == ["a/one"]
+        time.sleep(0.8)  # its answer
+        later, events = run(fusion, None, pipeline=wide(10, 2.0))
+    assert changes(events) == []
+    assert [(used.asked, used.by) for used in later.models] == [("a/one", None)]
+    assert len(hung.requests) == asked + 11
 
 
 def test_a_second_run_is_told_and_asks_the_dead_model_no_more(chain: Chain) -> None:

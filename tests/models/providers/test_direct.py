@@ -59,6 +59,11 @@ OPENAI = {
     "a schema": SCHEMAS,
     "a document": DOCUMENT,
 }
+STABLE = Message(role="user", content="Long text. Which city?", stable=10)
+MARKED = {
+    "a mark in the system message": {"messages": (SYSTEM.model_copy(update={"stable": 9}), user("Capital?"))},
+    "a mark in the user's message": {"messages": (SYSTEM, STABLE)},
+}
 EFFORTS = {f"effort {effort}": {**LONG, "reasoning_effort": effort} for effort in ("none", "low", "high", "max")}
 CASES: list[tuple[str, dict[str, dict[str, Any]]]] = [
     ("openai/gpt-4o", {**PLAIN, **OPENAI}),
@@ -73,6 +78,9 @@ CASES: list[tuple[str, dict[str, dict[str, Any]]]] = [
     ("anthropic/claude-haiku-4-5", {"sampling": {**SAMPLING}, "thinking": {**LONG, "thinking_budget": 2000}}),
     ("anthropic/claude-haiku-5-5", {**PLAIN, "a document": DOCUMENT, **EFFORTS}),
     ("anthropic/claude-opus-5-5", {**PLAIN, **EFFORTS}),
+    ("anthropic/claude-haiku-4-5", MARKED),
+    ("openrouter/anthropic/claude-haiku-5.5", MARKED),
+    ("openrouter/openai/gpt-5.6", MARKED),
 ]
 
 

@@ -50,6 +50,35 @@ def test_a_key_that_is_refused_is_exit_3_and_never_shown(pipeline: Any, serve: S
     assert KEY not in done.out + done.err
 
 
+WIDE = """
+stages:
+  work: {kind: map, over: "range(200) | list", role: bulk, prompt: "do {{ item.source }}"}
+  answer: {kind: merge, over: work, strategy: concat}
+output: answer
+"""
+
+
+@pytest.mark.parametrize("verbose", [(), ("-v",)])
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer("Incorrect API key provided", status=401), "AuthenticationError"),
+        (Answer("The model does not exist", status=404), "BadRequestError"),
+        (Answer("Insufficient credits", status=402), "AuthenticationError"),
+    ],
+    ids=["wrong key", "no such model", "no credit"],
+)
+def test_a_fault_of_all_calls_is_one_error_and_few_lines(
+    pipeline: Any, serve: Serve, answer: Answer, reason: str, verbose: tuple[str, ...]
+) -> None:
+    provider, env = serve(answer)
+    done = apart("run", pipeline(WIDE), *verbose, env=env)
+    assert done.code == 3
+    assert done.err.count(reason) == (3 if verbose else 1)  # with -v its first call, and the count of the others
+    assert len(done.err.splitlines()) <= 15
+    assert len(provider.requests) <= 16
+
+
 def test_ctrl_c_hangs_up_on_the_provider_and_leaves_nothing_behind(pipeline: Any, serve: Serve) -> None:
     provider, env = serve(lambda seen: Answer(hang="slow" in json.dumps(seen.body)))
     process = start("run", pipeline(MANY), "a,slow,c", "--json", "-v", env=env, start_new_session=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fusion.cli.views.answer import StreamedAnswer
 from fusion.cli.views.follow import Follower
-from fusion.cli.views.lines import folded_lines, reason
+from fusion.cli.views.lines import folded_lines, folded_texts, reason
 from fusion.cli.views.live import LiveView
 from fusion.cli.views.plain import Plain
 from fusion.cli.views.receipt import receipt_lines
@@ -179,6 +179,10 @@ def test_the_number_of_attempts_makes_no_other_fault() -> None:
     ]
     parts = [FailedPart(stage="work", item=n, failure=Failure(reason="E", message=one)) for n, one in enumerate(said)]
     assert folded_lines(parts) == ["work 1, 2, 3: E: it is down"]
+
+
+def test_notes_that_repeat_have_a_count() -> None:
+    assert folded_texts(["no price", "cut", "no price"]) == ["no price (2 times)", "cut"]
 
 
 def test_faults_of_two_models_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:

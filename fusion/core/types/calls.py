@@ -88,7 +88,8 @@ class Waited(Value):
     """Seconds that a call waited before the request was sent that got its reply.
 
     `library` is the loading of libraries and weights, `budget` the wait for room in a budget, `slot` for a free slot,
-    `pause` for a backoff, a rate limit or a provider's outage, and `failed` the duration of failed attempts.
+    `pause` for a backoff, a rate limit, a provider's outage or a prompt cache that another call fills, and `failed`
+    the duration of failed attempts.
     """
 
     library: float = 0.0

@@ -17,7 +17,10 @@ _SHORTEST: Final = 0.001
 
 
 class Attempt:
-    """One request to a provider. Its door sets `status` and `headers`, by lower-case name, once a response begins."""
+    """One request to a provider. Its door sets `status` and `headers` once a response begins.
+
+    The look-up of headers ignores case.
+    """
 
     __slots__ = ("headers", "status")
 
@@ -34,7 +37,7 @@ def note_response(status: int, headers: Mapping[str, str]) -> None:
     """Record the status and headers of a response in the current attempt, if there is one."""
     here = attempt.get()
     if here is not None:
-        here.status, here.headers = status, {name.lower(): value for name, value in headers.items()}
+        here.status, here.headers = status, headers
 
 
 class Departure:

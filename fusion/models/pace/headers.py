@@ -39,7 +39,7 @@ class Told(NamedTuple):
 
 
 def told(headers: Mapping[str, str]) -> Iterator[Told]:
-    """Yield the limits in the headers of a response, whose names are lower-case.
+    """Yield the limits in the headers of a response, looked up by lower-case names.
 
     Read are OpenAI's `x-ratelimit-…-requests` and `-tokens`, which many servers send, Anthropic's
     `anthropic-ratelimit-…`, and the fields of the IETF's draft (draft-ietf-httpapi-ratelimit-headers), `ratelimit`

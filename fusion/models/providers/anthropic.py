@@ -11,7 +11,7 @@ from typing import Any, Final
 from fusion.core.errors import BadRequestError
 from fusion.core.types import File, Message, Request, ToolCall
 from fusion.models.base import ModelInfo
-from fusion.models.providers.http.body import bound
+from fusion.models.providers.http.body import ACCEPTED, bound
 from fusion.models.providers.http.exchange import Exchange
 from fusion.models.providers.http.session import SESSIONS
 from fusion.models.providers.openai import encoded, with_path
@@ -41,7 +41,8 @@ class AnthropicModel(WireModel[Exchange]):
         self._name = name
         self._url = with_path(base.rstrip("/").removesuffix(_PATH).removesuffix("/v1"), _PATH)
         self._key = key
-        self._headers = {"Content-Type": "application/json", "anthropic-version": _VERSION}
+        fixed = {"Content-Type": "application/json", "Accept-Encoding": ACCEPTED}
+        self._headers = {**fixed, "anthropic-version": _VERSION}
 
     async def ready(self) -> None:
         await SESSIONS.ready()
@@ -52,6 +53,7 @@ class AnthropicModel(WireModel[Exchange]):
     async def _ask(self, exchange: Exchange, request: Request, reply: ReplyBuilder, *, stream: bool) -> None:
         key, headers = self._key(), self._headers
         if key is not None:
+            exchange.secrets = (key,)
             headers = {**headers, "x-api-key": key}
         await exchange.send(self._url, encoded(self.body(request, stream=stream)), headers)
         reply.mask_also(exchange.secrets)

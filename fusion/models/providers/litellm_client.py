@@ -6,7 +6,8 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from fusion.models.providers.http.exchange import Exchange
+from fusion.models.providers.http.body import ACCEPTED
+from fusion.models.providers.http.exchange import Exchange, secrets_of
 from fusion.models.providers.http.session import Session
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class SingleRequestClient(Exchange):
         path = url.partition("?")[0]
         self.format = next((name for end, name in _FORMATS if path.endswith(end)), None)
         given = data if data is not None else content if content is not None else jsonlib.dumps(json)
-        await self.send(url, self._body(given, stream), headers or {}, params)
+        self.secrets = secrets_of(headers or {})
+        await self.send(url, self._body(given, stream), {**(headers or {}), "Accept-Encoding": ACCEPTED}, params)
         return await self._answer(url, stream)
 
     def abandon(self) -> bool:

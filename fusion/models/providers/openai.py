@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from fusion.core.types import File, Message, Request
 from fusion.models.base import ModelInfo
-from fusion.models.providers.http.body import bound
+from fusion.models.providers.http.body import ACCEPTED, bound
 from fusion.models.providers.http.exchange import Exchange
 from fusion.models.providers.http.session import SESSIONS
 from fusion.models.providers.reader.reply import ReplyBuilder, read
@@ -47,7 +47,7 @@ class OpenAIModel(WireModel[Exchange]):
         self._name = name
         self._url = with_path(base, _PATH)
         self._key = key
-        self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": ACCEPTED, **(headers or {})}
         self._caches = caches
         self._dialect = dialect
         self._limit = limit_name(name) if dialect == "openai" else "max_tokens"
@@ -62,6 +62,7 @@ class OpenAIModel(WireModel[Exchange]):
     async def _ask(self, exchange: Exchange, request: Request, reply: ReplyBuilder, *, stream: bool) -> None:
         key, headers = self._key(), self._headers
         if key is not None:
+            exchange.secrets = (key,)
             headers = {**headers, "Authorization": f"Bearer {key}"}
         await exchange.send(self._url, encoded(self.body(request, stream=stream)), headers)
         reply.mask_also(exchange.secrets)

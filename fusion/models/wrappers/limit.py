@@ -107,60 +107,59 @@ class Limited(ModelWrapper):
         try:
             for gate in self._gates:
                 passed.append((gate, await gate.enter(request)))
-            reply = await self._with_slot(request, on_delta, passed)
+            if self._slots is None:
+                reply = await self._attempt(request, on_delta, passed)
+            else:
+                begun = time.perf_counter()
+                async with self._slots:
+                    note_wait("slot", begun)
+                    reply = await self._attempt(request, on_delta, passed)
         finally:
             for gate, ticket in reversed(passed):
                 gate.leave(ticket, None if reply is None else reply.usage)
         return reply
 
-    async def _with_slot(
+    async def _attempt(
         self, request: Request, on_delta: Deltas | None, passed: Sequence[tuple[Gate, Ticket]]
     ) -> Reply:
-        if self._slots is None:
-            return await self._paced(request, on_delta, passed)
-        begun = time.perf_counter()
-        async with self._slots:
-            note_wait("slot", begun)
-            return await self._paced(request, on_delta, passed)
-
-    async def _paced(self, request: Request, on_delta: Deltas | None, passed: Sequence[tuple[Gate, Ticket]]) -> Reply:
-        """Make an attempt, and let the paces among its gates learn from the response."""
+        """Make an attempt within its time, and let the paces among its gates learn from the response."""
+        self._mark_sent()
         response, begun = Attempt(), time.perf_counter()
         outer = attempt.set(response)
+        deadlines, timeout = self._deadlines_of(request.timeout), asyncio.timeout(None)
         try:
-            reply = await self._attempt(request, on_delta)
+            async with timeout:
+                deadlines.begin(timeout)
+                reply = await self.inner.complete(request, on_delta)
         except Exception as error:
             note_wait("failed", begun)
+            # A provider may turn the cancellation at its deadline into another error.
+            late = timeout.expired() and isinstance(error, (TimeoutError, ModelError))
+            failure = self._timed_out(request.timeout) if late else error
             for gate, ticket in passed:
                 if isinstance(gate, Pace):
-                    gate.fail(ticket, response.headers, error)
-            raise
+                    gate.fail(ticket, response.headers, failure)
+            if failure is error:
+                raise
+            raise failure from error
         finally:
+            deadlines.end(timeout)
             attempt.reset(outer)
         for gate, ticket in passed:
             if isinstance(gate, Pace):
                 gate.succeed(ticket, response.headers)
         return reply
 
-    async def _attempt(self, request: Request, on_delta: Deltas | None) -> Reply:
+    def _mark_sent(self) -> None:
         reservation = budget.attempt.get()
         if reservation is not None:
             reservation.sent = True
-        deadlines = self._deadlines.get(request.timeout)
-        if deadlines is None:
-            deadlines = self._deadlines[request.timeout] = Deadlines(request.timeout)
-        timeout = asyncio.timeout(None)
-        try:
-            async with timeout:
-                deadlines.begin(timeout)
-                return await self.inner.complete(request, on_delta)
-        except (TimeoutError, ModelError) as error:
-            # A provider may turn the cancellation at its deadline into another error.
-            if not timeout.expired():
-                raise
-            raise self._timed_out(request.timeout) from error
-        finally:
-            deadlines.end(timeout)
+
+    def _deadlines_of(self, seconds: float) -> Deadlines:
+        found = self._deadlines.get(seconds)
+        if found is None:
+            found = self._deadlines[seconds] = Deadlines(seconds)
+        return found
 
     def _timed_out(self, seconds: float) -> ModelTimeoutError:
         model = self.info.id

@@ -39,13 +39,10 @@ class Exchange:
         """Send the request, and read the body of a response that is not 2xx. Raises ConnectionError without one."""
         import aiohttp
 
-        self.secrets = secrets_of(headers)
         self._sent = data
         here = connecting.set(self)
         try:
-            self.response = await self._session.post(
-                url, data=data, params=params, headers={**headers, "Accept-Encoding": body.ACCEPTED}
-            )
+            self.response = await self._session.post(url, data=data, params=params, headers=headers)
             self.status, self.headers = self.response.status, self.response.headers
             note_response(self.status, self.headers)
             if not self.ok:

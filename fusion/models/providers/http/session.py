@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -35,11 +36,11 @@ class Session:
         self._proxies: dict[str, str | None] = {}
         self._open: aiohttp.ClientSession | None = None
 
-    async def post(self, url: str, **options: Any) -> "aiohttp.ClientResponse":
+    def post(self, url: str, **options: Any) -> "Awaitable[aiohttp.ClientResponse]":
         """Send a request once, by the proxy of its address if there is one."""
         if url.startswith("https"):
             options["ssl"] = self._verification
-        return await self._http.post(url, allow_redirects=False, proxy=self._proxy(url), **options)
+        return self._http.post(url, allow_redirects=False, proxy=self._proxy(url), **options)
 
     async def close(self) -> None:
         if self._open is not None:

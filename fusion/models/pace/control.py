@@ -33,6 +33,8 @@ _BURST: Final = 0.05
 """Seconds in which the refusals of a burst arrive, before a probe."""
 _ENOUGH: Final = 5
 """Admitted requests that measure a rate."""
+_SILENCE: Final = 1.0
+"""Seconds without a reply after which a server that refuses a row of requests admits nothing."""
 
 
 class Control:
@@ -70,6 +72,9 @@ class Control:
         self._marks = bytearray(_MARKS)
         self._sends: deque[float] = deque(maxlen=_MARKS)
         self._refused = 0
+        self._refused_row = 0
+        """Refusals since the last reply."""
+        self._replied_at = -1e9
         self._cut_at = -1e9
         self._cuts = 0
         """Cuts of the current series."""
@@ -102,6 +107,10 @@ class Control:
     def rate(self) -> float | None:
         """The requests a second, if they are limited."""
         return self._meter.rate if self.mode == "rate" else None
+
+    def admits_nothing(self, now: float) -> bool:
+        """Return True if the server has refused a row of requests, and replied to none for a while."""
+        return self._refused_row >= _FEW and now - self._replied_at > _SILENCE
 
     @property
     def sent(self) -> int:
@@ -136,6 +145,7 @@ class Control:
     def succeed(self, number: int, now: float, open_calls: int) -> None:
         """Count a request that got its reply; `open_calls` are still without one."""
         self._answered = True
+        self._refused_row, self._replied_at = 0, now
         if self.mode == "slots":
             self._increase(now, open_calls)
         elif self._suspect is not None:
@@ -157,6 +167,7 @@ class Control:
         if number > self._number - _MARKS:
             self._marks[number % _MARKS] = 1
         self._refused += 1
+        self._refused_row += 1
         wait = retry_after or 0.0
         if sent > self._cut_at:
             self._since -= 1

@@ -22,6 +22,8 @@ _LATE: Final = 0.0002
 
 patience: ContextVar[float] = ContextVar("fusion_patience", default=NEVER)
 """Seconds that the current attempt may wait until its model's rate limit lets any request pass."""
+spare: ContextVar[bool] = ContextVar("fusion_spare", default=False)
+"""True if another model is left for the current call, so that one that admits nothing is not waited for."""
 
 
 class Ticket:
@@ -62,8 +64,8 @@ class Gate:
         """True once the tokens of calls matter."""
         self._queue = FairQueue[Waiting]()
         self._output: float | None = None
-        self._scale = 1.0
-        """Input tokens as measured, over those estimated."""
+        self._scale: float | None = None
+        """Input tokens as measured, over those estimated; None until a reply is known."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -108,14 +110,15 @@ class Gate:
         """Estimate the tokens that a call takes and gives."""
         size = _FORMAT + sum([message.size for message in request.messages]) / BYTES_PER_TOKEN
         given = _FIRST_OUTPUT if self._output is None else self._output
-        return int(size * self._scale + 0.5), int(min(request.max_tokens, given) + 0.5)
+        return int(size * (self._scale or 1.0) + 0.5), int(min(request.max_tokens, given) + 0.5)
 
     def _correct(self, ticket: Ticket, usage: Usage) -> None:
         if self._output is None:
             self._output = float(usage.output)
         self._output += _LEARNED * (usage.output - self._output)
-        if usage.source == "measured":
-            self._scale *= (max(usage.input, 1) / max(ticket.input, 1)) ** _LEARNED if ticket.input else 1.0
+        if usage.source == "measured" and ticket.input:
+            found = max(usage.input, 1) / ticket.input
+            self._scale = found if self._scale is None else self._scale * found**_LEARNED
         if self._tokens is not None:
             self._tokens.correct(usage.total - ticket.tokens)
 
@@ -123,7 +126,7 @@ class Gate:
         here = span.get()
         run = "" if here is None else here.run_id
         size = sum(self._expected(request))
-        waiter = Waiting(run, size, patience.get(), request)
+        waiter = Waiting(run, size, request)
         self._queue.add(waiter)
         with waiting(self._cause(loop.time(), request)):
             self._pump()
@@ -176,12 +179,16 @@ class Gate:
 
 
 class Waiting(Waiter):
-    """A waiting call with its request, its patience in seconds and, once it passed, its ticket."""
+    """A waiting call with its request, its patience in seconds and, once it passed, its ticket.
 
-    __slots__ = ("patience", "request", "ticket")
+    `spare` is True if another model is left for it.
+    """
 
-    def __init__(self, flow: str, size: float, patience: float, request: Request) -> None:
+    __slots__ = ("patience", "request", "spare", "ticket")
+
+    def __init__(self, flow: str, size: float, request: Request) -> None:
         super().__init__(flow, size)
-        self.patience = patience
+        self.patience = patience.get()
+        self.spare = spare.get()
         self.request = request
         self.ticket: Ticket | None = None

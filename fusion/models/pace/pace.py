@@ -10,7 +10,7 @@ from fusion.models.attempt import Wait
 from fusion.models.base import in_words
 from fusion.models.pace.control import Control
 from fusion.models.pace.gate import NEVER, Gate, Ticket, Waiting
-from fusion.models.pace.headers import Allowance, Unit, told
+from fusion.models.pace.headers import Allowance, Told, Unit, told
 
 _TOLD_AGAIN: Final = 30.0
 """Seconds after which a run is told again that it waits."""
@@ -25,7 +25,8 @@ class Pace(Gate):
 
     The ceilings `concurrency`, `rpm` and `tpm` always hold. Headers of responses are heeded before the limit is hit.
     Refusals are answered by a Control. A call whose `patience` is shorter than the time until any request may pass
-    fails at once with a RateLimitError and is not sent, so that its chain goes on.
+    fails at once with a RateLimitError and is not sent, so that its chain goes on. A call with a `spare` model does
+    so while the server refuses everything.
     """
 
     def __init__(
@@ -99,10 +100,17 @@ class Pace(Gate):
                 if one.limit is not None and one.remaining > _AMPLE * one.limit:
                     continue
                 allowance = self._allowances[one.unit] = Allowance()
-                self._counts = self._counts or one.unit != "requests"
+            allowance.see(one, ticket.number, now, self._since(ticket, one))
+            self._counts = self._counts or one.unit != "requests"
+
+    def _since(self, ticket: Ticket, one: Told) -> float:
+        """Return the units of requests sent after one; of tokens not counted then, as many as it shows for each."""
+        requests = self.control.sent - ticket.number
+        if self._counts or one.unit == "requests":
             taken, given = ticket.before
-            since = self._units(self._input - taken, self._given - given, self.control.sent - ticket.number)
-            allowance.see(one, ticket.number, now, since[one.unit])
+            return self._units(self._input - taken, self._given - given, requests)[one.unit]
+        used = 0.0 if one.limit is None else one.limit - one.remaining
+        return requests * used / max(ticket.number, 1)
 
     def _cause(self, now: float, request: Request) -> Wait:
         return "slot" if self._pause(now, request) < _SHORTEST else "pause"
@@ -124,14 +132,15 @@ class Pace(Gate):
         wait = self.control.hold - now
         if self._allowances:
             wait = max(wait, self._held(now, waiter.request))
-        if wait <= waiter.patience or waiter.turn.done():
+        is_refused = waiter.spare and self.control.admits_nothing(now)
+        if waiter.turn.done() or (wait <= waiter.patience and not is_refused):
             return False
-        when = in_words(wait)
+        when = "refuses all requests" if is_refused else f"takes the next request {in_words(wait)}"
         waiter.turn.set_exception(
             RateLimitError(
-                f"{self._model!r} has reached its rate limit: its server takes the next request {when}",
+                f"{self._model!r} has reached its rate limit: its server {when}",
                 model=self._model,
-                retry_after=wait,
+                retry_after=None if is_refused else wait,
             )
         )
         return True

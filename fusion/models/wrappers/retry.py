@@ -14,7 +14,7 @@ from fusion.core.log import LOG
 from fusion.core.types import Deltas, Reply, Request
 from fusion.models.attempt import clock, note_wait
 from fusion.models.base import Model, ModelWrapper, TrackedDeltas, check_usable, in_words
-from fusion.models.pace import patience
+from fusion.models.pace import patience, spare
 
 ATTEMPTS: Final = 3
 """Attempts of one call that may be billed, at most."""
@@ -85,9 +85,11 @@ class Retrying(ModelWrapper):
     async def _attempt(self, request: Request, deltas: TrackedDeltas | None, tries: "_Tries") -> Reply:
         left = request.patience if tries.until is None else tries.until - self._clock()
         token = patience.set(left if self._hasty is None else min(left, self._hasty))
+        other = spare.set(self._hasty is not None)
         try:
             return await self.inner.complete(request, deltas)
         finally:
+            spare.reset(other)
             patience.reset(token)
 
     def _count(

@@ -248,7 +248,9 @@ class Incidents:
         over = [key for key in self._seen if isinstance(event, RunFinished) or key[0] == event.stage]
         folds = [(key, *self._seen.pop(key)) for key in over]
         return [
-            fold.held if fold.count == _FEW else _more_line(*key[:2], why, fold.count)
+            fold.held
+            if fold.count == _FEW and not key[1].endswith(_ATTEMPT)
+            else _more_line(*key[:2], why, fold.count)
             for key, fold, why in folds
             if fold.held
         ]

@@ -264,6 +264,7 @@ def _certificate(tmp_path: Path) -> Path:
     return tmp_path / "ca.pem"
 
 
+@pytest.mark.needs("openssl")
 async def test_an_own_certificate_is_trusted_by_its_file_alone(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,12 +11,9 @@ from typing import Any, Final
 from fusion.core.errors import BadRequestError
 from fusion.core.types import File, Message, Request, ToolCall
 from fusion.models.base import ModelInfo
-from fusion.models.providers.http.body import ACCEPTED, bound
 from fusion.models.providers.http.exchange import Exchange
-from fusion.models.providers.http.session import SESSIONS
-from fusion.models.providers.openai import encoded, with_path
-from fusion.models.providers.reader.reply import ReplyBuilder, read
-from fusion.models.providers.wire import WireModel
+from fusion.models.providers.reader.reply import ReplyBuilder
+from fusion.models.providers.wire import DirectModel, with_path
 
 _PATH: Final = "/v1/messages"
 _VERSION: Final = "2023-06-01"
@@ -31,34 +28,21 @@ _EFFORTS: Final = {"minimal": "low"}
 _CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 
 
-class AnthropicModel(WireModel[Exchange]):
-    """A model of a server at `base`, by its `name` there. `key` returns the key of each call."""
+class AnthropicModel(DirectModel):
+    """A model of a server at `base`."""
 
     def __init__(
         self, name: str, info: ModelInfo, *, base: str, key: Callable[[], str | None], **reading: Any
     ) -> None:
-        super().__init__(info, **reading)
-        self._name = name
-        self._url = with_path(base.rstrip("/").removesuffix(_PATH).removesuffix("/v1"), _PATH)
-        self._key = key
-        fixed = {"Content-Type": "application/json", "Accept-Encoding": ACCEPTED}
-        self._headers = {**fixed, "anthropic-version": _VERSION}
+        url = with_path(base.rstrip("/").removesuffix(_PATH).removesuffix("/v1"), _PATH)
+        super().__init__(name, info, url=url, key=key, headers={"anthropic-version": _VERSION}, **reading)
 
-    async def ready(self) -> None:
-        await SESSIONS.ready()
-
-    async def _exchange(self, request: Request) -> Exchange:
-        return Exchange(await SESSIONS.ready(), bound(request.max_tokens))
+    def credentials(self, key: str) -> dict[str, str]:
+        return {"x-api-key": key}
 
     async def _ask(self, exchange: Exchange, request: Request, reply: ReplyBuilder, *, stream: bool) -> None:
-        key, headers = self._key(), self._headers
-        if key is not None:
-            exchange.secrets = (key,)
-            headers = {**headers, "x-api-key": key}
-        await exchange.send(self._url, encoded(self.body(request, stream=stream)), headers)
-        reply.mask_also(exchange.secrets)
         reply.read_messages()
-        await read(exchange.blocks(), reply)
+        await super()._ask(exchange, request, reply, stream=stream)
 
     def body(self, request: Request, *, stream: bool) -> dict[str, Any]:
         """Return the body of a request. Raises BadRequestError for one without a message of the user."""
@@ -71,7 +55,7 @@ class AnthropicModel(WireModel[Exchange]):
             )
         marks = _Marks()
         found: dict[str, Any] = {
-            "model": self._name,
+            "model": self.name,
             "max_tokens": request.max_tokens,
             "messages": list(_messages(turns, marks)),
             **_params(request),

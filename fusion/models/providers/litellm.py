@@ -16,7 +16,7 @@ from fusion.models.catalog import lookup
 from fusion.models.providers.http.body import bound
 from fusion.models.providers.http.session import SESSIONS, Session
 from fusion.models.providers.litellm_client import SingleRequestClient, WarmUpClient
-from fusion.models.providers.openai import message_of, response_format, tool_choice, tools_of
+from fusion.models.providers.openai import message_of, response_format, sampling_of, tool_choice, tools_of
 from fusion.models.providers.parsed import add_parsed
 from fusion.models.providers.reader.reply import ReplyBuilder, read
 from fusion.models.providers.wire import WireModel
@@ -151,13 +151,11 @@ async def _send(library: "_Loaded", client: SingleRequestClient, arguments: dict
 
 def _params(request: Request) -> dict[str, Any]:
     """Return the parameters by their names in OpenAI's API, which litellm uses."""
+    budget = request.thinking_budget
     given = {
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "seed": request.seed,
-        "stop": list(request.stop) or None,
+        **sampling_of(request),
         "reasoning_effort": request.reasoning_effort,
-        "thinking": request.thinking_budget and {"type": "enabled", "budget_tokens": request.thinking_budget},
+        "thinking": budget and {"type": "enabled", "budget_tokens": budget},
     }
     return {name: value for name, value in given.items() if value is not None}
 

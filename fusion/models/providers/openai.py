@@ -3,18 +3,12 @@
 https://platform.openai.com/docs/api-reference/chat/create
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 from fusion.core.types import File, Message, Request
 from fusion.models.base import ModelInfo
-from fusion.models.providers.http.body import ACCEPTED, bound
-from fusion.models.providers.http.exchange import Exchange
-from fusion.models.providers.http.session import SESSIONS
-from fusion.models.providers.reader.reply import ReplyBuilder, read
-from fusion.models.providers.wire import WireModel
+from fusion.models.providers.wire import DirectModel, with_path
 
 _PATH: Final = "/chat/completions"
 _REASONERS: Final = ("gpt-5", "gpt-6")
@@ -24,11 +18,11 @@ _HIGHEST: Final = {"max": "xhigh"}
 """Efforts that OpenRouter knows by another name."""
 
 
-class OpenAIModel(WireModel[Exchange]):
-    """A model of a server at `base`, by its `name` there.
+class OpenAIModel(DirectModel):
+    """A model of a server at `base`.
 
-    `key` returns the key of each call; None for a server without one. `headers` are sent beside it. `caches` is True
-    for a server that takes `prompt_cache_key`. `dialect` names the provider whose own fields are to be used.
+    `caches` is True for a server that takes `prompt_cache_key`. `dialect` names the provider whose own fields are to
+    be used.
     """
 
     def __init__(
@@ -43,39 +37,23 @@ class OpenAIModel(WireModel[Exchange]):
         dialect: str = "openai",
         **reading: Any,
     ) -> None:
-        super().__init__(info, **reading)
-        self._name = name
-        self._url = with_path(base, _PATH)
-        self._key = key
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": ACCEPTED, **(headers or {})}
+        super().__init__(name, info, url=with_path(base, _PATH), key=key, headers=headers or {}, **reading)
         self._caches = caches
         self._dialect = dialect
         self._limit = limit_name(name) if dialect == "openai" else "max_tokens"
         self._marks = dialect == "openrouter" and info.family == "claude"
 
-    async def ready(self) -> None:
-        await SESSIONS.ready()
-
-    async def _exchange(self, request: Request) -> Exchange:
-        return Exchange(await SESSIONS.ready(), bound(request.max_tokens))
-
-    async def _ask(self, exchange: Exchange, request: Request, reply: ReplyBuilder, *, stream: bool) -> None:
-        key, headers = self._key(), self._headers
-        if key is not None:
-            exchange.secrets = (key,)
-            headers = {**headers, "Authorization": f"Bearer {key}"}
-        await exchange.send(self._url, encoded(self.body(request, stream=stream)), headers)
-        reply.mask_also(exchange.secrets)
-        await read(exchange.blocks(), reply)
+    def credentials(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
 
     def body(self, request: Request, *, stream: bool) -> dict[str, Any]:
         """Return the body of a request."""
         found: dict[str, Any] = {
-            "model": self._name,
+            "model": self.name,
             "messages": [message_of(message, marks=self._marks) for message in request.messages],
             self._limit: request.max_tokens,
             "stream": stream,
-            **_params(request),
+            **sampling_of(request),
             **self._thinking(request),
         }
         if stream:
@@ -103,16 +81,6 @@ class OpenAIModel(WireModel[Exchange]):
         return found
 
 
-def with_path(base: str, path: str) -> str:
-    """Return the address of a path below a base URL, which may already end with it.
-
-    >>> with_path("http://localhost:8000/v1/?a=b", "/chat/completions")
-    'http://localhost:8000/v1/chat/completions?a=b'
-    """
-    address = urlsplit(base)
-    return urlunsplit(address._replace(path=address.path.rstrip("/").removesuffix(path) + path))
-
-
 def limit_name(name: str) -> str:
     """Return the field of the output limit: OpenAI's reasoning models take `max_completion_tokens` only.
 
@@ -123,11 +91,6 @@ def limit_name(name: str) -> str:
     numbered = len(short) > 1 and short[0] == "o" and short[1].isdigit()
     reasons = any(one in name for one in _REASONERS) and _NO_REASONER not in short
     return "max_completion_tokens" if numbered or reasons else "max_tokens"
-
-
-def encoded(body: Mapping[str, Any]) -> bytes:
-    """Return a body as JSON in UTF-8."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def message_of(message: Message, *, marks: bool = False) -> dict[str, Any]:
@@ -167,7 +130,8 @@ def tool_choice(request: Request) -> Any:
     return {"type": "function", "function": {"name": choice}}
 
 
-def _params(request: Request) -> dict[str, Any]:
+def sampling_of(request: Request) -> dict[str, Any]:
+    """Return the parameters of sampling by their names in OpenAI's API."""
     given = {
         "temperature": request.temperature,
         "top_p": request.top_p,

@@ -1,10 +1,12 @@
 """WireModel: a model reached by one HTTP request for each call, with errors of our own tree."""
 
 import asyncio
+import json
 import time
 from abc import abstractmethod
-from collections.abc import Collection
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from fusion.core import budget
 from fusion.core.errors import FusionError, ModelError, ParameterNameError
@@ -12,8 +14,10 @@ from fusion.core.types import Deltas, Reply, Request
 from fusion.models.base import Model, ModelInfo
 from fusion.models.providers.answers import Answers
 from fusion.models.providers.errors import Refused, model_error, redacted_chain, refused_field
+from fusion.models.providers.http.body import ACCEPTED, bound
 from fusion.models.providers.http.exchange import Exchange
-from fusion.models.providers.reader.reply import ReplyBuilder
+from fusion.models.providers.http.session import SESSIONS
+from fusion.models.providers.reader.reply import ReplyBuilder, read
 from fusion.models.redaction import Mask, Redactor
 
 E = TypeVar("E", bound=Exchange)
@@ -104,3 +108,64 @@ class WireModel(Model, Generic[E]):
         return ParameterNameError(
             f"{self.info.id!r} {takes}, and is asked again {again}", model=self.info.id, retry_after=0.0
         )
+
+
+class DirectModel(WireModel[Exchange]):
+    """Base of models that Fusion's own HTTP client asks: of a server at `url`, by their `name` there.
+
+    `key` returns the key of each call; None for a server without one. `headers` are sent beside it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        info: ModelInfo,
+        *,
+        url: str,
+        key: Callable[[], str | None],
+        headers: Mapping[str, str],
+        **reading: Any,
+    ) -> None:
+        super().__init__(info, **reading)
+        self.name = name
+        self._url = url
+        self._key = key
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": ACCEPTED, **headers}
+
+    @abstractmethod
+    def body(self, request: Request, *, stream: bool) -> dict[str, Any]:
+        """Return the body of a request."""
+
+    @abstractmethod
+    def credentials(self, key: str) -> dict[str, str]:
+        """Return the header that holds a key."""
+
+    async def ready(self) -> None:
+        await SESSIONS.ready()
+
+    async def _exchange(self, request: Request) -> Exchange:
+        return Exchange(await SESSIONS.ready(), bound(request.max_tokens))
+
+    async def _ask(self, exchange: Exchange, request: Request, reply: ReplyBuilder, *, stream: bool) -> None:
+        key, headers = self._key(), self._headers
+        if key is not None:
+            exchange.secrets = (key,)
+            headers = {**headers, **self.credentials(key)}
+        await exchange.send(self._url, encoded(self.body(request, stream=stream)), headers)
+        reply.mask_also(exchange.secrets)
+        await read(exchange.blocks(), reply)
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON in UTF-8."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def with_path(base: str, path: str) -> str:
+    """Return the address of a path below a base URL, which may already end with it.
+
+    >>> with_path("http://localhost:8000/v1/?a=b", "/chat/completions")
+    'http://localhost:8000/v1/chat/completions?a=b'
+    """
+    address = urlsplit(base)
+    return urlunsplit(address._replace(path=address.path.rstrip("/").removesuffix(path) + path))

@@ -15,7 +15,7 @@ from fusion.models.catalog import describe, lookup
 from fusion.models.profiles import load_profiles
 from fusion.models.providers.direct import direct
 from fusion.models.providers.doors import DOORS, wire_of
-from fusion.models.providers.openai import with_path
+from fusion.models.providers.wire import with_path
 from tests.models.providers.reader.test_thoughts import one
 from tests.provider import Answer, Provider
 

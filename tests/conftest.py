@@ -17,6 +17,7 @@ from fusion.store.sqlite.store import SqliteStore
 
 pytest_plugins = ["pytester", "tests.needs", "tests.workers"]
 
+Write = Callable[[str], Path]
 OWN = ("FUSION_PROFILE", "FUSION_STORE", "FUSION_CONFIG", "COLUMNS", "LINES")
 
 
@@ -44,6 +45,19 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     monkeypatch.setenv("FUSION_STORE", str(state / "runs.db"))
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(state / "config"))
+
+
+def own_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Return a writer of the user's own fusion.toml, which FUSION_CONFIG names."""
+
+    def written(text: str) -> Path:
+        path = folder / "own" / "fusion.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        monkeypatch.setenv("FUSION_CONFIG", str(path))
+        return path
+
+    return written
 
 
 @pytest.fixture

@@ -58,18 +58,27 @@ def _is_own(path: Path, *, follow: bool = True) -> bool:
     return not hasattr(os, "geteuid") or path.stat(follow_symlinks=follow).st_uid == os.geteuid()
 
 
-def read_text(path: Path, *, most: int = MAX_FILE_BYTES) -> str:
-    """Return the text of a UTF-8 file of at most `most` bytes, without its byte-order mark.
+def read_bytes(path: Path, *, most: int, what: str, then: str = "") -> bytes:
+    """Return the bytes of a file, which is expected to be `what` and to have at most `most` of them.
 
-    Raises UsageError if the file cannot be read, is too large, is not UTF-8 or holds a NUL character.
+    Raises UsageError if it cannot be read or is too large; `then` is the end of its message.
     """
     try:
         with path.open("rb") as file:
             raw = file.read(most + 1)
     except OSError as error:
-        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}") from error
+        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}{then}") from error
     if len(raw) > most:
-        raise UsageError(f"{str(path)!r} is larger than {most:,} bytes: that is no pipeline or template")
+        raise UsageError(f"{str(path)!r} is larger than {most:,} bytes: that is no {what}{then}")
+    return raw
+
+
+def read_text(path: Path, *, most: int = MAX_FILE_BYTES) -> str:
+    """Return the text of a UTF-8 file of at most `most` bytes, without its byte-order mark.
+
+    Raises UsageError if the file cannot be read, is too large, is not UTF-8 or holds a NUL character.
+    """
+    raw = read_bytes(path, most=most, what="pipeline or template")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,5 +1,6 @@
 """The command line under test: in this process where it can be, in one of its own where it must be."""
 
+import hashlib
 import io
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from fusion.cli.app import run_command
+from fusion.models.providers.local.weights import Weights, Wheels
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,3 +120,16 @@ def gone(process: "subprocess.Popen[bytes]") -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def small_tier(data: bytes) -> Weights:
+    """Return an embedded model whose weights are these bytes, and which no source has."""
+    return Weights(
+        file="small.gguf",
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        context=2048,
+        licence="Apache-2.0",
+        hub="http://127.0.0.1:9/small.gguf",
+        wheels=Wheels(project="none-{part}", version="0", parts=1, member="*"),
+    )

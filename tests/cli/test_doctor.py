@@ -1,6 +1,5 @@
 """`fusion doctor`: one line for each finding, with what to do; keys by name only; no model is called."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from fusion import Fusion, ScriptedModel
 from fusion.core.config import machine
 from fusion.models.catalog import price_file
 from fusion.models.providers.local import weights
-from tests.cli.conftest import Command, Ran, environment
+from tests.cli.conftest import Command, Ran, environment, small_tier
 
 DATA = b"GGUF" + bytes(1000)
 SECRET = "sk-never-to-be-seen-0123456789"
@@ -107,15 +106,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: list[Server])
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(machine, "MACHINE_WIDE", tmp_path / "etc" / "policy.toml")
-    tier = weights.Weights(
-        file="small.gguf",
-        size=len(DATA),
-        sha256=hashlib.sha256(DATA).hexdigest(),
-        context=2048,
-        licence="Apache-2.0",
-        hub="http://127.0.0.1:9/small.gguf",
-        wheels=weights.Wheels(project="none-{part}", version="0", parts=1, member="*"),
-    )
+    tier = small_tier(DATA)
     monkeypatch.setattr("fusion.client.doctor.files.manifest", lambda: {"small": tier})
     monkeypatch.setattr(weights, "manifest", lambda: {"small": tier, "strong": tier})
     monkeypatch.chdir(tmp_path / "work")

@@ -1,12 +1,11 @@
 """fusion models: the list, and pulling weights."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
 from fusion.models.providers.local import weights
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, small_tier
 
 AZURE = ("AZURE_API_KEY,", "AZURE_API_BASE,", "AZURE_API_VERSION:")
 DATA = b"GGUF" + bytes(3_000_000)
@@ -15,15 +14,7 @@ DATA = b"GGUF" + bytes(3_000_000)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that holds the weights of the one tier there is; they are pulled into another."""
-    tier = weights.Weights(
-        file="small.gguf",
-        size=len(DATA),
-        sha256=hashlib.sha256(DATA).hexdigest(),
-        context=2048,
-        licence="Apache-2.0",
-        hub="http://127.0.0.1:9/small.gguf",
-        wheels=weights.Wheels(project="none-{part}", version="0", parts=1, member="*"),
-    )
+    tier = small_tier(DATA)
     monkeypatch.setattr(weights, "manifest", lambda: {"small": tier, "strong": tier})
     monkeypatch.setenv("FUSION_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.delenv("FUSION_MODELS_SOURCE", raising=False)

@@ -1,6 +1,6 @@
 """fusion.toml: endpoints of the user's own, roles, prices, defaults, and every mistake in the file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 from fusion import Fusion, Result, RunFailed, Settings, UsageError
 from tests.cli.conftest import Command
 from tests.cli.conftest import command as command  # a fixture
+from tests.conftest import Write, own_settings
 from tests.provider import Answer, Provider, Seen
 
 ONE = "stages: {answer: {kind: generate, role: bulk, prompt: Say hello.}}\noutput: answer\n"
@@ -24,8 +25,6 @@ concurrency = 2
 """
 SECRET = "sk-of-my-own-server"
 
-Write = Callable[[str], Path]
-
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
@@ -36,14 +35,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.chdir(here)
     monkeypatch.setenv("MY_SERVER_SECRET", SECRET)
 
-    def written(text: str) -> Path:
-        path = tmp_path / "own" / "fusion.toml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        monkeypatch.setenv("FUSION_CONFIG", str(path))
-        return path
-
-    return written
+    return own_settings(tmp_path, monkeypatch)
 
 
 @pytest.fixture

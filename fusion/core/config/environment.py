@@ -1,13 +1,12 @@
 """Variables of the environment that name addresses and settings, and hold no secrets."""
 
 import os
-from typing import Final, Literal, cast
+from typing import Literal, cast, get_args
 
 from fusion.core.errors import UsageError
 
 Wire = Literal["direct", "litellm"]
 """The way of calls to a provider that both can reach: Fusion's own HTTP client, or litellm."""
-WIRES: Final = ("direct", "litellm")
 
 
 def variable(*names: str) -> str | None:
@@ -16,10 +15,10 @@ def variable(*names: str) -> str | None:
     return next((value for value in values if value), None)
 
 
-def wire_of(given: str | None) -> Wire | None:
+def wire_named(given: str | None) -> Wire | None:
     """Return the value of FUSION_WIRE; None if it is unset. Raises UsageError for another one."""
     if not given:
         return None
-    if given not in WIRES:
+    if given not in get_args(Wire):
         raise UsageError(f"FUSION_WIRE is {given!r}: give `direct` or `litellm`, or unset it")
     return cast(Wire, given)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fusion.core.config.environment import Wire, wire_of
+from fusion.core.config.environment import Wire, wire_named
 from fusion.core.config.machine import machine_rules, rules_of
 from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
@@ -102,7 +102,7 @@ class Settings(Value):
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
             policy=Policy(rules=(*machine_rules(), *layers.rules())),
-            wire=wire_of(env.get("FUSION_WIRE")) or "direct",
+            wire=wire_named(env.get("FUSION_WIRE")) or "direct",
             keys=frozenset(
                 name for name, value in env.items() if value.strip() and (name in key_names or _is_key(name))
             ),

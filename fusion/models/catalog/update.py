@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from fusion.core.errors import FetchError, UsageError
-from fusion.core.paths import user_path
+from fusion.core.paths import read_bytes, user_path
 from fusion.models.catalog.price_file import Origin, forget, origin, price_folder
 
 OFFICIAL: Final = "https://raw.githubusercontent.com/BerriAI/litellm/main/model_prices_and_context_window.json"
@@ -46,7 +46,9 @@ def update(source: str | None = None) -> Origin:
         except ValueError as error:
             raise FetchError(f"{shown} sent no price file: {error}; {_KEPT}") from error
     else:
-        raw, shown = _read(user_path(address)), str(user_path(address).absolute())
+        path = user_path(address)
+        raw = read_bytes(path, most=_LARGEST, what="price file", then=f"; {_KEPT}")
+        shown = str(path.absolute())
         try:
             _check(raw)
         except ValueError as error:
@@ -65,17 +67,6 @@ def reset() -> bool:
             found = True
     forget()
     return found
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}; {_KEPT}") from error
-    if len(raw) > _LARGEST:
-        raise UsageError(f"{str(path)!r} is larger than {_LARGEST:,} bytes: that is no price file; {_KEPT}")
-    return raw
 
 
 class _Redirects(HTTPRedirectHandler):

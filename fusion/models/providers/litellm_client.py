@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fusion.models.providers.http.body import ACCEPTED
-from fusion.models.providers.http.exchange import Exchange, secrets_of
+from fusion.models.providers.http.exchange import Exchange
 from fusion.models.providers.http.session import Session
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Format = Literal["openai", "anthropic"]
 
+_SECRET_HEADERS: Final = re.compile("(?i)auth|key|token|secret")
+_SIGNED: Final = "AWS4-HMAC"  # a signature of each request, not a key
 _END_MARK: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 _ALREADY_DECODED: Final = ("content-encoding", "content-length", "transfer-encoding")
 _FORMATS: Final[tuple[tuple[str, Format], ...]] = (("/chat/completions", "openai"), ("/v1/messages", "anthropic"))
@@ -62,7 +64,7 @@ class SingleRequestClient(Exchange):
         path = url.partition("?")[0]
         self.format = next((name for end, name in _FORMATS if path.endswith(end)), None)
         given = data if data is not None else content if content is not None else jsonlib.dumps(json)
-        self.secrets = secrets_of(headers or {})
+        self.secrets = _secrets(headers or {})
         await self.send(url, self._body(given, stream), {**(headers or {}), "Accept-Encoding": ACCEPTED}, params)
         return await self._answer(url, stream)
 
@@ -162,3 +164,9 @@ def _streaming_response(
 def _unmarked(lines: bytes) -> bytes:
     """Turn the end mark into an SSE comment, since litellm mistakes it for a finish reason."""
     return _END_MARK.sub(b":", lines)
+
+
+def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keys in the headers of a request."""
+    values = [value for name, value in headers.items() if _SECRET_HEADERS.search(name)]
+    return tuple(value.rpartition(" ")[2] for value in values if not value.startswith(_SIGNED))

@@ -2,15 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fusion import Fusion, Result, UsageError
+from tests.conftest import Write, own_settings
 from tests.provider import Answer, Provider, Seen
 
-Write = Callable[[str], Path]
 WIDE = """
 stages: {a: {kind: map, over: "range(%d) | list", role: bulk, concurrency: 50, prompt: "{{ item.source }}"}}
 output: a
@@ -49,14 +49,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
 
-    def written(text: str) -> Path:
-        path = tmp_path / "own" / "fusion.toml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        monkeypatch.setenv("FUSION_CONFIG", str(path))
-        return path
-
-    return written
+    return own_settings(tmp_path, monkeypatch)
 
 
 @pytest.fixture

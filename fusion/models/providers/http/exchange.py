@@ -1,9 +1,8 @@
 """Exchange: one HTTP request to a provider, sent exactly once, and its response."""
 
 import json
-import re
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fusion.models.attempt import note_response
 from fusion.models.providers.http import body
@@ -11,9 +10,6 @@ from fusion.models.providers.http.session import Session, connecting
 
 if TYPE_CHECKING:
     import aiohttp
-
-_SECRET_HEADERS: Final = re.compile("(?i)auth|key|token|secret")
-_SIGNED: Final = "AWS4-HMAC"  # a signature of each request, not a key
 
 
 class Exchange:
@@ -76,9 +72,3 @@ class Exchange:
         """Return the connection to its pool if the response was read completely, else close it."""
         if self.response is not None:
             self.response.release()
-
-
-def secrets_of(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the keys in the headers of a request."""
-    values = [value for name, value in headers.items() if _SECRET_HEADERS.search(name)]
-    return tuple(value.rpartition(" ")[2] for value in values if not value.startswith(_SIGNED))

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +13,7 @@ from fusion.core import budget as budgets
 from fusion.core.bounded import clock
 from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, PromptError, StageError, first_error
-from fusion.core.events import Noted, RunFinished, RunStarted, Sink, to_both
+from fusion.core.events import AttemptCharged, Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import Result
 from fusion.core.types import CallKey
 from fusion.engine.context import RunParts
@@ -62,6 +62,7 @@ class Shared:
     seed: str
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
+    charged: Sequence[AttemptCharged] = ()
 
 
 class Run:
@@ -96,7 +97,8 @@ class Run:
         )
         self._accounts.take_up(self._origin.before)
         self._sink = to_both(self._accounts, self._journal.deliver_to(sink))
-        self._shared = Shared(run_id, self._sink, recorder, self._origin.seed)
+        charged = [event for event in self._origin.before.events if isinstance(event, AttemptCharged)]
+        self._shared = Shared(run_id, self._sink, recorder, self._origin.seed, charged=charged)
         budget = Budget(spec.limits, strict_usd=spec.strict_usd, parent=within, ledger=self._journal.ledger)
         self._pipeline = PipelineRun(spec, self._shared, budget, stream=stream)
         self.outcome = self._pipeline.outcome
@@ -180,7 +182,7 @@ class PipelineRun:
             run_id=shared.run_id,
             spec=spec,
             sink=shared.sink,
-            fields={path: Fields(stage.outputs) for path, stage in stages.items()},
+            fields={path: Fields(stage.output_fields) for path, stage in stages.items()},
             streamed=frozenset(path for path in stages if path.partition("/")[0] in last),
             inner=self,
             prefix=f"{place}/" if place else "",
@@ -188,6 +190,7 @@ class PipelineRun:
             seed=shared.seed,
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,
+            charged=shared.charged,
             material=spec.material(),
         )
         self._levels = Levels(self._run, budget, around)

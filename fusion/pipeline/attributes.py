@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fusion.core.errors import InputError, close_names
-from fusion.core.types import ITEM_FIELDS, JsonSchema
-from fusion.pipeline.dataflow import Schemas, Use, stages_within, uses_of
+from fusion.core.types import DECISION_FIELDS, ITEM_FIELDS, JsonSchema
+from fusion.pipeline.dataflow import Schemas, Use, item_offers_at, stages_within, uses_of
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts, is_template_name
 
@@ -32,6 +32,8 @@ class Shape:
     value: JsonSchema | None = None
     origin: str = ""
     """The rows that the source is one of, for messages."""
+    own: Set[str] = ITEM_FIELDS
+    """Fields of the items themselves."""
 
 
 class Attributes:
@@ -42,9 +44,10 @@ class Attributes:
         self._prompts = prompts
         self._schemas = schemas
         self._columns = columns
+        within = stages_within(pipeline.stages)
         self._uses = {
-            path: list(uses_of(stage, prompts, lambda key, message: None))
-            for path, stage in stages_within(pipeline.stages).items()
+            path: list(uses_of(stage, prompts, lambda key, message: None, item_offers_at(path, within)))
+            for path, stage in within.items()
         }
 
     def flaws(self) -> Iterator[Found]:
@@ -81,7 +84,7 @@ class Attributes:
 
     def _by_name(self, stage: str, text: str) -> Iterator[str]:
         """Check the attributes that filters read of a stage's items: `map(attribute="value.amount")`."""
-        if not self._pipeline.stages[stage].outputs[0].feed:
+        if not self._pipeline.stages[stage].output_fields[0].feed:
             return
         shape = self._made_by(stage)
         for found in _READ_BY_NAME.findall(text):
@@ -99,7 +102,7 @@ class Attributes:
         if _TEXTS.search(source) and source.startswith("inputs."):
             return Shape(frozenset(), None, "an item that is a text has no field")
         stage = self._pipeline.stages.get(name)
-        if stage is None or field not in ("", stage.outputs[0].name) or not stage.outputs[0].feed:
+        if stage is None or field not in ("", stage.output_fields[0].name) or not stage.output_fields[0].feed:
             return Shape()
         return self._made_by(name, level + 1)
 
@@ -108,9 +111,10 @@ class Attributes:
         stage, before = self._pipeline.stages[path], self._items_of(path, level)
         if stage.passes_on:
             return before
-        if stage.kind != "map":
+        if not stage.keeps_sources:
             return Shape()
-        return Shape(before.source, self._schemas.get(path, {}).get("schema"), before.origin)
+        own = ITEM_FIELDS | DECISION_FIELDS if stage.states_costs else ITEM_FIELDS
+        return Shape(before.source, self._schemas.get(path, {}).get("schema"), before.origin, own)
 
 
 def columns_of(values: Mapping[str, Any]) -> dict[str, frozenset[str]]:
@@ -147,7 +151,7 @@ def _item_flaws(path: Path, shape: Shape) -> Iterator[str]:
         case ("source", column, *_) if shape.source:  # a text has methods
             yield from _column_flaws(path, column, shape, frozenset())
         case (column, *_) if column != "source":
-            yield from _column_flaws(path, column, shape, ITEM_FIELDS)
+            yield from _column_flaws(path, column, shape, shape.own)
 
 
 def _column_flaws(path: Path, column: str, shape: Shape, own: Set[str]) -> Iterator[str]:

@@ -109,7 +109,7 @@ class _Checking:
             self._say((*here, *_keys(key)), message)
 
         here = ("stages", name)
-        uses = list(uses_of(stage, self._prompts, broken))
+        uses = list(uses_of(stage, self._prompts, broken, stage.item_offers))
         for use in uses:
             self._use((*here, *_keys(use.key)), use, name)
         self._uses += [(name, use) for use in uses]
@@ -122,7 +122,7 @@ class _Checking:
         self._check_needs(here, stage)
         self._check_roles(here, stage)
         self._check_nested(here, name, stage)
-        if stage.outputs[0].feed and stage.default is not None and not isinstance(stage.default, (list, tuple)):
+        if stage.output_fields[0].feed and stage.default is not None and not isinstance(stage.default, (list, tuple)):
             self._say((*here, "default"), f"readers of {name!r} get a list of items; give a list, such as []")
         for key, shape in stage.schemas():
             for flaw in check_shape(shape, near=self._near):
@@ -177,7 +177,7 @@ class _Checking:
             self._say(place, f"{use.source!r} is not a list; name a list, such as a stage's items")
         if not path or path[0] not in self._pipeline.stages or len(path) > 2:
             return
-        first, *others = self._pipeline.stages[path[0]].outputs
+        first, *others = self._pipeline.stages[path[0]].output_fields
         if not first.feed and path[1:] in ((), (first.name,)):
             lists = [f"{path[0]}.{output.name}" for output in others]
             near = f", such as {', '.join(lists)}, if it holds one" if lists else ""
@@ -311,7 +311,7 @@ def _sees(use: Use) -> bool:
 def _field_flaw(stage: Stage, path: Path) -> str:
     """Return the error message of a path into a stage; empty if it is right."""
     name, *rest = path
-    fields = [output.name for output in stage.outputs]
+    fields = [output.name for output in stage.output_fields]
     if not rest:
         return ""
     if rest[0] not in fields:

@@ -101,6 +101,8 @@ class OneOrMany(OneByOne):
 
     item_outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
     states_costs: ClassVar[bool] = True
+    item_prompt: ClassVar[str]
+    """The shipped template for one item, used if `prompt` is not set."""
 
     @model_validator(mode="after")
     def _options_of_items(self) -> "OneOrMany":
@@ -108,6 +110,10 @@ class OneOrMany(OneByOne):
         if self.over is None and (self.reads == "item" or given):
             raise ValueError(f"`{given[0] if given else 'reads: item'}` has an effect with `over` only")
         return self
+
+    @property
+    def template(self) -> str:
+        return super().template if self.over is None else self.prompt or self.item_prompt
 
     @property
     def output_fields(self) -> tuple[OutputField, ...]:

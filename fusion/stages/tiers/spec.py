@@ -28,7 +28,10 @@ class Accept(Authored):
     extract: ExtractorSpec = Field(default=Extractor(), description="Compared part of an answer.")
     checks: Checks | None = Field(default=None, description="Checks of an answer without a model.")
     judge: str | None = Field(default=None, description="The role that judges an answer.")
-    judge_prompt: str = Field(default="cascade/judge", description="The template that asks for the judgement.")
+    judge_prompt: str = Field(
+        default="cascade/judge",
+        description="The template that asks for the judgement; cascade/judge-item of an item.",
+    )
     confidence: float | None = Field(
         default=None,
         ge=0,
@@ -105,6 +108,7 @@ class Tiered(OneOrMany, Shaped, Cacheable):
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
     default_prompt: ClassVar[str] = "cascade/default"
+    item_prompt: ClassVar[str] = "cascade/item"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"confident"})
 
     @model_validator(mode="after")
@@ -120,6 +124,11 @@ class Tiered(OneOrMany, Shaped, Cacheable):
             raise ValueError("the last tier has one answer; leave out its `samples` and give one role")
         return self
 
+    def judge_prompt(self, accept: Accept) -> str:
+        """Return the template for the judge of a rule: its own, or the shipped one."""
+        own = self.over is None or "judge_prompt" in accept.model_fields_set
+        return accept.judge_prompt if own else "cascade/judge-item"
+
     def _accepts(self) -> Iterator[tuple[str, Accept]]:
         """Yield (key, rule) for every rule that is given."""
         if self.accept is not None:
@@ -132,7 +141,7 @@ class Tiered(OneOrMany, Shaped, Cacheable):
         yield from super().prompts()
         for key, accept in self._accepts():
             if accept.judge is not None:
-                yield PromptUse(f"{key}.judge_prompt", accept.judge_prompt, frozenset({"candidate"}))
+                yield PromptUse(f"{key}.judge_prompt", self.judge_prompt(accept), frozenset({"candidate"}))
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()

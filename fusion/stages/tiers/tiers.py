@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from fusion.core.budget import optional
 from fusion.core.errors import BudgetError, ModelError, StageError
 from fusion.core.schema import closed_object, enum, string
-from fusion.core.types import Attached, Item, JsonSchema, as_text
+from fusion.core.types import Attached, Item, JsonSchema, Message, as_text
 from fusion.stages.answer import extracted, failed_checks, own_verdict
 from fusion.stages.base import shown_in, whole
 from fusion.stages.context import Answer, Ask, StageContext
@@ -32,6 +32,7 @@ class _Given(NamedTuple):
     answer: Answer
     key: str | None
     confidence: float | None
+    messages: Sequence[Message]
 
 
 class Verdict(NamedTuple):
@@ -156,7 +157,7 @@ class _Tier:
         elif flaws := await self._flaws(question, rule, chosen.answer.value):
             reason = "; ".join(flaws)
         elif rule.judge is not None:
-            reason, confidence = await self._judged(question, rule, rule.judge, chosen.answer)
+            reason, confidence = await self._judged(question, rule, rule.judge, chosen)
         if not reason and rule.threshold is not None and (confidence is None or confidence < rule.threshold):
             reason = f"a confidence of {confidence:g}, {rule.threshold:g} is needed"
         words = f"{len(agreeing)} of {len(given)} answers agree" if rule.agree else "accepted"
@@ -218,7 +219,7 @@ class _Tier:
         if self._stated:
             said, confidence = answer.data["answer"], float(answer.data["confidence"])
             answer = answer._replace(text=as_text(said), data=said if self._stage.output_schema is not None else None)
-        return _Given(answer, await self._key(question, answer), confidence)
+        return _Given(answer, await self._key(question, answer), confidence, ask.messages)
 
     async def _key(self, question: Question, answer: Answer) -> str | None:
         """Return the compared part of an answer."""
@@ -227,9 +228,14 @@ class _Tier:
         found = await extracted(self._ctx, self._rule.extract, answer.value, question.item)
         return None if found is None else found.key
 
-    async def _judged(self, question: Question, rule: Accept, judge: str, answer: Answer) -> tuple[str, float | None]:
+    async def _judged(self, question: Question, rule: Accept, judge: str, given: _Given) -> tuple[str, float | None]:
         """Return (reason against the answer, confidence of the judge); a failed judgement is never a pass."""
-        messages = self._ctx.inputs.render(rule.judge_prompt, {**question.variables, "candidate": answer.value})
+        answer = given.answer
+        seen = {**question.variables, "candidate": answer.value}
+        if question.item is not None:
+            shown = shown_in(given.messages, seen.get("material"))
+            seen["item"] = seen["item"].worked(answer.value, answer.by, shown)
+        messages = self._ctx.inputs.render(self._stage.judge_prompt(rule), seen)
         step = f"tier-{self._number}-judge"
         try:
             ask = Ask(role=judge, messages=messages, step=step, item=question.item, schema=_JUDGED)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from fusion.core import budget as budgets
 from fusion.core.bounded import clock
@@ -15,12 +15,12 @@ from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, PromptError, StageError, first_error
 from fusion.core.events import AttemptCharged, Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import Result
-from fusion.core.types import CallKey
+from fusion.core.types import CallKey, Item
 from fusion.engine.context import RunParts
 from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.holdback import Caps
 from fusion.engine.levels import UNCAPPED, Levels
-from fusion.engine.outcome import RunOutcome
+from fusion.engine.outcome import RunOutcome, TableAnswer
 from fusion.engine.receipt import Accounts, Before, upstreams
 from fusion.engine.roles import unpriced
 from fusion.engine.run_spec import RunSpec
@@ -28,10 +28,14 @@ from fusion.engine.stage_runner import StageRunner
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Part, stages_within
 from fusion.pipeline.inputs import filled_within
+from fusion.pipeline.material import items_of
+from fusion.pipeline.rows import Table
 from fusion.prompts.template import Expression
 from fusion.stages.context import Outcome
 
 _NOTHING = Before()
+_ROW: Final = 100
+"""Characters of a row of a table, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +254,22 @@ class PipelineRun:
             raise error from skipped
 
     async def _output(self, name: str, parts: Mapping[str, Part]) -> Any:
-        output = self._spec.pipeline.output
-        source = output if isinstance(output, str) else output[name]
+        output, source = self._spec.pipeline.output, self._spec.pipeline.outputs[name]
         values = await read(parts, self._run.fields)
         variables = {"inputs": self._spec.inputs, "request": self._spec.request, **values}
-        return await clock.run(partial(_finite, self._spec.prompts.expression(source), variables))
+        value = await clock.run(partial(_finite, self._spec.prompts.expression(source), variables))
+        if not isinstance(output, Table):
+            return value
+        items = items_of(f"output.over: {source}", value)
+        work = partial(self._table, output, items, variables)
+        return await clock.run(work, size=len(items) * _ROW, seconds=clock.HEAVY_SECONDS * (1 + len(items) / 1000))
+
+    def _table(self, table: Table, items: Sequence[Item], variables: Mapping[str, Any]) -> TableAnswer:
+        def evaluate(source: str, item: Item) -> Any:
+            return _finite(self._spec.prompts.expression(source), {**variables, "item": item})
+
+        text, rows = table.written(items, evaluate)
+        return TableAnswer(text, rows, tuple(items))
 
 
 def _finite(expression: Expression, variables: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from fusion.core.errors import InputError, close_names
 from fusion.core.types import DECISION_FIELDS, ITEM_FIELDS, JsonSchema
 from fusion.pipeline.dataflow import Schemas, Use, item_offers_at, stages_within, uses_of
+from fusion.pipeline.rows import Table
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts, is_template_name
 
@@ -63,6 +64,20 @@ class Attributes:
             paths = self._prompts.expression(source).paths
             for message in self._in(paths, source, None):
                 yield "", name, message
+        yield from self._of_table()
+
+    def _of_table(self) -> Iterator[Found]:
+        """Yield the mistakes in the columns of a table."""
+        if not isinstance(table := self._pipeline.output, Table):
+            return
+        shape = self._over(self._pipeline.outputs[""])
+        for name, source in table.expressions.items():
+            for message in self._in(self._prompts.expression(source).paths, source, shape):
+                yield "", f"columns.{name}", message
+        known = None if table.expressions else _fields_of(shape)
+        for name in () if known is None else table.names:
+            if known is not None and name not in known:
+                yield "", "columns", f"no item has a field {name!r}{close_names(name, known)}"
 
     def _text(self, use: Use) -> str | None:
         """Return the text of an expression or of a template of the author's; None for one that ships."""
@@ -95,7 +110,11 @@ class Attributes:
         over = next((use for use in self._uses.get(path, ()) if use.listed), None)
         if over is None or level > _MOST_LEVELS:
             return Shape()
-        source = over.source.strip()
+        return self._over(over.source, level)
+
+    def _over(self, expression: str, level: int = 0) -> Shape:
+        """Return the shape of the items of an expression."""
+        source = expression.strip()
         name, _, field = source.partition(".")
         if name == "inputs" and field in self._columns:
             return Shape(self._columns[field], None, f"no row of {field!r} has a column")
@@ -134,6 +153,15 @@ def check_columns(pipeline: Pipeline, prompts: Prompts, values: Mapping[str, Any
     for path, key, message in Attributes(pipeline, prompts, {}, columns).flaws():
         where = f"stages.{path.replace('/', '.')}.{key}" if path else f"output.{key}" if key else "output"
         raise InputError(f"{where}: {message}")
+
+
+def _fields_of(shape: Shape) -> Set[str] | None:
+    """Return the fields of items, of their values and their sources; None if those of either are unknown."""
+    value = shape.value
+    closed = value is not None and value.get("type") == "object" and value.get("additionalProperties") is False
+    if shape.source is None or value is None or not closed:
+        return None
+    return {*shape.source, *shape.own, *value.get("properties", {})}
 
 
 def _is_guarded(path: Path, text: str) -> bool:

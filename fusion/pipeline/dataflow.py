@@ -154,6 +154,8 @@ class Dataflow:
             for path, stage in within.items()
         }
         outputs = {name: prompts.expression(source).paths for name, source in pipeline.outputs.items()}
+        for source in pipeline.columns.values():
+            outputs[""] |= {path for path in prompts.expression(source).paths if path[0] != "item"}
         self.outputs: dict[str, dict[str, Part]] = {
             name: _parts(paths, pipeline.stages) for name, paths in outputs.items()
         }

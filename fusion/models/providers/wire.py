@@ -5,7 +5,7 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from fusion.core import budget
@@ -126,30 +126,38 @@ class WireModel(Model, Generic[E]):
 
 
 class DirectModel(WireModel[Exchange]):
-    """Base of models that Fusion's own HTTP client asks: of a server at `url`, by their `name` there.
+    """Base of models that Fusion's own HTTP client asks: of a server at `base`, by their `name` there.
 
-    `key` returns the key of each call; None for a server without one. `headers` are sent beside it.
+    `path` is the path of a call at the server. `key` returns the key of each call; None for a server without one.
+    `headers` are sent beside it.
     """
+
+    path: ClassVar[str]
 
     def __init__(
         self,
         name: str,
         info: ModelInfo,
         *,
-        url: str,
+        base: str,
         key: Callable[[], str | None],
         headers: Mapping[str, str],
         **reading: Any,
     ) -> None:
         super().__init__(info, **reading)
         self.name = name
-        self._url = url
+        self._url = with_path(base, self.path)
         self._key = key
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": ACCEPTED, **headers}
 
     @abstractmethod
     def body(self, request: Request, *, stream: bool) -> dict[str, Any]:
         """Return the body of a request."""
+
+    def address(self, path: str) -> str:
+        """Return the address of another path of the same server."""
+        found = urlsplit(self._url)
+        return urlunsplit(found._replace(path=found.path.removesuffix(self.path) + path))
 
     @abstractmethod
     def credentials(self, key: str) -> dict[str, str]:

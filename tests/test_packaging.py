@@ -331,7 +331,7 @@ def test_the_wheel_ships_prompts_and_pipelines_as_they_are_kept_and_nothing_else
     assert {name.removeprefix(LIBRARY) for name in inside if name.startswith(LIBRARY)} == kept("prompts", "pipelines")
     info = {name for name in inside if ".dist-info/" in name}
     assert {name for name in inside - info if not name.startswith(LIBRARY)} == kept("fusion")
-    assert {"fusion/py.typed", "fusion/models/profiles.toml"} < inside
+    assert {"fusion/py.typed", "fusion/models/profiles/profiles.toml"} < inside
     assert {name.rpartition(".dist-info/")[2] for name in info} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt", *(f"licenses/{path}" for path in LICENCES),
     }  # fmt: skip

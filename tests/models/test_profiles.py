@@ -56,7 +56,7 @@ def test_every_model_of_a_profile_is_known(model_id: str) -> None:
         assert info.context is not None
         assert info.max_output is not None
     assert (info.retires or date.max) > date(2026, 12, 31)
-    data = tomllib.loads(Path(profiles_module.__file__).with_suffix(".toml").read_text())
+    data = tomllib.loads(Path(profiles_module.__file__).with_name("profiles.toml").read_text())
     facts = data["models"][model_id]
     assert (info.provider, info.family) == (facts["provider"], facts["family"])
     assert info.region == data["providers"][info.provider]["region"]

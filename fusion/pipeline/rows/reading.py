@@ -1,4 +1,4 @@
-"""Rows: the mappings of a CSV, JSONL or JSON text or file, with errors that name the line."""
+"""Reading: the rows of a CSV, JSONL or JSON text or file, with errors that name the line."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""Profiles: named sets of model chains for the roles, with the keys, regions and families of their models."""
+"""Profile: the shipped profiles, and the choice of one by the keys that are set."""
 
 import functools
 import tomllib

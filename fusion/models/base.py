@@ -68,6 +68,7 @@ class ModelInfo(Value):
     `takes` are the kinds of files it reads; None if unknown. `family` is the vendor's line of models on any provider:
     models of one family refuse the same parameters. `thinking` is for a model that adapts its reasoning to an effort:
     it reasons when `asked`, by `default`, or `always`. `mode` is its API in the price file, such as `chat`.
+    `batch_price` is the price in the provider's batches; None if it is a share of `price`, or unknown.
     """
 
     id: str
@@ -87,6 +88,7 @@ class ModelInfo(Value):
     local: bool = False
     thinking: Literal["asked", "default", "always"] | None = None
     mode: str | None = None
+    batch_price: Price | None = None
 
     @property
     def priced_by(self) -> str:

@@ -1,7 +1,7 @@
 """BatchDoor: the interface of a provider's batch API, for one model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
@@ -62,8 +62,8 @@ class BatchDoor(ABC):
 
     @property
     def price(self) -> Price | None:
-        """The price of the model in a batch; None if it is unknown."""
-        return None if self.info.price is None else at_share(self.info.price, self.share)
+        """The price of the model in a batch: by the price file, else the share of the live price; None if unknown."""
+        return batch_price(self.info, self.share)
 
     @abstractmethod
     def size(self, entry: Entry) -> int:
@@ -74,23 +74,36 @@ class BatchDoor(ABC):
         """Submit a batch under a name of ours, by which `find` knows it; return the provider's id of it."""
 
     @abstractmethod
-    async def find(self, name: str) -> str | None:
-        """Return the id of the batch that was submitted under this name; None if there is no such batch."""
+    async def find(self, name: str, custom_ids: Collection[str]) -> str | None:
+        """Return the id of the batch that was submitted under this name; None if there is no such batch.
+
+        A provider that keeps no names is searched for a batch with one of these rows, of which at least one is
+        needed. It shows rows only once a batch has ended: as long as an open one may be the one in question, raises
+        ModelConnectionError with the time to ask again as `retry_after`.
+        """
 
     @abstractmethod
     async def state(self, batch_id: str) -> BatchState:
         """Return the state of a batch."""
 
     @abstractmethod
-    def results(self, batch_id: str) -> AsyncIterator[Ended]:
+    def results(self, batch_id: str, requests: Mapping[str, Request]) -> AsyncIterator[Ended]:
         """Yield the rows of a batch that is not open, in any order; rows may be missing.
 
+        `requests` are those of the rows by custom id, by which replies are read; rows without one are left out.
         A reply has its latency and cost unset, except for a cost that the provider itself reports for the batch.
         """
 
     @abstractmethod
     async def cancel(self, batch_id: str) -> None:
         """Ask to cancel an open batch. Rows answered by then are billed, and keep their results."""
+
+
+def batch_price(info: ModelInfo, share: Decimal) -> Price | None:
+    """Return the price of a model in a batch; None if it is unknown."""
+    if info.batch_price is not None or info.price is None:
+        return info.batch_price
+    return at_share(info.price, share)
 
 
 def at_share(price: Price, share: Decimal) -> Price:

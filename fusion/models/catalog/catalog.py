@@ -36,6 +36,8 @@ _LOCAL_REFUSES: Final = OWN_SERVER | {"reasoning_effort"}
 _RESELLER = "openrouter"
 """Charges the list price of the vendor named in its ids: `openrouter/openai/gpt-5.6`."""
 _TIER: Final = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
+_BATCHES: Final = "_batches"
+_COST: Final = "_cost"
 
 _MILLION: Final = Decimal(1_000_000)
 _SOURCE: Final = "fusion.toml"
@@ -48,7 +50,7 @@ def describe(model_id: str, settings: Settings) -> ModelInfo:
     tariff = settings.prices.get(model_id)
     if tariff is None or info.local:
         return info
-    return info.model_copy(update={"price": _tariff(tariff), "price_source": _SOURCE})
+    return info.model_copy(update={"price": _tariff(tariff), "price_source": _SOURCE, "batch_price": None})
 
 
 def lookup(model_id: str) -> ModelInfo:
@@ -90,6 +92,7 @@ def lookup(model_id: str) -> ModelInfo:
         takes=_takes(entry) if key else None,
         thinking=_thinking(entry),
         mode=entry.get("mode"),
+        batch_price=_batch_price(entry),
         **_origin(model_id, provider),
     )
 
@@ -194,11 +197,26 @@ def _price(entry: Entry) -> Price | None:
     return None if price is None else price.model_copy(update={"above": above, "beyond": beyond})
 
 
+def _batch_price(entry: Entry) -> Price | None:
+    """Return the price of batches; a class without one costs the same share of its live price as input does."""
+    live, batch = entry.get("input_cost_per_token"), entry.get(f"input_cost_per_token{_BATCHES}")
+    known = all(isinstance(one, (int, float)) for one in (live, batch, entry.get(f"output_cost_per_token{_BATCHES}")))
+    if not known or not live:
+        return None
+    share = Decimal(str(batch)) / Decimal(str(live))
+    costs = {name: value for name, value in entry.items() if _COST in name and isinstance(value, (int, float))}
+    scaled = {name: Decimal(str(value)) * share for name, value in costs.items() if not name.endswith(_BATCHES)}
+    given = {name.removesuffix(_BATCHES): value for name, value in costs.items() if name.endswith(_BATCHES)}
+    return _price({**scaled, **given})
+
+
 def _price_named(entry: Entry, suffix: str) -> Price | None:
     """Return the price in the fields with this suffix, falling back to those without it."""
 
     def dollars(name: str) -> Decimal | None:
         value = entry.get(name + suffix, entry.get(name))
+        if isinstance(value, Decimal):
+            return value
         return Decimal(str(value)) if isinstance(value, (int, float)) else None  # as written, without binary rounding
 
     given, answered = dollars("input_cost_per_token"), dollars("output_cost_per_token")

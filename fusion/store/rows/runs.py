@@ -191,6 +191,8 @@ class RunRow:
     map: str | None = None
     row: int | None = None
     """The map that a run is a row of, and the number of the row."""
+    shared: str | None = None
+    """Fingerprint of the record that the run shares with other rows of its map."""
 
 
 class CallIndex(NamedTuple):

@@ -159,7 +159,9 @@ CREATE TABLE removed (run INTEGER PRIMARY KEY);
 
 _WAITS: Final = "ALTER TABLE calls ADD COLUMN waited;\n"
 
-MIGRATIONS: Final = (_FIRST, _WAITS)
+_BATCHES: Final = "ALTER TABLE calls ADD COLUMN batch_saved TEXT;\n"
+
+MIGRATIONS: Final = (_FIRST, _WAITS, _BATCHES)
 """Entry n migrates a store from version n to n + 1."""
 NEWEST: Final = len(MIGRATIONS)
 

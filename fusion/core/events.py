@@ -322,6 +322,60 @@ class RunFinished(EventBase):
     failure: Failure | None = None
 
 
+class MapStarted(EventBase):
+    """A map starts or resumes: one pipeline over many rows, each of them a run. `run_id` is the id of the map.
+
+    `expected` is the number of rows in the inputs, None if it is unknown. `passes` counts the times the map was
+    started, from 1. `stages` maps each stage of the pipeline to its kind.
+    """
+
+    type: Literal["map_started"] = "map_started"
+    pipeline: str
+    profile: str
+    source: str
+    output: str
+    expected: int | None = None
+    passes: int = 1
+    concurrency: int
+    roles: dict[str, str]
+    stages: dict[str, str]
+    tags: dict[str, str] = Field(default={})
+
+
+class RowFinished(EventBase):
+    """A row of a map is done; `run_id` is that of its run. `position` is its place in the inputs, from 1.
+
+    `kept` is True for a row that was done in an earlier pass, with its cost then. `fraction` is the share of the
+    inputs read so far, 0 to 1, None if it is unknown.
+    """
+
+    type: Literal["row_finished"] = "row_finished"
+    map: str
+    number: int
+    key: str
+    position: int
+    status: Literal["ok", "partial", "failed"]
+    kept: bool = False
+    usd: Money | None = None
+    unknown_calls: int = 0
+    seconds: float = 0.0
+    fraction: float | None = None
+    failure: Failure | None = None
+
+
+class MapFinished(EventBase):
+    """A map ends. `run_id` is the id of the map; the counts are those of the rows in its inputs."""
+
+    type: Literal["map_finished"] = "map_finished"
+    status: Literal["ok", "partial", "failed", "interrupted"]
+    ok: int
+    partial: int
+    failed: int
+    waiting: int
+    seconds: float
+    failure: Failure | None = None
+
+
 Event = Annotated[
     RunStarted
     | StageStarted
@@ -346,7 +400,10 @@ Event = Annotated[
     | Noted
     | Decided
     | StageFinished
-    | RunFinished,
+    | RunFinished
+    | MapStarted
+    | RowFinished
+    | MapFinished,
     Field(discriminator="type"),
 ]
 Sink = Callable[[EventBase], None]

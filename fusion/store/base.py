@@ -4,7 +4,7 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
@@ -20,6 +20,9 @@ from fusion.store.rows import (
     CallIndex,
     Decision,
     Line,
+    MapCounts,
+    MapEntry,
+    MapRow,
     Row,
     RunFilter,
     RunRow,
@@ -145,6 +148,44 @@ class Store(ABC):
     @abstractmethod
     def last_numbers(self, run_id: str) -> tuple[int, int]:
         """Return the highest call number and event number of a run; 0 if there are none."""
+
+    # Maps.
+
+    @abstractmethod
+    def map(self, map_id: str) -> MapRow | None:
+        """Return a map by its id."""
+
+    @abstractmethod
+    def maps(self, which: RunFilter, *, limit: int | None = None) -> list[MapRow]:
+        """Return the maps that match, newest first. Fingerprint, parent and map of the filter are not looked at."""
+
+    @abstractmethod
+    def map_ids(self, beginning: str, *, limit: int = 10) -> list[str]:
+        """Return the map ids with this prefix, newest first."""
+
+    @abstractmethod
+    def map_counts(self, map_id: str, *, seen: int | None = None) -> MapCounts:
+        """Count the rows of a map, those of the pass `seen` if it is given, and the spending of all their runs."""
+
+    @abstractmethod
+    def map_entries(self, map_id: str, keys: Sequence[str]) -> dict[str, MapEntry]:
+        """Return the rows of a map with these keys, by key."""
+
+    @abstractmethod
+    def map_lines(self, map_id: str, keys: Sequence[str]) -> dict[str, str]:
+        """Return the lines found in the output of a map, by key."""
+
+    @abstractmethod
+    def map_pages(self, map_id: str, *, seen: int | None = None) -> Iterator[MapEntry]:
+        """Yield all rows of a map in order of number, those of the pass `seen` if it is given."""
+
+    @abstractmethod
+    def last_row(self, map_id: str) -> int:
+        """Return the highest number of a row of a map; 0 if it has none."""
+
+    @abstractmethod
+    def remove_map(self, map_id: str) -> bool:
+        """Delete a map with all its rows and their runs; return False if there is no such map."""
 
     # The cache.
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from fusion.core.errors import StoreError
 from fusion.core.types import CallKey, Reply, Request, Usage
-from fusion.store.base import Store
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -35,13 +34,15 @@ from fusion.store.sqlite.codec import (
     unpack_waited,
 )
 from fusion.store.sqlite.connections import OF_RUN, Connections
+from fusion.store.sqlite.map_reads import OF_MAP, MapReader
 
 _PAGE: Final = 5000
 _PAGE_OF_TEXTS: Final = 100
 _RUN: Final = """
     SELECT run_id, parent, root, pipeline, profile, status, started, ended,
         (SELECT total(max(0.0, seen - started)) FROM sessions WHERE sessions.run = runs.run),
-        session, tags, content, fingerprint, usd, unknown_calls, calls, failure
+        session, tags, content, fingerprint, usd, unknown_calls, calls, failure,
+        (SELECT map_id FROM maps WHERE maps.map = runs.map), row
     FROM runs
 """
 _CALL: Final = """
@@ -68,7 +69,13 @@ _TIMINGS: Final = f"""
 """
 
 
-class SqliteReader(Store):
+_SHARED: Final = (
+    "SELECT map_records.record FROM runs JOIN map_records ON map_records.map = runs.map"
+    " AND map_records.fingerprint = runs.shared WHERE run_id = ?"
+)
+
+
+class SqliteReader(MapReader):
     """The queries of a SQLite store."""
 
     _connections: Connections
@@ -115,7 +122,9 @@ class SqliteReader(Store):
         return [run_id for (run_id,) in self._all(sql, beginning, limit)]
 
     def record(self, run_id: str) -> Mapping[str, Any] | None:
-        return self._kept(f"SELECT record FROM records WHERE run = {OF_RUN}", run_id)
+        own = self._kept(f"SELECT record FROM records WHERE run = {OF_RUN}", run_id)
+        shared = None if own is None else self._kept(_SHARED, run_id)
+        return own if own is None or shared is None else {**shared, **own}
 
     def result(self, run_id: str) -> Mapping[str, Any] | None:
         return self._kept(f"SELECT result FROM records WHERE run = {OF_RUN}", run_id)
@@ -126,12 +135,13 @@ class SqliteReader(Store):
         return found
 
     def _run_row(self, row: Any) -> RunRow:
-        *about, tags, content, fingerprint, usd, unknown, calls, failure = row
+        *about, tags, content, fingerprint, usd, unknown, calls, failure, map_id, number = row
         run_id, ended = row[0], row[7]
         if ended is None:
             usd, _, calls, unknown = self._one(f"SELECT {_ALL_SPENDING} {_COUNTED}", run_id)
         spent = Decimal(usd), unknown, calls
-        return RunRow(*(*about, json.loads(tags), content, fingerprint, *spent, unpack_failure(failure)))
+        end = (unpack_failure(failure), map_id, number)
+        return RunRow(*(*about, json.loads(tags), content, fingerprint, *spent, *end))
 
     # Calls.
 
@@ -241,7 +251,8 @@ class SqliteReader(Store):
 
 def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
     """Return a filter as SQL conditions and their values."""
-    conditions, values = ["1"], list[Any]()
+    conditions = ["map IS NULL" if which.map is None else f"map = {OF_MAP}"]
+    values: list[Any] = [] if which.map is None else [which.map]
     if which.statuses:
         conditions.append(f"status IN ({', '.join('?' for _ in which.statuses)})")
         values += which.statuses

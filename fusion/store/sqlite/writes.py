@@ -14,12 +14,19 @@ from fusion.store.rows import (
     Call,
     Decision,
     Ended,
+    LinesFound,
+    MapEnded,
+    MapPass,
+    MapStarted,
     Noticed,
     Row,
+    RowSeen,
+    RowStarted,
     SessionStart,
     SetAside,
     Started,
 )
+from fusion.store.sqlite import map_writes
 from fusion.store.sqlite.codec import (
     Packed,
     Parts,
@@ -120,7 +127,19 @@ _SET_ASIDE: Final = (
 _RANK: Final = {
     sql: rank
     for rank, sql in enumerate(
-        (_ATTEMPT, _ATTEMPT_END, _TEXT, _FILE, _CALL, _BODY, _DECISION, _NOTICED, _CACHED, _USED)
+        (
+            *map_writes.MANY,
+            _ATTEMPT,
+            _ATTEMPT_END,
+            _TEXT,
+            _FILE,
+            _CALL,
+            _BODY,
+            _DECISION,
+            _NOTICED,
+            _CACHED,
+            _USED,
+        )
     )
 }
 
@@ -193,6 +212,12 @@ class RowWriter:
             Noticed: self._noticed,
             Cached: self._cached,
             CacheHit: self._cache_hit,
+            MapStarted: lambda row: self._apart(map_writes.started(row)),
+            MapPass: lambda row: self._apart(map_writes.begun(row)),
+            MapEnded: lambda row: self._apart(map_writes.ended(row)),
+            RowStarted: lambda row: self._together(map_writes.row_started(row)),
+            RowSeen: lambda row: self._together(map_writes.row_seen(row)),
+            LinesFound: self._lines,
         }
 
     def write(self, rows: Sequence[Row | CacheHit]) -> StoreError | None:
@@ -262,6 +287,15 @@ class RowWriter:
             step.add(sql, *values)
             self._steps.append(step)
         self._steps.append(_Step())
+
+    def _together(self, statements: Iterable[Values]) -> None:
+        """Add statements to those of many rows."""
+        for sql, *values in statements:
+            self._steps[-1].add(sql, *values)
+
+    def _lines(self, row: LinesFound) -> None:
+        self._apart(map_writes.no_lines(row))
+        self._together(map_writes.lines(row))
 
     def _started(self, row: Started) -> None:
         about = (row.run_id, row.parent, row.root, row.pipeline, row.profile, row.started, as_json(row.tags))

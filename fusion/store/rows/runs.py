@@ -1,4 +1,4 @@
-"""Rows of a store: runs, calls, attempts, decisions, events and cached replies.
+"""Rows of runs: calls, attempts, decisions, events and cached replies.
 
 Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it is unknown.
 """
@@ -163,9 +163,6 @@ class Cached:
     at: float
 
 
-Row = Started | SessionStart | Ended | Call | SetAside | Attempt | AttemptEnd | Decision | Noticed | Cached
-
-
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """A run in the history. `sessions` counts its starts and resumes.
@@ -191,6 +188,9 @@ class RunRow:
     unknown_calls: int
     calls: int
     failure: Failure | None
+    map: str | None = None
+    row: int | None = None
+    """The map that a run is a row of, and the number of the row."""
 
 
 class CallIndex(NamedTuple):
@@ -273,6 +273,8 @@ class RunFilter:
     fingerprint: str | None = None
     started_before: float | None = None
     parent: str | None = None
+    map: str | None = None
+    """Rows of this map; without it, runs that are no row of a map."""
 
 
 RunState = Literal["running", "died", "ok", "partial", "failed", "interrupted"]

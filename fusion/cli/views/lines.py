@@ -52,6 +52,7 @@ _WAITS: Final = {
     "slot": "slots",
     "pause": "pauses",
     "failed": "failed attempts",
+    "batch": "batches",
 }
 _TIMES: Final = {"model": "models", **_WAITS, "own": "other"}
 _SHOWN_FROM: Final = 0.05

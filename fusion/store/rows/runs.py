@@ -220,7 +220,8 @@ class Line(NamedTuple):
 
     `asked` is the requested model if `model` replied as its fallback, else None; `served` is the name in the
     provider's response. If `reused`, the replies came from another run or the cache, and `usd` is the amount saved.
-    `unknown` counts calls with an unknown price. Calls set aside are included, since they were paid.
+    `unknown` counts calls with an unknown price. Calls set aside are included, since they were paid. `batched` of the
+    calls came in a batch, which saved `batch_saved` dollars.
     """
 
     stage: str
@@ -238,6 +239,8 @@ class Line(NamedTuple):
     reasoning: int
     usd: Decimal
     unknown: int
+    batched: int = 0
+    batch_saved: Decimal = Decimal(0)
 
 
 class Timing(NamedTuple):

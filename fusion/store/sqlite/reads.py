@@ -56,14 +56,14 @@ _SECONDS: Final = 10
 _CALL: Final = """
     SELECT calls.number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused,
         waited, finish, replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd,
-        latency, first_token
+        latency, first_token, batch_saved
 """
 _COUNTED: Final = "FROM attempts WHERE state <> 'refunded' AND run = " + OF_RUN
 _ALL_SPENDING: Final = "ifnull(decimal_sum(usd), '0'), ifnull(sum(tokens), 0), count(*), count(*) - count(usd)"
 _LINES: Final = f"""
     SELECT stage, role, ifnull(writer, replied), CASE WHEN writer IS NOT NULL THEN asked END, served, source,
         reused IS NOT NULL, count(*), sum(input), sum(cached_read), sum(cache_write), sum(output), sum(reasoning),
-        decimal_sum(usd), count(*) - count(usd)
+        decimal_sum(usd), count(*) - count(usd), count(batch_saved), decimal_sum(batch_saved)
     FROM calls WHERE run = {OF_RUN} AND state <> 'failed' AND replied IS NOT NULL
     GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(number)
 """
@@ -268,7 +268,7 @@ class SqliteReader(MapReader):
 
     def lines(self, run_id: str) -> list[Line]:
         rows = self._all(_LINES, run_id)
-        return [Line._make((*row[:6], bool(row[6]), *row[7:13], Decimal(row[13]), row[14])) for row in rows]
+        return [_line(row) for row in rows]
 
     def timings(self, run_id: str) -> list[Timing]:
         rows = self._all(_TIMINGS, run_id)
@@ -304,10 +304,17 @@ def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
     return conditions, values
 
 
+def _line(row: Any) -> Line:
+    *identity, reused = row[:7]
+    *counts, usd, unknown, batched, saved = row[7:]
+    return Line._make((*identity, bool(reused), *counts, Decimal(usd), unknown, batched, Decimal(saved)))
+
+
 def _reply(about: list[Any], text: Packed | None) -> Reply | None:
-    finish, asked, served, by, source, given, cached_read, cache_write, output, reasoning, usd, latency, first = about
+    finish, asked, served, by, source, *tokens, usd, latency, first, saved = about
     if asked is None:
         return None
+    given, cached_read, cache_write, output, reasoning = tokens
     said, calls = unpack_content(finish, text)
     return Reply(
         text=said,
@@ -327,4 +334,5 @@ def _reply(about: list[Any], text: Packed | None) -> Reply | None:
         cost=unpack_money(usd),
         latency=latency,
         first_token=first,
+        batch_saved=unpack_money(saved),
     )

@@ -45,7 +45,7 @@ from fusion.pipeline.loader import Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
 from fusion.store.base import Store
-from fusion.store.lookup import StoreGiven, exclusive, find_run, resolve_store
+from fusion.store.lookup import StoreGiven, exclusive, find_run, lock_of, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Fusion:
             spec = prepare_branch(self._cast, self._loader.load(pipeline), record, limits)
             session = self._launcher.begin(spec, row.tags, row)
             return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream, within=within)
-        lock = self.store.lock(row.run_id)
+        lock = self.store.lock(lock_of(row))
         try:
             row = find_run(self.store, row.run_id)  # read again under the lock, which excludes changes
             lost = self._lost(row, retry_budget=limits is not None)

@@ -4,7 +4,7 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
@@ -20,9 +20,14 @@ from fusion.store.rows import (
     CallIndex,
     Decision,
     Line,
+    MapCounts,
+    MapEntry,
+    MapRow,
     Row,
+    RowOrder,
     RunFilter,
     RunRow,
+    RunStatus,
     Spending,
     Timing,
 )
@@ -90,11 +95,15 @@ class Store(ABC):
 
     @abstractmethod
     def run_ids(self, beginning: str, *, limit: int = 10) -> list[str]:
-        """Return the run ids with this prefix, newest first."""
+        """Return the run ids with this prefix, newest first, without those of rows of maps."""
 
     @abstractmethod
     def record(self, run_id: str) -> Mapping[str, Any] | None:
         """Return the data from which a run is resumed; None if it was not stored."""
+
+    @abstractmethod
+    def own_record(self, run_id: str) -> Mapping[str, Any] | None:
+        """Return the record of a run without the part that it shares with the other rows of its map."""
 
     @abstractmethod
     def result(self, run_id: str) -> Mapping[str, Any] | None:
@@ -145,6 +154,67 @@ class Store(ABC):
     @abstractmethod
     def last_numbers(self, run_id: str) -> tuple[int, int]:
         """Return the highest call number and event number of a run; 0 if there are none."""
+
+    # Maps.
+
+    @abstractmethod
+    def map(self, map_id: str) -> MapRow | None:
+        """Return a map by its id."""
+
+    @abstractmethod
+    def maps(self, which: RunFilter, *, limit: int | None = None) -> list[MapRow]:
+        """Return the maps that match, newest first. Fingerprint, parent and map of the filter are not looked at."""
+
+    @abstractmethod
+    def map_ids(self, beginning: str, *, limit: int = 10) -> list[str]:
+        """Return the map ids with this prefix, newest first."""
+
+    @abstractmethod
+    def map_counts(self, map_id: str, *, seen: int | None = None) -> MapCounts:
+        """Count the rows of a map, those of the pass `seen` if it is given, and the spending of all their runs."""
+
+    @abstractmethod
+    def map_entries(self, map_id: str, keys: Sequence[str]) -> dict[str, MapEntry]:
+        """Return the rows of a map with these keys, by key."""
+
+    @abstractmethod
+    def map_lines(self, map_id: str, keys: Sequence[str]) -> dict[str, str]:
+        """Return the lines found in the output of a map, by key."""
+
+    @abstractmethod
+    def map_pages(self, map_id: str, *, seen: int | None = None) -> Iterator[MapEntry]:
+        """Yield all rows of a map in order of number, those of the pass `seen` if it is given."""
+
+    @abstractmethod
+    def map_entry(self, map_id: str, number: int) -> MapEntry | None:
+        """Return a row of a map by its number."""
+
+    @abstractmethod
+    def map_runs(
+        self,
+        map_id: str,
+        *,
+        statuses: Collection[RunStatus] = (),
+        order: RowOrder = "first",
+        limit: int | None = None,
+    ) -> Iterator[tuple[str, RunRow]]:
+        """Yield the latest run of each row of a map, with the key of the row; `statuses` filters them."""
+
+    @abstractmethod
+    def map_spending(self, map_id: str) -> dict[str, Spending]:
+        """Return the spending of all rows of a map by stage path; open attempts count with their worst case."""
+
+    @abstractmethod
+    def map_records(self, map_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the records that rows of a map share, each with its fingerprint."""
+
+    @abstractmethod
+    def last_row(self, map_id: str) -> int:
+        """Return the highest number of a row of a map; 0 if it has none."""
+
+    @abstractmethod
+    def remove_map(self, map_id: str) -> bool:
+        """Delete a map with all its rows and their runs; return False if there is no such map."""
 
     # The cache.
 

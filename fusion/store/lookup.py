@@ -51,7 +51,12 @@ def find_run(store: Store, given: str) -> RunRow:
 
 def run_state(store: Store, row: RunRow) -> RunState:
     """Return the state of a run: an unfinished one is `running` while it is locked, else `died`."""
-    return "died" if row.status == "running" and not store.is_locked(row.run_id) else row.status
+    return "died" if row.status == "running" and not store.is_locked(lock_of(row)) else row.status
+
+
+def lock_of(row: RunRow) -> str:
+    """Return the name of the lock of a run: its own id, or that of the map whose row it is."""
+    return row.map or row.run_id
 
 
 @contextmanager
@@ -87,10 +92,14 @@ def exclusive(store: Store, name: str) -> Iterator[None]:
 
 
 def remove_expired(store: Store, *, days: float) -> int:
-    """Remove unlocked runs started more than so many days ago; return their number."""
+    """Remove unlocked runs and maps started more than so many days ago; return their number."""
     removed = 0
     for row in store.runs(RunFilter(started_before=time.time() - days * 86400)):
         with try_lock(store, row.run_id) as is_free:
             if is_free:
                 removed += store.remove([row.run_id])
+    for one in store.maps(RunFilter(started_before=time.time() - days * 86400)):
+        with try_lock(store, one.map_id) as is_free:
+            if is_free:
+                removed += store.remove_map(one.map_id)
     return removed

@@ -159,7 +159,60 @@ CREATE TABLE removed (run INTEGER PRIMARY KEY);
 
 _WAITS: Final = "ALTER TABLE calls ADD COLUMN waited;\n"
 
-MIGRATIONS: Final = (_FIRST, _WAITS)
+_MAPS: Final = """
+CREATE TABLE maps (
+    map INTEGER PRIMARY KEY AUTOINCREMENT,
+    map_id TEXT NOT NULL UNIQUE,
+    pipeline TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    started REAL NOT NULL,
+    tags TEXT NOT NULL,
+    source TEXT NOT NULL,
+    output TEXT NOT NULL,
+    status TEXT NOT NULL DEFAULT 'running',
+    pass INTEGER NOT NULL DEFAULT 0,
+    resumed REAL,
+    ended REAL,
+    expected INTEGER,
+    fingerprint TEXT NOT NULL DEFAULT '',
+    failure
+);
+CREATE INDEX maps_by_start ON maps (started);
+
+CREATE TABLE map_records (
+    map INTEGER NOT NULL,
+    fingerprint TEXT NOT NULL,
+    record NOT NULL,
+    PRIMARY KEY (map, fingerprint)
+) WITHOUT ROWID;
+
+CREATE TABLE map_rows (
+    map INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    seen INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (map, number)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX map_rows_by_key ON map_rows (map, key);
+
+CREATE TABLE map_lines (
+    map INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    line TEXT NOT NULL,
+    PRIMARY KEY (map, key)
+) WITHOUT ROWID;
+
+ALTER TABLE runs ADD COLUMN map INTEGER;
+ALTER TABLE runs ADD COLUMN row INTEGER;
+ALTER TABLE runs ADD COLUMN shared TEXT;
+CREATE INDEX runs_by_row ON runs (map, row) WHERE map IS NOT NULL;
+"""
+
+_BATCHES: Final = "ALTER TABLE calls ADD COLUMN batch_saved TEXT;\n"
+
+MIGRATIONS: Final = (_FIRST, _WAITS, _MAPS, _BATCHES)
 """Entry n migrates a store from version n to n + 1."""
 NEWEST: Final = len(MIGRATIONS)
 

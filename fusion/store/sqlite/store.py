@@ -13,6 +13,7 @@ from fusion.store.rows import Row
 from fusion.store.sqlite.codec import unpack_reply
 from fusion.store.sqlite.connections import OF_RUN, Connections, Synchronous, explained
 from fusion.store.sqlite.locks import FileLocks
+from fusion.store.sqlite.map_reads import OF_MAP
 from fusion.store.sqlite.reads import SqliteReader
 from fusion.store.sqlite.writer import WriterThread
 from fusion.store.sqlite.writes import CacheHit, RowWriter
@@ -103,6 +104,18 @@ class SqliteStore(SqliteReader):
             self._locks.forget(run_id)
         self._clear()
         return found
+
+    def remove_map(self, map_id: str) -> bool:
+        self.flush()
+        with self._reading() as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"INSERT INTO removed SELECT run FROM runs WHERE map = {OF_MAP}", (map_id,))
+            for table in ("map_records", "map_rows", "map_lines", "runs"):
+                connection.execute(f"DELETE FROM {table} WHERE map = {OF_MAP}", (map_id,))
+            found = connection.execute("DELETE FROM maps WHERE map_id = ?", (map_id,)).rowcount
+        self._locks.forget(map_id)
+        self._clear()
+        return bool(found)
 
     def _clear(self) -> None:
         """Delete the rows of removed runs and free their space, in steps short enough not to block others."""

@@ -14,12 +14,19 @@ from fusion.store.rows import (
     Call,
     Decision,
     Ended,
+    LinesFound,
+    MapEnded,
+    MapPass,
+    MapStarted,
     Noticed,
     Row,
+    RowSeen,
+    RowStarted,
     SessionStart,
     SetAside,
     Started,
 )
+from fusion.store.sqlite import map_writes
 from fusion.store.sqlite.codec import (
     Packed,
     Parts,
@@ -66,7 +73,7 @@ _CALL: Final = _insert(
     "calls",
     "number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused, finish, "
     "replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd, latency, first_token, "
-    "waited",
+    "batch_saved, waited",
 )
 _BODY: Final = (
     "INSERT INTO bodies (number, request, text, run) SELECT ?, ?, ?, calls.run FROM calls"
@@ -79,7 +86,7 @@ _ATTEMPT: Final = _insert(
 )
 _ATTEMPT_END: Final = (
     "UPDATE attempts SET state = ?, closed = ?, usd = ?, tokens = ?"
-    f" WHERE run = {OF_RUN} AND session = ? AND number = ? AND state = 'open'"
+    f" WHERE run = {OF_RUN} AND session = ? AND number = ? AND state IN ('open', 'lost')"
 )
 _DECISION: Final = _insert("decisions", "stage, item, name, value")
 _NOTICED: Final = _insert("events", "number, body")
@@ -120,7 +127,19 @@ _SET_ASIDE: Final = (
 _RANK: Final = {
     sql: rank
     for rank, sql in enumerate(
-        (_ATTEMPT, _ATTEMPT_END, _TEXT, _FILE, _CALL, _BODY, _DECISION, _NOTICED, _CACHED, _USED)
+        (
+            *map_writes.MANY,
+            _ATTEMPT,
+            _ATTEMPT_END,
+            _TEXT,
+            _FILE,
+            _CALL,
+            _BODY,
+            _DECISION,
+            _NOTICED,
+            _CACHED,
+            _USED,
+        )
     )
 }
 
@@ -193,6 +212,12 @@ class RowWriter:
             Noticed: self._noticed,
             Cached: self._cached,
             CacheHit: self._cache_hit,
+            MapStarted: lambda row: self._apart(map_writes.started(row)),
+            MapPass: lambda row: self._apart(map_writes.begun(row)),
+            MapEnded: lambda row: self._apart(map_writes.ended(row)),
+            RowStarted: lambda row: self._together(map_writes.row_started(row)),
+            RowSeen: lambda row: self._together(map_writes.row_seen(row)),
+            LinesFound: self._lines,
         }
 
     def write(self, rows: Sequence[Row | CacheHit]) -> StoreError | None:
@@ -262,6 +287,15 @@ class RowWriter:
             step.add(sql, *values)
             self._steps.append(step)
         self._steps.append(_Step())
+
+    def _together(self, statements: Iterable[Values]) -> None:
+        """Add statements to those of many rows."""
+        for sql, *values in statements:
+            self._steps[-1].add(sql, *values)
+
+    def _lines(self, row: LinesFound) -> None:
+        self._apart(map_writes.no_lines(row))
+        self._together(map_writes.lines(row))
 
     def _started(self, row: Started) -> None:
         about = (row.run_id, row.parent, row.root, row.pipeline, row.profile, row.started, as_json(row.tags))
@@ -350,8 +384,9 @@ def _key(key: CallKey) -> tuple[str, int | None, str, Packed]:
 def _reply_values(reply: Reply | None) -> Values:
     """Return the columns of a reply, without its text."""
     if reply is None:
-        return (None,) * 13
+        return (None,) * 14
     usage = reply.usage
     about = (reply.finish_reason, reply.asked, reply.served, reply.by, usage.source)
     tokens = (usage.input, usage.cached_read, usage.cache_write, usage.output, usage.reasoning)
-    return (*about, *tokens, pack_money(reply.cost), reply.latency, reply.first_token)
+    money, saved = pack_money(reply.cost), pack_money(reply.batch_saved)
+    return (*about, *tokens, money, reply.latency, reply.first_token, saved)

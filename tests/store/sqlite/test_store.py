@@ -31,11 +31,12 @@ from tests.store.conformance import (
     started,
     work,
 )
+from tests.store.map_conformance import MapConformance
 
 Open = Callable[..., Store]
 
 
-class TestSqlite(StoreConformance):
+class TestSqlite(StoreConformance, MapConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
         store = open_store(tmp_path / "runs.db")

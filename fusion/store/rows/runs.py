@@ -1,4 +1,4 @@
-"""Rows of a store: runs, calls, attempts, decisions, events and cached replies.
+"""Rows of runs: calls, attempts, decisions, events and cached replies.
 
 Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it is unknown.
 """
@@ -163,9 +163,6 @@ class Cached:
     at: float
 
 
-Row = Started | SessionStart | Ended | Call | SetAside | Attempt | AttemptEnd | Decision | Noticed | Cached
-
-
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """A run in the history. `sessions` counts its starts and resumes.
@@ -191,6 +188,11 @@ class RunRow:
     unknown_calls: int
     calls: int
     failure: Failure | None
+    map: str | None = None
+    row: int | None = None
+    """The map that a run is a row of, and the number of the row."""
+    shared: str | None = None
+    """Fingerprint of the record that the run shares with other rows of its map."""
 
 
 class CallIndex(NamedTuple):
@@ -218,7 +220,8 @@ class Line(NamedTuple):
 
     `asked` is the requested model if `model` replied as its fallback, else None; `served` is the name in the
     provider's response. If `reused`, the replies came from another run or the cache, and `usd` is the amount saved.
-    `unknown` counts calls with an unknown price. Calls set aside are included, since they were paid.
+    `unknown` counts calls with an unknown price. Calls set aside are included, since they were paid. `batched` of the
+    calls came in a batch, which saved `batch_saved` dollars.
     """
 
     stage: str
@@ -236,6 +239,8 @@ class Line(NamedTuple):
     reasoning: int
     usd: Decimal
     unknown: int
+    batched: int = 0
+    batch_saved: Decimal = Decimal(0)
 
 
 class Timing(NamedTuple):
@@ -270,6 +275,8 @@ class RunFilter:
     fingerprint: str | None = None
     started_before: float | None = None
     parent: str | None = None
+    map: str | None = None
+    """Rows of this map; without it, runs that are no row of a map."""
 
 
 RunState = Literal["running", "died", "ok", "partial", "failed", "interrupted"]

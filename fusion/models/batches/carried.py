@@ -72,4 +72,4 @@ async def ended(model: WireModel[Any], custom_id: str, request: Request, status:
             reply = await model.complete_by(Carried(status, body), request)
         except ModelError as error:
             return Ended(custom_id, None, error)
-    return Ended(custom_id, reply.model_copy(update={"cost": None, "latency": 0.0}), None)
+    return Ended(custom_id, reply.model_copy(update={"cost": None, "latency": 0.0, "first_token": None}), None)

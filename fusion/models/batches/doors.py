@@ -11,7 +11,6 @@ from fusion.models.batches.openai import OpenAIBatches
 from fusion.models.batches.provider import Check
 from fusion.models.providers.direct import direct, of_endpoint
 from fusion.models.providers.doors import door_of
-from fusion.models.providers.openai import OpenAIModel
 
 _BATCHES: Final[dict[str, Callable[[Any, Check], BatchDoor]]] = {
     "openai": OpenAIBatches,
@@ -34,9 +33,7 @@ def batch_door(info: ModelInfo, settings: Settings, check: Check = _anything) ->
     named = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
     endpoint = settings.endpoints.get(info.id)
     if endpoint is not None:
-        served = of_endpoint(endpoint, info, named)
-        assert isinstance(served, OpenAIModel)
-        return OpenAIBatches(served, check)
+        return OpenAIBatches(of_endpoint(endpoint, info, named), check)
     model = direct(info.id, info=info, key_names=named)
     return _BATCHES[info.id.partition("/")[0]](model, check)
 

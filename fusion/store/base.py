@@ -180,6 +180,18 @@ class Store(ABC):
         """Yield all rows of a map in order of number, those of the pass `seen` if it is given."""
 
     @abstractmethod
+    def row_run(self, map_id: str, number: int) -> RunRow | None:
+        """Return the latest run of a row."""
+
+    @abstractmethod
+    def row_inputs(self, run_id: str) -> Mapping[str, Any] | None:
+        """Return the part of a row's record that is its own; `record` returns the whole."""
+
+    @abstractmethod
+    def map_record(self, map_id: str) -> Mapping[str, Any] | None:
+        """Return the part of the record that the rows of the latest pass share."""
+
+    @abstractmethod
     def last_row(self, map_id: str) -> int:
         """Return the highest number of a row of a map; 0 if it has none."""
 

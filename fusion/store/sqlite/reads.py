@@ -74,6 +74,8 @@ _SHARED: Final = (
     " AND map_records.fingerprint = runs.shared WHERE run_id = ?"
 )
 
+_MAP_RECORD: Final = "SELECT record FROM map_records JOIN maps USING (map, fingerprint) WHERE map_id = ?"
+
 
 class SqliteReader(MapReader):
     """The queries of a SQLite store."""
@@ -122,9 +124,20 @@ class SqliteReader(MapReader):
         return [run_id for (run_id,) in self._all(sql, beginning, limit)]
 
     def record(self, run_id: str) -> Mapping[str, Any] | None:
-        own = self._kept(f"SELECT record FROM records WHERE run = {OF_RUN}", run_id)
+        own = self.row_inputs(run_id)
         shared = None if own is None else self._kept(_SHARED, run_id)
         return own if own is None or shared is None else {**shared, **own}
+
+    def row_inputs(self, run_id: str) -> Mapping[str, Any] | None:
+        return self._kept(f"SELECT record FROM records WHERE run = {OF_RUN}", run_id)
+
+    def map_record(self, map_id: str) -> Mapping[str, Any] | None:
+        return self._kept(_MAP_RECORD, map_id)
+
+    def row_run(self, map_id: str, number: int) -> RunRow | None:
+        of_row = f"run = (SELECT run FROM map_rows WHERE map = {OF_MAP} AND number = ?)"
+        row = self._one(f"{_RUN} WHERE {of_row}", map_id, number)
+        return None if row is None else self._run_row(row)
 
     def result(self, run_id: str) -> Mapping[str, Any] | None:
         return self._kept(f"SELECT result FROM records WHERE run = {OF_RUN}", run_id)

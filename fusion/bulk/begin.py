@@ -162,9 +162,7 @@ def _begun(
 def _changes(before: MapRow | None, fingerprint: str) -> list[str]:
     if before is None or before.fingerprint in ("", fingerprint):
         return []
-    return [
-        "the pipeline or its models changed since the last pass: rows run again, and reuse equal calls"
-    ]
+    return ["the pipeline or its models changed since the last pass: rows run again, and reuse equal calls"]
 
 
 def _budget(ground: MapGround, store: Store, map_id: str, options: MapOptions, *, again: bool) -> Budget:

@@ -143,9 +143,17 @@ class MapRun:
             self._done.put_nowait(None)
 
     async def _slices(self) -> AsyncIterator[Slice]:
-        """Plan rows as the executor takes them; those that are done already go on at once."""
+        """Yield the rows that are to run as the executor takes them; rows that run end, whatever fails here."""
+        try:
+            await self._find_lines()
+            async for part in self._planned():
+                yield part
+        except FusionError as error:
+            self._read_no_more(error)
+
+    async def _planned(self) -> AsyncIterator[Slice]:
+        """Read and plan rows. Those that are done already go on at once."""
         setup = self._setup
-        await self._find_lines()
         planner = Planner(setup.store, setup.one)
         rows = chosen(setup.source, setup.choice, self._name_of)
         self._reader = reader = RowReader(rows, ahead=self._portion)

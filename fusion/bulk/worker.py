@@ -74,7 +74,7 @@ class Worker:
 
     def _inputs(self, row: RunRow) -> dict[str, Any]:
         assert self._recorder.store is not None
-        return dict(self._recorder.store.row_inputs(row.run_id) or {})
+        return dict(self._recorder.store.own_record(row.run_id) or {})
 
     def _session(self, row: RunRow) -> Session:
         if row.sessions == 0:

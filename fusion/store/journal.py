@@ -16,6 +16,8 @@ from fusion.core.errors import BudgetError, FusionError, StoreError
 from fusion.core.events import (
     AttemptCharged,
     AttemptFailed,
+    BatchEnded,
+    BatchSubmitted,
     CallCancelled,
     CallFailed,
     Decided,
@@ -54,6 +56,8 @@ _KEPT_EVENTS: Final = frozenset(
     {
         AttemptCharged,
         AttemptFailed,
+        BatchEnded,
+        BatchSubmitted,
         CallCancelled,
         CallFailed,
         Decided,

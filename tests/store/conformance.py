@@ -269,6 +269,7 @@ class StoreConformance:
             None,
             Waited(slot=1.5),
             Waited(library=0.25, budget=3.0, slot=0.000001, pause=12.0, failed=600.5),
+            Waited(batch=86_400.25),
         ],
     )
     def test_a_call_is_kept_with_its_waits(self, store: Store, waited: Waited | None) -> None:
@@ -452,6 +453,27 @@ class StoreConformance:
         row = store.run("r1")
         assert row is not None
         assert row.usd == huge
+
+    def test_lines_count_the_calls_that_came_in_batches(self, store: Store) -> None:
+        in_batch = [reply(batch_saved=Decimal(saved)) for saved in ("0.0001", "0", "0.25")]
+        calls = (call(n, reply=one) for n, one in enumerate((*in_batch, reply()), start=1))
+        kept(store, started(), *calls, call(5, reply=in_batch[2], reused="cache"))
+        assert [one.reply and one.reply.batch_saved for one in store.calls("r1")][:4] == [
+            Decimal("0.0001"),
+            Decimal(0),
+            Decimal("0.25"),
+            None,
+        ]
+        here, reused = store.lines("r1")
+        assert (here.calls, here.batched, here.batch_saved) == (4, 3, Decimal("0.2501"))
+        assert (reused.calls, reused.batched) == (1, 1)
+
+    def test_an_attempt_lost_with_its_process_may_be_settled_later(self, store: Store) -> None:
+        kept(store, started(), session(), attempt(1), attempt(2))
+        assert store.lose_open("r1") == 2
+        kept(store, AttemptEnd("r1", 1, 1, "settled", 200.0, Decimal("0.001"), 7))
+        ends = [(end.state, end.usd) for _, end in store.attempts("r1") if end is not None]
+        assert ends == [("settled", Decimal("0.001")), ("lost", attempt(2).usd)]
 
     def test_lines_add_up_calls_by_stage_role_and_model(self, store: Store) -> None:
         guessed = Usage(input=1, output=1, source="estimated")

@@ -1,7 +1,8 @@
 """What every Store does with maps: a suite to inherit from, with a `store` fixture that makes one."""
 
+from dataclasses import replace
 from decimal import Decimal
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +19,7 @@ from fusion.store.rows import (
     RunFilter,
     RunStatus,
     SessionStart,
+    Spending,
     Started,
 )
 
@@ -156,6 +158,67 @@ class MapConformance:
         store.flush()
         assert [one.map_id for one in store.maps(which)] == found
         assert store.map_ids("n") == ["n"]
+
+    def test_a_row_is_found_by_its_number(self, store: Store) -> None:
+        mapped(store)
+        found = store.map_entry("m", 2)
+        assert found is not None
+        assert (found.key, found.run_id) == ("k2", "m-2")
+        assert store.map_entry("m", 4) is None
+        assert store.map_entry("n", 1) is None
+
+    @pytest.mark.parametrize(
+        ("options", "found"),
+        [
+            ({}, ["k1", "k2", "k3", "k4"]),
+            ({"order": "last"}, ["k4", "k3", "k2", "k1"]),
+            ({"order": "last", "limit": 2}, ["k4", "k3"]),
+            ({"order": "slowest", "limit": 2}, ["k1", "k3"]),
+            ({"statuses": ("failed",)}, ["k2"]),
+            ({"statuses": ("running", "ok"), "order": "last", "limit": 2}, ["k4", "k3"]),
+            ({"limit": 0}, []),
+        ],
+    )
+    def test_the_runs_of_rows_are_listed(self, store: Store, options: dict[str, Any], found: list[str]) -> None:
+        mapped(store, rows=4)
+        for number, (status, seconds) in enumerate((("ok", 3.0), ("failed", 1.0), ("ok", 2.0)), start=1):
+            session, ended = row_ended(f"m-{number}", cast(RunStatus, status))
+            store.put(session, replace(ended, ended=session.started + seconds))
+        store.flush()
+        listed = list(store.map_runs("m", **options))
+        assert [key for key, _ in listed] == found
+        assert [run.run_id for _, run in listed] == [f"m-{key[1:]}" for key in found]
+        assert {(run.map, run.shared) for _, run in listed} <= {("m", "shared")}
+
+    def test_many_rows_are_listed_in_pages(self, store: Store) -> None:
+        mapped(store, rows=250)
+        assert [run.row for _, run in store.map_runs("m")] == [*range(1, 251)]
+        assert [run.row for _, run in store.map_runs("m", order="last", limit=120)] == [*range(250, 130, -1)]
+
+    def test_spending_is_summed_over_rows_by_stage(self, store: Store) -> None:
+        mapped(store)
+        for number, stage in ((1, "s"), (2, "s"), (3, "t")):
+            run_id = f"m-{number}"
+            opened = Attempt(run_id, 1, 1, stage, None, "s", "bulk", "x/y", 103.0 + number, Decimal("0.5"), 70)
+            store.put(SessionStart(run_id, 1, 103.0), opened)
+        store.flush()
+        assert store.map_spending("m") == {
+            "s": Spending(Decimal("1.0"), 140, 2, 0),
+            "t": Spending(Decimal("0.5"), 70, 1, 0),
+        }
+        assert store.map_spending("n") == {}
+
+    def test_the_shared_records_of_a_map_are_apart_from_those_of_its_rows(self, store: Store) -> None:
+        mapped(store)
+        store.put(MapPass("m", 2, 110.0, "edited", {"version": 2, "pipeline": {"name": "q"}}, None))
+        store.flush()
+        names = {name: record["pipeline"]["name"] for name, record in store.map_records("m")}
+        assert names == {"shared": "p", "edited": "q"}
+        assert store.own_record("m-2") == {"inputs": {"text": 2}}
+
+    def test_ids_of_rows_are_no_ids_of_runs(self, store: Store) -> None:
+        mapped(store)
+        assert store.run_ids("m") == []
 
     def test_a_map_is_removed_with_its_rows(self, store: Store) -> None:
         mapped(store, "m")

@@ -6,7 +6,7 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fusion.core.types import Failure, Money
 from fusion.store.rows.runs import RunStatus, Started
@@ -148,3 +148,7 @@ class MapEntry(NamedTuple):
     seen: int
     position: int
     line: str | None
+
+
+RowOrder = Literal["first", "last", "slowest"]
+"""Order of the rows of a map: by number, up or down, or by the time of their runs."""

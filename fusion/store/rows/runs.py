@@ -191,6 +191,8 @@ class RunRow:
     map: str | None = None
     row: int | None = None
     """The map that a run is a row of, and the number of the row."""
+    shared: str | None = None
+    """Fingerprint of the record that the run shares with other rows of its map."""
 
 
 class CallIndex(NamedTuple):
@@ -218,7 +220,8 @@ class Line(NamedTuple):
 
     `asked` is the requested model if `model` replied as its fallback, else None; `served` is the name in the
     provider's response. If `reused`, the replies came from another run or the cache, and `usd` is the amount saved.
-    `unknown` counts calls with an unknown price. Calls set aside are included, since they were paid.
+    `unknown` counts calls with an unknown price. Calls set aside are included, since they were paid. `batched` of the
+    calls came in a batch, which saved `batch_saved` dollars.
     """
 
     stage: str
@@ -236,6 +239,8 @@ class Line(NamedTuple):
     reasoning: int
     usd: Decimal
     unknown: int
+    batched: int = 0
+    batch_saved: Decimal = Decimal(0)
 
 
 class Timing(NamedTuple):

@@ -73,7 +73,7 @@ _CALL: Final = _insert(
     "calls",
     "number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused, finish, "
     "replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd, latency, first_token, "
-    "waited",
+    "batch_saved, waited",
 )
 _BODY: Final = (
     "INSERT INTO bodies (number, request, text, run) SELECT ?, ?, ?, calls.run FROM calls"
@@ -86,7 +86,7 @@ _ATTEMPT: Final = _insert(
 )
 _ATTEMPT_END: Final = (
     "UPDATE attempts SET state = ?, closed = ?, usd = ?, tokens = ?"
-    f" WHERE run = {OF_RUN} AND session = ? AND number = ? AND state = 'open'"
+    f" WHERE run = {OF_RUN} AND session = ? AND number = ? AND state IN ('open', 'lost')"
 )
 _DECISION: Final = _insert("decisions", "stage, item, name, value")
 _NOTICED: Final = _insert("events", "number, body")
@@ -384,8 +384,9 @@ def _key(key: CallKey) -> tuple[str, int | None, str, Packed]:
 def _reply_values(reply: Reply | None) -> Values:
     """Return the columns of a reply, without its text."""
     if reply is None:
-        return (None,) * 13
+        return (None,) * 14
     usage = reply.usage
     about = (reply.finish_reason, reply.asked, reply.served, reply.by, usage.source)
     tokens = (usage.input, usage.cached_read, usage.cache_write, usage.output, usage.reasoning)
-    return (*about, *tokens, pack_money(reply.cost), reply.latency, reply.first_token)
+    money, saved = pack_money(reply.cost), pack_money(reply.batch_saved)
+    return (*about, *tokens, money, reply.latency, reply.first_token, saved)

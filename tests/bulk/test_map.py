@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, MapReport, Pipeline, Price, Request, RowResult, Say, ScriptedModel, UsageError
-from fusion.core.errors import BudgetError, InputError, RunBusyError, StageError
+from fusion.core.errors import InputError, RunBusyError, StageError
 from tests.conftest import said
 from tests.processes import exit_code
 
@@ -297,7 +297,7 @@ def test_a_sample_is_the_same_each_time_and_not_the_first_rows(desk: Desk) -> No
         ({"max_failed": 0}, 1, 3, True),
         ({"max_failed": 3}, 3, 0, False),
         ({"max_failed": 3}, 5, 3, True),
-        ({"max_failed": "5%"}, 12, 0, False),
+        ({"max_failed": "5%"}, 6, 0, False),
         ({"max_failed": "5%"}, 60, 3, True),
         ({"max_failed": "100%"}, 300, 0, False),
         ({}, 300, 3, False),
@@ -455,12 +455,12 @@ def test_other_prices_leave_answers_current(desk: Desk, tmp_path: Path) -> None:
 
 def _die(folder: str, at: int, rows: int) -> None:
     desk = Desk(Path(folder))
-    log = Path(folder, "asked.txt").open("a", buffering=1)
 
     def record(text: str) -> None:
         if desk.asked.total() >= at:
             os._exit(9)
-        log.write(f"{text}\n")
+        with Path(folder, "asked.txt").open("a") as log:
+            log.write(f"{text}\n")
 
     desk.on_call = record
     desk.map(tickets(*range(rows)), concurrency=8)
@@ -478,10 +478,6 @@ def test_a_map_that_is_killed_again_and_again_loses_and_repeats_nothing(desk: De
     assert sum(count - 1 for count in asked.values()) <= 8 * kills, "calls in flight at a kill alone are made again"
 
 
-def _named(rows: Iterable[RowResult]) -> list[str]:
-    return [row.key for row in rows]
-
-
 def test_one_row_is_resumed_like_any_run(desk: Desk) -> None:
     desk.broken = {"ANSWER read ticket 2"}
     desk.map(tickets(1, 2))
@@ -490,4 +486,3 @@ def test_one_row_is_resumed_like_any_run(desk: Desk) -> None:
         assert fusion.resume("m-2").text == "answer read ticket 2"
     _, report = desk.map(tickets(1, 2))
     assert (report.ok, report.kept, desk.written) == (2, 2, answers(1, 2))
-    assert BudgetError.exit_code == 4

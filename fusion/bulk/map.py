@@ -12,9 +12,8 @@ from fusion.bulk.keys import digest
 from fusion.bulk.options import Choice, Tolerance
 from fusion.bulk.outputs import OutputRow, RowOutput
 from fusion.bulk.planner import Pass, Planned, Planner
-from fusion.bulk.reader import RowReader
+from fusion.bulk.reader import RowReader, chosen
 from fusion.bulk.report import MapReport, RowResult, Tally
-from fusion.bulk.sample import chosen
 from fusion.bulk.sources import RowSource, SourceRow
 from fusion.bulk.worker import Recent, Worker
 from fusion.core.budget import Budget

@@ -1,12 +1,16 @@
 """Reader: reads a source in a thread of its own, a bounded number of rows ahead."""
 
 import asyncio
+import hashlib
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from heapq import heappush, heappushpop
+from itertools import islice
 
-from fusion.bulk.sources import SourceRow
+from fusion.bulk.options import Choice
+from fusion.bulk.sources import RowSource, SourceRow
 
 
 class RowReader:
@@ -72,3 +76,28 @@ class RowReader:
     def _wake(self) -> None:
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._came.set)
+
+
+def chosen(source: RowSource, choice: Choice, key_of: Callable[[SourceRow], str]) -> Iterator[SourceRow]:
+    """Yield the chosen rows of a source in their order; its files are closed at the end."""
+    rows = source.rows()
+    try:
+        first = islice(rows, choice.limit)
+        yield from first if choice.sample is None else _drawn(first, choice.sample, key_of)
+    finally:
+        close = getattr(rows, "close", None)
+        if close is not None:
+            close()
+
+
+def _drawn(rows: Iterator[SourceRow], most: int, key_of: Callable[[SourceRow], str]) -> list[SourceRow]:
+    """Return the rows with the smallest hashes of their keys, in one pass that holds no others."""
+    heap: list[tuple[int, int, SourceRow]] = []
+    for at, row in enumerate(rows):
+        rank = -int.from_bytes(hashlib.sha256(key_of(row).encode()).digest()[:8], "big")
+        one = (rank, -at, row)
+        if len(heap) < most:
+            heappush(heap, one)
+        else:
+            heappushpop(heap, one)
+    return [row for _, _, row in sorted(heap, key=lambda one: -one[1])]

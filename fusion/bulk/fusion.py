@@ -54,7 +54,7 @@ class Fusion(client.Fusion):
     def _map(self, inputs: "MapInputs", stdout: Any, options: "MapOptions") -> "tuple[str, MapRun]":
         from fusion.bulk.begin import MapGround, begin
         from fusion.bulk.options import MapOptions
-        from fusion.bulk.outputs import open_output
+        from fusion.bulk.outputs import answer_fields, open_output
         from fusion.bulk.sources import open_source
         from fusion.bulk.sources.columns import reads_media
         from fusion.engine.prepare import prepare_many
@@ -68,7 +68,11 @@ class Fusion(client.Fusion):
         media = reads_media(loaded.pipeline)
         source = open_source(inputs, format=options.get("format"), media=media, stdin=_stdin())
         path = options.get("output")
-        output = None if path is None and stdout is None else open_output(path, None, stdout=stdout)
+        output = (
+            None
+            if path is None and stdout is None
+            else open_output(path, answer_fields(loaded), stdout=stdout, read=source.holds)
+        )
         return begin(ground, source, output, options)
 
 

@@ -14,6 +14,7 @@ from fusion.core.types import Failure
 from fusion.engine.manifest import inputs_data, row_fingerprint
 from fusion.engine.run_spec import RunSpec
 from fusion.store.base import Store
+from fusion.store.encoding import as_json
 from fusion.store.rows import Ended, MapEntry, Row, RowSeen, RowStarted, RunRow, SessionStart, Started
 
 _UNREADABLE: Final = InputError.__name__
@@ -182,7 +183,7 @@ class Planner:
             tags=this.tags,
             content="full",
             fingerprint=fingerprint,
-            record=data,
+            record=None if data is None else as_json(data),
         )
         return RowStarted(this.map_id, number, one.key, this.number, one.position, this.shared, run)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from fusion.bulk.arrow import parquet
 from fusion.bulk.outputs.base import OutputRow, Present, Replacing, RowOutput
 from fusion.bulk.outputs.files import LineOutput, beside_of, sync_folder
 from fusion.bulk.outputs.flat import KEY, RUN, STATUS, USD, FlatRows
@@ -14,6 +13,7 @@ from fusion.bulk.outputs.lines import ANOTHER, JsonLines
 from fusion.core.errors import UsageError
 from fusion.core.types import as_text
 from fusion.pipeline.rows import json_line
+from fusion.pipeline.rows.arrow import parquet
 
 if TYPE_CHECKING:
     import pyarrow

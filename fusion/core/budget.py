@@ -195,7 +195,7 @@ class Budget:
 
     @property
     def levels(self) -> "tuple[Budget, ...]":
-        """This level and those above it."""
+        """This budget and those above it."""
         return self._chain
 
     @property

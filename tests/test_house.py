@@ -5,8 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[1]
-ROOMS = {"cli", "bench", "client", "quote", "engine", "pipeline", "stages", "models", "store", "prompts", "core"}
-ALLOWED = ROOMS | {"server", "plugins", "bulk", "sandbox"}
+ROOMS = {
+    "cli",
+    "bench",
+    "bulk",
+    "client",
+    "quote",
+    "engine",
+    "pipeline",
+    "stages",
+    "models",
+    "store",
+    "prompts",
+    "core",
+}
+ALLOWED = ROOMS | {"server", "plugins", "sandbox"}
 """Rooms that may join; a sixteenth needs a decision."""
 BESIDE = {"__init__.py", "__main__.py", "py.typed"}
 MOST = 14

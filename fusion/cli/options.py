@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, dataclass_transform, 
 
 from typer import Argument, Context, Option
 
-from fusion.cli.completion import pipeline_names, profile_names, run_ids, stage_names
+from fusion.cli.completion import budget_names, pipeline_names, profile_names, run_ids, stage_names
 
 if TYPE_CHECKING:
     from fusion.client.handle import RunHandle
@@ -83,6 +83,10 @@ Budget = Annotated[
 RunGiven = Annotated[
     str, Argument(metavar="RUN", help="Id of a run, its first characters, or: latest.", autocompletion=run_ids)
 ]
+RunOrMap = Annotated[
+    str,
+    Argument(metavar="RUN", help="Id of a run or map, its first characters, or: latest.", autocompletion=run_ids),
+]
 StoreFile = Annotated[str | None, Option("--store", metavar="PATH", help="File of the run store.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Concurrency = Annotated[int | None, Option("--concurrency", metavar="N", help="Answers at once; 16.")]
@@ -90,6 +94,17 @@ Folder = Annotated[str | None, Option("-o", "--output", metavar="FOLDER", help="
 Quiet = Annotated[bool, Option("-q", "--quiet", help="Print only errors to standard error.")]
 Verbose = Annotated[bool, Option("-v", "--verbose", help="Show every call.")]
 Debug = Annotated[bool, Option("--debug", help="Show tracebacks.", callback=_debug)]
+
+
+Within = Annotated[
+    str | None,
+    Option(
+        "--within",
+        metavar="NAME",
+        help="Budget of your settings to stay within, beside its own: a [budgets.NAME].",
+        autocompletion=budget_names,
+    ),
+]
 
 
 Config = Annotated[str | None, Option("--config", metavar="FILE", help="Your settings: a fusion.toml.")]
@@ -162,6 +177,7 @@ class WatchOptions(Options):
         str | None, Option("--events-to", metavar="FILE", help="Write every event to a file as a line of JSON.")
     ] = None
     output: Annotated[str | None, Option("-o", "--output", metavar="FILE", help="Write the answer to a file.")] = None
+    within: Within = None
     allow_partial: Annotated[
         bool, Option("--allow-partial", help="Exit code 0 for an answer that lacks parts, in place of 3 or 4.")
     ] = False
@@ -268,6 +284,7 @@ class BenchOptions(Options):
         str | None,
         Option("--budget", metavar="LIMITS", help="Limits of all arms: 0.50 (dollars), or usd=…,tokens=…,calls=…."),
     ] = None
+    within: Within = None
     gate: Annotated[
         str | None, Option("--gate", metavar="CONDITION", help="Condition to meet; exit code 5 if not.")
     ] = None

@@ -153,6 +153,63 @@ class FallbackTaken(OfCall):
     failure: Failure
 
 
+class BatchSubmitted(OfCall):
+    """Calls of a stage are in a batch. `calls` of its `rows` are of this stage; `batch` is the provider's id.
+
+    `joined` is set for a batch that an earlier session of the run submitted.
+    """
+
+    type: Literal["batch_submitted"] = "batch_submitted"
+    model: str
+    batch: str
+    calls: int
+    rows: int
+    joined: bool = False
+
+
+class BatchProgressed(OfCall):
+    """A batch goes on: of its `rows`, so many are `done` or `failed`."""
+
+    type: Literal["batch_progressed"] = "batch_progressed"
+    model: str
+    batch: str
+    done: int
+    failed: int
+    rows: int
+
+
+class BatchEnded(OfCall):
+    """A batch is over for calls of a stage, after so many seconds.
+
+    `status` is that of the provider; "refused" for a batch that was not taken, "late" for calls whose deadline has
+    passed, "lost" for a batch that can no longer be read. Of the `calls`, `answered` have their reply; the others go
+    into the next batch or to the live API. `message` is the reason, if any.
+    """
+
+    type: Literal["batch_ended"] = "batch_ended"
+    model: str
+    batch: str
+    status: Literal["ended", "failed", "expired", "cancelled", "refused", "late", "lost"]
+    calls: int
+    answered: int
+    seconds: float
+    message: str = ""
+
+
+class BatchAttempt(OfCall):
+    """The worst case of a call in a batch counts as spent, or no longer.
+
+    It is `left` when the session ends before the batch does, and counts; it is `joined` when a later session waits
+    for that batch again, and the charge is taken back.
+    """
+
+    type: Literal["batch_attempt"] = "batch_attempt"
+    model: str
+    state: Literal["left", "joined"]
+    usage: Usage
+    cost: Money | None = None
+
+
 class OutageChanged(EventBase):
     """The circuit breaker of a model opened, lets a probe through, or closed.
 
@@ -174,6 +231,7 @@ class CallFinished(EventBase):
     place, `served` the name in the provider's response. `latency` and `first_token` are seconds since the request was
     sent that got the reply; `waited` is the time before it, None if the call did not wait. `reused` is set if the
     reply comes from the journal or a cache: it is free now, and `cost` and `latency` are the original ones.
+    `batch_saved` is set for a reply that came in a batch: the dollars that it saved over a live call.
     """
 
     type: Literal["call_finished"] = "call_finished"
@@ -190,6 +248,7 @@ class CallFinished(EventBase):
     finish_reason: FinishReason
     reused: Reuse | None = None
     waited: Waited | None = None
+    batch_saved: Money | None = None
 
 
 class CallFailed(EventBase):
@@ -339,6 +398,10 @@ Event = Annotated[
     | AttemptCharged
     | FallbackTaken
     | HedgeSent
+    | BatchSubmitted
+    | BatchProgressed
+    | BatchEnded
+    | BatchAttempt
     | OutageChanged
     | CallFinished
     | CallFailed

@@ -71,7 +71,7 @@ class Spent(Value):
 class Times(Value):
     """Seconds of a run by cause, along the chain of calls that its end waited for: they add up to its time.
 
-    `model` is the time of models, from the request sent to the answer; the next five are waits of calls (see
+    `model` is the time of models, from the request sent to the answer; the next six are waits of calls (see
     Waited). `own` is all else: Fusion itself, its store, and pauses between calls.
     """
 
@@ -81,12 +81,13 @@ class Times(Value):
     slot: float = 0.0
     pause: float = 0.0
     failed: float = 0.0
+    batch: float = 0.0
     own: float = 0.0
 
     @property
     def waited(self) -> float:
         """The sum of the waits."""
-        return self.library + self.budget + self.slot + self.pause + self.failed
+        return self.library + self.budget + self.slot + self.pause + self.failed + self.batch
 
     @property
     def total(self) -> float:
@@ -108,6 +109,8 @@ class ReceiptLine(Value):
 
     `cached` is the amount in dollars that prompt caches of the provider saved: the price of the same tokens without
     them, less their cost. It is negative if they were written and not read.
+
+    Of the `calls`, `batched` came in a batch; `batch_saved` is the amount in dollars that this saved over live calls.
     """
 
     stage: str
@@ -121,11 +124,13 @@ class ReceiptLine(Value):
     fallbacks: int = 0
     cancelled: int = 0
     reused: int = 0
+    batched: int = 0
     measured: Spent = Spent()
     estimated: Spent = Spent()
     charged: Spent = Spent()
     saved: Spent = Spent()
     cached: Money = Decimal(0)
+    batch_saved: Money = Decimal(0)
     price_source: str = "unknown"
 
     @property
@@ -184,6 +189,16 @@ class Receipt(Value):
     def cached(self) -> Money:
         """The amount in dollars that prompt caches of providers saved."""
         return sum((line.cached for line in self.lines), Decimal(0))
+
+    @property
+    def batched(self) -> int:
+        """The number of calls that came in a batch."""
+        return sum(line.batched for line in self.lines)
+
+    @property
+    def batch_saved(self) -> Money:
+        """The amount in dollars that batches saved over live calls."""
+        return sum((line.batch_saved for line in self.lines), Decimal(0))
 
 
 class StageResult(Value):

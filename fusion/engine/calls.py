@@ -165,7 +165,7 @@ class Caller:
         finally:
             span.reset(here)
             clock.reset(timed)
-        if reply.reused is None:
+        if reply.reused is None and reply.batch_saved is None:
             self._latencies.add(reply.writer, reply.latency)
         self._emit(
             CallFinished,
@@ -181,6 +181,7 @@ class Caller:
             finish_reason=reply.finish_reason,
             reused=reply.reused,
             waited=times.waited(),
+            batch_saved=reply.batch_saved,
         )
         return reply
 

@@ -9,10 +9,8 @@ from fusion.core.errors import MissingKeyError
 from fusion.core.params import CacheMode, RoleSpec
 from fusion.core.types import Limits
 from fusion.engine.manifest import Record
-from fusion.engine.roles import Cast, check_looked_at
-from fusion.engine.run_spec import RunSpec
-from fusion.pipeline.attributes import check_columns
-from fusion.pipeline.inputs import check_hidden_columns, filled, with_conversation
+from fusion.engine.roles import Cast, stray_limits
+from fusion.engine.run_spec import RunSpec, checked_inputs
 from fusion.pipeline.loader import LoadedPipeline
 
 
@@ -31,25 +29,35 @@ def prepare(
 
     Raises InputError, MissingKeyError or another UsageError for a run that cannot start.
     """
+    given = checked_inputs(cast.with_defaults(loaded), request, inputs)
+    return prepare_many(cast, loaded, limits=limits, cache=cache, sample=sample, before=before).on(*given)
+
+
+def prepare_many(
+    cast: Cast,
+    loaded: LoadedPipeline,
+    *,
+    limits: Limits | None = None,
+    cache: CacheMode | None = None,
+    sample: int = 0,
+    before: Mapping[str, RoleSpec] | None = None,
+) -> RunSpec:
+    """Return the spec that runs on many inputs share: `with_inputs` returns that of one of them.
+
+    Raises MissingKeyError or another UsageError if none of them can start.
+    """
     loaded = cast.with_defaults(loaded)
-    if not any(one.dataflow.shows_material for one in loaded.all):
-        request = with_conversation(request)
-    request, values = filled(loaded.pipeline, request, inputs, material=loaded.dataflow.material)
-    check_hidden_columns(loaded.dataflow.table_reads, values)
-    check_columns(loaded.pipeline, loaded.prompts, values)
-    roles = cast.of(loaded, before)
-    check_looked_at(loaded, roles, request, values)
     return RunSpec(
         loaded,
-        roles,
-        inputs=values,
-        request=request,
+        cast.of(loaded, before),
+        inputs={},
+        request="",
         limits=over(loaded.pipeline.budget.tighter(cast.settings.limits), limits),
         strict_usd=limits is not None and limits.usd is not None,
         profile=cast.profile.name,
         cache=cache,
         sample=sample,
-        notes=tuple(loaded.dataflow.notes),
+        notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
 
 

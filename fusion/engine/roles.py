@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 from fusion.core.config import Settings
-from fusion.core.errors import InputError, MissingKeyError, UsageError, close_names
+from fusion.core.errors import MissingKeyError, UsageError, close_names
 from fusion.core.params import Defaults, RoleSpec, merged
-from fusion.core.types import Attached, File
 from fusion.models import catalog
 from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog import SAMPLING, describe, refused
@@ -20,12 +21,9 @@ from fusion.models.providers.replay import PREFIX
 from fusion.models.speed import Latencies
 from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.hedge import Hedging
-from fusion.pipeline.inputs import Given
 from fusion.pipeline.loader import LoadedPipeline
-from fusion.pipeline.material import documents
 from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Template
-from fusion.stages.base import ModelStage, Stage
+from fusion.stages.base import ModelStage
 
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
@@ -148,6 +146,19 @@ def unpriced(roles: RoleModels) -> Iterator[str]:
         )
 
 
+def stray_limits(settings: Settings, own: Collection[str]) -> Iterator[str]:
+    """Yield a note for each `[limits.NAME]` that no call can meet: no provider, endpoint or model has the name.
+
+    `own` are the ids of the user's model objects.
+    """
+    named = dict.fromkeys(name for layer in settings.ceilings for name in layer.models)
+    here = {*settings.endpoints, *own, *(one.partition("/")[0] for one in own)}
+    for name in named:
+        if name not in here and not catalog.reachable(name) and name not in catalog.providers():
+            near = _near(name, here | catalog.providers()) or "; name a provider, an endpoint, or provider/model"
+            yield f"[limits.{name}] holds nothing: no provider, endpoint or model is named {name!r}{near}"
+
+
 def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
     """Refuse a parameter that a model of the role does not accept; defaults are dropped silently instead."""
     for name, stage in pipeline.stages.items():
@@ -201,42 +212,6 @@ def _near(model_id: str, endpoints: Iterable[str] = ()) -> str:
     return f"; did you mean {names}?" if names else ""
 
 
-def check_looked_at(loaded: LoadedPipeline, roles: RoleModels, request: str, inputs: Given) -> None:
-    """Raise InputError if a stage would send a picture or document to a model that does not accept it."""
-    if not any(isinstance(value, File | Attached) for value in (request, *inputs.values())):
-        return
-    files = [
-        one.content for one in documents(loaded.dataflow.material, request, inputs) if isinstance(one.content, File)
-    ]
-    for name, stage in loaded.pipeline.stages.items():
-        templates = [loaded.prompts.template(use.template) for use in stage.prompts()]
-        kinds = {file.kind for template in templates for file in _shown(template, request, inputs)}
-        if reads_files(stage) and loaded.dataflow.wirings[name].shows_material:
-            kinds.update(file.kind for file in files)
-        for role in dict.fromkeys(role for _, role in stage.roles()):
-            for info in roles[role].models:
-                blind = sorted(kinds - (kinds if info.takes is None else info.takes))
-                if blind:
-                    what = {"image": "pictures", "pdf": "PDF documents"}[blind[0]]
-                    raise InputError(
-                        f"stages.{name} shows {info.id!r} (role {role!r}) {what}, which it does not take; give the "
-                        f"role a model that does, as in `--role {role}=provider/model`"
-                    )
-
-
-def reads_files(stage: Stage) -> bool:
-    """Return True if a stage may read the files of the material: all of them, or those of an item's sections."""
-    return getattr(stage, "reading", "all") in ("all", "item")
-
-
-def _shown(template: Template, request: str, inputs: Given) -> Iterator[File]:
-    """Yield the files that a template may print."""
-    values: dict[tuple[str, ...], Any] = {("inputs", name): value for name, value in inputs.items()}
-    for path, value in {**values, ("request",): request}.items():
-        if template.shows_files or path in template.paths:
-            yield from (value,) if isinstance(value, File) else value.files if isinstance(value, Attached) else ()
-
-
 RoleGiven = str | Model | RoleSpec
 """A model's id, a model, or a chain with parameters."""
 
@@ -260,10 +235,11 @@ class Cast:
         self.profile_given = profile
         self._lock = threading.Lock()
         self._reached: set[str] = set()  # models that may be called, with the keys of these settings
+        self._resolved = WeakKeyDictionary[LoadedPipeline, RoleModels]()
         self._roles = {role: self.spec(given) for role, given in roles.items()}
         self._model = None if model is None else self.spec(model)
 
-    @property
+    @cached_property
     def profile(self) -> Profile:
         """The profile in use: as given, else by FUSION_PROFILE, else by the keys that are set, else `local`."""
         return choose(self.settings, self.profile_given)
@@ -285,7 +261,7 @@ class Cast:
         defaults: Defaults | None,
     ) -> "Cast":
         """Return a cast on the same gateway with the given changes."""
-        other = copy.copy(self)
+        other = self._copied()
         if profile is not None:
             other.profile_given = profile
         if roles is not None:
@@ -299,9 +275,16 @@ class Cast:
 
     def with_keys(self, keys: Iterable[str]) -> "Cast":
         """Return this cast as if these keys were set, for previews."""
-        other = copy.copy(self)
+        other = self._copied()
         other.settings = self.settings.model_copy(update={"keys": self.settings.keys.union(keys)})
         other._reached = set()
+        return other
+
+    def _copied(self) -> Self:
+        """Return a copy to change, without what was found for this cast."""
+        other = copy.copy(self)
+        other._resolved = WeakKeyDictionary()
+        other.__dict__.pop("profile", None)
         return other
 
     def spec(self, given: RoleGiven) -> RoleSpec:
@@ -321,11 +304,15 @@ class Cast:
     def of(self, loaded: LoadedPipeline, before: Mapping[str, RoleSpec] | None = None) -> RoleModels:
         """Return the models of a pipeline; roles that the user does not set come from the run `before`, if any.
 
-        Raises UsageError or MissingKeyError.
+        Those of a pipeline on its own are found once. Raises UsageError or MissingKeyError.
         """
-        given = self._given(loaded, before)
         with self._lock:
-            return self._resolve(loaded, given, {})
+            found = self._resolved.get(loaded) if before is None else None
+            if found is None:
+                found = self._resolve(loaded, self._given(loaded, before), {})
+                if before is None:
+                    self._resolved[loaded] = found
+            return found
 
     def _resolve(
         self, loaded: LoadedPipeline, given: Mapping[str, RoleSpec], inherited: Mapping[str, RoleSpec]

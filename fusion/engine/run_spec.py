@@ -1,18 +1,21 @@
 """RunSpec: the pipeline, models, inputs and limits of a run, for the engine and for quotes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from fusion.core.errors import InputError
 from fusion.core.params import CacheMode
-from fusion.core.types import Limits
+from fusion.core.types import Attached, File, Limits
 from fusion.engine.roles import RoleModels
 from fusion.models.base import ModelInfo
+from fusion.pipeline.attributes import check_columns
 from fusion.pipeline.dataflow import stages_within
+from fusion.pipeline.inputs import check_hidden_columns, filled, with_conversation
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.material import RunMaterial, documents
 from fusion.pipeline.spec import Pipeline
-from fusion.prompts.template import Prompts
+from fusion.prompts.template import Prompts, Template
 from fusion.stages.base import Stage
 from fusion.stages.context import Room
 
@@ -46,6 +49,15 @@ class RunSpec:
     @property
     def prompts(self) -> Prompts:
         return self.loaded.prompts
+
+    def with_inputs(self, given: Mapping[str, Any], request: str | None = None) -> "RunSpec":
+        """Return the spec of one run, on these inputs and a prompt. Raises InputError for what it cannot run on."""
+        return self.on(*checked_inputs(self.loaded, request, given))
+
+    def on(self, request: str, inputs: Mapping[str, Any]) -> "RunSpec":
+        """Return the spec of one run on checked inputs. Raises InputError if a model cannot read their files."""
+        _check_looked_at(self.loaded, self.roles, request, inputs)
+        return replace(self, request=request, inputs=inputs)
 
     def within(self, path: str, request: str, inputs: Mapping[str, Any]) -> "RunSpec":
         """Return the spec of the pipeline that the stage at this path runs."""
@@ -94,3 +106,52 @@ class RunSpec:
         info = self.roles[role].models[0]
         output = self.output_limit(stage, info, asked)
         return Room(None if info.context is None else info.context - output, output)
+
+
+def checked_inputs(
+    loaded: LoadedPipeline, request: str | None, given: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return the request and the inputs of a run, with defaults filled in. Raises InputError."""
+    dataflow = loaded.dataflow
+    if not loaded.shows_material:
+        request = with_conversation(request)
+    request, values = filled(loaded.pipeline, request, given, material=dataflow.material)
+    check_hidden_columns(dataflow.table_reads, values)
+    check_columns(loaded.pipeline, loaded.prompts, values)
+    return request, values
+
+
+def _check_looked_at(loaded: LoadedPipeline, roles: RoleModels, request: str, inputs: Mapping[str, Any]) -> None:
+    """Raise InputError if a stage would send a picture or document to a model that does not accept it."""
+    if not any(isinstance(value, File | Attached) for value in (request, *inputs.values())):
+        return
+    files = [
+        one.content for one in documents(loaded.dataflow.material, request, inputs) if isinstance(one.content, File)
+    ]
+    for name, stage in loaded.pipeline.stages.items():
+        templates = [loaded.prompts.template(use.template) for use in stage.prompts()]
+        kinds = {file.kind for template in templates for file in _shown(template, request, inputs)}
+        if _reads_files(stage) and loaded.dataflow.wirings[name].shows_material:
+            kinds.update(file.kind for file in files)
+        for role in dict.fromkeys(role for _, role in stage.roles()):
+            for info in roles[role].models:
+                blind = sorted(kinds - (kinds if info.takes is None else info.takes))
+                if blind:
+                    what = {"image": "pictures", "pdf": "PDF documents"}[blind[0]]
+                    raise InputError(
+                        f"stages.{name} shows {info.id!r} (role {role!r}) {what}, which it does not take; give the "
+                        f"role a model that does, as in `--role {role}=provider/model`"
+                    )
+
+
+def _reads_files(stage: Stage) -> bool:
+    """Return True if a stage may read the files of the material: all of them, or those of an item's sections."""
+    return getattr(stage, "reading", "all") in ("all", "item")
+
+
+def _shown(template: Template, request: str, inputs: Mapping[str, Any]) -> Iterator[File]:
+    """Yield the files that a template may print."""
+    values: dict[tuple[str, ...], Any] = {("inputs", name): value for name, value in inputs.items()}
+    for path, value in {**values, ("request",): request}.items():
+        if template.shows_files or path in template.paths:
+            yield from (value,) if isinstance(value, File) else value.files if isinstance(value, Attached) else ()

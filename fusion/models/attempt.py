@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from fusion.core.types import Waited
 
-Wait = Literal["library", "budget", "slot", "pause", "failed"]
+Wait = Literal["library", "budget", "slot", "pause", "failed", "batch"]
 """Causes of a wait, by the fields of Waited."""
 
 _SHORTEST: Final = 0.001
@@ -72,16 +72,23 @@ departure: ContextVar[Departure | None] = ContextVar("fusion_departure", default
 class CallClock:
     """The waits of one call so far, in seconds."""
 
-    __slots__ = ("budget", "failed", "library", "pause", "slot")
+    __slots__ = ("batch", "budget", "failed", "library", "pause", "slot")
 
     def __init__(self) -> None:
-        self.library = self.budget = self.slot = self.pause = self.failed = 0.0
+        self.library = self.budget = self.slot = self.pause = self.failed = self.batch = 0.0
 
     def waited(self) -> Waited | None:
         """Return the waits; None if there were none."""
-        if not (self.library or self.budget or self.slot or self.pause or self.failed):
+        if not (self.library or self.budget or self.slot or self.pause or self.failed or self.batch):
             return None
-        return Waited(library=self.library, budget=self.budget, slot=self.slot, pause=self.pause, failed=self.failed)
+        return Waited(
+            library=self.library,
+            budget=self.budget,
+            slot=self.slot,
+            pause=self.pause,
+            failed=self.failed,
+            batch=self.batch,
+        )
 
 
 clock: ContextVar[CallClock | None] = ContextVar("fusion_call_clock", default=None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path as File
 from typing import NamedTuple
@@ -168,18 +169,18 @@ class Dataflow:
         self.material = material_of(pipeline, [*(use for of_stage in uses.values() for use in of_stage), *given])
         """The inputs that are material."""
 
-    @property
-    def notes(self) -> list[str]:
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
         """Notes on templates that print a whole text of the material for every item."""
         texts = {name for name in self.material if self._pipeline.inputs[name].format == "text"}
-        return [
+        return tuple(
             f"stages.{path}.{use.key} prints all of `inputs.{name}` for every item; item.source is its own part"
             for path, stage in stages_within(self._pipeline.stages).items()
             if getattr(stage, "usual_reads", "") == "item"
             for use in self._uses[path]
             for name in sorted(texts & {at[1] for at in use.paths if at[0] == "inputs" and len(at) == 2})
             if not (use.listed or use.worked_on or use.key.startswith(("when", "role", "checks")))
-        ]
+        )
 
     @property
     def shows_material(self) -> bool:

@@ -25,9 +25,11 @@ _MAX_CACHED: Final = 64
 _TOO_DEEP: Final = f"pipelines within pipelines, more than {_MAX_NESTED} deep"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedPipeline:
     """A pipeline, read and checked, with its templates and the pipelines that its stages run.
+
+    One object stands for one reading of its files, and keeps what follows from the pipeline alone.
 
     `near` is the folder in which its schemas' files are found; `file` is its own file, if it has one. `nested` maps
     the paths of stages to the pipelines that they run. `pinned` holds the JSON Schemas of a recorded pipeline.
@@ -58,6 +60,11 @@ class LoadedPipeline:
             whole = self.pipeline.model_copy(update={"defaults": self.pipeline.defaults.over(defaults)})
             self._over[key] = replace(self, pipeline=whole)
         return self._over[key]
+
+    @cached_property
+    def shows_material(self) -> bool:
+        """True if a template of the pipeline, or of one that it runs, prints the material."""
+        return any(one.dataflow.shows_material for one in self.all)
 
     @property
     def all(self) -> "Iterator[LoadedPipeline]":

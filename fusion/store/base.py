@@ -24,8 +24,10 @@ from fusion.store.rows import (
     MapEntry,
     MapRow,
     Row,
+    RowOrder,
     RunFilter,
     RunRow,
+    RunStatus,
     Spending,
     Timing,
 )
@@ -93,11 +95,15 @@ class Store(ABC):
 
     @abstractmethod
     def run_ids(self, beginning: str, *, limit: int = 10) -> list[str]:
-        """Return the run ids with this prefix, newest first."""
+        """Return the run ids with this prefix, newest first, without those of rows of maps."""
 
     @abstractmethod
     def record(self, run_id: str) -> Mapping[str, Any] | None:
         """Return the data from which a run is resumed; None if it was not stored."""
+
+    @abstractmethod
+    def own_record(self, run_id: str) -> Mapping[str, Any] | None:
+        """Return the record of a run without the part that it shares with the other rows of its map."""
 
     @abstractmethod
     def result(self, run_id: str) -> Mapping[str, Any] | None:
@@ -178,6 +184,33 @@ class Store(ABC):
     @abstractmethod
     def map_pages(self, map_id: str, *, seen: int | None = None) -> Iterator[MapEntry]:
         """Yield all rows of a map in order of number, those of the pass `seen` if it is given."""
+
+    @abstractmethod
+    def row_run(self, map_id: str, number: int) -> RunRow | None:
+        """Return the latest run of a row."""
+
+    @abstractmethod
+    def map_entry(self, map_id: str, number: int) -> MapEntry | None:
+        """Return a row of a map by its number."""
+
+    @abstractmethod
+    def map_runs(
+        self,
+        map_id: str,
+        *,
+        statuses: Collection[RunStatus] = (),
+        order: RowOrder = "first",
+        limit: int | None = None,
+    ) -> Iterator[tuple[str, RunRow]]:
+        """Yield the latest run of each row of a map, with the key of the row; `statuses` filters them."""
+
+    @abstractmethod
+    def map_spending(self, map_id: str) -> dict[str, Spending]:
+        """Return the spending of all rows of a map by stage path; open attempts count with their worst case."""
+
+    @abstractmethod
+    def map_records(self, map_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the records that rows of a map share, each with its fingerprint."""
 
     @abstractmethod
     def last_row(self, map_id: str) -> int:

@@ -22,6 +22,7 @@ import pytest
 from fusion.core.errors import RunBusyError, StoreError
 from fusion.core.types import CallKey, Failure, File, Message, Reply, Request, Usage, Waited
 from fusion.store.base import Store
+from fusion.store.encoding import as_json
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -53,7 +54,7 @@ PICTURE = File(media_type="image/png", data=bytes(range(256)) * 40, name="graph.
 
 
 def started(run_id: str = "r1", **more: Any) -> Started:
-    row = Started(run_id, None, run_id, "plan", "local", 100.0, {}, "full", "f1", {"inputs": {"task": "Émile"}})
+    row = Started(run_id, None, run_id, "plan", "local", 100.0, {}, "full", "f1", '{"inputs":{"task":"Émile"}}')
     return replace(row, **more)
 
 
@@ -62,7 +63,7 @@ def session(run_id: str = "r1", number: int = 1, at: float = 100.0) -> SessionSt
 
 
 def ended(run_id: str = "r1", **more: Any) -> Ended:
-    return replace(Ended(run_id, 1, "ok", 130.0, Decimal("0.50"), 1, 7, None, {"text": "done"}), **more)
+    return replace(Ended(run_id, 1, "ok", 130.0, Decimal("0.50"), 1, 7, None, '{"text":"done"}'), **more)
 
 
 def key(number: int = 1, **more: Any) -> CallKey:
@@ -135,7 +136,7 @@ class StoreConformance:
         assert (store.lose_open("r1"), store.remove(["r1"]), store.clear_cache()) == (0, 0, 0)
 
     def test_rows_of_a_run_that_is_not_there_are_not_kept(self, store: Store) -> None:
-        kept(store, session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, {}), ended())
+        kept(store, session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, "{}"), ended())
         kept(store, started())
         assert list(store.calls("r1")) == []
         assert store.decisions("r1") == []
@@ -144,7 +145,7 @@ class StoreConformance:
         assert (row.status, row.sessions) == ("running", 0)
 
     def test_the_first_to_start_a_run_wins(self, store: Store) -> None:
-        kept(store, started(), started(pipeline="other", record={"other": 1}))
+        kept(store, started(), started(pipeline="other", record='{"other":1}'))
         row = store.run("r1")
         assert row is not None
         assert (row.pipeline, store.record("r1")) == ("plan", {"inputs": {"task": "Émile"}})
@@ -167,7 +168,7 @@ class StoreConformance:
         assert row is not None
         assert (row.status, row.ended, row.sessions, row.failure) == ("running", None, 2, None)
         assert store.result("r1") is None
-        kept(store, ended(session=2, ended=207.0, result={"text": "at last"}))
+        kept(store, ended(session=2, ended=207.0, result='{"text":"at last"}'))
         row = store.run("r1")
         assert row is not None
         assert (row.status, row.ended, row.seconds) == ("ok", 207.0, 37.0)
@@ -269,6 +270,7 @@ class StoreConformance:
             None,
             Waited(slot=1.5),
             Waited(library=0.25, budget=3.0, slot=0.000001, pause=12.0, failed=600.5),
+            Waited(batch=86_400.25),
         ],
     )
     def test_a_call_is_kept_with_its_waits(self, store: Store, waited: Waited | None) -> None:
@@ -453,6 +455,27 @@ class StoreConformance:
         assert row is not None
         assert row.usd == huge
 
+    def test_lines_count_the_calls_that_came_in_batches(self, store: Store) -> None:
+        in_batch = [reply(batch_saved=Decimal(saved)) for saved in ("0.0001", "0", "0.25")]
+        calls = (call(n, reply=one) for n, one in enumerate((*in_batch, reply()), start=1))
+        kept(store, started(), *calls, call(5, reply=in_batch[2], reused="cache"))
+        assert [one.reply and one.reply.batch_saved for one in store.calls("r1")][:4] == [
+            Decimal("0.0001"),
+            Decimal(0),
+            Decimal("0.25"),
+            None,
+        ]
+        here, reused = store.lines("r1")
+        assert (here.calls, here.batched, here.batch_saved) == (4, 3, Decimal("0.2501"))
+        assert (reused.calls, reused.batched) == (1, 1)
+
+    def test_an_attempt_lost_with_its_process_may_be_settled_later(self, store: Store) -> None:
+        kept(store, started(), session(), attempt(1), attempt(2))
+        assert store.lose_open("r1") == 2
+        kept(store, AttemptEnd("r1", 1, 1, "settled", 200.0, Decimal("0.001"), 7))
+        ends = [(end.state, end.usd) for _, end in store.attempts("r1") if end is not None]
+        assert ends == [("settled", Decimal("0.001")), ("lost", attempt(2).usd)]
+
     def test_lines_add_up_calls_by_stage_role_and_model(self, store: Store) -> None:
         guessed = Usage(input=1, output=1, source="estimated")
         kept(
@@ -491,8 +514,8 @@ class StoreConformance:
 
     def test_events_come_in_their_order(self, store: Store) -> None:
         bodies: Mapping[int, Mapping[str, Any]] = {3: {"c": "é" * 3000}, 1: {"a": 1}, 2: {"b": [None, 2.5]}}
-        kept(store, started(), *(Noticed("r1", number, body) for number, body in bodies.items()))
-        kept(store, Noticed("r1", 1, {"other": 1}))
+        kept(store, started(), *(Noticed("r1", number, as_json(body)) for number, body in bodies.items()))
+        kept(store, Noticed("r1", 1, '{"other":1}'))
         assert store.events("r1") == [bodies[1], bodies[2], bodies[3]]
         assert store.last_numbers("r1") == (0, 3)
 
@@ -651,7 +674,7 @@ class StoreConformance:
     # Housekeeping.
 
     def test_a_run_is_removed_with_all_that_is_kept_of_it(self, store: Store) -> None:
-        rows = (session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, {}))
+        rows = (session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, "{}"))
         kept(store, started(), *rows, started("r2"), *work(1, "r2"))
         before = dict(store.sizes())
         assert (before["runs"], before["calls"], before["attempts"], before["cached"]) == (2, 2, 2, 0)

@@ -1,11 +1,13 @@
 """What every Store does with maps: a suite to inherit from, with a `store` fixture that makes one."""
 
+from dataclasses import replace
 from decimal import Decimal
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from fusion.store.base import Store
+from fusion.store.encoding import as_json
 from fusion.store.rows import (
     Attempt,
     Ended,
@@ -18,6 +20,7 @@ from fusion.store.rows import (
     RunFilter,
     RunStatus,
     SessionStart,
+    Spending,
     Started,
 )
 
@@ -26,7 +29,7 @@ def mapped(store: Store, map_id: str = "m", rows: int = 3) -> None:
     """Put a map of so many rows, in its first pass."""
     store.put(
         MapStarted(map_id, "p", "local", 100.0, {"team": "search"}, "in.csv", "out.csv"),
-        MapPass(map_id, 1, 101.0, "shared", {"version": 2, "pipeline": {"name": "p"}}, rows),
+        MapPass(map_id, 1, 101.0, "shared", '{"version":2,"pipeline":{"name":"p"}}', rows),
     )
     for number in range(1, rows + 1):
         store.put(RowStarted(map_id, number, f"k{number}", 1, number, "shared", row_run(map_id, number)))
@@ -37,14 +40,14 @@ def row_run(map_id: str, number: int, *, more: str = "") -> Started:
     """The run of a row."""
     run_id = f"{map_id}-{number}{more}"
     about = ("p", "local", 102.0, dict[str, str](), "full", f"f{number}{more}")
-    return Started(run_id, None, run_id, *about, {"inputs": {"text": number}})
+    return Started(run_id, None, run_id, *about, as_json({"inputs": {"text": number}}))
 
 
 def row_ended(run_id: str, status: RunStatus = "ok") -> tuple[SessionStart, Ended]:
     """The only session of a row's run, which cost a cent in two calls."""
     return (
         SessionStart(run_id, 1, 103.0),
-        Ended(run_id, 1, status, 104.0, Decimal("0.01"), 1, 2, None, {"text": run_id}),
+        Ended(run_id, 1, status, 104.0, Decimal("0.01"), 1, 2, None, as_json({"text": run_id})),
     )
 
 
@@ -128,7 +131,7 @@ class MapConformance:
 
     def test_an_earlier_pass_ends_nothing(self, store: Store) -> None:
         mapped(store)
-        store.put(MapPass("m", 2, 110.0, "shared", {}, None), MapEnded("m", 1, "ok", 111.0, None))
+        store.put(MapPass("m", 2, 110.0, "shared", "{}", None), MapEnded("m", 1, "ok", 111.0, None))
         store.flush()
         found = store.map("m")
         assert found is not None
@@ -156,6 +159,67 @@ class MapConformance:
         store.flush()
         assert [one.map_id for one in store.maps(which)] == found
         assert store.map_ids("n") == ["n"]
+
+    def test_a_row_is_found_by_its_number(self, store: Store) -> None:
+        mapped(store)
+        found = store.map_entry("m", 2)
+        assert found is not None
+        assert (found.key, found.run_id) == ("k2", "m-2")
+        assert store.map_entry("m", 4) is None
+        assert store.map_entry("n", 1) is None
+
+    @pytest.mark.parametrize(
+        ("options", "found"),
+        [
+            ({}, ["k1", "k2", "k3", "k4"]),
+            ({"order": "last"}, ["k4", "k3", "k2", "k1"]),
+            ({"order": "last", "limit": 2}, ["k4", "k3"]),
+            ({"order": "slowest", "limit": 2}, ["k1", "k3"]),
+            ({"statuses": ("failed",)}, ["k2"]),
+            ({"statuses": ("running", "ok"), "order": "last", "limit": 2}, ["k4", "k3"]),
+            ({"limit": 0}, []),
+        ],
+    )
+    def test_the_runs_of_rows_are_listed(self, store: Store, options: dict[str, Any], found: list[str]) -> None:
+        mapped(store, rows=4)
+        for number, (status, seconds) in enumerate((("ok", 3.0), ("failed", 1.0), ("ok", 2.0)), start=1):
+            session, ended = row_ended(f"m-{number}", cast(RunStatus, status))
+            store.put(session, replace(ended, ended=session.started + seconds))
+        store.flush()
+        listed = list(store.map_runs("m", **options))
+        assert [key for key, _ in listed] == found
+        assert [run.run_id for _, run in listed] == [f"m-{key[1:]}" for key in found]
+        assert {(run.map, run.shared) for _, run in listed} <= {("m", "shared")}
+
+    def test_many_rows_are_listed_in_pages(self, store: Store) -> None:
+        mapped(store, rows=250)
+        assert [run.row for _, run in store.map_runs("m")] == [*range(1, 251)]
+        assert [run.row for _, run in store.map_runs("m", order="last", limit=120)] == [*range(250, 130, -1)]
+
+    def test_spending_is_summed_over_rows_by_stage(self, store: Store) -> None:
+        mapped(store)
+        for number, stage in ((1, "s"), (2, "s"), (3, "t")):
+            run_id = f"m-{number}"
+            opened = Attempt(run_id, 1, 1, stage, None, "s", "bulk", "x/y", 103.0 + number, Decimal("0.5"), 70)
+            store.put(SessionStart(run_id, 1, 103.0), opened)
+        store.flush()
+        assert store.map_spending("m") == {
+            "s": Spending(Decimal("1.0"), 140, 2, 0),
+            "t": Spending(Decimal("0.5"), 70, 1, 0),
+        }
+        assert store.map_spending("n") == {}
+
+    def test_the_shared_records_of_a_map_are_apart_from_those_of_its_rows(self, store: Store) -> None:
+        mapped(store)
+        store.put(MapPass("m", 2, 110.0, "edited", '{"version":2,"pipeline":{"name":"q"}}', None))
+        store.flush()
+        names = {name: record["pipeline"]["name"] for name, record in store.map_records("m")}
+        assert names == {"shared": "p", "edited": "q"}
+        assert store.own_record("m-2") == {"inputs": {"text": 2}}
+
+    def test_ids_of_rows_are_no_ids_of_runs(self, store: Store) -> None:
+        mapped(store)
+        assert store.run_ids("m") == []
 
     def test_a_map_is_removed_with_its_rows(self, store: Store) -> None:
         mapped(store, "m")

@@ -29,7 +29,7 @@ from fusion.core.events import (
     StageStarted,
 )
 from fusion.core.result import FailedPart, Result, Times
-from fusion.core.types import Failure, Waited, as_text
+from fusion.core.types import Failure, Waited, as_text, pattern
 
 if TYPE_CHECKING:
     from fusion.client.history_types import RunSummary
@@ -44,9 +44,7 @@ _TITLES_AT_MOST = 20
 _FOLDED_AT_MOST = 60
 _NAMED_AT_MOST = 3
 _TITLE_AT_MOST = 40
-_FIGURES = re.compile(r"('[^']*')|\b(?=[a-z_-]*\d)[0-9a-z_-]{8,}\b|\d+(?:[.,]\d+)*", re.IGNORECASE)
 _DAY: Final = re.compile(r", (?:built|fetched|installed) (\d{4}-\d\d-\d\d)\b")
-_ATTEMPTS = re.compile(r" \(after \d+ attempts?[^()]*\)")
 _UNNAMED: Final[Mapping[tuple[str, int], str]] = {}
 _WAITS: Final = {
     "library": "loading",
@@ -54,6 +52,7 @@ _WAITS: Final = {
     "slot": "slots",
     "pause": "pauses",
     "failed": "failed attempts",
+    "batch": "batches",
 }
 _TIMES: Final = {"model": "models", **_WAITS, "own": "other"}
 _SHOWN_FROM: Final = 0.05
@@ -279,17 +278,6 @@ def _more_line(stage: str, what: str, why: str, count: int) -> str:
     if what.endswith(_ATTEMPT):
         return f"{place}{what.removesuffix(_ATTEMPT)}: {shown}, {count:,} attempts"
     return f"{place}{count - 1:,} more times: {what}{shown}"
-
-
-def pattern(text: str) -> str:
-    """Return a text with its figures and ids made equal, those in quotes aside, to compare faults.
-
-    The number of attempts makes no difference.
-
-    >>> pattern("'gpt-5.6' (429): try again in 1.9 s, request 4f0a91bc2d")
-    "'gpt-5.6' (#): try again in # s, request #"
-    """
-    return _FIGURES.sub(lambda found: found[1] or "#", _ATTEMPTS.sub("", text))
 
 
 def folded_texts(texts: Iterable[str]) -> list[str]:

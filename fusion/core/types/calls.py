@@ -89,7 +89,7 @@ class Waited(Value):
 
     `library` is the loading of libraries and weights, `budget` the wait for room in a budget, `slot` for a free slot,
     `pause` for a backoff, a rate limit, a provider's outage or a prompt cache that another call fills, and `failed`
-    the duration of failed attempts.
+    the duration of failed attempts. `batch` is the wait for a batch, from its first row to its results.
     """
 
     library: float = 0.0
@@ -97,6 +97,7 @@ class Waited(Value):
     slot: float = 0.0
     pause: float = 0.0
     failed: float = 0.0
+    batch: float = 0.0
 
 
 class Reply(Value):
@@ -105,7 +106,8 @@ class Reply(Value):
     `asked` is the requested model, `by` the fallback that replied in its place, `served` the name in the provider's
     response. `cost` is in dollars; None if the price is unknown, never zero for unknown. `latency` and `first_token`
     are seconds since sending. `reused` is the origin of a reply that was not requested now, and is free: the journal
-    of this run, another run, or the cache. `tool_calls` are the tools that the model wants called.
+    of this run, another run, or the cache. `tool_calls` are the tools that the model wants called. `batch_saved` is
+    set for a reply that came in a batch: the dollars that it saved over a live call, 0 if the price is unknown.
     """
 
     text: str
@@ -119,6 +121,7 @@ class Reply(Value):
     latency: float = 0.0
     first_token: float | None = None
     reused: Reuse | None = None
+    batch_saved: Money | None = None
 
     @property
     def writer(self) -> str:

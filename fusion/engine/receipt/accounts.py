@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 from fusion.core.events import (
     AttemptCharged,
     AttemptFailed,
+    BatchAttempt,
     CallCancelled,
     CallFailed,
     CallFinished,
@@ -53,6 +54,13 @@ class _Sum:
         self.usd += usd or 0
         self.unknown += unknown + (usd is None)
 
+    def take(self, tokens: Usage, usd: Decimal | None) -> None:
+        """Take back what `add` added."""
+        self.input -= tokens.input
+        self.output -= tokens.output
+        self.usd -= usd or 0
+        self.unknown -= usd is None
+
     def spent(self, source: Literal["measured", "estimated"]) -> Spent:
         if self == _NOTHING:
             return _UNSPENT
@@ -81,6 +89,7 @@ class _Line:
     charged: _Sum = field(default_factory=_Sum)
     saved: _Sum = field(default_factory=_Sum)
     cached: Money = Decimal(0)
+    batch_saved: Money = Decimal(0)
 
 
 class Before(NamedTuple):
@@ -131,6 +140,7 @@ class Accounts:
             CallFailed: self._failed,
             AttemptFailed: self._retried,
             AttemptCharged: self._charged,
+            BatchAttempt: self._in_batch,
             CallCancelled: self._cancelled,
             FallbackTaken: self._fell_back,
             Decided: self._decided,
@@ -150,6 +160,9 @@ class Accounts:
             of.counts["reused" if line.reused else "calls"] += line.calls
             total = of.saved if line.reused else of.measured if line.source == "measured" else of.estimated
             total.add(line, line.usd, line.unknown)
+            if line.batched and not line.reused:
+                of.counts["batched"] += line.batched
+                of.batch_saved += line.batch_saved
             by = line.model if line.asked else None
             self._served[line.role, line.asked or line.model, line.served, by] += line.calls
         for event in before.events:
@@ -182,6 +195,7 @@ class Accounts:
                 estimated=line.estimated.spent("estimated"),
                 charged=line.charged.spent("estimated"),
                 cached=line.cached,
+                batch_saved=line.batch_saved,
                 price_source=self._price_sources.get(key.model, "unknown"),
             )
             for key, line in self._lines.items()
@@ -258,6 +272,9 @@ class Accounts:
         else:
             total = line.measured if event.usage.source == "measured" else line.estimated
             line.cached += self._saved_on(event.by or event.asked, event.usage)
+            if event.batch_saved is not None:
+                line.counts["batched"] += 1
+                line.batch_saved += event.batch_saved
         total.add(event.usage, event.cost)
         self._served[event.role, event.asked, event.served, event.by] += 1
 
@@ -270,6 +287,10 @@ class Accounts:
         line.charged.add(event.usage, event.cost)
         if event.hedge:
             line.counts["cancelled"] += 1
+
+    def _in_batch(self, event: BatchAttempt) -> None:
+        charged = self._of_attempt(event, event.model).charged
+        charged.add(event.usage, event.cost) if event.state == "left" else charged.take(event.usage, event.cost)
 
     def _of_attempt(self, event: OfCall, model: str) -> _Line:
         return self._line(self._key(event, model))

@@ -3,8 +3,8 @@
 from fusion.pipeline.rows.cells import cell as cell
 from fusion.pipeline.rows.cells import csv_line as csv_line
 from fusion.pipeline.rows.cells import json_line as json_line
-from fusion.pipeline.rows.reading import Row as Row
-from fusion.pipeline.rows.reading import RowFormat as RowFormat
+from fusion.pipeline.rows.parsing import Row as Row
+from fusion.pipeline.rows.parsing import RowFormat as RowFormat
 from fusion.pipeline.rows.reading import read_rows as read_rows
 from fusion.pipeline.rows.reading import rows_of as rows_of
 from fusion.pipeline.rows.table import Table as Table

@@ -8,6 +8,7 @@ from fusion.store.rows.maps import (
     MapPass as MapPass,
     MapRow as MapRow,
     MapStarted as MapStarted,
+    RowOrder as RowOrder,
     RowSeen as RowSeen,
     RowStarted as RowStarted,
 )

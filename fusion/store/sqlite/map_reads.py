@@ -1,15 +1,15 @@
 """Queries of the maps in a SQLite store."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from sqlite3 import Connection
 from typing import Any, Final
 
 from fusion.store.base import Store
-from fusion.store.rows import MapCounts, MapEntry, MapRow, RunFilter
-from fusion.store.sqlite.codec import unpack_failure, unpack_money
+from fusion.store.rows import MapCounts, MapEntry, MapRow, RunFilter, Spending
+from fusion.store.sqlite.codec import unpack_data, unpack_failure, unpack_money
 
 OF_MAP: Final = "(SELECT map FROM maps WHERE map_id = ?)"
 """SQL for the number of a map's id."""
@@ -19,7 +19,7 @@ _KEYS: Final = 500
 _MAP: Final = """
     SELECT map_id, pipeline, profile, status, started, ended, max(0.0, ifnull(ended, (SELECT max(seen) FROM sessions
         JOIN runs USING (run) WHERE runs.map = maps.map)) - resumed), pass, tags, source, output, expected,
-        fingerprint, failure
+        fingerprint, failure, ifnull(resumed, started)
     FROM maps
 """
 _ENTRY: Final = """
@@ -39,6 +39,13 @@ _OPEN: Final = """
 _TOKENS: Final = """
     SELECT ifnull(sum(attempts.tokens), 0) FROM runs JOIN attempts ON attempts.run = runs.run
     WHERE runs.map = (SELECT map FROM maps WHERE map_id = ?) AND attempts.state <> 'refunded'
+"""
+_BY_STAGE: Final = """
+    SELECT stage, ifnull(decimal_sum(attempts.usd), '0'), ifnull(sum(attempts.tokens), 0), count(*),
+        count(*) - count(attempts.usd)
+    FROM runs JOIN attempts ON attempts.run = runs.run
+    WHERE runs.map = (SELECT map FROM maps WHERE map_id = ?) AND attempts.state <> 'refunded'
+    GROUP BY stage ORDER BY min(attempts.opened)
 """
 
 
@@ -124,6 +131,18 @@ class MapReader(Store):
             yield from map(_entry, page)
             after = page[-1][0]
 
+    def map_entry(self, map_id: str, number: int) -> MapEntry | None:
+        found = self._query(f"{_ENTRY} WHERE map_rows.map = {OF_MAP} AND map_rows.number = ?", map_id, number)
+        return _entry(found[0]) if found else None
+
+    def map_spending(self, map_id: str) -> dict[str, Spending]:
+        return {stage: Spending(Decimal(usd), *numbers) for stage, usd, *numbers in self._query(_BY_STAGE, map_id)}
+
+    def map_records(self, map_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        sql = f"SELECT fingerprint, record FROM map_records WHERE map = {OF_MAP}"
+        for fingerprint, record in self._query(sql, map_id):
+            yield fingerprint, unpack_data(record)
+
     def last_row(self, map_id: str) -> int:
         return int(self._query(f"SELECT ifnull(max(number), 0) FROM map_rows WHERE map = {OF_MAP}", map_id)[0][0])
 
@@ -135,8 +154,8 @@ def _portions(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _map_row(row: Any) -> MapRow:
-    *about, seconds, passes, tags, source, output, expected, fingerprint, failure = row
-    end = (passes, json.loads(tags), source, output, expected, fingerprint, unpack_failure(failure))
+    *about, seconds, passes, tags, source, output, expected, fingerprint, failure, resumed = row
+    end = (passes, json.loads(tags), source, output, expected, fingerprint, unpack_failure(failure), resumed)
     return MapRow(*(*about, seconds or 0.0, *end))
 
 

@@ -210,7 +210,9 @@ ALTER TABLE runs ADD COLUMN shared TEXT;
 CREATE INDEX runs_by_row ON runs (map, row) WHERE map IS NOT NULL;
 """
 
-MIGRATIONS: Final = (_FIRST, _WAITS, _MAPS)
+_BATCHES: Final = "ALTER TABLE calls ADD COLUMN batch_saved TEXT;\n"
+
+MIGRATIONS: Final = (_FIRST, _WAITS, _MAPS, _BATCHES)
 """Entry n migrates a store from version n to n + 1."""
 NEWEST: Final = len(MIGRATIONS)
 

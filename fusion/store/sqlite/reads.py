@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from decimal import Decimal
@@ -17,8 +18,10 @@ from fusion.store.rows import (
     CallIndex,
     Decision,
     Line,
+    RowOrder,
     RunFilter,
     RunRow,
+    RunStatus,
     Spending,
     Timing,
 )
@@ -42,20 +45,25 @@ _RUN: Final = """
     SELECT run_id, parent, root, pipeline, profile, status, started, ended,
         (SELECT total(max(0.0, seen - started)) FROM sessions WHERE sessions.run = runs.run),
         session, tags, content, fingerprint, usd, unknown_calls, calls, failure,
-        (SELECT map_id FROM maps WHERE maps.map = runs.map), row
+        (SELECT map_id FROM maps WHERE maps.map = runs.map), row, shared
     FROM runs
 """
+_ROW_RUN: Final = _RUN.replace("SELECT", "SELECT map_rows.key,", 1).replace(
+    "FROM runs\n", "FROM map_rows JOIN runs ON runs.run = map_rows.run\n"
+)
+_SECONDS: Final = 10
+"""Column of the time of a run in `_ROW_RUN`."""
 _CALL: Final = """
     SELECT calls.number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused,
         waited, finish, replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd,
-        latency, first_token
+        latency, first_token, batch_saved
 """
 _COUNTED: Final = "FROM attempts WHERE state <> 'refunded' AND run = " + OF_RUN
 _ALL_SPENDING: Final = "ifnull(decimal_sum(usd), '0'), ifnull(sum(tokens), 0), count(*), count(*) - count(usd)"
 _LINES: Final = f"""
     SELECT stage, role, ifnull(writer, replied), CASE WHEN writer IS NOT NULL THEN asked END, served, source,
         reused IS NOT NULL, count(*), sum(input), sum(cached_read), sum(cache_write), sum(output), sum(reasoning),
-        decimal_sum(usd), count(*) - count(usd)
+        decimal_sum(usd), count(*) - count(usd), count(batch_saved), decimal_sum(batch_saved)
     FROM calls WHERE run = {OF_RUN} AND state <> 'failed' AND replied IS NOT NULL
     GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(number)
 """
@@ -116,15 +124,47 @@ class SqliteReader(MapReader):
 
     def run_ids(self, beginning: str, *, limit: int = 10) -> list[str]:
         sql = (
-            "SELECT run_id FROM runs WHERE run_id >= ?1 AND run_id < ?1 || char(0x10FFFF)"
+            "SELECT run_id FROM runs WHERE run_id >= ?1 AND run_id < ?1 || char(0x10FFFF) AND map IS NULL"
             " ORDER BY started DESC, run DESC LIMIT ?2"
         )
         return [run_id for (run_id,) in self._all(sql, beginning, limit)]
 
+    def map_runs(
+        self,
+        map_id: str,
+        *,
+        statuses: Collection[RunStatus] = (),
+        order: RowOrder = "first",
+        limit: int | None = None,
+    ) -> Iterator[tuple[str, RunRow]]:
+        only = f"AND status IN ({', '.join('?' for _ in statuses)})" if statuses else ""
+        found = f"{_ROW_RUN} WHERE map_rows.map = {OF_MAP} {only}"
+        if order == "slowest":
+            for row in self._all(
+                f"{found} ORDER BY 9 DESC LIMIT ?", map_id, *statuses, -1 if limit is None else limit
+            ):
+                yield row[0], self._run_row(row[1:])
+            return
+        direction, compare, last = ("", ">", 0) if order == "first" else ("DESC", "<", sys.maxsize)
+        sql = f"{found} AND map_rows.number {compare} ? ORDER BY map_rows.number {direction} LIMIT ?"
+        left = sys.maxsize if limit is None else limit
+        while left and (page := self._all(sql, map_id, *statuses, last, min(left, _PAGE_OF_TEXTS))):
+            for row in page:
+                yield row[0], self._run_row(row[1:])
+            last, left = page[-1][-2], left - len(page)
+
+    def own_record(self, run_id: str) -> Mapping[str, Any] | None:
+        return self._kept(f"SELECT record FROM records WHERE run = {OF_RUN}", run_id)
+
     def record(self, run_id: str) -> Mapping[str, Any] | None:
-        own = self._kept(f"SELECT record FROM records WHERE run = {OF_RUN}", run_id)
+        own = self.own_record(run_id)
         shared = None if own is None else self._kept(_SHARED, run_id)
         return own if own is None or shared is None else {**shared, **own}
+
+    def row_run(self, map_id: str, number: int) -> RunRow | None:
+        of_row = f"run = (SELECT run FROM map_rows WHERE map = {OF_MAP} AND number = ?)"
+        row = self._one(f"{_RUN} WHERE {of_row}", map_id, number)
+        return None if row is None else self._run_row(row)
 
     def result(self, run_id: str) -> Mapping[str, Any] | None:
         return self._kept(f"SELECT result FROM records WHERE run = {OF_RUN}", run_id)
@@ -135,12 +175,12 @@ class SqliteReader(MapReader):
         return found
 
     def _run_row(self, row: Any) -> RunRow:
-        *about, tags, content, fingerprint, usd, unknown, calls, failure, map_id, number = row
+        *about, tags, content, fingerprint, usd, unknown, calls, failure, map_id, number, shared = row
         run_id, ended = row[0], row[7]
         if ended is None:
             usd, _, calls, unknown = self._one(f"SELECT {_ALL_SPENDING} {_COUNTED}", run_id)
         spent = Decimal(usd), unknown, calls
-        end = (unpack_failure(failure), map_id, number)
+        end = (unpack_failure(failure), map_id, number, shared)
         return RunRow(*(*about, json.loads(tags), content, fingerprint, *spent, *end))
 
     # Calls.
@@ -233,7 +273,7 @@ class SqliteReader(MapReader):
 
     def lines(self, run_id: str) -> list[Line]:
         rows = self._all(_LINES, run_id)
-        return [Line._make((*row[:6], bool(row[6]), *row[7:13], Decimal(row[13]), row[14])) for row in rows]
+        return [_line(row) for row in rows]
 
     def timings(self, run_id: str) -> list[Timing]:
         rows = self._all(_TIMINGS, run_id)
@@ -269,10 +309,17 @@ def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
     return conditions, values
 
 
+def _line(row: Any) -> Line:
+    *identity, reused = row[:7]
+    *counts, usd, unknown, batched, saved = row[7:]
+    return Line._make((*identity, bool(reused), *counts, Decimal(usd), unknown, batched, Decimal(saved)))
+
+
 def _reply(about: list[Any], text: Packed | None) -> Reply | None:
-    finish, asked, served, by, source, given, cached_read, cache_write, output, reasoning, usd, latency, first = about
+    finish, asked, served, by, source, *tokens, usd, latency, first, saved = about
     if asked is None:
         return None
+    given, cached_read, cache_write, output, reasoning = tokens
     said, calls = unpack_content(finish, text)
     return Reply(
         text=said,
@@ -292,4 +339,5 @@ def _reply(about: list[Any], text: Packed | None) -> Reply | None:
         cost=unpack_money(usd),
         latency=latency,
         first_token=first,
+        batch_saved=unpack_money(saved),
     )

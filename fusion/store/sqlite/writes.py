@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from fusion.core.errors import StoreError
 from fusion.core.types import CallKey, Reply, Request
+from fusion.store.encoding import as_json
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -30,7 +31,6 @@ from fusion.store.sqlite import map_writes
 from fusion.store.sqlite.codec import (
     Packed,
     Parts,
-    as_json,
     pack,
     pack_content,
     pack_data,
@@ -73,7 +73,7 @@ _CALL: Final = _insert(
     "calls",
     "number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused, finish, "
     "replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd, latency, first_token, "
-    "waited",
+    "batch_saved, waited",
 )
 _BODY: Final = (
     "INSERT INTO bodies (number, request, text, run) SELECT ?, ?, ?, calls.run FROM calls"
@@ -86,7 +86,7 @@ _ATTEMPT: Final = _insert(
 )
 _ATTEMPT_END: Final = (
     "UPDATE attempts SET state = ?, closed = ?, usd = ?, tokens = ?"
-    f" WHERE run = {OF_RUN} AND session = ? AND number = ? AND state = 'open'"
+    f" WHERE run = {OF_RUN} AND session = ? AND number = ? AND state IN ('open', 'lost')"
 )
 _DECISION: Final = _insert("decisions", "stage, item, name, value")
 _NOTICED: Final = _insert("events", "number, body")
@@ -299,7 +299,7 @@ class RowWriter:
 
     def _started(self, row: Started) -> None:
         about = (row.run_id, row.parent, row.root, row.pipeline, row.profile, row.started, as_json(row.tags))
-        record = None if row.record is None else pack_data(row.record)
+        record = None if row.record is None else pack(row.record)
         self._texts.forget(row.run_id)
         self._apart([(_STARTED, *about, row.content, row.fingerprint), (_RECORD, record, row.run_id)])
 
@@ -314,7 +314,7 @@ class RowWriter:
         )
 
     def _ended(self, row: Ended) -> None:
-        result = None if row.result is None else pack_data(row.result)
+        result = None if row.result is None else pack(row.result)
         money = (pack_money(row.usd), row.unknown_calls, row.calls, pack_failure(row.failure))
         self._steps[-1].seen[row.run_id] = row.ended
         self._seen.pop(row.run_id, None)
@@ -366,7 +366,7 @@ class RowWriter:
         self._steps[-1].add(_DECISION, row.stage, row.item, row.name, pack_data(row.value), row.run_id)
 
     def _noticed(self, row: Noticed) -> None:
-        self._steps[-1].add(_NOTICED, row.number, pack_data(row.body), row.run_id)
+        self._steps[-1].add(_NOTICED, row.number, pack(row.body), row.run_id)
 
     def _cached(self, row: Cached) -> None:
         reply = pack_reply(row.reply)
@@ -384,8 +384,9 @@ def _key(key: CallKey) -> tuple[str, int | None, str, Packed]:
 def _reply_values(reply: Reply | None) -> Values:
     """Return the columns of a reply, without its text."""
     if reply is None:
-        return (None,) * 13
+        return (None,) * 14
     usage = reply.usage
     about = (reply.finish_reason, reply.asked, reply.served, reply.by, usage.source)
     tokens = (usage.input, usage.cached_read, usage.cache_write, usage.output, usage.reasoning)
-    return (*about, *tokens, pack_money(reply.cost), reply.latency, reply.first_token)
+    money, saved = pack_money(reply.cost), pack_money(reply.batch_saved)
+    return (*about, *tokens, money, reply.latency, reply.first_token, saved)

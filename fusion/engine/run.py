@@ -275,8 +275,9 @@ def _overdue(budget: Budget) -> BudgetError:
     level = budget
     while level.limits.seconds is None and level.parent is not None:
         level = level.parent
+    whose = f"the {level.title} with" if level.declared_in else "its"
     return BudgetError(
-        f"the run took longer than its {level.limits.seconds:g} s; raise `budget.seconds`",
+        f"the run took longer than {whose} {level.limits.seconds:g} s; raise `{level.key('seconds')}`",
         limit="seconds",
         level=level.name,
     )

@@ -92,6 +92,6 @@ def test_a_dotted_name_finds_its_value(data: Any, field: str, value: Any) -> Non
 )
 def test_columns_have_names_of_their_own(names: list[str] | None, columns: list[str]) -> None:
     flat = FlatRows(names)
-    assert list(flat.columns) == ["key", *columns, "status", "usd", "run", "failure"]
+    assert list(flat.columns) == ["key", *columns, "status", "usd", "unknown_calls", "run", "failure"]
     values = flat.values(OutputRow("k", "ok", "t", data={"status": 1, "key": 2, "a": 3}))
     assert len(values) == len(flat.columns)

@@ -28,7 +28,8 @@ def answer(request: Request) -> Any:
     found = [{"supplier": name, "amount": amount} for name, amount in READINGS.items() if name in words]
     if "team" in json.dumps(request.json_schema):
         sure = {"sure": 0.4 if "Ticket 1:" in words else 0.9} if "sure" in json.dumps(request.json_schema) else {}
-        return {"team": "billing", **sure}
+        doubted = request.key is not None and request.key.step == "tier-1-b" and "Ticket 1:" in words
+        return {"team": "technical" if doubted else "billing", **sure}
     if "supplier" in json.dumps(request.json_schema):
         return found[0]
     return "; ".join(f"{one['supplier']} {one['amount']:.2f}" for one in found) or "Hello.\nAnswer: 24.15"

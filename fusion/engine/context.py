@@ -19,6 +19,7 @@ from fusion.core.events import (
     Noted,
     Restarted,
     Sink,
+    StageFinished,
     StageGrew,
     StageStarted,
     to_both,
@@ -27,7 +28,7 @@ from fusion.core.params import merged
 from fusion.core.types import Asked, Attached, CallKey, Deltas, Item, JsonSchema, Message, as_text
 from fusion.engine.calls import Caller
 from fusion.engine.fields import Fields, read
-from fusion.engine.receipt import ItemCosts
+from fusion.engine.receipt import ItemCosts, spending, spent
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.gateway import CallRecorder
@@ -54,6 +55,10 @@ from fusion.stages.fields import enough
 from fusion.stages.text.reading import Reading
 from fusion.stages.text.sections import Sections
 
+OF_STAGES = (StageStarted, StageGrew, StageFinished, ItemFinished)
+"""Events of stages that are not sent for each item that an inner stage works on."""
+OF_ITEM = ("item", "needed", MATERIAL)
+"""Variables of an item that its inner stages read."""
 _AT_ONCE = 50
 """Items handed out in one callback of the event loop."""
 
@@ -61,9 +66,17 @@ _AT_ONCE = 50
 class Inner(Protocol):
     """Runs the inner stages of a stage, and the pipelines nested in it."""
 
-    async def stage(self, path: str) -> Outcome: ...
+    async def stage(self, path: str, scope: "Scope | None" = None) -> Outcome: ...
 
-    async def pipeline(self, path: str, inputs: Mapping[str, Any]) -> Outcome: ...
+    async def pipeline(self, path: str, inputs: Mapping[str, Any], scope: "Scope | None" = None) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The item that an inner stage works on: its index, and its variables for templates and expressions."""
+
+    index: int
+    variables: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,12 @@ class RunParts:
     """Calls whose replies no stage could use."""
     charged: Sequence[AttemptCharged] = ()
     """Charges for attempts of earlier processes of the run."""
+    step_prefix: str = ""
+    """Prefix of the steps of a pipeline that runs for one item: its number, and "."."""
+    fixed: dict[str, Fixed] = field(default_factory=dict)
+    """Variables of inner stages, by path, that are the same for all items."""
+    callers: dict[str, dict[tuple[object, ...], Caller]] = field(default_factory=dict)
+    """Callers of inner stages, by path, that calls for all items share."""
 
     @property
     def wirings(self) -> Mapping[str, Wiring]:
@@ -99,15 +118,18 @@ class RunContext(StageContext):
 
     models: "RunModels"
 
-    def __init__(self, path: str, stage: Stage, run: RunParts, fields: Fields | None = None) -> None:
+    def __init__(
+        self, path: str, stage: Stage, run: RunParts, fields: Fields | None = None, scope: Scope | None = None
+    ) -> None:
         self.path = path
+        self.scope = scope
         self.place = run.prefix + path
         self.stage = stage
         self.run = run
         self.wiring = run.wirings[path]
         self.fields = run.fields[path] if fields is None else fields
         self.finishing = run.spec.pipeline.on_budget == "finish"
-        self.seed = f"{run.seed} {self.place}"
+        self.seed = f"{run.seed} {self.place}" if scope is None else f"{run.seed} {self.place} {scope.index}"
         self.inputs = RunInputs(self)
         self.outputs = RunOutputs(self)
         self.models = RunModels(self)
@@ -128,11 +150,19 @@ class RunContext(StageContext):
         return costs
 
     def emit(self, event: EventBase) -> None:
-        self.run.sink(event)
+        if self.scope is None or not isinstance(event, OF_STAGES):
+            self.run.sink(event)
 
     def recurs(self) -> bool:
         """Return True if further calls of the stage begin as those before: it works on items one by one."""
-        return self.stage.follows and not self.single
+        return (self.stage.follows or self.scope is not None) and not self.single
+
+    def placed(self, item: int | None, step: str) -> tuple[int | None, str]:
+        """Return item and step under which a call is kept: those of a stage within an item name that item too."""
+        if self.scope is not None:
+            step = step if item is None else f"{self.scope.index + 1}.{step}"
+            item = self.scope.index if item is None else item
+        return item, self.run.step_prefix + step
 
     def begin(self) -> None:
         """Start the clock of the stage at its first input; later calls have no effect."""
@@ -171,6 +201,10 @@ class RunInputs(StageInputs):
         self._fixed: Fixed | None = None
 
     async def values(self) -> dict[str, Any]:
+        scope = self._ctx.scope
+        if scope is not None:
+            self._fixed = self._fixed or self._run.fixed.get(self._ctx.path)
+            self._ctx.begin()
         if self._fixed is None:
             wiring = self._ctx.wiring
             values = await read(wiring.waits, self._run.fields)
@@ -178,8 +212,19 @@ class RunInputs(StageInputs):
                 self._ctx.begin()
             own = {"inputs": self._run.spec.inputs, "request": self._run.spec.request, MATERIAL: self._material()}
             whole = (self._run.material.whole,) if wiring.shows_material else ()
-            self._fixed = Fixed({**own, **values}, whole, marks=self._ctx.stage.follows)
-        return dict(self._fixed.variables)
+            marks = self._ctx.stage.follows or scope is not None
+            self._fixed = Fixed({**own, **values}, whole, marks=marks)
+        if scope is None:
+            return dict(self._fixed.variables)
+        self._run.fixed[self._ctx.path] = self._fixed
+        return {**self._fixed.variables, **self._of_item(scope)}
+
+    def _of_item(self, scope: Scope) -> dict[str, Any]:
+        """Return the variables of the item at work; its own material unless the stage says what it reads."""
+        given = dict(scope.variables)
+        if getattr(self._ctx.stage, "reads", None) is not None:
+            given.pop(MATERIAL, None)
+        return given
 
     async def follow(self, expression: str) -> AsyncIterator[Item]:
         flow = self._ctx.wiring.flows.get(expression)
@@ -350,13 +395,14 @@ class RunModels(StageModels):
         self.speed = ctx.run.spec.roles.latencies
         self._ctx = ctx
         self._run = ctx.run
-        self._callers: dict[tuple[object, ...], Caller] = {}
+        shared = ctx.scope is not None
+        self._callers: dict[tuple[object, ...], Caller] = ctx.run.callers.setdefault(ctx.path, {}) if shared else {}
 
     async def call(self, ask: Ask) -> Answer:
         if isinstance(ask.messages, LateMessages):
             ask = ask._replace(messages=await ask.messages.rendered())
         try:
-            return await self.caller(ask).call(self.under_system(ask))
+            return await self.caller(ask).call(self._placed(ask))
         except BudgetError as error:
             self._run.budget_stops.append(error)
             raise
@@ -382,18 +428,36 @@ class RunModels(StageModels):
         return min([room for room in rooms if room is not None], default=None)
 
     def stream(self, step: str) -> Deltas | None:
-        return _EventDeltas(self._ctx, step) if self._ctx.path in self._run.streamed else None
+        streams = self._ctx.scope is None and self._ctx.path in self._run.streamed
+        return _EventDeltas(self._ctx, step) if streams else None
 
-    async def run_stage(self, name: str) -> Outcome:
+    async def run_stage(self, name: str, variables: Variables | None = None) -> Outcome:
         assert self._run.inner is not None
-        return await self._run.inner.stage(f"{self._ctx.path}/{name}")
+        path, scope = f"{self._ctx.path}/{name}", self._ctx.scope
+        if variables is None:
+            return await self._run.inner.stage(path, scope)
+        item: Item = variables["item"]
+        assert self._ctx.costs is not None
+        given = {"material": Attached(), **{key: variables[key] for key in OF_ITEM if key in variables}}
+        token = spending.set(self._ctx.costs.sink_of(item.index))
+        try:
+            return await self._run.inner.stage(path, Scope(item.index, given))
+        finally:
+            spending.reset(token)
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
         assert self._run.inner is not None
-        return await self._run.inner.pipeline(self._ctx.path, inputs)
+        return await self._run.inner.pipeline(self._ctx.path, inputs, self._ctx.scope)
 
     def key(self, ask: Ask) -> CallKey:
-        return self.caller(ask).key(self.under_system(ask))
+        return self.caller(ask).key(self._placed(ask))
+
+    def _placed(self, ask: Ask) -> Ask:
+        ask = self.under_system(ask)
+        if self._ctx.scope is None and not self._run.step_prefix:
+            return ask
+        item, step = self._ctx.placed(ask.item, ask.step)
+        return ask._replace(item=item, step=step)
 
     def under_system(self, ask: Ask) -> Ask:
         """Return the call with the user's own system prompt above the pipeline's."""
@@ -414,6 +478,11 @@ class RunModels(StageModels):
             caller = self._callers[terms] = self._new_caller(ask)
         return caller
 
+    def _counted(self) -> Sink | None:
+        """Return the sink that adds the costs of calls to items, if any states them."""
+        within = self._ctx.scope is not None or self._run.step_prefix
+        return self._ctx.costs or (spent if within else None)
+
     def _new_caller(self, ask: Ask) -> Caller:
         role, stage = self._run.spec.roles[ask.role], self._ctx.stage
         defaults = self._run.spec.pipeline.defaults
@@ -432,7 +501,7 @@ class RunModels(StageModels):
         hedge = resilience.pop("hedge", "off")
         return Caller(
             chain,
-            sink=to_both(self._run.sink, self._ctx.costs),
+            sink=to_both(self._run.sink, self._counted()),
             run_id=self._run.run_id,
             stage=self._ctx.place,
             role=ask.role,
@@ -467,10 +536,10 @@ class RunJournal(StageJournal):
         self._journal = ctx.run.recorder.journal
 
     def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
-        self._journal.keep(self._ctx.place, item, self._name(name, of), value)
+        self._journal.keep(self._ctx.place, *self._ctx.placed(item, self._name(name, of)), value)
 
     def kept(self, name: str, *, item: int | None = None, of: Ask | None = None) -> Any:
-        return self._journal.kept(self._ctx.place, item, self._name(name, of))
+        return self._journal.kept(self._ctx.place, *self._ctx.placed(item, self._name(name, of)))
 
     def has_reply(self, ask: Ask) -> bool:
         return self._journal.is_finished(self._ctx.models.key(ask))
@@ -489,6 +558,7 @@ class RunEvents(StageEvents):
         self._ctx = ctx
 
     def note(self, message: str, *, item: int | None = None) -> None:
+        item, _ = self._ctx.placed(item, "")
         self._ctx.emit(Noted(run_id=self._ctx.run.run_id, stage=self._ctx.place, item=item, message=message))
 
     def decided(
@@ -498,6 +568,7 @@ class RunEvents(StageEvents):
             Decided(
                 run_id=self._ctx.run.run_id,
                 stage=self._ctx.place,
+                item=None if self._ctx.scope is None else self._ctx.scope.index,
                 decision=decision,
                 reason=reason,
                 confidence=confidence,

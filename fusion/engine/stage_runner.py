@@ -9,8 +9,8 @@ from fusion.core import budget as budgets
 from fusion.core.errors import FusionError, StageError, failure_of
 from fusion.core.events import StageFinished
 from fusion.core.types import as_text
-from fusion.engine.context import RunContext, RunParts
-from fusion.engine.fields import Skipped, read
+from fusion.engine.context import RunContext, RunParts, Scope
+from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.levels import Levels
 from fusion.engine.outcome import RunOutcome, StageRecord
 from fusion.pipeline.inputs import plain
@@ -28,6 +28,7 @@ class StageRunner:
         self._stages = stages
         self._levels = levels
         self._outcome = outcome
+        self._shared: dict[str, budgets.Budget | None] = {}
 
     async def run(self, name: str) -> None:
         """Run a stage of the pipeline once its inputs are complete. Raises the error that ends the run."""
@@ -48,8 +49,10 @@ class StageRunner:
                     raise
                 self._skip(ctx, record, str(error))
 
-    async def run_inner(self, path: str) -> Outcome:
+    async def run_inner(self, path: str, scope: Scope | None = None) -> Outcome:
         """Run a stage within another one, on that one's budget. Raises Skipped if the pipeline goes on without it."""
+        if scope is not None:
+            return await self._run_for_item(path, scope)
         ctx, fields = RunContext(path, self._stages[path], self._run), self._run.fields[path]
         outer = budgets.current.get()
         level = budgets.current.set(None if outer is None else self._levels.beneath(outer, ctx.stage, path))
@@ -63,9 +66,23 @@ class StageRunner:
                 raise Skipped(path, str(error)) from error
             finally:
                 budgets.current.reset(level)
-        first = plain(await fields.value(fields.first))
-        text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)
-        return Outcome(text, first if fields.items() else plain(fields.peek("data")), fields.peek("confidence"))
+        return await _outcome(fields)
+
+    async def _run_for_item(self, path: str, scope: Scope) -> Outcome:
+        """Run a stage within another one for one item; its limits hold for all items together."""
+        stage, record = self._stages[path], self._outcome.records[path]
+        ctx = RunContext(path, stage, self._run, Fields(stage.output_fields), scope)
+        outer = budgets.current.get()
+        if path not in self._shared:
+            self._shared[path] = None if outer is None else self._levels.beneath(outer, stage, path)
+        own = outer if stage.budget is None else self._shared[path]
+        level = budgets.current.set(own)
+        try:
+            await self._work(ctx, record)
+        finally:
+            budgets.current.reset(level)
+            record.seconds += ctx.seconds
+        return await _outcome(ctx.fields)
 
     @contextmanager
     def _recorded(self, ctx: RunContext) -> Iterator[StageRecord]:
@@ -107,7 +124,7 @@ class StageRunner:
                 raise
             raise StageError(f"{ctx.place} cancelled its own work (CancelledError in its code)") from error
         record.status = "ok"
-        self._run.fields[ctx.path].finish()
+        ctx.fields.finish()
 
     async def _work_in_time(self, ctx: RunContext) -> None:
         stage = ctx.stage
@@ -137,3 +154,10 @@ class StageRunner:
     def _skip(self, ctx: RunContext, record: StageRecord, reason: str) -> None:
         record.status = "skipped"
         self._run.fields[ctx.path].skip(Skipped(ctx.path, reason), ctx.stage.if_skipped)
+
+
+async def _outcome(fields: Fields) -> Outcome:
+    """Return the output of an inner stage: that of its fields, or the values of its items."""
+    first = plain(await fields.value(fields.first))
+    text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)
+    return Outcome(text, first if fields.items() else plain(fields.peek("data")), fields.peek("confidence"))

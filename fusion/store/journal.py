@@ -145,7 +145,7 @@ class Journal(NullJournal):
         self._decided = {
             (one.stage, one.item, one.name): one.value
             for one in store.decisions(self.run_id)
-            if not _is_of(one.stage, one.item, again)
+            if not _is_of(one.stage, one.item, one.name, again)
         }
         calls, events = store.last_numbers(self.run_id)
         self._numbers, self._events = count(calls + 1), count(events + 1)
@@ -174,7 +174,7 @@ class Journal(NullJournal):
         failed: list[tuple[CallKey, int]] = []
         last: dict[tuple[str, int | None], int] = {}
         for number, key, state in self._store.index(run_id):
-            if _is_of(key.stage, key.item, again):
+            if _is_of(key.stage, key.item, key.step, again):
                 continue
             if state == "finished":
                 into[key] = run_id, number
@@ -410,11 +410,18 @@ class Journal(NullJournal):
             self.on_loss(str(error))
 
 
-def _is_of(stage: str, item: int | None, parts: Again) -> bool:
-    """Return True for a place in one of these parts, or within a stage that is one."""
+def _is_of(stage: str, item: int | None, step: str, parts: Again) -> bool:
+    """Return True for a place in one of these parts, or within a stage or an item of a stage that is one.
+
+    Steps within an item begin with its number where the items of an inner stage have numbers of their own.
+    """
     if not parts:
         return False
-    return (stage, item) in parts or any(one is None and f"{stage}/".startswith(f"{of}/") for of, one in parts)
+    number, dot, _ = step.partition(".")
+    outer = int(number) - 1 if dot and number.isdigit() else item
+    return (stage, item) in parts or any(
+        (one is None or (one == outer and stage != of)) and f"{stage}/".startswith(f"{of}/") for of, one in parts
+    )
 
 
 def _as_error(failure: Failure, model: str) -> FusionError:

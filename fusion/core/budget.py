@@ -84,8 +84,8 @@ class Ledger(Protocol):
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
         """Record an attempt with its worst case before it is sent; return its number once it is on disk."""
 
-    def closed(self, number: int, state: Closed, amount: Amount) -> None:
-        """Record the outcome and the cost of an attempt."""
+    def closed(self, number: int, state: Closed, amount: Amount, *, session: int | None = None) -> None:
+        """Record the outcome and the cost of an attempt, of this session or an earlier one."""
 
 
 class Reservation:
@@ -163,6 +163,7 @@ class Budget:
         self._max_usd, self._max_tokens, self._max_calls = limits.usd, limits.tokens, limits.calls
         self._spent = _Tally()
         self._reserved = _Tally()
+        self._resumed = False
         self._holds: list[Hold] = []
         self._chain: tuple[Budget, ...] = (self, *(parent._chain if parent else ()))
         self._timed = any(level.limits.seconds is not None for level in self._chain)
@@ -199,6 +200,7 @@ class Budget:
 
         Levels above are unchanged: resume each by itself.
         """
+        self._resumed = True
         self._spent.add(_Tally.of(spent))
         self.unknown_calls += unknown_calls
         self._started = self._clock() - seconds
@@ -232,6 +234,18 @@ class Budget:
             reservation.refund()
             raise
         return reservation
+
+    def reclaim(self, amount: Amount) -> Reservation:
+        """Reserve an amount that an earlier session counted as spent, since its attempt goes on.
+
+        Levels that count no earlier session reserve it anew, even beyond their limits.
+        """
+        need, back = _Tally.of(amount), _NOTHING.minus(_Tally.of(amount))
+        for level in self._chain:
+            if level._resumed:
+                level._spent.add(back)
+                level.unknown_calls -= amount.usd is None
+        return self._grant(amount, need, [])
 
     def has_room(self, amount: Amount) -> bool:
         """Return True if an amount fits once all reservations in flight are released."""

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -37,6 +37,7 @@ from fusion.core.events import (
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited
 from fusion.store.base import NullJournal, Store
+from fusion.store.batches import BatchPlace, BatchPlaces
 from fusion.store.outbox import Outbox
 from fusion.store.rows import (
     Attempt,
@@ -122,6 +123,9 @@ class Journal(NullJournal):
         self._elsewhere: dict[CallKey, _Found] = {}
         self._failed: dict[CallKey, _Found] = {}
         self._decided: dict[_Place, Any] = {}
+        self._batches = BatchPlaces()
+        self._other_batches = BatchPlaces()
+        self._lost_attempts: frozenset[tuple[int, int]] = frozenset()
         self._spent: dict[str, Spending] = {}
         self._outbox = Outbox()
 
@@ -145,6 +149,11 @@ class Journal(NullJournal):
             for one in store.decisions(self.run_id)
             if not _is_of(one.stage, one.item, again)
         }
+        for place, value in self._decided.items():
+            self._batches.load(place, value)
+        if self._batches:
+            lost = store.attempts(self.run_id, states=("lost",))
+            self._lost_attempts = frozenset((one.session, one.number) for one, _ in lost)
         calls, events = store.last_numbers(self.run_id)
         self._numbers, self._events = count(calls + 1), count(events + 1)
         self._spent = store.spending(self.run_id)
@@ -159,6 +168,7 @@ class Journal(NullJournal):
             self._elsewhere = {**found, **self._elsewhere}
             for one in self._store.decisions(run_id):
                 self._decided.setdefault((one.stage, one.item, one.name), one.value)
+                self._other_batches.load((one.stage, one.item, one.name), one.value)
 
     def _load(
         self,
@@ -305,10 +315,10 @@ class Journal(NullJournal):
         await self.written()
         return number
 
-    def closed(self, number: int, state: Closed, amount: Amount) -> None:
+    def closed(self, number: int, state: Closed, amount: Amount, *, session: int | None = None) -> None:
         """Record the end of an attempt and its cost."""
         usd, tokens = (Decimal(0), 0) if state == "refunded" else (amount.usd, amount.tokens)
-        self._put(AttemptEnd(self.run_id, self.session, number, state, time.time(), usd, tokens))
+        self._put(AttemptEnd(self.run_id, session or self.session, number, state, time.time(), usd, tokens))
 
     # Decisions.
 
@@ -324,6 +334,27 @@ class Journal(NullJournal):
 
     def is_finished(self, key: CallKey) -> bool:
         return key in self._finished or key in self._elsewhere
+
+    # Batches.
+
+    @property
+    def joins(self) -> bool:
+        return self.content == "full" and not self._lost
+
+    @property
+    def disk(self) -> Store | None:
+        return self._store
+
+    def in_batches(self, key: CallKey) -> Sequence[BatchPlace]:
+        return self._batches.of(key) or self._other_batches.of(key)
+
+    def is_lost(self, attempt: tuple[int, int]) -> bool:
+        return attempt in self._lost_attempts
+
+    def enter_batch(self, key: CallKey, place: BatchPlace) -> None:
+        self._batches.enter(key, place)
+        (stage, item, name), value = place.decision(key) if place.batch_id is None else place.id_decision(key)
+        self.keep(stage, item, name, value)
 
     # Events and end.
 

@@ -12,7 +12,16 @@ from fusion.core.config.environment import Wire, wire_named
 from fusion.core.config.machine import machine_rules, rules_of
 from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
-from fusion.core.config.tables import FREE, Endpoint, LimitsTable, SettingsFile, StoreTable, Tariff, bound_tables
+from fusion.core.config.tables import (
+    FREE,
+    BatchesTable,
+    Endpoint,
+    LimitsTable,
+    SettingsFile,
+    StoreTable,
+    Tariff,
+    bound_tables,
+)
 from fusion.core.config.trust import NAME, Trust, Untrusted, digest_of, project_files, unfit, unfit_notice
 from fusion.core.errors import UsageError
 from fusion.core.params import Defaults, RoleSpec
@@ -58,6 +67,7 @@ class Settings(Value):
     keys: frozenset[str] = frozenset()
     wire: Wire = "direct"
     store: StoreSettings = Field(default_factory=StoreSettings)
+    batches: BatchesTable = BatchesTable()
     policy: Policy = Field(default_factory=lambda: Policy(rules=machine_rules()))
     outages: tuple[str, ...] = ()
 
@@ -101,6 +111,7 @@ class Settings(Value):
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
+            batches=given.batches,
             policy=Policy(rules=(*machine_rules(), *layers.rules())),
             wire=wire_named(env.get("FUSION_WIRE")) or "direct",
             keys=frozenset(
@@ -156,6 +167,7 @@ class _Layers:
             roles={**below.roles, **above.roles},
             prices={**below.prices, **above.prices},
             defaults=above.defaults.over(below.defaults),
+            batches=above.batches if "batches" in above.model_fields_set else below.batches,
             limits=LimitsTable(**above.limits.of_run.tighter(below.limits.of_run).model_dump(exclude_none=True)),
         )
 

@@ -30,7 +30,7 @@ from fusion.stages.text import sections
 
 _VERSION: Final = 2
 _MARK: Final = "$kind"
-_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache")
+_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache", "batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Record:
                 "profile": spec.profile,
                 "cache": spec.cache,
                 "sample": spec.sample,
+                **({"batch": True} if spec.batch else {}),
             }
         )
 
@@ -130,6 +131,7 @@ class Record:
             profile=data["profile"],
             cache=data["cache"],
             sample=data["sample"],
+            batch=data.get("batch", False),
         )
 
 

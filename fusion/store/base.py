@@ -288,6 +288,12 @@ class NullJournal:
     def enter_batch(self, key: CallKey, place: BatchPlace) -> None:
         """Record the place of a call in a batch, or the provider's id of that batch, as a decision."""
 
+    timed = False
+    """True if the seconds of the run are limited."""
+
+    def pause(self, seconds: float) -> None:
+        """Record the seconds of a pause in which the run waited for its batches."""
+
     def is_finished(self, key: CallKey) -> bool:
         """Return True for a call that this run, or one that it continues, has finished."""
         return False

@@ -42,6 +42,7 @@ from fusion.store.outbox import Outbox
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
+    AttemptState,
     Call,
     CallState,
     Content,
@@ -73,6 +74,8 @@ _KEPT_EVENTS: Final = frozenset(
 )
 _DELIVERY_DELAY: Final = 0.003
 """Seconds in which some call that is about to be sent usually waits for the disk anyway."""
+_LOST: Final[tuple[AttemptState, ...]] = ("lost",)
+_PAUSE: Final = "in batches "
 _REDACTED: Final = "its words are not kept"
 
 _Place = tuple[str, int | None, str]
@@ -127,6 +130,8 @@ class Journal(NullJournal):
         self._other_batches = BatchPlaces()
         self._lost_attempts: frozenset[tuple[int, int]] = frozenset()
         self._spent: dict[str, Spending] = {}
+        self._paused = 0.0
+        self._pauses = count(1)
         self._outbox = Outbox()
 
     @property
@@ -152,13 +157,14 @@ class Journal(NullJournal):
         for place, value in self._decided.items():
             self._batches.load(place, value)
         if self._batches:
-            lost = store.attempts(self.run_id, states=("lost",))
+            lost = store.attempts(self.run_id, states=_LOST)
             self._lost_attempts = frozenset((one.session, one.number) for one, _ in lost)
         calls, events = store.last_numbers(self.run_id)
         self._numbers, self._events = count(calls + 1), count(events + 1)
         self._spent = store.spending(self.run_id)
         row = store.run(self.run_id)
         self.seconds = 0.0 if row is None else row.seconds
+        self._paused = sum(value for (_, _, name), value in self._decided.items() if name.startswith(_PAUSE))
 
     def reuse(self, run_ids: Iterable[str]) -> None:
         """Answer from the finished calls of these runs too, earlier ones first."""
@@ -208,7 +214,8 @@ class Journal(NullJournal):
             if not stage or f"{path}/".startswith(f"{stage}/"):
                 usd, tokens, calls = usd + one.usd, tokens + one.tokens, calls + one.calls
                 unknown += one.unknown
-        budget.resume(Amount(usd, tokens, calls), unknown_calls=unknown, seconds=0.0 if stage else self.seconds)
+        seconds = 0.0 if stage else max(0.0, self.seconds - self._paused)
+        budget.resume(Amount(usd, tokens, calls), unknown_calls=unknown, seconds=seconds)
 
     # Calls.
 
@@ -355,6 +362,10 @@ class Journal(NullJournal):
         self._batches.enter(key, place)
         (stage, item, name), value = place.decision(key) if place.batch_id is None else place.id_decision(key)
         self.keep(stage, item, name, value)
+
+    def pause(self, seconds: float) -> None:
+        if self.timed:
+            self.keep("", None, f"{_PAUSE}{self.session}.{next(self._pauses)}", seconds)
 
     # Events and end.
 

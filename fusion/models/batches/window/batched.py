@@ -14,16 +14,19 @@ from fusion.core.types import CallKey, Deltas, Reply, Request
 from fusion.models.attempt import note_wait, place, waiting
 from fusion.models.base import Model, ModelWrapper, check_usable
 from fusion.models.batches.base import Ended
-from fusion.models.batches.clock import RunClock
-from fusion.models.batches.payment import Payment, Purse
-from fusion.models.batches.row import Left, Row
-from fusion.models.batches.window import Window
+from fusion.models.batches.window.clock import RunClock
+from fusion.models.batches.window.payment import Payment, Purse
+from fusion.models.batches.window.row import Left, Row
+from fusion.models.batches.window.window import Window
 from fusion.models.wrappers.budget import NOT_BILLED
 from fusion.store.base import NullJournal
 from fusion.store.batches import BatchPlace
 
 _TRIES: Final = 2
 """Batches that a call is sent in, one after the other, before it is made live."""
+
+
+_Outcome = Reply | Left | ModelError
 
 
 class Batched(ModelWrapper):
@@ -89,9 +92,7 @@ class Batched(ModelWrapper):
         emit(AttemptFailed, model=self._window.info.id, attempt=max(tries, 1), failure=outcome.as_failure(), wait=0.0)
         return outcome.retryable
 
-    async def _sent(
-        self, request: Request, keeper: "_Keeper", before: BatchPlace | None
-    ) -> Reply | Left | ModelError:
+    async def _sent(self, request: Request, keeper: "_Keeper", before: BatchPlace | None) -> _Outcome:
         """Send a call in the next batch, or wait for the batch of an earlier session; pay for its end."""
         begun = time.perf_counter()
         payment = await self._payment(request, keeper, before)
@@ -120,9 +121,7 @@ class Batched(ModelWrapper):
         until = None if late is None else asyncio.get_running_loop().time() + late - time.time()
         return Row(keeper.row, request, keeper, model=self._window.info.id, span=span.get(), deadline=until)
 
-    async def _outcome(
-        self, work: Awaitable[Ended | Left], payment: Payment, request: Request
-    ) -> Reply | Left | ModelError:
+    async def _outcome(self, work: Awaitable[Ended | Left], payment: Payment, request: Request) -> _Outcome:
         """Wait for the end of a row, without a place among the items of its stage, and pay for it."""
         here = place.get()
         if here is not None:
@@ -139,7 +138,7 @@ class Batched(ModelWrapper):
             await here.back()
         return outcome
 
-    async def _paid(self, ended: Ended | Left, payment: Payment, request: Request) -> Reply | Left | ModelError:
+    async def _paid(self, ended: Ended | Left, payment: Payment, request: Request) -> _Outcome:
         if isinstance(ended, Left):
             payment.charge() if ended.billed else payment.refund()
             return ended
@@ -203,16 +202,15 @@ class _Keeper:
 
     def pay(self, payment: Payment) -> None:
         """Note the attempt that pays for the call; keep the place in a batch of another run as one of this run."""
-        worst = payment.worst
-        paid = {"attempt": payment.entry, "usd": worst.usd, "tokens": worst.tokens}
-        self._place = self._place._replace(run_id=self.run_id, **paid)
+        usd, tokens, _ = payment.worst
+        self._place = self._place._replace(run_id=self.run_id, attempt=payment.entry, usd=usd, tokens=tokens)
         if self._place.name:
             self._journal.enter_batch(self._key, self._place._replace(batch_id=None))
             if self._place.batch_id is not None:
                 self._journal.enter_batch(self._key, self._place)
 
     def enter(self, name: str) -> None:
-        self._place = self._place._replace(name=name, at=time.time())
+        self._place = self._place._replace(name=name, at=time.time(), batch_id=None)
         self._journal.enter_batch(self._key, self._place)
 
     def known(self, batch_id: str) -> None:

@@ -27,8 +27,10 @@ class Keeper(Protocol):
 
     lasting: bool
     """True if a later session can join the batch."""
-    disk: object
-    """The store behind it; rows of one store are written in order."""
+
+    @property
+    def disk(self) -> object:
+        """The store behind it; rows of one store are written in order."""
 
     def enter(self, name: str) -> None:
         """Keep our name of a batch."""

@@ -10,8 +10,8 @@ from fusion.core.config.tables import BatchesTable
 from fusion.core.log import LOG
 from fusion.models.base import ModelInfo, Price
 from fusion.models.batches.base import BatchDoor, Ended
-from fusion.models.batches.batch import Batch
-from fusion.models.batches.row import Left, Row
+from fusion.models.batches.window.batch import Batch
+from fusion.models.batches.window.row import Left, Row
 
 _AT_MOST: Final = 6
 """Quiet times after which calls are sent even if more keep coming."""

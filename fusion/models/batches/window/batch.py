@@ -9,7 +9,7 @@ from fusion.core.config.tables import BatchesTable
 from fusion.core.errors import BadRequestError, ModelConnectionError, ModelError, ModelTimeoutError, RateLimitError
 from fusion.core.events import BatchEnded, BatchProgressed, BatchSubmitted
 from fusion.models.batches.base import BatchDoor, BatchState
-from fusion.models.batches.row import Group, Groups, Left, Row
+from fusion.models.batches.window.row import Group, Groups, Left, Row
 
 Status = Literal["ended", "failed", "expired", "cancelled", "refused", "late", "lost"]
 

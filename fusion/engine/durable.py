@@ -22,6 +22,7 @@ from fusion.models.gateway import CallRecorder
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.store.base import NullJournal, RunLock, Store
+from fusion.store.encoding import as_json
 from fusion.store.journal import Journal
 from fusion.store.rows import Content, RunRow, SessionStart, Started
 
@@ -93,7 +94,7 @@ class Recorder:
             tags=tags,
             content=self.content,
             fingerprint=record.fingerprint,
-            record=record.data if self.content == "full" else None,
+            record=as_json(record.data) if self.content == "full" else None,
         )
         lock = store.lock(run_id)
         journal = Journal(store, run_id, content=self.content)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -38,6 +38,7 @@ from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited
 from fusion.store.base import NullJournal, Store
 from fusion.store.batches import BatchPlace, BatchPlaces
+from fusion.store.encoding import Json, as_json, value_as_json
 from fusion.store.outbox import Outbox
 from fusion.store.rows import (
     Attempt,
@@ -72,6 +73,7 @@ _KEPT_EVENTS: Final = frozenset(
         StageStarted,
     }
 )
+_OF_EVENTS: Final[Mapping[str, Any]] = {"exclude": {"run_id"}, "exclude_none": True}
 _DELIVERY_DELAY: Final = 0.003
 """Seconds in which some call that is about to be sent usually waits for the disk anyway."""
 _LOST: Final[tuple[AttemptState, ...]] = ("lost",)
@@ -391,8 +393,7 @@ class Journal(NullJournal):
     def _record(self, event: EventBase) -> None:
         """Record an event that no other row covers."""
         if type(event) in _KEPT_EVENTS or (isinstance(event, ItemFinished) and event.failure is not None):
-            body = event.model_dump(mode="json", exclude={"run_id"}, exclude_none=True)
-            self._put(Noticed(self.run_id, next(self._events), self._redacted_event(body)))
+            self._put(Noticed(self.run_id, next(self._events), self._event(event)))
 
     async def end(self, result: Result, *, interrupted: bool) -> None:
         self._put(
@@ -405,7 +406,7 @@ class Journal(NullJournal):
                 unknown_calls=result.cost.unknown_calls,
                 calls=result.receipt.calls,
                 failure=None if result.error is None else self._redacted(result.error),
-                result=result.model_dump(mode="json") if self.content == "full" else None,
+                result=value_as_json(result) if self.content == "full" else None,
             )
         )
         try:
@@ -415,17 +416,18 @@ class Journal(NullJournal):
 
     # Writes.
 
-    def _redacted_event(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return an event's data, without the texts that may quote a prompt where prompts are not kept."""
+    def _event(self, event: EventBase) -> Json:
+        """Return an event as JSON, without the texts that may quote a prompt where prompts are not kept."""
         if self.content == "full":
-            return body
+            return value_as_json(event, **_OF_EVENTS)
+        body = event.model_dump(mode="json", **_OF_EVENTS)
         if body["type"] == "noted":
             body["message"] = _REDACTED
         if body["type"] == "decided":
             body["reason"] = _REDACTED
         if "failure" in body:
             body["failure"]["message"] = _REDACTED
-        return body
+        return as_json(body)
 
     def _redacted(self, failure: Failure) -> Failure:
         """Return a failure, without its message where prompts are not kept: a message may quote one."""

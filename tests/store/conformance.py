@@ -22,6 +22,7 @@ import pytest
 from fusion.core.errors import RunBusyError, StoreError
 from fusion.core.types import CallKey, Failure, File, Message, Reply, Request, Usage, Waited
 from fusion.store.base import Store
+from fusion.store.encoding import as_json
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -53,7 +54,7 @@ PICTURE = File(media_type="image/png", data=bytes(range(256)) * 40, name="graph.
 
 
 def started(run_id: str = "r1", **more: Any) -> Started:
-    row = Started(run_id, None, run_id, "plan", "local", 100.0, {}, "full", "f1", {"inputs": {"task": "Émile"}})
+    row = Started(run_id, None, run_id, "plan", "local", 100.0, {}, "full", "f1", '{"inputs":{"task":"Émile"}}')
     return replace(row, **more)
 
 
@@ -62,7 +63,7 @@ def session(run_id: str = "r1", number: int = 1, at: float = 100.0) -> SessionSt
 
 
 def ended(run_id: str = "r1", **more: Any) -> Ended:
-    return replace(Ended(run_id, 1, "ok", 130.0, Decimal("0.50"), 1, 7, None, {"text": "done"}), **more)
+    return replace(Ended(run_id, 1, "ok", 130.0, Decimal("0.50"), 1, 7, None, '{"text":"done"}'), **more)
 
 
 def key(number: int = 1, **more: Any) -> CallKey:
@@ -135,7 +136,7 @@ class StoreConformance:
         assert (store.lose_open("r1"), store.remove(["r1"]), store.clear_cache()) == (0, 0, 0)
 
     def test_rows_of_a_run_that_is_not_there_are_not_kept(self, store: Store) -> None:
-        kept(store, session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, {}), ended())
+        kept(store, session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, "{}"), ended())
         kept(store, started())
         assert list(store.calls("r1")) == []
         assert store.decisions("r1") == []
@@ -144,7 +145,7 @@ class StoreConformance:
         assert (row.status, row.sessions) == ("running", 0)
 
     def test_the_first_to_start_a_run_wins(self, store: Store) -> None:
-        kept(store, started(), started(pipeline="other", record={"other": 1}))
+        kept(store, started(), started(pipeline="other", record='{"other":1}'))
         row = store.run("r1")
         assert row is not None
         assert (row.pipeline, store.record("r1")) == ("plan", {"inputs": {"task": "Émile"}})
@@ -167,7 +168,7 @@ class StoreConformance:
         assert row is not None
         assert (row.status, row.ended, row.sessions, row.failure) == ("running", None, 2, None)
         assert store.result("r1") is None
-        kept(store, ended(session=2, ended=207.0, result={"text": "at last"}))
+        kept(store, ended(session=2, ended=207.0, result='{"text":"at last"}'))
         row = store.run("r1")
         assert row is not None
         assert (row.status, row.ended, row.seconds) == ("ok", 207.0, 37.0)
@@ -513,8 +514,8 @@ class StoreConformance:
 
     def test_events_come_in_their_order(self, store: Store) -> None:
         bodies: Mapping[int, Mapping[str, Any]] = {3: {"c": "é" * 3000}, 1: {"a": 1}, 2: {"b": [None, 2.5]}}
-        kept(store, started(), *(Noticed("r1", number, body) for number, body in bodies.items()))
-        kept(store, Noticed("r1", 1, {"other": 1}))
+        kept(store, started(), *(Noticed("r1", number, as_json(body)) for number, body in bodies.items()))
+        kept(store, Noticed("r1", 1, '{"other":1}'))
         assert store.events("r1") == [bodies[1], bodies[2], bodies[3]]
         assert store.last_numbers("r1") == (0, 3)
 
@@ -673,7 +674,7 @@ class StoreConformance:
     # Housekeeping.
 
     def test_a_run_is_removed_with_all_that_is_kept_of_it(self, store: Store) -> None:
-        rows = (session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, {}))
+        rows = (session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, "{}"))
         kept(store, started(), *rows, started("r2"), *work(1, "r2"))
         before = dict(store.sizes())
         assert (before["runs"], before["calls"], before["attempts"], before["cached"]) == (2, 2, 2, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fusion.bulk.outputs.base import OutputRow, Present, Replacing, RowOutput
-from fusion.bulk.outputs.lines import LineFormat
+from fusion.bulk.outputs.lines import ANOTHER, LineFormat
 from fusion.core.errors import UsageError
 
 
@@ -110,13 +110,13 @@ class LineOutput(RowOutput):
     def _cut(self) -> None:
         with self._path.open("r+b") as file:
             end = self._form.whole(file)
+            if end:
+                file.seek(0)
+                self._form.check(file, self.name)
             file.seek(end)
             torn = file.read().strip(b"\0")
             if torn and not self._form.may_begin_with(torn, first=end == 0):
-                raise UsageError(
-                    f"the last line of {self.name!r} has no end, and no map wrote it; name another file with -o, or "
-                    "move this one away"
-                )
+                raise UsageError(f"the last line of {self.name!r} has no end, and no map wrote it; {ANOTHER}")
             file.truncate(end)
 
 

@@ -3,11 +3,14 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from fusion.bulk.outputs.base import OutputRow, Present
 from fusion.core.errors import UsageError
 from fusion.pipeline.rows import json_line
+
+ANOTHER: Final = "name another file with -o, or move this one away"
+_BEGIN: Final = b'{"key": "'
 
 
 class Line(NamedTuple):
@@ -30,6 +33,10 @@ class LineFormat(ABC):
     @abstractmethod
     def lines(self, file: BinaryIO, name: str) -> Iterator[Line]:
         """Yield the lines of a file whose last one is whole. Raises UsageError for one that no map wrote."""
+
+    def check(self, file: BinaryIO, name: str) -> None:
+        """Raise UsageError if the first line is not one of this map."""
+        next(self.lines(file, name), None)
 
     @abstractmethod
     def whole(self, file: BinaryIO) -> int:
@@ -55,9 +62,6 @@ class JsonLines(LineFormat):
 
     def may_begin_with(self, torn: bytes, *, first: bool) -> bool:
         return torn.startswith(_BEGIN[: len(torn)])
-
-
-_BEGIN = b'{"key": "'
 
 
 def json_row(row: OutputRow) -> dict[str, Any]:
@@ -91,12 +95,9 @@ def _present(raw: bytes, where: str) -> Present:
     try:
         row = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON: {error}; {_ANOTHER}") from error
+        raise UsageError(f"{where} is not JSON: {error}; {ANOTHER}") from error
     match row:
         case {"key": str(key), "status": str(status), "run": str(run)}:
             usd = row.get("usd")
             return Present(key, run, status, "" if usd is None else str(usd))
-    raise UsageError(f"{where} is no row of a map: it lacks `key`, `status` or `run`; {_ANOTHER}")
-
-
-_ANOTHER = "name another file with -o, or move this one away"
+    raise UsageError(f"{where} is no row of a map: it lacks `key`, `status` or `run`; {ANOTHER}")

@@ -100,8 +100,7 @@ def csv_header(lines: Iterable[str], *, delimiter: str | None = None) -> list[st
 
 def csv_cells(lines: Iterable[str], *, delimiter: str | None = None) -> Iterator[tuple[int, int, list[str]]]:
     """Yield (first line, last line, cells) of each row of CSV that is not blank. Raises BadRowError."""
-    if csv.field_size_limit() < MAX_BYTES:  # a limit of the process: it is only ever raised, so that no reader races
-        csv.field_size_limit(MAX_BYTES)
+    allow_long_cells()
     delimiter, above, rest = _delimited(iter(lines), delimiter)
     bounded = _BoundedRow(rest)
     reader = csv.reader(bounded, delimiter=delimiter, strict=True)
@@ -117,6 +116,12 @@ def csv_cells(lines: Iterable[str], *, delimiter: str | None = None) -> Iterator
     except _LongRowError as error:
         hint = "is a quote not closed?" if reader.line_num > before - above + 1 else "give one row on each line"
         raise BadRowError(f"a row of more than {MAX_ROW:,} bytes; {hint}", before + 1) from error
+
+
+def allow_long_cells() -> None:
+    """Raise the limit of the module csv, which is one of the process: it is only ever raised, so no reader races."""
+    if csv.field_size_limit() < MAX_BYTES:
+        csv.field_size_limit(MAX_BYTES)
 
 
 class _LongRowError(Exception):

@@ -6,9 +6,10 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from fusion.core.types import Failure, Money
+from fusion.store.encoding import Json
 from fusion.store.rows.runs import RunStatus, Started
 
 
@@ -29,15 +30,15 @@ class MapStarted:
 class MapPass:
     """A process starts or resumes a map; passes count from 1. The map is `running` again.
 
-    `record` is the part of the record that all rows share, `fingerprint` its digest. `expected` is the number of
-    rows, None if it is unknown.
+    `record` is the JSON of the part of the record that all rows share, `fingerprint` its digest. `expected` is the
+    number of rows, None if it is unknown.
     """
 
     map_id: str
     number: int
     started: float
     fingerprint: str
-    record: Mapping[str, Any]
+    record: Json
     expected: int | None
 
 
@@ -92,7 +93,7 @@ class LinesFound:
 class MapRow:
     """A map in the history. `passes` counts its starts and resumes; `expected` is the number of rows, if it is known.
 
-    `seconds` is the time of the latest pass.
+    `seconds` is the time of the latest pass, `resumed` its start.
     """
 
     map_id: str
@@ -109,6 +110,7 @@ class MapRow:
     expected: int | None
     fingerprint: str
     failure: Failure | None
+    resumed: float
 
 
 class MapCounts(NamedTuple):

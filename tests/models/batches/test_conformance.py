@@ -7,8 +7,13 @@ from tests.models.batches.double import Double
 
 pytestmark = pytest.mark.anyio
 
-MODELS = ("openai/gpt-5.6", "groq/llama-3.3-70b-versatile")
-NAMED = ("openai/gpt-5.6",)
+MODELS = (
+    "openai/gpt-5.6",
+    "groq/llama-3.3-70b-versatile",
+    "anthropic/claude-haiku-5-5",
+    "openrouter/openai/gpt-5.6",
+    "gemini/gemini-3.8-flash",
+)
 
 every = pytest.mark.parametrize("model_id", MODELS)
 

@@ -481,8 +481,6 @@ def test_a_model_without_a_batch_api_is_named(fusion: Make, options: str, batch:
 @pytest.mark.parametrize(
     ("options", "batch"), [("batch: off", True), ("", False), ("batch: auto", False), ("batch: off", False)]
 )
-def test_a_model_without_a_batch_api_is_not_named_otherwise(
-    fusion: Make, options: str, batch: bool
-) -> None:
+def test_a_model_without_a_batch_api_is_not_named_otherwise(fusion: Make, options: str, batch: bool) -> None:
     result, _ = mapped(fusion, "live", 2, options=options, batch=batch)
     assert not any("batch" in note for note in result.notes)

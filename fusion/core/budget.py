@@ -185,6 +185,11 @@ class Budget:
         return Budget(limits, name=name, parent=self, clock=self._clock)
 
     @property
+    def levels(self) -> "tuple[Budget, ...]":
+        """This budget and those above it."""
+        return self._chain
+
+    @property
     def spent(self) -> Amount:
         """The settled amount, here and below. Attempts of unknown price count tokens and calls only."""
         return self._spent.amount()

@@ -17,7 +17,7 @@ from fusion.models.base import ModelInfo, input_bound
 from fusion.models.batches.api import Api
 from fusion.models.batches.base import BatchState, BatchStatus, Ended, Entry
 from fusion.models.batches.carried import Carried, apart
-from fusion.models.batches.provider import Check, ProviderBatches, count, object_of, part, unsent
+from fusion.models.batches.provider import Check, ProviderBatches, count, in_one_line, object_of, part, unsent
 from fusion.models.providers.http.body import ACCEPTED
 from fusion.models.providers.litellm import LiteLLMModel
 from fusion.models.providers.wire import Signed, encoded
@@ -117,7 +117,7 @@ class GeminiBatches(ProviderBatches):
         carried = Carried(200, _ANY)
         with apart():
             await self._model.complete_by(carried, entry.request)
-        return encoded({"key": entry.custom_id, "request": json.loads(carried.sent)})
+        return in_one_line({"key": entry.custom_id, "request": json.loads(carried.sent)})
 
     async def _upload(self, lines: Sequence[bytes], name: str) -> str:
         """Return the name of the file of these rows. Every error says that there is no batch of them."""

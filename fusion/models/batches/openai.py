@@ -12,8 +12,7 @@ from typing import Any, Final
 from fusion.core.errors import ModelConnectionError, ModelTimeoutError
 from fusion.core.types import Request
 from fusion.models.batches.base import BatchState, BatchStatus, Ended, Entry
-from fusion.models.batches.provider import DirectBatches, count, object_of, part, unsent
-from fusion.models.providers.wire import encoded
+from fusion.models.batches.provider import DirectBatches, count, in_one_line, object_of, part, unsent
 
 _ENDPOINT: Final = "/v1/chat/completions"
 _NAME: Final = "fusion_batch"
@@ -40,7 +39,7 @@ class OpenAIBatches(DirectBatches):
     def line(self, entry: Entry) -> bytes:
         body = self._body(entry.request, stream=False)
         body.pop("stream", None)
-        return encoded({"custom_id": entry.custom_id, "method": "POST", "url": _ENDPOINT, "body": body})
+        return in_one_line({"custom_id": entry.custom_id, "method": "POST", "url": _ENDPOINT, "body": body})
 
     async def submit(self, entries: Sequence[Entry], name: str) -> str:
         file_id = await self._upload(await self._lines(entries))

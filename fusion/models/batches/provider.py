@@ -12,12 +12,14 @@ from fusion.models.base import ModelInfo
 from fusion.models.batches.api import Api
 from fusion.models.batches.base import BatchDoor, Ended, Entry
 from fusion.models.batches.carried import ended
-from fusion.models.providers.wire import DirectModel, WireModel
+from fusion.models.providers.wire import DirectModel, WireModel, encoded
 
 Check = Callable[[Request], None]
 
 _AT_ONCE: Final = 50
 """Rows that are written before other tasks have their turn."""
+_ENDS: Final = tuple((chr(code).encode(), b"\\u%04x" % code) for code in (0x85, 0x2028, 0x2029))
+"""Ends of lines to Unicode, beside those that JSON escapes anyway."""
 
 
 class ProviderBatches(BatchDoor):
@@ -97,6 +99,14 @@ class DirectBatches(ProviderBatches):
 def unsent(error: ModelError) -> ModelConnectionError:
     """Return the error of a step before the batch, which therefore does not exist."""
     return ModelConnectionError(str(error), model=error.model, retry_after=error.retry_after, sent=False)
+
+
+def in_one_line(fields: Mapping[str, Any]) -> bytes:
+    """Return JSON without any character that some programs take for the end of a line."""
+    line = encoded(fields)
+    for end, escaped in _ENDS:
+        line = line.replace(end, escaped)
+    return line
 
 
 def object_of(line: bytes) -> dict[str, Any]:

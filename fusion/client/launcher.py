@@ -5,6 +5,7 @@ import copy
 import threading
 from collections.abc import Collection, Mapping
 
+from fusion.client.budgets import SharedBudgets
 from fusion.client.handle import RunHandle
 from fusion.client.loop import LoopThread, Work
 from fusion.client.retention import Sweep
@@ -29,6 +30,7 @@ class Launcher:
 
     def __init__(self, cast: Cast, recorder: Recorder, *, retention: int | None = None) -> None:
         self.loop = LoopThread()
+        self.budgets = SharedBudgets(cast.settings, self.loop)
         self.recorder = recorder
         self._cast = cast
         self._retention = retention

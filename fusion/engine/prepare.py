@@ -9,7 +9,7 @@ from fusion.core.errors import MissingKeyError
 from fusion.core.params import CacheMode, RoleSpec
 from fusion.core.types import Limits
 from fusion.engine.manifest import Record
-from fusion.engine.roles import Cast
+from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
 from fusion.pipeline.loader import LoadedPipeline
 
@@ -57,7 +57,7 @@ def prepare_many(
         profile=cast.profile.name,
         cache=cache,
         sample=sample,
-        notes=loaded.dataflow.notes,
+        notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
 
 

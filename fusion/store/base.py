@@ -194,6 +194,10 @@ class Store(ABC):
         """Yield all rows of a map in order of number, those of the pass `seen` if it is given."""
 
     @abstractmethod
+    def row_run(self, map_id: str, number: int) -> RunRow | None:
+        """Return the latest run of a row."""
+
+    @abstractmethod
     def map_entry(self, map_id: str, number: int) -> MapEntry | None:
         """Return a row of a map by its number."""
 

@@ -1,6 +1,7 @@
 """Flat rows: the fields of answers as columns, for CSV and Parquet."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from fusion.bulk.outputs.base import OutputRow
@@ -8,14 +9,15 @@ from fusion.bulk.outputs.base import OutputRow
 KEY: Final = "key"
 STATUS: Final = "status"
 USD: Final = "usd"
+UNKNOWN: Final = "unknown_calls"
 RUN: Final = "run"
 FAILURE: Final = "failure"
 ANSWER: Final = "answer"
-_AFTER: Final = (STATUS, USD, RUN, FAILURE)
+_AFTER: Final = (STATUS, USD, UNKNOWN, RUN, FAILURE)
 
 
 class FlatRows:
-    """Rows as values by column: `key`, the fields of the answer, then `status`, `usd`, `run` and `failure`.
+    """Rows as values by column: `key`, the fields of the answer, `status`, `usd`, `unknown_calls`, `run`, `failure`.
 
     Without `fields` the column `answer` holds the whole answer. A field named like a column of the map is the column
     `answer.NAME`.
@@ -29,10 +31,9 @@ class FlatRows:
         self.columns = (KEY, *named, *_AFTER)
 
     def values(self, row: OutputRow) -> list[Any]:
-        """Return the values of a row in the order of the columns; the cost is None if that of a call is unknown."""
-        usd = None if row.unknown_calls else row.usd
+        """Return the values of a row in the order of the columns."""
         failure = "" if row.failure is None else f"{row.failure.reason}: {row.failure.message}"
-        return [row.key, *self._answer(row), row.status, usd, row.run_id, failure]
+        return [row.key, *self._answer(row), row.status, known_usd(row), row.unknown_calls, row.run_id, failure]
 
     def _answer(self, row: OutputRow) -> list[Any]:
         if self._fields is None:
@@ -40,6 +41,11 @@ class FlatRows:
         if row.status == "failed":
             return [None] * len(self._fields)
         return [field_of(row.data, field) for field in self._fields]
+
+
+def known_usd(row: OutputRow) -> Decimal | None:
+    """Return the known cost of a row; None, and never zero, if the cost of no call is known."""
+    return row.usd or None if row.unknown_calls else row.usd
 
 
 def field_of(data: Any, field: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from fusion.bulk.outputs.base import OutputRow, Present
+from fusion.bulk.outputs.flat import known_usd
 from fusion.core.errors import UsageError
 from fusion.pipeline.rows import json_line
 
@@ -67,11 +68,12 @@ class JsonLines(LineFormat):
 def json_row(row: OutputRow) -> dict[str, Any]:
     """Return a row as JSON data."""
     answer = row.text if row.data is None else row.data
+    usd = known_usd(row)
     return {
         "key": row.key,
         "status": row.status,
         "answer": None if row.status == "failed" else answer,
-        "usd": None if row.usd is None else float(row.usd),
+        "usd": None if usd is None else float(usd),
         "unknown_calls": row.unknown_calls,
         "run": row.run_id,
         "failure": None if row.failure is None else row.failure.model_dump(),

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from fusion.bulk.arrow import parquet
 from fusion.bulk.outputs.base import OutputRow, Present, Replacing, RowOutput
 from fusion.bulk.outputs.files import LineOutput, beside_of, sync_folder
 from fusion.bulk.outputs.flat import KEY, RUN, STATUS, USD, FlatRows
@@ -14,6 +13,7 @@ from fusion.bulk.outputs.lines import ANOTHER, JsonLines
 from fusion.core.errors import UsageError
 from fusion.core.types import as_text
 from fusion.pipeline.rows import json_line
+from fusion.pipeline.rows.arrow import parquet
 
 if TYPE_CHECKING:
     import pyarrow
@@ -36,7 +36,11 @@ class ParquetOutput(RowOutput):
         self._path = Path(os.path.realpath(path))
         self._columns = rows.columns
         self._beside = self._path.with_name(f"{self._path.name}.rows")
+        self._new = self._path.with_name(f".{self._path.name}.new")
+        self._unpacked = self._path.with_name(f".{self._beside.name}.new")
         self._lines = LineOutput(self._beside, FlatLines(rows))
+        for new in (self._new, self._unpacked):
+            new.unlink(missing_ok=True)  # of a start that was killed
         if self._path.exists():
             self._check_columns()
 
@@ -48,6 +52,8 @@ class ParquetOutput(RowOutput):
                 yield Present(row[KEY], row[RUN], row[STATUS], "" if row[USD] is None else str(row[USD]))
 
     def append(self, rows: Sequence[OutputRow]) -> None:
+        if not rows and self._path.exists():
+            return
         self._unpack()
         self._lines.append(rows)
 
@@ -57,14 +63,13 @@ class ParquetOutput(RowOutput):
 
     def close(self) -> None:
         if self._beside.exists():
-            new = self._path.with_name(f".{self._path.name}.new")
             try:
-                self._write(new)
-                new.replace(self._path)
+                self._write(self._new)
+                self._new.replace(self._path)
                 sync_folder(self._path.parent)
                 self._beside.unlink()
             except OSError as error:
-                new.unlink(missing_ok=True)
+                self._new.unlink(missing_ok=True)
                 raise UsageError(
                     f"cannot write {self.name!r}: {error.strerror or error}; its rows are kept in "
                     f"{str(self._beside)!r}: make room, and give the same command again"
@@ -77,16 +82,15 @@ class ParquetOutput(RowOutput):
         """Write the rows of the file as lines, before any is added or replaced."""
         if self._beside.exists() or not self._path.exists():
             return
-        new = self._beside.with_name(f".{self._beside.name}.new")
         try:
-            with self._path.open("rb") as old, beside_of(old.fileno(), new) as file:
+            with self._path.open("rb") as old, beside_of(old.fileno(), self._unpacked) as file:
                 for row in self._read(list(self._columns)):
                     file.write(json_line(row).encode())
                 file.flush()
                 os.fsync(file.fileno())
-            new.replace(self._beside)
+            self._unpacked.replace(self._beside)
         except OSError as error:
-            new.unlink(missing_ok=True)
+            self._unpacked.unlink(missing_ok=True)
             raise UsageError(
                 f"cannot write {str(self._beside)!r}: {error.strerror or error}; {self.name!r} is as before"
             ) from error

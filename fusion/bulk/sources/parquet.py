@@ -8,10 +8,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fusion.bulk.arrow import parquet
 from fusion.bulk.sources.base import RowSource, SourceRow
 from fusion.bulk.sources.tables import identity_of, same_file
 from fusion.core.errors import InputError
+from fusion.pipeline.rows.arrow import parquet
 
 if TYPE_CHECKING:
     import pyarrow

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from fusion.core.errors import (
@@ -101,7 +101,7 @@ class Api:
             exchange.close()
         raise failure
 
-    async def lines(self, path: str, query: Query = None) -> AsyncIterator[bytes]:
+    async def lines(self, path: str, query: Query = None) -> AsyncGenerator[bytes, None]:
         """Yield the lines of a file as they come, without blank ones and those of more than 64 MiB."""
         exchange, lines = Exchange(await SESSIONS.ready(), _RESULTS), _Lines()
         failure: ModelError | None = None

@@ -14,7 +14,7 @@ BatchStatus = Literal["open", "ended", "failed", "expired", "cancelled"]
 
 
 class Entry(NamedTuple):
-    """One row of a batch to submit. `custom_id` is unique over all runs: up to 64 of `[A-Za-z0-9_-]`."""
+    """One row of a batch to submit. `custom_id` is unique over all runs: up to 48 of `[A-Za-z0-9_-]`."""
 
     custom_id: str
     request: Request

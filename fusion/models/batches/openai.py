@@ -9,13 +9,10 @@ import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Final
 
-from fusion.core.errors import ModelConnectionError, ModelError, ModelTimeoutError
+from fusion.core.errors import ModelConnectionError, ModelTimeoutError
 from fusion.core.types import Request
-from fusion.models.batches.api import Api
 from fusion.models.batches.base import BatchState, BatchStatus, Ended, Entry
-from fusion.models.batches.provider import Check, ProviderBatches, count, part
-from fusion.models.providers.openai import OpenAIModel
-from fusion.models.providers.wire import encoded
+from fusion.models.batches.provider import DirectBatches, count, in_one_line, object_of, part, unsent
 
 _ENDPOINT: Final = "/v1/chat/completions"
 _NAME: Final = "fusion_batch"
@@ -33,21 +30,16 @@ _STATUS: Final[dict[str, BatchStatus]] = {
 }
 
 
-class OpenAIBatches(ProviderBatches):
+class OpenAIBatches(DirectBatches):
     """The batches of a model: rows are uploaded as a file, results come as two files, of replies and of errors."""
 
     most_rows = 50_000
     most_bytes = 200_000_000
 
-    def __init__(self, model: OpenAIModel, check: Check) -> None:
-        super().__init__(model.info, model, check)
-        self._body = model.body
-        self._api = Api(model.info, model.address, model.signed, model.mask)
-
     def line(self, entry: Entry) -> bytes:
         body = self._body(entry.request, stream=False)
         body.pop("stream", None)
-        return encoded({"custom_id": entry.custom_id, "method": "POST", "url": _ENDPOINT, "body": body})
+        return in_one_line({"custom_id": entry.custom_id, "method": "POST", "url": _ENDPOINT, "body": body})
 
     async def submit(self, entries: Sequence[Entry], name: str) -> str:
         file_id = await self._upload(await self._lines(entries))
@@ -89,7 +81,7 @@ class OpenAIBatches(ProviderBatches):
         seen: set[str] = set()
         for file_id in filter(None, (batch.get("output_file_id"), batch.get("error_file_id"))):
             async for line in self._api.lines(f"/files/{file_id}/content"):
-                row = _row(line)
+                row = object_of(line)
                 custom_id = row.get("custom_id")
                 if isinstance(custom_id, str) and custom_id in requests and custom_id not in seen:
                     seen.add(custom_id)
@@ -121,11 +113,6 @@ class OpenAIBatches(ProviderBatches):
         return await self._answered(custom_id, request, 200, json.dumps({"error": error or "no response"}).encode())
 
 
-def unsent(error: ModelError) -> ModelConnectionError:
-    """Return the error of a step before the batch, which therefore does not exist."""
-    return ModelConnectionError(str(error), model=error.model, retry_after=error.retry_after, sent=False)
-
-
 def _form(lines: Sequence[bytes]) -> tuple[bytes, str]:
     """Return a form with the file of these rows, and its content type."""
     mark = uuid.uuid4().hex
@@ -135,15 +122,6 @@ def _form(lines: Sequence[bytes]) -> tuple[bytes, str]:
     return b"".join(
         (head, b"\n".join(lines), b"\n", f"\r\n--{mark}--\r\n".encode())
     ), f"multipart/form-data; boundary={mark}"
-
-
-def _row(line: bytes) -> dict[str, Any]:
-    """Return a line of results; an empty object for one that is broken."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _words(error: Any) -> str:

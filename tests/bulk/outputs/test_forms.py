@@ -92,7 +92,7 @@ def test_a_line_of_jsonl_has_the_same_keys_whatever_came_of_the_row(tmp_path: Pa
         ["key", "status", "answer", "usd", "unknown_calls", "run", "failure"]
     ] * 3
     assert [line["answer"] for line in lines] == [{"team": "ü"}, "half", None]
-    assert [line["usd"] for line in lines] == [0.0012, 0, None]
+    assert [line["usd"] for line in lines] == [0.0012, None, None]
     assert lines[2]["failure"] == {"reason": "StageError", "message": "no"}
 
 
@@ -108,17 +108,30 @@ def test_fields_of_answers_become_columns(tmp_path: Path, form: str) -> None:
             row("1", data=DATA),
             row("2", data={"team": None, "by": {}, "more": 1}),
             OutputRow("3", "failed", failure=Failure(reason="StageError", message="no\nmore"), unknown_calls=1),
-            OutputRow("4", "partial", data={"team": "b", "by": None}, usd=Decimal("0.00000001")),
+            OutputRow("4", "partial", data={"team": "b", "by": None}, usd=Decimal("0.00000001"), unknown_calls=2),
         ]
     )
     output.close()
-    head = ["key", "team", "by.name", "tags", "answer.status", "urgent", "score", "status", "usd", "run", "failure"]
+    head = [
+        "key",
+        "team",
+        "by.name",
+        "tags",
+        "answer.status",
+        "urgent",
+        "score",
+        "status",
+        "usd",
+        "unknown_calls",
+        "run",
+        "failure",
+    ]
     rows = written(tmp_path / f"out.{form}")
     assert [list(one.values()) for one in rows] == [
-        ["1", "'=x", "Ada", '["a", "b"]', "open", "true", "2.5", "ok", "0.0012", "m-1", ""],
-        ["2", "", "", "", "", "", "", "ok", "0.0012", "m-1", ""],
-        ["3", "", "", "", "", "", "", "failed", "", "", "StageError: no\nmore"],
-        ["4", "b", "", "", "", "", "", "partial", "0.00000001", "", ""],
+        ["1", "'=x", "Ada", '["a", "b"]', "open", "true", "2.5", "ok", "0.0012", "0", "m-1", ""],
+        ["2", "", "", "", "", "", "", "ok", "0.0012", "0", "m-1", ""],
+        ["3", "", "", "", "", "", "", "failed", "", "1", "", "StageError: no\nmore"],
+        ["4", "b", "", "", "", "", "", "partial", "0.00000001", "2", "", ""],
     ]
     assert list(rows[0]) == head
     assert (tmp_path / f"out.{form}").read_text().splitlines()[0] == ("," if form == "csv" else "\t").join(head)
@@ -148,6 +161,7 @@ def test_columns_of_parquet_have_the_types_of_their_values(tmp_path: Path) -> No
         "answer.usd": "y",
         "status": "ok",
         "usd": 0.0012,
+        "unknown_calls": 0,
         "run": "m-1",
         "failure": "",
     }
@@ -182,7 +196,9 @@ def test_no_rows_make_a_file_all_the_same(tmp_path: Path, form: str) -> None:
     output.close()
     assert written(path) == []
     assert keys(path) == []
-    assert path.read_bytes() == {"csv": b"key,answer,status,usd,run,failure\n"}.get(form, path.read_bytes())
+    assert path.read_bytes() == {"csv": b"key,answer,status,usd,unknown_calls,run,failure\n"}.get(
+        form, path.read_bytes()
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -193,36 +209,29 @@ def test_nothing_is_written_before_the_first_row(tmp_path: Path, form: str) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+HEAD = "key,answer,status,usd,unknown_calls,run,failure\n"
 OURS = '{"key": "a", "status": "ok", "answer": "x", "usd": 0.1, "unknown_calls": 0, "run": "m-a", "failure": null}\n'
 
 
 @pytest.mark.parametrize(
     ("name", "raw", "says"),
     [
-        (
-            "out.jsonl",
-            '{"id": 1}\n',
-            "line 1 is no row of a map: it lacks `key`, `status` or `run`; name",
-        ),
+        ("out.jsonl", '{"id": 1}\n', "line 1 is no row of a map: it lacks `key`, `status` or `run`; name"),
         ("out.jsonl", "a,b\n1,2\n", "line 1 is not JSON"),
         ("out.jsonl", "my notes", "has no end, and no map wrote it"),
         ("out.jsonl", f"{OURS}notes", "has no end, and no map wrote it"),
         ("out.jsonl", f"{OURS}\n", "line 2 is not JSON"),
         ("out.jsonl", '{"key": 1, "status": "ok", "run": "m-a"}\n', "line 1 is no row of a map"),
         ("out.jsonl", "[1]\n", "line 1 is no row of a map"),
-        (
-            "out.csv",
-            "id,text\n1,x\n",
-            "has the columns id, text; this map writes key, answer, status",
-        ),
-        ("out.csv", "key,team,status,usd,run,failure\na,b,ok,,m,\n", "has the columns key, team, status, usd, run"),
-        ("out.csv", "key;answer;status;usd;run;failure\n", "has the columns key;answer;status;usd;run;failure; this"),
+        ("out.csv", "id,text\n1,x\n", "has the columns id, text; this map writes key, answer, status"),
+        ("out.csv", "key,team,status,usd,unknown_calls,run,failure\na,b,ok,,0,m,\n", "has the columns key, team"),
+        ("out.csv", HEAD.replace(",", ";"), "has the columns key;answer;status"),
         ("out.csv", OURS, "has the columns {"),
         ("out.csv", "my notes", "has no end, and no map wrote it"),
         ("out.csv", "my notes\nare\n", "has the columns my notes; this map writes key"),
-        ("out.csv", "key,answer,status,usd,run,failure\na,b\n", "line 2: 2 values for 6 columns; name another file"),
-        ("out.csv", 'key,answer,status,usd,run,failure\n"a"x,b,ok,,m,\n', "line 2: not CSV"),
-        ("out.tsv", "key,answer,status,usd,run,failure\n", "has the columns key,answer,status,usd,run,failure; this"),
+        ("out.csv", HEAD + "a,b\n", "line 2: 2 values for 7 columns; name another file"),
+        ("out.csv", HEAD + '"a"x,b,ok,,m,\n', "line 2: not CSV"),
+        ("out.tsv", HEAD, "has the columns key,answer,status"),
         ("out.parquet", "key,answer\n", "is no Parquet file"),
         ("out.parquet.rows", "key,answer\n", "line 1 is not JSON"),
     ],
@@ -242,7 +251,9 @@ def test_parquet_with_other_columns_stays_as_it_is(tmp_path: Path) -> None:
     output.append([row("a", data={"team": "x"})])
     output.close()
     before = (tmp_path / "out.parquet").read_bytes()
-    with pytest.raises(UsageError, match="has the columns key, team, status, usd, run, failure; this map"):
+    with pytest.raises(
+        UsageError, match=r"has the columns key, team, status, .*; this map writes key, answer, status"
+    ):
         open_output(tmp_path / "out.parquet")
     assert (tmp_path / "out.parquet").read_bytes() == before
 

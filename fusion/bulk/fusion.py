@@ -64,7 +64,8 @@ class Fusion(client.Fusion):
         within = self._launcher.budgets.of(options.get("within"))
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
         spec = prepare_many(self._cast, loaded, limits=self._budget, cache=options.get("cache"))
-        ground = MapGround(self._launcher.recorder, spec, frozenset(self._cast.own), within)
+        launcher = self._launcher
+        ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), within, launcher.sweep())
         media = reads_media(loaded.pipeline)
         source = open_source(inputs, format=options.get("format"), media=media, stdin=_stdin())
         path = options.get("output")

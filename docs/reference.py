@@ -158,6 +158,7 @@ def settings_page() -> str:
         "[defaults]": definitions["Defaults"],
         "[limits]": definitions["LimitsTable"],
         "[limits.PROVIDER_OR_MODEL]": definitions["Ceilings"],
+        "[budgets.NAME]": definitions["BudgetTable"],
         "[store]": definitions["StoreTable"],
         "[policy]": definitions["PolicyTable"],
         "[policy.max_price]": definitions["PriceLimit"],

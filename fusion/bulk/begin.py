@@ -24,6 +24,7 @@ from fusion.bulk.sources import RowSource
 from fusion.bulk.sources.columns import Columns
 from fusion.bulk.worker import Recent, Worker
 from fusion.client.options import tags_of
+from fusion.client.retention import Sweep
 from fusion.core.budget import Amount, Budget, limits_of
 from fusion.core.errors import InputError, RunBusyError, UsageError, close_names
 from fusion.core.events import MapStarted
@@ -48,6 +49,7 @@ class MapGround(NamedTuple):
     spec: RunSpec
     own: frozenset[str]
     within: Budget | None
+    sweep: Sweep
 
 
 def begin(ground: MapGround, source: RowSource, output: RowOutput | None, options: MapOptions) -> tuple[str, MapRun]:
@@ -92,6 +94,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         within=within,
         sink=sink,
         started=_started(ground.spec, source, one, options, concurrency),
+        sweep=ground.sweep,
         notes=(*columns.notes, *notes),
     )
     worker = Worker(ground.recorder, map_id, ground.spec, within=within, sink=sink, recent=recent)

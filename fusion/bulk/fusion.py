@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from fusion.client import client
-from fusion.client.options import DEFAULT_PIPELINE, check_options, checked_within
+from fusion.client.options import DEFAULT_PIPELINE, check_options
 
 if TYPE_CHECKING:
     from fusion.bulk.begin import MapInputs
@@ -61,10 +61,11 @@ class Fusion(client.Fusion):
 
         check_options(options, MapOptions)
         self._check_startable()
-        within = checked_within(options.get("within"), self._launcher.loop)
+        within = self._launcher.budgets.of(options.get("within"))
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
         spec = prepare_many(self._cast, loaded, limits=self._budget, cache=options.get("cache"))
-        ground = MapGround(self._launcher.recorder, spec, frozenset(self._cast.own), within)
+        launcher = self._launcher
+        ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), within, launcher.sweep())
         media = reads_media(loaded.pipeline)
         source = open_source(inputs, format=options.get("format"), media=media, stdin=_stdin())
         path = options.get("output")

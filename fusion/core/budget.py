@@ -30,11 +30,12 @@ _LEAST: Final = 0.05
 """Seconds until a deadline whose clock stood still is looked at again, at least."""
 _NO_LIMITS: Final = Limits()
 _ADVICE: Final = {
-    "usd": "raise `budget.usd`, lower `max_tokens`, or use a cheaper model",
-    "tokens": "raise `budget.tokens`, lower `max_tokens`, or shorten the input",
-    "calls": "raise `budget.calls`, or ask for fewer items, members or revisions",
-    "seconds": "raise `budget.seconds`, or use a faster model",
+    "usd": "lower `max_tokens`, or use a cheaper model",
+    "tokens": "lower `max_tokens`, or shorten the input",
+    "calls": "or ask for fewer items, members or revisions",
+    "seconds": "or use a faster model",
 }
+"""Other ways than to raise a limit."""
 
 
 class Amount(NamedTuple):
@@ -140,6 +141,8 @@ class Budget:
     An amount with an unknown price is bounded by tokens and calls, and counted in `unknown_calls`. With
     `strict_usd`, which children inherit, it is refused under a level with a limit in dollars.
 
+    `declared_in` is the file of settings that declares the budget as `name`; messages say it.
+
     >>> run = Budget(Limits(usd=Decimal("0.50")))
     >>> reservation = await run.reserve(Amount(Decimal("0.02"), tokens=3000))
     >>> reservation.settle(Amount(Decimal("0.004"), tokens=900))
@@ -154,9 +157,11 @@ class Budget:
         clock: Callable[[], float] | None = None,
         strict_usd: bool = False,
         ledger: "Ledger | None" = None,
+        declared_in: str = "",
     ) -> None:
         self.limits = limits
         self.name = name
+        self.declared_in = declared_in
         self.parent = parent
         self.ledger: Ledger | None = parent.ledger if parent is not None and ledger is None else ledger
         self.strict_usd: bool = strict_usd or (parent is not None and parent.strict_usd)
@@ -183,6 +188,15 @@ class Budget:
     def child(self, limits: Limits = _NO_LIMITS, name: str = "stage") -> "Budget":
         """Return a new level below this one."""
         return Budget(limits, name=name, parent=self, clock=self._clock)
+
+    @property
+    def title(self) -> str:
+        """The quoted name, with the file that declares it, for messages."""
+        return f"{self.name!r}{f' of {self.declared_in}' if self.declared_in else ''}"
+
+    def key(self, limit: str) -> str:
+        """Return the key that sets a limit, for messages: `budget.usd`, or that of the file that declares it."""
+        return f"{self.name if self.declared_in else 'budget'}.{limit}"
 
     @property
     def levels(self) -> "tuple[Budget, ...]":
@@ -271,6 +285,13 @@ class Budget:
     def count(self, amount: Amount) -> None:
         """Count an amount as spent without a reservation, such as that of another run."""
         self._settle(_NOTHING, amount, [])
+
+    def count_here(self, amount: Amount) -> None:
+        """Count an amount as spent at this level, and not at those above, such as that of an earlier process."""
+        self._count(_Tally.of(amount), _NOTHING)
+        if amount.usd is None:
+            self.unknown_calls += amount.calls
+        self._line.look_through((self,))
 
     def hold(self, amount: Amount, name: str = "held back") -> "Hold":
         """Hold `amount` back as a budget of its own. Raises BudgetError if it does not fit now.
@@ -395,7 +416,7 @@ class Budget:
         for level in self._chain:
             if level.strict_usd and level._max_usd is not None:
                 raise BudgetError(
-                    f"the price of {what} is not known, and {level.name!r} may spend {_dollars(level._max_usd)} at"
+                    f"the price of {what} is not known, and {level.title} may spend {_dollars(level._max_usd)} at"
                     " most: declare the price under `[prices]` in fusion.toml, limit `tokens` or `calls` in place"
                     " of dollars, or use a model with a known price",
                     limit="usd",
@@ -416,17 +437,20 @@ class Budget:
 
     def _overdue(self, what: str) -> BudgetError:
         return BudgetError(
-            f"no time is left for {what}: {self.name!r} may take {self.limits.seconds:g} s; {_ADVICE['seconds']}",
+            f"no time is left for {what}: {self.title} may take {self.limits.seconds:g} s; {self._advice('seconds')}",
             limit="seconds",
             level=self.name,
         )
 
+    def _advice(self, limit: LimitName | Literal["seconds"]) -> str:
+        return f"raise `{self.key(limit)}`, {_ADVICE[limit]}"
+
     def _refusal(self, limit: LimitName, need: _Tally, what: str, reserved: _Tally) -> BudgetError:
         aside = _shown(limit, reserved)
         return BudgetError(
-            f"{what} would pass the {limit} limit of {self.name!r}: limit {_shown(limit, self.limits)}, spent"
+            f"{what} would pass the {limit} limit of {self.title}: limit {_shown(limit, self.limits)}, spent"
             f" {_shown(limit, self._spent)}, {f'kept for others {aside}, ' if getattr(reserved, limit) else ''}"
-            f"needed up to {_shown(limit, need)}; {_ADVICE[limit]}",
+            f"needed up to {_shown(limit, need)}; {self._advice(limit)}",
             limit=limit,
             level=self.name,
         )

@@ -9,7 +9,7 @@ from fusion.core.errors import MissingKeyError
 from fusion.core.params import BatchMode, CacheMode, Defaults, RoleSpec, merged
 from fusion.core.types import Limits
 from fusion.engine.manifest import Record
-from fusion.engine.roles import Cast, RoleModel, RoleModels
+from fusion.engine.roles import Cast, RoleModel, RoleModels, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
 from fusion.pipeline.dataflow import stages_within
 from fusion.pipeline.loader import LoadedPipeline
@@ -64,7 +64,11 @@ def prepare_many(
         cache=cache,
         sample=sample,
         batch=batch,
-        notes=(*loaded.dataflow.notes, *live_notes(loaded, roles, batch=batch)),
+        notes=(
+            *loaded.dataflow.notes,
+            *stray_limits(cast.settings, cast.own),
+            *live_notes(loaded, roles, batch=batch),
+        ),
     )
 
 

@@ -162,6 +162,19 @@ def unpriced(roles: RoleModels) -> Iterator[str]:
         )
 
 
+def stray_limits(settings: Settings, own: Collection[str]) -> Iterator[str]:
+    """Yield a note for each `[limits.NAME]` that no call can meet: no provider, endpoint or model has the name.
+
+    `own` are the ids of the user's model objects.
+    """
+    named = dict.fromkeys(name for layer in settings.ceilings for name in layer.models)
+    here = {*settings.endpoints, *own, *(one.partition("/")[0] for one in own)}
+    for name in named:
+        if name not in here and not catalog.reachable(name) and name not in catalog.providers():
+            near = _near(name, here | catalog.providers()) or "; name a provider, an endpoint, or provider/model"
+            yield f"[limits.{name}] holds nothing: no provider, endpoint or model is named {name!r}{near}"
+
+
 def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
     """Refuse a parameter that a model of the role does not accept; defaults are dropped silently instead."""
     for name, stage in pipeline.stages.items():

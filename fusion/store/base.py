@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from fusion.core.budget import Budget, Ledger
+from fusion.core.errors import StoreError
 from fusion.core.events import Sink
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Reply
@@ -61,6 +62,13 @@ class Store(ABC):
     @abstractmethod
     async def written(self) -> None:
         """Wait until all rows queued so far are on disk. Raises StoreError if any could not be written."""
+
+    @abstractmethod
+    def when_written(self, call: Callable[[StoreError | None], object]) -> None:
+        """Call this on the running loop once all rows queued so far are on disk, with the error if there is one.
+
+        Those that await `written` go on after it. The rows are in no hurry: others may join their batch.
+        """
 
     @abstractmethod
     def flush(self) -> None:

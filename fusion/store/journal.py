@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +33,6 @@ from fusion.core.events import (
     StageFinished,
     StageStarted,
     span,
-    to_both,
 )
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited
@@ -74,8 +74,6 @@ _KEPT_EVENTS: Final = frozenset(
     }
 )
 _OF_EVENTS: Final[Mapping[str, Any]] = {"exclude": {"run_id"}, "exclude_none": True}
-_DELIVERY_DELAY: Final = 0.003
-"""Seconds in which some call that is about to be sent usually waits for the disk anyway."""
 _LOST: Final[tuple[AttemptState, ...]] = ("lost",)
 _PAUSE: Final = "in batches "
 _REDACTED: Final = "its words are not kept"
@@ -135,6 +133,8 @@ class Journal(NullJournal):
         self._paused = 0.0
         self._pauses = count(1)
         self._outbox = Outbox()
+        self._delivery: asyncio.TaskGroup | None = None
+        self._fault: Exception | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -373,25 +373,36 @@ class Journal(NullJournal):
 
     def deliver_to(self, sink: Sink) -> Sink:
         self._outbox.sink = sink
-        return to_both(self._record, self._outbox)
+        return self._take
 
     @asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
-        async with asyncio.TaskGroup() as group:
-            delivery = group.create_task(self._deliver(), name="delivery")
+        async with asyncio.TaskGroup() as self._delivery:
             try:
                 yield
             finally:
-                delivery.cancel()
+                self._delivery = None
 
-    async def _deliver(self) -> None:
-        while True:
-            await self._outbox.filled()
-            await asyncio.sleep(_DELIVERY_DELAY)
-            await self.written()
+    def _take(self, event: EventBase) -> None:
+        """Record an event that no other row covers, and deliver it once its rows are on disk."""
+        self._record(event)
+        if self._outbox.take(event):
+            self._store.when_written(partial(self._deliver, self._outbox.count))
+
+    def _deliver(self, due: int, error: StoreError | None) -> None:
+        """Deliver events that waited; a fault of the sink ends the run."""
+        try:
+            if error is not None:
+                self._lose(error)
+            self._outbox.deliver(due)
+        except Exception as fault:  # noqa: BLE001 - raised in the run
+            if self._delivery is None:
+                self._fault = self._fault or fault
+            else:
+                self._delivery.create_task(_raise(fault))
+                self._delivery = None
 
     def _record(self, event: EventBase) -> None:
-        """Record an event that no other row covers."""
         if type(event) in _KEPT_EVENTS or (isinstance(event, ItemFinished) and event.failure is not None):
             self._put(Noticed(self.run_id, next(self._events), self._event(event)))
 
@@ -445,11 +456,18 @@ class Journal(NullJournal):
         except StoreError as error:
             self._lose(error)
         self._outbox.deliver(due)
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
 
     def _lose(self, error: StoreError) -> None:
         if not self._lost:
             self._lost = True
             self.on_loss(str(error))
+
+
+async def _raise(fault: Exception) -> None:
+    raise fault
 
 
 def _is_of(stage: str, item: int | None, parts: Again) -> bool:

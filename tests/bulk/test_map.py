@@ -312,7 +312,7 @@ def test_failed_rows_end_a_map_as_it_says(
         report = desk.start(fusion, rows, **options).wait()
     assert report.exit_code == code
     assert (report.failure is not None) == early
-    assert [(one.rows, one.failure.message) for one in report.failures] == [(report.failed, "cannot read this")]
+    assert [(one.count, one.failure.message) for one in report.failures] == [(report.failed, "cannot read this")]
     desk.broken = set()
     _, report = desk.map(rows, retry_failed=True)
     assert (report.ok, report.exit_code) == (300, 0)

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fusion.core.config.environment import Wire
 from fusion.core.config.policy import PolicyTable
 from fusion.core.params import Defaults, RoleSpec
-from fusion.core.types import Limits, Money
+from fusion.core.types import Limits, Money, Value
 from fusion.core.validation import Authored
 
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -120,6 +120,23 @@ class LimitsTable(Limits, Ceilings):
         return Ceilings(**{**self.ceilings(), **({} if own is None else own.ceilings())})
 
 
+class BudgetTable(Limits, Authored):
+    """A budget that all runs of a process share that name it with `--within NAME`."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("it limits nothing; give usd, tokens, calls or seconds")
+        return self
+
+
+class NamedBudget(Value):
+    """A budget of the settings: its limits, and the file that declares it."""
+
+    limits: Limits
+    file: str
+
+
 class StoreTable(Authored):
     """Storage of runs: file, content, retention."""
 
@@ -169,6 +186,14 @@ def _endpoint_name(name: str) -> str:
     return name
 
 
+def _budget_name(name: str) -> str:
+    if not _ENDPOINT.fullmatch(name):
+        raise ValueError(
+            f"invalid budget name {name!r}: use letters, digits, '-', '_' and '.', starting with a letter"
+        )
+    return name
+
+
 def _priced(model: str) -> str:
     if model.startswith(("local/", "local:")):
         raise ValueError(f"{model!r} is an embedded model, which is free")
@@ -188,6 +213,9 @@ class SettingsFile(Authored):
     )
     defaults: Defaults = Field(default=Defaults(), description="Defaults of every call.")
     limits: LimitsTable = Field(default=LimitsTable(), description="Limits of every run, where `--budget` sets none.")
+    budgets: dict[Annotated[str, AfterValidator(_budget_name)], BudgetTable] = Field(
+        default={}, description="Budgets that runs share, by name."
+    )
     store: StoreTable = Field(default=StoreTable(), description="Storage of runs.")
     batches: BatchesTable = Field(default=BatchesTable(), description="Times and size of batches.")
     policy: PolicyTable = Field(default=PolicyTable(), description="Rules on models and on kept content.")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 
-from fusion.core.events import AttemptCharged, CallFinished, EventBase, Sink
+from fusion.core.events import AttemptCharged, BatchAttempt, CallFinished, EventBase, Sink
 from fusion.core.types import ItemCost, Money
 
 
@@ -36,13 +36,15 @@ class ItemCosts:
         """Add the cost of an event to an item."""
         match event:
             case CallFinished(reused="cache" | "other run"):
-                return
+                return None
             case CallFinished():
                 measured = event.usage.source == "measured"
             case AttemptCharged():
                 measured = False
+            case BatchAttempt(state="joined"):  # its charge is taken back
+                return self._take_back(item, event.cost)
             case _:
-                return
+                return None
         total = self._sums.setdefault(item, _Sum())
         if event.cost is None:
             total.unknown += 1
@@ -50,6 +52,11 @@ class ItemCosts:
             total.measured += event.cost
         else:
             total.estimated += event.cost
+
+    def _take_back(self, item: int, cost: Money | None) -> None:
+        total = self._sums.setdefault(item, _Sum())
+        total.unknown -= cost is None
+        total.estimated -= cost or 0
 
     def of(self, item: int) -> ItemCost:
         """Return the cost of an item so far."""

@@ -47,7 +47,7 @@ _OF_A_RUN = ("store", "no_store", "tags", "cache", "batch", "resume_or_start", "
 _NEEDS_RUN = frozenset([*_OF_A_RUN, "events", "events_to", "output", "quiet", "verbose"])
 _RUN = "run"
 """Name of the budget that `--budget` of a resumed run replaces."""
-_Asked = QuoteOptions | RenderOptions | RunOptions
+_Asked = DrillOptions | QuoteOptions | RenderOptions | RunOptions
 
 
 def run_session(options: RunOptions, ending: Ending, *, outages: tuple[str, ...] = ()) -> RunHandle:

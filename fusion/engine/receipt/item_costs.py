@@ -36,15 +36,16 @@ class ItemCosts:
         """Add the cost of an event to an item."""
         match event:
             case CallFinished(reused="cache" | "other run"):
-                return None
+                return
             case CallFinished():
                 measured = event.usage.source == "measured"
             case AttemptCharged():
                 measured = False
             case BatchAttempt(state="joined"):  # its charge is taken back
-                return self._take_back(item, event.cost)
+                self._take_back(item, event.cost)
+                return
             case _:
-                return None
+                return
         total = self._sums.setdefault(item, _Sum())
         if event.cost is None:
             total.unknown += 1

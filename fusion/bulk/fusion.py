@@ -66,7 +66,7 @@ class Fusion(client.Fusion):
         spec = prepare_many(self._cast, loaded, limits=self._budget, cache=options.get("cache"))
         launcher = self._launcher
         ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), within, launcher.sweep())
-        media = reads_media(loaded.pipeline)
+        media = reads_media(loaded.pipeline, options.get("constants") or ())
         source = open_source(inputs, format=options.get("format"), media=media, stdin=_stdin())
         path = options.get("output")
         output = (

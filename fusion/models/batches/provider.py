@@ -129,6 +129,12 @@ def part(data: Any, *names: str) -> Any:
     return data
 
 
+def objects(data: Any, name: str) -> list[dict[str, Any]]:
+    """Return the objects in a list of JSON; an empty list if it is missing."""
+    found = part(data, name)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
 def count(data: Any, *names: str) -> int:
     """Return a count within nested objects of JSON, a number or its text; 0 if it is missing."""
     found = part(data, *names)

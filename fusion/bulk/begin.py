@@ -94,7 +94,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         sink=sink,
         started=_started(ground.spec, source, one, options, concurrency),
         sweep=ground.sweep,
-        notes=(*columns.notes, *notes),
+        notes=(*filter(None, [source.note]), *columns.notes, *notes),
     )
     worker = Worker(ground.recorder, map_id, ground.spec, within=within, sink=sink, recent=recent)
     return map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)

@@ -34,9 +34,9 @@ class MapOptions(TypedDict, total=False):
     `retry_failed` asks again for rows that failed or lack parts.
 
     `concurrency` rows are worked on at once: 16 by default, 5,000 with `batch`. `budget` limits the whole map over
-    all its passes, `within` is a budget that it shares with others. `batch` allows the batch APIs of providers. `tags`
-    are kept with the map and its rows; `cache` overrides the pipeline's cache modes. `on_event` receives every event,
-    on the thread of the private loop.
+    all its passes, `within` is a budget that it shares with others. `batch` allows the batch APIs of providers.
+    `tags` are kept with the map and its rows; `cache` overrides the pipeline's cache modes. `on_event` receives every
+    event, on the thread of the private loop.
     """
 
     pipeline: PipelineGiven

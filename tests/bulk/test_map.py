@@ -134,8 +134,9 @@ def test_a_changed_prompt_runs_what_it_changes(desk: Desk) -> None:
 
 def test_a_row_that_changes_runs_again_and_its_line_is_replaced(desk: Desk) -> None:
     desk.map(tickets(1, 2, 3))
+    order = [line["key"] for line in desk.lines]
     desk.map([*tickets(1), *tickets(2, more=" now"), *tickets(3)])
-    assert [line["key"] for line in desk.lines] == ["T1", "T2", "T3"]
+    assert [line["key"] for line in desk.lines] == order
     assert desk.written == {**answers(1, 3), **answers(2, more=" now")}
 
 

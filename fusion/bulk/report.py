@@ -5,10 +5,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from fusion.core.result import Cost
-from fusion.core.types import Failure, Value
-
-_KINDS = 1000
-"""Different failures that are counted apart."""
+from fusion.core.types import Failure, FailureFold, FoldedFailure, Value
 
 
 class RowResult(Value):
@@ -29,14 +26,6 @@ class RowResult(Value):
     cost: Cost = Cost()
     seconds: float = 0.0
     kept: bool = False
-
-
-class FailedRows(Value):
-    """Rows that failed alike, with the key of the first."""
-
-    failure: Failure
-    rows: int
-    first: str
 
 
 class MapReport(Value):
@@ -62,7 +51,7 @@ class MapReport(Value):
     """Lines of the output whose rows are not in the inputs."""
     cost: Cost = Cost()
     seconds: float = 0.0
-    failures: tuple[FailedRows, ...] = ()
+    failures: tuple[FoldedFailure, ...] = ()
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
     exit_code: int = 0
@@ -80,8 +69,7 @@ class Tally:
         self.kept = 0
         self.usd = Decimal(0)
         self.unknown_calls = 0
-        self._failures: Counter[Failure] = Counter()
-        self._first: dict[Failure, str] = {}
+        self._failures = FailureFold()
 
     @property
     def done(self) -> int:
@@ -97,13 +85,9 @@ class Tally:
         if not row.kept:
             self.usd += row.cost.usd
             self.unknown_calls += row.cost.unknown_calls
-        failure = row.failure
-        if failure is not None and (failure in self._first or len(self._first) < _KINDS):
-            self._failures[failure] += 1
-            self._first.setdefault(failure, row.key)
+        if row.failure is not None:
+            self._failures.add(row.failure, row.key)
 
-    def failures(self) -> tuple[FailedRows, ...]:
-        return tuple(
-            FailedRows(failure=failure, rows=rows, first=self._first[failure])
-            for failure, rows in self._failures.most_common()
-        )
+    @property
+    def failures(self) -> tuple[FoldedFailure, ...]:
+        return self._failures.folded

@@ -11,6 +11,7 @@ from fusion.core.types import Limits
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
+from fusion.pipeline.dataflow import stages_within
 from fusion.pipeline.loader import LoadedPipeline
 
 
@@ -23,6 +24,7 @@ def prepare(
     limits: Limits | None = None,
     cache: CacheMode | None = None,
     sample: int = 0,
+    batch: bool = False,
     before: Mapping[str, RoleSpec] | None = None,
 ) -> RunSpec:
     """Return the spec of a new run. `before` holds the roles of the run that it repeats, if any.
@@ -30,7 +32,8 @@ def prepare(
     Raises InputError, MissingKeyError or another UsageError for a run that cannot start.
     """
     given = checked_inputs(cast.with_defaults(loaded), request, inputs)
-    return prepare_many(cast, loaded, limits=limits, cache=cache, sample=sample, before=before).on(*given)
+    many = prepare_many(cast, loaded, limits=limits, cache=cache, sample=sample, batch=batch, before=before)
+    return many.on(*given)
 
 
 def prepare_many(
@@ -40,6 +43,7 @@ def prepare_many(
     limits: Limits | None = None,
     cache: CacheMode | None = None,
     sample: int = 0,
+    batch: bool = False,
     before: Mapping[str, RoleSpec] | None = None,
 ) -> RunSpec:
     """Return the spec that runs on many inputs share: `with_inputs` returns that of one of them.
@@ -47,7 +51,7 @@ def prepare_many(
     Raises MissingKeyError or another UsageError if none of them can start.
     """
     loaded = cast.with_defaults(loaded)
-    return RunSpec(
+    spec = RunSpec(
         loaded,
         cast.of(loaded, before),
         inputs={},
@@ -57,8 +61,26 @@ def prepare_many(
         profile=cast.profile.name,
         cache=cache,
         sample=sample,
+        batch=batch,
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
+    return replace(spec, notes=(*spec.notes, *live_notes(spec)))
+
+
+def live_notes(spec: RunSpec) -> list[str]:
+    """Return a note for each role whose calls are meant for batches, and whose model has no batch API."""
+    found: dict[str, None] = {}
+    for name, stage in stages_within(spec.pipeline.stages).items():
+        for role in dict.fromkeys(role for _, role in stage.roles()):
+            mode = spec.batch_mode(stage, role)
+            if mode == "always" or (spec.batch and mode == "auto"):
+                why = spec.roles.no_batches(spec.roles[role].models[0].id)
+                asked = f"stages.{name}: `batch: always`" if mode == "always" else "`--batch`"
+                if why is not None:
+                    found[f"{asked} has no effect on role {role!r}, whose calls are made live: {why}"] = None
+    for path in spec.loaded.nested:
+        found |= dict.fromkeys(live_notes(spec.within(path, spec.request, spec.inputs)))
+    return list(found)
 
 
 def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: Limits | None) -> RunSpec:
@@ -70,6 +92,7 @@ def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: L
         limits=limits,
         cache=record.data["cache"],
         sample=record.data["sample"],
+        batch=record.data.get("batch", False),
         before=record.undeclared,
     )
     return spec if cast.profile_given else replace(spec, profile=record.data["profile"])

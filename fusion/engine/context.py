@@ -23,7 +23,7 @@ from fusion.core.events import (
 )
 from fusion.core.params import merged
 from fusion.core.types import Asked, Attached, CallKey, Deltas, Item, JsonSchema, Message, as_text
-from fusion.engine.calls import Caller
+from fusion.engine.calls import Caller, Terms
 from fusion.engine.fields import Fields, read
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
@@ -389,13 +389,21 @@ class RunModels(StageModels):
 
     def caller(self, ask: Ask) -> Caller:
         """Return the caller for the role, model, schema and limits of a call."""
-        terms = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
-        caller = self._callers.get(terms)
+        key = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
+        caller = self._callers.get(key)
         if caller is None or caller.schema is not ask.schema:
-            caller = self._callers[terms] = self._new_caller(ask)
+            stage, defaults = self._ctx.stage, self._run.spec.pipeline.defaults
+            caller = self._callers[key] = Caller(
+                self._run.spec.roles.terms((self._ctx.place, *key), ask.schema, partial(self._terms, ask)),
+                sink=self._run.sink,
+                run_id=self._run.run_id,
+                latencies=self.speed,
+                wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
+                recurs=self._ctx.recurs,
+            )
         return caller
 
-    def _new_caller(self, ask: Ask) -> Caller:
+    def _terms(self, ask: Ask) -> Terms:
         role, stage = self._run.spec.roles[ask.role], self._ctx.stage
         defaults = self._run.spec.pipeline.defaults
         chain = self._run.spec.roles.chain_of(ask.model) if ask.model else role.chain
@@ -411,22 +419,17 @@ class RunModels(StageModels):
             stage.resilience() if isinstance(stage, ModelStage) else {}, role.resilience, defaults.resilience()
         )
         hedge = resilience.pop("hedge", "off")
-        return Caller(
+        return Terms(
             chain,
-            sink=self._run.sink,
-            run_id=self._run.run_id,
+            pipeline=self._run.spec.pipeline.name,
             stage=self._ctx.place,
             role=ask.role,
             max_tokens=self._run.spec.output_limit(stage, chain[0].info, ask.max_tokens),
             unsent={"timeout": role.timeout or defaults.timeout, **resilience},
-            hedging=self._run.spec.roles.hedging if hedge == "auto" else None,
             firm=firm,
             soft=soft,
             schema=ask.schema,
-            latencies=self.speed,
-            wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
-            pipeline=self._run.spec.pipeline.name,
-            recurs=self._ctx.recurs,
+            hedging=self._run.spec.roles.hedging if hedge == "auto" else None,
         )
 
 

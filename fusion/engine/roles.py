@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError, close_names
 from fusion.core.params import Defaults, RoleSpec, merged
+from fusion.core.types import JsonSchema
+from fusion.engine.calls import Terms
 from fusion.models import catalog
 from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog import SAMPLING, describe, refused
@@ -25,6 +27,7 @@ from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.stages.base import ModelStage
 
+_MOST_TERMS = 1_000
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
 
@@ -64,6 +67,7 @@ class RoleModels(Mapping[str, RoleModel]):
         self._gateway = gateway
         self.latencies = gateway.latencies
         self.hedging: Hedging | None = gateway.hedging
+        self._terms: dict[tuple[object, ...], Terms] = {}
 
     def __getitem__(self, role: str) -> RoleModel:
         return self._roles[role]
@@ -88,6 +92,15 @@ class RoleModels(Mapping[str, RoleModel]):
         found = {info.id: info for role in self.values() for info in role.models}
         for roles in self.nested.values():
             found.update(roles.models)
+        return found
+
+    def terms(self, key: tuple[object, ...], schema: JsonSchema | None, make: Callable[[], Terms]) -> Terms:
+        """Return the terms of calls, which are made once for each stage, role and schema."""
+        found = self._terms.get(key)
+        if found is None or found.schema is not schema:
+            if len(self._terms) >= _MOST_TERMS:
+                self._terms.clear()
+            found = self._terms[key] = make()
         return found
 
     def played_by(self, play: Callable[[Member], Member]) -> "RoleModels":

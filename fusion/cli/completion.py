@@ -1,8 +1,12 @@
 """Completion: the values that a shell offers for an argument or option."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from fusion.client.history import History
 
 
 def pipeline_names(incomplete: str) -> list[str]:
@@ -35,7 +39,16 @@ def kind_names(incomplete: str) -> list[str]:
 
 
 def run_ids(incomplete: str) -> list[str]:
-    """Return the ids of runs in the default store, newest first."""
+    """Return the ids of maps and runs in the default store, newest first."""
+    return _kept(lambda history: history.ids(incomplete))
+
+
+def map_ids(incomplete: str) -> list[str]:
+    """Return the ids of maps in the default store, newest first."""
+    return _kept(lambda history: [one.map_id for one in history.maps() if one.map_id.startswith(incomplete)])
+
+
+def _kept(ids: "Callable[[History], Iterable[str]]") -> list[str]:
     from fusion.client.history import History
     from fusion.core.config import Settings
     from fusion.core.errors import FusionError
@@ -45,7 +58,7 @@ def run_ids(incomplete: str) -> list[str]:
         return []
     try:
         with History.open(settings=settings) as history:
-            return list(history.ids(incomplete))
+            return list(ids(history))
     except FusionError:
         return []
 

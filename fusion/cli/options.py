@@ -83,6 +83,10 @@ Budget = Annotated[
 RunGiven = Annotated[
     str, Argument(metavar="RUN", help="Id of a run, its first characters, or: latest.", autocompletion=run_ids)
 ]
+RunOrMap = Annotated[
+    str,
+    Argument(metavar="RUN", help="Id of a run or map, its first characters, or: latest.", autocompletion=run_ids),
+]
 StoreFile = Annotated[str | None, Option("--store", metavar="PATH", help="File of the run store.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Concurrency = Annotated[int | None, Option("--concurrency", metavar="N", help="Answers at once; 16.")]

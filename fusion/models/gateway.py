@@ -9,9 +9,11 @@ from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import CacheMode
 from fusion.models.base import Model, ModelInfo, checked
+from fusion.models.batches.base import BatchDoor
+from fusion.models.batches.doors import batch_door, no_batches
 from fusion.models.catalog import describe
 from fusion.models.pace import Gate, Pace
-from fusion.models.policy import Guard, Permitted, is_named
+from fusion.models.policy import Guard, Permitted, check_fields, is_named
 from fusion.models.providers.direct import direct, of_endpoint, of_local
 from fusion.models.providers.doors import wire_of
 from fusion.models.providers.http.session import SESSIONS
@@ -63,6 +65,7 @@ class Gateway:
         self._providers: dict[str, Gate] = {}
         self._breakers: dict[str, Breaker] = {}
         self._trials: list[Trial] = []
+        self._doors: dict[str, BatchDoor | None] = {}
 
     def add(self, model: Model) -> None:
         """Register a model of the user under its id. Raises UsageError if another model has that id."""
@@ -103,6 +106,31 @@ class Gateway:
                 self._concurrency_of(model_id, concurrency),
             )
         return self._made[key]
+
+    def batch_door(self, model_id: str) -> BatchDoor | None:
+        """Return the batch API of a model; None if it has none, for which `no_batches` gives the reason.
+
+        Raises PolicyError for a model that the policy forbids.
+        """
+        if model_id not in self._doors:
+            self.check(model_id)
+            here = self.no_batches(model_id) is None
+            self._doors[model_id] = self._door(model_id) if here else None
+        return self._doors[model_id]
+
+    def no_batches(self, model_id: str) -> str | None:
+        """Return the reason why a model has no batch API; None if it has one."""
+        if model_id in self._own or model_id.startswith(PREFIX):
+            return f"{model_id!r} is a model of the program's own"
+        if self._guard.outages and self.is_named(model_id, self._guard.outages):
+            return f"{model_id!r} is out of reach in this drill"
+        return no_batches(self._info(model_id), self._settings)
+
+    def _door(self, model_id: str) -> BatchDoor | None:
+        info = self._info(model_id)
+        if not self._guard.rules:
+            return batch_door(info, self._settings)
+        return batch_door(info, self._settings, lambda request: check_fields(request, info, self.check))
 
     def check(self, model_id: str) -> None:
         """Raise PolicyError for a model that the policy forbids."""

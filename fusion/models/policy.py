@@ -75,9 +75,14 @@ class Permitted(ModelWrapper):
         self._check = check
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
-        for name in _named(request.extra):
-            self._check(f"{self.info.provider}/{name}")
+        check_fields(request, self.info, self._check)
         return await self.inner.complete(request, on_delta)
+
+
+def check_fields(request: Request, info: ModelInfo, check: Callable[[str], None]) -> None:
+    """Check every model that the further fields of a request name; `check` raises for a forbidden one."""
+    for name in _named(request.extra):
+        check(f"{info.provider}/{name}")
 
 
 def _named(extra: Mapping[str, Any]) -> Iterator[str]:

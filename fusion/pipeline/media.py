@@ -32,10 +32,15 @@ def file_of(name: str, value: Any) -> Any:
         case bytes():
             return _file(value, where)
         case Path():
-            return _file(_read(value, where), where, value.name)
+            return file_at(value, where=where)
         case str() if value.startswith("data:"):
             return _of_url(value, where)
     raise InputError(f"{where} is a picture or document; {_HOW}")
+
+
+def file_at(path: Path, *, where: str) -> File:
+    """Return the File of a path; `where` names it in errors. Raises InputError."""
+    return _file(_read(path, where), where, path.name)
 
 
 def turn_of(at: int, message: Any) -> Message:

@@ -9,10 +9,11 @@ from typing import Final
 from fusion.core.config import Settings
 from fusion.core.errors import RunBusyError, UsageError
 from fusion.store.base import Store
-from fusion.store.rows import RunFilter, RunRow, RunState
+from fusion.store.rows import MapRow, RunFilter, RunRow, RunState
 
 LATEST: Final = "latest"
 """Alias for the id of the run started last."""
+ALL: Final = RunFilter()
 _LOCK_SECONDS: Final = 30.0
 """Seconds to wait for another process that is starting a run."""
 StoreGiven = Store | Path | str | bool | None
@@ -36,7 +37,10 @@ def resolve_store(given: StoreGiven, settings: Settings) -> tuple[Store | None, 
 
 
 def find_run(store: Store, given: str) -> RunRow:
-    """Return the run with this id, id prefix, or `latest`. Raises UsageError for no run or several."""
+    """Return the run with this id, id prefix, or `latest`. Raises UsageError for no run or several.
+
+    A row of a map is found by its whole id.
+    """
     row = next(iter(store.runs(RunFilter(), limit=1)), None) if given == LATEST else store.run(given)
     if row is not None:
         return row
@@ -45,13 +49,45 @@ def find_run(store: Store, given: str) -> RunRow:
         raise UsageError(f"several runs begin with {given!r}: {', '.join(ids)}; give more of the id")
     row = store.run(ids[0]) if ids else None
     if row is None:
-        raise UsageError(f"no run {given!r} in {store.where}; `fusion runs list` names them")
+        raise UsageError(_no_run(store, given))
     return row
+
+
+def find_map(store: Store, given: str) -> MapRow | None:
+    """Return the map with this id, id prefix, or `latest`, if it means a map and not a run.
+
+    Raises UsageError if several maps, or runs and maps, begin with it.
+    """
+    if given == LATEST:
+        latest, runs = store.maps(ALL, limit=1), store.runs(ALL, limit=1)
+        return latest[0] if latest and (not runs or runs[0].started < latest[0].started) else None
+    row = store.map(given)
+    if row is not None or not given or store.run(given) is not None:
+        return row
+    ids = store.map_ids(given)
+    if not ids:
+        return None
+    ids += store.run_ids(given)
+    if len(ids) > 1:
+        raise UsageError(f"several runs begin with {given!r}: {', '.join(ids)}; give more of the id")
+    return store.map(ids[0])
+
+
+def _no_run(store: Store, given: str) -> str:
+    maps = store.map_ids(given) if given else []
+    if maps:
+        return f"{maps[0]!r} is a map, not a run: `fusion map` with `--id {maps[0]}` goes on with it"
+    return f"no run {given!r} in {store.where}; `fusion runs list` names them"
 
 
 def run_state(store: Store, row: RunRow) -> RunState:
     """Return the state of a run: an unfinished one is `running` while it is locked, else `died`."""
     return "died" if row.status == "running" and not store.is_locked(lock_of(row)) else row.status
+
+
+def map_state(store: Store, row: MapRow) -> RunState:
+    """Return the state of a map: an unfinished one is `running` while it is locked, else `died`."""
+    return "died" if row.status == "running" and not store.is_locked(row.map_id) else row.status
 
 
 def lock_of(row: RunRow) -> str:

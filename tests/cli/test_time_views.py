@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from fusion import Fusion, ScriptedModel
+from fusion.cli.views.history.timeline import timeline_lines, timeline_table
 from fusion.cli.views.lines import call_line
 from fusion.cli.views.receipt import receipt_rows
-from fusion.cli.views.timeline import timeline_lines, timeline_table
 from fusion.client.history_types import CallLine, RunDetails, RunSummary, StageLine
 from fusion.core.errors import RateLimitError
 from fusion.core.events import CallFinished

@@ -33,8 +33,12 @@ class RowSource(ABC):
     """True if a second pass is possible."""
     columns: tuple[str, ...] | None = None
     """Columns known before the pass; of JSONL, those of its first rows."""
+    columns_vary: bool = False
+    """True if rows may have other columns than the first ones."""
     is_files: bool = False
     """True if each row is a file."""
+    note: str | None = None
+    """Note to the user on how INPUTS are read."""
 
     @abstractmethod
     def rows(self) -> Iterator[SourceRow]:

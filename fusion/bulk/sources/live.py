@@ -18,14 +18,16 @@ class StreamTable(RowSource):
 
     rewindable = False
 
-    def __init__(self, file: BinaryIO, *, name: str, form: SourceFormat | None = None) -> None:
+    def __init__(self, file: BinaryIO, *, name: str, form: SourceFormat | None = None, close: bool = False) -> None:
         self.name = name
+        self._file = file if close else None
         self._done = 0.0
         self._lines = self._counted(lines_of(file))
         try:
             above, first = self._beginning()
             self._form: SourceFormat = form or _form_of(first, name)
             self.columns = first_columns([*above, first], self._form)
+            self.columns_vary = self._form == "jsonl"
         except BadRowError as error:
             raise InputError(f"{name} line {error.line}: {error}") from error
         except OSError as error:
@@ -40,6 +42,9 @@ class StreamTable(RowSource):
             raise InputError(f"{self.name} line {error.line}: {error}") from error
         except OSError as error:
             raise InputError(f"cannot read {self.name}: {error.strerror or error}") from error
+        finally:
+            if self._file is not None:
+                self._file.close()
 
     def progress(self) -> tuple[float, float | None]:
         return self._done, None
@@ -61,6 +66,8 @@ class StreamTable(RowSource):
 
 class PythonRows(RowSource):
     """Mappings or texts that Python hands over; a text is a row with the column `text`."""
+
+    columns_vary = True
 
     def __init__(self, given: Iterable[Mapping[str, Any] | str], *, name: str = "the inputs") -> None:
         self.name = name

@@ -24,6 +24,7 @@ class TextTable(RowSource):
         self._form = form
         self._reading = Reading(path, self.name)
         self.columns = self._columns()
+        self.columns_vary = form == "jsonl"
 
     def rows(self) -> Iterator[SourceRow]:
         self._reading = Reading(self._path, self.name)

@@ -1,4 +1,4 @@
-"""`fusion runs`: list, show, compare, export and remove the runs of the store."""
+"""`fusion runs`: list, show, compare, export and remove the runs and maps of the store."""
 
 import sys
 from contextlib import AbstractContextManager
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusion.cli.completion import run_ids
-from fusion.cli.options import AsJson, Config, RunGiven, StoreFile
+from fusion.cli.completion import map_ids, run_ids
+from fusion.cli.options import AsJson, Config, RunOrMap, StoreFile
 
 if TYPE_CHECKING:
     from fusion.client.history import History, Which
+    from fusion.client.history.map_types import MapDetails, MapSummary
+    from fusion.client.history_types import RunSummary
     from fusion.core.config import Settings
 
 
@@ -28,7 +30,7 @@ OfPipeline = Annotated[str | None, typer.Option("--pipeline", metavar="NAME", he
 def application() -> typer.Typer:
     """Return `fusion runs` with its commands."""
     app = typer.Typer(
-        help="List, show, compare, export and remove runs.", rich_markup_mode=None, no_args_is_help=True
+        help="List, show, compare, export and remove runs and maps.", rich_markup_mode=None, no_args_is_help=True
     )
     app.command("list")(listing)
     for command in (show, diff, export, remove, prune):
@@ -41,21 +43,35 @@ def listing(
     tags: Tags = None,
     statuses: Statuses = None,
     pipeline: OfPipeline = None,
+    of_map: Annotated[
+        str | None,
+        typer.Option("--map", metavar="MAP", help="List the rows of this map.", autocompletion=map_ids),
+    ] = None,
     store: StoreFile = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, newest first, and the size of the store."""
-    from fusion.cli.terminal import complain, width_of, write
-    from fusion.cli.views.history import list_lines
+    """List runs and maps, newest first, and the size of the store.
 
+    A map is one line with its progress; `--map` lists its rows, those of the highest numbers first.
+    """
+    from fusion.cli.terminal import complain, width_of, write
+    from fusion.cli.views.history.maps import row_lines
+    from fusion.cli.views.history.runs import list_lines
+
+    _check_map(of_map, tags, pipeline)
+    which = _which(tags, statuses, pipeline)
     with _history(store, config) as history:
-        runs = history.list(limit=limit, **_which(tags, statuses, pipeline))
+        rows = [] if of_map is None else [*history.rows(of_map, status=which["status"], limit=limit)]
+        runs = _listed(history, which, limit) if of_map is None else []
         if as_json:
-            write(_json(runs))
+            write(_json(runs or rows))
             return
-        if runs:
-            write("\n".join(list_lines(runs, width_of(sys.stdout))) + "\n")
+        width = width_of(sys.stdout)
+        if runs or rows:
+            write("\n".join(list_lines(runs, width) if runs else row_lines(rows, width)) + "\n")
+        elif of_map is not None:
+            complain(f"no rows{' match' if statuses else ''}")
         else:
             complain(f"no runs{' match' if tags or statuses or pipeline else ''}")
         sizes = history.sizes()
@@ -66,29 +82,39 @@ def listing(
 
 
 def show(
-    run: RunGiven,
+    run: RunOrMap,
     call: Annotated[
         str | None,
-        typer.Argument(metavar="CALL", help="Number of a call, or its place such as work/3/work."),
+        typer.Argument(
+            metavar="CALL|ROW",
+            help="Number of a call, or its place such as work/3/work; of a map, key or number of a row.",
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every call.")] = False,
     store: StoreFile = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a run, or the messages of one of its calls.
+    """Show a run, the messages of one of its calls, a map, or one of its rows.
 
-    A run shows its stages and calls over time, its failures, notes and receipt.
+    A run shows its stages and calls over time, its failures, notes and receipt. A map shows its rows by status, its
+    spending and failures; with the key or number of a row, that row as any run.
     """
     from fusion.cli.terminal import write
-    from fusion.cli.views.history import call_lines
-    from fusion.cli.views.timeline import print_run
+    from fusion.cli.views.history.runs import call_lines
+    from fusion.cli.views.history.timeline import print_run
     from fusion.client.history_types import CallDetails
     from fusion.core.errors import UsageError
 
-    if everything and (as_json or call is not None):
-        raise UsageError("--all has no effect here: leave it out")
     with _history(store, config) as history:
+        map_id = history.map_id(run)
+        if map_id is not None and call is not None:
+            run, call, map_id = history.row(map_id, call), None, None
+        if everything and (as_json or call is not None or map_id is not None):
+            raise UsageError("--all has no effect here: leave it out")
+        if map_id is not None:
+            _show_map(history.show_map(map_id), as_json=as_json)
+            return
         details = history.show(run) if call is None else history.call(run, call)
     if as_json:
         write(_json(details))
@@ -99,31 +125,42 @@ def show(
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="Id of a run.", autocompletion=run_ids)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Id of another run.", autocompletion=run_ids)],
+    a: Annotated[str, typer.Argument(metavar="A", help="Id of a run or map.", autocompletion=run_ids)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Id of another one.", autocompletion=run_ids)],
     store: StoreFile = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two runs, call by call.
+    """Compare two runs call by call, or two maps row by row.
 
-    Compares their pipelines, inputs, models, costs, calls and answers.
+    Runs are compared in pipelines, inputs, models, costs, calls and answers; maps in the answers of rows by key.
     """
     from fusion.cli.terminal import width_of, write
-    from fusion.cli.views.history import diff_lines
+    from fusion.cli.views.history.maps import map_diff_lines
+    from fusion.cli.views.history.runs import diff_lines
+    from fusion.core.errors import UsageError
 
+    width = width_of(sys.stdout)
     with _history(store, config) as history:
-        found = history.diff(a, b)
-    write(_json(found) if as_json else "\n".join(diff_lines(found, width_of(sys.stdout))) + "\n")
+        maps = [history.map_id(given) for given in (a, b)]
+        if maps.count(None) == 1:
+            one, other = (b, a) if maps[0] is None else (a, b)
+            raise UsageError(f"{one!r} is a map and {other!r} is none; compare two maps, or two runs")
+        if None in maps:
+            runs = history.diff(a, b)
+            write(_json(runs) if as_json else "\n".join(diff_lines(runs, width)) + "\n")
+        else:
+            of_maps = history.diff_maps(a, b)
+            write(_json(of_maps) if as_json else "\n".join(map_diff_lines(of_maps, width)) + "\n")
 
 
 def export(
-    run: RunGiven,
+    run: RunOrMap,
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file.")] = None,
     store: StoreFile = None,
     config: Config = None,
 ) -> None:
-    """Print everything kept of a run as one JSON document.
+    """Print everything kept of a run, or of a map with its rows, as one JSON document.
 
     The document holds the messages and replies of every call.
     """
@@ -141,11 +178,13 @@ def export(
 
 
 def remove(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.", autocompletion=run_ids)],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Ids of runs and maps.", autocompletion=run_ids)
+    ],
     store: StoreFile = None,
     config: Config = None,
 ) -> None:
-    """Remove runs and their calls. A running run is refused."""
+    """Remove runs with their calls, and maps with all their rows. A running one is refused."""
     from fusion.cli.terminal import complain
 
     with _history(store, config) as history:
@@ -168,14 +207,14 @@ def prune(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old runs by age, number or status.
+    """Remove old runs and maps by age, number or status.
 
-    Without any of them the age is the `retention` of the settings. Running ones are kept.
+    Without any of them the age is the `retention` of the settings. Running ones are kept. A map goes with its rows.
     """
     from fusion.cli.arguments import days_of
     from fusion.cli.settings import read_settings
     from fusion.cli.terminal import complain, width_of, write
-    from fusion.cli.views.history import list_lines
+    from fusion.cli.views.history.runs import list_lines
 
     settings = read_settings(config)
     days = None if older_than is None else days_of(older_than)
@@ -189,6 +228,33 @@ def prune(
     if gone:
         write("\n".join(list_lines(gone, width_of(sys.stdout))) + "\n")
     complain(f"{'would remove' if dry_run else 'removed'} {len(gone):,} run{'s' * (len(gone) != 1)}")
+
+
+def _listed(history: "History", which: "Which", limit: int) -> "list[RunSummary | MapSummary]":
+    """Return runs and maps, newest first."""
+    both: list[RunSummary | MapSummary] = [
+        *history.list(limit=limit, **which),
+        *history.maps(limit=limit, **which),
+    ]
+    return sorted(both, key=lambda one: one.started, reverse=True)[:limit]
+
+
+def _show_map(details: "MapDetails", *, as_json: bool) -> None:
+    from fusion.cli.terminal import printable, width_of, wrapped, write
+    from fusion.cli.views.history.maps import map_lines, way_on
+
+    width = width_of(sys.stdout)
+    lines = [part for line in map_lines(details, width) for part in wrapped(printable(line), width) or [""]]
+    last = [part for line in way_on(details) for part in ("", line)]
+    write(_json(details) if as_json else "\n".join([*lines, *last]) + "\n")
+
+
+def _check_map(of_map: str | None, tags: list[str] | None, pipeline: str | None) -> None:
+    from fusion.core.errors import UsageError
+
+    for flag, given in (("--tag", tags), ("--pipeline", pipeline)):
+        if of_map is not None and given:
+            raise UsageError(f"{flag} has no effect with --map: its rows have one pipeline and the tags of the map")
 
 
 def _history(place: str | None, config: str | None) -> "AbstractContextManager[History]":

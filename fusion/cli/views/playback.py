@@ -9,9 +9,9 @@ from fusion.cli.interrupts import Interrupts
 from fusion.cli.terminal import complain, ended, is_live, is_terminal, width_of, write
 from fusion.cli.views.answer import StreamedAnswer
 from fusion.cli.views.follow import Follower, Viewer
+from fusion.cli.views.history.timeline import receipt_of, timeline_lines, timeline_table
 from fusion.cli.views.live import LiveView
 from fusion.cli.views.plain import Plain
-from fusion.cli.views.timeline import receipt_of, timeline_lines, timeline_table
 from fusion.client.history_types import RunDetails
 from fusion.client.recording import Recording
 from fusion.core.events import Delta

@@ -52,6 +52,9 @@ class Endpoint(Authored):
         default=None,
         description="Replies begin with thoughts that only a closing `</think>` ends; unset finds that out.",
     )
+    batch: bool = Field(
+        default=False, description="The server has OpenAI's batch API: `/files` and `/batches` below `api_base`."
+    )
     wire: Wire | None = Field(
         default=None, description="Way to the server: Fusion's own HTTP client (direct), or litellm; as FUSION_WIRE."
     )

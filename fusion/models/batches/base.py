@@ -65,9 +65,16 @@ class BatchDoor(ABC):
         """The price of the model in a batch: by the price file, else the share of the live price; None if unknown."""
         return batch_price(self.info, self.share)
 
+    def takes(self, request: Request) -> bool:
+        """Return False for a request that a batch of this provider cannot hold, so that it has to go live."""
+        return True
+
     @abstractmethod
     def size(self, entry: Entry) -> int:
-        """Return the bytes of a row in a batch, its end of line included."""
+        """Return the bytes of a row in a batch, its end of line included.
+
+        Raises BadRequestError for a request that cannot be sent, and PolicyError for one that must not be.
+        """
 
     @abstractmethod
     async def submit(self, entries: Sequence[Entry], name: str) -> str:

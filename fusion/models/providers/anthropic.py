@@ -13,9 +13,8 @@ from fusion.core.types import File, Message, Request, ToolCall
 from fusion.models.base import ModelInfo
 from fusion.models.providers.http.exchange import Exchange
 from fusion.models.providers.reader.reply import ReplyBuilder
-from fusion.models.providers.wire import DirectModel, with_path
+from fusion.models.providers.wire import DirectModel
 
-_PATH: Final = "/v1/messages"
 _VERSION: Final = "2023-06-01"
 _CACHE_MARK: Final = {"type": "ephemeral"}
 _MOST_MARKS: Final = 4
@@ -31,11 +30,13 @@ _CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 class AnthropicModel(DirectModel):
     """A model of a server at `base`."""
 
+    path = "/v1/messages"
+
     def __init__(
         self, name: str, info: ModelInfo, *, base: str, key: Callable[[], str | None], **reading: Any
     ) -> None:
-        url = with_path(base.rstrip("/").removesuffix(_PATH).removesuffix("/v1"), _PATH)
-        super().__init__(name, info, url=url, key=key, headers={"anthropic-version": _VERSION}, **reading)
+        base = base.rstrip("/").removesuffix(self.path).removesuffix("/v1")
+        super().__init__(name, info, base=base, key=key, headers={"anthropic-version": _VERSION}, **reading)
 
     def credentials(self, key: str) -> dict[str, str]:
         return {"x-api-key": key}

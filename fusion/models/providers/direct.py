@@ -21,7 +21,7 @@ def direct(
     key_names: Collection[str] = (),
     thinks: bool | None = False,
     served_as: str | None = None,
-) -> Model:
+) -> OpenAIModel | AnthropicModel:
     """Return a model of a provider in the table of doors, by its id there: `openai/gpt-5.6`, `anthropic/…`.
 
     `api_base` and `api_key` replace the provider's address and the key in the environment.
@@ -43,7 +43,7 @@ def direct(
     return OpenAIModel(name, found, base=base, key=key, **own, **reading)
 
 
-def of_endpoint(endpoint: Endpoint, info: ModelInfo, key_names: Collection[str]) -> Model:
+def of_endpoint(endpoint: Endpoint, info: ModelInfo, key_names: Collection[str]) -> OpenAIModel:
     """Return the model of a server of the user. Raises UsageError for a key that no header can hold."""
     named = endpoint.key_env
     if named is not None:

@@ -124,12 +124,17 @@ def status_error(
     info: ModelInfo, status: int, body: str, headers: Mapping[str, str], mask: Mask, *, within: bool = False
 ) -> ModelError:
     """Return the error of a response whose status is not 2xx, or of an error `within` a response that is."""
-    said = f"({status}{' within 200' if within else ''}) {_shortened(body, mask)}".rstrip()
+    said = said_of(status, body, mask, within=within)
     failure = _by_words(info, status, body, said) or _by_status(info, status, said)
     failure.retry_after = retry_after(headers)
     if isinstance(failure, RateLimitError) and failure.retry_after is not None:
         failure.args = (failure.args[0].replace("try again later", f"try again {in_words(failure.retry_after)}"),)
     return failure
+
+
+def said_of(status: int, body: str, mask: Mask, *, within: bool = False) -> str:
+    """Return the status and the message of an error response on one line, with keys masked."""
+    return f"({status}{' within 200' if within else ''}) {_shortened(body, mask)}".rstrip()
 
 
 def _by_words(info: ModelInfo, status: int, body: str, said: str) -> ModelError | None:

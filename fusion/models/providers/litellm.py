@@ -14,7 +14,7 @@ from fusion.core.types import Request
 from fusion.models.base import ModelInfo
 from fusion.models.catalog import lookup
 from fusion.models.providers.http.body import bound
-from fusion.models.providers.http.session import SESSIONS, Session
+from fusion.models.providers.http.session import SESSIONS, Requests
 from fusion.models.providers.litellm_client import SingleRequestClient, WarmUpClient
 from fusion.models.providers.openai import message_of, response_format, sampling_of, tool_choice, tools_of
 from fusion.models.providers.parsed import add_parsed
@@ -67,9 +67,9 @@ class LiteLLMModel(WireModel[SingleRequestClient]):
         await _LIBRARY.ready()
         await SESSIONS.ready()
 
-    async def _exchange(self, request: Request) -> SingleRequestClient:
+    async def _exchange(self, request: Request, session: Requests) -> SingleRequestClient:
         library = await _LIBRARY.ready()
-        return library.client(await SESSIONS.ready(), bound(request.max_tokens))
+        return library.client(session, bound(request.max_tokens))
 
     async def _ask(
         self, exchange: SingleRequestClient, request: Request, reply: ReplyBuilder, *, stream: bool
@@ -166,7 +166,7 @@ class _Loaded(NamedTuple):
     acompletion: Any
     client_type: type
 
-    def client(self, session: Session, most: int) -> SingleRequestClient:
+    def client(self, session: Requests, most: int) -> SingleRequestClient:
         made: SingleRequestClient = self.client_type(session, most)
         return made
 

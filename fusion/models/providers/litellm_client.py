@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fusion.models.providers.http.body import ACCEPTED
 from fusion.models.providers.http.exchange import Exchange
-from fusion.models.providers.http.session import Session
+from fusion.models.providers.http.session import Requests
 
 if TYPE_CHECKING:
     import httpx
@@ -34,7 +34,7 @@ class SingleRequestClient(Exchange):
     to the request's body, `renamed` other names of its fields.
     """
 
-    def __init__(self, session: Session, most: int) -> None:
+    def __init__(self, session: Requests, most: int) -> None:
         super().__init__(session, most)
         self.extra: Mapping[str, Any] = {}
         self.renamed: Mapping[str, str | None] = {}

@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from fusion.core.types import File, Message, Request
 from fusion.models.base import ModelInfo
-from fusion.models.providers.wire import DirectModel, with_path
+from fusion.models.providers.wire import DirectModel
 
-_PATH: Final = "/chat/completions"
 _REASONERS: Final = ("gpt-5", "gpt-6")
 _NO_REASONER: Final = "gpt-5-chat"
 _CACHE_MARK: Final = {"type": "ephemeral"}
@@ -25,6 +24,8 @@ class OpenAIModel(DirectModel):
     be used.
     """
 
+    path = "/chat/completions"
+
     def __init__(
         self,
         name: str,
@@ -37,7 +38,7 @@ class OpenAIModel(DirectModel):
         dialect: str = "openai",
         **reading: Any,
     ) -> None:
-        super().__init__(name, info, url=with_path(base, _PATH), key=key, headers=headers or {}, **reading)
+        super().__init__(name, info, base=base, key=key, headers=headers or {}, **reading)
         self._caches = caches
         self._dialect = dialect
         self._limit = limit_name(name) if dialect == "openai" else "max_tokens"

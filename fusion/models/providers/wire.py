@@ -5,7 +5,7 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from fusion.core import budget
@@ -16,11 +16,18 @@ from fusion.models.providers.answers import Answers
 from fusion.models.providers.errors import Refused, model_error, redacted_chain, refused_field
 from fusion.models.providers.http.body import ACCEPTED, bound
 from fusion.models.providers.http.exchange import Exchange
-from fusion.models.providers.http.session import SESSIONS
+from fusion.models.providers.http.session import SESSIONS, Requests
 from fusion.models.providers.reader.reply import ReplyBuilder, read
 from fusion.models.redaction import Mask, Redactor
 
 E = TypeVar("E", bound=Exchange)
+
+
+class Signed(NamedTuple):
+    """The headers of a request, and the keys in them."""
+
+    headers: Mapping[str, str]
+    secrets: tuple[str, ...] = ()
 
 
 class WireModel(Model, Generic[E]):
@@ -53,15 +60,23 @@ class WireModel(Model, Generic[E]):
         self._answers = Answers(info, served_as=served_as, thinks=thinks)
 
     @abstractmethod
-    async def _exchange(self, request: Request) -> E:
-        """Return the exchange of one call, not yet sent."""
+    async def _exchange(self, request: Request, session: Requests) -> E:
+        """Return the exchange of one call by this session, not yet sent."""
 
     @abstractmethod
     async def _ask(self, exchange: E, request: Request, reply: ReplyBuilder, *, stream: bool) -> None:
         """Send a request, and read its response into a reply."""
 
+    def mask(self) -> Mask:
+        """Return the mask of the current keys."""
+        return self._redactor.mask()
+
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
-        exchange = await self._exchange(request)
+        return await self.complete_by(await SESSIONS.ready(), request, on_delta)
+
+    async def complete_by(self, session: Requests, request: Request, on_delta: Deltas | None = None) -> Reply:
+        """Return the reply to a request that this session sends."""
+        exchange = await self._exchange(request, session)
         started = time.perf_counter()
         reply = self._answers.begin(request, on_delta, self._redactor.mask())
         try:
@@ -111,30 +126,38 @@ class WireModel(Model, Generic[E]):
 
 
 class DirectModel(WireModel[Exchange]):
-    """Base of models that Fusion's own HTTP client asks: of a server at `url`, by their `name` there.
+    """Base of models that Fusion's own HTTP client asks: of a server at `base`, by their `name` there.
 
-    `key` returns the key of each call; None for a server without one. `headers` are sent beside it.
+    `path` is the path of a call at the server. `key` returns the key of each call; None for a server without one.
+    `headers` are sent beside it.
     """
+
+    path: ClassVar[str]
 
     def __init__(
         self,
         name: str,
         info: ModelInfo,
         *,
-        url: str,
+        base: str,
         key: Callable[[], str | None],
         headers: Mapping[str, str],
         **reading: Any,
     ) -> None:
         super().__init__(info, **reading)
         self.name = name
-        self._url = url
+        self._url = with_path(base, self.path)
         self._key = key
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": ACCEPTED, **headers}
 
     @abstractmethod
     def body(self, request: Request, *, stream: bool) -> dict[str, Any]:
         """Return the body of a request."""
+
+    def address(self, path: str) -> str:
+        """Return the address of another path of the same server."""
+        found = urlsplit(self._url)
+        return urlunsplit(found._replace(path=found.path.removesuffix(self.path) + path))
 
     @abstractmethod
     def credentials(self, key: str) -> dict[str, str]:
@@ -143,14 +166,16 @@ class DirectModel(WireModel[Exchange]):
     async def ready(self) -> None:
         await SESSIONS.ready()
 
-    async def _exchange(self, request: Request) -> Exchange:
-        return Exchange(await SESSIONS.ready(), bound(request.max_tokens))
+    async def _exchange(self, request: Request, session: Requests) -> Exchange:
+        return Exchange(session, bound(request.max_tokens))
+
+    def signed(self) -> Signed:
+        """Return the headers of a request with the key of this moment. Raises AuthenticationError without one."""
+        key = self._key()
+        return Signed(self._headers) if key is None else Signed({**self._headers, **self.credentials(key)}, (key,))
 
     async def _ask(self, exchange: Exchange, request: Request, reply: ReplyBuilder, *, stream: bool) -> None:
-        key, headers = self._key(), self._headers
-        if key is not None:
-            exchange.secrets = (key,)
-            headers = {**headers, **self.credentials(key)}
+        headers, exchange.secrets = self.signed()
         await exchange.send(self._url, encoded(self.body(request, stream=stream)), headers)
         reply.mask_also(exchange.secrets)
         await read(exchange.blocks(), reply)

@@ -92,7 +92,7 @@ class LinesFound:
 class MapRow:
     """A map in the history. `passes` counts its starts and resumes; `expected` is the number of rows, if it is known.
 
-    `seconds` is the time of the latest pass.
+    `seconds` is the time of the latest pass, `resumed` its start.
     """
 
     map_id: str
@@ -109,6 +109,7 @@ class MapRow:
     expected: int | None
     fingerprint: str
     failure: Failure | None
+    resumed: float
 
 
 class MapCounts(NamedTuple):

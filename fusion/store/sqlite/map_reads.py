@@ -19,7 +19,7 @@ _KEYS: Final = 500
 _MAP: Final = """
     SELECT map_id, pipeline, profile, status, started, ended, max(0.0, ifnull(ended, (SELECT max(seen) FROM sessions
         JOIN runs USING (run) WHERE runs.map = maps.map)) - resumed), pass, tags, source, output, expected,
-        fingerprint, failure
+        fingerprint, failure, ifnull(resumed, started)
     FROM maps
 """
 _ENTRY: Final = """
@@ -154,8 +154,8 @@ def _portions(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _map_row(row: Any) -> MapRow:
-    *about, seconds, passes, tags, source, output, expected, fingerprint, failure = row
-    end = (passes, json.loads(tags), source, output, expected, fingerprint, unpack_failure(failure))
+    *about, seconds, passes, tags, source, output, expected, fingerprint, failure, resumed = row
+    end = (passes, json.loads(tags), source, output, expected, fingerprint, unpack_failure(failure), resumed)
     return MapRow(*(*about, seconds or 0.0, *end))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusion.models.attempt import note_response
 from fusion.models.providers.http import body
-from fusion.models.providers.http.session import Session, connecting
+from fusion.models.providers.http.session import Requests, connecting
 
 if TYPE_CHECKING:
     import aiohttp
@@ -19,7 +19,7 @@ class Exchange:
     is True once there is a connection to send it on; `connection_error` tells why there is no response.
     """
 
-    def __init__(self, session: Session, most: int) -> None:
+    def __init__(self, session: Requests, most: int) -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.error_body = ""
@@ -31,14 +31,16 @@ class Exchange:
         self._session = session
         self._sent: str | bytes | None = None
 
-    async def send(self, url: str, data: Any, headers: Mapping[str, str], params: Any = None) -> None:
+    async def send(
+        self, url: str, data: Any, headers: Mapping[str, str], params: Any = None, *, method: str = "POST"
+    ) -> None:
         """Send the request, and read the body of a response that is not 2xx. Raises ConnectionError without one."""
         import aiohttp
 
         self._sent = data
         here = connecting.set(self)
         try:
-            self.response = await self._session.post(url, data=data, params=params, headers=headers)
+            self.response = await self._session.request(method, url, data=data, params=params, headers=headers)
             self.status, self.headers = self.response.status, self.response.headers
             note_response(self.status, self.headers)
             if not self.ok:

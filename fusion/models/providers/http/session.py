@@ -19,6 +19,12 @@ _DNS: Final = 300
 """Seconds that a resolved name is kept."""
 
 
+class Requests(Protocol):
+    """Sender of HTTP requests: a session, or what stands in for one."""
+
+    def request(self, method: str, url: str, **options: Any) -> "Awaitable[aiohttp.ClientResponse]": ...
+
+
 class Connecting(Protocol):
     """A request that notes that there is a connection to send it on."""
 
@@ -36,11 +42,11 @@ class Session:
         self._proxies: dict[str, str | None] = {}
         self._open: aiohttp.ClientSession | None = None
 
-    def post(self, url: str, **options: Any) -> "Awaitable[aiohttp.ClientResponse]":
+    def request(self, method: str, url: str, **options: Any) -> "Awaitable[aiohttp.ClientResponse]":
         """Send a request once, by the proxy of its address if there is one."""
         if url.startswith("https"):
             options["ssl"] = self._verification
-        return self._http.post(url, allow_redirects=False, proxy=self._proxy(url), **options)
+        return self._http.request(method, url, allow_redirects=False, proxy=self._proxy(url), **options)
 
     async def close(self) -> None:
         if self._open is not None:

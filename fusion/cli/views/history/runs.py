@@ -1,9 +1,11 @@
-"""History as text: a table of runs, a call with its messages, the differences of two runs."""
+"""Runs of the history as text: a table of runs, a call with its messages, the differences of two runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from fusion.cli.terminal import one_line, table
+from fusion.cli.views.history.maps import progress_words
 from fusion.cli.views.lines import cost_words, dollars, reason, seconds, waited_words
+from fusion.client.history.map_types import MapSummary
 from fusion.client.history_types import CallDetails, CallLine, CallPair, RunDiff, RunSummary
 
 _HEAD = ["run", "status", "pipeline", "started", "calls", "cost", "time", ""]
@@ -14,25 +16,25 @@ _PAIRS_AT_MOST = 40
 _SAME = "same"
 
 
-def list_lines(runs: Sequence[RunSummary], width: int | None = None) -> list[str]:
-    """Format runs as a table."""
-    return _table(runs, width)
-
-
-def _table(runs: Sequence[RunSummary], width: int | None) -> list[str]:
+def list_lines(runs: Sequence[RunSummary | MapSummary], width: int | None = None) -> list[str]:
+    """Format runs and maps as a table; a map is one line with its progress."""
     return table([_HEAD, *map(_row, runs)], right=_RIGHT, width=width, spared=_SPARED, whole={0})
 
 
-def _row(run: RunSummary) -> list[str]:
+def _row(run: RunSummary | MapSummary) -> list[str]:
+    if isinstance(run, MapSummary):
+        name, about = run.map_id, [f"map: {progress_words(run)}{f'; {run.source}' if run.source else ''}"]
+    else:
+        name, about = run.run_id, _from(run)
     return [
-        run.run_id,
+        name,
         run.status,
         run.pipeline,
         f"{run.started.astimezone():%Y-%m-%d %H:%M}",
         f"{run.calls:,}",
         cost_words(run.cost.usd, run.cost.unknown_calls),
         seconds(run.seconds),
-        one_line(" ".join([*(f"{key}={value}" for key, value in run.tags.items()), *_from(run)])),
+        one_line(" ".join([*(f"{key}={value}" for key, value in run.tags.items()), *about])),
     ]
 
 
@@ -97,7 +99,7 @@ def _about(call: CallLine) -> Iterator[str]:
 def diff_lines(diff: RunDiff, width: int | None = None) -> list[str]:
     """Format the differences of two runs, part by part."""
     return [
-        *_table([diff.a, diff.b], width),
+        *list_lines([diff.a, diff.b], width),
         *_section("pipeline", diff.pipeline),
         *_inputs(diff),
         *_roles(diff, width),

@@ -72,8 +72,6 @@ class RunParts:
     sink: Sink
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
-    inner: "Inner | None" = None
-    """Runner of inner stages and nested pipelines; None in a preview."""
     prefix: str = ""
     """Prefix of the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
     recorder: CallRecorder = field(default_factory=CallRecorder)
@@ -90,15 +88,21 @@ class RunParts:
 
 
 class RunContext(StageContext):
-    """Context of one stage in one run: the place, clock and event sink that its services share."""
+    """Context of one stage in one run: the place, clock and event sink that its services share.
+
+    `inner` runs inner stages and nested pipelines; None in a preview.
+    """
 
     models: "RunModels"
 
-    def __init__(self, path: str, stage: Stage, run: RunParts, fields: Fields | None = None) -> None:
+    def __init__(
+        self, path: str, stage: Stage, run: RunParts, fields: Fields | None = None, inner: Inner | None = None
+    ) -> None:
         self.path = path
         self.place = run.prefix + path
         self.stage = stage
         self.run = run
+        self.inner = inner
         self.wiring = run.wirings[path]
         self.fields = run.fields[path] if fields is None else fields
         self.finishing = run.spec.pipeline.on_budget == "finish"
@@ -112,6 +116,10 @@ class RunContext(StageContext):
         """True once the stage is known to have one item at most."""
         self._begun: float | None = None
         self._clock: asyncio.Timeout | None = None
+
+    def end(self) -> None:
+        """Let go of the services, which refer to this context: then nothing of it waits for a garbage collector."""
+        del self.inputs, self.outputs, self.models, self.journal, self.events
 
     def emit(self, event: EventBase) -> None:
         self.run.sink(event)
@@ -366,12 +374,12 @@ class RunModels(StageModels):
         return _EventDeltas(self._ctx, step) if self._ctx.path in self._run.streamed else None
 
     async def run_stage(self, name: str) -> Outcome:
-        assert self._run.inner is not None
-        return await self._run.inner.stage(f"{self._ctx.path}/{name}")
+        assert self._ctx.inner is not None
+        return await self._ctx.inner.stage(f"{self._ctx.path}/{name}")
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
-        assert self._run.inner is not None
-        return await self._run.inner.pipeline(self._ctx.path, inputs)
+        assert self._ctx.inner is not None
+        return await self._ctx.inner.pipeline(self._ctx.path, inputs)
 
     def key(self, ask: Ask) -> CallKey:
         return self.caller(ask).key(self.under_system(ask))

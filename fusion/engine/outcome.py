@@ -19,7 +19,7 @@ RunStatus = Literal["ok", "partial", "failed"]
 StageStatus = Literal["ok", "skipped", "failed", "cancelled"]
 
 
-@dataclass
+@dataclass(slots=True)
 class StageRecord:
     """End of one stage."""
 
@@ -89,7 +89,7 @@ class RunOutcome(Ending):
 
     @property
     def lost(self) -> tuple[FailedPart, ...]:
-        if self.cause is not None:
+        if self.cause is not None or not self._failed_parts():
             return ()
         parts: dict[tuple[int | None, Failure], FailedPart] = {}
         accepted = self._accepted()
@@ -97,23 +97,19 @@ class RunOutcome(Ending):
             failure, place = self.records[name].failure, self._run.prefix + name
             if failure is not None and stage.if_skipped is None:
                 parts.setdefault((None, failure), FailedPart(stage=place, failure=failure))
-            for index, why in self._failures(name) - accepted:
+            for index, why in set(self._run.fields[name].failures()) - accepted:
                 parts.setdefault((index, why), FailedPart(stage=place, item=index, failure=why))
         within = [part for outcome in self.nested.values() for part in outcome.lost]
         return (*within, *sorted(parts.values(), key=lambda part: -1 if part.item is None else part.item))
-
-    def _failures(self, name: str) -> set[tuple[int | None, Failure]]:
-        items = self._run.fields[name].items()
-        return {(item.index, item.failure) for item in items if item.failure is not None}
 
     def _accepted(self) -> set[tuple[int | None, Failure]]:
         """Return the failed items within a `min_ok` that a stage states for its own items or for those it reads."""
         found: set[tuple[int | None, Failure]] = set()
         for name, stage in self._run.spec.pipeline.stages.items():
             if not stage.loses or "min_ok" in stage.model_fields_set:
-                found |= self._failures(name)
-                for source in self._run.wirings[name].sources & self._run.spec.pipeline.stages.keys():
-                    found |= self._failures(source)
+                sources = self._run.wirings[name].sources & self._run.spec.pipeline.stages.keys()
+                for one in (name, *sources):
+                    found.update(self._run.fields[one].failures())
         return found
 
     def value(self) -> Outcome:
@@ -176,10 +172,8 @@ class RunOutcome(Ending):
             place = self._run.prefix + path
             for part in self.nested[path]._failed_parts() if path in self.nested else ():
                 parts.setdefault((part.item, part.failure), part)
-            for item in self._run.fields[path].items():
-                if item.failure is not None:
-                    part = FailedPart(stage=place, item=item.index, failure=item.failure)
-                    parts.setdefault((item.index, item.failure), part)
+            for index, why in self._run.fields[path].failures():
+                parts.setdefault((index, why), FailedPart(stage=place, item=index, failure=why))
             failure = self.records[path].failure
             if failure is not None:
                 parts.setdefault((None, failure), FailedPart(stage=place, failure=failure))

@@ -1,7 +1,7 @@
 """StageRunner: runs the stages of one pipeline and records their ends."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -9,7 +9,7 @@ from fusion.core import budget as budgets
 from fusion.core.errors import FusionError, StageError, failure_of
 from fusion.core.events import StageFinished
 from fusion.core.types import as_text
-from fusion.engine.context import RunContext, RunParts
+from fusion.engine.context import Inner, RunContext, RunParts
 from fusion.engine.fields import Skipped, read
 from fusion.engine.levels import Levels
 from fusion.engine.outcome import RunOutcome, StageRecord
@@ -23,15 +23,15 @@ _OUT_OF_TIME: Final = "out of time"
 class StageRunner:
     """Runs stages, each on a budget of `levels`, and records their ends in `outcome`."""
 
-    def __init__(self, run: RunParts, stages: Mapping[str, Stage], levels: Levels, outcome: RunOutcome) -> None:
+    def __init__(self, run: RunParts, levels: Levels, outcome: RunOutcome, inner: Inner) -> None:
         self._run = run
-        self._stages = stages
+        self._inner = inner
         self._levels = levels
         self._outcome = outcome
 
     async def run(self, name: str) -> None:
         """Run a stage of the pipeline once its inputs are complete. Raises the error that ends the run."""
-        ctx = RunContext(name, self._stages[name], self._run)
+        ctx = self._context(name)
         budgets.current.set(self._levels.of(name))
         if self._dispensable(ctx.stage):
             budgets.essential.set(False)
@@ -50,7 +50,7 @@ class StageRunner:
 
     async def run_inner(self, path: str) -> Outcome:
         """Run a stage within another one, on that one's budget. Raises Skipped if the pipeline goes on without it."""
-        ctx, fields = RunContext(path, self._stages[path], self._run), self._run.fields[path]
+        ctx, fields = self._context(path), self._run.fields[path]
         outer = budgets.current.get()
         level = budgets.current.set(None if outer is None else self._levels.beneath(outer, ctx.stage, path))
         with self._recorded(ctx) as record:
@@ -67,9 +67,12 @@ class StageRunner:
         text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)
         return Outcome(text, first if fields.items() else plain(fields.peek("data")), fields.peek("confidence"))
 
+    def _context(self, path: str) -> RunContext:
+        return RunContext(path, self._run.spec.loaded.dataflow.stages[path], self._run, inner=self._inner)
+
     @contextmanager
     def _recorded(self, ctx: RunContext) -> Iterator[StageRecord]:
-        """Give the stage its record; at the end add its time and send a StageFinished event, unless cancelled."""
+        """Give the stage its record; at the end add its time, send StageFinished unless cancelled, and end `ctx`."""
         record = self._outcome.records[ctx.path]
         try:
             yield record
@@ -85,6 +88,7 @@ class StageRunner:
                     failure=record.failure,
                 )
                 self._run.sink(event)
+            ctx.end()
 
     async def _ready(self, ctx: RunContext) -> None:
         """Wait for the stages that this one needs. Raises Skipped if its `when` is false."""

@@ -1,7 +1,7 @@
 """RunOutcome: the end of a run, from its root cause and exit code to its Result."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -81,15 +81,14 @@ class RunOutcome(Ending):
         self._run = run
         self._stages = stages
 
-    @property
-    def status(self) -> RunStatus:
+    def _status(self, failed: Sequence[FailedPart]) -> RunStatus:
         if self.cause is not None:
             return "failed"
-        return "partial" if self.stops or self._failed_parts() else "ok"
+        return "partial" if self.stops or failed else "ok"
 
     @property
     def lost(self) -> tuple[FailedPart, ...]:
-        if self.cause is not None or not self._failed_parts():
+        if self.cause is not None:
             return ()
         parts: dict[tuple[int | None, Failure], FailedPart] = {}
         accepted = self._accepted()
@@ -125,18 +124,19 @@ class RunOutcome(Ending):
     ) -> Result:
         receipt = accounts.receipt(seconds, tags)
         text, data, items = self._shown()
+        failed = self._failed_parts()
         return Result(
             run_id=self._run.run_id,
             pipeline=self._run.spec.pipeline.name,
             profile=profile,
             started=started,
             seconds=seconds,
-            status=self.status,
+            status=self._status(failed),
             text=text,
             data=data,
             items=items,
-            failed=self._failed_parts(),
-            lost=self.lost,
+            failed=failed,
+            lost=self.lost if failed else (),
             error=self.failure,
             models=accounts.served(),
             usage=receipt.usage,

@@ -122,14 +122,15 @@ class Run:
         outcome, seconds = self.outcome, time.monotonic() - self._started
         if outcome.cause is not None:
             self._journal.set_aside(self._shared.unusable)
-        self._sink(RunFinished(run_id=self.run_id, status=outcome.status, seconds=seconds, failure=outcome.failure))
-        return outcome.result(
+        result = outcome.result(
             self._accounts,
             profile=self._spec.profile,
             started=self._started_at,
             seconds=seconds,
             tags=self._origin.tags,
         )
+        self._sink(RunFinished(run_id=self.run_id, status=result.status, seconds=seconds, failure=result.error))
+        return result
 
     def _report_start(self) -> None:
         pipeline, roles = self._spec.pipeline, self._spec.roles

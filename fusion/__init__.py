@@ -4,8 +4,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fusion.bulk.fusion import Fusion as Fusion
+    from fusion.bulk.report import MapReport as MapReport, RowResult as RowResult
     from fusion.client.calibrate import calibrate as calibrate
-    from fusion.client.client import Fusion as Fusion, complete as complete, warm as warm
+    from fusion.client.client import complete as complete, warm as warm
     from fusion.client.handle import RunHandle as RunHandle
     from fusion.client.options import RunOptions as RunOptions
     from fusion.core.budget import Budget as Budget
@@ -51,7 +53,9 @@ _ON_WINDOWS = "Fusion runs on Linux and macOS; on Windows, install and run it wi
 _KINDS = ("Cascade", "Generate", "Judge", "Map", "Merge", "Panel", "Plan", "Review", "Route", "Synthesize", "Vote")
 _HOMES = {
     "fusion.client.calibrate": ("calibrate",),
-    "fusion.client.client": ("Fusion", "complete", "warm"),
+    "fusion.bulk.fusion": ("Fusion",),
+    "fusion.bulk.report": ("MapReport", "RowResult"),
+    "fusion.client.client": ("complete", "warm"),
     "fusion.core.budget": ("Budget",),
     "fusion.core.config": ("Settings",),
     "fusion.core.errors": ("FusionError", "PipelineError", "Problem", "RunFailed", "UsageError"),

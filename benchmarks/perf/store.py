@@ -21,6 +21,7 @@ from typing import NamedTuple
 from benchmarks.perf.figures import machine, spread
 from fusion.core.types import CallKey, Message, Reply, Request, Usage
 from fusion.store.base import Store
+from fusion.store.encoding import as_json
 from fusion.store.rows import Attempt, AttemptEnd, Call, Noticed, Row, RunFilter, SessionStart, Started
 from fusion.store.sqlite.open import open_store
 
@@ -28,6 +29,7 @@ SYSTEM = "You do one piece of work and answer with the result only. " * 20
 ANSWER = "The billing system is moved in four steps, of which the second one takes the longest by far. " * 12
 CONTEXT = "A document of a hundred kilobytes, which every call of the run reads. " * 1400
 EVENTS = 20
+NOTED = as_json({"type": "noted", "message": "x" * 80})
 
 
 class Cost(NamedTuple):
@@ -41,7 +43,7 @@ class Cost(NamedTuple):
 
 
 def started(run_id: str, at: float = 0.0) -> tuple[Row, ...]:
-    about = Started(run_id, None, run_id, "plan", "mixed", at, {"team": "a"}, "full", "f", {"inputs": {"task": "x"}})
+    about = Started(run_id, None, run_id, "plan", "mixed", at, {"team": "a"}, "full", "f", '{"inputs":{"task":"x"}}')
     return about, SessionStart(run_id, 1, at)
 
 
@@ -147,7 +149,7 @@ def fill(store: Store, runs: int, calls_each: int) -> float:
             store.put(opened(run_id, number), *finished(run_id, number))
             if number % 5000 == 0:
                 store.flush()
-        store.put(*(Noticed(run_id, number, {"type": "noted", "message": "x" * 80}) for number in range(1, EVENTS)))
+        store.put(*(Noticed(run_id, number, NOTED) for number in range(1, EVENTS)))
         store.flush()
     return time.perf_counter() - begun
 

@@ -17,12 +17,12 @@ from fusion import __version__
 from fusion.bench.baselines import self_consistency
 from fusion.bench.checkpoint import CALLS, open_checkpoint
 from fusion.bench.experiment import Experiment, prepare
-from fusion.bench.ledger import shared_budget
+from fusion.bench.ledger import budget_of
 from fusion.bench.report.report import Report
 from fusion.bench.report.results import ArmRecord, Outcome, Paid, Response, Results
 from fusion.bench.runner import Runner, Scored, Watch
 from fusion.bench.suite import Suite
-from fusion.client.client import Fusion
+from fusion.client.client import Fusion, shared_budget
 from fusion.core.config import Settings
 from fusion.core.errors import BudgetError, UsageError
 from fusion.models.base import ModelInfo
@@ -41,6 +41,7 @@ def run(
     concurrency: int = CONCURRENCY,
     watch: Watch | None = None,
     command: str = "",
+    within: str | None = None,
 ) -> Report:
     """Run a suite and write its report. Continues an earlier start in the same folder.
 
@@ -48,6 +49,7 @@ def run(
     Answers and report go to the folder `out`, by default `fusion-bench/` and the suite's name. Answers in it are
     not asked again, and calls that several arms share are made once. `watch` is called with the progress, often.
     Your own `fusion` stays open; give it a store, or arms share no calls. Without one, `settings` are those to use.
+    `within` names a `[budgets.NAME]` of the settings, which all runs of the process share beside the suite's budget.
 
     Raises UsageError for an invalid suite, before any call, and removes the folders that it created. Raises
     BudgetError if the budget is exhausted before any item has all its answers. Later exhaustion is reported in
@@ -65,7 +67,7 @@ def run(
         open_checkpoint(folder) as checkpoint,
         client_for(fusion, folder, settings) as client,
         importing(near),
-        closing(prepare(loaded, near, client, shared_budget(loaded.budget))) as experiment,
+        closing(prepare(loaded, near, client, budget_of(loaded.budget, shared_budget(client, within)))) as experiment,
     ):
         runner = Runner(experiment, checkpoint, concurrency=concurrency, watch=watch)
         notes = _work(experiment, runner)

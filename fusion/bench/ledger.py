@@ -12,9 +12,10 @@ from fusion.core.types import Limits
 from fusion.store.rows import RunFilter
 
 
-def shared_budget(limits: Limits) -> Budget:
-    """Return the budget that all runs of a benchmark share. The runner enforces its seconds."""
-    return Budget(limits.model_copy(update={"seconds": None}), name=BENCHMARK, strict_usd=limits.usd is not None)
+def budget_of(limits: Limits, above: Budget | None = None) -> Budget:
+    """Return the budget that all runs of a benchmark share, beneath another one. The runner enforces its seconds."""
+    untimed = limits.model_copy(update={"seconds": None})
+    return Budget(untimed, name=BENCHMARK, parent=above, strict_usd=limits.usd is not None)
 
 
 class Ledger:
@@ -31,14 +32,17 @@ class Ledger:
         for line in checkpoint.given_up:
             self._given_up.setdefault(line.key, []).append(line.answered)
 
-    def count(self, responses: Iterable[ArmResponse], more: Iterable[Amount] = ()) -> None:
-        """Count responses and further amounts. Their recorded calls are free from then on."""
+    def count(self, responses: Iterable[ArmResponse]) -> None:
+        """Count responses. Their recorded calls are free from then on."""
+        self._count(responses, [], earlier=False)
+
+    def _count(self, responses: Iterable[ArmResponse], more: Iterable[Amount], *, earlier: bool) -> None:
         amounts = list(more)
         for one in responses:
             self._recorded.know(one.counted)
             amounts.append(one.amount)
         if amounts:
-            count_spend(self._fusion, self._within, _sum(amounts))
+            count_spend(self._fusion, self._within, _sum(amounts), earlier=earlier)
 
     def count_earlier(self, keys: Iterable[str]) -> None:
         """Count the spend of earlier starts on these answers, once for all arms that share an answer."""
@@ -52,7 +56,7 @@ class Ledger:
             known = [*self._given_up.get(key, ()), *(() if kept is None else (kept,))]
             responses += [one for one in known if one.run_id not in runs]
             amounts += runs.values()
-        self.count(responses, amounts)
+        self._count(responses, amounts, earlier=True)
 
 
 def _spent_by_runs(fusion: Fusion) -> dict[str, dict[str, Amount]]:

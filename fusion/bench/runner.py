@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from decimal import Decimal
+from itertools import product
 from typing import Final, NamedTuple
 
-from fusion.bench.arms.base import BENCHMARK, ArmResponse, Completion, Contestant, OutOfBudgetError, Trial, digest_of
+from fusion.bench.arms.base import ArmResponse, Completion, Contestant, OutOfBudgetError, Trial, digest_of
 from fusion.bench.checkpoint import Checkpoint, Line
 from fusion.bench.experiment import Experiment, Question
 from fusion.bench.judge import AGREEMENT, Judge, judgement_note
@@ -195,12 +196,12 @@ class Runner:
     @property
     def _exhausted_limit(self) -> str | None:
         """The exhausted limit, if any; for arms whose calls no budget reserves."""
-        limits, spent = self._experiment.within.limits, self._experiment.within.spent
-        for name in ("usd", "tokens", "calls"):
-            limit, amount = getattr(limits, name), getattr(spent, name)
+        units = ("usd", "tokens", "calls")
+        for level, name in product(self._experiment.within.levels, units):
+            limit, amount = getattr(level.limits, name), getattr(level.spent, name)
             if limit is not None and amount >= limit:
                 sign = "$" if name == "usd" else ""
-                return f"the {name} limit of {BENCHMARK!r} is reached: limit {sign}{limit}, spent {sign}{amount}"
+                return f"the {name} limit of {level.title} is reached: limit {sign}{limit}, spent {sign}{amount}"
         return None
 
     @property

@@ -28,7 +28,7 @@ from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 
 _SUITES: Final = (".yaml", ".yml")
-_WITH_SUITE: Final = frozenset({"budget", "config", "gate", "concurrency", "output", "quiet", "debug"})
+_WITH_SUITE: Final = frozenset({"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within"})
 """Options that go with a suite; it gives the others itself."""
 _HEAD: Final = ["arm", "kind", "accuracy", "95%", "cost", "difference", "95%", "cost ratio", "verdict"]
 _FRONTIER: Final = ["frontier", "accuracy", "an item", "difference", "95%", "verdict", "file"]
@@ -49,6 +49,7 @@ def run_bench(options: BenchOptions, command: str) -> int:
             concurrency=concurrency,
             watch=watch,
             command=command,
+            within=options.within,
         )
     _print(_bench_lines(report, folder))
     return _exit_code(report, stopped=False)

@@ -63,6 +63,17 @@ def _kept(ids: "Callable[[History], Iterable[str]]") -> list[str]:
         return []
 
 
+def budget_names(incomplete: str) -> list[str]:
+    """Return the names of the budgets in the settings."""
+    from fusion.core.config import Settings
+    from fusion.core.errors import FusionError
+
+    try:
+        return _beginning(incomplete, sorted(Settings.from_environment().budgets))
+    except FusionError:
+        return []
+
+
 def stage_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the stages of the pipeline given before."""
     from fusion.cli.arguments import library

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, dataclass_transform, 
 
 from typer import Argument, Context, Option
 
-from fusion.cli.completion import pipeline_names, profile_names, run_ids, stage_names
+from fusion.cli.completion import budget_names, pipeline_names, profile_names, run_ids, stage_names
 
 if TYPE_CHECKING:
     from fusion.client.handle import RunHandle
@@ -96,6 +96,17 @@ Verbose = Annotated[bool, Option("-v", "--verbose", help="Show every call.")]
 Debug = Annotated[bool, Option("--debug", help="Show tracebacks.", callback=_debug)]
 
 
+Within = Annotated[
+    str | None,
+    Option(
+        "--within",
+        metavar="NAME",
+        help="Budget of your settings to stay within, beside its own: a [budgets.NAME].",
+        autocompletion=budget_names,
+    ),
+]
+
+
 Config = Annotated[str | None, Option("--config", metavar="FILE", help="Your settings: a fusion.toml.")]
 
 # Options of a run.
@@ -166,6 +177,7 @@ class WatchOptions(Options):
         str | None, Option("--events-to", metavar="FILE", help="Write every event to a file as a line of JSON.")
     ] = None
     output: Annotated[str | None, Option("-o", "--output", metavar="FILE", help="Write the answer to a file.")] = None
+    within: Within = None
     allow_partial: Annotated[
         bool, Option("--allow-partial", help="Exit code 0 for an answer that lacks parts, in place of 3 or 4.")
     ] = False
@@ -272,6 +284,7 @@ class BenchOptions(Options):
         str | None,
         Option("--budget", metavar="LIMITS", help="Limits of all arms: 0.50 (dollars), or usd=…,tokens=…,calls=…."),
     ] = None
+    within: Within = None
     gate: Annotated[
         str | None, Option("--gate", metavar="CONDITION", help="Condition to meet; exit code 5 if not.")
     ] = None

@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from fusion.quote.preview import PreviewedCall
     from fusion.quote.quote import Quote
 
-_NEEDS_RUN = frozenset(
-    {"store", "no_store", "tags", "cache", "resume_or_start", "events", "events_to", "output", "quiet", "verbose"}
-)
+_OF_A_RUN = ("store", "no_store", "tags", "cache", "resume_or_start", "within")
+_NEEDS_RUN = frozenset([*_OF_A_RUN, "events", "events_to", "output", "quiet", "verbose"])
 _RUN = "run"
 """Name of the budget that `--budget` of a resumed run replaces."""
 _Asked = QuoteOptions | RenderOptions | RunOptions
@@ -176,7 +175,7 @@ def _new(options: RunOptions, fusion: Fusion) -> _Begin:
             if same is None:
                 return start(sink, stream)
             _say_resumed(fusion.runs.find(same), options, fusion)
-            return fusion.start_resume(same, on_event=sink, stream=stream)
+            return fusion.start_resume(same, on_event=sink, stream=stream, within=options.within)
 
     def start(sink: Sink, stream: bool) -> RunHandle:
         return fusion.start(
@@ -187,6 +186,7 @@ def _new(options: RunOptions, fusion: Fusion) -> _Begin:
             stream=stream,
             tags=tags_of(options.tags),
             cache=options.cache,
+            within=options.within,
         )
 
     return _Begin(pipeline, resume_or_start if options.resume_or_start else start)
@@ -202,7 +202,9 @@ def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
         pipeline = fusion.load(options.pipeline)
 
     def start(sink: Sink, stream: bool) -> RunHandle:
-        return fusion.start_resume(run.run_id, pipeline=options.pipeline, on_event=sink, stream=stream)
+        return fusion.start_resume(
+            run.run_id, pipeline=options.pipeline, on_event=sink, stream=stream, within=options.within
+        )
 
     return _Begin(pipeline, start)
 
@@ -269,8 +271,10 @@ class _Session:
         stops = handle.budget_stops if handle.exit_code == BUDGET else ()
         limits = dict.fromkeys(stop.limit for stop in stops if stop.level == _RUN)
         budget = f" --budget {','.join(f'{limit}=…' for limit in limits)}" if limits else ""
+        shared = {stop.level for stop in stops} == {f"budgets.{self._options.within}"}
+        budget += f" --within {shlex.quote(self._options.within)}" if shared and self._options.within else ""
         why = "" if result.error is None else result.error.reason
-        hint = way_on(handle.run_id, why, f"{budget}{store}", whole=bool(limits) or not stops)
+        hint = way_on(handle.run_id, why, f"{budget}{store}", whole=bool(limits) or shared or not stops)
         return "\n".join([*self._malformed(result, store), hint])
 
     def _after_answer(self, result: Result, content: Content, store: str) -> str | None:

@@ -27,6 +27,9 @@ def contents(content: SettingsFile) -> Iterator[str]:
         yield f"endpoint {name!r}: prompts and {key} go to {endpoint.api_base}"
     for model, price in content.prices.items():
         yield f"price of {model!r}: ${price.input} in, ${price.output} out for a million tokens"
+    for name, budget in content.budgets.items():
+        limits = ", ".join(f"{key} = {value}" for key, value in budget.model_dump(exclude_none=True).items())
+        yield f"budget {name!r}: {limits}"
     for key, value in content.store.model_dump(exclude_unset=True).items():
         yield f"store: {key} = {value}"
 

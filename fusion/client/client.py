@@ -21,7 +21,6 @@ from fusion.client.options import (
     ResumeOptions,
     RunOptions,
     check_options,
-    checked_within,
     tags_of,
 )
 from fusion.client.stream import AsyncRunStream, RunStream
@@ -151,7 +150,7 @@ class Fusion:
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
         self._check_startable()
-        within = checked_within(options.get("within"), self._launcher.loop)
+        within = self._launcher.budgets.of(options.get("within"))
         spec = self._spec(prompt, schema=schema, **options)
         session = self._launcher.begin(spec, tags_of(options.get("tags")))
         on_event = options.get("on_event")
@@ -182,7 +181,7 @@ class Fusion:
         """Start to resume a run and return at once; see `resume`."""
         check_options(options, ResumeOptions)
         self._check_startable()
-        within, on_event = checked_within(options.get("within"), self._launcher.loop), options.get("on_event")
+        within, on_event = self._launcher.budgets.of(options.get("within")), options.get("on_event")
         row, limits = find_run(self.store, run_id), limits_of(options.get("budget")) or self._budget
         if (pipeline := options.get("pipeline")) is not None:
             record = record_of(self.store, row)
@@ -193,7 +192,8 @@ class Fusion:
         lock = self.store.lock(lock_of(row))
         try:
             row = find_run(self.store, row.run_id)  # read again under the lock, which excludes changes
-            lost = self._lost(row, retry_budget=limits is not None)
+            retry_budget = limits is not None or within is not None
+            lost = self._lost(row, retry_budget=retry_budget)
             if row.status in ("ok", "partial") and not lost:
                 lock.release()
                 return RunHandle.ended(result_of(self.store, row), self._launcher.loop, self)
@@ -201,7 +201,7 @@ class Fusion:
             spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own)
             if limits is not None:
                 spec = replace(spec, limits=over(spec.limits, limits))
-            session = self._launcher.recorder.resume(row, lock, retry_budget=limits is not None, lost=lost)
+            session = self._launcher.recorder.resume(row, lock, retry_budget=retry_budget, lost=lost)
             from fusion.client.diff import since_then  # a new run needs none of it
 
             session.note(since_then(record, self._loader))
@@ -406,6 +406,7 @@ class Fusion:
             limits=limits_of(options.get("budget")) or self._budget,
             cache=options.get("cache"),
             sample=options.get("sample", 0),
+            batch=options.get("batch", False),
         )
 
 
@@ -434,15 +435,23 @@ def check_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOption
     fusion._spec(prompt, **options)
 
 
-def count_spend(fusion: Fusion, within: Budget, amount: Amount) -> None:
-    """Count past spend in a budget that runs share, even beyond its limits."""
+def count_spend(fusion: Fusion, within: Budget, amount: Amount, *, earlier: bool = False) -> None:
+    """Count past spend in a budget that runs share, even beyond its limits.
+
+    Spend of `earlier` processes does not count in the budgets above it.
+    """
     loop = fusion._launcher.loop
     loop.check_outside("nothing can be counted")
 
     async def count() -> None:  # on the loop of the runs' own calls
-        within.count(amount)
+        (within.count_here if earlier else within.count)(amount)
 
     loop.submit(count()).done.result()
+
+
+def shared_budget(fusion: Fusion, name: str | None) -> Budget | None:
+    """Return the budget of a `[budgets.NAME]` that all runs of a Fusion share. Raises UsageError."""
+    return fusion._launcher.budgets.of(name)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import copy
 import threading
 from collections.abc import Collection, Mapping
 
+from fusion.client.budgets import SharedBudgets
 from fusion.client.handle import RunHandle
 from fusion.client.loop import LoopThread, Work
 from fusion.client.retention import Sweep
@@ -29,6 +30,7 @@ class Launcher:
 
     def __init__(self, cast: Cast, recorder: Recorder, *, retention: int | None = None) -> None:
         self.loop = LoopThread()
+        self.budgets = SharedBudgets(cast.settings, self.loop)
         self.recorder = recorder
         self._cast = cast
         self._retention = retention
@@ -73,14 +75,16 @@ class Launcher:
         `within` is a budget that the run shares with others.
         """
         run = self.recorder.run(spec, session, sink=on_event or _ignore, stream=stream, within=within)
-        sweep = Sweep(self.recorder.store, self._retention)
-        work = self.loop.submit(
-            self._execute(run, session, _ahead(spec, session) - self._cast.own, sweep), run.interrupted
-        )
+        sweep, ahead = self.sweep(), _ahead(spec, session) - self._cast.own
+        work = self.loop.submit(self._execute(run, session, ahead, sweep), run.interrupted)
         work.done.add_done_callback(lambda _: session.release())
         return RunHandle(
             run.run_id, run.outcome, work.done, stop=work.cancel, loop=self.loop, owner=owner, sweep=sweep
         )
+
+    def sweep(self) -> Sweep:
+        """Return the removal of old runs at the end of one."""
+        return Sweep(self.recorder.store, self._retention)
 
     async def _execute(self, run: Run, session: Session, model_ids: Collection[str], sweep: Sweep) -> Result:
         warming = [asyncio.ensure_future(self._cast.gateway.warm(model_ids))] if model_ids else []

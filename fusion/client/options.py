@@ -19,11 +19,12 @@ class RunOptions(TypedDict, total=False):
 
     `pipeline` is a name, a path or an object; `inputs` are values by name. `budget` overrides the pipeline's own.
     `on_event` is called with every event, on the thread of the private loop. `tags` are kept with the run. `cache`
-    overrides the pipeline's cache modes; a different `sample` makes a cache answer a repeat anew.
+    overrides the pipeline's cache modes; a different `sample` makes a cache answer a repeat anew. With `batch`, calls
+    go to the batch APIs of their providers where those have one, at a lower price and within a day.
 
     `within` is a Budget that several runs of one Fusion share: a cap over many requests, beside that of each run. A
-    run that it stops ends as one that its own budget stops: RunFailed with exit code 4, or a partial answer with
-    `on_budget: finish`.
+    name is that of a `[budgets.NAME]` in the settings. A run that it stops ends as one that its own budget stops:
+    RunFailed with exit code 4, or a partial answer with `on_budget: finish`.
 
     >>> cap = Budget(Limits(usd=20))
     >>> answers = [fusion.complete(question, within=cap) for question in questions]
@@ -36,7 +37,8 @@ class RunOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     cache: CacheMode | None
     sample: int
-    within: Budget | None
+    batch: bool
+    within: Budget | str | None
 
 
 class ResumeOptions(TypedDict, total=False):
@@ -45,24 +47,13 @@ class ResumeOptions(TypedDict, total=False):
     pipeline: PipelineGiven | None
     budget: BudgetGiven
     on_event: Callable[[EventBase], None] | None
-    within: Budget | None
+    within: Budget | str | None
 
 
 def check_options(given: Mapping[str, Any], known: type) -> None:
     """Raise TypeError for an option that the TypedDict `known` lacks, as Python does."""
     for name in given.keys() - known.__annotations__.keys():
         raise TypeError(f"unexpected keyword argument {name!r}{close_names(name, known.__annotations__)}")
-
-
-def checked_within(given: object, loop: object) -> Budget | None:
-    """Return the budget that the runs of one loop share, if any. Raises UsageError for anything else."""
-    if given is None:
-        return None
-    if not isinstance(given, Budget):
-        raise UsageError(f"within={given!r}: give one Budget to all runs that share it: Budget(Limits(usd=20))")
-    if not given.share(loop):
-        raise UsageError("this Budget is shared by runs of another Fusion; give each Fusion one of its own")
-    return given
 
 
 def tags_of(given: Mapping[str, str] | None) -> dict[str, str]:

@@ -26,13 +26,16 @@ from fusion.core.types import Limits, Request
 LimitName = Literal["usd", "tokens", "calls"]
 Closed = Literal["settled", "charged", "refunded"]
 _ZERO: Final = Decimal(0)
+_LEAST: Final = 0.05
+"""Seconds until a deadline whose clock stood still is looked at again, at least."""
 _NO_LIMITS: Final = Limits()
 _ADVICE: Final = {
-    "usd": "raise `budget.usd`, lower `max_tokens`, or use a cheaper model",
-    "tokens": "raise `budget.tokens`, lower `max_tokens`, or shorten the input",
-    "calls": "raise `budget.calls`, or ask for fewer items, members or revisions",
-    "seconds": "raise `budget.seconds`, or use a faster model",
+    "usd": "lower `max_tokens`, or use a cheaper model",
+    "tokens": "lower `max_tokens`, or shorten the input",
+    "calls": "or ask for fewer items, members or revisions",
+    "seconds": "or use a faster model",
 }
+"""Other ways than to raise a limit."""
 
 
 class Amount(NamedTuple):
@@ -79,13 +82,15 @@ _NOTHING: Final = _Tally()
 
 
 class Ledger(Protocol):
-    """Write-ahead record of attempts and their outcomes."""
+    """Write-ahead record of attempts and their outcomes; `session` is the session of the run."""
+
+    session: int
 
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
         """Record an attempt with its worst case before it is sent; return its number once it is on disk."""
 
-    def closed(self, number: int, state: Closed, amount: Amount) -> None:
-        """Record the outcome and the cost of an attempt."""
+    def closed(self, number: int, state: Closed, amount: Amount, *, session: int | None = None) -> None:
+        """Record the outcome and the cost of an attempt, of this session or an earlier one."""
 
 
 class Reservation:
@@ -136,6 +141,8 @@ class Budget:
     An amount with an unknown price is bounded by tokens and calls, and counted in `unknown_calls`. With
     `strict_usd`, which children inherit, it is refused under a level with a limit in dollars.
 
+    `declared_in` is the file of settings that declares the budget as `name`; messages say it.
+
     >>> run = Budget(Limits(usd=Decimal("0.50")))
     >>> reservation = await run.reserve(Amount(Decimal("0.02"), tokens=3000))
     >>> reservation.settle(Amount(Decimal("0.004"), tokens=900))
@@ -147,22 +154,25 @@ class Budget:
         *,
         name: str = "run",
         parent: "Budget | None" = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         strict_usd: bool = False,
         ledger: "Ledger | None" = None,
+        declared_in: str = "",
     ) -> None:
         self.limits = limits
         self.name = name
+        self.declared_in = declared_in
         self.parent = parent
         self.ledger: Ledger | None = parent.ledger if parent is not None and ledger is None else ledger
         self.strict_usd: bool = strict_usd or (parent is not None and parent.strict_usd)
         self.unknown_calls = 0
         self._loop: object = None
-        self._clock = clock
+        self._clock: Callable[[], float] = clock or (parent._clock if parent is not None else time.monotonic)
         self._started: float | None = None
         self._max_usd, self._max_tokens, self._max_calls = limits.usd, limits.tokens, limits.calls
         self._spent = _Tally()
         self._reserved = _Tally()
+        self._resumed = False
         self._holds: list[Hold] = []
         self._above: tuple[Budget, ...] = parent._chain if parent else ()
         self._timed = any(level.limits.seconds is not None for level in self._chain)
@@ -185,6 +195,20 @@ class Budget:
         return (self, *self._above)
 
     @property
+    def title(self) -> str:
+        """The quoted name, with the file that declares it, for messages."""
+        return f"{self.name!r}{f' of {self.declared_in}' if self.declared_in else ''}"
+
+    def key(self, limit: str) -> str:
+        """Return the key that sets a limit, for messages: `budget.usd`, or that of the file that declares it."""
+        return f"{self.name if self.declared_in else 'budget'}.{limit}"
+
+    @property
+    def levels(self) -> "tuple[Budget, ...]":
+        """This budget and those above it."""
+        return self._chain
+
+    @property
     def spent(self) -> Amount:
         """The settled amount, here and below. Attempts of unknown price count tokens and calls only."""
         return self._spent.amount()
@@ -204,14 +228,23 @@ class Budget:
 
         Levels above are unchanged: resume each by itself.
         """
+        self._resumed = True
         self._spent.add(_Tally.of(spent))
         self.unknown_calls += unknown_calls
         self._started = self._clock() - seconds
 
     def remaining_seconds(self) -> float | None:
         """Return the seconds until the first deadline of this level and those above; None without one."""
-        left = [level._seconds_left() for level in self._chain if level.limits.seconds is not None]
-        return max(0.0, min(left)) if left else None
+        return min(self.seconds_by_clock().values(), default=None)
+
+    def seconds_by_clock(self) -> dict[Callable[[], float], float]:
+        """Return the seconds until the first deadline of this level and those above, by the clocks of levels."""
+        found: dict[Callable[[], float], float] = {}
+        for level in self._chain:
+            if level.limits.seconds is not None:
+                left = max(0.0, level._seconds_left())
+                found[level._clock] = min(left, found.get(level._clock, left))
+        return found
 
     async def reserve(self, amount: Amount, what: str = "this call") -> Reservation:
         """Reserve `amount` at every level, waiting for other reservations to end; `what` is for messages.
@@ -238,6 +271,18 @@ class Budget:
             raise
         return reservation
 
+    def reclaim(self, amount: Amount) -> Reservation:
+        """Reserve an amount that an earlier session counted as spent, since its attempt goes on.
+
+        Levels that count no earlier session reserve it anew, even beyond their limits.
+        """
+        need, back = _Tally.of(amount), _NOTHING.minus(_Tally.of(amount))
+        for level in self._chain:
+            if level._resumed:
+                level._spent.add(back)
+                level.unknown_calls -= amount.usd is None
+        return self._grant(amount, need, [])
+
     def has_room(self, amount: Amount) -> bool:
         """Return True if an amount fits once all reservations in flight are released."""
         return not self._obstacles(_Tally.of(amount), at_rest=True)
@@ -245,6 +290,13 @@ class Budget:
     def count(self, amount: Amount) -> None:
         """Count an amount as spent without a reservation, such as that of another run."""
         self._settle(_NOTHING, amount, [])
+
+    def count_here(self, amount: Amount) -> None:
+        """Count an amount as spent at this level, and not at those above, such as that of an earlier process."""
+        self._count(_Tally.of(amount), _NOTHING)
+        if amount.usd is None:
+            self.unknown_calls += amount.calls
+        self._line.look_through((self,))
 
     def hold(self, amount: Amount, name: str = "held back") -> "Hold":
         """Hold `amount` back as a budget of its own. Raises BudgetError if it does not fit now.
@@ -369,7 +421,7 @@ class Budget:
         for level in self._chain:
             if level.strict_usd and level._max_usd is not None:
                 raise BudgetError(
-                    f"the price of {what} is not known, and {level.name!r} may spend {_dollars(level._max_usd)} at"
+                    f"the price of {what} is not known, and {level.title} may spend {_dollars(level._max_usd)} at"
                     " most: declare the price under `[prices]` in fusion.toml, limit `tokens` or `calls` in place"
                     " of dollars, or use a model with a known price",
                     limit="usd",
@@ -390,17 +442,20 @@ class Budget:
 
     def _overdue(self, what: str) -> BudgetError:
         return BudgetError(
-            f"no time is left for {what}: {self.name!r} may take {self.limits.seconds:g} s; {_ADVICE['seconds']}",
+            f"no time is left for {what}: {self.title} may take {self.limits.seconds:g} s; {self._advice('seconds')}",
             limit="seconds",
             level=self.name,
         )
 
+    def _advice(self, limit: LimitName | Literal["seconds"]) -> str:
+        return f"raise `{self.key(limit)}`, {_ADVICE[limit]}"
+
     def _refusal(self, limit: LimitName, need: _Tally, what: str, reserved: _Tally) -> BudgetError:
         aside = _shown(limit, reserved)
         return BudgetError(
-            f"{what} would pass the {limit} limit of {self.name!r}: limit {_shown(limit, self.limits)}, spent"
+            f"{what} would pass the {limit} limit of {self.title}: limit {_shown(limit, self.limits)}, spent"
             f" {_shown(limit, self._spent)}, {f'kept for others {aside}, ' if getattr(reserved, limit) else ''}"
-            f"needed up to {_shown(limit, need)}; {_ADVICE[limit]}",
+            f"needed up to {_shown(limit, need)}; {self._advice(limit)}",
             limit=limit,
             level=self.name,
         )
@@ -646,9 +701,14 @@ class _Line:
         return loop.call_later(max(0.0, first._seconds_left()), self._expire, waiter, first)
 
     def _expire(self, waiter: _Waiter, level: Budget) -> None:
-        if waiter.waits:
-            self.answer(waiter, level._overdue(waiter.what))
-            self.move()
+        if not waiter.waits:
+            return
+        left = level._seconds_left()
+        if left > 0:  # its clock stood still
+            asyncio.get_running_loop().call_later(max(left, _LEAST), self._expire, waiter, level)
+            return
+        self.answer(waiter, level._overdue(waiter.what))
+        self.move()
 
 
 def _capped(limits: Limits) -> dict[LimitName, list[tuple[Decimal | int, int, _Waiter]]]:

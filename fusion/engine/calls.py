@@ -66,7 +66,11 @@ class Terms:
         soft: Mapping[str, Any],
         schema: JsonSchema | None,
         hedging: Hedging | None = None,
+        batch: str = "auto",
+        deadline: float | None = None,
     ) -> None:
+        self.batch = batch
+        self.deadline = deadline
         self.stage = stage
         self.role = role
         self.schema = schema
@@ -100,6 +104,7 @@ class Caller:
         latencies: Latencies,
         wrap: Wrap,
         recurs: Callable[[], bool],
+        batched: Callable[[Model, ModelInfo], Model] | None = None,
     ) -> None:
         self.schema = terms.schema
         self.model_id = terms.info.id
@@ -110,8 +115,8 @@ class Caller:
         self._run_id = run_id
         self._stage = terms.stage
         self._role = terms.role
-        self._wrap = wrap
-        self._link = _Link(wrap(terms.model, terms.role))
+        self._wrap = wrap if batched is None else _in_batches(wrap, batched)
+        self._link = _Link(self._wrap(terms.model, terms.role))
         self._recurs = recurs
         self._begun: tuple[Message, hashlib._Hash] | None = None
 
@@ -226,6 +231,16 @@ class Caller:
         if ask.tools:
             digest.update(b"\ntools " + _plainly([ask.tool_choice, *(tool.model_dump() for tool in ask.tools)]))
         return digest.hexdigest()
+
+
+def _in_batches(wrap: Wrap, batched: Callable[[Model, ModelInfo], Model]) -> Wrap:
+    """Return `wrap` with batches beneath it."""
+
+    def wrapped(chain: Model, role: str) -> Model:
+        first = chain.first if isinstance(chain, Fallback) else chain.info
+        return wrap(batched(chain, first), role)
+
+    return wrapped
 
 
 def _tools(ask: Ask) -> dict[str, Any]:

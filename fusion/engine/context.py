@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from fusion.core.bounded import clock
 from fusion.core.errors import BudgetError, FusionError
 from fusion.core.events import (
+    AttemptCharged,
     Decided,
     Delta,
     EventBase,
@@ -25,13 +26,15 @@ from fusion.core.params import merged
 from fusion.core.types import Asked, Attached, CallKey, Deltas, Item, JsonSchema, Message, as_text
 from fusion.engine.calls import Caller, Terms
 from fusion.engine.fields import Fields, read
+from fusion.engine.receipt import ItemCosts
 from fusion.engine.run_spec import RunSpec
-from fusion.models.base import ModelInfo
+from fusion.models.base import Model, ModelInfo
+from fusion.models.batches.window.clock import Limit, RunClock
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import MATERIAL, Wiring
 from fusion.pipeline.material import RunMaterial, given_sections, listed
 from fusion.prompts.template import Fixed
-from fusion.stages.base import Following, ModelStage, Stage
+from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import (
     Answer,
     Ask,
@@ -51,6 +54,7 @@ from fusion.stages.fields import enough
 from fusion.stages.text.reading import Reading
 from fusion.stages.text.sections import Sections
 
+_DEADLINE = "deadline of batches"
 _AT_ONCE = 50
 """Items handed out in one callback of the event loop."""
 
@@ -77,10 +81,13 @@ class RunParts:
     recorder: CallRecorder = field(default_factory=CallRecorder)
     seed: str = ""
     """Seed of every shuffle."""
+    clock: RunClock = field(default_factory=RunClock)
     material: RunMaterial = field(default_factory=lambda: RunMaterial(()))
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     """Calls whose replies no stage could use."""
+    charged: Sequence[AttemptCharged] = ()
+    """Charges for attempts of earlier processes of the run."""
 
     @property
     def wirings(self) -> Mapping[str, Wiring]:
@@ -114,8 +121,18 @@ class RunContext(StageContext):
         self.events = RunEvents(self)
         self.single = False
         """True once the stage is known to have one item at most."""
+        self.costs = self._item_costs() if stage.states_costs and stage.follows else None
+        """Costs of the calls for each item, if the items state them."""
         self._begun: float | None = None
-        self._clock: asyncio.Timeout | None = None
+        self._since = 0.0
+        self._limit: Limit | None = None
+
+    def _item_costs(self) -> ItemCosts:
+        costs = ItemCosts()
+        for event in self.run.charged:
+            if event.stage == self.place:
+                costs(event)
+        return costs
 
     def end(self) -> None:
         """Let go of the services, which refer to this context: then nothing of it waits for a garbage collector."""
@@ -126,16 +143,17 @@ class RunContext(StageContext):
 
     def recurs(self) -> bool:
         """Return True if further calls of the stage begin as those before: it works on items one by one."""
-        return isinstance(self.stage, Following) and not self.single
+        return self.stage.follows and not self.single
 
     def begin(self) -> None:
         """Start the clock of the stage at its first input; later calls have no effect."""
         if self._begun is not None:
             return
         self._begun = time.monotonic()
+        self._since = time.time()
         self.emit(StageStarted(run_id=self.run.run_id, stage=self.place, kind=self.stage.kind))
-        if self._clock is not None and self.stage.timeout is not None:
-            self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
+        if self._limit is not None and self.stage.timeout is not None:
+            self._limit.set(self.stage.timeout)
 
     def wanted(self, items: int) -> int:
         after, most = {self.path}, 1
@@ -150,9 +168,20 @@ class RunContext(StageContext):
         """Seconds since the first input; 0 before it."""
         return 0.0 if self._begun is None else time.monotonic() - self._begun
 
+    def now(self) -> float:
+        return self.run.clock()
+
+    def deadline(self, seconds: float) -> float:
+        """Return the time, in seconds since 1970, at which calls in batches are late: the same in every session."""
+        kept = self.journal.kept(_DEADLINE)
+        if kept is None:
+            kept = (self._since or time.time()) + seconds
+            self.journal.keep(_DEADLINE, kept)
+        return float(kept)
+
     @asynccontextmanager
     async def time_limit(self) -> AsyncIterator[None]:
-        async with asyncio.timeout(None) as self._clock:
+        async with self.run.clock.limit() as self._limit:
             yield
 
 
@@ -172,7 +201,7 @@ class RunInputs(StageInputs):
                 self._ctx.begin()
             own = {"inputs": self._run.spec.inputs, "request": self._run.spec.request, MATERIAL: self._material()}
             whole = (self._run.material.whole,) if wiring.shows_material else ()
-            self._fixed = Fixed({**own, **values}, whole, marks=isinstance(self._ctx.stage, Following))
+            self._fixed = Fixed({**own, **values}, whole, marks=self._ctx.stage.follows)
         return dict(self._fixed.variables)
 
     async def follow(self, expression: str) -> AsyncIterator[Item]:
@@ -323,8 +352,13 @@ class RunOutputs(StageOutputs):
         ctx = self._ctx
         if item.shown is not None and not self.keeps_shown:
             item = item.model_copy(update={"shown": None})
+        if ctx.costs is not None:
+            item = item.model_copy(update={"cost": ctx.costs.of(item.index)})
         ctx.fields.feed(ctx.fields.first).append(item)
-        ctx.emit(ItemFinished(run_id=ctx.run.run_id, stage=ctx.place, item=item.index, failure=item.failure))
+        decided = _decision(item) if ctx.costs is not None else {}
+        ctx.emit(
+            ItemFinished(run_id=ctx.run.run_id, stage=ctx.place, item=item.index, failure=item.failure, **decided)
+        )
 
     def grow(self, known: int, *, final: bool = False, title: str = "") -> None:
         ctx = self._ctx
@@ -366,7 +400,7 @@ class RunModels(StageModels):
             for name, wiring in self._run.wirings.items()
             if any(flow.stage == self._ctx.path for flow in wiring.flows.values())
         ]
-        one_by_one = [stage for stage in readers if stage.outputs[0].feed]
+        one_by_one = [stage for stage in readers if stage.output_fields[0].feed]
         rooms = [self._run.spec.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
         return min([room for room in rooms if room is not None], default=None)
 
@@ -400,14 +434,16 @@ class RunModels(StageModels):
         key = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
         caller = self._callers.get(key)
         if caller is None or caller.schema is not ask.schema:
-            stage, defaults = self._ctx.stage, self._run.spec.pipeline.defaults
+            terms = self._run.spec.roles.terms((self._ctx.place, *key), ask.schema, partial(self._terms, ask))
+            mode = getattr(self._ctx.stage, "cache", None) or self._run.spec.pipeline.defaults.cache
             caller = self._callers[key] = Caller(
-                self._run.spec.roles.terms((self._ctx.place, *key), ask.schema, partial(self._terms, ask)),
-                sink=self._run.sink,
+                terms,
+                sink=to_both(self._run.sink, self._ctx.costs),
                 run_id=self._run.run_id,
                 latencies=self.speed,
-                wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
+                wrap=partial(self._run.recorder.around, mode=mode),
                 recurs=self._ctx.recurs,
+                batched=partial(self._batched, deadline=terms.deadline) if self._may_batch(terms.batch) else None,
             )
         return caller
 
@@ -426,7 +462,8 @@ class RunModels(StageModels):
         resilience = merged(
             stage.resilience() if isinstance(stage, ModelStage) else {}, role.resilience, defaults.resilience()
         )
-        hedge = resilience.pop("hedge", "off")
+        hedge, deadline = resilience.pop("hedge", "off"), resilience.pop("deadline", None)
+        batch = resilience.pop("batch", "auto")
         return Terms(
             chain,
             pipeline=self._run.spec.pipeline.name,
@@ -438,7 +475,26 @@ class RunModels(StageModels):
             soft=soft,
             schema=ask.schema,
             hedging=self._run.spec.roles.hedging if hedge == "auto" else None,
+            batch=batch,
+            deadline=deadline,
         )
+
+    def _may_batch(self, mode: str) -> bool:
+        return mode == "always" or (mode == "auto" and self._run.spec.batch)
+
+    def _batched(self, chain: Model, first: ModelInfo, *, deadline: float | None) -> Model:
+        """Return a chain whose calls go through the batch API of its first model, if that has one."""
+        window = self._run.spec.roles.window(first.id)
+        if window is None:
+            return chain
+        late = (lambda: None) if deadline is None else partial(self._ctx.deadline, deadline)
+        journal, clock = self._run.recorder.journal, self._run.clock
+        return self._run.spec.roles.batched(chain, window, journal=journal, clock=clock, deadline=late)
+
+
+def _decision(item: Item) -> dict[str, Any]:
+    """Return the fields of an item that tell the decision on it."""
+    return {name: getattr(item, name) for name in ("tier", "route", "reason", "confidence", "agreement", "cost")}
 
 
 def _last_place(model_id: str, avoid: tuple[str, ...]) -> int:

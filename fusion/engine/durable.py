@@ -20,6 +20,7 @@ from fusion.engine.run_spec import RunSpec
 from fusion.models.gateway import CallRecorder
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
 from fusion.store.base import NullJournal, RunLock, Store
+from fusion.store.encoding import as_json
 from fusion.store.journal import Journal
 from fusion.store.rows import Content, RunRow, SessionStart, Started
 
@@ -91,7 +92,7 @@ class Recorder:
             tags=tags,
             content=self.content,
             fingerprint=record.fingerprint,
-            record=record.data if self.content == "full" else None,
+            record=as_json(record.data) if self.content == "full" else None,
         )
         lock = store.lock(run_id)
         journal = Journal(store, run_id, content=self.content)
@@ -99,10 +100,20 @@ class Recorder:
         journal.reuse(row.run_id for row in _lineage(store, parent_id))
         return Session(run_id, origin, journal, lock.release)
 
-    def resume(self, row: RunRow, lock: RunLock, *, retry_budget: bool, lost: Iterable[FailedPart] = ()) -> Session:
+    def begin_row(self, row: RunRow) -> Session:
+        """Begin the run of a row, whose record is stored, under the lock of its map."""
+        assert self.store is not None
+        journal = Journal(self.store, row.run_id, content=self.content)
+        self.store.put(SessionStart(row.run_id, 1, time.time()))
+        journal.reuse(one.run_id for one in _lineage(self.store, row.parent))
+        return Session(row.run_id, Origin(seed=row.root, parent=row.parent, tags=row.tags), journal)
+
+    def resume(
+        self, row: RunRow, lock: RunLock | None, *, retry_budget: bool, lost: Iterable[FailedPart] = ()
+    ) -> Session:
         """Resume a run that ended before its answer, or one that `lost` parts of it, which are worked on again.
 
-        With `retry_budget`, repeat the calls refused for lack of budget.
+        With `retry_budget`, repeat the calls refused for lack of budget. A row is run under the lock of its map.
         """
         assert self.store is not None
         store, number = self.store, row.sessions + 1
@@ -121,7 +132,7 @@ class Recorder:
             before=before(store, row.run_id),
             notes=() if less is None else (less,),
         )
-        return Session(row.run_id, origin, journal, lock.release)
+        return Session(row.run_id, origin, journal, (lambda: None) if lock is None else lock.release)
 
     def run(self, spec: RunSpec, session: Session, *, sink: Sink, stream: bool, within: Budget | None) -> Run:
         """Return the run of a session, with its journal and caches."""

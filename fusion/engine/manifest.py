@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +30,8 @@ from fusion.stages.text import sections
 
 _VERSION: Final = 2
 _MARK: Final = "$kind"
-_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache")
+_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache", "batch")
+_NOT_SHARED: Final = (*_NOT_IN_FINGERPRINT, "inputs", "request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Record:
     @classmethod
     def of(cls, spec: RunSpec, own: Collection[str] = ()) -> "Record":
         """Return the record of a new run; `own` holds the ids of models that are objects of the user's."""
+        return cls({**cls.shared(spec, own).data, **inputs_data(spec)})
+
+    @classmethod
+    def shared(cls, spec: RunSpec, own: Collection[str] = ()) -> "Record":
+        """Return the record of a spec without its inputs, which the rows of a map share."""
         return cls(
             {
                 "version": _VERSION,
@@ -49,13 +55,12 @@ class Record:
                 **_loaded(spec.loaded),
                 "roles": _roles(spec.roles),
                 "own": sorted(own),
-                "inputs": {name: _packed(value) for name, value in spec.inputs.items()},
-                "request": _packed(spec.request),
                 "limits": spec.limits.model_dump(mode="json", exclude_none=True),
                 "strict_usd": spec.strict_usd,
                 "profile": spec.profile,
                 "cache": spec.cache,
                 "sample": spec.sample,
+                **({"batch": True} if spec.batch else {}),
             }
         )
 
@@ -63,8 +68,15 @@ class Record:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of pipeline, templates, inputs and models, wherever their prices are from."""
         relevant = {key: value for key, value in self.data.items() if key not in _NOT_IN_FINGERPRINT}
-        relevant["roles"] = _without_sources(self.data["roles"])
-        return hashlib.sha256(json.dumps(relevant, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        relevant["roles"] = _without(("price_source",), self.data["roles"])
+        return _digest(relevant)
+
+    @property
+    def shared_fingerprint(self) -> str:
+        """SHA-256 (hex) of pipeline, templates and models, whatever the models cost now."""
+        relevant = {key: value for key, value in self.data.items() if key not in _NOT_SHARED}
+        relevant["roles"] = _without(("price", "price_source"), self.data["roles"])
+        return _digest(relevant)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -130,7 +142,31 @@ class Record:
             profile=data["profile"],
             cache=data["cache"],
             sample=data["sample"],
+            batch=data.get("batch", False),
         )
+
+
+def inputs_data(spec: RunSpec) -> dict[str, Any]:
+    """Return the inputs of a spec as JSON data: the part of a record that differs between the rows of a map."""
+    return {
+        "inputs": {name: _packed(value) for name, value in spec.inputs.items()},
+        "request": _packed(spec.request),
+    }
+
+
+def with_data(spec: RunSpec, data: Mapping[str, Any]) -> RunSpec:
+    """Return a spec with the inputs that `inputs_data` returned."""
+    inputs = {name: _unpacked(value) for name, value in data["inputs"].items()}
+    return replace(spec, inputs=inputs, request=_unpacked(data["request"]))
+
+
+def row_fingerprint(shared: str, inputs: Mapping[str, Any]) -> str:
+    """Return the fingerprint of a row, SHA-256 (hex), from that of its map and the data of its inputs."""
+    return _digest([shared, inputs])
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _loaded(loaded: LoadedPipeline) -> dict[str, Any]:
@@ -170,11 +206,11 @@ def _roles(roles: RoleModels) -> dict[str, Any]:
     }
 
 
-def _without_sources(data: Any) -> Any:
-    """Return recorded roles without the origins of prices, which change with every price file."""
+def _without(names: Collection[str], data: Any) -> Any:
+    """Return recorded roles without these keys, such as those of prices, which change with every price file."""
     if isinstance(data, Mapping):
-        return {name: _without_sources(one) for name, one in data.items() if name != "price_source"}
-    return [_without_sources(one) for one in data] if isinstance(data, list) else data
+        return {name: _without(names, one) for name, one in data.items() if name not in names}
+    return [_without(names, one) for one in data] if isinstance(data, list) else data
 
 
 class _Reach(NamedTuple):

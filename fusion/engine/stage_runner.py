@@ -101,7 +101,7 @@ class StageRunner:
 
     async def _work(self, ctx: RunContext, record: StageRecord) -> None:
         try:
-            if ctx.stage.timeout is None or ctx.stage.keeps_time:
+            if ctx.stage.timeout is None or ctx.stage.ends_itself:
                 await ctx.stage.run(ctx)
             else:
                 await self._work_in_time(ctx)
@@ -136,7 +136,7 @@ class StageRunner:
 
     def _dispensable(self, stage: Stage) -> bool:
         """Return True for a stage whose readers go on with its default if the budget is exhausted."""
-        return stage.on_error == "skip" and not stage.keeps_time and stage.if_skipped is not None
+        return stage.on_error == "skip" and not stage.ends_itself and stage.if_skipped is not None
 
     def _skip(self, ctx: RunContext, record: StageRecord, reason: str) -> None:
         record.status = "skipped"

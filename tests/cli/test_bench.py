@@ -12,6 +12,7 @@ from fusion import Fusion
 from fusion.bench import Results
 from tests.bench.conftest import CHEAP, STRONG, TWO_TIERS, knowing, model
 from tests.cli.conftest import Command, read_until, start
+from tests.conftest import own_settings
 
 WORDS = ("-p", "two.yaml", "-m", STRONG, "--scorer", "number", "-o", "out")
 
@@ -121,6 +122,17 @@ def test_a_budget_that_is_used_up_ends_with_4_and_a_report(command: Command, des
     again = command("bench", "sums.jsonl", *WORDS, "--budget", "calls=3000")
     assert again.code == 0
     assert "kept from before" in again.err
+
+
+def test_a_budget_of_the_settings_ends_with_4_and_counts_this_process_only(
+    command: Command, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_settings(desk, monkeypatch)("[budgets.day]\ncalls = 40\n")
+    for start_number in (1, 2):  # the calls of the first start do not count in the second
+        ran = command("bench", "sums.jsonl", *WORDS, "--within", "day")
+        assert ran.code == (4 if start_number == 1 else 0)
+        assert ("- Stopped early: a call to" in ran.out) is (start_number == 1)
+        assert start_number > 1 or "the calls limit of 'budgets.day'" in ran.out
 
 
 @pytest.mark.parametrize(

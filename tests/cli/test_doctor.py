@@ -129,7 +129,7 @@ def test_all_is_well(desk: Desk, command: Command) -> None:
     lines = [line.split() for line in ran.out.splitlines()]
     assert [line[1] for line in lines[:2]] == ["python", "installs"]
     assert {line[0] for line in lines[:-1]} == {"ok"}
-    named = {"settings", "policy", "keys", "profile", "weights", "store", "prices", "clock"}
+    named = {"settings", "policy", "keys", "profile", "batches", "weights", "store", "prices", "clock"}
     assert named <= {line[1] for line in lines}
     assert lines[-1] == ["0", "problems,", "0", "warnings"]
     assert "set: OPENAI_API_KEY" in ran.out

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from fusion.cli.completion import budget_names
 from fusion.client.history import History
 from fusion.core.result import Result
 from fusion.engine.receipt import Accounts, before
 from fusion.store.sqlite.open import open_store
 from tests.cli.conftest import BARE, MANY, ONE, Command, Ran, read_until, start
 from tests.cli.scripted import on_scripted_models
+from tests.conftest import own_settings
 
 FLAT = MANY.replace("role: bulk", "role: bulk, concurrency: 1")
 
@@ -108,6 +110,7 @@ def test_the_shared_cache_answers_later_runs_and_the_receipt_says_so(fusion: Fus
         (("--dry-run", "--store", "x.db"), "--store has no effect with --dry-run"),
         (("--dry-run", "--no-store"), "--no-store has no effect with --dry-run"),
         (("--dry-run", "--tag", "a=1"), "--tag has no effect with --dry-run"),
+        (("--dry-run", "--within", "nightly"), "--within has no effect with --dry-run"),
         (("--dry-run", "--cache", "run"), "--cache has no effect with --dry-run"),
         (("--dry-run", "--resume-or-start"), "--resume-or-start has no effect with --dry-run"),
     ],
@@ -144,6 +147,35 @@ def test_a_failed_run_says_how_to_go_on_and_goes_on_without_paying_twice(fusion:
     assert f"test: run {words[2]}, resumed (1); " in done.err
     assert "work 1: work by scripted/echo: finished before" in done.err
     assert "\n3 calls; " in done.err
+
+
+def test_a_run_that_a_shared_budget_ended_says_how_to_go_on_within_it(
+    fusion: Fusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = own_settings(tmp_path, monkeypatch)("[budgets.nightly]\ncalls = 2\n")
+    done = fusion("run", "test.yaml", "a,b,c", "-m", "scripted/echo", "--within", "nightly", "-q", text=FLAT)
+    assert (done.code, done.out) == (4, "")
+    assert f"the calls limit of 'budgets.nightly' of {file}: limit 2, spent 2" in done.err
+    words = done.err.splitlines()[-1].removeprefix("to go on: ").split()
+    assert (words[:2], words[3:]) == (["fusion", "resume"], ["--within", "nightly"])
+    done = fusion(*words[1:])
+    assert (done.code, done.out) == (0, "do a\n\ndo b\n\ndo c\n")
+
+
+@pytest.mark.parametrize(
+    "words", [("run", "test.yaml", "x"), ("resume", "latest"), ("bench", "x.jsonl", "-m", "x/y")]
+)
+def test_a_budget_that_is_not_declared_is_told_before_any_call(
+    fusion: Fusion, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_settings(tmp_path, monkeypatch)("[budgets.nightly]\ncalls = 2\n")
+    (tmp_path / "x.jsonl").write_text('{"question": "x", "answer": "y"}\n')
+    run_of(fusion, ONE, "write")
+    more = ("--scorer", "exact") if words[0] == "bench" else ()
+    done = fusion(*words, *more, "--within", "nightyl", text=ONE)
+    assert (done.code, done.out) == (2, "")
+    assert "no [budgets.nightyl] in your settings; did you mean 'nightly'?" in done.err
+    assert budget_names("n") == ["nightly"]
 
 
 def test_a_run_that_has_its_answer_gives_it_again(fusion: Fusion) -> None:

@@ -51,7 +51,7 @@ def test_a_cap_over_many_runs_ends_them_as_a_budget_of_their_own_does() -> None:
 @pytest.mark.parametrize("given", [5, "5", Limits(usd=Decimal(5)), {"usd": 5}])
 def test_a_cap_of_another_type_is_refused_before_any_call(given: Any) -> None:
     model = paid()
-    with Fusion(profile="local", model=model) as fusion, pytest.raises(UsageError, match="give one Budget"):
+    with Fusion(profile="local", model=model) as fusion, pytest.raises(UsageError, match=r"one Budget|declare it"):
         fusion.complete("x", pipeline=ONE, within=given)
     assert model.requests == []
 

@@ -676,7 +676,7 @@ def aged(tmp_path: Path) -> Settings:
     opened = open_store(settings.store.path)
     for run_id, days in (("old", 31), ("young", 29)):
         began = time.time() - days * 86400
-        opened.put(Started(run_id, None, run_id, "p", "local", began, {}, "full", "", {}))
+        opened.put(Started(run_id, None, run_id, "p", "local", began, {}, "full", "", "{}"))
     opened.close()
     return settings
 

@@ -22,6 +22,7 @@ import pytest
 from fusion.core.errors import RunBusyError, StoreError
 from fusion.core.types import CallKey, Failure, File, Message, Reply, Request, Usage, Waited
 from fusion.store.base import Store
+from fusion.store.encoding import as_json
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -53,7 +54,7 @@ PICTURE = File(media_type="image/png", data=bytes(range(256)) * 40, name="graph.
 
 
 def started(run_id: str = "r1", **more: Any) -> Started:
-    row = Started(run_id, None, run_id, "plan", "local", 100.0, {}, "full", "f1", {"inputs": {"task": "Émile"}})
+    row = Started(run_id, None, run_id, "plan", "local", 100.0, {}, "full", "f1", '{"inputs":{"task":"Émile"}}')
     return replace(row, **more)
 
 
@@ -62,7 +63,7 @@ def session(run_id: str = "r1", number: int = 1, at: float = 100.0) -> SessionSt
 
 
 def ended(run_id: str = "r1", **more: Any) -> Ended:
-    return replace(Ended(run_id, 1, "ok", 130.0, Decimal("0.50"), 1, 7, None, {"text": "done"}), **more)
+    return replace(Ended(run_id, 1, "ok", 130.0, Decimal("0.50"), 1, 7, None, '{"text":"done"}'), **more)
 
 
 def key(number: int = 1, **more: Any) -> CallKey:
@@ -135,7 +136,7 @@ class StoreConformance:
         assert (store.lose_open("r1"), store.remove(["r1"]), store.clear_cache()) == (0, 0, 0)
 
     def test_rows_of_a_run_that_is_not_there_are_not_kept(self, store: Store) -> None:
-        kept(store, session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, {}), ended())
+        kept(store, session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, "{}"), ended())
         kept(store, started())
         assert list(store.calls("r1")) == []
         assert store.decisions("r1") == []
@@ -144,7 +145,7 @@ class StoreConformance:
         assert (row.status, row.sessions) == ("running", 0)
 
     def test_the_first_to_start_a_run_wins(self, store: Store) -> None:
-        kept(store, started(), started(pipeline="other", record={"other": 1}))
+        kept(store, started(), started(pipeline="other", record='{"other":1}'))
         row = store.run("r1")
         assert row is not None
         assert (row.pipeline, store.record("r1")) == ("plan", {"inputs": {"task": "Émile"}})
@@ -167,7 +168,7 @@ class StoreConformance:
         assert row is not None
         assert (row.status, row.ended, row.sessions, row.failure) == ("running", None, 2, None)
         assert store.result("r1") is None
-        kept(store, ended(session=2, ended=207.0, result={"text": "at last"}))
+        kept(store, ended(session=2, ended=207.0, result='{"text":"at last"}'))
         row = store.run("r1")
         assert row is not None
         assert (row.status, row.ended, row.seconds) == ("ok", 207.0, 37.0)
@@ -513,8 +514,8 @@ class StoreConformance:
 
     def test_events_come_in_their_order(self, store: Store) -> None:
         bodies: Mapping[int, Mapping[str, Any]] = {3: {"c": "é" * 3000}, 1: {"a": 1}, 2: {"b": [None, 2.5]}}
-        kept(store, started(), *(Noticed("r1", number, body) for number, body in bodies.items()))
-        kept(store, Noticed("r1", 1, {"other": 1}))
+        kept(store, started(), *(Noticed("r1", number, as_json(body)) for number, body in bodies.items()))
+        kept(store, Noticed("r1", 1, '{"other":1}'))
         assert store.events("r1") == [bodies[1], bodies[2], bodies[3]]
         assert store.last_numbers("r1") == (0, 3)
 
@@ -603,6 +604,40 @@ class StoreConformance:
         assert [store.last_numbers(f"r{n}") for n in range(6)] == [(29, 0)] * 6
 
     @pytest.mark.anyio
+    async def test_a_call_is_made_when_the_rows_before_it_are_on_disk(self, store: Store) -> None:
+        store.put(started())
+        await store.written()
+        made: list[tuple[int, StoreError | None, int]] = []
+        for number in range(1, 6):
+            store.put(*work(number))
+            store.when_written(lambda failure, number=number: made.append((number, failure, last_call())))
+
+        def last_call() -> int:
+            return store.last_numbers("r1")[0]
+
+        await store.written()
+        assert [number for number, _, _ in made] == [1, 2, 3, 4, 5]
+        assert all(failure is None and there >= number for number, failure, there in made)
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("rows", [(), work()])
+    async def test_a_call_is_made_though_nothing_else_waits(self, store: Store, rows: tuple[Row, ...]) -> None:
+        store.put(started())
+        await store.written()
+        made = asyncio.get_running_loop().create_future()
+        store.put(*rows)
+        store.when_written(made.set_result)
+        assert await made is None
+        assert store.last_numbers("r1")[0] == len(rows[:1])
+
+    @pytest.mark.anyio
+    async def test_a_closed_store_says_so_to_calls(self, store: Store) -> None:
+        store.close()
+        made = asyncio.get_running_loop().create_future()
+        store.when_written(made.set_result)
+        assert "closed" in str(await made)
+
+    @pytest.mark.anyio
     async def test_waiting_can_be_given_up(self, store: Store) -> None:
         store.put(started())
         waiting = [asyncio.create_task(store.written()) for _ in range(3)]
@@ -673,7 +708,7 @@ class StoreConformance:
     # Housekeeping.
 
     def test_a_run_is_removed_with_all_that_is_kept_of_it(self, store: Store) -> None:
-        rows = (session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, {}))
+        rows = (session(), *work(), Decision("r1", "work", None, "drop", 1), Noticed("r1", 1, "{}"))
         kept(store, started(), *rows, started("r2"), *work(1, "r2"))
         before = dict(store.sizes())
         assert (before["runs"], before["calls"], before["attempts"], before["cached"]) == (2, 2, 2, 0)

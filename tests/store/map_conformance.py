@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from fusion.store.base import Store
+from fusion.store.encoding import as_json
 from fusion.store.rows import (
     Attempt,
     Ended,
@@ -28,7 +29,7 @@ def mapped(store: Store, map_id: str = "m", rows: int = 3) -> None:
     """Put a map of so many rows, in its first pass."""
     store.put(
         MapStarted(map_id, "p", "local", 100.0, {"team": "search"}, "in.csv", "out.csv"),
-        MapPass(map_id, 1, 101.0, "shared", {"version": 2, "pipeline": {"name": "p"}}, rows),
+        MapPass(map_id, 1, 101.0, "shared", '{"version":2,"pipeline":{"name":"p"}}', rows),
     )
     for number in range(1, rows + 1):
         store.put(RowStarted(map_id, number, f"k{number}", 1, number, "shared", row_run(map_id, number)))
@@ -39,14 +40,14 @@ def row_run(map_id: str, number: int, *, more: str = "") -> Started:
     """The run of a row."""
     run_id = f"{map_id}-{number}{more}"
     about = ("p", "local", 102.0, dict[str, str](), "full", f"f{number}{more}")
-    return Started(run_id, None, run_id, *about, {"inputs": {"text": number}})
+    return Started(run_id, None, run_id, *about, as_json({"inputs": {"text": number}}))
 
 
 def row_ended(run_id: str, status: RunStatus = "ok") -> tuple[SessionStart, Ended]:
     """The only session of a row's run, which cost a cent in two calls."""
     return (
         SessionStart(run_id, 1, 103.0),
-        Ended(run_id, 1, status, 104.0, Decimal("0.01"), 1, 2, None, {"text": run_id}),
+        Ended(run_id, 1, status, 104.0, Decimal("0.01"), 1, 2, None, as_json({"text": run_id})),
     )
 
 
@@ -130,7 +131,7 @@ class MapConformance:
 
     def test_an_earlier_pass_ends_nothing(self, store: Store) -> None:
         mapped(store)
-        store.put(MapPass("m", 2, 110.0, "shared", {}, None), MapEnded("m", 1, "ok", 111.0, None))
+        store.put(MapPass("m", 2, 110.0, "shared", "{}", None), MapEnded("m", 1, "ok", 111.0, None))
         store.flush()
         found = store.map("m")
         assert found is not None
@@ -210,7 +211,7 @@ class MapConformance:
 
     def test_the_shared_records_of_a_map_are_apart_from_those_of_its_rows(self, store: Store) -> None:
         mapped(store)
-        store.put(MapPass("m", 2, 110.0, "edited", {"version": 2, "pipeline": {"name": "q"}}, None))
+        store.put(MapPass("m", 2, 110.0, "edited", '{"version":2,"pipeline":{"name":"q"}}', None))
         store.flush()
         names = {name: record["pipeline"]["name"] for name, record in store.map_records("m")}
         assert names == {"shared": "p", "edited": "q"}

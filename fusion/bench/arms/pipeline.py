@@ -7,7 +7,6 @@ from typing import Any
 from fusion import __version__
 from fusion.bench.arms.base import (
     ANSWER,
-    BENCHMARK,
     ArmResponse,
     Completion,
     Contestant,
@@ -113,7 +112,7 @@ class PipelineArm(Contestant):
         if isinstance(handle.cause, AuthenticationError):
             raise handle.cause
         spent = self._spent(result)
-        stop = _budget_stop(handle, result)
+        stop = _budget_stop(handle, result, self._within)
         if stop is not None or handle.exit_code == 130:
             raise OutOfBudgetError(stop or "stopped", spent)
         if result.status == "failed":
@@ -175,11 +174,12 @@ def _paid(receipt: Receipt) -> Paid:
     return Paid(usd=usd, tokens=receipt.usage.total, calls=receipt.calls)
 
 
-def _budget_stop(handle: RunHandle, result: Result) -> str | None:
-    """Return the message of the benchmark's budget, if it stopped this run."""
-    stops = [str(error) for error in handle.budget_stops if error.level == BENCHMARK]
-    failures = [part.failure for part in result.failed if part.failure.reason == "BudgetError"]
-    return next(iter([*stops, *(one.message for one in failures if repr(BENCHMARK) in one.message)]), None)
+def _budget_stop(handle: RunHandle, result: Result, within: Budget) -> str | None:
+    """Return the message of the benchmark's budget or of one above it, if it stopped this run."""
+    names = {level.name for level in within.levels}
+    stops = [str(error) for error in handle.budget_stops if error.level in names]
+    failures = [part.failure.message for part in result.failed if part.failure.reason == "BudgetError"]
+    return next(iter([*stops, *(one for one in failures if any(repr(name) in one for name in names))]), None)
 
 
 def inputs_of(pipeline: Pipeline, task: Task) -> tuple[str | None, dict[str, Any]]:

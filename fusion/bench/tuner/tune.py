@@ -14,7 +14,7 @@ from fusion.bench.arms.pipeline import single_model
 from fusion.bench.benchmark import CONCURRENCY, client_for, importing, run
 from fusion.bench.checkpoint import CANDIDATES, Checkpoint, open_checkpoint
 from fusion.bench.experiment import prepare
-from fusion.bench.ledger import shared_budget
+from fusion.bench.ledger import budget_of
 from fusion.bench.report.frontier import known_points, pareto
 from fusion.bench.report.gate import BEST_SINGLE, Gate
 from fusion.bench.report.report import Report
@@ -147,7 +147,7 @@ class _Work(NamedTuple):
         limits = budget or found.suite.budget
         update = {"on": "dev", "baselines": ("singles",), "budget": limits, "gate": None}
         suite = found.suite.model_copy(update=update)
-        within, near = shared_budget(suite.budget), self.file.parent
+        within, near = budget_of(suite.budget), self.file.parent
         with importing(near), closing(prepare(suite, near, self.fusion, within)) as experiment:
             if not any(one.record.kind == "model" for one in experiment.contestants):
                 raise UsageError(
@@ -167,7 +167,7 @@ class _Work(NamedTuple):
         arms = {name: arm for name, arm in suite.arms.items() if arm.outputs is not None}
         given = arms or dict([next(iter(suite.arms.items()))])
         confirming = suite.model_copy(update={"on": "test", "arms": given, "baselines": (), "gate": None})
-        prepare(confirming, self.file.parent, self.fusion, shared_budget(suite.budget)).close()
+        prepare(confirming, self.file.parent, self.fusion, budget_of(suite.budget)).close()
 
     def confirm(self, suite: Suite, tuned: Tuned, search: "_Search") -> Report:
         """Measure the choice, the best single model and the suite's baselines on the test items."""

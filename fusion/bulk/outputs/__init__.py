@@ -4,4 +4,6 @@ from fusion.bulk.outputs.base import OutputRow as OutputRow
 from fusion.bulk.outputs.base import Present as Present
 from fusion.bulk.outputs.base import Replacing as Replacing
 from fusion.bulk.outputs.base import RowOutput as RowOutput
+from fusion.bulk.outputs.base import RowStatus as RowStatus
+from fusion.bulk.outputs.fields import answer_fields as answer_fields
 from fusion.bulk.outputs.open import open_output as open_output

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fusion.bulk.outputs.base import OutputRow, Present, Replacing, RowOutput
-from fusion.bulk.outputs.lines import LineFormat
+from fusion.bulk.outputs.lines import ANOTHER, LineFormat
 from fusion.core.errors import UsageError
 
 
@@ -21,6 +21,7 @@ class LineOutput(RowOutput):
     def __init__(self, path: Path, form: LineFormat) -> None:
         self.name = str(path)
         self._path = Path(os.path.realpath(path))
+        self._new = self._path.with_name(f".{self._path.name}.new")
         self._form = form
         self._file: int | None = None
         if self._path.exists():
@@ -51,17 +52,16 @@ class LineOutput(RowOutput):
 
     def replace(self, rows: Replacing) -> None:
         old = self._open()
-        beside = self._path.with_name(f".{self._path.name}.new")
         try:
-            with beside_of(old, beside) as file:
+            with beside_of(old, self._new) as file:
                 for raw in self._replaced(rows):
                     file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(self._path)
+            self._new.replace(self._path)
             sync_folder(self._path.parent)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            self._new.unlink(missing_ok=True)
             raise UsageError(
                 f"cannot rewrite {self.name!r}: {error.strerror}; it is as before: make room, and give the same "
                 "command again"
@@ -92,6 +92,7 @@ class LineOutput(RowOutput):
                 raise UsageError(f"cannot write to {self.name!r}: {error.strerror}") from error
             try:
                 self._lock(file)
+                self._new.unlink(missing_ok=True)  # of a rewrite that was killed
                 self._cut()
             except BaseException:
                 os.close(file)
@@ -102,22 +103,25 @@ class LineOutput(RowOutput):
     def _lock(self, file: int) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UsageError(
                 f"another process is writing to {self.name!r}; wait for it, or name another file with -o"
             ) from error
+        except OSError:
+            return  # a file system without locks
 
     def _cut(self) -> None:
         with self._path.open("r+b") as file:
             end = self._form.whole(file)
+            if end:
+                file.seek(0)
+                self._form.check(file, self.name)
             file.seek(end)
             torn = file.read().strip(b"\0")
             if torn and not self._form.may_begin_with(torn, first=end == 0):
-                raise UsageError(
-                    f"the last line of {self.name!r} has no end, and no map wrote it; name another file with -o, or "
-                    "move this one away"
-                )
-            file.truncate(end)
+                raise UsageError(f"the last line of {self.name!r} has no end, and no map wrote it; {ANOTHER}")
+            if end < file.tell():
+                file.truncate(end)
 
 
 def write_all(file: int, raw: bytes) -> None:

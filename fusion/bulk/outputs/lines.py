@@ -3,11 +3,15 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from fusion.bulk.outputs.base import OutputRow, Present
+from fusion.bulk.outputs.flat import known_usd
 from fusion.core.errors import UsageError
 from fusion.pipeline.rows import json_line
+
+ANOTHER: Final = "name another file with -o, or move this one away"
+_BEGIN: Final = b'{"key": "'
 
 
 class Line(NamedTuple):
@@ -30,6 +34,10 @@ class LineFormat(ABC):
     @abstractmethod
     def lines(self, file: BinaryIO, name: str) -> Iterator[Line]:
         """Yield the lines of a file whose last one is whole. Raises UsageError for one that no map wrote."""
+
+    def check(self, file: BinaryIO, name: str) -> None:
+        """Raise UsageError if the first line is not one of this map."""
+        next(self.lines(file, name), None)
 
     @abstractmethod
     def whole(self, file: BinaryIO) -> int:
@@ -57,17 +65,15 @@ class JsonLines(LineFormat):
         return torn.startswith(_BEGIN[: len(torn)])
 
 
-_BEGIN = b'{"key": "'
-
-
 def json_row(row: OutputRow) -> dict[str, Any]:
     """Return a row as JSON data."""
     answer = row.text if row.data is None else row.data
+    usd = known_usd(row)
     return {
         "key": row.key,
         "status": row.status,
         "answer": None if row.status == "failed" else answer,
-        "usd": None if row.usd is None else float(row.usd),
+        "usd": None if usd is None else float(usd),
         "unknown_calls": row.unknown_calls,
         "run": row.run_id,
         "failure": None if row.failure is None else row.failure.model_dump(),
@@ -91,12 +97,9 @@ def _present(raw: bytes, where: str) -> Present:
     try:
         row = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON: {error}; {_ANOTHER}") from error
+        raise UsageError(f"{where} is not JSON: {error}; {ANOTHER}") from error
     match row:
         case {"key": str(key), "status": str(status), "run": str(run)}:
             usd = row.get("usd")
             return Present(key, run, status, "" if usd is None else str(usd))
-    raise UsageError(f"{where} is no row of a map: it lacks `key`, `status` or `run`; {_ANOTHER}")
-
-
-_ANOTHER = "name another file with -o, or move this one away"
+    raise UsageError(f"{where} is no row of a map: it lacks `key`, `status` or `run`; {ANOTHER}")

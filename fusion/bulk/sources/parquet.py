@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fusion.bulk.sources.base import RowSource, SourceRow
 from fusion.bulk.sources.tables import identity_of, same_file
-from fusion.core.errors import InputError, UsageError
+from fusion.core.errors import InputError
+from fusion.pipeline.rows.arrow import parquet
 
 if TYPE_CHECKING:
     import pyarrow
@@ -47,17 +48,6 @@ class ParquetTable(RowSource):
 
     def holds(self, path: Path) -> bool:
         return same_file(path, self._path)
-
-
-def parquet() -> Any:
-    """Return pyarrow's module of Parquet. Raises UsageError if it is not installed."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError(
-            "Parquet needs pyarrow, which is not installed: run `pip install 'compound-fusion[parquet]'`"
-        ) from error
-    return pyarrow.parquet
 
 
 def _opened(path: Path) -> Any:

@@ -5,7 +5,7 @@ import lzma
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -30,7 +30,8 @@ class Reading:
         """Bytes read so far."""
         raw = self._raw
         if raw is not None and self.total is not None:
-            self._done = float(raw.tell())
+            with suppress(ValueError):  # closed meanwhile, by the thread that reads
+                self._done = float(raw.tell())
         return self._done
 
     @contextmanager

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from fusion.models.base import ModelInfo
 
 
-_HEAD = ["profile", "role", "model", "needs", "in", "out", "context", "output", "region", ""]
-_RIGHT = frozenset({4, 5, 6, 7})
-_SPARED = (8, 7, 9)
-"""Columns left out on a narrow terminal, in this order: region, output, and the last day unless one warns."""
+_HEAD = ["profile", "role", "model", "needs", "in", "out", "in batches", "context", "output", "region", ""]
+_RIGHT = frozenset({4, 5, 6, 7, 8})
+_SPARED = (9, 8, 6, 10)
+"""Columns left out on a narrow terminal: region, output, batches, and the last day unless one warns."""
 _SOON = 120
 """Days before a model's retirement from which on the list warns."""
 _MAX_TOKENS = 500
@@ -62,11 +62,12 @@ def listing(
         *_rows(settings, used, everything=everything, mark=" *" if is_usable else ""),
         *(["(endpoint)", "", *_about(name, settings)] for name in settings.endpoints),
     ]
-    spared = _SPARED[: 2 if any("WARNING" in row[-1] for row in rows) else 3]
+    spared = _SPARED[: 3 if any("WARNING" in row[-1] for row in rows) else 4]
     lines = table([_HEAD, *rows], right=_RIGHT, width=width, spared=spared)
     doors = table(_ways([row[2] for row in rows], settings), width=width, spared=_spared_ways(width))
     legend = [
         "* is the profile in use; prices in dollars for a million tokens; context and output in tokens",
+        "in batches: the prices of in and out in the provider's batch API",
         f"prices: {origin().words}",
         *([] if everything else ["the other profiles: fusion models --all"]),
         *(f"settings: {path}" for path in settings.files),
@@ -246,6 +247,7 @@ def _about(model: str, settings: "Settings") -> list[str]:
         model,
         _needs(info, settings),
         *_prices(info),
+        _in_batches(info, settings),
         _tokens(_context(info)),
         _tokens(info.max_output),
         info.region or "",
@@ -289,6 +291,17 @@ def _last_day(info: "ModelInfo") -> str:
     if days <= 0:
         return f"WARNING: not served any more since {info.retires}"
     return f"WARNING: retires on {info.retires}" if days <= _SOON else f"retires on {info.retires}"
+
+
+def _in_batches(info: "ModelInfo", settings: "Settings") -> str:
+    """Return the prices in the provider's batches; "none" without a batch API."""
+    from fusion.models.batches.base import BatchDoor, batch_price
+    from fusion.models.batches.doors import no_batches
+
+    if no_batches(info, settings) is not None:
+        return "none"
+    price = batch_price(info, BatchDoor.share)
+    return "unknown" if price is None else "/".join(f"{one * 1_000_000:.2f}" for one in (price.input, price.output))
 
 
 def _prices(info: "ModelInfo") -> list[str]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from fusion.client.doctor.check import Check, guarded, problem
 from fusion.client.doctor.files import (
+    check_batches,
     check_keys,
     check_policy,
     check_prices,
@@ -25,6 +26,7 @@ _OF_SETTINGS: Final[dict[str, Callable[[Settings], Iterator[Check]]]] = {
     "policy": check_policy,
     "keys": check_keys,
     "profile": check_profile,
+    "batches": check_batches,
     "weights": check_weights,
     "store": check_store,
     "prices": check_prices,

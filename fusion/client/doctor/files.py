@@ -8,6 +8,9 @@ from typing import Final
 from fusion.client.doctor.check import Check, ok, problem, warning
 from fusion.core.config import Settings, is_padded, secret, secrets
 from fusion.core.errors import FusionError, MissingKeyError
+from fusion.models.base import ModelInfo
+from fusion.models.batches.base import BatchDoor, batch_price
+from fusion.models.batches.doors import no_batches
 from fusion.models.catalog import describe, price_file
 from fusion.models.policy import Guard
 from fusion.models.profiles import Profile, choose, missing_keys
@@ -70,6 +73,13 @@ def check_profile(settings: Settings) -> Iterator[Check]:
     yield ok("profile", f"{profile.name}: {roles}")
 
 
+def check_batches(settings: Settings) -> Iterator[Check]:
+    """Name the models in use that have a batch API, with their price there."""
+    infos = [describe(one, settings) for one in dict.fromkeys(_used(settings))]
+    found = [f"{info.id} ({_share(info)})" for info in infos if no_batches(info, settings) is None]
+    yield ok("batches", ", ".join(found) or "no model in use has a batch API")
+
+
 def check_weights(settings: Settings) -> Iterator[Check]:
     """Check the weights of embedded models: those present, those incomplete, those that a role in use needs."""
     needed = {one for one in _used(settings) if one.startswith(("local/", "local:"))}
@@ -117,6 +127,13 @@ def check_prices(settings: Settings) -> Iterator[Check]:
         yield warning("prices", origin.words.partition(";")[0], "fusion models update")
     else:
         yield ok("prices", origin.words)
+
+
+def _share(info: ModelInfo) -> str:
+    price = batch_price(info, BatchDoor.share)
+    if price is None or info.price is None:
+        return "price unknown"
+    return f"{price.output / info.price.output:.0%} of the price"
 
 
 def _fault(path: Path, weights: Weights) -> str | None:

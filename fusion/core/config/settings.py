@@ -12,7 +12,17 @@ from fusion.core.config.environment import Wire, wire_named
 from fusion.core.config.machine import machine_rules, rules_of
 from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
-from fusion.core.config.tables import FREE, Endpoint, LimitsTable, SettingsFile, StoreTable, Tariff, bound_tables
+from fusion.core.config.tables import (
+    FREE,
+    BatchesTable,
+    Endpoint,
+    LimitsTable,
+    NamedBudget,
+    SettingsFile,
+    StoreTable,
+    Tariff,
+    bound_tables,
+)
 from fusion.core.config.trust import NAME, Trust, Untrusted, digest_of, project_files, unfit, unfit_notice
 from fusion.core.errors import UsageError
 from fusion.core.params import Defaults, RoleSpec
@@ -34,7 +44,7 @@ class Settings(Value):
     for all that is ignored. `keys` holds the names of non-empty variables that look like a provider's key; their
     values stay in the environment. `models_dir` is the folder of weights, and `models_sources` their download sources
     in order. `library_dir` is the user's folder of prompts and pipelines. `ceilings` are the `[limits]` of each file,
-    of which the lowest counts. `wire` is the way to models that both
+    of which the lowest counts. `budgets` are those that runs share, by name. `wire` is the way to models that both
     Fusion's own HTTP client and litellm can reach. `policy` holds the rules of the machine, the user and the project;
     by default those of the machine. `outages` are patterns of models that fail as if they were unreachable, for a
     drill.
@@ -51,6 +61,7 @@ class Settings(Value):
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
     ceilings: tuple[LimitsTable, ...] = ()
+    budgets: dict[str, NamedBudget] = Field(default={})
     models_dir: Path
     models_sources: tuple[str, ...] = ("hub",)
     local_threads: int = Field(gt=0)
@@ -58,6 +69,7 @@ class Settings(Value):
     keys: frozenset[str] = frozenset()
     wire: Wire = "direct"
     store: StoreSettings = Field(default_factory=StoreSettings)
+    batches: BatchesTable = BatchesTable()
     policy: Policy = Field(default_factory=lambda: Policy(rules=machine_rules()))
     outages: tuple[str, ...] = ()
 
@@ -96,11 +108,13 @@ class Settings(Value):
             defaults=given.defaults,
             limits=given.limits.of_run,
             ceilings=layers.ceilings(),
+            budgets=layers.budgets(),
             models_dir=_folder(env.get("FUSION_MODELS_DIR"), "cache"),
             models_sources=_names(env.get("FUSION_MODELS_SOURCE"), ("hub",)),
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
+            batches=given.batches,
             policy=Policy(rules=(*machine_rules(), *layers.rules())),
             wire=wire_named(env.get("FUSION_WIRE")) or "direct",
             keys=frozenset(
@@ -156,12 +170,22 @@ class _Layers:
             roles={**below.roles, **above.roles},
             prices={**below.prices, **above.prices},
             defaults=above.defaults.over(below.defaults),
+            batches=above.batches if "batches" in above.model_fields_set else below.batches,
             limits=LimitsTable(**above.limits.of_run.tighter(below.limits.of_run).model_dump(exclude_none=True)),
         )
 
     def ceilings(self) -> tuple[LimitsTable, ...]:
         """Return the `[limits]` of each file; the lowest ceiling counts."""
         return tuple(self._counting(one).limits for one in (self._own, self._project) if one is not None)
+
+    def budgets(self) -> dict[str, NamedBudget]:
+        """Return the budgets that runs share, each with its file."""
+        return {
+            name: NamedBudget(limits=Limits(**table.model_dump()), file=str(one.path))
+            for one in (self._own, self._project)
+            if one is not None
+            for name, table in self._counting(one).budgets.items()
+        }
 
     def store(self) -> dict[str, Any]:
         """Return the keys of the store that count; a relative path is resolved against its file's folder."""

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fusion.core.config.environment import Wire
 from fusion.core.config.policy import PolicyTable
 from fusion.core.params import Defaults, RoleSpec
-from fusion.core.types import Limits, Money
+from fusion.core.types import Limits, Money, Value
 from fusion.core.validation import Authored
 
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -120,6 +120,23 @@ class LimitsTable(Limits, Ceilings):
         return Ceilings(**{**self.ceilings(), **({} if own is None else own.ceilings())})
 
 
+class BudgetTable(Limits, Authored):
+    """A budget that all runs of a process share that name it with `--within NAME`."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("it limits nothing; give usd, tokens, calls or seconds")
+        return self
+
+
+class NamedBudget(Value):
+    """A budget of the settings: its limits, and the file that declares it."""
+
+    limits: Limits
+    file: str
+
+
 class StoreTable(Authored):
     """Storage of runs: file, content, retention."""
 
@@ -148,10 +165,31 @@ class StoreTable(Authored):
         return self.cache_mb * 1_000_000
 
 
+class BatchesTable(Authored):
+    """Times and size of batches; they are the same for every provider."""
+
+    quiet: float = Field(
+        default=10.0, gt=0, description="Seconds without a further call after which the calls at hand are sent."
+    )
+    poll: float = Field(default=15.0, gt=0, description="Seconds until a batch is first looked at; it grows.")
+    slowest_poll: float = Field(default=300.0, gt=0, description="Seconds between two looks at a batch at most.")
+    open_rows: int = Field(
+        default=5000, gt=0, description="Calls to one model that are in batches at once; more wait for room."
+    )
+
+
 def _endpoint_name(name: str) -> str:
     if not _ENDPOINT.fullmatch(name):
         raise ValueError(
             f"invalid endpoint name {name!r}: use letters, digits, '-', '_' and '.', starting with a letter"
+        )
+    return name
+
+
+def _budget_name(name: str) -> str:
+    if not _ENDPOINT.fullmatch(name):
+        raise ValueError(
+            f"invalid budget name {name!r}: use letters, digits, '-', '_' and '.', starting with a letter"
         )
     return name
 
@@ -175,7 +213,11 @@ class SettingsFile(Authored):
     )
     defaults: Defaults = Field(default=Defaults(), description="Defaults of every call.")
     limits: LimitsTable = Field(default=LimitsTable(), description="Limits of every run, where `--budget` sets none.")
+    budgets: dict[Annotated[str, AfterValidator(_budget_name)], BudgetTable] = Field(
+        default={}, description="Budgets that runs share, by name."
+    )
     store: StoreTable = Field(default=StoreTable(), description="Storage of runs.")
+    batches: BatchesTable = Field(default=BatchesTable(), description="Times and size of batches.")
     policy: PolicyTable = Field(default=PolicyTable(), description="Rules on models and on kept content.")
 
 

@@ -6,17 +6,22 @@ from typing import Any, Final
 from fusion.core.config import Settings
 from fusion.core.types import Request
 from fusion.models.base import ModelInfo
+from fusion.models.batches.anthropic import AnthropicBatches
 from fusion.models.batches.base import BatchDoor
 from fusion.models.batches.openai import OpenAIBatches
+from fusion.models.batches.openrouter import OpenRouterBatches
 from fusion.models.batches.provider import Check
 from fusion.models.providers.direct import direct, of_endpoint
 from fusion.models.providers.doors import door_of
 
 _BATCHES: Final[dict[str, Callable[[Any, Check], BatchDoor]]] = {
-    "openai": OpenAIBatches,
+    "anthropic": AnthropicBatches,
     "groq": OpenAIBatches,
+    "openai": OpenAIBatches,
+    "openrouter": OpenRouterBatches,
 }
 """The batch APIs of providers that Fusion's own HTTP client asks."""
+_GEMINI: Final = "gemini/"
 
 
 def _anything(request: Request) -> None:
@@ -34,6 +39,10 @@ def batch_door(info: ModelInfo, settings: Settings, check: Check = _anything) ->
     endpoint = settings.endpoints.get(info.id)
     if endpoint is not None:
         return OpenAIBatches(of_endpoint(endpoint, info, named), check)
+    if info.id.startswith(_GEMINI):
+        from fusion.models.batches.gemini import GeminiBatches
+
+        return GeminiBatches(info, check, named)
     model = direct(info.id, info=info, key_names=named)
     return _BATCHES[info.id.partition("/")[0]](model, check)
 
@@ -46,8 +55,13 @@ def no_batches(info: ModelInfo, settings: Settings) -> str | None:
     if info.local:
         return "an embedded model has no batch API"
     provider = info.id.partition("/")[0]
-    if provider in _BATCHES and door_of(info) is None:
+    is_gemini = info.id.startswith(_GEMINI)
+    if (provider in _BATCHES and door_of(info) is None) or (is_gemini and info.mode not in (None, "chat")):
         return f"{info.id!r} is no chat model, and batches hold chat requests only"
-    if provider not in _BATCHES:
-        return f"{info.provider!r} has no batch API; {', '.join(sorted(_BATCHES))} have one"
+    if provider not in _BATCHES and not is_gemini:
+        return f"{info.provider!r} has no batch API that is spoken here; {', '.join(_providers())} have one"
     return None
+
+
+def _providers() -> list[str]:
+    return sorted([*_BATCHES, _GEMINI.rstrip("/")])

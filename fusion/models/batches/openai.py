@@ -9,13 +9,10 @@ import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Final
 
-from fusion.core.errors import ModelConnectionError, ModelError, ModelTimeoutError
+from fusion.core.errors import ModelConnectionError, ModelTimeoutError
 from fusion.core.types import Request
-from fusion.models.batches.api import Api
 from fusion.models.batches.base import BatchState, BatchStatus, Ended, Entry
-from fusion.models.batches.provider import Check, ProviderBatches, count, part
-from fusion.models.providers.openai import OpenAIModel
-from fusion.models.providers.wire import encoded
+from fusion.models.batches.provider import DirectBatches, count, in_one_line, object_of, objects, part, unsent
 
 _ENDPOINT: Final = "/v1/chat/completions"
 _NAME: Final = "fusion_batch"
@@ -33,21 +30,16 @@ _STATUS: Final[dict[str, BatchStatus]] = {
 }
 
 
-class OpenAIBatches(ProviderBatches):
+class OpenAIBatches(DirectBatches):
     """The batches of a model: rows are uploaded as a file, results come as two files, of replies and of errors."""
 
     most_rows = 50_000
     most_bytes = 200_000_000
 
-    def __init__(self, model: OpenAIModel, check: Check) -> None:
-        super().__init__(model.info, model, check)
-        self._body = model.body
-        self._api = Api(model.info, model.address, model.signed, model.mask)
-
     def line(self, entry: Entry) -> bytes:
         body = self._body(entry.request, stream=False)
         body.pop("stream", None)
-        return encoded({"custom_id": entry.custom_id, "method": "POST", "url": _ENDPOINT, "body": body})
+        return in_one_line({"custom_id": entry.custom_id, "method": "POST", "url": _ENDPOINT, "body": body})
 
     async def submit(self, entries: Sequence[Entry], name: str) -> str:
         file_id = await self._upload(await self._lines(entries))
@@ -57,22 +49,16 @@ class OpenAIBatches(ProviderBatches):
             "completion_window": "24h",
             "metadata": {_NAME: name},
         }
-        found = (await self._api.ask("POST", "/batches", fields)).get("id")
-        if not isinstance(found, str) or not found:
-            raise self._lost()
-        return found
+        return await self._created("/batches", fields, "id")
 
     async def find(self, name: str, custom_ids: Collection[str]) -> str | None:
-        oldest, query = time.time() - _KEPT, {"limit": _PAGE}
-        while True:
-            page = await self._api.ask("GET", "/batches", query=query)
-            batches = [one for one in page.get("data") or () if isinstance(one, dict) and one.get("id")]
-            for one in batches:
-                if part(one, "metadata", _NAME) == name:
-                    return str(one["id"])
-            if not batches or not page.get("has_more") or count(batches[-1], "created_at") < oldest:
+        oldest = time.time() - _KEPT
+        async for one in self._newest():
+            if part(one, "metadata", _NAME) == name:
+                return str(one["id"])
+            if 0 < count(one, "created_at") < oldest:
                 return None
-            query = {"limit": _PAGE, "after": batches[-1]["id"]}
+        return None
 
     async def state(self, batch_id: str) -> BatchState:
         batch = await self._api.ask("GET", f"/batches/{batch_id}")
@@ -81,7 +67,7 @@ class OpenAIBatches(ProviderBatches):
             total=count(batch, "request_counts", "total"),
             done=count(batch, "request_counts", "completed"),
             failed=count(batch, "request_counts", "failed"),
-            message=self._api.masked("; ".join(map(_words, part(batch, "errors", "data") or ()))),
+            message=self._api.masked("; ".join(map(_words, objects(batch.get("errors"), "data")))),
         )
 
     async def results(self, batch_id: str, requests: Mapping[str, Request]) -> AsyncIterator[Ended]:
@@ -89,7 +75,7 @@ class OpenAIBatches(ProviderBatches):
         seen: set[str] = set()
         for file_id in filter(None, (batch.get("output_file_id"), batch.get("error_file_id"))):
             async for line in self._api.lines(f"/files/{file_id}/content"):
-                row = _row(line)
+                row = object_of(line)
                 custom_id = row.get("custom_id")
                 if isinstance(custom_id, str) and custom_id in requests and custom_id not in seen:
                     seen.add(custom_id)
@@ -97,6 +83,18 @@ class OpenAIBatches(ProviderBatches):
 
     async def cancel(self, batch_id: str) -> None:
         await self._api.ask("POST", f"/batches/{batch_id}/cancel")
+
+    async def _newest(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the batches of the account, the newest first."""
+        query: dict[str, str | int] = {"limit": _PAGE}
+        while True:
+            page = await self._api.ask("GET", "/batches", query=query)
+            batches = [one for one in objects(page, "data") if isinstance(one.get("id"), str)]
+            for one in batches:
+                yield one
+            if not batches or not page.get("has_more") or batches[-1]["id"] == query.get("after"):
+                return
+            query["after"] = batches[-1]["id"]
 
     async def _upload(self, lines: Sequence[bytes]) -> str:
         """Return the id of the file of these rows. Every error says that there is no batch of them."""
@@ -121,11 +119,6 @@ class OpenAIBatches(ProviderBatches):
         return await self._answered(custom_id, request, 200, json.dumps({"error": error or "no response"}).encode())
 
 
-def unsent(error: ModelError) -> ModelConnectionError:
-    """Return the error of a step before the batch, which therefore does not exist."""
-    return ModelConnectionError(str(error), model=error.model, retry_after=error.retry_after, sent=False)
-
-
 def _form(lines: Sequence[bytes]) -> tuple[bytes, str]:
     """Return a form with the file of these rows, and its content type."""
     mark = uuid.uuid4().hex
@@ -135,15 +128,6 @@ def _form(lines: Sequence[bytes]) -> tuple[bytes, str]:
     return b"".join(
         (head, b"\n".join(lines), b"\n", f"\r\n--{mark}--\r\n".encode())
     ), f"multipart/form-data; boundary={mark}"
-
-
-def _row(line: bytes) -> dict[str, Any]:
-    """Return a line of results; an empty object for one that is broken."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _words(error: Any) -> str:

@@ -5,6 +5,7 @@ from fusion.models.catalog.catalog import SAMPLING as SAMPLING
 from fusion.models.catalog.catalog import describe as describe
 from fusion.models.catalog.catalog import known as known
 from fusion.models.catalog.catalog import lookup as lookup
+from fusion.models.catalog.catalog import providers as providers
 from fusion.models.catalog.catalog import reachable as reachable
 from fusion.models.catalog.catalog import refusals as refusals
 from fusion.models.catalog.catalog import refused as refused

@@ -133,7 +133,7 @@ def known(model_id: str) -> bool:
 def reachable(model_id: str) -> bool:
     """Return True if the id is known, or may be a newer model of a known provider."""
     provider, _, name = model_id.partition("/")
-    return known(model_id) or bool(name and provider in _providers())
+    return known(model_id) or bool(name and provider in providers())
 
 
 @functools.lru_cache(maxsize=256)
@@ -257,7 +257,7 @@ def _bare_names() -> Iterator[tuple[str, str]]:
 
 
 @functools.cache
-def _providers() -> frozenset[str]:
+def providers() -> frozenset[str]:
     """Return all providers of the installed litellm, with or without prices."""
     return frozenset(
         {str(entry.get("litellm_provider")) for entry in price_file.entries().values()}

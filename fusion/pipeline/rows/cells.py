@@ -11,7 +11,7 @@ from fusion.core.types import as_text, whole_text
 
 _FORMULA: Final = re.compile(r"[\t\r]|\s*[=+\-@＝＋－＠]")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d[\d.,]*|\.\d+)(?:[eE][+-]?\d+)?%?")
-_QUOTED: Final = re.compile(r'[",\r\n]|^\s|\s$')
+_QUOTED: Final = re.compile(r'["\r\n]|^\s|\s$')
 
 
 def cell(value: Any, *, guard: bool = True) -> str:
@@ -27,8 +27,10 @@ def cell(value: Any, *, guard: bool = True) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float, Decimal)):
+    if isinstance(value, (int, float)):
         return str(value)
+    if isinstance(value, Decimal):
+        return as_text(value)
     nested = isinstance(value, (Mapping, Sequence, BaseModel)) and not isinstance(value, str)
     text = whole_text(as_text(value) if nested else str(value))
     if guard and _FORMULA.match(text) and not _NUMBER.fullmatch(text):
@@ -36,7 +38,7 @@ def cell(value: Any, *, guard: bool = True) -> str:
     return text
 
 
-def csv_line(values: Iterable[Any], *, guard: bool = True) -> str:
+def csv_line(values: Iterable[Any], *, guard: bool = True, delimiter: str = ",") -> str:
     r"""Return a line of CSV (RFC 4180) that holds these values, with the line feed that ends it.
 
     >>> csv_line(["T1", 'He said "no", twice'])
@@ -45,7 +47,7 @@ def csv_line(values: Iterable[Any], *, guard: bool = True) -> str:
     cells = [cell(value, guard=guard) for value in values]
     if cells == [""]:
         return '""\n'  # a line without a letter would be no row
-    return ",".join([_quoted(text) for text in cells]) + "\n"
+    return delimiter.join([_quoted(text, delimiter) for text in cells]) + "\n"
 
 
 def json_line(row: Mapping[str, Any]) -> str:
@@ -57,5 +59,5 @@ def json_line(row: Mapping[str, Any]) -> str:
     return whole_text(as_text(dict(row))) + "\n"
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+def _quoted(text: str, delimiter: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if delimiter in text or _QUOTED.search(text) else text

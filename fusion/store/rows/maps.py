@@ -6,9 +6,10 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from fusion.core.types import Failure, Money
+from fusion.store.encoding import Json
 from fusion.store.rows.runs import RunStatus, Started
 
 
@@ -29,15 +30,15 @@ class MapStarted:
 class MapPass:
     """A process starts or resumes a map; passes count from 1. The map is `running` again.
 
-    `record` is the part of the record that all rows share, `fingerprint` its digest. `expected` is the number of
-    rows, None if it is unknown.
+    `record` is the JSON of the part of the record that all rows share, `fingerprint` its digest. `expected` is the
+    number of rows, None if it is unknown.
     """
 
     map_id: str
     number: int
     started: float
     fingerprint: str
-    record: Mapping[str, Any]
+    record: Json
     expected: int | None
 
 

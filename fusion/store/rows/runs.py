@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from fusion.core.types import CallKey, Failure, Money, Reply, Request, Waited
+from fusion.store.encoding import Json
 
 Content = Literal["full", "digest", "off"]
 """Stored content of prompts and replies: texts, digests or nothing."""
@@ -22,7 +23,7 @@ AttemptState = Literal["open", "settled", "charged", "refunded", "lost"]
 class Started:
     """A run starts. `root` is the first ancestor by `parent`, or the run itself.
 
-    `record` is the JSON data from which the run resumes; None if prompts are not stored. `fingerprint` is equal for
+    `record` is the JSON from which the run resumes; None if prompts are not stored. `fingerprint` is equal for
     runs of the same pipeline, templates, inputs and models.
     """
 
@@ -35,7 +36,7 @@ class Started:
     tags: Mapping[str, str]
     content: Content
     fingerprint: str
-    record: Mapping[str, Any] | None
+    record: Json | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class SessionStart:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A run ends in this session. `result` is its Result as JSON data; None if prompts are not stored.
+    """A run ends in this session. `result` is its Result as JSON; None if prompts are not stored.
 
     `usd`, `unknown_calls` and `calls` are those of its receipt.
     """
@@ -62,7 +63,7 @@ class Ended:
     unknown_calls: int
     calls: int
     failure: Failure | None
-    result: Mapping[str, Any] | None
+    result: Json | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +148,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """An event of a run as JSON data. `number` counts the stored events over all sessions."""
+    """An event of a run as JSON. `number` counts the stored events over all sessions."""
 
     run_id: str
     number: int
-    body: Mapping[str, Any]
+    body: Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ The type of a column tells them apart: TEXT is the text itself, BLOB is compress
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from decimal import Context, Decimal
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
 from fusion.core.types import CallKey, Failure, File, Message, Money, Reply, Request, ToolCall, Waited
+from fusion.store.encoding import as_json, value_as_json
 
 Packed = str | bytes
 Parts = dict[bytes, Packed]
@@ -41,28 +42,6 @@ def pack(text: str) -> Packed:
 def unpack(kept: Packed) -> str:
     """Decode a text."""
     return kept if isinstance(kept, str) else zlib.decompress(kept).decode()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"a {type(value).__name__} is not JSON data")
-
-
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain)
-_ESCAPING: Final = json.JSONEncoder(separators=(",", ":"), default=_plain)
-
-
-def as_json(data: Any) -> str:
-    """Return JSON; with escapes only if it holds a lone surrogate, which UTF-8 cannot encode."""
-    text = _ENCODER.encode(data)
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return _ESCAPING.encode(data)
-    return text
 
 
 def pack_data(data: Any) -> Packed:
@@ -125,7 +104,7 @@ def unpack_failure(kept: Packed | None) -> Failure | None:
 
 def pack_reply(reply: Reply) -> Packed:
     """Encode a whole reply, as the cache stores it."""
-    return pack(reply.model_dump_json(exclude_defaults=True))
+    return pack(value_as_json(reply, exclude_defaults=True))
 
 
 def unpack_reply(kept: Packed) -> Reply:

@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
+from fusion.store.encoding import as_json
 from fusion.store.rows import LinesFound, MapEnded, MapPass, MapStarted, RowSeen, RowStarted
-from fusion.store.sqlite.codec import as_json, pack_data, pack_failure
+from fusion.store.sqlite.codec import pack, pack_failure
 from fusion.store.sqlite.map_reads import OF_MAP
 
 _STARTED: Final = (
@@ -53,7 +54,7 @@ def started(row: MapStarted) -> list[Statement]:
 
 def begun(row: MapPass) -> list[Statement]:
     return [
-        (_RECORD, row.map_id, row.fingerprint, pack_data(row.record)),
+        (_RECORD, row.map_id, row.fingerprint, pack(row.record)),
         (_BEGUN, row.map_id, row.number, row.started, row.fingerprint, row.expected),
     ]
 
@@ -67,7 +68,7 @@ def row_started(row: RowStarted) -> list[Statement]:
     about = (run.run_id, run.parent, run.root, run.pipeline, run.profile, run.started, as_json(run.tags), run.content)
     return [
         (_RUN, *about, run.fingerprint, row.number, row.shared, row.map_id),
-        (_INPUTS, None if run.record is None else pack_data(run.record), run.run_id),
+        (_INPUTS, None if run.record is None else pack(run.record), run.run_id),
         (_ROW, row.number, row.key, row.number_of_pass, row.position, run.run_id),
     ]
 

@@ -161,6 +161,11 @@ class SqliteReader(MapReader):
         shared = None if own is None else self._kept(_SHARED, run_id)
         return own if own is None or shared is None else {**shared, **own}
 
+    def row_run(self, map_id: str, number: int) -> RunRow | None:
+        of_row = f"run = (SELECT run FROM map_rows WHERE map = {OF_MAP} AND number = ?)"
+        row = self._one(f"{_RUN} WHERE {of_row}", map_id, number)
+        return None if row is None else self._run_row(row)
+
     def result(self, run_id: str) -> Mapping[str, Any] | None:
         return self._kept(f"SELECT result FROM records WHERE run = {OF_RUN}", run_id)
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from fusion.core.errors import StoreError
 from fusion.core.types import CallKey, Reply, Request
+from fusion.store.encoding import as_json
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -30,7 +31,6 @@ from fusion.store.sqlite import map_writes
 from fusion.store.sqlite.codec import (
     Packed,
     Parts,
-    as_json,
     pack,
     pack_content,
     pack_data,
@@ -299,7 +299,7 @@ class RowWriter:
 
     def _started(self, row: Started) -> None:
         about = (row.run_id, row.parent, row.root, row.pipeline, row.profile, row.started, as_json(row.tags))
-        record = None if row.record is None else pack_data(row.record)
+        record = None if row.record is None else pack(row.record)
         self._texts.forget(row.run_id)
         self._apart([(_STARTED, *about, row.content, row.fingerprint), (_RECORD, record, row.run_id)])
 
@@ -314,7 +314,7 @@ class RowWriter:
         )
 
     def _ended(self, row: Ended) -> None:
-        result = None if row.result is None else pack_data(row.result)
+        result = None if row.result is None else pack(row.result)
         money = (pack_money(row.usd), row.unknown_calls, row.calls, pack_failure(row.failure))
         self._steps[-1].seen[row.run_id] = row.ended
         self._seen.pop(row.run_id, None)
@@ -366,7 +366,7 @@ class RowWriter:
         self._steps[-1].add(_DECISION, row.stage, row.item, row.name, pack_data(row.value), row.run_id)
 
     def _noticed(self, row: Noticed) -> None:
-        self._steps[-1].add(_NOTICED, row.number, pack_data(row.body), row.run_id)
+        self._steps[-1].add(_NOTICED, row.number, pack(row.body), row.run_id)
 
     def _cached(self, row: Cached) -> None:
         reply = pack_reply(row.reply)

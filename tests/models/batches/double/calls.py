@@ -1,5 +1,6 @@
 """Calls of the double: what each API has in common, before and after the work that a call is for."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -47,6 +48,9 @@ async def guarded(
     if desk.switches.key is not None and desk.switches.key != _key(request):
         await request.read()
         return refused(401, f"wrong key {_key(request)}")
+    if kind in desk.switches.hang:
+        await request.read()
+        await asyncio.Event().wait()
     response = await handler(request)
     if desk.take("forget", kind) and request.transport is not None:
         request.transport.abort()

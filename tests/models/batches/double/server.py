@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 
 from aiohttp import web
 
-from tests.models.batches.double import anthropic, live, openai
+from tests.models.batches.double import anthropic, gemini, live, openai, openrouter
 from tests.models.batches.double.calls import BOOKS, books, guarded
 from tests.models.batches.double.state import Books, Counts, Switches
 
@@ -30,7 +30,7 @@ _ROOT = Path(__file__).parents[4]
 def app_of(kept: Books) -> web.Application:
     app = web.Application(middlewares=[guarded], client_max_size=_MOST)
     app[BOOKS] = kept
-    for api in (openai, anthropic, live):
+    for api in (openai, anthropic, gemini, openrouter, live):
         app.add_routes(api.routes())
     app.add_routes([web.post("/control", control), web.get("/control", shown)])
     return app
@@ -67,7 +67,7 @@ class _Served:
             "GROQ_API_BASE": f"{self.root}/v1",
             "ANTHROPIC_BASE_URL": self.root,
             "OPENROUTER_API_BASE": f"{self.root}/api/v1",
-            "GEMINI_API_BASE": self.root,
+            "GEMINI_API_BASE": f"{self.root}/v1beta",
         }
         return bases | {f"{name}_API_KEY": "sk-double-12345" for name in ("OPENAI", "GROQ", *_VENDORS)}
 

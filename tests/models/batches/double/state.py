@@ -29,7 +29,8 @@ class Switches:
     `malformed`; `shuffle` mixes results. Results: `truncate` ends them within a line, `break_off` closes the
     connection in the middle of the next so many downloads. Calls, by their kind (upload, create, state, results,
     list, cancel, live): `refuse` holds the statuses of the next ones, `retry_after` is sent with them; `forget` is
-    the number of next ones that are worked on, and then dropped without an answer. `key` is the only key that is
+    the number of next ones that are worked on, and then dropped without an answer; `hang` names those that are never
+    answered. `key` is the only key that is
     taken. `page` is the most batches of a list. `reply` is the text of every reply; an echo without it.
     """
 
@@ -50,6 +51,7 @@ class Switches:
     refuse: dict[str, list[int]] = field(default_factory=dict)
     retry_after: float | None = None
     forget: dict[str, int] = field(default_factory=dict)
+    hang: tuple[str, ...] = ()
     key: str | None = None
     page: int = 100
     reply: str | None = None

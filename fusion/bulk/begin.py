@@ -1,0 +1,196 @@
+"""Begin a map: its options are checked, its pass is recorded, before any call."""
+
+import os
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from fusion.bulk.executor import LocalExecutor
+from fusion.bulk.keys import map_id_of
+from fusion.bulk.map import MapRun, MapSetup
+from fusion.bulk.options import (
+    Choice,
+    MapOptions,
+    Tolerance,
+    checked_concurrency,
+    checked_id,
+)
+from fusion.bulk.outputs import RowOutput
+from fusion.bulk.planner import Pass
+from fusion.bulk.sources import RowSource
+from fusion.bulk.sources.columns import Columns
+from fusion.bulk.worker import Recent, Worker
+from fusion.client.options import tags_of
+from fusion.client.retention import Sweep
+from fusion.core.budget import Amount, Budget, limits_of
+from fusion.core.errors import InputError, RunBusyError, UsageError, close_names
+from fusion.core.events import MapStarted
+from fusion.core.types import Limits
+from fusion.engine.durable import Recorder
+from fusion.engine.manifest import Record
+from fusion.engine.run_spec import RunSpec
+from fusion.store.base import RunLock, Store
+from fusion.store.encoding import as_json
+from fusion.store.rows import MapPass, MapRow
+from fusion.store.rows import MapStarted as MapBegun
+
+MAP_BUDGET: Final = "the map"
+"""Name of the budget of all rows of a map."""
+MapInputs = str | Path | Iterable[Mapping[str, Any] | str]
+
+
+class MapGround(NamedTuple):
+    """Ground of a map: the recorder of its runs, its spec without inputs, and the ids of the user's own models."""
+
+    recorder: Recorder
+    spec: RunSpec
+    own: frozenset[str]
+    within: Budget | None
+    sweep: Sweep
+
+
+def begin(ground: MapGround, source: RowSource, output: RowOutput | None, options: MapOptions) -> tuple[str, MapRun]:
+    """Return the id of a map and the pass over it, which is recorded and locked. Raises UsageError."""
+    store = _store_of(ground.recorder)
+    pipeline = ground.spec.pipeline
+    tolerance = Tolerance.of(options.get("max_failed"), fail_fast=options.get("fail_fast", False))
+    choice = Choice.of(options.get("limit"), options.get("sample"))
+    concurrency = checked_concurrency(options.get("concurrency"), batch=ground.spec.batch)
+    columns = Columns.of(pipeline, source, given=options.get("columns"), constants=options.get("constants"))
+    key = _checked_key(options.get("key"), source)
+    tags = tags_of(options.get("tags"))
+    map_id = checked_id(options.get("id")) or _id_of(ground.spec, source, options.get("output"))
+    lock = _locked(store, map_id)
+    try:
+        number, notes = _begun(ground, store, source, map_id, options, tags)
+        within = _budget(ground, store, map_id, options, again=number > 1)
+    except BaseException:
+        lock.release()
+        raise
+    shared = Record.shared(ground.spec, ground.own).shared_fingerprint
+    one = Pass(
+        map_id,
+        number,
+        ground.spec,
+        shared,
+        tags,
+        columns,
+        key,
+        retry_failed=options.get("retry_failed", False),
+    )
+    sink, recent = options.get("on_event"), Recent()
+    setup = MapSetup(
+        one=one,
+        store=store,
+        source=source,
+        output=output,
+        choice=choice,
+        tolerance=tolerance,
+        ordered=options.get("ordered", False),
+        concurrency=concurrency,
+        within=within,
+        sink=sink,
+        started=_started(ground.spec, source, one, options, concurrency),
+        sweep=ground.sweep,
+        notes=(*filter(None, [source.note]), *columns.notes, *notes),
+    )
+    worker = Worker(ground.recorder, map_id, ground.spec, within=within, sink=sink, recent=recent)
+    return map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)
+
+
+def _store_of(recorder: Recorder) -> Store:
+    if recorder.store is None:
+        raise UsageError("a map needs a store, from which it goes on and is written: `Fusion(store=True)`")
+    if recorder.content != "full":
+        raise UsageError(
+            f"a map needs its prompts and answers kept, and `content` in [store] is {recorder.content!r}: set "
+            '`content = "full"`'
+        )
+    return recorder.store
+
+
+def _checked_key(key: str | None, source: RowSource) -> str | None:
+    columns = source.columns
+    if key is not None and columns is not None and key not in columns and not source.columns_vary:
+        raise InputError(f"{source.name!r} has no column {key!r} for --key{close_names(key, columns)}")
+    return key
+
+
+def _id_of(spec: RunSpec, source: RowSource, output: str | Path | None) -> str:
+    """Return the id of a map from what it reads and writes; one of its own for a stream or rows from Python."""
+    name = spec.pipeline.name
+    if source.identity is None:
+        return f"{name[:40]}-{secrets.token_hex(4)}"
+    file = spec.loaded.file
+    place = "-" if output is None else os.path.abspath(output)  # noqa: PTH100 - links are not followed
+    return map_id_of(name, [name if file is None else str(file.absolute()), source.identity, place])
+
+
+def _locked(store: Store, map_id: str) -> RunLock:
+    try:
+        return store.lock(map_id)
+    except RunBusyError:
+        raise RunBusyError(f"the map {map_id!r} is running already; wait for its end, or stop it first") from None
+
+
+def _begun(
+    ground: MapGround,
+    store: Store,
+    source: RowSource,
+    map_id: str,
+    options: MapOptions,
+    tags: Mapping[str, str],
+) -> tuple[int, list[str]]:
+    """Record the pass, and return its number, with notes on what has changed since the last one."""
+    before, now, spec = store.map(map_id), time.time(), ground.spec
+    if before is not None and before.pipeline != spec.pipeline.name:
+        raise UsageError(
+            f"the map {map_id!r} is of the pipeline {before.pipeline!r}, not {spec.pipeline.name!r}; give another id"
+        )
+    if before is None:
+        output = options.get("output")
+        place = "" if output is None else os.path.abspath(output)  # noqa: PTH100 - links are not followed
+        store.put(
+            MapBegun(map_id, spec.pipeline.name, spec.profile, now, tags, source.identity or source.name, place)
+        )
+    record = Record.shared(spec, ground.own)
+    number = 1 if before is None else before.passes + 1
+    store.put(MapPass(map_id, number, now, record.shared_fingerprint, as_json(record.data), None))
+    store.flush()
+    return number, _changes(before, record.shared_fingerprint)
+
+
+def _changes(before: MapRow | None, fingerprint: str) -> list[str]:
+    if before is None or before.fingerprint in ("", fingerprint):
+        return []
+    return ["the pipeline or its models changed since the last pass: rows run again, and reuse equal calls"]
+
+
+def _budget(ground: MapGround, store: Store, map_id: str, options: MapOptions, *, again: bool) -> Budget:
+    """Return the budget of all rows, with what earlier passes have spent."""
+    limits = limits_of(options.get("budget"))
+    strict = limits is not None and limits.usd is not None
+    budget = Budget(limits or Limits(), name=MAP_BUDGET, parent=ground.within, strict_usd=strict)
+    if again:
+        spent = store.map_counts(map_id)
+        budget.resume(Amount(spent.usd, spent.tokens, spent.calls), unknown_calls=spent.unknown_calls)
+    return budget
+
+
+def _started(spec: RunSpec, source: RowSource, one: Pass, options: MapOptions, concurrency: int) -> MapStarted:
+    output = options.get("output")
+    return MapStarted(
+        run_id=one.map_id,
+        pipeline=spec.pipeline.name,
+        profile=spec.profile,
+        source=source.name,
+        output="" if output is None else str(output),
+        expected=options.get("sample"),
+        passes=one.number,
+        concurrency=concurrency,
+        roles={name: role.models[0].id for name, role in spec.roles.all.items()},
+        stages={name: stage.kind for name, stage in spec.pipeline.stages.items()},
+        tags=dict(one.tags),
+    )

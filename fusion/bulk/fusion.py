@@ -1,0 +1,83 @@
+"""Fusion with maps: one pipeline over many inputs."""
+
+import sys
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
+
+from fusion.client import client
+from fusion.client.options import DEFAULT_PIPELINE, check_options
+
+if TYPE_CHECKING:
+    from fusion.bulk.begin import MapInputs
+    from fusion.bulk.handle import AsyncMapRows, MapHandle, MapRows
+    from fusion.bulk.map import MapRun
+    from fusion.bulk.options import MapOptions
+
+
+class Fusion(client.Fusion):
+    __doc__ = client.Fusion.__doc__
+
+    def map(self, inputs: "MapInputs", **options: "Unpack[MapOptions]") -> "MapRows":
+        """Run a pipeline over many inputs, and iterate over the rows as they finish; requires `store`.
+
+        `inputs` is a file of JSONL, CSV or Parquet, a folder or a pattern such as "docs/*.md", or an iterable of
+        mappings or texts. Columns go to the pipeline's inputs of their names. `MapOptions` describes the options.
+
+        Each row is a run in the store. A map that is started again makes no finished call twice: rows that are done
+        come from the store, changed and unfinished ones run. Memory does not grow with the number of rows.
+
+        Raises UsageError before any call is made.
+
+        >>> with Fusion(store=True) as fusion:
+        ...     for row in fusion.map("tickets.csv", pipeline="triage.yaml", key="id"):
+        ...         print(row.key, row.status, row.text)
+        """
+        from fusion.bulk.handle import MapRows  # a single run needs none of it
+
+        map_id, run = self._map(inputs, None, options)
+        return MapRows(map_id, run, self._launcher.loop, self)
+
+    def amap(self, inputs: "MapInputs", **options: "Unpack[MapOptions]") -> "AsyncMapRows":
+        """`map` for `async for`, on the caller's running loop."""
+        from fusion.bulk.handle import AsyncMapRows
+
+        map_id, run = self._map(inputs, None, options)
+        return AsyncMapRows(map_id, run, self._launcher.loop, self)
+
+    def start_map(self, inputs: "MapInputs", *, stdout: Any = None, **options: "Unpack[MapOptions]") -> "MapHandle":
+        """Start a map and return at once. Rows go to `output`; without one, to the binary stream `stdout`, if any."""
+        from fusion.bulk.handle import MapHandle, to_end
+
+        map_id, run = self._map(inputs, stdout, options)
+        work = self._launcher.loop.submit(to_end(run))
+        return MapHandle(map_id, work.done, stop=work.cancel, owner=self)
+
+    def _map(self, inputs: "MapInputs", stdout: Any, options: "MapOptions") -> "tuple[str, MapRun]":
+        from fusion.bulk.begin import MapGround, begin
+        from fusion.bulk.options import MapOptions
+        from fusion.bulk.outputs import answer_fields, open_output
+        from fusion.bulk.sources import open_source
+        from fusion.bulk.sources.columns import reads_media
+        from fusion.engine.prepare import prepare_many
+
+        check_options(options, MapOptions)
+        self._check_startable()
+        within = self._launcher.budgets.of(options.get("within"))
+        loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
+        cache, batch = options.get("cache"), options.get("batch", False)
+        spec = prepare_many(self._cast, loaded, limits=self._budget, cache=cache, batch=batch)
+        launcher = self._launcher
+        ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), within, launcher.sweep())
+        media = reads_media(loaded.pipeline, options.get("constants") or ())
+        source = open_source(inputs, format=options.get("format"), media=media, stdin=_stdin())
+        path = options.get("output")
+        output = (
+            None
+            if path is None and stdout is None
+            else open_output(path, answer_fields(loaded), stdout=stdout, read=source.holds)
+        )
+        return begin(ground, source, output, options)
+
+
+def _stdin() -> BinaryIO | None:
+    """Return standard input as bytes; None if it is closed."""
+    return getattr(sys.stdin, "buffer", None)

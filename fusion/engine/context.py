@@ -21,6 +21,7 @@ from fusion.core.events import (
     Sink,
     StageGrew,
     StageStarted,
+    to_both,
 )
 from fusion.core.params import merged
 from fusion.core.types import Asked, Attached, CallKey, Deltas, Item, JsonSchema, Message, as_text

@@ -135,6 +135,11 @@ class RoleModels(Mapping[str, RoleModel]):
         """Return a chain of models whose calls go through the window of its first one."""
         return self._gateway.batched(model, window, **of_run)
 
+    def batch_price(self, model_id: str) -> Price | None:
+        """Return the price of a model in batches; None if it has no batch API, or an unknown price."""
+        door = None if self.no_batches(model_id) is not None else self._gateway.batch_door(model_id)
+        return None if door is None else door.price
+
     def no_batches(self, model_id: str) -> str | None:
         """Return the reason why a model has no batch API; None if it has one."""
         return self._gateway.no_batches(model_id)

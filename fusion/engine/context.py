@@ -26,7 +26,7 @@ from fusion.core.events import (
 )
 from fusion.core.params import merged
 from fusion.core.types import Asked, Attached, CallKey, Deltas, Item, JsonSchema, Message, as_text
-from fusion.engine.calls import Caller
+from fusion.engine.calls import Caller, Terms
 from fusion.engine.fields import Fields, read
 from fusion.engine.receipt import ItemCosts, spending, spent
 from fusion.engine.run_spec import RunSpec
@@ -90,8 +90,6 @@ class RunParts:
     sink: Sink
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
-    inner: "Inner | None" = None
-    """Runner of inner stages and nested pipelines; None in a preview."""
     prefix: str = ""
     """Prefix of the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
     recorder: CallRecorder = field(default_factory=CallRecorder)
@@ -108,8 +106,6 @@ class RunParts:
     """Prefix of the steps of a pipeline that runs for one item: its number, and "."."""
     fixed: dict[str, Fixed] = field(default_factory=dict)
     """Variables of inner stages, by path, that are the same for all items."""
-    callers: dict[str, dict[tuple[object, ...], Caller]] = field(default_factory=dict)
-    """Callers of inner stages, by path, that calls for all items share."""
 
     @property
     def wirings(self) -> Mapping[str, Wiring]:
@@ -117,18 +113,28 @@ class RunParts:
 
 
 class RunContext(StageContext):
-    """Context of one stage in one run: the place, clock and event sink that its services share."""
+    """Context of one stage in one run: the place, clock and event sink that its services share.
+
+    `inner` runs inner stages and nested pipelines; None in a preview.
+    """
 
     models: "RunModels"
 
     def __init__(
-        self, path: str, stage: Stage, run: RunParts, fields: Fields | None = None, scope: Scope | None = None
+        self,
+        path: str,
+        stage: Stage,
+        run: RunParts,
+        fields: Fields | None = None,
+        inner: Inner | None = None,
+        scope: Scope | None = None,
     ) -> None:
         self.path = path
         self.scope = scope
         self.place = run.prefix + path
         self.stage = stage
         self.run = run
+        self.inner = inner
         self.wiring = run.wirings[path]
         self.fields = run.fields[path] if fields is None else fields
         self.finishing = run.spec.pipeline.on_budget == "finish"
@@ -152,6 +158,10 @@ class RunContext(StageContext):
             if event.stage == self.place:
                 costs(event)
         return costs
+
+    def end(self) -> None:
+        """Let go of the services, which refer to this context: then nothing of it waits for a garbage collector."""
+        del self.inputs, self.outputs, self.models, self.journal, self.events
 
     def emit(self, event: EventBase) -> None:
         if self.scope is None or not isinstance(event, OF_STAGES):
@@ -411,8 +421,7 @@ class RunModels(StageModels):
         self.speed = ctx.run.spec.roles.latencies
         self._ctx = ctx
         self._run = ctx.run
-        shared = ctx.scope is not None
-        self._callers: dict[tuple[object, ...], Caller] = ctx.run.callers.setdefault(ctx.path, {}) if shared else {}
+        self._callers: dict[tuple[object, ...], Caller] = {}
 
     async def call(self, ask: Ask) -> Answer:
         if isinstance(ask.messages, LateMessages):
@@ -448,22 +457,22 @@ class RunModels(StageModels):
         return _EventDeltas(self._ctx, step) if streams else None
 
     async def run_stage(self, name: str, variables: Variables | None = None) -> Outcome:
-        assert self._run.inner is not None
+        assert self._ctx.inner is not None
         path, scope = f"{self._ctx.path}/{name}", self._ctx.scope
         if variables is None:
-            return await self._run.inner.stage(path, scope)
+            return await self._ctx.inner.stage(path, scope)
         item: Item = variables["item"]
         assert self._ctx.costs is not None
         given = {"material": Attached(), **{key: variables[key] for key in OF_ITEM if key in variables}}
         token = spending.set(self._ctx.costs.sink_of(item.index))
         try:
-            return await self._run.inner.stage(path, Scope(item.index, given))
+            return await self._ctx.inner.stage(path, Scope(item.index, given))
         finally:
             spending.reset(token)
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
-        assert self._run.inner is not None
-        return await self._run.inner.pipeline(self._ctx.path, inputs, self._ctx.scope)
+        assert self._ctx.inner is not None
+        return await self._ctx.inner.pipeline(self._ctx.path, inputs, self._ctx.scope)
 
     def key(self, ask: Ask) -> CallKey:
         return self.caller(ask).key(self._placed(ask))
@@ -488,10 +497,20 @@ class RunModels(StageModels):
 
     def caller(self, ask: Ask) -> Caller:
         """Return the caller for the role, model, schema and limits of a call."""
-        terms = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
-        caller = self._callers.get(terms)
+        key = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
+        caller = self._callers.get(key)
         if caller is None or caller.schema is not ask.schema:
-            caller = self._callers[terms] = self._new_caller(ask)
+            terms = self._run.spec.roles.terms((self._ctx.place, *key), ask.schema, partial(self._terms, ask))
+            mode = getattr(self._ctx.stage, "cache", None) or self._run.spec.pipeline.defaults.cache
+            caller = self._callers[key] = Caller(
+                terms,
+                sink=to_both(self._run.sink, self._counted()),
+                run_id=self._run.run_id,
+                latencies=self.speed,
+                wrap=partial(self._run.recorder.around, mode=mode),
+                recurs=self._ctx.recurs,
+                batched=partial(self._batched, deadline=terms.deadline) if self._may_batch(terms.batch) else None,
+            )
         return caller
 
     def _counted(self) -> Sink | None:
@@ -499,7 +518,7 @@ class RunModels(StageModels):
         within = self._ctx.scope is not None or self._run.step_prefix
         return self._ctx.costs or (spent if within else None)
 
-    def _new_caller(self, ask: Ask) -> Caller:
+    def _terms(self, ask: Ask) -> Terms:
         role, stage = self._run.spec.roles[ask.role], self._ctx.stage
         defaults = self._run.spec.pipeline.defaults
         chain = self._run.spec.roles.chain_of(ask.model) if ask.model else role.chain
@@ -515,24 +534,20 @@ class RunModels(StageModels):
             stage.resilience() if isinstance(stage, ModelStage) else {}, role.resilience, defaults.resilience()
         )
         hedge, deadline = resilience.pop("hedge", "off"), resilience.pop("deadline", None)
-        mode = resilience.pop("batch", "auto")
-        return Caller(
+        batch = resilience.pop("batch", "auto")
+        return Terms(
             chain,
-            sink=to_both(self._run.sink, self._counted()),
-            run_id=self._run.run_id,
+            pipeline=self._run.spec.pipeline.name,
             stage=self._ctx.place,
             role=ask.role,
             max_tokens=self._run.spec.output_limit(stage, chain[0].info, ask.max_tokens),
             unsent={"timeout": role.timeout or defaults.timeout, **resilience},
-            hedging=self._run.spec.roles.hedging if hedge == "auto" else None,
             firm=firm,
             soft=soft,
             schema=ask.schema,
-            latencies=self.speed,
-            wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
-            pipeline=self._run.spec.pipeline.name,
-            recurs=self._ctx.recurs,
-            batched=partial(self._batched, deadline=deadline) if self._may_batch(mode) else None,
+            hedging=self._run.spec.roles.hedging if hedge == "auto" else None,
+            batch=batch,
+            deadline=deadline,
         )
 
     def _may_batch(self, mode: str) -> bool:

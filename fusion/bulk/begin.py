@@ -11,7 +11,6 @@ from fusion.bulk.executor import LocalExecutor
 from fusion.bulk.keys import map_id_of
 from fusion.bulk.map import MapRun, MapSetup
 from fusion.bulk.options import (
-    CONCURRENCY,
     Choice,
     MapOptions,
     Tolerance,
@@ -43,7 +42,7 @@ MapInputs = str | Path | Iterable[Mapping[str, Any] | str]
 
 
 class MapGround(NamedTuple):
-    """What a map stands on: the recorder of its runs, its spec without inputs, and the user's own models' ids."""
+    """Ground of a map: the recorder of its runs, its spec without inputs, and the ids of the user's own models."""
 
     recorder: Recorder
     spec: RunSpec
@@ -58,7 +57,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     pipeline = ground.spec.pipeline
     tolerance = Tolerance.of(options.get("max_failed"), fail_fast=options.get("fail_fast", False))
     choice = Choice.of(options.get("limit"), options.get("sample"))
-    concurrency = checked_concurrency(options.get("concurrency", CONCURRENCY))
+    concurrency = checked_concurrency(options.get("concurrency"), batch=ground.spec.batch)
     columns = Columns.of(pipeline, source, given=options.get("columns"), constants=options.get("constants"))
     key = _checked_key(options.get("key"), source)
     tags = tags_of(options.get("tags"))

@@ -63,7 +63,8 @@ class Fusion(client.Fusion):
         self._check_startable()
         within = self._launcher.budgets.of(options.get("within"))
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
-        spec = prepare_many(self._cast, loaded, limits=self._budget, cache=options.get("cache"))
+        cache, batch = options.get("cache"), options.get("batch", False)
+        spec = prepare_many(self._cast, loaded, limits=self._budget, cache=cache, batch=batch)
         launcher = self._launcher
         ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), within, launcher.sweep())
         media = reads_media(loaded.pipeline, options.get("constants") or ())

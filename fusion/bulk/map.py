@@ -32,7 +32,7 @@ _PLANNED: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class MapSetup:
-    """What a map runs on. `within` is its own budget, beneath those that it shares with others."""
+    """Parts of a map. `within` is its own budget, beneath those that it shares with others."""
 
     one: Pass
     store: Store

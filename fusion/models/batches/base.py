@@ -3,18 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from fusion.core.errors import ModelError
 from fusion.core.types import Reply, Request, Value
 from fusion.models.base import ModelInfo, Price
 
+BATCHES: Final = 2
+"""Batches that a call is sent in at most, one after the other, before it is made live."""
 BatchStatus = Literal["open", "ended", "failed", "expired", "cancelled"]
 """State of a batch. Only an `open` one changes; every other may have results, for the rows that were answered."""
 
 
 class Entry(NamedTuple):
-    """One row of a batch to submit. `custom_id` is unique over all runs: up to 48 of `[A-Za-z0-9_-]`."""
+    """One row of a batch to submit. `custom_id` is unique over all runs: up to 50 of `[A-Za-z0-9_-]`."""
 
     custom_id: str
     request: Request
@@ -48,8 +50,9 @@ class BatchDoor(ABC):
     """The batch API of a provider for one model. One object serves all runs on one event loop.
 
     Every method raises ModelError. An error of `submit` that is a ModelConnectionError or ModelTimeoutError leaves
-    open if the batch exists, unless it has `sent = False`; after any other error it does not. `retry_after` and
-    `retryable` are read as for live calls.
+    open if the batch exists, unless it has `sent = False`; after any other error it does not. A BadRequestError of
+    `submit` may be for the sake of one row, any other error is for none. `retry_after` and `retryable` are read as
+    for live calls.
     """
 
     info: ModelInfo

@@ -78,10 +78,7 @@ class GeminiBatches(ProviderBatches):
     async def submit(self, entries: Sequence[Entry], name: str) -> str:
         file = await self._upload(await self._lines(entries), name)
         fields = {"batch": {"displayName": name, "inputConfig": {"fileName": file}}}
-        found = (await self._api.ask("POST", f"/models/{self._name}:batchGenerateContent", fields)).get("name")
-        if not isinstance(found, str) or not found:
-            raise self._lost()
-        return found
+        return await self._created(f"/models/{self._name}:batchGenerateContent", fields, "name")
 
     async def find(self, name: str, custom_ids: Collection[str]) -> str | None:
         query: dict[str, str | int] = {"pageSize": _PAGE}

@@ -49,10 +49,7 @@ class OpenAIBatches(DirectBatches):
             "completion_window": "24h",
             "metadata": {_NAME: name},
         }
-        found = (await self._api.ask("POST", "/batches", fields)).get("id")
-        if not isinstance(found, str) or not found:
-            raise self._lost()
-        return found
+        return await self._created("/batches", fields, "id")
 
     async def find(self, name: str, custom_ids: Collection[str]) -> str | None:
         oldest = time.time() - _KEPT

@@ -107,6 +107,12 @@ Within = Annotated[
 ]
 
 
+Batch = Annotated[
+    bool,
+    Option("--batch", help="Send calls in batches of their providers: about half the price, within a day."),
+]
+
+
 Config = Annotated[str | None, Option("--config", metavar="FILE", help="Your settings: a fusion.toml.")]
 
 # Options of a run.
@@ -128,15 +134,19 @@ class PipelineOptions(Options):
     config: Config = None
 
 
-class QuoteOptions(PipelineOptions):
-    """Options of `fusion quote`."""
-
+class _PricedOptions(PipelineOptions):
     prompt: Prompt = None
     budget: Budget = None
     json: AsJson = False
 
 
-class DrillOptions(QuoteOptions):
+class QuoteOptions(_PricedOptions):
+    """Options of `fusion quote`."""
+
+    batch: Batch = False
+
+
+class DrillOptions(_PricedOptions):
     """Options of `fusion drill`."""
 
     without: Annotated[
@@ -203,6 +213,7 @@ class _StartOptions(PipelineOptions):
         Literal["off", "run", "shared"] | None,
         Option("--cache", help="Reuse no replies, those of this run, or of every run."),
     ] = None
+    batch: Batch = False
     resume_or_start: Annotated[
         bool, Option("--resume-or-start", help="Resume the latest such run if unfinished, or start one.")
     ] = False
@@ -289,6 +300,7 @@ class BenchOptions(Options):
         str | None, Option("--gate", metavar="CONDITION", help="Condition to meet; exit code 5 if not.")
     ] = None
     concurrency: Concurrency = None
+    batch: Batch = False
     config: Config = None
     output: Folder = None
     quiet: Quiet = False

@@ -5,7 +5,6 @@ import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 from fusion.core import budget
 from fusion.core.errors import ModelError
@@ -13,7 +12,7 @@ from fusion.core.events import AttemptCharged, AttemptFailed, emit, span
 from fusion.core.types import CallKey, Deltas, Reply, Request
 from fusion.models.attempt import note_wait, place, waiting
 from fusion.models.base import Model, ModelWrapper, check_usable
-from fusion.models.batches.base import Ended
+from fusion.models.batches.base import BATCHES, Ended
 from fusion.models.batches.window.clock import RunClock
 from fusion.models.batches.window.payment import Payment, Purse
 from fusion.models.batches.window.row import Left, Row
@@ -21,10 +20,6 @@ from fusion.models.batches.window.window import Window
 from fusion.models.wrappers.budget import NOT_BILLED
 from fusion.store.base import NullJournal
 from fusion.store.batches import BatchPlace
-
-_TRIES: Final = 2
-"""Batches that a call is sent in, one after the other, before it is made live."""
-
 
 _Outcome = Reply | Left | ModelError
 
@@ -72,7 +67,7 @@ class Batched(ModelWrapper):
         places = self._journal.in_batches(key)
         tries = sum(one.batch_id is not None for one in places)
         before = places[-1] if places else None
-        while before is not None or (tries < _TRIES and not self._is_late()):
+        while before is not None or (tries < BATCHES and not self._is_late()):
             keeper = _Keeper(self._journal, key, before)
             tries += before is None
             outcome = await self._sent(request, keeper, before)
@@ -194,6 +189,7 @@ class _Keeper:
         self.written: Callable[[], Awaitable[None]] = journal.written
         self._journal = journal
         self._key = key
+        self._payment: Payment | None = None
         self._place = before or BatchPlace(self.run_id, "", _row_id(self.run_id, key), 0.0)
 
     @property
@@ -202,14 +198,18 @@ class _Keeper:
 
     def pay(self, payment: Payment) -> None:
         """Note the attempt that pays for the call; keep the place in a batch of another run as one of this run."""
+        self._payment = payment
         usd, tokens, _ = payment.worst
         self._place = self._place._replace(run_id=self.run_id, attempt=payment.entry, usd=usd, tokens=tokens)
         if self._place.name:
+            payment.write()
             self._journal.enter_batch(self._key, self._place._replace(batch_id=None))
             if self._place.batch_id is not None:
                 self._journal.enter_batch(self._key, self._place)
 
     def enter(self, name: str) -> None:
+        if self._payment is not None:
+            self._payment.write()
         self._place = self._place._replace(name=name, at=time.time(), batch_id=None)
         self._journal.enter_batch(self._key, self._place)
 

@@ -118,7 +118,8 @@ class LineOutput(RowOutput):
             torn = file.read().strip(b"\0")
             if torn and not self._form.may_begin_with(torn, first=end == 0):
                 raise UsageError(f"the last line of {self.name!r} has no end, and no map wrote it; {ANOTHER}")
-            file.truncate(end)
+            if end < file.tell():
+                file.truncate(end)
 
 
 def write_all(file: int, raw: bytes) -> None:

@@ -52,6 +52,8 @@ class ParquetOutput(RowOutput):
                 yield Present(row[KEY], row[RUN], row[STATUS], "" if row[USD] is None else str(row[USD]))
 
     def append(self, rows: Sequence[OutputRow]) -> None:
+        if not rows and self._path.exists():
+            return
         self._unpack()
         self._lines.append(rows)
 

@@ -5,10 +5,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from fusion.core.result import Cost
-from fusion.core.types import Failure, Value
-
-_KINDS = 1000
-"""Different failures that are counted apart."""
+from fusion.core.types import Failure, FailureFold, Value
 
 
 class RowResult(Value):
@@ -80,8 +77,7 @@ class Tally:
         self.kept = 0
         self.usd = Decimal(0)
         self.unknown_calls = 0
-        self._failures: Counter[Failure] = Counter()
-        self._first: dict[Failure, str] = {}
+        self._failures = FailureFold()
 
     @property
     def done(self) -> int:
@@ -97,13 +93,10 @@ class Tally:
         if not row.kept:
             self.usd += row.cost.usd
             self.unknown_calls += row.cost.unknown_calls
-        failure = row.failure
-        if failure is not None and (failure in self._first or len(self._first) < _KINDS):
-            self._failures[failure] += 1
-            self._first.setdefault(failure, row.key)
+        if row.failure is not None:
+            self._failures.add(row.failure, row.key)
 
     def failures(self) -> tuple[FailedRows, ...]:
         return tuple(
-            FailedRows(failure=failure, rows=rows, first=self._first[failure])
-            for failure, rows in self._failures.most_common()
+            FailedRows(failure=one.failure, rows=one.count, first=one.keys[0]) for one in self._failures.folded
         )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from benchmarks.cascades.recorded import DEEPSEEK, MINI, SETS, tasks
 from benchmarks.perf.figures import machine
 from fusion.core.errors import InputError
-from fusion.stages.calibration import LEVELS, Scored, calibrated
+from fusion.stages.tiers.calibration import LEVELS, Scored, calibrated
 
 THIRD = "gemini-1.5-flash"
 

@@ -199,14 +199,18 @@ def finished_replies(path: Path) -> set[int]:
     """Return the numbers of the provider's replies that the store has for finished calls."""
     store = open_store(path)
     try:
-        replies: set[int] = set()
-        for row in store.runs(RunFilter()):
-            for call in store.calls(row.run_id, texts=True):
-                if call.reply is not None:
-                    replies.update(int(number) for number in _REPLY.findall(call.reply.text))
-        return replies
+        return {reply for row in store.runs(RunFilter()) for reply in replies_in(store, row.run_id)}
     finally:
         store.close()
+
+
+def replies_in(store: Store, run_id: str) -> set[int]:
+    """Return the numbers of the provider's replies that a run has finished calls with."""
+    found: set[int] = set()
+    for call in store.calls(run_id, texts=True):
+        if call.reply is not None:
+            found.update(int(number) for number in _REPLY.findall(call.reply.text))
+    return found
 
 
 def count_sent(logged: list[dict[str, Any]], cuts: list[Cut], outcome: Trial) -> None:

@@ -7,10 +7,12 @@ from fusion.core.errors import InputError
 from fusion.core.types import as_text
 from fusion.pipeline.loader import PipelineGiven
 from fusion.pipeline.spec import Pipeline
-from fusion.stages.calibration import LEVELS, Calibration, Scored, calibrated
 from fusion.stages.context import StageContext
-from fusion.stages.kinds.cascade import Accept, Cascade
+from fusion.stages.kinds.cascade import Cascade
 from fusion.stages.text.extract import Extractor
+from fusion.stages.tiers.calibration import LEVELS, Calibration, Scored, calibrated
+from fusion.stages.tiers.spec import Accept
+from fusion.stages.tiers.tiers import Question, Tiers
 
 _NEVER = -1.0
 """Confidence of an answer that the tier refuses for another reason: below every threshold."""
@@ -75,8 +77,8 @@ def _cascade(pipeline: Pipeline, stage: str | None) -> tuple[str, Cascade]:
 class _FirstTier(Cascade):
     """A cascade that calls every member of its first tier, and no other tier."""
 
-    async def run(self, ctx: StageContext) -> None:
-        verdict = await self.verdict(ctx, 1, await ctx.inputs.values())
+    async def once(self, ctx: StageContext) -> None:
+        verdict = await Tiers(self, ctx).verdict(1, Question(await ctx.inputs.values()))
         accepted = verdict.accepted and verdict.answer is not None
         ctx.outputs.give("text", as_text(verdict.answer.value) if verdict.answer is not None else "")
         ctx.outputs.give("confidence", (verdict.confidence or 0.0) if accepted else _NEVER)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
-from fusion.core.types import Failure, FinishReason, Money, Reuse, Usage, Value, Waited
+from fusion.core.types import Failure, FinishReason, ItemCost, Money, Reuse, Usage, Value, Waited
 
 
 class EventBase(Value):
@@ -276,10 +276,20 @@ class CallCancelled(EventBase):
 
 
 class ItemFinished(EventBase):
-    """A stage finished an item, with a value or a failure."""
+    """A stage finished an item, with a value or a failure.
+
+    A cascade or route that works item by item adds its decision: the `tier` that answered or the name of the `route`,
+    the `reason`, the `confidence` and `agreement` from 0 to 1, if known, and the `cost` of the item's calls.
+    """
 
     type: Literal["item_finished"] = "item_finished"
     failure: Failure | None = None
+    tier: int | None = None
+    route: str | None = None
+    reason: str | None = None
+    confidence: float | None = None
+    agreement: float | None = None
+    cost: ItemCost | None = None
 
 
 class Noted(EventBase):

@@ -150,8 +150,8 @@ class Receipt(Value):
     `times` splits `seconds` by cause. `saved_seconds` is the time that reused calls saved: the run would have taken
     so much longer with their latencies.
 
-    `cascades` counts the answers taken by cascades, `escalated` those of a tier after the first. `escalation_rate`
-    is their ratio, from 0 to 1; None without a cascade.
+    `cascades` counts the answers taken by cascades, one for each item of a cascade with `over`; `escalated` those of
+    a tier after the first. `escalation_rate` is their ratio, from 0 to 1; None without a cascade.
     """
 
     lines: tuple[ReceiptLine, ...] = ()
@@ -204,7 +204,8 @@ class Receipt(Value):
 class StageResult(Value):
     """The outcome of one stage, with its finished items in order.
 
-    `decision` is the name of the route, or of the tier of a cascade, that was chosen; `reason` explains it.
+    `decision` is the name of the route, or of the tier of a cascade, that was chosen; `reason` explains it. With
+    `over` it counts the items of each.
     """
 
     kind: str

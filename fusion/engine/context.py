@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from fusion.core.bounded import clock
 from fusion.core.errors import BudgetError, FusionError
 from fusion.core.events import (
+    AttemptCharged,
     Decided,
     Delta,
     EventBase,
@@ -20,18 +21,20 @@ from fusion.core.events import (
     Sink,
     StageGrew,
     StageStarted,
+    to_both,
 )
 from fusion.core.params import merged
 from fusion.core.types import Asked, Attached, CallKey, Deltas, Item, JsonSchema, Message, as_text
 from fusion.engine.calls import Caller
 from fusion.engine.fields import Fields, read
+from fusion.engine.receipt import ItemCosts
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import MATERIAL, Wiring
 from fusion.pipeline.material import RunMaterial, given_sections, listed
 from fusion.prompts.template import Fixed
-from fusion.stages.base import Following, ModelStage, Stage
+from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import (
     Answer,
     Ask,
@@ -83,6 +86,8 @@ class RunParts:
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     """Calls whose replies no stage could use."""
+    charged: Sequence[AttemptCharged] = ()
+    """Charges for attempts of earlier processes of the run."""
 
     @property
     def wirings(self) -> Mapping[str, Wiring]:
@@ -110,15 +115,24 @@ class RunContext(StageContext):
         self.events = RunEvents(self)
         self.single = False
         """True once the stage is known to have one item at most."""
+        self.costs = self._item_costs() if stage.states_costs and stage.follows else None
+        """Costs of the calls for each item, if the items state them."""
         self._begun: float | None = None
         self._clock: asyncio.Timeout | None = None
+
+    def _item_costs(self) -> ItemCosts:
+        costs = ItemCosts()
+        for event in self.run.charged:
+            if event.stage == self.place:
+                costs(event)
+        return costs
 
     def emit(self, event: EventBase) -> None:
         self.run.sink(event)
 
     def recurs(self) -> bool:
         """Return True if further calls of the stage begin as those before: it works on items one by one."""
-        return isinstance(self.stage, Following) and not self.single
+        return self.stage.follows and not self.single
 
     def begin(self) -> None:
         """Start the clock of the stage at its first input; later calls have no effect."""
@@ -164,7 +178,7 @@ class RunInputs(StageInputs):
                 self._ctx.begin()
             own = {"inputs": self._run.spec.inputs, "request": self._run.spec.request, MATERIAL: self._material()}
             whole = (self._run.material.whole,) if wiring.shows_material else ()
-            self._fixed = Fixed({**own, **values}, whole, marks=isinstance(self._ctx.stage, Following))
+            self._fixed = Fixed({**own, **values}, whole, marks=self._ctx.stage.follows)
         return dict(self._fixed.variables)
 
     async def follow(self, expression: str) -> AsyncIterator[Item]:
@@ -315,8 +329,13 @@ class RunOutputs(StageOutputs):
         ctx = self._ctx
         if item.shown is not None and not self.keeps_shown:
             item = item.model_copy(update={"shown": None})
+        if ctx.costs is not None:
+            item = item.model_copy(update={"cost": ctx.costs.of(item.index)})
         ctx.fields.feed(ctx.fields.first).append(item)
-        ctx.emit(ItemFinished(run_id=ctx.run.run_id, stage=ctx.place, item=item.index, failure=item.failure))
+        decided = _decision(item) if ctx.costs is not None else {}
+        ctx.emit(
+            ItemFinished(run_id=ctx.run.run_id, stage=ctx.place, item=item.index, failure=item.failure, **decided)
+        )
 
     def grow(self, known: int, *, final: bool = False, title: str = "") -> None:
         ctx = self._ctx
@@ -358,7 +377,7 @@ class RunModels(StageModels):
             for name, wiring in self._run.wirings.items()
             if any(flow.stage == self._ctx.path for flow in wiring.flows.values())
         ]
-        one_by_one = [stage for stage in readers if stage.outputs[0].feed]
+        one_by_one = [stage for stage in readers if stage.output_fields[0].feed]
         rooms = [self._run.spec.room(stage, role).input for stage in one_by_one for _, role in stage.roles()]
         return min([room for room in rooms if room is not None], default=None)
 
@@ -413,7 +432,7 @@ class RunModels(StageModels):
         hedge = resilience.pop("hedge", "off")
         return Caller(
             chain,
-            sink=self._run.sink,
+            sink=to_both(self._run.sink, self._ctx.costs),
             run_id=self._run.run_id,
             stage=self._ctx.place,
             role=ask.role,
@@ -428,6 +447,11 @@ class RunModels(StageModels):
             pipeline=self._run.spec.pipeline.name,
             recurs=self._ctx.recurs,
         )
+
+
+def _decision(item: Item) -> dict[str, Any]:
+    """Return the fields of an item that tell the decision on it."""
+    return {name: getattr(item, name) for name in ("tier", "route", "reason", "confidence", "agreement", "cost")}
 
 
 def _last_place(model_id: str, avoid: tuple[str, ...]) -> int:

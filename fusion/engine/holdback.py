@@ -170,5 +170,5 @@ def _material(name: str, spec: RunSpec) -> int:
 def _written(stage: Stage, spec: RunSpec) -> int:
     """The most tokens that a stage writes: one call, or one for each subtask of the plans before it."""
     widths = [width for other in spec.pipeline.stages.values() if (width := getattr(other, "max_subtasks", None))]
-    many = any(output.feed for output in stage.outputs)
+    many = any(output.feed for output in stage.output_fields)
     return spec.max_tokens(stage) * (max(widths, default=1) if many else 1)

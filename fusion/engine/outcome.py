@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fusion.core.errors import BudgetError, FusionError, StageError, failure_of
 from fusion.core.result import FailedPart, Result, StageResult
@@ -17,6 +17,14 @@ from fusion.stages.context import Outcome
 
 RunStatus = Literal["ok", "partial", "failed"]
 StageStatus = Literal["ok", "skipped", "failed", "cancelled"]
+
+
+class TableAnswer(NamedTuple):
+    """A table as the answer: its text, its rows by column, and the items that they are made of."""
+
+    text: str
+    rows: list[dict[str, Any]]
+    items: tuple[Item, ...]
 
 
 @dataclass
@@ -157,6 +165,8 @@ class RunOutcome(Ending):
         if self.cause is not None:
             done = [items for name in pipeline.stages if (items := fields[name].items())]
             return "", None, done[-1] if done else ()
+        if isinstance(table := self.answer.get(""), TableAnswer):
+            return table
         if not isinstance(pipeline.output, str):
             data = {name: plain(value) for name, value in self.answer.items()}
             return as_text(data), data, ()

@@ -2,25 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from fusion.core import budget as budgets
 from fusion.core.bounded import clock
 from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, PromptError, StageError, first_error
-from fusion.core.events import Noted, RunFinished, RunStarted, Sink, to_both
+from fusion.core.events import AttemptCharged, Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import Result
-from fusion.core.types import CallKey
+from fusion.core.types import CallKey, Item
 from fusion.engine.context import RunParts
 from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.holdback import Caps
 from fusion.engine.levels import UNCAPPED, Levels
-from fusion.engine.outcome import RunOutcome
+from fusion.engine.outcome import RunOutcome, TableAnswer
 from fusion.engine.receipt import Accounts, Before, upstreams
 from fusion.engine.roles import unpriced
 from fusion.engine.run_spec import RunSpec
@@ -28,10 +28,14 @@ from fusion.engine.stage_runner import StageRunner
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Part, stages_within
 from fusion.pipeline.inputs import filled_within
+from fusion.pipeline.material import items_of
+from fusion.pipeline.rows import Table
 from fusion.prompts.template import Expression
 from fusion.stages.context import Outcome
 
 _NOTHING = Before()
+_ROW: Final = 100
+"""Characters of a row of a table, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Shared:
     seed: str
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
+    charged: Sequence[AttemptCharged] = ()
 
 
 class Run:
@@ -96,7 +101,8 @@ class Run:
         )
         self._accounts.take_up(self._origin.before)
         self._sink = to_both(self._accounts, self._journal.deliver_to(sink))
-        self._shared = Shared(run_id, self._sink, recorder, self._origin.seed)
+        charged = [event for event in self._origin.before.events if isinstance(event, AttemptCharged)]
+        self._shared = Shared(run_id, self._sink, recorder, self._origin.seed, charged=charged)
         budget = Budget(spec.limits, strict_usd=spec.strict_usd, parent=within, ledger=self._journal.ledger)
         self._pipeline = PipelineRun(spec, self._shared, budget, stream=stream)
         self.outcome = self._pipeline.outcome
@@ -180,7 +186,7 @@ class PipelineRun:
             run_id=shared.run_id,
             spec=spec,
             sink=shared.sink,
-            fields={path: Fields(stage.outputs) for path, stage in stages.items()},
+            fields={path: Fields(stage.output_fields) for path, stage in stages.items()},
             streamed=frozenset(path for path in stages if path.partition("/")[0] in last),
             inner=self,
             prefix=f"{place}/" if place else "",
@@ -188,6 +194,7 @@ class PipelineRun:
             seed=shared.seed,
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,
+            charged=shared.charged,
             material=spec.material(),
         )
         self._levels = Levels(self._run, budget, around)
@@ -247,11 +254,22 @@ class PipelineRun:
             raise error from skipped
 
     async def _output(self, name: str, parts: Mapping[str, Part]) -> Any:
-        output = self._spec.pipeline.output
-        source = output if isinstance(output, str) else output[name]
+        output, source = self._spec.pipeline.output, self._spec.pipeline.outputs[name]
         values = await read(parts, self._run.fields)
         variables = {"inputs": self._spec.inputs, "request": self._spec.request, **values}
-        return await clock.run(partial(_finite, self._spec.prompts.expression(source), variables))
+        value = await clock.run(partial(_finite, self._spec.prompts.expression(source), variables))
+        if not isinstance(output, Table):
+            return value
+        items = items_of(f"output.over: {source}", value)
+        work = partial(self._table, output, items, variables)
+        return await clock.run(work, size=len(items) * _ROW, seconds=clock.HEAVY_SECONDS * (1 + len(items) / 1000))
+
+    def _table(self, table: Table, items: Sequence[Item], variables: Mapping[str, Any]) -> TableAnswer:
+        def evaluate(source: str, item: Item) -> Any:
+            return _finite(self._spec.prompts.expression(source), {**variables, "item": item})
+
+        text, rows = table.written(items, evaluate)
+        return TableAnswer(text, rows, tuple(items))
 
 
 def _finite(expression: Expression, variables: Mapping[str, Any]) -> Any:

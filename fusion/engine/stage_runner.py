@@ -100,7 +100,7 @@ class StageRunner:
 
     async def _work(self, ctx: RunContext, record: StageRecord) -> None:
         try:
-            await (ctx.stage.run(ctx) if ctx.stage.keeps_time else self._work_in_time(ctx))
+            await (ctx.stage.run(ctx) if ctx.stage.ends_itself else self._work_in_time(ctx))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -132,7 +132,7 @@ class StageRunner:
 
     def _dispensable(self, stage: Stage) -> bool:
         """Return True for a stage whose readers go on with its default if the budget is exhausted."""
-        return stage.on_error == "skip" and not stage.keeps_time and stage.if_skipped is not None
+        return stage.on_error == "skip" and not stage.ends_itself and stage.if_skipped is not None
 
     def _skip(self, ctx: RunContext, record: StageRecord, reason: str) -> None:
         record.status = "skipped"

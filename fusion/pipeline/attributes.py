@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fusion.core.errors import InputError, close_names
-from fusion.core.types import ITEM_FIELDS, JsonSchema
-from fusion.pipeline.dataflow import Schemas, Use, stages_within, uses_of
+from fusion.core.types import DECISION_FIELDS, ITEM_FIELDS, JsonSchema
+from fusion.pipeline.dataflow import Schemas, Use, item_offers_at, stages_within, uses_of
+from fusion.pipeline.rows import Table
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts, is_template_name
 
@@ -32,6 +33,8 @@ class Shape:
     value: JsonSchema | None = None
     origin: str = ""
     """The rows that the source is one of, for messages."""
+    own: Set[str] = ITEM_FIELDS
+    """Fields of the items themselves."""
 
 
 class Attributes:
@@ -42,9 +45,10 @@ class Attributes:
         self._prompts = prompts
         self._schemas = schemas
         self._columns = columns
+        within = stages_within(pipeline.stages)
         self._uses = {
-            path: list(uses_of(stage, prompts, lambda key, message: None))
-            for path, stage in stages_within(pipeline.stages).items()
+            path: list(uses_of(stage, prompts, lambda key, message: None, item_offers_at(path, within)))
+            for path, stage in within.items()
         }
 
     def flaws(self) -> Iterator[Found]:
@@ -60,6 +64,20 @@ class Attributes:
             paths = self._prompts.expression(source).paths
             for message in self._in(paths, source, None):
                 yield "", name, message
+        yield from self._of_table()
+
+    def _of_table(self) -> Iterator[Found]:
+        """Yield the mistakes in the columns of a table."""
+        if not isinstance(table := self._pipeline.output, Table):
+            return
+        shape = self._over(self._pipeline.outputs[""])
+        for name, source in table.expressions.items():
+            for message in self._in(self._prompts.expression(source).paths, source, shape):
+                yield "", f"columns.{name}", message
+        known = None if table.expressions else _fields_of(shape)
+        for name in () if known is None else table.names:
+            if known is not None and name not in known:
+                yield "", "columns", f"no item has a field {name!r}{close_names(name, known)}"
 
     def _text(self, use: Use) -> str | None:
         """Return the text of an expression or of a template of the author's; None for one that ships."""
@@ -81,7 +99,7 @@ class Attributes:
 
     def _by_name(self, stage: str, text: str) -> Iterator[str]:
         """Check the attributes that filters read of a stage's items: `map(attribute="value.amount")`."""
-        if not self._pipeline.stages[stage].outputs[0].feed:
+        if not self._pipeline.stages[stage].output_fields[0].feed:
             return
         shape = self._made_by(stage)
         for found in _READ_BY_NAME.findall(text):
@@ -92,14 +110,18 @@ class Attributes:
         over = next((use for use in self._uses.get(path, ()) if use.listed), None)
         if over is None or level > _MOST_LEVELS:
             return Shape()
-        source = over.source.strip()
+        return self._over(over.source, level)
+
+    def _over(self, expression: str, level: int = 0) -> Shape:
+        """Return the shape of the items of an expression."""
+        source = expression.strip()
         name, _, field = source.partition(".")
         if name == "inputs" and field in self._columns:
             return Shape(self._columns[field], None, f"no row of {field!r} has a column")
         if _TEXTS.search(source) and source.startswith("inputs."):
             return Shape(frozenset(), None, "an item that is a text has no field")
         stage = self._pipeline.stages.get(name)
-        if stage is None or field not in ("", stage.outputs[0].name) or not stage.outputs[0].feed:
+        if stage is None or field not in ("", stage.output_fields[0].name) or not stage.output_fields[0].feed:
             return Shape()
         return self._made_by(name, level + 1)
 
@@ -108,9 +130,10 @@ class Attributes:
         stage, before = self._pipeline.stages[path], self._items_of(path, level)
         if stage.passes_on:
             return before
-        if stage.kind != "map":
+        if not stage.keeps_sources:
             return Shape()
-        return Shape(before.source, self._schemas.get(path, {}).get("schema"), before.origin)
+        own = ITEM_FIELDS | DECISION_FIELDS if stage.states_costs else ITEM_FIELDS
+        return Shape(before.source, self._schemas.get(path, {}).get("schema"), before.origin, own)
 
 
 def columns_of(values: Mapping[str, Any]) -> dict[str, frozenset[str]]:
@@ -132,6 +155,15 @@ def check_columns(pipeline: Pipeline, prompts: Prompts, values: Mapping[str, Any
         raise InputError(f"{where}: {message}")
 
 
+def _fields_of(shape: Shape) -> Set[str] | None:
+    """Return the fields of items, of their values and their sources; None if those of either are unknown."""
+    value = shape.value
+    closed = value is not None and value.get("type") == "object" and value.get("additionalProperties") is False
+    if shape.source is None or value is None or not closed:
+        return None
+    return {*shape.source, *shape.own, *value.get("properties", {})}
+
+
 def _is_guarded(path: Path, text: str) -> bool:
     """Return True if the text tests the path, or gives a default for it."""
     first, *rest = map(re.escape, path)
@@ -147,7 +179,7 @@ def _item_flaws(path: Path, shape: Shape) -> Iterator[str]:
         case ("source", column, *_) if shape.source:  # a text has methods
             yield from _column_flaws(path, column, shape, frozenset())
         case (column, *_) if column != "source":
-            yield from _column_flaws(path, column, shape, ITEM_FIELDS)
+            yield from _column_flaws(path, column, shape, shape.own)
 
 
 def _column_flaws(path: Path, column: str, shape: Shape, own: Set[str]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from fusion.pipeline.dataflow import (
     wiring_of,
 )
 from fusion.pipeline.material import request_inputs
+from fusion.pipeline.rows import Table
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts
 from fusion.stages.base import PipelineUse, Stage
@@ -91,8 +92,7 @@ class _Checking:
     def all(self) -> None:
         for name, stage in self._pipeline.stages.items():
             self._stage(name, stage)
-        for name, source in self._pipeline.outputs.items():
-            self._output(name, source)
+        self._outputs()
         for cycle in cycles_of(self._edges):
             self._say(("stages", cycle[0]), cycle_words(cycle), of_key=True)
         self._check_readers()
@@ -109,7 +109,7 @@ class _Checking:
             self._say((*here, *_keys(key)), message)
 
         here = ("stages", name)
-        uses = list(uses_of(stage, self._prompts, broken))
+        uses = list(uses_of(stage, self._prompts, broken, stage.item_offers))
         for use in uses:
             self._use((*here, *_keys(use.key)), use, name)
         self._uses += [(name, use) for use in uses]
@@ -122,16 +122,25 @@ class _Checking:
         self._check_needs(here, stage)
         self._check_roles(here, stage)
         self._check_nested(here, name, stage)
-        if stage.outputs[0].feed and stage.default is not None and not isinstance(stage.default, (list, tuple)):
+        if stage.output_fields[0].feed and stage.default is not None and not isinstance(stage.default, (list, tuple)):
             self._say((*here, "default"), f"readers of {name!r} get a list of items; give a list, such as []")
         for key, shape in stage.schemas():
             for flaw in check_shape(shape, near=self._near):
                 self._say((*here, *_keys(key), *flaw.path), flaw.message)
 
-    def _output(self, name: str, source: str) -> None:
-        place = ("output", name) if name else ("output",)
+    def _outputs(self) -> None:
+        table = isinstance(self._pipeline.output, Table)
+        for name, source in self._pipeline.outputs.items():
+            self._output(("output", *([name] if name else ["over"] * table)), source, listed=table)
+        for name, source in self._pipeline.columns.items():
+            self._output(("output", "columns", name), source, offers=frozenset({"item"}))
+
+    def _output(
+        self, place: Place, source: str, *, offers: frozenset[str] = frozenset(), listed: bool = False
+    ) -> None:
         try:
-            use = Use("output", source, self._prompts.expression(source).paths)
+            expression = self._prompts.expression(source)
+            use = Use("output", source, expression.paths, offers, flows=listed and expression.bare, listed=listed)
         except PromptError as error:
             self._whole = False
             self._say(place, str(error))
@@ -139,7 +148,7 @@ class _Checking:
         self._uses.append(("", use))
         self._use(place, use, "")
         self._check_one_way(place, [use], exact=True)
-        self._read |= {path[0] for path in use.paths}
+        self._read |= {path[0] for path in use.paths} - offers
 
     # Templates and expressions.
 
@@ -168,7 +177,7 @@ class _Checking:
         if name in self._pipeline.inputs:
             return f"no stage or variable {name!r}; the input is read as inputs.{name}"
         if use.listed or use.key == "output":
-            return _no("stage", name, self._stages)
+            return _no("stage or variable" if use.offers else "stage", name, {*self._stages, *use.offers})
         return _no("stage or variable", name, {*self._stages, *use.offers, *ALWAYS})
 
     def _check_listed(self, place: Place, use: Use) -> None:
@@ -177,7 +186,7 @@ class _Checking:
             self._say(place, f"{use.source!r} is not a list; name a list, such as a stage's items")
         if not path or path[0] not in self._pipeline.stages or len(path) > 2:
             return
-        first, *others = self._pipeline.stages[path[0]].outputs
+        first, *others = self._pipeline.stages[path[0]].output_fields
         if not first.feed and path[1:] in ((), (first.name,)):
             lists = [f"{path[0]}.{output.name}" for output in others]
             near = f", such as {', '.join(lists)}, if it holds one" if lists else ""
@@ -271,7 +280,7 @@ class _Checking:
         except UsageError:  # a flaw of a shape, which is said already
             return
         for path, key, message in Attributes(self._pipeline, self._prompts, schemas, {}).flaws():
-            here = ("stages", *path.split("/"), *_keys(key)) if path else ("output", *([key] if key else []))
+            here = ("stages", *path.split("/"), *_keys(key)) if path else ("output", *_of_output(key))
             self._say(here, message)
 
     def _check_stdin(self) -> None:
@@ -311,7 +320,7 @@ def _sees(use: Use) -> bool:
 def _field_flaw(stage: Stage, path: Path) -> str:
     """Return the error message of a path into a stage; empty if it is right."""
     name, *rest = path
-    fields = [output.name for output in stage.outputs]
+    fields = [output.name for output in stage.output_fields]
     if not rest:
         return ""
     if rest[0] not in fields:
@@ -319,6 +328,12 @@ def _field_flaw(stage: Stage, path: Path) -> str:
     if rest[0] == "data" and not stage.gives_data:
         return f"'{name}.data' is empty because {name!r} has no `schema`; add one, or read {name}.text"
     return ""
+
+
+def _of_output(key: str) -> Place:
+    """The keys of an output's key: `columns.NAME` for a column, whose name may have dots."""
+    column = key.removeprefix("columns.")
+    return ("columns", column) if column != key else (key,) if key else ()
 
 
 def _keys(key: str) -> Place:

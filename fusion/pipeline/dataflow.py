@@ -145,12 +145,18 @@ class Dataflow:
 
     def __init__(self, pipeline: Pipeline, prompts: Prompts, schemas: Schemas | None = None) -> None:
         self._pipeline = pipeline
-        uses = {path: list(uses_of(stage, prompts, _raise)) for path, stage in stages_within(pipeline.stages).items()}
+        within = stages_within(pipeline.stages)
+        uses = {
+            path: list(uses_of(stage, prompts, _raise, item_offers_at(path, within)))
+            for path, stage in within.items()
+        }
         self.wirings: dict[str, Wiring] = {
             path: wiring_of(stage, uses[path], pipeline.stages, (schemas or {}).get(path))
-            for path, stage in stages_within(pipeline.stages).items()
+            for path, stage in within.items()
         }
         outputs = {name: prompts.expression(source).paths for name, source in pipeline.outputs.items()}
+        for source in pipeline.columns.values():
+            outputs[""] |= {path for path in prompts.expression(source).paths if path[0] != "item"}
         self.outputs: dict[str, dict[str, Part]] = {
             name: _parts(paths, pipeline.stages) for name, paths in outputs.items()
         }
@@ -170,7 +176,7 @@ class Dataflow:
         return tuple(
             f"stages.{path}.{use.key} prints all of `inputs.{name}` for every item; item.source is its own part"
             for path, stage in stages_within(self._pipeline.stages).items()
-            if getattr(stage, "own_reads", "") == "item"
+            if getattr(stage, "usual_reads", "") == "item"
             for use in self._uses[path]
             for name in sorted(texts & {at[1] for at in use.paths if at[0] == "inputs" and len(at) == 2})
             if not (use.listed or use.worked_on or use.key.startswith(("when", "role", "checks")))
@@ -243,7 +249,7 @@ class Dataflow:
 
     def _edges_to(self, name: str) -> Iterator[Edge]:
         wiring = self.wirings[name]
-        needed = {(other, self._pipeline.stages[other].outputs[0].name) for other in wiring.needs}
+        needed = {(other, self._pipeline.stages[other].output_fields[0].name) for other in wiring.needs}
         flows = set(wiring.flows.values())
         for read in sorted({*wiring.reads, *_pairs(wiring.when), *needed}):
             yield Edge(read[0], name, read[1], read in flows)
@@ -301,9 +307,22 @@ def material_of(pipeline: Pipeline, uses: Sequence[Use]) -> frozenset[str]:
     return material_inputs(pipeline, worked_on=worked_on, read=read if nothing_hidden else pipeline.inputs)
 
 
-def uses_of(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[Use]:
-    """Yield every template and expression of a stage that can be compiled."""
+def item_offers_at(path: str, stages: Stages) -> frozenset[str]:
+    """Return the variables for the item at work in the stage at a path: its own, and those of the stages around."""
+    parts = path.split("/")
+    around = ("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    return frozenset[str]().union(*(stages[outer].item_offers for outer in around))
+
+
+def uses_of(
+    stage: Stage, prompts: Prompts, broken: Broken, item_offers: frozenset[str] = frozenset()
+) -> Iterator[Use]:
+    """Yield every template and expression of a stage that can be compiled.
+
+    `item_offers` are the variables for the item at work, which all but the items themselves and `when` can read.
+    """
     for use in stage.expressions():
+        offers = use.offers if use.flows or use.key == "when" else use.offers | item_offers
         try:
             expression = prompts.expression(use.source)
         except PromptError as error:
@@ -314,7 +333,7 @@ def uses_of(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[Use]:
                 use.key,
                 use.source,
                 expression.paths,
-                use.offers,
+                offers,
                 flows,
                 use.flows,
                 use.worked_on,
@@ -331,7 +350,7 @@ def uses_of(stage: Stage, prompts: Prompts, broken: Broken) -> Iterator[Use]:
                 prompt.key,
                 prompt.template,
                 template.paths,
-                prompt.offers | extras,
+                prompt.offers | extras | item_offers,
                 extras=extras,
                 mentions=template.mentions,
                 unguarded=template.unguarded,
@@ -349,7 +368,7 @@ def schemas_of(pipeline: Pipeline, *, near: File | None = None) -> dict[str, dic
 
 def field_of(path: Path, stages: Stages) -> str:
     """Return the field that a path into a stage reads: the first one for a bare name."""
-    return path[1] if len(path) > 1 else stages[path[0]].outputs[0].name
+    return path[1] if len(path) > 1 else stages[path[0]].output_fields[0].name
 
 
 def stages_within(stages: Stages, prefix: str = "") -> dict[str, Stage]:
@@ -397,7 +416,7 @@ def _flow(use: Use, stages: Stages) -> Flow | None:
     if path[0] not in stages or len(path) > 2:
         return None
     flow = Flow(path[0], field_of(path, stages))
-    feeds = (output.name for output in stages[flow.stage].outputs if output.feed)
+    feeds = (output.name for output in stages[flow.stage].output_fields if output.feed)
     return flow if flow.field in feeds else None
 
 
@@ -407,7 +426,8 @@ def _parts(paths: Iterable[Path], stages: Stages) -> dict[str, Part]:
         if path[0] in stages:
             named.setdefault(path[0], set()).update(path[1:2])
     return {
-        name: Part(not fields, frozenset(fields or {stages[name].outputs[0].name})) for name, fields in named.items()
+        name: Part(not fields, frozenset(fields or {stages[name].output_fields[0].name}))
+        for name, fields in named.items()
     }
 
 

@@ -91,7 +91,7 @@ class _Picture:
                     "kind": stage.kind,
                     "level": levels[name],
                     "roles": _role_names(stage),
-                    "fields": [output.name for output in stage.outputs],
+                    "fields": [output.name for output in stage.output_fields],
                 }
                 for name, stage in self._pipeline.stages.items()
             ],

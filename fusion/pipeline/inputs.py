@@ -218,7 +218,7 @@ def shaped_output(pipeline: Pipeline, schema: JsonSchema) -> Pipeline:
     """Return the pipeline with this schema on the stage that writes the answer."""
     output = pipeline.output
     stage = pipeline.stages.get(output) if isinstance(output, str) else None
-    if not isinstance(output, str) or not isinstance(stage, AnswerStage) or stage.outputs[0].feed:
+    if not isinstance(output, str) or not isinstance(stage, AnswerStage) or stage.output_fields[0].feed:
         raise UsageError(
             f"`schema` shapes the stage that writes the answer, and `output` of {pipeline.name!r} is {output!r}; "
             "it must name a generate or merge stage"

@@ -105,6 +105,14 @@ def listed(what: str, value: Any, hint: str) -> list[Any]:
     return list(value)
 
 
+def items_of(what: str, value: Any) -> list[Item]:
+    """Return the elements of a list as items. Raises InputError for any other value."""
+    return [
+        element if isinstance(element, Item) else Item(index=index, source=element, value=element)
+        for index, element in enumerate(listed(what, value, "name a list or a stage's items"))
+    ]
+
+
 def _section(number: int, part: Any) -> Section:
     source = part.source if isinstance(part, Item) else part
     text = as_text(part.value if isinstance(part, Item) else part)

@@ -24,6 +24,7 @@ from fusion.core.paths import read_text
 from fusion.core.types import Limits
 from fusion.core.validation import MISSING, Authored, Mistake, keys_at, misread, mistakes
 from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
+from fusion.pipeline.rows import Table, is_table
 from fusion.stages.base import STAGE_READER, Stage
 from fusion.stages.registry import kinds
 
@@ -102,9 +103,19 @@ def _at_kind(message: str, given: Any, loc: tuple[str, ...], name: LiteralString
 
 
 AnyStage = Annotated[SerializeAsAny[Stage], BeforeValidator(_stage)]
+
+
+def _form_of_output(given: Any) -> str:
+    if is_table(given):
+        return "table"
+    return "names" if isinstance(given, Mapping) else "expression"
+
+
 Output = Annotated[
-    Annotated[str, Tag("expression")] | Annotated[dict[str, str], Tag("names"), Field(min_length=1)],
-    Discriminator(lambda given: "names" if isinstance(given, Mapping) else "expression"),
+    Annotated[Table, Tag("table")]
+    | Annotated[str, Tag("expression")]
+    | Annotated[dict[str, str], Tag("names"), Field(min_length=1)],
+    Discriminator(_form_of_output),
 ]
 
 
@@ -130,7 +141,9 @@ class Pipeline(Authored):
     defaults: Defaults = Field(default=Defaults(), description="Parameters of every call that does not set its own.")
     roles: dict[str, RoleSpec] = Field(default={}, description="Roles pinned to a model or tuned, by name.")
     stages: dict[Name, AnyStage] = Field(min_length=1, description="The stages, by name.")
-    output: Output = Field(description="The answer: an expression, or a mapping of names to expressions.")
+    output: Output = Field(
+        description="The answer: an expression, a mapping of names to expressions, or a table: `{format, columns}`."
+    )
 
     @property
     def prompt_input(self) -> str | None:
@@ -140,8 +153,24 @@ class Pipeline(Authored):
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The expressions of the output by name; a single one has the name ""."""
+        """The expressions of the output by name; a single one, or that of a table's items, has the name ""."""
+        if isinstance(self.output, Table):
+            return {"": self._table_items}
         return {"": self.output} if isinstance(self.output, str) else dict(self.output)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The expressions of a table's columns by name, over one item; none for other outputs."""
+        return self.output.expressions if isinstance(self.output, Table) else {}
+
+    @property
+    def _table_items(self) -> str:
+        """The expression of a table's items: by default the last stage that has some."""
+        assert isinstance(self.output, Table)
+        if self.output.over is not None:
+            return self.output.over
+        named = (name for name, stage in reversed(self.stages.items()) if stage.output_fields[0].feed)
+        return next(named, next(reversed(self.stages)))
 
     @classmethod
     def keys_within(cls, given: Mapping[str, Any], place: Place) -> list[str]:

@@ -16,7 +16,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fusion.core.errors import close_names
-from fusion.core.types import ITEM_FIELDS, Attached, File, Item, Value
+from fusion.core.types import DECISION_FIELDS, ITEM_FIELDS, Attached, File, Item, Value
 from fusion.prompts.bounds import (
     bound_filters,
     bound_tree,
@@ -124,7 +124,7 @@ class Environment(ImmutableSandboxedEnvironment):
         return self._named(super().getitem(obj, argument), obj, argument)
 
     def _of_item(self, item: Item, name: str) -> Any:
-        if name in ITEM_FIELDS:
+        if name in ITEM_FIELDS or (item.cost is not None and name in DECISION_FIELDS):
             return getattr(item, name)
         source = item.source
         if isinstance(source, (dict, Mapping)) and name in source:

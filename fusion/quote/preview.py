@@ -113,7 +113,7 @@ def _parts(spec: RunSpec, prefix: str) -> RunParts:
         run_id="preview",
         spec=spec,
         sink=lambda event: None,
-        fields={path: Fields(one.outputs) for path, one in stages_within(spec.pipeline.stages).items()},
+        fields={path: Fields(one.output_fields) for path, one in stages_within(spec.pipeline.stages).items()},
         streamed=frozenset(),
         prefix=prefix,
         material=spec.material(),
@@ -137,8 +137,8 @@ def _filled(parts: RunParts, given: Given) -> dict[tuple[str, str], int]:
         stage = parts.spec.pipeline.stages.get(name)
         if stage is None:
             raise UsageError(f"no stage {name!r}{close_names(name, parts.spec.pipeline.stages)}")
-        outputs = {output.name: output for output in stage.outputs}
-        output = outputs.get(field or stage.outputs[0].name)
+        outputs = {output.name: output for output in stage.output_fields}
+        output = outputs.get(field or stage.output_fields[0].name)
         if output is None:
             raise UsageError(f"{name!r} has no field {field!r}{close_names(field, outputs)}")
         known[name, output.name] = len(value) if output.feed and isinstance(value, list) else 1
@@ -230,7 +230,7 @@ class _Look:
         """Keep the results of a stage that needs no model, unless they are given."""
         made.finish()
         fields = self.parts.fields[path]
-        for output in self._stages[path].outputs:
+        for output in self._stages[path].output_fields:
             if (path, output.name) in self.known:
                 continue
             value = await made.value(output.name)
@@ -297,7 +297,7 @@ class _Rehearsal(RunContext):
     models: "_RecordedModels"
 
     def __init__(self, path: str, stage: Stage, look: _Look) -> None:
-        super().__init__(path, stage, look.parts, Fields(stage.outputs))  # its own fields may be given already
+        super().__init__(path, stage, look.parts, Fields(stage.output_fields))  # its own fields may be given already
         self.look = look
         self.inputs = _CheckedInputs(self)
         self.models = _RecordedModels(self, look)
@@ -346,7 +346,7 @@ class _CheckedInputs(RunInputs):
         if not waits <= look.known.keys():
             return item
         stage = look.spec.pipeline.stages[author]
-        feed = look.parts.fields[author].feed(stage.outputs[0].name)
+        feed = look.parts.fields[author].feed(stage.output_fields[0].name)
         needed = [other for other in feed.so_far if other.index in item.needs]
         shown = await stage.shown(_Rehearsal(author, stage, look), item, needed)
         return item.model_copy(update={"shown": shown})
@@ -356,7 +356,7 @@ class _CheckedInputs(RunInputs):
         at = self._ctx.wiring.items_of if self._ctx.wiring.shows_shown else None
         while at is not None and self._ctx.look.spec.pipeline.stages[at].passes_on:
             at = self._ctx.look.parts.wirings[at].items_of
-        return at if at is not None and self._ctx.look.spec.pipeline.stages[at].outputs[0].feed else None
+        return at if at is not None and self._ctx.look.spec.pipeline.stages[at].output_fields[0].feed else None
 
     def render(self, template: str, values: Variables) -> tuple[Message, ...]:
         try:

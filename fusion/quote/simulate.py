@@ -285,7 +285,7 @@ def _randomized(loaded: LoadedPipeline, chance: Chance) -> LoadedPipeline:
 
 def _randomized_stage(stage: Stage, chance: Chance) -> Stage:
     changes: dict[str, Any] = {"timeout": None, "budget": None} if chance.worst else {}
-    if stage.on_error == "fail":  # one stage that fails on simulated answers does not stop the others
+    if stage.on_error in ("fail", None):  # one stage that fails on simulated answers does not stop the others
         changes["on_error"] = "skip"
     if stage.default is None:
         changes["default"] = ""

@@ -79,6 +79,8 @@ class Stage(Authored, ABC):
 
     outputs: ClassVar[tuple[OutputField, ...]]
     """The output fields; the stage's bare name means the first."""
+    item_outputs: ClassVar[tuple[OutputField, ...]] = ()
+    """The output fields of a kind that answers once or, with `over`, once for each item, in the second case."""
     own_max_tokens: ClassVar[int] = 2000
     """The output limit of a call if neither the stage nor `defaults` sets one."""
     inner_key: ClassVar[str] = ""
@@ -93,6 +95,8 @@ class Stage(Authored, ABC):
     """True for a kind that combines the values of a plan's subtasks."""
     judges: ClassVar[bool] = False
     """True for a kind that judges values: its template must show what they are judged against."""
+    states_costs: ClassVar[bool] = False
+    """True for a kind whose items state their cost."""
     loses: ClassVar[bool] = True
     """False for a kind whose items are answers to one question, so that nothing is lost with a failed one."""
     estimate: ClassVar[Estimate] = Estimate()
@@ -116,6 +120,31 @@ class Stage(Authored, ABC):
     async def shown(self, ctx: StageContext, item: Item, needed: Sequence[Item]) -> Attached | None:
         """Return what the value of an item would be written from, for a preview; None if the stage writes none."""
         return None
+
+    @property
+    def output_fields(self) -> tuple[OutputField, ...]:
+        """The output fields of the stage as it is written; the bare name means the first."""
+        return self.outputs
+
+    @property
+    def follows(self) -> bool:
+        """True if the stage reads the items of an expression, `over`."""
+        return False
+
+    @property
+    def ends_itself(self) -> bool:
+        """True if the stage ends itself at its `timeout`, and applies `on_error` to items."""
+        return self.keeps_time
+
+    @property
+    def item_offers(self) -> frozenset[str]:
+        """Variables of every template and expression of the stage and its inner ones, for the item at work."""
+        return frozenset()
+
+    @property
+    def keeps_sources(self) -> bool:
+        """True if the items of the stage have the sources of those that it follows, and values of its `schema`."""
+        return False
 
     @property
     def works_subtasks(self) -> bool:
@@ -142,7 +171,7 @@ class Stage(Authored, ABC):
 
     def survives(self, error: FusionError, *, finishing: bool) -> bool:
         """Return True if the run goes on without this stage after `error`."""
-        if self.keeps_time or (isinstance(error, BudgetError) and not finishing):
+        if self.ends_itself or (isinstance(error, BudgetError) and not finishing):
             return False  # `on_error` of a kind that keeps its time is for its items
         return self.on_error == "skip" and not (isinstance(error, ModelError) and error.stops)
 
@@ -191,12 +220,17 @@ class Prompted(Stage):
     @property
     def reading(self) -> Reads:
         """The material that the stage reads."""
-        return self.reads or self.own_reads
+        return self.reads or self.usual_reads
+
+    @property
+    def usual_reads(self) -> Reads:
+        """The material that the stage reads if `reads` is not set."""
+        return self.own_reads
 
     @field_validator("reads")
     @classmethod
     def _only_items_have_parts(cls, reads: Reads | None) -> Reads | None:
-        if reads == "item" and cls.own_reads != "item":
+        if reads == "item" and cls.own_reads != "item" and not cls.item_outputs:
             raise ValueError("`reads: item` is for stages that work on items one by one; write all, outline or none")
         return reads
 
@@ -222,6 +256,10 @@ class Following(Stage):
     """A stage that reads the items of an expression, one by one for a bare path."""
 
     over: str = Field(description="The items: a bare path such as `plan` flows item by item.")
+
+    @property
+    def follows(self) -> bool:
+        return True
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()

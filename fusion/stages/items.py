@@ -1,17 +1,17 @@
 """Item stages: n items in, n items out, each processed as soon as its needs are met."""
 
 from abc import abstractmethod
-from collections import deque
-from collections.abc import Coroutine, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fusion.core.budget import essential, optional
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
 from fusion.core.types import Failure, Item
-from fusion.stages.base import Following, ModelStage, Reads
+from fusion.stages.base import ExpressionUse, Following, ModelStage, OutputField, Prompted, Reads
 from fusion.stages.context import StageContext
 from fusion.stages.fields import Enough, enough
 from fusion.stages.simulation import Estimate
@@ -26,16 +26,47 @@ _GRACE: Final = 2.0
 T = TypeVar("T")
 
 
-class ItemStage(ModelStage, Following):
-    """A stage that processes the items of a feed, many at once, in the order in which they become ready."""
+class OneByOne(Prompted):
+    """A stage that can process the items of a feed, many at once, in the order in which they become ready."""
+
+    concurrency: int = Field(default=16, ge=1, le=10_000, description="Items that are processed at once.")
+    min_ok: Enough | None = Field(
+        default=None, description="Items that must be usable at the end, as a count or share; by default one, if any."
+    )
+
+    @property
+    def ends_at_failure(self) -> bool:
+        """True if a failed item ends the run."""
+        return self.on_error == "fail"
+
+    @abstractmethod
+    def hand(self, ctx: StageContext) -> "Hand":
+        """Return the object that processes the items of one run."""
+
+    def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
+        """Return the item as it ends if the budget is exhausted and the run finishes."""
+        return item.failed(error.as_failure())
+
+    async def each(self, ctx: StageContext, over: str) -> None:
+        """Process the items of an expression, and fill `items`."""
+        work = _Work(self, ctx, over)
+        try:
+            async with ctx.time_limit():
+                await work.all()
+        except TimeoutError:
+            await work.out_of_time()
+        except BaseExceptionGroup as group:
+            raise first_error(group) from group
+        done = ctx.outputs.feed("items").so_far
+        check_enough(done, min(1, len(done)) if self.min_ok is None else self.min_ok)
+
+
+class ItemStage(OneByOne, ModelStage, Following):
+    """A stage that processes items one by one."""
 
     on_error: Literal["fail", "skip", "escalate"] = Field(  # type: ignore[assignment]
         default="skip",
         description="Effect of a failed item: end the run, stay as a failed item, or call `escalate_to`.",
-    )
-    concurrency: int = Field(default=16, ge=1, le=10_000, description="Items that are processed at once.")
-    min_ok: Enough | None = Field(
-        default=None, description="Items that must be usable at the end, as a count or share; by default one, if any."
     )
 
     keeps_time: ClassVar[bool] = True
@@ -48,38 +79,100 @@ class ItemStage(ModelStage, Following):
         """Return the item with its result."""
 
     def hand(self, ctx: StageContext) -> "Hand":
-        """Return the object that processes the items of one run."""
-        return Hand(self, ctx)
-
-    def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
-        """Return the item as it ends if the budget is exhausted and the run finishes."""
-        return item.failed(error.as_failure())
+        return _OwnHand(self, ctx)
 
     async def run(self, ctx: StageContext) -> None:
-        work = _Work(self, ctx)
-        try:
-            async with ctx.time_limit():
-                await work.all()
-        except TimeoutError:
-            await work.out_of_time()
-        except BaseExceptionGroup as group:
-            raise first_error(group) from group
-        done = ctx.outputs.feed("items").so_far
-        check_enough(done, min(1, len(done)) if self.min_ok is None else self.min_ok)
+        await self.each(ctx, self.over)
+
+
+class OneOrMany(OneByOne):
+    """A stage that answers once or, with `over`, once for each item, and states the cost of each.
+
+    Its field is then `items`, in place of those of one answer.
+    """
+
+    on_error: Literal["fail", "skip"] | None = Field(  # type: ignore[assignment]
+        default=None,
+        description="Failure: end the run, or skip the stage; with `over` that of an item, skipped by default.",
+    )
+    over: str | None = Field(
+        default=None, description="Items to answer one by one: a bare path such as `plan` flows item by item."
+    )
+
+    item_outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
+    states_costs: ClassVar[bool] = True
+    item_prompt: ClassVar[str]
+    """The shipped template for one item, used if `prompt` is not set."""
+
+    @model_validator(mode="after")
+    def _options_of_items(self) -> "OneOrMany":
+        given = [key for key in ("concurrency", "min_ok") if key in self.model_fields_set]
+        if self.over is None and (self.reads == "item" or given):
+            raise ValueError(f"`{given[0] if given else 'reads: item'}` has an effect with `over` only")
+        return self
+
+    @property
+    def template(self) -> str:
+        return super().template if self.over is None else self.prompt or self.item_prompt
+
+    @property
+    def output_fields(self) -> tuple[OutputField, ...]:
+        return self.outputs if self.over is None else self.item_outputs
+
+    @property
+    def follows(self) -> bool:
+        return self.over is not None
+
+    @property
+    def ends_itself(self) -> bool:
+        return self.over is not None
+
+    @property
+    def item_offers(self) -> frozenset[str]:
+        return frozenset() if self.over is None else frozenset({"item", "needed"})
+
+    @property
+    def usual_reads(self) -> Reads:
+        return self.own_reads if self.over is None else "item"
+
+    def expressions(self) -> Iterator[ExpressionUse]:
+        yield from super().expressions()
+        if self.over is not None:
+            yield ExpressionUse("over", self.over, flows=True, worked_on=True)
+
+    @abstractmethod
+    async def once(self, ctx: StageContext) -> None:
+        """Answer once, and fill the output fields."""
+
+    async def run(self, ctx: StageContext) -> None:
+        if self.over is None:
+            await self.once(ctx)
+            return
+        await self.each(ctx, self.over)
+        if ways := Counter(item.way for item in ctx.outputs.feed("items").so_far if item.way is not None):
+            ctx.events.decided(", ".join(f"{way}: {ways[way]:,}" for way in sorted(ways)), "items by their way")
 
 
 class Hand:
     """Hand: processes the items of one run of a stage, each by itself. It learns of each when it arrives."""
-
-    def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
-        self._stage = stage
-        self._ctx = ctx
 
     def came(self, item: Item, variables: dict[str, Any], tasks: "TaskGroup") -> None:
         """Note an item that has arrived; it is processed once its needs are done."""
 
     def all_came(self) -> None:
         """Note that no more items will arrive."""
+
+    def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Coroutine[Any, Any, Item]:
+        """Return the item with its result."""
+        raise NotImplementedError
+
+
+class _OwnHand(Hand):
+    """Processes items as their stage does."""
+
+    def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
+        self._stage = stage
+        self._ctx = ctx
 
     def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Coroutine[Any, Any, Item]:
         return self._stage.work(self._ctx, item, needed, variables)
@@ -92,10 +185,11 @@ class _Work:
     is a task that ends when no item is ready; the next item to become ready starts another.
     """
 
-    def __init__(self, stage: ItemStage, ctx: StageContext) -> None:
+    def __init__(self, stage: OneByOne, ctx: StageContext, over: str) -> None:
         from asyncio import Event, Lock, TaskGroup  # here: checking and drawing stages needs no event loop
 
         self._stage = stage
+        self._over = over
         self._ctx = ctx
         self._hand = stage.hand(ctx)
         self._group = TaskGroup()
@@ -115,7 +209,7 @@ class _Work:
     async def all(self) -> None:
         self._variables = await self._ctx.inputs.values()
         async with self._group:
-            async for item in self._ctx.inputs.follow(self._stage.over):
+            async for item in self._ctx.inputs.follow(self._over):
                 self._open[item.index] = item
                 self._hand.came(item, self._variables, self._group)
                 self._take(item)
@@ -129,7 +223,7 @@ class _Work:
         for index in self._open:
             self._ctx.journal.keep(_OUT_OF_TIME, message, item=index)
         self._fail_open(StageError(message).as_failure())
-        async for item in self._ctx.inputs.follow(self._stage.over):
+        async for item in self._ctx.inputs.follow(self._over):
             if item.index not in self._done:
                 self._ctx.journal.keep(_OUT_OF_TIME, message, item=item.index)
                 self._settle(item if item.failure is not None else item.failed(StageError(message).as_failure()))
@@ -182,7 +276,7 @@ class _Work:
             raise
         except FusionError as error:
             self._ctx.journal.set_aside(error)
-            if self._stage.on_error == "fail":
+            if self._stage.ends_at_failure:
                 self._broken = True
                 raise
             if isinstance(error, ModelError) and error.stops:

@@ -144,12 +144,13 @@ class Desk:
         """Take a fusion.toml into use in a folder of its own; another TOML file has only to be one."""
         if "project" in tomllib.loads(text):
             return ""
-        (self.folder / "settings").mkdir()
+        (self.folder / "settings").mkdir(exist_ok=True)
         (self.folder / "settings" / "fusion.toml").write_text(text)
         if "endpoints" not in tomllib.loads(text):
             return self._run("bash", "-euo", "pipefail", "-c", "cd settings && fusion models --config fusion.toml")
         ((endpoint, table),) = tomllib.loads(text)["endpoints"].items()
-        row = f"(endpoint)  *{endpoint}  *{table['key_env']}: not set  *free  *free"
+        prices = "  *".join(f"{price:.2f}" if price else "free" for price in table["price"].values())
+        row = f"(endpoint)  *{endpoint}  *{table['key_env']}: not set  *{prices}"
         return self._run(
             "bash", "-euo", "pipefail", "-c", f"cd settings && fusion models --config fusion.toml | grep '{row}'"
         )

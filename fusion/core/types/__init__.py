@@ -7,12 +7,14 @@ from fusion.core.types.calls import Reply as Reply
 from fusion.core.types.calls import Request as Request
 from fusion.core.types.calls import Usage as Usage
 from fusion.core.types.calls import Waited as Waited
+from fusion.core.types.items import DECISION_FIELDS as DECISION_FIELDS
 from fusion.core.types.failures import FailureFold as FailureFold
 from fusion.core.types.failures import FoldedFailure as FoldedFailure
 from fusion.core.types.failures import pattern as pattern
 from fusion.core.types.items import ITEM_FIELDS as ITEM_FIELDS
 from fusion.core.types.items import Failure as Failure
 from fusion.core.types.items import Item as Item
+from fusion.core.types.items import ItemCost as ItemCost
 from fusion.core.types.items import Limits as Limits
 from fusion.core.types.messages import File as File
 from fusion.core.types.messages import Message as Message

@@ -1,5 +1,7 @@
 """Items that flow between stages, their failures, and the limits of a run."""
 
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from pydantic import Field
@@ -15,17 +17,37 @@ class Failure(Value):
     message: str
 
 
+class ItemCost(Value):
+    """The cost of the calls for one item, in dollars.
+
+    `measured` is that of usage which providers reported, `estimated` that of usage counted here, with upper bounds of
+    attempts without a reply. `unknown_calls` counts calls of unknown price. `usd` is the sum; None if a price is
+    unknown. Answers of a cache, or of another run, are free.
+    """
+
+    usd: Money | None = Decimal(0)
+    measured: Money = Decimal(0)
+    estimated: Money = Decimal(0)
+    unknown_calls: int = 0
+
+
+_absent: Callable[[Any], bool] = lambda value: value is None  # noqa: E731
+
+
 class Item(Value):
     """One element of a list that flows between stages.
 
     `source` is the original element (a subtask, a row, a chunk) and stays the same from stage to stage. `value` is
     the result of the last stage; `failure` is set instead if it failed. `by` is the id of the model that wrote the
     value, `confidence` is from 0 to 1. `needs` holds the indexes of earlier items whose results this one reads.
+    A cascade or a route with `over` adds its decision: the number of the `tier` whose answer was taken or the name of
+    the `route`, the `reason`, `agreement`, the share of answers that agree, and the `cost`.
+
     `shown` is the text that the value was written from: the user messages of its call. It is kept only while a later
     template reads it, and is no part of JSON data.
 
     Templates read the fields of `source` directly: `item.title` is `item.source.title`. A field of the item itself
-    comes before a field of `source` with the same name.
+    comes before a field of `source` with the same name. Those of a decision do so only in items that have one.
     """
 
     index: int
@@ -35,11 +57,26 @@ class Item(Value):
     by: str | None = None
     confidence: float | None = None
     needs: tuple[int, ...] = ()
+    tier: int | None = Field(default=None, exclude_if=_absent)
+    route: str | None = Field(default=None, exclude_if=_absent)
+    reason: str | None = Field(default=None, exclude_if=_absent)
+    agreement: float | None = Field(default=None, exclude_if=_absent)
+    cost: ItemCost | None = Field(default=None, exclude_if=_absent)
     shown: Any = Field(default=None, exclude=True, repr=False)
 
     @property
     def ok(self) -> bool:
         return self.failure is None
+
+    @property
+    def usd(self) -> Money | None:
+        """The cost in dollars; None if it is not stated, or the price of a call is unknown."""
+        return None if self.cost is None else self.cost.usd
+
+    @property
+    def way(self) -> str | None:
+        """The decision in words: `tier-2`, or the name of the route."""
+        return self.route if self.tier is None else f"tier-{self.tier}"
 
     def __str__(self) -> str:
         return as_text(self.value)
@@ -54,7 +91,10 @@ class Item(Value):
         return Item(index=self.index, source=self.source, failure=failure, by=self.by, needs=self.needs)
 
 
-ITEM_FIELDS: Final = frozenset(Item.model_fields) | {"ok"}
+DECISION_FIELDS: Final = frozenset({"tier", "route", "reason", "agreement", "cost", "usd"})
+"""Fields of an item that a decision fills: in other items they come after the fields of its source."""
+
+ITEM_FIELDS: Final = (frozenset(Item.model_fields) | {"ok"}) - DECISION_FIELDS
 """Fields of an item itself: they come before the fields of its source."""
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel
@@ -77,9 +78,11 @@ class Asked(Attached):
 
 
 def as_text(value: Any) -> str:
-    """Return text unchanged and any other value as JSON."""
+    """Return text unchanged, an amount of money in plain digits, and any other value as JSON."""
     if isinstance(value, str):
         return value
+    if isinstance(value, Decimal):
+        return format(value, "f")
     return json.dumps(value, ensure_ascii=False, default=_plain)
 
 

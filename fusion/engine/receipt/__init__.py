@@ -3,4 +3,5 @@
 from fusion.engine.receipt.accounts import Accounts as Accounts
 from fusion.engine.receipt.accounts import Before as Before
 from fusion.engine.receipt.accounts import before as before
+from fusion.engine.receipt.item_costs import ItemCosts as ItemCosts
 from fusion.engine.receipt.path import upstreams as upstreams

@@ -17,6 +17,7 @@ from fusion.core.events import (
     Decided,
     EventBase,
     FallbackTaken,
+    ItemFinished,
     Noted,
     OfCall,
     event_adapter,
@@ -132,6 +133,7 @@ class Accounts:
         self._served: Counter[tuple[str, str, str, str | None]] = Counter()
         self.notes: list[str] = []
         self.decisions: dict[str, Decided] = {}
+        self._escalated: dict[tuple[str, int | None], bool] = {}
         self._entries: dict[type[EventBase], Callable[[Any], None]] = {
             CallStarted: self._started,
             CallFinished: self._finished,
@@ -142,6 +144,7 @@ class Accounts:
             CallCancelled: self._cancelled,
             FallbackTaken: self._fell_back,
             Decided: self._decided,
+            ItemFinished: self._settled,
             Noted: self._noted,
         }
 
@@ -197,16 +200,15 @@ class Accounts:
             )
             for key, line in self._lines.items()
         )
-        cascades = [event.escalated for event in self.decisions.values() if event.escalated is not None]
         return Receipt(
             lines=lines,
             seconds=seconds,
             times=self._path.times(seconds),
             saved_seconds=self._path.saved,
             tags=dict(tags),
-            cascades=len(cascades),
-            escalated=sum(cascades),
-            escalation_rate=sum(cascades) / len(cascades) if cascades else None,
+            cascades=len(self._escalated),
+            escalated=sum(self._escalated.values()),
+            escalation_rate=sum(self._escalated.values()) / len(self._escalated) if self._escalated else None,
         )
 
     def served(self) -> tuple[Served, ...]:
@@ -238,7 +240,14 @@ class Accounts:
         self.notes.append(f"{event.stage}: {event.message}" if event.stage else event.message)
 
     def _decided(self, event: Decided) -> None:
-        self.decisions[event.stage] = event
+        if event.item is None:
+            self.decisions[event.stage] = event
+        if event.escalated is not None:
+            self._escalated[event.stage, event.item] = event.escalated
+
+    def _settled(self, event: ItemFinished) -> None:
+        if event.tier is not None:
+            self._escalated[event.stage, event.item] = event.tier > 1
 
     def _ended(self, event: CallFinished | CallFailed | CallCancelled, latency: float | None) -> None:
         reused = isinstance(event, CallFinished) and event.reused in ("cache", "other run")

@@ -27,8 +27,10 @@ def cell(value: Any, *, guard: bool = True) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float, Decimal)):
+    if isinstance(value, (int, float)):
         return str(value)
+    if isinstance(value, Decimal):
+        return as_text(value)
     nested = isinstance(value, (Mapping, Sequence, BaseModel)) and not isinstance(value, str)
     text = whole_text(as_text(value) if nested else str(value))
     if guard and _FORMULA.match(text) and not _NUMBER.fullmatch(text):

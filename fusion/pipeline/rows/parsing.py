@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, count
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 from fusion.core.schema.strict_json import DECODER
 
@@ -83,23 +83,32 @@ def csv_rows(lines: Iterable[str], *, delimiter: str | None = None) -> Iterator[
     semicolon and tab in the first line.
     """
     names: list[str] = []
-    for number, last, cells in csv_cells(lines, delimiter=delimiter):
+    for row in csv_cells(lines, delimiter=delimiter):
         if names:
-            _check_width(cells, names, last)
-            yield number, dict(zip(names, cells, strict=True))
+            _check_width(row, names)
+            yield row.first, dict(zip(names, row.cells, strict=True))
         else:
-            names = _names(cells, last)
+            names = _names(row.cells, row.last)
 
 
 def csv_header(lines: Iterable[str], *, delimiter: str | None = None) -> list[str] | None:
     """Return the names of the columns; None if all lines are blank. Raises BadRowError."""
-    for _, last, cells in csv_cells(lines, delimiter=delimiter):
-        return _names(cells, last)
+    for row in csv_cells(lines, delimiter=delimiter):
+        return _names(row.cells, row.last)
     return None
 
 
-def csv_cells(lines: Iterable[str], *, delimiter: str | None = None) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield (first line, last line, cells) of each row of CSV that is not blank. Raises BadRowError."""
+class CsvRow(NamedTuple):
+    """Cells of a row with the numbers of its first and last line; `torn` if that has no end."""
+
+    first: int
+    last: int
+    cells: list[str]
+    torn: bool
+
+
+def csv_cells(lines: Iterable[str], *, delimiter: str | None = None) -> Iterator[CsvRow]:
+    """Yield each row of CSV that is not blank. Raises BadRowError."""
     allow_long_cells()
     delimiter, above, rest = _delimited(iter(lines), delimiter)
     bounded = _BoundedRow(rest)
@@ -109,9 +118,12 @@ def csv_cells(lines: Iterable[str], *, delimiter: str | None = None) -> Iterator
         for cells in reader:
             last = above + reader.line_num
             if any(cell.strip() for cell in cells):
-                yield before + 1, last, cells
+                yield CsvRow(before + 1, last, cells, not bounded.line.endswith("\n"))
             before, bounded.size = last, 0
     except csv.Error as error:
+        if "unexpected end" in str(error):
+            why = f"{error}; a quote is not closed, or the last line is cut off"
+            raise BadRowError(f"not CSV: {why}", before + 1) from error
         raise BadRowError(f"not CSV: {error}", above + reader.line_num) from error
     except _LongRowError as error:
         hint = "is a quote not closed?" if reader.line_num > before - above + 1 else "give one row on each line"
@@ -133,13 +145,14 @@ class _BoundedRow:
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
+        self.line = ""
         self.size = 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
+        self.line = line = next(self._lines)
         self.size += len(line)
         if self.size > MAX_ROW:
             raise _LongRowError
@@ -171,10 +184,12 @@ def _names(cells: list[str], line: int) -> list[str]:
     return names
 
 
-def _check_width(cells: list[str], names: list[str], line: int) -> None:
-    if len(cells) != len(names):
-        hint = "put values that hold the delimiter between quotes" if len(cells) > len(names) else "fill the row"
-        raise BadRowError(f"{len(cells)} values for {len(names)} columns; {hint}", line)
+def _check_width(row: CsvRow, names: list[str]) -> None:
+    found = len(row.cells)
+    if found != len(names):
+        missing = "the last line is cut off" if row.torn else "fill the row"
+        hint = "put values that hold the delimiter between quotes" if found > len(names) else missing
+        raise BadRowError(f"{found} values for {len(names)} columns; {hint}", row.last)
 
 
 def _decoded(raw: bytes, number: int) -> str:

@@ -65,6 +65,10 @@ output: read
     )
 
     @property
+    def keeps_sources(self) -> bool:
+        return True
+
+    @property
     def works_subtasks(self) -> bool:
         return self.output_schema is None
 

@@ -143,7 +143,7 @@ output: check
         return True
 
     def hand(self, ctx: StageContext) -> Hand:
-        return Hand(self, ctx) if self.batch == 1 else _Batches(self, ctx)
+        return super().hand(ctx) if self.batch == 1 else _Batches(self, ctx)
 
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()
@@ -259,7 +259,7 @@ class _Batches(Hand):
     def __init__(self, stage: Review, ctx: StageContext) -> None:
         from asyncio import Semaphore  # here: checking and drawing stages needs no event loop
 
-        super().__init__(stage, ctx)
+        self._ctx = ctx
         self._review = stage
         self._slots = Semaphore(stage.concurrency)
         self._blocks: dict[int, list[Item]] = {}

@@ -1,0 +1,1 @@
+"""Maps: the cost of a row, and kills."""

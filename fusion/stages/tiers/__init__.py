@@ -1,0 +1,1 @@
+"""Tiers: answers of cheap models, accepted or escalated to stronger ones."""

@@ -1,0 +1,259 @@
+"""Tiers of one stage in a run: the verdict of each on an answer, and the answer that is taken in the end."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Final, NamedTuple
+
+from fusion.core.budget import optional
+from fusion.core.errors import BudgetError, ModelError, StageError
+from fusion.core.schema import closed_object, enum, string
+from fusion.core.types import Attached, Item, JsonSchema, Message, as_text
+from fusion.stages.answer import extracted, failed_checks, own_verdict
+from fusion.stages.base import shown_in, whole
+from fusion.stages.context import Answer, Ask, StageContext
+from fusion.stages.items import gathered
+from fusion.stages.text.reading import without_notice
+from fusion.stages.tiers.spec import LETTERS, Accept, Tiered
+
+_SURE: Final[JsonSchema] = {"type": "number", "minimum": 0, "maximum": 1}
+_JUDGED: Final = closed_object({"problem": string(300), "verdict": enum(["accept", "escalate"]), "confidence": _SURE})
+
+
+class Question(NamedTuple):
+    """A question for the tiers: the variables of its templates, and the index of its item, if there are items."""
+
+    variables: Mapping[str, Any]
+    item: int | None = None
+
+
+class _Given(NamedTuple):
+    """A member's answer, and the key of its compared part; None if it has no such part."""
+
+    answer: Answer
+    key: str | None
+    confidence: float | None
+    messages: Sequence[Message]
+
+
+class Verdict(NamedTuple):
+    """The verdict on a tier: its answer, True if it is accepted, the reason, the confidence, and the agreement.
+
+    `agreement` is the share of its answers that agree; None if they are not compared.
+    """
+
+    answer: Answer | None
+    accepted: bool
+    reason: str
+    confidence: float | None = None
+    agreement: float | None = None
+
+
+class Taken(NamedTuple):
+    """The answer that is taken: the number of its tier, and the reason; `refused` says why each tier before is not.
+
+    `agreement` is that of the last tier whose answers were compared.
+    """
+
+    answer: Answer
+    tier: int
+    reason: str
+    refused: tuple[str, ...]
+    confidence: float | None
+    agreement: float | None
+
+
+class Tiers:
+    """Tiers of a stage in one run: they answer one question, or one for each item."""
+
+    def __init__(self, stage: Tiered, ctx: StageContext) -> None:
+        self._stage = stage
+        self._ctx = ctx
+        self._tiers = [_Tier(stage, ctx, number) for number in range(1, len(stage.tiers) + 1)]
+
+    async def verdict(self, number: int, question: Question) -> Verdict:
+        """Return the verdict on the tier of this number, counted from 1."""
+        return await self._tiers[number - 1].verdict(question)
+
+    async def taken(self, question: Question) -> Taken:
+        """Return the answer of the first tier that is accepted; the last tier's always is."""
+        best, taken, agreement, refused = Verdict(None, False, ""), 0, None, list[str]()
+        for number in range(1, len(self._tiers) + 1):
+            try:
+                with optional() if best.answer is not None else nullcontext():
+                    verdict = await self.verdict(number, question)
+            except BudgetError:
+                if best.answer is None or not self._ctx.finishing:
+                    raise
+                why = f"tier {number} exceeds the budget: the answer of the tier before is taken, though not accepted"
+                self._ctx.events.note(why, item=question.item)
+                best = best._replace(reason=why)
+                break
+            agreement = verdict.agreement if verdict.agreement is not None else agreement
+            if verdict.answer is not None:
+                best, taken = verdict, number
+            if verdict.accepted:
+                break
+            refused.append(f"tier {number}: {verdict.reason}")
+            if question.item is None:
+                self._ctx.events.note(refused[-1])
+        if best.answer is None:
+            raise StageError(f"no tier has an answer; the last one: {verdict.reason}")
+        return Taken(best.answer, taken, best.reason, tuple(refused), best.confidence, agreement)
+
+    async def item(self, item: Item, variables: Mapping[str, Any]) -> Item:
+        """Return the item with the answer that is taken, and the decision on it."""
+        material = variables.get("material")
+        if material:
+            variables = {**variables, "material": without_notice(material)}
+        taken = await self.taken(Question(variables, item.index))
+        shown = self.shown(variables) if self._ctx.outputs.keeps_shown else None
+        return item.worked(taken.answer.value, taken.answer.by, shown).model_copy(
+            update={
+                "tier": taken.tier,
+                "reason": "; ".join([*taken.refused[: taken.tier - 1], taken.reason]),
+                "confidence": taken.confidence,
+                "agreement": taken.agreement,
+            }
+        )
+
+    def shown(self, variables: Mapping[str, Any]) -> Attached:
+        """Return what the members of a tier are shown."""
+        messages = self._ctx.inputs.render(self._stage.template, {**variables, "confident": False})
+        return shown_in(messages, variables.get("material"))
+
+
+class _Tier:
+    """One tier of a stage in a run."""
+
+    def __init__(self, stage: Tiered, ctx: StageContext, number: int) -> None:
+        tier = stage.tiers[number - 1]
+        self._stage = stage
+        self._ctx = ctx
+        self._number = number
+        self._members = tier.members
+        self._temperature = tier.temperature
+        self._last = number == len(stage.tiers)
+        self._rule = tier.accept or (None if self._last else stage.accept)
+        self._checks = f"tiers.{number - 1}.accept.checks" if tier.accept is not None else "accept.checks"
+        self._stated = self._rule is not None and self._rule.stated
+        self._schema = ctx.inputs.schema("schema")
+        if self._stated:
+            self._schema = closed_object({"answer": self._schema or string(20_000), "confidence": _SURE})
+
+    async def verdict(self, question: Question) -> Verdict:
+        """Call the members, and return the verdict on their answers."""
+        rule, failures = self._rule, list[str]()
+        if rule is None:
+            return await self._only(question, failures)
+        given, agreeing = await self._asked(question, rule, failures)
+        if not given:
+            return Verdict(None, self._last, f"no answer: {'; '.join(failures)}")
+        chosen, reason = agreeing[0], ""
+        wanted = rule.wanted(len(self._members))
+        agreement = len(agreeing) / len(given) if rule.agree else None
+        confidence = chosen.confidence if rule.stated else agreement
+        if len(agreeing) < wanted:
+            reason = f"{len(agreeing)} of {len(given)} answers agree, {wanted} must"
+        elif flaws := await self._flaws(question, rule, chosen.answer.value):
+            reason = "; ".join(flaws)
+        elif rule.judge is not None:
+            reason, confidence = await self._judged(question, rule, rule.judge, chosen)
+        if not reason and rule.threshold is not None and (confidence is None or confidence < rule.threshold):
+            reason = f"a confidence of {confidence:g}, {rule.threshold:g} is needed"
+        words = f"{len(agreeing)} of {len(given)} answers agree" if rule.agree else "accepted"
+        return Verdict(chosen.answer, not reason or self._last, reason or words, confidence, agreement)
+
+    async def _flaws(self, question: Question, rule: Accept, value: Any) -> list[str]:
+        return await failed_checks(self._ctx, rule.checks, value, question.variables, self._checks)
+
+    async def _only(self, question: Question, failures: list[str]) -> Verdict:
+        given = await self._member(question, 0, failures)
+        if given is None:
+            return Verdict(None, False, "; ".join(failures))
+        return Verdict(given.answer, True, "the last tier")
+
+    async def _asked(
+        self, question: Question, rule: Accept, failures: list[str]
+    ) -> tuple[list[_Given], list[_Given]]:
+        """Return all answers, and the largest group that agrees; the calls that are always needed run at once."""
+        members = len(self._members)
+        wanted = rule.wanted(members) if self._stage.early_stop else members
+        given, asked = await self._wave(question, 0, wanted, failures), wanted
+        agreeing = _largest(given)
+        while asked < members and len(agreeing) < wanted <= len(agreeing) + members - asked:
+            given += await self._wave(question, asked, asked + 1, failures)
+            asked += 1
+            agreeing = _largest(given)
+        return given, agreeing
+
+    async def _wave(self, question: Question, first: int, behind: int, failures: list[str]) -> list[_Given]:
+        if behind == first + 1:
+            members = [await self._member(question, first, failures)]
+        else:
+            members = await gathered(self._member(question, at, failures) for at in range(first, behind))
+        return [given for given in members if given is not None]
+
+    async def _member(self, question: Question, at: int, failures: list[str]) -> _Given | None:
+        step = f"tier-{self._number}-{LETTERS[at]}"
+        streams = self._last and self._stage.output_schema is None and question.item is None
+        ask = Ask(
+            role=self._members[at],
+            messages=self._ctx.inputs.render(self._stage.template, {**question.variables, "confident": self._stated}),
+            step=step,
+            item=question.item,
+            schema=self._schema,
+            max_tokens=self._stage.max_tokens,
+            temperature=self._temperature,
+            deltas=self._ctx.models.stream(step) if streams else None,
+            sample=self._members[:at].count(self._members[at]),
+        )
+        try:
+            answer = whole(await self._ctx.models.call(ask))
+        except ModelError as error:
+            if error.stops or (self._last and self._rule is None):
+                raise
+            failures.append(str(error))
+            self._ctx.events.note(f"{step}: {error}", item=question.item)
+            return None
+        confidence = None
+        if self._stated:
+            said, confidence = answer.data["answer"], float(answer.data["confidence"])
+            answer = answer._replace(text=as_text(said), data=said if self._stage.output_schema is not None else None)
+        return _Given(answer, await self._key(question, answer), confidence, ask.messages)
+
+    async def _key(self, question: Question, answer: Answer) -> str | None:
+        """Return the compared part of an answer."""
+        if self._rule is None:
+            return None
+        found = await extracted(self._ctx, self._rule.extract, answer.value, question.item)
+        return None if found is None else found.key
+
+    async def _judged(self, question: Question, rule: Accept, judge: str, given: _Given) -> tuple[str, float | None]:
+        """Return (reason against the answer, confidence of the judge); a failed judgement is never a pass."""
+        answer = given.answer
+        seen = {**question.variables, "candidate": answer.value}
+        if question.item is not None:
+            shown = shown_in(given.messages, seen.get("material"))
+            seen["item"] = seen["item"].worked(answer.value, answer.by, shown)
+        messages = self._ctx.inputs.render(self._stage.judge_prompt(rule), seen)
+        step = f"tier-{self._number}-judge"
+        try:
+            ask = Ask(role=judge, messages=messages, step=step, item=question.item, schema=_JUDGED)
+            said = own_verdict(whole(await self._ctx.models.call(ask)), answer.value)
+        except ModelError as error:
+            if error.stops:
+                raise
+            return f"no judgement: {error}", None
+        confidence = float(said.data["confidence"])
+        if said.data["verdict"] == "accept":
+            return "", confidence
+        return f"{said.by!r} does not accept it: {said.data['problem'] or 'it gives no reason'}", confidence
+
+
+def _largest(given: Sequence[_Given]) -> list[_Given]:
+    """Return the largest group of equal answers, the first of equal groups; one without a key is alone."""
+    groups: dict[str, list[_Given]] = {}
+    for at, one in enumerate(given):
+        groups.setdefault(f"={one.key}" if one.key is not None else f"?{at}", []).append(one)
+    found = [group for name, group in groups.items() if name.startswith("=")]
+    return max(found or list(groups.values()), key=len, default=[])

@@ -98,6 +98,19 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     return map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)
 
 
+def pass_ahead(ground: MapGround, source: RowSource, options: MapOptions) -> Pass:
+    """Return the pass that a map would make next, without a trace in the store. Raises UsageError."""
+    spec, store = ground.spec, ground.recorder.store
+    columns = Columns.of(spec.pipeline, source, given=options.get("columns"), constants=options.get("constants"))
+    map_id = checked_id(options.get("id")) or _id_of(spec, source, options.get("output"))
+    before = None if store is None else store.map(map_id)
+    shared = Record.shared(spec, ground.own).shared_fingerprint
+    number, key = 1 if before is None else before.passes + 1, _checked_key(options.get("key"), source)
+    tags = tags_of(options.get("tags"))
+    retry = options.get("retry_failed", False)
+    return Pass(map_id, number, spec, shared, tags, columns, key, retry_failed=retry)
+
+
 def _store_of(recorder: Recorder) -> Store:
     if recorder.store is None:
         raise UsageError("a map needs a store, from which it goes on and is written: `Fusion(store=True)`")

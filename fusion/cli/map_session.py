@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from fusion.bulk.fusion import Fusion
@@ -12,7 +13,7 @@ from fusion.bulk.report import MapReport
 from fusion.cli.arguments import Stdin, inputs_of, limits_of, pairs_of, roles_of, tags_of
 from fusion.cli.exits import BUDGET, BUG, Ending, Interrupted
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.options import MapOptions
+from fusion.cli.options import MapOptions, PipelineOptions
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.cli.views.follow import Follower, Viewer
@@ -34,7 +35,7 @@ _BUDGET: Final = ("--budget",)
 def run_map(options: MapOptions, ending: Ending) -> int:
     """Run a map to its end, and return its exit code. Raises UsageError before any call."""
     check_options(options)
-    with Interrupts() as interrupts, fusion_of(options) as fusion:
+    with Interrupts() as interrupts, fusion_of(options, store=place_of(options)) as fusion:
         return _Session(options, ending, fusion, interrupts).run()
 
 
@@ -43,19 +44,26 @@ def show_map(options: MapOptions) -> None:
     from fusion.cli.map_preview import print_preview
 
     check_options(options)
-    with fusion_of(options) as fusion:
+    with fusion_of(options, store=place_of(options)) as fusion:
         print_preview(fusion, options)
 
 
-def fusion_of(options: MapOptions) -> Fusion:
-    """Return a Fusion for a map with these options."""
+def fusion_of(options: PipelineOptions | MapOptions, *, store: Path | bool | None = None) -> Fusion:
+    """Return a Fusion with the models of these options."""
+    if options.model and options.profile:
+        raise UsageError("-m sets the model of every role, so --profile would have no effect; leave one of them out")
     return Fusion(
         profile=options.profile,
         roles=roles_of(options.roles),
         model=options.model,
-        store=True if options.store is None else user_path(options.store),
+        store=store,
         settings=read_settings(options.config),
     )
+
+
+def place_of(options: MapOptions) -> Path | bool:
+    """Return the path of the named store; True for the default one."""
+    return True if options.store is None else user_path(options.store)
 
 
 def inputs_given(options: MapOptions) -> Any:
@@ -102,10 +110,6 @@ def check_options(options: MapOptions) -> None:
         (
             options.no_store,
             "--no-store: a map goes on from its store, and its rows are written from it; leave it out",
-        ),
-        (
-            bool(options.model and options.profile),
-            "-m sets the model of every role, so --profile would have no effect",
         ),
         (
             options.limit is not None and options.sample is not None,
@@ -239,11 +243,12 @@ class _Session:
 
     def _way_on(self, report: MapReport) -> str | None:
         """Return the command that goes on with the map, if there is work left."""
-        command = [*self._words(without=_BUDGET if report.exit_code == BUDGET else ())]
+        raised = self._raised(report)
+        command = [*self._words(without=_BUDGET if raised else ())]
         if self._options.id is None and not self._has_own_id:
             command += ["--id", report.map_id]
-        if report.exit_code == BUDGET:
-            return f"to go on: {shlex.join(command)}{self._higher_budget}"
+        if raised:
+            return f"to go on: {shlex.join(command)}{raised}"
         if report.status == "interrupted" or report.waiting or report.failure is not None:
             return f"to go on: {shlex.join(command)}"
         if report.failed or report.partial:
@@ -256,10 +261,13 @@ class _Session:
         """True if the id of the map comes from its files."""
         return self._options.sources != [_STANDARD_INPUT]
 
-    @property
-    def _higher_budget(self) -> str:
-        limits = limits_of(self._options.budget)
-        return f" --budget {','.join(f'{name}=…' for name in limits)}" if limits else ""
+    def _raised(self, report: MapReport) -> str:
+        """Return the option of a higher budget, if the one of the command stopped the map."""
+        limits, within = limits_of(self._options.budget), self._options.within
+        if report.exit_code != BUDGET or not limits or report.failure is None:
+            return ""
+        by_other = within is not None and repr(f"budgets.{within}") in report.failure.message
+        return "" if by_other else f" --budget {','.join(f'{name}=…' for name in limits)}"
 
     @property
     def _places(self) -> str:

@@ -128,15 +128,25 @@ class PipelineOptions(Options):
     config: Config = None
 
 
-class QuoteOptions(PipelineOptions):
-    """Options of `fusion quote`."""
-
+class _PaperOptions(PipelineOptions):
     prompt: Prompt = None
     budget: Budget = None
     json: AsJson = False
 
 
-class DrillOptions(QuoteOptions):
+class QuoteOptions(_PaperOptions):
+    """Options of `fusion quote`."""
+
+    of_map: Annotated[
+        str | None,
+        Option("--map", metavar="INPUTS", help="Quote a map over these rows; -i name=column. See `fusion map`."),
+    ] = None
+    sample: Annotated[
+        int | None, Option("--sample", min=1, metavar="N", help="Rows of --map to quote, drawn by hash; 20.")
+    ] = None
+
+
+class DrillOptions(_PaperOptions):
     """Options of `fusion drill`."""
 
     without: Annotated[

@@ -382,7 +382,8 @@ def purpose(public: Any) -> str:
 
 
 def methods(cls: type) -> str:
-    found = [(name, one) for name, one in vars(cls).items() if not name.startswith("_") and callable(one)]
+    of_all = {name: one for kind in reversed(cls.__mro__[:-1]) for name, one in vars(kind).items()}
+    found = [(name, one) for name, one in of_all.items() if not name.startswith("_") and callable(one)]
     rows = ([code(f"{name}({', '.join(arguments(one))})"), first_sentence(one.__doc__)] for name, one in found)
     return table(("method", "purpose"), rows)
 

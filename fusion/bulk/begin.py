@@ -11,7 +11,6 @@ from fusion.bulk.executor import LocalExecutor
 from fusion.bulk.keys import map_id_of
 from fusion.bulk.map import MapRun, MapSetup
 from fusion.bulk.options import (
-    CONCURRENCY,
     Choice,
     MapOptions,
     Tolerance,
@@ -24,6 +23,7 @@ from fusion.bulk.sources import RowSource
 from fusion.bulk.sources.columns import Columns
 from fusion.bulk.worker import Recent, Worker
 from fusion.client.options import tags_of
+from fusion.client.retention import Sweep
 from fusion.core.budget import Amount, Budget, limits_of
 from fusion.core.errors import InputError, RunBusyError, UsageError, close_names
 from fusion.core.events import MapStarted
@@ -42,12 +42,13 @@ MapInputs = str | Path | Iterable[Mapping[str, Any] | str]
 
 
 class MapGround(NamedTuple):
-    """What a map stands on: the recorder of its runs, its spec without inputs, and the user's own models' ids."""
+    """Ground of a map: the recorder of its runs, its spec without inputs, and the ids of the user's own models."""
 
     recorder: Recorder
     spec: RunSpec
     own: frozenset[str]
     within: Budget | None
+    sweep: Sweep
 
 
 def begin(ground: MapGround, source: RowSource, output: RowOutput | None, options: MapOptions) -> tuple[str, MapRun]:
@@ -56,7 +57,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     pipeline = ground.spec.pipeline
     tolerance = Tolerance.of(options.get("max_failed"), fail_fast=options.get("fail_fast", False))
     choice = Choice.of(options.get("limit"), options.get("sample"))
-    concurrency = checked_concurrency(options.get("concurrency", CONCURRENCY))
+    concurrency = checked_concurrency(options.get("concurrency"), batch=ground.spec.batch)
     columns = Columns.of(pipeline, source, given=options.get("columns"), constants=options.get("constants"))
     key = _checked_key(options.get("key"), source)
     tags = tags_of(options.get("tags"))
@@ -92,7 +93,8 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         within=within,
         sink=sink,
         started=_started(ground.spec, source, one, options, concurrency),
-        notes=(*columns.notes, *notes),
+        sweep=ground.sweep,
+        notes=(*filter(None, [source.note]), *columns.notes, *notes),
     )
     worker = Worker(ground.recorder, map_id, ground.spec, within=within, sink=sink, recent=recent)
     return map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)

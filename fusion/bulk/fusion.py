@@ -113,9 +113,11 @@ class Fusion(client.Fusion):
         self._check_startable()
         within = self._launcher.budgets.of(options.get("within"))
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
-        spec = prepare_many(self._cast, loaded, limits=self._budget, cache=options.get("cache"))
-        ground = MapGround(self._launcher.recorder, spec, frozenset(self._cast.own), within)
-        media = reads_media(loaded.pipeline)
+        cache, batch = options.get("cache"), options.get("batch", False)
+        spec = prepare_many(self._cast, loaded, limits=self._budget, cache=cache, batch=batch)
+        launcher = self._launcher
+        ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), within, launcher.sweep())
+        media = reads_media(loaded.pipeline, options.get("constants") or ())
         source = open_source(inputs, format=options.get("format"), media=media, stdin=_stdin())
         path = options.get("output")
         output = (

@@ -15,6 +15,7 @@ from fusion.bulk.reader import RowReader, chosen
 from fusion.bulk.report import MapReport, RowResult, Tally
 from fusion.bulk.sources import RowSource
 from fusion.bulk.worker import Recent, Worker
+from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, FusionError, StageError, failure_of, first_error
 from fusion.core.events import MapFinished, MapStarted, Noted, RowFinished, Sink
@@ -30,7 +31,7 @@ _PLANNED: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class MapSetup:
-    """What a map runs on. `within` is its own budget, beneath those that it shares with others."""
+    """Parts of a map. `within` is its own budget, beneath those that it shares with others."""
 
     one: Pass
     store: Store
@@ -43,6 +44,7 @@ class MapSetup:
     within: Budget
     sink: Sink | None
     started: MapStarted
+    sweep: Sweep
     notes: tuple[str, ...] = ()
 
 
@@ -119,6 +121,7 @@ class MapRun:
             await store.written()
         finally:
             self._lock.release()
+        await self._setup.sweep.apply()
         self._say_end(report)
         return report
 
@@ -318,7 +321,7 @@ class MapRun:
                 "gone": gone,
                 "cost": Cost(usd=spent.usd or 0, unknown_calls=setup.within.unknown_calls),
                 "seconds": time.monotonic() - self._began,
-                "failures": tally.failures(),
+                "failures": tally.failures,
                 "failure": None if failure is None else failure_of(failure),
                 "notes": setup.notes,
                 "exit_code": code,

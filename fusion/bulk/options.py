@@ -14,6 +14,7 @@ from fusion.core.params import CacheMode
 from fusion.pipeline.loader import PipelineGiven
 
 CONCURRENCY: Final = 16
+BATCH_CONCURRENCY: Final = 5000
 _SHARE: Final = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%")
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ENOUGH: Final = 100
@@ -32,10 +33,10 @@ class MapOptions(TypedDict, total=False):
     inputs. `fail_fast` ends the map at the first failed row, `max_failed` beyond so many, or such a share ("5%").
     `retry_failed` asks again for rows that failed or lack parts.
 
-    `concurrency` rows are worked on at once, 16 by default. `budget` limits the whole map over all its passes,
-    `within` is a budget that it shares with others. `batch` allows the batch APIs of providers. `tags` are kept with
-    the map and its rows; `cache` overrides the pipeline's cache modes. `on_event` receives every event, on the thread
-    of the private loop.
+    `concurrency` rows are worked on at once: 16 by default, 5,000 with `batch`. `budget` limits the whole map over
+    all its passes, `within` is a budget that it shares with others. `batch` allows the batch APIs of providers.
+    `tags` are kept with the map and its rows; `cache` overrides the pipeline's cache modes. `on_event` receives every
+    event, on the thread of the private loop.
     """
 
     pipeline: PipelineGiven
@@ -51,7 +52,7 @@ class MapOptions(TypedDict, total=False):
     fail_fast: bool
     max_failed: int | str | None
     retry_failed: bool
-    concurrency: int
+    concurrency: int | None
     budget: BudgetGiven
     within: Budget | str | None
     tags: Mapping[str, str] | None
@@ -133,7 +134,10 @@ def checked_id(given: str | None) -> str | None:
     return given
 
 
-def checked_concurrency(given: int) -> int:
+def checked_concurrency(given: int | None, *, batch: bool) -> int:
+    """Return the number of rows at once; of rows that wait for batches, as many as may be open."""
+    if given is None:
+        return BATCH_CONCURRENCY if batch else CONCURRENCY
     if isinstance(given, bool) or not 1 <= given <= 10_000:
         raise UsageError(f"concurrency is {given!r}; give a number of rows from 1 to 10,000")
     return given

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from fusion.core.result import Cost
-from fusion.core.types import Failure, FailureFold, Value
+from fusion.core.types import Failure, FailureFold, FoldedFailure, Value
 
 
 class RowResult(Value):
@@ -26,14 +26,6 @@ class RowResult(Value):
     cost: Cost = Cost()
     seconds: float = 0.0
     kept: bool = False
-
-
-class FailedRows(Value):
-    """Rows that failed alike, with the key of the first."""
-
-    failure: Failure
-    rows: int
-    first: str
 
 
 class MapReport(Value):
@@ -59,7 +51,7 @@ class MapReport(Value):
     """Lines of the output whose rows are not in the inputs."""
     cost: Cost = Cost()
     seconds: float = 0.0
-    failures: tuple[FailedRows, ...] = ()
+    failures: tuple[FoldedFailure, ...] = ()
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
     exit_code: int = 0
@@ -96,7 +88,6 @@ class Tally:
         if row.failure is not None:
             self._failures.add(row.failure, row.key)
 
-    def failures(self) -> tuple[FailedRows, ...]:
-        return tuple(
-            FailedRows(failure=one.failure, rows=one.count, first=one.keys[0]) for one in self._failures.folded
-        )
+    @property
+    def failures(self) -> tuple[FoldedFailure, ...]:
+        return self._failures.folded

@@ -406,6 +406,7 @@ class Fusion:
             limits=limits_of(options.get("budget")) or self._budget,
             cache=options.get("cache"),
             sample=options.get("sample", 0),
+            batch=options.get("batch", False),
         )
 
 

@@ -75,12 +75,16 @@ class Launcher:
         `within` is a budget that the run shares with others.
         """
         run = self.recorder.run(spec, session, sink=on_event or _ignore, stream=stream, within=within)
-        sweep = Sweep(self.recorder.store, self._retention)
+        sweep = self.sweep()
         work = self.loop.submit(self._execute(run, session, _ahead(spec, session), sweep), run.interrupted)
         work.done.add_done_callback(lambda _: session.release())
         return RunHandle(
             run.run_id, run.outcome, work.done, stop=work.cancel, loop=self.loop, owner=owner, sweep=sweep
         )
+
+    def sweep(self) -> Sweep:
+        """Return the removal of old runs at the end of one."""
+        return Sweep(self.recorder.store, self._retention)
 
     async def _execute(self, run: Run, session: Session, model_ids: Collection[str], sweep: Sweep) -> Result:
         cast = self._cast

@@ -19,7 +19,8 @@ class RunOptions(TypedDict, total=False):
 
     `pipeline` is a name, a path or an object; `inputs` are values by name. `budget` overrides the pipeline's own.
     `on_event` is called with every event, on the thread of the private loop. `tags` are kept with the run. `cache`
-    overrides the pipeline's cache modes; a different `sample` makes a cache answer a repeat anew.
+    overrides the pipeline's cache modes; a different `sample` makes a cache answer a repeat anew. With `batch`, calls
+    go to the batch APIs of their providers where those have one, at a lower price and within a day.
 
     `within` is a Budget that several runs of one Fusion share: a cap over many requests, beside that of each run. A
     name is that of a `[budgets.NAME]` in the settings. A run that it stops ends as one that its own budget stops:
@@ -36,6 +37,7 @@ class RunOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     cache: CacheMode | None
     sample: int
+    batch: bool
     within: Budget | str | None
 
 

@@ -26,6 +26,8 @@ from fusion.core.types import Limits, Request
 LimitName = Literal["usd", "tokens", "calls"]
 Closed = Literal["settled", "charged", "refunded"]
 _ZERO: Final = Decimal(0)
+_LEAST: Final = 0.05
+"""Seconds until a deadline whose clock stood still is looked at again, at least."""
 _NO_LIMITS: Final = Limits()
 _ADVICE: Final = {
     "usd": "lower `max_tokens`, or use a cheaper model",
@@ -80,13 +82,15 @@ _NOTHING: Final = _Tally()
 
 
 class Ledger(Protocol):
-    """Write-ahead record of attempts and their outcomes."""
+    """Write-ahead record of attempts and their outcomes; `session` is the session of the run."""
+
+    session: int
 
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
         """Record an attempt with its worst case before it is sent; return its number once it is on disk."""
 
-    def closed(self, number: int, state: Closed, amount: Amount) -> None:
-        """Record the outcome and the cost of an attempt."""
+    def closed(self, number: int, state: Closed, amount: Amount, *, session: int | None = None) -> None:
+        """Record the outcome and the cost of an attempt, of this session or an earlier one."""
 
 
 class Reservation:
@@ -150,7 +154,7 @@ class Budget:
         *,
         name: str = "run",
         parent: "Budget | None" = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         strict_usd: bool = False,
         ledger: "Ledger | None" = None,
         declared_in: str = "",
@@ -163,11 +167,12 @@ class Budget:
         self.strict_usd: bool = strict_usd or (parent is not None and parent.strict_usd)
         self.unknown_calls = 0
         self._loop: object = None
-        self._clock = clock
+        self._clock: Callable[[], float] = clock or (parent._clock if parent is not None else time.monotonic)
         self._started: float | None = None
         self._max_usd, self._max_tokens, self._max_calls = limits.usd, limits.tokens, limits.calls
         self._spent = _Tally()
         self._reserved = _Tally()
+        self._resumed = False
         self._holds: list[Hold] = []
         self._chain: tuple[Budget, ...] = (self, *(parent._chain if parent else ()))
         self._timed = any(level.limits.seconds is not None for level in self._chain)
@@ -218,14 +223,23 @@ class Budget:
 
         Levels above are unchanged: resume each by itself.
         """
+        self._resumed = True
         self._spent.add(_Tally.of(spent))
         self.unknown_calls += unknown_calls
         self._started = self._clock() - seconds
 
     def remaining_seconds(self) -> float | None:
         """Return the seconds until the first deadline of this level and those above; None without one."""
-        left = [level._seconds_left() for level in self._chain if level.limits.seconds is not None]
-        return max(0.0, min(left)) if left else None
+        return min(self.seconds_by_clock().values(), default=None)
+
+    def seconds_by_clock(self) -> dict[Callable[[], float], float]:
+        """Return the seconds until the first deadline of this level and those above, by the clocks of levels."""
+        found: dict[Callable[[], float], float] = {}
+        for level in self._chain:
+            if level.limits.seconds is not None:
+                left = max(0.0, level._seconds_left())
+                found[level._clock] = min(left, found.get(level._clock, left))
+        return found
 
     async def reserve(self, amount: Amount, what: str = "this call") -> Reservation:
         """Reserve `amount` at every level, waiting for other reservations to end; `what` is for messages.
@@ -251,6 +265,18 @@ class Budget:
             reservation.refund()
             raise
         return reservation
+
+    def reclaim(self, amount: Amount) -> Reservation:
+        """Reserve an amount that an earlier session counted as spent, since its attempt goes on.
+
+        Levels that count no earlier session reserve it anew, even beyond their limits.
+        """
+        need, back = _Tally.of(amount), _NOTHING.minus(_Tally.of(amount))
+        for level in self._chain:
+            if level._resumed:
+                level._spent.add(back)
+                level.unknown_calls -= amount.usd is None
+        return self._grant(amount, need, [])
 
     def has_room(self, amount: Amount) -> bool:
         """Return True if an amount fits once all reservations in flight are released."""
@@ -671,9 +697,14 @@ class _Line:
         return loop.call_later(max(0.0, first._seconds_left()), self._expire, waiter, first)
 
     def _expire(self, waiter: _Waiter, level: Budget) -> None:
-        if waiter.waits:
-            self.answer(waiter, level._overdue(waiter.what))
-            self.move()
+        if not waiter.waits:
+            return
+        left = level._seconds_left()
+        if left > 0:  # its clock stood still
+            asyncio.get_running_loop().call_later(max(left, _LEAST), self._expire, waiter, level)
+            return
+        self.answer(waiter, level._overdue(waiter.what))
+        self.move()
 
 
 def _capped(limits: Limits) -> dict[LimitName, list[tuple[Decimal | int, int, _Waiter]]]:

@@ -1,7 +1,7 @@
 """Parameters of a call, and the chain of models behind a role."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -92,6 +92,9 @@ class Cacheable(Authored):
     cache: CacheMode | None = Field(default=None, description=_CACHE)
 
 
+BatchMode = Literal["auto", "always", "off"]
+
+
 class Resilience(Authored):
     """Settings of a call that fails or has to wait; they are no part of its request."""
 
@@ -110,6 +113,23 @@ class Resilience(Authored):
         ge=0,
         description="Seconds for which a call is repeated while its last model refuses or is down; by default 300.",
     )
+
+    batch: BatchMode | None = Field(
+        default=None,
+        description="Provider's batch, at a lower price and within a day: for runs with --batch (auto, the default), "
+        "for every run (always), or never (off).",
+    )
+    deadline: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds from the first input of a stage after which calls still in a batch go to the live API.",
+    )
+
+    @model_validator(mode="after")
+    def _is_in_a_batch(self) -> Self:
+        if self.deadline is not None and self.batch == "off":
+            raise ValueError("`deadline` is that of batches and has no effect with `batch: off`; leave one out")
+        return self
 
     def resilience(self) -> dict[str, Any]:
         """Return the settings that are set, by name."""

@@ -68,6 +68,7 @@ class Caller:
         pipeline: str,
         recurs: Callable[[], bool],
         hedging: Hedging | None = None,
+        batched: Callable[[Model, ModelInfo], Model] | None = None,
     ) -> None:
         self.schema = schema
         self._info = chain[0].info
@@ -89,8 +90,8 @@ class Caller:
         if hedging is not None:
             members = _hedged(members, hedging, f"{stage} {role}")
         self._chain = members[0].last if len(members) == 1 else Fallback(members)
-        self._wrap = wrap
-        self._link = _Link(wrap(self._chain, role))
+        self._wrap = wrap if batched is None else _in_batches(wrap, batched)
+        self._link = _Link(self._wrap(self._chain, role))
         self._recurs = recurs
         self._prefixes = Prefixes([member.info for member in chain], pipeline, stage)
         self._begun: tuple[Message, hashlib._Hash] | None = None
@@ -208,6 +209,16 @@ class Caller:
         if ask.tools:
             digest.update(b"\ntools " + _plainly([ask.tool_choice, *(tool.model_dump() for tool in ask.tools)]))
         return digest.hexdigest()
+
+
+def _in_batches(wrap: Wrap, batched: Callable[[Model, ModelInfo], Model]) -> Wrap:
+    """Return `wrap` with batches beneath it."""
+
+    def wrapped(chain: Model, role: str) -> Model:
+        first = chain.first if isinstance(chain, Fallback) else chain.info
+        return wrap(batched(chain, first), role)
+
+    return wrapped
 
 
 def _tools(ask: Ask) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from fusion.engine.calls import Caller
 from fusion.engine.fields import Fields, read
 from fusion.engine.receipt import ItemCosts
 from fusion.engine.run_spec import RunSpec
-from fusion.models.base import ModelInfo
+from fusion.models.base import Model, ModelInfo
+from fusion.models.batches.window.clock import Limit, RunClock
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import MATERIAL, Wiring
 from fusion.pipeline.material import RunMaterial, given_sections, listed
@@ -54,6 +55,7 @@ from fusion.stages.fields import enough
 from fusion.stages.text.reading import Reading
 from fusion.stages.text.sections import Sections
 
+_DEADLINE = "deadline of batches"
 _AT_ONCE = 50
 """Items handed out in one callback of the event loop."""
 
@@ -82,6 +84,7 @@ class RunParts:
     recorder: CallRecorder = field(default_factory=CallRecorder)
     seed: str = ""
     """Seed of every shuffle."""
+    clock: RunClock = field(default_factory=RunClock)
     material: RunMaterial = field(default_factory=lambda: RunMaterial(()))
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
@@ -118,7 +121,8 @@ class RunContext(StageContext):
         self.costs = self._item_costs() if stage.states_costs and stage.follows else None
         """Costs of the calls for each item, if the items state them."""
         self._begun: float | None = None
-        self._clock: asyncio.Timeout | None = None
+        self._since = 0.0
+        self._limit: Limit | None = None
 
     def _item_costs(self) -> ItemCosts:
         costs = ItemCosts()
@@ -139,9 +143,10 @@ class RunContext(StageContext):
         if self._begun is not None:
             return
         self._begun = time.monotonic()
+        self._since = time.time()
         self.emit(StageStarted(run_id=self.run.run_id, stage=self.place, kind=self.stage.kind))
-        if self._clock is not None and self.stage.timeout is not None:
-            self._clock.reschedule(asyncio.get_running_loop().time() + self.stage.timeout)
+        if self._limit is not None and self.stage.timeout is not None:
+            self._limit.set(self.stage.timeout)
 
     def wanted(self, items: int) -> int:
         after, most = {self.path}, 1
@@ -156,9 +161,20 @@ class RunContext(StageContext):
         """Seconds since the first input; 0 before it."""
         return 0.0 if self._begun is None else time.monotonic() - self._begun
 
+    def now(self) -> float:
+        return self.run.clock()
+
+    def deadline(self, seconds: float) -> float:
+        """Return the time, in seconds since 1970, at which calls in batches are late: the same in every session."""
+        kept = self.journal.kept(_DEADLINE)
+        if kept is None:
+            kept = (self._since or time.time()) + seconds
+            self.journal.keep(_DEADLINE, kept)
+        return float(kept)
+
     @asynccontextmanager
     async def time_limit(self) -> AsyncIterator[None]:
-        async with asyncio.timeout(None) as self._clock:
+        async with self.run.clock.limit() as self._limit:
             yield
 
 
@@ -429,7 +445,8 @@ class RunModels(StageModels):
         resilience = merged(
             stage.resilience() if isinstance(stage, ModelStage) else {}, role.resilience, defaults.resilience()
         )
-        hedge = resilience.pop("hedge", "off")
+        hedge, deadline = resilience.pop("hedge", "off"), resilience.pop("deadline", None)
+        mode = resilience.pop("batch", "auto")
         return Caller(
             chain,
             sink=to_both(self._run.sink, self._ctx.costs),
@@ -446,7 +463,20 @@ class RunModels(StageModels):
             wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
             pipeline=self._run.spec.pipeline.name,
             recurs=self._ctx.recurs,
+            batched=partial(self._batched, deadline=deadline) if self._may_batch(mode) else None,
         )
+
+    def _may_batch(self, mode: str) -> bool:
+        return mode == "always" or (mode == "auto" and self._run.spec.batch)
+
+    def _batched(self, chain: Model, first: ModelInfo, *, deadline: float | None) -> Model:
+        """Return a chain whose calls go through the batch API of its first model, if that has one."""
+        window = self._run.spec.roles.window(first.id)
+        if window is None:
+            return chain
+        late = (lambda: None) if deadline is None else partial(self._ctx.deadline, deadline)
+        journal, clock = self._run.recorder.journal, self._run.clock
+        return self._run.spec.roles.batched(chain, window, journal=journal, clock=clock, deadline=late)
 
 
 def _decision(item: Item) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from fusion.stages.text import sections
 
 _VERSION: Final = 2
 _MARK: Final = "$kind"
-_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache")
+_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache", "batch")
 _NOT_SHARED: Final = (*_NOT_IN_FINGERPRINT, "inputs", "request")
 
 
@@ -60,6 +60,7 @@ class Record:
                 "profile": spec.profile,
                 "cache": spec.cache,
                 "sample": spec.sample,
+                **({"batch": True} if spec.batch else {}),
             }
         )
 
@@ -141,6 +142,7 @@ class Record:
             profile=data["profile"],
             cache=data["cache"],
             sample=data["sample"],
+            batch=data.get("batch", False),
         )
 
 

@@ -6,12 +6,14 @@ from typing import Any
 
 from fusion.core.budget import over
 from fusion.core.errors import MissingKeyError
-from fusion.core.params import CacheMode, RoleSpec
+from fusion.core.params import BatchMode, CacheMode, Defaults, RoleSpec, merged
 from fusion.core.types import Limits
 from fusion.engine.manifest import Record
-from fusion.engine.roles import Cast, stray_limits
+from fusion.engine.roles import Cast, RoleModel, RoleModels, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
+from fusion.pipeline.dataflow import stages_within
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.stages.base import ModelStage, Stage
 
 
 def prepare(
@@ -23,6 +25,7 @@ def prepare(
     limits: Limits | None = None,
     cache: CacheMode | None = None,
     sample: int = 0,
+    batch: bool = False,
     before: Mapping[str, RoleSpec] | None = None,
 ) -> RunSpec:
     """Return the spec of a new run. `before` holds the roles of the run that it repeats, if any.
@@ -30,7 +33,8 @@ def prepare(
     Raises InputError, MissingKeyError or another UsageError for a run that cannot start.
     """
     given = checked_inputs(cast.with_defaults(loaded), request, inputs)
-    return prepare_many(cast, loaded, limits=limits, cache=cache, sample=sample, before=before).on(*given)
+    many = prepare_many(cast, loaded, limits=limits, cache=cache, sample=sample, batch=batch, before=before)
+    return many.on(*given)
 
 
 def prepare_many(
@@ -40,6 +44,7 @@ def prepare_many(
     limits: Limits | None = None,
     cache: CacheMode | None = None,
     sample: int = 0,
+    batch: bool = False,
     before: Mapping[str, RoleSpec] | None = None,
 ) -> RunSpec:
     """Return the spec that runs on many inputs share: `with_inputs` returns that of one of them.
@@ -47,9 +52,10 @@ def prepare_many(
     Raises MissingKeyError or another UsageError if none of them can start.
     """
     loaded = cast.with_defaults(loaded)
+    roles = cast.of(loaded, before)
     return RunSpec(
         loaded,
-        cast.of(loaded, before),
+        roles,
         inputs={},
         request="",
         limits=over(loaded.pipeline.budget.tighter(cast.settings.limits), limits),
@@ -57,8 +63,36 @@ def prepare_many(
         profile=cast.profile.name,
         cache=cache,
         sample=sample,
-        notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
+        batch=batch,
+        notes=(
+            *loaded.dataflow.notes,
+            *stray_limits(cast.settings, cast.own),
+            *live_notes(loaded, roles, batch=batch),
+        ),
     )
+
+
+def live_notes(loaded: LoadedPipeline, roles: RoleModels, *, batch: bool) -> list[str]:
+    """Return a note for each role whose calls are meant for batches, and whose model has no batch API."""
+    found: dict[str, None] = {}
+    for name, stage in stages_within(loaded.pipeline.stages).items():
+        for role in dict.fromkeys(role for _, role in stage.roles()):
+            mode = batch_mode(stage, roles[role], loaded.pipeline.defaults)
+            if mode == "always" or (batch and mode == "auto"):
+                why = roles.no_batches(roles[role].models[0].id)
+                asked = f"stages.{name}: `batch: always`" if mode == "always" else "`--batch`"
+                if why is not None:
+                    found[f"{asked} has no effect on role {role!r}, whose calls are made live: {why}"] = None
+    for path, one in loaded.nested.items():
+        found |= dict.fromkeys(live_notes(one, roles.nested[path], batch=batch))
+    return list(found)
+
+
+def batch_mode(stage: Stage, role: RoleModel, defaults: Defaults) -> BatchMode:
+    """Return the way in which the calls of a stage to a role go into batches."""
+    own = stage.resilience() if isinstance(stage, ModelStage) else {}
+    mode: BatchMode = merged(own, role.resilience, defaults.resilience()).get("batch", "auto")
+    return mode
 
 
 def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: Limits | None) -> RunSpec:
@@ -70,6 +104,7 @@ def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: L
         limits=limits,
         cache=record.data["cache"],
         sample=record.data["sample"],
+        batch=record.data.get("batch", False),
         before=record.undeclared,
     )
     return spec if cast.profile_given else replace(spec, profile=record.data["profile"])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 from fusion.core.config import Settings
@@ -24,6 +24,9 @@ from fusion.models.wrappers.hedge import Hedging
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.stages.base import ModelStage
+
+if TYPE_CHECKING:
+    from fusion.models.batches.window.window import Window
 
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
@@ -64,6 +67,7 @@ class RoleModels(Mapping[str, RoleModel]):
         self._gateway = gateway
         self.latencies = gateway.latencies
         self.hedging: Hedging | None = gateway.hedging
+        self.batches = True
 
     def __getitem__(self, role: str) -> RoleModel:
         return self._roles[role]
@@ -90,12 +94,24 @@ class RoleModels(Mapping[str, RoleModel]):
             found.update(roles.models)
         return found
 
+    def window(self, model_id: str) -> "Window | None":
+        """Return the window in which calls to a model gather for its batch API; None without one."""
+        return self._gateway.window(model_id) if self.batches else None
+
+    def batched(self, model: Model, window: "Window", **of_run: Any) -> Model:
+        """Return a chain of models whose calls go through the window of its first one."""
+        return self._gateway.batched(model, window, **of_run)
+
+    def no_batches(self, model_id: str) -> str | None:
+        """Return the reason why a model has no batch API; None if it has one."""
+        return self._gateway.no_batches(model_id)
+
     def played_by(self, play: Callable[[Member], Member]) -> "RoleModels":
         """Return the same roles, with each chain replaced by a stand-in for its first model."""
         roles = {role: replace(one, chain=(play(one.chain[0]),)) for role, one in self.items()}
         nested = {path: one.played_by(play) for path, one in self.nested.items()}
         played = RoleModels(roles, self._gateway, nested=nested)
-        played.latencies, played.hedging = Latencies(), None
+        played.latencies, played.hedging, played.batches = Latencies(), None, False
         return played
 
     def named(self, patterns: Sequence[str]) -> tuple[str, ...]:

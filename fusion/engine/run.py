@@ -25,6 +25,7 @@ from fusion.engine.receipt import Accounts, Before, upstreams
 from fusion.engine.roles import unpriced
 from fusion.engine.run_spec import RunSpec
 from fusion.engine.stage_runner import StageRunner
+from fusion.models.batches.window.clock import RunClock
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Part, stages_within
 from fusion.pipeline.inputs import filled_within
@@ -64,6 +65,7 @@ class Shared:
     sink: Sink
     recorder: CallRecorder
     seed: str
+    clock: RunClock
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     charged: Sequence[AttemptCharged] = ()
@@ -101,9 +103,13 @@ class Run:
         )
         self._accounts.take_up(self._origin.before)
         self._sink = to_both(self._accounts, self._journal.deliver_to(sink))
+        clock = RunClock(self._journal.pause)
+        self._journal.timed = spec.limits.seconds is not None
+        budget = Budget(
+            spec.limits, strict_usd=spec.strict_usd, parent=within, ledger=self._journal.ledger, clock=clock
+        )
         charged = [event for event in self._origin.before.events if isinstance(event, AttemptCharged)]
-        self._shared = Shared(run_id, self._sink, recorder, self._origin.seed, charged=charged)
-        budget = Budget(spec.limits, strict_usd=spec.strict_usd, parent=within, ledger=self._journal.ledger)
+        self._shared = Shared(run_id, self._sink, recorder, self._origin.seed, clock, charged=charged)
         self._pipeline = PipelineRun(spec, self._shared, budget, stream=stream)
         self.outcome = self._pipeline.outcome
         self._started_at = self._origin.started or datetime.now(UTC)
@@ -192,6 +198,7 @@ class PipelineRun:
             prefix=f"{place}/" if place else "",
             recorder=shared.recorder,
             seed=shared.seed,
+            clock=shared.clock,
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,
             charged=shared.charged,
@@ -206,7 +213,9 @@ class PipelineRun:
         budget = self._levels.budget
         budget.start()
         try:
-            async with asyncio.timeout(budget.remaining_seconds()), asyncio.TaskGroup() as group:
+            left = budget.seconds_by_clock()
+            own, around = left.pop(self._shared.clock, None), min(left.values(), default=None)
+            async with self._shared.clock.limit(own), asyncio.timeout(around), asyncio.TaskGroup() as group:
                 self._levels.hold_back()
                 for name in self._spec.pipeline.stages:
                     group.create_task(self._stages.run(name), name=name)

@@ -39,6 +39,8 @@ class RunSpec:
     sample: int = 0
     notes: tuple[str, ...] = ()
     """Notes on the pipeline; for a preview or quote also those on models and keys."""
+    batch: bool = False
+    """True for a run whose calls may be sent in batches."""
     widest: bool = False
     """True for the worst case of a simulation: every subtask reads the largest sections."""
 
@@ -72,6 +74,7 @@ class RunSpec:
             profile=self.profile,
             cache=self.cache,
             sample=self.sample,
+            batch=self.batch,
             widest=self.widest,
         )
 

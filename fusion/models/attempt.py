@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from fusion.core.types import Waited
 
@@ -93,6 +93,23 @@ class CallClock:
 
 clock: ContextVar[CallClock | None] = ContextVar("fusion_call_clock", default=None)
 """The clock of the current call; set by its caller."""
+
+
+class Place(Protocol):
+    """A place among items that are limited in number, which one whose call is in a batch leaves to others."""
+
+    def leave(self) -> None:
+        """Leave the place."""
+
+    def enter(self) -> None:
+        """Take a place again at once."""
+
+    async def back(self) -> None:
+        """Take a place again once one is free."""
+
+
+place: ContextVar[Place | None] = ContextVar("fusion_place", default=None)
+"""The place of the current call, if its stage limits them."""
 
 
 def note_wait(cause: Wait, begun: float) -> float:

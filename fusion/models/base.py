@@ -4,10 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from fusion.core.errors import BadResponseError, ContentFilterError, UsageError
 from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
+
+if TYPE_CHECKING:
+    from fusion.models.batches.base import BatchDoor
 
 BYTES_PER_TOKEN: Final = 4
 _DAY: Final = 86_400
@@ -117,6 +120,10 @@ class Model(ABC):
 
         A reply truncated at `max_tokens` has the `finish_reason` "length". Raises ModelError without a reply.
         """
+
+    def batch_door(self) -> "BatchDoor | None":
+        """Return the batch API of the model; None if it has none."""
+        return None
 
     async def ready(self) -> None:  # noqa: B027 - most models need nothing
         """Load what the first call needs; the time it takes is part of no call."""

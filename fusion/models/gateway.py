@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 from fusion.core.config import Ceilings, Settings, is_padded, secret
 from fusion.core.config.policy import Refusal
@@ -22,7 +23,7 @@ from fusion.models.providers.replay import PREFIX, ReplayModel
 from fusion.models.speed import Latencies
 from fusion.models.tokens import Margins, TokenBounds
 from fusion.models.wrappers.breaker import Breaker, Guarded, Trial
-from fusion.models.wrappers.budget import Metered
+from fusion.models.wrappers.budget import Metered, WorstCase
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
 from fusion.models.wrappers.contained import Contained
 from fusion.models.wrappers.fallback import Member
@@ -33,6 +34,9 @@ from fusion.models.wrappers.prompt_cache import Primed, is_marked
 from fusion.models.wrappers.retry import Retrying
 from fusion.store.base import NullJournal
 from fusion.store.journal import Journal
+
+if TYPE_CHECKING:
+    from fusion.models.batches.window.window import Window
 
 _CONCURRENCY = 500
 _OPEN_SERVERS = frozenset({"hosted_vllm", "vllm", "lm_studio", "llamafile", "ollama", "ollama_chat", "xinference"})
@@ -66,6 +70,7 @@ class Gateway:
         self._breakers: dict[str, Breaker] = {}
         self._trials: list[Trial] = []
         self._doors: dict[str, BatchDoor | None] = {}
+        self._windows: dict[str, Window] = {}
 
     def add(self, model: Model) -> None:
         """Register a model of the user under its id. Raises UsageError if another model has that id."""
@@ -120,13 +125,38 @@ class Gateway:
 
     def no_batches(self, model_id: str) -> str | None:
         """Return the reason why a model has no batch API; None if it has one."""
-        if model_id in self._own or model_id.startswith(PREFIX):
-            return f"{model_id!r} is a model of the program's own"
+        if model_id in self._own:
+            here = self._own[model_id].batch_door()
+            return f"{model_id!r} is a model of the program's own without one" if here is None else None
+        if model_id.startswith(PREFIX):
+            return f"{model_id!r} repeats kept answers"
         if self._guard.outages and self.is_named(model_id, self._guard.outages):
             return f"{model_id!r} is out of reach in this drill"
         return no_batches(self._info(model_id), self._settings)
 
+    def window(self, model_id: str) -> "Window | None":
+        """Return the window in which calls of all runs to a model gather for its batch API; None without one."""
+        door = self.batch_door(model_id)
+        if door is None:
+            return None
+        if model_id not in self._windows:
+            from fusion.models.batches.window.window import Window
+
+            self._windows[model_id] = Window(door, self._settings.batches)
+        return self._windows[model_id]
+
+    def batched(self, model: Model, window: "Window", **of_run: Any) -> Model:
+        """Return a chain of models whose calls go through the window of its first one."""
+        from fusion.models.batches.window.batched import Batched
+        from fusion.models.batches.window.payment import Purse
+
+        info = window.info
+        worst = WorstCase(info.id, window.price, tokens=self._tokens, margins=self._margins)
+        return Batched(model, window, Purse(info.id, window.price, info.price, worst), **of_run)
+
     def _door(self, model_id: str) -> BatchDoor | None:
+        if model_id in self._own:
+            return self._own[model_id].batch_door()
         info = self._info(model_id)
         if not self._guard.rules:
             return batch_door(info, self._settings)
@@ -162,6 +192,8 @@ class Gateway:
         """Release all sockets and processes."""
         for trial in self._trials:
             trial.close()
+        for window in self._windows.values():
+            await window.close()
         for model in self._own.values():
             await model.close()
         self._local.close()

@@ -275,5 +275,9 @@ class StageContext(ABC):
         """Return the number of so many items that later stages need at least (their `min_ok`); 1 by default."""
 
     @abstractmethod
+    def now(self) -> float:
+        """Return the seconds of the run's clock, which stands still while it waits for batches."""
+
+    @abstractmethod
     def time_limit(self) -> AbstractAsyncContextManager[object]:
         """Return a block that raises TimeoutError once the stage's `timeout` has passed since its first input."""

@@ -17,7 +17,7 @@ from fusion.stages.fields import Enough, enough
 from fusion.stages.simulation import Estimate
 
 if TYPE_CHECKING:
-    from asyncio import TaskGroup
+    from asyncio import Future, TaskGroup
 
 
 _OUT_OF_TIME: Final = "out of time"
@@ -195,6 +195,8 @@ class _Work:
         self._group = TaskGroup()
         self._last_resort = Lock()  # items beyond the budget, without which the stage has too few
         self._workers = 0
+        self._away = 0  # workers whose call is in a batch: others work meanwhile
+        self._returning: deque[Future[None]] = deque()
         self._variables: dict[str, Any] = {}
         self._open: dict[int, Item] = {}
         self._ready: deque[Item] = deque()
@@ -247,20 +249,53 @@ class _Work:
 
     def _begin(self, item: Item) -> None:
         self._ready.append(item)
-        if self._workers < self._stage.concurrency:
+        self._start_worker()
+
+    def _start_worker(self) -> None:
+        if self._ready and not self._broken and self._workers < self._stage.concurrency:
             self._workers += 1
             self._group.create_task(self._worker())
+
+    def leave(self) -> None:
+        """Leave the place of an item whose call is in a batch to the next one."""
+        self._workers -= 1
+        self._away += 1
+        self._start_worker()
+
+    def enter(self) -> None:
+        """Take a place again at once."""
+        self._workers += 1
+        self._away -= 1
+
+    async def back(self) -> None:
+        """Take a place again once one is free; those that come back go before new items."""
+        from asyncio import get_running_loop
+
+        while self._workers >= self._stage.concurrency:
+            turn = get_running_loop().create_future()
+            self._returning.append(turn)
+            await turn
+        self.enter()
 
     async def _worker(self) -> None:
         from asyncio import sleep
 
-        while self._ready and not self._broken:
+        from fusion.models.attempt import place
+
+        while self._ready and not self._broken and not self._returning:
+            place.set(_Place(self))
             worked = await self._worked(self._ready.popleft())
             if worked is not None:
                 self._settle(worked)
             await sleep(0)  # lets other tasks run, also if a model answers at once
         self._workers -= 1
-        if self._broken and not self._workers:
+        if self._returning:
+            turn = self._returning.popleft()
+            if not turn.done():
+                turn.set_result(None)
+        else:
+            self._start_worker()
+        if self._broken and not (self._workers or self._away):
             self._idle.set()
 
     async def _worked(self, item: Item) -> Item | None:
@@ -369,6 +404,31 @@ class _Work:
         self._waiting.clear()
         for item in list(self._open.values()):
             self._settle(item.failed(failure))
+
+
+class _Place:
+    """The place of one item, which it leaves while all that it waits for is in batches."""
+
+    __slots__ = ("_away", "_work")
+
+    def __init__(self, work: _Work) -> None:
+        self._work = work
+        self._away = 0
+
+    def leave(self) -> None:
+        self._away += 1
+        if self._away == 1:
+            self._work.leave()
+
+    def enter(self) -> None:
+        self._away -= 1
+        if not self._away:
+            self._work.enter()
+
+    async def back(self) -> None:
+        self._away -= 1
+        if not self._away:
+            await self._work.back()
 
 
 def check_enough(items: Sequence[Item], wanted: int | str, *, noun: str = "items") -> None:

@@ -9,9 +9,11 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from fusion.core.budget import Budget, Ledger
+from fusion.core.errors import StoreError
 from fusion.core.events import Sink
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Reply
+from fusion.store.batches import BatchPlace
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -60,6 +62,13 @@ class Store(ABC):
     @abstractmethod
     async def written(self) -> None:
         """Wait until all rows queued so far are on disk. Raises StoreError if any could not be written."""
+
+    @abstractmethod
+    def when_written(self, call: Callable[[StoreError | None], object]) -> None:
+        """Call this on the running loop once all rows queued so far are on disk, with the error if there is one.
+
+        Those that await `written` go on after it. The rows are in no hurry: others may join their batch.
+        """
 
     @abstractmethod
     def flush(self) -> None:
@@ -269,6 +278,33 @@ class NullJournal:
 
     def kept(self, stage: str, item: int | None, name: str) -> Any:
         """Return a recorded decision; None if there is no such decision."""
+
+    @property
+    def joins(self) -> bool:
+        """True if a later session of the run joins the batches of this one."""
+        return False
+
+    @property
+    def disk(self) -> Store | None:
+        """The store that keeps the journal, if any; rows of all its runs are written in order."""
+        return None
+
+    def in_batches(self, key: CallKey) -> Sequence[BatchPlace]:
+        """Return the places of a call in batches, also those of earlier sessions; the last one last."""
+        return ()
+
+    def is_lost(self, attempt: tuple[int, int]) -> bool:
+        """Return True if an attempt, by session and number, ended with its session and counts in full."""
+        return False
+
+    def enter_batch(self, key: CallKey, place: BatchPlace) -> None:
+        """Record the place of a call in a batch, or the provider's id of that batch, as a decision."""
+
+    timed = False
+    """True if the seconds of the run are limited."""
+
+    def pause(self, seconds: float) -> None:
+        """Record the seconds of a pause in which the run waited for its batches."""
 
     def is_finished(self, key: CallKey) -> bool:
         """Return True for a call that this run, or one that it continues, has finished."""

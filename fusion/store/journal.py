@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -32,16 +33,17 @@ from fusion.core.events import (
     StageFinished,
     StageStarted,
     span,
-    to_both,
 )
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited
 from fusion.store.base import NullJournal, Store
+from fusion.store.batches import BatchPlace, BatchPlaces
 from fusion.store.encoding import Json, as_json, value_as_json
 from fusion.store.outbox import Outbox
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
+    AttemptState,
     Call,
     CallState,
     Content,
@@ -72,8 +74,8 @@ _KEPT_EVENTS: Final = frozenset(
     }
 )
 _OF_EVENTS: Final[Mapping[str, Any]] = {"exclude": {"run_id"}, "exclude_none": True}
-_DELIVERY_DELAY: Final = 0.003
-"""Seconds in which some call that is about to be sent usually waits for the disk anyway."""
+_LOST: Final[tuple[AttemptState, ...]] = ("lost",)
+_PAUSE: Final = "in batches "
 _REDACTED: Final = "its words are not kept"
 
 _Place = tuple[str, int | None, str]
@@ -124,8 +126,15 @@ class Journal(NullJournal):
         self._elsewhere: dict[CallKey, _Found] = {}
         self._failed: dict[CallKey, _Found] = {}
         self._decided: dict[_Place, Any] = {}
+        self._batches = BatchPlaces()
+        self._other_batches = BatchPlaces()
+        self._lost_attempts: frozenset[tuple[int, int]] = frozenset()
         self._spent: dict[str, Spending] = {}
+        self._paused = 0.0
+        self._pauses = count(1)
         self._outbox = Outbox()
+        self._delivery: asyncio.TaskGroup | None = None
+        self._fault: Exception | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -147,11 +156,17 @@ class Journal(NullJournal):
             for one in store.decisions(self.run_id)
             if not _is_of(one.stage, one.item, again)
         }
+        for place, value in self._decided.items():
+            self._batches.load(place, value)
+        if self._batches:
+            lost = store.attempts(self.run_id, states=_LOST)
+            self._lost_attempts = frozenset((one.session, one.number) for one, _ in lost)
         calls, events = store.last_numbers(self.run_id)
         self._numbers, self._events = count(calls + 1), count(events + 1)
         self._spent = store.spending(self.run_id)
         row = store.run(self.run_id)
         self.seconds = 0.0 if row is None else row.seconds
+        self._paused = sum(value for (_, _, name), value in self._decided.items() if name.startswith(_PAUSE))
 
     def reuse(self, run_ids: Iterable[str]) -> None:
         """Answer from the finished calls of these runs too, earlier ones first."""
@@ -161,6 +176,7 @@ class Journal(NullJournal):
             self._elsewhere = {**found, **self._elsewhere}
             for one in self._store.decisions(run_id):
                 self._decided.setdefault((one.stage, one.item, one.name), one.value)
+                self._other_batches.load((one.stage, one.item, one.name), one.value)
 
     def _load(
         self,
@@ -200,7 +216,8 @@ class Journal(NullJournal):
             if not stage or f"{path}/".startswith(f"{stage}/"):
                 usd, tokens, calls = usd + one.usd, tokens + one.tokens, calls + one.calls
                 unknown += one.unknown
-        budget.resume(Amount(usd, tokens, calls), unknown_calls=unknown, seconds=0.0 if stage else self.seconds)
+        seconds = 0.0 if stage else max(0.0, self.seconds - self._paused)
+        budget.resume(Amount(usd, tokens, calls), unknown_calls=unknown, seconds=seconds)
 
     # Calls.
 
@@ -307,10 +324,10 @@ class Journal(NullJournal):
         await self.written()
         return number
 
-    def closed(self, number: int, state: Closed, amount: Amount) -> None:
+    def closed(self, number: int, state: Closed, amount: Amount, *, session: int | None = None) -> None:
         """Record the end of an attempt and its cost."""
         usd, tokens = (Decimal(0), 0) if state == "refunded" else (amount.usd, amount.tokens)
-        self._put(AttemptEnd(self.run_id, self.session, number, state, time.time(), usd, tokens))
+        self._put(AttemptEnd(self.run_id, session or self.session, number, state, time.time(), usd, tokens))
 
     # Decisions.
 
@@ -327,29 +344,65 @@ class Journal(NullJournal):
     def is_finished(self, key: CallKey) -> bool:
         return key in self._finished or key in self._elsewhere
 
+    # Batches.
+
+    @property
+    def joins(self) -> bool:
+        return self.content == "full" and not self._lost
+
+    @property
+    def disk(self) -> Store | None:
+        return self._store
+
+    def in_batches(self, key: CallKey) -> Sequence[BatchPlace]:
+        return self._batches.of(key) or self._other_batches.of(key)
+
+    def is_lost(self, attempt: tuple[int, int]) -> bool:
+        return attempt in self._lost_attempts
+
+    def enter_batch(self, key: CallKey, place: BatchPlace) -> None:
+        self._batches.enter(key, place)
+        (stage, item, name), value = place.decision(key) if place.batch_id is None else place.id_decision(key)
+        self.keep(stage, item, name, value)
+
+    def pause(self, seconds: float) -> None:
+        if self.timed:
+            self.keep("", None, f"{_PAUSE}{self.session}.{next(self._pauses)}", seconds)
+
     # Events and end.
 
     def deliver_to(self, sink: Sink) -> Sink:
         self._outbox.sink = sink
-        return to_both(self._record, self._outbox)
+        return self._take
 
     @asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
-        async with asyncio.TaskGroup() as group:
-            delivery = group.create_task(self._deliver(), name="delivery")
+        async with asyncio.TaskGroup() as self._delivery:
             try:
                 yield
             finally:
-                delivery.cancel()
+                self._delivery = None
 
-    async def _deliver(self) -> None:
-        while True:
-            await self._outbox.filled()
-            await asyncio.sleep(_DELIVERY_DELAY)
-            await self.written()
+    def _take(self, event: EventBase) -> None:
+        """Record an event that no other row covers, and deliver it once its rows are on disk."""
+        self._record(event)
+        if self._outbox.take(event):
+            self._store.when_written(partial(self._deliver, self._outbox.count))
+
+    def _deliver(self, due: int, error: StoreError | None) -> None:
+        """Deliver events that waited; a fault of the sink ends the run."""
+        try:
+            if error is not None:
+                self._lose(error)
+            self._outbox.deliver(due)
+        except Exception as fault:  # noqa: BLE001 - raised in the run
+            if self._delivery is None:
+                self._fault = self._fault or fault
+            else:
+                self._delivery.create_task(_raise(fault))
+                self._delivery = None
 
     def _record(self, event: EventBase) -> None:
-        """Record an event that no other row covers."""
         if type(event) in _KEPT_EVENTS or (isinstance(event, ItemFinished) and event.failure is not None):
             self._put(Noticed(self.run_id, next(self._events), self._event(event)))
 
@@ -403,11 +456,18 @@ class Journal(NullJournal):
         except StoreError as error:
             self._lose(error)
         self._outbox.deliver(due)
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
 
     def _lose(self, error: StoreError) -> None:
         if not self._lost:
             self._lost = True
             self.on_loss(str(error))
+
+
+async def _raise(fault: Exception) -> None:
+    raise fault
 
 
 def _is_of(stage: str, item: int | None, parts: Again) -> bool:

@@ -1,13 +1,12 @@
 """Outbox: holds the events of a run back until their rows are on disk."""
 
-import asyncio
 from collections import deque
 
 from fusion.core.events import CallFinished, EventBase, Sink
 
 
 class Outbox:
-    """A sink that delivers events in order. A finished call, and each event after it, waits for `deliver`.
+    """Delivers events in order. A finished call, and each event after it, waits for `deliver`.
 
     A call answered from an earlier session is on disk already. `count` is the number of events held back so far.
     """
@@ -16,15 +15,16 @@ class Outbox:
         self.sink: Sink = lambda event: None
         self.count = 0
         self._events: deque[EventBase] = deque()
-        self._filled = asyncio.Event()
 
-    def __call__(self, event: EventBase) -> None:
-        if self._events or (isinstance(event, CallFinished) and event.reused != "journal"):
+    def take(self, event: EventBase) -> bool:
+        """Deliver an event, or hold it back; return True if it is held back."""
+        held = bool(self._events) or (isinstance(event, CallFinished) and event.reused != "journal")
+        if held:
             self._events.append(event)
             self.count += 1
-            self._filled.set()
         else:
             self.sink(event)
+        return held
 
     def deliver(self, count: int) -> None:
         """Deliver the first `count` events ever held back, those still here; then raise the sink's first error."""
@@ -36,8 +36,3 @@ class Outbox:
                 fault = fault or error
         if fault is not None:
             raise fault
-
-    async def filled(self) -> None:
-        """Wait until more events have been held back since the last wait."""
-        await self._filled.wait()
-        self._filled.clear()

@@ -21,6 +21,7 @@ HEAVY = {
     "networkx",
     "numpy",
     "openai",
+    "pyarrow",
     "rich",
     "sqlite3",
     "tiktoken",

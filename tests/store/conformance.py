@@ -604,6 +604,40 @@ class StoreConformance:
         assert [store.last_numbers(f"r{n}") for n in range(6)] == [(29, 0)] * 6
 
     @pytest.mark.anyio
+    async def test_a_call_is_made_when_the_rows_before_it_are_on_disk(self, store: Store) -> None:
+        store.put(started())
+        await store.written()
+        made: list[tuple[int, StoreError | None, int]] = []
+        for number in range(1, 6):
+            store.put(*work(number))
+            store.when_written(lambda failure, number=number: made.append((number, failure, last_call())))
+
+        def last_call() -> int:
+            return store.last_numbers("r1")[0]
+
+        await store.written()
+        assert [number for number, _, _ in made] == [1, 2, 3, 4, 5]
+        assert all(failure is None and there >= number for number, failure, there in made)
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("rows", [(), work()])
+    async def test_a_call_is_made_though_nothing_else_waits(self, store: Store, rows: tuple[Row, ...]) -> None:
+        store.put(started())
+        await store.written()
+        made = asyncio.get_running_loop().create_future()
+        store.put(*rows)
+        store.when_written(made.set_result)
+        assert await made is None
+        assert store.last_numbers("r1")[0] == len(rows[:1])
+
+    @pytest.mark.anyio
+    async def test_a_closed_store_says_so_to_calls(self, store: Store) -> None:
+        store.close()
+        made = asyncio.get_running_loop().create_future()
+        store.when_written(made.set_result)
+        assert "closed" in str(await made)
+
+    @pytest.mark.anyio
     async def test_waiting_can_be_given_up(self, store: Store) -> None:
         store.put(started())
         waiting = [asyncio.create_task(store.written()) for _ in range(3)]

@@ -46,6 +46,7 @@ class Slow(FileStore):
         super().__init__(folder)
         self.rows: list[Row] = []
         self.on_disk: list[Row] = []
+        self._waiting: list[asyncio.Task[None]] = []
 
     def put(self, *rows: Row) -> None:
         self.rows += rows
@@ -57,6 +58,13 @@ class Slow(FileStore):
             await asyncio.sleep(0)
         await super().written()
         self.on_disk = self.rows[: max(before, len(self.on_disk))]
+
+    def when_written(self, call: Callable[[StoreError | None], object]) -> None:
+        async def wait() -> None:
+            await self.written()
+            call(None)
+
+        self._waiting.append(asyncio.get_running_loop().create_task(wait()))
 
     def has(self, kind: type[Row], stage: str, item: int | None = None) -> bool:
         """Whether a call or an attempt of this stage and item is on disk."""
@@ -217,6 +225,12 @@ class Failing(FileStore):
         if self._left < 0:
             raise StoreError("the disk is full")
         await super().written()
+
+    def when_written(self, call: Callable[[StoreError | None], object]) -> None:
+        if self._left < 0:
+            asyncio.get_running_loop().call_soon(call, StoreError("the disk is full"))
+        else:
+            super().when_written(call)
 
 
 ROWS = 2 + 3 * (1 + 2) + 2 * 3 + 1

@@ -103,10 +103,12 @@ class LineOutput(RowOutput):
     def _lock(self, file: int) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UsageError(
                 f"another process is writing to {self.name!r}; wait for it, or name another file with -o"
             ) from error
+        except OSError:
+            return  # a file system without locks
 
     def _cut(self) -> None:
         with self._path.open("r+b") as file:

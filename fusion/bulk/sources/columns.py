@@ -11,10 +11,9 @@ from fusion.pipeline.spec import Pipeline
 _TEXT = "text"
 
 
-def reads_media(pipeline: Pipeline) -> bool:
-    """Return True if the files of a folder go to an input of pictures or documents."""
-    first = next((spec for spec in pipeline.inputs.values() if spec.required), None)
-    return first is not None and first.is_file
+def reads_media(pipeline: Pipeline, constants: Collection[str] = ()) -> bool:
+    """Return True if files go to an input of pictures or documents: a required one that is not among `constants`."""
+    return any(spec.required and spec.is_file for name, spec in pipeline.inputs.items() if name not in constants)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from fusion.bulk.sources.base import RowSource, SourceFormat
-from fusion.bulk.sources.documents import of_paths, of_pattern
+from fusion.bulk.sources.documents import Documents, of_paths, of_pattern
 from fusion.bulk.sources.live import PythonRows, StreamTable
 from fusion.bulk.sources.parquet import ParquetTable
 from fusion.bulk.sources.several import SeveralTables
@@ -88,8 +88,17 @@ def _within(path: Path, form: SourceFormat | None, *, media: bool) -> RowSource:
     documents = of_pattern(path, media=media)
     tables = documents.paths_if(lambda one: form not in (None, "files") or format_of(one) == "parquet")
     if tables is None or form == "files":
-        return documents
+        return _noted(documents, form)
     return SeveralTables([_table(one, form or "parquet") for one in tables], documents.name, documents.identity)
+
+
+def _noted(documents: Documents, form: SourceFormat | None) -> Documents:
+    """Add a note to files that are all tables, for a user who means their rows."""
+    tables = documents.paths_if(lambda one: format_of(one) is not None)
+    if form is None and tables is not None:
+        named = format_of(tables[0])
+        documents.note = f"each table of {documents.name!r} is one row, as text; `--format {named}` reads their rows"
+    return documents
 
 
 def _several(paths: Sequence[Path], form: SourceFormat | None, *, media: bool) -> RowSource:
@@ -99,7 +108,7 @@ def _several(paths: Sequence[Path], form: SourceFormat | None, *, media: bool) -
             raise InputError(f"{str(path)!r} is no file; give one folder, one pattern in quotes, or several files")
     documents = of_paths(paths, media=media)
     if form == "files" or (form is None and {format_of(path) for path in paths} != {"parquet"}):
-        return documents
+        return _noted(documents, form)
     return SeveralTables([_table(one, form or "parquet") for one in paths], documents.name, documents.identity)
 
 

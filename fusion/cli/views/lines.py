@@ -57,6 +57,8 @@ _WAITS: Final = {
 _TIMES: Final = {"model": "models", **_WAITS, "own": "other"}
 _SHOWN_FROM: Final = 0.05
 """Seconds from which on a part of a time is shown."""
+_LONG: Final = 7200
+"""Seconds from which on a time is in hours."""
 _ATTEMPT = " attempt"
 _OUTAGES = {"open": "down, and asked again in", "probing": "asked again after", "closed": "back after"}
 _FEW = 2
@@ -319,10 +321,12 @@ def reason(failure: Failure) -> str:
 
 
 def seconds(value: float) -> str:
-    """Format a time: 0.8 s, 34 s, 2 min 05 s."""
+    """Format a time: 0.8 s, 34 s, 2 min 05 s, 3 h 20 min."""
     if value < 9.95:
         return f"{value:.1f} s"
     whole = round(value)
+    if whole >= _LONG:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02} s"
 
 

@@ -1,15 +1,15 @@
 """Live view of a run on standard error: its stages, redrawn in place."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line, printable
 from fusion.cli.views.follow import Viewer
 from fusion.cli.views.lines import Incidents, cost_words, first_line, reply_line, seconds
-from fusion.cli.views.progress import Progress, StageProgress
-from fusion.core.events import EventBase, RunStarted
+from fusion.cli.views.progress import Progress, StageProgress, batch_line
+from fusion.core.events import BatchEnded, BatchSubmitted, EventBase, RunStarted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -69,6 +69,8 @@ class LiveView(Viewer):
             self._say(first_line(event, self._settings), "bold")
             return
         called = reply_line(event) if self._verbose else None
+        if isinstance(event, (BatchSubmitted, BatchEnded)):
+            called = batch_line(event)
         for line in [*self._incidents.lines(event), *([called] if called else [])]:
             self._say(line)
 
@@ -159,7 +161,7 @@ class LiveView(Viewer):
             Text(f"{mark} {one_line(name)}", style=style),
             Text(stage.kind, style="dim"),
             _items(stage),
-            Text(_calls(stage.calls, stage.reused), style="cyan"),
+            Text(_calls(stage.calls, stage.reused, stage.batches.values()), style="cyan"),
             tokens,
             cost_words(stage.spent.usd, stage.spent.unknown) if stage.spent.any else "",
             "" if elapsed is None else seconds(elapsed),
@@ -205,5 +207,10 @@ def _items(stage: StageProgress) -> str:
     return f"{stage.done} of {stage.known}{more}{failed}"
 
 
-def _calls(count: int, reused: int) -> str:
-    return ", ".join([f"{count} in flight"] * bool(count) + [f"{reused} reused"] * bool(reused))
+def _calls(count: int, reused: int, batches: Collection[tuple[int, int]] = ()) -> str:
+    """Count calls in flight and reused ones; of calls in batches, tell how far these are."""
+    flying = f"{count} in flight"
+    if batches:
+        done, rows = (sum(part) for part in zip(*batches, strict=True))
+        flying = f"in batch, {done:,} of {rows:,} done"
+    return ", ".join([flying] * bool(count) + [f"{reused} reused"] * bool(reused))

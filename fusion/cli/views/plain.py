@@ -6,7 +6,7 @@ from pathlib import Path
 from fusion.cli.terminal import complain
 from fusion.cli.views.follow import Viewer
 from fusion.cli.views.lines import Incidents, first_line, milestone, reply_line, title_line
-from fusion.cli.views.progress import Progress
+from fusion.cli.views.progress import Progress, batch_line
 from fusion.core.events import EventBase, RunStarted
 
 
@@ -29,7 +29,8 @@ class Plain(Viewer):
         items, failed = (stage.done or stage.known, stage.failed) if stage else (0, 0)
         for line in self._incidents.lines(event):
             self._say(line)
-        told = milestone(event, items, failed) or title_line(event) or (reply_line(event) if self._verbose else None)
+        told = milestone(event, items, failed) or title_line(event) or batch_line(event)
+        told = told or (reply_line(event) if self._verbose else None)
         if told is not None:
             self._say(told)
 

@@ -6,8 +6,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
+from fusion.cli.terminal import one_line
+from fusion.cli.views.lines import seconds
 from fusion.core.events import (
     AttemptCharged,
+    BatchEnded,
+    BatchProgressed,
+    BatchSubmitted,
     CallCancelled,
     CallFailed,
     CallFinished,
@@ -50,7 +55,7 @@ class StageProgress:
     """Progress of a stage: `done` of `known` items; `final` when the count is complete.
 
     `calls` are in flight; `reused` ones were answered by journal or cache at no cost. `titles` are those of its
-    items, in order.
+    items, in order. `batches` are the open batches of its calls, each with the rows that are done, and all rows.
     """
 
     kind: str
@@ -62,6 +67,7 @@ class StageProgress:
     failed: int = 0
     calls: int = 0
     reused: int = 0
+    batches: dict[str, tuple[int, int]] = field(default_factory=dict)
     spent: Spent = field(default_factory=Spent)
     began: float | None = None
     seconds: float | None = None
@@ -70,6 +76,26 @@ class StageProgress:
         if self.seconds is not None:
             return self.seconds
         return None if self.began is None else now - self.began
+
+
+def batch_line(event: EventBase) -> str | None:
+    """Describe what becomes of a batch."""
+    match event:
+        case BatchSubmitted():
+            calls = f"{event.calls:,} call{'s' * (event.calls != 1)}"
+            again = "again in" if event.joined else "in"
+            return f"{event.stage}: {calls} to {event.model} {again} batch {event.batch}"
+        case BatchProgressed():
+            return f"{event.stage}: in batch {event.batch}, {event.done + event.failed:,} of {event.rows:,} done"
+        case BatchEnded(status="late"):
+            return f"{event.stage}: {event.calls:,} of batch {event.batch} are late and go to the live API"
+        case BatchEnded():
+            why = f": {one_line(event.message)}" if event.message else ""
+            left = "" if event.answered == event.calls else ", the others go on"
+            answered = f"{event.answered:,} of {event.calls:,} answered{left}"
+            after = f"{event.status} after {seconds(event.seconds)}"
+            return f"{event.stage}: batch {event.batch} {after}, {answered}{why}"
+    return None
 
 
 @dataclass
@@ -131,6 +157,7 @@ class Progress:
                 stage.failed += event.failure is not None
             case StageFinished():
                 stage.state, stage.seconds, stage.calls = event.status, event.seconds, 0
+                stage.batches.clear()
             case _:
                 self._of_call(event, stage)
 
@@ -146,6 +173,12 @@ class Progress:
                 self._add(stage, event.usage.total, event.cost)
             case CallFailed() | CallCancelled():
                 stage.calls -= 1
+            case BatchSubmitted():
+                stage.batches[event.batch] = 0, event.rows
+            case BatchProgressed():
+                stage.batches[event.batch] = event.done + event.failed, event.rows
+            case BatchEnded():
+                stage.batches.pop(event.batch, None)
             case AttemptCharged():  # its tokens are a bound, not usage
                 self._add(stage, 0, event.cost)
 
@@ -157,5 +190,6 @@ class Progress:
         now = self._clock()
         for stage in self.stages.values():
             stage.calls = 0
+            stage.batches.clear()
             if stage.state == "working":
                 stage.state, stage.seconds = "stopped", stage.elapsed(now)

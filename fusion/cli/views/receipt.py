@@ -60,6 +60,7 @@ def _calls(line: ReceiptLine) -> str:
         "passed on": line.fallbacks,
         "cancelled": line.cancelled,
         "reused": line.reused,
+        "in batch": line.batched,
     }
     named = ", ".join(f"{count} {what}" for what, count in others.items() if count)
     return f"{line.calls} ({named})" if named else str(line.calls)
@@ -86,7 +87,7 @@ def _total(receipt: Receipt) -> str:
     tokens = f"{about}{usage.input:,} tokens in{_of_caches(receipt)}, {about}{usage.output:,} out"
     made = f"{calls}{again}{given_up}{_reused(receipt)}"
     time = f"{seconds(receipt.seconds)}{times_words(receipt.times)}"
-    return f"{made}; {tokens}; {_money(receipt)}{_cached(receipt)}; {_escalated(receipt)}{time}"
+    return f"{made}; {tokens}; {_money(receipt)}{_batched(receipt)}{_cached(receipt)}; {_escalated(receipt)}{time}"
 
 
 def _reused(receipt: Receipt) -> str:
@@ -102,6 +103,13 @@ def _of_caches(receipt: Receipt) -> str:
     counts = {"from caches": receipt.usage.cached_read, "written to them": receipt.usage.cache_write}
     named = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     return f" ({named})" if named else ""
+
+
+def _batched(receipt: Receipt) -> str:
+    """Count the calls that came in batches, and tell what that saved."""
+    if not receipt.batched:
+        return ""
+    return f", {receipt.batched} in batch saved {dollars(receipt.batch_saved)}"
 
 
 def _cached(receipt: Receipt) -> str:

@@ -14,6 +14,7 @@ from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
 from fusion.core.config.tables import (
     FREE,
+    BatchesTable,
     Endpoint,
     LimitsTable,
     NamedBudget,
@@ -68,6 +69,7 @@ class Settings(Value):
     keys: frozenset[str] = frozenset()
     wire: Wire = "direct"
     store: StoreSettings = Field(default_factory=StoreSettings)
+    batches: BatchesTable = BatchesTable()
     policy: Policy = Field(default_factory=lambda: Policy(rules=machine_rules()))
     outages: tuple[str, ...] = ()
 
@@ -112,6 +114,7 @@ class Settings(Value):
             local_threads=_threads(env.get("FUSION_LOCAL_THREADS")),
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
+            batches=given.batches,
             policy=Policy(rules=(*machine_rules(), *layers.rules())),
             wire=wire_named(env.get("FUSION_WIRE")) or "direct",
             keys=frozenset(
@@ -167,6 +170,7 @@ class _Layers:
             roles={**below.roles, **above.roles},
             prices={**below.prices, **above.prices},
             defaults=above.defaults.over(below.defaults),
+            batches=above.batches if "batches" in above.model_fields_set else below.batches,
             limits=LimitsTable(**above.limits.of_run.tighter(below.limits.of_run).model_dump(exclude_none=True)),
         )
 

@@ -165,6 +165,19 @@ class StoreTable(Authored):
         return self.cache_mb * 1_000_000
 
 
+class BatchesTable(Authored):
+    """Times and size of batches; they are the same for every provider."""
+
+    quiet: float = Field(
+        default=10.0, gt=0, description="Seconds without a further call after which the calls at hand are sent."
+    )
+    poll: float = Field(default=15.0, gt=0, description="Seconds until a batch is first looked at; it grows.")
+    slowest_poll: float = Field(default=300.0, gt=0, description="Seconds between two looks at a batch at most.")
+    open_rows: int = Field(
+        default=5000, gt=0, description="Calls to one model that are in batches at once; more wait for room."
+    )
+
+
 def _endpoint_name(name: str) -> str:
     if not _ENDPOINT.fullmatch(name):
         raise ValueError(
@@ -204,6 +217,7 @@ class SettingsFile(Authored):
         default={}, description="Budgets that runs share, by name."
     )
     store: StoreTable = Field(default=StoreTable(), description="Storage of runs.")
+    batches: BatchesTable = Field(default=BatchesTable(), description="Times and size of batches.")
     policy: PolicyTable = Field(default=PolicyTable(), description="Rules on models and on kept content.")
 
 

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 from fusion.core.types import Request
 from fusion.models.batches.base import BatchState, BatchStatus, Ended, Entry
-from fusion.models.batches.provider import count, object_of, part
+from fusion.models.batches.provider import count, object_of, objects, part
 from fusion.models.batches.unnamed import Listed, UnnamedBatches, own_id
 from fusion.models.providers.wire import encoded
 
 _PATH: Final = "/v1/messages/batches"
 _PAGE: Final = 100
+_COUNTS: Final = ("processing", "succeeded", "errored", "canceled", "expired")
 _UNANSWERED: Final = ("expired", "canceled")
 
 
@@ -37,10 +38,9 @@ class AnthropicBatches(UnnamedBatches):
     async def state(self, batch_id: str) -> BatchState:
         batch = await self._api.ask("GET", f"{_PATH}/{batch_id}")
         counts = batch.get("request_counts")
-        names = ("processing", "succeeded", "errored", "canceled", "expired")
         return BatchState(
             status=_status(batch),
-            total=sum(count(counts, name) for name in names),
+            total=_total(batch),
             done=count(counts, "succeeded"),
             failed=count(counts, "errored"),
             message="its results are archived" if batch.get("archived_at") else "",
@@ -62,19 +62,19 @@ class AnthropicBatches(UnnamedBatches):
         query: dict[str, str | int] = {"limit": _PAGE}
         while True:
             page = await self._api.ask("GET", _PATH, query=query)
-            for one in page.get("data") or ():
+            for one in objects(page, "data"):
                 if not one.get("archived_at"):
-                    rows = sum(value for value in (one.get("request_counts") or {}).values())
-                    yield Listed(one["id"], _time(one.get("created_at")), rows, _status(one) == "open")
-            if not page.get("has_more") or not page.get("last_id"):
+                    created, is_open = _time(one.get("created_at")), _status(one) == "open"
+                    yield Listed(str(one.get("id")), created, _total(one), is_open)
+            if not page.get("has_more") or page.get("last_id") in (None, query.get("after_id")):
                 return
-            query["after_id"] = page["last_id"]
+            query["after_id"] = str(page["last_id"])
 
     async def _first(self, batch_id: str) -> str | None:
         async with aclosing(self._api.lines(f"{_PATH}/{batch_id}/results")) as lines:
             async for line in lines:
-                found = object_of(line).get("custom_id")
-                return str(found) if found else None
+                if found := object_of(line).get("custom_id"):
+                    return str(found)
         return None
 
     async def _ended(self, custom_id: str, request: Request, result: Any) -> Ended:
@@ -83,6 +83,10 @@ class AnthropicBatches(UnnamedBatches):
             return self._unanswered(custom_id, str(kind))
         body = part(result, "message") if kind == "succeeded" else part(result, "error")
         return await self._answered(custom_id, request, 200, encoded(body if isinstance(body, dict) else {}))
+
+
+def _total(batch: Mapping[str, Any]) -> int:
+    return sum(count(batch, "request_counts", name) for name in _COUNTS)
 
 
 def _status(batch: Mapping[str, Any]) -> BatchStatus:
@@ -97,7 +101,7 @@ def _status(batch: Mapping[str, Any]) -> BatchStatus:
 
 
 def _time(written: object) -> float:
-    """Return a time of the provider's in seconds; that of now for one that cannot be read."""
+    """Return a time of the provider's in seconds; infinity for one that cannot be read."""
     try:
         return datetime.fromisoformat(str(written)).timestamp()
     except ValueError:

@@ -30,6 +30,7 @@ _ANSWER: Final = 2**26
 """Largest response that holds no results, in bytes."""
 _RESULTS: Final = 2**34
 _LONGEST: Final = 2**26
+_NOT_HERE: Final = (404, 405, 410)
 _IN_THREAD: Final = 2**20
 """Bytes from which on JSON is parsed in a thread."""
 
@@ -158,7 +159,10 @@ class Api:
             )
         elif isinstance(failure, (BadRequestError, ContextWindowError)):
             said = said_of(exchange.status or 0, exchange.error_body, mask)
-            failure = BadRequestError(f"the batch API of {model!r} refuses the call: {said}", model=model)
+            if exchange.status in _NOT_HERE:
+                failure = ModelError(f"{model!r} has no batch API, or no such batch, here: {said}", model=model)
+            else:
+                failure = BadRequestError(f"the batch API of {model!r} refuses the call: {said}", model=model)
         failure.__cause__ = redacted_chain(error, mask)
         return failure
 

@@ -14,7 +14,7 @@ BatchStatus = Literal["open", "ended", "failed", "expired", "cancelled"]
 
 
 class Entry(NamedTuple):
-    """One row of a batch to submit. `custom_id` is unique over all runs: up to 48 of `[A-Za-z0-9_-]`."""
+    """One row of a batch to submit. `custom_id` is unique over all runs: up to 50 of `[A-Za-z0-9_-]`."""
 
     custom_id: str
     request: Request
@@ -48,8 +48,9 @@ class BatchDoor(ABC):
     """The batch API of a provider for one model. One object serves all runs on one event loop.
 
     Every method raises ModelError. An error of `submit` that is a ModelConnectionError or ModelTimeoutError leaves
-    open if the batch exists, unless it has `sent = False`; after any other error it does not. `retry_after` and
-    `retryable` are read as for live calls.
+    open if the batch exists, unless it has `sent = False`; after any other error it does not. A BadRequestError of
+    `submit` may be for the sake of one row, any other error is for none. `retry_after` and `retryable` are read as
+    for live calls.
     """
 
     info: ModelInfo

@@ -55,9 +55,10 @@ def no_batches(info: ModelInfo, settings: Settings) -> str | None:
     if info.local:
         return "an embedded model has no batch API"
     provider = info.id.partition("/")[0]
-    if provider in _BATCHES and door_of(info) is None:
+    is_gemini = info.id.startswith(_GEMINI)
+    if (provider in _BATCHES and door_of(info) is None) or (is_gemini and info.mode not in (None, "chat")):
         return f"{info.id!r} is no chat model, and batches hold chat requests only"
-    if provider not in _BATCHES and not info.id.startswith(_GEMINI):
+    if provider not in _BATCHES and not is_gemini:
         return f"{info.provider!r} has no batch API that is spoken here; {', '.join(_providers())} have one"
     return None
 

@@ -17,7 +17,16 @@ from fusion.models.base import ModelInfo, input_bound
 from fusion.models.batches.api import Api
 from fusion.models.batches.base import BatchState, BatchStatus, Ended, Entry
 from fusion.models.batches.carried import Carried, apart
-from fusion.models.batches.provider import Check, ProviderBatches, count, in_one_line, object_of, part, unsent
+from fusion.models.batches.provider import (
+    Check,
+    ProviderBatches,
+    count,
+    in_one_line,
+    object_of,
+    objects,
+    part,
+    unsent,
+)
 from fusion.models.providers.http.body import ACCEPTED
 from fusion.models.providers.litellm import LiteLLMModel
 from fusion.models.providers.wire import Signed, encoded
@@ -69,21 +78,18 @@ class GeminiBatches(ProviderBatches):
     async def submit(self, entries: Sequence[Entry], name: str) -> str:
         file = await self._upload(await self._lines(entries), name)
         fields = {"batch": {"displayName": name, "inputConfig": {"fileName": file}}}
-        found = (await self._api.ask("POST", f"/models/{self._name}:batchGenerateContent", fields)).get("name")
-        if not isinstance(found, str) or not found:
-            raise self._lost()
-        return found
+        return await self._created(f"/models/{self._name}:batchGenerateContent", fields, "name")
 
     async def find(self, name: str, custom_ids: Collection[str]) -> str | None:
         query: dict[str, str | int] = {"pageSize": _PAGE}
         while True:
             page = await self._api.ask("GET", "/batches", query=query)
-            for one in page.get("operations") or ():
+            for one in objects(page, "operations"):
                 if part(one, "metadata", "displayName") == name and part(one, "name"):
                     return str(one["name"])
-            if not page.get("nextPageToken"):
+            if page.get("nextPageToken") in (None, "", query.get("pageToken")):
                 return None
-            query["pageToken"] = page["nextPageToken"]
+            query["pageToken"] = str(page["nextPageToken"])
 
     async def state(self, batch_id: str) -> BatchState:
         batch = await self._api.ask("GET", f"/{batch_id}")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from fusion.core.errors import ModelConnectionError, ModelTimeoutError
 from fusion.core.types import Request
 from fusion.models.batches.base import BatchState, BatchStatus, Ended, Entry
-from fusion.models.batches.provider import DirectBatches, count, in_one_line, object_of, part, unsent
+from fusion.models.batches.provider import DirectBatches, count, in_one_line, object_of, objects, part, unsent
 
 _ENDPOINT: Final = "/v1/chat/completions"
 _NAME: Final = "fusion_batch"
@@ -49,22 +49,16 @@ class OpenAIBatches(DirectBatches):
             "completion_window": "24h",
             "metadata": {_NAME: name},
         }
-        found = (await self._api.ask("POST", "/batches", fields)).get("id")
-        if not isinstance(found, str) or not found:
-            raise self._lost()
-        return found
+        return await self._created("/batches", fields, "id")
 
     async def find(self, name: str, custom_ids: Collection[str]) -> str | None:
-        oldest, query = time.time() - _KEPT, {"limit": _PAGE}
-        while True:
-            page = await self._api.ask("GET", "/batches", query=query)
-            batches = [one for one in page.get("data") or () if isinstance(one, dict) and one.get("id")]
-            for one in batches:
-                if part(one, "metadata", _NAME) == name:
-                    return str(one["id"])
-            if not batches or not page.get("has_more") or count(batches[-1], "created_at") < oldest:
+        oldest = time.time() - _KEPT
+        async for one in self._newest():
+            if part(one, "metadata", _NAME) == name:
+                return str(one["id"])
+            if 0 < count(one, "created_at") < oldest:
                 return None
-            query = {"limit": _PAGE, "after": batches[-1]["id"]}
+        return None
 
     async def state(self, batch_id: str) -> BatchState:
         batch = await self._api.ask("GET", f"/batches/{batch_id}")
@@ -73,7 +67,7 @@ class OpenAIBatches(DirectBatches):
             total=count(batch, "request_counts", "total"),
             done=count(batch, "request_counts", "completed"),
             failed=count(batch, "request_counts", "failed"),
-            message=self._api.masked("; ".join(map(_words, part(batch, "errors", "data") or ()))),
+            message=self._api.masked("; ".join(map(_words, objects(batch.get("errors"), "data")))),
         )
 
     async def results(self, batch_id: str, requests: Mapping[str, Request]) -> AsyncIterator[Ended]:
@@ -89,6 +83,18 @@ class OpenAIBatches(DirectBatches):
 
     async def cancel(self, batch_id: str) -> None:
         await self._api.ask("POST", f"/batches/{batch_id}/cancel")
+
+    async def _newest(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the batches of the account, the newest first."""
+        query: dict[str, str | int] = {"limit": _PAGE}
+        while True:
+            page = await self._api.ask("GET", "/batches", query=query)
+            batches = [one for one in objects(page, "data") if isinstance(one.get("id"), str)]
+            for one in batches:
+                yield one
+            if not batches or not page.get("has_more") or batches[-1]["id"] == query.get("after"):
+                return
+            query["after"] = batches[-1]["id"]
 
     async def _upload(self, lines: Sequence[bytes]) -> str:
         """Return the id of the file of these rows. Every error says that there is no batch of them."""

@@ -3,13 +3,13 @@
 https://openrouter.ai/docs/guides/features/batch-api
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from fusion.core.types import Request
 from fusion.models.batches.base import BatchState, BatchStatus, Ended, Entry
-from fusion.models.batches.provider import Check, count, part
+from fusion.models.batches.provider import Check, count, objects, part
 from fusion.models.batches.unnamed import Listed, UnnamedBatches, own_id
 from fusion.models.providers.openai import OpenAIModel
 from fusion.models.providers.wire import encoded
@@ -69,7 +69,7 @@ class OpenRouterBatches(UnnamedBatches):
 
     async def results(self, batch_id: str, requests: Mapping[str, Request]) -> AsyncIterator[Ended]:
         seen: set[str] = set()
-        for row in _rows(await self._api.ask("GET", f"{_PATH}/{batch_id}", results=True)):
+        for row in objects(await self._api.ask("GET", f"{_PATH}/{batch_id}", results=True), "results"):
             custom_id = own_id(row.get("custom_id"))
             if custom_id is not None and custom_id in requests and custom_id not in seen:
                 seen.add(custom_id)
@@ -82,16 +82,16 @@ class OpenRouterBatches(UnnamedBatches):
         query: dict[str, str | int] = {"limit": _PAGE}
         while True:
             page = await self._api.ask("GET", _PATH, query=query)
-            for one in page.get("data") or ():
+            for one in objects(page, "data"):
                 if one.get("model") in (self._name, None):
-                    open_ = str(one.get("status")) not in _STATUS
-                    yield Listed(one["id"], count(one, "created_at"), count(one, "request_counts", "total"), open_)
-            if not page.get("has_more") or not page.get("last_id"):
+                    rows, is_open = count(one, "request_counts", "total"), str(one.get("status")) not in _STATUS
+                    yield Listed(str(one.get("id")), count(one, "created_at"), rows, is_open)
+            if not page.get("has_more") or page.get("last_id") in (None, query.get("after")):
                 return
-            query["after"] = page["last_id"]
+            query["after"] = str(page["last_id"])
 
     async def _first(self, batch_id: str) -> str | None:
-        rows = _rows(await self._api.ask("GET", f"{_PATH}/{batch_id}", results=True))
+        rows = objects(await self._api.ask("GET", f"{_PATH}/{batch_id}", results=True), "results")
         return next((str(row["custom_id"]) for row in rows if row.get("custom_id")), None)
 
     def _routing(self, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -113,11 +113,6 @@ class OpenRouterBatches(UnnamedBatches):
         if any(word in said for word in _UNANSWERED):
             return self._unanswered(custom_id, self._api.masked(part(error, "message") or "no response"))
         return await self._answered(custom_id, request, 200, encoded({"error": error or "no response"}))
-
-
-def _rows(batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    found = batch.get("results")
-    return (row for row in found if isinstance(row, dict)) if isinstance(found, list) else iter(())
 
 
 def _with_cost(end: Ended, usage: Any) -> Ended:

@@ -28,6 +28,8 @@ class ProviderBatches(BatchDoor):
     `check` raises for a request that must not be sent, as it does before a live call.
     """
 
+    _api: Api
+
     def __init__(self, info: ModelInfo, model: WireModel[Any], check: Check) -> None:
         self.info = info
         self._model = model
@@ -59,6 +61,16 @@ class ProviderBatches(BatchDoor):
 
     def _unfit(self, why: str) -> BadRequestError:
         return BadRequestError(f"a batch for {self.info.id!r} has {why}", model=self.info.id)
+
+    async def _created(self, path: str, fields: Mapping[str, Any], name: str) -> str:
+        """Return the id of a new batch of uploaded rows, which `name` names. A refusal is for the sake of no row."""
+        try:
+            found = (await self._api.ask("POST", path, fields)).get(name)
+        except BadRequestError as error:
+            raise ModelError(str(error), model=error.model) from error
+        if not isinstance(found, str) or not found:
+            raise self._lost()
+        return found
 
     async def _answered(self, custom_id: str, request: Request, status: int, body: bytes) -> Ended:
         """Return the end of a row that got this response."""
@@ -127,6 +139,12 @@ def part(data: Any, *names: str) -> Any:
     for name in names:
         data = data.get(name) if isinstance(data, Mapping) else None
     return data
+
+
+def objects(data: Any, name: str) -> list[dict[str, Any]]:
+    """Return the objects in a list of JSON; an empty list if it is missing."""
+    found = part(data, name)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def count(data: Any, *names: str) -> int:

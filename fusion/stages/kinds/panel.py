@@ -174,12 +174,12 @@ class _Sitting:
     """One run of a panel: its open seats, its answers, and the time for those that are missing."""
 
     def __init__(self, panel: Panel, ctx: StageContext) -> None:
-        from asyncio import Lock, get_running_loop  # here: checking and drawing stages needs no event loop
+        from asyncio import Lock  # here: checking and drawing stages needs no event loop
 
         self._panel = panel
         self._ctx = ctx
         self._messages: tuple[Message, ...] = ()
-        self._clock = get_running_loop().time
+        self._clock = ctx.now
         self._one_at_a_time = Lock()
         self._last_resort = Lock()
         seats = panel.seats

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.params import BatchMode
 from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.answer import failed_checks, own_verdict
@@ -29,6 +30,26 @@ _VERDICT = {
     "verdict": enum(["accept", "revise", "escalate", "reject"]),
 }
 VERDICT_SCHEMA = closed_object(_VERDICT)
+
+
+_MODES: Final = ("auto", "always", "off")
+_MOST: Final = 5
+
+
+def _together(given: Any) -> Any:
+    if given in _MODES or (isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= _MOST):
+        return given
+    raise ValueError(
+        f"invalid batch {given!r}: write at most {_MOST} for values judged in one call, or auto, always or off for"
+        " the provider's batch"
+    )
+
+
+_Together = Annotated[
+    int | BatchMode,
+    BeforeValidator(_together),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": _MOST}, {"enum": list(_MODES)}]}),
+]
 
 
 @cache
@@ -71,7 +92,11 @@ class Review(ItemStage):
     revise_prompt: str = Field(default="review/revise", description="The template that asks for a revision.")
     escalate_to: str | None = Field(default=None, description="The role that rewrites a value after its revisions.")
 
-    batch: int = Field(default=1, ge=1, le=5, description="Most neighbours that are judged in one call.")
+    batch: _Together = Field(  # type: ignore[assignment]  # a number has had this name from the start
+        default=1,
+        description="Most neighbours that are judged in one call, 1 to 5; or a word for the provider's batch: auto, "
+        "always or off.",
+    )
     batch_prompt: str = Field(default="review/batch", description="The template of a batch.")
 
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True), OutputField("verdicts", feed=True))
@@ -110,10 +135,21 @@ output: check
         reply=lambda stage, *call: stage._reply(*call),
     )
 
+    @property
+    def together(self) -> int:
+        """Neighbours that are judged in one call at most."""
+        return self.batch if isinstance(self.batch, int) else 1
+
+    def resilience(self) -> dict[str, Any]:
+        found = super().resilience()
+        if isinstance(found["batch"], int):
+            del found["batch"]
+        return found
+
     def _most_calls(self, items: int) -> int:
         """Return the most calls for so many items."""
         answers = 1 + 2 * self.revisions + (self.escalate_to is not None)
-        batches = -(-items // self.batch) if self.batch > 1 else 0
+        batches = -(-items // self.together) if self.together > 1 else 0
         return (items * answers + batches) * self.calls_of_an_answer(shaped=True)
 
     def _supposed(self, chance: Chance) -> "Review":
@@ -135,7 +171,7 @@ output: check
 
     @model_validator(mode="after")
     def _batches_are_asked_for(self) -> "Review":
-        if self.batch == 1 and "batch_prompt" in self.model_fields_set:
+        if self.together == 1 and "batch_prompt" in self.model_fields_set:
             raise ValueError("`batch_prompt` has an effect with a `batch` of 2 to 5 only")
         return self
 
@@ -143,12 +179,12 @@ output: check
         return True
 
     def hand(self, ctx: StageContext) -> Hand:
-        return super().hand(ctx) if self.batch == 1 else _Batches(self, ctx)
+        return super().hand(ctx) if self.together == 1 else _Batches(self, ctx)
 
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()
         yield PromptUse("revise_prompt", self.revise_prompt, self.prompt_offers | {"issues"})
-        if self.batch > 1:
+        if self.together > 1:
             yield PromptUse("batch_prompt", self.batch_prompt, frozenset({"items", "criteria"}))
 
     def expressions(self) -> Iterator[ExpressionUse]:
@@ -268,10 +304,10 @@ class _Batches(Hand):
 
     def came(self, item: Item, variables: dict[str, Any], tasks: "TaskGroup") -> None:
         self._begin = lambda items: _start(tasks, self._begin_calls(items, variables, tasks))
-        block = self._blocks.setdefault(item.index // self._review.batch, [])
+        block = self._blocks.setdefault(item.index // self._review.together, [])
         block.append(item)
-        if len(block) == self._review.batch:
-            self._begin(self._blocks.pop(item.index // self._review.batch))
+        if len(block) == self._review.together:
+            self._begin(self._blocks.pop(item.index // self._review.together))
 
     def all_came(self) -> None:
         for block in self._blocks.values():

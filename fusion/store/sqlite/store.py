@@ -3,10 +3,11 @@
 import sqlite3
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from fusion.core.errors import StoreError
 from fusion.core.types import Reply
 from fusion.store.base import RunLock
 from fusion.store.rows import Row
@@ -58,6 +59,9 @@ class SqliteStore(SqliteReader):
 
     async def written(self) -> None:
         await self._writer.written()
+
+    def when_written(self, call: Callable[[StoreError | None], object]) -> None:
+        self._writer.when_written(call)
 
     def flush(self) -> None:
         self._writer.flush()

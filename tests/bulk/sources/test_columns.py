@@ -161,6 +161,20 @@ def test_a_file_goes_to_the_only_input(tmp_path: Path, of: str, media: bool, inp
     assert [{name: value if isinstance(value, str) else "file" for name, value in rows[0].items()}] == [inputs]
 
 
+@pytest.mark.parametrize(
+    ("of", "constants", "media"),
+    [
+        ("{question: x, page: {format: file}}", ["question"], True),
+        ("{document: x, logo: {format: image}}", ["logo"], False),
+        ("{document: x, logo: {format: image, default: null}}", [], False),
+        ("{page: {format: file}}", [], True),
+        ("{}", [], False),
+    ],
+)
+def test_files_are_media_where_a_required_input_takes_them(of: str, constants: list[str], media: bool) -> None:
+    assert reads_media(pipeline(of), constants) is media
+
+
 def test_a_file_with_a_problem_is_an_error_of_its_row(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"\0")
     with pytest.raises(InputError, match=r"a\.bin: a binary file, not text; select the files with a pattern"):

@@ -180,7 +180,10 @@ def test_tables_in_parts_are_read_one_after_the_other(tmp_path: Path, form: Any)
         assert [row.values for row in source.rows()] == [{"id": "a"}, {"id": "b"}, {"id": "c"}]
         done, total = source.progress()
         assert done == total == sum(path.stat().st_size for path in paths)
-        assert keys(open_source(given)) == [path.name for path in paths]
+        documents = open_source(given)
+        assert keys(documents) == [path.name for path in paths]
+        assert f"is one row, as text; `--format {form}` reads their rows" in str(documents.note)
+        assert source.note is open_source(given, format="files").note is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What every batch API does, whichever provider's: rows in, results out, and each way in which a batch can end."""
 
+from contextlib import suppress
+
 import pytest
 
 from fusion import Settings
@@ -13,10 +15,12 @@ from fusion.core.errors import (
 )
 from fusion.core.types import File, Message, Request
 from fusion.models.batches import api
-from fusion.models.batches.base import BatchDoor, Entry
+from fusion.models.batches.base import BatchDoor, BatchState, Entry
 from fusion.models.gateway import Gateway
+from fusion.models.providers.http.session import SESSIONS
 from tests.models.batches.conftest import Open, entries, read, request
 from tests.models.batches.double import Double
+from tests.provider import Answer, Provider
 
 pytestmark = pytest.mark.anyio
 
@@ -278,6 +282,7 @@ FAULTS = [
     (429, RateLimitError, "rate limit"),
     (400, BadRequestError, "the batch API of"),
     (413, BadRequestError, "the batch API of"),
+    (404, ModelError, "no batch API"),
     (500, ModelConnectionError, "server error"),
     (504, ModelTimeoutError, "timed out"),
 ]
@@ -294,8 +299,12 @@ async def test_a_refused_call_says_why(
         double.set(refuse={call: [status]}, retry_after=7.0)
         with pytest.raises(ModelError, match=words) as failed:
             await asked(door, call, batch_id, rows)
-        uploads = call == "upload" and status in (500, 504)
-        assert type(failed.value) is (ModelConnectionError if uploads else kind)
+        expected = kind
+        if call == "upload" and status in (500, 504):
+            expected = ModelConnectionError
+        elif call == "create" and kind is BadRequestError and "upload" in kinds_of(model_id):
+            expected = ModelError  # rows that are uploaded are looked at later
+        assert type(failed.value) is expected
         if status == 429:
             assert failed.value.retry_after == 7.0
         if isinstance(failed.value, ModelConnectionError):
@@ -346,8 +355,41 @@ async def test_a_call_without_answer_ends(
 @every
 async def test_an_unknown_batch_is_an_error(double: Double, opened: Open, model_id: str) -> None:
     door = opened(model_id)
-    with pytest.raises(BadRequestError, match="404"):
+    with pytest.raises(ModelError, match=r"no such batch.*404"):
         await door.state("batches/batch_9" if model_id.startswith("gemini/") else "batch_9")
+
+
+ODD = {
+    "nothing": b"",
+    "null": b"null",
+    "a text": b'"hello"',
+    "a list": b"[1, {}]",
+    "no JSON": b"<html>busy</html>",
+    "empty": b"{}",
+    "other types": b'{"id": 7, "name": {}, "status": 7, "data": [1, null, {}, {"id": null}], "has_more": true}',
+    "wrong types": b'{"request_counts": 3, "errors": "x", "results": {"a": 1}, "operations": {"a": 1}}',
+    "one page": b'{"data": [{"id": "a"}], "has_more": true, "last_id": "a", "nextPageToken": "a"}',
+    "no counts": b'{"data": [{"id": "a", "request_counts": {"total": "x", "succeeded": -1}}], "results": [null, {}]}',
+    "deep": b"[" * 100_000,
+}
+
+
+@every
+@pytest.mark.parametrize("body", ODD.values(), ids=list(ODD))
+async def test_odd_answers_are_no_faults_of_ours(
+    double: Double, model_id: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Provider(Answer(body=body)) as provider:
+        for name in double.env:
+            if not name.endswith("_KEY"):
+                monkeypatch.setenv(name, provider.url)
+        door = Gateway(Settings.from_environment()).batch_door(model_id)
+        assert door is not None
+        for call in ("create", "state", "list", "results", "cancel"):
+            with suppress(ModelError):
+                found = await asked(door, call, "batch_1", entries(2))
+                assert found in (None, {}, BatchState(status="open"))
+        await SESSIONS.close()
 
 
 # Limits.

@@ -179,7 +179,7 @@ def _waiting(call: CallLine, waited: Waited) -> float:
     """Return the seconds from the start of a call to its last request."""
     if call.latency is not None:
         return max(0.0, call.seconds - call.latency)
-    return min(call.seconds, waited.library + waited.budget + waited.slot + waited.pause)
+    return min(call.seconds, waited.library + waited.budget + waited.slot + waited.pause + waited.batch)
 
 
 def _about(call: CallLine) -> str:

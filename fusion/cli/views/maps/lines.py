@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line
+from fusion.cli.views.history.maps import failure_lines, short_key
 from fusion.cli.views.lines import cost_words, dollars, happening, reason, seconds
 from fusion.cli.views.maps.progress import MapProgress, SlowRow
 from fusion.core.events import (
@@ -21,11 +22,9 @@ from fusion.core.events import (
 from fusion.core.types import Failure, pattern
 
 if TYPE_CHECKING:
-    from fusion.bulk.report import FailedRows, MapReport
+    from fusion.bulk.report import MapReport
 
 _KINDS_AT_MOST: Final = 200
-_FAILURES_AT_MOST: Final = 10
-_KEY_AT_MOST: Final = 40
 INCIDENTS: Final = (AttemptFailed, FallbackTaken, OutageChanged, Noted, RowFinished, BatchEnded)
 """Events that may be worth a line."""
 
@@ -119,13 +118,7 @@ def row_line(event: RowFinished) -> str:
     """Describe a row that has ended."""
     cost = cost_words(event.usd or Decimal(0), event.unknown_calls)
     why = "" if event.failure is None else f": {reason(event.failure)}"
-    return f"row {short(event.key)}: {event.status}, {cost}, {seconds(event.seconds)}{why}"
-
-
-def short(key: str) -> str:
-    """Cut the key of a row to 40 characters."""
-    line = one_line(key)
-    return line if len(line) <= _KEY_AT_MOST else f"{line[: _KEY_AT_MOST - 1]}…"
+    return f"row {short_key(event.key)}: {event.status}, {cost}, {seconds(event.seconds)}{why}"
 
 
 def _told(event: EventBase) -> tuple[str, str] | None:
@@ -174,7 +167,7 @@ def report_lines(report: "MapReport", *, quiet: bool) -> Iterator[str]:
             report.partial
         )
         yield f"fusion: of {_rows(report.done)}, {' and '.join(lost)}:"
-        yield from _failures(report.failures)
+        yield from failure_lines(report.failures)
     if not quiet:
         yield summary_line(report)
 
@@ -187,15 +180,6 @@ def summary_line(report: "MapReport") -> str:
     gone = f"; {report.gone:,} lines of the output have no row in the inputs" if report.gone else ""
     cost = cost_words(report.cost.usd, report.cost.unknown_calls)
     return f"{_rows(report.rows)}: {named}{kept}; {cost}; {seconds(report.seconds)}{gone}"
-
-
-def _failures(failures: "tuple[FailedRows, ...]") -> Iterator[str]:
-    for one in failures[:_FAILURES_AT_MOST]:
-        first = f"row {short(one.first)}" if one.rows == 1 else f"{one.rows:,} rows, first {short(one.first)}"
-        yield f"  {first}: {reason(one.failure)}"
-    more = sum(one.rows for one in failures[_FAILURES_AT_MOST:])
-    if more:
-        yield f"  and {more:,} rows with other failures; `fusion runs show` lists them"
 
 
 def _rows(count: int) -> str:

@@ -65,7 +65,7 @@ class Fusion(client.Fusion):
         >>> quote.to_run, quote.usd.likely
         """
         from fusion.bulk.begin import MapGround, pass_ahead
-        from fusion.bulk.options import CONCURRENCY, Choice, MapOptions, checked_concurrency
+        from fusion.bulk.options import Choice, MapOptions, checked_concurrency
         from fusion.bulk.quote import checked_source, quoted_map
         from fusion.bulk.reader import chosen
         from fusion.bulk.sources import open_source
@@ -76,10 +76,13 @@ class Fusion(client.Fusion):
         check_options(options, MapOptions)
         self._launcher.loop.check_outside("a map cannot be quoted")
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
-        spec = prepare_without_keys(self._cast, loaded, make=prepare_many, limits=self._budget)
-        recorder = self._launcher.recorder
-        ground = MapGround(recorder, spec, frozenset(self._cast.own), None)
-        media = reads_media(loaded.pipeline)
+        cache, batch = options.get("cache"), options.get("batch", False)
+        spec = prepare_without_keys(
+            self._cast, loaded, make=prepare_many, limits=self._budget, cache=cache, batch=batch
+        )
+        launcher = self._launcher
+        ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), None, launcher.sweep())
+        media = reads_media(loaded.pipeline, options.get("constants") or ())
         source = checked_source(open_source(inputs, format=options.get("format"), media=media))
         choice = Choice.of(options.get("limit"), options.get("sample"))
         one = pass_ahead(ground, source, options)
@@ -87,11 +90,11 @@ class Fusion(client.Fusion):
             one,
             source,
             chosen(source, choice, one.name_of),
-            recorder.store,
+            launcher.recorder.store,
             limits=limits_of(options.get("budget")),
-            concurrency=checked_concurrency(options.get("concurrency", CONCURRENCY)),
+            concurrency=checked_concurrency(options.get("concurrency"), batch=batch),
             sample=quoted,
-            in_batch=self._in_batch if options.get("batch") else None,
+            in_batch=self._in_batch if batch else None,
         )
 
     def _in_batch(self, info: "ModelInfo") -> "Price | None":

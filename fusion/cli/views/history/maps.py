@@ -162,7 +162,7 @@ def _row(row: RowSummary) -> list[str]:
     ]
 
 
-def shortshort_key(key: str) -> str:
+def short_key(key: str) -> str:
     """Cut the key of a row to 40 characters."""
     line = one_line(key)
     return line if len(line) <= _KEY_AT_MOST else f"{line[: _KEY_AT_MOST - 1]}…"

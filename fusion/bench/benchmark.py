@@ -42,6 +42,7 @@ def run(
     watch: Watch | None = None,
     command: str = "",
     within: str | None = None,
+    batch: bool = False,
 ) -> Report:
     """Run a suite and write its report. Continues an earlier start in the same folder.
 
@@ -49,6 +50,7 @@ def run(
     Answers and report go to the folder `out`, by default `fusion-bench/` and the suite's name. Answers in it are
     not asked again, and calls that several arms share are made once. `watch` is called with the progress, often.
     Your own `fusion` stays open; give it a store, or arms share no calls. Without one, `settings` are those to use.
+    With `batch`, calls go to the batch APIs of their providers, at the price of these; give a high `concurrency`.
     `within` names a `[budgets.NAME]` of the settings, which all runs of the process share beside the suite's budget.
 
     Raises UsageError for an invalid suite, before any call, and removes the folders that it created. Raises
@@ -67,7 +69,9 @@ def run(
         open_checkpoint(folder) as checkpoint,
         client_for(fusion, folder, settings) as client,
         importing(near),
-        closing(prepare(loaded, near, client, budget_of(loaded.budget, shared_budget(client, within)))) as experiment,
+        closing(
+            prepare(loaded, near, client, budget_of(loaded.budget, shared_budget(client, within)), batch=batch)
+        ) as experiment,
     ):
         runner = Runner(experiment, checkpoint, concurrency=concurrency, watch=watch)
         notes = _work(experiment, runner)

@@ -55,7 +55,7 @@ class Experiment:
             one.close()
 
 
-def prepare(suite: Suite, near: Path, fusion: Fusion, within: Budget) -> Experiment:
+def prepare(suite: Suite, near: Path, fusion: Fusion, within: Budget, *, batch: bool = False) -> Experiment:
     """Read the files of a suite and check them. Raises UsageError for every mistake that needs no call to find."""
     sets = {name: _task_set(name, suite, near) for name in suite.tasks}
     questions = tuple(_questions(sets, suite))
@@ -67,7 +67,9 @@ def prepare(suite: Suite, near: Path, fusion: Fusion, within: Budget) -> Experim
         golds = [gold[question.task.id] for question in questions if question.record.task_set == name]
         _check_scorer(name, suite.scoring(name), one, golds)
     examples = list({one.record.task_set: one.task for one in reversed(questions)}.values())
-    factory = ArmFactory(suite, near, fusion, within, examples, frozenset(one.task.id for one in questions))
+    factory = ArmFactory(
+        suite, near, fusion, within, examples, frozenset(one.task.id for one in questions), batch=batch
+    )
     contestants = [factory.contestant(name, arm) for name, arm in suite.arms.items()]
     if "singles" in suite.baselines:
         contestants += factory.singles(contestants)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from fusion.bulk.map import MapRun
     from fusion.bulk.options import MapOptions
     from fusion.bulk.quote import MapQuote
-    from fusion.models.base import ModelInfo, Price
 
 
 class Fusion(client.Fusion):
@@ -94,15 +93,7 @@ class Fusion(client.Fusion):
             limits=limits_of(options.get("budget")),
             concurrency=checked_concurrency(options.get("concurrency"), batch=batch),
             sample=quoted,
-            in_batch=self._in_batch if batch else None,
         )
-
-    def _in_batch(self, info: "ModelInfo") -> "Price | None":
-        """Return the price of a model in the batches of its provider; None if it has none."""
-        from fusion.models.batches.base import BatchDoor, batch_price
-        from fusion.models.batches.doors import no_batches
-
-        return batch_price(info, BatchDoor.share) if no_batches(info, self.settings) is None else None
 
     def _map(self, inputs: "MapInputs", stdout: Any, options: "MapOptions") -> "tuple[str, MapRun]":
         from fusion.bulk.begin import MapGround, begin

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from heapq import heappush, heappushpop
@@ -14,10 +14,9 @@ from typing import Final, Literal, NamedTuple
 from fusion.bulk.planner import Pass, Planned, Planner
 from fusion.bulk.sources import RowSource, SourceRow
 from fusion.core.errors import InputError, UsageError
-from fusion.core.types import Limits, Usage, Value
+from fusion.core.types import Limits, Value
 from fusion.engine.run_spec import RunSpec
-from fusion.models.base import ModelInfo, Price
-from fusion.quote.quote import Dollars, Quantity, Quote, QuotedLine, Seconds, quoted
+from fusion.quote.quote import Dollars, Quantity, Quote, Seconds, quoted
 from fusion.store.base import Store
 
 SAMPLE: Final = 20
@@ -28,8 +27,6 @@ _DOUBT: Final = 0.3
 """Error of the assumptions of a quote, common to all rows."""
 _SIGMAS: Final = 2.0
 _CENTS: Final = Decimal("0.000001")
-BatchPrice = Callable[[ModelInfo], Price | None]
-"""The price of a model in batches; None for a model without them."""
 RowKind = Literal["new", "changed", "unfinished", "again", "done", "failed"]
 
 
@@ -80,9 +77,9 @@ class _Priced(NamedTuple):
     cap: float | None
 
     @classmethod
-    def of(cls, usd: Dollars, share: float) -> "_Priced":
-        cap = None if usd.cap is None else float(usd.cap) * share
-        return cls(float(usd.low) * share, float(usd.likely) * share, float(usd.high) * share, cap)
+    def of(cls, usd: Dollars) -> "_Priced":
+        cap = None if usd.cap is None else float(usd.cap)
+        return cls(float(usd.low), float(usd.likely), float(usd.high), cap)
 
 
 @dataclass
@@ -114,7 +111,6 @@ def quoted_map(
     limits: Limits | None,
     concurrency: int,
     sample: int = SAMPLE,
-    in_batch: BatchPrice | None = None,
 ) -> MapQuote:
     """Return the quote of a map, from one pass over its rows. Raises UsageError if no row can be read."""
     survey = _Survey(sample)
@@ -123,7 +119,7 @@ def quoted_map(
     quotes = [quoted(spec, most_runs=_RUNS) for _, _, spec in sorted(survey.sample, key=lambda entry: entry[:2])]
     counts = survey.counts
     to_run = counts["new"] + counts["changed"] + counts["unfinished"] + counts["again"]
-    return _scaled(one, source, quotes, counts, to_run, limits=limits, concurrency=concurrency, in_batch=in_batch)
+    return _scaled(one, source, quotes, counts, to_run, limits=limits, concurrency=concurrency)
 
 
 def _planned(
@@ -166,11 +162,9 @@ def _scaled(
     *,
     limits: Limits | None,
     concurrency: int,
-    in_batch: BatchPrice | None,
 ) -> MapQuote:
     spec = one.spec
-    shares = [1.0 if in_batch is None else _batch_share(quote, spec.roles.models, in_batch) for quote in quotes]
-    priced = [_Priced.of(quote.usd, share) for quote, share in zip(quotes, shares, strict=True)]
+    priced = [_Priced.of(quote.usd) for quote in quotes]
     cap = None if limits is None else limits.usd
     low, likely, high = (
         min(Decimal(value).quantize(_CENTS), cap or Decimal("Infinity"))
@@ -188,7 +182,7 @@ def _scaled(
         to_run=to_run,
         **{str(kind): count for kind, count in counts.items()},
         sampled=len(quotes),
-        batch=in_batch is not None,
+        batch=spec.batch,
         limits=limits or Limits(),
         calls=_quantity((quote.calls for quote in quotes), to_run),
         input=_quantity((quote.input for quote in quotes), to_run),
@@ -230,27 +224,6 @@ def _seconds(quotes: Sequence[Quote], rows: int, concurrency: int) -> Seconds:
     at_once = max(1, min(concurrency, rows))
     low, likely, high = (round(one / at_once, 1) for one in _interval(values, rows))
     return Seconds(low=low, likely=likely, high=high)
-
-
-def _batch_share(quote: Quote, models: Mapping[str, ModelInfo], in_batch: BatchPrice) -> float:
-    """Return the share of the list price that the calls of a quote cost in batches."""
-    lines = [line for stage in quote.stages for line in stage.lines if line.usd is not None]
-    whole = sum(_dollars(line) for line in lines)
-    return sum(_cheaper(line, models.get(line.model), in_batch) for line in lines) / whole if whole else 1.0
-
-
-def _cheaper(line: QuotedLine, info: ModelInfo | None, in_batch: BatchPrice) -> float:
-    """Return the likely dollars of a line at the batch price of its model, if it has one."""
-    price = None if info is None or info.price is None else in_batch(info)
-    if info is None or info.price is None or price is None:
-        return _dollars(line)
-    tokens = Usage(input=line.input.likely, output=line.output.likely)
-    own = info.price.of(tokens)
-    return _dollars(line) * float(price.of(tokens) / own) if own else _dollars(line)
-
-
-def _dollars(line: QuotedLine) -> float:
-    return 0.0 if line.usd is None else float(line.usd.likely)
 
 
 def checked_source(source: RowSource) -> RowSource:

@@ -28,8 +28,13 @@ from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 
 _SUITES: Final = (".yaml", ".yml")
-_WITH_SUITE: Final = frozenset({"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within"})
+_WITH_SUITE: Final = frozenset(
+    {"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within", "batch"}
+)
 """Options that go with a suite; it gives the others itself."""
+_MOST_IN_BATCHES: Final = 2_000
+_OTHER_FILES: Final = 200
+_FILES_OF_A_RUN: Final = 3
 _HEAD: Final = ["arm", "kind", "accuracy", "95%", "cost", "difference", "95%", "cost ratio", "verdict"]
 _FRONTIER: Final = ["frontier", "accuracy", "an item", "difference", "95%", "verdict", "file"]
 _NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: recorded answers"}
@@ -39,7 +44,8 @@ def run_bench(options: BenchOptions, command: str) -> int:
     """Run the benchmark, print its figures, and return the exit code."""
     suite, near = _suite(options)
     folder = folder_of(suite, options.output)
-    concurrency, settings = _concurrency(options.concurrency), read_settings(options.config)
+    concurrency = _concurrency(options.concurrency, batch=options.batch)
+    settings = read_settings(options.config)
     with _standings(folder, quiet=options.quiet) as watch:
         report = run(
             suite,
@@ -50,6 +56,7 @@ def run_bench(options: BenchOptions, command: str) -> int:
             watch=watch,
             command=command,
             within=options.within,
+            batch=options.batch,
         )
     _print(_bench_lines(report, folder))
     return _exit_code(report, stopped=False)
@@ -89,10 +96,18 @@ def _standings(folder: Path, *, quiet: bool) -> Iterator[Watch | None]:
             standings.close()
 
 
-def _concurrency(given: int | None) -> int:
+def _concurrency(given: int | None, *, batch: bool = False) -> int:
     if given is not None and given < 1:
         raise UsageError(f"--concurrency {given}: give 1 or more")
-    return given or CONCURRENCY
+    return given or (_in_batches() if batch else CONCURRENCY)
+
+
+def _in_batches() -> int:
+    """Return the answers that wait for batches together: as many as the open files of a process allow."""
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(CONCURRENCY, min(_MOST_IN_BATCHES, (files - _OTHER_FILES) // _FILES_OF_A_RUN))
 
 
 def _limits(word: str | None) -> Limits | None:

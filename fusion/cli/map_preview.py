@@ -42,6 +42,7 @@ def print_map_quote(options: "QuoteOptions") -> None:
             pipeline=options.pipeline,
             columns=columns,
             budget=limits_of(options.budget),
+            batch=options.batch,
         )
     print_quote(quote, as_json=options.json)
 

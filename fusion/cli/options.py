@@ -107,6 +107,12 @@ Within = Annotated[
 ]
 
 
+Batch = Annotated[
+    bool,
+    Option("--batch", help="Send calls in batches of their providers: about half the price, within a day."),
+]
+
+
 Config = Annotated[str | None, Option("--config", metavar="FILE", help="Your settings: a fusion.toml.")]
 
 # Options of a run.
@@ -128,15 +134,16 @@ class PipelineOptions(Options):
     config: Config = None
 
 
-class _PaperOptions(PipelineOptions):
+class _PricedOptions(PipelineOptions):
     prompt: Prompt = None
     budget: Budget = None
     json: AsJson = False
 
 
-class QuoteOptions(_PaperOptions):
+class QuoteOptions(_PricedOptions):
     """Options of `fusion quote`."""
 
+    batch: Batch = False
     of_map: Annotated[
         str | None,
         Option("--map", metavar="INPUTS", help="Quote a map over these rows; -i name=column. See `fusion map`."),
@@ -146,7 +153,7 @@ class QuoteOptions(_PaperOptions):
     ] = None
 
 
-class DrillOptions(_PaperOptions):
+class DrillOptions(_PricedOptions):
     """Options of `fusion drill`."""
 
     without: Annotated[
@@ -213,6 +220,7 @@ class _StartOptions(PipelineOptions):
         Literal["off", "run", "shared"] | None,
         Option("--cache", help="Reuse no replies, those of this run, or of every run."),
     ] = None
+    batch: Batch = False
     resume_or_start: Annotated[
         bool, Option("--resume-or-start", help="Resume the latest such run if unfinished, or start one.")
     ] = False
@@ -308,7 +316,7 @@ class MapOptions(Options):
     retry_failed: Annotated[bool, Option("--retry-failed", help="Ask again for rows that failed or lack parts.")] = (
         False
     )
-    batch: Annotated[bool, Option("--batch", help="Send calls to the providers' batch APIs, at half price.")] = False
+    batch: Batch = False
     profile: Profile = None
     roles: Annotated[
         list[str] | None, Option("--role", metavar="ROLE=MODEL", help="Model of a role; repeatable.")
@@ -391,6 +399,7 @@ class BenchOptions(Options):
         str | None, Option("--gate", metavar="CONDITION", help="Condition to meet; exit code 5 if not.")
     ] = None
     concurrency: Concurrency = None
+    batch: Batch = False
     config: Config = None
     output: Folder = None
     quiet: Quiet = False

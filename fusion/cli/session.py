@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fusion.quote.preview import PreviewedCall
     from fusion.quote.quote import Quote
 
-_OF_A_RUN = ("store", "no_store", "tags", "cache", "resume_or_start", "within")
+_OF_A_RUN = ("store", "no_store", "tags", "cache", "batch", "resume_or_start", "within")
 _NEEDS_RUN = frozenset([*_OF_A_RUN, "events", "events_to", "output", "quiet", "verbose"])
 _RUN = "run"
 """Name of the budget that `--budget` of a resumed run replaces."""
@@ -97,7 +97,7 @@ def quote_of(options: QuoteOptions) -> "Quote":
         raise UsageError("--sample is the number of rows of a map; give their file with --map")
     with _fusion(options, budget=limits_of(options.budget)) as fusion:
         prompt, inputs = _given(options, fusion.load(options.pipeline), Stdin())
-        return fusion.quote(prompt, pipeline=options.pipeline, inputs=inputs)
+        return fusion.quote(prompt, pipeline=options.pipeline, inputs=inputs, batch=options.batch)
 
 
 def drill_of(options: DrillOptions) -> "Drill":
@@ -188,6 +188,7 @@ def _new(options: RunOptions, fusion: Fusion) -> _Begin:
             stream=stream,
             tags=tags_of(options.tags),
             cache=options.cache,
+            batch=options.batch,
             within=options.within,
         )
 

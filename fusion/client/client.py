@@ -253,13 +253,15 @@ class Fusion:
         pipeline: PipelineGiven = DEFAULT_PIPELINE,
         inputs: Mapping[str, Any] | None = None,
         budget: BudgetGiven = None,
+        batch: bool = False,
     ) -> "Quote":
         """Return the likely cost and time of a run, and its upper bound, without any call.
 
         `.usd` holds US dollars: `low`, `likely`, `high`, and `cap`, which a run never exceeds: the smaller of the
         budget's limit and the sum of all worst cases, retries included; None without a bound. `.calls`, `.input` and
         `.output` are calls and tokens, `.seconds` seconds. `.stages` has the same for each stage, and its `.lines`
-        for each role and model. `.unpriced` names the models of unknown price.
+        for each role and model. `.unpriced` names the models of unknown price. With `batch`, calls that go in batches
+        are at that price, and their waits are left out of the time.
 
         Raises the errors of `start` except for a missing key, which is a note.
 
@@ -270,7 +272,8 @@ class Fusion:
         from fusion.quote.quote import quoted  # a run needs none of it
 
         self._launcher.loop.check_outside("a run cannot be quoted")
-        return quoted(self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs, budget=budget))
+        given: RunOptions = {"pipeline": pipeline, "inputs": inputs, "budget": budget, "batch": batch}
+        return quoted(self._spec(prompt, prepare_without_keys, **given))
 
     def drill(
         self,

@@ -194,7 +194,7 @@ def _roles(roles: RoleModels) -> dict[str, Any]:
     return {
         "roles": {
             role: {
-                "chain": [info.model_dump(mode="json", exclude_defaults=True) for info in one.models],
+                "chain": [_info(info) for info in one.models],
                 "params": to_jsonable_python(one.params),
                 "timeout": one.timeout,
                 "concurrency": one.concurrency,
@@ -204,6 +204,12 @@ def _roles(roles: RoleModels) -> dict[str, Any]:
         },
         "nested": {path: _roles(one) for path, one in roles.nested.items()},
     }
+
+
+def _info(info: ModelInfo) -> dict[str, Any]:
+    """Return what is known of a model as JSON data, which is the same in every process: sets are sorted."""
+    data = info.model_dump(mode="json", exclude_defaults=True)
+    return {name: sorted(one) if isinstance(getattr(info, name), frozenset) else one for name, one in data.items()}
 
 
 def _without(names: Collection[str], data: Any) -> Any:

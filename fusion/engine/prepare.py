@@ -6,14 +6,13 @@ from typing import Any
 
 from fusion.core.budget import over
 from fusion.core.errors import MissingKeyError
-from fusion.core.params import BatchMode, CacheMode, Defaults, RoleSpec, merged
+from fusion.core.params import CacheMode, RoleSpec
 from fusion.core.types import Limits
 from fusion.engine.manifest import Record
-from fusion.engine.roles import Cast, RoleModel, RoleModels, stray_limits
+from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
 from fusion.pipeline.dataflow import stages_within
 from fusion.pipeline.loader import LoadedPipeline
-from fusion.stages.base import ModelStage, Stage
 
 
 def prepare(
@@ -52,10 +51,9 @@ def prepare_many(
     Raises MissingKeyError or another UsageError if none of them can start.
     """
     loaded = cast.with_defaults(loaded)
-    roles = cast.of(loaded, before)
-    return RunSpec(
+    spec = RunSpec(
         loaded,
-        roles,
+        cast.of(loaded, before),
         inputs={},
         request="",
         limits=over(loaded.pipeline.budget.tighter(cast.settings.limits), limits),
@@ -64,35 +62,25 @@ def prepare_many(
         cache=cache,
         sample=sample,
         batch=batch,
-        notes=(
-            *loaded.dataflow.notes,
-            *stray_limits(cast.settings, cast.own),
-            *live_notes(loaded, roles, batch=batch),
-        ),
+        notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
+    return replace(spec, notes=(*spec.notes, *live_notes(spec)))
 
 
-def live_notes(loaded: LoadedPipeline, roles: RoleModels, *, batch: bool) -> list[str]:
+def live_notes(spec: RunSpec) -> list[str]:
     """Return a note for each role whose calls are meant for batches, and whose model has no batch API."""
     found: dict[str, None] = {}
-    for name, stage in stages_within(loaded.pipeline.stages).items():
+    for name, stage in stages_within(spec.pipeline.stages).items():
         for role in dict.fromkeys(role for _, role in stage.roles()):
-            mode = batch_mode(stage, roles[role], loaded.pipeline.defaults)
-            if mode == "always" or (batch and mode == "auto"):
-                why = roles.no_batches(roles[role].models[0].id)
+            mode = spec.batch_mode(stage, role)
+            if mode == "always" or (spec.batch and mode == "auto"):
+                why = spec.roles.no_batches(spec.roles[role].models[0].id)
                 asked = f"stages.{name}: `batch: always`" if mode == "always" else "`--batch`"
                 if why is not None:
                     found[f"{asked} has no effect on role {role!r}, whose calls are made live: {why}"] = None
-    for path, one in loaded.nested.items():
-        found |= dict.fromkeys(live_notes(one, roles.nested[path], batch=batch))
+    for path in spec.loaded.nested:
+        found |= dict.fromkeys(live_notes(spec.within(path, spec.request, spec.inputs)))
     return list(found)
-
-
-def batch_mode(stage: Stage, role: RoleModel, defaults: Defaults) -> BatchMode:
-    """Return the way in which the calls of a stage to a role go into batches."""
-    own = stage.resilience() if isinstance(stage, ModelStage) else {}
-    mode: BatchMode = merged(own, role.resilience, defaults.resilience()).get("batch", "auto")
-    return mode
 
 
 def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: Limits | None) -> RunSpec:

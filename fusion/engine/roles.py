@@ -13,7 +13,7 @@ from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError, close_names
 from fusion.core.params import Defaults, RoleSpec, merged
 from fusion.models import catalog
-from fusion.models.base import Model, ModelInfo
+from fusion.models.base import Model, ModelInfo, Price
 from fusion.models.catalog import SAMPLING, describe, refused
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile, choose, missing_keys
@@ -101,6 +101,11 @@ class RoleModels(Mapping[str, RoleModel]):
     def batched(self, model: Model, window: "Window", **of_run: Any) -> Model:
         """Return a chain of models whose calls go through the window of its first one."""
         return self._gateway.batched(model, window, **of_run)
+
+    def batch_price(self, model_id: str) -> Price | None:
+        """Return the price of a model in batches; None if it has no batch API, or an unknown price."""
+        door = None if self.no_batches(model_id) is not None else self._gateway.batch_door(model_id)
+        return None if door is None else door.price
 
     def no_batches(self, model_id: str) -> str | None:
         """Return the reason why a model has no batch API; None if it has one."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fusion.core.errors import InputError
-from fusion.core.params import CacheMode
+from fusion.core.params import BatchMode, CacheMode, merged
 from fusion.core.types import Attached, File, Limits
 from fusion.engine.roles import RoleModels
-from fusion.models.base import ModelInfo
+from fusion.models.base import ModelInfo, Price
 from fusion.pipeline.attributes import check_columns
 from fusion.pipeline.dataflow import stages_within
 from fusion.pipeline.inputs import check_hidden_columns, filled, with_conversation
@@ -16,7 +16,7 @@ from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.material import RunMaterial, documents
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts, Template
-from fusion.stages.base import Stage
+from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import Room
 
 
@@ -77,6 +77,20 @@ class RunSpec:
             batch=self.batch,
             widest=self.widest,
         )
+
+    def batch_mode(self, stage: Stage, role: str) -> BatchMode:
+        """Return the way in which the calls of a stage to a role go into batches."""
+        own = stage.resilience() if isinstance(stage, ModelStage) else {}
+        of_role = self.roles.all[role].resilience
+        mode: BatchMode = merged(own, of_role, self.pipeline.defaults.resilience()).get("batch", "auto")
+        return mode
+
+    def batch_price(self, stage: Stage, role: str) -> Price | None:
+        """Return the price of the first model of a role, if the stage calls it in batches; None if it does not."""
+        mode = self.batch_mode(stage, role)
+        if mode == "off" or (mode == "auto" and not self.batch):
+            return None
+        return self.roles.batch_price(self.roles.all[role].models[0].id)
 
     def material(self) -> RunMaterial:
         """Return the material of one run."""

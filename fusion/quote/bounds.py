@@ -8,6 +8,7 @@ from fusion.core.types import Limits
 from fusion.engine.holdback import Bound, least, most_of, sum_of
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
+from fusion.models.batches.base import BATCHES
 from fusion.models.wrappers.retry import ATTEMPTS
 from fusion.pipeline.dataflow import Wiring
 from fusion.quote.simulate import Asking, Simulated
@@ -116,6 +117,7 @@ class _Level:
             return Bound(None, None, None, f"the number of calls of {place.prefix}{path} depends on results")
         asking = self._asked(place.prefix + path)
         chains = [place.spec.roles[role].models for role in roles]
+        in_batches = [_in_batches(place.spec, stage, role) for role in roles]
         known = {model.id for chain in chains for model in chain}
         chains += [
             tuple(member.info for member in place.spec.roles.chain_of(model))
@@ -123,7 +125,9 @@ class _Level:
         ]
         given = asking.given or stage.own_max_tokens
         taken = None if shaky or not asking.taken else asking.taken
-        call = most_of(_of_chain(chain, taken, given) for chain in chains)
+        live = most_of(_of_chain(chain, taken, given) for chain in chains)
+        call = live.plus(most_of(_of_batches(info, taken, given) for info in in_batches if info is not None))
+        call = call._replace(calls=live.calls)
         why = f"the input of a call of {place.prefix}{path} is unbounded" if call.tokens is None else ""
         return call.times(most)._replace(why=why)
 
@@ -170,6 +174,18 @@ def _of_chain(chain: Sequence[ModelInfo], taken: int | None, given: int) -> Boun
             return Bound(1, None, None)
         whole = whole.plus(Bound.of_call(model, read, given).times(ATTEMPTS * number))
     return whole._replace(calls=1)
+
+
+def _in_batches(spec: RunSpec, stage: Stage, role: str) -> ModelInfo | None:
+    """Return the first model of a role at its price in batches; None if its calls go in none."""
+    price = spec.batch_price(stage, role)
+    return None if price is None else spec.roles[role].models[0].model_copy(update={"price": price})
+
+
+def _of_batches(model: ModelInfo, taken: int | None, given: int) -> Bound:
+    """Return the bound of a call in all its batches, before it is made live."""
+    read = least(taken, model.context)
+    return Bound(1, None, None) if read is None else Bound.of_call(model, read, given).times(BATCHES)
 
 
 def _rates(model: ModelInfo) -> Iterator[Decimal]:

@@ -226,6 +226,8 @@ class _Summary:
 
     def _notes(self) -> Iterable[str]:
         yield from self._spec.notes
+        if any(self._batched(stage) for stage in self._spec.loaded.stages.values()):
+            yield "calls in batches take up to 24 hours each, one stage after the other: the time leaves that out"
         if self._stops:
             count = f"{len(self._stops)} of {len(self._runs)} simulated runs"
             yield f"{count} end at a limit, such as: {self._stops[0].message}"
@@ -234,6 +236,10 @@ class _Summary:
             yield f"no bound in dollars: {why}; `budget.usd` sets one"
         for name in self._unreached:
             yield f"no simulated run reaches {name!r}: only the upper end of the cost includes it"
+
+    def _batched(self, stage: Stage) -> bool:
+        roles = dict.fromkeys(role for _, role in stage.roles())
+        return any(self._spec.batch_price(stage, role) is not None for role in roles)
 
     def _never_asked(self) -> Iterable[str]:
         """Yield the stages with models that no simulated run reached."""

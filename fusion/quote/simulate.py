@@ -11,13 +11,13 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 
 from fusion.core import budget
 from fusion.core.errors import ModelConnectionError
-from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted
+from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted, span
 from fusion.core.result import Result
 from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
 from fusion.engine.run import Run
 from fusion.engine.run_spec import RunSpec
-from fusion.models.base import Model, ModelInfo, estimate_input, estimate_tokens, input_bound
-from fusion.models.speed import Latencies, pace_of
+from fusion.models.base import Model, ModelInfo, Price, estimate_input, estimate_tokens, input_bound
+from fusion.models.speed import pace_of
 from fusion.models.structured import form, shaped
 from fusion.models.tokens import InlineBounds
 from fusion.models.wrappers.breaker import Breaker
@@ -99,9 +99,7 @@ async def simulate(spec: RunSpec, chance: Chance, *, out: Collection[str] = ()) 
             return Member(gone, gone, Breaker())
         if member.info.id not in played:
             slots = here if member.info.local else asyncio.Semaphore(member.concurrency or 10_000)
-            model = Metered(
-                _Simulation(member.info, stages, chance, slots, record, spec.roles.latencies), tokens=tokens
-            )
+            model = Metered(_Simulation(member.info, stages, chance, slots, record, spec), tokens=tokens)
             played[member.info.id] = Member(model, model, Breaker())
         return played[member.info.id]
 
@@ -151,7 +149,7 @@ class _Simulation(Model):
         chance: Chance,
         slots: asyncio.Semaphore,
         record: Simulated,
-        latencies: Latencies,
+        spec: RunSpec,
     ) -> None:
         self.info = info.model_copy(update={"json_schema": False})
         self._real = info
@@ -160,7 +158,8 @@ class _Simulation(Model):
         self._slots = slots
         self._record = record
         self._left: dict[tuple[str, int | None, str], int] = {}
-        self._usual = latencies.quantile(info.id)
+        self._usual = spec.roles.latencies.quantile(info.id)
+        self._spec = spec
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         assert request.key is not None
@@ -181,8 +180,17 @@ class _Simulation(Model):
             usage=usage,
             asked=self.info.id,
             served=self.info.id,
-            cost=None if self.info.price is None else self.info.price.of(usage),
+            cost=None if (price := self._price(stage)) is None else price.of(usage),
         )
+
+    def _price(self, stage: Stage) -> Price | None:
+        """Return the price of a call, that of batches where it goes in one."""
+        here = span.get()
+        role = "" if here is None else here.role
+        chain = self._spec.roles.all[role].models if role in self._spec.roles.all else ()
+        if not chain or chain[0].id != self.info.id:
+            return self.info.price
+        return self._spec.batch_price(stage, role) or self.info.price
 
     def _said(self, stage: Stage, request: Request, limit: int) -> tuple[str, FinishReason]:
         """Return the answer, cut off at its limit; in the worst case every answer needs a repair."""

@@ -36,6 +36,8 @@ class ArmFactory:
         within: Budget,
         examples: Sequence[Task],
         ids: frozenset[str],
+        *,
+        batch: bool = False,
     ) -> None:
         self.near = near
         self.fusion = fusion
@@ -44,6 +46,7 @@ class ArmFactory:
         self._within = within
         self._examples = examples
         self._ids = ids
+        self._batch = batch
         self._prices = {
             resolve_model(name, near): Price(input=tariff.input / _MILLION, output=tariff.output / _MILLION)
             for name, tariff in suite.prices.items()
@@ -144,6 +147,7 @@ class ArmFactory:
             prices=self._prices,
             seeded=self._suite.epochs > 1,
             choose=choose,
+            batch=self._batch,
         )
 
     def _strongest(self, asked: Mapping[str, str], models: Mapping[str, ModelInfo]) -> str | None:

@@ -56,6 +56,7 @@ class PipelineArm(Contestant):
         prices: Mapping[str, Price],
         seeded: bool,
         choose: Choose | None = None,
+        batch: bool = False,
     ) -> None:
         self.record = record
         self.models = dict(models)
@@ -66,6 +67,7 @@ class PipelineArm(Contestant):
         self._fusion = fusion.using(kept=False, shared=recorded) if replayed else fusion
         self._strongest = strongest
         self._within = within
+        self._batch = batch
         self._prices = dict(prices)
         self._choose = choose or (lambda task, result: (result.text, result.data))
         self._seeded: dict[int, Fusion] | None = {} if seeded else None
@@ -82,6 +84,7 @@ class PipelineArm(Contestant):
                 inputs=inputs,
                 within=self._within,
                 cache="shared",
+                batch=self._batch,
                 sample=trial.epoch,
                 tags={ANSWER: trial.mark} if self.marked else None,
             )
@@ -164,9 +167,12 @@ class PipelineArm(Contestant):
 
 
 def _alone(receipt: Receipt) -> tuple[float, Times]:
-    """Return the seconds that a run takes if it makes its reused calls itself, and their split."""
-    times = receipt.times.model_copy(update={"model": receipt.times.model + receipt.saved_seconds})
-    return receipt.seconds + receipt.saved_seconds, times
+    """Return the seconds that a run takes if it makes its reused calls itself, and their split.
+
+    The wait for batches is left out: it says nothing of a model.
+    """
+    times = receipt.times.model_copy(update={"model": receipt.times.model + receipt.saved_seconds, "batch": 0.0})
+    return receipt.seconds + receipt.saved_seconds - receipt.times.batch, times
 
 
 def _paid(receipt: Receipt) -> Paid:

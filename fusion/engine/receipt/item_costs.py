@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 
-from fusion.core.events import AttemptCharged, CallFinished, EventBase, Sink
+from fusion.core.events import AttemptCharged, BatchAttempt, CallFinished, EventBase, Sink
 from fusion.core.types import ItemCost, Money
 
 
@@ -41,6 +41,9 @@ class ItemCosts:
                 measured = event.usage.source == "measured"
             case AttemptCharged():
                 measured = False
+            case BatchAttempt(state="joined"):  # its charge is taken back
+                self._take_back(item, event.cost)
+                return
             case _:
                 return
         total = self._sums.setdefault(item, _Sum())
@@ -50,6 +53,11 @@ class ItemCosts:
             total.measured += event.cost
         else:
             total.estimated += event.cost
+
+    def _take_back(self, item: int, cost: Money | None) -> None:
+        total = self._sums.setdefault(item, _Sum())
+        total.unknown -= cost is None
+        total.estimated -= cost or 0
 
     def of(self, item: int) -> ItemCost:
         """Return the cost of an item so far."""

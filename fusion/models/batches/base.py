@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from fusion.core.errors import ModelError
 from fusion.core.types import Reply, Request, Value
 from fusion.models.base import ModelInfo, Price
 
+BATCHES: Final = 2
+"""Batches that a call is sent in at most, one after the other, before it is made live."""
 BatchStatus = Literal["open", "ended", "failed", "expired", "cancelled"]
 """State of a batch. Only an `open` one changes; every other may have results, for the rows that were answered."""
 

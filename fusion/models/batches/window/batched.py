@@ -5,7 +5,6 @@ import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 from fusion.core import budget
 from fusion.core.errors import ModelError
@@ -13,7 +12,7 @@ from fusion.core.events import AttemptCharged, AttemptFailed, emit, span
 from fusion.core.types import CallKey, Deltas, Reply, Request
 from fusion.models.attempt import note_wait, place, waiting
 from fusion.models.base import Model, ModelWrapper, check_usable
-from fusion.models.batches.base import Ended
+from fusion.models.batches.base import BATCHES, Ended
 from fusion.models.batches.window.clock import RunClock
 from fusion.models.batches.window.payment import Payment, Purse
 from fusion.models.batches.window.row import Left, Row
@@ -21,10 +20,6 @@ from fusion.models.batches.window.window import Window
 from fusion.models.wrappers.budget import NOT_BILLED
 from fusion.store.base import NullJournal
 from fusion.store.batches import BatchPlace
-
-_TRIES: Final = 2
-"""Batches that a call is sent in, one after the other, before it is made live."""
-
 
 _Outcome = Reply | Left | ModelError
 
@@ -72,7 +67,7 @@ class Batched(ModelWrapper):
         places = self._journal.in_batches(key)
         tries = sum(one.batch_id is not None for one in places)
         before = places[-1] if places else None
-        while before is not None or (tries < _TRIES and not self._is_late()):
+        while before is not None or (tries < BATCHES and not self._is_late()):
             keeper = _Keeper(self._journal, key, before)
             tries += before is None
             outcome = await self._sent(request, keeper, before)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fusion.bulk.executor import LocalExecutor
-from fusion.bulk.keys import map_id_of
 from fusion.bulk.map import MapRun, MapSetup
 from fusion.bulk.options import (
     Choice,
@@ -21,6 +20,7 @@ from fusion.bulk.outputs import RowOutput
 from fusion.bulk.planner import Pass
 from fusion.bulk.sources import RowSource
 from fusion.bulk.sources.columns import Columns
+from fusion.bulk.sources.keys import map_id_of
 from fusion.bulk.worker import Recent, Worker
 from fusion.client.options import tags_of
 from fusion.client.retention import Sweep

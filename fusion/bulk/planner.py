@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
-from fusion.bulk.keys import Repeats, digest, key_of
 from fusion.bulk.sources import SourceRow
 from fusion.bulk.sources.columns import Columns
+from fusion.bulk.sources.keys import Repeats, digest, key_of
 from fusion.core.errors import InputError
 from fusion.core.types import Failure
 from fusion.engine.manifest import inputs_data, row_fingerprint

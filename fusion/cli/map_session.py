@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from fusion.bulk.fusion import Fusion
 from fusion.bulk.handle import MapHandle
@@ -13,9 +13,9 @@ from fusion.bulk.report import MapReport
 from fusion.cli.arguments import Stdin, inputs_of, limits_of, pairs_of, roles_of, tags_of
 from fusion.cli.exits import BUDGET, BUG, Ending, Interrupted
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.options import MapOptions, PipelineOptions
+from fusion.cli.options import MapOptions, PipelineOptions, QuoteOptions
 from fusion.cli.settings import read_settings
-from fusion.cli.terminal import complain, is_live, is_terminal, write
+from fusion.cli.terminal import complain, is_live, is_terminal, printable, width_of, wrapped, write
 from fusion.cli.views.follow import Follower, Viewer
 from fusion.cli.views.lines import reason
 from fusion.cli.views.maps.lines import INCIDENTS, report_lines
@@ -27,6 +27,9 @@ from fusion.core.budget import limits_of as checked_limits
 from fusion.core.errors import UsageError
 from fusion.core.events import EventBase, MapFinished, MapStarted, Noted
 from fusion.core.paths import user_path
+
+if TYPE_CHECKING:
+    from fusion.bulk.quote import MapQuote
 
 _STANDARD_INPUT: Final = "-"
 _BUDGET: Final = ("--budget",)
@@ -41,11 +44,39 @@ def run_map(options: MapOptions, ending: Ending) -> int:
 
 def show_map(options: MapOptions) -> None:
     """Print the rows that a map would run, and a quote from a sample of them; make no call."""
-    from fusion.cli.map_preview import print_preview
-
     check_options(options)
     with fusion_of(options, store=place_of(options)) as fusion:
-        print_preview(fusion, options)
+        quote = fusion.quote_map(inputs_given(options), **given(options, fusion))
+    _print_quote(quote, as_json=options.json)
+
+
+def quote_of_map(options: QuoteOptions) -> None:
+    """Print the quote of a map from the options of `fusion quote`."""
+    from fusion.bulk.quote import SAMPLE
+
+    if options.prompt is not None:
+        raise UsageError("PROMPT is for a run; the rows of --map fill the inputs, so leave it out")
+    columns = dict(pairs_of("-i", options.inputs, "name=column with --map, such as text=body"))
+    with fusion_of(options) as fusion:
+        quote = fusion.quote_map(
+            options.of_map or "",
+            quoted=options.sample or SAMPLE,
+            pipeline=options.pipeline,
+            columns=columns,
+            budget=limits_of(options.budget),
+            batch=options.batch,
+        )
+    _print_quote(quote, as_json=options.json)
+
+
+def _print_quote(quote: "MapQuote", *, as_json: bool) -> None:
+    from fusion.cli.views.maps.quote import map_quote_lines
+
+    if as_json:
+        write(f"{quote.model_dump_json(indent=2)}\n")
+        return
+    width = width_of(sys.stdout)
+    write("\n".join(part for line in map_quote_lines(quote) for part in wrapped(printable(line), width)) + "\n")
 
 
 def fusion_of(options: PipelineOptions | MapOptions, *, store: Path | bool | None = None) -> Fusion:

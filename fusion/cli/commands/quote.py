@@ -13,9 +13,9 @@ def quote(options: QuoteOptions) -> None:
     scaled from a sample of its rows.
     """
     if options.of_map is not None:
-        from fusion.cli.map_preview import print_map_quote
+        from fusion.cli.map_session import quote_of_map
 
-        print_map_quote(options)
+        quote_of_map(options)
         return
     from fusion.cli.session import quote_of
     from fusion.cli.terminal import printable, width_of, write

@@ -1,19 +1,12 @@
-"""Preview of a map: the rows that would run, and their likely cost, without a call."""
+"""Quote of a map as text: the rows that would run, and their likely cost."""
 
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from fusion.bulk.quote import SAMPLE, MapQuote
-from fusion.cli.arguments import limits_of, pairs_of
-from fusion.cli.map_session import fusion_of, given, inputs_given
-from fusion.cli.terminal import printable, width_of, wrapped, write
 from fusion.cli.views.lines import dollars, seconds
-from fusion.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from fusion.bulk.fusion import Fusion
-    from fusion.cli.options import MapOptions, QuoteOptions
+    from fusion.bulk.quote import MapQuote
 
 _KINDS: Final = {
     "new": "new",
@@ -25,38 +18,7 @@ _KINDS: Final = {
 }
 
 
-def print_preview(fusion: "Fusion", options: "MapOptions") -> None:
-    """Print the quote of a map with these options."""
-    print_quote(fusion.quote_map(inputs_given(options), **given(options, fusion)), as_json=options.json)
-
-
-def print_map_quote(options: "QuoteOptions") -> None:
-    """Print the quote of a map from the options of `fusion quote`."""
-    if options.prompt is not None:
-        raise UsageError("PROMPT is for a run; the rows of --map fill the inputs, so leave it out")
-    with fusion_of(options) as fusion:
-        columns = dict(pairs_of("-i", options.inputs, "name=column with --map, such as text=body"))
-        quote = fusion.quote_map(
-            options.of_map or "",
-            quoted=options.sample or SAMPLE,
-            pipeline=options.pipeline,
-            columns=columns,
-            budget=limits_of(options.budget),
-            batch=options.batch,
-        )
-    print_quote(quote, as_json=options.json)
-
-
-def print_quote(quote: MapQuote, *, as_json: bool) -> None:
-    """Print the quote of a map."""
-    if as_json:
-        write(f"{quote.model_dump_json(indent=2)}\n")
-        return
-    width = width_of(sys.stdout)
-    write("\n".join(part for line in map_quote_lines(quote) for part in wrapped(printable(line), width)) + "\n")
-
-
-def map_quote_lines(quote: MapQuote) -> Iterator[str]:
+def map_quote_lines(quote: "MapQuote") -> Iterator[str]:
     """Format the quote of a map."""
     roles = ", ".join(f"{role}={model}" for role, model in quote.roles.items()) or "no model is called"
     yield f"{quote.pipeline}: profile {quote.profile}; {roles}"
@@ -78,7 +40,7 @@ def map_quote_lines(quote: MapQuote) -> Iterator[str]:
     yield from (f"Note: {note}" for note in quote.notes)
 
 
-def _cap(quote: MapQuote) -> str:
+def _cap(quote: "MapQuote") -> str:
     if quote.usd.cap is not None:
         return f"never more than {dollars(quote.usd.cap)}, the budget"
     worst = "" if quote.most is None else f"; the worst cases come to about {dollars(quote.most)}"

@@ -75,8 +75,8 @@ class Launcher:
         `within` is a budget that the run shares with others.
         """
         run = self.recorder.run(spec, session, sink=on_event or _ignore, stream=stream, within=within)
-        sweep = self.sweep()
-        work = self.loop.submit(self._execute(run, session, _ahead(spec, session), sweep), run.interrupted)
+        sweep, ahead = self.sweep(), _ahead(spec, session) - self._cast.own
+        work = self.loop.submit(self._execute(run, session, ahead, sweep), run.interrupted)
         work.done.add_done_callback(lambda _: session.release())
         return RunHandle(
             run.run_id, run.outcome, work.done, stop=work.cancel, loop=self.loop, owner=owner, sweep=sweep
@@ -87,16 +87,16 @@ class Launcher:
         return Sweep(self.recorder.store, self._retention)
 
     async def _execute(self, run: Run, session: Session, model_ids: Collection[str], sweep: Sweep) -> Result:
-        cast = self._cast
-        warming = asyncio.ensure_future(cast.gateway.warm([one for one in model_ids if one not in cast.own]))
+        warming = [asyncio.ensure_future(self._cast.gateway.warm(model_ids))] if model_ids else []
         interrupted = False
         try:
             result = await run.execute()
         except asyncio.CancelledError:
             result, interrupted = run.interrupted(), True
         finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)
+            for one in warming:
+                one.cancel()
+                await asyncio.gather(one, return_exceptions=True)
         await session.end(result, interrupted=interrupted)
         await sweep.apply()
         return result
@@ -117,15 +117,15 @@ def shut_down(launcher: Launcher, own_store: Store | None) -> None:
         close()
 
 
-def _ahead(spec: RunSpec, session: Session) -> Collection[str]:
+def _ahead(spec: RunSpec, session: Session) -> frozenset[str]:
     """Return the models to load the libraries of while the first stages work: the first one of each role.
 
     Where the store may answer, none: a library is then loaded by the first call that needs it, as for fallbacks.
     """
     origin = session.origin
     if origin.session > 1 or origin.parent is not None or "shared" in (spec.cache, spec.pipeline.defaults.cache):
-        return ()
-    return {role.models[0].id for role in spec.roles.all.values()}
+        return frozenset()
+    return spec.roles.first
 
 
 def _ignore(event: EventBase) -> None:

@@ -89,6 +89,9 @@ class Ledger(Protocol):
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
         """Record an attempt with its worst case before it is sent; return its number once it is on disk."""
 
+    def drafted(self, request: Request, model: str, amount: Amount) -> tuple[int, Callable[[], None]]:
+        """Return the number of an attempt, and the function that records it; until then nothing is kept of it."""
+
     def closed(self, number: int, state: Closed, amount: Amount, *, session: int | None = None) -> None:
         """Record the outcome and the cost of an attempt, of this session or an earlier one."""
 
@@ -174,9 +177,9 @@ class Budget:
         self._reserved = _Tally()
         self._resumed = False
         self._holds: list[Hold] = []
-        self._chain: tuple[Budget, ...] = (self, *(parent._chain if parent else ()))
+        self._above: tuple[Budget, ...] = parent._chain if parent else ()
         self._timed = any(level.limits.seconds is not None for level in self._chain)
-        self._line: _Line = parent._line if parent else _Line(self)
+        self._line: _Line = parent._line if parent else _Line()
         self._queue: dict[int, _Waiter] = {}
         self._tallest: dict[LimitName, list[tuple[Decimal | int, int, _Waiter]]] = _capped(limits)
 
@@ -188,6 +191,11 @@ class Budget:
     def child(self, limits: Limits = _NO_LIMITS, name: str = "stage") -> "Budget":
         """Return a new level below this one."""
         return Budget(limits, name=name, parent=self, clock=self._clock)
+
+    @property
+    def _chain(self) -> "tuple[Budget, ...]":
+        """This level and those above it."""
+        return (self, *self._above)
 
     @property
     def title(self) -> str:
@@ -515,14 +523,14 @@ class Hold(Budget):
     def _regain(self, part: _Tally) -> None:
         """Hold a borrowed part again, as far as the levels above have room for it."""
         if not self._released:
-            for level in self._chain[1:]:
+            for level in self._above:
                 part = level._fitting(part)
             self._pledge_anew(self._pledge.plus(part))
 
     def _bearers(self) -> list[Budget]:
         """Return the levels that count this hold: up to the next hold, whose claim covers it above."""
         bearers: list[Budget] = []
-        for level in self._chain[1:]:
+        for level in self._above:
             bearers.append(level)
             if isinstance(level, Hold):
                 break
@@ -581,9 +589,8 @@ class _Line:
     that needs one of them joins the end of the queue.
     """
 
-    def __init__(self, root: Budget) -> None:
+    def __init__(self) -> None:
         self.blocked: set[Budget] = set()
-        self._root = root
         self._fronts: list[tuple[int, Budget]] = []
         self.waiting = 0
         self._arrived = 0
@@ -614,7 +621,7 @@ class _Line:
         """Serve the waiters that fit, in order; one that does not fit blocks the levels in its way."""
         self.blocked = blocked = set[Budget]()
         held: list[tuple[int, Budget]] = []
-        while self._fronts and self._root not in blocked:
+        while self._fronts and self._fronts[0][1]._chain[-1] not in blocked:
             number, budget = heappop(self._fronts)
             waiter = budget._queue.get(number)
             if waiter is None:

@@ -3,6 +3,7 @@
 Money is a Decimal of US dollars, durations are seconds, and tokens are whole numbers.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from html import escape
@@ -25,7 +26,16 @@ class Cost(Value):
     unknown_calls: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(usd=self.usd + other.usd, unknown_calls=self.unknown_calls + other.unknown_calls)
+        return Cost.sum_of((self, other))
+
+    @staticmethod
+    def sum_of(costs: Iterable["Cost"]) -> "Cost":
+        """Return the sum of costs."""
+        usd, unknown = Decimal(0), 0
+        for one in costs:
+            usd += one.usd
+            unknown += one.unknown_calls
+        return Cost(usd=usd, unknown_calls=unknown)
 
     def __str__(self) -> str:
         known = f"${self.usd:.4f}"
@@ -136,12 +146,20 @@ class ReceiptLine(Value):
     @property
     def usage(self) -> Usage:
         """The tokens of all replies, cached ones excluded."""
-        return self.measured.usage + self.estimated.usage
+        return Usage.sum_of(self._usages)
 
     @property
     def cost(self) -> Cost:
         """The cost of all replies, and the charges for attempts without one."""
-        return self.measured.cost + self.estimated.cost + self.charged.cost
+        return Cost.sum_of(self._costs)
+
+    @property
+    def _usages(self) -> tuple[Usage, ...]:
+        return self.measured.usage, self.estimated.usage
+
+    @property
+    def _costs(self) -> tuple[Cost, ...]:
+        return self.measured.cost, self.estimated.cost, self.charged.cost
 
 
 class Receipt(Value):
@@ -165,11 +183,11 @@ class Receipt(Value):
 
     @property
     def cost(self) -> Cost:
-        return sum((line.cost for line in self.lines), Cost())
+        return Cost.sum_of(cost for line in self.lines for cost in line._costs)
 
     @property
     def usage(self) -> Usage:
-        return sum((line.usage for line in self.lines), Usage())
+        return Usage.sum_of(usage for line in self.lines for usage in line._usages)
 
     @property
     def calls(self) -> int:
@@ -183,7 +201,7 @@ class Receipt(Value):
     @property
     def saved(self) -> Cost:
         """The original cost of the reused calls."""
-        return sum((line.saved.cost for line in self.lines), Cost())
+        return Cost.sum_of(line.saved.cost for line in self.lines)
 
     @property
     def cached(self) -> Money:

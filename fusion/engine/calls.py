@@ -47,15 +47,17 @@ class _Link(NamedTuple):
     beginning: str = ""
 
 
-class Caller:
-    """Calls one chain of models for one stage. The parameters that its calls share are computed once."""
+class Terms:
+    """Terms of the calls of one stage to one role: models, limits and parameters. All runs of a pipeline share them.
+
+    `sent` are the fields of every request, `prefixes` the beginnings that requests have in common.
+    """
 
     def __init__(
         self,
         chain: Sequence[Member],
         *,
-        sink: Sink,
-        run_id: str,
+        pipeline: str,
         stage: str,
         role: str,
         max_tokens: int,
@@ -63,44 +65,64 @@ class Caller:
         firm: Mapping[str, Any],
         soft: Mapping[str, Any],
         schema: JsonSchema | None,
-        latencies: Latencies,
-        wrap: Wrap,
-        pipeline: str,
-        recurs: Callable[[], bool],
         hedging: Hedging | None = None,
-        batched: Callable[[Model, ModelInfo], Model] | None = None,
+        batch: str = "auto",
+        deadline: float | None = None,
     ) -> None:
+        self.batch = batch
+        self.deadline = deadline
+        self.stage = stage
+        self.role = role
         self.schema = schema
-        self._info = chain[0].info
-        self.model_id = self._info.id
+        self.info = chain[0].info
         self.max_tokens = max_tokens
-        self._roomiest = max((member.info for member in chain), key=_room)
-        self._sink = sink
-        self._latencies = latencies
-        self._run_id = run_id
-        self._stage = stage
-        self._role = role
+        self.roomiest = max((member.info for member in chain), key=_room)
         limits = {"max_tokens": max_tokens, **unsent}
 
         def terms(model: ModelInfo) -> dict[str, Any]:
             return {**_limits(limits, model), **_params(firm, soft, model), **_shape(schema, model)}
 
-        self._terms = terms(self._info)
-        members = _fitted(chain, self._terms, terms)
+        self.sent = terms(self.info)
+        members = _fitted(chain, self.sent, terms)
         if hedging is not None:
             members = _hedged(members, hedging, f"{stage} {role}")
-        self._chain = members[0].last if len(members) == 1 else Fallback(members)
+        self.model: Model = members[0].last if len(members) == 1 else Fallback(members)
+        self.prefixes = Prefixes([member.info for member in chain], pipeline, stage)
+        meant = {name: value for name, value in self.sent.items() if name not in unsent}
+        self.meant = hashlib.sha256(_plainly([self.info.id, meant]))
+
+
+class Caller:
+    """Makes the calls of one stage to one role in one run."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        sink: Sink,
+        run_id: str,
+        latencies: Latencies,
+        wrap: Wrap,
+        recurs: Callable[[], bool],
+        batched: Callable[[Model, ModelInfo], Model] | None = None,
+    ) -> None:
+        self.schema = terms.schema
+        self.model_id = terms.info.id
+        self.max_tokens = terms.max_tokens
+        self._terms = terms
+        self._sink = sink
+        self._latencies = latencies
+        self._run_id = run_id
+        self._stage = terms.stage
+        self._role = terms.role
         self._wrap = wrap if batched is None else _in_batches(wrap, batched)
-        self._link = _Link(self._wrap(self._chain, role))
+        self._link = _Link(self._wrap(terms.model, terms.role))
         self._recurs = recurs
-        self._prefixes = Prefixes([member.info for member in chain], pipeline, stage)
         self._begun: tuple[Message, hashlib._Hash] | None = None
-        meant = {name: value for name, value in self._terms.items() if name not in unsent}
-        self._meant = hashlib.sha256(_plainly([self._info.id, meant]))
 
     def messages(self, ask: Ask) -> Sequence[Message]:
         """Return the messages to send: with the schema in words for a model that takes no schema."""
-        mode = self._terms.get("json_mode", "schema")
+        mode = self._terms.sent.get("json_mode", "schema")
         return ask.messages if ask.schema is None else structured.shaped(ask.messages, ask.schema, mode)
 
     def key(self, ask: Ask) -> CallKey:
@@ -118,7 +140,7 @@ class Caller:
 
     async def _shaped(self, ask: Ask, schema: JsonSchema, keys: list[CallKey]) -> tuple[Reply, Any]:
         """Return a reply and its data, from the first model of the chain that keeps to the schema."""
-        chain, link = self._chain, self._link
+        chain, link = self._terms.model, self._link
         while True:
             try:
                 return await structured.complete(partial(self._send, ask, link, keys), ask.messages, schema)
@@ -132,7 +154,7 @@ class Caller:
                         run_id=self._run_id,
                         stage=self._stage,
                         item=ask.item,
-                        asked=self._info.id,
+                        asked=self.model_id,
                         failed=error.model,
                         model=following.first.id,
                         role=self._role,
@@ -147,21 +169,21 @@ class Caller:
         keys.append(key)
         sent, cache_key = self._cacheable(messages)
         request = Request(
-            messages=sent, key=key, sample=ask.sample, cache_key=cache_key, **self._terms, **_tools(ask)
+            messages=sent, key=key, sample=ask.sample, cache_key=cache_key, **self._terms.sent, **_tools(ask)
         )
-        check_fits(request, self._roomiest)
-        self._emit(CallStarted, ask, model=self._info.id, digest=digest)
+        check_fits(request, self._terms.roomiest)
+        self._emit(CallStarted, ask, model=self.model_id, digest=digest)
         here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
         times = CallClock()
         timed = clock.set(times)
         try:
             reply = await link.model.complete(request, ask.deltas)
         except asyncio.CancelledError:
-            self._emit(CallCancelled, ask, model=self._info.id, waited=times.waited())
+            self._emit(CallCancelled, ask, model=self.model_id, waited=times.waited())
             raise
         except Exception as error:
             failure = failure_of(error)
-            self._emit(CallFailed, ask, model=self._info.id, failure=failure, waited=times.waited())
+            self._emit(CallFailed, ask, model=self.model_id, failure=failure, waited=times.waited())
             raise
         finally:
             span.reset(here)
@@ -190,7 +212,7 @@ class Caller:
         """Return messages with their stable parts, and a key for the prompt cache, if a cache pays for this stage."""
         if not any(message.stable for message in messages):
             return tuple(messages), None
-        key = self._prefixes.key(stable_prefix(messages)) if self._recurs() else None
+        key = self._terms.prefixes.key(stable_prefix(messages)) if self._recurs() else None
         return (unmarked(messages) if key is None else marked_once(messages)), key
 
     def _emit(self, kind: Callable[..., EventBase], ask: Ask, **more: Any) -> None:
@@ -202,7 +224,7 @@ class Caller:
         """SHA-256 over model, parameters, schema, messages and tools."""
         begun = self._begun
         if begun is None or begun[0] is not messages[0]:  # calls usually share their first message
-            begun = self._begun = messages[0], _with(self._meant, messages[:1])
+            begun = self._begun = messages[0], _with(self._terms.meant, messages[:1])
         digest = _with(begun[1], messages[1:])
         if beginning:
             digest.update(b"\nfrom " + beginning.encode())

@@ -25,7 +25,7 @@ from fusion.core.events import (
 )
 from fusion.core.params import merged
 from fusion.core.types import Asked, Attached, CallKey, Deltas, Item, JsonSchema, Message, as_text
-from fusion.engine.calls import Caller
+from fusion.engine.calls import Caller, Terms
 from fusion.engine.fields import Fields, read
 from fusion.engine.receipt import ItemCosts
 from fusion.engine.run_spec import RunSpec
@@ -77,8 +77,6 @@ class RunParts:
     sink: Sink
     fields: Mapping[str, Fields]
     streamed: frozenset[str]
-    inner: "Inner | None" = None
-    """Runner of inner stages and nested pipelines; None in a preview."""
     prefix: str = ""
     """Prefix of the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
     recorder: CallRecorder = field(default_factory=CallRecorder)
@@ -98,15 +96,21 @@ class RunParts:
 
 
 class RunContext(StageContext):
-    """Context of one stage in one run: the place, clock and event sink that its services share."""
+    """Context of one stage in one run: the place, clock and event sink that its services share.
+
+    `inner` runs inner stages and nested pipelines; None in a preview.
+    """
 
     models: "RunModels"
 
-    def __init__(self, path: str, stage: Stage, run: RunParts, fields: Fields | None = None) -> None:
+    def __init__(
+        self, path: str, stage: Stage, run: RunParts, fields: Fields | None = None, inner: Inner | None = None
+    ) -> None:
         self.path = path
         self.place = run.prefix + path
         self.stage = stage
         self.run = run
+        self.inner = inner
         self.wiring = run.wirings[path]
         self.fields = run.fields[path] if fields is None else fields
         self.finishing = run.spec.pipeline.on_budget == "finish"
@@ -130,6 +134,10 @@ class RunContext(StageContext):
             if event.stage == self.place:
                 costs(event)
         return costs
+
+    def end(self) -> None:
+        """Let go of the services, which refer to this context: then nothing of it waits for a garbage collector."""
+        del self.inputs, self.outputs, self.models, self.journal, self.events
 
     def emit(self, event: EventBase) -> None:
         self.run.sink(event)
@@ -401,12 +409,12 @@ class RunModels(StageModels):
         return _EventDeltas(self._ctx, step) if self._ctx.path in self._run.streamed else None
 
     async def run_stage(self, name: str) -> Outcome:
-        assert self._run.inner is not None
-        return await self._run.inner.stage(f"{self._ctx.path}/{name}")
+        assert self._ctx.inner is not None
+        return await self._ctx.inner.stage(f"{self._ctx.path}/{name}")
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
-        assert self._run.inner is not None
-        return await self._run.inner.pipeline(self._ctx.path, inputs)
+        assert self._ctx.inner is not None
+        return await self._ctx.inner.pipeline(self._ctx.path, inputs)
 
     def key(self, ask: Ask) -> CallKey:
         return self.caller(ask).key(self.under_system(ask))
@@ -424,13 +432,23 @@ class RunModels(StageModels):
 
     def caller(self, ask: Ask) -> Caller:
         """Return the caller for the role, model, schema and limits of a call."""
-        terms = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
-        caller = self._callers.get(terms)
+        key = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
+        caller = self._callers.get(key)
         if caller is None or caller.schema is not ask.schema:
-            caller = self._callers[terms] = self._new_caller(ask)
+            terms = self._run.spec.roles.terms((self._ctx.place, *key), ask.schema, partial(self._terms, ask))
+            mode = getattr(self._ctx.stage, "cache", None) or self._run.spec.pipeline.defaults.cache
+            caller = self._callers[key] = Caller(
+                terms,
+                sink=to_both(self._run.sink, self._ctx.costs),
+                run_id=self._run.run_id,
+                latencies=self.speed,
+                wrap=partial(self._run.recorder.around, mode=mode),
+                recurs=self._ctx.recurs,
+                batched=partial(self._batched, deadline=terms.deadline) if self._may_batch(terms.batch) else None,
+            )
         return caller
 
-    def _new_caller(self, ask: Ask) -> Caller:
+    def _terms(self, ask: Ask) -> Terms:
         role, stage = self._run.spec.roles[ask.role], self._ctx.stage
         defaults = self._run.spec.pipeline.defaults
         chain = self._run.spec.roles.chain_of(ask.model) if ask.model else role.chain
@@ -446,24 +464,20 @@ class RunModels(StageModels):
             stage.resilience() if isinstance(stage, ModelStage) else {}, role.resilience, defaults.resilience()
         )
         hedge, deadline = resilience.pop("hedge", "off"), resilience.pop("deadline", None)
-        mode = resilience.pop("batch", "auto")
-        return Caller(
+        batch = resilience.pop("batch", "auto")
+        return Terms(
             chain,
-            sink=to_both(self._run.sink, self._ctx.costs),
-            run_id=self._run.run_id,
+            pipeline=self._run.spec.pipeline.name,
             stage=self._ctx.place,
             role=ask.role,
             max_tokens=self._run.spec.output_limit(stage, chain[0].info, ask.max_tokens),
             unsent={"timeout": role.timeout or defaults.timeout, **resilience},
-            hedging=self._run.spec.roles.hedging if hedge == "auto" else None,
             firm=firm,
             soft=soft,
             schema=ask.schema,
-            latencies=self.speed,
-            wrap=partial(self._run.recorder.around, mode=getattr(stage, "cache", None) or defaults.cache),
-            pipeline=self._run.spec.pipeline.name,
-            recurs=self._ctx.recurs,
-            batched=partial(self._batched, deadline=deadline) if self._may_batch(mode) else None,
+            hedging=self._run.spec.roles.hedging if hedge == "auto" else None,
+            batch=batch,
+            deadline=deadline,
         )
 
     def _may_batch(self, mode: str) -> bool:

@@ -12,7 +12,6 @@ from fusion.core.budget import Budget
 from fusion.core.config.policy import Policy
 from fusion.core.errors import StoreError
 from fusion.core.events import Sink
-from fusion.core.params import CacheMode
 from fusion.core.result import FailedPart, Result
 from fusion.engine.manifest import Record
 from fusion.engine.receipt import before
@@ -20,7 +19,6 @@ from fusion.engine.run import Origin, Run
 from fusion.engine.run_spec import RunSpec
 from fusion.models.gateway import CallRecorder
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
-from fusion.pipeline.loader import LoadedPipeline
 from fusion.store.base import NullJournal, RunLock, Store
 from fusion.store.encoding import as_json
 from fusion.store.journal import Journal
@@ -138,7 +136,7 @@ class Recorder:
 
     def run(self, spec: RunSpec, session: Session, *, sink: Sink, stream: bool, within: Budget | None) -> Run:
         """Return the run of a session, with its journal and caches."""
-        if self._shared is None and "shared" in ({spec.cache} if spec.cache else _caches(spec.loaded)):
+        if self._shared is None and "shared" in ({spec.cache} if spec.cache else spec.loaded.cache_modes):
             session.note([_NOT_SHARED if self.store is None else _NO_WORDS])
         return Run(
             session.run_id,
@@ -175,9 +173,3 @@ def _lineage(store: Store, run_id: str | None) -> Iterator[RunRow]:
     while run_id is not None and (row := store.run(run_id)) is not None:
         yield row
         run_id = row.parent
-
-
-def _caches(loaded: LoadedPipeline) -> set[CacheMode | None]:
-    """The cache modes of a pipeline and of those that it runs."""
-    modes = {getattr(stage, "cache", None) for stage in loaded.stages.values()}
-    return modes | {one.pipeline.defaults.cache for one in loaded.all}

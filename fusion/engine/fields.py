@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fusion.core.errors import FusionError
-from fusion.core.types import Item
+from fusion.core.types import Failure, Item
 from fusion.pipeline.dataflow import Part
 from fusion.stages.base import OutputField
 from fusion.stages.feed import Feed
@@ -23,18 +23,24 @@ class Skipped(FusionError):  # noqa: N818 - a signal, not a fault
 class _Slot:
     """One value of a stage, or the error in its place. Only the first of several counts."""
 
+    __slots__ = ("_error", "_filled", "_over", "value")
+
     def __init__(self) -> None:
         self.value: Any = None
         self._error: BaseException | None = None
-        self._filled = asyncio.Event()
+        self._filled = False
+        self._over: asyncio.Event | None = None  # made for the first reader that has to wait
 
     def fill(self, value: Any, error: BaseException | None = None) -> None:
-        if not self._filled.is_set():
-            self.value, self._error = value, error
-            self._filled.set()
+        if not self._filled:
+            self.value, self._error, self._filled = value, error, True
+            if self._over is not None:
+                self._over.set()
 
     async def get(self) -> Any:
-        await self._filled.wait()
+        if not self._filled:
+            self._over = self._over or asyncio.Event()
+            await self._over.wait()
         if self._error is not None:
             raise self._error
         return self.value
@@ -43,10 +49,17 @@ class _Slot:
 class Fields:
     """All output fields of one stage. Once the stage has ended, each has a value or an error."""
 
+    __slots__ = ("_feeds", "_slots", "first")
+
     def __init__(self, declared: Sequence[OutputField]) -> None:
         self.first = declared[0].name
-        self._slots = {field.name: _Slot() for field in declared if not field.feed}
-        self._feeds: dict[str, Feed[Item]] = {field.name: Feed() for field in declared if field.feed}
+        self._slots = dict[str, _Slot]()
+        self._feeds = dict[str, Feed[Item]]()
+        for field in declared:
+            if field.feed:
+                self._feeds[field.name] = Feed()
+            else:
+                self._slots[field.name] = _Slot()
 
     def feed(self, name: str) -> Feed[Item]:
         return self._feeds[name]
@@ -72,8 +85,13 @@ class Fields:
 
     def items(self) -> tuple[Item, ...]:
         """Return the ordered items of the first feed so far."""
-        feed = next(iter(self._feeds.values()), None)
-        return tuple(in_order(feed.so_far)) if feed is not None else ()
+        for feed in self._feeds.values():
+            return tuple(in_order(feed.so_far))
+        return ()
+
+    def failures(self) -> list[tuple[int, Failure]]:
+        """Return the failures in the first feed so far, each with the index of its item."""
+        return [(item.index, item.failure) for item in self.items() if item.failure is not None]
 
     def finish(self) -> None:
         """End the stage: fill its other values with None and close its feeds."""

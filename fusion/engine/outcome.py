@@ -1,7 +1,7 @@
 """RunOutcome: the end of a run, from its root cause and exit code to its Result."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -27,7 +27,7 @@ class TableAnswer(NamedTuple):
     items: tuple[Item, ...]
 
 
-@dataclass
+@dataclass(slots=True)
 class StageRecord:
     """End of one stage."""
 
@@ -89,11 +89,10 @@ class RunOutcome(Ending):
         self._run = run
         self._stages = stages
 
-    @property
-    def status(self) -> RunStatus:
+    def _status(self, failed: Sequence[FailedPart]) -> RunStatus:
         if self.cause is not None:
             return "failed"
-        return "partial" if self.stops or self._failed_parts() else "ok"
+        return "partial" if self.stops or failed else "ok"
 
     @property
     def lost(self) -> tuple[FailedPart, ...]:
@@ -105,23 +104,19 @@ class RunOutcome(Ending):
             failure, place = self.records[name].failure, self._run.prefix + name
             if failure is not None and stage.if_skipped is None:
                 parts.setdefault((None, failure), FailedPart(stage=place, failure=failure))
-            for index, why in self._failures(name) - accepted:
+            for index, why in set(self._run.fields[name].failures()) - accepted:
                 parts.setdefault((index, why), FailedPart(stage=place, item=index, failure=why))
         within = [part for outcome in self.nested.values() for part in outcome.lost]
         return (*within, *sorted(parts.values(), key=lambda part: -1 if part.item is None else part.item))
-
-    def _failures(self, name: str) -> set[tuple[int | None, Failure]]:
-        items = self._run.fields[name].items()
-        return {(item.index, item.failure) for item in items if item.failure is not None}
 
     def _accepted(self) -> set[tuple[int | None, Failure]]:
         """Return the failed items within a `min_ok` that a stage states for its own items or for those it reads."""
         found: set[tuple[int | None, Failure]] = set()
         for name, stage in self._run.spec.pipeline.stages.items():
             if not stage.loses or "min_ok" in stage.model_fields_set:
-                found |= self._failures(name)
-                for source in self._run.wirings[name].sources & self._run.spec.pipeline.stages.keys():
-                    found |= self._failures(source)
+                sources = self._run.wirings[name].sources & self._run.spec.pipeline.stages.keys()
+                for one in (name, *sources):
+                    found.update(self._run.fields[one].failures())
         return found
 
     def value(self) -> Outcome:
@@ -137,18 +132,19 @@ class RunOutcome(Ending):
     ) -> Result:
         receipt = accounts.receipt(seconds, tags)
         text, data, items = self._shown()
+        failed = self._failed_parts()
         return Result(
             run_id=self._run.run_id,
             pipeline=self._run.spec.pipeline.name,
             profile=profile,
             started=started,
             seconds=seconds,
-            status=self.status,
+            status=self._status(failed),
             text=text,
             data=data,
             items=items,
-            failed=self._failed_parts(),
-            lost=self.lost,
+            failed=failed,
+            lost=self.lost if failed else (),
             error=self.failure,
             models=accounts.served(),
             usage=receipt.usage,
@@ -186,10 +182,8 @@ class RunOutcome(Ending):
             place = self._run.prefix + path
             for part in self.nested[path]._failed_parts() if path in self.nested else ():
                 parts.setdefault((part.item, part.failure), part)
-            for item in self._run.fields[path].items():
-                if item.failure is not None:
-                    part = FailedPart(stage=place, item=item.index, failure=item.failure)
-                    parts.setdefault((item.index, item.failure), part)
+            for index, why in self._run.fields[path].failures():
+                parts.setdefault((index, why), FailedPart(stage=place, item=index, failure=why))
             failure = self.records[path].failure
             if failure is not None:
                 parts.setdefault((None, failure), FailedPart(stage=place, failure=failure))

@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError, close_names
 from fusion.core.params import Defaults, RoleSpec, merged
+from fusion.core.types import JsonSchema
+from fusion.engine.calls import Terms
 from fusion.models import catalog
 from fusion.models.base import Model, ModelInfo, Price
 from fusion.models.catalog import SAMPLING, describe, refused
@@ -28,6 +30,7 @@ from fusion.stages.base import ModelStage
 if TYPE_CHECKING:
     from fusion.models.batches.window.window import Window
 
+_MOST_TERMS = 1_000
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
 
@@ -67,6 +70,7 @@ class RoleModels(Mapping[str, RoleModel]):
         self._gateway = gateway
         self.latencies = gateway.latencies
         self.hedging: Hedging | None = gateway.hedging
+        self._terms: dict[tuple[object, ...], Terms] = {}
         self.batches = True
 
     def __getitem__(self, role: str) -> RoleModel:
@@ -78,7 +82,7 @@ class RoleModels(Mapping[str, RoleModel]):
     def __len__(self) -> int:
         return len(self._roles)
 
-    @property
+    @cached_property
     def all(self) -> dict[str, RoleModel]:
         """Every role with its models, nested pipelines included; outer roles hide inner ones of the same name."""
         found = dict(self._roles)
@@ -86,12 +90,41 @@ class RoleModels(Mapping[str, RoleModel]):
             found = {**roles.all, **found}
         return found
 
-    @property
+    @cached_property
     def models(self) -> dict[str, ModelInfo]:
         """Every model that may be called, by id, nested pipelines included."""
         found = {info.id: info for role in self.values() for info in role.models}
         for roles in self.nested.values():
             found.update(roles.models)
+        return found
+
+    @cached_property
+    def prices(self) -> dict[str, Price | None]:
+        """The price of each model, by its id."""
+        return {model_id: info.price for model_id, info in self.models.items()}
+
+    @cached_property
+    def price_sources(self) -> dict[str, str]:
+        """The origin of each price, by the id of its model."""
+        return {model_id: info.priced_by for model_id, info in self.models.items()}
+
+    @cached_property
+    def unpriced(self) -> tuple[str, ...]:
+        """A note for each model of unknown price."""
+        return tuple(_unpriced(model_id) for model_id, price in self.prices.items() if price is None)
+
+    @cached_property
+    def first(self) -> frozenset[str]:
+        """The ids of the first models of all roles."""
+        return frozenset(role.models[0].id for role in self.all.values())
+
+    def terms(self, key: tuple[object, ...], schema: JsonSchema | None, make: Callable[[], Terms]) -> Terms:
+        """Return the terms of calls, which are made once for each stage, role and schema."""
+        found = self._terms.get(key)
+        if found is None or found.schema is not schema:
+            if len(self._terms) >= _MOST_TERMS:
+                self._terms.clear()
+            found = self._terms[key] = make()
         return found
 
     def window(self, model_id: str) -> "Window | None":
@@ -143,6 +176,14 @@ class RoleModels(Mapping[str, RoleModel]):
         return (self._gateway.member(model_id),)
 
 
+def _unpriced(model_id: str) -> str:
+    near = _near(model_id) if catalog.reachable(model_id) and not catalog.known(model_id) else ""
+    return (
+        f"no price is known for {model_id!r}: its cost is not counted, nor held by a limit in dollars; "
+        f"limit `tokens` or `calls`{near}"
+    )
+
+
 def used_roles(pipeline: Pipeline) -> dict[str, str]:
     """Return every role that the pipeline's stages name, and the first place that names it."""
     used: dict[str, str] = {}
@@ -155,16 +196,6 @@ def used_roles(pipeline: Pipeline) -> dict[str, str]:
 def _all_used(loaded: LoadedPipeline) -> set[str]:
     """Every role of a pipeline and of the pipelines that it runs."""
     return set(used_roles(loaded.pipeline)).union(*map(_all_used, loaded.nested.values()))
-
-
-def unpriced(roles: RoleModels) -> Iterator[str]:
-    """Yield a note for each model of unknown price."""
-    for model_id in (model_id for model_id, info in roles.models.items() if info.price is None):
-        near = _near(model_id) if catalog.reachable(model_id) and not catalog.known(model_id) else ""
-        yield (
-            f"no price is known for {model_id!r}: its cost is not counted, nor held by a limit in dollars; "
-            f"limit `tokens` or `calls`{near}"
-        )
 
 
 def stray_limits(settings: Settings, own: Collection[str]) -> Iterator[str]:

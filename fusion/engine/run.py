@@ -22,12 +22,11 @@ from fusion.engine.holdback import Caps
 from fusion.engine.levels import UNCAPPED, Levels
 from fusion.engine.outcome import RunOutcome, TableAnswer
 from fusion.engine.receipt import Accounts, Before, upstreams
-from fusion.engine.roles import unpriced
 from fusion.engine.run_spec import RunSpec
 from fusion.engine.stage_runner import StageRunner
 from fusion.models.batches.window.clock import RunClock
 from fusion.models.gateway import CallRecorder
-from fusion.pipeline.dataflow import Part, stages_within
+from fusion.pipeline.dataflow import Part
 from fusion.pipeline.inputs import filled_within
 from fusion.pipeline.material import items_of
 from fusion.pipeline.rows import Table
@@ -94,15 +93,11 @@ class Run:
         self._spec = spec
         self._origin = origin or Origin(seed=run_id)
         self._journal = recorder.journal
-        self._journal.on_loss = self._report_loss
-        models = spec.roles.models
-        self._accounts = Accounts(
-            {name: model.priced_by for name, model in models.items()},
-            {name: model.price for name, model in models.items()},
-            partial(upstreams, spec.loaded.dataflow),
-        )
+        roles = spec.roles
+        self._accounts = Accounts(roles.price_sources, roles.prices, partial(upstreams, spec.loaded.dataflow))
         self._accounts.take_up(self._origin.before)
         self._sink = to_both(self._accounts, self._journal.deliver_to(sink))
+        self._journal.on_loss = partial(_report_loss, self._sink, run_id)
         clock = RunClock(self._journal.pause)
         self._journal.timed = spec.limits.seconds is not None
         budget = Budget(
@@ -139,14 +134,15 @@ class Run:
         outcome, seconds = self.outcome, time.monotonic() - self._started
         if outcome.cause is not None:
             self._journal.set_aside(self._shared.unusable)
-        self._sink(RunFinished(run_id=self.run_id, status=outcome.status, seconds=seconds, failure=outcome.failure))
-        return outcome.result(
+        result = outcome.result(
             self._accounts,
             profile=self._spec.profile,
             started=self._started_at,
             seconds=seconds,
             tags=self._origin.tags,
         )
+        self._sink(RunFinished(run_id=self.run_id, status=result.status, seconds=seconds, failure=result.error))
+        return result
 
     def _report_start(self) -> None:
         pipeline, roles = self._spec.pipeline, self._spec.roles
@@ -162,12 +158,13 @@ class Run:
                 tags=dict(self._origin.tags),
             )
         )
-        for note in (*self._origin.notes, *self._spec.notes, *roles.notes, *unpriced(roles)):
+        for note in (*self._origin.notes, *self._spec.notes, *roles.notes, *roles.unpriced):
             self._sink(Noted(run_id=self.run_id, message=note))
 
-    def _report_loss(self, reason: str) -> None:
-        message = f"the run is no longer kept, and cannot be resumed from here on: {reason}"
-        self._sink(Noted(run_id=self.run_id, message=message))
+
+def _report_loss(sink: Sink, run_id: str, reason: str) -> None:
+    message = f"the run is no longer kept, and cannot be resumed from here on: {reason}"
+    sink(Noted(run_id=run_id, message=message))
 
 
 class PipelineRun:
@@ -183,7 +180,7 @@ class PipelineRun:
         place: str = "",
         stream: bool = False,
     ) -> None:
-        stages = stages_within(spec.pipeline.stages)
+        stages = spec.loaded.dataflow.stages
         last = spec.loaded.dataflow.last if stream else ()
         shared.recorder.journal.restore(budget, place)
         self._spec = spec
@@ -194,7 +191,6 @@ class PipelineRun:
             sink=shared.sink,
             fields={path: Fields(stage.output_fields) for path, stage in stages.items()},
             streamed=frozenset(path for path in stages if path.partition("/")[0] in last),
-            inner=self,
             prefix=f"{place}/" if place else "",
             recorder=shared.recorder,
             seed=shared.seed,
@@ -206,19 +202,19 @@ class PipelineRun:
         )
         self._levels = Levels(self._run, budget, around)
         self.outcome = RunOutcome(self._run, stages)
-        self._stages = StageRunner(self._run, stages, self._levels, self.outcome)
 
     async def execute(self) -> None:
         """Run to the end; `outcome` holds answer or failure. Cancellation passes through."""
         budget = self._levels.budget
         budget.start()
+        stages = self._runner()
         try:
             left = budget.seconds_by_clock()
             own, around = left.pop(self._shared.clock, None), min(left.values(), default=None)
             async with self._shared.clock.limit(own), asyncio.timeout(around), asyncio.TaskGroup() as group:
                 self._levels.hold_back()
                 for name in self._spec.pipeline.stages:
-                    group.create_task(self._stages.run(name), name=name)
+                    group.create_task(stages.run(name), name=name)
                 group.create_task(self._take_output(), name="output")
         except TimeoutError as error:
             self.outcome.fail(_overdue(budget), error)
@@ -229,7 +225,7 @@ class PipelineRun:
 
     async def stage(self, path: str) -> Outcome:
         """Run the stage at `path`, which is within another one, on that one's budget."""
-        return await self._stages.run_inner(path)
+        return await self._runner().run_inner(path)
 
     async def pipeline(self, path: str, inputs: Mapping[str, Any]) -> Outcome:
         """Run the pipeline that the stage at `path` names, on that stage's budget."""
@@ -252,6 +248,9 @@ class PipelineRun:
         self.outcome.nested[path] = inner.outcome
         await inner.execute()
         return inner.outcome.value()
+
+    def _runner(self) -> StageRunner:
+        return StageRunner(self._run, self._levels, self.outcome, inner=self)
 
     async def _take_output(self) -> None:
         try:

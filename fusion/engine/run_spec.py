@@ -10,7 +10,6 @@ from fusion.core.types import Attached, File, Limits
 from fusion.engine.roles import RoleModels
 from fusion.models.base import ModelInfo, Price
 from fusion.pipeline.attributes import check_columns
-from fusion.pipeline.dataflow import stages_within
 from fusion.pipeline.inputs import check_hidden_columns, filled, with_conversation
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.material import RunMaterial, documents
@@ -99,7 +98,7 @@ class RunSpec:
 
     def works_twice(self, path: str) -> bool:
         """Return True if a stage works a subtask once more whose sections lack what it needs."""
-        dataflow, stage = self.loaded.dataflow, stages_within(self.pipeline.stages)[path]
+        dataflow, stage = self.loaded.dataflow, self.loaded.dataflow.stages[path]
         origin = dataflow.origin(path)
         if origin is None or not dataflow.wirings[path].shows_material or not stage.works_sections:
             return False

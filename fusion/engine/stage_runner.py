@@ -1,15 +1,13 @@
 """StageRunner: runs the stages of one pipeline and records their ends."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Final
 
 from fusion.core import budget as budgets
 from fusion.core.errors import FusionError, StageError, failure_of
 from fusion.core.events import StageFinished
 from fusion.core.types import as_text
-from fusion.engine.context import RunContext, RunParts
+from fusion.engine.context import Inner, RunContext, RunParts
 from fusion.engine.fields import Skipped, read
 from fusion.engine.levels import Levels
 from fusion.engine.outcome import RunOutcome, StageRecord
@@ -23,60 +21,62 @@ _OUT_OF_TIME: Final = "out of time"
 class StageRunner:
     """Runs stages, each on a budget of `levels`, and records their ends in `outcome`."""
 
-    def __init__(self, run: RunParts, stages: Mapping[str, Stage], levels: Levels, outcome: RunOutcome) -> None:
+    def __init__(self, run: RunParts, levels: Levels, outcome: RunOutcome, inner: Inner) -> None:
         self._run = run
-        self._stages = stages
+        self._inner = inner
         self._levels = levels
         self._outcome = outcome
 
     async def run(self, name: str) -> None:
         """Run a stage of the pipeline once its inputs are complete. Raises the error that ends the run."""
-        ctx = RunContext(name, self._stages[name], self._run)
+        ctx = self._context(name)
         budgets.current.set(self._levels.of(name))
         if self._dispensable(ctx.stage):
             budgets.essential.set(False)
-        with self._recorded(ctx) as record:
-            try:
-                await self._ready(ctx)
-                await self._work(ctx, record)
-            except Skipped as skipped:
-                self._skip(ctx, record, skipped.reason if skipped.stage == name else str(skipped))
-            except Exception as error:
-                if not self._survives(ctx, record, error):
-                    record.status = "failed"
-                    self._outcome.fail(error)
-                    raise
-                self._skip(ctx, record, str(error))
+        record = self._outcome.records[name]
+        try:
+            await self._ready(ctx)
+            await self._work(ctx, record)
+        except Skipped as skipped:
+            self._skip(ctx, record, skipped.reason if skipped.stage == name else str(skipped))
+        except Exception as error:
+            if not self._survives(ctx, record, error):
+                record.status = "failed"
+                self._outcome.fail(error)
+                raise
+            self._skip(ctx, record, str(error))
+        finally:
+            self._end(ctx, record)
 
     async def run_inner(self, path: str) -> Outcome:
         """Run a stage within another one, on that one's budget. Raises Skipped if the pipeline goes on without it."""
-        ctx, fields = RunContext(path, self._stages[path], self._run), self._run.fields[path]
+        ctx, fields = self._context(path), self._run.fields[path]
         outer = budgets.current.get()
         level = budgets.current.set(None if outer is None else self._levels.beneath(outer, ctx.stage, path))
-        with self._recorded(ctx) as record:
-            try:
-                await self._work(ctx, record)
-            except Exception as error:
-                record.status = "failed"
-                if not self._survives(ctx, record, error):
-                    raise
-                raise Skipped(path, str(error)) from error
-            finally:
-                budgets.current.reset(level)
+        record = self._outcome.records[path]
+        try:
+            await self._work(ctx, record)
+        except Exception as error:
+            record.status = "failed"
+            if not self._survives(ctx, record, error):
+                raise
+            raise Skipped(path, str(error)) from error
+        finally:
+            budgets.current.reset(level)
+            self._end(ctx, record)
         first = plain(await fields.value(fields.first))
         text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)
         return Outcome(text, first if fields.items() else plain(fields.peek("data")), fields.peek("confidence"))
 
-    @contextmanager
-    def _recorded(self, ctx: RunContext) -> Iterator[StageRecord]:
-        """Give the stage its record; at the end add its time and send a StageFinished event, unless cancelled."""
-        record = self._outcome.records[ctx.path]
-        try:
-            yield record
-        finally:
-            record.seconds = ctx.seconds
-            if record.status != "cancelled":
-                event = StageFinished(
+    def _context(self, path: str) -> RunContext:
+        return RunContext(path, self._run.spec.loaded.dataflow.stages[path], self._run, inner=self._inner)
+
+    def _end(self, ctx: RunContext, record: StageRecord) -> None:
+        """Record the time of a stage, and send a StageFinished event, unless it was cancelled."""
+        record.seconds = ctx.seconds
+        if record.status != "cancelled":
+            self._run.sink(
+                StageFinished(
                     run_id=self._run.run_id,
                     stage=ctx.place,
                     kind=ctx.stage.kind,
@@ -84,7 +84,8 @@ class StageRunner:
                     seconds=record.seconds,
                     failure=record.failure,
                 )
-                self._run.sink(event)
+            )
+        ctx.end()
 
     async def _ready(self, ctx: RunContext) -> None:
         """Wait for the stages that this one needs. Raises Skipped if its `when` is false."""
@@ -100,7 +101,10 @@ class StageRunner:
 
     async def _work(self, ctx: RunContext, record: StageRecord) -> None:
         try:
-            await (ctx.stage.run(ctx) if ctx.stage.ends_itself else self._work_in_time(ctx))
+            if ctx.stage.timeout is None or ctx.stage.ends_itself:
+                await ctx.stage.run(ctx)
+            else:
+                await self._work_in_time(ctx)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

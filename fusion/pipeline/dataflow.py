@@ -145,14 +145,15 @@ class Dataflow:
 
     def __init__(self, pipeline: Pipeline, prompts: Prompts, schemas: Schemas | None = None) -> None:
         self._pipeline = pipeline
-        within = stages_within(pipeline.stages)
+        self.stages = stages_within(pipeline.stages)
+        """Its stages by path, inner ones included."""
         uses = {
-            path: list(uses_of(stage, prompts, _raise, item_offers_at(path, within)))
-            for path, stage in within.items()
+            path: list(uses_of(stage, prompts, _raise, item_offers_at(path, self.stages)))
+            for path, stage in self.stages.items()
         }
         self.wirings: dict[str, Wiring] = {
             path: wiring_of(stage, uses[path], pipeline.stages, (schemas or {}).get(path))
-            for path, stage in within.items()
+            for path, stage in self.stages.items()
         }
         outputs = {name: prompts.expression(source).paths for name, source in pipeline.outputs.items()}
         for source in pipeline.columns.values():
@@ -175,7 +176,7 @@ class Dataflow:
         texts = {name for name in self.material if self._pipeline.inputs[name].format == "text"}
         return tuple(
             f"stages.{path}.{use.key} prints all of `inputs.{name}` for every item; item.source is its own part"
-            for path, stage in stages_within(self._pipeline.stages).items()
+            for path, stage in self.stages.items()
             if getattr(stage, "usual_reads", "") == "item"
             for use in self._uses[path]
             for name in sorted(texts & {at[1] for at in use.paths if at[0] == "inputs" and len(at) == 2})
@@ -192,7 +193,7 @@ class Dataflow:
         """Every field that a stage reads or waits for, by its reader."""
         return [edge for name in self._pipeline.stages for edge in self._edges_to(name)]
 
-    @property
+    @cached_property
     def order(self) -> tuple[str, ...]:
         """The stages, each after those that it depends on. Raises PipelineError for a cycle."""
         before = {name: self.wirings[name].before for name in self._pipeline.stages}
@@ -242,10 +243,10 @@ class Dataflow:
             at = self.wirings[at].items_of
         return at == plan and works == 1
 
-    @property
-    def last(self) -> list[str]:
+    @cached_property
+    def last(self) -> tuple[str, ...]:
         """The stages that the output reads."""
-        return list(dict.fromkeys(name for parts in self.outputs.values() for name in parts))
+        return tuple(dict.fromkeys(name for parts in self.outputs.values() for name in parts))
 
     def _edges_to(self, name: str) -> Iterator[Edge]:
         wiring = self.wirings[name]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fusion.core.errors import PipelineError, Problem, UsageError
-from fusion.core.params import Defaults
+from fusion.core.params import CacheMode, Defaults
 from fusion.core.paths import read_text
 from fusion.core.yaml import MAX_BYTES, Positions
 from fusion.pipeline.check import check, pipeline_uses
@@ -80,6 +80,12 @@ class LoadedPipeline:
         for path, one in self.nested.items():
             found.update({f"{path}/{name}": stage for name, stage in one.stages.items()})
         return found
+
+    @cached_property
+    def cache_modes(self) -> frozenset[CacheMode | None]:
+        """The cache modes of its stages and defaults, and of those of the pipelines that it runs."""
+        modes = {getattr(stage, "cache", None) for stage in self.stages.values()}
+        return frozenset(modes | {one.pipeline.defaults.cache for one in self.all})
 
     @property
     def files(self) -> tuple[Path, ...]:

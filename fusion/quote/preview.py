@@ -10,7 +10,7 @@ from fusion.engine.context import RunContext, RunInputs, RunModels, RunParts
 from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
-from fusion.pipeline.dataflow import Wiring, stages_within
+from fusion.pipeline.dataflow import Wiring
 from fusion.pipeline.inputs import filled_within
 from fusion.stages.base import Stage
 from fusion.stages.context import Answer, Ask, Outcome, Variables
@@ -113,7 +113,7 @@ def _parts(spec: RunSpec, prefix: str) -> RunParts:
         run_id="preview",
         spec=spec,
         sink=lambda event: None,
-        fields={path: Fields(one.output_fields) for path, one in stages_within(spec.pipeline.stages).items()},
+        fields={path: Fields(one.output_fields) for path, one in spec.loaded.dataflow.stages.items()},
         streamed=frozenset(),
         prefix=prefix,
         material=spec.material(),
@@ -173,7 +173,7 @@ class _Look:
         self.parts = _parts(spec, prefix)
         self.known: dict[tuple[str, str], int] = {}
         self._item = item
-        self._stages = stages_within(spec.pipeline.stages)
+        self._stages = spec.loaded.dataflow.stages
         self._bounds: dict[str, int | None] = {}
 
     async def all(self, lacking: Sequence[str] = ()) -> list[PreviewedStage]:

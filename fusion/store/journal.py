@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -302,27 +302,31 @@ class Journal(NullJournal):
 
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
         """Record an attempt of at most this amount; return its number once all rows up to it are on disk."""
+        number, write = self.drafted(request, model, amount)
+        write()
+        await self.written()
+        return number
+
+    def drafted(self, request: Request, model: str, amount: Amount) -> tuple[int, Callable[[], None]]:
+        """Return the number of an attempt of at most this amount, and the function that records it."""
         here, key = span.get(), request.key
         assert key is not None
         number = next(self._attempts)
         role = "" if here is None else here.role
-        self._put(
-            Attempt(
-                self.run_id,
-                self.session,
-                number,
-                key.stage,
-                key.item,
-                key.step,
-                role,
-                model,
-                time.time(),
-                amount.usd,
-                amount.tokens,
-            )
+        attempt = Attempt(
+            self.run_id,
+            self.session,
+            number,
+            key.stage,
+            key.item,
+            key.step,
+            role,
+            model,
+            time.time(),
+            amount.usd,
+            amount.tokens,
         )
-        await self.written()
-        return number
+        return number, partial(self._put, attempt)
 
     def closed(self, number: int, state: Closed, amount: Amount, *, session: int | None = None) -> None:
         """Record the end of an attempt and its cost."""

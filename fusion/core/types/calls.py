@@ -1,6 +1,6 @@
 """Calls: a request to a model, and its reply with usage and waits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol
 
 from pydantic import Field
@@ -74,13 +74,27 @@ class Usage(Value):
         return self.input + self.output
 
     def __add__(self, other: "Usage") -> "Usage":
+        return Usage.sum_of((self, other))
+
+    @staticmethod
+    def sum_of(usages: Iterable["Usage"]) -> "Usage":
+        """Return the sum of usages: measured if all of them are."""
+        taken = cached_read = cache_write = given = reasoning = 0
+        measured = True
+        for one in usages:
+            taken += one.input
+            cached_read += one.cached_read
+            cache_write += one.cache_write
+            given += one.output
+            reasoning += one.reasoning
+            measured = measured and one.source == "measured"
         return Usage(
-            input=self.input + other.input,
-            cached_read=self.cached_read + other.cached_read,
-            cache_write=self.cache_write + other.cache_write,
-            output=self.output + other.output,
-            reasoning=self.reasoning + other.reasoning,
-            source="measured" if self.source == other.source == "measured" else "estimated",
+            input=taken,
+            cached_read=cached_read,
+            cache_write=cache_write,
+            output=given,
+            reasoning=reasoning,
+            source="measured" if measured else "estimated",
         )
 
 

@@ -108,5 +108,10 @@ class Limits(Value):
 
     def tighter(self, other: "Limits") -> "Limits":
         """Return the lower limit of the two for each unit."""
+        if other == _UNLIMITED:
+            return self
         given = [limits.model_dump(exclude_none=True) for limits in (self, other)]
         return Limits(**{name: min(one[name] for one in given if name in one) for one in given for name in one})
+
+
+_UNLIMITED: Final = Limits()

@@ -1,8 +1,8 @@
 """Accounts: adds up the events of a run to its receipt."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
@@ -29,11 +29,12 @@ from fusion.models.base import Price
 from fusion.store.base import Store
 from fusion.store.rows import Attempt, AttemptState, Line, Timing
 
+_ZERO: Final = Decimal(0)
 _NO_TAGS: Final[Mapping[str, str]] = {}
 _NO_PRICES: Final[Mapping[str, Price | None]] = {}
 
 
-@dataclass
+@dataclass(slots=True)
 class _Sum:
     """Total of tokens and dollars."""
 
@@ -42,7 +43,7 @@ class _Sum:
     cache_write: int = 0
     output: int = 0
     reasoning: int = 0
-    usd: Decimal = Decimal(0)
+    usd: Decimal = _ZERO
     unknown: int = 0
 
     def add(self, tokens: Usage | Line, usd: Decimal | None, unknown: int = 0) -> None:
@@ -62,8 +63,6 @@ class _Sum:
         self.unknown -= usd is None
 
     def spent(self, source: Literal["measured", "estimated"]) -> Spent:
-        if self == _NOTHING:
-            return _UNSPENT
         usage = Usage(
             input=self.input,
             cached_read=self.cached_read,
@@ -75,21 +74,39 @@ class _Sum:
         return Spent(usage=usage, cost=Cost(usd=self.usd, unknown_calls=self.unknown))
 
 
-_NOTHING: Final = _Sum()
-_UNSPENT: Final = Spent()
+_Total = Literal["saved", "measured", "estimated", "charged"]
+"""Totals of a line; all but the measured ones are estimates."""
 
 
-@dataclass
 class _Line:
     """Counts and totals of one line; the names are those of a ReceiptLine."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    measured: _Sum = field(default_factory=_Sum)
-    estimated: _Sum = field(default_factory=_Sum)
-    charged: _Sum = field(default_factory=_Sum)
-    saved: _Sum = field(default_factory=_Sum)
-    cached: Money = Decimal(0)
-    batch_saved: Money = Decimal(0)
+    __slots__ = ("batch_saved", "cached", "counts", "totals")
+
+    def __init__(self) -> None:
+        self.counts = defaultdict[str, int](int)
+        self.totals = dict[_Total, _Sum]()
+        self.cached: Money = _ZERO
+        self.batch_saved: Money = _ZERO
+
+    def total(self, name: _Total) -> _Sum:
+        found = self.totals.get(name)
+        if found is None:
+            found = self.totals[name] = _Sum()
+        return found
+
+    def spent(self) -> dict[str, Spent]:
+        """Return the totals by name; those of nothing are left out."""
+        return {name: one.spent(_SOURCES[name]) for name, one in self.totals.items() if one != _NOTHING}
+
+
+_NOTHING: Final = _Sum()
+_SOURCES: Final[Mapping[_Total, Literal["measured", "estimated"]]] = {
+    "saved": "measured",
+    "measured": "measured",
+    "estimated": "estimated",
+    "charged": "estimated",
+}
 
 
 class Before(NamedTuple):
@@ -134,32 +151,18 @@ class Accounts:
         self.notes: list[str] = []
         self.decisions: dict[str, Decided] = {}
         self._escalated: dict[tuple[str, int | None], bool] = {}
-        self._entries: dict[type[EventBase], Callable[[Any], None]] = {
-            CallStarted: self._started,
-            CallFinished: self._finished,
-            CallFailed: self._failed,
-            AttemptFailed: self._retried,
-            AttemptCharged: self._charged,
-            BatchAttempt: self._in_batch,
-            CallCancelled: self._cancelled,
-            FallbackTaken: self._fell_back,
-            Decided: self._decided,
-            ItemFinished: self._settled,
-            Noted: self._noted,
-        }
 
     def __call__(self, event: EventBase) -> None:
-        entry = self._entries.get(type(event))
+        entry = _ENTRIES.get(type(event))
         if entry is not None:
-            entry(event)
+            entry(self, event)
 
     def take_up(self, before: Before) -> None:
         """Add the calls and the spending of earlier sessions."""
         for line in before.lines:
             of = self._line(_Key(line.stage, line.role, line.model, line.asked))
             of.counts["reused" if line.reused else "calls"] += line.calls
-            total = of.saved if line.reused else of.measured if line.source == "measured" else of.estimated
-            total.add(line, line.usd, line.unknown)
+            of.total("saved" if line.reused else line.source).add(line, line.usd, line.unknown)
             if line.batched and not line.reused:
                 of.counts["batched"] += line.batched
                 of.batch_saved += line.batch_saved
@@ -190,10 +193,7 @@ class Accounts:
             ReceiptLine(
                 **key._asdict(),
                 **line.counts,
-                saved=line.saved.spent("measured"),
-                measured=line.measured.spent("measured"),
-                estimated=line.estimated.spent("estimated"),
-                charged=line.charged.spent("estimated"),
+                **line.spent(),
                 cached=line.cached,
                 batch_saved=line.batch_saved,
                 price_source=self._price_sources.get(key.model, "unknown"),
@@ -258,7 +258,7 @@ class Accounts:
         """Return the dollars that a prompt cache saved."""
         price = self._prices.get(model)
         if price is None or not (usage.cached_read or usage.cache_write):
-            return Decimal(0)
+            return _ZERO
         return price.uncached(usage) - price.of(usage)
 
     def _finished(self, event: CallFinished) -> None:
@@ -267,10 +267,8 @@ class Accounts:
             return
         line = self._line(_Key(event.stage, event.role, event.by or event.asked, event.by and event.asked))
         line.counts["calls" if event.reused is None else "reused"] += 1
-        if event.reused is not None:
-            total = line.saved
-        else:
-            total = line.measured if event.usage.source == "measured" else line.estimated
+        total = line.total(event.usage.source if event.reused is None else "saved")
+        if event.reused is None:
             line.cached += self._saved_on(event.by or event.asked, event.usage)
             if event.batch_saved is not None:
                 line.counts["batched"] += 1
@@ -284,12 +282,12 @@ class Accounts:
 
     def _charged(self, event: AttemptCharged) -> None:
         line = self._line(self._key(event, event.model)._replace(hedge=event.hedge))
-        line.charged.add(event.usage, event.cost)
+        line.total("charged").add(event.usage, event.cost)
         if event.hedge:
             line.counts["cancelled"] += 1
 
     def _in_batch(self, event: BatchAttempt) -> None:
-        charged = self._of_attempt(event, event.model).charged
+        charged = self._of_attempt(event, event.model).total("charged")
         charged.add(event.usage, event.cost) if event.state == "left" else charged.take(event.usage, event.cost)
 
     def _of_attempt(self, event: OfCall, model: str) -> _Line:
@@ -303,6 +301,21 @@ class Accounts:
         if line is None:
             line = self._lines[key] = _Line()
         return line
+
+
+_ENTRIES: Final[Mapping[type[EventBase], Callable[[Accounts, Any], None]]] = {
+    CallStarted: Accounts._started,
+    CallFinished: Accounts._finished,
+    CallFailed: Accounts._failed,
+    AttemptFailed: Accounts._retried,
+    AttemptCharged: Accounts._charged,
+    BatchAttempt: Accounts._in_batch,
+    CallCancelled: Accounts._cancelled,
+    FallbackTaken: Accounts._fell_back,
+    Decided: Accounts._decided,
+    ItemFinished: Accounts._settled,
+    Noted: Accounts._noted,
+}
 
 
 def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:

@@ -49,6 +49,8 @@ class Window:
 
     async def send(self, row: Row) -> Ended | Left:
         """Send a row in the next batch, and return its end."""
+        if not self.door.takes(row.request):
+            return Left("refused", False, f"a batch of {self.info.id!r} does not hold such a call")
         row.size = self.door.size(row.entry)
         if row.size > self.door.most_bytes:
             most = f"a batch takes {self.door.most_bytes:,}"

@@ -81,6 +81,9 @@ class ScriptedBatches(BatchDoor):
         self.most_rows = most_rows
         self.most_bytes = most_bytes
 
+    def takes(self, request: Request) -> bool:
+        return not request.extra.get("live")
+
     def size(self, entry: Entry) -> int:
         return len(said(entry.request))
 

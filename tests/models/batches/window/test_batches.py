@@ -297,6 +297,13 @@ class TestSizes:
         result, _ = mapped(fusion, model, 2)
         assert (result.status, len(model.live), provider.submitted) == ("ok", 2, [])
 
+    @pytest.mark.parametrize("given", ["true", "1", "yes", "{a: 1}", "[1]"])
+    def test_a_kind_of_call_that_no_batch_holds_is_made_live(self, fusion: Make, given: str) -> None:
+        provider = Provider()
+        model = BatchModel(provider)
+        result, _ = mapped(fusion, model, 2, options=f"extra: {{live: {given}}}")
+        assert (result.status, len(model.live), provider.submitted) == ("ok", 2, [])
+
     def test_more_calls_wait_until_open_batches_end(self, fusion: Make) -> None:
         provider = Provider(polls=1)
         result, _ = mapped(fusion, BatchModel(provider), 9, times={"open_rows": 4})

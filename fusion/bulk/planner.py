@@ -19,6 +19,8 @@ from fusion.store.rows import Ended, MapEntry, Row, RowSeen, RowStarted, RunRow,
 
 _UNREADABLE: Final = InputError.__name__
 _NOTHING: Final = Decimal(0)
+_HELD: Final = 20_000
+"""Longest inputs, in characters of JSON, that a row holds while it waits; longer ones are read from the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,8 @@ class Planner:
         if entry is None or entry.fingerprint != fingerprint:
             started = self._started(one, entry, fingerprint, data)
             about = (started.number, one.key, one.position, started.run.run_id)
-            return Planned(*about, entry.line if entry else line, "open", _run_of(started), spec), [started]
+            held = spec if len(started.run.record or "") <= _HELD else None
+            return Planned(*about, entry.line if entry else line, "open", _run_of(started), held), [started]
         return self._again(one, entry), [self._seen(one, entry)]
 
     def _again(self, one: _Read, entry: MapEntry) -> Planned:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 from unittest.mock import patch
 
-from fusion import Fusion, Request, ScriptedModel
+from fusion import Request, ScriptedModel
+from fusion.client.client import Fusion
 from fusion.models.batches.base import BatchDoor, BatchState, Ended, Entry
 from fusion.models.profiles import load_profiles
 from tests.conftest import frontier, said

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fusion.bulk.executor import LocalExecutor
-from fusion.bulk.keys import map_id_of
 from fusion.bulk.map import MapRun, MapSetup
 from fusion.bulk.options import (
     Choice,
@@ -21,6 +20,7 @@ from fusion.bulk.outputs import RowOutput
 from fusion.bulk.planner import Pass
 from fusion.bulk.sources import RowSource
 from fusion.bulk.sources.columns import Columns
+from fusion.bulk.sources.keys import map_id_of
 from fusion.bulk.worker import Recent, Worker
 from fusion.client.options import tags_of
 from fusion.client.retention import Sweep
@@ -97,6 +97,19 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     )
     worker = Worker(ground.recorder, map_id, ground.spec, within=within, sink=sink, recent=recent)
     return map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)
+
+
+def pass_ahead(ground: MapGround, source: RowSource, options: MapOptions) -> Pass:
+    """Return the pass that a map would make next, without a trace in the store. Raises UsageError."""
+    spec, store = ground.spec, ground.recorder.store
+    columns = Columns.of(spec.pipeline, source, given=options.get("columns"), constants=options.get("constants"))
+    map_id = checked_id(options.get("id")) or _id_of(spec, source, options.get("output"))
+    before = None if store is None else store.map(map_id)
+    shared = Record.shared(spec, ground.own).shared_fingerprint
+    number, key = 1 if before is None else before.passes + 1, _checked_key(options.get("key"), source)
+    tags = tags_of(options.get("tags"))
+    retry = options.get("retry_failed", False)
+    return Pass(map_id, number, spec, shared, tags, columns, key, retry_failed=retry)
 
 
 def _store_of(recorder: Recorder) -> Store:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from tests.store.conformance import (
     StoreConformance,
     attempt,
     call,
+    ended,
     kept,
     key,
     random_text,
     reply,
+    request,
     session,
     started,
     work,
@@ -363,3 +366,21 @@ def test_what_is_cached_is_there_for_other_processes(store: Store, path: Path) -
     kept(store, Cached("k", reply(), 1.0))
     reading = process("import asyncio; print(asyncio.run(open_store(sys.argv[1]).cached('k')).text)", path)
     assert reading.communicate(timeout=30)[0] == "an answer\n"
+
+
+def test_memory_does_not_grow_with_the_runs_that_were_written(store: Store) -> None:
+    def write(numbers: range) -> None:
+        for number in numbers:
+            run_id, text = f"r{number}", f"{number} " * 500
+            rows = (started(run_id), session(run_id), *work(1, run_id)[:2], call(1, run_id, request=request(text)))
+            kept(store, *rows, ended(run_id))
+
+    write(range(1000, 1900))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        write(range(2000, 3500))
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 1_500_000

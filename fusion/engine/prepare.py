@@ -30,8 +30,7 @@ def prepare(
 
     Raises InputError, MissingKeyError or another UsageError for a run that cannot start.
     """
-    loaded = cast.with_defaults(loaded)
-    given = checked_inputs(loaded, request, inputs)
+    given = checked_inputs(cast.with_defaults(loaded), request, inputs)
     many = prepare_many(cast, loaded, limits=limits, cache=cache, sample=sample, batch=batch, before=before)
     return many.on(*given)
 

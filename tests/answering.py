@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 from unittest.mock import patch
 
-from fusion import Fusion, Request, ScriptedModel
+from fusion import Request, ScriptedModel
+from fusion.client.client import Fusion
 from fusion.models.batches.base import BatchDoor, BatchState, Ended, Entry
 from fusion.models.profiles import load_profiles
 from tests.conftest import frontier, said
@@ -23,14 +24,18 @@ READINGS = {
 
 
 def answer(request: Request) -> Any:
-    """A plan, a verdict, the reading of an invoice's note as data or as text, or the merged answer."""
+    """A plan, a verdict, the reading of an invoice's note as data or as text, of a letter, or the merged answer."""
     words = said(request)
     if "You are" in words and "You are the" in words:
         return frontier()(request)
     found = [{"supplier": name, "amount": amount} for name, amount in READINGS.items() if name in words]
     if "team" in json.dumps(request.json_schema):
         sure = {"sure": 0.4 if "Ticket 1:" in words else 0.9} if "sure" in json.dumps(request.json_schema) else {}
-        return {"team": "billing", **sure}
+        doubted = request.key is not None and request.key.step == "tier-1-b" and "Ticket 1:" in words
+        return {"team": "technical" if doubted else "billing", **sure}
+    if "urgent" in json.dumps(request.json_schema):
+        firm = found[0]["supplier"] if found else "none"
+        return {"from": {"name": "Ada", "firm": firm}, "about": "an invoice", "urgent": False, "dates": []}
     if "supplier" in json.dumps(request.json_schema):
         return found[0]
     return "; ".join(f"{one['supplier']} {one['amount']:.2f}" for one in found) or "Hello.\nAnswer: 24.15"

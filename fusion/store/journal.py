@@ -154,7 +154,7 @@ class Journal(NullJournal):
         self._decided = {
             (one.stage, one.item, one.name): one.value
             for one in store.decisions(self.run_id)
-            if not _is_of(one.stage, one.item, again)
+            if not _is_of(one.stage, one.item, one.name, again)
         }
         for place, value in self._decided.items():
             self._batches.load(place, value)
@@ -190,7 +190,7 @@ class Journal(NullJournal):
         failed: list[tuple[CallKey, int]] = []
         last: dict[tuple[str, int | None], int] = {}
         for number, key, state in self._store.index(run_id):
-            if _is_of(key.stage, key.item, again):
+            if _is_of(key.stage, key.item, key.step, again):
                 continue
             if state == "finished":
                 into[key] = run_id, number
@@ -474,11 +474,18 @@ async def _raise(fault: Exception) -> None:
     raise fault
 
 
-def _is_of(stage: str, item: int | None, parts: Again) -> bool:
-    """Return True for a place in one of these parts, or within a stage that is one."""
+def _is_of(stage: str, item: int | None, step: str, parts: Again) -> bool:
+    """Return True for a place in one of these parts, or within a stage or an item of a stage that is one.
+
+    Steps within an item begin with its number where the items of an inner stage have numbers of their own.
+    """
     if not parts:
         return False
-    return (stage, item) in parts or any(one is None and f"{stage}/".startswith(f"{of}/") for of, one in parts)
+    number, dot, _ = step.partition(".")
+    outer = int(number) - 1 if dot and number.isdigit() else item
+    return (stage, item) in parts or any(
+        (one is None or (one == outer and stage != of)) and f"{stage}/".startswith(f"{of}/") for of, one in parts
+    )
 
 
 def _as_error(failure: Failure, model: str) -> FusionError:

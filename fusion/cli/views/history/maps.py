@@ -125,7 +125,7 @@ def _difference(diff: MapDiff) -> str:
 
 def _pair(pair: RowPair) -> list[str]:
     runs = [f"{name}: {run}" if run else "" for name, run in (("a", pair.a), ("b", pair.b))]
-    return [f"  {_key(pair.key)}", _STATES[pair.state], *runs]
+    return [f"  {short_key(pair.key)}", _STATES[pair.state], *runs]
 
 
 def _counts(one: MapSummary) -> str:
@@ -136,7 +136,7 @@ def _counts(one: MapSummary) -> str:
 
 def _failure(one: FoldedFailure) -> str:
     more = one.count - len(one.keys)
-    keys = ", ".join(map(_key, one.keys)) + (f" and {more:,} more" if more else "")
+    keys = ", ".join(map(short_key, one.keys)) + (f" and {more:,} more" if more else "")
     return f"  {one.count:,} ({keys}): {reason(one.failure)}"
 
 
@@ -151,7 +151,7 @@ def _titled(title: str, lines: Iterable[str]) -> Iterator[str]:
 def _row(row: RowSummary) -> list[str]:
     return [
         f"{row.number:,}",
-        _key(row.key),
+        short_key(row.key),
         row.run_id,
         row.status,
         f"{row.started.astimezone():%Y-%m-%d %H:%M}",
@@ -162,6 +162,7 @@ def _row(row: RowSummary) -> list[str]:
     ]
 
 
-def _key(key: str) -> str:
+def short_key(key: str) -> str:
+    """Cut the key of a row to 40 characters."""
     line = one_line(key)
     return line if len(line) <= _KEY_AT_MOST else f"{line[: _KEY_AT_MOST - 1]}…"

@@ -32,7 +32,6 @@ from fusion.engine.durable import Recorder
 from fusion.engine.manifest import Record
 from fusion.engine.run_spec import RunSpec
 from fusion.store.base import RunLock, Store
-from fusion.store.encoding import as_json
 from fusion.store.rows import MapPass, MapRow
 from fusion.store.rows import MapStarted as MapBegun
 
@@ -170,7 +169,7 @@ def _begun(
         )
     record = Record.shared(spec, ground.own)
     number = 1 if before is None else before.passes + 1
-    store.put(MapPass(map_id, number, now, record.shared_fingerprint, as_json(record.data), None))
+    store.put(MapPass(map_id, number, now, record.shared_fingerprint, record.json, None))
     store.flush()
     return number, _changes(before, record.shared_fingerprint)
 

@@ -9,6 +9,7 @@ from typing import Any
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Message, Reply, Request, Usage
 from fusion.store.base import Store
+from fusion.store.encoding import as_json
 from fusion.store.rows import (
     Attempt,
     AttemptEnd,
@@ -24,6 +25,7 @@ from fusion.store.rows import (
 )
 
 CENT = Decimal("0.01")
+RECORD = as_json({"version": 2, "file": "tickets.yaml"})
 Answer = str | Failure | None
 """The text of a row's answer, its failure, or nothing for a row without an end."""
 
@@ -50,7 +52,7 @@ def keep(store: Store, one: Kept) -> None:
     store.put(
         MapStarted(one.map_id, one.pipeline, "local", one.at, one.tags or {}, one.source, one.output),
         *(
-            MapPass(one.map_id, number, one.at + number, "f", {"version": 2, "file": "tickets.yaml"}, len(one.rows))
+            MapPass(one.map_id, number, one.at + number, "f", RECORD, len(one.rows))
             for number in range(1, one.passes + 1)
         ),
     )
@@ -64,7 +66,7 @@ def keep(store: Store, one: Kept) -> None:
 def _keep_row(store: Store, one: Kept, number: int, key: str, answer: Answer) -> None:
     run_id, at = f"{one.map_id}-{number}", one.at + number
     about = (one.pipeline, "local", at, dict(one.tags or {}))
-    record = {"inputs": {"text": key}} if one.content == "full" else None
+    record = as_json({"inputs": {"text": key}}) if one.content == "full" else None
     run = Started(run_id, None, run_id, *about, one.content, f"f-{key}", record)
     store.put(
         RowStarted(one.map_id, number, key, one.passes, number, "f", run),
@@ -91,7 +93,7 @@ def _call(run_id: str, at: float, key: str, answer: str | Failure, *, full: bool
     return Call(run_id, 1, place, "bulk", "x/y", "finished", at, at + 1, request if full else None, reply)
 
 
-def _result(one: Kept, run_id: str, answer: str | Failure) -> Mapping[str, Any]:
+def _result(one: Kept, run_id: str, answer: str | Failure) -> str:
     failed = isinstance(answer, Failure)
     result = Result(
         run_id=run_id,
@@ -102,5 +104,4 @@ def _result(one: Kept, run_id: str, answer: str | Failure) -> Mapping[str, Any]:
         text="" if isinstance(answer, Failure) else answer,
         error=answer if isinstance(answer, Failure) else None,
     )
-    data: Mapping[str, Any] = result.model_dump(mode="json")
-    return data
+    return result.model_dump_json()

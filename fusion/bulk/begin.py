@@ -3,12 +3,11 @@
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from fusion.bulk.executor import LocalExecutor
-from fusion.bulk.keys import map_id_of
 from fusion.bulk.map import MapRun, MapSetup
 from fusion.bulk.options import (
     Choice,
@@ -19,8 +18,9 @@ from fusion.bulk.options import (
 )
 from fusion.bulk.outputs import RowOutput
 from fusion.bulk.planner import Pass
-from fusion.bulk.sources import RowSource
+from fusion.bulk.sources import RowsGiven, RowSource
 from fusion.bulk.sources.columns import Columns
+from fusion.bulk.sources.keys import map_id_of
 from fusion.bulk.worker import Recent, Worker
 from fusion.client.options import tags_of
 from fusion.client.retention import Sweep
@@ -32,13 +32,12 @@ from fusion.engine.durable import Recorder
 from fusion.engine.manifest import Record
 from fusion.engine.run_spec import RunSpec
 from fusion.store.base import RunLock, Store
-from fusion.store.encoding import as_json
 from fusion.store.rows import MapPass, MapRow
 from fusion.store.rows import MapStarted as MapBegun
 
 MAP_BUDGET: Final = "the map"
 """Name of the budget of all rows of a map."""
-MapInputs = str | Path | Iterable[Mapping[str, Any] | str]
+MapInputs = RowsGiven
 
 
 class MapGround(NamedTuple):
@@ -100,6 +99,19 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     return map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)
 
 
+def pass_ahead(ground: MapGround, source: RowSource, options: MapOptions) -> Pass:
+    """Return the pass that a map would make next, without a trace in the store. Raises UsageError."""
+    spec, store = ground.spec, ground.recorder.store
+    columns = Columns.of(spec.pipeline, source, given=options.get("columns"), constants=options.get("constants"))
+    map_id = checked_id(options.get("id")) or _id_of(spec, source, options.get("output"))
+    before = None if store is None else store.map(map_id)
+    shared = Record.shared(spec, ground.own).shared_fingerprint
+    number, key = 1 if before is None else before.passes + 1, _checked_key(options.get("key"), source)
+    tags = tags_of(options.get("tags"))
+    retry = options.get("retry_failed", False)
+    return Pass(map_id, number, spec, shared, tags, columns, key, retry_failed=retry)
+
+
 def _store_of(recorder: Recorder) -> Store:
     if recorder.store is None:
         raise UsageError("a map needs a store, from which it goes on and is written: `Fusion(store=True)`")
@@ -157,7 +169,7 @@ def _begun(
         )
     record = Record.shared(spec, ground.own)
     number = 1 if before is None else before.passes + 1
-    store.put(MapPass(map_id, number, now, record.shared_fingerprint, as_json(record.data), None))
+    store.put(MapPass(map_id, number, now, record.shared_fingerprint, record.json, None))
     store.flush()
     return number, _changes(before, record.shared_fingerprint)
 

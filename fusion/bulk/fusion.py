@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fusion.bulk.handle import AsyncMapRows, MapHandle, MapRows
     from fusion.bulk.map import MapRun
     from fusion.bulk.options import MapOptions
+    from fusion.bulk.quote import MapQuote
 
 
 class Fusion(client.Fusion):
@@ -19,8 +20,9 @@ class Fusion(client.Fusion):
     def map(self, inputs: "MapInputs", **options: "Unpack[MapOptions]") -> "MapRows":
         """Run a pipeline over many inputs, and iterate over the rows as they finish; requires `store`.
 
-        `inputs` is a file of JSONL, CSV or Parquet, a folder or a pattern such as "docs/*.md", or an iterable of
-        mappings or texts. Columns go to the pipeline's inputs of their names. `MapOptions` describes the options.
+        `inputs` is a file of JSONL, CSV or Parquet, a folder or a pattern such as "docs/*.md", a list of Paths, or an
+        iterable of mappings or texts. Columns go to the pipeline's inputs of their names. `MapOptions` describes the
+        options.
 
         Each row is a run in the store. A map that is started again makes no finished call twice: rows that are done
         come from the store, changed and unfinished ones run. Memory does not grow with the number of rows.
@@ -50,6 +52,49 @@ class Fusion(client.Fusion):
         map_id, run = self._map(inputs, stdout, options)
         work = self._launcher.loop.submit(to_end(run))
         return MapHandle(map_id, work.done, stop=work.cancel, owner=self)
+
+    def quote_map(self, inputs: "MapInputs", *, quoted: int = 20, **options: "Unpack[MapOptions]") -> "MapQuote":
+        """Return the likely cost of a map, from the quotes of so many `quoted` rows of it, without any call.
+
+        Rows that the store has already are not counted in the cost. `.usd` has `low`, `likely`, `high` and the `cap`
+        of the budget, if one is given. With `batch`, prices are those of the providers' batches.
+
+        Raises UsageError for inputs that cannot be read, or only once, such as standard input.
+
+        >>> quote = fusion.quote_map("tickets.csv", pipeline="triage.yaml", key="id")
+        >>> quote.to_run, quote.usd.likely
+        """
+        from fusion.bulk.begin import MapGround, pass_ahead
+        from fusion.bulk.options import Choice, MapOptions, checked_concurrency
+        from fusion.bulk.quote import checked_source, quoted_map
+        from fusion.bulk.reader import chosen
+        from fusion.bulk.sources import open_source
+        from fusion.bulk.sources.columns import reads_media
+        from fusion.core.budget import limits_of
+        from fusion.engine.prepare import prepare_many, prepare_without_keys
+
+        check_options(options, MapOptions)
+        self._launcher.loop.check_outside("a map cannot be quoted")
+        loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
+        cache, batch = options.get("cache"), options.get("batch", False)
+        spec = prepare_without_keys(
+            self._cast, loaded, make=prepare_many, limits=self._budget, cache=cache, batch=batch
+        )
+        launcher = self._launcher
+        ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), None, launcher.sweep())
+        media = reads_media(loaded.pipeline, options.get("constants") or ())
+        source = checked_source(open_source(inputs, format=options.get("format"), media=media))
+        choice = Choice.of(options.get("limit"), options.get("sample"))
+        one = pass_ahead(ground, source, options)
+        return quoted_map(
+            one,
+            source,
+            chosen(source, choice, one.name_of),
+            launcher.recorder.store,
+            limits=limits_of(options.get("budget")),
+            concurrency=checked_concurrency(options.get("concurrency"), batch=batch),
+            sample=quoted,
+        )
 
     def _map(self, inputs: "MapInputs", stdout: Any, options: "MapOptions") -> "tuple[str, MapRun]":
         from fusion.bulk.begin import MapGround, begin

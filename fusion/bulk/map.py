@@ -8,13 +8,12 @@ from typing import Final, NamedTuple
 
 from fusion.bulk.answers import line_of, output_row, result_of_row, stored_answer
 from fusion.bulk.executor import Executor, Job, RowEnd, Slice
-from fusion.bulk.keys import digest
 from fusion.bulk.options import Choice, Tolerance
 from fusion.bulk.outputs import OutputRow, RowOutput
 from fusion.bulk.planner import Pass, Planned, Planner
 from fusion.bulk.reader import RowReader, chosen
 from fusion.bulk.report import MapReport, RowResult, Tally
-from fusion.bulk.sources import RowSource, SourceRow
+from fusion.bulk.sources import RowSource
 from fusion.bulk.worker import Recent, Worker
 from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
@@ -157,7 +156,7 @@ class MapRun:
         """Read and plan rows. Those that are done already go on at once."""
         setup = self._setup
         planner = Planner(setup.store, setup.one)
-        rows = chosen(setup.source, setup.choice, self._name_of)
+        rows = chosen(setup.source, setup.choice, setup.one.name_of)
         self._reader = reader = RowReader(rows, ahead=self._portion)
         while some := await reader.some(self._portion):
             planned = await planner.plan(some)
@@ -176,11 +175,6 @@ class MapRun:
             return False
         self._recent.planned[one.number] = one.run, one.spec
         return True
-
-    def _name_of(self, row: SourceRow) -> str:
-        """Return the text whose hash draws a sample."""
-        column = self._setup.one.key
-        return row.path or (digest(dict(row.values)) if column is None else str(row.values.get(column)))
 
     async def _find_lines(self) -> None:
         """Note the rows that the output has."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
-from fusion.bulk.keys import Repeats, key_of
 from fusion.bulk.sources import SourceRow
 from fusion.bulk.sources.columns import Columns
+from fusion.bulk.sources.keys import Repeats, digest, key_of
 from fusion.core.errors import InputError
 from fusion.core.types import Failure
 from fusion.engine.manifest import inputs_data, row_fingerprint
@@ -19,6 +19,8 @@ from fusion.store.rows import Ended, MapEntry, Row, RowSeen, RowStarted, RunRow,
 
 _UNREADABLE: Final = InputError.__name__
 _NOTHING: Final = Decimal(0)
+_HELD: Final = 20_000
+"""Longest inputs, in characters of JSON, that a row holds while it waits; longer ones are read from the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,10 @@ class Pass:
     columns: Columns
     key: str | None
     retry_failed: bool
+
+    def name_of(self, row: SourceRow) -> str:
+        """Return the text whose hash draws a sample."""
+        return row.path or (digest(dict(row.values)) if self.key is None else str(row.values.get(self.key)))
 
 
 class Planned(NamedTuple):
@@ -78,6 +84,13 @@ class Planner:
 
         Raises InputError for a key that an earlier row of the pass has.
         """
+        planned, changes = self.planned(rows)
+        self._store.put(*changes)
+        await self._store.written()
+        return planned
+
+    def planned(self, rows: Sequence[SourceRow]) -> tuple[list[Planned], list[Row]]:
+        """Return consecutive rows, and what is to be written for them."""
         read = [self._read(row) for row in rows]
         entries = self._entries(read)
         lines = self._store.map_lines(self._pass.map_id, [one.key for one in read if one.key not in entries])
@@ -88,9 +101,7 @@ class Planner:
             found, written = self._planned(one, entry, lines.get(one.key))
             planned.append(found)
             changes += written
-        self._store.put(*changes)
-        await self._store.written()
-        return planned
+        return planned, changes
 
     def _read(self, row: SourceRow) -> _Read:
         self._position += 1
@@ -135,7 +146,8 @@ class Planner:
         if entry is None or entry.fingerprint != fingerprint:
             started = self._started(one, entry, fingerprint, data)
             about = (started.number, one.key, one.position, started.run.run_id)
-            return Planned(*about, entry.line if entry else line, "open", _run_of(started), spec), [started]
+            held = spec if len(started.run.record or "") <= _HELD else None
+            return Planned(*about, entry.line if entry else line, "open", _run_of(started), held), [started]
         return self._again(one, entry), [self._seen(one, entry)]
 
     def _again(self, one: _Read, entry: MapEntry) -> Planned:

@@ -4,13 +4,18 @@ import asyncio
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from heapq import heappush, heappushpop
 from itertools import islice
+from typing import Any, Final
 
 from fusion.bulk.options import Choice
 from fusion.bulk.sources import RowSource, SourceRow
+from fusion.core.types import File
+
+_WAITING: Final = 8_000_000
+"""Characters and bytes of all rows that wait."""
 
 
 class RowReader:
@@ -19,7 +24,8 @@ class RowReader:
     def __init__(self, source: Iterator[SourceRow], *, ahead: int) -> None:
         self._source = source
         self._ahead = ahead
-        self._rows: deque[SourceRow] = deque()
+        self._rows: deque[tuple[SourceRow, int]] = deque()
+        self._size = 0
         self._turn = threading.Condition()
         self._loop = asyncio.get_running_loop()
         self._came = asyncio.Event()
@@ -31,12 +37,13 @@ class RowReader:
         """Return at least one row and at most so many; none at the end. Raises the source's error behind them."""
         while True:
             with self._turn:
-                rows = [self._rows.popleft() for _ in range(min(most, len(self._rows)))]
+                taken = [self._rows.popleft() for _ in range(min(most, len(self._rows)))]
+                self._size -= sum([size for _, size in taken])
                 over, error = self._over and not self._rows, self._error
                 self._came.clear()
                 self._turn.notify()
-            if rows or self._closed:
-                return [] if self._closed else rows
+            if taken or self._closed:
+                return [] if self._closed else [row for row, _ in taken]
             if over and error is not None:
                 raise error
             if over:
@@ -64,18 +71,35 @@ class RowReader:
 
     def _put(self, row: SourceRow) -> bool:
         """Put a row once there is room; return False once closed."""
+        size = _size_of(row.values)
         with self._turn:
-            while len(self._rows) >= self._ahead and not self._closed:
+            while not (self._closed or self._has_room(size)):
                 self._turn.wait()
-            self._rows.append(row)
+            self._rows.append((row, size))
+            self._size += size
             first = len(self._rows) == 1
         if first:
             self._wake()
         return not self._closed
 
+    def _has_room(self, size: int) -> bool:
+        """Return True for a row that may wait, one of any size alone."""
+        return not self._rows or (len(self._rows) < self._ahead and self._size + size <= _WAITING)
+
     def _wake(self) -> None:
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._came.set)
+
+
+def _size_of(value: Any) -> int:
+    """Return the characters and bytes of a row's values, about."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, File):
+        return len(value.data)
+    if isinstance(value, Mapping):
+        return sum([_size_of(part) for part in value.values()])
+    return sum([_size_of(part) for part in value]) if isinstance(value, (list, tuple)) else 8
 
 
 def chosen(source: RowSource, choice: Choice, key_of: Callable[[SourceRow], str]) -> Iterator[SourceRow]:

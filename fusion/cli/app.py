@@ -13,6 +13,7 @@ from fusion.cli.commands.bench import bench
 from fusion.cli.commands.demo import demo
 from fusion.cli.commands.doctor import doctor
 from fusion.cli.commands.drill import drill
+from fusion.cli.commands.map import map as map_command
 from fusion.cli.commands.pipeline import explain, graph, new, render, schema, validate
 from fusion.cli.commands.quote import quote
 from fusion.cli.commands.resume import resume
@@ -40,7 +41,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    running = (run, resume, quote, drill)
+    running = (run, map_command, resume, quote, drill)
     making = (new, validate, graph, render, explain, schema)
     for command in (*running, *making, demo, bench, tune, trust, doctor):
         app.command(context_settings=_HELP)(command)

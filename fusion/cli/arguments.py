@@ -34,6 +34,10 @@ class Stdin:
         """True if standard input is unread and not a terminal."""
         return self._taken_by is None and sys.stdin is not None and not is_terminal(sys.stdin)
 
+    def take(self, name: str) -> None:
+        """Reserve standard input for another reader."""
+        self._taken_by = name
+
     def read(self, name: str) -> str:
         return FileText(_text(self.read_bytes(name), "standard input"), "standard input")
 
@@ -58,16 +62,18 @@ def library() -> "Library":
     return Library.standard(user=user_folder())
 
 
-def inputs_of(words: Sequence[str] | None, stdin: Stdin, pipeline: "Pipeline") -> dict[str, Any]:
+def inputs_of(
+    words: Sequence[str] | None, stdin: Stdin, pipeline: "Pipeline", *, option: str = "-i"
+) -> dict[str, Any]:
     """Parse `name=value`, `name=@file`, `name=-` (standard input) and `name=@@text` (text that begins with an @).
 
     For an input of a picture or document, a file gives its path, and standard input gives bytes.
     """
     inputs: dict[str, Any] = {}
-    for name, value in _pairs("-i", words, "name=value, name=@file, or name=- for standard input"):
+    for name, value in pairs_of(option, words, "name=value, name=@file, or name=- for standard input"):
         spec = pipeline.inputs.get(name)
         of_bytes = spec is not None and spec.is_file
-        inputs[name] = _bytes_input(name, value, stdin) if of_bytes else _input("-i", name, value, stdin)
+        inputs[name] = _bytes_input(option, name, value, stdin) if of_bytes else _input(option, name, value, stdin)
     return inputs
 
 
@@ -82,7 +88,7 @@ def from_stdin(pipeline: "Pipeline", given: Mapping[str, Any], stdin: Stdin) -> 
 
 def results_of(words: Sequence[str] | None, stdin: Stdin) -> dict[str, Any]:
     """Parse `stage=value` or `stage.field=value`; the values are given as inputs are, lists and objects as JSON."""
-    pairs = _pairs("--with", words, "stage=@file, stage.field=@file or stage.field=value")
+    pairs = pairs_of("--with", words, "stage=@file, stage.field=@file or stage.field=value")
     return {path: _data(path, _input("--with", path, value, stdin)) for path, value in pairs}
 
 
@@ -99,15 +105,15 @@ def _data(path: str, text: str) -> Any:
 
 def roles_of(words: Sequence[str] | None) -> dict[str, str]:
     """Parse `role=model`."""
-    return dict(_pairs("--role", words, "role=model, such as bulk=openai/gpt-5-mini", value_needed=True))
+    return dict(pairs_of("--role", words, "role=model, such as bulk=openai/gpt-5-mini", value_needed=True))
 
 
 def tags_of(words: Sequence[str] | None) -> dict[str, str]:
     """Parse `key=value`."""
-    return dict(_pairs("--tag", words, "key=value, such as team=search"))
+    return dict(pairs_of("--tag", words, "key=value, such as team=search"))
 
 
-def _pairs(
+def pairs_of(
     option: str, words: Sequence[str] | None, form: str, *, value_needed: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Split words at their first =. Raises UsageError for another form and for a name given twice."""
@@ -162,10 +168,10 @@ def limits_of(word: str | None) -> dict[str, str] | None:
     return limits
 
 
-def _bytes_input(name: str, value: str, stdin: Stdin) -> Any:
+def _bytes_input(option: str, name: str, value: str, stdin: Stdin) -> Any:
     if value in ("-", "@-"):
-        return stdin.read_bytes(f"-i {name}")
-    _check_no_file("-i", name, value)
+        return stdin.read_bytes(f"{option} {name}")
+    _check_no_file(option, name, value)
     return user_path(value[1:]) if value.startswith("@") else value
 
 

@@ -47,7 +47,7 @@ _OF_A_RUN = ("store", "no_store", "tags", "cache", "batch", "resume_or_start", "
 _NEEDS_RUN = frozenset([*_OF_A_RUN, "events", "events_to", "output", "quiet", "verbose"])
 _RUN = "run"
 """Name of the budget that `--budget` of a resumed run replaces."""
-_Asked = DrillOptions | QuoteOptions | RenderOptions | RunOptions
+_Asked = QuoteOptions | DrillOptions | RenderOptions | RunOptions
 
 
 def run_session(options: RunOptions, ending: Ending, *, outages: tuple[str, ...] = ()) -> RunHandle:
@@ -93,6 +93,8 @@ def show_session(options: RunOptions) -> None:
 def quote_of(options: QuoteOptions) -> "Quote":
     """Return the quote of a run. Raises UsageError for a pipeline or input that cannot be run."""
     _check_models(options, "quote")
+    if options.sample is not None:
+        raise UsageError("--sample is the number of rows of a map; give their file with --map")
     with _fusion(options, budget=limits_of(options.budget)) as fusion:
         prompt, inputs = _given(options, fusion.load(options.pipeline), Stdin())
         return fusion.quote(prompt, pipeline=options.pipeline, inputs=inputs, batch=options.batch)

@@ -89,6 +89,9 @@ class Ledger(Protocol):
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
         """Record an attempt with its worst case before it is sent; return its number once it is on disk."""
 
+    def drafted(self, request: Request, model: str, amount: Amount) -> tuple[int, Callable[[], None]]:
+        """Return the number of an attempt, and the function that records it; until then nothing is kept of it."""
+
     def closed(self, number: int, state: Closed, amount: Amount, *, session: int | None = None) -> None:
         """Record the outcome and the cost of an attempt, of this session or an earlier one."""
 

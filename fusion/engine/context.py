@@ -19,6 +19,7 @@ from fusion.core.events import (
     Noted,
     Restarted,
     Sink,
+    StageFinished,
     StageGrew,
     StageStarted,
     to_both,
@@ -27,7 +28,7 @@ from fusion.core.params import merged
 from fusion.core.types import Asked, Attached, CallKey, Deltas, Item, JsonSchema, Message, as_text
 from fusion.engine.calls import Caller, Terms
 from fusion.engine.fields import Fields, read
-from fusion.engine.receipt import ItemCosts
+from fusion.engine.receipt import ItemCosts, spending, spent
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo
 from fusion.models.batches.window.clock import Limit, RunClock
@@ -55,6 +56,10 @@ from fusion.stages.fields import enough
 from fusion.stages.text.reading import Reading
 from fusion.stages.text.sections import Sections
 
+OF_STAGES = (StageStarted, StageGrew, StageFinished, ItemFinished)
+"""Events of stages that are not sent for each item that an inner stage works on."""
+OF_ITEM = ("item", "needed", MATERIAL)
+"""Variables of an item that its inner stages read."""
 _DEADLINE = "deadline of batches"
 _AT_ONCE = 50
 """Items handed out in one callback of the event loop."""
@@ -63,9 +68,17 @@ _AT_ONCE = 50
 class Inner(Protocol):
     """Runs the inner stages of a stage, and the pipelines nested in it."""
 
-    async def stage(self, path: str) -> Outcome: ...
+    async def stage(self, path: str, scope: "Scope | None" = None) -> Outcome: ...
 
-    async def pipeline(self, path: str, inputs: Mapping[str, Any]) -> Outcome: ...
+    async def pipeline(self, path: str, inputs: Mapping[str, Any], scope: "Scope | None" = None) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The item that an inner stage works on: its index, and its variables for templates and expressions."""
+
+    index: int
+    variables: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,10 @@ class RunParts:
     """Calls whose replies no stage could use."""
     charged: Sequence[AttemptCharged] = ()
     """Charges for attempts of earlier processes of the run."""
+    step_prefix: str = ""
+    """Prefix of the steps of a pipeline that runs for one item: its number, and "."."""
+    fixed: dict[str, Fixed] = field(default_factory=dict)
+    """Variables of inner stages, by path, that are the same for all items."""
 
     @property
     def wirings(self) -> Mapping[str, Wiring]:
@@ -104,9 +121,16 @@ class RunContext(StageContext):
     models: "RunModels"
 
     def __init__(
-        self, path: str, stage: Stage, run: RunParts, fields: Fields | None = None, inner: Inner | None = None
+        self,
+        path: str,
+        stage: Stage,
+        run: RunParts,
+        fields: Fields | None = None,
+        inner: Inner | None = None,
+        scope: Scope | None = None,
     ) -> None:
         self.path = path
+        self.scope = scope
         self.place = run.prefix + path
         self.stage = stage
         self.run = run
@@ -114,7 +138,7 @@ class RunContext(StageContext):
         self.wiring = run.wirings[path]
         self.fields = run.fields[path] if fields is None else fields
         self.finishing = run.spec.pipeline.on_budget == "finish"
-        self.seed = f"{run.seed} {self.place}"
+        self.seed = f"{run.seed} {self.place}" if scope is None else f"{run.seed} {self.place} {scope.index}"
         self.inputs = RunInputs(self)
         self.outputs = RunOutputs(self)
         self.models = RunModels(self)
@@ -140,11 +164,19 @@ class RunContext(StageContext):
         del self.inputs, self.outputs, self.models, self.journal, self.events
 
     def emit(self, event: EventBase) -> None:
-        self.run.sink(event)
+        if self.scope is None or not isinstance(event, OF_STAGES):
+            self.run.sink(event)
 
     def recurs(self) -> bool:
         """Return True if further calls of the stage begin as those before: it works on items one by one."""
-        return self.stage.follows and not self.single
+        return (self.stage.follows or self.scope is not None) and not self.single
+
+    def placed(self, item: int | None, step: str) -> tuple[int | None, str]:
+        """Return item and step under which a call is kept: those of a stage within an item name that item too."""
+        if self.scope is not None:
+            step = step if item is None else f"{self.scope.index + 1}.{step}"
+            item = self.scope.index if item is None else item
+        return item, self.run.step_prefix + step
 
     def begin(self) -> None:
         """Start the clock of the stage at its first input; later calls have no effect."""
@@ -195,6 +227,10 @@ class RunInputs(StageInputs):
         self._fixed: Fixed | None = None
 
     async def values(self) -> dict[str, Any]:
+        scope = self._ctx.scope
+        if scope is not None:
+            self._fixed = self._fixed or self._run.fixed.get(self._ctx.path)
+            self._ctx.begin()
         if self._fixed is None:
             wiring = self._ctx.wiring
             values = await read(wiring.waits, self._run.fields)
@@ -202,8 +238,19 @@ class RunInputs(StageInputs):
                 self._ctx.begin()
             own = {"inputs": self._run.spec.inputs, "request": self._run.spec.request, MATERIAL: self._material()}
             whole = (self._run.material.whole,) if wiring.shows_material else ()
-            self._fixed = Fixed({**own, **values}, whole, marks=self._ctx.stage.follows)
-        return dict(self._fixed.variables)
+            marks = self._ctx.stage.follows or scope is not None
+            self._fixed = Fixed({**own, **values}, whole, marks=marks)
+        if scope is None:
+            return dict(self._fixed.variables)
+        self._run.fixed[self._ctx.path] = self._fixed
+        return {**self._fixed.variables, **self._of_item(scope)}
+
+    def _of_item(self, scope: Scope) -> dict[str, Any]:
+        """Return the variables of the item at work; its own material unless the stage says what it reads."""
+        given = dict(scope.variables)
+        if getattr(self._ctx.stage, "reads", None) is not None:
+            given.pop(MATERIAL, None)
+        return given
 
     async def follow(self, expression: str) -> AsyncIterator[Item]:
         flow = self._ctx.wiring.flows.get(expression)
@@ -380,7 +427,7 @@ class RunModels(StageModels):
         if isinstance(ask.messages, LateMessages):
             ask = ask._replace(messages=await ask.messages.rendered())
         try:
-            return await self.caller(ask).call(self.under_system(ask))
+            return await self.caller(ask).call(self._placed(ask))
         except BudgetError as error:
             self._run.budget_stops.append(error)
             raise
@@ -406,18 +453,36 @@ class RunModels(StageModels):
         return min([room for room in rooms if room is not None], default=None)
 
     def stream(self, step: str) -> Deltas | None:
-        return _EventDeltas(self._ctx, step) if self._ctx.path in self._run.streamed else None
+        streams = self._ctx.scope is None and self._ctx.path in self._run.streamed
+        return _EventDeltas(self._ctx, step) if streams else None
 
-    async def run_stage(self, name: str) -> Outcome:
+    async def run_stage(self, name: str, variables: Variables | None = None) -> Outcome:
         assert self._ctx.inner is not None
-        return await self._ctx.inner.stage(f"{self._ctx.path}/{name}")
+        path, scope = f"{self._ctx.path}/{name}", self._ctx.scope
+        if variables is None:
+            return await self._ctx.inner.stage(path, scope)
+        item: Item = variables["item"]
+        assert self._ctx.costs is not None
+        given = {"material": Attached(), **{key: variables[key] for key in OF_ITEM if key in variables}}
+        token = spending.set(self._ctx.costs.sink_of(item.index))
+        try:
+            return await self._ctx.inner.stage(path, Scope(item.index, given))
+        finally:
+            spending.reset(token)
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
         assert self._ctx.inner is not None
-        return await self._ctx.inner.pipeline(self._ctx.path, inputs)
+        return await self._ctx.inner.pipeline(self._ctx.path, inputs, self._ctx.scope)
 
     def key(self, ask: Ask) -> CallKey:
-        return self.caller(ask).key(self.under_system(ask))
+        return self.caller(ask).key(self._placed(ask))
+
+    def _placed(self, ask: Ask) -> Ask:
+        ask = self.under_system(ask)
+        if self._ctx.scope is None and not self._run.step_prefix:
+            return ask
+        item, step = self._ctx.placed(ask.item, ask.step)
+        return ask._replace(item=item, step=step)
 
     def under_system(self, ask: Ask) -> Ask:
         """Return the call with the user's own system prompt above the pipeline's."""
@@ -439,7 +504,7 @@ class RunModels(StageModels):
             mode = getattr(self._ctx.stage, "cache", None) or self._run.spec.pipeline.defaults.cache
             caller = self._callers[key] = Caller(
                 terms,
-                sink=to_both(self._run.sink, self._ctx.costs),
+                sink=to_both(self._run.sink, self._counted()),
                 run_id=self._run.run_id,
                 latencies=self.speed,
                 wrap=partial(self._run.recorder.around, mode=mode),
@@ -447,6 +512,11 @@ class RunModels(StageModels):
                 batched=partial(self._batched, deadline=terms.deadline) if self._may_batch(terms.batch) else None,
             )
         return caller
+
+    def _counted(self) -> Sink | None:
+        """Return the sink that adds the costs of calls to items, if any states them."""
+        within = self._ctx.scope is not None or self._run.step_prefix
+        return self._ctx.costs or (spent if within else None)
 
     def _terms(self, ask: Ask) -> Terms:
         role, stage = self._run.spec.roles[ask.role], self._ctx.stage
@@ -511,10 +581,10 @@ class RunJournal(StageJournal):
         self._journal = ctx.run.recorder.journal
 
     def keep(self, name: str, value: Any, *, item: int | None = None, of: Ask | None = None) -> None:
-        self._journal.keep(self._ctx.place, item, self._name(name, of), value)
+        self._journal.keep(self._ctx.place, *self._ctx.placed(item, self._name(name, of)), value)
 
     def kept(self, name: str, *, item: int | None = None, of: Ask | None = None) -> Any:
-        return self._journal.kept(self._ctx.place, item, self._name(name, of))
+        return self._journal.kept(self._ctx.place, *self._ctx.placed(item, self._name(name, of)))
 
     def has_reply(self, ask: Ask) -> bool:
         return self._journal.is_finished(self._ctx.models.key(ask))
@@ -533,6 +603,7 @@ class RunEvents(StageEvents):
         self._ctx = ctx
 
     def note(self, message: str, *, item: int | None = None) -> None:
+        item, _ = self._ctx.placed(item, "")
         self._ctx.emit(Noted(run_id=self._ctx.run.run_id, stage=self._ctx.place, item=item, message=message))
 
     def decided(
@@ -542,6 +613,7 @@ class RunEvents(StageEvents):
             Decided(
                 run_id=self._ctx.run.run_id,
                 stage=self._ctx.place,
+                item=None if self._ctx.scope is None else self._ctx.scope.index,
                 decision=decision,
                 reason=reason,
                 confidence=confidence,

@@ -20,7 +20,6 @@ from fusion.engine.run_spec import RunSpec
 from fusion.models.gateway import CallRecorder
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
 from fusion.store.base import NullJournal, RunLock, Store
-from fusion.store.encoding import as_json
 from fusion.store.journal import Journal
 from fusion.store.rows import Content, RunRow, SessionStart, Started
 
@@ -92,7 +91,7 @@ class Recorder:
             tags=tags,
             content=self.content,
             fingerprint=record.fingerprint,
-            record=as_json(record.data) if self.content == "full" else None,
+            record=record.json if self.content == "full" else None,
         )
         lock = store.lock(run_id)
         journal = Journal(store, run_id, content=self.content)

@@ -22,6 +22,7 @@ class Levels:
         self._run = run
         self._caps = Caps.of(budget.limits).within(around)
         self._held: dict[str, Hold] = {}
+        self._of_items: dict[str, Budget] = {}
 
     def hold_back(self) -> None:
         """Set aside the needs of the last stages, under `on_budget: finish`; nothing if they do not fit."""
@@ -44,6 +45,14 @@ class Levels:
         level = above.child(stage.budget, path)
         self._run.recorder.journal.restore(level, self._run.prefix + path)
         return level
+
+    def shared(self, above: Budget, stage: Stage, path: str) -> Budget:
+        """Return the budget of a stage that works once for each item of another one: the same for all items."""
+        if stage.budget is None:
+            return above
+        if path not in self._of_items:
+            self._of_items[path] = self.beneath(above, stage, path)
+        return self._of_items[path]
 
     def _share(self) -> Caps:
         """Return an equal share of what is not held back, for each of the nested pipelines before the last stages."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
@@ -27,6 +28,7 @@ from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
 from fusion.stages.text import sections
+from fusion.store.encoding import Json, as_json
 
 _VERSION: Final = 2
 _MARK: Final = "$kind"
@@ -34,42 +36,49 @@ _NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache", "batch")
 _NOT_SHARED: Final = (*_NOT_IN_FINGERPRINT, "inputs", "request")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """The spec of a run as JSON data."""
+class _Encoded(NamedTuple):
+    """Members of a record: as data, as JSON to store, and each as the JSON that a fingerprint reads."""
 
     data: Mapping[str, Any]
+    json: Json
+    digested: Mapping[str, Json]
+
+
+_NOTHING: Final = _Encoded({}, "{}", {})
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The spec of a run as JSON data. `encoded` are the members that are encoded already."""
+
+    data: Mapping[str, Any]
+    encoded: _Encoded = _NOTHING
 
     @classmethod
     def of(cls, spec: RunSpec, own: Collection[str] = ()) -> "Record":
         """Return the record of a new run; `own` holds the ids of models that are objects of the user's."""
-        return cls({**cls.shared(spec, own).data, **inputs_data(spec)})
+        shared = _shared(spec, own)
+        return cls({**shared.data, **inputs_data(spec)}, shared)
 
     @classmethod
     def shared(cls, spec: RunSpec, own: Collection[str] = ()) -> "Record":
         """Return the record of a spec without its inputs, which the rows of a map share."""
-        return cls(
-            {
-                "version": _VERSION,
-                "sections": sections.VERSION,
-                **_loaded(spec.loaded),
-                "roles": _roles(spec.roles),
-                "own": sorted(own),
-                "limits": spec.limits.model_dump(mode="json", exclude_none=True),
-                "strict_usd": spec.strict_usd,
-                "profile": spec.profile,
-                "cache": spec.cache,
-                "sample": spec.sample,
-                **({"batch": True} if spec.batch else {}),
-            }
-        )
+        shared = _shared(spec, own)
+        return cls(shared.data, shared)
+
+    @property
+    def json(self) -> Json:
+        """The record as it is stored."""
+        rest = as_json({name: value for name, value in self.data.items() if name not in self.encoded.data})
+        return "{" + ",".join(part[1:-1] for part in (self.encoded.json, rest) if part != "{}") + "}"
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of pipeline, templates, inputs and models, wherever their prices are from."""
-        relevant = {key: value for key, value in self.data.items() if key not in _NOT_IN_FINGERPRINT}
-        relevant["roles"] = _without(("price_source",), self.data["roles"])
-        return _digest(relevant)
+        rest = {name: value for name, value in self.data.items() if name not in self.encoded.data}
+        texts = {**self.encoded.digested, **_digested(rest)}
+        members = ", ".join(f"{_sorted(name)}: {texts[name]}" for name in sorted(texts))
+        return hashlib.sha256(f"{{{members}}}".encode()).hexdigest()
 
     @property
     def shared_fingerprint(self) -> str:
@@ -166,7 +175,49 @@ def row_fingerprint(shared: str, inputs: Mapping[str, Any]) -> str:
 
 
 def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_sorted(data).encode()).hexdigest()
+
+
+def _sorted(data: Any) -> Json:
+    """Return JSON that is equal for equal data."""
+    return json.dumps(data, sort_keys=True, ensure_ascii=False)
+
+
+def _digested(data: Mapping[str, Any]) -> dict[str, Json]:
+    """Return the members of a record that its fingerprint reads, each as JSON."""
+    relevant = {name: value for name, value in data.items() if name not in _NOT_IN_FINGERPRINT}
+    if "roles" in relevant:
+        relevant["roles"] = _without(("price_source",), relevant["roles"])
+    return {name: _sorted(value) for name, value in relevant.items()}
+
+
+_LATEST: Final = WeakKeyDictionary[LoadedPipeline, tuple["ref[RoleModels]", tuple[Any, ...], _Encoded]]()
+"""The members that records of a pipeline share, as they were last encoded."""
+
+
+def _shared(spec: RunSpec, own: Collection[str]) -> _Encoded:
+    """Return the members of a record without the inputs; those of runs on the same terms are encoded once."""
+    roles, own = spec.roles, sorted(own)
+    terms = (own, spec.limits, spec.strict_usd, spec.profile, spec.cache, spec.sample, spec.batch)
+    latest = _LATEST.get(spec.loaded)
+    if latest is not None and latest[0]() is roles and latest[1] == terms:
+        return latest[2]
+    data = {
+        "version": _VERSION,
+        "sections": sections.VERSION,
+        **_loaded(spec.loaded),
+        "roles": _roles(roles),
+        "own": own,
+        "limits": spec.limits.model_dump(mode="json", exclude_none=True),
+        "strict_usd": spec.strict_usd,
+        "profile": spec.profile,
+        "cache": spec.cache,
+        "sample": spec.sample,
+        **({"batch": True} if spec.batch else {}),
+    }
+    encoded = _Encoded(data, as_json(data), _digested(data))
+    _LATEST[spec.loaded] = ref(roles), terms, encoded
+    return encoded
 
 
 def _loaded(loaded: LoadedPipeline) -> dict[str, Any]:

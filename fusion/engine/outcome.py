@@ -78,7 +78,10 @@ class Ending:
 
 
 class RunOutcome(Ending):
-    """Outcome of one pipeline in a run, filled while it runs. Those of nested pipelines are in `nested`, by stage."""
+    """Outcome of one pipeline in a run, filled while it runs. Those of nested pipelines are in `nested`, by stage.
+
+    `partial` holds earlier ones of nested pipelines that run once for each item, if they lost parts.
+    """
 
     def __init__(self, run: RunParts, stages: Mapping[str, Stage]) -> None:
         super().__init__()
@@ -86,6 +89,7 @@ class RunOutcome(Ending):
         self.answer: dict[str, Any] = {}
         self.records = {path: StageRecord() for path in stages}
         self.nested: dict[str, RunOutcome] = {}
+        self.partial: list[RunOutcome] = []
         self._run = run
         self._stages = stages
 
@@ -106,7 +110,7 @@ class RunOutcome(Ending):
                 parts.setdefault((None, failure), FailedPart(stage=place, failure=failure))
             for index, why in set(self._run.fields[name].failures()) - accepted:
                 parts.setdefault((index, why), FailedPart(stage=place, item=index, failure=why))
-        within = [part for outcome in self.nested.values() for part in outcome.lost]
+        within = [part for outcome in (*self.nested.values(), *self.partial) for part in outcome.lost]
         return (*within, *sorted(parts.values(), key=lambda part: -1 if part.item is None else part.item))
 
     def _accepted(self) -> set[tuple[int | None, Failure]]:
@@ -178,6 +182,8 @@ class RunOutcome(Ending):
     def _failed_parts(self) -> tuple[FailedPart, ...]:
         """Return each failure once, at the innermost stage that met it."""
         parts: dict[tuple[int | None, Failure], FailedPart] = {}
+        for part in (part for outcome in self.partial for part in outcome._failed_parts()):
+            parts.setdefault((part.item, part.failure), part)
         for path in sorted(self._stages, key=lambda path: -path.count("/")):
             place = self._run.prefix + path
             for part in self.nested[path]._failed_parts() if path in self.nested else ():

@@ -1,6 +1,6 @@
 """Prepare: from a pipeline, inputs and limits to the spec of a run, checked before any call."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -100,12 +100,14 @@ def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: L
     return spec if cast.profile_given else replace(spec, profile=record.data["profile"])
 
 
-def prepare_without_keys(cast: Cast, loaded: LoadedPipeline, **given: Any) -> RunSpec:
-    """Return the spec of a run that makes no call. Its `notes` name the keys that a real run needs."""
+def prepare_without_keys(
+    cast: Cast, loaded: LoadedPipeline, *, make: Callable[..., RunSpec] = prepare, **given: Any
+) -> RunSpec:
+    """Return the spec of a run that makes no call, by `make`. Its `notes` name the keys that a real run needs."""
     keys: tuple[str, ...] = ()
     while True:
         try:
-            spec = prepare(cast.with_keys(keys), loaded, **given)
+            spec = make(cast.with_keys(keys), loaded, **given)
         except MissingKeyError as error:
             if not set(error.keys) - set(keys):
                 raise

@@ -13,10 +13,10 @@ from fusion.core import budget as budgets
 from fusion.core.bounded import clock
 from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, PromptError, StageError, first_error
-from fusion.core.events import AttemptCharged, Noted, RunFinished, RunStarted, Sink, to_both
+from fusion.core.events import AttemptCharged, EventBase, Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Item
-from fusion.engine.context import RunParts
+from fusion.engine.context import OF_STAGES, RunParts, Scope
 from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.holdback import Caps
 from fusion.engine.levels import UNCAPPED, Levels
@@ -68,6 +68,15 @@ class Shared:
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     charged: Sequence[AttemptCharged] = ()
+
+    def quiet(self, index: int) -> "Shared":
+        """Return the parts for one item: without the events of stages, and with random orders of its own."""
+
+        def sink(event: EventBase) -> None:
+            if not isinstance(event, OF_STAGES):
+                self.sink(event)
+
+        return replace(self, sink=sink, seed=f"{self.seed} {index}")
 
 
 class Run:
@@ -179,10 +188,12 @@ class PipelineRun:
         around: Caps = UNCAPPED,
         place: str = "",
         stream: bool = False,
+        step_prefix: str = "",
     ) -> None:
         stages = spec.loaded.dataflow.stages
         last = spec.loaded.dataflow.last if stream else ()
-        shared.recorder.journal.restore(budget, place)
+        if not step_prefix:  # what was spent for one item is not known apart
+            shared.recorder.journal.restore(budget, place)
         self._spec = spec
         self._shared = shared
         self._run = RunParts(
@@ -198,6 +209,7 @@ class PipelineRun:
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,
             charged=shared.charged,
+            step_prefix=step_prefix,
             material=spec.material(),
         )
         self._levels = Levels(self._run, budget, around)
@@ -223,12 +235,12 @@ class PipelineRun:
         finally:
             self._levels.release()
 
-    async def stage(self, path: str) -> Outcome:
-        """Run the stage at `path`, which is within another one, on that one's budget."""
-        return await self._runner().run_inner(path)
+    async def stage(self, path: str, scope: Scope | None = None) -> Outcome:
+        """Run the stage at `path`, which is within another one, on that one's budget; for one item in a scope."""
+        return await self._runner().run_inner(path, scope)
 
-    async def pipeline(self, path: str, inputs: Mapping[str, Any]) -> Outcome:
-        """Run the pipeline that the stage at `path` names, on that stage's budget."""
+    async def pipeline(self, path: str, inputs: Mapping[str, Any], scope: Scope | None = None) -> Outcome:
+        """Run the pipeline that the stage at `path` names, on that stage's budget; for one item in a scope."""
         above = budgets.current.get()
         assert above is not None
         one = self._spec.loaded.nested[path]
@@ -239,12 +251,15 @@ class PipelineRun:
             spec = replace(spec, loaded=replace(spec.loaded, pipeline=pipeline))
         inner = PipelineRun(
             spec,
-            self._shared,
+            self._shared if scope is None else self._shared.quiet(scope.index),
             Budget(spec.limits, name=spec.pipeline.name, parent=above),
             around=self._levels.caps_of(path),
             place=self._run.prefix + path,
-            stream=path in self._run.streamed,
+            stream=path in self._run.streamed and scope is None,
+            step_prefix=self._run.step_prefix if scope is None else f"{self._run.step_prefix}{scope.index + 1}.",
         )
+        if path in self.outcome.nested and self.outcome.nested[path].lost:
+            self.outcome.partial.append(self.outcome.nested[path])
         self.outcome.nested[path] = inner.outcome
         await inner.execute()
         return inner.outcome.value()

@@ -7,8 +7,8 @@ from fusion.core import budget as budgets
 from fusion.core.errors import FusionError, StageError, failure_of
 from fusion.core.events import StageFinished
 from fusion.core.types import as_text
-from fusion.engine.context import Inner, RunContext, RunParts
-from fusion.engine.fields import Skipped, read
+from fusion.engine.context import Inner, RunContext, RunParts, Scope
+from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.levels import Levels
 from fusion.engine.outcome import RunOutcome, StageRecord
 from fusion.pipeline.inputs import plain
@@ -48,8 +48,10 @@ class StageRunner:
         finally:
             self._end(ctx, record)
 
-    async def run_inner(self, path: str) -> Outcome:
+    async def run_inner(self, path: str, scope: Scope | None = None) -> Outcome:
         """Run a stage within another one, on that one's budget. Raises Skipped if the pipeline goes on without it."""
+        if scope is not None:
+            return await self._run_for_item(path, scope)
         ctx, fields = self._context(path), self._run.fields[path]
         outer = budgets.current.get()
         level = budgets.current.set(None if outer is None else self._levels.beneath(outer, ctx.stage, path))
@@ -64,12 +66,26 @@ class StageRunner:
         finally:
             budgets.current.reset(level)
             self._end(ctx, record)
-        first = plain(await fields.value(fields.first))
-        text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)
-        return Outcome(text, first if fields.items() else plain(fields.peek("data")), fields.peek("confidence"))
+        return await _outcome(fields)
 
-    def _context(self, path: str) -> RunContext:
-        return RunContext(path, self._run.spec.loaded.dataflow.stages[path], self._run, inner=self._inner)
+    async def _run_for_item(self, path: str, scope: Scope) -> Outcome:
+        """Run a stage within another one for one item; its limits hold for all items together."""
+        record = self._outcome.records[path]
+        fields = Fields(self._run.spec.loaded.dataflow.stages[path].output_fields)
+        ctx = self._context(path, fields, scope)
+        outer = budgets.current.get()
+        level = budgets.current.set(outer if outer is None else self._levels.shared(outer, ctx.stage, path))
+        try:
+            await self._work(ctx, record)
+        finally:
+            budgets.current.reset(level)
+            record.seconds += ctx.seconds
+            ctx.end()
+        return await _outcome(fields)
+
+    def _context(self, path: str, fields: Fields | None = None, scope: Scope | None = None) -> RunContext:
+        stage = self._run.spec.loaded.dataflow.stages[path]
+        return RunContext(path, stage, self._run, fields, self._inner, scope)
 
     def _end(self, ctx: RunContext, record: StageRecord) -> None:
         """Record the time of a stage, and send a StageFinished event, unless it was cancelled."""
@@ -111,7 +127,7 @@ class StageRunner:
                 raise
             raise StageError(f"{ctx.place} cancelled its own work (CancelledError in its code)") from error
         record.status = "ok"
-        self._run.fields[ctx.path].finish()
+        ctx.fields.finish()
 
     async def _work_in_time(self, ctx: RunContext) -> None:
         stage = ctx.stage
@@ -141,3 +157,10 @@ class StageRunner:
     def _skip(self, ctx: RunContext, record: StageRecord, reason: str) -> None:
         record.status = "skipped"
         self._run.fields[ctx.path].skip(Skipped(ctx.path, reason), ctx.stage.if_skipped)
+
+
+async def _outcome(fields: Fields) -> Outcome:
+    """Return the output of an inner stage: that of its fields, or the values of its items."""
+    first = plain(await fields.value(fields.first))
+    text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)
+    return Outcome(text, first if fields.items() else plain(fields.peek("data")), fields.peek("confidence"))

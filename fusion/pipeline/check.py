@@ -122,7 +122,11 @@ class _Checking:
         self._check_needs(here, stage)
         self._check_roles(here, stage)
         self._check_nested(here, name, stage)
-        if stage.output_fields[0].feed and stage.default is not None and not isinstance(stage.default, (list, tuple)):
+        if (
+            stage.output_fields[0].feed
+            and stage.if_skipped is not None
+            and not isinstance(stage.default, (list, tuple))
+        ):
             self._say((*here, "default"), f"readers of {name!r} get a list of items; give a list, such as []")
         for key, shape in stage.schemas():
             for flaw in check_shape(shape, near=self._near):

@@ -99,7 +99,8 @@ class _Level:
         parts = {name: self._stage(place, f"{path}/{name}", one, items, shaky=shaky) for name, one in within.items()}
         alone = stage.model_copy(update={stage.inner_key: _roles_only(stage)})
         own = self._calls(place, path, stage, alone.estimate.calls(alone, items, None), shaky=shaky)
-        whole = sum_of([*parts.values(), own])
+        times = items if stage.item_offers else 1  # the parts are those of one item
+        whole = sum_of([*(part.times(times) for part in parts.values()), own])
         counts = {name: one.calls for name, one in parts.items()}
         return whole._replace(calls=stage.estimate.calls(stage, items, counts))
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
 from fusion.core.events import Decided, EventBase, StageGrew
-from fusion.core.types import Item, Limits, Message, Value
-from fusion.engine.context import RunContext, RunInputs, RunModels, RunParts
+from fusion.core.types import Attached, Item, Limits, Message, Value
+from fusion.engine.context import OF_ITEM, RunContext, RunInputs, RunModels, RunParts, Scope
 from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
@@ -189,12 +189,16 @@ class _Look:
                 await self.shown(name)
         return await self.shown(path)
 
-    async def shown(self, path: str, lacking: Sequence[str] = ()) -> list[PreviewedStage]:
-        """Preview a stage, followed by its inner stages."""
+    def is_shown(self, index: int) -> bool:
+        """Return True for the item whose calls are shown."""
+        return self._item == index
+
+    async def shown(self, path: str, lacking: Sequence[str] = (), scope: Scope | None = None) -> list[PreviewedStage]:
+        """Preview a stage, followed by its inner stages; one of those for an item in a scope."""
         stage, wiring = self._stages[path], self.parts.wirings[path]
         reads = [".".join(read) for read in sorted(wiring.reads) if read not in self.known]
         missing = list(dict.fromkeys([*lacking, *(f"{self.parts.prefix}{read}" for read in reads)]))
-        ctx = _Rehearsal(path, stage, self)
+        ctx = _Rehearsal(path, stage, self, scope)
         note = "" if missing else await ctx.rehearse()
         if ctx.finished and _is_computed(stage):
             await self._keep(path, ctx.fields)
@@ -253,6 +257,8 @@ class _Look:
         """Preview the inner stages: the branch that is taken, or every branch if that is unknown."""
         if ctx.models.ways or ctx.chosen or not (missing or ctx.models.asked):
             return ctx.models.ways
+        if ctx.stage.item_offers and not missing:  # the item decides on the way, once there is a reply
+            missing = [f"{self.parts.prefix}{ctx.path}"]
         ways = {name: await self.shown(f"{ctx.path}/{name}", missing) for name in ctx.stage.inner()}
         if ctx.path in self.spec.loaded.nested:
             ways[""] = await self.pipeline(ctx.path, None, missing)
@@ -296,8 +302,9 @@ class _Rehearsal(RunContext):
     inputs: "_CheckedInputs"
     models: "_RecordedModels"
 
-    def __init__(self, path: str, stage: Stage, look: _Look) -> None:
-        super().__init__(path, stage, look.parts, Fields(stage.output_fields))  # its own fields may be given already
+    def __init__(self, path: str, stage: Stage, look: _Look, scope: Scope | None = None) -> None:
+        fields = Fields(stage.output_fields)  # its own may be given already
+        super().__init__(path, stage, look.parts, fields, scope=scope)
         self.look = look
         self.inputs = _CheckedInputs(self)
         self.models = _RecordedModels(self, look)
@@ -375,8 +382,13 @@ class _RecordedModels(RunModels):
         self.asked: list[PreviewedCall] = []
         self.ways: dict[str, list[PreviewedStage]] = {}
 
-    async def run_stage(self, name: str) -> Outcome:
-        self.ways[name] = await self._look.shown(f"{self._ctx.path}/{name}")
+    async def run_stage(self, name: str, variables: Variables | None = None) -> Outcome:
+        scope = self._ctx.scope
+        if variables is not None:
+            given = {"material": Attached(), **{key: variables[key] for key in OF_ITEM if key in variables}}
+            scope = Scope(variables["item"].index, given)
+        if name not in self.ways or scope is None or self._look.is_shown(scope.index):
+            self.ways[name] = await self._look.shown(f"{self._ctx.path}/{name}", scope=scope)
         raise _NotAsked("not run")
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
@@ -386,10 +398,11 @@ class _RecordedModels(RunModels):
     async def call(self, ask: Ask) -> Answer:
         caller = self.caller(ask)
         messages = tuple(caller.messages(self.under_system(ask)))
+        item, _ = self._ctx.placed(ask.item, ask.step)
         self.asked.append(
             PreviewedCall(
                 stage=self._ctx.place,
-                item=ask.item,
+                item=item,
                 step=ask.step,
                 role=ask.role,
                 model=caller.model_id,

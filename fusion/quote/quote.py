@@ -117,18 +117,18 @@ class Quote(Value):
     runs: int
 
 
-def quoted(spec: RunSpec) -> Quote:
-    """Return the quote of a run. It computes for a moment and makes no call."""
-    runs: list[Simulated] = in_virtual_time(lambda: _runs(spec))
+def quoted(spec: RunSpec, *, most_runs: int = _MOST_RUNS) -> Quote:
+    """Return the quote of a run, from so many simulated runs at most. It computes for a moment and makes no call."""
+    runs: list[Simulated] = in_virtual_time(lambda: _runs(spec, most_runs))
     worst: list[Simulated] = in_virtual_time(lambda: _worst(spec))
     return _Summary(spec, runs, bounds(spec, worst)).quote()
 
 
-async def _runs(spec: RunSpec) -> list[Simulated]:
+async def _runs(spec: RunSpec, most: int) -> list[Simulated]:
     """Simulate random runs, more of smaller ones; the lengths of answers are spread evenly over them."""
     first = await simulate(spec, Chance("0"))
     calls = max(first.result.receipt.calls, 1)
-    count = max(_FEWEST_RUNS, min(_MOST_RUNS, _CALLS // calls))
+    count = max(_FEWEST_RUNS, min(most, _CALLS // calls))
     lies = evenly(count, Random(0))  # noqa: S311 - a quote is the same each time
     return [await simulate(spec, Chance(str(number), lie=lie)) for number, lie in enumerate(lies, start=1)]
 

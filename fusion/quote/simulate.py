@@ -195,7 +195,8 @@ class _Simulation(Model):
     def _said(self, stage: Stage, request: Request, limit: int) -> tuple[str, FinishReason]:
         """Return the answer, cut off at its limit; in the worst case every answer needs a repair."""
         assert request.key is not None
-        chance, schema, step = self._chance, request.json_schema, request.key.step
+        chance, schema = self._chance, request.json_schema
+        step = request.key.step.rpartition(".")[2]
         if schema is None:
             said = as_text(stage.estimate.reply(stage, step, None, self._length(stage, request, limit), chance))
             return _within(said, limit, long=chance.worst and _may_go_on(stage, request))

@@ -211,8 +211,8 @@ class StageModels(ABC):
         """Return the receiver of a streamed answer; None if the answer is not streamed."""
 
     @abstractmethod
-    async def run_stage(self, name: str) -> Outcome:
-        """Run the inner stage of this name."""
+    async def run_stage(self, name: str, variables: Variables | None = None) -> Outcome:
+        """Run the inner stage of this name; for the `item` of the variables, if they are given."""
 
     @abstractmethod
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:

@@ -61,6 +61,7 @@ class Chance:
         self._lie = _deviation(lie)
         self._models: dict[tuple[str, str], float] = {}
         self._ballots = 0
+        self._usual: dict[str, Any] = {}
 
     @property
     def way(self) -> int:
@@ -88,6 +89,12 @@ class Chance:
     def _tilt(self, name: str) -> float:
         """Return the factor on the odds of the cheapest decision in this run."""
         return math.exp(_ODDS * self._own("odds", name))
+
+    def usual(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` gave when a value of this name was first drawn in this run."""
+        if name not in self._usual:
+            self._usual[name] = make()
+        return self._usual[name]
 
     def among(self, spread: Spread) -> float:
         """Return a number of this spread."""

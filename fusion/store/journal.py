@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -154,7 +154,7 @@ class Journal(NullJournal):
         self._decided = {
             (one.stage, one.item, one.name): one.value
             for one in store.decisions(self.run_id)
-            if not _is_of(one.stage, one.item, again)
+            if not _is_of(one.stage, one.item, one.name, again)
         }
         for place, value in self._decided.items():
             self._batches.load(place, value)
@@ -190,7 +190,7 @@ class Journal(NullJournal):
         failed: list[tuple[CallKey, int]] = []
         last: dict[tuple[str, int | None], int] = {}
         for number, key, state in self._store.index(run_id):
-            if _is_of(key.stage, key.item, again):
+            if _is_of(key.stage, key.item, key.step, again):
                 continue
             if state == "finished":
                 into[key] = run_id, number
@@ -302,27 +302,31 @@ class Journal(NullJournal):
 
     async def opened(self, request: Request, model: str, amount: Amount) -> int:
         """Record an attempt of at most this amount; return its number once all rows up to it are on disk."""
+        number, write = self.drafted(request, model, amount)
+        write()
+        await self.written()
+        return number
+
+    def drafted(self, request: Request, model: str, amount: Amount) -> tuple[int, Callable[[], None]]:
+        """Return the number of an attempt of at most this amount, and the function that records it."""
         here, key = span.get(), request.key
         assert key is not None
         number = next(self._attempts)
         role = "" if here is None else here.role
-        self._put(
-            Attempt(
-                self.run_id,
-                self.session,
-                number,
-                key.stage,
-                key.item,
-                key.step,
-                role,
-                model,
-                time.time(),
-                amount.usd,
-                amount.tokens,
-            )
+        attempt = Attempt(
+            self.run_id,
+            self.session,
+            number,
+            key.stage,
+            key.item,
+            key.step,
+            role,
+            model,
+            time.time(),
+            amount.usd,
+            amount.tokens,
         )
-        await self.written()
-        return number
+        return number, partial(self._put, attempt)
 
     def closed(self, number: int, state: Closed, amount: Amount, *, session: int | None = None) -> None:
         """Record the end of an attempt and its cost."""
@@ -470,11 +474,18 @@ async def _raise(fault: Exception) -> None:
     raise fault
 
 
-def _is_of(stage: str, item: int | None, parts: Again) -> bool:
-    """Return True for a place in one of these parts, or within a stage that is one."""
+def _is_of(stage: str, item: int | None, step: str, parts: Again) -> bool:
+    """Return True for a place in one of these parts, or within a stage or an item of a stage that is one.
+
+    Steps within an item begin with its number where the items of an inner stage have numbers of their own.
+    """
     if not parts:
         return False
-    return (stage, item) in parts or any(one is None and f"{stage}/".startswith(f"{of}/") for of, one in parts)
+    number, dot, _ = step.partition(".")
+    outer = int(number) - 1 if dot and number.isdigit() else item
+    return (stage, item) in parts or any(
+        (one is None or (one == outer and stage != of)) and f"{stage}/".startswith(f"{of}/") for of, one in parts
+    )
 
 
 def _as_error(failure: Failure, model: str) -> FusionError:

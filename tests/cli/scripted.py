@@ -75,9 +75,9 @@ def models() -> dict[str, ScriptedModel]:
 def on_scripted_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """`-m scripted/…` and `--role …=scripted/…` are known to the command line."""
     from fusion.bench import benchmark
-    from fusion.cli import session
+    from fusion.cli import map_session, session
 
-    for module in (benchmark, session):
+    for module in (benchmark, session, map_session):
         monkeypatch.setattr(module, "Fusion", functools.partial(Fusion, models=models()))
 
 

@@ -39,7 +39,7 @@ def history(store: Store) -> History:
 
 
 def one_run(store: Store, run_id: str, at: float) -> None:
-    store.put(Started(run_id, None, run_id, "p", "local", at, {}, "full", "f", {}), SessionStart(run_id, 1, at))
+    store.put(Started(run_id, None, run_id, "p", "local", at, {}, "full", "f", "{}"), SessionStart(run_id, 1, at))
     store.flush()
 
 

@@ -190,6 +190,48 @@ class StoreConformance:
         assert row is not None
         assert (row.status, store.result("r1")) == ("running", None)
 
+    @pytest.mark.parametrize(
+        ("rows", "status", "sessions", "seconds", "result", "calls"),
+        [
+            ((started(), session(), *work(), ended()), "ok", 1, 30.0, {"text": "done"}, 1),
+            ((session(), *work(), started(), session(), call(2)), "running", 1, 2.0, None, 1),
+            ((started(), session(), ended(), session(number=2, at=200.0), call(2)), "running", 2, 30.0, None, 1),
+            (
+                (started(), session(), session(number=2, at=200.0), ended(session=1), ended(session=2, ended=203.0)),
+                "ok",
+                2,
+                3.0,
+                {"text": "done"},
+                0,
+            ),
+            ((started(), session(), ended(), ended(result='{"text":"late"}')), "ok", 1, 30.0, {"text": "done"}, 0),
+            ((started(), session(), ended(), started(record="{}"), *work()), "ok", 1, 30.0, {"text": "done"}, 1),
+        ],
+    )
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_rows_of_many_runs_mean_the_same_at_once(
+        self,
+        store: Store,
+        rows: tuple[Row, ...],
+        status: str,
+        sessions: int,
+        seconds: float,
+        result: object,
+        calls: int,
+        at_once: bool,
+    ) -> None:
+        others = (started("r0"), session("r0"), *work(1, "r0"), ended("r0"))
+        for some in [(*others[:2], *rows, *others[2:])] if at_once else [(row,) for row in (*others, *rows)]:
+            kept(store, *some)
+        row = store.run("r1")
+        assert row is not None
+        assert (row.status, row.sessions, row.seconds) == (status, sessions, seconds)
+        assert (store.result("r1"), len(list(store.calls("r1")))) == (result, calls)
+        assert store.record("r1") == {"inputs": {"task": "Émile"}}
+        other = store.run("r0")
+        assert other is not None
+        assert (other.status, other.seconds, store.last_numbers("r0")) == ("ok", 30.0, (1, 0))
+
     def test_runs_come_newest_first(self, store: Store) -> None:
         kept(store, *(started(f"r{n}", started=float(n)) for n in (2, 1, 3)))
         assert [row.run_id for row in store.runs(RunFilter())] == ["r3", "r2", "r1"]

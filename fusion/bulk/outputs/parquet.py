@@ -96,12 +96,12 @@ class ParquetOutput(RowOutput):
             ) from error
 
     def _read(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        with _opened(self._path) as file:
+        with _opened(self._path, self.name) as file:
             for batch in file.iter_batches(batch_size=_BATCH, columns=list(columns)):
                 yield from batch.to_pylist()
 
     def _check_columns(self) -> None:
-        with _opened(self._path) as file:
+        with _opened(self._path, self.name) as file:
             found = tuple(file.schema_arrow.names)
         if found != self._columns:
             raise UsageError(
@@ -142,11 +142,11 @@ class FlatLines(JsonLines):
         return json_line(dict(zip(self._rows.columns, values, strict=True))).encode()
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, name: str) -> Any:
     try:
         return parquet().ParquetFile(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{str(path)!r} is no Parquet file: {error}; {ANOTHER}") from error
+        raise UsageError(f"{name!r} is no Parquet file: {error}; {ANOTHER}") from error
 
 
 def _schema(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> "pyarrow.Schema":

@@ -111,6 +111,8 @@ def _text(path: Path) -> str:
         raise InputError(f"more than {MAX_ROW / 1e6:,.0f} MB, more than any model reads; cut it into parts")
     if b"\0" in raw:
         raise InputError(f"a binary file, not text; select the files with a pattern, such as '{path.parent}/*.md'")
+    if not raw.strip():
+        raise InputError("an empty file")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

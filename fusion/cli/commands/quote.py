@@ -9,8 +9,14 @@ from fusion.cli.options import QuoteOptions, with_options
 def quote(options: QuoteOptions) -> None:
     """Quote the cost and time of a run; make no call.
 
-    Prints low, likely and high figures, and the cap that no run can exceed.
+    Prints low, likely and high figures, and the cap that no run can exceed. With `--map`, the figures of a map are
+    scaled from a sample of its rows.
     """
+    if options.of_map is not None:
+        from fusion.cli.map_session import quote_of_map
+
+        quote_of_map(options)
+        return
     from fusion.cli.session import quote_of
     from fusion.cli.terminal import printable, width_of, write
     from fusion.cli.views.preview import quote_lines

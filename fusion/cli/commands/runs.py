@@ -51,7 +51,7 @@ def listing(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs and maps, newest first, and the size of the store.
+    """List runs and maps, newest first.
 
     A map is one line with its progress; `--map` lists its rows, those of the highest numbers first.
     """
@@ -95,7 +95,7 @@ def show(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a run, the messages of one of its calls, a map, or one of its rows.
+    """Show a run, one of its calls, a map, or one of its rows.
 
     A run shows its stages and calls over time, its failures, notes and receipt. A map shows its rows by status, its
     spending and failures; with the key or number of a row, that row as any run.
@@ -160,7 +160,7 @@ def export(
     store: StoreFile = None,
     config: Config = None,
 ) -> None:
-    """Print everything kept of a run, or of a map with its rows, as one JSON document.
+    """Print everything kept of a run or map as one JSON document.
 
     The document holds the messages and replies of every call.
     """

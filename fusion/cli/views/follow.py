@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from fusion.core.events import EventBase, RunFinished
+from fusion.core.events import EventBase, MapFinished, RunFinished
 
 
 class Viewer(ABC):
@@ -26,9 +26,12 @@ class Viewer(ABC):
 
 
 class Follower:
-    """Takes events from any thread and shows them in order. A viewer that fails is dropped."""
+    """Takes events from any thread and shows them in order, up to `last`. A viewer that fails is dropped."""
 
-    def __init__(self, viewers: Sequence[Viewer]) -> None:
+    def __init__(
+        self, viewers: Sequence[Viewer], *, last: type[RunFinished] | type[MapFinished] = RunFinished
+    ) -> None:
+        self._last = last
         self.faults: list[Exception] = []
         self._viewers = list(viewers)
         self._events: queue.SimpleQueue[EventBase | None] = queue.SimpleQueue()
@@ -51,7 +54,7 @@ class Follower:
             event = self._next(refresh, due)
             if isinstance(event, EventBase) and not over:
                 self._each("show", event)
-                over = isinstance(event, RunFinished)
+                over = isinstance(event, self._last)
             elif event is None:
                 break
             if refresh is not None and time.monotonic() >= due:

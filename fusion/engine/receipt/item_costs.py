@@ -1,11 +1,22 @@
 """ItemCosts: adds up the events of the calls for each item of a stage to its cost."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 
 from fusion.core.events import AttemptCharged, BatchAttempt, CallFinished, EventBase, Sink
 from fusion.core.types import ItemCost, Money
+
+spending: ContextVar[Sink | None] = ContextVar("fusion_spending", default=None)
+"""Sink of the calls in the inner stages and nested pipelines that work on one item."""
+
+
+def spent(event: EventBase) -> None:
+    """Add the cost of an event to the item at work, if it is of an inner stage or a nested pipeline."""
+    sink = spending.get()
+    if sink is not None:
+        sink(event)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from fusion.stages.answer import give_answer
 from fusion.stages.context import StageContext
 from fusion.stages.items import Hand
 from fusion.stages.simulation import Chance, Estimate, plausible
-from fusion.stages.tiers.spec import Tiered
+from fusion.stages.tiers.spec import Accept, Tiered
 from fusion.stages.tiers.tiers import Question, Tiers
 
 
@@ -65,16 +65,22 @@ output: answer
         return calls
 
     def _supposed(self, chance: Chance) -> "Cascade":
-        tiers = [
-            tier if tier.accept is None else tier.model_copy(update={"accept": tier.accept.supposed(chance)})
-            for tier in self.tiers
-        ]
-        accept = None if self.accept is None else self.accept.supposed(chance)
+        def supposed(accept: Accept | None) -> Accept | None:
+            return None if accept is None else accept.supposed(chance, shaped=self.output_schema is not None)
+
+        tiers = [tier.model_copy(update={"accept": supposed(tier.accept)}) for tier in self.tiers]
+        accept = supposed(self.accept)
         return self.model_copy(update={"tiers": tuple(tiers), "accept": accept})
 
     def _reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         if schema is not None:
-            return plausible(self, step, schema, tokens, chance)
+            made = plausible(self, step, schema, tokens, chance)
+            agrees = step.startswith("tier-") and any(accept.agree for _, accept in self.accepts())
+            if not agrees or step.endswith("-judge") or chance.ballot(math.sqrt(0.6)):
+                return made
+            usual = chance.usual(self.template, lambda: made)
+            stated = any(accept.stated for _, accept in self.accepts())
+            return {**made, "answer": usual["answer"]} if stated else usual
         return f"{chance.text(tokens)[:-12]} answer: {chance.ballot(math.sqrt(0.6))}"
 
     async def once(self, ctx: StageContext) -> None:

@@ -56,12 +56,19 @@ class Accept(Authored):
             raise ValueError("`calibration` is of one number; give `agree` or `confidence`, not both")
         return self
 
-    def supposed(self, chance: Chance) -> "Accept":
-        """Return the rule as a quote simulates it: numbers are compared, and checks hold in 6 of 10 cases."""
+    def supposed(self, chance: Chance, *, shaped: bool = False) -> "Accept":
+        """Return the rule as a quote simulates it: numbers or data are compared, and checks hold in 6 of 10 cases.
+
+        Data never agrees in the worst case.
+        """
         alone = self.agree is None and self.judge is None and self.confidence is None
         fails = self.checks is not None and alone and chance.happens(0.4)
         checks = Checks(contains=("\0",)) if fails else None
-        return self.model_copy(update={"extract": Extractor(read="number"), "checks": checks})
+        if shaped or self.stated:
+            extract = Extractor(pattern="(?!)") if chance.worst else Extractor()
+        else:
+            extract = Extractor(read="number")
+        return self.model_copy(update={"extract": extract, "checks": checks})
 
     @property
     def stated(self) -> bool:
@@ -129,7 +136,7 @@ class Tiered(OneOrMany, Shaped, Cacheable):
         own = self.over is None or "judge_prompt" in accept.model_fields_set
         return accept.judge_prompt if own else "cascade/judge-item"
 
-    def _accepts(self) -> Iterator[tuple[str, Accept]]:
+    def accepts(self) -> Iterator[tuple[str, Accept]]:
         """Yield (key, rule) for every rule that is given."""
         if self.accept is not None:
             yield "accept", self.accept
@@ -139,13 +146,13 @@ class Tiered(OneOrMany, Shaped, Cacheable):
 
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()
-        for key, accept in self._accepts():
+        for key, accept in self.accepts():
             if accept.judge is not None:
                 yield PromptUse(f"{key}.judge_prompt", self.judge_prompt(accept), frozenset({"candidate"}))
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
-        for key, accept in self._accepts():
+        for key, accept in self.accepts():
             for name, source in accept.checks.expressions() if accept.checks is not None else ():
                 yield ExpressionUse(f"{key}.{name}", source, frozenset({"value"}))
 
@@ -153,13 +160,13 @@ class Tiered(OneOrMany, Shaped, Cacheable):
         for at, tier in enumerate(self.tiers):
             for place, role in enumerate(tier.roles):
                 yield f"tiers.{at}.roles.{place}", role
-        for key, accept in self._accepts():
+        for key, accept in self.accepts():
             if accept.judge is not None:
                 yield f"{key}.judge", accept.judge
 
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         yield from super().schemas()
-        for key, accept in self._accepts():
+        for key, accept in self.accepts():
             for name, schema in accept.checks.schemas() if accept.checks is not None else ():
                 yield f"{key}.{name}", schema
 

@@ -104,6 +104,8 @@ def test_several_files_have_the_paths_below_their_common_folder(docs: Path) -> N
         ("x.png", PNG, "a binary file, not text") if b"\0" in PNG else ("x.png", PNG, "not UTF-8 text (byte 0)"),
         ("x.docx", b"PK\3\4\0", "a binary file, not text"),
         ("x.txt", b"a\xc3", "not UTF-8 text (byte 1)"),
+        ("x.txt", b"", "an empty file"),
+        ("x.txt", b" \n", "an empty file"),
     ],
 )
 def test_a_file_that_is_no_text_is_a_row_with_a_problem(docs: Path, name: str, raw: bytes, says: str) -> None:

@@ -77,17 +77,15 @@ def failure_lines(failures: Sequence[FoldedFailure]) -> list[str]:
 
 
 def way_on(details: MapDetails) -> list[str]:
-    """Return the command that goes on with a map, if there is work left for it."""
+    """Say how to go on with a map, if there is work left; the store has no other options of its command."""
     one = details.map
     if one.status == "running":
         return []
-    words = ["fusion", "map", details.pipeline_file or one.pipeline, one.source or "INPUTS"]
-    words += ["-o", one.output] if one.output else []
-    command = shlex.join([*words, "--id", one.map_id])
+    command = f"`fusion map {shlex.quote(details.pipeline_file or one.pipeline)} … --id {one.map_id}`"
     if one.status in _UNFINISHED or one.waiting:
         budget = one.failure is not None and one.failure.reason == BudgetError.__name__
-        return [f"to go on: {command}{' --budget …' if budget else ''}"]
-    return [f"to ask the failed rows again: {command} --retry-failed"] if one.failed else []
+        return [f"to go on: {command} with the same options{' and a higher budget' if budget else ''}"]
+    return [f"to ask the failed rows again: {command} with the same options and --retry-failed"] if one.failed else []
 
 
 def map_diff_lines(diff: MapDiff, width: int | None = None) -> Iterator[str]:
@@ -125,7 +123,7 @@ def _difference(diff: MapDiff) -> str:
 
 def _pair(pair: RowPair) -> list[str]:
     runs = [f"{name}: {run}" if run else "" for name, run in (("a", pair.a), ("b", pair.b))]
-    return [f"  {_key(pair.key)}", _STATES[pair.state], *runs]
+    return [f"  {short_key(pair.key)}", _STATES[pair.state], *runs]
 
 
 def _counts(one: MapSummary) -> str:
@@ -136,7 +134,7 @@ def _counts(one: MapSummary) -> str:
 
 def _failure(one: FoldedFailure) -> str:
     more = one.count - len(one.keys)
-    keys = ", ".join(map(_key, one.keys)) + (f" and {more:,} more" if more else "")
+    keys = ", ".join(map(short_key, one.keys)) + (f" and {more:,} more" if more else "")
     return f"  {one.count:,} ({keys}): {reason(one.failure)}"
 
 
@@ -151,7 +149,7 @@ def _titled(title: str, lines: Iterable[str]) -> Iterator[str]:
 def _row(row: RowSummary) -> list[str]:
     return [
         f"{row.number:,}",
-        _key(row.key),
+        short_key(row.key),
         row.run_id,
         row.status,
         f"{row.started.astimezone():%Y-%m-%d %H:%M}",
@@ -162,6 +160,7 @@ def _row(row: RowSummary) -> list[str]:
     ]
 
 
-def _key(key: str) -> str:
+def short_key(key: str) -> str:
+    """Cut the key of a row to 40 characters."""
     line = one_line(key)
     return line if len(line) <= _KEY_AT_MOST else f"{line[: _KEY_AT_MOST - 1]}…"

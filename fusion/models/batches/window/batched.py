@@ -189,6 +189,7 @@ class _Keeper:
         self.written: Callable[[], Awaitable[None]] = journal.written
         self._journal = journal
         self._key = key
+        self._payment: Payment | None = None
         self._place = before or BatchPlace(self.run_id, "", _row_id(self.run_id, key), 0.0)
 
     @property
@@ -197,14 +198,18 @@ class _Keeper:
 
     def pay(self, payment: Payment) -> None:
         """Note the attempt that pays for the call; keep the place in a batch of another run as one of this run."""
+        self._payment = payment
         usd, tokens, _ = payment.worst
         self._place = self._place._replace(run_id=self.run_id, attempt=payment.entry, usd=usd, tokens=tokens)
         if self._place.name:
+            payment.write()
             self._journal.enter_batch(self._key, self._place._replace(batch_id=None))
             if self._place.batch_id is not None:
                 self._journal.enter_batch(self._key, self._place)
 
     def enter(self, name: str) -> None:
+        if self._payment is not None:
+            self._payment.write()
         self._place = self._place._replace(name=name, at=time.time(), batch_id=None)
         self._journal.enter_batch(self._key, self._place)
 

@@ -1,5 +1,6 @@
 """Payment: the money of one call in a batch, from its reservation to its end."""
 
+from collections.abc import Callable
 from decimal import Decimal
 
 from fusion.core.budget import Amount, Budget, Closed, Reservation
@@ -21,16 +22,12 @@ class Purse:
         self._worst = worst
 
     async def reserve(self, request: Request, paying: Budget | None) -> "Payment":
-        """Reserve the worst case of a call, and open its attempt in the ledger."""
+        """Reserve the worst case of a call. Its attempt is in the ledger once it is to be sent."""
         if paying is None:
             return Payment(self.model_id)
         bound, most = await self._worst.of(request, paying)
         payment = Payment(self.model_id, paying, await paying.reserve(most, f"a call to {self.model_id!r}"), bound)
-        try:
-            await payment.open(request)
-        except BaseException:
-            payment.refund()
-            raise
+        payment.draft(request)
         return payment
 
     def rejoin(self, place: BatchPlace, paying: Budget | None, journal: NullJournal) -> "Payment":
@@ -76,16 +73,22 @@ class Payment:
         self._model_id = model_id
         self._ledger = None if paying is None else paying.ledger
         self._reservation = reservation
+        self._write: Callable[[], None] = lambda: None
 
     @property
     def worst(self) -> Amount:
         return Amount(None, 0) if self._reservation is None else self._reservation.amount
 
-    async def open(self, request: Request) -> None:
-        """Record the attempt with its worst case, on disk before it is sent."""
+    def draft(self, request: Request) -> None:
+        """Number the attempt, for the ledger. A kill before it is to be sent leaves nothing of it to pay for."""
         if self._ledger is not None:
-            number = await self._ledger.opened(request, self._model_id, self.worst)
+            number, self._write = self._ledger.drafted(request, self._model_id, self.worst)
             self.entry = self._ledger.session, number
+
+    def write(self) -> None:
+        """Record the attempt with its worst case, before it is sent; a second call does nothing."""
+        write, self._write = self._write, lambda: None
+        write()
 
     def settle(self, reply: Reply) -> None:
         """Count what a reply cost."""

@@ -1,0 +1,1 @@
+"""Views of a map under way: its progress, live or as lines, and its report."""

@@ -1,0 +1,122 @@
+"""Statements that write the rows of runs, and the steps in which they are executed."""
+
+import sqlite3
+from typing import Any, Final
+
+from fusion.store.sqlite import map_writes
+from fusion.store.sqlite.connections import OF_RUN
+
+Values = tuple[Any, ...]
+
+SAME_KEY: Final = "stage = ? AND ifnull(item, -1) = ifnull(?, -1) AND step = ? AND digest = ?"
+
+
+def _insert(table: str, columns: str) -> str:
+    """Return the SQL that inserts a row of a run; its last value is the run id. Unknown runs insert nothing."""
+    marks = ", ".join("?" for _ in columns.split(", "))
+    return (
+        f"INSERT INTO {table} (run, {columns}) SELECT run, {marks} FROM runs WHERE run_id = ? ON CONFLICT DO NOTHING"
+    )
+
+
+CALL: Final = _insert(
+    "calls",
+    "number, stage, item, step, digest, role, asked, state, started, ended, text_digest, failure, reused, finish, "
+    "replied, served, writer, source, input, cached_read, cache_write, output, reasoning, usd, latency, first_token, "
+    "batch_saved, waited",
+)
+BODY: Final = (
+    "INSERT INTO bodies (number, request, text, run) SELECT ?, ?, ?, calls.run FROM calls"
+    f" WHERE calls.run = {OF_RUN} AND calls.number = ? AND {SAME_KEY} ON CONFLICT DO NOTHING"
+)
+TEXT: Final = _insert("texts", "digest, body")
+FILE: Final = _insert("files", "digest, body")
+ATTEMPT: Final = _insert(
+    "attempts", "session, number, stage, item, step, role, model, opened, worst_usd, worst_tokens, usd, tokens"
+)
+ATTEMPT_END: Final = (
+    "UPDATE attempts SET state = ?, closed = ?, usd = ?, tokens = ?"
+    f" WHERE run = {OF_RUN} AND session = ? AND number = ? AND state IN ('open', 'lost')"
+)
+DECISION: Final = _insert("decisions", "stage, item, name, value")
+NOTICED: Final = _insert("events", "number, body")
+CACHED: Final = (
+    "INSERT INTO cache (key, reply, size, at, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " reply = excluded.reply, size = excluded.size, at = excluded.at, used = excluded.used"
+    " WHERE excluded.at >= at"
+)
+USED: Final = "UPDATE cache SET used = ? WHERE key = ?"
+SEEN: Final = (
+    "UPDATE sessions SET seen = max(seen, ?2) WHERE run = (SELECT run FROM runs WHERE run_id = ?1)"
+    " AND session = (SELECT session FROM runs WHERE run_id = ?1)"
+)
+STARTED: Final = (
+    "INSERT INTO runs (run_id, parent, root, pipeline, profile, started, tags, content, fingerprint)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+RECORD: Final = _insert("records", "record")
+SESSION: Final = _insert("sessions", "session, started, seen")
+RUNNING: Final = (
+    "UPDATE runs SET status = 'running', session = ?2, ended = NULL, usd = NULL, unknown_calls = NULL, calls = NULL,"
+    " failure = NULL WHERE run_id = ?1 AND session < ?2"
+)
+NO_RESULT: Final = (
+    "UPDATE records SET result = NULL WHERE run = (SELECT run FROM runs WHERE run_id = ? AND status = 'running')"
+)
+RESULT: Final = (
+    "UPDATE records SET result = ?3 WHERE run ="
+    " (SELECT run FROM runs WHERE run_id = ?1 AND session <= ?2 AND status = 'running')"
+)
+ENDED: Final = (
+    "UPDATE runs SET status = ?3, ended = ?4, usd = ?5, unknown_calls = ?6, calls = ?7, failure = ?8"
+    " WHERE run_id = ?1 AND session <= ?2 AND status = 'running'"
+)
+SET_ASIDE: Final = f"UPDATE calls SET state = 'set aside' WHERE run = {OF_RUN} AND {SAME_KEY} AND state = 'finished'"
+_RANK: Final = {
+    sql: rank
+    for rank, sql in enumerate(
+        (
+            STARTED,
+            RECORD,
+            *map_writes.MANY,
+            SESSION,
+            RUNNING,
+            NO_RESULT,
+            ATTEMPT,
+            ATTEMPT_END,
+            TEXT,
+            FILE,
+            CALL,
+            BODY,
+            DECISION,
+            NOTICED,
+            CACHED,
+            USED,
+            SEEN,
+            RESULT,
+            ENDED,
+        )
+    )
+}
+
+
+class Step:
+    """Statements to execute in the order of `_RANK`, each with the values of many rows.
+
+    `runs` are those with rows in it beyond their start, `ended` those that end in it, `seen` their signs of life.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[Values]] = {}
+        self.seen: dict[str, float] = {}
+        self.runs: set[str] = set()
+        self.ended: set[str] = set()
+
+    def add(self, sql: str, *values: Any) -> None:
+        self.values.setdefault(sql, []).append(values)
+
+    def do(self, connection: sqlite3.Connection) -> None:
+        if self.seen:
+            self.values[SEEN] = list(self.seen.items())
+        for sql in sorted(self.values, key=lambda sql: _RANK.get(sql, 0)):
+            connection.executemany(sql, self.values[sql])

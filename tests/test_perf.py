@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.perf import budget, contest, dataflow, engine, rows, start, store, wire
 from fusion import Fusion
 from fusion.bench import Suite
@@ -47,11 +49,12 @@ def test_a_row_costs_little_more_than_its_calls() -> None:
     assert min(taken) < 60 * min(bare), "milliseconds of CPU"
 
 
-def test_rows_that_are_over_leave_nothing_to_collect_and_nothing_behind() -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_rows_that_are_over_leave_nothing_to_collect_and_nothing_behind(stored: bool) -> None:
     """Without the garbage collector: what a run made is gone with its last reference."""
 
     async def left() -> int:
-        async with rows.rows() as made:
+        async with rows.rows(stored=stored) as made:
             gc.collect()
             gc.disable()
             try:

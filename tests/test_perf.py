@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.perf import budget, contest, dataflow, engine, start, store, wire
+import pytest
+
+from benchmarks.perf import budget, contest, dataflow, engine, rows, start, store, wire
 from fusion import Fusion
 from fusion.bench import Suite
 
@@ -39,6 +41,29 @@ def test_a_process_holds_nothing_of_runs_that_are_over() -> None:
         for _ in range(5):
             made.cpu_of(200)
         assert held() - before < 200, "objects; each run makes thousands"
+
+
+def test_a_row_costs_little_more_than_its_calls() -> None:
+    """A run of six calls: by the processor, over the same calls of the model alone, taken in turn."""
+    taken, bare = asyncio.run(rows.measure(50, 5, stored=False))
+    assert min(taken) < 60 * min(bare), "milliseconds of CPU"
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_rows_that_are_over_leave_nothing_to_collect_and_nothing_behind(stored: bool) -> None:
+    """Without the garbage collector: what a run made is gone with its last reference."""
+
+    async def left() -> int:
+        async with rows.rows(stored=stored) as made:
+            gc.collect()
+            gc.disable()
+            try:
+                await made.cpu_of(100)
+                return gc.collect()
+            finally:
+                gc.enable()
+
+    assert asyncio.run(left()) < 300, "objects; each run makes hundreds"
 
 
 def test_items_that_flow_come_long_before_barriers_would_let_them() -> None:

@@ -3,9 +3,9 @@
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from fusion.bulk.executor import LocalExecutor
 from fusion.bulk.map import MapRun, MapSetup
@@ -18,7 +18,7 @@ from fusion.bulk.options import (
 )
 from fusion.bulk.outputs import RowOutput
 from fusion.bulk.planner import Pass
-from fusion.bulk.sources import RowSource
+from fusion.bulk.sources import RowsGiven, RowSource
 from fusion.bulk.sources.columns import Columns
 from fusion.bulk.sources.keys import map_id_of
 from fusion.bulk.worker import Recent, Worker
@@ -37,7 +37,7 @@ from fusion.store.rows import MapStarted as MapBegun
 
 MAP_BUDGET: Final = "the map"
 """Name of the budget of all rows of a map."""
-MapInputs = str | Path | Iterable[Mapping[str, Any] | str]
+MapInputs = RowsGiven
 
 
 class MapGround(NamedTuple):

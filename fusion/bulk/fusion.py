@@ -20,8 +20,9 @@ class Fusion(client.Fusion):
     def map(self, inputs: "MapInputs", **options: "Unpack[MapOptions]") -> "MapRows":
         """Run a pipeline over many inputs, and iterate over the rows as they finish; requires `store`.
 
-        `inputs` is a file of JSONL, CSV or Parquet, a folder or a pattern such as "docs/*.md", or an iterable of
-        mappings or texts. Columns go to the pipeline's inputs of their names. `MapOptions` describes the options.
+        `inputs` is a file of JSONL, CSV or Parquet, a folder or a pattern such as "docs/*.md", a list of Paths, or an
+        iterable of mappings or texts. Columns go to the pipeline's inputs of their names. `MapOptions` describes the
+        options.
 
         Each row is a run in the store. A map that is started again makes no finished call twice: rows that are done
         come from the store, changed and unfinished ones run. Memory does not grow with the number of rows.

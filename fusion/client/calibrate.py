@@ -38,6 +38,8 @@ def calibrate(
     same in both, or by `right`. `stage` names the cascade if there are several. Every example costs one call to each
     member of the tier.
 
+    A cascade with `over` has the threshold of the same cascade without it: calibrate that one.
+
     Raises InputError if no threshold can be proved, RunFailed if a call of the tier fails.
 
     >>> pipeline = calibrate(fusion, "agree-or-escalate", [("2 + 2?", "4"), …], target=0.05)
@@ -45,6 +47,8 @@ def calibrate(
     """
     loaded = fusion.load(pipeline)
     name, cascade = _cascade(loaded, stage)
+    if cascade.over is not None:
+        raise InputError(f"{name!r} works item by item; calibrate it without `over`, and copy the `calibration`")
     accept = cascade.tiers[0].accept or cascade.accept
     assert accept is not None
     if accept.agree is None and accept.confidence is None:

@@ -179,9 +179,10 @@ class Budget:
         self._holds: list[Hold] = []
         self._above: tuple[Budget, ...] = parent._chain if parent else ()
         self._timed = any(level.limits.seconds is not None for level in self._chain)
+        self._tallest: dict[LimitName, list[tuple[Decimal | int, int, _Waiter]]] = _capped(limits)
+        self._capped = any(level._tallest for level in self._above) or bool(self._tallest)
         self._line: _Line = parent._line if parent else _Line()
         self._queue: dict[int, _Waiter] = {}
-        self._tallest: dict[LimitName, list[tuple[Decimal | int, int, _Waiter]]] = _capped(limits)
 
     def share(self, loop: object) -> bool:
         """Bind the budget to the loop of its first run; False for another loop, where it must not be used."""
@@ -259,7 +260,7 @@ class Budget:
         if amount.usd is None:
             self._check_priced(what)
         need = _Tally.of(amount)
-        if self._line.blocked.isdisjoint(self._chain) and not self._obstacles(need):
+        if not self._capped or (self._line.blocked.isdisjoint(self._chain) and not self._obstacles(need)):
             return self._grant(amount, need, [])
         waiter = _Waiter(self, amount, need, what)
         self._check_possible(waiter)
@@ -288,7 +289,7 @@ class Budget:
 
     def has_room(self, amount: Amount) -> bool:
         """Return True if an amount fits once all reservations in flight are released."""
-        return not self._obstacles(_Tally.of(amount), at_rest=True)
+        return not self._capped or not self._obstacles(_Tally.of(amount), at_rest=True)
 
     def count(self, amount: Amount) -> None:
         """Count an amount as spent without a reservation, such as that of another run."""

@@ -45,6 +45,9 @@ class Session:
     async def end(self, result: Result, *, interrupted: bool) -> None:
         """Record the end of the run, and give back its lock."""
         await self.journal.end(result, interrupted=interrupted)
+        self.journal.on_loss = (
+            _told_too_late  # or the journal would hold the sink of its run, which holds the journal
+        )
         self.release()
 
 
@@ -172,3 +175,7 @@ def _lineage(store: Store, run_id: str | None) -> Iterator[RunRow]:
     while run_id is not None and (row := store.run(run_id)) is not None:
         yield row
         run_id = row.parent
+
+
+def _told_too_late(reason: str) -> None:
+    """Tell of no loss: the run is over."""

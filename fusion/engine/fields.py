@@ -53,8 +53,8 @@ class Fields:
 
     def __init__(self, declared: Sequence[OutputField]) -> None:
         self.first = declared[0].name
-        self._slots = dict[str, _Slot]()
-        self._feeds = dict[str, Feed[Item]]()
+        self._slots: dict[str, _Slot] = {}
+        self._feeds: dict[str, Feed[Item]] = {}
         for field in declared:
             if field.feed:
                 self._feeds[field.name] = Feed()

@@ -11,7 +11,6 @@ from fusion.core.types import Limits
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
-from fusion.pipeline.dataflow import stages_within
 from fusion.pipeline.loader import LoadedPipeline
 
 
@@ -64,13 +63,16 @@ def prepare_many(
         batch=batch,
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
-    return replace(spec, notes=(*spec.notes, *live_notes(spec)))
+    notes = spec.roles.live_notes.get(batch)
+    if notes is None:
+        notes = spec.roles.live_notes[batch] = live_notes(spec)
+    return replace(spec, notes=(*spec.notes, *notes)) if notes else spec
 
 
-def live_notes(spec: RunSpec) -> list[str]:
+def live_notes(spec: RunSpec) -> tuple[str, ...]:
     """Return a note for each role whose calls are meant for batches, and whose model has no batch API."""
     found: dict[str, None] = {}
-    for name, stage in stages_within(spec.pipeline.stages).items():
+    for name, stage in spec.loaded.dataflow.stages.items():
         for role in dict.fromkeys(role for _, role in stage.roles()):
             mode = spec.batch_mode(stage, role)
             if mode == "always" or (spec.batch and mode == "auto"):
@@ -80,7 +82,7 @@ def live_notes(spec: RunSpec) -> list[str]:
                     found[f"{asked} has no effect on role {role!r}, whose calls are made live: {why}"] = None
     for path in spec.loaded.nested:
         found |= dict.fromkeys(live_notes(spec.within(path, spec.request, spec.inputs)))
-    return list(found)
+    return tuple(found)
 
 
 def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: Limits | None) -> RunSpec:

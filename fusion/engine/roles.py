@@ -70,6 +70,8 @@ class RoleModels(Mapping[str, RoleModel]):
         self._gateway = gateway
         self.latencies = gateway.latencies
         self.hedging: Hedging | None = gateway.hedging
+        self.live_notes: dict[bool, tuple[str, ...]] = {}
+        """Notes on calls meant for batches that are made live: of runs with `--batch`, and of others."""
         self._terms: dict[tuple[object, ...], Terms] = {}
         self.batches = True
 

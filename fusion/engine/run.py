@@ -227,7 +227,7 @@ class PipelineRun:
                 self._levels.hold_back()
                 for name in self._spec.pipeline.stages:
                     group.create_task(stages.run(name), name=name)
-                group.create_task(self._take_output(), name="output")
+                await self._take_output()
         except TimeoutError as error:
             self.outcome.fail(_overdue(budget), error)
         except BaseExceptionGroup as errors:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from fusion.core.errors import BadResponseError, ContentFilterError, UsageError
@@ -58,8 +59,16 @@ class Price(Value):
         """Return the most that a call with so many tokens of input and output can cost, in dollars."""
         if self.beyond is not None and self.above is not None and taken > self.above:
             return self.beyond.bound(taken, given)
-        dearest = max(self.input, self.cached_read or Decimal(0), self.cache_write or Decimal(0))
-        return dearest * taken + max(self.output, self.reasoning or Decimal(0)) * given
+        dearest, dearest_output = self._dearest
+        return dearest * taken + dearest_output * given
+
+    @cached_property
+    def _dearest(self) -> tuple[Decimal, Decimal]:
+        """The highest prices of a token, in and out."""
+        none = Decimal(0)
+        return max(self.input, self.cached_read or none, self.cache_write or none), max(
+            self.output, self.reasoning or none
+        )
 
 
 class ModelInfo(Value):

@@ -101,7 +101,10 @@ def explain(kind: str) -> Explanation:
         kind=kind,
         purpose=_purpose(cls),
         parameters=tuple(sorted(_parameters(kind), key=lambda one: not one.required)),
-        fields=tuple(f"{output.name} (items)" if output.feed else output.name for output in cls.outputs),
+        fields=(
+            *(f"{output.name} (items)" if output.feed else output.name for output in cls.outputs),
+            *(f"{output.name} (items, with `over`)" for output in cls.item_outputs),
+        ),
         templates=tuple(_template(cls, use) for use in (example.prompts() if example else ())),
         cost=cls.estimate.cost,
         calls=tuple(_calls(example)) if example else (),

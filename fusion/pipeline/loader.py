@@ -253,4 +253,11 @@ class Loader:
 
 def _stamps(files: Iterable[Path]) -> dict[Path, int]:
     """Modification times in nanoseconds; 0 for a file that no longer exists."""
-    return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}
+    return {file: _stamp(file) for file in files}
+
+
+def _stamp(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0

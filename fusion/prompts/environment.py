@@ -288,7 +288,9 @@ def _end(names: list[str], line: int) -> nodes.Filter:
 @pass_context
 def _end_of_stable(context: Context, names: tuple[str, ...]) -> str:
     meter = current_meter.get()
-    return "" if meter is None else meter.end_stable((name, context.resolve_or_missing(name)) for name in names)
+    if meter is None or meter.lasts is None:
+        return ""
+    return meter.end_stable((name, context.resolve_or_missing(name)) for name in names)
 
 
 class _MessageBlock(Extension):

@@ -49,11 +49,8 @@ class AnswerStage(ModelStage, Shaped):
 
     async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
         """Call the model with the stage's template, and fill `text` and `data` with the answer."""
-        answer = await self.answer(
-            ctx,
-            self.ask(ctx, variables, step)._replace(deltas=None if self.output_schema else ctx.models.stream(step)),
-        )
-        give_answer(ctx, answer)
+        ask, deltas = self.ask(ctx, variables, step), None if self.output_schema else ctx.models.stream(step)
+        give_answer(ctx, await self.answer(ctx, ask if deltas is None else ask._replace(deltas=deltas)))
 
     async def answer(self, ctx: StageContext, ask: Ask) -> Answer:
         return await super().answer(ctx, ask if ask.deltas is None else ask._replace(deltas=Stitches(ask.deltas)))
@@ -78,7 +75,7 @@ class AnswerStage(ModelStage, Shaped):
                 model=answer.by,
                 text=stitches.written,
             )
-        return answer._replace(text=stitches.written)
+        return answer if answer.text == stitches.written else answer._replace(text=stitches.written)
 
     async def _continued(self, ctx: StageContext, ask: Ask, answer: Answer, written: str, number: int) -> Answer:
         """Ask the model to go on after its own text."""

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from fusion import Fusion, ModelInfo, Pipeline, ScriptedModel, UsageError
@@ -59,6 +57,9 @@ def packed(folder: Path) -> str:
 
 
 def parquet(folder: Path) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     pq.write_table(pa.table({"document": TEXTS, "id": [1, 2, 3]}), folder / "in.parquet")
     return folder / "in.parquet"
 

@@ -18,6 +18,7 @@ from tests.kept_maps import Answer, Kept, keep
 LATE = Failure(reason="ModelTimeoutError", message="no answer in 3 s")
 BAD = Failure(reason="BadRequestError", message="no such model 'x'")
 STOPPED = Failure(reason="BudgetError", message="a call would pass the usd limit of 'map'")
+COMMAND = "`fusion map tickets.yaml … --id nightly`"
 ROWS: dict[str, Answer] = {"a": "one", "b": LATE, "c": LATE, "d": BAD, "e": "two", "f": None}
 
 
@@ -117,15 +118,15 @@ def test_show_sums_a_map_up(store: Store, command: Command) -> None:
 @pytest.mark.parametrize(
     ("one", "said"),
     [
-        ({"status": None}, "to go on: fusion map tickets.yaml in.csv -o out.jsonl --id nightly\n"),
-        ({"status": "interrupted"}, "to go on: fusion map tickets.yaml in.csv -o out.jsonl --id nightly\n"),
+        ({"status": None}, f"to go on: {COMMAND} with the same options\n"),
+        ({"status": "interrupted"}, f"to go on: {COMMAND} with the same options\n"),
         (
             {"status": "failed", "failure": STOPPED},
-            "to go on: fusion map tickets.yaml in.csv -o out.jsonl --id nightly --budget …\n",
+            f"to go on: {COMMAND} with the same options and a higher budget\n",
         ),
         (
             {"rows": {"a": "one", "b": LATE}},
-            "to ask the failed rows again: fusion map tickets.yaml in.csv -o out.jsonl --id nightly --retry-failed\n",
+            f"to ask the failed rows again: {COMMAND} with the same options and --retry-failed\n",
         ),
         ({"rows": {"a": "one"}, "output": ""}, None),
     ],

@@ -6,3 +6,4 @@ from fusion.bulk.sources.base import SourceRow as SourceRow
 from fusion.bulk.sources.open import open_source as open_source
 from fusion.bulk.sources.columns import Columns as Columns
 from fusion.bulk.sources.columns import reads_media as reads_media
+from fusion.bulk.sources.open import RowsGiven as RowsGiven

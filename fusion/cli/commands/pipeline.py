@@ -13,9 +13,12 @@ from fusion.cli.exits import OK, USAGE
 from fusion.cli.options import Config, PipelineGiven, RenderOptions, with_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from fusion.core.config import Settings
     from fusion.pipeline.explain import Explanation, Parameter
     from fusion.pipeline.loader import Checked
+    from fusion.stages.base import Stage
 
 _SCHEMA = "pipeline.schema.json"
 
@@ -91,9 +94,25 @@ def validate(
             complain("\n".join(problems))
         else:
             write(f"{file}: ok\n")
-            for note in checked.usable.dataflow.notes:
+            for note in (*checked.usable.dataflow.notes, *_batch_notes(checked.usable.stages)):
                 complain(f"{file}: note: {note}")
     raise typer.Exit(code)
+
+
+def _batch_notes(stages: "Mapping[str, Stage]") -> "Iterator[str]":
+    """Tell which stages go their own way with batches."""
+    from fusion.stages.base import ModelStage
+
+    for path, stage in stages.items():
+        own = stage.resilience() if isinstance(stage, ModelStage) else {}
+        late = f", and after {own['deadline']:g} s live" if "deadline" in own else ""
+        match own.get("batch", "auto"):
+            case "always":
+                yield f"stages.{path}: its calls go in batches in every run{late}"
+            case "off":
+                yield f"stages.{path}: its calls never go in batches"
+            case _ if late:
+                yield f"stages.{path}: its calls go in batches with --batch{late}"
 
 
 def _checked(file: str, settings: "Settings") -> "Checked":

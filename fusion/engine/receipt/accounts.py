@@ -84,8 +84,8 @@ class _Line:
     __slots__ = ("batch_saved", "cached", "counts", "totals")
 
     def __init__(self) -> None:
-        self.counts = defaultdict[str, int](int)
-        self.totals = dict[_Total, _Sum]()
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.totals: dict[_Total, _Sum] = {}
         self.cached: Money = _ZERO
         self.batch_saved: Money = _ZERO
 
@@ -191,7 +191,11 @@ class Accounts:
         """Return the receipt as of now."""
         lines = tuple(
             ReceiptLine(
-                **key._asdict(),
+                stage=key.stage,
+                role=key.role,
+                model=key.model,
+                asked=key.asked,
+                hedge=key.hedge,
                 **line.counts,
                 **line.spent(),
                 cached=line.cached,

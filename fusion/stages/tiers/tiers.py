@@ -222,8 +222,8 @@ class _Tier:
         return _Given(answer, await self._key(question, answer), confidence, ask.messages)
 
     async def _key(self, question: Question, answer: Answer) -> str | None:
-        """Return the compared part of an answer."""
-        if self._rule is None:
+        """Return the compared part of an answer; None if answers are not compared."""
+        if self._rule is None or self._rule.agree is None:
             return None
         found = await extracted(self._ctx, self._rule.extract, answer.value, question.item)
         return None if found is None else found.key

@@ -5,8 +5,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from fusion.bulk.outputs import OutputRow, open_output
 from fusion.pipeline.rows import rows_of
 
@@ -46,6 +44,8 @@ def keys(path: Path, **options: Any) -> list[str]:
 def written(path: Path) -> list[dict[str, Any]]:
     """The rows of a file, as a user's program reads them."""
     if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
         return pq.read_table(path).to_pylist()
     text = path.read_bytes().decode()
     if path.suffix in (".csv", ".tsv"):

@@ -34,7 +34,7 @@ REASONS = {
     "local/small": "an embedded model",
     "openai/o3-pro": "no chat model",
     "script": "own",
-    "replay:runs": "own",
+    "replay:runs": "kept answers",
 }
 
 

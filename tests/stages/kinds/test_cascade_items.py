@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -499,3 +500,106 @@ def test_a_mistake_is_named_with_its_place(fusion: Any, stage: str, says: str) -
     with pytest.raises(PipelineError, match=r"test(\.yaml:3:\d+)? stages\.sort") as caught:
         fusion({"a": "1", "b": "2"}).complete(inputs={"rows": rows(1)}, pipeline=pipeline(text))
     assert says in str(caught.value)
+
+
+# Before a run: checked, shown, quoted, explained, drawn.
+
+TICKETS = """
+inputs: {rows: {format: jsonl}}
+stages:
+  sort:
+    kind: cascade
+    over: inputs.rows
+    tiers: [{roles: [a, b]}, strong]
+    accept: {agree: 2}
+    schema: {team: [billing, technical, sales]}
+    prompt: "N {{ item.n }}."
+output: {format: csv, columns: [n, team, tier]}
+"""
+
+
+def priced(fusion: Any) -> tuple[Fusion, list[ScriptedModel]]:
+    models = {role: ScriptedModel("x", name=f"scripted/{role}", price=PRICE) for role in ("a", "b", "strong")}
+    return fusion(models), list(models.values())
+
+
+def test_the_calls_of_items_are_shown_without_any(fusion: Any) -> None:
+    made, models = priced(fusion)
+    (stage,) = made.preview(inputs={"rows": rows(3)}, pipeline=pipeline(TICKETS)).stages
+    assert (stage.items, stage.most_calls) == (3, 3 * 6)
+    assert [(call.item, call.step) for call in stage.calls] == [
+        (item, step) for item in range(3) for step in ("tier-1-a", "tier-1-b")
+    ]
+    assert [call.messages[0].content for call in stage.calls[::2]] == ["N 1.", "N 2.", "N 3."]
+    assert not any(model.requests for model in models)
+
+
+def test_a_quote_counts_items_and_their_escalations(fusion: Any) -> None:
+    made, models = priced(fusion)
+    quote = made.quote(inputs={"rows": rows(30)}, pipeline=pipeline(TICKETS))
+    assert quote.calls.most == 30 * 6
+    assert 60 < quote.calls.likely < 90
+    (stage,) = quote.stages
+    strong = next(line for line in stage.lines if line.role == "strong")
+    assert 2 <= strong.calls.likely <= 20
+    assert not any(model.requests for model in models)
+
+
+def test_explain_and_the_diagram_know_it(fusion: Any) -> None:
+    from fusion.pipeline.diagram import draw
+    from fusion.pipeline.explain import explain
+    from fusion.prompts.library import Library
+    from fusion.prompts.template import Prompts
+
+    for kind in ("cascade", "route"):
+        told = explain(kind)
+        assert "items (items, with `over`)" in told.fields
+        assert {"over", "concurrency", "min_ok"} <= {parameter.name for parameter in told.parameters}
+    drawn = draw(
+        pipeline(PLANNED % ("answer: {kind: merge, over: work, role: strong}", "answer")), Prompts(Library.standard())
+    )
+    assert "plan.subtasks =>" in drawn
+    assert "work.items =>" in drawn
+
+
+def test_a_cascade_over_items_is_calibrated_without_its_items(fusion: Any) -> None:
+    from fusion import calibrate
+    from fusion.core.errors import InputError
+
+    made, _ = priced(fusion)
+    with pytest.raises(InputError, match="calibrate it without `over`"):
+        calibrate(made, pipeline(TICKETS), [("1", "1")], target=0.1)
+
+
+def test_a_judge_of_an_item_reads_its_task(fusion: Any) -> None:
+    seen: list[str] = []
+
+    def judge(request: Request) -> Any:
+        seen.append(said(request))
+        return {"problem": "", "verdict": "accept", "confidence": 1.0}
+
+    result, _, _ = sorted_by(
+        fusion, "a", "accept: {judge: judge}", {"a": plainly, "judge": judge, "strong": "9"}, count=2
+    )
+    assert [item.tier for item in result.items] == [1, 1]
+    assert sorted(f"N {n}." in words for n in (1, 2) for words in seen) == [False, False, True, True]
+
+
+def test_two_hundred_items_cost_no_more_cpu_than_a_map_beyond_their_calls(fusion: Any) -> None:
+    """CPU of a call, at its lowest of several runs."""
+    mapped = (
+        ROWS.partition("  sort:")[0]
+        + '  sort: {kind: map, over: inputs.rows, role: a, prompt: "N {{ item.n }}."}\noutput: sort\n'
+    )
+
+    def cpu(text: str, roles: list[str]) -> float:
+        made = fusion({role: ScriptedModel("7", name=f"scripted/{role}") for role in roles})
+        found = []
+        for _ in range(4):
+            begun = time.process_time()
+            result, _ = run(made, None, inputs={"rows": rows(200)}, pipeline=pipeline(text))
+            found.append((time.process_time() - begun) / result.receipt.calls)
+        return min(found)
+
+    tiered = ROWS % ("{roles: [a, b]}", "accept: {agree: 2}")
+    assert cpu(tiered, ["a", "b", "strong"]) < 1.7 * cpu(mapped, ["a"])

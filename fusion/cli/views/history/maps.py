@@ -77,17 +77,15 @@ def failure_lines(failures: Sequence[FoldedFailure]) -> list[str]:
 
 
 def way_on(details: MapDetails) -> list[str]:
-    """Return the command that goes on with a map, if there is work left for it."""
+    """Say how to go on with a map, if there is work left; the store has no other options of its command."""
     one = details.map
     if one.status == "running":
         return []
-    words = ["fusion", "map", details.pipeline_file or one.pipeline, one.source or "INPUTS"]
-    words += ["-o", one.output] if one.output else []
-    command = shlex.join([*words, "--id", one.map_id])
+    command = f"`fusion map {shlex.quote(details.pipeline_file or one.pipeline)} … --id {one.map_id}`"
     if one.status in _UNFINISHED or one.waiting:
         budget = one.failure is not None and one.failure.reason == BudgetError.__name__
-        return [f"to go on: {command}{' --budget …' if budget else ''}"]
-    return [f"to ask the failed rows again: {command} --retry-failed"] if one.failed else []
+        return [f"to go on: {command} with the same options{' and a higher budget' if budget else ''}"]
+    return [f"to ask the failed rows again: {command} with the same options and --retry-failed"] if one.failed else []
 
 
 def map_diff_lines(diff: MapDiff, width: int | None = None) -> Iterator[str]:

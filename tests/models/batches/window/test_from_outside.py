@@ -151,6 +151,23 @@ class TestCommands:
         assert "notes.yaml:8:" in done.stderr
         assert "stages.read." in done.stderr
 
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ("batch: always", "note: stages.read: its calls go in batches in every run"),
+            ("batch: always\n    deadline: 60", "in every run, and after 60 s live"),
+            ("batch: off", "note: stages.read: its calls never go in batches"),
+            ("deadline: 60", "its calls go in batches with --batch, and after 60 s live"),
+            ("batch: auto", ""),
+            ("concurrency: 8", ""),
+        ],
+    )
+    def test_validate_tells_which_stages_go_their_own_way(self, place: Place, given: str, says: str) -> None:
+        (place.folder / "notes.yaml").write_text(PIPELINE.replace("concurrency: 8", given))
+        done = place.fusion("validate", "notes.yaml")
+        assert says in done.stderr
+        assert bool(says) is ("batch" in done.stderr)
+
     @pytest.mark.parametrize("table", ["quiet = 0", "poll = -1", "open_rows = 0", "slowest_poll = 'x'", "speed = 1"])
     def test_wrong_settings_are_refused(self, place: Place, table: str) -> None:
         (place.folder / "own.toml").write_text(f"[batches]\n{table}\n")

@@ -1,0 +1,78 @@
+"""Parts that the contexts of one run share, and the inner stages of a stage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fusion.core.errors import BudgetError
+from fusion.core.events import (
+    AttemptCharged,
+    ItemFinished,
+    Sink,
+    StageFinished,
+    StageGrew,
+    StageStarted,
+)
+from fusion.core.types import CallKey
+from fusion.engine.fields import Fields
+from fusion.engine.run_spec import RunSpec
+from fusion.models.batches.window.clock import RunClock
+from fusion.models.gateway import CallRecorder
+from fusion.pipeline.dataflow import MATERIAL, Wiring
+from fusion.pipeline.material import RunMaterial
+from fusion.prompts.template import Fixed
+from fusion.stages.context import (
+    Outcome,
+)
+
+OF_STAGES = (StageStarted, StageGrew, StageFinished, ItemFinished)
+"""Events of stages that are not sent for each item that an inner stage works on."""
+OF_ITEM = ("item", "needed", MATERIAL)
+"""Variables of an item that its inner stages read."""
+
+
+class Inner(Protocol):
+    """Runs the inner stages of a stage, and the pipelines nested in it."""
+
+    async def stage(self, path: str, scope: "Scope | None" = None) -> Outcome: ...
+
+    async def pipeline(self, path: str, inputs: Mapping[str, Any], scope: "Scope | None" = None) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The item that an inner stage works on: its index, and its variables for templates and expressions."""
+
+    index: int
+    variables: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunParts:
+    """Parts that the contexts of one run share."""
+
+    run_id: str
+    spec: RunSpec
+    sink: Sink
+    fields: Mapping[str, Fields]
+    streamed: frozenset[str]
+    prefix: str = ""
+    """Prefix of the paths of a nested pipeline's stages: the path of the stage that runs it, and "/"."""
+    recorder: CallRecorder = field(default_factory=CallRecorder)
+    seed: str = ""
+    """Seed of every shuffle."""
+    clock: RunClock = field(default_factory=RunClock)
+    material: RunMaterial = field(default_factory=lambda: RunMaterial(()))
+    budget_stops: list[BudgetError] = field(default_factory=list)
+    unusable: list[CallKey] = field(default_factory=list)
+    """Calls whose replies no stage could use."""
+    charged: Sequence[AttemptCharged] = ()
+    """Charges for attempts of earlier processes of the run."""
+    step_prefix: str = ""
+    """Prefix of the steps of a pipeline that runs for one item: its number, and "."."""
+    fixed: dict[str, Fixed] = field(default_factory=dict)
+    """Variables of inner stages, by path, that are the same for all items."""
+
+    @property
+    def wirings(self) -> Mapping[str, Wiring]:
+        return self.spec.loaded.dataflow.wirings

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fusion import Fusion, ScriptedModel
+from fusion import ScriptedModel
 from fusion.cli.views.history.timeline import timeline_lines, timeline_table
 from fusion.cli.views.lines import call_line
 from fusion.cli.views.receipt import receipt_rows
+from fusion.client import client
 from fusion.client.history_types import CallLine, RunDetails, RunSummary, StageLine
 from fusion.core.errors import RateLimitError
 from fusion.core.events import CallFinished
@@ -135,7 +136,7 @@ def test_a_run_is_shown_with_its_waits_while_it_runs_and_later(
 ) -> None:
     script = [RateLimitError("slow down", retry_after=0.2), "yes"]
     models = {"scripted/slow": ScriptedModel(script, name="scripted/slow")}
-    monkeypatch.setattr(Fusion, "__init__", functools.partialmethod(Fusion.__init__, models=models))
+    monkeypatch.setattr(client.Fusion, "__init__", functools.partialmethod(client.Fusion.__init__, models=models))
     (tmp_path / "test.yaml").write_text(ONE)
     done = command("run", str(tmp_path / "test.yaml"), "x", "-m", "scripted/slow", "-v")
     assert done.code == 0, done.err

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, ScriptedModel, UsageError
+from fusion.client import client
 from tests.cli.conftest import Command, Ran
 from tests.cli.conftest import command as command
 from tests.store.data import cast
@@ -40,7 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, ScriptedModel]:
     """The models of the runs, for every Fusion that is made."""
     made = cast.models()
-    monkeypatch.setattr(Fusion, "__init__", functools.partialmethod(Fusion.__init__, models=made))
+    monkeypatch.setattr(client.Fusion, "__init__", functools.partialmethod(client.Fusion.__init__, models=made))
     return made
 
 

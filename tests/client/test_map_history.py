@@ -68,7 +68,7 @@ def test_a_map_shows_spending_failures_and_rows(store: Store, history: History) 
         (2, ("b", "c"), LATE),
         (1, ("d",), BAD),
     ]
-    assert [row.number for row in shown.newest] == [6, 5, 4, 3, 2]
+    assert [row.number for row in shown.newest] == [5, 4, 3, 2, 1]
     assert [row.key for row in shown.slowest] == ["e", "d", "c", "b", "a"]
 
 

@@ -56,6 +56,7 @@ BOUND = {
     "path of the store": '[store]\npath = "/nowhere/theirs.db"\n',
     "retention": "[store]\nretention = 1\n",
     "content of the store": '[store]\ncontent = "off"\n',
+    "budgets": "[budgets.nightly]\nusd = 1000\n",
     "size of the cache": "[store]\ncache_mb = 0\n",
 }
 
@@ -267,6 +268,14 @@ def test_trust_is_listed_and_revoked(clone: Path, command: Command) -> None:
 def test_a_file_without_such_tables_needs_no_trust(clone: Path, command: Command) -> None:
     path = planted(clone, 'profile = "openai"\n')
     assert command("trust").out == f"{path} needs no trust\n"
+
+
+@pytest.mark.parametrize("said", ["budget 'nightly': usd = 5, calls = 20"])
+def test_the_budgets_of_a_file_are_shown_before_it_is_trusted(clone: Path, command: Command, said: str) -> None:
+    path = planted(clone, "[budgets.nightly]\nusd = 5\ncalls = 20\n")
+    done = command("trust")
+    assert (done.code, said in done.out + done.err) == (0, True)
+    assert Settings.from_environment().budgets["nightly"].file == str(path)
 
 
 def test_a_broken_ledger_trusts_nothing(clone: Path) -> None:

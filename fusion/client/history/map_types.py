@@ -64,7 +64,7 @@ class StageCost(Value):
 
 
 class MapDetails(Value):
-    """A map with its spending by stage, its folded failures, and its newest and slowest rows.
+    """A map with its spending by stage, its folded failures, and the newest and slowest of its ended rows.
 
     `pipeline_file` is the file of the pipeline, None if it had none or was not kept.
     """

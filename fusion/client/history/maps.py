@@ -39,7 +39,7 @@ def map_details(store: Store, row: MapRow) -> MapDetails:
         pipeline_file=_file(store, row),
         stages=tuple(_stages(store, row.map_id)),
         failures=_failures(store, row.map_id),
-        newest=tuple(_rows(store, row.map_id, order="last", limit=_FEW)),
+        newest=tuple(_rows(store, row.map_id, _ENDED, order="last", limit=_FEW)),
         slowest=tuple(_rows(store, row.map_id, _ENDED, order="slowest", limit=_FEW)),
     )
 

@@ -115,7 +115,9 @@ def requirements(*extras: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize(
-    "requirement", [*requirements("local", "bench", "dev"), *map(Requirement, ["hatchling>=1.27"])], ids=str
+    "requirement",
+    [*requirements("local", "parquet", "bench", "dev"), *map(Requirement, ["hatchling>=1.27"])],
+    ids=str,
 )
 def test_every_dependency_has_a_floor_and_is_not_below_it_here(requirement: Requirement) -> None:
     operators = {specifier.operator for specifier in requirement.specifier}
@@ -156,11 +158,11 @@ def declared(*extras: str) -> set[str]:
 
 def test_what_the_package_imports_is_what_it_declares() -> None:
     parts = {"pydantic-core"}  # pydantic's own half, which it pins itself
-    assert imported("fusion") - parts == declared("local", "bench")
+    assert imported("fusion") - parts == declared("local", "parquet", "bench")
 
 
 def test_what_tests_and_benchmarks_import_is_declared() -> None:
-    assert imported("tests", "benchmarks") <= declared("local", "bench", "dev") | {"pydantic-core"}
+    assert imported("tests", "benchmarks") <= declared("local", "parquet", "bench", "dev") | {"pydantic-core"}
 
 
 # The locks.
@@ -180,7 +182,7 @@ def locked(lock: Path) -> dict[str, list[tuple[str, str]]]:
 @pytest.mark.parametrize(
     ("lock", "requirement"),
     [
-        *((DEV_LOCK, requirement) for requirement in requirements("local", "bench", "dev")),
+        *((DEV_LOCK, requirement) for requirement in requirements("local", "parquet", "bench", "dev")),
         *((LOCK, requirement) for requirement in requirements("local")),
         *((LOCK, Requirement(backend)) for backend in PROJECT["build-system"]["requires"]),
     ],
@@ -393,7 +395,7 @@ def test_the_metadata_says_what_it_is(built: Built) -> None:
     said: Message = Parser().parsestr(metadata(built.wheel, "METADATA"))
     assert (said["Name"], said["License-Expression"]) == ("compound-fusion", "Apache-2.0")
     assert said["Requires-Python"] == ">=3.11"
-    assert sorted(said.get_all("Provides-Extra", [])) == ["bench", "dev", "local"]
+    assert sorted(said.get_all("Provides-Extra", [])) == ["bench", "dev", "local", "parquet"]
     assert said["Description-Content-Type"] == "text/markdown"
     assert said.get_all("License-File") == LICENCES
     assert f"Changelog, {REPOSITORY}/blob/main/CHANGELOG.md" in said.get_all("Project-URL", [])
@@ -550,7 +552,7 @@ class TestWithoutExtras:
     def test_no_extra_is_there(self, bare: Place) -> None:
         code = "import importlib.util as u, sys; print([name for name in sys.argv[1:] if u.find_spec(name)])"
         done = bare.run(
-            str(bare.python), "-c", code, "xllamacpp", "matplotlib", "numpy", "sympy", "pytest", "litellm"
+            str(bare.python), "-c", code, "xllamacpp", "pyarrow", "matplotlib", "numpy", "sympy", "pytest", "litellm"
         )
         assert (done.stdout, done.stderr) == ("['litellm']\n", "")
 

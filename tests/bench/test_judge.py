@@ -11,7 +11,7 @@ import pytest
 from fusion import ModelInfo, Price, Request, Say, ScriptedModel, Usage
 from fusion.bench import Report
 from fusion.bench.suite import Suite
-from fusion.core.errors import ModelTimeoutError, PipelineError, UsageError
+from fusion.core.errors import BadResponseError, PipelineError, UsageError
 from tests.conftest import said
 
 Bench = Callable[..., Report]
@@ -124,7 +124,7 @@ def test_whose_answers_a_function_or_a_file_gives_is_not_known_and_said(bench: B
 @pytest.mark.usefixtures("tasks")
 def test_a_verdict_that_does_not_come_ends_it_and_is_asked_for_again(bench: Bench) -> None:
     with pytest.raises(UsageError, match=r"the judge scripted/judge gave no verdict: .* the answers are kept"):
-        measured(bench, lambda request: ModelTimeoutError("no answer", model="scripted/judge"))
+        measured(bench, lambda request: BadResponseError("no answer", model="scripted/judge"))
     report, judge = measured(bench, fair)
     assert report.analysis.figures[0].accuracy.estimate == 0.5
     again, unasked = measured(bench, biased)

@@ -18,21 +18,9 @@ from typing import NamedTuple
 import psutil
 
 from benchmarks.perf.figures import machine, spread
-from fusion import Fusion, Pipeline, Reply, Request, ScriptedModel
-from fusion.core.types import Deltas
+from benchmarks.perf.rows import PIPELINE, Instant
+from fusion import Fusion, Pipeline
 
-SIX_CALLS = """
-name: six
-inputs: {text: A row.}
-stages:
-  one: {kind: generate, role: bulk, prompt: "Read {{ inputs.text }}"}
-  two: {kind: generate, role: bulk, prompt: "Sum up {{ one }}"}
-  three: {kind: generate, role: bulk, prompt: "Compare {{ one }} and {{ two }}"}
-  four: {kind: generate, role: bulk, prompt: "Name the place in {{ inputs.text }}"}
-  five: {kind: generate, role: bulk, prompt: "Name the date in {{ inputs.text }}"}
-  six: {kind: generate, role: bulk, prompt: "Answer from {{ three }}, {{ four }} and {{ five }}"}
-output: six
-"""
 FIRST = 1000
 
 
@@ -45,23 +33,14 @@ class Figures(NamedTuple):
     seconds: float
 
 
-class Forgetful(ScriptedModel):
-    """A scripted model that does not record its requests, which would be the memory measured here."""
-
-    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
-        reply = await super().complete(request, on_delta)
-        self.requests.clear()
-        return reply
-
-
 def measured(rows: int, concurrency: int, folder: Path) -> Figures:
     """Map so many rows, and check that each is in the output once."""
     process, output = psutil.Process(), folder / "out.jsonl"
     began, cpu, first = time.perf_counter(), time.process_time(), 0.0
-    with Fusion(roles={"bulk": Forgetful("an answer")}, store=folder / "runs.db") as fusion:
+    with Fusion(roles={"bulk": Instant()}, store=folder / "runs.db") as fusion:
         found = fusion.map(
             _inputs(rows),
-            pipeline=Pipeline.from_yaml(SIX_CALLS),
+            pipeline=Pipeline.from_yaml(PIPELINE),
             id="rows",
             key="id",
             output=output,

@@ -10,8 +10,6 @@ from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import CacheMode
 from fusion.models.base import Model, ModelInfo, checked
-from fusion.models.batches.base import BatchDoor
-from fusion.models.batches.doors import batch_door, no_batches
 from fusion.models.catalog import describe
 from fusion.models.pace import Gate, Pace
 from fusion.models.policy import Guard, Permitted, check_fields, is_named
@@ -36,6 +34,7 @@ from fusion.store.base import NullJournal
 from fusion.store.journal import Journal
 
 if TYPE_CHECKING:
+    from fusion.models.batches.base import BatchDoor
     from fusion.models.batches.window.window import Window
 
 _CONCURRENCY = 500
@@ -112,7 +111,7 @@ class Gateway:
             )
         return self._made[key]
 
-    def batch_door(self, model_id: str) -> BatchDoor | None:
+    def batch_door(self, model_id: str) -> "BatchDoor | None":
         """Return the batch API of a model; None if it has none, for which `no_batches` gives the reason.
 
         Raises PolicyError for a model that the policy forbids.
@@ -132,6 +131,8 @@ class Gateway:
             return f"{model_id!r} repeats kept answers"
         if self._guard.outages and self.is_named(model_id, self._guard.outages):
             return f"{model_id!r} is out of reach in this drill"
+        from fusion.models.batches.doors import no_batches  # a run without batches needs none of it
+
         return no_batches(self._info(model_id), self._settings)
 
     def window(self, model_id: str) -> "Window | None":
@@ -154,7 +155,9 @@ class Gateway:
         worst = WorstCase(info.id, window.price, tokens=self._tokens, margins=self._margins)
         return Batched(model, window, Purse(info.id, window.price, info.price, worst), **of_run)
 
-    def _door(self, model_id: str) -> BatchDoor | None:
+    def _door(self, model_id: str) -> "BatchDoor | None":
+        from fusion.models.batches.doors import batch_door
+
         if model_id in self._own:
             return self._own[model_id].batch_door()
         info = self._info(model_id)

@@ -24,6 +24,9 @@ PIPELINES = {
     "  a: {kind: pipeline, pipeline: ./inner.yaml, inputs: {t: inputs.t}}\noutput: a",
 }
 
+SOON = "defaults: {patience: 1}\n"
+"""A model that times out is not waited for until it is back."""
+
 
 class Inner(Model):
     """Ends in a way of its own."""
@@ -57,8 +60,8 @@ class Inner(Model):
 def test_a_cancellation_within_a_model_fails_its_call(
     fusion: Any, without_pauses: None, tmp_path: Path, shape: str, how: str
 ) -> None:
-    (tmp_path / "inner.yaml").write_text(f"name: inner\n{GENERATE}\n")
-    (tmp_path / "p.yaml").write_text(f"name: p\n{PIPELINES[shape]}\n")
+    (tmp_path / "inner.yaml").write_text(f"name: inner\n{SOON}{GENERATE}\n")
+    (tmp_path / "p.yaml").write_text(f"name: p\n{SOON}{PIPELINES[shape]}\n")
     result, _ = run(fusion({"bulk": Inner(how)}), pipeline=tmp_path / "p.yaml")
     assert result.status == "failed"
     assert result.error is not None

@@ -3,7 +3,7 @@
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -53,32 +53,17 @@ class MapGround(NamedTuple):
 def begin(ground: MapGround, source: RowSource, output: RowOutput | None, options: MapOptions) -> tuple[str, MapRun]:
     """Return the id of a map and the pass over it, which is recorded and locked. Raises UsageError."""
     store = _store_of(ground.recorder)
-    pipeline = ground.spec.pipeline
     tolerance = Tolerance.of(options.get("max_failed"), fail_fast=options.get("fail_fast", False))
     choice = Choice.of(options.get("limit"), options.get("sample"))
     concurrency = checked_concurrency(options.get("concurrency"), batch=ground.spec.batch)
-    columns = Columns.of(pipeline, source, given=options.get("columns"), constants=options.get("constants"))
-    key = _checked_key(options.get("key"), source)
-    tags = tags_of(options.get("tags"))
-    map_id = checked_id(options.get("id")) or _id_of(ground.spec, source, options.get("output"))
-    lock = _locked(store, map_id)
+    one = _pass_of(ground, source, options)
+    lock = _locked(store, one.map_id)
     try:
-        number, notes = _begun(ground, store, source, map_id, options, tags)
-        within = _budget(ground, store, map_id, options, again=number > 1)
+        one, notes = _begun(ground, store, source, one, options)
+        within = _budget(ground, store, one, options)
     except BaseException:
         lock.release()
         raise
-    shared = Record.shared(ground.spec, ground.own).shared_fingerprint
-    one = Pass(
-        map_id,
-        number,
-        ground.spec,
-        shared,
-        tags,
-        columns,
-        key,
-        retry_failed=options.get("retry_failed", False),
-    )
     sink, recent = options.get("on_event"), Recent()
     setup = MapSetup(
         one=one,
@@ -93,23 +78,32 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         sink=sink,
         started=_started(ground.spec, source, one, options, concurrency),
         sweep=ground.sweep,
-        notes=(*filter(None, [source.note]), *columns.notes, *notes),
+        notes=(*filter(None, [source.note]), *one.columns.notes, *notes),
     )
-    worker = Worker(ground.recorder, map_id, ground.spec, within=within, sink=sink, recent=recent)
-    return map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)
+    worker = Worker(ground.recorder, one.map_id, ground.spec, within=within, sink=sink, recent=recent)
+    return one.map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)
 
 
 def pass_ahead(ground: MapGround, source: RowSource, options: MapOptions) -> Pass:
     """Return the pass that a map would make next, without a trace in the store. Raises UsageError."""
-    spec, store = ground.spec, ground.recorder.store
-    columns = Columns.of(spec.pipeline, source, given=options.get("columns"), constants=options.get("constants"))
-    map_id = checked_id(options.get("id")) or _id_of(spec, source, options.get("output"))
-    before = None if store is None else store.map(map_id)
-    shared = Record.shared(spec, ground.own).shared_fingerprint
-    number, key = 1 if before is None else before.passes + 1, _checked_key(options.get("key"), source)
-    tags = tags_of(options.get("tags"))
-    retry = options.get("retry_failed", False)
-    return Pass(map_id, number, spec, shared, tags, columns, key, retry_failed=retry)
+    one, store = _pass_of(ground, source, options), ground.recorder.store
+    before = None if store is None else store.map(one.map_id)
+    return one if before is None else replace(one, number=before.passes + 1)
+
+
+def _pass_of(ground: MapGround, source: RowSource, options: MapOptions) -> Pass:
+    """Return the first pass of a map. Raises UsageError for an option that does not fit its inputs."""
+    spec = ground.spec
+    return Pass(
+        map_id=checked_id(options.get("id")) or _id_of(spec, source, options.get("output")),
+        number=1,
+        spec=spec,
+        shared=Record.shared(spec, ground.own).shared_fingerprint,
+        tags=tags_of(options.get("tags")),
+        columns=Columns.of(spec.pipeline, source, given=options.get("columns"), constants=options.get("constants")),
+        key=_checked_key(options.get("key"), source),
+        retry_failed=options.get("retry_failed", False),
+    )
 
 
 def _store_of(recorder: Recorder) -> Store:
@@ -148,30 +142,23 @@ def _locked(store: Store, map_id: str) -> RunLock:
 
 
 def _begun(
-    ground: MapGround,
-    store: Store,
-    source: RowSource,
-    map_id: str,
-    options: MapOptions,
-    tags: Mapping[str, str],
-) -> tuple[int, list[str]]:
-    """Record the pass, and return its number, with notes on what has changed since the last one."""
-    before, now, spec = store.map(map_id), time.time(), ground.spec
+    ground: MapGround, store: Store, source: RowSource, one: Pass, options: MapOptions
+) -> tuple[Pass, list[str]]:
+    """Record the pass, and return it with its number, and notes on what has changed since the last one."""
+    before, now, spec = store.map(one.map_id), time.time(), ground.spec
     if before is not None and before.pipeline != spec.pipeline.name:
-        raise UsageError(
-            f"the map {map_id!r} is of the pipeline {before.pipeline!r}, not {spec.pipeline.name!r}; give another id"
-        )
+        of = f"is of the pipeline {before.pipeline!r}, not {spec.pipeline.name!r}"
+        raise UsageError(f"the map {one.map_id!r} {of}; give another id")
     if before is None:
         output = options.get("output")
         place = "" if output is None else os.path.abspath(output)  # noqa: PTH100 - links are not followed
-        store.put(
-            MapBegun(map_id, spec.pipeline.name, spec.profile, now, tags, source.identity or source.name, place)
-        )
-    record = Record.shared(spec, ground.own)
-    number = 1 if before is None else before.passes + 1
-    store.put(MapPass(map_id, number, now, record.shared_fingerprint, record.json, None))
+        about = (spec.pipeline.name, spec.profile, now, one.tags)
+        store.put(MapBegun(one.map_id, *about, source.identity or source.name, place))
+    else:
+        one = replace(one, number=before.passes + 1)
+    store.put(MapPass(one.map_id, one.number, now, one.shared, Record.shared(spec, ground.own).json, None))
     store.flush()
-    return number, _changes(before, record.shared_fingerprint)
+    return one, _changes(before, one.shared)
 
 
 def _changes(before: MapRow | None, fingerprint: str) -> list[str]:
@@ -180,13 +167,13 @@ def _changes(before: MapRow | None, fingerprint: str) -> list[str]:
     return ["the pipeline or its models changed since the last pass: rows run again, and reuse equal calls"]
 
 
-def _budget(ground: MapGround, store: Store, map_id: str, options: MapOptions, *, again: bool) -> Budget:
+def _budget(ground: MapGround, store: Store, one: Pass, options: MapOptions) -> Budget:
     """Return the budget of all rows, with what earlier passes have spent."""
     limits = limits_of(options.get("budget"))
     strict = limits is not None and limits.usd is not None
     budget = Budget(limits or Limits(), name=MAP_BUDGET, parent=ground.within, strict_usd=strict)
-    if again:
-        spent = store.map_counts(map_id)
+    if one.number > 1:
+        spent = store.map_counts(one.map_id)
         budget.resume(Amount(spent.usd, spent.tokens, spent.calls), unknown_calls=spent.unknown_calls)
     return budget
 

@@ -311,7 +311,7 @@ class TestSizes:
 
     def test_more_items_than_the_concurrency_of_a_stage_are_in_a_batch(self, fusion: Make) -> None:
         provider = Provider()
-        result, _ = mapped(fusion, BatchModel(provider), 40, options="concurrency: 2")
+        result, _ = mapped(fusion, BatchModel(provider), 40, options="concurrency: 2", times={"quiet": 1.0})
         assert (result.status, len(provider.submitted)) == ("ok", 1)
 
     def test_live_calls_after_a_batch_keep_to_the_concurrency(self, fusion: Make) -> None:

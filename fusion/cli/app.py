@@ -14,6 +14,7 @@ from fusion.cli.commands.calibrate import calibrate
 from fusion.cli.commands.demo import demo
 from fusion.cli.commands.doctor import doctor
 from fusion.cli.commands.drill import drill
+from fusion.cli.commands.learned import learned
 from fusion.cli.commands.map import map as map_command
 from fusion.cli.commands.pipeline import explain, graph, new, render, schema, validate
 from fusion.cli.commands.quote import quote
@@ -47,7 +48,9 @@ def application() -> typer.Typer:
     for command in (*running, *making, demo, bench, tune, calibrate, trust, doctor):
         app.command(context_settings=_HELP)(command)
     app.add_typer(runs.application(), name="runs")
-    app.add_typer(models.application(), name="models")
+    listed = models.application()
+    listed.command(context_settings=_HELP)(learned)
+    app.add_typer(listed, name="models")
     return app
 
 

@@ -113,6 +113,9 @@ Batch = Annotated[
 ]
 
 
+NoLearn = Annotated[bool, Option("--no-learn", help="Keep no figures of the models; see `fusion models learned`.")]
+
+
 Config = Annotated[str | None, Option("--config", metavar="FILE", help="Your settings: a fusion.toml.")]
 
 # Options of a run.
@@ -400,6 +403,7 @@ class BenchOptions(Options):
     ] = None
     concurrency: Concurrency = None
     batch: Batch = False
+    no_learn: NoLearn = False
     config: Config = None
     output: Folder = None
     quiet: Quiet = False
@@ -415,6 +419,7 @@ class TuneOptions(Options):
         Option("--budget", metavar="LIMITS", help="Limits of the search: 0.50 (dollars), or usd=…,tokens=…,calls=…."),
     ] = None
     concurrency: Concurrency = None
+    no_learn: NoLearn = False
     config: Config = None
     output: Folder = None
     quiet: Quiet = False

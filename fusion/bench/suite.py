@@ -67,6 +67,9 @@ class Source(Fields, Authored):
     file: str = Field(min_length=1, description="A .csv, .jsonl or .json file, plain or packed, beside the suite.")
     sample: int | None = Field(default=None, ge=1, description="At most this many items, drawn by hash.")
     licence: str = Field(default="", description="The licence of the items.")
+    label: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Label of its learned figures; by default its name."
+    )
 
 
 class Scoring(Authored):
@@ -215,6 +218,11 @@ class Suite(Authored):
     def confirming(self, task_set: str) -> str | None:
         """Return the file whose items are the test side of a task set; None if its items are split."""
         return self.confirm.get(task_set) if isinstance(self.confirm, dict) else self.confirm
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the learned figures, by task set."""
+        return {name: source.label or name for name, source in self.tasks.items()}
 
     def scoring(self, task_set: str) -> Scoring:
         """Return the scoring of a task set."""

@@ -67,6 +67,9 @@ class Source(Fields, Authored):
     file: str = Field(min_length=1, description="A .csv, .jsonl or .json file, plain or packed, beside the suite.")
     sample: int | None = Field(default=None, ge=1, description="At most this many items, drawn by hash.")
     licence: str = Field(default="", description="The licence of the items.")
+    label: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Label of its learned figures; by default its name."
+    )
 
 
 class Scoring(Authored):
@@ -181,6 +184,11 @@ class Suite(Authored):
                 if name not in self.tasks:
                     raise ValueError(f"a scorer for {name!r}, which is not a task set")
         return self
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the learned figures, by task set."""
+        return {name: source.label or name for name, source in self.tasks.items()}
 
     def scoring(self, task_set: str) -> Scoring:
         """Return the scoring of a task set."""

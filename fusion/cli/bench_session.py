@@ -29,7 +29,7 @@ from fusion.core.types import Limits
 
 _SUITES: Final = (".yaml", ".yml")
 _WITH_SUITE: Final = frozenset(
-    {"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within", "batch"}
+    {"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within", "batch", "no_learn"}
 )
 """Options that go with a suite; it gives the others itself."""
 _MOST_IN_BATCHES: Final = 2_000
@@ -57,6 +57,7 @@ def run_bench(options: BenchOptions, command: str) -> int:
             command=command,
             within=options.within,
             batch=options.batch,
+            learn=not options.no_learn,
         )
     _print(_bench_lines(report, folder))
     return _exit_code(report, stopped=False)
@@ -76,6 +77,7 @@ def run_tune(options: TuneOptions, command: str) -> int:
             concurrency=concurrency,
             watch=watch,
             command=command,
+            learn=not options.no_learn,
         )
     _print(_tune_lines(tuned, report, folder))
     return _exit_code(report, stopped=bool(tuned.stopped))

@@ -49,6 +49,7 @@ from fusion.store.rows import Content, RunFilter, RunRow
 
 if TYPE_CHECKING:
     from fusion.client.history import History
+    from fusion.models.catalog.learned import Learned
     from fusion.quote.drill import Drill
     from fusion.quote.preview import Given, Preview
     from fusion.quote.quote import Quote
@@ -304,6 +305,16 @@ class Fusion:
     def settings(self) -> Settings:
         """The settings in use."""
         return self._cast.settings
+
+    @property
+    def learned(self) -> "Learned":
+        """The figures of models that benchmarks have measured here, by label. Raises UsageError if damaged.
+
+        >>> fusion.learned.figures("math", "openai/gpt-5-mini")
+        """
+        from fusion.models.catalog.learned import learned_file, read_learned  # most runs need none of it
+
+        return read_learned(learned_file(self.settings))
 
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """Return a pipeline by name, path or object, checked. Raises PipelineError with every mistake."""

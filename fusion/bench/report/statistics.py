@@ -10,6 +10,7 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
+from fusion.core.statistics import wilson as rate_interval
 from fusion.core.types import Value
 
 if TYPE_CHECKING:
@@ -54,14 +55,8 @@ def wilson(successes: int, n: int, *, level: float = LEVEL) -> Interval:
     >>> round(interval.low, 4), round(interval.high, 4)
     (0.2553, 0.3662)
     """
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"a rate of {successes} in {n}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    rate, share = successes / n, z * z / n
-    centre = (rate + share / 2) / (1 + share)
-    half = z / (1 + share) * math.sqrt(rate * (1 - rate) / n + share / (4 * n))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Interval(estimate=rate, low=min(low, rate), high=max(high, rate), level=level)
+    low, high = rate_interval(successes, n, level=level)
+    return Interval(estimate=successes / n, low=low, high=high, level=level)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -182,7 +182,11 @@ class Suite(Authored):
     margin: float = Field(
         default=0.01, ge=0, lt=1, description="The largest loss of accuracy that counts as not worse, a share."
     )
-    max_tokens: int = Field(default=5000, ge=1, description="Output limit of a single model, thinking included.")
+    max_tokens: int = Field(
+        default=5000,
+        ge=1,
+        description="Output limit of an answer of every arm, thinking and continuations included.",
+    )
     prices: dict[str, Tariff] = Field(
         default={}, description="Simulated prices by model, in dollars for a million tokens; the report labels them."
     )

@@ -204,7 +204,9 @@ def _arms(options: BenchOptions) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
     results, analysis = report.results, report.analysis
-    yield f"{results.name}: {len(results.items):,} items, best single model: {analysis.best_single or 'none'}"
+    yield from (one_line(sentence) for sentence in analysis.summary)
+    none = "" if analysis.best_single is not None else "; no single model"
+    yield f"{results.name}: {len(results.items):,} items, {len(results.arms)} arms{none}"
     yield ""
     rows = [_HEAD, *(_bench_row(one, analysis) for one in (*analysis.figures, *analysis.baselines))]
     yield from table(rows, right=frozenset({2, 3, 4, 5, 6, 7}), width=width_of(sys.stdout))

@@ -331,17 +331,21 @@ class Fusion:
         roles: Mapping[str, RoleGiven] | None = None,
         model: str | Model | None = None,
         defaults: Defaults | None = None,
+        answer_tokens: int | None = None,
         kept: bool = True,
         shared: ReplyCache | None = None,
     ) -> "Fusion":
         """Return a Fusion with other models that shares this one's loop, slots and connections.
 
         Options that are not given keep their values. With `kept=False` its runs are not stored. `shared` replaces
-        the store as the cache of runs with `cache: shared`. Closing this Fusion closes the other too.
+        the store as the cache of runs with `cache: shared`. `answer_tokens` is the most output tokens of an answer,
+        with all its continuations; a lower `max_tokens` of a stage counts. Closing this Fusion closes the other too.
         """
         other = copy.copy(self)
         other._finalizer = functools.partial(_kept_by, self)
-        other._cast = self._cast.changed(profile=profile, roles=roles, model=model, defaults=defaults)
+        other._cast = self._cast.changed(
+            profile=profile, roles=roles, model=model, defaults=defaults, answer_tokens=answer_tokens
+        )
         other._launcher = self._launcher.with_cast(other._cast, kept=kept, shared=shared)
         return other
 

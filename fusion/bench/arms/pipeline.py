@@ -1,6 +1,7 @@
 """Arms that run a pipeline or a single model."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
 from fusion.core.budget import Budget
 from fusion.core.errors import AuthenticationError, InputError
+from fusion.core.events import CallFinished, EventBase
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.result import Receipt, ReceiptLine, Result, Times
 from fusion.core.types import Money, Usage
@@ -77,6 +79,7 @@ class PipelineArm(Contestant):
     def begin(self, task: Task, trial: Trial, done: Callable[[Completion], None]) -> Callable[[], object]:
         pipeline = self._pipeline(task)
         prompt, inputs = inputs_of(self._loaded(pipeline), task)
+        cut: list[str] = []
         try:
             handle = self._fusion_of(trial.seed).start(
                 prompt,
@@ -87,12 +90,13 @@ class PipelineArm(Contestant):
                 batch=self._batch,
                 sample=trial.epoch,
                 tags={ANSWER: trial.mark} if self.marked else None,
+                on_event=partial(_note_cut, cut),
             )
         except InputError as error:
             failure = error.as_failure()
             done(lambda: ArmResponse(failure=failure, cost=Money(0)))
             return lambda: None
-        handle.when_over(lambda: done(lambda: self._response(handle, task)))
+        handle.when_over(lambda: done(lambda: self._response(handle, task, cut=len(cut))))
         return handle.stop
 
     def _loaded(self, pipeline: PipelineGiven) -> Pipeline:
@@ -110,11 +114,11 @@ class PipelineArm(Contestant):
             self._seeded[seed] = self._fusion.using(defaults=Defaults(seed=seed))
         return self._seeded[seed]
 
-    def _response(self, handle: RunHandle, task: Task) -> ArmResponse:
+    def _response(self, handle: RunHandle, task: Task, *, cut: int) -> ArmResponse:
         result = handle.wait()
         if isinstance(handle.cause, AuthenticationError):
             raise handle.cause
-        spent = self._spent(result)
+        spent = self._spent(result).model_copy(update={"cut": cut})
         stop = _budget_stop(handle, result, self._within)
         if stop is not None or handle.exit_code == 130:
             raise OutOfBudgetError(stop or "stopped", spent)
@@ -164,6 +168,12 @@ class PipelineArm(Contestant):
         if result.receipt.cascades:
             return result.receipt.escalated > 0
         return None if self._strongest is None else strong > 0
+
+
+def _note_cut(cut: list[str], event: EventBase) -> None:
+    """Add the step of a call that reached its output limit."""
+    if isinstance(event, CallFinished) and event.finish_reason == "length":
+        cut.append(event.step)
 
 
 def _alone(receipt: Receipt) -> tuple[float, Times]:

@@ -88,7 +88,8 @@ class Response(Value):
     `times` splits it by cause, None where that is unknown. Reused calls count in both with the time that they took.
     `spent` holds cost and tokens by model. `escalated` tells if the strongest model was called, None for an arm with
     one model. `delegated` is the share of calls to the other models. `reused` calls were made for another arm or
-    by an earlier start; they count in cost and tokens like new ones.
+    by an earlier start; they count in cost and tokens like new ones. `cut` counts the calls that reached their output
+    limit.
     """
 
     text: str = ""
@@ -102,6 +103,7 @@ class Response(Value):
     escalated: bool | None = None
     delegated: float | None = None
     reused: int = 0
+    cut: int = 0
     failure: Failure | None = None
 
 

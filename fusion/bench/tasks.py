@@ -304,7 +304,7 @@ def _wrong_sides(rows: Sequence[Row], column: str, cluster: str | None) -> Itera
         yield f"the side of the split ({column!r}) is dev or test, and is {given!r} in {_listed('item', wrong)}"
     sides: dict[str, set[str]] = {}
     for row in rows if cluster else ():
-        sides.setdefault(str(row.get(cluster)), set()).add(str(row.get(column)))
+        sides.setdefault(str(row.get(cluster or "")), set()).add(str(row.get(column)))
     both = [name for name, found in sides.items() if len(found) > 1]
     if both and not wrong:
         yield f"the {_listed('group', both)} of {cluster!r} is on both sides of the split; put its items on one"

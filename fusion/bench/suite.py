@@ -133,10 +133,27 @@ class Arm(Authored):
 
 
 class Splitting(Authored):
-    """The split of the items into dev and test, by a hash of their ids."""
+    """The split of the items into dev and test: by a hash of their ids, or by a column."""
 
     dev: float = Field(default=0.5, gt=0, lt=1, description="The share of items on the dev side.")
-    seed: int = Field(default=0, ge=0, description="The seed of the split.")
+    seed: int = Field(default=0, ge=0, description="The seed of the split, and of samples.")
+    column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The column with the side of each item, dev or test; replaces the hash.",
+    )
+
+    @model_validator(mode="after")
+    def _check_column(self) -> "Splitting":
+        if self.column is not None and "dev" in self.model_fields_set:
+            raise ValueError("`dev` has no effect with `column`, which gives the side of each item; leave one out")
+        return self
+
+
+Confirming = Annotated[
+    Annotated[str, Tag("file"), Field(min_length=1)] | Annotated[dict[str, str], Tag("sets"), Field(min_length=1)],
+    Discriminator(lambda given: "sets" if isinstance(given, Mapping) else "file"),
+]
 
 
 class Suite(Authored):
@@ -153,6 +170,10 @@ class Suite(Authored):
     )
     on: Literal["dev", "test", "all"] = Field(default="test", description="The side of the split to measure.")
     split: Splitting = Field(default=Splitting(), description="The split into dev and test.")
+    confirm: Confirming | None = Field(
+        default=None,
+        description="A file of the items of the test side, or one for each task set; all others are then dev.",
+    )
     epochs: int = Field(default=1, ge=1, le=100, description="The number of times to ask each item.")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Seeds of order and resampling.")
     resamples: int = Field(
@@ -184,6 +205,23 @@ class Suite(Authored):
                 if name not in self.tasks:
                     raise ValueError(f"a scorer for {name!r}, which is not a task set")
         return self
+
+    @model_validator(mode="after")
+    def _check_confirming(self) -> "Suite":
+        if isinstance(self.confirm, str) and len(self.tasks) > 1:
+            raise ValueError("`confirm` is one file, and there are several task sets; write {set: file}")
+        named = self.confirm if isinstance(self.confirm, dict) else {}
+        for name in named:
+            if name not in self.tasks:
+                raise ValueError(f"`confirm` has a file for {name!r}, which is not a task set")
+        chosen = {"dev", "column"} & self.split.model_fields_set
+        if chosen and self.confirm is not None and (not named or len(named) == len(self.tasks)):
+            raise ValueError(f"`split.{min(chosen)}` has no effect with `confirm`: its items are the test side")
+        return self
+
+    def confirming(self, task_set: str) -> str | None:
+        """Return the file whose items are the test side of a task set; None if its items are split."""
+        return self.confirm.get(task_set) if isinstance(self.confirm, dict) else self.confirm
 
     @property
     def labels(self) -> dict[str, str]:

@@ -130,8 +130,8 @@ def tune(
     """Choose the open values of a suite's arms and their pipelines: `{any: [a, b]}` in place of any value.
 
     Arms without open values are candidates as they are. The search uses the dev side of the split only. It first
-    measures every model alone and drops the dominated ones with all candidates that use them. Then it races the
-    others on shares of the items that double. `budget` caps the search; by default the suite's budget caps search
+    measures every model alone. Then it races the others on shares of the items that double, and drops those that
+    another beats, each by its own results. `budget` caps the search; by default the suite's budget caps search
     and confirmation together. Finally the choice, the best single model and the suite's baselines are measured on
     the test side. The Report is of that measurement: None if the best single model is the choice, or if no budget
     is left.

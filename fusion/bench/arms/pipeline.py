@@ -1,7 +1,6 @@
 """Arms that run a pipeline or a single model."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from fusion import __version__
@@ -14,6 +13,7 @@ from fusion.bench.arms.base import (
     Trial,
     digest_of,
 )
+from fusion.bench.arms.reviews import ReviewLog, drafts_of
 from fusion.bench.report.results import ArmRecord, Paid, Spending, total_cost
 from fusion.bench.tasks import Task
 from fusion.client.client import Fusion
@@ -71,17 +71,18 @@ class PipelineArm(Contestant):
         self._prices = dict(prices)
         self._choose = choose or (lambda task, result: (result.text, result.data))
         self._seeded: dict[int, Fusion] | None = {} if seeded else None
-        self._pipelines: dict[Path | str, Pipeline] = {}
+        self._pipelines: dict[PipelineGiven, Pipeline] = {}
         self.digest = digest_of(__version__, record.kind, record.models, content, seeded)
 
     def begin(self, task: Task, trial: Trial, done: Callable[[Completion], None]) -> Callable[[], object]:
-        pipeline = self._pipeline(task)
+        pipeline, log = self._pipeline(task), ReviewLog(self._prices)
         prompt, inputs = inputs_of(self._loaded(pipeline), task)
         try:
             handle = self._fusion_of(trial.seed).start(
                 prompt,
                 pipeline=pipeline,
                 inputs=inputs,
+                on_event=log,
                 within=self._within,
                 cache="shared",
                 batch=self._batch,
@@ -92,7 +93,7 @@ class PipelineArm(Contestant):
             failure = error.as_failure()
             done(lambda: ArmResponse(failure=failure, cost=Money(0)))
             return lambda: None
-        handle.when_over(lambda: done(lambda: self._response(handle, task)))
+        handle.when_over(lambda: done(lambda: self._response(handle, task, log)))
         return handle.stop
 
     def _loaded(self, pipeline: PipelineGiven) -> Pipeline:
@@ -110,11 +111,12 @@ class PipelineArm(Contestant):
             self._seeded[seed] = self._fusion.using(defaults=Defaults(seed=seed))
         return self._seeded[seed]
 
-    def _response(self, handle: RunHandle, task: Task) -> ArmResponse:
+    def _response(self, handle: RunHandle, task: Task, log: ReviewLog) -> ArmResponse:
         result = handle.wait()
         if isinstance(handle.cause, AuthenticationError):
             raise handle.cause
-        spent = self._spent(result)
+        reviews = {"reviews": log.reviews(result), "drafts": drafts_of(result)}
+        spent = self._spent(result).model_copy(update=reviews)
         stop = _budget_stop(handle, result, self._within)
         if stop is not None or handle.exit_code == 130:
             raise OutOfBudgetError(stop or "stopped", spent)

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist, fmean, variance
 from typing import Any, Final
 
-from fusion.bench.report.figures import Analysis, Disagreement, Figures, Gap, Pairing
+from fusion.bench.report.figures import Analysis, Disagreement, Figures, Gap, Pairing, ReviewFigures
 from fusion.bench.report.frontier import PerItem, Point, cost_at_quality, hull, known_points, mixed, oracle
 from fusion.bench.report.results import ArmRecord, Outcome, Results
+from fusion.bench.report.reviews import review_figures, unscored
 from fusion.bench.report.statistics import (
     Interval,
     bootstrap_difference,
@@ -34,7 +35,7 @@ def analyse(results: Results) -> Analysis:
     figures = tuple(columns.figures(arm) for arm in results.arms)
     best = _best_single(figures)
     pairings = columns.pairings(best, figures) if best is not None else ()
-    gaps, baselines = columns.gaps(), columns.baselines()
+    gaps, baselines, reviews = columns.gaps(), columns.baselines(), columns.reviews()
     return Analysis(
         best_single=best,
         figures=figures,
@@ -43,10 +44,12 @@ def analyse(results: Results) -> Analysis:
         by_set=columns.by_set(best) if best is not None else (),
         at_equal_dollars=columns.at_equal_dollars(),
         frontier=tuple(hull(_points(figures))),
+        reviews=reviews,
         gaps=gaps,
         disagreements=columns.disagreements(),
         notes=(
             *_notes(results, figures, best),
+            *unscored(reviews),
             *_unmixed(results, figures, baselines),
             *_bounds(results),
             *_flags(gaps),
@@ -80,6 +83,8 @@ class _Columns:
             for name, column in self._outcomes.items()
         }
         self._costs = {name: _costs(column) for name, column in self._outcomes.items()}
+        self._compared = {arm.name for arm in results.arms if not arm.of}
+        """The arms that are compared with others than the one that they are made of."""
 
     def figures(self, arm: ArmRecord) -> Figures:
         column = self._outcomes[arm.name]
@@ -111,7 +116,9 @@ class _Columns:
         quality = {one.arm: one.accuracy.estimate for one in figures}
         return tuple(
             one.model_copy(update={"equal_quality_cost": cost_at_quality(singles, quality[one.arm])})
-            for one in _adjusted([self._pairing(one.arm, best) for one in figures if one.arm != best])
+            for one in _adjusted(
+                [self._pairing(one.arm, best) for one in figures if one.arm in self._compared - {best}]
+            )
         )
 
     def by_set(self, best: str) -> tuple[tuple[str, Pairing], ...]:
@@ -121,7 +128,9 @@ class _Columns:
             (name, one)
             for name, rows in sets.items()
             if len(sets) > 1
-            for one in _adjusted([self._pairing(arm, best, rows) for arm in self._scores if arm != best])
+            for one in _adjusted(
+                [self._pairing(arm, best, rows) for arm in self._scores if arm in self._compared - {best}]
+            )
         )
 
     def at_equal_dollars(self) -> tuple[Pairing, ...]:
@@ -132,7 +141,7 @@ class _Columns:
                 self._pairing(arm, other)
                 for other in kinds
                 for arm in kinds
-                if kinds[other] == "baseline" and kinds[arm] not in ("model", "baseline")
+                if other in self._compared and kinds[other] == "baseline" and kinds[arm] not in ("model", "baseline")
             ]
         )
 
@@ -172,6 +181,19 @@ class _Columns:
         if not own:
             return min(singles, key=lambda name: sum(singles[name].costs))
         return max(own, key=lambda name: (sum(singles[name].scores), -sum(singles[name].costs)))
+
+    def reviews(self) -> tuple[ReviewFigures, ...]:
+        """Return the figures of every stage that reviews."""
+        columns = {
+            name: None if costs is None else PerItem(scores=tuple(self._scores[name]), costs=tuple(costs))
+            for name, costs in self._costs.items()
+        }
+        resampling = self._resampling(range(len(self._clusters)))
+
+        def against(arm: str, other: PerItem) -> Interval:
+            return bootstrap_difference(self._scores[arm], other.scores, **resampling)
+
+        return review_figures(self._results, columns, self._pairing, against)
 
     def gaps(self) -> tuple[Gap, ...]:
         sides = {side: [i for i, item in enumerate(self._results.items) if item.side == side] for side in _SIDES}

@@ -120,7 +120,10 @@ def prepare(suite: Suite, near: Path, fusion: Fusion, within: Budget, *, batch: 
 
 def _task_set(name: str, suite: Suite, near: Path) -> TaskSet:
     source = suite.tasks[name]
-    whole = read_tasks(near / source.file, source, name=name)
+    whole = read_tasks(near / source.file, source, name=name, side=suite.split.column)
+    confirming = suite.confirming(name)
+    if confirming is not None:
+        whole = whole.with_test_items(read_tasks(near / confirming, source, name=name), file=confirming)
     side = whole.only(suite.on, dev_share=suite.split.dev, seed=suite.split.seed)
     return side if source.sample is None else side.sample(source.sample, seed=suite.split.seed)
 

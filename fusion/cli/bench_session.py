@@ -30,7 +30,7 @@ from fusion.core.types import Limits
 
 _SUITES: Final = (".yaml", ".yml")
 _WITH_SUITE: Final = frozenset(
-    {"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within", "batch"}
+    {"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within", "batch", "no_learn"}
 )
 """Options that go with a suite; it gives the others itself."""
 _MOST_IN_BATCHES: Final = 2_000
@@ -70,6 +70,7 @@ def run_bench(options: BenchOptions, command: str) -> int:
             command=command,
             within=options.within,
             batch=options.batch,
+            learn=not options.no_learn,
         )
     _print(_bench_lines(report, folder))
     return _exit_code(report, stopped=False)
@@ -89,6 +90,7 @@ def run_tune(options: TuneOptions, command: str) -> int:
             concurrency=concurrency,
             watch=watch,
             command=command,
+            learn=not options.no_learn,
         )
     _print(_tune_lines(tuned, report, folder))
     return _exit_code(report, stopped=bool(tuned.stopped))
@@ -215,7 +217,9 @@ def _arms(options: BenchOptions) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
     results, analysis = report.results, report.analysis
-    yield f"{results.name}: {len(results.items):,} items, best single model: {analysis.best_single or 'none'}"
+    yield from (one_line(sentence) for sentence in analysis.summary)
+    none = "" if analysis.best_single is not None else "; no single model"
+    yield f"{results.name}: {len(results.items):,} items, {len(results.arms)} arms{none}"
     yield ""
     rows = [_HEAD, *(_bench_row(one, analysis) for one in (*analysis.figures, *analysis.baselines))]
     yield from table(rows, right=frozenset({2, 3, 4, 5, 6, 7}), width=width_of(sys.stdout))

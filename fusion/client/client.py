@@ -50,6 +50,7 @@ from fusion.store.rows import Content, RunFilter, RunRow
 
 if TYPE_CHECKING:
     from fusion.client.history import History
+    from fusion.models.catalog.learned import Learned
     from fusion.quote.drill import Drill
     from fusion.quote.preview import Given, Preview
     from fusion.quote.quote import Quote
@@ -306,6 +307,16 @@ class Fusion:
         """The settings in use."""
         return self._cast.settings
 
+    @property
+    def learned(self) -> "Learned":
+        """The figures of models that benchmarks have measured here, by label. Raises UsageError if damaged.
+
+        >>> fusion.learned.figures("math", "openai/gpt-5-mini")
+        """
+        from fusion.models.catalog.learned import learned_file, read_learned  # most runs need none of it
+
+        return read_learned(learned_file(self.settings))
+
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """Return a pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
         return self._loader.load(pipeline).pipeline
@@ -325,17 +336,21 @@ class Fusion:
         roles: Mapping[str, RoleGiven] | None = None,
         model: str | Model | None = None,
         defaults: Defaults | None = None,
+        answer_tokens: int | None = None,
         kept: bool = True,
         shared: ReplyCache | None = None,
     ) -> "Fusion":
         """Return a Fusion with other models that shares this one's loop, slots and connections.
 
         Options that are not given keep their values. With `kept=False` its runs are not stored. `shared` replaces
-        the store as the cache of runs with `cache: shared`. Closing this Fusion closes the other too.
+        the store as the cache of runs with `cache: shared`. `answer_tokens` is the most output tokens of an answer,
+        with all its continuations; a lower `max_tokens` of a stage counts. Closing this Fusion closes the other too.
         """
         other = copy.copy(self)
         other._finalizer = functools.partial(_kept_by, self)
-        other._cast = self._cast.changed(profile=profile, roles=roles, model=model, defaults=defaults)
+        other._cast = self._cast.changed(
+            profile=profile, roles=roles, model=model, defaults=defaults, answer_tokens=answer_tokens
+        )
         other._launcher = self._launcher.with_cast(other._cast, kept=kept, shared=shared)
         return other
 

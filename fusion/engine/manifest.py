@@ -152,6 +152,7 @@ class Record:
             cache=data["cache"],
             sample=data["sample"],
             batch=data.get("batch", False),
+            answer_tokens=data.get("answer_tokens"),
         )
 
 
@@ -198,7 +199,7 @@ _LATEST: Final = WeakKeyDictionary[LoadedPipeline, tuple["ref[RoleModels]", tupl
 def _shared(spec: RunSpec, own: Collection[str]) -> _Encoded:
     """Return the members of a record without the inputs; those of runs on the same terms are encoded once."""
     roles, own = spec.roles, sorted(own)
-    terms = (own, spec.limits, spec.strict_usd, spec.profile, spec.cache, spec.sample, spec.batch)
+    terms = (own, spec.limits, spec.strict_usd, spec.profile, spec.cache, spec.sample, spec.batch, spec.answer_tokens)
     latest = _LATEST.get(spec.loaded)
     if latest is not None and latest[0]() is roles and latest[1] == terms:
         return latest[2]
@@ -214,6 +215,7 @@ def _shared(spec: RunSpec, own: Collection[str]) -> _Encoded:
         "cache": spec.cache,
         "sample": spec.sample,
         **({"batch": True} if spec.batch else {}),
+        **({"answer_tokens": spec.answer_tokens} if spec.answer_tokens is not None else {}),
     }
     encoded = _Encoded(data, as_json(data), _digested(data))
     _LATEST[spec.loaded] = ref(roles), terms, encoded

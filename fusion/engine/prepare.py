@@ -61,6 +61,7 @@ def prepare_many(
         cache=cache,
         sample=sample,
         batch=batch,
+        answer_tokens=cast.answer_tokens,
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
     notes = spec.roles.live_notes.get(batch)

@@ -80,10 +80,14 @@ class Outcome(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Tokens that a call may read, None where the model's context is unknown, and tokens that it may write."""
+    """Tokens that a call may read, None where the model's context is unknown, and tokens that it may write.
+
+    `answer` is the limit of an answer with all its continuations, None without one.
+    """
 
     input: int | None
     output: int
+    answer: int | None = None
 
 
 class Producer(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from fusion.bench.arms.base import Contestant, digest_of, resolve_model, short_name
 from fusion.bench.arms.external import FileArm, FunctionArm
@@ -89,7 +89,7 @@ class ArmFactory:
             inputs: change(single_model(name, model, inputs, self._suite.max_tokens))
             for inputs in {tuple(task.inputs) for task in self._examples}
         }
-        fusion = self.fusion.using(roles={})
+        fusion = self._held(roles={})
         return self._arm(name, kind, lambda task: made[tuple(task.inputs)], fusion, self._examples, choose)
 
     def singles(self, contestants: Iterable[Contestant]) -> list[Contestant]:
@@ -137,7 +137,11 @@ class ArmFactory:
         beside = self.near / arm.pipeline
         pipeline = beside if beside.is_file() else arm.pipeline
         roles = {role: resolve_model(model, self.near) for role, model in arm.roles.items()}
-        return pipeline, self.fusion.using(profile=arm.profile, roles=roles)
+        return pipeline, self._held(profile=arm.profile, roles=roles)
+
+    def _held(self, **given: Any) -> Fusion:
+        """Return a client whose answers are held to the suite's `max_tokens`, continuations included."""
+        return self.fusion.using(answer_tokens=self._suite.max_tokens, **given)
 
     def _arm(
         self,

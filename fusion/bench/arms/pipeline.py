@@ -1,6 +1,7 @@
 """Arms that run a pipeline or a single model."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fusion import __version__
@@ -20,6 +21,7 @@ from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
 from fusion.core.budget import Budget
 from fusion.core.errors import AuthenticationError, InputError
+from fusion.core.events import CallFinished, EventBase, to_both
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.result import Receipt, ReceiptLine, Result, Times
 from fusion.core.types import Money, Usage
@@ -77,23 +79,24 @@ class PipelineArm(Contestant):
     def begin(self, task: Task, trial: Trial, done: Callable[[Completion], None]) -> Callable[[], object]:
         pipeline, log = self._pipeline(task), ReviewLog(self._prices)
         prompt, inputs = inputs_of(self._loaded(pipeline), task)
+        cut: list[str] = []
         try:
             handle = self._fusion_of(trial.seed).start(
                 prompt,
                 pipeline=pipeline,
                 inputs=inputs,
-                on_event=log,
                 within=self._within,
                 cache="shared",
                 batch=self._batch,
                 sample=trial.epoch,
                 tags={ANSWER: trial.mark} if self.marked else None,
+                on_event=to_both(log, partial(_note_cut, cut)),
             )
         except InputError as error:
             failure = error.as_failure()
             done(lambda: ArmResponse(failure=failure, cost=Money(0)))
             return lambda: None
-        handle.when_over(lambda: done(lambda: self._response(handle, task, log)))
+        handle.when_over(lambda: done(lambda: self._response(handle, task, log, cut=len(cut))))
         return handle.stop
 
     def _loaded(self, pipeline: PipelineGiven) -> Pipeline:
@@ -111,12 +114,12 @@ class PipelineArm(Contestant):
             self._seeded[seed] = self._fusion.using(defaults=Defaults(seed=seed))
         return self._seeded[seed]
 
-    def _response(self, handle: RunHandle, task: Task, log: ReviewLog) -> ArmResponse:
+    def _response(self, handle: RunHandle, task: Task, log: ReviewLog, *, cut: int) -> ArmResponse:
         result = handle.wait()
         if isinstance(handle.cause, AuthenticationError):
             raise handle.cause
-        reviews = {"reviews": log.reviews(result), "drafts": drafts_of(result)}
-        spent = self._spent(result).model_copy(update=reviews)
+        more = {"cut": cut, "reviews": log.reviews(result), "drafts": drafts_of(result)}
+        spent = self._spent(result).model_copy(update=more)
         stop = _budget_stop(handle, result, self._within)
         if stop is not None or handle.exit_code == 130:
             raise OutOfBudgetError(stop or "stopped", spent)
@@ -166,6 +169,12 @@ class PipelineArm(Contestant):
         if result.receipt.cascades:
             return result.receipt.escalated > 0
         return None if self._strongest is None else strong > 0
+
+
+def _note_cut(cut: list[str], event: EventBase) -> None:
+    """Add the step of a call that reached its output limit."""
+    if isinstance(event, CallFinished) and event.finish_reason == "length":
+        cut.append(event.step)
 
 
 def _alone(receipt: Receipt) -> tuple[float, Times]:

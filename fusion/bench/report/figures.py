@@ -21,6 +21,8 @@ class Figures(Value):
     cost: float | None
     unknown_costs: int = 0
     failed: int = 0
+    cut: int = 0
+    """The answers with a call that reached its output limit."""
     tokens: int = 0
     calls: int = 0
     escalated: float | None = None
@@ -93,6 +95,35 @@ class ReviewFigures(Value):
     equal: Equal | None
 
 
+class Mixing(Value):
+    """Random mixing at the cost of an arm: the share of items that the strongest single model is asked, else `cheap`.
+
+    A share of 0 is of an arm that costs less than `cheap`, one of 1 of an arm that costs more than `strong`.
+    """
+
+    arm: str
+    cheap: str
+    strong: str
+    share: float
+    pairing: Pairing
+    """The arm against the mixing. Its `cost_ratio` is 1, except for a share of 0 or 1."""
+
+
+class Alone(Value):
+    """A single model that is as good as the best one, and cheaper.
+
+    Its interval to the best one is above minus the margin (`proved`), or it is level with it: at most half a point
+    less accurate on these items.
+    """
+
+    model: str
+    against: str
+    difference: Interval
+    ratio: float
+    """Its cost, relative to that of the best single model."""
+    proved: bool
+
+
 class Gap(Value):
     """The advantage of an arm on dev over test, beyond that of the other arms: a sign of overfitting."""
 
@@ -115,10 +146,21 @@ class Analysis(Value):
     """The contents of a report."""
 
     best_single: str | None
+    """The most accurate single model; of several, the cheapest."""
+    level: tuple[str, ...] = ()
+    """The single models at most half a point less accurate than the best one, which comes first."""
+    alone: Alone | None = None
+    """The cheapest single model that is as good as the best one, if it is another."""
+    summary: tuple[str, ...] = ()
+    """Plain sentences for the top of a report: a single model that does it alone, then each arm."""
     figures: tuple[Figures, ...]
     baselines: tuple[Figures, ...]
     pairings: tuple[Pairing, ...]
+    beside: tuple[tuple[str, tuple[Pairing, ...]], ...] = ()
+    """The same against each cheaper single model that is as good as the best one, by its name."""
     by_set: tuple[tuple[str, Pairing], ...]
+    mixings: tuple[Mixing, ...] = ()
+    """Every arm that is not a single model, against random mixing of two single models at the same cost."""
     at_equal_dollars: tuple[Pairing, ...]
     """Every arm that is not a single model, against self-consistency of a cheap model at the same cost."""
     frontier: tuple[Point, ...]

@@ -122,6 +122,7 @@ class Response(Value):
     `spent` holds cost and tokens by model. `escalated` tells if the strongest model was called, None for an arm with
     one model. `delegated` is the share of calls to the other models. `reused` calls were made for another arm or
     by an earlier start; they count in cost and tokens like new ones. `reviews` are those of the stages that review.
+    `cut` counts the calls that reached their output limit.
     """
 
     text: str = ""
@@ -136,6 +137,7 @@ class Response(Value):
     delegated: float | None = None
     reused: int = 0
     reviews: tuple[Reviewing, ...] = ()
+    cut: int = 0
     failure: Failure | None = None
 
 

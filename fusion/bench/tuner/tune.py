@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fusion.bench.arms.base import Contestant, short_name
 from fusion.bench.arms.pipeline import single_model
-from fusion.bench.benchmark import CONCURRENCY, client_for, importing, run
+from fusion.bench.benchmark import CONCURRENCY, client_for, importing, keep_done, run
 from fusion.bench.checkpoint import CANDIDATES, Checkpoint, open_checkpoint
 from fusion.bench.experiment import prepare
 from fusion.bench.ledger import budget_of
@@ -98,18 +98,21 @@ def tune(
     concurrency: int = CONCURRENCY,
     watch: Watch | None = None,
     command: str = "",
+    learn: bool = True,
 ) -> tuple[Tuned, Report | None]:
     """Choose the open values of a suite's arms and their pipelines: `{any: [a, b]}` in place of any value.
 
     Arms without open values are candidates as they are. The search uses the dev side of the split only. It first
-    measures every model alone and drops the dominated ones with all candidates that use them. Then it races the
-    others on shares of the items that double. `budget` caps the search; by default the suite's budget caps search
+    measures every model alone. Then it races the others on shares of the items that double, and drops those that
+    another beats, each by its own results. `budget` caps the search; by default the suite's budget caps search
     and confirmation together. Finally the choice, the best single model and the suite's baselines are measured on
     the test side. The Report is of that measurement: None if the best single model is the choice, or if no budget
     is left.
 
     Writes to `out`, by default `fusion-tune/` and the suite's name: `frontier/` with a file for each pipeline of the
     frontier, `tuned.json`, and the report under `confirmed/`. A repeated search asks nothing again.
+
+    With `learn`, the figures of the single models are kept: see `fusion models learned`.
 
     Raises UsageError and PipelineError for an invalid suite, before any call; BudgetError if the budget is exhausted
     within the first share.
@@ -122,9 +125,9 @@ def tune(
     with open_checkpoint(folder) as checkpoint:
         found = candidates(file, folder / CANDIDATES, Library.standard(near=file.parent))
         with client_for(fusion, folder, settings) as client:
-            work = _Work(file, folder, client, concurrency, watch, command)
-            search, spent = work.search(found, budget, checkpoint)
-            tuned = search.tuned(spent.usd or Decimal(0), found.left_out)
+            work = _Work(file, folder, client, concurrency, watch, command, learn)
+            search, spent, notes = work.search(found, budget, checkpoint)
+            tuned = search.tuned(spent.usd or Decimal(0), (*found.left_out, *notes))
             (folder / RESULT).write_text(tuned.model_dump_json(indent=1) + "\n", encoding="utf-8")
             left = _rest(found.suite.budget, spent)
             if left is None or tuned.named == tuned.best_single:
@@ -141,9 +144,12 @@ class _Work(NamedTuple):
     concurrency: int
     watch: Watch | None
     command: str
+    learn: bool
 
-    def search(self, found: Candidates, budget: Limits | None, checkpoint: Checkpoint) -> tuple["_Search", Amount]:
-        """Run the race over the dev items. Returns it with its cost."""
+    def search(
+        self, found: Candidates, budget: Limits | None, checkpoint: Checkpoint
+    ) -> tuple["_Search", Amount, list[str]]:
+        """Run the race over the dev items. Returns it with its cost and notes."""
         limits = budget or found.suite.budget
         update = {"on": "dev", "baselines": ("singles",), "budget": limits, "gate": None}
         suite = found.suite.model_copy(update=update)
@@ -158,7 +164,8 @@ class _Work(NamedTuple):
             runner = Runner(experiment, checkpoint, concurrency=self.concurrency, watch=self.watch)
             race = Race(runner, experiment.contestants, items=len(experiment.questions), seed=suite.seeds[0])
             race.run()
-        return _Search(suite, race, runner.stopped, found.made, self.folder), within.spent
+            note = keep_done(self.fusion.settings, experiment, runner.done.values()) if self.learn else ""
+        return _Search(suite, race, runner.stopped, found.made, self.folder), within.spent, [note] if note else []
 
     def _check_confirmable(self, suite: Suite) -> None:
         """Raise UsageError if a choice could not be confirmed: no test items, no answers to them, an unknown arm."""
@@ -181,6 +188,7 @@ class _Work(NamedTuple):
             concurrency=self.concurrency,
             watch=self.watch,
             command=self.command,
+            learn=self.learn,
         )
 
 

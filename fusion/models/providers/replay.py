@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
-from fusion.core.errors import BadRequestError, UsageError, close_names
+from fusion.core.errors import UnrecordedError, UsageError, close_names
 from fusion.core.paths import user_path
 from fusion.core.types import Deltas, Message, Money, Reply, Request, Usage, Value
 from fusion.models.base import Model, ModelInfo, Price
@@ -42,7 +42,7 @@ class ReplayModel(Model):
     user message, which the template `generate/pass-through` sends unchanged. All samples of a prompt get the same
     reply.
 
-    A prompt without a record fails with BadRequestError. A reply longer than the call's `max_tokens` is truncated in
+    A prompt without a record fails with UnrecordedError. A reply longer than the call's `max_tokens` is truncated in
     proportion to its length. `prices.json` beside the file holds prices in dollars per million tokens; without it
     the cost is unknown.
 
@@ -88,7 +88,7 @@ class ReplayModel(Model):
     def _recorded(self, request: Request) -> Recorded:
         answer = self._records.get(digest(request.messages), {}).get(self._name)
         if answer is None:
-            raise BadRequestError(
+            raise UnrecordedError(
                 f"{self._place!r} holds no reply of {self._name!r} to this prompt: "
                 f"{request.messages[-1].content.strip()[:80]!r}. A recorded prompt is sent as it is by "
                 "`prompt: generate/pass-through`",

@@ -79,7 +79,9 @@ def calibrated(
 
     Raises InputError if no threshold can be shown to hold.
     """
-    _check(scored, target, delta)
+    check_shares(target, delta)
+    if not scored:
+        raise InputError("no examples to calibrate with; give labelled ones")
     sequences = list(_sequences(sorted(set(levels), reverse=True)))
     shown: dict[float, tuple[int, int]] = {}
     for sequence in sequences:
@@ -148,9 +150,8 @@ def _sequences(levels: Sequence[float]) -> Iterator[Sequence[float]]:
         yield levels[start * len(levels) // starts :]
 
 
-def _check(scored: Sequence[Scored], target: float, delta: float) -> None:
+def check_shares(target: float, delta: float) -> None:
+    """Raise InputError for a target or a probability that is not between 0 and 1."""
     for name, value in (("target", target), ("delta", delta)):
         if not 0 < value < 1:
             raise InputError(f"`{name}` is {value!r}; give a share between 0 and 1")
-    if not scored:
-        raise InputError("no examples to calibrate with; give labelled ones")

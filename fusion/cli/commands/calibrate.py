@@ -1,0 +1,148 @@
+"""`fusion calibrate`: set a pipeline's condition for accepting an answer from labelled examples."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fusion.cli.options import CalibrateOptions, with_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fusion.client.calibration.examples import Example, Right
+    from fusion.client.client import Fusion
+    from fusion.core.budget import Budget
+    from fusion.pipeline.spec import Pipeline
+
+_CALLS = "calls.db"
+
+
+@with_options
+def calibrate(options: CalibrateOptions) -> None:
+    """Set when an answer is accepted, from labelled examples.
+
+    Finds the threshold in the first tier of a cascade that keeps the share of wrong answers at the target, with its
+    evidence. Writes the calibrated pipeline to a file. Run the same command again to go on after an interruption: no
+    answer is paid twice.
+    """
+    from fusion.cli.interrupts import Interrupts
+    from fusion.cli.terminal import write
+
+    with Interrupts():
+        path = _written(options)
+    write(f"{path}\n")
+    raise typer.Exit
+
+
+def _written(options: CalibrateOptions) -> Path:
+    """Calibrate, write the pipeline, and return its file."""
+    from fusion.cli.arguments import library, roles_of
+    from fusion.cli.settings import read_settings
+    from fusion.client.client import Fusion
+    from fusion.pipeline.loader import load_file
+
+    source = library().pipeline(options.pipeline)
+    target = _target(options, source)
+    pipeline = load_file(source, library()).pipeline
+    _check_templates(pipeline, target)
+    examples, settings = list(_examples(options, pipeline)), read_settings(options.config)
+    folder = Path("fusion-calibrate") / source.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    models: dict[str, Any] = {
+        "profile": options.profile,
+        "roles": roles_of(options.roles),
+        "model": options.model,
+    }
+    with Fusion(**models, store=folder / _CALLS, settings=settings) as fusion:
+        found = _calibrated(options, fusion, source, examples)
+    target.write_text(found.to_yaml(), encoding="utf-8")
+    return target
+
+
+def _calibrated(
+    options: CalibrateOptions, fusion: "Fusion", source: Path, examples: "Sequence[Example]"
+) -> "Pipeline":
+    from fusion.client.calibration.calibrate import calibrate as calibrated
+
+    return calibrated(
+        fusion,
+        source,
+        examples,
+        target=options.target,
+        delta=options.delta,
+        stage=options.stage,
+        right=_right(options),
+        concurrency=options.concurrency or 16,
+        within=_budget(options),
+        watch=None if options.quiet else _said,
+    )
+
+
+def _target(options: CalibrateOptions, source: Path) -> Path:
+    """Return the file to write. Raises UsageError for one that exists, unless it is named."""
+    from fusion.core.errors import UsageError
+    from fusion.core.paths import user_path
+    from fusion.prompts.library import shipped_root
+
+    if options.output is not None:
+        return user_path(options.output)
+    shipped = source.resolve().is_relative_to(shipped_root().resolve())
+    target = (Path() if shipped else source.parent) / f"{source.stem}-calibrated.yaml"
+    if target.exists():
+        raise UsageError(f"{str(target)!r} exists; name the file with -o to overwrite it, or remove it")
+    return target
+
+
+def _check_templates(pipeline: "Pipeline", target: Path) -> None:
+    """Raise PipelineError if the pipeline cannot be read at its new place, such as one far from its templates."""
+    from fusion.cli.arguments import library
+    from fusion.core.errors import PipelineError
+    from fusion.pipeline.loader import check_text
+
+    problems = check_text(pipeline.to_yaml(), library=library().near(target.parent), file=str(target))
+    if problems:
+        raise PipelineError(problems)
+
+
+def _examples(options: CalibrateOptions, pipeline: "Pipeline") -> "Iterator[Example]":
+    """Read the labelled examples; columns with the names of further inputs fill these."""
+    from fusion.bench.tasks import Fields, read_tasks
+    from fusion.client.calibration.examples import Example
+    from fusion.pipeline.rows import read_rows
+
+    columns = {name for row in read_rows(options.examples)[0] for name in row}
+    prompt = next((name for name, one in pipeline.inputs.items() if one.required), None)
+    further = tuple(name for name in pipeline.inputs if name in columns and name != prompt)
+    named = {key: name for key, name in (("prompt", options.prompt), ("gold", options.gold)) if name is not None}
+    tasks = read_tasks(options.examples, Fields.model_validate({**named, "inputs": further}))
+    for task in tasks.tasks:
+        yield Example(task.prompt, tasks.gold[task.id], task.inputs)
+
+
+def _right(options: CalibrateOptions) -> "Right | None":
+    """Return the comparison of an answer with the right one; None for that of the stage."""
+    if options.scorer is None:
+        return None
+    from fusion.bench.scorers.base import Answer
+    from fusion.bench.scorers.registry import scorer
+
+    by = scorer(options.scorer)
+    return lambda answer, gold: by.score(Answer(text=answer), gold).value == 1
+
+
+def _budget(options: CalibrateOptions) -> "Budget | None":
+    from fusion.cli.arguments import limits_of
+    from fusion.core.budget import Budget
+    from fusion.core.budget import limits_of as checked
+
+    limits = checked(limits_of(options.budget))
+    return None if limits is None else Budget(limits, name="calibration", strict_usd=limits.usd is not None)
+
+
+def _said(done: int, of: int) -> None:
+    """Say each tenth of the answers."""
+    from fusion.cli.terminal import complain
+
+    if 10 * done // of > 10 * (done - 1) // of:
+        complain(f"fusion: {done:,} of {of:,} examples answered")

@@ -115,7 +115,7 @@ class TaskSet(Value):
         )
         gold = {**self.gold, **{renamed[item]: one for item, one in other.gold.items()}}
         sha256 = hashlib.sha256(f"{self.sha256} {other.sha256}".encode()).hexdigest()
-        items = {**self.items, **other.items}
+        items = {**self.items, **{renamed[item]: one for item, one in other.items.items()}}
         return TaskSet(name=self.name, tasks=tasks, gold=gold, items=items, sha256=sha256)
 
     def _kept(self, wanted: Callable[[Task], bool]) -> "TaskSet":

@@ -312,8 +312,9 @@ def _bench_row(one: Figures, analysis: Analysis) -> list[str]:
 
 def _tune_lines(tuned: Tuned, report: Report | None, folder: Path) -> Iterator[str]:
     raced = ", ".join(f"{count:,} on {items:,} items" for items, count in tuned.shares)
+    yield from (f"on dev: {one_line(sentence)}" for sentence in tuned.summary)
     yield f"{tuned.suite}: {len(tuned.finalists):,} of {len(tuned.finalists) + len(tuned.dropped):,} left on dev"
-    yield f"raced: {raced or 'none'}; spent {dollars(tuned.spent)}; best single model: {tuned.best_single}"
+    yield f"raced: {raced or 'none'}; spent {dollars(tuned.spent)}"
     yield ""
     yield from table(
         [_FRONTIER, *map(_finalist, tuned.frontier)], right=frozenset({1, 2, 3, 4}), width=width_of(sys.stdout)
@@ -360,4 +361,5 @@ def _confirmed(report: Report, folder: Path) -> Iterator[str]:
         points = f"{100 * pair.difference.estimate:+.2f} points ({low:+.2f} to {high:+.2f})"
         words += f", {points} at {ratio} times the cost of {pair.against}: {pair.verdict}"
     yield words
+    yield from (f"on test: {one_line(sentence)}" for sentence in report.analysis.summary)
     yield f"report: {folder / CONFIRMED / 'report.html'}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -17,7 +17,9 @@ from fusion.core.validation import Authored, Mistake, misread, mistakes
 from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
 from fusion.pipeline.json_schema import schema_of
 
-Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle"]
+Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle", "no_review"]
+NO_REVIEW: Final = "no_review"
+"""The baseline of each arm that reviews: the same pipeline without that review."""
 _TEXT = "<text>"
 
 
@@ -61,17 +63,6 @@ def _check_gate(gate: str) -> str:
     return gate
 
 
-class Source(Fields, Authored):
-    """A task set: a file, and the roles of its columns."""
-
-    file: str = Field(min_length=1, description="A .csv, .jsonl or .json file, plain or packed, beside the suite.")
-    sample: int | None = Field(default=None, ge=1, description="At most this many items, drawn by hash.")
-    licence: str = Field(default="", description="The licence of the items.")
-    label: str | None = Field(
-        default=None, min_length=1, max_length=200, description="Label of its learned figures; by default its name."
-    )
-
-
 class Scoring(Authored):
     """The scorer of a task set. Short form: its name alone."""
 
@@ -100,6 +91,28 @@ class Scoring(Authored):
     def judged(self) -> bool:
         """True if a model scores the answers."""
         return self.by == "judge"
+
+
+class Source(Fields, Authored):
+    """A task set: a file, and the roles of its columns."""
+
+    file: str = Field(min_length=1, description="A .csv, .jsonl or .json file, plain or packed, beside the suite.")
+    sample: int | None = Field(default=None, ge=1, description="At most this many items, drawn by hash.")
+    licence: str = Field(default="", description="The licence of the items.")
+    label: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Label of its learned figures; by default its name."
+    )
+    item_scorer: Scoring | None = Field(
+        default=None, description="The scorer of single items by `item_gold`; by default that of the answers."
+    )
+
+    @model_validator(mode="after")
+    def _check_items(self) -> "Source":
+        if self.item_scorer is not None and self.item_gold is None:
+            raise ValueError("`item_scorer` has an effect with `item_gold` only")
+        if self.item_scorer is not None and self.item_scorer.judged:
+            raise ValueError("a judge scores whole answers only; give another `item_scorer`")
+        return self
 
 
 Scorings = Annotated[
@@ -165,7 +178,7 @@ class Suite(Authored):
     scorer: Scorings = Field(description="The scorer of all answers, or one for each task set.")
     arms: dict[str, Arm] = Field(min_length=1, description="The contestants, by name.")
     baselines: tuple[Baseline, ...] = Field(
-        default=("singles", "self_consistency", "random_mixing", "oracle"),
+        default=("singles", "self_consistency", "random_mixing", "oracle", "no_review"),
         description="The baselines of the report; it names those left out.",
     )
     on: Literal["dev", "test", "all"] = Field(default="test", description="The side of the split to measure.")
@@ -204,6 +217,9 @@ class Suite(Authored):
             for name in self.scorer:
                 if name not in self.tasks:
                     raise ValueError(f"a scorer for {name!r}, which is not a task set")
+        for name, source in self.tasks.items():
+            if source.item_gold is not None and source.item_scorer is None and self.scoring(name).judged:
+                raise ValueError(f"a judge scores whole answers only; give the task set {name!r} an `item_scorer`")
         return self
 
     @model_validator(mode="after")

@@ -58,6 +58,10 @@ class Fields(Value):
         default="gold",
         description="The column of gold answers, or several for a mapping of them; by default a usual name.",
     )
+    item_gold: str | None = Field(
+        default=None,
+        description="The column with the right values of the items that a stage reviews: a list in their order.",
+    )
     cluster: str | None = Field(
         default=None, description="The column with the group of an item, such as its document."
     )
@@ -68,8 +72,9 @@ class Fields(Value):
 
     @property
     def golds(self) -> tuple[str, ...]:
-        """The columns of gold answers."""
-        return (self.gold,) if isinstance(self.gold, str) else self.gold
+        """The columns of gold answers and of gold items, which no prompt reads."""
+        whole = (self.gold,) if isinstance(self.gold, str) else self.gold
+        return whole if self.item_gold is None else tuple(dict.fromkeys((*whole, self.item_gold)))
 
     @property
     def template(self) -> str | None:
@@ -78,11 +83,12 @@ class Fields(Value):
 
 
 class TaskSet(Value):
-    """Tasks in the order of their file, the gold answers by id, and the SHA-256 of the file."""
+    """Tasks in the order of their file, the gold answers and the gold items by id, and the SHA-256 of the file."""
 
     name: str
     tasks: tuple[Task, ...]
     gold: dict[str, Any] = Field(repr=False)
+    items: dict[str, list[Any]] = Field(default_factory=dict, repr=False)
     sha256: str
 
     def only(self, split: Split, *, dev_share: float = 0.5, seed: int = 0) -> "TaskSet":
@@ -109,7 +115,8 @@ class TaskSet(Value):
         )
         gold = {**self.gold, **{renamed[item]: one for item, one in other.gold.items()}}
         sha256 = hashlib.sha256(f"{self.sha256} {other.sha256}".encode()).hexdigest()
-        return TaskSet(name=self.name, tasks=tasks, gold=gold, sha256=sha256)
+        items = {**self.items, **{renamed[item]: one for item, one in other.items.items()}}
+        return TaskSet(name=self.name, tasks=tasks, gold=gold, items=items, sha256=sha256)
 
     def _kept(self, wanted: Callable[[Task], bool]) -> "TaskSet":
         tasks = tuple(task for task in self.tasks if wanted(task))
@@ -197,7 +204,10 @@ def make_tasks(
         task.id: row[fields.gold] if isinstance(fields.gold, str) else {name: row[name] for name in fields.gold}
         for task, row in zip(tasks, rows, strict=True)
     }
-    return TaskSet(name=name, tasks=tasks, gold=gold, sha256=sha256)
+    items = (
+        {task.id: row[fields.item_gold] for task, row in zip(tasks, rows, strict=True)} if fields.item_gold else {}
+    )
+    return TaskSet(name=name, tasks=tasks, gold=gold, items=items, sha256=sha256)
 
 
 def _prompts(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
@@ -250,7 +260,12 @@ def _with_defaults(rows: Sequence[Row], fields: Fields, file: str) -> Fields:
 
 
 def _check(rows: Sequence[Row], fields: Fields, file: str, side: str | None) -> None:
-    found = [*_missing_columns(rows, fields), *_missing_values(rows, fields), *_duplicates(rows, fields)]
+    found = [
+        *_missing_columns(rows, fields),
+        *_missing_values(rows, fields),
+        *_wrong_lists(rows, fields),
+        *_duplicates(rows, fields),
+    ]
     found += [] if side is None else _wrong_sides(rows, side, fields.cluster)
     if found:
         raise UsageError("\n".join(f"{file}: {mistake}" for mistake in found))
@@ -285,6 +300,14 @@ def _missing_values(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
         absent = [index + 1 for index, row in enumerate(rows) if name in known and name not in row]
         if absent and name != fields.prompt:
             yield f"no {name!r} in {_listed('item', absent)}"
+
+
+def _wrong_lists(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
+    """Yield a mistake for gold items that are no lists; empty ones are reported with the other gold answers."""
+    name = fields.item_gold
+    strange = [at + 1 for at, row in enumerate(rows) if name and row.get(name) and not isinstance(row[name], list)]
+    if strange:
+        yield f"{name!r} is no list of gold items in {_listed('item', strange)}; write one value for each: [4, 8]"
 
 
 def _is_empty(value: Any) -> bool:

@@ -40,9 +40,10 @@ from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
 from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_output
-from fusion.pipeline.loader import Loader, PipelineGiven
+from fusion.pipeline.loader import LoadedPipeline, Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
+from fusion.stages.base import Stage
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, exclusive, find_run, lock_of, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
@@ -319,6 +320,10 @@ class Fusion:
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """Return a pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
         return self._loader.load(pipeline).pipeline
+
+    def changed(self, pipeline: PipelineGiven, stages: Mapping[str, Stage], **more: Any) -> LoadedPipeline:
+        """Return a pipeline with other stages under the same names, and other fields; it keeps its files."""
+        return self._loader.load(pipeline).changed(stages, **more)
 
     def files(self, pipeline: PipelineGiven) -> tuple[Path, ...]:
         """Return every file of a pipeline: its own, templates, schemas, and those of nested pipelines."""

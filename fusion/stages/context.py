@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from fusion.core.errors import BudgetError, FusionError
+from fusion.core.result import Judged
 from fusion.core.types import (
     Attached,
     CallKey,
@@ -178,6 +179,10 @@ class StageOutputs(ABC):
     @abstractmethod
     def settle(self, item: Item) -> None:
         """Append a finished item to the first output field, and send an ItemFinished event."""
+
+    @abstractmethod
+    def judged(self, verdict: Judged) -> None:
+        """Record the first verdict on a result, for `Result.stages`. A given verdict replaces one not given."""
 
     @abstractmethod
     def grow(self, known: int, *, final: bool = False, title: str = "") -> None:

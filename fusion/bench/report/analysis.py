@@ -7,6 +7,7 @@ from fusion.bench.report.columns import Columns, points
 from fusion.bench.report.figures import Analysis, Figures, Gap, Mixing, Pairing
 from fusion.bench.report.frontier import hull
 from fusion.bench.report.results import Results
+from fusion.bench.report.reviews import unscored
 from fusion.bench.report.summary import (
     Contest,
     Single,
@@ -24,7 +25,7 @@ def analyse(results: Results) -> Analysis:
     columns = Columns(results)
     figures = tuple(columns.figures(arm) for arm in results.arms)
     best = _best_single(figures)
-    gaps, mixings = columns.gaps(), columns.mixings()
+    gaps, mixings, reviews = columns.gaps(), columns.mixings(), columns.reviews()
     baselines = columns.baselines(mixings)
     return Analysis(
         **_against_singles(results, columns, figures, best),
@@ -34,10 +35,12 @@ def analyse(results: Results) -> Analysis:
         mixings=mixings,
         at_equal_dollars=columns.at_equal_dollars(),
         frontier=tuple(hull(points(figures))),
+        reviews=reviews,
         gaps=gaps,
         disagreements=columns.disagreements(),
         notes=(
             *_notes(results, figures, best),
+            *unscored(reviews),
             *_unmixed(results, mixings),
             *_outside(mixings),
             *_bounds(results),

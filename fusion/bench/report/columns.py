@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist, fmean, variance
 from typing import Any, Final
 
-from fusion.bench.report.figures import Disagreement, Figures, Gap, Mixing, Pairing
+from fusion.bench.report.figures import Disagreement, Figures, Gap, Mixing, Pairing, ReviewFigures
 from fusion.bench.report.frontier import PerItem, Point, cost_at_quality, known_points, mixed, oracle, share_at_cost
 from fusion.bench.report.results import ArmRecord, Outcome, Results
+from fusion.bench.report.reviews import review_figures
 from fusion.bench.report.sample_size import Settling, settling
 from fusion.bench.report.statistics import (
     Interval,
@@ -45,6 +46,8 @@ class Columns:
             for name, column in self._outcomes.items()
         }
         self._costs = {name: _costs(column) for name, column in self._outcomes.items()}
+        self._compared = {arm.name for arm in results.arms if not arm.of}
+        """The arms that are compared with others than the one that they are made of."""
 
     def figures(self, arm: ArmRecord) -> Figures:
         column = self._outcomes[arm.name]
@@ -78,7 +81,9 @@ class Columns:
         quality = {one.arm: one.accuracy.estimate for one in figures}
         return tuple(
             one.model_copy(update={"equal_quality_cost": cost_at_quality(singles, quality[one.arm])})
-            for one in _adjusted([self._pairing(one.arm, best) for one in figures if one.arm != best])
+            for one in _adjusted(
+                [self._pairing(one.arm, best) for one in figures if one.arm in self._compared - {best}]
+            )
         )
 
     def by_set(self, best: str) -> tuple[tuple[str, Pairing], ...]:
@@ -88,7 +93,9 @@ class Columns:
             (name, one)
             for name, rows in sets.items()
             if len(sets) > 1
-            for one in _adjusted([self._pairing(arm, best, rows) for arm in self._scores if arm != best])
+            for one in _adjusted(
+                [self._pairing(arm, best, rows) for arm in self._scores if arm in self._compared - {best}]
+            )
         )
 
     def at_equal_dollars(self) -> tuple[Pairing, ...]:
@@ -99,7 +106,7 @@ class Columns:
                 self._pairing(arm, other)
                 for other in kinds
                 for arm in kinds
-                if kinds[other] == "baseline" and kinds[arm] not in ("model", "baseline")
+                if other in self._compared and kinds[other] == "baseline" and kinds[arm] not in ("model", "baseline")
             ]
         )
 
@@ -184,6 +191,19 @@ class Columns:
             equal_quality_cost=None,
         )
         return Mixing(arm=arm, cheap=cheap, strong=strong, share=share, pairing=pairing)
+
+    def reviews(self) -> tuple[ReviewFigures, ...]:
+        """Return the figures of every stage that reviews."""
+        columns = {
+            name: None if costs is None else PerItem(scores=tuple(self._scores[name]), costs=tuple(costs))
+            for name, costs in self._costs.items()
+        }
+        resampling = self._resampling(range(len(self._clusters)))
+
+        def against(arm: str, other: PerItem) -> Interval:
+            return bootstrap_difference(self._scores[arm], other.scores, **resampling)
+
+        return review_figures(self._results, columns, self._pairing, against)
 
     def gaps(self) -> tuple[Gap, ...]:
         sides = {side: [i for i, item in enumerate(self._results.items) if item.side == side] for side in _SIDES}

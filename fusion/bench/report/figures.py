@@ -51,6 +51,50 @@ class Pairing(Value):
     """The cost of mixed single models at this arm's accuracy, on the hull of their points."""
 
 
+class Equal(Value):
+    """An arm against the most accurate use of its dollars without a review.
+
+    `share` of the items go to the model `single`, the others to the arm without the review; a share of 0 is that arm
+    alone. `cost_ratio` is the cost of this use over that of the arm; None if the arm is free.
+    """
+
+    single: str
+    share: float
+    difference: Interval
+    cost_ratio: float | None
+
+
+class ReviewFigures(Value):
+    """The figures of a stage that reviews, over all epochs; `cost` is in dollars for all items once.
+
+    `unit` names the results that it judged: items, or whole answers; None if no gold value tells which are right. Of
+    the `wrong` ones it `caught` some, of the `right` ones it `refused` some: its first verdict was not to accept.
+    `silent` results have no verdict. `repaired` results were wrong and are right in the end, `spoiled` ones were
+    right and are wrong or missing.
+    """
+
+    arm: str
+    stage: str
+    kind: str
+    unit: str | None
+    judged: int
+    silent: int
+    wrong: int
+    caught: int
+    caught_share: Interval | None
+    right: int
+    refused: int
+    refused_share: Interval | None
+    repaired: int
+    spoiled: int
+    cost: float | None
+    calls: int
+    seconds: float
+    plain: Pairing | None
+    """The arm against itself without the review."""
+    equal: Equal | None
+
+
 class Mixing(Value):
     """Random mixing at the cost of an arm: the share of items that the strongest single model is asked, else `cheap`.
 
@@ -120,6 +164,7 @@ class Analysis(Value):
     at_equal_dollars: tuple[Pairing, ...]
     """Every arm that is not a single model, against self-consistency of a cheap model at the same cost."""
     frontier: tuple[Point, ...]
+    reviews: tuple[ReviewFigures, ...] = ()
     gaps: tuple[Gap, ...]
     disagreements: tuple[Disagreement, ...]
     notes: tuple[str, ...]

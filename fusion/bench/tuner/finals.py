@@ -15,15 +15,12 @@ from fusion.bench.suite import Arm, Suite
 from fusion.bench.tuner.candidates import Candidate
 from fusion.bench.tuner.judging import Found
 from fusion.bench.tuner.racing import Race
-from fusion.bench.tuner.tuned import Finalist, Searched, Tuned
+from fusion.bench.tuner.tuned import Finalist, Tuned
 from fusion.core.errors import BudgetError
 
 FRONTIER: Final = "frontier"
 OUTSIDERS: Final = ("python", "outputs")
 """Kinds of arms that cannot be written as a pipeline."""
-LEVEL: Final = 0.005
-"""Single models within this share of right answers are level."""
-_TINY: Final = 1e-9
 
 
 class Finals:
@@ -77,7 +74,6 @@ class Finals:
             items=len(self._scores[best].scores),
             margin=self._suite.margin,
             best_single=best,
-            level=self._level(best),
             named=fit[0].name if fit else best,
             spent=spent,
             shares=tuple(self._race.shares),
@@ -108,12 +104,6 @@ class Finals:
         if self._found and one.kind == "model":
             return one.name == best
         return one.verdict in ("better", "not worse")
-
-    def _level(self, best: str) -> tuple[str, ...]:
-        """Return the single models within half a point of the best one, the most accurate first."""
-        found = {name: self._scores[name].accuracy for name in self.models}
-        level = [name for name, accuracy in found.items() if accuracy >= found[best] - LEVEL - _TINY]
-        return tuple(sorted(level, key=lambda name: (name != best, -found[name], name)))
 
     def _judged(self, name: str, one: Found) -> Finalist:
         """Return the finalist of a search, with its cross-validated figures."""
@@ -184,7 +174,6 @@ class Finals:
         if made is not None and made.arm.pipeline is not None:
             return Path(made.arm.pipeline).read_text(encoding="utf-8")
         return single_model(short_name(one.name), one.models[0], (), self._suite.max_tokens).to_yaml()
-
 
     def _head(self, one: Finalist) -> str:
         """Return the measurements of a finalist as YAML comments."""

@@ -1,27 +1,29 @@
 """Judging: the ways of open cascades, judged by the answers of single models that are already there."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fusion.bench.arms.base import Contestant
 from fusion.bench.arms.pipeline import PipelineArm, inputs_of
 from fusion.bench.experiment import Experiment, Question
 from fusion.bench.runner import Runner, Scored
 from fusion.bench.tuner.candidates import OpenArm
-from fusion.bench.tuner.chooser import Chosen, choose
 from fusion.bench.tuner.racing import is_unknown
 from fusion.bench.tuner.search import OpenCascade, as_extractor
+from fusion.bench.tuner.space import Space, Way
 from fusion.bench.tuner.tuned import ChosenWay, Scores, Searched
-from fusion.bench.tuner.ways import Answers, Space, Way
 from fusion.client.client import Fusion
 from fusion.core.bounded.patterns import PatternTimeoutError
 from fusion.core.errors import FusionError, UsageError
 from fusion.core.yaml import Place
 from fusion.pipeline.spec import Pipeline
 from fusion.stages.text.extract import Extractor
+
+if TYPE_CHECKING:  # numpy is loaded by a search
+    from fusion.bench.tuner.chooser import Chosen
+    from fusion.bench.tuner.ways import Answers
 
 _MOSTLY: Final = 0.8
 """The share of a cascade's items that must be scored in the way in which it compares answers."""
@@ -37,7 +39,7 @@ class Found(NamedTuple):
     open: OpenArm
     ways: dict[Place, Way]
     extracts: dict[Place, Any]
-    chosen: Chosen
+    chosen: "Chosen"
     behind: float
     clusters: dict[str, list[str]]
 
@@ -64,10 +66,9 @@ class Found(NamedTuple):
 
     def searched(self, name: str) -> Searched:
         """Return the result, under the name of its finalist."""
-        ways = {one.route: self.ways[one.place] for one in self.open.pipeline.cascades}
         return Searched(
             name=name,
-            ways={route: ChosenWay(cheap=way.cheap, last=way.last) for route, way in ways.items()},
+            ways={route: ChosenWay(cheap=way.cheap, last=way.last) for route, way in self.chosen.ways.items()},
             difference=self.difference,
             cost_ratio=self.chosen.cost_ratio,
             level=tuple(one.model for one in self.chosen.level),
@@ -107,6 +108,8 @@ class Judge:
 
         Raises UsageError if its ways cannot be compared.
         """
+        from fusion.bench.tuner.chooser import choose
+
         routed = self._routed(open_)
         used = [one for one in open_.pipeline.cascades if routed[one.place]]
         if not used:
@@ -164,17 +167,19 @@ class Judge:
 
     def _answers(
         self, one: OpenCascade, names: Mapping[str, str], items: Sequence[Question], extract: Extractor
-    ) -> Answers:
+    ) -> "Answers":
+        from fusion.bench.tuner.ways import Answers
+
         arms, done = [names[model] for model in one.space.models], self._runner.done
         rows = [[done[arm, item.task.id, epoch] for arm in arms] for item in items for epoch in self._epochs]
-        scores = [[np.nan if is_unknown(one) else one.score.value for one in row] for row in rows]
+        scores = [[math.nan if is_unknown(one) else one.score.value for one in row] for row in rows]
         usd = [[float(one.response.cost or 0) for one in row] for row in rows]
         return Answers(arms, scores, usd, [[_key(one, extract) for one in row] for row in rows])
 
     def _clusters(self, items: Sequence[Question]) -> list[str]:
         return [item.record.cluster or item.record.id for item in items for _ in self._epochs]
 
-    def _behind(self, best: str, answers: Mapping[str, Answers], items: Sequence[Question]) -> float:
+    def _behind(self, best: str, answers: Mapping[str, "Answers"], items: Sequence[Question]) -> float:
         """Return how much better the best single model of all is than the best of the search, on the same items."""
         done = self._runner.done
         right = sum(done[best, item.task.id, epoch].score.value for item in items for epoch in self._epochs)
@@ -205,7 +210,7 @@ def _renamed(space: Space, names: Mapping[str, str]) -> Space:
     return space.model_copy(update=renamed)
 
 
-def _as_given(open_: OpenArm, names: Mapping[str, str], chosen: Chosen) -> dict[Place, Way]:
+def _as_given(open_: OpenArm, names: Mapping[str, str], chosen: "Chosen") -> dict[Place, Way]:
     """Return the way of each cascade in the author's names; one that no item reached asks a model of another's."""
     last = next(iter(chosen.ways.values())).last
     ways = {}

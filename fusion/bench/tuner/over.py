@@ -35,16 +35,24 @@ class Over(Authored):
     agree: int = Field(default=2, ge=2, le=4, description="Answers that must be equal.")
     max_tiers: int = Field(default=3, ge=1, le=3, description="1: single models; 2: and pairs; 3: and late voters.")
     last: tuple[str, ...] = Field(default=(), description="The models that may answer if the others differ.")
-    routes: dict[str, str] = Field(default={}, description="A regular expression for a task set, found in its prompts.")
+    routes: dict[str, str] = Field(default={}, description="A regular expression for a task set, in its prompts.")
     max_tokens: int = Field(default=5000, ge=1, description="Output limit of an answer, thinking included.")
     seed: int = Field(default=0, ge=0, description="The seed of order, folds and resampling.")
 
     def suite(self, files: Sequence[Path | str], folder: Path, budget: Limits | None) -> Document:
-        """Write the pipeline to a folder, and return the suite. Raises UsageError for models or sets that do not fit."""
+        """Write the pipeline to a folder, and return the suite.
+
+        Raises UsageError for models or task sets that do not fit.
+        """
         given = [str(file) for file in files]
-        sets = _sets(given)
+        sets = task_sets(given)
         models, last = self._models(given), _named(self.last, _places(given, self.models))
-        search = {"models": models, "agree": self.agree, "max_tiers": self.max_tiers, **({"else": last} if last else {})}
+        search = {
+            "models": models,
+            "agree": self.agree,
+            "max_tiers": self.max_tiers,
+            **({"else": last} if last else {}),
+        }
         cascade = {"kind": "cascade", "prompt": "generate/pass-through", "tiers": {"search": search}}
         pipeline = {
             "name": f"{next(iter(sets))}-{_ARM}",
@@ -92,12 +100,12 @@ class Over(Authored):
         rest = [name for name in sets if name not in self.routes]
         if len(rest) > 1:
             raise UsageError(f"no route for {' and '.join(map(repr, rest))}: give a pattern for each set but one")
-        default = rest[0] if rest else next(reversed(sets))
+        default = rest[0] if rest else list(sets)[-1]
         return {
             "kind": "route",
             "rules": [{"matches": pattern, "use": name} for name, pattern in self.routes.items()],
             "default": default,
-            "routes": {name: cascade for name in sets},
+            "routes": dict.fromkeys(sets, cascade),
         }
 
 
@@ -106,8 +114,8 @@ def set_name(file: Path | str) -> str:
     return Path(str(file).removeprefix(PREFIX)).name.partition(".")[0] or "items"
 
 
-def _sets(given: Sequence[str]) -> dict[str, str]:
-    """Return the files of the items by the names of their task sets."""
+def task_sets(given: Sequence[str]) -> dict[str, str]:
+    """Return the files of the items by the names of their task sets. Raises UsageError for two of one name."""
     if not given:
         raise UsageError("no items: give a file of them, or a recording as replay:FOLDER")
     files = [str(path) for one in given for path in _files(one)]

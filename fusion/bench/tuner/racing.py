@@ -5,10 +5,11 @@ from statistics import fmean
 from typing import Any, Final
 
 from fusion.bench.arms.base import Contestant
+from fusion.bench.experiment import Question
 from fusion.bench.report.frontier import known_points, pareto
 from fusion.bench.report.statistics import MIN_RESAMPLES, bootstrap_difference
-from fusion.bench.experiment import Question
 from fusion.bench.runner import Runner, Scored
+from fusion.bench.tuner.space import KNOWN
 from fusion.bench.tuner.tuned import Dropped, Scores
 from fusion.core.errors import UnrecordedError, UsageError
 
@@ -16,8 +17,6 @@ FIRST: Final = 32
 """The number of items of the first share."""
 LEVEL: Final = 0.99
 """The confidence level for a drop: high, since there are many candidates and several rounds."""
-KNOWN: Final = 0.99
-"""The share of the items that a recorded model must have answers to."""
 
 
 class Race:
@@ -76,8 +75,8 @@ class Race:
     def notes(self, items: Sequence[Question]) -> list[str]:
         """Return a note for each single model without answers to some of these items."""
         return [
-            f"{name} has answers on record to {len(items) - missing:,} of {len(items):,} items; it counts where it has "
-            f"{KNOWN:.0%} of them"
+            f"{name} has recorded answers to {len(items) - missing:,} of {len(items):,} items; it counts where it "
+            f"has {KNOWN:.0%}"
             for name, missing in self.unknown.items()
         ]
 

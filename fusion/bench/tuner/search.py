@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from fusion.bench.arms.base import short_name
 from fusion.bench.suite import validate
-from fusion.bench.tuner.ways import Space, Way
+from fusion.bench.tuner.space import Space, Way
 from fusion.core.validation import Mistake
 from fusion.core.yaml import Place
 from fusion.models.providers.replay import PREFIX
@@ -78,8 +78,8 @@ class OpenPipeline(NamedTuple):
 
     def alone(self, model: str) -> dict[str, Any]:
         """Return the pipeline with one model in place of every cascade that may ask it."""
-        asked = {one: Way((), model if model in one.space.models else one.space.models[0]) for one in self.cascades}
-        return self.chosen({one.place: way for one, way in asked.items()}, {})
+        own = {one.place: model if model in one.space.models else one.space.models[0] for one in self.cascades}
+        return self.chosen({place: Way((), asked) for place, asked in own.items()}, {})
 
     def chosen(self, ways: Mapping[Place, Way], extracts: Mapping[Place, Any]) -> dict[str, Any]:
         """Return the pipeline with a way in each open cascade. A single model answers without a cascade."""

@@ -6,6 +6,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from fusion.bench.arms.base import Contestant
+from fusion.bench.arms.pipeline import PipelineArm
 from fusion.bench.benchmark import CONCURRENCY, check_extra, client_for, importing, keep_done, run
 from fusion.bench.checkpoint import CANDIDATES, Checkpoint, open_checkpoint
 from fusion.bench.experiment import prepare
@@ -14,9 +16,9 @@ from fusion.bench.report.gate import BEST_SINGLE, Gate
 from fusion.bench.report.report import Report
 from fusion.bench.runner import Runner, Watch
 from fusion.bench.suite import Arm, Document, Suite
-from fusion.bench.tuner.candidates import Candidates, candidates, read_document
+from fusion.bench.tuner.candidates import Candidates, OpenArm, candidates, read_document
 from fusion.bench.tuner.finals import Finals
-from fusion.bench.tuner.judging import Judge
+from fusion.bench.tuner.judging import Found, Judge
 from fusion.bench.tuner.over import Over, set_name
 from fusion.bench.tuner.racing import Race
 from fusion.bench.tuner.tuned import Tuned
@@ -52,17 +54,19 @@ def tune(
     """Choose the open values of a suite's arms and their pipelines.
 
     Open are `{any: [a, b]}` in place of any value, and `{search: {models: [a, b, c]}}` in place of a cascade's tiers.
-    With `over`, `suite` is a file of items, or several, and a cascade of the models of `over` is searched.
+    With `over`, `suite` is a file of items, or several, and a cascade of its models is searched.
 
     Arms without open values are candidates as they are. The search uses the dev side of the split only. It first
-    measures every model alone. All ways of a `search` are judged by these answers; the cheapest is taken whose
-    cross-validated difference to the best single model is `at_least` this share. Then the others race on shares of
-    the items that double, and leave where another beats them, each by its own results. `confirm` is a file of
-    the items to confirm on, or one for each task set; `split` is a column with the side of each item, dev or test.
-    They replace those of the suite. `budget` caps the search; by default the suite's budget caps search and confirmation
-    together, and so it does with `over`. Finally the choice, the best single model, those level with it and the
-    suite's baselines are measured on the test side. The Report is of that measurement: None if the best single model
-    is the choice, or if no budget is left.
+    measures every model alone. All ways of a `search` are judged by these answers. The cheapest is taken whose
+    cross-validated difference to the best single model is at least `at_least`, a share. The other candidates race on
+    shares of the items that double, and leave where another beats them, each by its own results.
+
+    `confirm` is a file of the items to confirm on, or one for each task set. `split` is a column with the side of
+    each item, dev or test. They replace those of the suite. `budget` caps the search; by default the suite's budget
+    caps search and confirmation together. With `over` it caps both.
+
+    Finally the choice, the best single model, a cheaper one as good and the suite's baselines are measured on the
+    test side. The Report is of that: None if the best single model is the choice, or if no budget is left.
 
     Writes to `out`, by default `fusion-tune/` and the suite's name: `frontier/` with a file for each pipeline of the
     frontier, `tuned.json`, and the report under `confirmed/`. A repeated search asks nothing again.
@@ -121,7 +125,9 @@ def _sides(confirm: Path | str | Mapping[str, Path | str] | None, split: str | N
         return {"split": {"column": split}, "confirm": None}
     if confirm is None:
         return {}
-    files = {name: str(Path(file).resolve()) for name, file in confirm.items()} if isinstance(confirm, Mapping) else {}
+    files = (
+        {name: str(Path(file).resolve()) for name, file in confirm.items()} if isinstance(confirm, Mapping) else {}
+    )
     return {"confirm": files or str(Path(str(confirm)).resolve()), "split": {}}
 
 
@@ -147,7 +153,7 @@ class _Work(NamedTuple):
         within = budget_of(suite.budget)
         with importing(self.near), closing(prepare(suite, self.near, self.fusion, within)) as experiment:
             asked = {one.record.name: one for one in experiment.contestants}
-            wholes = {one.whole.name: asked[one.whole.name] for one in found.open}
+            wholes = {one.whole.name: self._arm(asked[one.whole.name]) for one in found.open}
             experiment.contestants[:] = [one for one in experiment.contestants if one.record.name not in wholes]
             if not any(one.record.kind == "model" for one in experiment.contestants):
                 raise UsageError(
@@ -160,13 +166,19 @@ class _Work(NamedTuple):
             whole = race.alone(voters)
             best = race.best_single(whole)
             judge = Judge(experiment, runner, whole, self.fusion)
-            chosen = [
-                judge.found(one, wholes[one.whole.name], at_least=self.at_least, best=best) for one in found.open if best
-            ]
+            chosen = [] if best is None else [self._found(judge, one, wholes, best) for one in found.open]
             race.run()
             notes = [*race.notes(whole), keep_done(self.fusion.settings, experiment, runner.done.values())]
         search = Finals(suite, race, runner.stopped, found.made, self.folder, chosen)
         return search, within.spent, [note for note in notes[: None if self.learn else -1] if note]
+
+    @staticmethod
+    def _arm(contestant: Contestant) -> PipelineArm:
+        assert isinstance(contestant, PipelineArm)
+        return contestant
+
+    def _found(self, judge: Judge, open_: OpenArm, wholes: Mapping[str, PipelineArm], best: str) -> Found:
+        return judge.found(open_, wholes[open_.whole.name], at_least=self.at_least, best=best)
 
     def _check_confirmable(self, suite: Suite) -> None:
         """Raise UsageError if a choice could not be confirmed: no test items, no answers to them, an unknown arm."""
@@ -178,9 +190,12 @@ class _Work(NamedTuple):
         prepare(confirming, self.near, self.fusion, budget_of(suite.budget)).close()
 
     def confirm(self, suite: Suite, tuned: Tuned, search: Finals) -> Report:
-        """Measure the choice, the best single model and the suite's baselines on the test items."""
-        level = [name for name in tuned.level if name != tuned.named or tuned.choice.kind != "model"]
-        arms = {TUNED: search.arm(tuned.choice), **{name: Arm(model=search.models[name]) for name in level}}
+        """Measure the choice, the best single model, a cheaper one as good, and the suite's baselines on test."""
+        beside = {tuned.best_single}
+        if tuned.alone is not None and tuned.alone.model != tuned.named:
+            beside.add(tuned.alone.model)
+        singles = {one.name: Arm(model=one.models[0]) for one in tuned.finalists if one.name in beside}
+        arms = {TUNED: search.arm(tuned.choice), **singles}
         return run(
             suite.model_copy(update={"on": "test", "arms": arms}),
             out=self.folder / CONFIRMED,

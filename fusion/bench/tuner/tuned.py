@@ -6,8 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
+from fusion.bench.report.figures import Alone
 from fusion.bench.report.results import ArmKind
 from fusion.bench.report.statistics import Interval, Verdict
+from fusion.bench.report.summary import Single, alone_sentence, as_good, best_sentence, level_singles
 from fusion.core.types import Value
 
 
@@ -85,7 +87,7 @@ class Tuned(Value):
     """The result of a search. `named` is the cheapest finalist that is as good as the best single model on dev.
 
     A finalist of a `search` is as good by its cross-validated difference, any other if it is not worse by the
-    suite's margin. `level` names the single models within half a point of the best one on dev, itself included.
+    suite's margin.
     `stopped` is the reason for an early end; `spent` is the cost of the search in dollars.
     """
 
@@ -93,7 +95,6 @@ class Tuned(Value):
     items: int
     margin: float
     best_single: str
-    level: tuple[str, ...] = ()
     named: str
     spent: Decimal
     shares: tuple[tuple[int, int], ...]
@@ -108,6 +109,31 @@ class Tuned(Value):
     def frontier(self) -> tuple[Finalist, ...]:
         """The finalists that no other beats in both cost and accuracy, cheapest first."""
         return tuple(one for one in self.finalists if one.on_frontier)
+
+    @property
+    def level(self) -> tuple[str, ...]:
+        """The single models at most half a point less accurate than the best one on dev, which comes first."""
+        return level_singles(self._singles, self.best_single)
+
+    @property
+    def alone(self) -> Alone | None:
+        """The cheapest single model that is as good as the best one on dev, if it is another."""
+        return next(iter(as_good(self._singles, self.best_single, self.margin)), None)
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """Plain sentences on the single models: one that does it alone, and the best one."""
+        alone = self.alone
+        sentences = () if alone is None else (alone_sentence(alone, self.margin),)
+        return (*sentences, best_sentence(self.level))
+
+    @property
+    def _singles(self) -> list[Single]:
+        return [
+            Single(one.name, one.accuracy, one.cost, None if one.name == self.best_single else one.difference)
+            for one in self.finalists
+            if one.kind == "model"
+        ]
 
     @property
     def choice(self) -> Finalist:

@@ -10,24 +10,23 @@ from pydantic import ValidationError
 
 from fusion.bench.arms.base import short_name
 from fusion.bench.benchmark import CONCURRENCY, folder_of, run
-from fusion.bench.report.figures import Analysis, Figures
+from fusion.bench.report.figures import Analysis, Figures, ReviewFigures
 from fusion.bench.report.gate import Gate
-from fusion.bench.report.report import Report
+from fusion.bench.report.report import Report, equal_use, review_name
+from fusion.bench.report.statistics import Interval
 from fusion.bench.runner import Watch
 from fusion.bench.suite import Suite
-from fusion.bench.tuner.tune import CONFIRMED, TUNED, Finalist, Tuned, tune
 from fusion.cli.arguments import limits_of, roles_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.options import BenchOptions, TuneOptions
+from fusion.cli.options import BenchOptions
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, width_of, wrapped, write
-from fusion.cli.views.lines import dollars
 from fusion.cli.views.standings import LiveStandings, PlainStandings, Standings
 from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 
-_SUITES: Final = (".yaml", ".yml")
+SUITES: Final = (".yaml", ".yml")
 _WITH_SUITE: Final = frozenset(
     {"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within", "batch", "no_learn"}
 )
@@ -36,17 +35,27 @@ _MOST_IN_BATCHES: Final = 2_000
 _OTHER_FILES: Final = 200
 _FILES_OF_A_RUN: Final = 3
 _HEAD: Final = ["arm", "kind", "accuracy", "95%", "cost", "difference", "95%", "cost ratio", "verdict"]
-_FRONTIER: Final = ["frontier", "accuracy", "an item", "difference", "95%", "verdict", "file"]
-_NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: recorded answers"}
+_REVIEWS: Final = [
+    "review",
+    "of",
+    "wrong caught",
+    "95%",
+    "right refused",
+    "95%",
+    "repaired",
+    "spoiled",
+    "cost",
+    "calls",
+]
 
 
 def run_bench(options: BenchOptions, command: str) -> int:
     """Run the benchmark, print its figures, and return the exit code."""
     suite, near = _suite(options)
     folder = folder_of(suite, options.output)
-    concurrency = _concurrency(options.concurrency, batch=options.batch)
+    concurrency = concurrency_of(options.concurrency, batch=options.batch)
     settings = read_settings(options.config)
-    with _standings(folder, quiet=options.quiet) as watch:
+    with standings_of(folder, quiet=options.quiet) as watch:
         report = run(
             suite,
             out=folder,
@@ -59,32 +68,12 @@ def run_bench(options: BenchOptions, command: str) -> int:
             batch=options.batch,
             learn=not options.no_learn,
         )
-    _print(_bench_lines(report, folder))
-    return _exit_code(report, stopped=False)
-
-
-def run_tune(options: TuneOptions, command: str) -> int:
-    """Tune the suite, print the frontier and the choice, and return the exit code."""
-    folder = Path("fusion-tune") / Path(options.suite).stem if options.output is None else Path(options.output)
-    concurrency, budget = _concurrency(options.concurrency), _limits(options.budget)
-    settings = read_settings(options.config)
-    with _standings(folder, quiet=options.quiet) as watch:
-        tuned, report = tune(
-            options.suite,
-            out=folder,
-            budget=budget,
-            settings=settings,
-            concurrency=concurrency,
-            watch=watch,
-            command=command,
-            learn=not options.no_learn,
-        )
-    _print(_tune_lines(tuned, report, folder))
-    return _exit_code(report, stopped=bool(tuned.stopped))
+    print_lines(_bench_lines(report, folder))
+    return exit_code(report, stopped=False)
 
 
 @contextmanager
-def _standings(folder: Path, *, quiet: bool) -> Iterator[Watch | None]:
+def standings_of(folder: Path, *, quiet: bool) -> Iterator[Watch | None]:
     """Show the standings while arms run; after an interruption, name the folder of the answers so far."""
     standings: Standings = LiveStandings() if is_live(sys.stderr) else PlainStandings()
     with Interrupts():
@@ -98,7 +87,7 @@ def _standings(folder: Path, *, quiet: bool) -> Iterator[Watch | None]:
             standings.close()
 
 
-def _concurrency(given: int | None, *, batch: bool = False) -> int:
+def concurrency_of(given: int | None, *, batch: bool = False) -> int:
     if given is not None and given < 1:
         raise UsageError(f"--concurrency {given}: give 1 or more")
     return given or (_in_batches() if batch else CONCURRENCY)
@@ -112,19 +101,19 @@ def _in_batches() -> int:
     return max(CONCURRENCY, min(_MOST_IN_BATCHES, (files - _OTHER_FILES) // _FILES_OF_A_RUN))
 
 
-def _limits(word: str | None) -> Limits | None:
+def limits_given(word: str | None) -> Limits | None:
     try:
         return None if word is None else Limits.model_validate(limits_of(word))
     except ValidationError as error:
         raise UsageError(f"--budget {word!r}: give positive usd, tokens, calls or seconds") from error
 
 
-def _print(lines: Iterator[str]) -> None:
+def print_lines(lines: Iterator[str]) -> None:
     width = width_of(sys.stdout)
     write("\n".join(part for line in lines for part in wrapped(printable(line), width)) + "\n")
 
 
-def _exit_code(report: Report | None, *, stopped: bool) -> int:
+def exit_code(report: Report | None, *, stopped: bool) -> int:
     if report is not None and not report.passed:
         return GATE
     return BUDGET if stopped or (report is not None and report.results.stopped) else OK
@@ -135,10 +124,10 @@ def _exit_code(report: Report | None, *, stopped: bool) -> int:
 
 def _suite(options: BenchOptions) -> tuple[Suite, Path]:
     """Return the suite of a file or of the options, and the folder that its paths are relative to."""
-    changes = _given({"budget": _limits(options.budget), "gate": options.gate})
+    changes = given({"budget": limits_given(options.budget), "gate": options.gate})
     if options.gate is not None:
         Gate(options.gate)
-    if Path(options.what).suffix not in _SUITES:
+    if Path(options.what).suffix not in SUITES:
         return _suite_of(options).model_copy(update=changes), Path()
     for field, flag in options.flags().items():
         if field not in _WITH_SUITE:
@@ -156,7 +145,7 @@ def _suite_of(options: BenchOptions) -> Suite:
     name = Path(options.what).name.partition(".")[0] or "items"
     data = {
         "name": name,
-        "tasks": {name: _given(source)},
+        "tasks": {name: given(source)},
         "scorer": options.scorer,
         "arms": arms,
         "on": "all",
@@ -165,14 +154,14 @@ def _suite_of(options: BenchOptions) -> Suite:
         "margin": options.margin,
     }
     try:
-        return Suite.model_validate(_given(data))
+        return Suite.model_validate(given(data))
     except ValidationError as error:
         first: Any = error.errors(include_url=False)[0]
         place = next(iter(first["loc"]), "suite")
         raise UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
+def given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -210,6 +199,7 @@ def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
     yield ""
     rows = [_HEAD, *(_bench_row(one, analysis) for one in (*analysis.figures, *analysis.baselines))]
     yield from table(rows, right=frozenset({2, 3, 4, 5, 6, 7}), width=width_of(sys.stdout))
+    yield from _review_lines(analysis)
     if analysis.notes:
         yield ""
         yield from (f"- {one_line(note)}" for note in analysis.notes)
@@ -219,6 +209,58 @@ def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
         yield f"gate {'met' if one.passed else 'not met'} by {one.arm}: {'; '.join(map(str, one.checks))}"
     yield ""
     yield f"report: {folder / 'report.html'}"
+
+
+def _review_lines(analysis: Analysis) -> Iterator[str]:
+    """Yield the figures of the reviews, and each arm against itself without one."""
+    measured = [one for one in analysis.reviews if one.unit is not None]
+    if measured:
+        yield ""
+        yield from table(
+            [_REVIEWS, *map(_review_row, measured)],
+            right=frozenset({2, 3, 4, 5, 6, 7, 8, 9}),
+            width=width_of(sys.stdout),
+        )
+    for one in analysis.reviews:
+        if one.plain is not None:
+            yield f"- {one_line(one.arm)} {_against_itself(one)}."
+
+
+def _review_row(one: ReviewFigures) -> list[str]:
+    return [
+        one_line(review_name(one)),
+        f"{one.judged:,} {one.unit}",
+        f"{one.caught} of {one.wrong}",
+        _percent(one.caught_share),
+        f"{one.refused} of {one.right}",
+        _percent(one.refused_share),
+        f"{one.repaired}",
+        f"{one.spoiled}",
+        "unknown" if one.cost is None else f"${one.cost:.4f}",
+        f"{one.calls:,}",
+    ]
+
+
+def _percent(share: Interval | None) -> str:
+    return "" if share is None else f"{100 * share.low:.0f} to {100 * share.high:.0f}%"
+
+
+def _against_itself(one: ReviewFigures) -> str:
+    """Return the comparison of an arm with itself without a review, in words."""
+    assert one.plain is not None
+    ratio = "an unknown number of" if one.plain.cost_ratio is None else f"{one.plain.cost_ratio.estimate:.3f}"
+    words = (
+        f"is {_points(one.plain.difference)} from itself without {one.stage}, at {ratio} times the cost: "
+        f"{one.plain.verdict}"
+    )
+    if one.equal is None or not one.equal.share:
+        return words
+    return f"{words}; {_points(one.equal.difference)} from that money spent otherwise ({equal_use(one.equal)})"
+
+
+def _points(difference: Interval) -> str:
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.estimate:+.2f} points ({low:+.2f} to {high:+.2f})"
 
 
 def _bench_row(one: Figures, analysis: Analysis) -> list[str]:
@@ -239,59 +281,3 @@ def _bench_row(one: Figures, analysis: Analysis) -> list[str]:
         "unknown" if pair.cost_ratio is None else f"{pair.cost_ratio.estimate:.3f}",
         pair.verdict,
     ]
-
-
-# Results of a search.
-
-
-def _tune_lines(tuned: Tuned, report: Report | None, folder: Path) -> Iterator[str]:
-    raced = ", ".join(f"{count:,} on {items:,} items" for items, count in tuned.shares)
-    yield f"{tuned.suite}: {len(tuned.finalists):,} of {len(tuned.finalists) + len(tuned.dropped):,} left on dev"
-    yield f"raced: {raced or 'none'}; spent {dollars(tuned.spent)}; best single model: {tuned.best_single}"
-    yield ""
-    yield from table(
-        [_FRONTIER, *map(_finalist, tuned.frontier)], right=frozenset({1, 2, 3, 4}), width=width_of(sys.stdout)
-    )
-    yield ""
-    if tuned.stopped:
-        items = f"the {tuned.items:,} items that every finalist answered"
-        yield f"- Stopped early: {tuned.stopped}; the figures are of {items}."
-    yield from (f"- {one_line(note)}" for note in tuned.left_out)
-    yield _choice(tuned)
-    if report is not None:
-        yield from _confirmed(report, folder)
-
-
-def _finalist(one: Finalist) -> list[str]:
-    low, high = 100 * one.difference.low, 100 * one.difference.high
-    return [
-        one_line(one.name),
-        f"{100 * one.accuracy:.1f}%",
-        "unknown" if one.cost is None else f"${one.cost:.6f}",
-        f"{100 * one.difference.estimate:+.2f}",
-        f"{low:+.2f} to {high:+.2f}",
-        one.verdict,
-        one.file or _NO_FILE[one.kind],
-    ]
-
-
-def _choice(tuned: Tuned) -> str:
-    margin = f"{100 * tuned.margin:g} points"
-    if tuned.named == tuned.best_single:
-        return f"the cheapest that is not worse by {margin} on dev: the best single model itself, {tuned.named}"
-    choice = tuned.choice
-    named = choice.file or f"{choice.name}, {_NO_FILE[choice.kind]}"
-    return f"the cheapest that is not worse by {margin} on dev: {named}"
-
-
-def _confirmed(report: Report, folder: Path) -> Iterator[str]:
-    one = next(one for one in report.analysis.figures if one.arm == TUNED)
-    pair = next((pair for pair in report.analysis.pairings if pair.arm == TUNED), None)
-    words = f"on test: {100 * one.accuracy.estimate:.1f}% of {one.n:,}"
-    if pair is not None:
-        low, high = 100 * pair.difference.low, 100 * pair.difference.high
-        ratio = "unknown" if pair.cost_ratio is None else f"{pair.cost_ratio.estimate:.3f}"
-        points = f"{100 * pair.difference.estimate:+.2f} points ({low:+.2f} to {high:+.2f})"
-        words += f", {points} at {ratio} times the cost of {pair.against}: {pair.verdict}"
-    yield words
-    yield f"report: {folder / CONFIRMED / 'report.html'}"

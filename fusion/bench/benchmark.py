@@ -22,7 +22,7 @@ from fusion.bench.report.learned import keep_outcomes, keep_results
 from fusion.bench.report.report import Report
 from fusion.bench.report.results import ArmRecord, Outcome, Paid, Response, Results
 from fusion.bench.runner import Runner, Scored, Watch
-from fusion.bench.suite import Suite
+from fusion.bench.suite import NO_REVIEW, Suite
 from fusion.client.client import Fusion, shared_budget
 from fusion.core.config import Settings
 from fusion.core.errors import BudgetError, UsageError
@@ -95,10 +95,32 @@ def folder_of(suite: Suite, out: Path | str | None) -> Path:
 
 
 def _work(experiment: Experiment, runner: Runner) -> list[str]:
-    """Run all contestants, then the baseline that depends on their costs. Returns notes for the report."""
+    """Run all contestants, then the baselines that depend on them. Returns notes for the report."""
     runner.work(experiment.contestants)
-    if runner.stopped or "self_consistency" not in experiment.suite.baselines:
+    if runner.stopped:
         return []
+    baselines = {NO_REVIEW: _without_reviews, "self_consistency": _self_consistency}
+    return [
+        note
+        for name, work in baselines.items()
+        if name in experiment.suite.baselines
+        for note in work(experiment, runner)
+    ]
+
+
+def _without_reviews(experiment: Experiment, runner: Runner) -> list[str]:
+    """Run each arm that reviews without each of its reviews: all its other calls are known already, or are few."""
+    contestants = experiment.factory.unreviewed(experiment.contestants)
+    if contestants:
+        runner.work(list(contestants))
+    if runner.stopped:
+        why, runner.stopped = runner.stopped, ""
+        return [f"Arms without their reviews were begun and not finished: {why}."]
+    experiment.contestants += contestants
+    return []
+
+
+def _self_consistency(experiment: Experiment, runner: Runner) -> list[str]:
     contestant, note = self_consistency(experiment, runner.done)
     if contestant is None:
         return [f"Self-consistency at equal dollars is not measured: {note}."] if note else []
@@ -138,8 +160,17 @@ def _results(experiment: Experiment, runner: Runner, notes: Sequence[str], **run
         paid=Paid(usd=spent.usd or Decimal(0), tokens=spent.tokens, calls=spent.calls),
         items=tuple(one.record for one in whole),
         arms=tuple(arms),
-        outcomes=tuple(map(outcome_of, done)),
+        outcomes=tuple(_outcome(one, experiment) for one in done),
     )
+
+
+def _outcome(done: Scored, experiment: Experiment) -> Outcome:
+    """Return the outcome of a finished job, with the scores of the items that its reviews judged."""
+    outcome, response = outcome_of(done), done.response
+    if not response.drafts:
+        return outcome
+    scorer = experiment.item_scorer(done.job.question.record)
+    return outcome.model_copy(update={"reviews": scorer.reviews(response.reviews, response.drafts)})
 
 
 def outcome_of(done: Scored) -> Outcome:

@@ -155,6 +155,7 @@ class Record:
             sample=data["sample"],
             batch=data.get("batch", False),
             learned=figures_of(gateway.settings) if loaded.reads_learned else None,
+            answer_tokens=data.get("answer_tokens"),
         )
 
 
@@ -201,7 +202,7 @@ _LATEST: Final = WeakKeyDictionary[LoadedPipeline, tuple["ref[RoleModels]", tupl
 def _shared(spec: RunSpec, own: Collection[str]) -> _Encoded:
     """Return the members of a record without the inputs; those of runs on the same terms are encoded once."""
     roles, own = spec.roles, sorted(own)
-    terms = (own, spec.limits, spec.strict_usd, spec.profile, spec.cache, spec.sample, spec.batch)
+    terms = (own, spec.limits, spec.strict_usd, spec.profile, spec.cache, spec.sample, spec.batch, spec.answer_tokens)
     latest = _LATEST.get(spec.loaded)
     if latest is not None and latest[0]() is roles and latest[1] == terms:
         return latest[2]
@@ -217,6 +218,7 @@ def _shared(spec: RunSpec, own: Collection[str]) -> _Encoded:
         "cache": spec.cache,
         "sample": spec.sample,
         **({"batch": True} if spec.batch else {}),
+        **({"answer_tokens": spec.answer_tokens} if spec.answer_tokens is not None else {}),
     }
     encoded = _Encoded(data, as_json(data), _digested(data))
     _LATEST[spec.loaded] = ref(roles), terms, encoded

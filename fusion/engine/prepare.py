@@ -64,6 +64,7 @@ def prepare_many(
         sample=sample,
         batch=batch,
         learned=_learned(cast, loaded),
+        answer_tokens=cast.answer_tokens,
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
     notes = spec.roles.live_notes.get(batch)

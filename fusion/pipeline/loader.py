@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fusion.core.errors import PipelineError, Problem, UsageError
 from fusion.core.params import CacheMode, Defaults
@@ -18,8 +18,6 @@ from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
 
-PipelineGiven = str | Path | Pipeline
-"""A pipeline by name or path, or as an object."""
 _MAX_NESTED: Final = 8
 _MAX_CACHED: Final = 64
 _TOO_DEEP: Final = f"pipelines within pipelines, more than {_MAX_NESTED} deep"
@@ -60,6 +58,14 @@ class LoadedPipeline:
             whole = self.pipeline.model_copy(update={"defaults": self.pipeline.defaults.over(defaults)})
             self._over[key] = replace(self, pipeline=whole)
         return self._over[key]
+
+    def changed(self, stages: Mapping[str, Stage], **more: Any) -> "LoadedPipeline":
+        """Return the pipeline with other stages under the same names; it keeps its templates and files.
+
+        `more` replaces fields of the pipeline, such as its `output`.
+        """
+        whole = self.pipeline.model_copy(update={"stages": {**self.pipeline.stages, **stages}, **more})
+        return replace(self, pipeline=whole)
 
     @cached_property
     def shows_material(self) -> bool:
@@ -104,6 +110,10 @@ class LoadedPipeline:
         yield from self.prompts.files
         for stage in stages_within(self.pipeline.stages).values():
             yield from ((self.near or Path()) / shape for _, shape in stage.schemas() if isinstance(shape, str))
+
+
+PipelineGiven = str | Path | Pipeline | LoadedPipeline
+"""A pipeline by name or path, or as an object."""
 
 
 def check_text(text: str, *, library: Library, file: str, roles: Collection[str] | None = None) -> list[Problem]:
@@ -239,6 +249,8 @@ class Loader:
 
     def load(self, given: PipelineGiven) -> LoadedPipeline:
         """Return a pipeline, checked. Raises PipelineError with every mistake."""
+        if isinstance(given, LoadedPipeline):
+            return given
         key: object = id(given) if isinstance(given, Pipeline) else self.library.pipeline(str(given))
         with self._lock:
             cached = self._cached.pop(key, None)
@@ -250,7 +262,7 @@ class Loader:
             self._cached[key] = cached
             return cached.loaded
 
-    def _read(self, given: PipelineGiven) -> LoadedPipeline:
+    def _read(self, given: str | Path | Pipeline) -> LoadedPipeline:
         if not isinstance(given, Pipeline):
             return load_file(self.library.pipeline(str(given)), self.library)
         return _Reader().check(Reading(given, [], Positions()), Prompts(self.library), _Place()).usable

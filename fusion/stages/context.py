@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from fusion.core.errors import BudgetError, FusionError
+from fusion.core.result import Judged
 from fusion.core.types import (
     Attached,
     CallKey,
@@ -80,10 +81,14 @@ class Outcome(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Tokens that a call may read, None where the model's context is unknown, and tokens that it may write."""
+    """Tokens that a call may read, None where the model's context is unknown, and tokens that it may write.
+
+    `answer` is the limit of an answer with all its continuations, None without one.
+    """
 
     input: int | None
     output: int
+    answer: int | None = None
 
 
 class Producer(NamedTuple):
@@ -175,6 +180,10 @@ class StageOutputs(ABC):
     @abstractmethod
     def settle(self, item: Item) -> None:
         """Append a finished item to the first output field, and send an ItemFinished event."""
+
+    @abstractmethod
+    def judged(self, verdict: Judged) -> None:
+        """Record the first verdict on a result, for `Result.stages`. A given verdict replaces one not given."""
 
     @abstractmethod
     def grow(self, known: int, *, final: bool = False, title: str = "") -> None:

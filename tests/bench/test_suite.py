@@ -99,6 +99,16 @@ budgt: {usd: 1}
         (("  gsm8k: number\n", "  gsm8k: number\n  more: exact\n"), "a scorer for 'more', which is not a task set"),
         (("epochs: 2", "epochs: true"), "epochs: expected a number, got true"),
         (("baselines: [singles, oracle]", "baselines: [judge]"), "baselines.0: expected 'singles'"),
+        (("epochs: 2", "confirm: more.jsonl"), "`confirm` is one file, and there are several task sets"),
+        (("epochs: 2", "confirm: {gsm: more.jsonl}"), "`confirm` has a file for 'gsm', which is not a task set"),
+        (("epochs: 2", "confirm: {}"), "confirm: expected 1 or more entries, got 0"),
+        (
+            ("epochs: 2", "confirm: {gsm8k: a, crux: b}\nsplit: {dev: 0.3}"),
+            "`split.dev` has no effect with `confirm`",
+        ),
+        (("epochs: 2", "confirm: {gsm8k: a, crux: b}\nsplit: {column: c}"), "`split.column` has no effect with"),
+        (("epochs: 2", "split: {dev: 0.3, column: side}"), "`dev` has no effect with `column`"),
+        (("epochs: 2", "split: {column: ''}"), "split.column: expected text of at least 1 characters"),
     ],
 )
 def test_what_does_not_fit_together_is_told(change: tuple[str, str], words: str) -> None:

@@ -31,8 +31,10 @@ Clusters = Sequence[Hashable] | None
 """The cluster of each item; None if each is its own."""
 
 Verdict = Literal["better", "not worse", "inconclusive", "worse"]
-_Statistic = Callable[["Floats", "Floats"], "Floats"]
-"""A function of two columns of totals."""
+_Statistic = Callable[..., "Floats"]
+"""A function of columns of totals."""
+Costed = tuple[Sequence[float], Sequence[float]]
+"""Scores and costs by item."""
 
 
 class Interval(Value):
@@ -121,7 +123,7 @@ def bootstrap_rate(
     """Return the mean of scores from 0 to 1. If all are 0 or all are 1, the interval is widened."""
     found = bootstrap_mean(scores, clusters=clusters, resamples=resamples, seed=seed)
     least, most = min(scores), max(scores)
-    n = len(_totals(scores, clusters))
+    n = len(cluster_totals(scores, clusters))
     return _with_unseen(found, n, none_below=least == 1, none_above=most == 0, least=0)
 
 
@@ -142,7 +144,7 @@ def bootstrap_difference(
     _check_pairs(first, second)
     differences = [one - other for one, other in zip(first, second, strict=True)]
     found = bootstrap_mean(differences, clusters=clusters, resamples=resamples, seed=seed, level=level)
-    least, most, n = min(differences), max(differences), len(_totals(differences, clusters))
+    least, most, n = min(differences), max(differences), len(cluster_totals(differences, clusters))
     whole = n == len(differences) and all(score in (0.0, 1.0) for score in (*first, *second))
     if not whole and most - least > _TINY:
         return found
@@ -160,9 +162,37 @@ def bootstrap_ratio(
 ) -> Interval:
     """Return the ratio of the totals on the same items. Raises ValueError if the second total can be 0."""
     _check_pairs(first, second)
-    if not all(value > 0 for value in _totals(second, clusters)):
+    if not all(value > 0 for value in cluster_totals(second, clusters)):
         raise ValueError("no ratio over a total that can be 0")
     return _bootstrap([first, second], lambda one, other: one / other, clusters, resamples, seed, level)
+
+
+def bootstrap_mixing(
+    arm: Costed,
+    cheap: Costed,
+    strong: Costed,
+    *,
+    clusters: Clusters = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean score of an arm less that of random mixing at the arm's cost, on the same items.
+
+    Each resample finds its own share of items for the strong arm, so that both sides cost the same in it.
+    """
+    import numpy as np
+
+    scores, costs = arm
+    _check_pairs(scores, cheap[0])
+    _check_pairs(scores, strong[0])
+
+    def difference(own: Any, cost: Any, low: Any, low_cost: Any, high: Any, high_cost: Any, n: Any) -> Any:
+        gap = high_cost - low_cost
+        share = np.clip((cost - low_cost) / np.where(gap > 0, gap, np.inf), 0.0, 1.0)
+        return (own - (1 - share) * low - share * high) / n
+
+    columns = [scores, costs, *cheap, *strong, [1.0] * len(scores)]
+    return _bootstrap(columns, difference, clusters, resamples, seed, LEVEL)
 
 
 def sign_flip(
@@ -181,7 +211,7 @@ def sign_flip(
     import numpy as np
 
     _check_pairs(first, second)
-    totals = np.array(_totals([one - other for one, other in zip(first, second, strict=True)], clusters))
+    totals = np.array(cluster_totals([one - other for one, other in zip(first, second, strict=True)], clusters))
     rng = np.random.default_rng(seed)
     bound = abs(totals.sum()) - 1e-9
     hits = 0
@@ -225,7 +255,7 @@ def _bootstrap(
         raise ValueError(f"{resamples} resamples; the least is {MIN_RESAMPLES:,}")
     if not columns[0]:
         raise ValueError("no items to resample")
-    totals = np.array([_totals(column, clusters) for column in columns], dtype=np.float64)
+    totals = np.array([cluster_totals(column, clusters) for column in columns], dtype=np.float64)
     n = totals.shape[1]
     parts = [weights.astype(np.float64) @ totals.T for weights in _weights(seed, resamples, n)]
     drawn = statistic(*np.concatenate(parts).T)
@@ -276,7 +306,7 @@ def _bca_shares(drawn: "Floats", estimate: float, left_out: "Floats", level: flo
     return [moved(tail), moved(1 - tail)]
 
 
-def _totals(values: Sequence[float], clusters: Clusters) -> list[float]:
+def cluster_totals(values: Sequence[float], clusters: Clusters) -> list[float]:
     """Return the sum of each cluster, in order of appearance."""
     if clusters is None:
         return list(values)

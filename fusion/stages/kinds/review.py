@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
 from fusion.core.params import BatchMode
+from fusion.core.result import Judged
 from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.answer import failed_checks, own_verdict
@@ -207,8 +208,8 @@ output: check
         """Return the accepted item. `first` is the verdict on it from a batch, if any."""
         variables = {**variables, "criteria": self.criteria}
         for revision in range(self.revisions + 1):
-            if first is not None and revision == 0:
-                verdict = first
+            if revision == 0:
+                verdict = await self._first_verdict(ctx, item, {**variables, "item": item}, first)
             else:
                 verdict = await self._verdict(ctx, item, {**variables, "item": item}, revision)
             if verdict.verdict != "revise" or revision == self.revisions:
@@ -225,7 +226,9 @@ output: check
 
     def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
         """Pass the item on unreviewed, with a note: a review is optional."""
-        _say(ctx, item, _Verdict("unreviewed", [], "budget"))
+        unreviewed = _Verdict("unreviewed", [], "budget")
+        ctx.outputs.judged(_judged(item, unreviewed))
+        _say(ctx, item, unreviewed)
         ctx.events.note("passed on without a review: the budget is exhausted", item=item.index)
         return item
 
@@ -241,6 +244,16 @@ output: check
         if [one["number"] for one in by_number] != list(range(1, len(items) + 1)):
             return None
         return [_Verdict(one["verdict"], one["issues"], answer.by) for one in by_number]
+
+    async def _first_verdict(
+        self, ctx: StageContext, item: Item, variables: dict[str, Any], known: _Verdict | None
+    ) -> _Verdict:
+        """Return the verdict on the value as it was worked, from a batch if `known`, and record it."""
+        if known is None:
+            ctx.outputs.judged(_judged(item, _NO_VERDICT))
+        verdict = known or await self._verdict(ctx, item, variables, 0)
+        ctx.outputs.judged(_judged(item, verdict))
+        return verdict
 
     async def _verdict(self, ctx: StageContext, item: Item, variables: dict[str, Any], revision: int) -> _Verdict:
         failed = await self.failed_checks(ctx, item, variables)
@@ -280,6 +293,9 @@ output: check
         answer = await self.answer(ctx, ask)
         value = answer.value if kind is None else checked_value(ctx, item, answer.value, item.shown)
         return item.worked(value, answer.by)
+
+
+_NO_VERDICT: Final = _Verdict("none", [], "")
 
 
 def _start(tasks: "TaskGroup", work: Coroutine[Any, Any, None]) -> None:
@@ -374,6 +390,10 @@ class _Batches(Hand):
         if id(item) not in self._first:
             self._first[id(item)] = item, get_running_loop().create_future()
         return self._first[id(item)][1]
+
+
+def _judged(item: Item, verdict: _Verdict) -> Judged:
+    return Judged(item=item.index, verdict=verdict.verdict, by=verdict.by, draft=item.value)
 
 
 def _say(ctx: StageContext, item: Item, verdict: _Verdict) -> None:

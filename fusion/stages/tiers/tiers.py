@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from fusion.core.budget import optional
 from fusion.core.errors import BudgetError, ModelError, StageError
+from fusion.core.result import Judged
 from fusion.core.schema import closed_object, enum, string
 from fusion.core.types import Attached, Item, JsonSchema, Message, as_text
 from fusion.stages.answer import extracted, failed_checks, own_verdict
@@ -237,6 +238,8 @@ class _Tier:
             seen["item"] = seen["item"].worked(answer.value, answer.by, shown)
         messages = self._ctx.inputs.render(self._stage.judge_prompt(rule), seen)
         step = f"tier-{self._number}-judge"
+        judged = Judged(item=question.item, tier=self._number, verdict="none", draft=answer.value)
+        self._ctx.outputs.judged(judged)
         try:
             ask = Ask(role=judge, messages=messages, step=step, item=question.item, schema=_JUDGED)
             said = own_verdict(whole(await self._ctx.models.call(ask)), answer.value)
@@ -245,7 +248,11 @@ class _Tier:
                 raise
             return f"no judgement: {error}", None
         confidence = float(said.data["confidence"])
-        if said.data["verdict"] == "accept":
+        accepts = said.data["verdict"] == "accept"
+        passes = accepts and (rule.threshold is None or confidence >= rule.threshold)
+        verdict = {"verdict": "accept" if passes else "escalate", "by": said.by, "confidence": confidence}
+        self._ctx.outputs.judged(judged.model_copy(update=verdict))
+        if accepts:
             return "", confidence
         return f"{said.by!r} does not accept it: {said.data['problem'] or 'it gives no reason'}", confidence
 

@@ -437,6 +437,13 @@ class CalibrateOptions(Options):
         float, Option("--target", metavar="SHARE", help="Share of accepted answers that may be wrong, such as 0.05.")
     ]
     delta: Annotated[float, Option("--delta", metavar="SHARE", help="Probability that more of them are wrong.")] = 0.1
+    learned: Annotated[
+        bool, Option("--learned", help="Accept by pattern: which members of the tier gave equal answers.")
+    ] = False
+    label: Annotated[
+        str | None,
+        Option("--label", metavar="EXPRESSION", help="Label of a request, as in inputs.subject: patterns by label."),
+    ] = None
     stage: Annotated[str | None, Option("--stage", metavar="STAGE", help="Stage, if there are several.")] = None
     prompt: Annotated[
         str | None, Option("--prompt", metavar="COLUMN", help="Column of prompts, or template over columns.")

@@ -23,8 +23,8 @@ def calibrate(options: CalibrateOptions) -> None:
     """Set when an answer is accepted, from labelled examples.
 
     Finds the threshold in the first tier of a cascade that keeps the share of wrong answers at the target, with its
-    evidence. Writes the calibrated pipeline to a file. Run the same command again to go on after an interruption: no
-    answer is paid twice.
+    evidence; with --learned, the patterns of agreement that do. Writes the calibrated pipeline to a file. Run the
+    same command again to go on after an interruption: no answer is paid twice.
     """
     from fusion.cli.interrupts import Interrupts
     from fusion.cli.terminal import write
@@ -76,6 +76,8 @@ def _calibrated(
         concurrency=options.concurrency or 16,
         within=_budget(options),
         watch=None if options.quiet else _said,
+        learned=options.learned,
+        label=options.label,
     )
 
 

@@ -139,8 +139,8 @@ def learned_acceptance(
     if not shown:
         least = math.ceil(math.log(delta) / math.log(1 - target))
         raise InputError(
-            f"no pattern keeps the wrong share at {target:g} on these {len(seen)} examples; even with no wrong answer, "
-            f"{least} or more must have it. Give more examples, or raise `target` or `delta`"
+            f"no pattern keeps the wrong share at {target:g} on these {len(seen)} examples; even with no wrong "
+            f"answer, {least} or more must have it. Give more examples, or raise `target` or `delta`"
         )
     marked = tuple(one.model_copy(update={"accept": (one.label, one.pattern) in shown}) for one in rows)
     return LearnedAcceptance(target=target, delta=delta, label=label, patterns=marked)

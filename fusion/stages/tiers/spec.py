@@ -45,7 +45,7 @@ class Accept(Authored):
 
     learned: LearnedAcceptance | None = Field(
         default=None,
-        description="Patterns of agreement that are accepted, as `fusion calibrate --learned` writes them.",
+        description="Accepted patterns of agreement, written by `fusion calibrate --learned`.",
     )
 
     @model_validator(mode="after")

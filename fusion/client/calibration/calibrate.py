@@ -31,11 +31,11 @@ def calibrate(
 ) -> Pipeline:
     """Return the pipeline with a calibrated threshold in the first tier of its cascade, and its evidence.
 
-    `examples` are pairs of a prompt and its right answer, with further inputs as a third part. With a probability of 1 - `delta`, at most the share
-    `target` of the accepted answers is wrong (see Calibration). An answer is right if the tier's `extract` finds the
-    same in both, or by `right`. `stage` names the cascade if there are several. Every example costs one call to each
-    member of the tier. `concurrency` examples are asked at once, `within` is a budget for all of them, and `watch` is
-    called with the number of answered ones and that of all.
+    `examples` are pairs of a prompt and its right answer, with further inputs as a third part. With a probability of
+    1 - `delta`, at most the share `target` of the accepted answers is wrong (see Calibration). An answer is right if
+    the tier's `extract` finds the same in both, or by `right`. `stage` names the cascade if there are several. Every
+    example costs one call to each member of the tier. `concurrency` examples are asked at once, `within` is a budget
+    for all of them, and `watch` is called with the number of answered ones and that of all.
 
     With `learned`, the accepted patterns of agreement take the place of `agree`: which members of the tier gave equal
     answers, and how often their answer was right. Then the target holds for each accepted pattern. `label` is an

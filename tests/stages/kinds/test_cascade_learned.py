@@ -235,11 +235,10 @@ def test_what_cannot_be_calibrated_is_said(fusion: Any) -> None:
         calibrate(made, pipeline(sure), few, target=0.05, learned=True)
     with pytest.raises(InputError, match="`label` has an effect with `learned` only"):
         calibrate(made, pipeline(AGREE), few, target=0.05, label="inputs.subject")
+    over = AGREE.replace("kind: cascade", "kind: cascade\n    over: inputs.question.split()")
+    over = over.replace("question: a question", "question: {material: false}")
+    over = over.replace("output: answer", "output: answer.items")
     with pytest.raises(InputError, match="without `over`"):
-        over = AGREE.replace("kind: cascade", "kind: cascade\n    over: inputs.question.split()")
-        over = over.replace("question: a question", "question: {material: false}").replace(
-            ": answer", ": answer.items"
-        )
         calibrate(made, pipeline(over), few, target=0.05, learned=True)
 
 

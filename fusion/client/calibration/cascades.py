@@ -25,7 +25,7 @@ def calibrated_cascade(
     assert accept is not None
     if accept.agree is None and accept.confidence is None:
         raise InputError(f"{name!r} has no score to calibrate; set `agree` or `confidence` in `accept`")
-    is_right = asking.right or _same(accept.extract)
+    is_right = asking.right or same_answer(accept.extract)
     answers = asking.results(_first_tier(pipeline, name, cascade, accept))
     scored = [Scored(one.data["confidence"], is_right(one.data["text"], example.gold)) for example, one in answers]
     members = len(cascade.tiers[0].members)
@@ -63,7 +63,9 @@ def _first_tier(pipeline: Pipeline, name: str, cascade: Cascade, accept: Accept)
     return pipeline.model_copy(update={"stages": {**pipeline.stages, name: alone}, "output": output})
 
 
-def _same(extractor: Extractor) -> Right:
+def same_answer(extractor: Extractor) -> Right:
+    """Return the comparison of what an extractor finds in two answers."""
+
     def same(answer: str, gold: str) -> bool:
         found = extractor.extract(answer)
         return found is not None and found.key == extractor.key(as_text(gold))

@@ -65,7 +65,7 @@ def _first_tier(pipeline: Pipeline, name: str, cascade: Cascade, accept: Accept)
 
 def _same(extractor: Extractor) -> Right:
     def same(answer: str, gold: str) -> bool:
-        found = extractor.extract(answer)
-        return found is not None and found.key == extractor.key(as_text(gold))
+        found, wanted = extractor.extract(answer), extractor.bare(as_text(gold))
+        return found is not None and wanted is not None and extractor.same(found, wanted)
 
     return same

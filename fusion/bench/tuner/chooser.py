@@ -1,13 +1,12 @@
 """Chooser: the cheapest ways that are as good as the best single model, by cross-validation on dev."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.bench.tuner.pooling import Held, Pooling
+from fusion.bench.tuner.pooling import Held, pooling
 from fusion.bench.tuner.ways import Answers, Space, Table, Way
 from fusion.core.errors import UsageError
 
@@ -74,16 +73,16 @@ def choose(
     """Choose a way for each route: the cheapest whose cross-validated difference is at least `at_least`.
 
     All routes share a rate: the loss of accuracy for which a dollar may be saved. On each route the way with the
-    largest shrunken score, less its cost at that rate, is taken (see Pooling). A rate is judged by the items of folds
-    that did not choose: the cheapest rate wins whose difference to the best single model on dev is at least
+    largest shrunken score, less its cost at that rate, is taken (see `Pooling`). A rate is judged by the items of
+    folds that did not choose: the cheapest rate wins whose difference to the best single model on dev is at least
     `at_least`, a share. `clusters` names for each item its document, which is never in two folds.
 
     Raises UsageError if no model has answers on every route, or for too many ways.
     """
-    tables = {route: _Route(own, spaces[route], (clusters or {}).get(route)) for route, own in answers.items()}
-    singles = _singles(answers)
+    singles, draw = _singles(answers), np.random.default_rng(seed)
     best = singles[0]
-    trial = _Trial(tables, np.random.default_rng(seed), best.usd)
+    tables = {route: _Route(own, spaces[route], (clusters or {}).get(route), draw) for route, own in answers.items()}
+    trial = _Trial(tables, best.usd)
     rate = trial.cheapest(best.accuracy + at_least)
     level = tuple(one for one in singles if one.accuracy >= best.accuracy - LEVEL)
     ways = {
@@ -117,61 +116,53 @@ def _alone(answers: Answers, model: str) -> tuple[Floats, Floats]:
     return answers.scores[:, at], answers.usd[:, at]
 
 
-class _Fold(NamedTuple):
-    """The ways of a route by fold: shrunken scores and dollars an item on the others, and the sums on the fold."""
-
-    scores: Floats
-    usd: Floats
-    own_scores: Floats
-    own_usd: Floats
-
-
 class _Route:
-    """The ways of one route, and their scores."""
+    """The ways of one route: measured without each fold of each round, and on the fold itself.
 
-    def __init__(self, answers: Answers, space: Space, clusters: Sequence[str] | None) -> None:
+    `scores` are shrunken means, `usd` means on the other folds; `own` holds the sums on the folds. All are way by
+    round by fold.
+    """
+
+    def __init__(
+        self, answers: Answers, space: Space, clusters: Sequence[str] | None, draw: np.random.Generator
+    ) -> None:
         self.items = len(answers)
         self.table = Table(answers, space)
-        self._clusters = np.unique(np.array(clusters or range(self.items)), return_inverse=True)[1]
-        self._pooling = Pooling(self.table.members, agree=space.agree)
-        self._weights: list[float] = []
+        self._pooling = pooling(self.table.layout)
+        self.folds = _folds(clusters or range(self.items), draw)
+        self.own = self.table.totals(self.folds, FOLDS)
+        self._weight = 1.0
+        self._measure()
 
-    def folds(self, draw: np.random.Generator) -> NDArray[np.int64]:
-        """Return the fold of each item; clusters are dealt out."""
-        dealt = np.arange(self._clusters.max() + 1) % FOLDS
-        draw.shuffle(dealt)
-        return dealt[self._clusters]
-
-    def fold_sums(self, folds: NDArray[np.int64]) -> _Fold:
-        """Return the ways with shrunken scores, measured without each of the folds in turn."""
-        sizes = np.bincount(folds, minlength=FOLDS)
-        scores, usd = self.table.totals(folds, FOLDS)
-        rest = np.maximum(self.items - sizes, 1)
-        others, other_usd = ((one.sum(1, keepdims=True) - one) / rest for one in (scores, usd))
-        weight = self._pooling.weight(Held(others[:, sizes > 0], (scores / np.maximum(sizes, 1))[:, sizes > 0]))
-        self._weights.append(weight)
-        return _Fold(self._pooling.shrunk(others, weight), other_usd, scores, usd)
+    def _measure(self) -> None:
+        sizes = np.array([np.bincount(one, minlength=FOLDS) for one in self.folds])
+        right, paid = self.own
+        others = (right.sum(2, keepdims=True) - right) / np.maximum(self.items - sizes, 1)
+        held = Held(others[:, sizes > 0], (right / np.maximum(sizes, 1))[:, sizes > 0])
+        self._weight = self._pooling.weight(held)
+        self.scores = self._pooling.shrunk(others.reshape(len(right), -1), self._weight).reshape(right.shape)
+        self.usd = (paid.sum(2, keepdims=True) - paid) / np.maximum(self.items - sizes, 1)
 
     def best(self, price: float) -> int:
         """Return the way to take: the largest shrunken score less its cost, at a price in accuracy for a dollar."""
-        scores, usd = self._whole
-        return int(np.argmax(scores - price * usd))
+        scores, usd = (one[:, 0].sum(1) / max(self.items, 1) for one in self.own)
+        return int(np.argmax(self._pooling.shrunk(scores[:, None], self._weight)[:, 0] - price * usd))
 
-    @cached_property
-    def _whole(self) -> tuple[Floats, Floats]:
-        everything = np.zeros(self.items, int)
-        scores, usd = (one / max(self.items, 1) for one in self.table.totals(everything, 1))
-        return self._pooling.shrunk(scores, float(np.mean(self._weights)))[:, 0], usd[:, 0]
+
+def _folds(clusters: Sequence[Any], draw: np.random.Generator) -> NDArray[np.int64]:
+    """Return the fold of each item, round by item; a cluster is never in two folds of a round."""
+    numbers = np.unique(np.array(clusters), return_inverse=True)[1]
+    dealt = np.tile(np.arange(numbers.max(initial=0) + 1) % FOLDS, (ROUNDS, 1))
+    return draw.permuted(dealt, axis=1)[:, numbers]
 
 
 class _Trial:
     """Cross-validation of all rates."""
 
-    def __init__(self, routes: Mapping[str, _Route], draw: np.random.Generator, unit: float) -> None:
+    def __init__(self, routes: Mapping[str, _Route], unit: float) -> None:
         self._routes = routes
         self._prices = np.array(RATES) / (unit or 1.0)
         self._items = sum(one.items for one in routes.values())
-        self._folds = {route: [one.folds(draw) for _ in range(ROUNDS)] for route, one in routes.items()}
         self._taken: dict[str, NDArray[np.int64]] = {}
         """By route the taken way, by round, fold and rate."""
         self.scores, self.usd = np.zeros(len(RATES)), np.zeros(len(RATES))
@@ -180,14 +171,10 @@ class _Trial:
 
     def _judge(self, route: str, one: _Route) -> None:
         taken = np.zeros((ROUNDS, FOLDS, len(RATES)), int)
-        for round_, folds in enumerate(self._folds[route]):
-            sums = one.fold_sums(folds)
-            for fold in range(FOLDS):
-                for at, price in enumerate(self._prices):
-                    way = int(np.argmax(sums.scores[:, fold] - price * sums.usd[:, fold]))
-                    taken[round_, fold, at] = way
-                    self.scores[at] += sums.own_scores[way, fold] / ROUNDS
-                    self.usd[at] += sums.own_usd[way, fold] / ROUNDS
+        for at, price in enumerate(self._prices):
+            ways = taken[:, :, at] = (one.scores - price * one.usd).argmax(0)
+            for sums, own in ((self.scores, one.own.scores), (self.usd, one.own.usd)):
+                sums[at] += np.take_along_axis(own, ways[None], 0).sum() / ROUNDS
         self._taken[route] = taken
 
     def cheapest(self, wanted: float) -> float | None:
@@ -204,7 +191,7 @@ class _Trial:
         one = self._routes[route]
         scores, usd = np.zeros(one.items), np.zeros(one.items)
         outcomes = {way: one.table.outcome(way) for way in np.unique(self._taken[route][:, :, at]).tolist()}
-        for round_, folds in enumerate(self._folds[route]):
+        for round_, folds in enumerate(one.folds):
             for fold in range(FOLDS):
                 right, paid = outcomes[int(self._taken[route][round_, fold, at])]
                 scores += np.where(folds == fold, right, 0.0) / ROUNDS

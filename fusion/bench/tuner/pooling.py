@@ -1,16 +1,16 @@
 """Pooling: the scores of ways, shrunk towards what the ways that share their models predict."""
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.bench.tuner.ways import Layout
+
 Floats = NDArray[np.float64]
 _RIDGE: Final = 1.0
-Members = tuple[tuple[int, ...], int]
-"""The cheap models of a way and its last one, by their indexes."""
 
 
 class Held(NamedTuple):
@@ -29,9 +29,12 @@ class Pooling:
     is that of the least squared error on folds that were held out.
     """
 
-    def __init__(self, members: Sequence[Members], *, agree: int) -> None:
+    def __init__(self, layout: Layout) -> None:
         columns: dict[Any, int] = {}
-        rows = [[columns.setdefault(part, len(columns)) for part in _parts(*one, agree=agree)] for one in members]
+        rows = [
+            [columns.setdefault(part, len(columns)) for part in _parts(*one, agree=layout.agree)]
+            for one in layout.members
+        ]
         self._effects = len(columns)
         widest = max((len(row) for row in rows), default=0)
         self._columns = np.array([row + [self._effects] * (widest - len(row)) for row in rows], int)
@@ -71,6 +74,12 @@ class Pooling:
             for at, column in enumerate(values.T):
                 sums[:, at] += np.bincount(columns, weights=column, minlength=self._effects + 1)
         return sums[:-1]
+
+
+@lru_cache(maxsize=16)
+def pooling(layout: Layout) -> Pooling:
+    """Return the additive model of the ways of a layout."""
+    return Pooling(layout)
 
 
 def _parts(cheap: tuple[int, ...], last: int, *, agree: int) -> Iterator[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """Ways: cheap models that must agree, with another to ask else; all of them judged from single answers."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -108,7 +108,7 @@ def _coded(keys: Sequence[Sequence[str | None]], models: int) -> NDArray[np.int6
 
 
 class Totals(NamedTuple):
-    """Sums of scores and dollars, way by group of items."""
+    """Sums of scores and dollars: way by division by group of items."""
 
     scores: Floats
     usd: Floats
@@ -122,70 +122,77 @@ class _Rows(NamedTuple):
     asked: Floats
 
 
-class Table:
-    """All ways of a space over the items of one route, the single models first.
+class Layout:
+    """All ways of so many models, by their indexes, the single models first.
 
-    A way is a group of cheap models, by their indexes, and a last model outside of it.
+    A way is a group of cheap models and a last model outside of it. `last` are the models that may be the last.
     """
+
+    def __init__(self, models: int, last: tuple[int, ...], agree: int, max_tiers: int) -> None:
+        self.agree = agree
+        self.last = last
+        self.groups = tuple(_groups(models, agree, max_tiers))
+        outside = [[model not in group for model in last] for group in self.groups]
+        self.places = np.argwhere(np.array(outside, bool).reshape(len(self.groups), len(last)))
+        """The group and the last model of each way: indexes of `groups` and of `last`."""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @cached_property
+    def members(self) -> tuple[tuple[tuple[int, ...], int], ...]:
+        """The cheap models of each way, and its last one."""
+        return tuple((self.groups[group], self.last[last]) for group, last in self.places)
+
+
+@lru_cache(maxsize=16)
+def _layout(models: int, last: tuple[int, ...], agree: int, max_tiers: int) -> Layout:
+    return Layout(models, last, agree, max_tiers)
+
+
+class Table:
+    """The ways of a space over the items of one route."""
 
     def __init__(self, answers: Answers, space: Space) -> None:
         self._answers = answers
-        self._agree = space.agree
-        self._groups = list(_groups(len(answers.models), space))
-        last = [at for at, name in enumerate(answers.models) if not space.last or name in space.last]
-        outside = [[model not in group for model in last] for group in self._groups]
-        self._places = np.argwhere(np.array(outside, bool).reshape(len(self._groups), len(last)))
-        self._last = np.array(last, int)
-        self._check(space)
-
-    def _check(self, space: Space) -> None:
+        last = tuple(at for at, name in enumerate(answers.models) if not space.last or name in space.last)
+        self.layout = _layout(len(answers.models), last, space.agree, space.max_tiers)
         if len(self) > MAX_WAYS:
             raise UsageError(
-                f"{len(self):,} ways of {len(self._answers.models)} models are too many; the most are {MAX_WAYS:,}: "
+                f"{len(self):,} ways of {len(answers.models)} models are too many; the most are {MAX_WAYS:,}: "
                 f"give fewer models, `else`, or a smaller `max_tiers` than {space.max_tiers}"
             )
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.layout)
 
     def way(self, at: int) -> Way:
         """Return the way at an index."""
-        group, last = self._groups[self._places[at, 0]], self._last[self._places[at, 1]]
+        group, last = self.layout.members[at]
         return Way(tuple(self._answers.models[one] for one in group), self._answers.models[last])
 
-    def at(self, way: Way) -> int | None:
-        """Return the index of a way, None if the space does not hold it."""
-        known = {name: at for at, name in enumerate(self._answers.models)}
-        if any(model not in known for model in way.models):
-            return None
-        wanted = (tuple(known[model] for model in way.cheap), known[way.last])
-        return next((at for at, members in enumerate(self.members) if members == wanted), None)
-
-    @cached_property
-    def members(self) -> list[tuple[tuple[int, ...], int]]:
-        """The cheap models and the last one of each way, by their indexes."""
-        return [(self._groups[group], int(self._last[last])) for group, last in self._places]
-
     def totals(self, groups: NDArray[np.int64], number: int) -> Totals:
-        """Return the sums over groups of items. `groups` holds the group of each item, -1 for an item of none."""
-        scores, usd = (np.zeros((len(self._groups), len(self._last), number)) for _ in range(2))
-        for start in range(0, len(self._groups), _ROWS):
+        """Return the sums over groups of items: arrays, way by division by group.
+
+        `groups` holds for each division, such as that into folds, the group of each item, from 0 to `number` - 1.
+        """
+        layout, answers = self.layout, self._answers
+        last = list(layout.last)
+        both = [np.zeros((len(layout.groups), len(last), len(groups), number)) for _ in range(2)]
+        for start in range(0, len(layout.groups), _ROWS):
             part = slice(start, start + _ROWS)
-            rows = self._rows(self._groups[part])
-            for group in range(number):
-                its = groups == group
-                for sums, own, alone in (
-                    (scores, rows.scores, self._answers.scores),
-                    (usd, rows.usd, self._answers.usd),
-                ):
-                    more = rows.asked[:, its] @ alone[its][:, self._last]
-                    sums[part, :, group] = own[:, its].sum(1)[:, None] + more
-        at = tuple(self._places.T)
-        return Totals(scores[at], usd[at])
+            rows = self._rows(layout.groups[part])
+            for at, group in np.ndindex(len(groups), number):
+                its = groups[at] == group
+                asked = rows.asked[:, its]
+                for sums, own, alone in zip(both, rows, (answers.scores, answers.usd), strict=False):
+                    sums[part, :, at, group] = own[:, its].sum(1)[:, None] + asked @ alone[its][:, last]
+        ways = tuple(layout.places.T)
+        return Totals(*(sums[ways] for sums in both))
 
     def outcome(self, at: int) -> tuple[Floats, Floats]:
         """Return the scores and the dollars of a way, item by item."""
-        group, last = self._groups[self._places[at, 0]], self._last[self._places[at, 1]]
+        group, last = self.layout.members[at]
         rows, answers = self._rows([group]), self._answers
         asked = rows.asked[0]
         return rows.scores[0] + asked * answers.scores[:, last], rows.usd[0] + asked * answers.usd[:, last]
@@ -199,7 +206,7 @@ class Table:
         items = len(scores)
         if not group:
             return np.zeros(items), np.zeros(items), np.ones(items)
-        first, late = group[: self._agree], group[self._agree :]
+        first, late = group[: self.layout.agree], group[self.layout.agree :]
         agreed = np.logical_and.reduce(self._all_equal(first))
         taken = np.where(agreed, scores[:, first[0]], 0.0)
         paid = usd[:, first].sum(1)
@@ -228,12 +235,12 @@ class Table:
         return [self._answers.equal(models[0], other) for other in models[1:]]
 
 
-def _groups(models: int, space: Space) -> Iterator[tuple[int, ...]]:
+def _groups(models: int, agree: int, max_tiers: int) -> Iterator[tuple[int, ...]]:
     """Yield the groups of cheap models: none, those that answer at once, and those with a late voter."""
     yield ()
-    if space.max_tiers < 2:
+    if max_tiers < 2:
         return
-    for first in combinations(range(models), space.agree):
+    for first in combinations(range(models), agree):
         yield first
-        if space.max_tiers > 2:
+        if max_tiers > 2:
             yield from ((*first, late) for late in range(models) if late not in first)

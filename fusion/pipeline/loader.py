@@ -84,6 +84,11 @@ class LoadedPipeline:
         """True if a template of the pipeline, or of one that it runs, prints the material."""
         return any(one.dataflow.shows_material for one in self.all)
 
+    @cached_property
+    def reads_learned(self) -> bool:
+        """True if the pipeline, or one that it runs, reads learned figures."""
+        return any(one.dataflow.reads_learned for one in self.all)
+
     @property
     def all(self) -> "Iterator[LoadedPipeline]":
         """Itself and every pipeline that it runs, however deep."""

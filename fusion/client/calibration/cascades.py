@@ -67,7 +67,7 @@ def same_answer(extractor: Extractor) -> Right:
     """Return the comparison of what an extractor finds in two answers."""
 
     def same(answer: str, gold: str) -> bool:
-        found = extractor.extract(answer)
-        return found is not None and found.key == extractor.key(as_text(gold))
+        found, wanted = extractor.extract(answer), extractor.bare(as_text(gold))
+        return found is not None and wanted is not None and extractor.same(found, wanted)
 
     return same

@@ -13,6 +13,7 @@ from fusion.stages.answer import extracted, failed_checks, own_verdict
 from fusion.stages.base import shown_in, whole
 from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.items import gathered
+from fusion.stages.text.extract import Extracted, Extractor
 from fusion.stages.text.reading import without_notice
 from fusion.stages.tiers.spec import LETTERS, Accept, Tiered
 
@@ -28,10 +29,10 @@ class Question(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """A member's answer, and the key of its compared part; None if it has no such part."""
+    """A member's answer, and its compared part; None if it has no such part."""
 
     answer: Answer
-    key: str | None
+    found: Extracted | None
     confidence: float | None
     messages: Sequence[Message]
 
@@ -180,11 +181,11 @@ class _Tier:
         members = len(self._members)
         wanted = rule.wanted(members) if self._stage.early_stop else members
         given, asked = await self._wave(question, 0, wanted, failures), wanted
-        agreeing = _largest(given)
+        agreeing = _largest(given, rule.extract)
         while asked < members and len(agreeing) < wanted <= len(agreeing) + members - asked:
             given += await self._wave(question, asked, asked + 1, failures)
             asked += 1
-            agreeing = _largest(given)
+            agreeing = _largest(given, rule.extract)
         return given, agreeing
 
     async def _wave(self, question: Question, first: int, behind: int, failures: list[str]) -> list[_Given]:
@@ -220,14 +221,13 @@ class _Tier:
         if self._stated:
             said, confidence = answer.data["answer"], float(answer.data["confidence"])
             answer = answer._replace(text=as_text(said), data=said if self._stage.output_schema is not None else None)
-        return _Given(answer, await self._key(question, answer), confidence, ask.messages)
+        return _Given(answer, await self._found(question, answer), confidence, ask.messages)
 
-    async def _key(self, question: Question, answer: Answer) -> str | None:
+    async def _found(self, question: Question, answer: Answer) -> Extracted | None:
         """Return the compared part of an answer; None if answers are not compared."""
         if self._rule is None or self._rule.agree is None:
             return None
-        found = await extracted(self._ctx, self._rule.extract, answer.value, question.item)
-        return None if found is None else found.key
+        return await extracted(self._ctx, self._rule.extract, answer.value, question.item)
 
     async def _judged(self, question: Question, rule: Accept, judge: str, given: _Given) -> tuple[str, float | None]:
         """Return (reason against the answer, confidence of the judge); a failed judgement is never a pass."""
@@ -257,10 +257,10 @@ class _Tier:
         return f"{said.by!r} does not accept it: {said.data['problem'] or 'it gives no reason'}", confidence
 
 
-def _largest(given: Sequence[_Given]) -> list[_Given]:
-    """Return the largest group of equal answers, the first of equal groups; one without a key is alone."""
-    groups: dict[str, list[_Given]] = {}
-    for at, one in enumerate(given):
-        groups.setdefault(f"={one.key}" if one.key is not None else f"?{at}", []).append(one)
-    found = [group for name, group in groups.items() if name.startswith("=")]
-    return max(found or list(groups.values()), key=len, default=[])
+def _largest(given: Sequence[_Given], extractor: Extractor) -> list[_Given]:
+    """Return the largest group of equal answers, the first of equal groups; one without a compared part is alone."""
+    groups: dict[int, list[_Given]] = {}
+    for one, group in zip(given, extractor.groups([one.found for one in given]), strict=True):
+        if group is not None:
+            groups.setdefault(group, []).append(one)
+    return max(groups.values(), key=len, default=list(given[:1]))

@@ -98,7 +98,7 @@ def test_the_limit_holds_over_all_calls_and_the_next_start_goes_on(desk: Path, c
             "no scorer 'exat'; did you mean 'exact'?",
         ),
         (("vote", "sums.jsonl", "--target", "0.05"), "no stage of the kind cascade"),
-        (("two.yaml", "sums.jsonl"), "Missing option '--target'"),
+        (("two.yaml", "sums.jsonl"), "give either --target SHARE"),
     ],
 )
 def test_a_mistake_is_said_and_no_file_is_written(

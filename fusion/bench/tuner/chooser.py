@@ -131,7 +131,6 @@ class _Route:
         self._pooling = pooling(self.table.layout)
         self.folds = _folds(clusters or range(self.items), draw)
         self.own = self.table.totals(self.folds, FOLDS)
-        self._weight = 1.0
         self._measure()
 
     def _measure(self) -> None:
@@ -139,14 +138,14 @@ class _Route:
         right, paid = self.own
         others = (right.sum(2, keepdims=True) - right) / np.maximum(self.items - sizes, 1)
         held = Held(others[:, sizes > 0], (right / np.maximum(sizes, 1))[:, sizes > 0])
-        self._weight = self._pooling.weight(held)
-        self.scores = self._pooling.shrunk(others.reshape(len(right), -1), self._weight).reshape(right.shape)
+        self._fit = self._pooling.fit(held)
+        self.scores = self._pooling.shrunk(others.reshape(len(right), -1), self._fit).reshape(right.shape)
         self.usd = (paid.sum(2, keepdims=True) - paid) / np.maximum(self.items - sizes, 1)
 
     def best(self, price: float) -> int:
         """Return the way to take: the largest shrunken score less its cost, at a price in accuracy for a dollar."""
         scores, usd = (one[:, 0].sum(1) / max(self.items, 1) for one in self.own)
-        return int(np.argmax(self._pooling.shrunk(scores[:, None], self._weight)[:, 0] - price * usd))
+        return int(np.argmax(self._pooling.shrunk(scores[:, None], self._fit)[:, 0] - price * usd))
 
 
 def _folds(clusters: Sequence[Any], draw: np.random.Generator) -> NDArray[np.int64]:

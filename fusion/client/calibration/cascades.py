@@ -95,7 +95,7 @@ class _Answered(NamedTuple):
 
 def _answers(asking: Asking, pipeline: Pipeline, name: str, cascade: Cascade, accept: Accept) -> Iterator[_Answered]:
     """Yield the answer of the first tier to each example, under an acceptance that shows all."""
-    is_right = asking.right or _same(accept.extract)
+    is_right = asking.right or same_answer(accept.extract)
     for example, one in asking.results(_first_tier(pipeline, name, cascade, accept)):
         right = is_right(one.data["text"], example.gold)
         yield _Answered(one.data["confidence"], right, **one.data["data"])
@@ -134,9 +134,11 @@ def _first_tier(pipeline: Pipeline, name: str, cascade: Cascade, accept: Accept)
     return pipeline.model_copy(update={"stages": {**pipeline.stages, name: alone}, "output": output})
 
 
-def _same(extractor: Extractor) -> Right:
+def same_answer(extractor: Extractor) -> Right:
+    """Return the comparison of what an extractor finds in two answers."""
+
     def same(answer: str, gold: str) -> bool:
-        found = extractor.extract(answer)
-        return found is not None and found.key == extractor.key(as_text(gold))
+        found, wanted = extractor.extract(answer), extractor.bare(as_text(gold))
+        return found is not None and wanted is not None and extractor.same(found, wanted)
 
     return same

@@ -155,8 +155,8 @@ def _sequences(levels: Sequence[float]) -> Iterator[Sequence[float]]:
         yield levels[start * len(levels) // starts :]
 
 
-def check_shares(target: float, delta: float) -> None:
-    """Raise InputError for a target or a probability that is not between 0 and 1."""
-    for name, value in (("target", target), ("delta", delta)):
+def check_shares(share: float, delta: float, *, name: str = "target") -> None:
+    """Raise InputError for a share or a probability that is not between 0 and 1."""
+    for key, value in ((name, share), ("delta", delta)):
         if not 0 < value < 1:
-            raise InputError(f"`{name}` is {value!r}; give a share between 0 and 1")
+            raise InputError(f"`{key}` is {value!r}; give a share between 0 and 1")

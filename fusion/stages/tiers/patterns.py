@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
@@ -170,12 +170,3 @@ def _completed(groups: list[str], left: str) -> Iterator[list[str]]:
     for at, one in enumerate(groups):
         yield from _completed([*groups[:at], one + member, *groups[at + 1 :]], rest)
     yield from _completed([*groups, member], rest)
-
-
-def groups_of(keys: Mapping[str, str | None]) -> list[str]:
-    """Return the groups of members with equal keys; one without a key is alone."""
-    groups: dict[str, str] = {}
-    for letter, key in keys.items():
-        name = f"={key}" if key is not None else f"?{letter}"
-        groups[name] = groups.get(name, "") + letter
-    return list(groups.values())

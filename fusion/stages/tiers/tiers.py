@@ -13,8 +13,9 @@ from fusion.stages.answer import extracted, failed_checks, own_verdict
 from fusion.stages.base import shown_in, whole
 from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.items import gathered
+from fusion.stages.text.extract import Extracted, Extractor
 from fusion.stages.text.reading import without_notice
-from fusion.stages.tiers.patterns import groups_of, written
+from fusion.stages.tiers.patterns import written
 from fusion.stages.tiers.spec import LETTERS, Accept, Tiered
 
 _SURE: Final[JsonSchema] = {"type": "number", "minimum": 0, "maximum": 1}
@@ -29,10 +30,10 @@ class Question(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """A member's answer, and the key of its compared part; None if it has no such part."""
+    """A member's answer, and its compared part; None if it has no such part."""
 
     answer: Answer
-    key: str | None
+    found: Extracted | None
     confidence: float | None
     messages: Sequence[Message]
     letter: str = ""
@@ -159,7 +160,7 @@ class _Tier:
         wanted = rule.wanted(len(self._members))
         agreement = len(agreeing) / len(given) if rule.compares else None
         confidence = chosen.confidence if rule.stated else agreement
-        groups = _groups(given)
+        groups = _groups(given, rule.extract)
         if rule.learned is not None and (flaw := rule.learned.flaw(label, groups, left)):
             reason = flaw
         elif len(agreeing) < wanted:
@@ -202,7 +203,7 @@ class _Tier:
         while asked < members and not self._is_settled(rule, given, asked, label):
             given += await self._wave(question, asked, asked + 1, failures)
             asked += 1
-        return given, _largest(given), LETTERS[asked:members]
+        return given, _largest(given, rule.extract), LETTERS[asked:members]
 
     def _at_first(self, rule: Accept) -> int:
         """Return the number of members that are asked whatever they answer."""
@@ -213,8 +214,8 @@ class _Tier:
         """Return True if no further answer changes the outcome."""
         members = len(self._members)
         if rule.learned is not None:
-            return rule.learned.is_settled(label, _groups(given), LETTERS[asked:members])
-        agreeing, wanted = len(_largest(given)), rule.wanted(members)
+            return rule.learned.is_settled(label, _groups(given, rule.extract), LETTERS[asked:members])
+        agreeing, wanted = len(_largest(given, rule.extract)), rule.wanted(members)
         return not agreeing < wanted <= agreeing + members - asked
 
     async def _wave(self, question: Question, first: int, behind: int, failures: list[str]) -> list[_Given]:
@@ -250,14 +251,13 @@ class _Tier:
         if self._stated:
             said, confidence = answer.data["answer"], float(answer.data["confidence"])
             answer = answer._replace(text=as_text(said), data=said if self._stage.output_schema is not None else None)
-        return _Given(answer, await self._key(question, answer), confidence, ask.messages, LETTERS[at])
+        return _Given(answer, await self._found(question, answer), confidence, ask.messages, LETTERS[at])
 
-    async def _key(self, question: Question, answer: Answer) -> str | None:
+    async def _found(self, question: Question, answer: Answer) -> Extracted | None:
         """Return the compared part of an answer; None if answers are not compared."""
         if self._rule is None or not self._rule.compares:
             return None
-        found = await extracted(self._ctx, self._rule.extract, answer.value, question.item)
-        return None if found is None else found.key
+        return await extracted(self._ctx, self._rule.extract, answer.value, question.item)
 
     async def _judged(self, question: Question, rule: Accept, judge: str, given: _Given) -> tuple[str, float | None]:
         """Return (reason against the answer, confidence of the judge); a failed judgement is never a pass."""
@@ -287,15 +287,19 @@ class _Tier:
         return f"{said.by!r} does not accept it: {said.data['problem'] or 'it gives no reason'}", confidence
 
 
-def _largest(given: Sequence[_Given]) -> list[_Given]:
-    """Return the largest group of equal answers, the first of equal groups; one without a key is alone."""
-    groups: dict[str, list[_Given]] = {}
-    for at, one in enumerate(given):
-        groups.setdefault(f"={one.key}" if one.key is not None else f"?{at}", []).append(one)
-    found = [group for name, group in groups.items() if name.startswith("=")]
-    return max(found or list(groups.values()), key=len, default=[])
+def _largest(given: Sequence[_Given], extractor: Extractor) -> list[_Given]:
+    """Return the largest group of equal answers, the first of equal groups; one without a compared part is alone."""
+    groups: dict[int, list[_Given]] = {}
+    for one, group in zip(given, extractor.groups([one.found for one in given]), strict=True):
+        if group is not None:
+            groups.setdefault(group, []).append(one)
+    return max(groups.values(), key=len, default=list(given[:1]))
 
 
-def _groups(given: Sequence[_Given]) -> list[str]:
-    """Return the letters of the members of each group of equal answers."""
-    return groups_of({one.letter: one.key for one in given})
+def _groups(given: Sequence[_Given], extractor: Extractor) -> list[str]:
+    """Return the letters of the members of each group of equal answers; one without a compared part is alone."""
+    groups: dict[str, str] = {}
+    for one, group in zip(given, extractor.groups([one.found for one in given]), strict=True):
+        name = one.letter if group is None else f"={group}"
+        groups[name] = groups.get(name, "") + one.letter
+    return list(groups.values())

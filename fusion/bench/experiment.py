@@ -147,7 +147,7 @@ def _qualified(sets: Mapping[str, TaskSet], task_set: str, name: str) -> str:
 
 def _scorer(name: str, scoring: Scoring) -> Scorer:
     try:
-        return scorer(scoring.by, path=scoring.path, pattern=scoring.pattern)
+        return scorer(scoring.by, path=scoring.path, pattern=scoring.pattern, tolerance=scoring.tolerance)
     except UsageError as error:
         raise UsageError(f"the task set {name!r}: {error}") from error
 

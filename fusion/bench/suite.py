@@ -16,6 +16,7 @@ from fusion.core.types import Limits
 from fusion.core.validation import Authored, Mistake, misread, mistakes
 from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
 from fusion.pipeline.json_schema import schema_of
+from fusion.stages.text.tolerance import Tolerance
 
 Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle", "no_review"]
 NO_REVIEW: Final = "no_review"
@@ -69,6 +70,10 @@ class Scoring(Authored):
     by: str = Field(min_length=1, description="A scorer's name, judge, an expression, or module:function.")
     path: str | None = Field(default=None, description="The path of the answer in JSON.")
     pattern: str | None = Field(default=None, description="A regular expression; its first group is the answer.")
+    tolerance: Tolerance | None = Field(
+        default=None,
+        description="Difference at which a number is still right: 0.5% of the gold answer, or an amount.",
+    )
     model: str | None = Field(default=None, description="The judge of `by: judge`: a model of another family.")
     criteria: str | None = Field(default=None, description="The criteria of a good answer, for the judge.")
 
@@ -83,6 +88,8 @@ class Scoring(Authored):
             raise ValueError("`by: judge` needs the judge's `model`, of another family than the contestants")
         if self.judged and (self.path is not None or self.pattern is not None):
             raise ValueError("`path` and `pattern` have no effect with `by: judge`, which reads the whole answer")
+        if self.tolerance is not None and self.by != "number":
+            raise ValueError("`tolerance` has an effect with `by: number` only")
         if not self.judged and (self.model is not None or self.criteria is not None):
             raise ValueError("`model` and `criteria` have an effect with `by: judge` only")
         return self

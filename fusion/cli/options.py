@@ -482,9 +482,36 @@ class CalibrateOptions(Options):
         str, Argument(metavar="EXAMPLES", help="File of prompts and right answers: .jsonl, .csv, .json.")
     ]
     target: Annotated[
-        float, Option("--target", metavar="SHARE", help="Share of accepted answers that may be wrong, such as 0.05.")
-    ]
+        float | None,
+        Option("--target", metavar="SHARE", help="Set a threshold: share of accepted answers that may be wrong."),
+    ] = None
+    refuse: Annotated[
+        float | None,
+        Option("--refuse", metavar="SHARE", help="Choose a reviewer: share of right results that it may refuse."),
+    ] = None
+    reviewers: Annotated[
+        list[str] | None,
+        Option("--reviewer", metavar="REVIEWER", help="Reviewer to measure, a role or a model; repeatable."),
+    ] = None
+    templates: Annotated[
+        list[str] | None, Option("--template", metavar="NAME", help="Template of the review to measure; repeatable.")
+    ] = None
+    thresholds: Annotated[
+        list[float] | None,
+        Option("--threshold", metavar="CONFIDENCE", help="Confidence to accept at, to measure; repeatable."),
+    ] = None
+    item_gold: Annotated[
+        str | None,
+        Option("--item-gold", metavar="COLUMN", help="Column with the right results of the items, a list."),
+    ] = None
     delta: Annotated[float, Option("--delta", metavar="SHARE", help="Probability that more of them are wrong.")] = 0.1
+    learned: Annotated[
+        bool, Option("--learned", help="Accept by pattern: which members of the tier gave equal answers.")
+    ] = False
+    label: Annotated[
+        str | None,
+        Option("--label", metavar="EXPRESSION", help="Label of a request, as in inputs.subject: patterns by label."),
+    ] = None
     stage: Annotated[str | None, Option("--stage", metavar="STAGE", help="Stage, if there are several.")] = None
     prompt: Annotated[
         str | None, Option("--prompt", metavar="COLUMN", help="Column of prompts, or template over columns.")

@@ -15,6 +15,7 @@ from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, StoreError, UsageError
 from fusion.core.params import RoleSpec
 from fusion.core.types import Asked, File, FileText, Limits, Turn
+from fusion.engine.context.learned import figures_of
 from fusion.engine.roles import RoleModel, RoleModels
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo
@@ -138,8 +139,9 @@ class Record:
         Raises PolicyError for a model that the policy forbids now, unless a profile chose it and has another one.
         """
         data = self.data
+        loaded = self.loaded(library)
         return RunSpec(
-            self.loaded(library),
+            loaded,
             _models(
                 data["roles"],
                 _Reach(gateway, frozenset(data["own"]) - frozenset(own), data["profile"], self.undeclared.keys()),
@@ -152,6 +154,7 @@ class Record:
             cache=data["cache"],
             sample=data["sample"],
             batch=data.get("batch", False),
+            learned=figures_of(gateway.settings) if loaded.reads_learned else None,
             answer_tokens=data.get("answer_tokens"),
         )
 

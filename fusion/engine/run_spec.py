@@ -1,6 +1,6 @@
 """RunSpec: the pipeline, models, inputs and limits of a run, for the engine and for quotes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from fusion.core.params import BatchMode, CacheMode, merged
 from fusion.core.types import Attached, File, Limits
 from fusion.engine.roles import RoleModels
 from fusion.models.base import ModelInfo, Price
+from fusion.models.catalog.learned import Learned
 from fusion.pipeline.attributes import check_columns
 from fusion.pipeline.inputs import check_hidden_columns, filled, with_conversation
 from fusion.pipeline.loader import LoadedPipeline
@@ -40,6 +41,8 @@ class RunSpec:
     """Notes on the pipeline; for a preview or quote also those on models and keys."""
     batch: bool = False
     """True for a run whose calls may be sent in batches."""
+    learned: Callable[[], Learned] | None = None
+    """Reads the learned figures of this machine; None if the pipeline reads none."""
     answer_tokens: int | None = None
     """The most output tokens of an answer, continuations included; None for those of its stage."""
     widest: bool = False
@@ -76,6 +79,7 @@ class RunSpec:
             cache=self.cache,
             sample=self.sample,
             batch=self.batch,
+            learned=self.learned,
             answer_tokens=self.answer_tokens,
             widest=self.widest,
         )

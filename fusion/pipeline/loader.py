@@ -67,10 +67,27 @@ class LoadedPipeline:
         whole = self.pipeline.model_copy(update={"stages": {**self.pipeline.stages, **stages}, **more})
         return replace(self, pipeline=whole)
 
+    def upto(self, name: str, stage: Stage) -> "LoadedPipeline":
+        """Return the pipeline of this stage and those that it reads, directly or not; its output is the stage's."""
+        before, open_ones = {name}, [name]
+        while open_ones:
+            new = self.dataflow.wirings[open_ones.pop()].before & self.pipeline.stages.keys() - before
+            before |= new
+            open_ones += new
+        stages = {one: stage if one == name else own for one, own in self.pipeline.stages.items() if one in before}
+        nested = {path: one for path, one in self.nested.items() if path.partition("/")[0] in before}
+        whole = self.pipeline.model_copy(update={"stages": stages, "output": name})
+        return replace(self, pipeline=whole, nested=nested)
+
     @cached_property
     def shows_material(self) -> bool:
         """True if a template of the pipeline, or of one that it runs, prints the material."""
         return any(one.dataflow.shows_material for one in self.all)
+
+    @cached_property
+    def reads_learned(self) -> bool:
+        """True if the pipeline, or one that it runs, reads learned figures."""
+        return any(one.dataflow.reads_learned for one in self.all)
 
     @property
     def all(self) -> "Iterator[LoadedPipeline]":
@@ -105,6 +122,21 @@ class LoadedPipeline:
         yield from self.prompts.files
         for stage in stages_within(self.pipeline.stages).values():
             yield from ((self.near or Path()) / shape for _, shape in stage.schemas() if isinstance(shape, str))
+
+
+def checked(loaded: LoadedPipeline) -> LoadedPipeline:
+    """Return a changed pipeline, checked anew. Raises PipelineError with every mistake."""
+    problems = check(
+        loaded.pipeline,
+        prompts=loaded.prompts,
+        positions=Positions(),
+        file=loaded.pipeline.name,
+        near=loaded.near,
+        nested={path: one.pipeline for path, one in loaded.nested.items()},
+    )
+    if problems:
+        raise PipelineError(sorted(problems))
+    return loaded
 
 
 PipelineGiven = str | Path | Pipeline | LoadedPipeline

@@ -25,6 +25,14 @@ from fusion.stages.fields import Choice, OutputSchema, RoleChoice
 from fusion.stages.simulation import Estimate
 
 Reads = Literal["item", "all", "outline", "none"]
+LEARNED: Final = "learned"
+"""Variable of conditions: the learned figures, as in `learned.LABEL.ROLE.accuracy`."""
+OF_CONDITIONS: Final = frozenset({LEARNED})
+NUMBER: Final = "number"
+"""Variable of checks: the number that the checked value gives, such as 4634.5 of "The total is 4,634.50."."""
+OF_CHECKS: Final = frozenset({"value", NUMBER})
+REPLACED: Final = frozenset({LEARNED, NUMBER})
+"""Variables of expressions that a stage of the same name replaces."""
 
 
 class OutputField(NamedTuple):
@@ -142,6 +150,11 @@ class Stage(Authored, ABC):
         return frozenset()
 
     @property
+    def reads_learned(self) -> bool:
+        """True if the stage decides by learned figures itself."""
+        return False
+
+    @property
     def keeps_sources(self) -> bool:
         """True if the items of the stage have the sources of those that it follows, and values of its `schema`."""
         return False
@@ -182,7 +195,7 @@ class Stage(Authored, ABC):
     def expressions(self) -> Iterator[ExpressionUse]:
         """Yield the expressions that the stage evaluates."""
         if self.when is not None:
-            yield ExpressionUse("when", self.when)
+            yield ExpressionUse("when", self.when, OF_CONDITIONS)
 
     def roles(self) -> Iterator[tuple[str, str]]:
         """Yield (key, role) for every role that the stage may call."""
@@ -298,7 +311,7 @@ class ModelStage(Prompted, Params, Cacheable, Resilience):
         yield from super().expressions()
         for at, choice in enumerate(self.role):
             if choice.when is not None:
-                yield ExpressionUse(f"role.{at}.when", choice.when, self.choice_offers)
+                yield ExpressionUse(f"role.{at}.when", choice.when, self.choice_offers | OF_CONDITIONS)
 
     def roles(self) -> Iterator[tuple[str, str]]:
         for at, choice in enumerate(self.role):

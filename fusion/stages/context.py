@@ -19,6 +19,7 @@ from fusion.core.types import (
     ToolSpec,
 )
 from fusion.models.base import ModelInfo
+from fusion.models.catalog.learned import Figures
 from fusion.models.speed import Latencies
 from fusion.stages.feed import Feed
 from fusion.stages.text.reading import Reading
@@ -210,6 +211,10 @@ class StageModels(ABC):
     @abstractmethod
     def room(self, role: str, max_tokens: int | None = None) -> Room:
         """Return the tokens that a call to a role may read and write, under this limit or the stage's own."""
+
+    def learned(self, label: str, role: str) -> Figures | None:
+        """Return the learned figures of the first model of a role on a label, if it was measured."""
+        return None
 
     @abstractmethod
     def readable(self) -> int | None:

@@ -123,3 +123,30 @@ def test_what_does_not_fit_together_is_told(change: tuple[str, str], words: str)
 def test_a_file_of_another_form_is_refused(text: str, words: str) -> None:
     with pytest.raises(PipelineError, match=words):
         Suite.from_yaml(text)
+
+
+@pytest.mark.parametrize("given", ["0.5%", "5 %", "0.01", "2", "1e-3"])
+def test_a_tolerance_of_numbers_is_read_and_counts(given: str) -> None:
+    text = (
+        "tasks: {sums: {file: sums.jsonl}}\n"
+        f"scorer: {{by: number, tolerance: {given}}}\narms: {{a: {{model: scripted/cheap}}}}\n"
+    )
+    scoring = Suite.from_yaml(text).scoring("sums")
+    assert str(scoring.tolerance) in (given, str(float(given.rstrip(" %"))))
+
+
+@pytest.mark.parametrize(
+    ("scorer", "words"),
+    [
+        ("{by: number, tolerance: 0}", "expected a share such as 0.5%, or an amount such as 0.01"),
+        ("{by: number, tolerance: 200%}", "above 0 and below 100%; got '200%'"),
+        ("{by: number, tolerance: true}", "got True"),
+        ("{by: exact, tolerance: 1%}", "`tolerance` has an effect with `by: number` only"),
+        ("{by: judge, model: a/b, tolerance: 1%}", "`tolerance` has an effect with `by: number` only"),
+    ],
+)
+def test_a_tolerance_that_cannot_be_is_named_with_its_line(scorer: str, words: str) -> None:
+    text = f"tasks: {{sums: {{file: sums.jsonl}}}}\nscorer: {scorer}\narms: {{a: {{model: scripted/cheap}}}}\n"
+    with pytest.raises(PipelineError, match=r":2:\d+ scorer") as caught:
+        Suite.from_yaml(text)
+    assert words in str(caught.value)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fusion.bench.tuner.ways import Layout
 
 Floats = NDArray[np.float64]
-_RIDGE: Final = 1.0
+_PENALTIES: Final = (1.0, 10.0, 30.0, 100.0, 300.0)
 
 
 class Held(NamedTuple):
@@ -20,13 +20,21 @@ class Held(NamedTuple):
     own: Floats
 
 
+class Fit(NamedTuple):
+    """The ridge penalty of the effects, and the weight of a way's own score, from 0 to 1."""
+
+    penalty: float
+    weight: float
+
+
 class Pooling:
     """An additive model of the scores of ways: one effect for each part that several ways share.
 
     Of thousands of ways the one with the best score on a few hundred items is the luckiest as well. Its score is
     therefore shrunk towards the prediction of the model (Efron and Morris, "Data analysis using Stein's estimator",
-    JASA 70, 1975): `w` times its own score and 1 - `w` times the prediction. The effects are by ridge regression. `w`
-    is that of the least squared error on folds that were held out.
+    JASA 70, 1975): `weight` times its own score and 1 - `weight` times the prediction. The effects are by ridge
+    regression (Hoerl and Kennard, Technometrics 12, 1970). Penalty and weight are those of the least squared error
+    on folds that were held out.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -39,33 +47,44 @@ class Pooling:
         widest = max((len(row) for row in rows), default=0)
         self._columns = np.array([row + [self._effects] * (widest - len(row)) for row in rows], int)
 
-    def predicted(self, scores: Floats) -> Floats:
-        """Return the prediction for each way. `scores` has a column for each measurement."""
-        mean = scores.mean(0)
-        effects = self._inverse @ self._summed(scores - mean)
+    def fit(self, held: Held) -> Fit:
+        """Return the penalty and the weight that predict the held-out folds best."""
+        rotated, mean = self._rotated(held.others), held.others.mean(0)
+        found = []
+        for penalty in _PENALTIES:
+            predicted = self._predicted(rotated, mean, penalty)
+            own, seen = held.others - predicted, held.own - predicted
+            square = float((own * own).sum())
+            weight = min(1.0, max(0.0, float((own * seen).sum()) / square)) if square else 1.0
+            found.append((float(((seen - weight * own) ** 2).sum()), Fit(penalty, weight)))
+        return min(found)[1]
+
+    def shrunk(self, scores: Floats, fit: Fit) -> Floats:
+        """Return the scores, shrunk towards their predictions. `scores` has a column for each measurement."""
+        predicted = self._predicted(self._rotated(scores), scores.mean(0), fit.penalty)
+        return fit.weight * scores + (1 - fit.weight) * predicted
+
+    def _rotated(self, scores: Floats) -> Floats:
+        """Return the sums by effect in the axes of the normal matrix, in which it is diagonal."""
+        rotated: Floats = self._axes[1].T @ self._summed(scores - scores.mean(0))
+        return rotated
+
+    def _predicted(self, rotated: Floats, mean: Floats, penalty: float) -> Floats:
+        lengths, axes = self._axes
+        effects = axes @ (rotated / (lengths + penalty)[:, None])
         padded = np.vstack([effects, np.zeros((1, effects.shape[1]))])
         total: Floats = padded[self._columns].sum(1) + mean
         return total
 
-    def weight(self, held: Held) -> float:
-        """Return the weight of a way's own score, from 0 to 1: least squares over the folds."""
-        predicted = self.predicted(held.others)
-        own, seen = held.others - predicted, held.own - predicted
-        square = float((own * own).sum())
-        return min(1.0, max(0.0, float((own * seen).sum()) / square)) if square else 1.0
-
-    def shrunk(self, scores: Floats, weight: float) -> Floats:
-        """Return the scores, shrunk towards their predictions."""
-        return weight * scores + (1 - weight) * self.predicted(scores)
-
     @cached_property
-    def _inverse(self) -> Floats:
-        """The inverse of the normal matrix of the ridge regression."""
+    def _axes(self) -> tuple[Floats, Floats]:
+        """The eigenvalues and eigenvectors of the normal matrix: the number of ways with each pair of effects."""
         counts = np.zeros((self._effects + 1, self._effects + 1))
         for one in self._columns.T:
             for other in self._columns.T:
                 np.add.at(counts, (one, other), 1.0)
-        return np.asarray(np.linalg.inv(counts[:-1, :-1] + _RIDGE * np.eye(self._effects)), np.float64)
+        lengths, axes = np.linalg.eigh(counts[:-1, :-1])
+        return lengths, axes
 
     def _summed(self, values: Floats) -> Floats:
         """Return the sum of the values of all ways that have an effect, effect by measurement."""

@@ -9,7 +9,7 @@ from fusion.client.handle import RunHandle
 from fusion.core.budget import Budget
 from fusion.core.errors import RunFailed
 from fusion.core.result import Result
-from fusion.pipeline.spec import Pipeline
+from fusion.pipeline.loader import PipelineGiven
 
 Right = Callable[[str, Any], bool]
 """Compares an answer, given first, with the right one, given second."""
@@ -35,7 +35,7 @@ class Asking(NamedTuple):
     within: Budget | str | None = None
     watch: Watch | None = None
 
-    def results(self, pipeline: Pipeline) -> Iterator[tuple[Example, Result]]:
+    def results(self, pipeline: PipelineGiven) -> Iterator[tuple[Example, Result]]:
         """Yield each example with its Result, in their order. Raises RunFailed for the first run that fails."""
         waiting, left = deque[tuple[Example, RunHandle]](), iter(self.examples)
         try:
@@ -52,7 +52,7 @@ class Asking(NamedTuple):
             for _, handle in waiting:
                 handle.wait()
 
-    def _started(self, pipeline: Pipeline, example: Example) -> RunHandle:
+    def _started(self, pipeline: PipelineGiven, example: Example) -> RunHandle:
         return self.fusion.start(
             example.prompt, pipeline=pipeline, inputs=example.inputs, within=self.within, cache="shared"
         )

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -80,6 +79,14 @@ class Figures(Value):
     def interval(self) -> tuple[float, float]:
         """The ends of the 95% interval of the accuracy (Wilson)."""
         return wilson(self.right, self.n)
+
+    @property
+    def words(self) -> str:
+        """The figures in words: `92.0% of 120 right (85.7 to 95.6), $0.000410 an item, 2026-11-30`."""
+        low, high = self.interval
+        usd = "cost unknown" if self.usd is None else f"${self.usd:.6f} an item"
+        share = f"{100 * self.accuracy:.1f}% of {self.n:,} right ({100 * low:.1f} to {100 * high:.1f})"
+        return f"{share}, {usd}, {self.day}"
 
     @property
     def values(self) -> dict[str, Any]:
@@ -306,6 +313,8 @@ def _changing(path: Path) -> Iterator[dict[str, Lessons]]:
 
 def _replace(path: Path, learned: Learned) -> None:
     text = json.dumps(learned.model_dump(mode="json"), ensure_ascii=False)
+    import tempfile  # takes 5 ms to load, and a run needs none of it
+
     try:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
             file.write(f"{text}\n")

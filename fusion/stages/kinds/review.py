@@ -274,7 +274,7 @@ output: check
         producer = ctx.inputs.producer(self.over)
         ask = self.ask(ctx, variables, step, item.index, template=self.revise_prompt)
         kind = value_kind(item) if producer.schema is None and isinstance(item.value, dict) else None
-        schema = producer.schema if kind is None else value_schema(kind)
+        schema = producer.schema if kind is None else value_schema(item)
         ask = ask._replace(schema=schema, max_tokens=producer.max_tokens)
         ask = ask._replace(role=role) if role else ask._replace(model=item.by)
         answer = await self.answer(ctx, ask)

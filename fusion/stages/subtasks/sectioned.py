@@ -1,4 +1,4 @@
-"""Plans of one question to several sections: the sections that the planner names, and the subtasks that code makes."""
+"""Plans of one question to several sections: the sections that the planner names, and a subtask for each."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final

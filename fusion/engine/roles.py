@@ -219,6 +219,11 @@ def _check_spared(role: str, pipeline: Pipeline) -> None:
                 )
 
 
+def is_embedded(model_id: str) -> bool:
+    """Return True for the id of a model that runs in a process of this machine."""
+    return model_id.startswith(("local/", "local:"))
+
+
 def stray_limits(settings: Settings, own: Collection[str]) -> Iterator[str]:
     """Yield a note for each `[limits.NAME]` that no call can meet: no provider, endpoint or model has the name.
 
@@ -415,15 +420,14 @@ class Cast:
         return RoleModels(roles, self.gateway, notes=notes, nested=nested)
 
     def _by_profile(self, role: str, given: Mapping[str, RoleSpec]) -> RoleSpec:
-        """Return a role of the profile in use.
+        """Return a role of the profile in use. A reviewer is the user's own frontier model, if there is one.
 
-        A reviewer is the user's own frontier model, if there is one, unless the profile that was asked for has none.
+        An embedded model does not take the place of `none`: its verdicts catch nothing.
         """
-        chain = self.profile.roles[role]
-        asked = self.profile_given is not None or self.settings.profile is not None
-        if role == REVIEWER and FRONTIER in given and not (asked and chain == (NO_MODEL,)):
-            return given[FRONTIER]
-        return RoleSpec(chain=chain)
+        chain, own = self.profile.roles[role], given.get(FRONTIER)
+        if role != REVIEWER or own is None or (chain == (NO_MODEL,) and all(map(is_embedded, own.chain))):
+            return RoleSpec(chain=chain)
+        return own
 
     def _allowed(self, chain: Sequence[str], notes: list[str]) -> Sequence[str]:
         """Return the models of a profile's chain that the policy allows, or all if it allows none.

@@ -20,7 +20,7 @@ def sectioned_schema(most: int, *, combines: bool) -> JsonSchema:
     """Return the schema of the planner's reply: at most so many sections, the combination, and the questions."""
     how = {"how": enum((*HOW, NO_WAY))} if combines else {}
     other = {"other": {"anyOf": [{"type": "null"}, string(300)]}} if combines else {}
-    return closed_object({"sections": array(string(200), most), **how, "question": string(500), **other})
+    return closed_object({"sections": array(string(200), most), **how, "find": string(500), **other})
 
 
 def sectioned_plan(reply: Mapping[str, Any], sections: Sections, request: str, most: int) -> "SectionedPlan":
@@ -53,7 +53,7 @@ class SectionedPlan:
     def __init__(self, reply: Mapping[str, Any], request: str) -> None:
         how = reply.get("how")
         self.combine = {"how": how, "only": True} if how in HOW else None
-        self.question = str(reply.get("question") or "").strip() or request
+        self.question = str(reply.get("find") or "").strip() or request
         self.subtasks: list[dict[str, Any]] = []
         self.unknown: list[str] = []
         self.found: list[int] = []

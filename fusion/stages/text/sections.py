@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Final, NamedTuple
 
 from fusion.core.types import Attached, File
@@ -112,7 +112,7 @@ class Sections:
     def called(self, name: str) -> list[int]:
         """Return the sections that a name means: a number, a heading, or both as in an outline.
 
-        A heading means the sections that have it, else those below it. The number tells sections of one heading
+        A heading means its sections and those below it. The number tells sections of one heading
         apart, and counts alone if the words belong to no heading.
         """
         words, numbered = _words(name), _NUMBERED.match(name)
@@ -123,12 +123,11 @@ class Sections:
         return found
 
     def _headed(self, words: list[str]) -> list[int]:
-        """Return the sections with this title, else with this heading of their own, else below this heading."""
-        paths = [[_words(part) for part in (one.title, *reversed(one.title.split(" > ")))] for one in self.all]
-        for depth in range(max(map(len, paths), default=0)) if words else ():
-            if found := [at for at, path in enumerate(paths, start=1) if depth < len(path) and path[depth] == words]:
-                return found
-        return []
+        """Return the sections at or below a path of headings, else those at or below a heading."""
+        paths = [[_words(part) for part in one.title.split(" > ")] for one in self.all] if words else []
+        beginnings = [list(accumulate(path)) for path in paths]
+        found = [at for at, path in enumerate(beginnings, start=1) if words in path]
+        return found or [at for at, path in enumerate(paths, start=1) if words in path]
 
     def title_of(self, numbers: Sequence[int]) -> str:
         """Return the heading that sections share, with the number of one that is not the only one of it."""

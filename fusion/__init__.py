@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fusion.bulk.fusion import Fusion as Fusion
     from fusion.bulk.report import MapReport as MapReport, RowResult as RowResult
-    from fusion.client.calibrate import calibrate as calibrate
+    from fusion.client.calibration.calibrate import calibrate as calibrate
+    from fusion.client.calibration.reviews import calibrate_review as calibrate_review
     from fusion.client.client import complete as complete, warm as warm
     from fusion.client.handle import RunHandle as RunHandle
     from fusion.client.options import RunOptions as RunOptions
@@ -52,7 +53,8 @@ _ON_WINDOWS = "Fusion runs on Linux and macOS; on Windows, install and run it wi
 
 _KINDS = ("Cascade", "Generate", "Judge", "Map", "Merge", "Panel", "Plan", "Review", "Route", "Synthesize", "Vote")
 _HOMES = {
-    "fusion.client.calibrate": ("calibrate",),
+    "fusion.client.calibration.calibrate": ("calibrate",),
+    "fusion.client.calibration.reviews": ("calibrate_review",),
     "fusion.bulk.fusion": ("Fusion",),
     "fusion.bulk.report": ("MapReport", "RowResult"),
     "fusion.client.client": ("complete", "warm"),

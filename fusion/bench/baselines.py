@@ -71,12 +71,14 @@ def self_consistency(experiment: Experiment, done: Mapping[tuple[str, str, int],
 
 def most_frequent(texts: Sequence[str], extractor: Extractor) -> str:
     """Return the first text with the most frequent answer, or the first text if none has an answer."""
-    keys = [found.key if (found := extractor.extract(text)) is not None else None for text in texts]
-    counts = Counter(key for key in keys if key is not None)
+    groups = extractor.groups([extractor.extract(text) for text in texts])
+    counts = Counter(group for group in groups if group is not None)
     if not counts:
         return texts[0] if texts else ""
     most = max(counts.values())
-    return next(text for text, key in zip(texts, keys, strict=True) if key is not None and counts[key] == most)
+    return next(
+        text for text, group in zip(texts, groups, strict=True) if group is not None and counts[group] == most
+    )
 
 
 def _sampled(experiment: Experiment, one: PipelineArm, samples: int, name: str) -> PipelineArm:

@@ -18,10 +18,11 @@ from fusion.bench.baselines import self_consistency
 from fusion.bench.checkpoint import CALLS, open_checkpoint
 from fusion.bench.experiment import Experiment, prepare
 from fusion.bench.ledger import budget_of
+from fusion.bench.report.learned import keep_outcomes, keep_results
 from fusion.bench.report.report import Report
 from fusion.bench.report.results import ArmRecord, Outcome, Paid, Response, Results
 from fusion.bench.runner import Runner, Scored, Watch
-from fusion.bench.suite import Suite
+from fusion.bench.suite import NO_REVIEW, Suite
 from fusion.client.client import Fusion, shared_budget
 from fusion.core.config import Settings
 from fusion.core.errors import BudgetError, UsageError
@@ -43,6 +44,7 @@ def run(
     command: str = "",
     within: str | None = None,
     batch: bool = False,
+    learn: bool = True,
 ) -> Report:
     """Run a suite and write its report. Continues an earlier start in the same folder.
 
@@ -52,6 +54,7 @@ def run(
     Your own `fusion` stays open; give it a store, or arms share no calls. Without one, `settings` are those to use.
     With `batch`, calls go to the batch APIs of their providers, at the price of these; give a high `concurrency`.
     `within` names a `[budgets.NAME]` of the settings, which all runs of the process share beside the suite's budget.
+    With `learn`, the figures of the single models are kept: see `fusion models learned`.
 
     Raises UsageError for an invalid suite, before any call, and removes the folders that it created. Raises
     BudgetError if the budget is exhausted before any item has all its answers. Later exhaustion is reported in
@@ -75,9 +78,13 @@ def run(
     ):
         runner = Runner(experiment, checkpoint, concurrency=concurrency, watch=watch)
         notes = _work(experiment, runner)
+        in_use = client.settings
     command = command or f"fusion.bench.run({loaded.name if isinstance(suite, Suite) else str(suite)!r})"
     seconds = time.monotonic() - began
-    report = Report(_results(experiment, runner, notes, started=started, seconds=seconds, command=command))
+    results = _results(experiment, runner, notes, started=started, seconds=seconds, command=command)
+    if learn and (note := keep_results(in_use, results, loaded.labels)):
+        results = results.model_copy(update={"notes": (*results.notes, note)})
+    report = Report(results)
     report.write(folder)
     return report
 
@@ -88,10 +95,32 @@ def folder_of(suite: Suite, out: Path | str | None) -> Path:
 
 
 def _work(experiment: Experiment, runner: Runner) -> list[str]:
-    """Run all contestants, then the baseline that depends on their costs. Returns notes for the report."""
+    """Run all contestants, then the baselines that depend on them. Returns notes for the report."""
     runner.work(experiment.contestants)
-    if runner.stopped or "self_consistency" not in experiment.suite.baselines:
+    if runner.stopped:
         return []
+    baselines = {NO_REVIEW: _without_reviews, "self_consistency": _self_consistency}
+    return [
+        note
+        for name, work in baselines.items()
+        if name in experiment.suite.baselines
+        for note in work(experiment, runner)
+    ]
+
+
+def _without_reviews(experiment: Experiment, runner: Runner) -> list[str]:
+    """Run each arm that reviews without each of its reviews: all its other calls are known already, or are few."""
+    contestants = experiment.factory.unreviewed(experiment.contestants)
+    if contestants:
+        runner.work(list(contestants))
+    if runner.stopped:
+        why, runner.stopped = runner.stopped, ""
+        return [f"Arms without their reviews were begun and not finished: {why}."]
+    experiment.contestants += contestants
+    return []
+
+
+def _self_consistency(experiment: Experiment, runner: Runner) -> list[str]:
     contestant, note = self_consistency(experiment, runner.done)
     if contestant is None:
         return [f"Self-consistency at equal dollars is not measured: {note}."] if note else []
@@ -131,11 +160,21 @@ def _results(experiment: Experiment, runner: Runner, notes: Sequence[str], **run
         paid=Paid(usd=spent.usd or Decimal(0), tokens=spent.tokens, calls=spent.calls),
         items=tuple(one.record for one in whole),
         arms=tuple(arms),
-        outcomes=tuple(map(_outcome, done)),
+        outcomes=tuple(_outcome(one, experiment) for one in done),
     )
 
 
-def _outcome(done: Scored) -> Outcome:
+def _outcome(done: Scored, experiment: Experiment) -> Outcome:
+    """Return the outcome of a finished job, with the scores of the items that its reviews judged."""
+    outcome, response = outcome_of(done), done.response
+    if not response.drafts:
+        return outcome
+    scorer = experiment.item_scorer(done.job.question.record)
+    return outcome.model_copy(update={"reviews": scorer.reviews(response.reviews, response.drafts)})
+
+
+def outcome_of(done: Scored) -> Outcome:
+    """Return the outcome of a finished job."""
     job, response, score = done
     arm, item, epoch = job.name
     return Outcome(
@@ -148,6 +187,16 @@ def _outcome(done: Scored) -> Outcome:
         answer=score.answer,
         seed=job.seed,
     )
+
+
+def keep_done(settings: Settings, experiment: Experiment, done: Iterable[Scored]) -> str:
+    """Keep the figures of the single models of an unfinished benchmark. Returns a note if they could not be kept."""
+    outcomes: dict[str, dict[str, list[Outcome]]] = {}
+    for one in map(outcome_of, done):
+        outcomes.setdefault(one.arm, {}).setdefault(one.item, []).append(one)
+    arms, items = (one.record for one in experiment.contestants), [one.record for one in experiment.questions]
+    suite = experiment.suite
+    return keep_outcomes(settings, arms, items, outcomes, run=suite.name, labels=suite.labels)
 
 
 def _fallback_notes(models: Mapping[str, ModelInfo], done: Iterable[Scored], alone: set[str]) -> Iterator[str]:

@@ -12,8 +12,9 @@ from fusion.bench.judge import Judge, check_families, make_judge
 from fusion.bench.report.gate import BEST_SINGLE, Gate
 from fusion.bench.report.results import ItemRecord
 from fusion.bench.scorers.base import Answer, Scorer
+from fusion.bench.scorers.items import ItemScorer
 from fusion.bench.scorers.registry import NAMES, scorer
-from fusion.bench.suite import Scoring, Suite
+from fusion.bench.suite import NO_REVIEW, Scoring, Suite
 from fusion.bench.tasks import Task, TaskSet, read_tasks, split_of
 from fusion.client.client import Fusion
 from fusion.core.budget import Budget
@@ -31,12 +32,18 @@ class Question(NamedTuple):
 
 @dataclass
 class Experiment:
-    """A suite ready to run. `gold` is by item; `scorers` and `judges` are by task set."""
+    """A suite ready to run.
+
+    `gold` and `gold_items`, the right values of the items within an answer, are by item of the suite; `scorers`,
+    `item_scorers` and `judges` are by task set.
+    """
 
     suite: Suite
     questions: tuple[Question, ...]
     gold: Mapping[str, Any] = field(repr=False)
+    gold_items: Mapping[str, list[Any]] = field(repr=False)
     scorers: Mapping[str, Scorer]
+    item_scorers: Mapping[str, Scorer]
     judges: Mapping[str, Judge]
     contestants: list[Contestant]
     factory: ArmFactory
@@ -50,8 +57,17 @@ class Experiment:
         """All models that the contestants may call."""
         return _models(self.contestants)
 
+    def item_scorer(self, record: ItemRecord) -> ItemScorer:
+        """Return the scorer of the items within the answers to an item of the suite."""
+        return ItemScorer(
+            self.item_scorers.get(record.task_set),
+            self.scorers.get(record.task_set),
+            gold=self.gold[record.id],
+            golds=self.gold_items.get(record.id),
+        )
+
     def close(self) -> None:
-        for one in self.scorers.values():
+        for one in {*self.scorers.values(), *self.item_scorers.values()}:
             one.close()
 
 
@@ -66,6 +82,11 @@ def prepare(suite: Suite, near: Path, fusion: Fusion, within: Budget, *, batch: 
     for name, one in scorers.items():
         golds = [gold[question.task.id] for question in questions if question.record.task_set == name]
         _check_scorer(name, suite.scoring(name), one, golds)
+    gold_items = {_qualified(sets, name, item): one.items[item] for name, one in sets.items() for item in one.items}
+    item_scorers = dict(_item_scorers(suite, scorers))
+    for name, one in item_scorers.items():
+        golds = [gold for item in sets[name].items.values() for gold in item if gold is not None]
+        _check_scorer(name, suite.tasks[name].item_scorer or suite.scoring(name), one, golds)
     examples = list({one.record.task_set: one.task for one in reversed(questions)}.values())
     factory = ArmFactory(
         suite, near, fusion, within, examples, frozenset(one.task.id for one in questions), batch=batch
@@ -81,20 +102,28 @@ def prepare(suite: Suite, near: Path, fusion: Fusion, within: Budget, *, batch: 
         suite=suite,
         questions=questions,
         gold=gold,
+        gold_items=gold_items,
         scorers=scorers,
+        item_scorers=item_scorers,
         judges=judges,
         contestants=contestants,
         factory=factory,
         within=within,
         hashes={f"the task set {name}": one.sha256 for name, one in sets.items()},
         licences={name: source.licence for name, source in suite.tasks.items() if source.licence},
-        notes=[*_family_notes(judges, contestants), *_baseline_notes(suite)],
+        notes=[
+            *_family_notes(judges, contestants),
+            *_baseline_notes(suite, reviewed=bool(factory.reviewing(contestants))),
+        ],
     )
 
 
 def _task_set(name: str, suite: Suite, near: Path) -> TaskSet:
     source = suite.tasks[name]
-    whole = read_tasks(near / source.file, source, name=name)
+    whole = read_tasks(near / source.file, source, name=name, side=suite.split.column)
+    confirming = suite.confirming(name)
+    if confirming is not None:
+        whole = whole.with_test_items(read_tasks(near / confirming, source, name=name), file=confirming)
     side = whole.only(suite.on, dev_share=suite.split.dev, seed=suite.split.seed)
     return side if source.sample is None else side.sample(source.sample, seed=suite.split.seed)
 
@@ -118,9 +147,16 @@ def _qualified(sets: Mapping[str, TaskSet], task_set: str, name: str) -> str:
 
 def _scorer(name: str, scoring: Scoring) -> Scorer:
     try:
-        return scorer(scoring.by, path=scoring.path, pattern=scoring.pattern)
+        return scorer(scoring.by, path=scoring.path, pattern=scoring.pattern, tolerance=scoring.tolerance)
     except UsageError as error:
         raise UsageError(f"the task set {name!r}: {error}") from error
+
+
+def _item_scorers(suite: Suite, scorers: Mapping[str, Scorer]) -> Iterator[tuple[str, Scorer]]:
+    """Yield the scorer of items for each task set with gold items."""
+    for name, source in suite.tasks.items():
+        if source.item_gold is not None:
+            yield name, scorers[name] if source.item_scorer is None else _scorer(name, source.item_scorer)
 
 
 def _check_scorer(name: str, scoring: Scoring, tested: Scorer, golds: list[Any]) -> None:
@@ -147,7 +183,8 @@ def _family_notes(judges: Mapping[str, Judge], contestants: Iterable[Contestant]
         yield from check_families(f"the judge of {name}", judge.contestant.models.values(), families)
 
 
-def _baseline_notes(suite: Suite) -> Iterator[str]:
-    dropped = [name for name in Suite.model_fields["baselines"].default if name not in suite.baselines]
+def _baseline_notes(suite: Suite, *, reviewed: bool) -> Iterator[str]:
+    known = [name for name in Suite.model_fields["baselines"].default if reviewed or name != NO_REVIEW]
+    dropped = [name for name in known if name not in suite.baselines]
     if dropped:
         yield f"The suite leaves out baselines: {', '.join(dropped)}."

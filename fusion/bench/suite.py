@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -16,8 +16,11 @@ from fusion.core.types import Limits
 from fusion.core.validation import Authored, Mistake, misread, mistakes
 from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
 from fusion.pipeline.json_schema import schema_of
+from fusion.stages.text.tolerance import Tolerance
 
-Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle"]
+Baseline = Literal["singles", "self_consistency", "random_mixing", "oracle", "no_review"]
+NO_REVIEW: Final = "no_review"
+"""The baseline of each arm that reviews: the same pipeline without that review."""
 _TEXT = "<text>"
 
 
@@ -61,20 +64,16 @@ def _check_gate(gate: str) -> str:
     return gate
 
 
-class Source(Fields, Authored):
-    """A task set: a file, and the roles of its columns."""
-
-    file: str = Field(min_length=1, description="A .csv, .jsonl or .json file, plain or packed, beside the suite.")
-    sample: int | None = Field(default=None, ge=1, description="At most this many items, drawn by hash.")
-    licence: str = Field(default="", description="The licence of the items.")
-
-
 class Scoring(Authored):
     """The scorer of a task set. Short form: its name alone."""
 
     by: str = Field(min_length=1, description="A scorer's name, judge, an expression, or module:function.")
     path: str | None = Field(default=None, description="The path of the answer in JSON.")
     pattern: str | None = Field(default=None, description="A regular expression; its first group is the answer.")
+    tolerance: Tolerance | None = Field(
+        default=None,
+        description="Difference at which a number is still right: 0.5% of the gold answer, or an amount.",
+    )
     model: str | None = Field(default=None, description="The judge of `by: judge`: a model of another family.")
     criteria: str | None = Field(default=None, description="The criteria of a good answer, for the judge.")
 
@@ -89,6 +88,8 @@ class Scoring(Authored):
             raise ValueError("`by: judge` needs the judge's `model`, of another family than the contestants")
         if self.judged and (self.path is not None or self.pattern is not None):
             raise ValueError("`path` and `pattern` have no effect with `by: judge`, which reads the whole answer")
+        if self.tolerance is not None and self.by != "number":
+            raise ValueError("`tolerance` has an effect with `by: number` only")
         if not self.judged and (self.model is not None or self.criteria is not None):
             raise ValueError("`model` and `criteria` have an effect with `by: judge` only")
         return self
@@ -97,6 +98,28 @@ class Scoring(Authored):
     def judged(self) -> bool:
         """True if a model scores the answers."""
         return self.by == "judge"
+
+
+class Source(Fields, Authored):
+    """A task set: a file, and the roles of its columns."""
+
+    file: str = Field(min_length=1, description="A .csv, .jsonl or .json file, plain or packed, beside the suite.")
+    sample: int | None = Field(default=None, ge=1, description="At most this many items, drawn by hash.")
+    licence: str = Field(default="", description="The licence of the items.")
+    label: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Label of its learned figures; by default its name."
+    )
+    item_scorer: Scoring | None = Field(
+        default=None, description="The scorer of single items by `item_gold`; by default that of the answers."
+    )
+
+    @model_validator(mode="after")
+    def _check_items(self) -> "Source":
+        if self.item_scorer is not None and self.item_gold is None:
+            raise ValueError("`item_scorer` has an effect with `item_gold` only")
+        if self.item_scorer is not None and self.item_scorer.judged:
+            raise ValueError("a judge scores whole answers only; give another `item_scorer`")
+        return self
 
 
 Scorings = Annotated[
@@ -130,10 +153,27 @@ class Arm(Authored):
 
 
 class Splitting(Authored):
-    """The split of the items into dev and test, by a hash of their ids."""
+    """The split of the items into dev and test: by a hash of their ids, or by a column."""
 
     dev: float = Field(default=0.5, gt=0, lt=1, description="The share of items on the dev side.")
-    seed: int = Field(default=0, ge=0, description="The seed of the split.")
+    seed: int = Field(default=0, ge=0, description="The seed of the split, and of samples.")
+    column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The column with the side of each item, dev or test; replaces the hash.",
+    )
+
+    @model_validator(mode="after")
+    def _check_column(self) -> "Splitting":
+        if self.column is not None and "dev" in self.model_fields_set:
+            raise ValueError("`dev` has no effect with `column`, which gives the side of each item; leave one out")
+        return self
+
+
+Confirming = Annotated[
+    Annotated[str, Tag("file"), Field(min_length=1)] | Annotated[dict[str, str], Tag("sets"), Field(min_length=1)],
+    Discriminator(lambda given: "sets" if isinstance(given, Mapping) else "file"),
+]
 
 
 class Suite(Authored):
@@ -145,11 +185,15 @@ class Suite(Authored):
     scorer: Scorings = Field(description="The scorer of all answers, or one for each task set.")
     arms: dict[str, Arm] = Field(min_length=1, description="The contestants, by name.")
     baselines: tuple[Baseline, ...] = Field(
-        default=("singles", "self_consistency", "random_mixing", "oracle"),
+        default=("singles", "self_consistency", "random_mixing", "oracle", "no_review"),
         description="The baselines of the report; it names those left out.",
     )
     on: Literal["dev", "test", "all"] = Field(default="test", description="The side of the split to measure.")
     split: Splitting = Field(default=Splitting(), description="The split into dev and test.")
+    confirm: Confirming | None = Field(
+        default=None,
+        description="A file of the items of the test side, or one for each task set; all others are then dev.",
+    )
     epochs: int = Field(default=1, ge=1, le=100, description="The number of times to ask each item.")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Seeds of order and resampling.")
     resamples: int = Field(
@@ -158,7 +202,11 @@ class Suite(Authored):
     margin: float = Field(
         default=0.01, ge=0, lt=1, description="The largest loss of accuracy that counts as not worse, a share."
     )
-    max_tokens: int = Field(default=5000, ge=1, description="Output limit of a single model, thinking included.")
+    max_tokens: int = Field(
+        default=5000,
+        ge=1,
+        description="Output limit of an answer of every arm, thinking and continuations included.",
+    )
     prices: dict[str, Tariff] = Field(
         default={}, description="Simulated prices by model, in dollars for a million tokens; the report labels them."
     )
@@ -176,7 +224,32 @@ class Suite(Authored):
             for name in self.scorer:
                 if name not in self.tasks:
                     raise ValueError(f"a scorer for {name!r}, which is not a task set")
+        for name, source in self.tasks.items():
+            if source.item_gold is not None and source.item_scorer is None and self.scoring(name).judged:
+                raise ValueError(f"a judge scores whole answers only; give the task set {name!r} an `item_scorer`")
         return self
+
+    @model_validator(mode="after")
+    def _check_confirming(self) -> "Suite":
+        if isinstance(self.confirm, str) and len(self.tasks) > 1:
+            raise ValueError("`confirm` is one file, and there are several task sets; write {set: file}")
+        named = self.confirm if isinstance(self.confirm, dict) else {}
+        for name in named:
+            if name not in self.tasks:
+                raise ValueError(f"`confirm` has a file for {name!r}, which is not a task set")
+        chosen = {"dev", "column"} & self.split.model_fields_set
+        if chosen and self.confirm is not None and (not named or len(named) == len(self.tasks)):
+            raise ValueError(f"`split.{min(chosen)}` has no effect with `confirm`: its items are the test side")
+        return self
+
+    def confirming(self, task_set: str) -> str | None:
+        """Return the file whose items are the test side of a task set; None if its items are split."""
+        return self.confirm.get(task_set) if isinstance(self.confirm, dict) else self.confirm
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the learned figures, by task set."""
+        return {name: source.label or name for name, source in self.tasks.items()}
 
     def scoring(self, task_set: str) -> Scoring:
         """Return the scoring of a task set."""

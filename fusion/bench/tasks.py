@@ -17,16 +17,21 @@ from fusion.prompts.template import Prompts, Template
 
 _SHOWN = 5
 
+Side = Literal["dev", "test"]
 Split = Literal["dev", "test", "all"]
 
 
 class Task(Value):
-    """The input of an arm: prompt and inputs of an item. `cluster` names its group, such as a document."""
+    """The input of an arm: prompt and inputs of an item. `cluster` names its group, such as a document.
+
+    `side` is set where the author gives the side of the split.
+    """
 
     id: str
     prompt: str
     inputs: dict[str, Any] = Field(default_factory=dict)
     cluster: str | None = None
+    side: Side | None = None
 
 
 class Join(Value):
@@ -53,6 +58,10 @@ class Fields(Value):
         default="gold",
         description="The column of gold answers, or several for a mapping of them; by default a usual name.",
     )
+    item_gold: str | None = Field(
+        default=None,
+        description="The column with the right values of the items that a stage reviews: a list in their order.",
+    )
     cluster: str | None = Field(
         default=None, description="The column with the group of an item, such as its document."
     )
@@ -70,8 +79,9 @@ class Fields(Value):
 
     @property
     def golds(self) -> tuple[str, ...]:
-        """The columns of gold answers."""
-        return (self.gold,) if isinstance(self.gold, str) else self.gold
+        """The columns of gold answers and of gold items, which no prompt reads."""
+        whole = (self.gold,) if isinstance(self.gold, str) else self.gold
+        return whole if self.item_gold is None else tuple(dict.fromkeys((*whole, self.item_gold)))
 
     @property
     def template(self) -> str | None:
@@ -80,11 +90,12 @@ class Fields(Value):
 
 
 class TaskSet(Value):
-    """Tasks in the order of their file, the gold answers by id, and the SHA-256 of the file."""
+    """Tasks in the order of their file, the gold answers and the gold items by id, and the SHA-256 of the file."""
 
     name: str
     tasks: tuple[Task, ...]
     gold: dict[str, Any] = Field(repr=False)
+    items: dict[str, list[Any]] = Field(default_factory=dict, repr=False)
     sha256: str
 
     def only(self, split: Split, *, dev_share: float = 0.5, seed: int = 0) -> "TaskSet":
@@ -98,6 +109,22 @@ class TaskSet(Value):
         drawn = {task.id for task in sorted(self.tasks, key=lambda task: _share(task.id, f"sample {seed}"))[:n]}
         return self._kept(lambda task: task.id in drawn)
 
+    def with_test_items(self, other: "TaskSet", *, file: str) -> "TaskSet":
+        """Return these tasks as the dev side, and those of another file as the test side.
+
+        Raises UsageError for items of the other `file` that are here too.
+        """
+        _check_apart(self.tasks, other.tasks, file)
+        renamed = {task.id: f"{file}/{task.id}" if task.id in self.gold else task.id for task in other.tasks}
+        tasks = (
+            *(task.model_copy(update={"side": "dev"}) for task in self.tasks),
+            *(task.model_copy(update={"side": "test", "id": renamed[task.id]}) for task in other.tasks),
+        )
+        gold = {**self.gold, **{renamed[item]: one for item, one in other.gold.items()}}
+        sha256 = hashlib.sha256(f"{self.sha256} {other.sha256}".encode()).hexdigest()
+        items = {**self.items, **{renamed[item]: one for item, one in other.items.items()}}
+        return TaskSet(name=self.name, tasks=tasks, gold=gold, items=items, sha256=sha256)
+
     def _kept(self, wanted: Callable[[Task], bool]) -> "TaskSet":
         tasks = tuple(task for task in self.tasks if wanted(task))
         return self.model_copy(update={"tasks": tasks, "gold": {task.id: self.gold[task.id] for task in tasks}})
@@ -106,9 +133,25 @@ class TaskSet(Value):
 # Splits: all tasks of a cluster are on one side.
 
 
-def split_of(task: Task, *, dev_share: float = 0.5, seed: int = 0) -> Literal["dev", "test"]:
-    """Return the side of a task."""
+def split_of(task: Task, *, dev_share: float = 0.5, seed: int = 0) -> Side:
+    """Return the side of a task: its own, or by the hash of its cluster or id."""
+    if task.side is not None:
+        return task.side
     return "dev" if _share(task.cluster or task.id, f"split {seed}") < dev_share else "test"
+
+
+def _check_apart(dev: Iterable[Task], test: Iterable[Task], file: str) -> None:
+    """Raise UsageError for a prompt or a cluster on both sides."""
+    prompts = {(task.prompt, repr(task.inputs)) for task in dev}
+    clusters = {task.cluster for task in dev} - {None}
+    same = [task.id for task in test if (task.prompt, repr(task.inputs)) in prompts]
+    shared = list(dict.fromkeys(task.cluster for task in test if task.cluster in clusters))
+    for what, found in (("item", same), ("group", shared)):
+        if found:
+            raise UsageError(
+                f"{file}: the {_listed(what, found)} {'is' if len(found) == 1 else 'are'} among the items to choose "
+                "by too; a choice is confirmed on other items: remove them from one of the files"
+            )
 
 
 def folds(tasks: Iterable[Task], k: int, *, seed: int = 0) -> dict[str, int]:
@@ -130,24 +173,37 @@ def _share(name: str, salt: str) -> float:
 # Reading.
 
 
-def read_tasks(path: Path | str, fields: Fields | None = None, *, name: str | None = None) -> TaskSet:
-    """Read a CSV, JSONL or JSON file, plain or packed. Raises UsageError with every mistake in it."""
+def read_tasks(
+    path: Path | str, fields: Fields | None = None, *, name: str | None = None, side: str | None = None
+) -> TaskSet:
+    """Read a CSV, JSONL or JSON file, plain or packed. Raises UsageError with every mistake in it.
+
+    `side` is the column with the side of each item.
+    """
     rows, sha256 = read_rows(path)
     stem = Path(path).name.partition(".")[0]
     return make_tasks(
-        rows, _with_defaults(rows, fields or Fields(), str(path)), name=name or stem, file=str(path), sha256=sha256
+        rows,
+        _with_defaults(rows, fields or Fields(), str(path)),
+        name=name or stem,
+        file=str(path),
+        sha256=sha256,
+        side=side,
     )
 
 
-def make_tasks(rows: Sequence[Row], fields: Fields, *, name: str, file: str, sha256: str) -> TaskSet:
+def make_tasks(
+    rows: Sequence[Row], fields: Fields, *, name: str, file: str, sha256: str, side: str | None = None
+) -> TaskSet:
     """Return rows as a task set. Raises UsageError with all duplicate ids, empty prompts and missing gold answers."""
-    _check(rows, fields, file)
+    _check(rows, fields, file, side)
     tasks = tuple(
         Task(
             id=str(row[fields.id]) if fields.id else f"{index}",
             prompt=prompt,
             inputs={name: row[column] for name, column in fields.columns.items()},
             cluster=str(row[fields.cluster]) if fields.cluster else None,
+            side=None if side is None else row[side],
         )
         for index, (row, prompt) in enumerate(zip(rows, _prompts(rows, fields), strict=True), start=1)
     )
@@ -155,7 +211,10 @@ def make_tasks(rows: Sequence[Row], fields: Fields, *, name: str, file: str, sha
         task.id: row[fields.gold] if isinstance(fields.gold, str) else {name: row[name] for name in fields.gold}
         for task, row in zip(tasks, rows, strict=True)
     }
-    return TaskSet(name=name, tasks=tasks, gold=gold, sha256=sha256)
+    items = (
+        {task.id: row[fields.item_gold] for task, row in zip(tasks, rows, strict=True)} if fields.item_gold else {}
+    )
+    return TaskSet(name=name, tasks=tasks, gold=gold, items=items, sha256=sha256)
 
 
 def _prompts(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
@@ -207,8 +266,14 @@ def _with_defaults(rows: Sequence[Row], fields: Fields, file: str) -> Fields:
     return fields.model_copy(update=found)
 
 
-def _check(rows: Sequence[Row], fields: Fields, file: str) -> None:
-    found = [*_missing_columns(rows, fields), *_missing_values(rows, fields), *_duplicates(rows, fields)]
+def _check(rows: Sequence[Row], fields: Fields, file: str, side: str | None) -> None:
+    found = [
+        *_missing_columns(rows, fields),
+        *_missing_values(rows, fields),
+        *_wrong_lists(rows, fields),
+        *_duplicates(rows, fields),
+    ]
+    found += [] if side is None else _wrong_sides(rows, side, fields.cluster)
     if found:
         raise UsageError("\n".join(f"{file}: {mistake}" for mistake in found))
 
@@ -245,10 +310,35 @@ def _missing_values(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
             yield f"no {name!r} in {_listed('item', absent)}"
 
 
+def _wrong_lists(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
+    """Yield a mistake for gold items that are no lists; empty ones are reported with the other gold answers."""
+    name = fields.item_gold
+    strange = [at + 1 for at, row in enumerate(rows) if name and row.get(name) and not isinstance(row[name], list)]
+    if strange:
+        yield f"{name!r} is no list of gold items in {_listed('item', strange)}; write one value for each: [4, 8]"
+
+
 def _is_empty(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or value in ([], {})
+
+
+def _wrong_sides(rows: Sequence[Row], column: str, cluster: str | None) -> Iterator[str]:
+    known = {name for row in rows for name in row}
+    if column not in known:
+        yield f"no column {column!r} for the side of the split{close_names(column, known)}"
+        return
+    wrong = [index for index, row in enumerate(rows, start=1) if row.get(column) not in ("dev", "test")]
+    if wrong:
+        given = rows[wrong[0] - 1].get(column)
+        yield f"the side of the split ({column!r}) is dev or test, and is {given!r} in {_listed('item', wrong)}"
+    sides: dict[str, set[str]] = {}
+    for row in rows if cluster else ():
+        sides.setdefault(str(row.get(cluster or "")), set()).add(str(row.get(column)))
+    both = [name for name, found in sides.items() if len(found) > 1]
+    if both and not wrong:
+        yield f"the {_listed('group', both)} of {cluster!r} is on both sides of the split; put its items on one"
 
 
 def _duplicates(rows: Sequence[Row], fields: Fields) -> Iterator[str]:

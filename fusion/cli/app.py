@@ -10,9 +10,11 @@ import typer
 from fusion import __version__
 from fusion.cli.commands import models, runs
 from fusion.cli.commands.bench import bench
+from fusion.cli.commands.calibrate import calibrate
 from fusion.cli.commands.demo import demo
 from fusion.cli.commands.doctor import doctor
 from fusion.cli.commands.drill import drill
+from fusion.cli.commands.learned import learned
 from fusion.cli.commands.map import map as map_command
 from fusion.cli.commands.pipeline import explain, graph, new, render, schema, validate
 from fusion.cli.commands.quote import quote
@@ -43,10 +45,12 @@ def application() -> typer.Typer:
     app.callback()(_options)
     running = (run, map_command, resume, quote, drill)
     making = (new, validate, graph, render, explain, schema)
-    for command in (*running, *making, demo, bench, tune, trust, doctor):
+    for command in (*running, *making, demo, bench, tune, calibrate, trust, doctor):
         app.command(context_settings=_HELP)(command)
     app.add_typer(runs.application(), name="runs")
-    app.add_typer(models.application(), name="models")
+    listed = models.application()
+    listed.command(context_settings=_HELP)(learned)
+    app.add_typer(listed, name="models")
     return app
 
 

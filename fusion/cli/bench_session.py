@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from fusion.bench.arms.base import short_name
 from fusion.bench.benchmark import CONCURRENCY, folder_of, run
-from fusion.bench.report.figures import Analysis, Figures
+from fusion.bench.report.figures import Analysis, Figures, ReviewFigures
 from fusion.bench.report.gate import Gate
-from fusion.bench.report.report import Report
+from fusion.bench.report.report import Report, equal_use, review_name
+from fusion.bench.report.statistics import Interval
 from fusion.bench.runner import Watch
 from fusion.bench.suite import Suite
 from fusion.bench.tuner.tune import CONFIRMED, TUNED, Finalist, Tuned, tune
@@ -29,13 +30,25 @@ from fusion.core.types import Limits
 
 _SUITES: Final = (".yaml", ".yml")
 _WITH_SUITE: Final = frozenset(
-    {"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within", "batch"}
+    {"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within", "batch", "no_learn"}
 )
 """Options that go with a suite; it gives the others itself."""
 _MOST_IN_BATCHES: Final = 2_000
 _OTHER_FILES: Final = 200
 _FILES_OF_A_RUN: Final = 3
 _HEAD: Final = ["arm", "kind", "accuracy", "95%", "cost", "difference", "95%", "cost ratio", "verdict"]
+_REVIEWS: Final = [
+    "review",
+    "of",
+    "wrong caught",
+    "95%",
+    "right refused",
+    "95%",
+    "repaired",
+    "spoiled",
+    "cost",
+    "calls",
+]
 _FRONTIER: Final = ["frontier", "accuracy", "an item", "difference", "95%", "verdict", "file"]
 _NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: recorded answers"}
 
@@ -57,6 +70,7 @@ def run_bench(options: BenchOptions, command: str) -> int:
             command=command,
             within=options.within,
             batch=options.batch,
+            learn=not options.no_learn,
         )
     _print(_bench_lines(report, folder))
     return _exit_code(report, stopped=False)
@@ -76,6 +90,7 @@ def run_tune(options: TuneOptions, command: str) -> int:
             concurrency=concurrency,
             watch=watch,
             command=command,
+            learn=not options.no_learn,
         )
     _print(_tune_lines(tuned, report, folder))
     return _exit_code(report, stopped=bool(tuned.stopped))
@@ -202,10 +217,13 @@ def _arms(options: BenchOptions) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
     results, analysis = report.results, report.analysis
-    yield f"{results.name}: {len(results.items):,} items, best single model: {analysis.best_single or 'none'}"
+    yield from (one_line(sentence) for sentence in analysis.summary)
+    none = "" if analysis.best_single is not None else "; no single model"
+    yield f"{results.name}: {len(results.items):,} items, {len(results.arms)} arms{none}"
     yield ""
     rows = [_HEAD, *(_bench_row(one, analysis) for one in (*analysis.figures, *analysis.baselines))]
     yield from table(rows, right=frozenset({2, 3, 4, 5, 6, 7}), width=width_of(sys.stdout))
+    yield from _review_lines(analysis)
     if analysis.notes:
         yield ""
         yield from (f"- {one_line(note)}" for note in analysis.notes)
@@ -215,6 +233,58 @@ def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
         yield f"gate {'met' if one.passed else 'not met'} by {one.arm}: {'; '.join(map(str, one.checks))}"
     yield ""
     yield f"report: {folder / 'report.html'}"
+
+
+def _review_lines(analysis: Analysis) -> Iterator[str]:
+    """Yield the figures of the reviews, and each arm against itself without one."""
+    measured = [one for one in analysis.reviews if one.unit is not None]
+    if measured:
+        yield ""
+        yield from table(
+            [_REVIEWS, *map(_review_row, measured)],
+            right=frozenset({2, 3, 4, 5, 6, 7, 8, 9}),
+            width=width_of(sys.stdout),
+        )
+    for one in analysis.reviews:
+        if one.plain is not None:
+            yield f"- {one_line(one.arm)} {_against_itself(one)}."
+
+
+def _review_row(one: ReviewFigures) -> list[str]:
+    return [
+        one_line(review_name(one)),
+        f"{one.judged:,} {one.unit}",
+        f"{one.caught} of {one.wrong}",
+        _percent(one.caught_share),
+        f"{one.refused} of {one.right}",
+        _percent(one.refused_share),
+        f"{one.repaired}",
+        f"{one.spoiled}",
+        "unknown" if one.cost is None else f"${one.cost:.4f}",
+        f"{one.calls:,}",
+    ]
+
+
+def _percent(share: Interval | None) -> str:
+    return "" if share is None else f"{100 * share.low:.0f} to {100 * share.high:.0f}%"
+
+
+def _against_itself(one: ReviewFigures) -> str:
+    """Return the comparison of an arm with itself without a review, in words."""
+    assert one.plain is not None
+    ratio = "an unknown number of" if one.plain.cost_ratio is None else f"{one.plain.cost_ratio.estimate:.3f}"
+    words = (
+        f"is {_points(one.plain.difference)} from itself without {one.stage}, at {ratio} times the cost: "
+        f"{one.plain.verdict}"
+    )
+    if one.equal is None or not one.equal.share:
+        return words
+    return f"{words}; {_points(one.equal.difference)} from that money spent otherwise ({equal_use(one.equal)})"
+
+
+def _points(difference: Interval) -> str:
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.estimate:+.2f} points ({low:+.2f} to {high:+.2f})"
 
 
 def _bench_row(one: Figures, analysis: Analysis) -> list[str]:
@@ -242,8 +312,9 @@ def _bench_row(one: Figures, analysis: Analysis) -> list[str]:
 
 def _tune_lines(tuned: Tuned, report: Report | None, folder: Path) -> Iterator[str]:
     raced = ", ".join(f"{count:,} on {items:,} items" for items, count in tuned.shares)
+    yield from (f"on dev: {one_line(sentence)}" for sentence in tuned.summary)
     yield f"{tuned.suite}: {len(tuned.finalists):,} of {len(tuned.finalists) + len(tuned.dropped):,} left on dev"
-    yield f"raced: {raced or 'none'}; spent {dollars(tuned.spent)}; best single model: {tuned.best_single}"
+    yield f"raced: {raced or 'none'}; spent {dollars(tuned.spent)}"
     yield ""
     yield from table(
         [_FRONTIER, *map(_finalist, tuned.frontier)], right=frozenset({1, 2, 3, 4}), width=width_of(sys.stdout)
@@ -290,4 +361,5 @@ def _confirmed(report: Report, folder: Path) -> Iterator[str]:
         points = f"{100 * pair.difference.estimate:+.2f} points ({low:+.2f} to {high:+.2f})"
         words += f", {points} at {ratio} times the cost of {pair.against}: {pair.verdict}"
     yield words
+    yield from (f"on test: {one_line(sentence)}" for sentence in report.analysis.summary)
     yield f"report: {folder / CONFIRMED / 'report.html'}"

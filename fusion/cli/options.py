@@ -113,6 +113,9 @@ Batch = Annotated[
 ]
 
 
+NoLearn = Annotated[bool, Option("--no-learn", help="Keep no figures of the models; see `fusion models learned`.")]
+
+
 Config = Annotated[str | None, Option("--config", metavar="FILE", help="Your settings: a fusion.toml.")]
 
 # Options of a run.
@@ -400,6 +403,7 @@ class BenchOptions(Options):
     ] = None
     concurrency: Concurrency = None
     batch: Batch = False
+    no_learn: NoLearn = False
     config: Config = None
     output: Folder = None
     quiet: Quiet = False
@@ -415,7 +419,76 @@ class TuneOptions(Options):
         Option("--budget", metavar="LIMITS", help="Limits of the search: 0.50 (dollars), or usd=…,tokens=…,calls=…."),
     ] = None
     concurrency: Concurrency = None
+    no_learn: NoLearn = False
     config: Config = None
     output: Folder = None
+    quiet: Quiet = False
+    debug: Debug = False
+
+
+class CalibrateOptions(Options):
+    """Options of `fusion calibrate`."""
+
+    pipeline: PipelineGiven
+    examples: Annotated[
+        str, Argument(metavar="EXAMPLES", help="File of prompts and right answers: .jsonl, .csv, .json.")
+    ]
+    target: Annotated[
+        float | None,
+        Option("--target", metavar="SHARE", help="Set a threshold: share of accepted answers that may be wrong."),
+    ] = None
+    refuse: Annotated[
+        float | None,
+        Option("--refuse", metavar="SHARE", help="Choose a reviewer: share of right results that it may refuse."),
+    ] = None
+    reviewers: Annotated[
+        list[str] | None,
+        Option("--reviewer", metavar="REVIEWER", help="Reviewer to measure, a role or a model; repeatable."),
+    ] = None
+    templates: Annotated[
+        list[str] | None, Option("--template", metavar="NAME", help="Template of the review to measure; repeatable.")
+    ] = None
+    thresholds: Annotated[
+        list[float] | None,
+        Option("--threshold", metavar="CONFIDENCE", help="Confidence to accept at, to measure; repeatable."),
+    ] = None
+    item_gold: Annotated[
+        str | None,
+        Option("--item-gold", metavar="COLUMN", help="Column with the right results of the items, a list."),
+    ] = None
+    delta: Annotated[float, Option("--delta", metavar="SHARE", help="Probability that more of them are wrong.")] = 0.1
+    learned: Annotated[
+        bool, Option("--learned", help="Accept by pattern: which members of the tier gave equal answers.")
+    ] = False
+    label: Annotated[
+        str | None,
+        Option("--label", metavar="EXPRESSION", help="Label of a request, as in inputs.subject: patterns by label."),
+    ] = None
+    stage: Annotated[str | None, Option("--stage", metavar="STAGE", help="Stage, if there are several.")] = None
+    prompt: Annotated[
+        str | None, Option("--prompt", metavar="COLUMN", help="Column of prompts, or template over columns.")
+    ] = None
+    gold: Annotated[str | None, Option("--gold", metavar="COLUMN", help="Column of right answers.")] = None
+    scorer: Annotated[
+        str | None,
+        Option(
+            "--scorer", metavar="SCORER", help="Comparison with the right answer; by default as the stage compares."
+        ),
+    ] = None
+    profile: Profile = None
+    roles: Annotated[
+        list[str] | None, Option("--role", metavar="ROLE=MODEL", help="Model of a role; repeatable.")
+    ] = None
+    model: Annotated[str | None, Option("-m", "--model", metavar="MODEL", help="Model of every role.")] = None
+    budget: Annotated[
+        str | None,
+        Option("--budget", metavar="LIMITS", help="Limits of all calls: 0.50 (dollars), or usd=…,tokens=…,calls=…."),
+    ] = None
+    concurrency: Concurrency = None
+    config: Config = None
+    output: Annotated[
+        str | None,
+        Option("-o", "--output", metavar="FILE", help="File to write; else PIPELINE-calibrated.yaml."),
+    ] = None
     quiet: Quiet = False
     debug: Debug = False

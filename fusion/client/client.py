@@ -40,15 +40,17 @@ from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
 from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_output
-from fusion.pipeline.loader import Loader, PipelineGiven
+from fusion.pipeline.loader import LoadedPipeline, Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
+from fusion.stages.base import Stage
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, exclusive, find_run, lock_of, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
 
 if TYPE_CHECKING:
     from fusion.client.history import History
+    from fusion.models.catalog.learned import Learned
     from fusion.quote.drill import Drill
     from fusion.quote.preview import Given, Preview
     from fusion.quote.quote import Quote
@@ -305,9 +307,23 @@ class Fusion:
         """The settings in use."""
         return self._cast.settings
 
+    @property
+    def learned(self) -> "Learned":
+        """The figures of models that benchmarks have measured here, by label. Raises UsageError if damaged.
+
+        >>> fusion.learned.figures("math", "openai/gpt-5-mini")
+        """
+        from fusion.models.catalog.learned import learned_file, read_learned  # most runs need none of it
+
+        return read_learned(learned_file(self.settings))
+
     def load(self, pipeline: PipelineGiven) -> Pipeline:
         """Return a pipeline by name, path or object, checked. Raises PipelineError with every mistake."""
         return self._loader.load(pipeline).pipeline
+
+    def changed(self, pipeline: PipelineGiven, stages: Mapping[str, Stage], **more: Any) -> LoadedPipeline:
+        """Return a pipeline with other stages under the same names, and other fields; it keeps its files."""
+        return self._loader.load(pipeline).changed(stages, **more)
 
     def files(self, pipeline: PipelineGiven) -> tuple[Path, ...]:
         """Return every file of a pipeline: its own, templates, schemas, and those of nested pipelines."""
@@ -320,17 +336,21 @@ class Fusion:
         roles: Mapping[str, RoleGiven] | None = None,
         model: str | Model | None = None,
         defaults: Defaults | None = None,
+        answer_tokens: int | None = None,
         kept: bool = True,
         shared: ReplyCache | None = None,
     ) -> "Fusion":
         """Return a Fusion with other models that shares this one's loop, slots and connections.
 
         Options that are not given keep their values. With `kept=False` its runs are not stored. `shared` replaces
-        the store as the cache of runs with `cache: shared`. Closing this Fusion closes the other too.
+        the store as the cache of runs with `cache: shared`. `answer_tokens` is the most output tokens of an answer,
+        with all its continuations; a lower `max_tokens` of a stage counts. Closing this Fusion closes the other too.
         """
         other = copy.copy(self)
         other._finalizer = functools.partial(_kept_by, self)
-        other._cast = self._cast.changed(profile=profile, roles=roles, model=model, defaults=defaults)
+        other._cast = self._cast.changed(
+            profile=profile, roles=roles, model=model, defaults=defaults, answer_tokens=answer_tokens
+        )
         other._launcher = self._launcher.with_cast(other._cast, kept=kept, shared=shared)
         return other
 

@@ -14,6 +14,7 @@ FusionError                     exit 1, HTTP 500
   ModelError                    exit 3, HTTP 502   a call to a model failed
     AuthenticationError                            stops: the key is invalid or lacks permission
     BadRequestError                                stops: the provider rejects the request
+      UnrecordedError                              a recording holds no reply to the prompt
       ParameterNameError                           retry: it takes a parameter by another name
     ContextWindowError                             the request exceeds the model's context window
       InputTooLongError         exit 2             detected before sending
@@ -174,6 +175,12 @@ class BadRequestError(ModelError):
 
     http_status = 400
     stops = True
+
+
+class UnrecordedError(BadRequestError):
+    """The recording of the model holds no reply to this prompt."""
+
+    stops = False
 
 
 class ParameterNameError(BadRequestError):

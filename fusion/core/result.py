@@ -16,6 +16,7 @@ from fusion.core.types import Failure, Item, Money, Usage, Value
 _SHOWN: Final = 80
 """Characters of a text in the short form of a result."""
 _LISTED: Final = 20
+_NOT_GIVEN: Final = ("none", "unreviewed")
 _SOURCES: Final = ("measured", "estimated", "charged")
 
 
@@ -219,17 +220,40 @@ class Receipt(Value):
         return sum((line.batch_saved for line in self.lines), Decimal(0))
 
 
+class Judged(Value):
+    """The first verdict of a reviewer or judge on a result, before any revision.
+
+    `item` is the index of the item, None for a whole answer, and `tier` the number of the cascade's tier.
+    `verdict` is "accept", "revise", "escalate" or "reject"; "none" if the reviewer gave none, "unreviewed" if the
+    result was passed on without a review. `by` is the model, or `checks`. `confidence` is from 0 to 1, if stated.
+    `draft` is the result that was judged; it is no part of JSON data.
+    """
+
+    item: int | None = None
+    tier: int | None = None
+    verdict: str
+    by: str = ""
+    confidence: float | None = None
+    draft: Any = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def given(self) -> bool:
+        """True for a verdict that was given."""
+        return self.verdict not in _NOT_GIVEN
+
+
 class StageResult(Value):
     """The outcome of one stage, with its finished items in order.
 
-    `decision` is the name of the route, or of the tier of a cascade, that was chosen; `reason` explains it. With
-    `over` it counts the items of each.
+    `verdicts` are the first ones of a reviewer or judge, one for each result. `decision` is the name of the route, or
+    of the tier of a cascade, that was chosen; `reason` explains it. With `over` it counts the items of each.
     """
 
     kind: str
     status: Literal["ok", "skipped", "failed", "cancelled"]
     seconds: float = 0.0
     items: tuple[Item, ...] = ()
+    verdicts: tuple[Judged, ...] = Field(default=(), exclude_if=lambda verdicts: not verdicts)
     failure: Failure | None = None
     decision: str | None = None
     reason: str = ""

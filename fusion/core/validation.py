@@ -171,7 +171,8 @@ def _given(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{any: …}, which is for `fusion tune`" if value.keys() == {"any"} else "a mapping"
+        tuned = next((key for key in ("any", "search") if value.keys() == {key}), None)
+        return "a mapping" if tuned is None else f"{{{tuned}: …}}, which is for `fusion tune`"
     if isinstance(value, (list, tuple)):
         return "a list"
     text = repr(value)

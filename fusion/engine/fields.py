@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fusion.core.errors import FusionError
+from fusion.core.result import Judged
 from fusion.core.types import Failure, Item
 from fusion.pipeline.dataflow import Part
 from fusion.stages.base import OutputField
@@ -49,10 +50,12 @@ class _Slot:
 class Fields:
     """All output fields of one stage. Once the stage has ended, each has a value or an error."""
 
-    __slots__ = ("_feeds", "_slots", "first")
+    __slots__ = ("_feeds", "_slots", "first", "verdicts")
 
     def __init__(self, declared: Sequence[OutputField]) -> None:
         self.first = declared[0].name
+        self.verdicts: list[Judged] = []
+        """Verdicts on results, in the order of their arrival."""
         self._slots: dict[str, _Slot] = {}
         self._feeds: dict[str, Feed[Item]] = {}
         for field in declared:
@@ -88,6 +91,15 @@ class Fields:
         for feed in self._feeds.values():
             return tuple(in_order(feed.so_far))
         return ()
+
+    def judged(self) -> tuple[Judged, ...]:
+        """Return one verdict on each result, in the order of the items: the first that was given, if any."""
+        found: dict[tuple[int, int], Judged] = {}
+        for one in self.verdicts:
+            place = -1 if one.item is None else one.item, one.tier or 0
+            if place not in found or (one.given and not found[place].given):
+                found[place] = one
+        return tuple(found[place] for place in sorted(found))
 
     def failures(self) -> list[tuple[int, Failure]]:
         """Return the failures in the first feed so far, each with the index of its item."""

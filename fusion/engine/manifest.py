@@ -15,6 +15,7 @@ from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, StoreError, UsageError
 from fusion.core.params import RoleSpec
 from fusion.core.types import Asked, File, FileText, Limits, Turn
+from fusion.engine.context.learned import figures_of
 from fusion.engine.roles import RoleModel, RoleModels
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo
@@ -138,8 +139,9 @@ class Record:
         Raises PolicyError for a model that the policy forbids now, unless a profile chose it and has another one.
         """
         data = self.data
+        loaded = self.loaded(library)
         return RunSpec(
-            self.loaded(library),
+            loaded,
             _models(
                 data["roles"],
                 _Reach(gateway, frozenset(data["own"]) - frozenset(own), data["profile"], self.undeclared.keys()),
@@ -152,6 +154,8 @@ class Record:
             cache=data["cache"],
             sample=data["sample"],
             batch=data.get("batch", False),
+            learned=figures_of(gateway.settings) if loaded.reads_learned else None,
+            answer_tokens=data.get("answer_tokens"),
         )
 
 
@@ -198,7 +202,7 @@ _LATEST: Final = WeakKeyDictionary[LoadedPipeline, tuple["ref[RoleModels]", tupl
 def _shared(spec: RunSpec, own: Collection[str]) -> _Encoded:
     """Return the members of a record without the inputs; those of runs on the same terms are encoded once."""
     roles, own = spec.roles, sorted(own)
-    terms = (own, spec.limits, spec.strict_usd, spec.profile, spec.cache, spec.sample, spec.batch)
+    terms = (own, spec.limits, spec.strict_usd, spec.profile, spec.cache, spec.sample, spec.batch, spec.answer_tokens)
     latest = _LATEST.get(spec.loaded)
     if latest is not None and latest[0]() is roles and latest[1] == terms:
         return latest[2]
@@ -214,6 +218,7 @@ def _shared(spec: RunSpec, own: Collection[str]) -> _Encoded:
         "cache": spec.cache,
         "sample": spec.sample,
         **({"batch": True} if spec.batch else {}),
+        **({"answer_tokens": spec.answer_tokens} if spec.answer_tokens is not None else {}),
     }
     encoded = _Encoded(data, as_json(data), _digested(data))
     _LATEST[spec.loaded] = ref(roles), terms, encoded

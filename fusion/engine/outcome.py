@@ -207,6 +207,7 @@ class RunOutcome(Ending):
                     status=record.status,
                     seconds=record.seconds,
                     items=self._run.fields[path].items(),
+                    verdicts=self._run.fields[path].judged(),
                     failure=record.failure,
                     decision=None if decided is None else decided.decision,
                     reason="" if decided is None else decided.reason,

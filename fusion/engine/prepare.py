@@ -8,9 +8,11 @@ from fusion.core.budget import over
 from fusion.core.errors import MissingKeyError
 from fusion.core.params import CacheMode, RoleSpec
 from fusion.core.types import Limits
+from fusion.engine.context.learned import figures_of
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
+from fusion.models.catalog.learned import Learned
 from fusion.pipeline.loader import LoadedPipeline
 
 
@@ -61,12 +63,23 @@ def prepare_many(
         cache=cache,
         sample=sample,
         batch=batch,
+        learned=_learned(cast, loaded),
+        answer_tokens=cast.answer_tokens,
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
     notes = spec.roles.live_notes.get(batch)
     if notes is None:
         notes = spec.roles.live_notes[batch] = live_notes(spec)
     return replace(spec, notes=(*spec.notes, *notes)) if notes else spec
+
+
+def _learned(cast: Cast, loaded: LoadedPipeline) -> Callable[[], Learned] | None:
+    """Return the reader of the learned figures, if the pipeline reads any. Raises UsageError for a damaged file."""
+    if not loaded.reads_learned:
+        return None
+    found = figures_of(cast.settings)
+    found()
+    return found
 
 
 def live_notes(spec: RunSpec) -> tuple[str, ...]:

@@ -237,7 +237,7 @@ def stray_limits(settings: Settings, own: Collection[str]) -> Iterator[str]:
             yield f"[limits.{name}] holds nothing: no provider, endpoint or model is named {name!r}{near}"
 
 
-def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
+def _check_params(role: str, asked: RoleModel, pipeline: Pipeline, answer_tokens: int | None) -> None:
     """Refuse a parameter that a model of the role does not accept; defaults are dropped silently instead."""
     for name, stage in pipeline.stages.items():
         if not (isinstance(stage, ModelStage) and role in dict.fromkeys(used for _, used in stage.roles())):
@@ -249,11 +249,12 @@ def _check_params(role: str, asked: RoleModel, pipeline: Pipeline) -> None:
                 raise UsageError(
                     f"{where}: the model {model.id!r} of role {role!r} takes no `{param}`{_hint(param, model)}"
                 )
-        budget, most = params.get("thinking_budget", 0), stage.max_tokens or pipeline.defaults.max_tokens
-        if budget >= (most or stage.own_max_tokens):
+        own = stage.max_tokens or pipeline.defaults.max_tokens or stage.own_max_tokens
+        budget, most = params.get("thinking_budget", 0), own if answer_tokens is None else min(own, answer_tokens)
+        if budget >= most:
             raise UsageError(
-                f"stages.{name}: `thinking_budget` {budget} of role {role!r} leaves nothing of `max_tokens`"
-                f" {most or stage.own_max_tokens} for the answer; raise `max_tokens`"
+                f"stages.{name}: `thinking_budget` {budget} of role {role!r} leaves nothing of `max_tokens` {most} "
+                "for the answer; raise `max_tokens`"
             )
 
 
@@ -311,6 +312,8 @@ class Cast:
         self.gateway = gateway
         self.own = {*models}
         self.profile_given = profile
+        self.answer_tokens: int | None = None
+        """The most output tokens of an answer, continuations included."""
         self._lock = threading.Lock()
         self._reached: set[str] = set()  # models that may be called, with the keys of these settings
         self._resolved = WeakKeyDictionary[LoadedPipeline, RoleModels]()
@@ -337,6 +340,7 @@ class Cast:
         roles: Mapping[str, RoleGiven] | None,
         model: RoleGiven | None,
         defaults: Defaults | None,
+        answer_tokens: int | None = None,
     ) -> "Cast":
         """Return a cast on the same gateway with the given changes."""
         other = self._copied()
@@ -349,6 +353,8 @@ class Cast:
         if defaults is not None:
             both = defaults.over(self.settings.defaults)
             other.settings = self.settings.model_copy(update={"defaults": both})
+        if answer_tokens is not None:
+            other.answer_tokens = answer_tokens
         return other
 
     def with_keys(self, keys: Iterable[str]) -> "Cast":
@@ -415,7 +421,7 @@ class Cast:
             chain = self._callable(role, allowed, own_notes)
             members = tuple(self.gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
             roles[role] = RoleModel(members, spec.params(), spec.timeout, spec.concurrency, spec.resilience())
-            _check_params(role, roles[role], loaded.pipeline)
+            _check_params(role, roles[role], loaded.pipeline, self.answer_tokens)
         nested = {path: self._resolve(one, given, declared) for path, one in loaded.nested.items()}
         return RoleModels(roles, self.gateway, notes=notes, nested=nested)
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,11 +13,12 @@ from typing import Any, Final
 from fusion.core import budget as budgets
 from fusion.core.bounded import clock
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, PromptError, StageError, first_error
+from fusion.core.errors import BudgetError, PromptError, StageError, UsageError, first_error
 from fusion.core.events import AttemptCharged, EventBase, Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Item
 from fusion.engine.context import OF_STAGES, RunParts, Scope
+from fusion.engine.context.learned import PinnedFigures, learned_notes
 from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.holdback import Caps
 from fusion.engine.levels import UNCAPPED, Levels
@@ -68,6 +70,7 @@ class Shared:
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     charged: Sequence[AttemptCharged] = ()
+    learned: PinnedFigures | None = None
 
     def quiet(self, index: int) -> "Shared":
         """Return the parts for one item: without the events of stages, and with random orders of its own."""
@@ -113,7 +116,10 @@ class Run:
             spec.limits, strict_usd=spec.strict_usd, parent=within, ledger=self._journal.ledger, clock=clock
         )
         charged = [event for event in self._origin.before.events if isinstance(event, AttemptCharged)]
-        self._shared = Shared(run_id, self._sink, recorder, self._origin.seed, clock, charged=charged)
+        self._learned = PinnedFigures(spec, self._journal)
+        self._shared = Shared(
+            run_id, self._sink, recorder, self._origin.seed, clock, charged=charged, learned=self._learned
+        )
         self._pipeline = PipelineRun(spec, self._shared, budget, stream=stream)
         self.outcome = self._pipeline.outcome
         self._started_at = self._origin.started or datetime.now(UTC)
@@ -169,6 +175,13 @@ class Run:
         )
         for note in (*self._origin.notes, *self._spec.notes, *roles.notes, *roles.unpriced):
             self._sink(Noted(run_id=self.run_id, message=note))
+        self._report_learned()
+
+    def _report_learned(self) -> None:
+        """Send a note of each learned figure that expressions read; a damaged file fails the stage that reads it."""
+        with suppress(UsageError):
+            for note in learned_notes(self._learned, self._spec):
+                self._sink(Noted(run_id=self.run_id, message=note))
 
 
 def _report_loss(sink: Sink, run_id: str, reason: str) -> None:
@@ -210,6 +223,7 @@ class PipelineRun:
             unusable=shared.unusable,
             charged=shared.charged,
             step_prefix=step_prefix,
+            learned=shared.learned,
             material=spec.material(),
         )
         self._levels = Levels(self._run, budget, around)

@@ -1,6 +1,6 @@
 """RunSpec: the pipeline, models, inputs and limits of a run, for the engine and for quotes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from fusion.core.params import BatchMode, CacheMode, merged
 from fusion.core.types import Attached, File, Limits
 from fusion.engine.roles import RoleModels
 from fusion.models.base import ModelInfo, Price
+from fusion.models.catalog.learned import Learned
 from fusion.pipeline.attributes import check_columns
 from fusion.pipeline.inputs import check_hidden_columns, filled, with_conversation
 from fusion.pipeline.loader import LoadedPipeline
@@ -40,6 +41,10 @@ class RunSpec:
     """Notes on the pipeline; for a preview or quote also those on models and keys."""
     batch: bool = False
     """True for a run whose calls may be sent in batches."""
+    learned: Callable[[], Learned] | None = None
+    """Reads the learned figures of this machine; None if the pipeline reads none."""
+    answer_tokens: int | None = None
+    """The most output tokens of an answer, continuations included; None for those of its stage."""
     widest: bool = False
     """True for the worst case of a simulation: every subtask reads the largest sections."""
 
@@ -74,6 +79,8 @@ class RunSpec:
             cache=self.cache,
             sample=self.sample,
             batch=self.batch,
+            learned=self.learned,
+            answer_tokens=self.answer_tokens,
             widest=self.widest,
         )
 
@@ -110,7 +117,8 @@ class RunSpec:
     def max_tokens(self, stage: Stage, asked: int | None = None) -> int:
         """Return the output limit of a call: its own, else the stage's, the defaults', or the kind's."""
         own = getattr(stage, "max_tokens", None)
-        return asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
+        limit: int = asked or own or self.pipeline.defaults.max_tokens or stage.own_max_tokens
+        return limit if self.answer_tokens is None else min(limit, self.answer_tokens)
 
     def output_limit(self, stage: Stage, info: ModelInfo, asked: int | None) -> int:
         """Return `max_tokens`, limited by the model."""
@@ -121,7 +129,7 @@ class RunSpec:
         """Return the room of a call of the stage to this role, in tokens."""
         info = self.roles[role].models[0]
         output = self.output_limit(stage, info, asked)
-        return Room(None if info.context is None else info.context - output, output)
+        return Room(None if info.context is None else info.context - output, output, self.answer_tokens)
 
 
 def checked_inputs(

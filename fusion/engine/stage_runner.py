@@ -111,7 +111,7 @@ class StageRunner:
         if stage.when is None:
             return
         values = await read(run.wirings[ctx.path].when, run.fields)
-        seen = {"inputs": run.spec.inputs, "request": run.spec.request, **values}
+        seen = {**run.variables, **values}
         if not await ctx.inputs.value_of(stage.when, seen):
             raise Skipped(ctx.path, f"`when: {stage.when}` is false")
 

@@ -57,6 +57,7 @@ class Gateway:
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
         self.latencies = Latencies()
         self.hedging = Hedging()
+        self.settings = settings
         self._settings = settings
         self._key_names = frozenset(one.key_env for one in settings.endpoints.values() if one.key_env is not None)
         self._own = {name: checked(model) for name, model in (models or {}).items()}

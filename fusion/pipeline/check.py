@@ -8,6 +8,7 @@ from typing import Final
 from fusion.core.errors import Problem, PromptError, UsageError, close_names
 from fusion.core.schema import check_shape
 from fusion.core.yaml import Place, Positions
+from fusion.models.catalog.learned import UNKNOWN
 from fusion.pipeline.attributes import Attributes
 from fusion.pipeline.dataflow import (
     ALWAYS,
@@ -27,7 +28,7 @@ from fusion.pipeline.material import request_inputs
 from fusion.pipeline.rows import Table
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts
-from fusion.stages.base import PipelineUse, Stage
+from fusion.stages.base import LEARNED, PipelineUse, Stage
 
 _NOT_OF_ROWS: Final = frozenset({"by", "confidence", "needs"})
 _BLIND: Final = (
@@ -171,6 +172,8 @@ class _Checking:
         """Return the error message of a path; empty if it is right."""
         name = path[0]
         replaced = name in use.extras and name in self._pipeline.stages
+        if name == LEARNED and name in use.offers and not replaced:
+            return self._learned_flaw(path)
         if (name in use.offers and not replaced) or name in self._unread or name == "request":
             return ""
         if name == "inputs":
@@ -183,6 +186,13 @@ class _Checking:
         if use.listed or use.key == "output":
             return _no("stage or variable" if use.offers else "stage", name, {*self._stages, *use.offers})
         return _no("stage or variable", name, {*self._stages, *use.offers, *ALWAYS})
+
+    def _learned_flaw(self, path: Path) -> str:
+        """Return the error message of a path into learned figures, as in learned.LABEL.ROLE.accuracy."""
+        roles = {role for stage in self._pipeline.stages.values() for _, role in stage.roles()}
+        if len(path) > 2 and path[2] not in (known := {*roles, *self._pipeline.roles}) and not self._unread:
+            return _no("role", path[2], known)
+        return _no("figure", path[3], UNKNOWN) if len(path) > 3 and path[3] not in UNKNOWN else ""
 
     def _check_listed(self, place: Place, use: Use) -> None:
         path = next(iter(use.paths), ())

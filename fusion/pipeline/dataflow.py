@@ -13,7 +13,7 @@ from fusion.core.types import ITEM_FIELDS, JsonSchema
 from fusion.pipeline.material import material_inputs
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.prompts.template import Path, Prompts
-from fusion.stages.base import Stage
+from fusion.stages.base import LEARNED, OF_CONDITIONS, Stage
 
 ALWAYS = frozenset({"inputs", "request"})
 """Variables of every template and expression."""
@@ -183,6 +183,23 @@ class Dataflow:
             if not (use.listed or use.worked_on or use.key.startswith(("when", "role", "checks")))
         )
 
+    @cached_property
+    def learned_reads(self) -> tuple[tuple[str, str], ...]:
+        """The (label, role) pairs whose learned figures expressions name."""
+        return tuple(sorted({(path[1], path[2]) for path in self._learned_paths if len(path) > 2}))
+
+    @property
+    def reads_learned(self) -> bool:
+        """True if a stage or an expression reads learned figures."""
+        return bool(self._learned_paths) or any(stage.reads_learned for stage in self.stages.values())
+
+    @cached_property
+    def _learned_paths(self) -> frozenset[Path]:
+        uses = [use for of_stage in self._uses.values() for use in of_stage if LEARNED in use.offers]
+        if LEARNED in self._pipeline.stages:
+            return frozenset()
+        return frozenset(path for use in uses for path in use.paths if path[0] == LEARNED)
+
     @property
     def shows_material(self) -> bool:
         """True if a template of the pipeline prints the material."""
@@ -338,7 +355,8 @@ def uses_of(
                 flows,
                 use.flows,
                 use.worked_on,
-                expression.mentions,
+                extras=offers & OF_CONDITIONS,
+                mentions=expression.mentions,
             )
     for prompt in stage.prompts():
         try:

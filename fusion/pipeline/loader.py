@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fusion.core.errors import PipelineError, Problem, UsageError
 from fusion.core.params import CacheMode, Defaults
@@ -18,8 +18,6 @@ from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
 
-PipelineGiven = str | Path | Pipeline
-"""A pipeline by name or path, or as an object."""
 _MAX_NESTED: Final = 8
 _MAX_CACHED: Final = 64
 _TOO_DEEP: Final = f"pipelines within pipelines, more than {_MAX_NESTED} deep"
@@ -61,10 +59,35 @@ class LoadedPipeline:
             self._over[key] = replace(self, pipeline=whole)
         return self._over[key]
 
+    def changed(self, stages: Mapping[str, Stage], **more: Any) -> "LoadedPipeline":
+        """Return the pipeline with other stages under the same names; it keeps its templates and files.
+
+        `more` replaces fields of the pipeline, such as its `output`.
+        """
+        whole = self.pipeline.model_copy(update={"stages": {**self.pipeline.stages, **stages}, **more})
+        return replace(self, pipeline=whole)
+
+    def upto(self, name: str, stage: Stage) -> "LoadedPipeline":
+        """Return the pipeline of this stage and those that it reads, directly or not; its output is the stage's."""
+        before, open_ones = {name}, [name]
+        while open_ones:
+            new = self.dataflow.wirings[open_ones.pop()].before & self.pipeline.stages.keys() - before
+            before |= new
+            open_ones += new
+        stages = {one: stage if one == name else own for one, own in self.pipeline.stages.items() if one in before}
+        nested = {path: one for path, one in self.nested.items() if path.partition("/")[0] in before}
+        whole = self.pipeline.model_copy(update={"stages": stages, "output": name})
+        return replace(self, pipeline=whole, nested=nested)
+
     @cached_property
     def shows_material(self) -> bool:
         """True if a template of the pipeline, or of one that it runs, prints the material."""
         return any(one.dataflow.shows_material for one in self.all)
+
+    @cached_property
+    def reads_learned(self) -> bool:
+        """True if the pipeline, or one that it runs, reads learned figures."""
+        return any(one.dataflow.reads_learned for one in self.all)
 
     @property
     def all(self) -> "Iterator[LoadedPipeline]":
@@ -99,6 +122,25 @@ class LoadedPipeline:
         yield from self.prompts.files
         for stage in stages_within(self.pipeline.stages).values():
             yield from ((self.near or Path()) / shape for _, shape in stage.schemas() if isinstance(shape, str))
+
+
+def checked(loaded: LoadedPipeline) -> LoadedPipeline:
+    """Return a changed pipeline, checked anew. Raises PipelineError with every mistake."""
+    problems = check(
+        loaded.pipeline,
+        prompts=loaded.prompts,
+        positions=Positions(),
+        file=loaded.pipeline.name,
+        near=loaded.near,
+        nested={path: one.pipeline for path, one in loaded.nested.items()},
+    )
+    if problems:
+        raise PipelineError(sorted(problems))
+    return loaded
+
+
+PipelineGiven = str | Path | Pipeline | LoadedPipeline
+"""A pipeline by name or path, or as an object."""
 
 
 def check_text(text: str, *, library: Library, file: str, roles: Collection[str] | None = None) -> list[Problem]:
@@ -234,6 +276,8 @@ class Loader:
 
     def load(self, given: PipelineGiven) -> LoadedPipeline:
         """Return a pipeline, checked. Raises PipelineError with every mistake."""
+        if isinstance(given, LoadedPipeline):
+            return given
         key: object = id(given) if isinstance(given, Pipeline) else self.library.pipeline(str(given))
         with self._lock:
             cached = self._cached.pop(key, None)
@@ -245,7 +289,7 @@ class Loader:
             self._cached[key] = cached
             return cached.loaded
 
-    def _read(self, given: PipelineGiven) -> LoadedPipeline:
+    def _read(self, given: str | Path | Pipeline) -> LoadedPipeline:
         if not isinstance(given, Pipeline):
             return load_file(self.library.pipeline(str(given)), self.library)
         return _Reader().check(Reading(given, [], Positions()), Prompts(self.library), _Place()).usable

@@ -62,20 +62,26 @@ class AnswerStage(ModelStage, Shaped):
         stitches.take(answer.text)
         if ask.schema is not None or not self.continuations:
             return whole(answer)
-        for number in range(1, self.continuations + 1):
+        for number in range(1, self._most_continuations(ctx, ask) + 1):
             if answer.finish_reason != "length":
                 break
             answer = await self._continued(ctx, ask, answer, stitches.written, number)
             if not stitches.take(answer.text) and answer.finish_reason == "length":
                 break
         if answer.finish_reason == "length":
+            again = ", and again when it went on" if answer.text != stitches.written else ""
             raise BadResponseError(
-                f"{answer.by!r} was cut off at its output limit, and again when it went on; raise `max_tokens` or "
-                "`continuations` of the stage, or ask for less",
+                f"{answer.by!r} was cut off at its output limit{again}; raise `max_tokens` or `continuations` of the "
+                "stage, or ask for less",
                 model=answer.by,
                 text=stitches.written,
             )
         return answer if answer.text == stitches.written else answer._replace(text=stitches.written)
+
+    def _most_continuations(self, ctx: StageContext, ask: Ask) -> int:
+        """Return the most continuations: the stage's own, as far as the run's limit of an answer allows."""
+        room = ctx.models.room(ask.role, ask.max_tokens)
+        return self.continuations if room.answer is None else min(self.continuations, room.answer // room.output - 1)
 
     async def _continued(self, ctx: StageContext, ask: Ask, answer: Answer, written: str, number: int) -> Answer:
         """Ask the model to go on after its own text."""

@@ -25,6 +25,9 @@ from fusion.stages.fields import Choice, OutputSchema, RoleChoice
 from fusion.stages.simulation import Estimate
 
 Reads = Literal["item", "all", "outline", "none"]
+LEARNED: Final = "learned"
+"""Variable of conditions: the learned figures, as in `learned.LABEL.ROLE.accuracy`."""
+OF_CONDITIONS: Final = frozenset({LEARNED})
 
 
 class OutputField(NamedTuple):
@@ -144,6 +147,11 @@ class Stage(Authored, ABC):
         return frozenset()
 
     @property
+    def reads_learned(self) -> bool:
+        """True if the stage decides by learned figures itself."""
+        return False
+
+    @property
     def keeps_sources(self) -> bool:
         """True if the items of the stage have the sources of those that it follows, and values of its `schema`."""
         return False
@@ -184,7 +192,7 @@ class Stage(Authored, ABC):
     def expressions(self) -> Iterator[ExpressionUse]:
         """Yield the expressions that the stage evaluates."""
         if self.when is not None:
-            yield ExpressionUse("when", self.when)
+            yield ExpressionUse("when", self.when, OF_CONDITIONS)
 
     def roles(self) -> Iterator[tuple[str, str]]:
         """Yield (key, role) for every role that the stage may call."""
@@ -305,7 +313,7 @@ class ModelStage(Prompted, Params, Cacheable, Resilience):
         yield from super().expressions()
         for at, choice in enumerate(self.role):
             if choice.when is not None:
-                yield ExpressionUse(f"role.{at}.when", choice.when, self.choice_offers)
+                yield ExpressionUse(f"role.{at}.when", choice.when, self.choice_offers | OF_CONDITIONS)
 
     def roles(self) -> Iterator[tuple[str, str]]:
         for at, choice in enumerate(self.role):

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from fusion.core.errors import BudgetError, FusionError
+from fusion.core.result import Judged
 from fusion.core.types import (
     Attached,
     CallKey,
@@ -18,6 +19,7 @@ from fusion.core.types import (
     ToolSpec,
 )
 from fusion.models.base import ModelInfo
+from fusion.models.catalog.learned import Figures
 from fusion.models.speed import Latencies
 from fusion.stages.feed import Feed
 from fusion.stages.text.reading import Reading
@@ -79,10 +81,14 @@ class Outcome(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Tokens that a call may read, None where the model's context is unknown, and tokens that it may write."""
+    """Tokens that a call may read, None where the model's context is unknown, and tokens that it may write.
+
+    `answer` is the limit of an answer with all its continuations, None without one.
+    """
 
     input: int | None
     output: int
+    answer: int | None = None
 
 
 class Producer(NamedTuple):
@@ -176,6 +182,10 @@ class StageOutputs(ABC):
         """Append a finished item to the first output field, and send an ItemFinished event."""
 
     @abstractmethod
+    def judged(self, verdict: Judged) -> None:
+        """Record the first verdict on a result, for `Result.stages`. A given verdict replaces one not given."""
+
+    @abstractmethod
     def grow(self, known: int, *, final: bool = False, title: str = "") -> None:
         """Report the number of items known so far and the newest one's title; `final` if no more will come."""
 
@@ -205,6 +215,10 @@ class StageModels(ABC):
     @abstractmethod
     def room(self, role: str, max_tokens: int | None = None) -> Room:
         """Return the tokens that a call to a role may read and write, under this limit or the stage's own."""
+
+    def learned(self, label: str, role: str) -> Figures | None:
+        """Return the learned figures of the first model of a role on a label, if it was measured."""
+        return None
 
     @abstractmethod
     def readable(self) -> int | None:

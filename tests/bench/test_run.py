@@ -83,7 +83,8 @@ def test_every_kind_of_arm_is_asked_the_same(items: Items, bench: Bench, module:
     assert report.analysis.best_single == STRONG
     ceiling, mixing = report.analysis.baselines
     assert ceiling.arm == "oracle router"
-    assert "20% to scripted/strong, else scripted/cheap" in mixing.arm
+    assert mixing.arm == "random mixing at the cost of two (22% to scripted/strong, else scripted/cheap)"
+    assert mixing.cost == pytest.approx(found["two"].cost)
 
 
 def test_items_come_in_random_order_and_side_by_side(items: Items, bench: Bench) -> None:

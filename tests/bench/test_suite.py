@@ -99,6 +99,16 @@ budgt: {usd: 1}
         (("  gsm8k: number\n", "  gsm8k: number\n  more: exact\n"), "a scorer for 'more', which is not a task set"),
         (("epochs: 2", "epochs: true"), "epochs: expected a number, got true"),
         (("baselines: [singles, oracle]", "baselines: [judge]"), "baselines.0: expected 'singles'"),
+        (("epochs: 2", "confirm: more.jsonl"), "`confirm` is one file, and there are several task sets"),
+        (("epochs: 2", "confirm: {gsm: more.jsonl}"), "`confirm` has a file for 'gsm', which is not a task set"),
+        (("epochs: 2", "confirm: {}"), "confirm: expected 1 or more entries, got 0"),
+        (
+            ("epochs: 2", "confirm: {gsm8k: a, crux: b}\nsplit: {dev: 0.3}"),
+            "`split.dev` has no effect with `confirm`",
+        ),
+        (("epochs: 2", "confirm: {gsm8k: a, crux: b}\nsplit: {column: c}"), "`split.column` has no effect with"),
+        (("epochs: 2", "split: {dev: 0.3, column: side}"), "`dev` has no effect with `column`"),
+        (("epochs: 2", "split: {column: ''}"), "split.column: expected text of at least 1 characters"),
     ],
 )
 def test_what_does_not_fit_together_is_told(change: tuple[str, str], words: str) -> None:
@@ -113,3 +123,30 @@ def test_what_does_not_fit_together_is_told(change: tuple[str, str], words: str)
 def test_a_file_of_another_form_is_refused(text: str, words: str) -> None:
     with pytest.raises(PipelineError, match=words):
         Suite.from_yaml(text)
+
+
+@pytest.mark.parametrize("given", ["0.5%", "5 %", "0.01", "2", "1e-3"])
+def test_a_tolerance_of_numbers_is_read_and_counts(given: str) -> None:
+    text = (
+        "tasks: {sums: {file: sums.jsonl}}\n"
+        f"scorer: {{by: number, tolerance: {given}}}\narms: {{a: {{model: scripted/cheap}}}}\n"
+    )
+    scoring = Suite.from_yaml(text).scoring("sums")
+    assert str(scoring.tolerance) in (given, str(float(given.rstrip(" %"))))
+
+
+@pytest.mark.parametrize(
+    ("scorer", "words"),
+    [
+        ("{by: number, tolerance: 0}", "expected a share such as 0.5%, or an amount such as 0.01"),
+        ("{by: number, tolerance: 200%}", "above 0 and below 100%; got '200%'"),
+        ("{by: number, tolerance: true}", "got True"),
+        ("{by: exact, tolerance: 1%}", "`tolerance` has an effect with `by: number` only"),
+        ("{by: judge, model: a/b, tolerance: 1%}", "`tolerance` has an effect with `by: number` only"),
+    ],
+)
+def test_a_tolerance_that_cannot_be_is_named_with_its_line(scorer: str, words: str) -> None:
+    text = f"tasks: {{sums: {{file: sums.jsonl}}}}\nscorer: {scorer}\narms: {{a: {{model: scripted/cheap}}}}\n"
+    with pytest.raises(PipelineError, match=r":2:\d+ scorer") as caught:
+        Suite.from_yaml(text)
+    assert words in str(caught.value)

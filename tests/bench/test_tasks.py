@@ -202,3 +202,67 @@ def test_a_small_file_that_grows_without_end_is_refused(tmp_path: Path) -> None:
             file.write(b" " * 1_000_000)
     with pytest.raises(UsageError, match="more than 200,000,000 bytes"):
         read_tasks(path)
+
+
+# Sides that the author gives.
+
+SIDES = "".join(
+    json.dumps({"id": n, "q": f"{n}?", "answer": n, "part": "dev" if n < 6 else "test"}) + "\n" for n in range(10)
+)
+
+
+def test_a_column_gives_the_side_of_each_item(tmp_path: Path) -> None:
+    found = read_tasks(put(tmp_path, "a.jsonl", SIDES), Fields(prompt="q"), side="part")
+    assert [task.id for task in found.only("dev", dev_share=0.01, seed=7).tasks] == [str(n) for n in range(6)]
+    assert [task.id for task in found.only("test").tasks] == [str(n) for n in range(6, 10)]
+    assert {split_of(task) for task in found.tasks[:6]} == {"dev"}
+
+
+@pytest.mark.parametrize(
+    ("change", "side", "words"),
+    [
+        (("", ""), "prt", "no column 'prt' for the side of the split; did you mean 'part'?"),
+        (('"dev"', '"train"'), "part", "('part') is dev or test, and is 'train' in items 1, 2, 3, 4, 5 and 1 more"),
+        (('"test"', '"Test"'), "part", "is 'Test' in items 7, 8, 9, 10"),
+        (('"part": "dev"', '"part": null'), "part", "is None in items 1, 2"),
+        (('"answer": 5, "part": "dev"', '"answer": 5'), "part", "is None in item 6"),
+        (('"q": "0?"', '"q": "9?"'), "q", "is dev or test, and is '9?' in items 1, 2"),
+    ],
+)
+def test_a_side_that_is_neither_dev_nor_test_is_told(
+    change: tuple[str, str], side: str, words: str, tmp_path: Path
+) -> None:
+    path = put(tmp_path, "a.jsonl", SIDES.replace(*change) if change[0] else SIDES)
+    with pytest.raises(UsageError) as caught:
+        read_tasks(path, Fields(prompt="q", id="id"), side=side)
+    assert words in str(caught.value)
+
+
+def test_a_group_on_both_sides_is_told(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", SIDES.replace('"q"', '"doc": "d1", "q"'))
+    with pytest.raises(UsageError, match="the group d1 of 'doc' is on both sides of the split"):
+        read_tasks(path, Fields(prompt="q", cluster="doc"), side="part")
+
+
+def test_a_confirming_file_is_the_test_side_and_keeps_its_ids_apart(tmp_path: Path) -> None:
+    ours = read_tasks(put(tmp_path, "a.csv", "prompt,gold\n1?,1\n2?,2\n"))
+    theirs = read_tasks(put(tmp_path, "b.csv", "prompt,gold\n3?,3\n"))
+    both = ours.with_test_items(theirs, file="b.csv")
+    assert [(task.id, split_of(task)) for task in both.tasks] == [("1", "dev"), ("2", "dev"), ("b.csv/1", "test")]
+    assert both.gold == {"1": "1", "2": "2", "b.csv/1": "3"}
+    assert both.sha256 not in (ours.sha256, theirs.sha256)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("prompt,gold,doc\n2?,2,z\n", "b.csv: the item 1 is among the items to choose by too"),
+        ("prompt,gold,doc\n2?,9,z\n1?,1,z\n4?,4,z\n", "the items 1, 2 are among"),
+        ("prompt,gold,doc\n7?,7,y\n", "the group y is among the items to choose by too"),
+    ],
+)
+def test_what_is_in_both_files_is_refused(other: str, words: str, tmp_path: Path) -> None:
+    fields = Fields(cluster="doc")
+    ours = read_tasks(put(tmp_path, "a.csv", "prompt,gold,doc\n1?,1,x\n2?,2,y\n"), fields)
+    with pytest.raises(UsageError, match=words):
+        ours.with_test_items(read_tasks(put(tmp_path, "b.csv", other), fields), file="b.csv")

@@ -38,8 +38,10 @@ def test_a_file_of_ones_own_without_a_suite(command: Command, desk: Path) -> Non
     ran = command("bench", "sums.jsonl", *WORDS)
     assert ran.code == 0
     lines = ran.out.splitlines()
-    assert lines[0] == "sums: 20 items, best single model: scripted/strong"
-    rows = {line.split("  ")[0]: line.split() for line in lines[3:]}
+    assert lines[0] == "Best single model: scripted/strong."
+    assert lines[1].startswith("two makes +5.0 points (95% ")
+    assert "sums: 20 items, 4 arms" in lines
+    rows = {line.split("  ")[0]: line.split() for line in lines}
     assert rows["two"][:2] == ["two", "pipeline"]
     assert rows["two"][2] == "100.0%"
     assert rows[CHEAP][2] == "80.0%"
@@ -62,7 +64,7 @@ def test_a_suite(command: Command, desk: Path) -> None:
     )
     ran = command("bench", "suites/mine.yaml", "-q")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines()[0].startswith("mine: 20 items")
+    assert "\nmine: 20 items, 4 arms\n" in ran.out
     assert (desk / "fusion-bench" / "mine" / "report.md").is_file()
 
 

@@ -57,7 +57,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_choice_is_printed_with_its_file_and_what_it_does_on_test(desk: Path, command: Command) -> None:
     done = command("tune", "suite.yaml", "-o", "out", "-q")
     assert done.code == OK
-    assert "best single model: strong" in done.out
+    assert done.out.startswith("on dev: Best single model: strong.\n")
     assert "the cheapest that is not worse by 20 points on dev: out/frontier/" in done.out
     assert "times the cost of strong: not worse" in done.out
     named = done.out.partition("points on dev: ")[2].split()[0]
@@ -75,6 +75,29 @@ def test_a_function_on_the_frontier_is_said_to_have_no_file(desk: Path, command:
     assert "the cheapest that is not worse by 20 points on dev: mine, no file: a function" in done.out
     assert any(line.startswith("mine ") and line.endswith("no file: a function") for line in done.out.splitlines())
     assert "on test: 100.0% of" in done.out
+
+
+@pytest.mark.parametrize(
+    ("margin", "first", "arms"),
+    [
+        ("0.2", "on dev: Best single model: strong.", {"tuned", "strong", "cheap"}),
+        (
+            "0.5",
+            "on dev: cheap alone does it at 0.10 times the cost of strong: -20.7 points",
+            {"tuned", "strong", "cheap"},
+        ),
+    ],
+)
+def test_a_cheap_model_that_is_as_good_is_in_the_first_line(
+    desk: Path, command: Command, margin: str, first: str, arms: set[str]
+) -> None:
+    Path("suite.yaml").write_text(SUITE.replace("margin: 0.2", f"margin: {margin}\nbaselines: [singles]"))
+    done = command("tune", "suite.yaml", "-o", "out", "-q")
+    assert done.code == OK, done.err
+    assert " ".join(done.out.split()).startswith(first)
+    results = json.loads((desk / "out" / "confirmed" / "results.json").read_text())
+    assert {arm["name"] for arm in results["arms"]} == arms
+    assert "on test: " in done.out
 
 
 def test_progress_goes_to_standard_error(desk: Path, command: Command) -> None:

@@ -52,6 +52,11 @@ def asked(fusion: Any, replies: list[str], schema: str = FIELDS) -> tuple[Any, i
         ("{'total': 3, 'ok': True}", {"total": 3, "ok": True}),
         ('\ufeff{"total": 3}}', {"total": 3}),
         ('With {count} filled in: {"total": 3}', {"total": 3}),
+        (r'{"total": 3, "name": "\(x\)"}', {"total": 3, "name": r"\(x\)"}),
+        (r'{"total": 3, "name": "\sqrt{2} \cdot \\"}', {"total": 3, "name": "\\sqrt{2} \\cdot \\"}),
+        (r'{"total": 3, "name": "\underline{a}"}', {"total": 3, "name": r"\underline{a}"}),
+        (r'{"total": 3, "name": "\u00e9 \d+"}', {"total": 3, "name": r"é \d+"}),
+        (r'{"total": 3, "name": "C:\data"}', {"total": 3, "name": r"C:\data"}),
     ],
 )
 def test_a_slip_of_structure_is_mended(fusion: Any, reply: str, data: Any) -> None:

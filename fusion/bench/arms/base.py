@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from fusion.bench.arms.reviews import Draft
 from fusion.bench.report.results import ArmRecord, Paid, Response
 from fusion.bench.tasks import Task
 from fusion.core.budget import Amount
@@ -22,13 +23,14 @@ class ArmResponse(Response):
     """A response before it is scored.
 
     `paid` is the new spend of a response with reused calls, None if it is the whole cost. `counted` holds the ids of
-    recorded calls that no earlier response made. `run_id` is its run.
+    recorded calls that no earlier response made. `run_id` is its run. `drafts` are the items that its reviews judged.
     """
 
     data: Any = None
     paid: Paid | None = None
     counted: tuple[str, ...] = ()
     run_id: str = ""
+    drafts: tuple[Draft, ...] = ()
 
     @property
     def amount(self) -> Amount:

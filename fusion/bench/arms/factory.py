@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from fusion.bench.arms.base import Contestant, digest_of, resolve_model, short_name
 from fusion.bench.arms.external import FileArm, FunctionArm
 from fusion.bench.arms.pipeline import Choose, PipelineArm, inputs_of, single_model
+from fusion.bench.arms.unreviewed import unreviewed
 from fusion.bench.report.results import ArmRecord
 from fusion.bench.suite import Arm, Suite
 from fusion.bench.tasks import Task
@@ -18,6 +19,7 @@ from fusion.models.wrappers.cache import RecordedCache
 from fusion.pipeline.loader import PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.quote.preview import Preview
+from fusion.stages.base import Stage
 
 Kind = Literal["pipeline", "model", "baseline"]
 
@@ -87,7 +89,7 @@ class ArmFactory:
             inputs: change(single_model(name, model, inputs, self._suite.max_tokens))
             for inputs in {tuple(task.inputs) for task in self._examples}
         }
-        fusion = self.fusion.using(roles={})
+        fusion = self._held(roles={})
         return self._arm(name, kind, lambda task: made[tuple(task.inputs)], fusion, self._examples, choose)
 
     def singles(self, contestants: Iterable[Contestant]) -> list[Contestant]:
@@ -98,17 +100,48 @@ class ArmFactory:
         taken = {*self._suite.arms}
         return [self.single(_free(short_name(model), taken), model) for model in asked]
 
+    def reviewing(self, contestants: Iterable[Contestant]) -> list[str]:
+        """Return the names of the arms that review."""
+        own = [one.record.name for one in contestants if one.record.kind == "pipeline"]
+        return [name for name in own if unreviewed(self._loaded(name))]
+
+    def unreviewed(self, contestants: Iterable[Contestant]) -> list[PipelineArm]:
+        """Return each arm that reviews once more without each of its reviews."""
+        return [
+            self._unreviewed(name, stage, without)
+            for name in self.reviewing(contestants)
+            for stage, without in unreviewed(self._loaded(name)).items()
+        ]
+
+    def _loaded(self, name: str) -> Pipeline:
+        pipeline, fusion = self._source(self._suite.arms[name])
+        return fusion.load(pipeline)
+
+    def _unreviewed(self, name: str, stage: str, without: Stage) -> PipelineArm:
+        pipeline, fusion = self._source(self._suite.arms[name])
+        changed = fusion.changed(pipeline, {stage: without})
+        own = _free(f"{name} without {stage}", {*self._suite.arms})
+        return self._arm(own, "baseline", lambda task: changed, fusion, self._examples, of=(name, stage))
+
     def judge(self, name: str, pipeline: Pipeline, example: Task) -> PipelineArm:
         """Return the arm that runs a judge's pipeline."""
         return self._arm(name, "model", lambda task: pipeline, self.fusion.using(roles={}), [example])
 
     def _pipeline(self, name: str, arm: Arm) -> PipelineArm:
+        pipeline, fusion = self._source(arm)
+        return self._arm(name, "pipeline", lambda task: pipeline, fusion, self._examples)
+
+    def _source(self, arm: Arm) -> tuple[Path | str, Fusion]:
+        """Return the pipeline of an arm, and the client with its models."""
         assert arm.pipeline is not None
         beside = self.near / arm.pipeline
         pipeline = beside if beside.is_file() else arm.pipeline
         roles = {role: resolve_model(model, self.near) for role, model in arm.roles.items()}
-        fusion = self.fusion.using(profile=arm.profile, roles=roles)
-        return self._arm(name, "pipeline", lambda task: pipeline, fusion, self._examples)
+        return pipeline, self._held(profile=arm.profile, roles=roles)
+
+    def _held(self, **given: Any) -> Fusion:
+        """Return a client whose answers are held to the suite's `max_tokens`, continuations included."""
+        return self.fusion.using(answer_tokens=self._suite.max_tokens, **given)
 
     def _arm(
         self,
@@ -118,6 +151,7 @@ class ArmFactory:
         fusion: Fusion,
         examples: Sequence[Task],
         choose: Choose | None = None,
+        of: tuple[str, str] | None = None,
     ) -> PipelineArm:
         previews = [_preview(fusion, pipeline(task), task) for task in examples]
         models = {model: info for one in previews for model, info in one.models.items()}
@@ -126,7 +160,7 @@ class ArmFactory:
         first = pipeline(examples[0])
         files = sorted((path.name, path.read_bytes().hex()) for path in fusion.files(first) if path.is_file())
         inline = first.model_dump_json(exclude={"name"}) if isinstance(first, Pipeline) else ""
-        content = digest_of(files, sorted(asked.items()), inline)
+        content = digest_of(files, sorted(asked.items()), inline, *(() if of is None else of[1:]))
         sources = {_SIMULATED if model in self._prices else models[model].price_source for model in asked.values()}
         record = ArmRecord(
             name=name,
@@ -134,6 +168,8 @@ class ArmFactory:
             models=tuple(dict.fromkeys(asked.values())),
             price_source="; ".join(sorted(sources)),
             sha256=content if kind == "pipeline" else "",
+            of="" if of is None else of[0],
+            without="" if of is None else of[1],
         )
         return PipelineArm(
             record,

@@ -1,7 +1,7 @@
 """Arms that run a pipeline or a single model."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from fusion import __version__
@@ -14,12 +14,14 @@ from fusion.bench.arms.base import (
     Trial,
     digest_of,
 )
+from fusion.bench.arms.reviews import ReviewLog, drafts_of
 from fusion.bench.report.results import ArmRecord, Paid, Spending, total_cost
 from fusion.bench.tasks import Task
 from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
 from fusion.core.budget import Budget
 from fusion.core.errors import AuthenticationError, InputError
+from fusion.core.events import CallFinished, EventBase, to_both
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.result import Receipt, ReceiptLine, Result, Times
 from fusion.core.types import Money, Usage
@@ -71,12 +73,13 @@ class PipelineArm(Contestant):
         self._prices = dict(prices)
         self._choose = choose or (lambda task, result: (result.text, result.data))
         self._seeded: dict[int, Fusion] | None = {} if seeded else None
-        self._pipelines: dict[Path | str, Pipeline] = {}
+        self._pipelines: dict[PipelineGiven, Pipeline] = {}
         self.digest = digest_of(__version__, record.kind, record.models, content, seeded)
 
     def begin(self, task: Task, trial: Trial, done: Callable[[Completion], None]) -> Callable[[], object]:
-        pipeline = self._pipeline(task)
+        pipeline, log = self._pipeline(task), ReviewLog(self._prices)
         prompt, inputs = inputs_of(self._loaded(pipeline), task)
+        cut: list[str] = []
         try:
             handle = self._fusion_of(trial.seed).start(
                 prompt,
@@ -87,12 +90,13 @@ class PipelineArm(Contestant):
                 batch=self._batch,
                 sample=trial.epoch,
                 tags={ANSWER: trial.mark} if self.marked else None,
+                on_event=to_both(log, partial(_note_cut, cut)),
             )
         except InputError as error:
             failure = error.as_failure()
             done(lambda: ArmResponse(failure=failure, cost=Money(0)))
             return lambda: None
-        handle.when_over(lambda: done(lambda: self._response(handle, task)))
+        handle.when_over(lambda: done(lambda: self._response(handle, task, log, cut=len(cut))))
         return handle.stop
 
     def _loaded(self, pipeline: PipelineGiven) -> Pipeline:
@@ -110,11 +114,12 @@ class PipelineArm(Contestant):
             self._seeded[seed] = self._fusion.using(defaults=Defaults(seed=seed))
         return self._seeded[seed]
 
-    def _response(self, handle: RunHandle, task: Task) -> ArmResponse:
+    def _response(self, handle: RunHandle, task: Task, log: ReviewLog, *, cut: int) -> ArmResponse:
         result = handle.wait()
         if isinstance(handle.cause, AuthenticationError):
             raise handle.cause
-        spent = self._spent(result)
+        more = {"cut": cut, "reviews": log.reviews(result), "drafts": drafts_of(result)}
+        spent = self._spent(result).model_copy(update=more)
         stop = _budget_stop(handle, result, self._within)
         if stop is not None or handle.exit_code == 130:
             raise OutOfBudgetError(stop or "stopped", spent)
@@ -164,6 +169,12 @@ class PipelineArm(Contestant):
         if result.receipt.cascades:
             return result.receipt.escalated > 0
         return None if self._strongest is None else strong > 0
+
+
+def _note_cut(cut: list[str], event: EventBase) -> None:
+    """Add the step of a call that reached its output limit."""
+    if isinstance(event, CallFinished) and event.finish_reason == "length":
+        cut.append(event.step)
 
 
 def _alone(receipt: Receipt) -> tuple[float, Times]:

@@ -90,6 +90,21 @@ def mixed(cheap: PerItem, strong: PerItem, rate: float) -> PerItem:
     return PerItem(scores=between(cheap.scores, strong.scores), costs=between(cheap.costs, strong.costs))
 
 
+def share_at_cost(cheap: PerItem, strong: PerItem, cost: float) -> float:
+    """Return the share of items for the strong arm at which a random mixing of two arms has this expected cost.
+
+    It is 0 if even the cheap arm costs more, and 1 if even the strong one costs less.
+
+    >>> one, two = PerItem(scores=(0, 1), costs=(1, 1)), PerItem(scores=(1, 1), costs=(4, 4))
+    >>> share_at_cost(one, two, 5.0)
+    0.5
+    """
+    low, high = sum(cheap.costs), sum(strong.costs)
+    if high <= low:
+        return float(cost > low)
+    return min(1.0, max(0.0, (cost - low) / (high - low)))
+
+
 def _bends_down(first: Point, middle: Point, last: Point) -> bool:
     """True if the middle point is above the line from the first to the last."""
     rise = (middle.quality - first.quality) * (last.cost - first.cost)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusion.bench.report.analysis import analyse
-from fusion.bench.report.figures import Analysis
+from fusion.bench.report.figures import Analysis, Equal, ReviewFigures
 from fusion.bench.report.gate import Gate, Judgement
-from fusion.bench.report.plot import figure
+from fusion.bench.report.plot.figure import figure
 from fusion.bench.report.results import Outcome, Results
 
 if TYPE_CHECKING:
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _SHOWN = 50
+_REVIEW_WORDS = (
+    "A review refuses a result if its first verdict is not to accept it, or if it has none. Repaired: wrong before, "
+    "right after. Spoiled: right before, wrong or missing after. Cost, calls and seconds are those of its calls, "
+    "revisions included."
+)
+_EQUAL_WORDS = (
+    "Without the review, the stage passes on what it gets. At equal dollars, the cost of the review sends a random "
+    "share of the items to the single model that gains most by it; the figures are computed, not run."
+)
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
 
 
@@ -75,6 +84,10 @@ class Report:
             sets=list(dict.fromkeys(item.task_set for item in self.results.items)),
             clustered=len({item.cluster or item.id for item in self.results.items}) < len(self.results.items),
             tests=sorted({one.test for one in self.analysis.pairings}),
+            reviews=[one for one in self.analysis.reviews if one.unit is not None],
+            compared=[one for one in self.analysis.reviews if one.plain is not None],
+            review_words=_REVIEW_WORDS,
+            equal_words=_EQUAL_WORDS,
             shown=shown,
             prompts={item.id: item.prompt for item in self.results.items},
             texts={one.item: self._outcomes(one.item) for one in shown},
@@ -135,6 +148,18 @@ def _markdown(text: object) -> str:
     return _SPECIAL.sub(r"\\\1", html.escape(_one_line(text), quote=False))
 
 
+def equal_use(one: Equal) -> str:
+    """Return the use of the dollars of a review, in words."""
+    if not one.share:
+        return "the same without it; no single model gains by the money"
+    return f"{one.single}" if one.share == 1 else f"{one.share:.0%} of the items to {one.single}"
+
+
+def review_name(one: ReviewFigures) -> str:
+    """Return the name of a review: its arm and its stage."""
+    return f"{one.arm}: {one.stage}"
+
+
 def _usd(value: float | Decimal | None, unknown: str = "unknown") -> str:
     if value is None:
         return unknown
@@ -157,6 +182,8 @@ _FILTERS: dict[str, Any] = {
     "range": lambda interval: f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
     "signed": lambda value: f"{100 * value:+.2f}",
     "signed_range": lambda interval: f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}",
+    "equal_use": equal_use,
+    "review_name": review_name,
     "ratio": lambda value: f"{value:.3f}",
     "ratio_range": lambda interval: f"{interval.low:.3f} to {interval.high:.3f}",
     "p": lambda value: "< 0.0001" if value < 0.0001 else f"{value:.4f}",

@@ -32,7 +32,8 @@ class ItemRecord(Value):
 class ArmRecord(Value):
     """One arm: its kind, its models, the source of their prices, and the SHA-256 of its files.
 
-    An arm of kind `baseline` is made by the benchmark for comparison.
+    An arm of kind `baseline` is made by the benchmark for comparison. One `of` an arm is that arm `without` the
+    review by a stage.
     """
 
     name: str
@@ -40,6 +41,8 @@ class ArmRecord(Value):
     models: tuple[str, ...] = ()
     price_source: str = "unknown"
     sha256: str = ""
+    of: str = ""
+    without: str = ""
 
 
 def total_cost(costs: Iterable[Money | None]) -> Money | None:
@@ -73,6 +76,36 @@ class Spending(Value):
         )
 
 
+class Reviewed(Value):
+    """The first verdict of a reviewer on a result: on an item, or on the whole answer.
+
+    `before` scores the result as it was worked, `after` the one that was passed on in its place, 0 if none was; None
+    where no gold value tells.
+    """
+
+    item: int | None = None
+    tier: int | None = None
+    verdict: str
+    by: str = ""
+    confidence: float | None = None
+    before: float | None = None
+    after: float | None = None
+
+
+class Reviewing(Value):
+    """The review by one stage in an answer: its verdicts, and the cost and seconds of its calls.
+
+    A stage that only reviews counts all its calls, also those for revisions; tiers count the calls of their judges.
+    """
+
+    stage: str
+    kind: str
+    calls: int = 0
+    cost: Money | None = Money(0)
+    seconds: float = 0.0
+    verdicts: tuple[Reviewed, ...] = ()
+
+
 class AnswerKey(Value):
     """The arm, item and epoch of an answer."""
 
@@ -88,7 +121,8 @@ class Response(Value):
     `times` splits it by cause, None where that is unknown. Reused calls count in both with the time that they took.
     `spent` holds cost and tokens by model. `escalated` tells if the strongest model was called, None for an arm with
     one model. `delegated` is the share of calls to the other models. `reused` calls were made for another arm or
-    by an earlier start; they count in cost and tokens like new ones.
+    by an earlier start; they count in cost and tokens like new ones. `reviews` are those of the stages that review.
+    `cut` counts the calls that reached their output limit.
     """
 
     text: str = ""
@@ -102,6 +136,8 @@ class Response(Value):
     escalated: bool | None = None
     delegated: float | None = None
     reused: int = 0
+    reviews: tuple[Reviewing, ...] = ()
+    cut: int = 0
     failure: Failure | None = None
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
+from fusion.core.statistics import wilson as rate_interval
 from fusion.core.types import Value
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ Clusters = Sequence[Hashable] | None
 """The cluster of each item; None if each is its own."""
 
 Verdict = Literal["better", "not worse", "inconclusive", "worse"]
-_Statistic = Callable[["Floats", "Floats"], "Floats"]
-"""A function of two columns of totals."""
+_Statistic = Callable[..., "Floats"]
+"""A function of columns of totals."""
+Costed = tuple[Sequence[float], Sequence[float]]
+"""Scores and costs by item."""
 
 
 class Interval(Value):
@@ -52,14 +55,8 @@ def wilson(successes: int, n: int, *, level: float = LEVEL) -> Interval:
     >>> round(interval.low, 4), round(interval.high, 4)
     (0.2553, 0.3662)
     """
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"a rate of {successes} in {n}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    rate, share = successes / n, z * z / n
-    centre = (rate + share / 2) / (1 + share)
-    half = z / (1 + share) * math.sqrt(rate * (1 - rate) / n + share / (4 * n))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Interval(estimate=rate, low=min(low, rate), high=max(high, rate), level=level)
+    low, high = rate_interval(successes, n, level=level)
+    return Interval(estimate=successes / n, low=low, high=high, level=level)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -126,7 +123,7 @@ def bootstrap_rate(
     """Return the mean of scores from 0 to 1. If all are 0 or all are 1, the interval is widened."""
     found = bootstrap_mean(scores, clusters=clusters, resamples=resamples, seed=seed)
     least, most = min(scores), max(scores)
-    n = len(_totals(scores, clusters))
+    n = len(cluster_totals(scores, clusters))
     return _with_unseen(found, n, none_below=least == 1, none_above=most == 0, least=0)
 
 
@@ -147,7 +144,7 @@ def bootstrap_difference(
     _check_pairs(first, second)
     differences = [one - other for one, other in zip(first, second, strict=True)]
     found = bootstrap_mean(differences, clusters=clusters, resamples=resamples, seed=seed, level=level)
-    least, most, n = min(differences), max(differences), len(_totals(differences, clusters))
+    least, most, n = min(differences), max(differences), len(cluster_totals(differences, clusters))
     whole = n == len(differences) and all(score in (0.0, 1.0) for score in (*first, *second))
     if not whole and most - least > _TINY:
         return found
@@ -165,9 +162,37 @@ def bootstrap_ratio(
 ) -> Interval:
     """Return the ratio of the totals on the same items. Raises ValueError if the second total can be 0."""
     _check_pairs(first, second)
-    if not all(value > 0 for value in _totals(second, clusters)):
+    if not all(value > 0 for value in cluster_totals(second, clusters)):
         raise ValueError("no ratio over a total that can be 0")
     return _bootstrap([first, second], lambda one, other: one / other, clusters, resamples, seed, level)
+
+
+def bootstrap_mixing(
+    arm: Costed,
+    cheap: Costed,
+    strong: Costed,
+    *,
+    clusters: Clusters = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean score of an arm less that of random mixing at the arm's cost, on the same items.
+
+    Each resample finds its own share of items for the strong arm, so that both sides cost the same in it.
+    """
+    import numpy as np
+
+    scores, costs = arm
+    _check_pairs(scores, cheap[0])
+    _check_pairs(scores, strong[0])
+
+    def difference(own: Any, cost: Any, low: Any, low_cost: Any, high: Any, high_cost: Any, n: Any) -> Any:
+        gap = high_cost - low_cost
+        share = np.clip((cost - low_cost) / np.where(gap > 0, gap, np.inf), 0.0, 1.0)
+        return (own - (1 - share) * low - share * high) / n
+
+    columns = [scores, costs, *cheap, *strong, [1.0] * len(scores)]
+    return _bootstrap(columns, difference, clusters, resamples, seed, LEVEL)
 
 
 def sign_flip(
@@ -186,7 +211,7 @@ def sign_flip(
     import numpy as np
 
     _check_pairs(first, second)
-    totals = np.array(_totals([one - other for one, other in zip(first, second, strict=True)], clusters))
+    totals = np.array(cluster_totals([one - other for one, other in zip(first, second, strict=True)], clusters))
     rng = np.random.default_rng(seed)
     bound = abs(totals.sum()) - 1e-9
     hits = 0
@@ -230,7 +255,7 @@ def _bootstrap(
         raise ValueError(f"{resamples} resamples; the least is {MIN_RESAMPLES:,}")
     if not columns[0]:
         raise ValueError("no items to resample")
-    totals = np.array([_totals(column, clusters) for column in columns], dtype=np.float64)
+    totals = np.array([cluster_totals(column, clusters) for column in columns], dtype=np.float64)
     n = totals.shape[1]
     parts = [weights.astype(np.float64) @ totals.T for weights in _weights(seed, resamples, n)]
     drawn = statistic(*np.concatenate(parts).T)
@@ -281,7 +306,7 @@ def _bca_shares(drawn: "Floats", estimate: float, left_out: "Floats", level: flo
     return [moved(tail), moved(1 - tail)]
 
 
-def _totals(values: Sequence[float], clusters: Clusters) -> list[float]:
+def cluster_totals(values: Sequence[float], clusters: Clusters) -> list[float]:
     """Return the sum of each cluster, in order of appearance."""
     if clusters is None:
         return list(values)

@@ -30,5 +30,9 @@ class Scorer(ABC):
     def score(self, answer: Answer, gold: Any) -> Score:
         """Score an answer. Raises UsageError for a gold answer that this scorer cannot use."""
 
+    def item(self, answer: Answer, gold: Any) -> Score | None:
+        """Score one part of an answer by the gold answer of the whole; None where that tells nothing of it."""
+        return None
+
     def close(self) -> None:  # noqa: B027 - most scorers hold no resources
         """Release the scorer's resources."""

@@ -29,7 +29,8 @@ class Closed(Scorer):
         if found is None:
             return Score(value=0)
         return Score(
-            value=float(found.key == known.key or self.same(found.text, as_text(gold))), answer=found.text[:500]
+            value=float(self.extractor.same(found, known) or self.same(found.text, as_text(gold))),
+            answer=found.text[:500],
         )
 
     def same(self, text: str, gold: str) -> bool:

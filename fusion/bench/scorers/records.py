@@ -44,6 +44,13 @@ class Records(Scorer):
         taken = f"{shared} of {sum(known.values())} records, total {data['total']}"
         return Score(value=measures[self._by], answer=taken, measures=measures)
 
+    def item(self, answer: Answer, gold: Any) -> Score | None:
+        """Score the records of a part: 1 if all are in the gold answer; None for a part without a record."""
+        found = Counter(filter(None, _data(answer)["records"]))
+        if not found:
+            return None
+        return Score(value=float(found <= Counter(_record(one) for one in gold["records"])))
+
 
 def _data(answer: Answer) -> dict[str, Any]:
     given = answer.data if answer.data is not None else value_in(answer.text)

@@ -12,12 +12,13 @@ from fusion.bench.scorers.squad import ReadingComprehension
 from fusion.core.errors import UsageError, close_names
 from fusion.stages.text.extract import Extractor
 
-_CLOSED: dict[str, Callable[[str | None, str | None], Scorer]] = {
-    "exact": lambda path, pattern: Closed(Extractor(path=path, pattern=pattern)),
-    "number": lambda path, pattern: Closed(Extractor(read="number", path=path, pattern=pattern)),
-    "code": lambda path, pattern: Closed(Extractor(read="code", path=path, pattern=pattern)),
+_CLOSED: dict[str, Callable[..., Scorer]] = {
+    "exact": lambda **options: Closed(Extractor(**options)),
+    "number": lambda **options: Closed(Extractor(read="number", **options)),
+    "code": lambda **options: Closed(Extractor(read="code", **options)),
     "math": Formula,
 }
+NUMBER = "number"
 _WHOLE: dict[str, Callable[[], Scorer]] = {
     "exact_match": lambda: ReadingComprehension("exact_match"),
     "f1": lambda: ReadingComprehension("f1"),
@@ -30,13 +31,19 @@ NAMES = tuple(sorted({**_CLOSED, **_WHOLE}))
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def scorer(given: str, *, path: str | None = None, pattern: str | None = None) -> Scorer:
+def scorer(
+    given: str, *, path: str | None = None, pattern: str | None = None, tolerance: str | float | None = None
+) -> Scorer:
     """Return the scorer of a name, an expression or `module:function`. Raises UsageError for an unknown name.
 
     `path` (into JSON) and `pattern` (a regular expression) locate the answer for `exact`, `number`, `code`, `math`.
+    `tolerance`, for `number`, is the difference at which an answer is still right: a share of the gold or an amount.
     """
+    if tolerance is not None and given != NUMBER:
+        raise UsageError(f"`tolerance` has an effect with {NUMBER} only, not {given!r}")
     if given in _CLOSED:
-        return _CLOSED[given](path, pattern)
+        options = {"path": path, "pattern": pattern, **({} if tolerance is None else {"tolerance": tolerance})}
+        return _CLOSED[given](**options)
     if path is not None or pattern is not None:
         raise UsageError(f"`path` and `pattern` have an effect with {', '.join(sorted(_CLOSED))} only, not {given!r}")
     if given in _WHOLE:

@@ -17,12 +17,11 @@ LEVEL: Final = 0.99
 
 
 class Dropped(Value):
-    """A dropped candidate. `by` is better and no more expensive; `uses` names the dropped single model it calls."""
+    """A dropped candidate, and the number of items that showed it. `by` is better and no more expensive."""
 
     name: str
     items: int
     by: str
-    uses: str = ""
 
 
 class Scores(Value):
@@ -43,7 +42,10 @@ class Scores(Value):
 
 
 class Race:
-    """Runs the candidates of a suite against each other. `dropped` is by name."""
+    """Runs the candidates of a suite against each other. `dropped` is by name.
+
+    Each is judged by its own results: a pipeline stays in the race whatever becomes of the models that it uses.
+    """
 
     def __init__(self, runner: Runner, contestants: Sequence[Contestant], *, items: int, seed: int) -> None:
         self.dropped: dict[str, Dropped] = {}
@@ -66,7 +68,6 @@ class Race:
         if self._runner.stopped:
             return
         self._drop(self._items, self._singles, self._singles)
-        self._drop_users()
         share = min(FIRST, self._items)
         while not self._runner.stopped:
             asked = [one for one in self.left if one in self._others]
@@ -110,15 +111,6 @@ class Race:
             return False
         options: Any = {"clusters": one.clusters, "resamples": MIN_RESAMPLES, "seed": self._seed, "level": LEVEL}
         return bootstrap_difference(other.scores, one.scores, **options).low > 0
-
-    def _drop_users(self) -> None:
-        """Drop the candidates that use a dropped single model."""
-        out = {one.record.models[0]: one.record.name for one in self._singles if one.record.name in self.dropped}
-        for one in self._others:
-            used = next((model for model in one.record.models if model in out), None)
-            if used is not None:
-                update = {"name": one.record.name, "uses": out[used]}
-                self.dropped[one.record.name] = self.dropped[out[used]].model_copy(update=update)
 
 
 def _columns(rows: Sequence[Sequence[Scored]]) -> Scores:

@@ -11,15 +11,17 @@ from pydantic import Field
 
 from fusion.bench.arms.base import Contestant, short_name
 from fusion.bench.arms.pipeline import single_model
-from fusion.bench.benchmark import CONCURRENCY, client_for, importing, run
+from fusion.bench.benchmark import CONCURRENCY, client_for, importing, keep_done, run
 from fusion.bench.checkpoint import CANDIDATES, Checkpoint, open_checkpoint
 from fusion.bench.experiment import prepare
 from fusion.bench.ledger import budget_of
+from fusion.bench.report.figures import Alone
 from fusion.bench.report.frontier import known_points, pareto
 from fusion.bench.report.gate import BEST_SINGLE, Gate
 from fusion.bench.report.report import Report
 from fusion.bench.report.results import ArmKind
 from fusion.bench.report.statistics import Interval, Verdict, bootstrap_difference, verdict
+from fusion.bench.report.summary import Single, alone_sentence, as_good, best_sentence, level_singles
 from fusion.bench.runner import Runner, Watch
 from fusion.bench.suite import Arm, Suite
 from fusion.bench.tuner.candidates import Candidate, Candidates, candidates
@@ -83,6 +85,31 @@ class Tuned(Value):
         return tuple(one for one in self.finalists if one.on_frontier)
 
     @property
+    def level(self) -> tuple[str, ...]:
+        """The single models at most half a point less accurate than the best one on dev, which comes first."""
+        return level_singles(self._singles, self.best_single)
+
+    @property
+    def alone(self) -> Alone | None:
+        """The cheapest single model that is as good as the best one on dev, if it is another."""
+        return next(iter(as_good(self._singles, self.best_single, self.margin)), None)
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """Plain sentences on the single models: one that does it alone, and the best one."""
+        alone = self.alone
+        sentences = () if alone is None else (alone_sentence(alone, self.margin),)
+        return (*sentences, best_sentence(self.level))
+
+    @property
+    def _singles(self) -> list[Single]:
+        return [
+            Single(one.name, one.accuracy, one.cost, None if one.name == self.best_single else one.difference)
+            for one in self.finalists
+            if one.kind == "model"
+        ]
+
+    @property
     def choice(self) -> Finalist:
         """The named finalist."""
         return next(one for one in self.finalists if one.name == self.named)
@@ -98,18 +125,21 @@ def tune(
     concurrency: int = CONCURRENCY,
     watch: Watch | None = None,
     command: str = "",
+    learn: bool = True,
 ) -> tuple[Tuned, Report | None]:
     """Choose the open values of a suite's arms and their pipelines: `{any: [a, b]}` in place of any value.
 
     Arms without open values are candidates as they are. The search uses the dev side of the split only. It first
-    measures every model alone and drops the dominated ones with all candidates that use them. Then it races the
-    others on shares of the items that double. `budget` caps the search; by default the suite's budget caps search
+    measures every model alone. Then it races the others on shares of the items that double, and drops those that
+    another beats, each by its own results. `budget` caps the search; by default the suite's budget caps search
     and confirmation together. Finally the choice, the best single model and the suite's baselines are measured on
     the test side. The Report is of that measurement: None if the best single model is the choice, or if no budget
     is left.
 
     Writes to `out`, by default `fusion-tune/` and the suite's name: `frontier/` with a file for each pipeline of the
     frontier, `tuned.json`, and the report under `confirmed/`. A repeated search asks nothing again.
+
+    With `learn`, the figures of the single models are kept: see `fusion models learned`.
 
     Raises UsageError and PipelineError for an invalid suite, before any call; BudgetError if the budget is exhausted
     within the first share.
@@ -122,9 +152,9 @@ def tune(
     with open_checkpoint(folder) as checkpoint:
         found = candidates(file, folder / CANDIDATES, Library.standard(near=file.parent))
         with client_for(fusion, folder, settings) as client:
-            work = _Work(file, folder, client, concurrency, watch, command)
-            search, spent = work.search(found, budget, checkpoint)
-            tuned = search.tuned(spent.usd or Decimal(0), found.left_out)
+            work = _Work(file, folder, client, concurrency, watch, command, learn)
+            search, spent, notes = work.search(found, budget, checkpoint)
+            tuned = search.tuned(spent.usd or Decimal(0), (*found.left_out, *notes))
             (folder / RESULT).write_text(tuned.model_dump_json(indent=1) + "\n", encoding="utf-8")
             left = _rest(found.suite.budget, spent)
             if left is None or tuned.named == tuned.best_single:
@@ -141,9 +171,12 @@ class _Work(NamedTuple):
     concurrency: int
     watch: Watch | None
     command: str
+    learn: bool
 
-    def search(self, found: Candidates, budget: Limits | None, checkpoint: Checkpoint) -> tuple["_Search", Amount]:
-        """Run the race over the dev items. Returns it with its cost."""
+    def search(
+        self, found: Candidates, budget: Limits | None, checkpoint: Checkpoint
+    ) -> tuple["_Search", Amount, list[str]]:
+        """Run the race over the dev items. Returns it with its cost and notes."""
         limits = budget or found.suite.budget
         update = {"on": "dev", "baselines": ("singles",), "budget": limits, "gate": None}
         suite = found.suite.model_copy(update=update)
@@ -158,7 +191,8 @@ class _Work(NamedTuple):
             runner = Runner(experiment, checkpoint, concurrency=self.concurrency, watch=self.watch)
             race = Race(runner, experiment.contestants, items=len(experiment.questions), seed=suite.seeds[0])
             race.run()
-        return _Search(suite, race, runner.stopped, found.made, self.folder), within.spent
+            note = keep_done(self.fusion.settings, experiment, runner.done.values()) if self.learn else ""
+        return _Search(suite, race, runner.stopped, found.made, self.folder), within.spent, [note] if note else []
 
     def _check_confirmable(self, suite: Suite) -> None:
         """Raise UsageError if a choice could not be confirmed: no test items, no answers to them, an unknown arm."""
@@ -170,9 +204,12 @@ class _Work(NamedTuple):
         prepare(confirming, self.file.parent, self.fusion, budget_of(suite.budget)).close()
 
     def confirm(self, suite: Suite, tuned: Tuned, search: "_Search") -> Report:
-        """Measure the choice, the best single model and the suite's baselines on the test items."""
-        best = next(one for one in tuned.finalists if one.name == tuned.best_single)
-        arms = {TUNED: search.arm(tuned.choice), best.name: Arm(model=best.models[0])}
+        """Measure the choice, the best single model, a cheaper one as good, and the suite's baselines on test."""
+        beside = {tuned.best_single}
+        if tuned.alone is not None and tuned.alone.model != tuned.named:
+            beside.add(tuned.alone.model)
+        singles = {one.name: Arm(model=one.models[0]) for one in tuned.finalists if one.name in beside}
+        arms = {TUNED: search.arm(tuned.choice), **singles}
         return run(
             suite.model_copy(update={"on": "test", "arms": arms}),
             out=self.folder / CONFIRMED,
@@ -181,6 +218,7 @@ class _Work(NamedTuple):
             concurrency=self.concurrency,
             watch=self.watch,
             command=self.command,
+            learn=self.learn,
         )
 
 

@@ -46,7 +46,7 @@ class RunInputs(StageInputs):
             values = await read(wiring.waits, self._run.fields)
             if not wiring.flows:  # a stage that follows others begins with their first item
                 self._ctx.begin()
-            own = {"inputs": self._run.spec.inputs, "request": self._run.spec.request, MATERIAL: self._material()}
+            own = {**self._run.variables, MATERIAL: self._material()}
             whole = (self._run.material.whole,) if wiring.shows_material else ()
             marks = self._ctx.stage.follows or scope is not None
             self._fixed = Fixed({**own, **values}, whole, marks=marks)

@@ -18,6 +18,7 @@ from fusion.engine.context.inputs import LateMessages
 from fusion.engine.context.parts import OF_ITEM, Scope
 from fusion.engine.receipt import spending, spent
 from fusion.models.base import Model, ModelInfo
+from fusion.models.catalog.learned import Figures
 from fusion.stages.base import ModelStage
 from fusion.stages.context import (
     Answer,
@@ -61,6 +62,9 @@ class RunModels(StageModels):
 
     def room(self, role: str, max_tokens: int | None = None) -> Room:
         return self._run.spec.room(self._ctx.stage, role, max_tokens)
+
+    def learned(self, label: str, role: str) -> Figures | None:
+        return self._run.figures.of_role(label, role, self._run.spec)
 
     def readable(self) -> int | None:
         stages = self._run.spec.pipeline.stages

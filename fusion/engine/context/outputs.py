@@ -7,6 +7,7 @@ from fusion.core.events import (
     ItemFinished,
     StageGrew,
 )
+from fusion.core.result import Judged
 from fusion.core.types import Item
 from fusion.stages.context import (
     StageOutputs,
@@ -44,6 +45,12 @@ class RunOutputs(StageOutputs):
         ctx.emit(
             ItemFinished(run_id=ctx.run.run_id, stage=ctx.place, item=item.index, failure=item.failure, **decided)
         )
+
+    def judged(self, verdict: Judged) -> None:
+        ctx = self._ctx
+        if ctx.scope is not None and verdict.item is None:
+            verdict = verdict.model_copy(update={"item": ctx.scope.index})
+        ctx.run.fields[ctx.path].verdicts.append(verdict)
 
     def grow(self, known: int, *, final: bool = False, title: str = "") -> None:
         ctx = self._ctx

@@ -14,6 +14,7 @@ from fusion.core.events import (
     StageStarted,
 )
 from fusion.core.types import CallKey
+from fusion.engine.context.learned import LearnedByRole, PinnedFigures
 from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
 from fusion.models.batches.window.clock import RunClock
@@ -21,6 +22,7 @@ from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import MATERIAL, Wiring
 from fusion.pipeline.material import RunMaterial
 from fusion.prompts.template import Fixed
+from fusion.stages.base import LEARNED
 from fusion.stages.context import (
     Outcome,
 )
@@ -70,8 +72,23 @@ class RunParts:
     """Charges for attempts of earlier processes of the run."""
     step_prefix: str = ""
     """Prefix of the steps of a pipeline that runs for one item: its number, and "."."""
+    learned: PinnedFigures | None = None
+    """Learned figures of the run; None outside of one."""
     fixed: dict[str, Fixed] = field(default_factory=dict)
     """Variables of inner stages, by path, that are the same for all items."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables that every stage reads."""
+        own = {"inputs": self.spec.inputs, "request": self.spec.request}
+        if self.spec.learned is None:
+            return own
+        return {**own, LEARNED: LearnedByRole(self.figures, self.spec)}
+
+    @property
+    def figures(self) -> PinnedFigures:
+        """The learned figures of the run."""
+        return self.learned or PinnedFigures(self.spec)
 
     @property
     def wirings(self) -> Mapping[str, Wiring]:

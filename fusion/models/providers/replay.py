@@ -6,11 +6,11 @@ import gzip
 import hashlib
 import json
 import lzma
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from fusion.core.errors import BadRequestError, UsageError, close_names
+from fusion.core.errors import UnrecordedError, UsageError, close_names
 from fusion.core.paths import user_path
 from fusion.core.types import Deltas, Message, Money, Reply, Request, Usage, Value
 from fusion.models.base import Model, ModelInfo, Price
@@ -20,31 +20,33 @@ PREFIX: Final = "replay:"
 PRICES: Final = "prices.json"
 _SUFFIXES: Final = (".jsonl", ".jsonl.xz", ".jsonl.gz")
 _MILLION: Final = 1_000_000
+_NEEDED: Final = ("text", "prompt_tokens", "completion_tokens")
 
 Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Recorded replies by digest of the prompt, then by model."""
 
 
 class Recorded(Value):
-    """One recorded reply with its token counts."""
+    """One recorded reply with its token counts, and its cost in dollars as billed, if that is on record."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
+    cost: Money | None = None
 
 
 class ReplayModel(Model):
     """A model of a recording: `replay:FILE#MODEL`, or `replay:FOLDER#MODEL` for all recordings of a folder.
 
     A recording is a file of JSON lines, plain or compressed (`.jsonl`, `.jsonl.xz`, `.jsonl.gz`). Each line holds a
-    `prompt` and under `responses`, by model, `text`, `prompt_tokens` and `completion_tokens`. MODEL is a name there,
-    or a unique prefix of one. The reply is looked up by the digest of the messages. A recorded prompt is a single
-    user message, which the template `generate/pass-through` sends unchanged. All samples of a prompt get the same
-    reply.
+    `prompt` and under `responses`, by model, `text`, `prompt_tokens`, `completion_tokens` and, if known, `cost` in
+    dollars as billed. MODEL is a name there, or a unique prefix of one. The reply is looked up by the digest of the
+    messages. A recorded prompt is a single user message, which the template `generate/pass-through` sends unchanged.
+    All samples of a prompt get the same reply.
 
-    A prompt without a record fails with BadRequestError. A reply longer than the call's `max_tokens` is truncated in
-    proportion to its length. `prices.json` beside the file holds prices in dollars per million tokens; without it
-    the cost is unknown.
+    A prompt without a record fails with UnrecordedError. A reply longer than the call's `max_tokens` is truncated in
+    proportion to its length, and so is its recorded cost by tokens. A reply without a recorded cost is paid by
+    `prices.json` beside the file, in dollars per million tokens; without that its cost is unknown.
 
     >>> ReplayModel("replay:recorded/gsm8k.jsonl.xz#gpt-4o-mini-2024-07-18").info.provider
     'replay'
@@ -58,12 +60,13 @@ class ReplayModel(Model):
         self._place = place
         self._records = _recording(path)
         self._name = _named(name, {model for answers in self._records.values() for model in answers}, place)
-        price = _prices(path if path.is_dir() else path.parent).get(self._name)
+        self._price = _prices(path if path.is_dir() else path.parent).get(self._name)
+        own = [answers[self._name] for answers in self._records.values() if self._name in answers]
         self.info = ModelInfo(
             id=model_id,
             provider="replay",
-            price=price,
-            price_source="unknown" if price is None else f"{PRICES} beside the recording",
+            price=_bound(own) or self._price,
+            price_source=_source(own, self._price),
             family=family_of(self._name),
             json_schema=True,
         )
@@ -81,14 +84,24 @@ class ReplayModel(Model):
             usage=usage,
             asked=self.info.id,
             served=self._name,
-            cost=None if self.info.price is None else self.info.price.of(usage),
+            cost=self._cost(recorded, usage),
             first_token=0.0 if on_delta is not None else None,
         )
+
+    def _cost(self, recorded: Recorded, usage: Usage) -> Money | None:
+        """Return the recorded cost, less that of tokens that are cut; else the cost by the price."""
+        if recorded.cost is None:
+            return None if self._price is None else self._price.of(usage)
+        whole = Usage(input=recorded.prompt_tokens, output=recorded.completion_tokens)
+        if usage.output == whole.output:
+            return recorded.cost
+        price = self._price or Price(input=Money(1), output=Money(1))
+        return recorded.cost * price.of(usage) / (price.of(whole) or 1)
 
     def _recorded(self, request: Request) -> Recorded:
         answer = self._records.get(digest(request.messages), {}).get(self._name)
         if answer is None:
-            raise BadRequestError(
+            raise UnrecordedError(
                 f"{self._place!r} holds no reply of {self._name!r} to this prompt: "
                 f"{request.messages[-1].content.strip()[:80]!r}. A recorded prompt is sent as it is by "
                 "`prompt: generate/pass-through`",
@@ -171,9 +184,43 @@ def _row(line: str, place: str) -> dict[str, Any]:
     return {
         "prompt": row["prompt"],
         "responses": {
-            model: {key: answer[key] for key in Recorded.model_fields} for model, answer in row["responses"].items()
+            model: {**{key: answer[key] for key in _NEEDED}, **_billed(answer, f"{place}: `cost` of {model!r}")}
+            for model, answer in row["responses"].items()
         },
     }
+
+
+def _billed(answer: Mapping[str, Any], what: str) -> dict[str, Money]:
+    """Return the cost of a reply by its key, if it has one. Raises UsageError for what is no amount of dollars."""
+    given = answer.get("cost")
+    if given is None:
+        return {}
+    try:
+        cost = Money(str(given)) if isinstance(given, (int, float, str)) and not isinstance(given, bool) else None
+    except ArithmeticError:
+        cost = None
+    if cost is None or not cost.is_finite() or cost < 0:
+        raise UsageError(f"{what}: expected dollars as billed, 0 or more, such as 0.0012; got {given!r}")
+    return {"cost": cost}
+
+
+def _bound(answers: Sequence[Mapping[str, Any]]) -> Price | None:
+    """Return a price at which no recorded reply costs less than was billed; None unless each has a cost."""
+    if not all("cost" in answer for answer in answers):
+        return None
+    dearest: Money = max(
+        answer["cost"] / max(1, answer["prompt_tokens"] + answer["completion_tokens"]) for answer in answers
+    )
+    return Price(input=dearest, output=dearest)
+
+
+def _source(answers: Sequence[Mapping[str, Any]], price: Price | None) -> str:
+    billed = sum("cost" in answer for answer in answers)
+    listed = "unknown" if price is None else f"{PRICES} beside the recording"
+    if not billed:
+        return listed
+    source = "the recording, as billed"
+    return source if billed == len(answers) else f"{source}, for {billed} of {len(answers)} replies; else {listed}"
 
 
 def _is_answer(answer: Any) -> bool:

@@ -1,9 +1,9 @@
 """Repair: reads JSON that a model wrote with slips, without changing a value.
 
 Only the structure may be mended: single or typographic quotes, names without quotes, a comma that is missing before a
-name or a bracket, one too many before a closing bracket, line breaks within a text, and objects that are open at the
-end. A number, text or name is read as it is written, or not at all. A list that is open at the end may lack elements,
-and a number that ends the text may lack digits: both are refused.
+name or a bracket, one too many before a closing bracket, line breaks within a text, a backslash that begins no escape
+of JSON, and objects that are open at the end. A number, text or name is read as it is written, or not at all. A list
+that is open at the end may lack elements, and a number that ends the text may lack digits: both are refused.
 """
 
 import json
@@ -134,8 +134,8 @@ class _Reader:
         if letter in _ESCAPES and letter:
             return _ESCAPES[letter], at + 2
         digits = _HEX.match(self._text, at + 2) if letter == "u" else None
-        if digits is None:
-            raise self._fault("invalid escape", at)
+        if digits is None:  # a backslash of a formula
+            return "\\", at + 1
         return chr(int(digits.group(), 16)), digits.end()
 
     def _skip(self, at: int) -> int:

@@ -6,14 +6,16 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from fusion.core.errors import StageError
+from fusion.core.result import Judged
 from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.base import Following, ModelStage, OutputField
-from fusion.stages.context import StageContext
+from fusion.stages.context import Answer, StageContext
 from fusion.stages.labels import followed, renamed
 from fusion.stages.simulation import Estimate
 
 _MOST: Final = 12  # points in a list of the analysis
+_LIKELY: Final = 0.5
 
 
 class Judge(ModelStage, Following):
@@ -57,9 +59,17 @@ output: compare
         if not answers:
             raise StageError(f"no answer to compare: {len(failed)} failed")
         ask = self.ask(ctx, {**variables, "answers": answers}, "judge")
+        ctx.outputs.judged(Judged(verdict="none"))
         answer = await self.answer(ctx, ask._replace(schema=analysis_schema(_labels(answers))))
         analysis = {**answer.data, "evidence": _standing(answer.data["evidence"], answers, ctx)}
+        ctx.outputs.judged(_judged(answer))
         ctx.outputs.give("analysis", renamed(analysis, answers))
+
+
+def _judged(answer: Answer) -> Judged:
+    """Return the verdict on the consensus: it is accepted if it is more likely right than wrong."""
+    confidence = float(answer.data["confidence"])
+    return Judged(verdict="accept" if confidence >= _LIKELY else "reject", by=answer.by, confidence=confidence)
 
 
 def analysis_schema(labels: Sequence[str]) -> JsonSchema:

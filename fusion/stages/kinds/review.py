@@ -1,6 +1,6 @@
 """review: each item is checked, judged, revised if needed, and escalated if revision does not help."""
 
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
 from fusion.core.params import NO_MODEL, BatchMode
+from fusion.core.result import Judged
 from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.answer import failed_checks, own_verdict
@@ -32,6 +33,7 @@ _VERDICT = {
 VERDICT_SCHEMA = closed_object(_VERDICT)
 UNREVIEWED: Final = "unreviewed"
 """The verdict on an item that no reviewer has judged."""
+_SURE: Final = {"confidence": {"type": "number", "minimum": 0, "maximum": 1}}
 
 
 _MODES: Final = ("auto", "always", "off")
@@ -55,10 +57,11 @@ _Together = Annotated[
 
 
 @cache
-def _batch_schema(count: int) -> JsonSchema:
+def _batch_schema(count: int, *, confident: bool) -> JsonSchema:
     """Return the schema of the verdicts on so many values, each under its number."""
     number = {"type": "integer", "minimum": 1, "maximum": count}
-    return closed_object({"verdicts": array(closed_object({"number": number, **_VERDICT}), 2 * count)})
+    own = {"number": number, **_VERDICT, **(_SURE if confident else {})}
+    return closed_object({"verdicts": array(closed_object(own), 2 * count)})
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class _Verdict:
     verdict: str
     issues: list[dict[str, str]]
     by: str
+    confidence: float | None = None
 
     def __str__(self) -> str:
         said = [f"{i['problem']} ({i['quote']!r})" if i["quote"] else i["problem"] for i in self.issues]
@@ -90,6 +94,12 @@ class Review(ItemStage):
     kind: Literal["review"] = "review"
     criteria: Texts = Field(default=(), description="Criteria for a value, in words; one text or a list.")
     checks: Checks | None = Field(default=None, description="Checks of a value without a model.")
+    confidence: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Confidence that the reviewer must state for a value to be accepted; with less it is revised.",
+    )
     revisions: int = Field(default=1, ge=0, le=5, description="Most revisions by the model that wrote the value.")
     revise_prompt: str = Field(default="review/revise", description="The template that asks for a revision.")
     escalate_to: str | None = Field(default=None, description="The role that rewrites a value after its revisions.")
@@ -107,7 +117,7 @@ class Review(ItemStage):
     spares: ClassVar[frozenset[str]] = frozenset({"role"})
     judges: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "review/default"
-    prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "criteria"})
+    prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "criteria", "confident"})
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
             "A call for each item that passes the `checks`; two more for each revision, the revised value and its "
@@ -170,6 +180,8 @@ output: check
             each = [self._reply(step, verdicts["items"], tokens // (count + 1), chance) for _ in range(count)]
             return {"verdicts": [{**one, "number": number} for number, one in enumerate(each, start=1)]}
         made = plausible(self, step, schema, tokens, chance)
+        if isinstance(made, dict) and "confidence" in made:
+            made["confidence"] = 1.0
         if not chance.worst and isinstance(made, dict) and made.get("verdict") == "accept":
             made["issues"] = []
         if chance.worst and self.escalate_to is None and step == self._verdict_step(self.revisions):
@@ -192,7 +204,7 @@ output: check
         yield from super().prompts()
         yield PromptUse("revise_prompt", self.revise_prompt, self.prompt_offers | {"issues"})
         if self.together > 1:
-            yield PromptUse("batch_prompt", self.batch_prompt, frozenset({"items", "criteria"}))
+            yield PromptUse("batch_prompt", self.batch_prompt, frozenset({"items", "criteria", "confident"}))
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
@@ -219,10 +231,10 @@ output: check
         self, ctx: StageContext, item: Item, variables: dict[str, Any], first: "_Verdict | None"
     ) -> Item:
         """Return the accepted item. `first` is the verdict on it from a batch, if any."""
-        variables = {**variables, "criteria": self.criteria}
+        variables = {**variables, "criteria": self.criteria, "confident": self.confident}
         for revision in range(self.revisions + 1):
-            if first is not None and revision == 0:
-                verdict = first
+            if revision == 0:
+                verdict = await self._first_verdict(ctx, item, {**variables, "item": item}, first)
             else:
                 verdict = await self._verdict(ctx, item, {**variables, "item": item}, revision)
             if verdict.verdict == UNREVIEWED:
@@ -242,7 +254,9 @@ output: check
 
     def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
         """Pass the item on unreviewed, with a note: a review is optional."""
-        _say(ctx, item, _Verdict(UNREVIEWED, [], "budget"))
+        unreviewed = _Verdict(UNREVIEWED, [], "budget")
+        ctx.outputs.judged(_judged(item, unreviewed))
+        _say(ctx, item, unreviewed)
         ctx.events.note("passed on without a review: the budget is exhausted", item=item.index)
         return item
 
@@ -250,14 +264,38 @@ output: check
         self, ctx: StageContext, items: Sequence[Item], variables: dict[str, Any]
     ) -> "list[_Verdict] | None":
         """Return the verdicts on neighbours from one call, in their order; None unless there is one for each."""
-        variables = {**variables, "item": items[0], "items": items, "criteria": self.criteria}
+        own = {"item": items[0], "items": items, "criteria": self.criteria, "confident": self.confident}
+        variables = {**variables, **own}
         ask = self.ask(ctx, variables, "verdicts", items[0].index, template=self.batch_prompt)
-        answer = await self.answer(ctx, ask._replace(schema=_batch_schema(len(items))))
+        answer = await self.answer(ctx, ask._replace(schema=_batch_schema(len(items), confident=self.confident)))
         answer = own_verdict(answer, "\n\n".join(as_text(item.value) for item in items))
         by_number = sorted(answer.data["verdicts"], key=lambda one: one["number"])
         if [one["number"] for one in by_number] != list(range(1, len(items) + 1)):
             return None
-        return [_Verdict(one["verdict"], one["issues"], answer.by) for one in by_number]
+        return [self._read_verdict(one, answer.by) for one in by_number]
+
+    @property
+    def confident(self) -> bool:
+        """True if the reviewer states its confidence."""
+        return self.confidence is not None
+
+    def _read_verdict(self, said: Mapping[str, Any], by: str) -> _Verdict:
+        """Return the verdict in a reply; one to accept with too little confidence is one to revise."""
+        sure, verdict = said.get("confidence"), _Verdict(said["verdict"], said["issues"], by, said.get("confidence"))
+        if self.confidence is None or sure is None or sure >= self.confidence or verdict.verdict != "accept":
+            return verdict
+        problem = f"the reviewer states a confidence of {sure:g} that it is right; {self.confidence:g} is needed"
+        return _Verdict("revise", [{"quote": "", "problem": problem}], by, sure)
+
+    async def _first_verdict(
+        self, ctx: StageContext, item: Item, variables: dict[str, Any], known: _Verdict | None
+    ) -> _Verdict:
+        """Return the verdict on the value as it was worked, from a batch if `known`, and record it."""
+        if known is None:
+            ctx.outputs.judged(_judged(item, _NO_VERDICT))
+        verdict = known or await self._verdict(ctx, item, variables, 0)
+        ctx.outputs.judged(_judged(item, verdict))
+        return verdict
 
     async def _verdict(self, ctx: StageContext, item: Item, variables: dict[str, Any], revision: int) -> _Verdict:
         failed = await self.failed_checks(ctx, item, variables)
@@ -265,9 +303,10 @@ output: check
             return failed
         if not ctx.models.plays(self.chosen_role(ctx, variables)):
             return _Verdict(UNREVIEWED, [], NO_MODEL)
-        ask = self.ask(ctx, variables, self._verdict_step(revision), item.index)._replace(schema=VERDICT_SCHEMA)
+        schema = closed_object({**_VERDICT, **_SURE}) if self.confident else VERDICT_SCHEMA
+        ask = self.ask(ctx, variables, self._verdict_step(revision), item.index)._replace(schema=schema)
         answer = own_verdict(await self.answer(ctx, ask), item.value)
-        return _Verdict(answer.data["verdict"], answer.data["issues"], answer.by)
+        return self._read_verdict(answer.data, answer.by)
 
     def _verdict_step(self, revision: int) -> str:
         return f"verdict-{revision + 1}" if revision else "verdict"
@@ -299,6 +338,9 @@ output: check
         answer = await self.answer(ctx, ask)
         value = answer.value if kind is None else checked_value(ctx, item, answer.value, item.shown)
         return item.worked(value, answer.by)
+
+
+_NO_VERDICT: Final = _Verdict("none", [], "")
 
 
 def _start(tasks: "TaskGroup", work: Coroutine[Any, Any, None]) -> None:
@@ -394,6 +436,12 @@ class _Batches(Hand):
         if id(item) not in self._first:
             self._first[id(item)] = item, get_running_loop().create_future()
         return self._first[id(item)][1]
+
+
+def _judged(item: Item, verdict: _Verdict) -> Judged:
+    return Judged(
+        item=item.index, verdict=verdict.verdict, by=verdict.by, confidence=verdict.confidence, draft=item.value
+    )
 
 
 def _say(ctx: StageContext, item: Item, verdict: _Verdict) -> None:

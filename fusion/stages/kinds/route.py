@@ -15,15 +15,14 @@ from pydantic import (
 )
 
 from fusion.core.bounded import clock
-from fusion.core.bounded.patterns import found
 from fusion.core.errors import ModelError, close_names
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.schema import closed_object, enum
 from fusion.core.types import Attached, Item, JsonSchema, as_text
-from fusion.core.validation import Authored
 from fusion.stages.answer import give_answer
 from fusion.stages.base import (
     INLINE_SHAPE,
+    OF_CONDITIONS,
     ExpressionUse,
     InlineStage,
     OutputField,
@@ -34,53 +33,14 @@ from fusion.stages.base import (
     whole,
 )
 from fusion.stages.context import Answer, Ask, StageContext
-from fusion.stages.fields import Pattern, Texts
 from fusion.stages.items import Hand, OneOrMany
 from fusion.stages.simulation import Chance, Estimate, Within, plausible
-from fusion.stages.text.classify import Capability, capabilities, language, nearest
+from fusion.stages.text.classify import capabilities, nearest
 from fusion.stages.text.reading import without_notice
+from fusion.stages.text.rules import Example, RouteOrLabel, Rule
+from fusion.stages.tiers.capability import ByCapability
 
 _OUTER_KEYS = ("when", "needs", "default")
-
-
-class Rule(Authored):
-    """A rule: its route is taken if all of its conditions hold for the text."""
-
-    when: str | None = Field(default=None, description="An expression that must be true.")
-    matches: Pattern | None = Field(default=None, description="A regular expression to be found in the text.")
-    longer: int | None = Field(default=None, ge=0, description="The text must have more characters than this.")
-    shorter: int | None = Field(default=None, ge=1, description="The text must have fewer characters than this.")
-    language: Texts = Field(default=(), description="The languages that the text may have, as in [de, fr].")
-    capability: Capability | None = Field(default=None, description="Capability that the text calls for.")
-    use: str = Field(description="The route that is taken.")
-
-    @model_validator(mode="after")
-    def _says_something(self) -> "Rule":
-        if not self.model_fields_set - {"use"}:
-            raise ValueError("a rule without a condition always holds; set `default` for all other texts")
-        return self
-
-    def miss(self, text: str) -> bool:
-        """Return True if a condition other than `when` does not hold for the text."""
-        return (
-            (self.matches is not None and not found(self.matches, text))
-            or (self.longer is not None and len(text) <= self.longer)
-            or (self.shorter is not None and len(text) >= self.shorter)
-            or bool(self.language and language(text) not in self.language)
-            or (self.capability is not None and self.capability not in capabilities(text))
-        )
-
-    def __str__(self) -> str:
-        said = {name: getattr(self, name) for name in ("when", "matches", "longer", "shorter", "capability")}
-        said["language"] = ", ".join(self.language) or None
-        return ", ".join(f"{name} {value}" for name, value in said.items() if value is not None)
-
-
-class Example(Authored):
-    """A text, and its right route."""
-
-    text: str = Field(min_length=1, description="A typical text.")
-    use: str = Field(description="Its right route.")
 
 
 Target = Annotated[
@@ -106,6 +66,11 @@ class Route(OneOrMany, Shaped, Cacheable):
     The first of the `rules` that holds decides; if none does, the model behind `classifier`, or the nearest of the
     `examples` by shared words; else `default`. The decision and its reason are an event. A role is called with the
     stage's own `prompt`.
+
+    With `by: capability`, the learned figures of the routes' models decide. Rules and examples give the text a
+    `label`; without one it is the first of code, math and json that the text calls for. With `enough`, the cheapest
+    route is taken whose accuracy on the label is shown to reach it (the lower end of its 95% interval); without it,
+    the most accurate. A run keeps the figures that it began with. Without figures `default` is taken, with a note.
     """
 
     kind: Literal["route"] = "route"
@@ -119,6 +84,15 @@ class Route(OneOrMany, Shaped, Cacheable):
     classifier_prompt: str = Field(default="route/default", description="The template that asks for a choice.")
     meaning: dict[str, str] = Field(default={}, description="The purpose of each route, in words for the classifier.")
     examples: tuple[Example, ...] = Field(default=(), description="Texts with their right routes.")
+    by: Literal["capability"] | None = Field(
+        default=None, description="Choose by the learned figures of the models on the label of the text."
+    )
+    enough: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Accuracy that is enough: take the cheapest such route.",
+    )
     at_least: float = Field(default=0.1, ge=0, le=1, description="Similarity that an example needs; 1 is equal.")
     temperature: Temperature = None
 
@@ -160,18 +134,43 @@ output: answer
 
     @model_validator(mode="after")
     def _decides(self) -> "Route":
-        if not (self.rules or self.classifier or self.examples):
-            raise ValueError("nothing decides the route; give `rules`, `classifier` or `examples`")
+        if not (self.rules or self.classifier or self.examples or self.by):
+            raise ValueError("nothing decides the route; give `rules`, `classifier`, `examples` or `by: capability`")
+        self._check_labels()
         if self.classifier is not None and self.examples:
             raise ValueError("`classifier` and `examples` both choose if no rule holds; give one of them")
-        named = [self.default, *(rule.use for rule in self.rules), *(one.use for one in self.examples), *self.meaning]
+        named = [self.default, *(one.use for one in (*self.rules, *self.examples)), *self.meaning]
         for name in named:
-            if name not in self.routes:
+            if name is not None and name not in self.routes:
                 raise ValueError(f"no route {name!r}{close_names(name, self.routes)}")
         for key, needed in (("classifier_prompt", "classifier"), ("meaning", "classifier"), ("at_least", "examples")):
             if key in self.model_fields_set and not getattr(self, needed):
                 raise ValueError(f"`{key}` has an effect with `{needed}` only")
         return self
+
+    def _check_labels(self) -> None:
+        if self.by is None:
+            if self.enough is not None:
+                raise ValueError("`enough` has an effect with `by: capability` only")
+            if any(one.label is not None for one in (*self.rules, *self.examples)):
+                raise ValueError("`label` has an effect with `by: capability` only; give `use`, the route")
+            return
+        if self.classifier is not None:
+            raise ValueError("`classifier` and `by: capability` both choose if no rule holds; give one of them")
+        if not self._measured_roles():
+            raise ValueError("`by: capability` chooses among routes of one role each, and there is none")
+
+    def _measured_roles(self) -> dict[str, str]:
+        """Return the role of each route that has exactly one, whose model's figures tell of it."""
+        roles = {
+            name: {target} if isinstance(target, str) else {role for _, role in target.roles()}
+            for name, target in self.routes.items()
+        }
+        return {name: next(iter(found)) for name, found in roles.items() if len(found) == 1}
+
+    @property
+    def reads_learned(self) -> bool:
+        return self.by is not None
 
     @property
     def if_skipped(self) -> Any:
@@ -210,7 +209,7 @@ output: answer
         yield ExpressionUse("text", self.decides_on)
         for at, rule in enumerate(self.rules):
             if rule.when is not None:
-                yield ExpressionUse(f"rules.{at}.when", rule.when)
+                yield ExpressionUse(f"rules.{at}.when", rule.when, OF_CONDITIONS)
         for name, stage in self.inner().items():
             for use in stage.expressions():
                 offers = use.offers if use.flows else use.offers | stage.item_offers
@@ -247,7 +246,7 @@ output: answer
     def _supposed(self, chance: Chance) -> "Route":
         if not chance.worst:
             return self
-        return self.model_copy(update={"rules": (), "examples": (), "default": self._way(chance)})
+        return self.model_copy(update={"rules": (), "examples": (), "by": None, "default": self._way(chance)})
 
     def _reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         if step == "classify" and chance.worst:
@@ -259,7 +258,7 @@ output: answer
 
     async def once(self, ctx: StageContext) -> None:
         variables = await ctx.inputs.values()
-        decision = await self._decision(ctx, variables)
+        decision = await self._decision(ctx, variables, self.by_capability(ctx))
         ctx.events.decided(decision.route, decision.reason)
         target = self.routes[decision.route]
         if isinstance(target, str):
@@ -279,9 +278,15 @@ output: answer
         variables = {**await ctx.inputs.values(), **own}
         return shown_in(ctx.inputs.render(self.template, variables), variables.get("material"))
 
-    async def routed(self, ctx: StageContext, item: Item, variables: Mapping[str, Any]) -> Item:
+    def by_capability(self, ctx: StageContext) -> ByCapability | None:
+        """Return the choice by learned figures for one run, if they decide."""
+        return None if self.by is None else ByCapability(ctx, self._measured_roles(), self.enough)
+
+    async def routed(
+        self, ctx: StageContext, item: Item, variables: Mapping[str, Any], by: ByCapability | None
+    ) -> Item:
         """Return the item with the answer of its route, and the decision."""
-        decision = await self._decision(ctx, variables, item.index)
+        decision = await self._decision(ctx, variables, by, item.index)
         target = self.routes[decision.route]
         taken: dict[str, Any] = {"route": decision.route, "reason": decision.reason}
         if isinstance(target, str):
@@ -308,22 +313,44 @@ output: answer
     async def _answer(self, ctx: StageContext, ask: Ask) -> Answer:
         return whole(await ctx.models.call(ask))
 
-    async def _decision(self, ctx: StageContext, variables: Mapping[str, Any], item: int | None = None) -> _Decision:
+    async def _decision(
+        self, ctx: StageContext, variables: Mapping[str, Any], by: ByCapability | None, item: int | None = None
+    ) -> _Decision:
         text = as_text(await ctx.inputs.value_of(self.decides_on, variables))
+        found, reason = await self._by_rule(ctx, variables, text)
+        if found is None and self.classifier is not None:
+            seen = {**variables, "text": text, "routes": self._meant()}
+            return await self._classified(ctx, self.classifier, seen, item)
+        if found is None and self.examples:
+            found, reason = await self._by_example(text)
+        if found is not None and found.use is not None:
+            return _Decision(found.use, reason)
+        if by is None:
+            return _Decision(self.default, f"the default: {reason}")
+        label = found.label if found is not None else await _own_label(text)
+        chosen = by.choice(label, item=item)
+        before = reason if found is not None else "by its words"
+        if chosen.route is None:
+            return _Decision(self.default, f"the default: {chosen.reason}" + (f" ({before})" if label else ""))
+        return _Decision(chosen.route, f"{chosen.reason} ({before})")
+
+    async def _by_rule(
+        self, ctx: StageContext, variables: Mapping[str, Any], text: str
+    ) -> tuple[RouteOrLabel | None, str]:
+        """Return the first rule that holds, and the reason."""
         for number, rule in enumerate(self.rules, start=1):
             missed = await clock.run(partial(rule.miss, text), size=len(text))
             if not missed and (rule.when is None or await ctx.inputs.value_of(rule.when, variables)):
-                return _Decision(rule.use, f"rule {number}: {rule}")
-        if self.classifier is not None:
-            seen = {**variables, "text": text, "routes": self._meant()}
-            return await self._classified(ctx, self.classifier, seen, item)
-        if self.examples:
-            near = await clock.run(partial(nearest, text, [one.text for one in self.examples]), size=len(text))
-            words = f"example {near.at + 1} is the nearest, with {near.similarity:.2f}"
-            if near.similarity >= self.at_least:
-                return _Decision(self.examples[near.at].use, words)
-            return _Decision(self.default, f"the default: {words}, and {self.at_least:g} is needed")
-        return _Decision(self.default, "the default: no rule holds")
+                return rule, f"rule {number}: {rule}"
+        return None, "no rule holds"
+
+    async def _by_example(self, text: str) -> tuple[RouteOrLabel | None, str]:
+        """Return the nearest example, if it is near enough, and the reason."""
+        near = await clock.run(partial(nearest, text, [one.text for one in self.examples]), size=len(text))
+        words = f"example {near.at + 1} is the nearest, with {near.similarity:.2f}"
+        if near.similarity >= self.at_least:
+            return self.examples[near.at], words
+        return None, f"{words}, and {self.at_least:g} is needed"
 
     def _meant(self) -> dict[str, str]:
         return {name: self.meaning.get(name, "") for name in self.routes}
@@ -351,15 +378,22 @@ class _Routing(Hand):
     def __init__(self, stage: Route, ctx: StageContext) -> None:
         self._stage = stage
         self._ctx = ctx
+        self._by = stage.by_capability(ctx)
 
     def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Coroutine[Any, Any, Item]:
         material = variables.get("material")
         if material:
             variables = {**variables, "material": without_notice(material)}
-        return self._stage.routed(self._ctx, item, variables)
+        return self._stage.routed(self._ctx, item, variables, self._by)
 
 
 @lru_cache(maxsize=64)
 def _choice(routes: tuple[str, ...]) -> JsonSchema:
     """Return the schema of a choice: the same object for each item."""
     return closed_object({"route": enum(routes)})
+
+
+async def _own_label(text: str) -> str | None:
+    """Return the label of a text without any: the first of code, math and json that it calls for."""
+    found = await clock.run(partial(capabilities, text), size=len(text))
+    return next((name for name in ("code", "math", "json") if name in found), None)

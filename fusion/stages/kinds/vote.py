@@ -21,11 +21,12 @@ def _some_weight(weights: dict[str, float]) -> dict[str, float]:
 
 
 class _Ballot(NamedTuple):
-    """A counted answer: its item, the extracted part, and its weight."""
+    """A counted answer: its item, the extracted part, its weight, and the place of the first answer equal to it."""
 
     item: Item
     found: Extracted
     weight: float
+    group: int
 
 
 class Vote(Following):
@@ -71,10 +72,11 @@ output: vote
         if not items:
             raise StageError(f"no answer to count: {len(came)} failed")
         self._check_weights(ctx, items)
+        read = [await extracted(ctx, self.extract, item.value, item.index) for item in items]
         ballots = [
-            _Ballot(item, found, self._weight(item))
-            for item in items
-            if (found := await extracted(ctx, self.extract, item.value, item.index)) is not None
+            _Ballot(item, found, self._weight(item), group)
+            for item, found, group in zip(items, read, self.extract.groups(read), strict=True)
+            if found is not None and group is not None
         ]
         if not ballots:
             raise StageError(
@@ -84,12 +86,12 @@ output: vote
         self._count(ctx, items, ballots)
 
     def _count(self, ctx: StageContext, items: Sequence[Item], ballots: Sequence[_Ballot]) -> None:
-        sums: dict[str, float] = {}
+        sums: dict[int, float] = {}
         for ballot in ballots:
-            sums[ballot.found.key] = sums.get(ballot.found.key, 0.0) + ballot.weight
+            sums[ballot.group] = sums.get(ballot.group, 0.0) + ballot.weight
         whole = sum(self._weight(item) for item in items)
         most = max(sums.values())
-        winners = [key for key, weight in sums.items() if _equal(weight, most)]
+        winners = [group for group, weight in sums.items() if _equal(weight, most)]
         share = most / whole if whole else 0.0
         said = _said(ballots, sums, whole)
         if len(items) > len(ballots):
@@ -102,7 +104,7 @@ output: vote
             raise StageError(f"a tie: {said}")
         if len(winners) > 1:
             ctx.events.note(f"a tie, decided for the first member's: {said}")
-        winner = next(ballot.found for ballot in ballots if ballot.found.key in winners)
+        winner = next(ballot.found for ballot in ballots if ballot.group in winners)
         ctx.outputs.give("text", as_text(winner.text))
         ctx.outputs.give("data", winner.value)
         ctx.outputs.give("confidence", share)
@@ -134,7 +136,7 @@ def _equal(one: float, other: float) -> bool:
     return abs(one - other) < 1e-9
 
 
-def _said(ballots: Sequence[_Ballot], sums: dict[str, float], whole: float) -> str:
-    shown = {ballot.found.key: ballot.found.text for ballot in reversed(ballots)}
-    most = sorted(sums, key=lambda key: -sums[key])[:5]
-    return ", ".join(f"{shown[key][:60]!r} has {sums[key]:g} of {whole:g}" for key in most)
+def _said(ballots: Sequence[_Ballot], sums: dict[int, float], whole: float) -> str:
+    shown = {ballot.group: ballot.found.text for ballot in reversed(ballots)}
+    most = sorted(sums, key=lambda group: -sums[group])[:5]
+    return ", ".join(f"{shown[group][:60]!r} has {sums[group]:g} of {whole:g}" for group in most)

@@ -5,7 +5,7 @@ import json
 import re
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -16,19 +16,20 @@ from fusion.core.types import as_text
 from fusion.core.validation import Authored
 from fusion.models.structured import value_in
 from fusion.stages.fields import Pattern, short_form
+from fusion.stages.text.numbers import MOST_DIGITS, TOKEN, Number, numbers, of_match
+from fusion.stages.text.tolerance import Tolerance, within
 
 Normalisation = Literal["latex", "literals", "numbers", "case"]
 
 _MOST: Final = 100_000
-_MOST_DIGITS: Final = 300
 _PARSING: Final = threading.Lock()  # Python 3.11 counts the parser's depth over all threads, and fails
 # Patterns are compiled by `re` at their first use: most pipelines extract nothing.
 _FENCE = r"```[^\n`]*+\n?"
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?|[-+−]?\.\d+"
-_NUMBERS = rf"(?<![\w.])(?:{_NUMBER})(?![\w])"
 _ONE_NUMBER = rf"\s*[$€£]?\s*({_NUMBER})\s*%?\s*"
 _SAID = r"answer\W{0,4}(?:is|[:=])\W{0,6}?"
-_SAID_NUMBER = rf"(?i){_SAID}({_NUMBER})(?![\w.]*\d|\s*[-+*/=×÷^(])"
+_SAID_NUMBER = rf"(?i:{_SAID}){TOKEN}(?![\w.]*\d|\s*[-+*/=×÷^(])"
+_BEFORE_FRACTION = r"(\d)\s*(\\[dtc]?frac)"
 _BEHIND_HASHES = r"####\s*(.+)"
 _ASSERT = r"assert\b"
 _PATH = r"\$?\.?([^.\[\]]+)|\[(\d+)\]"
@@ -50,11 +51,16 @@ _TIGHT = r"\s*([(){}\[\],+*/=<>^-])\s*"
 
 
 class Extracted(NamedTuple):
-    """An extracted answer: its text, its value, and the key by which answers are compared."""
+    """An extracted answer: its text, its value, the key by which answers are compared, and the unit of a number."""
 
     text: str
     value: Any
     key: str
+    unit: str | None = None
+
+
+_NOTHING: Final = Extracted("''", "", "''")
+"""The empty text as code: an answer in JSON may hold it without quotes of its own."""
 
 
 def _is_path(path: str) -> str:
@@ -84,6 +90,9 @@ class Extractor(Authored):
     normalise: tuple[Normalisation, ...] | None = Field(
         default=None, description="Steps that make texts comparable; by default numbers and case."
     )
+    tolerance: Tolerance | None = Field(
+        default=None, description="Difference at which numbers are still equal: a share such as 0.5%, or an amount."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -98,6 +107,8 @@ class Extractor(Authored):
             raise ValueError("`choices` have an effect with `read: choice` only")
         if self.read != "text" and self.normalise is not None:
             raise ValueError(f"`normalise` is for texts; `read: {self.read}` makes answers comparable by itself")
+        if self.read != "number" and self.tolerance is not None:
+            raise ValueError(f"`tolerance` is for numbers; `read: {self.read}` has none")
         if any(not choice.strip() for choice in self.choices):
             raise ValueError("a choice has no text")
         return self
@@ -115,10 +126,39 @@ class Extractor(Authored):
             found = text = matched
         return self._read(found, text)
 
+    def bare(self, answer: str) -> Extracted | None:
+        """Return a bare answer, such as a known right one, wherever `path` and `pattern` look."""
+        return self._read(answer, answer)
+
     def key(self, answer: str) -> str | None:
-        """Return the comparison key of a bare answer, such as a known right one."""
-        found = self._read(answer, answer)
+        """Return the comparison key of a bare answer."""
+        found = self.bare(answer)
         return None if found is None else found.key
+
+    def same(self, found: Extracted, reference: Extracted) -> bool:
+        """Return True for equal answers: of numbers within the tolerance of the reference, in no other unit."""
+        if self.read != "number":
+            return found.key == reference.key
+        if found.unit is not None and reference.unit is not None and found.unit != reference.unit:
+            return False
+        return within(Fraction(found.key), Fraction(reference.key), self.tolerance)
+
+    def groups(self, answers: Sequence[Extracted | None]) -> list[int | None]:
+        """Return for each answer the place of the first answer of its group; None for one that is none.
+
+        An answer joins the first group whose first answer it is the same as, else it begins one.
+        """
+        firsts: list[int] = []
+        found: list[int | None] = []
+        for at, answer in enumerate(answers):
+            if answer is None:
+                found.append(None)
+                continue
+            first = next((one for one in firsts if self.same(answer, answers[one] or answer)), at)
+            if first == at:
+                firsts.append(at)
+            found.append(first)
+        return found
 
     def _read(self, found: Any, text: str) -> Extracted | None:
         match self.read:
@@ -127,7 +167,7 @@ class Extractor(Authored):
             case "choice":
                 return _choice(text, self.choices)
             case "code":
-                return _code(text)
+                return _code(text) or (_NOTHING if found == "" and self.path is not None else None)
         text = _boxed(text) or text if "latex" in (self.normalise or ()) else text
         bare = text.strip()
         value = bare if isinstance(found, str) else found
@@ -217,33 +257,36 @@ def _number(text: str) -> Extracted | None:
     marked = _boxed(text)
     if marked is None and (behind := re.findall(_BEHIND_HASHES, text)):
         marked = behind[-1]
-    if marked is not None and (found := _last_number(_without_latex(marked))):
+    if marked is not None and (found := _last_number(marked)):
         return found
-    if said := re.findall(_SAID_NUMBER, text):
-        return _of_number(said[-1])
-    return _last_number(_without_latex(text))
+    if said := list(re.finditer(_SAID_NUMBER, text)):
+        return _of_number(of_match(said[-1]))
+    return _last_number(text)
 
 
 def _last_number(text: str) -> Extracted | None:
-    return next((found for one in reversed(re.findall(_NUMBERS, text)) if (found := _of_number(one))), None)
+    mixed = re.sub(_BEFORE_FRACTION, r"\1 \2", text)
+    return _of_number(next(numbers(_without_latex(mixed)), None))
 
 
-def _of_number(text: str) -> Extracted | None:
-    number = _as_number(text)
+def _of_number(number: Number | None) -> Extracted | None:
     if number is None:
         return None
-    value = int(number) if number.denominator == 1 else float(number)
-    return Extracted(text.strip(), value, str(number))
+    try:
+        value = int(number.value) if number.value.denominator == 1 else float(number.value)
+    except OverflowError:  # a fraction too large for a float
+        return None
+    return Extracted(number.text, value, str(number.value), number.unit)
 
 
 def _as_number(text: str) -> Fraction | None:
     """Return the exact number that a text is, with or without separators, currency or percent sign."""
     whole = re.fullmatch(_ONE_NUMBER, text)
-    if whole is None or len(text) > _MOST_DIGITS:
+    if whole is None or len(text) > MOST_DIGITS:
         return None
     bare = whole.group(1).replace(",", "").replace("−", "-").replace(" ", "")
     upper, _, lower = bare.partition("/")
-    if abs(int((re.findall(r"[eE]([-+]?\d+)", upper) or ["0"])[0])) > _MOST_DIGITS or lower.strip("0") == "" != lower:
+    if abs(int((re.findall(r"[eE]([-+]?\d+)", upper) or ["0"])[0])) > MOST_DIGITS or lower.strip("0") == "" != lower:
         return None
     return Fraction(upper) / Fraction(lower or 1)
 

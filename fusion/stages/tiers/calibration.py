@@ -79,7 +79,9 @@ def calibrated(
 
     Raises InputError if no threshold can be shown to hold.
     """
-    _check(scored, target, delta)
+    check_shares(target, delta)
+    if not scored:
+        raise InputError("no examples to calibrate with; give labelled ones")
     sequences = list(_sequences(sorted(set(levels), reverse=True)))
     shown: dict[float, tuple[int, int]] = {}
     for sequence in sequences:
@@ -123,6 +125,11 @@ def clopper_pearson(wrong: int, of: int, delta: float) -> float:
     return high
 
 
+def proved(wrong: int, of: int, target: float) -> float:
+    """Return the p-value of "more than `target` are wrong", after `wrong` of `of`."""
+    return _at_most(wrong, of, target)
+
+
 def _shown(wrong: int, of: int, target: float, delta: float) -> bool:
     """Return True if the upper bound is at most `target`: so few are wrong with probability `delta` at most."""
     return _at_most(wrong, of, target) <= delta
@@ -148,9 +155,8 @@ def _sequences(levels: Sequence[float]) -> Iterator[Sequence[float]]:
         yield levels[start * len(levels) // starts :]
 
 
-def _check(scored: Sequence[Scored], target: float, delta: float) -> None:
-    for name, value in (("target", target), ("delta", delta)):
+def check_shares(share: float, delta: float, *, name: str = "target") -> None:
+    """Raise InputError for a share or a probability that is not between 0 and 1."""
+    for key, value in ((name, share), ("delta", delta)):
         if not 0 < value < 1:
-            raise InputError(f"`{name}` is {value!r}; give a share between 0 and 1")
-    if not scored:
-        raise InputError("no examples to calibrate with; give labelled ones")
+            raise InputError(f"`{key}` is {value!r}; give a share between 0 and 1")

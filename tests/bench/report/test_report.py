@@ -94,9 +94,9 @@ def test_every_arm_is_held_against_the_best_single_model() -> None:
 def test_the_baselines_are_there_without_being_asked_for() -> None:
     ceiling, mixing = analyse(results()).baselines
     assert (ceiling.arm, ceiling.accuracy.estimate, ceiling.cost) == ("oracle router", 1.0, pytest.approx(1.9))
-    assert "25% to strong, else cheap" in mixing.arm
-    assert mixing.accuracy.estimate == pytest.approx(0.75 * 0.7 + 0.25 * 0.9)
-    assert mixing.cost == pytest.approx(0.75 * 1 + 0.25 * 4)
+    assert mixing.arm == "random mixing at the cost of mine (33% to strong, else cheap)"
+    assert mixing.accuracy.estimate == pytest.approx(2 / 3 * 0.7 + 1 / 3 * 0.9)
+    assert mixing.cost == pytest.approx(2.0)
 
 
 def test_where_the_best_single_is_the_cheapest_too_nothing_is_mixed() -> None:

@@ -10,12 +10,90 @@ from fusion.bench.scorers.registry import NAMES, scorer
 from fusion.core.errors import FusionError, UsageError
 
 
-def score(name: str, text: str, gold: Any, *, data: Any = None, **options: str) -> Score:
+def score(name: str, text: str, gold: Any, *, data: Any = None, **options: Any) -> Score:
     one = scorer(name, **options)
     try:
         return one.score(Answer(text=text, data=data), gold)
     finally:
         one.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "tolerance", "value"),
+    [
+        ("1004", "1000", "0.5%", 1),
+        ("1005", "1000", "0.5%", 1),
+        ("1005.01", "1000", "0.5%", 0),
+        ("995", "1000", "0.5%", 1),
+        ("994.9", "1000", "0.5%", 0),
+        ("-1004", "-1000", "0.5 %", 1),
+        ("-1004", "1000", "0.5%", 0),
+        ("0.001", "0", "5%", 0),
+        ("3.14", "3.14159", 0.01, 1),
+        ("3.14", "3.14159", "0.001", 0),
+        ("12", "10", 2, 1),
+        ("12.0000001", "10", 2, 0),
+        ("about 3.1 million", "3,141,592", "2%", 1),
+        ("12,5 %", "12.49", "0.5%", 1),
+        ("1000", "1000", None, 1),
+        ("1000.0001", "1000", None, 0),
+    ],
+)
+def test_a_number_within_the_tolerance_of_the_gold_one_is_right(
+    text: str, gold: str, tolerance: Any, value: int
+) -> None:
+    assert score("number", text, gold, tolerance=tolerance).value == value
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "value"),
+    [
+        ("12 kg", "12 kg", 1),
+        ("12", "12 kg", 1),
+        ("12 kilograms", "12 kg", 1),
+        ("12 kg", "12", 1),
+        ("12 g", "12 kg", 0),
+        ("€12", "12 dollars", 0),
+        ("12 EUR", "€12", 1),
+        ("12%", "12", 1),
+        ("12%", "0.12", 0),
+        ("12 kg", "12%", 0),
+        ("3.2 million", "3200000", 1),
+        ("3.2 million", "3.2", 0),
+        ("3.2 million", "3.2 million", 1),
+        ("3.2", "3.2 million", 0),
+        ("1.234,5 EUR", "1234.5", 1),
+        ("1.234,5 EUR", "5", 0),
+        ("1 234", "234", 0),
+        ("90 minutes", "1.5 hours", 0),
+    ],
+)
+def test_a_number_in_another_unit_or_magnitude_is_wrong(text: str, gold: str, value: int) -> None:
+    assert score("number", text, gold).value == value
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "value"),
+    [
+        ('{"answer": ""}', "''", 1),
+        ('{"answer": "\'\'"}', "''", 1),
+        ('{"answer": "\\"\\""}', "''", 1),
+        ('```json\n{"reasoning": "x", "answer": ""}\n```', "''", 1),
+        ('{"answer": ""}', "'a'", 0),
+        ('{"answer": ""}', "[]", 0),
+        ('{"answer": null}', "''", 0),
+        ("", "''", 0),
+        ('{"other": ""}', "''", 0),
+    ],
+)
+def test_an_empty_text_in_json_is_code_for_an_empty_text(text: str, gold: str, value: int) -> None:
+    assert score("code", text, gold, path="answer").value == value
+
+
+@pytest.mark.parametrize("name", ["exact", "code", "math", "f1", "answer == gold", "judge"])
+def test_a_tolerance_is_for_numbers_only(name: str) -> None:
+    with pytest.raises(UsageError, match="`tolerance` has an effect with number only"):
+        scorer(name, tolerance="1%")
 
 
 BOOKED = {

@@ -113,15 +113,42 @@ def test_the_cheapest_that_is_not_worse_is_named_and_confirmed_on_items_that_nob
     }
 
 
-def test_who_is_dominated_alone_is_out_with_all_that_uses_it(searched: Searched) -> None:
+def test_a_candidate_is_dropped_by_its_own_results_and_not_by_those_of_a_model_that_it_uses(
+    searched: Searched,
+) -> None:
     tuned, asked = searched.tuned, searched.asked
     out = {one.name: one for one in tuned.dropped}
     assert out["scripted/bad"].by in ("scripted/a", "scripted/b")
-    users = [one for one in tuned.dropped if one.uses == "scripted/bad"]
-    assert len(users) == 2
-    assert not any("scripted/bad" in one.models for one in tuned.finalists)
+    users = {one.name for one in tuned.finalists if "scripted/bad" in one.models} | {*out} - {"scripted/bad"}
+    raced = tuned.shares[0][1]
+    assert raced == 6
+    assert users
     bad = next(one for one in asked if one.info.id == "scripted/bad")
     assert max(Counter(map(sum_of, bad.requests)).values()) == 1
+
+
+def test_a_voter_that_is_beaten_alone_stays_in_the_pair_that_wins(search: Callable[..., Any]) -> None:
+    """`bad` alone is beaten in quality and cost; with `a`, where both agree, it is as good as `strong`."""
+    dear = [
+        model("scripted/a", knowing(lambda total: total % 16 == 0, text="9"), "0.001"),
+        model("scripted/bad", knowing(lambda total: total % 4 == 2, text="7"), "0.0011"),
+        model("scripted/b", knowing(lambda total: True, text="unsure"), "0.003"),
+        model("scripted/strong", knowing(lambda total: False), "0.1"),
+    ]
+    pipeline = CASCADE.replace("tiers: [bulk, frontier]", "tiers: [{roles: [bulk, second]}, frontier]").replace(
+        """{checks: {expression: {any: ["'unsure' not in value", "'The' in value"]}}}""",
+        "{agree: 2, extract: number}",
+    )
+    suite = SUITE.replace(
+        "{any: [scripted/a, scripted/b, scripted/bad]}", "scripted/a, second: {any: [scripted/bad, scripted/b]}"
+    )
+    tuned, report = search(suite, pipeline, asked=dear)
+    assert "scripted/bad" in {one.name for one in tuned.dropped}
+    assert tuned.choice.chosen == {"arms.two.roles.second": "scripted/bad"}
+    assert report is not None
+    for one in dear:
+        once = [each for each in one.requests if each.temperature is None]
+        assert max(Counter(map(sum_of, once)).values()) == 1
 
 
 def test_nothing_is_asked_twice_and_shares_double(searched: Searched) -> None:
@@ -138,9 +165,8 @@ def test_nothing_is_asked_twice_and_shares_double(searched: Searched) -> None:
 
 def test_what_is_dropped_is_beaten_in_quality_and_no_cheaper(searched: Searched) -> None:
     tuned = searched.tuned
-    beaten = [one for one in tuned.dropped if not one.uses]
-    assert beaten
-    assert all(one.items >= 32 for one in beaten)
+    assert tuned.dropped
+    assert all(one.items >= 32 for one in tuned.dropped)
     cheapest = min(tuned.finalists, key=lambda one: one.cost)
     assert cheapest.name == "scripted/b"
 
@@ -336,4 +362,40 @@ def test_what_could_be_chosen_and_not_confirmed_is_refused_before_any_call(
     either = function().replace("mine: {python: ", "mine: {python: {any: [").replace("}", ", 'json:dumps']}}")
     with pytest.raises(UsageError, match="no single model to compare the candidates with; add one as an arm"):
         search(alone + either + "\n", asked=asked)
+    assert not any(one.requests for one in asked)
+
+
+# The sides that the author gives.
+
+
+@pytest.mark.parametrize("way", ["confirm", "confirm by set", "column"])
+def test_a_choice_is_confirmed_on_the_items_that_the_author_gives(
+    way: str, search: Callable[..., Any], tmp_path: Path
+) -> None:
+    suite = SUITE.replace("scripted/a, scripted/b, scripted/bad", "scripted/a, scripted/b")
+    write_sums(tmp_path / "more.jsonl", 140)
+    rows = [json.loads(line) for line in (tmp_path / "more.jsonl").read_text().splitlines()][100:]
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if way == "column":
+        sided = [
+            {"id": f"q{n}", "prompt": f"What is {n}+{n}?", "gold": 2 * n, "part": "test" if n >= 100 else "dev"}
+            for n in range(140)
+        ]
+        (tmp_path / "sided.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sided))
+        suite = suite.replace("sums.jsonl", "sided.jsonl") + "split: {column: part}\n"
+    else:
+        suite += "confirm: more.jsonl\n" if way == "confirm" else "confirm: {sums: more.jsonl}\n"
+    tuned, report = search(suite, count=100)
+    assert tuned.items == 100
+    assert report is not None
+    assert {item.id for item in report.results.items} == {f"q{n}" for n in range(100, 140)}
+
+
+def test_a_confirming_file_with_items_of_the_search_is_refused_before_any_call(
+    search: Callable[..., Any], tmp_path: Path
+) -> None:
+    asked = models()
+    write_sums(tmp_path / "more.jsonl", 3)
+    with pytest.raises(UsageError, match=r"more.jsonl: the items q0, q1, q2 are among the items to choose by too"):
+        search(SUITE + "confirm: more.jsonl\n", asked=asked)
     assert not any(one.requests for one in asked)

@@ -63,6 +63,76 @@ def test_the_prices_beside_it_are_the_cost(recorded: Any, tmp_path: Path) -> Non
     assert result.receipt.lines[0].price_source == "prices.json beside the recording"
 
 
+@pytest.mark.parametrize(
+    ("given", "usd"),
+    [(0.0012, "0.0012"), ("0.00120", "0.0012"), (0, "0"), (3, "3"), (1e-7, "1e-7"), ("0.1", "0.1")],
+)
+def test_a_recorded_cost_is_the_cost_as_billed(recorded: Any, tmp_path: Path, given: Any, usd: str) -> None:
+    prices = {"models": {"a": {"input_usd_per_million_tokens": 9, "output_usd_per_million_tokens": 9}}}
+    (tmp_path / "prices.json").write_text(json.dumps(prices))
+    said = row("What is it?", a="This.", b="That.")
+    said["responses"]["a"]["cost"] = given
+    result = ask(f"replay:{recorded(said)}#a")
+    assert (result.cost.usd, result.cost.unknown_calls) == (Decimal(usd), 0)
+    assert result.receipt.lines[0].measured.cost.usd == Decimal(usd)
+    assert result.receipt.lines[0].price_source == "the recording, as billed"
+    assert ask(f"replay:{recorded(said)}#b").receipt.lines[0].price_source == "unknown"
+
+
+@pytest.mark.parametrize("priced", [True, False])
+def test_replies_without_a_cost_are_paid_by_the_price_if_there_is_one(
+    recorded: Any, tmp_path: Path, priced: bool
+) -> None:
+    if priced:
+        prices = {"models": {"a": {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 1}}}
+        (tmp_path / "prices.json").write_text(json.dumps(prices))
+    rows = [row("What is it?", a="This."), row("Who is it?", a="They.")]
+    rows[0]["responses"]["a"]["cost"] = 0.5
+    model = f"replay:{recorded(*rows)}#a"
+    billed, other = ask(model), ask(model, "Who is it?")
+    listed = "prices.json beside the recording" if priced else "unknown"
+    assert other.receipt.lines[0].price_source == f"the recording, as billed, for 1 of 2 replies; else {listed}"
+    assert billed.cost.usd == Decimal("0.5")
+    assert (other.cost.usd, other.cost.unknown_calls) == ((Decimal("0.00011"), 0) if priced else (Decimal(0), 1))
+
+
+@pytest.mark.parametrize(("limit", "priced", "usd"), [(50, True, "0.06"), (50, False, "0.06"), (100, True, "0.11")])
+def test_a_reply_that_is_cut_costs_its_share(
+    recorded: Any, tmp_path: Path, limit: int, priced: bool, usd: str
+) -> None:
+    if priced:
+        prices = {"models": {"a": {"input_usd_per_million_tokens": 2, "output_usd_per_million_tokens": 2}}}
+        (tmp_path / "prices.json").write_text(json.dumps(prices))
+    said = row("What is it?", a="This is what it is, " * 10)
+    said["responses"]["a"]["cost"] = "0.11"
+    options = f", max_tokens: {limit}, continuations: 0"
+    try:
+        result = ask(f"replay:{recorded(said)}#a", options=options)
+    except RunFailed as failed:
+        result = failed.result
+    assert result.cost.usd == Decimal(usd)
+
+
+def test_a_budget_in_dollars_holds_over_recorded_costs(recorded: Any) -> None:
+    said = row("What is it?", a="This.")
+    said["responses"]["a"]["cost"] = "0.11"
+    with Fusion(profile="local", roles={"bulk": f"replay:{recorded(said)}#a"}) as fusion:
+        assert (
+            fusion.complete("What is it?", pipeline=pipeline(ASK % ", max_tokens: 100"), budget={"usd": 9}).text
+            == "This."
+        )
+        with pytest.raises(RunFailed, match="budget"):
+            fusion.complete("What is it?", pipeline=pipeline(ASK % ", max_tokens: 100"), budget={"usd": 0.01})
+
+
+@pytest.mark.parametrize("given", [-1, "-0.1", "free", True, [1], float("nan"), "Infinity", {"usd": 1}, ""])
+def test_a_cost_that_is_no_amount_is_named_with_its_line(recorded: Any, given: Any) -> None:
+    said = row("What is it?", a="This.")
+    said["responses"]["a"]["cost"] = given
+    with pytest.raises(UsageError, match=r"some\.jsonl:1: `cost` of 'a': expected dollars as billed, 0 or more"):
+        ask(f"replay:{recorded(said)}#a")
+
+
 def test_a_prompt_without_a_record_is_refused_and_ends_the_run(recorded: Any) -> None:
     model = f"replay:{recorded(row('What is it?', a='This.'))}#a"
     with pytest.raises(RunFailed, match=r"holds no reply of 'a' to this prompt: 'Who is it\?'"):

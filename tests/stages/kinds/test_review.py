@@ -318,3 +318,60 @@ def test_batches_are_of_five_at_most_and_their_keys_have_an_effect() -> None:
     for options, says in ((", batch: 6", "at most 5"), (", batch_prompt: review/batch", "`batch` of 2 to 5 only")):
         with pytest.raises(PipelineError, match=says):
             pipeline(BATCH % options)
+
+
+# Confidence.
+
+
+def sure(confidence: float, word: str = "accept") -> dict[str, Any]:
+    return {"issues": [], "verdict": word, "confidence": confidence}
+
+
+@pytest.mark.parametrize(
+    ("needed", "verdicts", "outcome"),
+    [
+        (0.8, [sure(0.9)], ("ok", ["wrong"], "accept")),
+        (0.8, [sure(0.8)], ("ok", ["wrong"], "accept")),
+        (0.8, [sure(0.4), sure(0.9)], ("ok", ["right"], "revise")),
+        (0.8, [sure(0.4), sure(0.4)], ("failed", None, "revise")),
+        (0.8, [sure(0.9, "reject")], ("failed", None, "reject")),
+        (0.0, [sure(0.1)], ("ok", ["wrong"], "accept")),
+    ],
+)
+def test_a_verdict_needs_the_confidence_that_the_stage_asks_for(
+    fusion: Any, needed: float, verdicts: list[Any], outcome: tuple[str, Any, str]
+) -> None:
+    result, reviewer, _ = reviewed(fusion, verdicts, options=f"confidence: {needed}")
+    first = result.stages["review"].verdicts[0]
+    assert (result.status, result.data and result.data["items"], first.verdict) == outcome
+    assert (first.confidence, first.draft) == (verdicts[0]["confidence"], "wrong")
+    assert '"verdict", "confidence"}' in said(reviewer.requests[0])
+
+
+def test_confidence_is_asked_for_only_where_it_counts(fusion: Any) -> None:
+    _, reviewer, _ = reviewed(fusion, ACCEPT)
+    assert "confidence" not in said(reviewer.requests[0])
+    assert "confidence" not in reviewer.requests[0].json_schema["properties"]
+
+
+ASKED = "inputs: {task: {default: Do it., material: false}, rows"
+"""A request, which the templates of lines print."""
+
+
+@pytest.mark.parametrize("prompt", ["review/default", "review/line"])
+def test_shipped_templates_ask_for_the_confidence(fusion: Any, prompt: str) -> None:
+    text = REVIEW.replace("inputs: {rows", ASKED) % f", confidence: 0.5, prompt: {prompt}"
+    reviewer = ScriptedModel(sure(0.9), name="scripted/frontier")
+    run(fusion({"frontier": reviewer, "bulk": "x"}), None, pipeline=pipeline(text))
+    assert "`confidence`: from 0 to 1" in said(reviewer.requests[0])
+
+
+@pytest.mark.parametrize("prompt", ["review/batch", "review/lines"])
+def test_a_batch_states_a_confidence_for_each(fusion: Any, prompt: str) -> None:
+    both = {"verdicts": [{"number": 1, **sure(0.9)}, {"number": 2, **sure(0.2)}]}
+    options = f", batch: 2, confidence: 0.5, revisions: 0, batch_prompt: {prompt}"
+    text = REVIEW.replace("[a]", "[a, b]").replace("inputs: {rows", ASKED) % options
+    reviewer = ScriptedModel(both, name="scripted/frontier")
+    result, _ = run(fusion({"frontier": reviewer, "bulk": "x"}), None, pipeline=pipeline(text))
+    assert [one.verdict for one in result.stages["review"].verdicts] == ["accept", "revise"]
+    assert "`confidence`: from 0 to 1" in said(reviewer.requests[0])

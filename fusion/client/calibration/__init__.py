@@ -1,0 +1,1 @@
+"""Calibration: a pipeline's conditions for accepting an answer, set from labelled examples."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from benchmarks.reading.yearbooks import planner_of, read_section
+from benchmarks.reading.yearbooks import plan_sections, read_section
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.core.types import Request
 from fusion.models.base import estimate_input
@@ -114,7 +114,7 @@ def measure_yearbooks(rows: Sequence[Mapping[str, Any]]) -> tuple[Reading, int]:
     frontier = bulk = single = right = named = 0
     for row in rows:
         models = {
-            "frontier": ScriptedModel(planner_of(row["question"]), name="scripted/frontier"),
+            "frontier": ScriptedModel(plan_sections, name="scripted/frontier"),
             "bulk": ScriptedModel(read_section, name="scripted/bulk"),
         }
         with Fusion(roles=models, store=None) as fusion:

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
 
+from fusion import ScriptedModel
 from fusion.core.types import Request
 
 FACTS = {
@@ -16,21 +16,21 @@ FACTS = {
 }
 """Pattern of the sentence that states a fact, by its name in the questions."""
 
+_NO_PLACES = ("Add", "What", "Of", "Give")
 _HOW = {"Add up": "sum", "difference": "difference", "highest": "highest", "lowest": "lowest"}
 
 
-def planner_of(question: str) -> Callable[[Request], str]:
-    """Return the script of a planner: places and facts as the question names them; anything else is merged."""
-    places = re.findall(r"\b[A-Z][a-z]+\b", question.partition(":")[0].partition("look at")[0].partition(" take ")[0])
-    asked = sorted((question.find(fact), fact) for fact in FACTS if fact in question)
+def plan_sections(request: Request) -> str:
+    """Return the plan of a question: places and facts as it names them; "merged" to any other request."""
+    if "sections" not in (request.json_schema or {}).get("properties", {}):
+        return "merged"
+    question = request.messages[-1].content.rpartition("The request: ")[2]
+    begin = question.partition(":")[0].partition("look at")[0].partition(" take ")[0]
+    places = [place for place in re.findall(r"\b[A-Z][a-z]+\b", begin) if place not in _NO_PLACES]
+    asked = [fact for _, fact in sorted((question.find(fact), fact) for fact in FACTS if fact in question)]
     how = next(way for words, way in _HOW.items() if words in question)
-    plan = {
-        "sections": [place for place in places if place not in ("Add", "What", "Of", "Give")],
-        "how": how,
-        "find": f"the number of {asked[0][1]}",
-        "other": f"the number of {asked[1][1]}" if len(asked) > 1 else None,
-    }
-    return lambda request: json.dumps(plan) if "sections" in _properties(request) else "merged"
+    other = f"the number of {asked[1]}" if len(asked) > 1 else None
+    return json.dumps({"sections": places, "how": how, "find": f"the number of {asked[0]}", "other": other})
 
 
 def read_section(request: Request) -> str:
@@ -42,5 +42,7 @@ def read_section(request: Request) -> str:
     return json.dumps(dict(zip(("value", "other"), found, strict=False)))
 
 
-def _properties(request: Request) -> dict[str, object]:
-    return dict((request.json_schema or {}).get("properties", {}))
+def models() -> dict[str, ScriptedModel]:
+    """Return the models of the suite `documents/scripted.yaml` by id."""
+    scripts = {"planner": plan_sections, "reader": read_section, "single": "#### 0", "notes": "nothing"}
+    return {f"scripted/{name}": ScriptedModel(script, name=f"scripted/{name}") for name, script in scripts.items()}

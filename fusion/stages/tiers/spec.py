@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.validation import Authored
-from fusion.stages.base import ExpressionUse, OutputField, PromptUse, Shaped
+from fusion.stages.base import OF_CHECKS, ExpressionUse, OutputField, PromptUse, Shaped
 from fusion.stages.fields import Texts, short_form
 from fusion.stages.items import OneOrMany
 from fusion.stages.simulation import Chance
@@ -172,7 +172,7 @@ class Tiered(OneOrMany, Shaped, Cacheable):
         yield from super().expressions()
         for key, accept in self.accepts():
             for name, source in accept.checks.expressions() if accept.checks is not None else ():
-                yield ExpressionUse(f"{key}.{name}", source, frozenset({"value"}))
+                yield ExpressionUse(f"{key}.{name}", source, OF_CHECKS)
             if accept.learned is not None and accept.learned.label is not None:
                 yield ExpressionUse(f"{key}.learned.label", accept.learned.label)
 

@@ -457,6 +457,13 @@ class CalibrateOptions(Options):
         Option("--item-gold", metavar="COLUMN", help="Column with the right results of the items, a list."),
     ] = None
     delta: Annotated[float, Option("--delta", metavar="SHARE", help="Probability that more of them are wrong.")] = 0.1
+    learned: Annotated[
+        bool, Option("--learned", help="Accept by pattern: which members of the tier gave equal answers.")
+    ] = False
+    label: Annotated[
+        str | None,
+        Option("--label", metavar="EXPRESSION", help="Label of a request, as in inputs.subject: patterns by label."),
+    ] = None
     stage: Annotated[str | None, Option("--stage", metavar="STAGE", help="Stage, if there are several.")] = None
     prompt: Annotated[
         str | None, Option("--prompt", metavar="COLUMN", help="Column of prompts, or template over columns.")

@@ -13,7 +13,7 @@ from fusion.core.types import ITEM_FIELDS, JsonSchema
 from fusion.pipeline.material import material_inputs
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.prompts.template import Path, Prompts
-from fusion.stages.base import LEARNED, OF_CONDITIONS, Stage
+from fusion.stages.base import LEARNED, REPLACED, Stage
 
 ALWAYS = frozenset({"inputs", "request"})
 """Variables of every template and expression."""
@@ -355,7 +355,7 @@ def uses_of(
                 flows,
                 use.flows,
                 use.worked_on,
-                extras=offers & OF_CONDITIONS,
+                extras=offers & REPLACED,
                 mentions=expression.mentions,
             )
     for prompt in stage.prompts():

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, model_validator
 
@@ -11,11 +11,13 @@ from fusion.core.bounded import clock
 from fusion.core.errors import BadResponseError, InputTooLongError, StageError
 from fusion.core.types import Message, as_text
 from fusion.models.structured import values_in
-from fusion.stages.base import ModelStage, PromptUse, Shaped, whole
+from fusion.stages.base import NUMBER, ModelStage, PromptUse, Shaped, whole
 from fusion.stages.context import Answer, Ask, StageContext, Variables
 from fusion.stages.text.checks import Checks
 from fusion.stages.text.continuation import Stitches, ending
 from fusion.stages.text.extract import Extracted, Extractor
+
+_NUMERIC: Final = Extractor(read="number")
 
 
 class AnswerStage(ModelStage, Shaped):
@@ -111,17 +113,26 @@ async def failed_checks(
     """Return the failed conditions of the checks under `key` on a value."""
     if checks is None:
         return []
-    seen = {**variables, "value": value}
     work = partial(
         checks.failures,
         value,
         schema=ctx.inputs.schema(f"{key}.schema"),
-        evaluate=lambda source: ctx.inputs.evaluate(source, seen),
+        evaluate=lambda source: ctx.inputs.evaluate(
+            source, {**_number_of(source, value), **variables, "value": value}
+        ),
     )
     try:
         return await clock.run(work, size=clock.size_of(value))
     except clock.TimeUpError as error:
         return [f"the checks cannot be made: {error}"]
+
+
+def _number_of(expression: str, value: Any) -> dict[str, Any]:
+    """Return the number that a value gives, as a variable, if an expression may read it."""
+    if NUMBER not in expression:
+        return {}
+    found = _NUMERIC.extract(value)
+    return {NUMBER: None if found is None else found.value}
 
 
 async def extracted(

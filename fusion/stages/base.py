@@ -28,6 +28,11 @@ Reads = Literal["item", "all", "outline", "none"]
 LEARNED: Final = "learned"
 """Variable of conditions: the learned figures, as in `learned.LABEL.ROLE.accuracy`."""
 OF_CONDITIONS: Final = frozenset({LEARNED})
+NUMBER: Final = "number"
+"""Variable of checks: the number that the checked value gives, such as 4634.5 of "The total is 4,634.50."."""
+OF_CHECKS: Final = frozenset({"value", NUMBER})
+REPLACED: Final = frozenset({LEARNED, NUMBER})
+"""Variables of expressions that a stage of the same name replaces."""
 
 
 class OutputField(NamedTuple):

@@ -49,6 +49,24 @@ def test_the_calibrated_pipeline_is_written_and_runs(desk: Path, command: Comman
     assert command("run", "two-calibrated.yaml", "What is 5+6?").out == "11\n"
 
 
+def test_learned_patterns_are_written_by_label_and_run(desk: Path, command: Command) -> None:
+    rows = [json.loads(line) for line in Path("sums.jsonl").read_text().splitlines()]
+    labelled = [{**row, "kind": "long" if at >= 60 else "short"} for at, row in enumerate(rows)]
+    Path("kinds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    Path("two.yaml").write_text(PIPELINE.replace("A question.}", "A question., kind: {default: short}}"))
+    words = ("calibrate", "two.yaml", "kinds.jsonl", "--target", "0.1", "--learned", "--label", "inputs.kind", "-q")
+    assert command(*words, "-o", "learned.yaml").code == OK
+    learned = Pipeline.load("learned.yaml").stages["answer"].accept.learned
+    assert [(one.label, one.pattern, one.n, one.right, one.accept) for one in learned.patterns] == [
+        ("long", "ab", 45, 45, True),
+        ("long", "a|b", 15, 0, False),
+        ("short", "ab", 45, 45, True),
+        ("short", "a|b", 15, 0, False),
+    ]
+    assert command("run", "learned.yaml", "What is 5+6?", "-i", "kind=long").out == "11\n"
+    assert command("calibrate", "two.yaml", "kinds.jsonl", "--target", "0.1", "--label", "inputs.kind").code == USAGE
+
+
 def test_progress_is_said_and_an_existing_file_is_kept(desk: Path, command: Command) -> None:
     done = command("calibrate", "two.yaml", "sums.jsonl", "--target", "0.05", "-o", "new.yaml")
     assert "120 of 120 examples answered" in done.err

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fusion.bench.report.analysis import analyse
 from fusion.bench.report.figures import Analysis, Equal, ReviewFigures
 from fusion.bench.report.gate import Gate, Judgement
-from fusion.bench.report.plot import figure
+from fusion.bench.report.plot.figure import figure
 from fusion.bench.report.results import Outcome, Results
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """Chooser: the cheapest ways that are as good as the best single model, by cross-validation on dev."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +18,10 @@ LEVEL: Final = 0.005
 """Single models within this share of right answers are level."""
 RATES: Final = (0.0, *map(float, np.geomspace(0.003, 1.0, 48)))
 """Prices of a right answer: the loss of accuracy that saves the whole cost of the best single model."""
+_NEAR: Final = 2
+"""Rates on each side whose held-out figures are averaged: one rate alone wins by luck."""
+
+_TINY: Final = 1e-12
 
 Floats = NDArray[np.float64]
 
@@ -177,22 +182,34 @@ class _Trial:
         self._taken[route] = taken
 
     def cheapest(self, wanted: float) -> float | None:
-        """Return the rate of the least cost with a held-out share of right answers of at least `wanted`."""
-        fit = [at for at, score in enumerate(self.scores) if score / self._items >= wanted - 1e-12]
-        return RATES[min(fit, key=lambda at: (self.usd[at], -at))] if fit else None
+        """Return the rate of the least cost with a held-out share of right answers of at least `wanted`.
+
+        Both are averages over the rates near it.
+        """
+        scores, usd = (
+            np.array([one[_near(at)].mean() for at in range(len(RATES))]) for one in (self.scores, self.usd)
+        )
+        fit = [at for at, score in enumerate(scores) if score / self._items >= wanted - _TINY]
+        return RATES[min(fit, key=lambda at: (usd[at], -at))] if fit else None
 
     def held_out(self, rate: float) -> tuple[dict[str, Floats], dict[str, Floats]]:
-        """Return scores and dollars of the held-out items at a rate, means over the rounds."""
-        found = {route: self._held_out(route, RATES.index(rate)) for route in self._routes}
+        """Return scores and dollars of the held-out items at the rates near one, means over them and the rounds."""
+        near = _near(RATES.index(rate))
+        found = {route: self._held_out(route, near) for route in self._routes}
         return {route: one[0] for route, one in found.items()}, {route: one[1] for route, one in found.items()}
 
-    def _held_out(self, route: str, at: int) -> tuple[Floats, Floats]:
-        one = self._routes[route]
+    def _held_out(self, route: str, rates: Sequence[int]) -> tuple[Floats, Floats]:
+        one, taken = self._routes[route], self._taken[route]
         scores, usd = np.zeros(one.items), np.zeros(one.items)
-        outcomes = {way: one.table.outcome(way) for way in np.unique(self._taken[route][:, :, at]).tolist()}
-        for round_, folds in enumerate(one.folds):
-            for fold in range(FOLDS):
-                right, paid = outcomes[int(self._taken[route][round_, fold, at])]
-                scores += np.where(folds == fold, right, 0.0) / ROUNDS
-                usd += np.where(folds == fold, paid, 0.0) / ROUNDS
-        return scores, usd
+        outcomes = {way: one.table.outcome(way) for way in np.unique(taken[:, :, rates]).tolist()}
+        for round_, fold, at in itertools.product(range(ROUNDS), range(FOLDS), rates):
+            right, paid = outcomes[int(taken[round_, fold, at])]
+            its = one.folds[round_] == fold
+            scores += np.where(its, right, 0.0)
+            usd += np.where(its, paid, 0.0)
+        return scores / (ROUNDS * len(rates)), usd / (ROUNDS * len(rates))
+
+
+def _near(at: int) -> list[int]:
+    """Return the indexes of the rates near one; the last of them counts again beyond the ends."""
+    return [min(max(near, 0), len(RATES) - 1) for near in range(at - _NEAR, at + _NEAR + 1)]

@@ -39,8 +39,9 @@ def calibrate(options: CalibrateOptions) -> None:
     """Set when an answer is accepted, or who reviews it, from labelled examples.
 
     With --target, finds the threshold in the first tier of a cascade that keeps the share of wrong answers at the
-    target. With --refuse, measures reviewers, templates and thresholds of a review, or of a cascade's judge; chooses
-    the one that catches most wrong results and refuses no larger share of right ones.
+    target; with --learned too, the patterns of agreement that do. With --refuse, measures reviewers, templates and
+    thresholds of a review, or of a cascade's judge; chooses the one that catches most wrong results and refuses no
+    larger share of right ones.
 
     Writes the calibrated pipeline, with its evidence, to a file. Run the same command again to go on after an
     interruption: no answer is paid twice.
@@ -98,6 +99,9 @@ def _check(options: CalibrateOptions) -> None:
     for flag, given in of_reviews.items():
         if given and options.refuse is None:
             raise UsageError(f"{flag} has an effect with --refuse only")
+    for flag, is_given in {"--learned": options.learned, "--label": options.label is not None}.items():
+        if is_given and options.target is None:
+            raise UsageError(f"{flag} has an effect with --target only")
     if options.item_gold is not None and options.gold is not None:
         raise UsageError("--gold has no effect with --item-gold: each result has a right one of its own")
 
@@ -179,6 +183,8 @@ def _calibrated(
         concurrency=options.concurrency or 16,
         within=_budget(options),
         watch=None if options.quiet else _said,
+        learned=options.learned,
+        label=options.label,
     )
 
 

@@ -13,7 +13,7 @@ from fusion.core.result import Judged
 from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.answer import failed_checks, own_verdict
-from fusion.stages.base import ExpressionUse, OutputField, PromptUse
+from fusion.stages.base import OF_CHECKS, ExpressionUse, OutputField, PromptUse
 from fusion.stages.context import StageContext
 from fusion.stages.fields import Texts
 from fusion.stages.items import Hand, ItemStage
@@ -203,7 +203,7 @@ output: check
         yield from super().expressions()
         if self.checks is not None:
             for key, source in self.checks.expressions():
-                yield ExpressionUse(key, source, frozenset({"item", "value"}))
+                yield ExpressionUse(key, source, OF_CHECKS | {"item"})
 
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         yield from super().schemas()

@@ -32,7 +32,9 @@ class Checks(Authored):
     min_length: int | None = Field(default=None, ge=0, description="Fewest characters of the value's text.")
     max_length: int | None = Field(default=None, ge=0, description="Most characters of the value's text.")
     numbers_from: str | None = Field(default=None, description="A text that has every number of the value.")
-    expression: str | None = Field(default=None, description="An expression over `value` that must be true.")
+    expression: str | None = Field(
+        default=None, description="An expression over `value`, or the `number` in it, that must be true."
+    )
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> "Checks":
@@ -41,7 +43,7 @@ class Checks(Authored):
         return self
 
     def expressions(self) -> Iterator[tuple[str, str]]:
-        """Yield (key, source) of the expressions; `value` is the checked value."""
+        """Yield (key, source) of the expressions; `value` is the checked value, `number` the one in it."""
         if self.numbers_from is not None:
             yield "checks.numbers_from", self.numbers_from
         if self.expression is not None:

@@ -125,6 +125,11 @@ def clopper_pearson(wrong: int, of: int, delta: float) -> float:
     return high
 
 
+def proved(wrong: int, of: int, target: float) -> float:
+    """Return the p-value of "more than `target` are wrong", after `wrong` of `of`."""
+    return _at_most(wrong, of, target)
+
+
 def _shown(wrong: int, of: int, target: float, delta: float) -> bool:
     """Return True if the upper bound is at most `target`: so few are wrong with probability `delta` at most."""
     return _at_most(wrong, of, target) <= delta

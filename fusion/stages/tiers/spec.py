@@ -8,17 +8,18 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.validation import Authored
-from fusion.stages.base import ExpressionUse, OutputField, PromptUse, Shaped
+from fusion.stages.base import OF_CHECKS, ExpressionUse, OutputField, PromptUse, Shaped
 from fusion.stages.fields import Texts, short_form
 from fusion.stages.items import OneOrMany
 from fusion.stages.simulation import Chance
 from fusion.stages.text.checks import Checks
 from fusion.stages.text.extract import Extractor, ExtractorSpec
 from fusion.stages.tiers.calibration import Calibration
+from fusion.stages.tiers.patterns import LearnedAcceptance
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 """Names of the members of a tier."""
-_RULES: Final = "`agree`, `checks`, `judge` or `confidence`"
+_RULES: Final = "`agree`, `checks`, `judge`, `confidence` or `learned`"
 
 
 class Accept(Authored):
@@ -42,12 +43,19 @@ class Accept(Authored):
         default=None, description="A calibrated threshold, in place of `confidence` and the number to `agree`."
     )
 
+    learned: LearnedAcceptance | None = Field(
+        default=None,
+        description="Accepted patterns of agreement, written by `fusion calibrate --learned`.",
+    )
+
     @model_validator(mode="after")
     def _says_something(self) -> "Accept":
-        if self.agree is None and self.checks is None and self.judge is None and self.confidence is None:
+        if not (self.compares or self.checks or self.judge is not None or self.confidence is not None):
             raise ValueError(f"no condition for accepting an answer; give {_RULES}")
-        if "extract" in self.model_fields_set and self.agree is None:
+        if "extract" in self.model_fields_set and not self.compares:
             raise ValueError("`extract` has an effect with `agree` only")
+        if self.learned is not None and (self.agree is not None or self.confidence is not None):
+            raise ValueError("`learned` takes the place of `agree` and `confidence`; give one of them")
         if "judge_prompt" in self.model_fields_set and self.judge is None:
             raise ValueError("`judge_prompt` has an effect with `judge` only")
         if self.calibration is not None and self.agree is None and self.confidence is None:
@@ -61,6 +69,11 @@ class Accept(Authored):
 
         Data never agrees in the worst case.
         """
+        if self.learned is not None:
+            groups = any(len(one) > 1 for row in self.learned.accepted for one in row.pattern.split("|"))
+            return self.model_copy(update={"learned": None, "agree": 2 if groups else None}).supposed(
+                chance, shaped=shaped
+            )
         alone = self.agree is None and self.judge is None and self.confidence is None
         fails = self.checks is not None and alone and chance.happens(0.4)
         checks = Checks(contains=("\0",)) if fails else None
@@ -69,6 +82,11 @@ class Accept(Authored):
         else:
             extract = Extractor(read="number")
         return self.model_copy(update={"extract": extract, "checks": checks})
+
+    @property
+    def compares(self) -> bool:
+        """True if the answers of the tier are compared with each other."""
+        return self.agree is not None or self.learned is not None
 
     @property
     def stated(self) -> bool:
@@ -154,7 +172,9 @@ class Tiered(OneOrMany, Shaped, Cacheable):
         yield from super().expressions()
         for key, accept in self.accepts():
             for name, source in accept.checks.expressions() if accept.checks is not None else ():
-                yield ExpressionUse(f"{key}.{name}", source, frozenset({"value"}))
+                yield ExpressionUse(f"{key}.{name}", source, OF_CHECKS)
+            if accept.learned is not None and accept.learned.label is not None:
+                yield ExpressionUse(f"{key}.learned.label", accept.learned.label)
 
     def roles(self) -> Iterator[tuple[str, str]]:
         for at, tier in enumerate(self.tiers):
@@ -176,5 +196,11 @@ def _check_members(number: int, members: int, accept: Accept) -> None:
         raise ValueError(f"tier {number} has {members} members; the most are {len(LETTERS)}")
     if accept.agree is not None and accept.agree > members:
         raise ValueError(f"{accept.agree} answers of tier {number} must agree, and it has {members}")
+    if accept.learned is not None:
+        letters = {letter for one in accept.learned.patterns for letter in one.pattern.replace("|", "")}
+        strange = sorted(letters - {*LETTERS[:members]})
+        if strange:
+            raise ValueError(f"`learned` names the member {strange[0]!r} of tier {number}, which has {members}")
+        return
     if accept.agree is None and members > 1:
         raise ValueError(f"tier {number} has {members} answers; set `agree`, the number of them that must be equal")

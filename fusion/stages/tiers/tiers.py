@@ -15,6 +15,7 @@ from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.items import gathered
 from fusion.stages.text.extract import Extracted, Extractor
 from fusion.stages.text.reading import without_notice
+from fusion.stages.tiers.patterns import written
 from fusion.stages.tiers.spec import LETTERS, Accept, Tiered
 
 _SURE: Final[JsonSchema] = {"type": "number", "minimum": 0, "maximum": 1}
@@ -35,12 +36,14 @@ class _Given(NamedTuple):
     found: Extracted | None
     confidence: float | None
     messages: Sequence[Message]
+    letter: str = ""
 
 
 class Verdict(NamedTuple):
     """The verdict on a tier: its answer, True if it is accepted, the reason, the confidence, and the agreement.
 
-    `agreement` is the share of its answers that agree; None if they are not compared.
+    `agreement` is the share of its answers that agree; None if they are not compared. `pattern` tells which do, under
+    `learned`, and `label` the label of the question.
     """
 
     answer: Answer | None
@@ -48,6 +51,8 @@ class Verdict(NamedTuple):
     reason: str
     confidence: float | None = None
     agreement: float | None = None
+    label: str = ""
+    pattern: str = ""
 
 
 class Taken(NamedTuple):
@@ -147,14 +152,18 @@ class _Tier:
         rule, failures = self._rule, list[str]()
         if rule is None:
             return await self._only(question, failures)
-        given, agreeing = await self._asked(question, rule, failures)
+        label = await self._label(question, rule)
+        given, agreeing, left = await self._asked(question, rule, failures, label)
         if not given:
             return Verdict(None, self._last, f"no answer: {'; '.join(failures)}")
         chosen, reason = agreeing[0], ""
         wanted = rule.wanted(len(self._members))
-        agreement = len(agreeing) / len(given) if rule.agree else None
+        agreement = len(agreeing) / len(given) if rule.compares else None
         confidence = chosen.confidence if rule.stated else agreement
-        if len(agreeing) < wanted:
+        groups = _groups(given, rule.extract)
+        if rule.learned is not None and (flaw := rule.learned.flaw(label, groups, left)):
+            reason = flaw
+        elif len(agreeing) < wanted:
             reason = f"{len(agreeing)} of {len(given)} answers agree, {wanted} must"
         elif flaws := await self._flaws(question, rule, chosen.answer.value):
             reason = "; ".join(flaws)
@@ -162,8 +171,15 @@ class _Tier:
             reason, confidence = await self._judged(question, rule, rule.judge, chosen)
         if not reason and rule.threshold is not None and (confidence is None or confidence < rule.threshold):
             reason = f"a confidence of {confidence:g}, {rule.threshold:g} is needed"
-        words = f"{len(agreeing)} of {len(given)} answers agree" if rule.agree else "accepted"
-        return Verdict(chosen.answer, not reason or self._last, reason or words, confidence, agreement)
+        words = f"{len(agreeing)} of {len(given)} answers agree" if rule.compares else "accepted"
+        accepted = not reason or self._last
+        return Verdict(chosen.answer, accepted, reason or words, confidence, agreement, label, written(groups))
+
+    async def _label(self, question: Question, rule: Accept) -> str:
+        """Return the label of a question, under `learned`; empty without one."""
+        if rule.learned is None or rule.learned.label is None:
+            return ""
+        return as_text(await self._ctx.inputs.value_of(rule.learned.label, question.variables))
 
     async def _flaws(self, question: Question, rule: Accept, value: Any) -> list[str]:
         return await failed_checks(self._ctx, rule.checks, value, question.variables, self._checks)
@@ -175,18 +191,32 @@ class _Tier:
         return Verdict(given.answer, True, "the last tier")
 
     async def _asked(
-        self, question: Question, rule: Accept, failures: list[str]
-    ) -> tuple[list[_Given], list[_Given]]:
-        """Return all answers, and the largest group that agrees; the calls that are always needed run at once."""
+        self, question: Question, rule: Accept, failures: list[str], label: str
+    ) -> tuple[list[_Given], list[_Given], str]:
+        """Return all answers, the largest group that agrees, and the members that are not asked.
+
+        The calls that are always needed run at once.
+        """
         members = len(self._members)
-        wanted = rule.wanted(members) if self._stage.early_stop else members
-        given, asked = await self._wave(question, 0, wanted, failures), wanted
-        agreeing = _largest(given, rule.extract)
-        while asked < members and len(agreeing) < wanted <= len(agreeing) + members - asked:
+        asked = self._at_first(rule) if self._stage.early_stop else members
+        given = await self._wave(question, 0, asked, failures)
+        while asked < members and not self._is_settled(rule, given, asked, label):
             given += await self._wave(question, asked, asked + 1, failures)
             asked += 1
-            agreeing = _largest(given, rule.extract)
-        return given, agreeing
+        return given, _largest(given, rule.extract), LETTERS[asked:members]
+
+    def _at_first(self, rule: Accept) -> int:
+        """Return the number of members that are asked whatever they answer."""
+        members = len(self._members)
+        return rule.wanted(members) if rule.learned is None else min(2, members)
+
+    def _is_settled(self, rule: Accept, given: Sequence[_Given], asked: int, label: str) -> bool:
+        """Return True if no further answer changes the outcome."""
+        members = len(self._members)
+        if rule.learned is not None:
+            return rule.learned.is_settled(label, _groups(given, rule.extract), LETTERS[asked:members])
+        agreeing, wanted = len(_largest(given, rule.extract)), rule.wanted(members)
+        return not agreeing < wanted <= agreeing + members - asked
 
     async def _wave(self, question: Question, first: int, behind: int, failures: list[str]) -> list[_Given]:
         if behind == first + 1:
@@ -221,11 +251,11 @@ class _Tier:
         if self._stated:
             said, confidence = answer.data["answer"], float(answer.data["confidence"])
             answer = answer._replace(text=as_text(said), data=said if self._stage.output_schema is not None else None)
-        return _Given(answer, await self._found(question, answer), confidence, ask.messages)
+        return _Given(answer, await self._found(question, answer), confidence, ask.messages, LETTERS[at])
 
     async def _found(self, question: Question, answer: Answer) -> Extracted | None:
         """Return the compared part of an answer; None if answers are not compared."""
-        if self._rule is None or self._rule.agree is None:
+        if self._rule is None or not self._rule.compares:
             return None
         return await extracted(self._ctx, self._rule.extract, answer.value, question.item)
 
@@ -264,3 +294,12 @@ def _largest(given: Sequence[_Given], extractor: Extractor) -> list[_Given]:
         if group is not None:
             groups.setdefault(group, []).append(one)
     return max(groups.values(), key=len, default=list(given[:1]))
+
+
+def _groups(given: Sequence[_Given], extractor: Extractor) -> list[str]:
+    """Return the letters of the members of each group of equal answers; one without a compared part is alone."""
+    groups: dict[str, str] = {}
+    for one, group in zip(given, extractor.groups([one.found for one in given]), strict=True):
+        name = one.letter if group is None else f"={group}"
+        groups[name] = groups.get(name, "") + one.letter
+    return list(groups.values())

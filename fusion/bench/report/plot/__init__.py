@@ -1,0 +1,1 @@
+"""Plots of a report: cost against accuracy, with labels at the points."""

@@ -142,3 +142,32 @@ def test_mistakes_are_named(desk: Path, command: Command, options: list[str], na
     assert (done.code, done.out) == (USAGE, "")
     assert named in done.err
     assert "Traceback" not in done.err
+
+
+SUITE = """\
+tasks:
+  sums: {file: sums.jsonl, prompt: prompt, gold: parts, item_gold: parts, item_scorer: number}
+scorer: "gold | join(' ') == answer"
+arms:
+  lines: {pipeline: lines.yaml, roles: {frontier: "replay:said.jsonl#knows"}}
+on: all
+baselines: [no_review]
+"""
+
+
+def test_a_benchmark_prints_what_the_review_caught(desk: Path, command: Command) -> None:
+    Path("suite.yaml").write_text(SUITE)
+    done = command("bench", "suite.yaml", "-o", "out", "-q")
+    assert done.code == OK, done.err
+    rows = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert "lines: check 36 items 12 of 12 76 to 100% 0 of 24 0 to 14% 0 0 $0.0540 36" in rows
+    assert any(row.startswith("- lines is +0.00 points (") and "from itself without check" in row for row in rows)
+    assert "lines without check" in Path("out/report.md").read_text()
+
+
+def test_a_benchmark_says_that_a_review_is_not_measured(desk: Path, command: Command) -> None:
+    unscored = SUITE.replace(", item_gold: parts, item_scorer: number", "").replace("[no_review]", "[oracle]")
+    Path("suite.yaml").write_text(unscored)
+    done = command("bench", "suite.yaml", "-o", "out", "-q")
+    assert "The review check of lines is not measured" in done.out
+    assert "wrong caught" not in done.out

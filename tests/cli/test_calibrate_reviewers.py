@@ -167,7 +167,9 @@ def test_a_benchmark_prints_what_the_review_caught(desk: Path, command: Command)
 
 def test_a_benchmark_says_that_a_review_is_not_measured(desk: Path, command: Command) -> None:
     unscored = SUITE.replace(", item_gold: parts, item_scorer: number", "").replace("[no_review]", "[oracle]")
-    Path("suite.yaml").write_text(unscored)
+    Path("two.yaml").write_text(Path("lines.yaml").read_text().replace("revisions: 0", "revisions: 0\n    batch: 1"))
+    prices = 'prices: {"replay:said.jsonl#blind": {input: 50, output: 50}}\n'
+    Path("suite.yaml").write_text(unscored.replace("on: all", f"  other: {{pipeline: two.yaml}}\non: all\n{prices}"))
     done = command("bench", "suite.yaml", "-o", "out", "-q")
     assert "The review check of lines is not measured" in done.out
     assert "wrong caught" not in done.out

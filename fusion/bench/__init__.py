@@ -7,14 +7,23 @@ if TYPE_CHECKING:
     from fusion.bench.report.report import Report as Report
     from fusion.bench.report.results import Results as Results
     from fusion.bench.suite import Arm as Arm, Scoring as Scoring, Source as Source, Suite as Suite
-    from fusion.bench.tuner.tune import Finalist as Finalist, Tuned as Tuned, tune as tune
+    from fusion.bench.tuner.over import Over as Over
+    from fusion.bench.tuner.tune import tune as tune
+    from fusion.bench.tuner.tuned import (
+        ChosenWay as ChosenWay,
+        Finalist as Finalist,
+        Searched as Searched,
+        Tuned as Tuned,
+    )
 
 _HOMES = {
     "fusion.bench.benchmark": ("run",),
     "fusion.bench.report.report": ("Report",),
     "fusion.bench.report.results": ("Results",),
     "fusion.bench.suite": ("Arm", "Scoring", "Source", "Suite"),
-    "fusion.bench.tuner.tune": ("Finalist", "Tuned", "tune"),
+    "fusion.bench.tuner.over": ("Over",),
+    "fusion.bench.tuner.tune": ("tune",),
+    "fusion.bench.tuner.tuned": ("ChosenWay", "Finalist", "Searched", "Tuned"),
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names)
 

@@ -216,10 +216,19 @@ def _unknown_cost_notes(suite: Suite, arms: Iterable[ArmRecord], done: Sequence[
             )
 
 
+def check_extra() -> None:
+    """Raise UsageError if a library that every benchmark needs is not installed."""
+    _check_found(("numpy", "matplotlib"))
+
+
 def _check_installed(suite: Suite) -> None:
     """Raise UsageError if a library that the suite needs is not installed."""
     solver = ("sympy",) if any(suite.scoring(name).by == "math" for name in suite.tasks) else ()
-    missing = [name for name in ("numpy", "matplotlib", *solver) if find_spec(name) is None]
+    _check_found(("numpy", "matplotlib", *solver))
+
+
+def _check_found(names: Iterable[str]) -> None:
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise UsageError(
             f"a benchmark needs {' and '.join(missing)}; install the extra: pip install 'compound-fusion[bench]'"

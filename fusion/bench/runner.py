@@ -112,9 +112,14 @@ class Runner:
             self._checkpoint.sync()
             self._show()
 
+    @property
+    def epochs(self) -> range:
+        """The epochs of each item."""
+        return range(self._experiment.suite.epochs)
+
     def whole(self, contestants: list[Contestant]) -> list[Question]:
         """Return the items that all of these contestants have answered in every epoch."""
-        epochs = range(self._experiment.suite.epochs)
+        epochs = self.epochs
         names = [one.record.name for one in contestants]
         return [
             question

@@ -413,7 +413,55 @@ class BenchOptions(Options):
 class TuneOptions(Options):
     """Options of `fusion tune`."""
 
-    suite: Annotated[str, Argument(metavar="SUITE", help="Suite (.yaml) with {any: [a, b]} in place of values.")]
+    what: Annotated[
+        list[str],
+        Argument(
+            metavar="SUITE|DATA...",
+            help="Suite (.yaml) with open values; or files of items (.jsonl, .csv, .json), or replay:FOLDER.",
+        ),
+    ]
+    over: Annotated[
+        list[str] | None,
+        Option(
+            "--over", metavar="MODELS", help="Models to choose a cascade from, with commas; ids, roles, replay:…."
+        ),
+    ] = None
+    models: Annotated[
+        list[str] | None, Option("-m", "--model", metavar="MODEL", help="One more model to choose from; repeatable.")
+    ] = None
+    scorer: Annotated[
+        list[str] | None,
+        Option("--scorer", metavar="SCORER", help="Scorer of the answers; SET=SCORER for one file of several."),
+    ] = None
+    path: Annotated[str | None, Option("--path", metavar="PATH", help="Path of the answer in JSON.")] = None
+    prompt: Annotated[
+        str | None, Option("--prompt", metavar="COLUMN", help="Column of prompts, or template over columns.")
+    ] = None
+    gold: Annotated[str | None, Option("--gold", metavar="COLUMN", help="Column of gold answers.")] = None
+    sample: Annotated[int | None, Option("--sample", metavar="N", help="Items of each file, drawn by hash.")] = None
+    routes: Annotated[
+        list[str] | None,
+        Option("--route", metavar="SET=PATTERN", help="Way of its own for prompts that match; for all sets but one."),
+    ] = None
+    agree: Annotated[int | None, Option("--agree", metavar="N", help="Answers that must be equal; 2.")] = None
+    max_tiers: Annotated[
+        int | None, Option("--max-tiers", metavar="N", help="1: single models; 2: and pairs; 3: and late voters.")
+    ] = None
+    last: Annotated[
+        list[str] | None, Option("--else", metavar="MODELS", help="Models that may answer if the others differ; all.")
+    ] = None
+    at_least: Annotated[
+        float | None,
+        Option("--at-least", metavar="SHARE", help="Difference to the best single model that a way must reach; 0."),
+    ] = None
+    confirm: Annotated[
+        list[str] | None,
+        Option("--confirm", metavar="FILE", help="Items to confirm on; SET=FILE for one file of several."),
+    ] = None
+    split: Annotated[
+        str | None, Option("--split", metavar="COLUMN", help="Column with the side of each item, dev or test.")
+    ] = None
+    seed: Annotated[int | None, Option("--seed", metavar="N", help="Seed of order, folds and resampling.")] = None
     budget: Annotated[
         str | None,
         Option("--budget", metavar="LIMITS", help="Limits of the search: 0.50 (dollars), or usd=…,tokens=…,calls=…."),

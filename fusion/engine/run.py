@@ -131,6 +131,7 @@ class Run:
         budgets.essential.set(True)
         try:
             async with self._journal.delivering():
+                await self._pin_learned()
                 await self._pipeline.execute()
         except BaseExceptionGroup as group:
             self.outcome.fail(first_error(group), group)
@@ -175,11 +176,17 @@ class Run:
         )
         for note in (*self._origin.notes, *self._spec.notes, *roles.notes, *roles.unpriced):
             self._sink(Noted(run_id=self.run_id, message=note))
-        self._report_learned()
 
-    def _report_learned(self) -> None:
-        """Send a note of each learned figure that expressions read; a damaged file fails the stage that reads it."""
+    async def _pin_learned(self) -> None:
+        """Keep the learned figures on disk before anything rests on them, and note those that expressions read.
+
+        A damaged file fails the stage that reads it.
+        """
+        if self._spec.learned is None:
+            return
         with suppress(UsageError):
+            self._learned.pin()
+            await self._journal.written()
             for note in learned_notes(self._learned, self._spec):
                 self._sink(Noted(run_id=self.run_id, message=note))
 

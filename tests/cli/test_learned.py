@@ -10,7 +10,7 @@ import pytest
 from fusion import Fusion
 from fusion.cli.exits import OK, USAGE
 from fusion.models.catalog.learned import Answered, keep_learned
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, read_until, start
 
 BENCH = (
     "bench",
@@ -142,6 +142,44 @@ def test_a_search_leaves_the_figures_of_its_models(desk: Path, command: Command)
     assert (done.code, listed(command)) == (OK, {})
     assert command("tune", "suite.yaml", "-q", "-o", "again").code == OK
     assert sorted(listed(command)["sums"]["models"]) == ["replay:said.jsonl#cheap", "replay:said.jsonl#strong"]
+
+
+ROUTED = """
+inputs: {task: what is wanted}
+stages:
+  way:
+    kind: route
+    routes: {cheap: bulk, strong: frontier}
+    by: capability
+    default: strong
+    rules: [{matches: sum, label: sums}]
+output: way
+"""
+
+
+def test_a_run_that_was_killed_takes_the_same_route_by_other_figures(desk: Path) -> None:
+    def keep(cheap: int, of: int) -> None:
+        answers = {
+            f"scripted/{name}": {f"q{n}": Answered(float(n < right), Decimal("0.001")) for n in range(of)}
+            for name, right in {"slow": cheap, "echo": of - cheap}.items()
+        }
+        keep_learned(desk / "state" / "learned.json", {"sums": answers})
+
+    def until_decided(*words: str) -> tuple[str, str]:
+        """The route and the run, once the route is decided; then the process is ended."""
+        process = start(*words, "--events", "-q", module="tests.cli.scripted")
+        line = read_until(process.stdout, b'"decided"').splitlines()[-1]
+        process.kill()
+        process.communicate(timeout=60)
+        event = json.loads(line)
+        return event["decision"], event["run_id"]
+
+    Path("way.yaml").write_text(ROUTED)
+    roles = ("--role", "bulk=scripted/slow", "--role", "frontier=scripted/echo")
+    keep(90, 100)
+    decision, run_id = until_decided("run", "way.yaml", "a slow sum", *roles)
+    keep(10, 200)
+    assert (decision, until_decided("resume", run_id)[0]) == ("cheap", "cheap")
 
 
 def test_a_damaged_file_stops_no_benchmark_and_is_kept(desk: Path, command: Command) -> None:

@@ -176,6 +176,7 @@ class ArmFactory:
             pipeline,
             fusion,
             models=models,
+            roles=asked,
             strongest=self._strongest(asked, models),
             within=self._within,
             recorded=self.recorded,

@@ -51,6 +51,7 @@ class PipelineArm(Contestant):
         fusion: Fusion,
         *,
         models: Mapping[str, ModelInfo],
+        roles: Mapping[str, str],
         strongest: str | None,
         within: Budget,
         recorded: RecordedCache,
@@ -62,6 +63,8 @@ class PipelineArm(Contestant):
     ) -> None:
         self.record = record
         self.models = dict(models)
+        self.roles = dict(roles)
+        """The first model of each role."""
         self._pipeline = pipeline
         replayed = all(info.provider == "replay" for info in self.models.values())
         self._recorded = recorded if replayed else None

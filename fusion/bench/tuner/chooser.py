@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.bench.tuner.pooling import Held, pooling
-from fusion.bench.tuner.ways import Answers, Space, Table, Way
+from fusion.bench.tuner.space import Space, Way
+from fusion.bench.tuner.ways import Answers, Table
 from fusion.core.errors import UsageError
 
 FOLDS: Final = 8

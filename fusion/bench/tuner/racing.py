@@ -5,40 +5,18 @@ from statistics import fmean
 from typing import Any, Final
 
 from fusion.bench.arms.base import Contestant
+from fusion.bench.experiment import Question
 from fusion.bench.report.frontier import known_points, pareto
 from fusion.bench.report.statistics import MIN_RESAMPLES, bootstrap_difference
 from fusion.bench.runner import Runner, Scored
-from fusion.core.types import Value
+from fusion.bench.tuner.space import KNOWN
+from fusion.bench.tuner.tuned import Dropped, Scores
+from fusion.core.errors import UnrecordedError, UsageError
 
 FIRST: Final = 32
 """The number of items of the first share."""
 LEVEL: Final = 0.99
 """The confidence level for a drop: high, since there are many candidates and several rounds."""
-
-
-class Dropped(Value):
-    """A dropped candidate, and the number of items that showed it. `by` is better and no more expensive."""
-
-    name: str
-    items: int
-    by: str
-
-
-class Scores(Value):
-    """The scores and dollars of a candidate by item; no costs if one is unknown."""
-
-    scores: tuple[float, ...]
-    costs: tuple[float, ...] | None
-    clusters: tuple[str, ...]
-
-    @property
-    def accuracy(self) -> float:
-        return fmean(self.scores)
-
-    @property
-    def cost(self) -> float | None:
-        """Dollars an item."""
-        return None if self.costs is None else fmean(self.costs)
 
 
 class Race:
@@ -56,18 +34,57 @@ class Race:
         self._seed = seed
         self._singles = [one for one in contestants if one.record.kind == "model"]
         self._others = [one for one in contestants if one.record.kind != "model"]
+        self.unknown: dict[str, int] = {}
+        """The number of items that the recording of a single model has no answer to, by its name."""
 
     @property
     def left(self) -> list[Contestant]:
         """The candidates left, single models first."""
-        return [one for one in (*self._singles, *self._others) if one.record.name not in self.dropped]
+        asked = self._others if self.shares or not self._runner.stopped else []
+        out = {*self.dropped, *self.unknown}
+        return [one for one in (*self._singles, *asked) if one.record.name not in out]
+
+    @property
+    def singles(self) -> list[Contestant]:
+        """The single models with answers to nearly all items, dropped ones included."""
+        return [one for one in self._singles if one.record.name not in self.unknown]
+
+    def alone(self, voters: Sequence[Contestant] = ()) -> list[Question]:
+        """Run every single model on all items, and the `voters`. Returns the items that they all have answered."""
+        asked = [*self._singles, *voters]
+        self._runner.work(asked)
+        whole = self._runner.whole(asked)
+        for one in self._singles:
+            missing = len({item.task.id for item in whole if self._is_unknown(one, item)})
+            if missing > (1 - KNOWN) * len(whole):
+                self.unknown[one.record.name] = missing
+        return whole
+
+    def best_single(self, items: Sequence[Question]) -> str | None:
+        """Return the best single model on these items, the cheapest of equals; None if there are no items.
+
+        Raises UsageError if no model has answers to nearly all of them.
+        """
+        if not items:
+            return None
+        found = self._scores(self.singles, [item.task.id for item in items])
+        if not found:
+            raise UsageError("no single model has recorded answers to all items, so there is none to compare with")
+        return min(found, key=lambda name: (-found[name].accuracy, found[name].cost or 0, name))
+
+    def notes(self, items: Sequence[Question]) -> list[str]:
+        """Return a note for each single model without answers to some of these items."""
+        return [
+            f"{name} has recorded answers to {len(items) - missing:,} of {len(items):,} items; it counts where it "
+            f"has {KNOWN:.0%}"
+            for name, missing in self.unknown.items()
+        ]
 
     def run(self) -> None:
-        """Run every single model on all items, then the others on doubling shares, while the budget lasts."""
-        self._runner.work(list(self._singles))
+        """Run the others on doubling shares, while the budget lasts."""
         if self._runner.stopped:
             return
-        self._drop(self._items, self._singles, self._singles)
+        self._drop(self._items, self.singles, self.singles)
         share = min(FIRST, self._items)
         while not self._runner.stopped:
             asked = [one for one in self.left if one in self._others]
@@ -81,9 +98,13 @@ class Race:
             share = min(2 * share, self._items)
 
     def scores(self) -> dict[str, Scores]:
-        """Return the scores of the candidates left, on the items that all have answered."""
-        whole = self._runner.whole(self.left)
-        return self._scores(self.left, [one.task.id for one in whole])
+        """Return the scores of the candidates left and of all singles, on the items that all have answered."""
+        asked = list({one.record.name: one for one in (*self.left, *self.singles)}.values())
+        return self._scores(asked, [one.task.id for one in self._runner.whole(asked)])
+
+    def _is_unknown(self, one: Contestant, item: Question) -> bool:
+        done = self._runner.done
+        return any(is_unknown(done[one.record.name, item.task.id, epoch]) for epoch in self._runner.epochs)
 
     def _scores(self, contestants: Sequence[Contestant], items: Sequence[str]) -> dict[str, Scores]:
         by_arm: dict[str, dict[str, list[Scored]]] = {one.record.name: {} for one in contestants}
@@ -123,3 +144,8 @@ def _columns(rows: Sequence[Sequence[Scored]]) -> Scores:
         costs=tuple(fmean(row) for row in known) if whole and rows else None,
         clusters=tuple(record.cluster or record.id for record in records),
     )
+
+
+def is_unknown(one: Scored) -> bool:
+    """True if a recording has no answer to the item: it is neither right nor wrong."""
+    return one.response.failure is not None and one.response.failure.reason == UnrecordedError.__name__

@@ -3,12 +3,13 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from fusion.bench.arms.base import short_name
 from fusion.bench.suite import AuthoredT, Document, validate
 from fusion.core.errors import Problem
+from fusion.core.validation import Mistake
 from fusion.core.yaml import Place
 
 _ANY: Final = "any"
@@ -47,9 +48,11 @@ class Variant(NamedTuple):
         `at` is the place of the data in its file.
         """
         value, found = validate(model, self.data)
-        return value, [
-            source.problem(self._authored((*at, *one.place)), one.message, of_key=one.of_key) for one in found
-        ]
+        return value, self.problems(found, source, at=at)
+
+    def problems(self, found: Iterable[Mistake], source: Document, *, at: Place = ()) -> list[Problem]:
+        """Return mistakes in the data at their positions in the author's file."""
+        return [source.problem(self._authored((*at, *one.place)), one.message, of_key=one.of_key) for one in found]
 
     def _authored(self, place: Place) -> Place:
         """Return the place of a value in the author's file, which may be within an `any`."""

@@ -12,6 +12,6 @@ def bench(ctx: typer.Context, options: BenchOptions) -> None:
     Every arm answers the same items, at its cost, with confidence intervals. Run the same command again to go on
     after an interruption: no answer is paid twice.
     """
-    from fusion.cli.bench_session import run_bench
+    from fusion.cli.bench_session.bench import run_bench
 
     raise typer.Exit(run_bench(options, ctx.obj.command))

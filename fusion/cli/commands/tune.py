@@ -1,4 +1,4 @@
-"""`fusion tune`: search the open values of a suite on its dev items, and confirm the choice on its test items."""
+"""`fusion tune`: choose the cheapest way on dev items, and confirm the choice on test items."""
 
 import typer
 
@@ -9,10 +9,15 @@ from fusion.cli.options import TuneOptions, with_options
 def tune(ctx: typer.Context, options: TuneOptions) -> None:
     """Choose models, thresholds and numbers on dev items.
 
-    Every {any: [a, b, c]} in the suite's arms or in their pipeline files is chosen. The choice is confirmed once on
-    the test items, and written to files that `fusion run` takes. Run the same command again to go on after an
-    interruption: no answer is paid twice.
+    With a file of items and --over, each model is asked alone once. All cascades of them that compare answers are
+    judged from these answers, and the cheapest that is as good as the best model is taken.
+
+    With a suite, every {any: [a, b, c]} in its arms or in their pipeline files is chosen, and every {search: …} in
+    place of a cascade's tiers.
+
+    The choice is confirmed once on the test items, and written to files that `fusion run` takes. Run the same
+    command again to go on after an interruption: no answer is paid twice.
     """
-    from fusion.cli.bench_session import run_tune
+    from fusion.cli.bench_session.tune import run_tune
 
     raise typer.Exit(run_tune(options, ctx.obj.command))

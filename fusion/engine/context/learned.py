@@ -25,10 +25,11 @@ class PinnedFigures:
         kept = self._journal.kept(*_PLACE)
         if kept is not None:
             return Learned.model_validate(kept)
-        found = Learned() if self._spec.learned is None else self._spec.learned().of(self._spec.roles.models)
-        if self._spec.learned is not None:
-            self._journal.keep(*_PLACE, found.model_dump(mode="json"))
-        return found
+        return Learned() if self._spec.learned is None else self._spec.learned().of(self._spec.roles.models)
+
+    def pin(self) -> None:
+        """Read the figures and put them into the journal. Raises UsageError for a damaged file."""
+        self._journal.keep(*_PLACE, self.figures.model_dump(mode="json"))
 
     def of_role(self, label: str, role: str, spec: RunSpec) -> Figures | None:
         """Return the figures of the first model of a role, in a pipeline of the run."""

@@ -110,6 +110,17 @@ class ReplayModel(Model):
         return Recorded.model_validate(answer)
 
 
+def recordings(place: str) -> tuple[Path, ...]:
+    """Return the files of a recording: itself, or those of its folder. Raises UsageError if there are none."""
+    path = user_path(place)
+    return tuple(_files(path)) if path.is_dir() else (path,)
+
+
+def recorded_models(place: str) -> tuple[str, ...]:
+    """Return the names of the models of a recording, in order. Raises UsageError for an unreadable one."""
+    return tuple(dict.fromkeys(model for answers in _recording(user_path(place)).values() for model in answers))
+
+
 def digest(messages: Iterable[Message]) -> str:
     """Return the SHA-256 (hex) of messages, without the white space around each."""
     stripped = [[message.role, message.content.strip()] for message in messages]
@@ -137,10 +148,16 @@ def _recording(path: Path) -> Records:
     """Read a recording, or all those of a folder. Raises UsageError for an unreadable one."""
     if not path.is_dir():
         return _of_file(path, _written(path))
-    files = [file for file in sorted(path.iterdir()) if file.name.endswith(_SUFFIXES)]
-    if not files:
-        raise UsageError(f"no recording in {str(path)!r}: expected a file of JSON lines, {', '.join(_SUFFIXES)}")
+    files = _files(path)
     return {at: answers for file in files for at, answers in _of_file(file, _written(file)).items()}
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the recordings of a folder. Raises UsageError without one."""
+    files = [file for file in sorted(folder.iterdir()) if file.name.endswith(_SUFFIXES)]
+    if not files:
+        raise UsageError(f"no recording in {str(folder)!r}: expected a file of JSON lines, {', '.join(_SUFFIXES)}")
+    return files
 
 
 def _written(path: Path) -> int:

@@ -102,7 +102,8 @@ class Route(OneOrMany, Shaped, Cacheable):
     item_prompt: ClassVar[str] = "map/default"
     estimate: ClassVar[Estimate] = Estimate(
         cost="The calls of the route that is taken; one more for a classifier.",
-        expects="`rules` and `examples` decide on the text as it is; a classifier takes each route equally often.",
+        expects="`rules`, `examples` and learned figures decide on the text as it is; a classifier takes each route"
+        " equally often.",
         example="""\
 inputs: {question: A question.}
 stages:

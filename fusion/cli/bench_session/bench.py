@@ -16,19 +16,17 @@ from fusion.bench.report.report import Report, equal_use, review_name
 from fusion.bench.report.statistics import Interval
 from fusion.bench.runner import Watch
 from fusion.bench.suite import Suite
-from fusion.bench.tuner.tune import CONFIRMED, TUNED, Finalist, Tuned, tune
 from fusion.cli.arguments import limits_of, roles_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.options import BenchOptions, TuneOptions
+from fusion.cli.options import BenchOptions
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, width_of, wrapped, write
-from fusion.cli.views.lines import dollars
 from fusion.cli.views.standings import LiveStandings, PlainStandings, Standings
 from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 
-_SUITES: Final = (".yaml", ".yml")
+SUITES: Final = (".yaml", ".yml")
 _WITH_SUITE: Final = frozenset(
     {"budget", "config", "gate", "concurrency", "output", "quiet", "debug", "within", "batch", "no_learn"}
 )
@@ -49,17 +47,15 @@ _REVIEWS: Final = [
     "cost",
     "calls",
 ]
-_FRONTIER: Final = ["frontier", "accuracy", "an item", "difference", "95%", "verdict", "file"]
-_NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: recorded answers"}
 
 
 def run_bench(options: BenchOptions, command: str) -> int:
     """Run the benchmark, print its figures, and return the exit code."""
     suite, near = _suite(options)
     folder = folder_of(suite, options.output)
-    concurrency = _concurrency(options.concurrency, batch=options.batch)
+    concurrency = concurrency_of(options.concurrency, batch=options.batch)
     settings = read_settings(options.config)
-    with _standings(folder, quiet=options.quiet) as watch:
+    with standings_of(folder, quiet=options.quiet) as watch:
         report = run(
             suite,
             out=folder,
@@ -72,32 +68,12 @@ def run_bench(options: BenchOptions, command: str) -> int:
             batch=options.batch,
             learn=not options.no_learn,
         )
-    _print(_bench_lines(report, folder))
-    return _exit_code(report, stopped=False)
-
-
-def run_tune(options: TuneOptions, command: str) -> int:
-    """Tune the suite, print the frontier and the choice, and return the exit code."""
-    folder = Path("fusion-tune") / Path(options.suite).stem if options.output is None else Path(options.output)
-    concurrency, budget = _concurrency(options.concurrency), _limits(options.budget)
-    settings = read_settings(options.config)
-    with _standings(folder, quiet=options.quiet) as watch:
-        tuned, report = tune(
-            options.suite,
-            out=folder,
-            budget=budget,
-            settings=settings,
-            concurrency=concurrency,
-            watch=watch,
-            command=command,
-            learn=not options.no_learn,
-        )
-    _print(_tune_lines(tuned, report, folder))
-    return _exit_code(report, stopped=bool(tuned.stopped))
+    print_lines(_bench_lines(report, folder))
+    return exit_code(report, stopped=False)
 
 
 @contextmanager
-def _standings(folder: Path, *, quiet: bool) -> Iterator[Watch | None]:
+def standings_of(folder: Path, *, quiet: bool) -> Iterator[Watch | None]:
     """Show the standings while arms run; after an interruption, name the folder of the answers so far."""
     standings: Standings = LiveStandings() if is_live(sys.stderr) else PlainStandings()
     with Interrupts():
@@ -111,7 +87,7 @@ def _standings(folder: Path, *, quiet: bool) -> Iterator[Watch | None]:
             standings.close()
 
 
-def _concurrency(given: int | None, *, batch: bool = False) -> int:
+def concurrency_of(given: int | None, *, batch: bool = False) -> int:
     if given is not None and given < 1:
         raise UsageError(f"--concurrency {given}: give 1 or more")
     return given or (_in_batches() if batch else CONCURRENCY)
@@ -125,19 +101,19 @@ def _in_batches() -> int:
     return max(CONCURRENCY, min(_MOST_IN_BATCHES, (files - _OTHER_FILES) // _FILES_OF_A_RUN))
 
 
-def _limits(word: str | None) -> Limits | None:
+def limits_given(word: str | None) -> Limits | None:
     try:
         return None if word is None else Limits.model_validate(limits_of(word))
     except ValidationError as error:
         raise UsageError(f"--budget {word!r}: give positive usd, tokens, calls or seconds") from error
 
 
-def _print(lines: Iterator[str]) -> None:
+def print_lines(lines: Iterator[str]) -> None:
     width = width_of(sys.stdout)
     write("\n".join(part for line in lines for part in wrapped(printable(line), width)) + "\n")
 
 
-def _exit_code(report: Report | None, *, stopped: bool) -> int:
+def exit_code(report: Report | None, *, stopped: bool) -> int:
     if report is not None and not report.passed:
         return GATE
     return BUDGET if stopped or (report is not None and report.results.stopped) else OK
@@ -148,10 +124,10 @@ def _exit_code(report: Report | None, *, stopped: bool) -> int:
 
 def _suite(options: BenchOptions) -> tuple[Suite, Path]:
     """Return the suite of a file or of the options, and the folder that its paths are relative to."""
-    changes = _given({"budget": _limits(options.budget), "gate": options.gate})
+    changes = given({"budget": limits_given(options.budget), "gate": options.gate})
     if options.gate is not None:
         Gate(options.gate)
-    if Path(options.what).suffix not in _SUITES:
+    if Path(options.what).suffix not in SUITES:
         return _suite_of(options).model_copy(update=changes), Path()
     for field, flag in options.flags().items():
         if field not in _WITH_SUITE:
@@ -169,7 +145,7 @@ def _suite_of(options: BenchOptions) -> Suite:
     name = Path(options.what).name.partition(".")[0] or "items"
     data = {
         "name": name,
-        "tasks": {name: _given(source)},
+        "tasks": {name: given(source)},
         "scorer": options.scorer,
         "arms": arms,
         "on": "all",
@@ -178,14 +154,14 @@ def _suite_of(options: BenchOptions) -> Suite:
         "margin": options.margin,
     }
     try:
-        return Suite.model_validate(_given(data))
+        return Suite.model_validate(given(data))
     except ValidationError as error:
         first: Any = error.errors(include_url=False)[0]
         place = next(iter(first["loc"]), "suite")
         raise UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
+def given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -305,61 +281,3 @@ def _bench_row(one: Figures, analysis: Analysis) -> list[str]:
         "unknown" if pair.cost_ratio is None else f"{pair.cost_ratio.estimate:.3f}",
         pair.verdict,
     ]
-
-
-# Results of a search.
-
-
-def _tune_lines(tuned: Tuned, report: Report | None, folder: Path) -> Iterator[str]:
-    raced = ", ".join(f"{count:,} on {items:,} items" for items, count in tuned.shares)
-    yield from (f"on dev: {one_line(sentence)}" for sentence in tuned.summary)
-    yield f"{tuned.suite}: {len(tuned.finalists):,} of {len(tuned.finalists) + len(tuned.dropped):,} left on dev"
-    yield f"raced: {raced or 'none'}; spent {dollars(tuned.spent)}"
-    yield ""
-    yield from table(
-        [_FRONTIER, *map(_finalist, tuned.frontier)], right=frozenset({1, 2, 3, 4}), width=width_of(sys.stdout)
-    )
-    yield ""
-    if tuned.stopped:
-        items = f"the {tuned.items:,} items that every finalist answered"
-        yield f"- Stopped early: {tuned.stopped}; the figures are of {items}."
-    yield from (f"- {one_line(note)}" for note in tuned.left_out)
-    yield _choice(tuned)
-    if report is not None:
-        yield from _confirmed(report, folder)
-
-
-def _finalist(one: Finalist) -> list[str]:
-    low, high = 100 * one.difference.low, 100 * one.difference.high
-    return [
-        one_line(one.name),
-        f"{100 * one.accuracy:.1f}%",
-        "unknown" if one.cost is None else f"${one.cost:.6f}",
-        f"{100 * one.difference.estimate:+.2f}",
-        f"{low:+.2f} to {high:+.2f}",
-        one.verdict,
-        one.file or _NO_FILE[one.kind],
-    ]
-
-
-def _choice(tuned: Tuned) -> str:
-    margin = f"{100 * tuned.margin:g} points"
-    if tuned.named == tuned.best_single:
-        return f"the cheapest that is not worse by {margin} on dev: the best single model itself, {tuned.named}"
-    choice = tuned.choice
-    named = choice.file or f"{choice.name}, {_NO_FILE[choice.kind]}"
-    return f"the cheapest that is not worse by {margin} on dev: {named}"
-
-
-def _confirmed(report: Report, folder: Path) -> Iterator[str]:
-    one = next(one for one in report.analysis.figures if one.arm == TUNED)
-    pair = next((pair for pair in report.analysis.pairings if pair.arm == TUNED), None)
-    words = f"on test: {100 * one.accuracy.estimate:.1f}% of {one.n:,}"
-    if pair is not None:
-        low, high = 100 * pair.difference.low, 100 * pair.difference.high
-        ratio = "unknown" if pair.cost_ratio is None else f"{pair.cost_ratio.estimate:.3f}"
-        points = f"{100 * pair.difference.estimate:+.2f} points ({low:+.2f} to {high:+.2f})"
-        words += f", {points} at {ratio} times the cost of {pair.against}: {pair.verdict}"
-    yield words
-    yield from (f"on test: {one_line(sentence)}" for sentence in report.analysis.summary)
-    yield f"report: {folder / CONFIRMED / 'report.html'}"

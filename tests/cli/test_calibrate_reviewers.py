@@ -92,7 +92,7 @@ def test_templates_and_delta_count(desk: Path, command: Command) -> None:
         command, "--reviewer", BLIND, "--template", "own/first", "--template", "own/second", "--delta", "0.2"
     )
     assert done.code == USAGE
-    assert "no reviewer pays: none of 2 candidates catches wrong results" in done.err
+    assert "no reviewer pays: none of 2 candidates is shown to catch more wrong results than chance" in done.err
     assert "Leave the review out" in done.err
     rows = [" ".join(line.split()) for line in done.out.splitlines()[1:]]
     assert "0 of 24 0 to 14% 9.1%" in rows[0]

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 from fusion import Request, ScriptedModel
 from fusion.client.client import Fusion
+from fusion.core.params import NO_MODEL
 from fusion.models.batches.base import BatchDoor, BatchState, Ended, Entry
 from fusion.models.profiles import load_profiles
 from tests.conftest import frontier, said
@@ -26,6 +27,8 @@ READINGS = {
 def answer(request: Request) -> Any:
     """A plan, a verdict, the reading of an invoice's note as data or as text, of a letter, or the merged answer."""
     words = said(request)
+    if "You plan how to answer" in words:
+        return {"sections": ["all"], "how": "none", "find": "supplier and amount", "other": None}
     if "You are" in words and "You are the" in words:
         return frontier()(request)
     found = [{"supplier": name, "amount": amount} for name, amount in READINGS.items() if name in words]
@@ -82,7 +85,7 @@ class Answering(ScriptedModel):
 def models() -> dict[str, ScriptedModel]:
     """A scripted model under the id of every model that a profile names."""
     ids = {model for profile in load_profiles().values() for chain in profile.roles.values() for model in chain}
-    return {model: Answering(answer, name=model) for model in ids}
+    return {model: Answering(answer, name=model) for model in ids - {NO_MODEL}}
 
 
 def main() -> None:

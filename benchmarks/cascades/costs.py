@@ -76,7 +76,9 @@ def run(case: Case) -> Result:
     }
     with Fusion(profile="openai", roles=dict(roles), budget={"calls": 1000}) as fusion:
         used = {role for stage in fusion.load(case.pipeline).stages.values() for _, role in stage.roles()}
-    with Fusion(profile="local", roles={role: roles[role] for role in used}, budget={"calls": 1000}) as fusion:
+    used |= {"frontier"} if "reviewer" in used else set()  # one's own frontier model reviews too
+    own = {role: model for role, model in roles.items() if role in used}
+    with Fusion(profile="local", roles=own, budget={"calls": 1000}) as fusion:
         return fusion.complete(pipeline=case.pipeline, inputs=case.inputs, budget={"usd": 10})
 
 

@@ -7,11 +7,12 @@ Tokens are counted as four bytes each on both sides. No model is called; prices 
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from benchmarks.reading.yearbooks import plan_sections, read_section
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.core.types import Request
 from fusion.models.base import estimate_input
@@ -19,6 +20,7 @@ from fusion.models.base import estimate_input
 SECTIONS = 60
 TOKENS = 600  # of a section, with its heading
 TASK = "Write a summary of the tolls, the wardens and the works of each town that the board has to decide on."
+YEARBOOKS = Path(__file__).parents[1] / "data" / "yearbooks_60.jsonl"
 _WORDS = [
     *("bridge", "warden", "ledger", "toll", "ferry", "harbour", "winter", "lantern", "meadow", "council", "barge"),
     *("signal", "orchard", "gravel", "parish", "summer", "timber", "railing", "culvert", "evening", "market"),
@@ -68,7 +70,12 @@ def _planned(numbers: Sequence[int]) -> str:
         }
         for number in numbers
     ]
-    head = {"goal": TASK, "constraints": [], "merge_instructions": "One paragraph a town.", "combine": None}
+    head: dict[str, Any] = {
+        "goal": TASK,
+        "constraints": [],
+        "merge_instructions": "One paragraph a town.",
+        "combine": None,
+    }
     return json.dumps({**head, "subtasks": subtasks})
 
 
@@ -100,6 +107,26 @@ def measure(named: int, *, sections: int = SECTIONS) -> Reading:
 
 def _input(model: ScriptedModel) -> int:
     return sum(estimate_input(request.messages) for request in model.requests)
+
+
+def measure_yearbooks(rows: Sequence[Mapping[str, Any]]) -> tuple[Reading, int]:
+    """Run plan-read-combine over questions on long documents; return the tokens in all, and the right answers."""
+    frontier = bulk = single = right = named = 0
+    for row in rows:
+        models = {
+            "frontier": ScriptedModel(plan_sections, name="scripted/frontier"),
+            "bulk": ScriptedModel(read_section, name="scripted/bulk"),
+        }
+        with Fusion(roles=models, store=None) as fusion:
+            inputs, alone = {"context": row["document"]}, ScriptedModel("The answer.")
+            told = fusion.complete(row["question"], pipeline="plan-read-combine", inputs=inputs, budget={"usd": 10})
+            with Fusion(roles={"frontier": alone}, store=None) as one:
+                one.complete(row["question"], pipeline="single", inputs=inputs, budget={"usd": 10})
+        right += told.text.rpartition(": ")[2] == str(row["answer"])
+        named += len(models["bulk"].requests)
+        frontier, bulk = frontier + _input(models["frontier"]), bulk + _input(models["bulk"])
+        single += _input(alone)
+    return Reading(named, frontier, bulk, single), right
 
 
 def quotes(profile: str) -> dict[str, float]:
@@ -145,6 +172,13 @@ def main() -> None:
             f"{found.named} of {SECTIONS} sections named: frontier reads {found.frontier:,} tokens, bulk "
             f"{found.bulk:,}; one call {found.single:,}; frontier over one call {found.ratio:.2f}"
         )
+    rows = [json.loads(line) for line in YEARBOOKS.read_text("utf-8").splitlines()]
+    long, right = measure_yearbooks(rows)
+    print(
+        f"plan-read-combine, {len(rows)} questions on documents of 60 sections, {long.named} named: frontier "
+        f"reads {long.frontier:,} tokens, bulk {long.bulk:,}; one call {long.single:,}; frontier over one call "
+        f"{long.ratio:.3f}, both over one call {(long.frontier + long.bulk) / long.single:.3f}; {right} right"
+    )
     found_quotes = quotes(profile)
     single = found_quotes["single"]
     for name in ("plan-execute-review", "without its review"):

@@ -65,10 +65,17 @@ class Fields(Value):
     cluster: str | None = Field(
         default=None, description="The column with the group of an item, such as its document."
     )
-    inputs: tuple[str, ...] = Field(
-        default=(), description="Further columns, for the inputs of the same names of a pipeline."
+    inputs: tuple[str, ...] | dict[str, str] = Field(
+        default=(),
+        description="Further columns, for the inputs of the same names of a pipeline; or columns by input, as in"
+        " {context: document}.",
     )
     join: Join | None = Field(default=None, description="Long contexts, by joining documents of other items.")
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns of further inputs, by input."""
+        return self.inputs if isinstance(self.inputs, dict) else {name: name for name in self.inputs}
 
     @property
     def golds(self) -> tuple[str, ...]:
@@ -194,7 +201,7 @@ def make_tasks(
         Task(
             id=str(row[fields.id]) if fields.id else f"{index}",
             prompt=prompt,
-            inputs={key: row[key] for key in fields.inputs},
+            inputs={name: row[column] for name, column in fields.columns.items()},
             cluster=str(row[fields.cluster]) if fields.cluster else None,
             side=None if side is None else row[side],
         )
@@ -273,7 +280,7 @@ def _check(rows: Sequence[Row], fields: Fields, file: str, side: str | None) -> 
 
 def _missing_columns(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
     known = {name for row in rows for name in row}
-    seen = [*_read_by_prompt(fields), *fields.inputs, *filter(None, (fields.id, fields.cluster))]
+    seen = [*_read_by_prompt(fields), *fields.columns.values(), *filter(None, (fields.id, fields.cluster))]
     joined = [fields.join.column] if fields.join else []
     for name in dict.fromkeys([*seen, *fields.golds, *joined]):
         if name not in known:
@@ -296,7 +303,8 @@ def _missing_values(rows: Sequence[Row], fields: Fields) -> Iterator[str]:
         empty = [index + 1 for index, row in enumerate(rows) if name in known and _is_empty(row.get(name))]
         if empty:
             yield f"no {what} ({name!r}) in {_listed('item', empty)}"
-    for name in dict.fromkeys([*fields.inputs, *filter(None, [fields.cluster]), *sorted(_read_by_prompt(fields))]):
+    others = [*fields.columns.values(), *filter(None, [fields.cluster]), *sorted(_read_by_prompt(fields))]
+    for name in dict.fromkeys(others):
         absent = [index + 1 for index, row in enumerate(rows) if name in known and name not in row]
         if absent and name != fields.prompt:
             yield f"no {name!r} in {_listed('item', absent)}"

@@ -141,19 +141,26 @@ PARAMS: Final = tuple(Params.model_fields)
 """Names of all parameters."""
 
 
+NO_MODEL: Final = "none"
+"""The chain of a role that no model plays. A stage that can do without passes its items on."""
+
+
 def _some_models(chain: tuple[str, ...]) -> tuple[str, ...]:
     if not chain:
         raise ValueError("a chain without a model; give at least one, as in [provider/model]")
     twice = next((model for model in chain if chain.count(model) > 1), None)
     if twice is not None:
         raise ValueError(f"{twice!r} is in the chain twice; list it once, since each model is retried anyway")
+    if NO_MODEL in chain and len(chain) > 1:
+        raise ValueError(f"{NO_MODEL!r} is no model to fall back to; write it alone, for a role without a model")
     return chain
 
 
 class RoleSpec(Params, Resilience):
     """The models of a role, with their parameters. Short form: the id of one model.
 
-    The first model gets each call; if it fails, the call falls back to the next, with an event.
+    The first model gets each call; if it fails, the call falls back to the next, with an event. `none` is for a
+    reviewer: items pass unreviewed.
     """
 
     chain: Annotated[tuple[str, ...], AfterValidator(_some_models)] = Field(

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
 
 from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError, close_names
-from fusion.core.params import Defaults, RoleSpec, merged
+from fusion.core.params import NO_MODEL, Defaults, RoleSpec, merged
 from fusion.core.types import JsonSchema
 from fusion.engine.calls import Terms
 from fusion.models import catalog
@@ -30,6 +30,9 @@ from fusion.stages.base import ModelStage
 if TYPE_CHECKING:
     from fusion.models.batches.window.window import Window
 
+FRONTIER: Final = "frontier"
+REVIEWER: Final = "reviewer"
+
 _MOST_TERMS = 1_000
 _AS = "; write it as provider/model, such as openai/gpt-5.6"
 
@@ -46,8 +49,13 @@ class RoleModel:
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
-        """The description of each model of the chain, in order."""
+        """The description of each model of the chain, in order; of a role that is `none`, that of no model."""
         return tuple(member.info for member in self.chain)
+
+    @property
+    def played(self) -> bool:
+        """False for a role that is `none`."""
+        return self.chain[0].info.id != NO_MODEL
 
 
 class RoleModels(Mapping[str, RoleModel]):
@@ -95,7 +103,7 @@ class RoleModels(Mapping[str, RoleModel]):
     @cached_property
     def models(self) -> dict[str, ModelInfo]:
         """Every model that may be called, by id, nested pipelines included."""
-        found = {info.id: info for role in self.values() for info in role.models}
+        found = {info.id: info for role in self.values() if role.played for info in role.models}
         for roles in self.nested.values():
             found.update(roles.models)
         return found
@@ -118,7 +126,7 @@ class RoleModels(Mapping[str, RoleModel]):
     @cached_property
     def first(self) -> frozenset[str]:
         """The ids of the first models of all roles."""
-        return frozenset(role.models[0].id for role in self.all.values())
+        return frozenset(role.models[0].id for role in self.all.values() if role.played)
 
     def terms(self, key: tuple[object, ...], schema: JsonSchema | None, make: Callable[[], Terms]) -> Terms:
         """Return the terms of calls, which are made once for each stage, role and schema."""
@@ -198,6 +206,22 @@ def used_roles(pipeline: Pipeline) -> dict[str, str]:
 def _all_used(loaded: LoadedPipeline) -> set[str]:
     """Every role of a pipeline and of the pipelines that it runs."""
     return set(used_roles(loaded.pipeline)).union(*map(_all_used, loaded.nested.values()))
+
+
+def _check_spared(role: str, pipeline: Pipeline) -> None:
+    """Raise UsageError if a stage needs a model for a role that is `none`."""
+    for name, stage in pipeline.stages.items():
+        for key, used in stage.roles():
+            if used == role and key.partition(".")[0] not in stage.spares:
+                raise UsageError(
+                    f"stages.{name}.{key}: role {role!r} is {NO_MODEL!r}, and a {stage.kind} stage needs a model"
+                    " there; only the `role` of a review may do without: give the role a model"
+                )
+
+
+def is_embedded(model_id: str) -> bool:
+    """Return True for the id of a model that runs in a process of this machine."""
+    return model_id.startswith(("local/", "local:"))
 
 
 def stray_limits(settings: Settings, own: Collection[str]) -> Iterator[str]:
@@ -307,7 +331,7 @@ class Cast:
         if self._model is not None:
             return {*self._model.chain}
         chains = {**self.profile.roles, **{role: one.chain for role, one in self._roles.items()}}
-        return {model_id for chain in chains.values() for model_id in chain}
+        return {model_id for chain in chains.values() for model_id in chain if model_id != NO_MODEL}
 
     def changed(
         self,
@@ -385,12 +409,14 @@ class Cast:
             own_notes = notes if spec is not None else []  # a profile leaves out models without a key silently
             shipped = spec is None
             if spec is None and role in profile.roles:
-                spec = RoleSpec(chain=profile.roles[role])
+                spec = self._by_profile(role, {**self.settings.roles, **declared, **given})
             if spec is None:
                 known = {*given, *declared, *self.settings.roles, *profile.roles}
                 raise UsageError(
                     f"{where}: no role {role!r} in the pipeline or profile {profile.name!r}{close_names(role, known)}"
                 )
+            if spec.chain == (NO_MODEL,):
+                _check_spared(role, loaded.pipeline)
             allowed = self._allowed(spec.chain, notes) if shipped else spec.chain
             chain = self._callable(role, allowed, own_notes)
             members = tuple(self.gateway.member(model_id, concurrency=spec.concurrency) for model_id in chain)
@@ -398,6 +424,16 @@ class Cast:
             _check_params(role, roles[role], loaded.pipeline, self.answer_tokens)
         nested = {path: self._resolve(one, given, declared) for path, one in loaded.nested.items()}
         return RoleModels(roles, self.gateway, notes=notes, nested=nested)
+
+    def _by_profile(self, role: str, given: Mapping[str, RoleSpec]) -> RoleSpec:
+        """Return a role of the profile in use. A reviewer is the user's own frontier model, if there is one.
+
+        An embedded model does not take the place of `none`: its verdicts catch nothing.
+        """
+        chain, own = self.profile.roles[role], given.get(FRONTIER)
+        if role != REVIEWER or own is None or (chain == (NO_MODEL,) and all(map(is_embedded, own.chain))):
+            return RoleSpec(chain=chain)
+        return own
 
     def _allowed(self, chain: Sequence[str], notes: list[str]) -> Sequence[str]:
         """Return the models of a profile's chain that the policy allows, or all if it allows none.
@@ -418,7 +454,7 @@ class Cast:
         for model_id in chain:
             self.gateway.check(model_id)
             try:
-                if model_id not in self.own and model_id not in self._reached:
+                if model_id not in self.own and model_id not in self._reached and model_id != NO_MODEL:
                     _check_reachable(role, model_id, self.settings)
                     self._reached.add(model_id)
                 usable.append(model_id)

@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from fusion.core.config import Ceilings, Settings, is_padded, secret
 from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
-from fusion.core.params import CacheMode
-from fusion.models.base import Model, ModelInfo, checked
+from fusion.core.params import NO_MODEL, CacheMode
+from fusion.models.base import Model, ModelInfo, Price, checked
 from fusion.models.catalog import describe
 from fusion.models.pace import Gate, Pace
 from fusion.models.policy import Guard, Permitted, check_fields, is_named
@@ -84,6 +85,8 @@ class Gateway:
         Raises PolicyError for one that the policy forbids, whatever asks for it.
         """
         key = (model_id, concurrency)
+        if model_id == NO_MODEL:
+            return _nobody()
         if key not in self._made:
             self.check(model_id)
             if self._guard.outages and self.is_named(model_id, self._guard.outages):
@@ -174,7 +177,7 @@ class Gateway:
 
     def refusal(self, model_id: str) -> Refusal | None:
         """Return the reason why the policy forbids a model; None if it is allowed, as is a replay of kept answers."""
-        if not self._guard.rules or model_id.startswith(PREFIX):
+        if not self._guard.rules or model_id == NO_MODEL or model_id.startswith(PREFIX):
             return None
         return self._guard.refusal(self._info(model_id), model_id)
 
@@ -296,6 +299,13 @@ def _out(info: ModelInfo) -> Member:
     error = ModelConnectionError(f"{info.id!r} is out of reach in this drill", model=info.id, sent=False)
     gone = Unreachable(info, error)
     return Member(gone, gone, Breaker(info.id))
+
+
+def _nobody() -> Member:
+    """Return the member of a role that is `none`: it is never called."""
+    info = ModelInfo(id=NO_MODEL, provider=NO_MODEL, price=Price(input=Decimal(0), output=Decimal(0)), local=True)
+    unplayed = Unreachable(info, UsageError("a role that is `none` has no model to call"))
+    return Member(unplayed, unplayed, Breaker(NO_MODEL))
 
 
 def _key(info: ModelInfo) -> str | None:

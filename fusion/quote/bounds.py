@@ -112,7 +112,7 @@ class _Level:
 
     def _calls(self, place: _Place, path: str, stage: Stage, most: int | None, *, shaky: bool) -> Bound:
         roles = dict.fromkeys(role for _, role in stage.roles())
-        if not roles or most == 0:
+        if not roles or most == 0 or _is_spared(place.spec, stage):
             return Bound()
         if most is None:
             return Bound(None, None, None, f"the number of calls of {place.prefix}{path} depends on results")
@@ -161,6 +161,12 @@ class _Level:
 def _roles_only(stage: Stage) -> dict[str, object]:
     """Return the entries of a stage's inner key that are not stages."""
     return {name: one for name, one in getattr(stage, stage.inner_key).items() if not isinstance(one, Stage)}
+
+
+def _is_spared(spec: RunSpec, stage: Stage) -> bool:
+    """Return True for a stage that calls no model, since its roles are `none`."""
+    spared = [role for key, role in stage.roles() if key.partition(".")[0] in stage.spares]
+    return stage.idle_when_spared and bool(spared) and not any(spec.roles[role].played for role in spared)
 
 
 def _of_chain(chain: Sequence[ModelInfo], taken: int | None, given: int) -> Bound:

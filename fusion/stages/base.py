@@ -105,6 +105,8 @@ class Stage(Authored, ABC):
     """True for a kind that judges values: its template must show what they are judged against."""
     states_costs: ClassVar[bool] = False
     """True for a kind whose items state their cost."""
+    spares: ClassVar[frozenset[str]] = frozenset()
+    """Keys of roles that may be `none`: the stage then passes its items on."""
     loses: ClassVar[bool] = True
     """False for a kind whose items are answers to one question, so that nothing is lost with a failed one."""
     estimate: ClassVar[Estimate] = Estimate()
@@ -200,6 +202,11 @@ class Stage(Authored, ABC):
     def roles(self) -> Iterator[tuple[str, str]]:
         """Yield (key, role) for every role that the stage may call."""
         yield from ()
+
+    @property
+    def idle_when_spared(self) -> bool:
+        """True if the stage calls no model at all while its roles of `spares` are `none`."""
+        return False
 
     def schemas(self) -> Iterator[tuple[str, "dict[str, Any] | str"]]:
         """Yield (key, schema) for every shape that the stage declares."""

@@ -205,6 +205,10 @@ class StageModels(ABC):
         """Withdraw the refusal of a call that what is held back has paid for: it ends nothing."""
 
     @abstractmethod
+    def plays(self, role: str) -> bool:
+        """Return True if a model plays a role; False if the role is `none`."""
+
+    @abstractmethod
     def info(self, role: str) -> ModelInfo:
         """Return the first model of a role."""
 

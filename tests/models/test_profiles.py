@@ -10,6 +10,7 @@ import pytest
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.core.config import Settings
 from fusion.core.errors import MissingKeyError, UsageError
+from fusion.core.params import NO_MODEL
 from fusion.engine.roles import Cast
 from fusion.models import catalog
 from fusion.models import profiles as profiles_module
@@ -32,7 +33,7 @@ EVERY = {
 }  # fmt: skip
 OF_PROFILES = {
     model_id for profile in load_profiles().values() for chain in profile.roles.values() for model_id in chain
-}
+} - {NO_MODEL}
 
 
 def test_every_profile_has_both_roles_with_known_prices() -> None:
@@ -83,7 +84,8 @@ def test_the_cheap_role_is_the_cheaper_one() -> None:
 def test_without_keys_the_local_one() -> None:
     profile = choose(settings(), None)
     assert (profile.name, profile.keys) == ("local", ())
-    assert profile.roles == {"frontier": ("local/strong",), "bulk": ("local/small",), "second": ("local/strong",)}
+    strong, small = ("local/strong",), ("local/small",)
+    assert profile.roles == {"frontier": strong, "bulk": small, "second": strong, "reviewer": (NO_MODEL,)}
 
 
 def test_the_first_whose_keys_are_all_set() -> None:

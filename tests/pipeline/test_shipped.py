@@ -89,6 +89,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "line-by-line": {"task": "Name the country.", "lines": ONE},
     "map-reduce-document": {"task": "Which colours has the flag of Ukraine?", "context": COLOURS},
     "plan-execute-review": {"task": "List the colours of both flags.", "context": COLOURS},
+    "plan-read-combine": {"task": "Which colours has the flag of Ukraine?", "context": COLOURS},
     "route-by-difficulty": {"task": "What is the capital of France? One word."},
     "self-fusion": {"task": "Which planet is the largest? Answer with its name."},
     "single": {"task": "What is the capital of France? One word."},

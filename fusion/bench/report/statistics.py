@@ -178,7 +178,8 @@ def bootstrap_mixing(
 ) -> Interval:
     """Return the mean score of an arm less that of random mixing at the arm's cost, on the same items.
 
-    Each resample finds its own share of items for the strong arm, so that both sides cost the same in it.
+    Each resample finds its own share of items for the strong arm, so that both sides cost the same in it. If no item
+    of right and wrong ones favours one side, the interval is widened for unseen outcomes.
     """
     import numpy as np
 
@@ -192,7 +193,17 @@ def bootstrap_mixing(
         return (own - (1 - share) * low - share * high) / n
 
     columns = [scores, costs, *cheap, *strong, [1.0] * len(scores)]
-    return _bootstrap(columns, difference, clusters, resamples, seed, LEVEL)
+    found = _bootstrap(columns, difference, clusters, resamples, seed, LEVEL)
+    sums = [sum(column) for column in columns]
+    share = float(difference(0.0, sums[1], 0.0, sums[3], -1.0, sums[5], 1.0))
+    by_item = [
+        one - (1 - share) * low - share * high for one, low, high in zip(scores, cheap[0], strong[0], strict=True)
+    ]
+    least, most, n = min(by_item), max(by_item), len(cluster_totals(by_item, clusters))
+    whole = n == len(by_item) and all(score in (0.0, 1.0) for score in (*scores, *cheap[0], *strong[0]))
+    if not whole and most - least > _TINY:
+        return found
+    return _with_unseen(found, n, none_below=least > -_TINY, none_above=most < _TINY, least=-1)
 
 
 def sign_flip(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from fusion.bench.report.figures import Alone, Pairing
+from fusion.bench.report.figures import Alone, Mixing, Pairing
 from fusion.bench.report.sample_size import MOST, Settling
 from fusion.bench.report.statistics import Interval, Verdict, verdict
 
@@ -92,6 +92,20 @@ def arm_sentences(contests: Sequence[Contest], margin: float) -> Iterator[str]:
         yield f"{len(ranked) - MOST_SENTENCES} more arms are in the table."
 
 
+def mixing_sentence(one: Mixing) -> str:
+    """Return the sentence on an arm against random mixing at its cost."""
+    way = f"{one.share:.0%} {one.strong}, else {one.cheap}" if 0 < one.share < 1 else f"all {_only(one)}"
+    cost = "" if 0 < one.share < 1 else f" {_cost(one.pairing)}"
+    return (
+        f"{one.arm} against random mixing at its cost ({way}): {_range(one.pairing.difference)}{cost}, "
+        f"{one.pairing.verdict}."
+    )
+
+
+def _only(one: Mixing) -> str:
+    return one.strong if one.share else one.cheap
+
+
 def is_settled(difference: Interval, margin: float) -> bool:
     """Return True if an interval shows a gain, a loss, or no loss beyond the margin."""
     return difference.low > 0 or difference.high < 0 or difference.low >= -margin
@@ -144,11 +158,15 @@ def _rounded(number: int) -> int:
 
 
 def _range(interval: Interval) -> str:
-    return f"{100 * interval.estimate:+.1f} points ({_ends(interval)})"
+    return f"{_signed(interval.estimate)} points ({_ends(interval)})"
 
 
 def _ends(interval: Interval) -> str:
-    return f"{interval.level:.0%} {100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
+    return f"{interval.level:.0%} {_signed(interval.low)} to {_signed(interval.high)}"
+
+
+def _signed(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # never -0.0
 
 
 def _points(share: float) -> str:

@@ -10,10 +10,12 @@ from pydantic import ValidationError
 
 from fusion.bench.arms.base import short_name
 from fusion.bench.benchmark import CONCURRENCY, folder_of, run
+from fusion.bench.report.columns import MIXING
 from fusion.bench.report.figures import Analysis, Figures, ReviewFigures
 from fusion.bench.report.gate import Gate
 from fusion.bench.report.report import Report, equal_use, review_name
 from fusion.bench.report.statistics import Interval
+from fusion.bench.report.summary import mixing_sentence
 from fusion.bench.runner import Watch
 from fusion.bench.suite import Suite
 from fusion.cli.arguments import limits_of, roles_of
@@ -34,7 +36,10 @@ _WITH_SUITE: Final = frozenset(
 _MOST_IN_BATCHES: Final = 2_000
 _OTHER_FILES: Final = 200
 _FILES_OF_A_RUN: Final = 3
-_HEAD: Final = ["arm", "kind", "accuracy", "95%", "cost", "difference", "95%", "cost ratio", "verdict"]
+_HEAD: Final = ["arm", "kind", "accuracy", "95%", "cost", "points", "95%", "cost ratio", "verdict"]
+_SHORT: Final = (0, 2, 5, 6, 7, 8)
+"""The columns for a narrow terminal."""
+_WIDE: Final = 100
 _REVIEWS: Final = [
     "review",
     "of",
@@ -197,8 +202,7 @@ def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
     none = "" if analysis.best_single is not None else "; no single model"
     yield f"{results.name}: {len(results.items):,} items, {len(results.arms)} arms{none}"
     yield ""
-    rows = [_HEAD, *(_bench_row(one, analysis) for one in (*analysis.figures, *analysis.baselines))]
-    yield from table(rows, right=frozenset({2, 3, 4, 5, 6, 7}), width=width_of(sys.stdout))
+    yield from _arm_lines(analysis, width_of(sys.stdout))
     yield from _review_lines(analysis)
     if analysis.notes:
         yield ""
@@ -209,6 +213,19 @@ def _bench_lines(report: Report, folder: Path) -> Iterator[str]:
         yield f"gate {'met' if one.passed else 'not met'} by {one.arm}: {'; '.join(map(str, one.checks))}"
     yield ""
     yield f"report: {folder / 'report.html'}"
+
+
+def _arm_lines(analysis: Analysis, width: int | None) -> Iterator[str]:
+    """Yield the table of the arms, with fewer columns on a narrow terminal, and each arm against random mixing."""
+    mixed = {one.arm for one in analysis.baselines if one.arm.startswith(MIXING)}
+    shown = [one for one in (*analysis.figures, *analysis.baselines) if one.arm not in mixed]
+    rows = [_HEAD, *(_bench_row(one, analysis) for one in shown)]
+    kept = range(len(_HEAD)) if width is None or width >= _WIDE else _SHORT
+    right = frozenset(at for at, column in enumerate(kept) if column in range(2, 8))
+    yield from table([[row[column] for column in kept] for row in rows], right=right, width=width)
+    if analysis.mixings:
+        yield ""
+        yield from (f"- {one_line(mixing_sentence(one))}" for one in analysis.mixings)
 
 
 def _review_lines(analysis: Analysis) -> Iterator[str]:

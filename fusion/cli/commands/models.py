@@ -11,7 +11,7 @@ from fusion.cli.exits import FAILED, OK
 from fusion.cli.options import Config, Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fusion.client.client import Fusion
     from fusion.client.handle import RunHandle
@@ -90,13 +90,20 @@ def check(profile: Profile = None, config: Config = None) -> None:
     settings = read_settings(config)
     chains = [*_settled(choose(settings, profile).roles, settings).values(), tuple(settings.endpoints)]
     with Interrupts():
-        ended = _ask(list(dict.fromkeys(model for chain in chains for model in chain)), settings)
+        ended = _ask(_played(model for chain in chains for model in chain), settings)
     rows = [_outcome(model, one) for model, one in ended.items()]
     failed = sum(row[1] == "failed" for row in rows)
     cost = sum((one.cost for one in ended.values() if isinstance(one, Result)), Cost())
     total = f"{len(rows) - failed} of {len(rows)} answered; {cost_words(cost.usd, cost.unknown_calls)}"
     write("\n".join([*table(rows, width=width_of(sys.stdout)), total]) + "\n")
     raise typer.Exit(FAILED if failed else OK)
+
+
+def _played(models: "Iterable[str]") -> list[str]:
+    """Return each model once, without the `none` of a role that no model plays."""
+    from fusion.core.params import NO_MODEL
+
+    return [model for model in dict.fromkeys(models) if model != NO_MODEL]
 
 
 def _ask(models: "Sequence[str]", settings: "Settings") -> "dict[str, Result | Exception]":
@@ -235,13 +242,16 @@ def _ways(models: "Sequence[str]", settings: "Settings") -> list[list[str]]:
     from fusion.models.catalog import describe
     from fusion.models.providers.doors import ways
 
-    found = ways([describe(model, settings) for model in models], settings)
+    found = ways([describe(model, settings) for model in _played(models)], settings)
     return [["provider", "wire", "address", "key", "never takes"], *map(list, found)]
 
 
 def _about(model: str, settings: "Settings") -> list[str]:
+    from fusion.core.params import NO_MODEL
     from fusion.models.catalog import describe
 
+    if model == NO_MODEL:
+        return [model, "items pass unreviewed", *[""] * (len(_HEAD) - 4)]
     info = describe(model, settings)
     return [
         model,

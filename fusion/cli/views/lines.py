@@ -28,6 +28,7 @@ from fusion.core.events import (
     StageGrew,
     StageStarted,
 )
+from fusion.core.params import NO_MODEL
 from fusion.core.result import FailedPart, Result, Times
 from fusion.core.types import Failure, Waited, as_text, pattern
 
@@ -68,12 +69,18 @@ _LASTING = frozenset({"PromptError", "InputError", "InputTooLongError", "BadRequ
 
 def first_line(event: RunStarted, settings: Sequence[Path] = ()) -> str:
     """Name the pipeline, run, profile, the model of every role, and the files of settings."""
-    roles = ", ".join(f"{role}={model}" for role, model in event.roles.items()) or "no model is called"
+    roles = role_words(event.roles)
     again = f", resumed ({event.session - 1})" if event.session > 1 else ""
     parent = f", from {event.parent}" if event.parent is not None and event.session == 1 else ""
     files = f"; settings {', '.join(map(str, settings))}" if settings else ""
     line = f"{event.pipeline}: run {event.run_id}{again}{parent}; profile {event.profile}; {roles}{files}"
     return " ".join(line.split())
+
+
+def role_words(roles: Mapping[str, str]) -> str:
+    """Name the model of every role; of one that is `none`, what becomes of its items."""
+    words = (f"{role}={model}{' (unreviewed)' if model == NO_MODEL else ''}" for role, model in roles.items())
+    return ", ".join(words) or "no model is called"
 
 
 def ended_words(run: "RunSummary", *, whole: bool) -> str:

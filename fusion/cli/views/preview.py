@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from fusion.cli.terminal import table, wrapped
-from fusion.cli.views.lines import dollars, price_origins, seconds
+from fusion.cli.views.lines import dollars, price_origins, role_words, seconds
 from fusion.core.types import Limits, Message
 from fusion.quote.drill import Drill, Scenario
 from fusion.quote.preview import Preview, PreviewedCall, PreviewedStage
@@ -22,8 +22,7 @@ _LAST = (6, 5)
 
 def preview_lines(preview: Preview, given: str) -> list[str]:
     """Format every stage with models, bounds and first prompt; `given` is the pipeline as named by the user."""
-    models = ", ".join(f"{role}={model}" for role, model in preview.roles.items()) or "no model is called"
-    lines = [f"{preview.pipeline}: profile {preview.profile}; {models}"]
+    lines = [f"{preview.pipeline}: profile {preview.profile}; {role_words(preview.roles)}"]
     for stage in preview.stages:
         lines += ["", *_stage_lines(stage, given)]
     lines += ["", *(f"Note: {note}" for note in preview.notes)] if preview.notes else []
@@ -119,8 +118,7 @@ def quote_lines(quote: Quote, width: int | None = None) -> list[str]:
 
 
 def _first(quote: Quote) -> str:
-    roles = ", ".join(f"{role}={model}" for role, model in quote.roles.items()) or "no model is called"
-    return f"{quote.pipeline}: profile {quote.profile}; {roles}"
+    return f"{quote.pipeline}: profile {quote.profile}; {role_words(quote.roles)}"
 
 
 def _rows(quote: Quote) -> list[list[str]]:

@@ -8,6 +8,7 @@ from typing import Final
 from fusion.client.doctor.check import Check, ok, problem, warning
 from fusion.core.config import Settings, is_padded, secret, secrets
 from fusion.core.errors import FusionError, MissingKeyError
+from fusion.core.params import NO_MODEL
 from fusion.models.base import ModelInfo
 from fusion.models.batches.base import BatchDoor, batch_price
 from fusion.models.batches.doors import no_batches
@@ -154,8 +155,8 @@ def _used(settings: Settings) -> Iterable[str]:
     try:
         profile = choose(settings, None)
     except FusionError:
-        return [one for spec in settings.roles.values() for one in spec.chain]
-    return dict.fromkeys(one for chain in _chains(profile, settings).values() for one in chain)
+        return [one for spec in settings.roles.values() for one in spec.chain if one != NO_MODEL]
+    return dict.fromkeys(one for chain in _chains(profile, settings).values() for one in chain if one != NO_MODEL)
 
 
 def _nearest(path: Path) -> Path:

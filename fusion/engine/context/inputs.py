@@ -12,6 +12,7 @@ from fusion.engine.fields import read
 from fusion.pipeline.dataflow import MATERIAL
 from fusion.pipeline.material import given_sections, listed
 from fusion.prompts.template import Fixed
+from fusion.stages.base import Stage
 from fusion.stages.context import (
     Producer,
     StageInputs,
@@ -128,7 +129,7 @@ class RunInputs(StageInputs):
     def sections(self, parts: Sequence[Any] | None = None) -> tuple[Sections, bool]:
         source = getattr(self._ctx.stage, "sections", "") or ""
         found = self._run.material.sections if parts is None else given_sections(source, parts)
-        used = found.pay if parts is None else len(found) > 0
+        used = found.pay if parts is None and not _always(self._ctx.stage) else len(found) > 0
         self._run.material.plans[self._ctx.path] = found if used else None
         return found, used
 
@@ -145,7 +146,8 @@ class RunInputs(StageInputs):
         plans, stage = self._run.material.plans, self._run.spec.pipeline.stages[self._plan]
         if self._plan not in plans:
             cut = getattr(stage, "reading", "") == "outline" and getattr(stage, "sections", None) is None
-            plans[self._plan] = self._run.material.sections if cut and self._run.material.sections.pay else None
+            found = self._run.material.sections
+            plans[self._plan] = found if cut and (found.pay or (_always(stage) and len(found))) else None
         return plans[self._plan]
 
     @property
@@ -164,6 +166,11 @@ class RunInputs(StageInputs):
                 return Producer(wiring.schemas.get("schema"), limit)
             flow = next(iter(wiring.flows.values()), None)
         return Producer()
+
+
+def _always(stage: Stage) -> bool:
+    """Return True for a plan whose subtasks are sections, however short the material is."""
+    return getattr(stage, "each", "") == "section"
 
 
 class LateMessages(tuple[Message, ...]):

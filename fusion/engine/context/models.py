@@ -54,6 +54,9 @@ class RunModels(StageModels):
     def afforded(self, refusal: BudgetError) -> None:
         self._run.budget_stops[:] = [stop for stop in self._run.budget_stops if stop is not refusal]
 
+    def plays(self, role: str) -> bool:
+        return self._run.spec.roles[role].played
+
     def info(self, role: str) -> ModelInfo:
         return self._run.spec.roles[role].models[0]
 

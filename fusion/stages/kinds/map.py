@@ -14,7 +14,7 @@ from fusion.stages.fields import Choice, RoleChoice
 from fusion.stages.items import ItemStage
 from fusion.stages.simulation import Estimate
 from fusion.stages.subtasks.checked import checked_value
-from fusion.stages.subtasks.combine import value_kind, value_schema
+from fusion.stages.subtasks.combine import is_brief, value_kind, value_schema
 from fusion.stages.text.reading import (
     Reading,
     is_object,
@@ -99,11 +99,11 @@ output: read
     ) -> tuple[Item, str]:
         """Return the worked item, and what its sections lack; empty if nothing."""
         kind = value_kind(item) if self.output_schema is None else None
-        schema = ctx.inputs.schema("schema") if kind is None else value_schema(kind)
-        shaped = is_object(schema)
+        schema = ctx.inputs.schema("schema") if kind is None else value_schema(item)
+        shaped, brief = is_object(schema), kind is not None and is_brief(item)
         if reading is not None:
-            variables = {**variables, "material": reading.material(shaped=shaped)}
-            schema = with_missing(schema) if schema is not None and shaped else schema
+            variables = {**variables, "material": reading.material(shaped=shaped, brief=brief)}
+            schema = with_missing(schema) if schema is not None and shaped and not brief else schema
         ask = self.ask(ctx, variables, step, item.index)._replace(schema=schema)
         answer = await self.answer(ctx, ask)
         missing = "" if reading is None else missing_in(answer.text, answer.data)
@@ -113,10 +113,17 @@ output: read
             shown = without_notice(shown_in(ask.messages, variables.get("material")))
         if kind is not None and not missing:
             value = checked_value(ctx, item, value, shown)
+            missing = _left_open(item, value) if brief and reading is not None else ""
         return item.worked(value, answer.by, shown), missing
+
+
+def _left_open(item: Item, value: dict[str, Any]) -> str:
+    """Return the questions of a brief subtask that its values leave open; empty if none."""
+    asked = {"value": item.source["instructions"], "other": item.source["other"]}
+    return "; ".join(question for key, question in asked.items() if question and value.get(key) is None)
 
 
 def _words(item: Item) -> list[str]:
     """Return title and instructions of a subtask."""
     source = item.source if isinstance(item.source, dict) else {}
-    return [str(source.get(key, "")) for key in ("title", "instructions")]
+    return [str(source.get(key, "")) for key in ("title", "instructions", "other")]

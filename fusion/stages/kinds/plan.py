@@ -8,17 +8,19 @@ from pydantic import Field, model_validator
 
 from fusion.core.errors import BadResponseError, ModelError, StageError
 from fusion.core.schema import array, closed_object, enum, string
-from fusion.core.types import JsonSchema, Message
+from fusion.core.types import Attached, Item, JsonSchema, Message
 from fusion.stages.base import ExpressionUse, ModelStage, OutputField, PromptUse, Reads
 from fusion.stages.context import Ask, StageContext, Variables
-from fusion.stages.simulation import Estimate, Spread
+from fusion.stages.simulation import Chance, Estimate, Spread, plausible
 from fusion.stages.subtasks.combine import COMBINE_SCHEMA, KINDS
 from fusion.stages.subtasks.plan_reader import HEAD, PlanReader, Taken
+from fusion.stages.subtasks.sectioned import sectioned_plan, sectioned_schema
 from fusion.stages.text.sections import MOST_NAMED, Sections, ranges
 
 _MOST_CONTINUATIONS = 3
 _EMPTY: Mapping[str, Any] = {"constraints": [], "combine": None}
 _BROKE_OFF = "broke off"
+_IN_WORDS = 0.5  # share of the requests of `each: section` whose parts no code combines
 
 
 class Plan(ModelStage):
@@ -34,6 +36,9 @@ class Plan(ModelStage):
     Long material, of at least 3 sections and 800 tokens, is cut into numbered sections. The planner reads their
     outline, and each subtask names those that its work needs. Short material is read whole by all.
 
+    With `each: section` every section that the planner names is a subtask, and all have one question. The planner
+    reads headings only and writes some 50 tokens, whatever the number of subtasks.
+
     `combine` names a way in which code combines the values of the subtasks: `how` is sum, difference, average, count,
     highest, lowest, list or table; with `only` the result is the answer. It is null for all else.
     """
@@ -43,6 +48,9 @@ class Plan(ModelStage):
     continue_prompt: str = Field(default="plan/continue", description="The template of a plan's continuation.")
     sections: str | None = Field(
         default=None, description="The sections: an expression for a list, such as a split's items; by default cut."
+    )
+    each: Literal["subtask", "section"] = Field(
+        default="subtask", description="A subtask: planned by itself, or a section with one question for all."
     )
     outline: Literal["auto", "never"] = Field(
         default="auto", description="With `never` the planner reads all sections in full."
@@ -85,18 +93,43 @@ stages:
   answer: {kind: merge, over: work, role: frontier}
 output: answer
 """,
-        calls=lambda stage, items, within: 1 + _MOST_CONTINUATIONS + (stage.on_error == "escalate"),
+        calls=lambda stage, items, within: stage._most_calls(),
         items=lambda stage, items: stage.max_subtasks,
+        reply=lambda stage, *call: stage._reply(*call),
     )
+
+    def _most_calls(self) -> int:
+        if self.each == "section":
+            return self.calls_of_an_answer(shaped=True)
+        return 1 + _MOST_CONTINUATIONS + (self.on_error == "escalate")
+
+    def _reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
+        made = plausible(self, step, schema, tokens, chance)
+        if self.each == "section" and isinstance(made, dict):
+            most = (schema or {})["properties"]["sections"]["maxItems"]
+            count = min(most, max(1, round(chance.among(self.estimate.sizes["subtasks"]) * most, 0)))
+            how = {"how": "none" if chance.happens(_IN_WORDS) else "list"} if "how" in made else {}
+            return {**made, "sections": [str(number) for number in range(1, int(count) + 1)], **how}
+        return made
+
+    @property
+    def template(self) -> str:
+        return self.prompt or ("plan/sections" if self.each == "section" else self.default_prompt)
 
     @model_validator(mode="after")
     def _sections_have_their_effect(self) -> "Plan":
         if self.reading != "outline" and (given := sorted({"sections", "outline"} & self.model_fields_set)):
             raise ValueError(f"`{given[0]}` has an effect with `reads: outline` only")
+        if self.each == "section" and self.reading != "outline":
+            raise ValueError("`each: section` needs `reads: outline`, which shows the planner the sections")
+        if self.each == "section" and "continue_prompt" in self.model_fields_set:
+            raise ValueError("`continue_prompt` has no effect with `each: section`, whose plan is not continued")
         return self
 
     def prompts(self) -> Iterator[PromptUse]:
         yield from super().prompts()
+        if self.each == "section":
+            return
         yield PromptUse("continue_prompt", self.continue_prompt, self.prompt_offers | {"accepted"})
 
     def expressions(self) -> Iterator[ExpressionUse]:
@@ -107,6 +140,9 @@ output: answer
     async def run(self, ctx: StageContext) -> None:
         variables = {**await ctx.inputs.values(), "max_subtasks": self.max_subtasks}
         sections = self._sections(ctx, variables)
+        if self.each == "section":
+            await self._each_section(ctx, variables, sections or Sections(()))
+            return
         if sections is not None:
             variables["material"] = sections.numbered() if self.outline == "never" else sections.outline()
         count, combines = 0 if sections is None else len(sections), ctx.inputs.combines
@@ -132,6 +168,23 @@ output: answer
         ctx.outputs.grow(reader.accepted, final=True)
         if sections is not None and (unnamed := reader.unnamed()):
             ctx.events.note(f"{len(unnamed)} of {len(sections)} sections are in no subtask: {ranges(unnamed)}")
+
+    async def _each_section(self, ctx: StageContext, variables: Variables, sections: Sections) -> None:
+        """Plan one question to the sections that the planner names."""
+        combines = ctx.inputs.combines
+        shown = sections.numbered() if self.outline == "never" else sections.headings()
+        material = shown if len(sections) else Attached()
+        ask = self.ask(ctx, {"combines": combines, **variables, "material": material}, "plan")
+        most = min(self.max_subtasks, max(len(sections), 1))
+        answer = await self.answer(ctx, ask._replace(schema=sectioned_schema(most, combines=combines)))
+        plan = sectioned_plan(answer.data, sections, str(variables["request"]), self.max_subtasks)
+        for note in plan.notes():
+            ctx.events.note(note)
+        _give(ctx, {"goal": plan.question, "combine": plan.combine if combines else None})
+        for index, subtask in enumerate(plan.subtasks):
+            ctx.outputs.feed("subtasks").append(Item(index=index, source=subtask, value=subtask))
+            ctx.outputs.grow(index + 1, title=subtask["title"])
+        ctx.outputs.grow(len(plan.subtasks), final=True)
 
     def _sections(self, ctx: StageContext, variables: Variables) -> Sections | None:
         """Return the sections that subtasks name; None if the material is read whole. An event says which."""

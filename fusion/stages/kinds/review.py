@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
-from fusion.core.params import BatchMode
+from fusion.core.params import NO_MODEL, BatchMode
 from fusion.core.result import Judged
 from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
@@ -31,6 +31,8 @@ _VERDICT = {
     "verdict": enum(["accept", "revise", "escalate", "reject"]),
 }
 VERDICT_SCHEMA = closed_object(_VERDICT)
+UNREVIEWED: Final = "unreviewed"
+"""The verdict on an item that no reviewer has judged."""
 _SURE: Final = {"confidence": {"type": "number", "minimum": 0, "maximum": 1}}
 
 
@@ -112,6 +114,7 @@ class Review(ItemStage):
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True), OutputField("verdicts", feed=True))
     own_max_tokens: ClassVar[int] = 1000
     passes_on: ClassVar[bool] = True
+    spares: ClassVar[frozenset[str]] = frozenset({"role"})
     judges: ClassVar[bool] = True
     default_prompt: ClassVar[str] = "review/default"
     prompt_offers: ClassVar[frozenset[str]] = frozenset({"item", "criteria", "confident"})
@@ -144,6 +147,10 @@ output: check
         supposed=lambda stage, chance: stage._supposed(chance),
         reply=lambda stage, *call: stage._reply(*call),
     )
+
+    @property
+    def idle_when_spared(self) -> bool:
+        return self.checks is None
 
     @property
     def together(self) -> int:
@@ -210,6 +217,13 @@ output: check
         if self.checks is not None:
             yield from self.checks.schemas()
 
+    async def run(self, ctx: StageContext) -> None:
+        await super().run(ctx)
+        verdicts = [item.value for item in ctx.outputs.feed("verdicts").so_far]
+        passed = sum(one["verdict"] == UNREVIEWED and one["by"] == NO_MODEL for one in verdicts)
+        if passed:
+            ctx.events.note(f"unreviewed: {passed} of {len(verdicts)} items; the role of the reviewer is none")
+
     async def work(self, ctx: StageContext, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         return await self.reviewed(ctx, item, variables, None)
 
@@ -223,6 +237,9 @@ output: check
                 verdict = await self._first_verdict(ctx, item, {**variables, "item": item}, first)
             else:
                 verdict = await self._verdict(ctx, item, {**variables, "item": item}, revision)
+            if verdict.verdict == UNREVIEWED:
+                _say(ctx, item, verdict)
+                return item
             if verdict.verdict != "revise" or revision == self.revisions:
                 break
             item = await self._revised(ctx, item, variables, verdict, f"revise-{revision + 1}")
@@ -237,7 +254,7 @@ output: check
 
     def unaffordable(self, ctx: StageContext, item: Item, error: BudgetError) -> Item:
         """Pass the item on unreviewed, with a note: a review is optional."""
-        unreviewed = _Verdict("unreviewed", [], "budget")
+        unreviewed = _Verdict(UNREVIEWED, [], "budget")
         ctx.outputs.judged(_judged(item, unreviewed))
         _say(ctx, item, unreviewed)
         ctx.events.note("passed on without a review: the budget is exhausted", item=item.index)
@@ -284,6 +301,8 @@ output: check
         failed = await self.failed_checks(ctx, item, variables)
         if failed is not None:
             return failed
+        if not ctx.models.plays(self.chosen_role(ctx, variables)):
+            return _Verdict(UNREVIEWED, [], NO_MODEL)
         schema = closed_object({**_VERDICT, **_SURE}) if self.confident else VERDICT_SCHEMA
         ask = self.ask(ctx, variables, self._verdict_step(revision), item.index)._replace(schema=schema)
         answer = own_verdict(await self.answer(ctx, ask), item.value)
@@ -313,7 +332,7 @@ output: check
         producer = ctx.inputs.producer(self.over)
         ask = self.ask(ctx, variables, step, item.index, template=self.revise_prompt)
         kind = value_kind(item) if producer.schema is None and isinstance(item.value, dict) else None
-        schema = producer.schema if kind is None else value_schema(kind)
+        schema = producer.schema if kind is None else value_schema(item)
         ask = ask._replace(schema=schema, max_tokens=producer.max_tokens)
         ask = ask._replace(role=role) if role else ask._replace(model=item.by)
         answer = await self.answer(ctx, ask)
@@ -376,11 +395,12 @@ class _Batches(Hand):
                 self._future(item).set_result(None)
 
     async def _role(self, item: Item, variables: dict[str, Any]) -> str | None:
-        """Return the role that judges an item; None for one that failed, or that fails its checks."""
+        """Return the role that judges an item; None for one that failed, fails its checks, or has no reviewer."""
         try:
             variables = {**variables, "item": item}
             if item.ok and await self._review.failed_checks(self._ctx, item, variables) is None:
-                return self._review.chosen_role(self._ctx, variables)
+                role = self._review.chosen_role(self._ctx, variables)
+                return role if self._ctx.models.plays(role) else None
         except FusionError:  # it is raised again when the item is processed
             return None
         return None

@@ -58,16 +58,36 @@ def value_kind(item: Item) -> str | None:
     return kind if kind in ("number", "text") else None
 
 
-def value_schema(kind: str) -> JsonSchema:
+def kind_of(how: Any) -> str:
+    """Return the kind of value that a combination needs of each subtask."""
+    return "number" if how in _OF_NUMBERS else "text"
+
+
+def is_brief(item: Item) -> bool:
+    """Return True for a subtask whose worker writes values only, without an answer in words."""
+    return isinstance(item.source, Mapping) and item.source.get("brief") is True
+
+
+def other_of(item: Item) -> str:
+    """Return the second fact that a subtask is asked for, if its value is the highest or lowest; empty if none."""
+    return str(item.source.get("other") or "") if isinstance(item.source, Mapping) else ""
+
+
+def value_schema(item: Item) -> JsonSchema:
     """Return the schema of a worker's reply that has a value for the combination."""
-    value = {"type": "number"} if kind == "number" else string(500)
-    return closed_object({"answer": string(20_000), "value": {"anyOf": [value, {"type": "null"}]}})
+    value = {"type": "number"} if value_kind(item) == "number" else string(500)
+    answer = {} if is_brief(item) else {"answer": string(20_000)}
+    other = {"other": {"anyOf": [{"type": "number"}, string(500), {"type": "null"}]}} if other_of(item) else {}
+    return closed_object({**answer, "value": {"anyOf": [value, {"type": "null"}]}, **other})
 
 
 def answer_of(item: Item) -> Any:
     """Return the value of an item, without its figure for the combination."""
-    of_plan = value_kind(item) is not None and isinstance(item.value, Mapping)
-    return item.value["answer"] if of_plan and "answer" in item.value else item.value
+    if value_kind(item) is None or not isinstance(item.value, Mapping):
+        return item.value
+    if "answer" in item.value:
+        return item.value["answer"]
+    return item.value.get("value") if set(item.value) == {"value"} else item.value
 
 
 def is_shown(number: float, text: str) -> bool:
@@ -90,12 +110,13 @@ def _readings(token: str) -> set[str]:
 def computed(how: str, items: Sequence[Item]) -> Computed:
     """Return the combination of the values of all subtasks that have one."""
     parts = [item for item in items if value_kind(item) is not None]
-    values = [(_title(item), _value(item, how)) for item in parts]
-    missing = tuple(title for title, value in values if value is None)
-    given = [(title, value) for title, value in values if value is not None]
+    values = [(_title(item), _value(item, how), _other(item)) for item in parts]
+    missing = tuple(title for title, value, other in values if value is None or other is None)
+    given = [(title, value) for title, value, other in values if value is not None and other is not None]
     if missing or not given or (how == "difference" and len(given) != 2):
         return Computed(how, "", len(given), missing)
-    return Computed(how, _WAYS[how](given), len(given), ())
+    others = {title: other for title, _, other in values if other}
+    return Computed(how, _WAYS[how](given) if not others else _of_best(how, given, others), len(given), ())
 
 
 _Values = Sequence[tuple[str, Any]]
@@ -111,6 +132,14 @@ def _value(item: Item, how: str) -> Any:
     except InvalidOperation:
         return None
     return number if number.is_finite() and not isinstance(value, bool) else None
+
+
+def _other(item: Item) -> str | None:
+    """Return the second fact of an item; empty if it is asked for none, None if it lacks it."""
+    if not other_of(item):
+        return ""
+    value = item.value.get("other") if item.ok and isinstance(item.value, Mapping) else None
+    return None if value is None or value == "" else _shown(value)
 
 
 def _title(item: Item) -> str:
@@ -149,6 +178,12 @@ def _extreme(choose: Callable[..., Decimal]) -> Callable[[_Values], str]:
     return way
 
 
+def _of_best(how: str, values: _Values, others: Mapping[str, str]) -> str:
+    """Return the second fact of every part with the extreme value."""
+    best = _CHOICES[how](value for _, value in values)
+    return ", ".join(f"{title}: {others[title]}" for title, value in values if value == best)
+
+
 def _shown(value: Any) -> str:
     return (
         _plain(Decimal(str(value)))
@@ -170,6 +205,7 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
+_CHOICES: Final[Mapping[str, Callable[..., Decimal]]] = {"highest": max, "lowest": min}
 _WAYS: Final[Mapping[str, Callable[[_Values], str]]] = {
     "sum": lambda values: _plain(_sum(values)),
     "difference": _difference,

@@ -27,11 +27,16 @@ class Reading(NamedTuple):
     sections: Sections
     numbers: tuple[int, ...]
 
-    def material(self, *, shaped: bool = False) -> Attached:
-        """Return the sections as text, with the way to say that they lack something."""
+    def material(self, *, shaped: bool = False, brief: bool = False) -> Attached:
+        """Return the sections as text, with the way to say that they lack something.
+
+        A `brief` reply has values only, and says it by null.
+        """
         if not self.numbers:
             return Attached()
         shown = self.sections.shown(self.numbers)
+        if brief:
+            return shown
         return Attached(f"{shown}\n\n{_IN_DATA if shaped else _IN_TEXT}", shown.files)
 
     def with_more(self, query: str) -> "Reading | None":

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Final, NamedTuple
 
 from fusion.core.types import Attached, File
@@ -31,6 +31,7 @@ _WORDS: Final = (12, 8, 5, 3, 0)  # of the beginning of a section, in ever short
 _TITLES: Final = (200, 60, 30, 0)  # characters of a title, in ever shorter outlines
 _MOST_JOINED: Final = 3
 _WORD = re.compile(r"\w+")
+_NUMBERED = re.compile(r"\s*(\d{1,3})(?!\d)[\s.:)]*(.*)", re.DOTALL)
 
 
 class Document(NamedTuple):
@@ -104,6 +105,41 @@ class Sections:
         texts = [fenced(one.text, f"section {self._label(one)}") for one in chosen if one.file is None]
         return Attached("\n\n".join(texts), tuple(one.file for one in chosen if one.file is not None))
 
+    def headings(self) -> Outline:
+        """Return numbers and headings of all sections, and first words where headings do not tell them apart."""
+        return self._as_outline(fenced(self._lines(sizes=False), "headings"), ())
+
+    def called(self, name: str) -> list[int]:
+        """Return the sections that a name means: a number, a heading, or both as in an outline.
+
+        A heading means its sections and those below it. The number tells sections of one heading
+        apart, and counts alone if the words belong to no heading.
+        """
+        words, numbered = _words(name), _NUMBERED.match(name)
+        number = int(numbered[1]) if numbered and int(numbered[1]) <= len(self) else 0
+        found = self._headed(words) or (self._headed(_words(numbered[2])) if numbered else [])
+        if number and (number in found or not found):
+            return [number]
+        return found
+
+    def _headed(self, words: list[str]) -> list[int]:
+        """Return the sections at or below a path of headings, else those at or below a heading."""
+        paths = [[_words(part) for part in one.title.split(" > ")] for one in self.all] if words else []
+        beginnings = [list(accumulate(path)) for path in paths]
+        found = [at for at, path in enumerate(beginnings, start=1) if words in path]
+        return found or [at for at, path in enumerate(paths, start=1) if words in path]
+
+    def title_of(self, numbers: Sequence[int]) -> str:
+        """Return the heading that sections share, with the number of one that is not the only one of it."""
+        first = self.all[numbers[0] - 1]
+        paths = [self.all[number - 1].title.split(" > ") for number in numbers]
+        shared = [parts[0] for parts in zip(*paths, strict=False) if len(set(parts)) == 1]
+        heading = shared[-1] if shared and shared[-1] else ""
+        if not heading:
+            return f"section {first.number}"
+        alike = [one for one in self.all if one.title == first.title]
+        return f"{heading} (section {first.number})" if len(numbers) == 1 and len(alike) > 1 else heading
+
     def named_in(self, texts: Iterable[str]) -> list[int]:
         """Return the first sections whose own heading is in one of these texts."""
         words = [f" {' '.join(_words(text))} " for text in texts]
@@ -124,23 +160,24 @@ class Sections:
     def _label(self, section: Section) -> str:
         return f"{section.number} of {section.document}" if self._documents > 1 else str(section.number)
 
-    def _lines(self) -> str:
+    def _lines(self, *, sizes: bool = True) -> str:
         """Return the longest outline within the limit; the shortest has numbers and sizes only."""
         most = max(_OUTLINE_TOKENS, int(self.tokens * _OUTLINE_SHARE))
         titles = Counter((one.document, one.title) for one in self.all)
         text = ""
         for title, words in ((title, words) for title in _TITLES for words in _WORDS):
-            text = "\n".join(self._line(one, titles, title, words) for one in self.all)
+            text = "\n".join(self._line(one, titles, title, words, sizes=sizes) for one in self.all)
             if estimate_tokens(text) <= most:
                 break
         return text
 
-    def _line(self, one: Section, titles: Counter[tuple[str, str]], most: int, words: int) -> str:
+    def _line(self, one: Section, titles: Counter[tuple[str, str]], most: int, words: int, *, sizes: bool) -> str:
         name = f"{one.document}: {one.title}" if self._documents > 1 and one.title else one.title or one.document
         told = one.title != "" and titles[one.document, one.title] == 1
         begin = "" if told or one.file is not None else _beginning(one.text, words)
         heading = f" {_shortened(name, most)}" if most else ""
-        return f"{one.number}{heading} ({one.tokens} tokens){f': {begin}' if begin else ''}"
+        size = f" ({one.tokens} tokens)" if sizes else ""
+        return f"{one.number}{heading}{size}{f': {begin}' if begin else ''}"
 
 
 _OF_OUTLINE: Final = (

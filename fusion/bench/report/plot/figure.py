@@ -84,15 +84,16 @@ def _png(analysis: Analysis, plotted: Sequence[Figures], title: str) -> bytes:
 
 def _draw(axes: "Axes", plotted: Sequence[Figures], curve: _Curve, best: Figures | None) -> None:
     axes.set_xscale("log")
-    if best is not None:
-        axes.axvline(best.cost or 1, color=_LEAD, linewidth=1, zorder=0)
-        axes.axhline(100 * best.accuracy.estimate, color=_LEAD, linewidth=1, zorder=0)
+    axes.set_xlim(*_ends([one.cost or 1.0 for one in plotted]))
     axes.plot(*curve, color=_INK, linewidth=1, linestyle=":", label="frontier of the arms", zorder=1)
     seen = set()
     for one in plotted:
         style = _style(one)
         _point(axes, one, style, label=None if style.name in seen else style.name)
         seen.add(style.name)
+    if best is not None:
+        axes.axvline(best.cost or 1, color=_LEAD, linewidth=1, zorder=0)
+        axes.axhline(100 * best.accuracy.estimate, color=_LEAD, linewidth=1, zorder=0)
 
 
 def _point(axes: "Axes", one: Figures, style: _Style, *, label: str | None) -> None:
@@ -113,11 +114,17 @@ def _point(axes: "Axes", one: Figures, style: _Style, *, label: str | None) -> N
     )
 
 
+def _ends(costs: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the axis of cost, with room for names beside the outer points."""
+    room = max(1.3, (max(costs) / min(costs)) ** 0.12)
+    return min(costs) / room, max(costs) * room
+
+
 def _dress(axes: "Axes", best: Figures | None) -> None:
     """Set the scales, the axis of multiples of the best single model's cost, and the legend."""
     from matplotlib.ticker import FuncFormatter
 
-    axes.margins(x=0.12, y=0.08)
+    axes.margins(y=0.08)
     _scale(axes.xaxis, FuncFormatter(lambda value, _: f"${value:,g}"))
     axes.set_xlabel("US dollars for all items, logarithmic")
     axes.set_ylabel("Accuracy in per cent, with 95% interval")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line
 from fusion.cli.views.history.maps import failure_lines, short_key
-from fusion.cli.views.lines import cost_words, dollars, happening, reason, seconds
+from fusion.cli.views.lines import cost_words, dollars, happening, reason, role_words, seconds
 from fusion.cli.views.maps.progress import MapProgress, SlowRow
 from fusion.core.events import (
     AttemptFailed,
@@ -31,7 +31,7 @@ INCIDENTS: Final = (AttemptFailed, FallbackTaken, OutageChanged, Noted, RowFinis
 
 def first_line(event: MapStarted, settings: tuple[Path, ...] = ()) -> str:
     """Name the pipeline, map, profile, models and rows."""
-    roles = ", ".join(f"{role}={model}" for role, model in event.roles.items()) or "no model is called"
+    roles = role_words(event.roles)
     again = f", continued ({event.passes - 1})" if event.passes > 1 else ""
     files = f"; settings {', '.join(map(str, settings))}" if settings else ""
     rows = f"rows from {event.source}, {event.concurrency} at once"

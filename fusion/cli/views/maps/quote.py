@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from fusion.cli.views.lines import dollars, seconds
+from fusion.cli.views.lines import dollars, role_words, seconds
 
 if TYPE_CHECKING:
     from fusion.bulk.quote import MapQuote
@@ -20,7 +20,7 @@ _KINDS: Final = {
 
 def map_quote_lines(quote: "MapQuote") -> Iterator[str]:
     """Format the quote of a map."""
-    roles = ", ".join(f"{role}={model}" for role, model in quote.roles.items()) or "no model is called"
+    roles = role_words(quote.roles)
     yield f"{quote.pipeline}: profile {quote.profile}; {roles}"
     counts = ", ".join(f"{getattr(quote, kind):,} {words}" for kind, words in _KINDS.items() if getattr(quote, kind))
     yield f"Rows: {quote.rows:,} from {quote.source}: {counts or 'none'}"

@@ -45,6 +45,14 @@ def test_no_name_breaks_the_figure(name: str) -> None:
     assert figure(analyse(made(found)), title=name) is not None
 
 
+@pytest.mark.parametrize("cost", [1e-9, 1e-4, 1, 5000, 1e7])
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_costs_of_every_size_are_drawn(cost: float, others: int) -> None:
+    found: dict[str, Column] = {"best": ("model", [1] * 20, cost)}
+    found |= {f"m{k}": ("pipeline", [0] * 10 + [1] * 10, cost * 2**k) for k in range(others)}
+    assert figure(analyse(made(found)), title="t") is not None
+
+
 @pytest.mark.parametrize("cost", [None, 0])
 def test_arms_without_a_cost_are_left_out(cost: float | None) -> None:
     assert figure(analyse(made({"a": ("model", [1, 0], cost)})), title="t") is None

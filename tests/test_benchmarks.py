@@ -46,5 +46,5 @@ def test_a_way_worked_out_without_the_engine_is_what_the_engine_does(of: str) ->
 
 def test_the_reviewers_figures_are_those_of_its_results() -> None:
     page = (ROOT / "benchmarks" / "reviewing" / "README.md").read_text()
-    for line in review.lines(review.read(review.RESULTS)):
+    for line in review.lines(review.RESULTS):
         assert line in page

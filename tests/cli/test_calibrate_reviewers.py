@@ -92,7 +92,7 @@ def test_templates_and_delta_count(desk: Path, command: Command) -> None:
         command, "--reviewer", BLIND, "--template", "own/first", "--template", "own/second", "--delta", "0.2"
     )
     assert done.code == USAGE
-    assert "no reviewer pays: none of 2 candidates catches wrong results" in done.err
+    assert "no reviewer pays: none of 2 candidates is shown to catch more wrong results than chance" in done.err
     assert "Leave the review out" in done.err
     rows = [" ".join(line.split()) for line in done.out.splitlines()[1:]]
     assert "0 of 24 0 to 14% 9.1%" in rows[0]
@@ -142,3 +142,34 @@ def test_mistakes_are_named(desk: Path, command: Command, options: list[str], na
     assert (done.code, done.out) == (USAGE, "")
     assert named in done.err
     assert "Traceback" not in done.err
+
+
+SUITE = """\
+tasks:
+  sums: {file: sums.jsonl, prompt: prompt, gold: parts, item_gold: parts, item_scorer: number}
+scorer: "gold | join(' ') == answer"
+arms:
+  lines: {pipeline: lines.yaml, roles: {frontier: "replay:said.jsonl#knows"}}
+on: all
+baselines: [no_review]
+"""
+
+
+def test_a_benchmark_prints_what_the_review_caught(desk: Path, command: Command) -> None:
+    Path("suite.yaml").write_text(SUITE)
+    done = command("bench", "suite.yaml", "-o", "out", "-q")
+    assert done.code == OK, done.err
+    rows = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert "lines: check 36 items 12 of 12 76 to 100% 0 of 24 0 to 14% 0 0 $0.0540 36" in rows
+    assert any(row.startswith("- lines is +0.00 points (") and "from itself without check" in row for row in rows)
+    assert "lines without check" in Path("out/report.md").read_text()
+
+
+def test_a_benchmark_says_that_a_review_is_not_measured(desk: Path, command: Command) -> None:
+    unscored = SUITE.replace(", item_gold: parts, item_scorer: number", "").replace("[no_review]", "[oracle]")
+    Path("two.yaml").write_text(Path("lines.yaml").read_text().replace("revisions: 0", "revisions: 0\n    batch: 1"))
+    prices = 'prices: {"replay:said.jsonl#blind": {input: 50, output: 50}}\n'
+    Path("suite.yaml").write_text(unscored.replace("on: all", f"  other: {{pipeline: two.yaml}}\non: all\n{prices}"))
+    done = command("bench", "suite.yaml", "-o", "out", "-q")
+    assert "The review check of lines is not measured" in done.out
+    assert "wrong caught" not in done.out

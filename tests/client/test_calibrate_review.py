@@ -332,6 +332,34 @@ def test_a_review_in_batches_keeps_its_template(fusion: Fusion, file: Any) -> No
         chosen(fusion, file(text), "knows", prompts=["review/line"])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right", "chosen_one"),
+    [
+        # of 8 wrong and 32 right results, so many are refused
+        (1, 0, False),
+        (2, 0, True),
+        (1, 1, False),
+        (2, 2, False),
+        (3, 1, True),
+    ],
+)
+def test_a_reviewer_no_better_than_chance_is_not_chosen(
+    file: Any, models: dict[str, ScriptedModel], wrong: int, right: int, chosen_one: bool
+) -> None:
+    caught, refused = [2, 12, 22, 32, 42][:wrong], [4, 6, 8][:right]
+
+    def judge(sum_of: int, value: int) -> tuple[str, float]:
+        return ("revise" if sum_of in (refused if sum_of == value else caught) else "accept"), 0.9
+
+    own = ScriptedModel(reviewer(judge), name="scripted/own")
+    known = {one.info.id: one for one in (*models.values(), own)}
+    with Fusion(profile="local", models=known) as other:
+        found = chosen(other, file(REVIEW), "own", refuse=0.3)
+    (one,) = found.candidates
+    assert (one.caught, one.refused) == (wrong, right)
+    assert (found.chosen is not None) is chosen_one
+
+
 def test_nothing_wrong_is_nothing_to_catch(fusion: Fusion, file: Any) -> None:
     found = chosen(fusion, file(REVIEW), "knows", examples=[("4+4\n5+5", ["8", "10"])])
     assert found.reason == "no reviewer pays: none of the 2 results is wrong, so there is nothing to catch"

@@ -2,18 +2,17 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.reviewing.review import cases
+from benchmarks.reviewing.review import planted
 from fusion import Request, ScriptedModel
 from tests.conftest import pipeline, run, said
 
 pytestmark = pytest.mark.usefixtures("without_pauses")
 
-PLANTED = list(cases("planted"))
+PLANTED = list(planted())
 REVIEW = """
 inputs: {task: what, context: {default: ""}}
 stages:
@@ -97,4 +96,3 @@ def test_a_batch_with_a_repeated_verdict_is_reviewed_one_by_one(fusion: Any) -> 
 
 def test_there_are_twenty_of_them() -> None:
     assert len(PLANTED) == 20
-    assert (Path(__file__).parents[2] / "benchmarks" / "reviewing" / "planted.jsonl").is_file()

@@ -16,7 +16,7 @@ from fusion.core.budget import Budget
 from fusion.core.errors import PipelineError, UsageError
 from fusion.models.base import ModelInfo, Price
 from fusion.models.wrappers.cache import RecordedCache
-from fusion.pipeline.loader import PipelineGiven
+from fusion.pipeline.loader import LoadedPipeline, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.quote.preview import Preview
 from fusion.stages.base import Stage
@@ -118,8 +118,11 @@ class ArmFactory:
         return fusion.load(pipeline)
 
     def _unreviewed(self, name: str, stage: str, without: Stage) -> PipelineArm:
-        pipeline, fusion = self._source(self._suite.arms[name])
+        arm = self._suite.arms[name]
+        pipeline, fusion = self._source(arm)
         changed = fusion.changed(pipeline, {stage: without})
+        left = {role: model for role, model in arm.roles.items() if role in _roles(changed)}
+        _, fusion = self._source(arm.model_copy(update={"roles": left}))
         own = _free(f"{name} without {stage}", {*self._suite.arms})
         return self._arm(own, "baseline", lambda task: changed, fusion, self._examples, of=(name, stage))
 
@@ -213,6 +216,12 @@ def _preview(fusion: Fusion, pipeline: PipelineGiven, task: Task) -> Preview:
     prompt, inputs = inputs_of(fusion.load(pipeline), task)
     check_run(fusion, prompt, pipeline=pipeline, inputs=inputs)
     return fusion.preview(prompt, pipeline=pipeline, inputs=inputs)
+
+
+def _roles(pipeline: LoadedPipeline) -> set[str]:
+    """Return the roles that a pipeline calls or declares."""
+    called = {role for stage in pipeline.stages.values() for _, role in stage.roles()}
+    return called.union(*(one.pipeline.roles for one in pipeline.all))
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -1,7 +1,7 @@
 """Reviews: choose the reviewer, prompt and threshold of a review, or of a cascade's judge, from labelled examples."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import product
 from typing import Any, Final, NamedTuple
@@ -41,7 +41,7 @@ class MeasuredReview(Value):
 
     Of the `wrong` results it `caught` some, of the `right` ones it `refused` some: it did not accept them. `silent`
     verdicts could not be read, and refuse too. The share of right ones that it refuses is at most `bound`, too low
-    with the probability that all candidates share.
+    with the probability `delta`. A reviewer that refuses as many at random catches so many with the probability `p`.
     """
 
     candidate: ReviewCandidate
@@ -52,7 +52,9 @@ class MeasuredReview(Value):
     silent: int
     calls: int
     usd: Money | None
+    delta: float
     bound: float
+    p: float
 
     @property
     def caught_interval(self) -> tuple[float, float]:
@@ -65,8 +67,8 @@ class MeasuredReview(Value):
         return _interval(self.refused, self.right)
 
     def allowed(self, refuse: float) -> bool:
-        """Return True if it refuses at most this share of right results, and catches more of the wrong ones."""
-        return self.bound <= refuse and self.caught * max(1, self.right) > self.refused * self.wrong
+        """Return True if it is shown to refuse at most this share of right results, and to catch more than chance."""
+        return self.bound <= refuse and self.p <= self.delta
 
 
 class CalibratedReview(Value):
@@ -87,9 +89,9 @@ class CalibratedReview(Value):
             return f"no reviewer pays: none of the {one.right} results is wrong, so there is nothing to catch"
         least = math.ceil(math.log(self.delta / number) / math.log(1 - self.refuse))
         return (
-            f"no reviewer pays: none of {number} candidates catches wrong results and is shown to refuse at most the "
-            f"share {self.refuse:g} of right ones. There are {one.right} right ones; with none refused, {least} "
-            "are needed. Leave the review out, give more examples, or raise `refuse`"
+            f"no reviewer pays: none of {number} candidates is shown to catch more wrong results than chance, and to "
+            f"refuse at most the share {self.refuse:g} of right ones. There are {one.right} right ones; with none "
+            f"refused, {least} are needed. Leave the review out, give more examples, or raise `refuse`"
         )
 
     @property
@@ -130,9 +132,10 @@ def calibrate_review(
     confidence; by default those of the stage. Every combination is measured. Its reviewer judges the same results:
     give `fusion` a store, and they are made once. Stages after the review are not run.
 
-    The chosen candidate catches most wrong results of those that refuse at most the share `refuse` of right ones; of
-    several, the cheapest. The share is the upper bound of Clopper and Pearson at `delta` over the number of
-    candidates, so that it holds for all of them with a probability of 1 - `delta`. `chosen` is None if none does.
+    The chosen candidate catches most wrong results of those that refuse at most the share `refuse` of right ones, and
+    that catch more than chance; of several, the cheapest. The share is the upper bound of Clopper and Pearson, chance
+    Fisher's exact test, both at `delta` over the number of candidates: they hold for all of them with a probability
+    of 1 - `delta` each. `chosen` is None if no candidate is left.
 
     Raises InputError without such a stage or without examples, RunFailed if a run fails.
 
@@ -311,13 +314,18 @@ def _with_reviewer(
         changes: dict[str, Any] = {"confidence": threshold}
         changes |= {"role": (Choice(use=role),)} if role is not None else {}
         changes |= {"prompt": prompt} if prompt is not None else {}
-        return stage.model_copy(update=changes)
+        return stage.model_copy(update=_new(stage, changes))
     accept = _acceptance(stage)
     calibration = None if accept.confidence is not None else accept.calibration
     changes = {"confidence": threshold or None, "calibration": calibration}
     changes |= {"judge": role} if role is not None else {}
     changes |= {"judge_prompt": prompt} if prompt is not None else {}
-    return with_acceptance(stage, accept.model_copy(update=changes))
+    return with_acceptance(stage, accept.model_copy(update=_new(accept, changes)))
+
+
+def _new(value: Value, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes that differ from the value: an option that stays as it is is not written."""
+    return {key: one for key, one in changes.items() if getattr(value, key) != one}
 
 
 def _seen(verdicts: Sequence[Judged], example: Example, right: Right | None, *, items: bool) -> Iterator[_Seen]:
@@ -337,15 +345,27 @@ def _seen(verdicts: Sequence[Judged], example: Example, right: Right | None, *, 
 
 def _counts(seen: Sequence[_Seen], threshold: float | None, delta: float) -> dict[str, Any]:
     wrong, right = ([one for one in seen if one.right is side] for side in (False, True))
-    refused = sum(one.refused(threshold) for one in right)
+    caught, refused = (sum(one.refused(threshold) for one in side) for side in (wrong, right))
     return {
         "wrong": len(wrong),
-        "caught": sum(one.refused(threshold) for one in wrong),
+        "caught": caught,
         "right": len(right),
         "refused": refused,
         "silent": sum(not one.verdict.given for one in seen),
+        "delta": delta,
         "bound": clopper_pearson(refused, len(right), delta) if right else 1.0,
+        "p": _by_chance(caught, len(wrong), refused, len(right)),
     }
+
+
+def _by_chance(caught: int, wrong: int, refused: int, right: int) -> float:
+    """Return the probability of so many caught ones or more, if the refused results are drawn at random.
+
+    Fisher 1934, Statistical Methods for Research Workers, section 21.02: the exact test, one-sided.
+    """
+    drawn = caught + refused
+    ways = sum(math.comb(wrong, k) * math.comb(right, drawn - k) for k in range(caught, min(wrong, drawn) + 1))
+    return ways / math.comb(wrong + right, drawn)
 
 
 def _interval(count: int, of: int) -> tuple[float, float]:

@@ -57,7 +57,7 @@ def described(arms: int, items: int) -> dict[str, Any]:
 def measured(what: str, suite: Suite, folder: str, fusion: Fusion) -> list[tuple[str, float, float | None]]:
     """Run the benchmark, print its time, and return the figures."""
     began, cpu, children = time.perf_counter(), time.process_time(), os.times()
-    report = run(suite, out=Path(folder), fusion=fusion)
+    report = run(suite, out=Path(folder), fusion=fusion, learn=False)
     after = os.times()
     wall, own = time.perf_counter() - began, time.process_time() - cpu
     solver = after.children_user - children.children_user

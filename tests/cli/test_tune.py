@@ -148,3 +148,101 @@ def test_a_pipeline_with_open_values_is_told_from_one_that_runs(desk: Path, comm
         "open.yaml:6:12 stages.answer.tiers: expected a list, got {any: …}, which is for `fusion tune`"
         in done.out + done.err
     )
+
+
+# Models over a file of items.
+
+
+def test_models_over_items_are_searched_and_the_way_is_printed_with_its_file(desk: Path, command: Command) -> None:
+    options = ["--over", "replay:said.jsonl#cheap, replay:said.jsonl#strong", "--scorer", "exact", "-q", "-o", "out"]
+    done = command("tune", "sums.jsonl", *options)
+    assert done.code == OK, done.err
+    assert "searched 2 ways; single models level with the best: strong" in done.out
+    assert "- answer: strong" in done.out
+    assert "the cheapest that is as good on dev: the best single model itself, strong" in done.out
+    lower = command("tune", "sums.jsonl", *options, "--at-least", "-0.5")
+    assert lower.code == OK, lower.err
+    assert "- answer: cheap" in lower.out
+    assert "on test: " in lower.out
+    named = lower.out.partition("as good on dev: ")[2].split()[0]
+    ran = command("run", named, "What is 6+6?")
+    assert (ran.code, ran.out) == (OK, "12\n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("replay:said.jsonl",),
+        ("replay:said.jsonl", "--over", "cheap,strong"),
+        ("replay:said.jsonl", "-m", "cheap", "-m", "strong", "--else", "strong"),
+        ("sums.jsonl", "--over", "replay:said.jsonl"),
+        ("sums.jsonl", "--over", "replay:said.jsonl#cheap", "-m", "replay:said.jsonl#strong", "--seed", "3"),
+        ("sums.jsonl", "--over", "replay:said.jsonl", "--max-tiers", "1", "--sample", "20", "--agree", "3"),
+        ("sums.jsonl", "--over", "replay:said.jsonl", "--prompt", "{{ prompt }}", "--gold", "gold", "--path", "a"),
+    ],
+)
+def test_models_and_items_are_given_in_several_forms(options: tuple[str, ...], desk: Path, command: Command) -> None:
+    done = command("tune", *options, "--scorer", "number", "-q", "--at-least", "1")
+    assert done.code == OK, done.err
+    assert ("searched 1 ways" if "--else" in options else "searched 2 ways") in done.out
+
+
+def test_items_are_split_and_confirmed_as_the_author_says(desk: Path, command: Command) -> None:
+    rows = [json.loads(line) for line in Path("sums.jsonl").read_text().splitlines()]
+    sided = [{**row, "part": "dev" if n < 45 else "test"} for n, row in enumerate(rows)]
+    for name, part in (("sided", sided), ("first", sided[:40]), ("last", sided[40:])):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    options = ["--over", "replay:said.jsonl", "--scorer", "exact", "-q", "--at-least", "-0.5"]
+    assert "of 15," in command("tune", "sided.jsonl", *options, "--split", "part").out
+    assert "of 20," in command("tune", "first.jsonl", *options, "--confirm", "last.jsonl").out
+    both = command("tune", "first.jsonl", *options, "--confirm", "last.jsonl", "--split", "part")
+    assert (both.code, "`confirm` and `split` both give" in both.err) == (USAGE, True)
+    leaked = command("tune", "first.jsonl", *options, "--confirm", "sided.jsonl")
+    assert (leaked.code, "are among the items to choose by too" in leaked.err) == (USAGE, True)
+
+
+def test_several_files_have_scorers_and_ways_of_their_own(desk: Path, command: Command) -> None:
+    Path("more.jsonl").write_text(Path("sums.jsonl").read_text().replace("What", "Say what"))
+    said = Path("said.jsonl").read_text()
+    Path("said.jsonl").write_text(said + said.replace("What", "Say what"))
+    options = ["--over", "replay:said.jsonl", "-q", "--at-least", "-0.5", "--route", "more=Say"]
+    done = command("tune", "sums.jsonl", "more.jsonl", *options, "--scorer", "sums=exact", "--scorer", "more=number")
+    assert done.code == OK, done.err
+    assert "- answer/sums: cheap" in done.out
+    assert "- answer/more: cheap" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("sums.jsonl", "--over", "replay:said.jsonl"), "no scorer: give --scorer exact, number"),
+        (("sums.jsonl", "--scorer", "exact"), "0 models to choose from: give 2 to 24"),
+        (("sums.jsonl", "--scorer", "exact", "--over", "replay:said.jsonl#cheap"), "1 models to choose from"),
+        (("sums.jsonl", "--scorer", "exact", "--over", "replay:said.jsonl", "--agree", "1"), "--agree: "),
+        (("sums.jsonl", "--scorer", "exact", "--over", "replay:said.jsonl", "--max-tiers", "9"), "--max-tiers: "),
+        (("sums.jsonl", "--scorer", "exact", "--over", "replay:said.jsonl", "--route", "x"), "SET=PATTERN"),
+        (("sums.jsonl", "--scorer", "exact", "--over", "replay:nowhere"), "cannot read the recording"),
+        (("sums.jsonl", "sums.jsonl", "--scorer", "exact", "--over", "replay:said.jsonl"), "have the same name"),
+        (("suite.yaml", "--over", "a,b"), "--over is for a file of items; 'suite.yaml' is a suite"),
+        (("suite.yaml", "--scorer", "exact"), "--scorer is for a file of items; 'suite.yaml' is a suite"),
+        (("suite.yaml", "suite.yaml"), "give one suite"),
+    ],
+)
+def test_mistakes_in_the_options_are_usage(
+    options: tuple[str, ...], words: str, desk: Path, command: Command
+) -> None:
+    done = command("tune", *options)
+    assert done.code == USAGE
+    assert words in done.err
+    assert not Path("fusion-tune").exists()
+
+
+def test_a_search_is_told_from_a_pipeline_that_runs(desk: Path, command: Command) -> None:
+    tiers = "tiers: {search: {models: [bulk, frontier]}}"
+    Path("open.yaml").write_text(PIPELINE.replace("tiers: [bulk, frontier]", tiers))
+    for words in (("validate", "open.yaml"), ("run", "open.yaml", "What is 1+1?")):
+        done = command(*words)
+        assert done.code == USAGE
+        assert "stages.answer.tiers: expected a list, got {search: …}, which is for `fusion tune`" in (
+            done.out + done.err
+        )

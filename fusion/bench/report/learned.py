@@ -6,7 +6,7 @@ from typing import Final
 
 from fusion.bench.report.results import ArmRecord, ItemRecord, Outcome, Results
 from fusion.core.config import Settings
-from fusion.core.errors import UsageError
+from fusion.core.errors import UnrecordedError, UsageError
 from fusion.core.types import Money
 from fusion.models.catalog.learned import Answered, Answers, CostSource, keep_learned, learned_file
 from fusion.stages.text.extract import Extractor
@@ -42,9 +42,14 @@ def keep_outcomes(
         given = outcomes.get(arm.name, {})
         for item in items:
             label = (labels or {}).get(item.task_set, item.task_set)
-            if item.id in given:
+            if item.id in given and not any(map(_is_unrecorded, given[item.id])):
                 answers.setdefault(label, {}).setdefault(arm.models[0], {})[item.id] = _answered(arm, given[item.id])
     return keep_answers(settings, answers, run=run)
+
+
+def _is_unrecorded(one: Outcome) -> bool:
+    """True if a recording has no answer to the item, which says nothing of the model."""
+    return one.failure is not None and one.failure.reason == UnrecordedError.__name__
 
 
 def keep_answers(settings: Settings, answers: Mapping[str, Answers], *, run: str) -> str:

@@ -38,7 +38,8 @@ def calibrate(
     for all of them, and `watch` is called with the number of answered ones and that of all.
 
     With `learned`, the accepted patterns of agreement take the place of `agree`: which members of the tier gave equal
-    answers, and how often their answer was right. Then the target holds for each accepted pattern. `label` is an
+    answers, and how often their answer was right. Half of the examples order the patterns, the others test them.
+    `label` is an
     expression over the inputs; patterns are counted apart for each of its values.
 
     A cascade with `over` has the threshold of the same cascade without it: calibrate that one.

@@ -23,7 +23,8 @@ class Cascade(Tiered):
     `accept` names the conditions: enough answers of the tier agree, checks hold, a judge accepts the answer, its
     confidence is high enough; all given ones must hold. With `early_stop` no call is made that cannot change the
     outcome: if two of three must agree and do, the third is not called. The tier and the reason are in an event and
-    in the result; the receipt counts escalated cascades. `fusion.calibrate` finds a threshold for a target.
+    in the result; the receipt counts escalated cascades. `fusion calibrate` finds a threshold for a target,
+    or the patterns of agreement that keep it (`learned`): which members of the tier give equal answers.
     """
 
     kind: Literal["cascade"] = "cascade"

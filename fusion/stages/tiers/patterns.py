@@ -1,6 +1,7 @@
 """Patterns: which members of a tier gave equal answers, and how often the common answer was right."""
 
 import math
+import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -54,13 +55,13 @@ class Pattern(Authored):
 class LearnedAcceptance(Authored):
     """Accepted patterns of agreement, and the evidence for them.
 
-    With probability 1 - `delta` over the choice of examples, of no accepted pattern more than the share `target` of
-    the answers is wrong, if later requests are like the examples. Bounds are those of Clopper and Pearson, and the
-    number of patterns is corrected for (Holm, Scandinavian Journal of Statistics 6, 1979).
+    With probability 1 - `delta` over the choice of examples, at most the share `target` of the accepted answers is
+    wrong, if later requests are like the examples. The records are those of the half of the examples that tested the
+    patterns; the other half gave their order.
     """
 
-    target: float = Field(gt=0, lt=1, description="Share of accepted answers that may be wrong, by pattern.")
-    delta: float = Field(gt=0, lt=1, description="Probability that a pattern has more.")
+    target: float = Field(gt=0, lt=1, description="Share of accepted answers that may be wrong.")
+    delta: float = Field(gt=0, lt=1, description="Probability that more of them are wrong.")
     label: str | None = Field(default=None, description="An expression: the label of a request or item.")
     patterns: tuple[Pattern, ...] = Field(min_length=1, max_length=2_000, description="Patterns with their records.")
 
@@ -72,13 +73,12 @@ class LearnedAcceptance(Authored):
             raise ValueError(f"the pattern {twice[1]!r} of the label {twice[0]!r} is given twice")
         if self.label is None and any(one.label for one in self.patterns):
             raise ValueError("patterns have labels, and no `label` says which a request has; give its expression")
-        shown = _shown(self.patterns, self.target, self.delta)
-        for one in self.patterns:
-            if one.accept and (one.label, one.pattern) not in shown:
-                raise ValueError(
-                    f"{one.n - one.right} wrong of {one.n} with the pattern {one.pattern!r} do not show that at most "
-                    f"{self.target:g} are wrong; calibrate with more examples, or raise `target` or `delta`"
-                )
+        of, wrong = _sums(self.accepted)
+        if of and proved(wrong, of, self.target) > self.delta:
+            raise ValueError(
+                f"{wrong} wrong of {of} accepted answers do not show that at most {self.target:g} are wrong; "
+                "calibrate with more examples, or raise `target` or `delta`"
+            )
         return self
 
     def row(self, label: str, pattern: str) -> Pattern | None:
@@ -103,7 +103,7 @@ class LearnedAcceptance(Authored):
         if row is None:
             return f"the pattern {written(groups)}{of} is not among the examples"
         record = f"the pattern {row.pattern}{of} was right in {row.right} of {row.n} examples"
-        return "" if row.accept else f"{record}, which does not show {self.target:g}"
+        return "" if row.accept else f"{record}, and is not accepted"
 
     @property
     def accepted(self) -> tuple[Pattern, ...]:
@@ -124,40 +124,69 @@ def largest(groups: Groups) -> str:
 def learned_acceptance(
     seen: Sequence[Seen], *, target: float, delta: float, label: str | None = None
 ) -> LearnedAcceptance:
-    """Return the patterns of examples, accepted where at most the share `target` is shown to be wrong.
+    """Return the patterns of examples, the most reliable ones accepted as far as `target` is shown to hold.
 
-    Raises InputError if this is shown for none.
+    One half of the examples, drawn by a fixed seed, orders the patterns by the share that was right. On the other
+    half, the first one, the first two, … are tested together: "more than `target` of their answers are wrong" is
+    rejected by the bound of Clopper and Pearson for `delta`. The first one that is not rejected ends the sequence
+    (fixed-sequence testing, as in `calibrated`). The order does not depend on the half that tests it: the number of
+    patterns needs no other correction. Sets so small that none could be rejected are not tested.
+
+    Raises InputError if the target is shown for none.
     """
     check_shares(target, delta)
     if not seen:
         raise InputError("no examples to calibrate with; give labelled ones")
-    rows = []
-    for key in sorted({(one.label, one.pattern) for one in seen}):
-        right = [one.right for one in seen if (one.label, one.pattern) == key]
-        rows.append(Pattern(label=key[0], pattern=key[1], n=len(right), right=right.count(True)))
-    shown = _shown(rows, target, delta)
+    drawn = random.Random(0).sample(range(len(seen)), len(seen))  # noqa: S311 - the same halves each time
+    half = len(seen) // 2
+    ordering, testing = ([seen[at] for at in part] for part in (drawn[:half], drawn[half:]))
+    rows = {(one.label, one.pattern): one for one in _records(testing)}
+    ranked = sorted(_records(ordering), key=_unreliability)
+    order = [rows[key] for one in ranked if (key := (one.label, one.pattern)) in rows]
+    least = math.ceil(math.log(delta) / math.log(1 - target))
+    shown = _shown(order, target, delta, least)
     if not shown:
-        least = math.ceil(math.log(delta) / math.log(1 - target))
         raise InputError(
-            f"no pattern keeps the wrong share at {target:g} on these {len(seen)} examples; even with no wrong "
-            f"answer, {least} or more must have it. Give more examples, or raise `target` or `delta`"
+            f"no pattern keeps the wrong share at {target:g} on these {len(seen)} examples, of which one half orders "
+            f"the patterns and the other tests them; even with no wrong answer, {least} of that half must have one. "
+            "Give more examples, or raise `target` or `delta`"
         )
-    marked = tuple(one.model_copy(update={"accept": (one.label, one.pattern) in shown}) for one in rows)
+    accepted = {(one.label, one.pattern) for one in shown}
+    marked = tuple(one.model_copy(update={"accept": key in accepted}) for key, one in sorted(rows.items()))
     return LearnedAcceptance(target=target, delta=delta, label=label, patterns=marked)
 
 
-def _shown(rows: Sequence[Pattern], target: float, delta: float) -> set[tuple[str, str]]:
-    """Return the patterns shown to keep the target, by the step-down test of Holm.
+def _unreliability(one: Pattern) -> tuple[float, int, str, str]:
+    """Return the place of a pattern in the order: by the share that was right, moved towards a half for few."""
+    return -(one.right + 1) / (one.n + 2), -one.n, one.label, one.pattern
 
-    Patterns so rare that they could never be shown are not tested: their number alone tells it.
-    """
-    tested = [one for one in rows if (1 - target) ** one.n <= delta]
-    tested.sort(key=lambda one: proved(one.n - one.right, one.n, target))
-    shown: set[tuple[str, str]] = set()
-    for at, one in enumerate(tested):
-        if proved(one.n - one.right, one.n, target) > delta / (len(tested) - at):
+
+def _records(seen: Sequence[Seen]) -> list[Pattern]:
+    """Return the record of each pattern of each label."""
+    right: dict[tuple[str, str], list[bool]] = {}
+    for one in seen:
+        right.setdefault((one.label, one.pattern), []).append(one.right)
+    return [
+        Pattern(label=label, pattern=pattern, n=len(found), right=found.count(True))
+        for (label, pattern), found in right.items()
+    ]
+
+
+def _sums(rows: Sequence[Pattern]) -> tuple[int, int]:
+    """Return the number of examples with these patterns, and that of the wrong ones."""
+    return sum(one.n for one in rows), sum(one.n - one.right for one in rows)
+
+
+def _shown(order: Sequence[Pattern], target: float, delta: float, least: int) -> Sequence[Pattern]:
+    """Return the most patterns, from the first on, that are shown to keep the target together."""
+    shown: Sequence[Pattern] = ()
+    for end in range(1, len(order) + 1):
+        of, wrong = _sums(order[:end])
+        if of < least:
+            continue
+        if proved(wrong, of, target) > delta:
             break
-        shown.add((one.label, one.pattern))
+        shown = order[:end]
     return shown
 
 

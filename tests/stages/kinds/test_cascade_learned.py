@@ -57,11 +57,13 @@ def members(made: Any, asked: list[str]) -> Any:
 
 def test_calibration_writes_the_patterns_with_their_records(fusion: Any) -> None:
     made = members(fusion, [])
-    examples = [(f"question {n}", str(n)) for n in range(1, 251)]
+    examples = [(f"question {n}", str(n)) for n in range(1, 151)]
     found = calibrate(made, pipeline(AGREE), examples, target=0.05, learned=True)
     accept = found.stages["answer"].accept
     rows = {(one.pattern, one.n, one.right, one.accept) for one in accept.learned.patterns}
-    assert rows == {("abc", 200, 200, True), ("a|bc", 50, 0, False)}
+    assert {(pattern, accept) for pattern, _, _, accept in rows} == {("abc", True), ("a|bc", False)}
+    assert all(right == (n if accept else 0) for _, n, right, accept in rows)
+    assert sum(n for _, n, _, _ in rows) == 75  # the half that tests
     assert (accept.agree, accept.extract.read) == (None, "number")
     again = pipeline(found.to_yaml())
     assert again.stages["answer"].accept == accept
@@ -92,7 +94,7 @@ def answered(fusion: Any, text: str, **answers: Any) -> tuple[str, str, list[str
     [
         ("1 1 1", "1", "ab", "2 of 2 answers agree"),
         ("1 1 2", "1", "ab", "2 of 2 answers agree"),
-        ("1 2 2", "99", "abc", "the pattern a|bc was right in 80 of 120 examples, which does not show 0.05"),
+        ("1 2 2", "99", "abc", "the pattern a|bc was right in 80 of 120 examples, and is not accepted"),
         ("1 2 1", "99", "abc", "the pattern ac|b is not among the examples"),
         ("1 2 3", "99", "abc", "the pattern a|b|c was right in 40 of 90"),
         ("one one one", "99", "abc", "the pattern a|b|c was right in 40 of 90"),
@@ -173,7 +175,7 @@ def test_items_have_labels_of_their_own(fusion: Any) -> None:
 
 def test_calibration_counts_patterns_by_label(fusion: Any) -> None:
     made = members(fusion, [])
-    examples = [(f"question {n}", str(n), {"subject": "sums" if n % 5 else "fives"}) for n in range(1, 301)]
+    examples = [(f"question {n}", str(n), {"subject": "sums" if n % 5 else "fives"}) for n in range(1, 151)]
     found = calibrate(made, pipeline(AGREE), examples, target=0.05, learned=True, label="inputs.subject")
     learned = found.stages["answer"].accept.learned
     assert learned.label == "inputs.subject"
@@ -200,9 +202,9 @@ def test_one_member_is_accepted_by_label(fusion: Any, subject: str, taken: str) 
     [
         (
             ("n: 120, right: 119, accept: true", "n: 120, right: 100, accept: true"),
-            "20 wrong of 120 with",
+            "21 wrong of 420 accepted",
         ),
-        (("n: 120, right: 119, accept: true", "n: 20, right: 20, accept: true"), "0 wrong of 20 with the pattern"),
+        (("target: 0.05", "target: 0.005"), "2 wrong of 420 accepted answers do not show that at most 0.005"),
         (("pattern: ab|c,", "pattern: c|ab,"), "'c|ab' is no pattern; write the members in order, as in ab|c"),
         (("pattern: ab|c,", "pattern: ab|b,"), "is no pattern"),
         (("pattern: ab|c,", "pattern: abc,"), "the pattern 'abc' of the label '' is given twice"),
@@ -228,7 +230,7 @@ def test_a_table_that_is_wrong_or_shows_too_little_is_refused(
 def test_what_cannot_be_calibrated_is_said(fusion: Any) -> None:
     made = members(fusion, [])
     few = [(f"question {n}", str(n)) for n in range(1, 21)]
-    with pytest.raises(InputError, match=r"no pattern keeps the wrong share at 0\.05 on these 20 .* 45 or more"):
+    with pytest.raises(InputError, match=r"no pattern keeps the wrong share at 0\.05 on these 20 .* 45 of that half"):
         calibrate(made, pipeline(AGREE), few, target=0.05, learned=True)
     sure = CASCADE.replace("[a, b, c]", "[a]") % "confidence: 0.9"
     with pytest.raises(InputError, match="compares no answers; set `agree`"):
@@ -244,11 +246,11 @@ def test_what_cannot_be_calibrated_is_said(fusion: Any) -> None:
 
 def test_answers_that_checks_refuse_are_not_counted(fusion: Any) -> None:
     made = members(fusion, [])
-    examples = [(f"question {n}", str(n)) for n in range(1, 251)]
+    examples = [(f"question {n}", str(n)) for n in range(1, 151)]
     text = CASCADE % "agree: 2, extract: number, checks: {expression: value | int > 0}"
     found = calibrate(made, pipeline(text), examples, target=0.05, learned=True)
     accept = found.stages["answer"].accept
-    assert [(one.pattern, one.n) for one in accept.learned.patterns] == [("abc", 200)]
+    assert [(one.pattern, one.n) for one in accept.learned.patterns] == [("abc", 60)]
     assert accept.checks.expression == "value | int > 0"
 
 
@@ -283,23 +285,30 @@ def examples_of(draw: random.Random, shares: Sequence[float], n: int) -> list[Se
 @pytest.mark.parametrize(
     "shares",
     [
-        (0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9),
-        (0.99, 0.9, 0.9, 0.9, 0.9, 0.9),
-        (0.9,),
-        (1.0, 0.9, 0.9),
-        (0.9, 0.5, 0.9, 0.899),
+        (0.89, 0.89, 0.89, 0.89, 0.89, 0.89, 0.89, 0.89),
+        (0.99, 0.8, 0.8, 0.8, 0.8, 0.8),
+        (0.89,),
+        (1.0, 0.85, 0.7),
+        (0.92, 0.5, 0.87, 0.87),
     ],
 )
-def test_a_pattern_that_misses_the_target_is_rarely_accepted(shares: tuple[float, ...]) -> None:
-    """The promise: with 8 patterns at the edge, one of them is accepted in at most a tenth of all calibrations."""
+def test_accepted_patterns_rarely_miss_the_target(shares: tuple[float, ...]) -> None:
+    """The promise: over all calibrations, a tenth at most accepts answers of which more than the target are wrong."""
     draw, missed, trials = random.Random(7), 0, 200
-    names = ["abc", "ab|c", "ac|b", "a|bc", "a|b|c", "ab", "ac", "bc"]
-    bad = {name for name, share in zip(names, shares, strict=False) if share <= 0.9}
+    right = dict(zip(["abc", "ab|c", "ac|b", "a|bc", "a|b|c", "ab", "ac", "bc"], shares, strict=False))
     for _ in range(trials):
         try:
-            found = learned_acceptance(examples_of(draw, shares, 60 * len(shares)), target=0.1, delta=0.1)
+            found = learned_acceptance(examples_of(draw, shares, 120 * len(shares)), target=0.1, delta=0.1)
         except InputError:
             continue
         assert isinstance(found, LearnedAcceptance)
-        missed += any(one.pattern in bad for one in found.accepted)
+        taken = [right[one.pattern] for one in found.accepted]
+        missed += 1 - sum(taken) / len(taken) > 0.1 + 1e-9
     assert missed <= 0.1 * trials + 3 * (trials * 0.1 * 0.9) ** 0.5
+
+
+def test_less_reliable_patterns_are_accepted_beside_reliable_ones() -> None:
+    """The target is kept by all accepted answers together: 2 of 3 that agree join the three that all do."""
+    draw = random.Random(3)
+    found = learned_acceptance(examples_of(draw, (0.99, 0.97, 0.85, 0.3), 1200), target=0.1, delta=0.1)
+    assert [one.pattern for one in found.accepted] == ["abc", "ab|c", "ac|b"]

@@ -93,11 +93,11 @@ class Fields:
         return ()
 
     def judged(self) -> tuple[Judged, ...]:
-        """Return one verdict on each result, in the order of the items: the first that was given, if any."""
+        """Return one verdict on each result, in the order of the items: the first given, else the last."""
         found: dict[tuple[int, int], Judged] = {}
         for one in self.verdicts:
             place = -1 if one.item is None else one.item, one.tier or 0
-            if place not in found or (one.given and not found[place].given):
+            if place not in found or not found[place].given:
                 found[place] = one
         return tuple(found[place] for place in sorted(found))
 

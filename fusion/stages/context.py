@@ -183,7 +183,7 @@ class StageOutputs(ABC):
 
     @abstractmethod
     def judged(self, verdict: Judged) -> None:
-        """Record the first verdict on a result, for `Result.stages`. A given verdict replaces one not given."""
+        """Record the first verdict on a result, for `Result.stages`. A later one replaces one that was not given."""
 
     @abstractmethod
     def grow(self, known: int, *, final: bool = False, title: str = "") -> None:

@@ -399,6 +399,32 @@ def test_a_dearer_model_gets_the_share_that_the_review_would_cost(bench: Bench, 
     assert one.equal.difference.estimate == pytest.approx(-0.2)
 
 
+def test_an_arm_without_a_reviewer_passes_all_its_items(bench: Bench, lines: Any) -> None:
+    lines()
+    report = measured(
+        bench,
+        worker(odd),
+        reviewer(catches("reject")),
+        arms={"none": {"pipeline": "lines.yaml", "roles": {"frontier": "none"}}, "mine": {"pipeline": "lines.yaml"}},
+        baselines=("no_review",),
+    )
+    found = {one.arm: one for one in report.analysis.reviews}
+    assert (found["none"].caught, found["none"].refused, found["none"].silent, found["none"].calls) == (0, 0, 24, 0)
+    assert (found["mine"].caught, found["mine"].refused) == (8, 0)
+    arm = next(one for one in report.results.arms if one.name == "none")
+    assert arm.models == (CHEAP,)
+
+
+def test_a_reviewer_of_an_arm_s_own_role_may_be_left_out(bench: Bench, lines: Any, tmp_path: Path) -> None:
+    lines()
+    path = tmp_path / "lines.yaml"
+    path.write_text(path.read_text().replace("role: frontier", "role: reader"))
+    arms = {"mine": {"pipeline": "lines.yaml", "roles": {"reader": STRONG, "bulk": CHEAP}}}
+    one = only(measured(bench, worker(odd), reviewer(catches("reject")), arms=arms, baselines=("no_review",)))
+    assert one.plain is not None
+    assert one.plain.against == "mine without check"
+
+
 def test_a_missing_gold_is_said(bench: Bench, lines: Any) -> None:
     lines()
     tasks = {"lines": {"file": "lines.jsonl"}}

@@ -47,6 +47,41 @@ def test_a_csv_is_read_with_its_quotes_and_lines(tmp_path: Path) -> None:
     assert [task.cluster for task in tasks.tasks] == ["d1", "d1"]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "given"),
+    [
+        (("document",), {"document": "long"}),
+        ({"document": "document"}, {"document": "long"}),
+        ({"context": "document"}, {"context": "long"}),
+        ({"context": "document", "about": "title"}, {"context": "long", "about": "a port"}),
+        ({"context": "document", "again": "document"}, {"context": "long", "again": "long"}),
+        ({}, {}),
+    ],
+)
+def test_inputs_have_the_names_of_their_columns_or_names_of_their_own(
+    tmp_path: Path, inputs: tuple[str, ...] | dict[str, str], given: dict[str, str]
+) -> None:
+    row = {"id": "a", "prompt": "Say it.", "gold": "yes", "document": "long", "title": "a port"}
+    tasks = read_tasks(put(tmp_path, "a.jsonl", json.dumps(row)), Fields(id="id", inputs=inputs))
+    assert tasks.tasks[0].inputs == given
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"context": "documnt"}, "no column 'documnt'; did you mean 'document'"),
+        ({"context": "gold"}, "'gold' is the gold answer and may be nothing else"),
+        (("context",), "no column 'context'"),
+    ],
+)
+def test_a_column_of_an_input_that_is_missing_or_gold_is_refused(
+    tmp_path: Path, inputs: tuple[str, ...] | dict[str, str], message: str
+) -> None:
+    row = {"id": "a", "prompt": "Say it.", "gold": "yes", "document": "long"}
+    with pytest.raises(UsageError, match=message):
+        read_tasks(put(tmp_path, "a.jsonl", json.dumps(row)), Fields(id="id", inputs=inputs))
+
+
 def test_an_archive_is_read_file_by_file(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as archive:
         for name in ("set/two.json", "set/one.json", "set/README.md"):

@@ -86,7 +86,7 @@ def test_a_right_pipeline_has_no_problems() -> None:
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.pipelines.values()), ids=lambda path: path.stem)
 def test_shipped_pipelines_are_right(path: Path) -> None:
-    assert check_file(path, SHIPPED, roles=["frontier", "bulk", "second"]).problems == []
+    assert check_file(path, SHIPPED, roles=["frontier", "bulk", "second", "reviewer"]).problems == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from fusion.bench.tasks import Task
 from fusion.client.client import Fusion, check_run
 from fusion.core.budget import Budget
 from fusion.core.errors import PipelineError, UsageError
+from fusion.core.params import NO_MODEL
 from fusion.models.base import ModelInfo, Price
 from fusion.models.wrappers.cache import RecordedCache
 from fusion.pipeline.loader import LoadedPipeline, PipelineGiven
@@ -158,12 +159,13 @@ class ArmFactory:
     ) -> PipelineArm:
         previews = [_preview(fusion, pipeline(task), task) for task in examples]
         models = {model: info for one in previews for model, info in one.models.items()}
-        asked = {role: model for one in previews for role, model in one.roles.items()}
+        roles = {role: model for one in previews for role, model in one.roles.items()}
+        asked = {role: model for role, model in roles.items() if model != NO_MODEL}
         self._check_priced(models)
         first = pipeline(examples[0])
         files = sorted((path.name, path.read_bytes().hex()) for path in fusion.files(first) if path.is_file())
         inline = first.model_dump_json(exclude={"name"}) if isinstance(first, Pipeline) else ""
-        content = digest_of(files, sorted(asked.items()), inline, *(() if of is None else of[1:]))
+        content = digest_of(files, sorted(roles.items()), inline, *(() if of is None else of[1:]))
         sources = {_SIMULATED if model in self._prices else models[model].price_source for model in asked.values()}
         record = ArmRecord(
             name=name,

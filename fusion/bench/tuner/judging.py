@@ -19,7 +19,7 @@ from fusion.core.bounded.patterns import PatternTimeoutError
 from fusion.core.errors import FusionError, UsageError
 from fusion.core.yaml import Place
 from fusion.pipeline.spec import Pipeline
-from fusion.stages.text.extract import Extractor
+from fusion.stages.text.extract import Extracted, Extractor
 
 if TYPE_CHECKING:  # numpy is loaded by a search
     from fusion.bench.tuner.chooser import Chosen
@@ -174,7 +174,7 @@ class Judge:
         rows = [[done[arm, item.task.id, epoch] for arm in arms] for item in items for epoch in self._epochs]
         scores = [[math.nan if is_unknown(one) else one.score.value for one in row] for row in rows]
         usd = [[float(one.response.cost or 0) for one in row] for row in rows]
-        return Answers(arms, scores, usd, [[_key(one, extract) for one in row] for row in rows])
+        return Answers(arms, scores, usd, [_keys(row, extract) for row in rows])
 
     def _clusters(self, items: Sequence[Question]) -> list[str]:
         return [item.record.cluster or item.record.id for item in items for _ in self._epochs]
@@ -194,15 +194,19 @@ def _is_single(contestant: Contestant) -> bool:
     return contestant.record.kind == "model"
 
 
-def _key(one: Scored, extract: Extractor) -> str | None:
-    """Return the compared part of an answer, as a cascade compares it; None without one."""
+def _keys(row: Sequence[Scored], extract: Extractor) -> list[str | None]:
+    """Return equal keys for the answers to one item that agree, as a cascade compares them; None without one."""
+    groups = extract.groups([_found(one, extract) for one in row])
+    return [None if group is None else str(group) for group in groups]
+
+
+def _found(one: Scored, extract: Extractor) -> Extracted | None:
     if one.response.failure is not None:
         return None
     try:
-        found = extract.extract(one.response.text if one.response.data is None else one.response.data)
+        return extract.extract(one.response.text if one.response.data is None else one.response.data)
     except PatternTimeoutError:
         return None
-    return None if found is None else found.key
 
 
 def _renamed(space: Space, names: Mapping[str, str]) -> Space:

@@ -39,7 +39,7 @@ _FILES_OF_A_RUN: Final = 3
 _HEAD: Final = ["arm", "kind", "accuracy", "95%", "cost", "points", "95%", "cost ratio", "verdict"]
 _SHORT: Final = (0, 2, 5, 6, 7, 8)
 """The columns for a narrow terminal."""
-_WIDE: Final = 100
+_WIDE: Final = 112
 _REVIEWS: Final = [
     "review",
     "of",

@@ -36,7 +36,7 @@ _HEAD: Final = [
 
 @with_options
 def calibrate(options: CalibrateOptions) -> None:
-    """Set when an answer is accepted, or who reviews it, from labelled examples.
+    """Set when an answer is accepted, or who reviews it.
 
     With --target, finds the threshold in the first tier of a cascade that keeps the share of wrong answers at the
     target; with --learned too, the patterns of agreement that do. With --refuse, measures reviewers, templates and

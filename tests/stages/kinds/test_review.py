@@ -164,6 +164,7 @@ def test_without_money_for_a_review_items_go_on_and_that_is_said(fusion: Any) ->
     assert (result.status, handle.exit_code) == ("partial", 4)
     assert result.data["items"] == ["written"]
     assert result.data["verdicts"][0]["verdict"] == "unreviewed"
+    assert [one.verdict for one in result.stages["review"].verdicts] == ["unreviewed"]
 
 
 # Batches.

@@ -80,7 +80,7 @@ def test_packed_and_from_a_stream_it_is_the_same(tmp_path: Path, name: str, text
             b'a,b\n1,"2\n3,4\n',
             "t.csv line 2: not CSV: unexpected end of data; a quote is not closed",
         ),
-        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-9], "t.csv.gz: the compressed file is cut off"),
+        ("t.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], "t.csv.gz: the compressed file is cut off"),
         ("t.csv.gz", b"a,b\n1,2\n", "t.csv.gz: cannot unpack it as gz: Not a gzipped file"),
         ("t.csv.xz", b"a,b\n1,2\n", "t.csv.xz: cannot unpack it as xz"),
     ],

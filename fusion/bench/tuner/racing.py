@@ -86,7 +86,7 @@ class Race:
             return
         self._drop(self._items, self.singles, self.singles)
         share = min(FIRST, self._items)
-        while not self._runner.stopped:
+        while self._others and not self._runner.stopped:
             asked = [one for one in self.left if one in self._others]
             self.shares.append((share, len(asked)))
             self._runner.work(asked, first=share)

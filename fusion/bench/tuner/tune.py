@@ -168,9 +168,11 @@ class _Work(NamedTuple):
             judge = Judge(experiment, runner, whole, self.fusion)
             chosen = [] if best is None else [self._found(judge, one, wholes, best) for one in found.open]
             race.run()
-            notes = [*race.notes(whole), keep_done(self.fusion.settings, experiment, runner.done.values())]
+            notes = race.notes(whole)
+            if self.learn and (problem := keep_done(self.fusion.settings, experiment, runner.done.values())):
+                notes.append(problem)
         search = Finals(suite, race, runner.stopped, found.made, self.folder, chosen)
-        return search, within.spent, [note for note in notes[: None if self.learn else -1] if note]
+        return search, within.spent, notes
 
     @staticmethod
     def _arm(contestant: Contestant) -> PipelineArm:

@@ -31,7 +31,7 @@ _NO_FILE: Final = {"python": "no file: a function", "outputs": "no file: recorde
 
 
 _WITH_OPEN_SUITE: Final = frozenset(
-    {"at_least", "budget", "confirm", "split", "config", "concurrency", "output", "quiet", "debug"}
+    {"at_least", "budget", "confirm", "split", "config", "concurrency", "output", "quiet", "debug", "no_learn"}
 )
 """Options of `fusion tune` that go with a suite."""
 
@@ -54,6 +54,7 @@ def run_tune(options: TuneOptions, command: str) -> int:
             concurrency=concurrency,
             watch=watch,
             command=command,
+            learn=not options.no_learn,
         )
     print_lines(_tune_lines(tuned, report, folder))
     return exit_code(report, stopped=bool(tuned.stopped))
@@ -122,7 +123,7 @@ def _tune_lines(tuned: Tuned, report: Report | None, folder: Path) -> Iterator[s
     yield from (f"on dev: {one_line(sentence)}" for sentence in tuned.summary)
     yield from (line for one in tuned.searched for line in _searched(one))
     yield f"{tuned.suite}: {len(tuned.finalists):,} of {len(tuned.finalists) + len(tuned.dropped):,} left on dev"
-    yield f"raced: {raced or 'none'}; spent {dollars(tuned.spent)}"
+    yield f"{f'raced: {raced}; ' if raced else ''}spent {dollars(tuned.spent)}"
     yield ""
     yield from table(
         [_FRONTIER, *map(_finalist, tuned.frontier)], right=frozenset({1, 2, 3, 4}), width=width_of(sys.stdout)

@@ -14,7 +14,7 @@ MODELS = {"frontier": "openai/gpt-5.6", "bulk": "openai/gpt-5.6-luna", "second":
 TASK = "What is to be done, in about a hundred tokens. " * 9
 MATERIAL = "\n".join(f"Line {n} of the material, which has fifty tokens. " + "word " * 32 for n in range(20))
 LONG = "\n\n".join(f"Paragraph {n}. " + "word " * 800 for n in range(20))
-SECTIONS = "\n\n".join(f"## Section {n}\n\n" + "word " * 476 for n in range(60))
+SECTIONS = "\n\n".join(f"## Section {n}\n\n476 " + "word " * 475 for n in range(60))
 ANSWER = "word " * 320
 LISTS = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots", "evidence")
 
@@ -40,6 +40,7 @@ CASES = (
     Case("plan-execute-review", USUAL, "4 parts, each accepted"),
     Case("plan-execute-review", USUAL, "4 parts, each revised once"),
     Case("plan-execute-review", {"task": TASK, "context": SECTIONS}, "12 of 60 sections, each accepted"),
+    Case("plan-read-combine", {"task": TASK, "context": SECTIONS}, "4 of 60 sections, summed"),
     Case("line-by-line", {"task": TASK, "lines": MATERIAL}, "20 lines, each accepted"),
     Case("map-reduce-document", {"task": TASK, "context": LONG}, "20,000 tokens"),
 )
@@ -91,6 +92,10 @@ def answering(case: Case, role: str) -> Callable[[Request], Any]:
         words = request.messages[-1].content
         if "subtasks" in shape:
             return plan(12 if "60 sections" in case.turn else 4)
+        if "find" in shape:
+            return {"sections": ["1", "16", "31", "46"], "how": "sum", "find": "word " * 8, "other": None}
+        if "value" in shape:
+            return {"value": 476}
         if "verdict" in shape:
             again = "revised" in case.turn and words not in revised
             revised.add(words)

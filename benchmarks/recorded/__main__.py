@@ -1,6 +1,6 @@
-"""Run the recorded suite, then models for each set chosen out of fold; write results and the README's table.
+"""Run the recorded suites, then what `fusion tune` chooses out of fold; write results and the README's lines.
 
-    python -m benchmarks.recorded [--out fusion-bench/recorded]
+    python -m benchmarks.recorded [recorded] [lineage] [--out fusion-bench]
 
 A folder without answers starts a new run.
 """
@@ -8,60 +8,52 @@ A folder without answers starts a new run.
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.perf.figures import machine
 from benchmarks.recorded import headline
-from benchmarks.recorded.folds import FOLDER, ROUTES, RULE, Chosen, Folds, K, Rule, arm_name, arm_record
-from benchmarks.recorded.headline import RESULTS, TUNED, report
+from benchmarks.recorded.folds import Chosen, K, OutOfFold, arm_name, arm_record
+from benchmarks.recorded.headline import RESULTS, SUITES, TUNED
 from fusion.bench import Suite, run
 from fusion.bench.report.analysis import analyse
 from fusion.bench.report.figures import Analysis, Pairing
 from fusion.bench.report.results import Results
-from fusion.pipeline.rows import read_rows
 
 SEEDS = (0, 1, 2, 3, 4)
-OTHER_RULES = (Rule(0.35), Rule(0.40), Rule(0.42), Rule(0.44))
-"""Rules tried before with these seeds: one choice on all of the nine folds, under other caps."""
+FOLDER = Path(__file__).parents[1] / "suites"
 
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--out", default="fusion-bench/recorded")
+    words.add_argument("suites", nargs="*", metavar="SUITE", default=[], help=f"{' or '.join(SUITES)}; else both")
+    words.add_argument("--out", type=Path, default=Path("fusion-bench"))
     given = words.parse_args()
-    began, load = time.perf_counter(), machine()
-    print(load, flush=True)
-    suite = Suite.load(FOLDER / "suite.yaml")
-    results = run(suite, near=FOLDER, out=given.out).results
+    for name in given.suites or SUITES:
+        data = measured(name, given.out / name)
+        path = RESULTS / f"{name}.json"
+        path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(headline.report(data))
+    headline.main()
+
+
+def measured(name: str, out: Path) -> dict[str, Any]:
+    """Return all results of a suite."""
+    began, cpu, load = time.perf_counter(), time.process_time(), machine()
+    print(f"{name}: {load}", flush=True)
+    results = run(Suite.load(FOLDER / name / "suite.yaml"), near=FOLDER / name, out=out).results
     suite_seconds = time.perf_counter() - began
-    print(f"the suite: {suite_seconds:.0f} s", flush=True)
-    work = Folds(results, suite, dict(_gold()))
+    work = OutOfFold(FOLDER / name / "tune.yaml", out)
     try:
         found = {seed: work.seed(seed) for seed in SEEDS}
-        whole = with_folds(results, found)
-        analysis = analyse(whole)
-        seconds, cpu = time.perf_counter() - began, time.process_time()
-        print(f"suite and {len(SEEDS)} times {K} folds: {seconds:.0f} s", flush=True)
-        rules = [
-            {**rule._asdict(), "pairings": _ruled(results, {seed: work.seed(seed, rule) for seed in SEEDS})}
-            for rule in OTHER_RULES
-        ]
-        data = _summary(whole, analysis, found, work.astray)
     finally:
         work.close()
-    data |= {"machine": load, "load_after": machine(), "seconds": round(seconds), "rules": rules}
-    data |= {"suite_seconds": round(suite_seconds), "cpu_seconds": round(cpu)}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    headline.main()
-    print(report(data))
-
-
-def _gold() -> Any:
-    for route in ROUTES:
-        rows, _ = read_rows(FOLDER / f"../../data/recorded/zeroeval_{route}.jsonl.xz")
-        yield from ((f"{route}/{row['id']}", row["gold"]) for row in rows)
+    data = summary(with_folds(results, found), found)
+    seconds = {"suite_seconds": suite_seconds, "seconds": time.perf_counter() - began}
+    seconds["cpu_seconds"] = time.process_time() - cpu
+    return {**data, "machine": load, "load_after": machine(), **{key: round(one) for key, one in seconds.items()}}
 
 
 def with_folds(results: Results, found: Mapping[int, Chosen]) -> Results:
@@ -74,17 +66,20 @@ def with_folds(results: Results, found: Mapping[int, Chosen]) -> Results:
     )
 
 
-def _summary(whole: Results, analysis: Analysis, found: Mapping[int, Chosen], astray: int) -> dict[str, Any]:
+def summary(whole: Results, found: Mapping[int, Chosen]) -> dict[str, Any]:
+    analysis = analyse(whole)
     best = analysis.best_single
     assert best is not None
+    against = {one: _against(whole, analysis, one) for one in analysis.level}
     return {
         "suite": whole.name,
         "items": len(whole.items),
-        "sets": {name: sum(item.task_set == name for item in whole.items) for name in ROUTES},
+        "sets": {name: sum(item.task_set == name for item in whole.items) for name in _sets(whole)},
         "best_single": best,
-        "astray": astray,
+        "level": list(analysis.level),
+        "alone": None if analysis.alone is None else analysis.alone.model_dump(exclude={"difference": {"level"}}),
         "folds": K,
-        "rule": RULE._asdict(),
+        "margin": whole.margin,
         "tuned": _on_test(whole),
         "versions": whole.versions,
         "hashes": whole.hashes,
@@ -100,9 +95,40 @@ def _summary(whole: Results, analysis: Analysis, found: Mapping[int, Chosen], as
             }
             for one in (*analysis.figures, *analysis.baselines)
         },
-        "pairings": {one.arm: _pairing(one) for one in analysis.pairings},
+        "pairings": against[best],
+        "against": {one: {arm: pairs[arm] for arm in map(arm_name, found)} for one, pairs in against.items()},
+        "mean": {one: _mean([pairs[arm_name(seed)] for seed in found]) for one, pairs in against.items()},
         "by_set": [{"set": name, **_pairing(one)} for name, one in analysis.by_set],
         "ways": {str(seed): one.ways for seed, one in found.items()},
+    }
+
+
+def _sets(whole: Results) -> list[str]:
+    return list(dict.fromkeys(item.task_set for item in whole.items))
+
+
+def _against(whole: Results, analysis: Analysis, single: str) -> dict[str, dict[str, Any]]:
+    """Return the comparisons with a single model, by arm."""
+    pairs = analysis.pairings
+    if single != analysis.best_single:
+        others = {arm.name for arm in whole.arms if arm.kind == "model"} - {single}
+        pairs = analyse(_without(whole, others)).pairings
+    return {one.arm: _pairing(one) for one in pairs}
+
+
+def _without(whole: Results, names: set[str]) -> Results:
+    arms = tuple(arm for arm in whole.arms if arm.name not in names)
+    return whole.model_copy(
+        update={"arms": arms, "outcomes": tuple(one for one in whole.outcomes if one.arm not in names)}
+    )
+
+
+def _mean(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the means over the seeds."""
+    return {
+        "points": 100 * fmean(one["difference"]["estimate"] for one in pairs),
+        "low": 100 * fmean(one["difference"]["low"] for one in pairs),
+        "cost_ratio": fmean(one["cost_ratio"]["estimate"] for one in pairs),
     }
 
 
@@ -142,17 +168,12 @@ def _by_model(whole: Results, arm: str) -> dict[str, float]:
     return found
 
 
-def _ruled(results: Results, found: Mapping[int, Chosen]) -> list[dict[str, Any]]:
-    """Return the results of another rule by seed."""
-    analysis = analyse(with_folds(_singles(results), found))
-    pairs = {one.arm: one for one in analysis.pairings}
-    return [_pairing(pairs[arm_name(seed)]) for seed in found]
-
-
-def _on_test(whole: Results) -> dict[str, Any]:
+def _on_test(whole: Results) -> dict[str, Any] | None:
     """Compare the tuned arm with the single models, on the items that it was not chosen on."""
     items = tuple(item for item in whole.items if item.side == "test")
     arms = tuple(arm for arm in whole.arms if arm.kind == "model" or arm.name == TUNED)
+    if all(arm.name != TUNED for arm in arms):
+        return None
     ids, names = {item.id for item in items}, {arm.name for arm in arms}
     outcomes = tuple(one for one in whole.outcomes if one.item in ids and one.arm in names)
     analysis = analyse(whole.model_copy(update={"items": items, "arms": arms, "outcomes": outcomes}))
@@ -160,14 +181,6 @@ def _on_test(whole: Results) -> dict[str, Any]:
     (pair,) = [one for one in analysis.pairings if one.arm == TUNED]
     figures = {"accuracy": accuracy.model_dump(exclude={"level"}), **_pairing(pair)}
     return {"items": len(items), "best_single": analysis.best_single, **figures}
-
-
-def _singles(results: Results) -> Results:
-    arms = tuple(arm for arm in results.arms if arm.kind == "model")
-    names = {arm.name for arm in arms}
-    return results.model_copy(
-        update={"arms": arms, "outcomes": tuple(one for one in results.outcomes if one.arm in names)}
-    )
 
 
 if __name__ == "__main__":

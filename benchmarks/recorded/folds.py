@@ -1,130 +1,109 @@
-"""Ten folds: nine choose models for each route, which answer the tenth through the engine."""
+"""Ten folds: `fusion tune` chooses on nine, and the choice answers the tenth through the engine."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from benchmarks.recorded.ways import Answers, Way, chosen
-from fusion import Fusion, Pipeline
-from fusion.bench.report.results import ArmRecord, Outcome, Results, Spending
+from fusion import Fusion
+from fusion.bench.arms.base import Contestant
+from fusion.bench.arms.pipeline import PipelineArm
+from fusion.bench.benchmark import CONCURRENCY, client_for
+from fusion.bench.checkpoint import CANDIDATES, open_checkpoint
+from fusion.bench.experiment import Question, prepare
+from fusion.bench.ledger import budget_of
+from fusion.bench.report.results import ArmRecord, Outcome, Spending
+from fusion.bench.runner import Runner
 from fusion.bench.scorers.base import Answer
-from fusion.bench.scorers.registry import scorer
-from fusion.bench.suite import Suite
 from fusion.bench.tasks import Task, folds
-from fusion.core.yaml import read_yaml
+from fusion.bench.tuner.candidates import OpenArm, candidates, read_document
+from fusion.bench.tuner.judging import Judge
+from fusion.bench.tuner.racing import Race
+from fusion.prompts.library import Library
 
-FOLDER = Path(__file__).parents[1] / "suites" / "recorded"
-DATA = Path(__file__).parents[1] / "data" / "recorded"
-ROUTES = ("gsm8k", "cruxeval", "math_l5")
 K = 10
-
-
-class Rule(NamedTuple):
-    """The rule to choose models on the nine folds.
-
-    `cap` is their largest cost relative to the best single model. Each of the draws takes a `share` of the items and
-    makes a choice; the most frequent choice wins. One draw of all items is a plain choice.
-    """
-
-    cap: float
-    draws: int = 1
-    share: float = 1.0
-
-
-RULE = Rule(cap=0.45, draws=200, share=0.5)
-"""The rule in use: its cap is the bar, its draws are those of stability selection (Meinshausen and Bühlmann 2010)."""
+TUNE = "tune"
+"""The first word of the arms that are chosen out of fold."""
 
 
 class Chosen(NamedTuple):
-    """The result of a seed: its outcomes, and how often each choice was made on each route."""
+    """The result of a seed: its outcomes, and by route how many folds chose each way."""
 
     outcomes: list[Outcome]
     ways: dict[str, dict[str, int]]
 
 
-class Folds:
-    """The recorded suite's single models, cut into folds."""
+class OutOfFold:
+    """A suite for `fusion tune` with one open arm: every item is answered by a choice made without it."""
 
-    def __init__(self, results: Results, suite: Suite, gold: Mapping[str, Any]) -> None:
-        self._results = results
-        self._gold = gold
-        self._sets = {item.id: item.task_set for item in results.items}
-        self._prompts = {item.id: item.prompt for item in results.items}
-        self._scorers = {name: scorer(suite.scoring(name).by, path=suite.scoring(name).path) for name in suite.tasks}
-        self._fusion = Fusion(profile="local")
-        self._router = self._routed({route: Way((), "gpt-4o-2024-08-06") for route in ROUTES})
-        self._routes = {item.id: self._route_of(item.id) for item in results.items}
-        self._answers = {
-            route: Answers(results, [item for item, way in self._routes.items() if way == route], route)
-            for route in ROUTES
-        }
-        self._done: dict[tuple[str, Way], Outcome] = {}
-        self._tables = cache(lambda route, models: self._answers[route].table(models))
+    def __init__(self, file: Path, out: Path) -> None:
+        self._open = ExitStack()
+        self._fusion = self._open.enter_context(Fusion(profile="local"))
+        near, folder = file.parent, out / "folds"
+        checkpoint = self._open.enter_context(open_checkpoint(folder))
+        self._client = self._open.enter_context(client_for(None, folder, None))
+        found = candidates(read_document(file), near, folder / CANDIDATES, Library.standard(near=near))
+        (self._arm,) = found.open
+        suite = found.suite.model_copy(update={"on": "all", "baselines": ("singles",), "gate": None})
+        prepared = prepare(suite, near, self._client, budget_of(suite.budget))
+        self._experiment = self._open.enter_context(closing(prepared))
+        self._asked = _asked(self._arm, self._experiment.contestants)
+        self._runner = Runner(self._experiment, checkpoint, concurrency=CONCURRENCY, watch=None)
+        contestants = self._experiment.contestants
+        self._race = Race(self._runner, contestants, items=len(self._experiment.questions), seed=0)
+        self._questions = self._race.alone()
+        self._done: dict[tuple[str, str], Outcome] = {}
 
     def close(self) -> None:
-        self._fusion.close()
-        for one in self._scorers.values():
-            one.close()
+        self._open.close()
 
-    @property
-    def astray(self) -> int:
-        """The number of items that look like those of another set."""
-        return sum(self._sets[item] != route for item, route in self._routes.items())
-
-    def seed(self, seed: int, rule: Rule = RULE) -> Chosen:
+    def seed(self, seed: int) -> Chosen:
         """Answer every item by the choice of the other nine folds."""
-        fold = folds([Task(id=item, prompt="-") for item in self._sets], K, seed=seed)
+        tasks = [Task(id=one.record.id, prompt="-", cluster=one.record.cluster) for one in self._questions]
+        fold = folds(tasks, K, seed=seed)
         outcomes: dict[str, Outcome] = {}
-        counts: dict[str, dict[str, int]] = {route: {} for route in ROUTES}
+        counts: dict[str, dict[str, int]] = {}
         for held in range(K):
-            ways = self._chosen(fold, held, seed, rule)
+            file, ways = self._chosen([one for one in self._questions if fold[one.record.id] != held])
             for route, way in ways.items():
-                words = f"{' + '.join(way.cheap) or 'nobody'}, else {way.strong}"
-                counts[route][words] = counts[route].get(words, 0) + 1
-            for item in (item for item, its in fold.items() if its == held):
-                outcomes[item] = self._answered(item, ways)
+                counts.setdefault(route, {}).setdefault(way, 0)
+                counts[route][way] += 1
+            for question in (one for one in self._questions if fold[one.record.id] == held):
+                outcomes[question.record.id] = self._answered(question, file)
         name = arm_name(seed)
-        return Chosen([outcomes[item].model_copy(update={"arm": name, "seed": seed}) for item in self._sets], counts)
+        kept = [outcomes[one.record.id] for one in self._questions]
+        return Chosen([one.model_copy(update={"arm": name, "seed": seed}) for one in kept], counts)
 
-    def _chosen(self, fold: Mapping[str, int], held: int, seed: int, rule: Rule) -> dict[str, Way]:
-        """Return for each route the choice of most draws from the nine folds."""
-        among = {
-            route: np.array([fold[item] != held for item, way in self._routes.items() if way == route])
-            for route in ROUTES
-        }
-        tables = {
-            route: self._tables(route, tuple(self._answers[route].undominated(among[route]))) for route in ROUTES
-        }
-        draws = _draws(among, rule, seed)
-        return chosen(tables, draws, [rule.cap * usd for usd in self._best_single(draws)])
+    def _chosen(self, questions: Sequence[Question]) -> tuple[str, dict[str, str]]:
+        """Return the file that `fusion tune` makes of these items, and its way on each route."""
+        best = self._race.best_single(questions)
+        assert best is not None
+        judge = Judge(self._experiment, self._runner, questions, self._client)
+        found = judge.found(self._arm, self._asked, at_least=0.0, best=best)
+        file = found.open.write(found.data()).arm.pipeline
+        assert file is not None
+        return file, {route: str(way) for route, way in found.searched("chosen").ways.items()}
 
-    def _best_single(self, draws: Mapping[str, np.ndarray]) -> list[float]:
-        """Return the cost of the best single model of each draw; among equals the cheapest."""
-        right = sum(draws[route] @ self._answers[route].scores for route in ROUTES)
-        costs = sum(draws[route] @ self._answers[route].costs for route in ROUTES)
-        return [float(usd[np.lexsort((usd, -its))[0]]) for its, usd in zip(right, costs, strict=True)]
-
-    def _answered(self, item: str, ways: Mapping[str, Way]) -> Outcome:
-        way = ways[self._routes[item]]
-        if (item, way) not in self._done:
-            self._done[item, way] = self._through(item, self._routed(ways))
-        return self._done[item, way]
-
-    def _through(self, item: str, pipeline: Pipeline) -> Outcome:
+    def _answered(self, question: Question, file: str) -> Outcome:
         """Return the engine's answer to an item, scored."""
-        result = self._fusion.complete(self._prompts[item], pipeline=pipeline)
-        score = self._scorers[self._sets[item]].score(Answer(text=result.text, data=result.data), self._gold[item])
+        if (question.record.id, file) not in self._done:
+            self._done[question.record.id, file] = self._through(question, file)
+        return self._done[question.record.id, file]
+
+    def _through(self, question: Question, file: str) -> Outcome:
+        result = self._fusion.complete(question.task.prompt, pipeline=file)
+        given = Answer(text=result.text, data=result.data)
+        score = self._experiment.scorers[question.record.task_set].score(
+            given, self._experiment.gold[question.record.id]
+        )
         spent = tuple(
             Spending(model=line.model, calls=line.calls, usage=line.usage, cost=line.cost.usd)
             for line in result.receipt.lines
         )
         return Outcome(
             arm="-",
-            item=item,
+            item=question.record.id,
             score=score.value,
             answer=score.answer,
             text=result.text,
@@ -135,50 +114,19 @@ class Folds:
             spent=spent,
         )
 
-    def _route_of(self, item: str) -> str:
-        """Return the engine's route for an item."""
-        result = self._fusion.complete(self._prompts[item], pipeline=self._router)
-        return str(result.stages["answer"].decision)
 
-    @staticmethod
-    def _routed(ways: Mapping[str, Way]) -> Pipeline:
-        return _pipeline(tuple(ways.items()))
-
-
-def _draws(among: Mapping[str, np.ndarray], rule: Rule, seed: int) -> dict[str, np.ndarray]:
-    """Return the items of each draw as a matrix, draw by item: a share of these items, each at most once."""
-    everywhere = np.concatenate(list(among.values()))
-    places = np.flatnonzero(everywhere)
-    drawer = np.random.default_rng(seed)
-    taken = np.zeros((rule.draws, len(everywhere)))
-    for row in taken:
-        row[drawer.choice(places, int(len(places) * rule.share), replace=False)] = 1
-    ends = np.cumsum([len(one) for one in among.values()])[:-1]
-    return dict(zip(among, np.split(taken, ends, axis=1), strict=True))
-
-
-@cache
-def _pipeline(ways: tuple[tuple[str, Way], ...]) -> Pipeline:
-    """Return the agree-or-escalate pipeline with models for each route."""
-    text = (FOLDER / "agree-or-escalate.yaml").read_text(encoding="utf-8")
-    data, _, _ = read_yaml(text, file="agree-or-escalate.yaml")
-    roles: dict[str, str] = {}
-    for route, way in ways:
-        names = [f"{route}_{at}" for at in range(len(way.cheap) + 1)]
-        roles |= {name: f"replay:{DATA}#{model}" for name, model in zip(names, (*way.cheap, way.strong), strict=True)}
-        stage = data["stages"]["answer"]["routes"][route]
-        if way.cheap:
-            stage["tiers"] = [{"roles": names[:-1]}, names[-1]]
-        else:
-            alone = {"kind": "generate", "role": names[-1], "prompt": "generate/pass-through"}
-            data["stages"]["answer"]["routes"][route] = alone
-    return Pipeline.from_data({**data, "name": "per-set-routes", "roles": roles})
+def _asked(arm: OpenArm, contestants: list[Contestant]) -> PipelineArm:
+    """Take the arm that names all models out of the contestants: it is never asked."""
+    (found,) = [one for one in contestants if one.record.name == arm.whole.name]
+    contestants.remove(found)
+    assert isinstance(found, PipelineArm)
+    return found
 
 
 def arm_name(seed: int) -> str:
-    return f"per-set routes, out of fold, seed {seed}"
+    return f"{TUNE}, out of fold, seed {seed}"
 
 
-def arm_record(chosen_: Chosen, seed: int) -> ArmRecord:
-    models = dict.fromkeys(one.model for outcome in chosen_.outcomes for one in outcome.spent)
+def arm_record(chosen: Chosen, seed: int) -> ArmRecord:
+    models = dict.fromkeys(one.model for outcome in chosen.outcomes for one in outcome.spent)
     return ArmRecord(name=arm_name(seed), kind="pipeline", models=tuple(models), price_source="prices.json")

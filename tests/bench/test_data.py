@@ -17,7 +17,14 @@ from fusion.pipeline.rows import read_rows
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 README = (DATA / "README.md").read_text()
 YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0]
-SCORERS = {"gsm8k": "number", "cruxeval": "code", "bbh": "exact", "nq": "contains", "invoices": "records"}
+SCORERS = {
+    "gsm8k": "number",
+    "cruxeval": "code",
+    "bbh": "exact",
+    "nq": "contains",
+    "invoices": "records",
+    "yearbooks": "number",
+}
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| `(.*?)` \| ([\d,]+)", README, re.MULTILINE), ids=lambda row: row[0])
@@ -53,6 +60,7 @@ def task_set(name: str) -> TaskSet:
         ("bbh", as_text),
         ("nq", lambda gold: f"It was {gold[0]}."),
         ("invoices", as_text),
+        ("yearbooks", lambda gold: f"It is {gold}."),
     ],
 )
 def test_a_right_answer_is_worth_1_and_another_0(name: str, said: Any) -> None:

@@ -45,7 +45,10 @@ def test_a_kind_is_explained_whole(command: Command, kind: str) -> None:
 
 def test_a_template_says_what_it_sees(command: Command) -> None:
     done = command("explain", "review")
-    assert "revise_prompt: review/revise, sees inputs, request, the stages named in it, criteria, issues" in done.out
+    assert (
+        "revise_prompt: review/revise, sees inputs, request, the stages named in it, confident, criteria, issues"
+        in done.out
+    )
 
 
 def test_a_kind_that_is_not_there(command: Command) -> None:

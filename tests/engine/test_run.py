@@ -41,7 +41,7 @@ def test_the_main_job_plans_works_reviews_and_merges(fusion: Any) -> None:
     assert {(line.stage, line.role): line.calls for line in result.receipt.lines} == {
         ("plan", "frontier"): 1,
         ("work", "bulk"): 3,
-        ("review", "frontier"): 3,
+        ("review", "reviewer"): 3,
         ("answer", "frontier"): 1,
     }
 

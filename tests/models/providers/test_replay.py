@@ -220,7 +220,7 @@ def test_the_recordings_that_lie_in_the_benchmarks_can_be_read() -> None:
 @pytest.mark.parametrize(
     "stage",
     [
-        "{kind: judge, over: panel, role: replayed}",
+        "{kind: judge, over: panel, role: replayed, on_error: fail}",
         "{kind: synthesize, over: panel, role: replayed}",
         "{kind: plan, role: replayed, needs: [panel]}",
     ],

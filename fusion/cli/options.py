@@ -113,6 +113,10 @@ Batch = Annotated[
 ]
 
 
+PromptColumn = Annotated[
+    str | None, Option("--prompt", metavar="COLUMN", help="Column of prompts, or template over columns.")
+]
+GoldColumn = Annotated[str | None, Option("--gold", metavar="COLUMN", help="Column of gold answers.")]
 NoLearn = Annotated[bool, Option("--no-learn", help="Keep no figures of the models; see `fusion models learned`.")]
 
 
@@ -378,10 +382,8 @@ class BenchOptions(Options):
         str | None,
         Option("--scorer", metavar="SCORER", help="Name, expression of answer and gold, or module:function."),
     ] = None
-    prompt: Annotated[
-        str | None, Option("--prompt", metavar="COLUMN", help="Column of prompts, or template over columns.")
-    ] = None
-    gold: Annotated[str | None, Option("--gold", metavar="COLUMN", help="Column of gold answers.")] = None
+    prompt: PromptColumn = None
+    gold: GoldColumn = None
     profile: Profile = None
     roles: Annotated[
         list[str] | None,
@@ -434,10 +436,8 @@ class TuneOptions(Options):
         Option("--scorer", metavar="SCORER", help="Scorer of the answers; SET=SCORER for one file of several."),
     ] = None
     path: Annotated[str | None, Option("--path", metavar="PATH", help="Path of the answer in JSON.")] = None
-    prompt: Annotated[
-        str | None, Option("--prompt", metavar="COLUMN", help="Column of prompts, or template over columns.")
-    ] = None
-    gold: Annotated[str | None, Option("--gold", metavar="COLUMN", help="Column of gold answers.")] = None
+    prompt: PromptColumn = None
+    gold: GoldColumn = None
     sample: Annotated[int | None, Option("--sample", metavar="N", help="Items of each file, drawn by hash.")] = None
     routes: Annotated[
         list[str] | None,
@@ -513,10 +513,8 @@ class CalibrateOptions(Options):
         Option("--label", metavar="EXPRESSION", help="Label of a request, as in inputs.subject: patterns by label."),
     ] = None
     stage: Annotated[str | None, Option("--stage", metavar="STAGE", help="Stage, if there are several.")] = None
-    prompt: Annotated[
-        str | None, Option("--prompt", metavar="COLUMN", help="Column of prompts, or template over columns.")
-    ] = None
-    gold: Annotated[str | None, Option("--gold", metavar="COLUMN", help="Column of right answers.")] = None
+    prompt: PromptColumn = None
+    gold: GoldColumn = None
     scorer: Annotated[
         str | None,
         Option(

@@ -23,10 +23,15 @@ class Single(NamedTuple):
     difference: Interval | None
 
 
+def is_level(accuracy: float, best: float) -> bool:
+    """Return True for a single model at most half a point less accurate than the best one."""
+    return accuracy >= best - LEVEL_WITHIN - _TINY
+
+
 def level_singles(singles: Sequence[Single], best: str) -> tuple[str, ...]:
     """Return the models at most half a point less accurate than the best one, which comes first."""
     top = next(one for one in singles if one.name == best)
-    level = [one for one in singles if one.accuracy >= top.accuracy - LEVEL_WITHIN - _TINY and one is not top]
+    level = [one for one in singles if is_level(one.accuracy, top.accuracy) and one is not top]
     return (best, *(one.name for one in sorted(level, key=lambda one: (-one.accuracy, one.cost or 0, one.name))))
 
 

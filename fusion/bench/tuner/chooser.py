@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.bench.report.summary import is_level
 from fusion.bench.tuner.pooling import Held, pooling
 from fusion.bench.tuner.space import Space, Way
 from fusion.bench.tuner.ways import Answers, Table
@@ -15,8 +16,6 @@ from fusion.core.errors import UsageError
 FOLDS: Final = 8
 ROUNDS: Final = 4
 """Cross-validations with other folds each."""
-LEVEL: Final = 0.005
-"""Single models within this share of right answers are level."""
 RATES: Final = (0.0, *map(float, np.geomspace(0.003, 1.0, 48)))
 """Prices of a right answer: the loss of accuracy that saves the whole cost of the best single model."""
 _NEAR: Final = 2
@@ -90,7 +89,7 @@ def choose(
     tables = {route: _Route(own, spaces[route], (clusters or {}).get(route), draw) for route, own in answers.items()}
     trial = _Trial(tables, best.usd)
     rate = trial.cheapest(best.accuracy + at_least)
-    level = tuple(one for one in singles if one.accuracy >= best.accuracy - LEVEL)
+    level = tuple(one for one in singles if is_level(one.accuracy, best.accuracy))
     ways = {
         route: Way((), best.model) if rate is None else one.table.way(one.best(rate / (best.usd or 1.0)))
         for route, one in tables.items()

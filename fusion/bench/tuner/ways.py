@@ -39,13 +39,6 @@ class Answers:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def only(self, among: NDArray[np.bool_]) -> "Answers":
-        """Return the answers to some of the items, of the same models."""
-        part = object.__new__(Answers)
-        part.models, part.left_out = self.models, self.left_out
-        part.scores, part.usd, part._codes = self.scores[among], self.usd[among], self._codes[among]
-        return part
-
     def equal(self, one: int, other: int) -> NDArray[np.bool_]:
         """Return for each item if two models have the same answer; an answer without a key equals none."""
         codes = self._codes

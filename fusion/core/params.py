@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from fusion.core.types import Hedge, OnOutage
+from fusion.core.types import Hedge, JsonSchema, Message, OnOutage, ToolSpec
 from fusion.core.validation import Authored
 
 _OURS: Final = {
@@ -173,6 +173,22 @@ class RoleSpec(Params, Resilience):
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"chain": (given,)} if isinstance(given, str) else given
+
+
+class AnswerOptions(Params):
+    """Options of the stage that writes the answer, for one run.
+
+    `max_tokens` lowers the stage's own limit. `tools` are tools of the caller: the answer stage may call them, and
+    the caller runs them. `tool_choice` is "auto", "none", "required" or the name of one. `json_schema` is the schema
+    of the answer; an empty one asks for any JSON object. `turns` follow the messages of the stage: the calls of
+    tools that it made, and their results.
+    """
+
+    max_tokens: int | None = Field(default=None, gt=0, description="Most output tokens of the answer.")
+    tools: tuple[ToolSpec, ...] = Field(default=(), description="Tools of the caller.")
+    tool_choice: str = Field(default="auto", description="Choice of tools: auto, none, required, or a name.")
+    json_schema: JsonSchema | None = Field(default=None, description="Schema of the answer.")
+    turns: tuple[Message, ...] = Field(default=(), description="Calls of tools and their results so far.")
 
 
 class Defaults(Params, Cacheable, Resilience):

@@ -1,0 +1,1 @@
+"""Dialects: the APIs that clients speak, each read into one request and written from one run."""

@@ -1,0 +1,99 @@
+"""Base of dialects: a request of any API as one form, a run that answers it, and its errors."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fusion.core.budget import BudgetGiven
+from fusion.core.errors import FusionError
+from fusion.core.events import EventBase
+from fusion.core.params import AnswerOptions
+from fusion.core.result import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRequest:
+    """A request of any dialect: the pipeline to run, its inputs, and the form of the answer.
+
+    `model` is the name as sent. `messages` are OpenAI-style chat messages; roles are system, user, assistant and
+    tool, and content is a text or a list of parts. A request that ends in messages of role tool continues the run
+    that asked for those tools. `continues` is the id of a run whose conversation comes first. `ignored` names fields
+    without an effect here.
+    """
+
+    model: str
+    messages: Sequence[Mapping[str, Any]]
+    answer: AnswerOptions = field(default_factory=AnswerOptions)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    budget: BudgetGiven = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = False
+    continues: str | None = None
+    ignored: tuple[str, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the shipped pipeline that answers, such as the panel of OpenRouter's Fusion."""
+
+
+class ServedRun(Protocol):
+    """A run that answers a request. Iterating gives its events from the first one to its end, also when attached."""
+
+    run_id: str
+    model: str
+    """Name under which the pipeline was asked for."""
+    pipeline: str
+    created: int
+    """Start in seconds since 1970."""
+
+    def __aiter__(self) -> AsyncIterator[EventBase]: ...
+
+    async def result(self) -> Result:
+        """Return the Result, also of a failed run."""
+        ...
+
+
+class RefusedError(FusionError):
+    """A request that is refused before or instead of a run.
+
+    `status` is the HTTP status, `kind` the class of the error in the words of OpenAI (`invalid_request_error`),
+    `param` the field, and `code` a short name. With `final`, repeating the request is in vain, and the response
+    tells a client so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        final: bool = True,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.final = final
+        self.retry_after = retry_after
+
+
+class Dialect(Protocol):
+    """An API: reads requests and writes answers, streams and errors in its own shapes."""
+
+    def read(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> ServedRequest:
+        """Return the request of a body. Raises RefusedError with the field."""
+        ...
+
+    def whole(self, run: ServedRun, result: Result) -> dict[str, Any]:
+        """Return the body of a response that is not streamed."""
+        ...
+
+    def stream(self, run: ServedRun) -> AsyncIterator[bytes]:
+        """Yield the server-sent events of a streamed response, an error event in place of a whole end if it fails."""
+        ...
+
+    def refused(self, error: RefusedError, run_id: str | None = None) -> dict[str, Any]:
+        """Return the body of an error response."""
+        ...

@@ -1,0 +1,1 @@
+"""Runs that answer requests: begun, attached to, resumed and replayed."""

@@ -41,9 +41,8 @@ async def test_an_answer_is_sent_once(pieces: list[str | None], answer: str, sen
 )
 async def test_an_answer_that_begins_otherwise_ends_in_an_error(pieces: list[str | None], answer: str) -> None:
     got: list[str] = []
-    with pytest.raises(RefusedError, match="run r-1 began again .* Idempotency-Key") as error:
-        async for piece in AnswerPieces(GivenRun(pieces, answered(answer))):
-            got.append(piece)
+    with pytest.raises(RefusedError, match=r"run r-1 began again .* Idempotency-Key") as error:
+        await drain(AnswerPieces(GivenRun(pieces, answered(answer))), got)
     assert "".join(got) == pieces[0]
     assert (error.value.status, error.value.final) == (502, False)
 
@@ -62,7 +61,11 @@ async def test_a_failed_run_is_an_error_behind_its_pieces(reason: str, status: i
     pieces = AnswerPieces(GivenRun(["one "], failing(reason)))
     got: list[str] = []
     with pytest.raises(RefusedError, match="run r-1 failed: no such thing") as error:
-        async for piece in pieces:
-            got.append(piece)
+        await drain(pieces, got)
     assert got == ["one "]
     assert (error.value.status, error.value.kind, error.value.code, error.value.final) == (status, kind, reason, True)
+
+
+async def drain(pieces: AnswerPieces, got: list[str]) -> None:
+    async for piece in pieces:
+        got.append(piece)

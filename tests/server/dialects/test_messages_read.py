@@ -45,7 +45,13 @@ def result(content: Any, **more: Any) -> dict[str, Any]:
         ([text("One."), text(""), text("Two.")], "One.\n\nTwo."),
         ([text("See:"), PICTURE], [{"type": "text", "text": "See:"}, PICTURE_PART]),
         (
-            [{"type": "document", "title": "a.pdf", "source": {**PICTURE["source"], "media_type": "application/pdf"}}],
+            [
+                {
+                    "type": "document",
+                    "title": "a.pdf",
+                    "source": {**PICTURE["source"], "media_type": "application/pdf"},
+                }
+            ],
             [{"type": "file", "file": {"file_data": f"data:application/pdf;base64,{PNG}", "filename": "a.pdf"}}],
         ),
         (
@@ -71,11 +77,14 @@ def test_a_user_message_is_read_with_its_files(content: Any, read_as: Any) -> No
         ([result([text("5"), text("degrees")])], "5\n\ndegrees"),
         ([result("no such city", is_error=True)], "The tool failed:\n\nno such city"),
         ([result(None)], ""),
-        ([result("5"), text("<system-reminder>be brief</system-reminder>")], "5\n\n<system-reminder>be brief</system-reminder>"),
+        (
+            [result("5"), text("<system-reminder>be brief</system-reminder>")],
+            "5\n\n<system-reminder>be brief</system-reminder>",
+        ),
         ([result([PICTURE])], [PICTURE_PART]),
     ],
     ids=["text", "blocks", "failed", "empty", "beside a reminder", "picture"],
-)  # fmt: skip
+)
 def test_results_of_tools_end_the_conversation(content: Any, read_as: Any) -> None:
     asked = read(user("Weather?"), {"role": "assistant", "content": [text("I look."), USE]}, user(content))
     assert asked.messages == [
@@ -89,13 +98,17 @@ def test_results_of_tools_end_the_conversation(content: Any, read_as: Any) -> No
     ("system", "turns", "read_as"),
     [
         ("Be kind.", [user("Hi")], "Be kind."),
-        ([text("Be kind.", cache_control={"type": "ephemeral"}), text("Be brief.")], [user("Hi")], "Be kind.\n\nBe brief."),
+        (
+            [text("Be kind.", cache_control={"type": "ephemeral"}), text("Be brief.")],
+            [user("Hi")],
+            "Be kind.\n\nBe brief.",
+        ),
         (None, [user("Hi"), {"role": "system", "content": "Agents: none."}], "Agents: none."),
         ("Be kind.", [{"role": "system", "content": [text("Brief.")]}, user("Hi")], "Be kind.\n\nBrief."),
         ("", [user("Hi")], None),
     ],
     ids=["text", "blocks", "a message behind", "both", "empty"],
-)  # fmt: skip
+)
 def test_system_texts_are_one_prompt_before_all_turns(system: Any, turns: list[Any], read_as: str | None) -> None:
     first = [{"role": "system", "content": read_as}] if read_as else []
     assert read(*turns, system=system).messages == [*first, {"role": "user", "content": "Hi"}]
@@ -142,10 +155,13 @@ def test_a_choice_of_tools_is_read(choice: Any, read_as: str) -> None:
         ({"thinking": {"type": "adaptive"}, "context_management": {}}, ("context_management", "thinking")),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}, WEATHER]}, ("tools.web_search_20250305",)),
         ({"container": None, "mcp_servers": []}, ("mcp_servers",)),
-        ({"messages": [user([{"type": "thinking", "thinking": "so", "signature": "x"}, text("Hi")])]}, ("messages.content.thinking",)),
+        (
+            {"messages": [user([{"type": "thinking", "thinking": "so", "signature": "x"}, text("Hi")])]},
+            ("messages.content.thinking",),
+        ),
         ({"some_future_field": 1}, ("some_future_field",)),
     ],
-)  # fmt: skip
+)
 def test_fields_without_an_effect_are_named(fields: dict[str, Any], ignored: tuple[str, ...]) -> None:
     assert read(user("Hi"), **fields).ignored == ignored
 
@@ -162,8 +178,14 @@ def test_fields_without_an_effect_are_named(fields: dict[str, Any], ignored: tup
         ({"messages": [user([{"text": "Hi"}])]}, "messages.0.content.0"),
         ({"messages": [user([{"type": "text"}])]}, "messages.0.content.0.text"),
         ({"messages": [user([{"type": "hologram"}])]}, "messages.0.content.0"),
-        ({"messages": [user([{"type": "image", "source": {"type": "url", "url": "https://a"}}])]}, "messages.0.content.0.source"),
-        ({"messages": [user([{"type": "document", "source": {"type": "file", "file_id": "f"}}])]}, "messages.0.content.0.source"),
+        (
+            {"messages": [user([{"type": "image", "source": {"type": "url", "url": "https://a"}}])]},
+            "messages.0.content.0.source",
+        ),
+        (
+            {"messages": [user([{"type": "document", "source": {"type": "file", "file_id": "f"}}])]},
+            "messages.0.content.0.source",
+        ),
         ({"messages": [{"role": "system", "content": [PICTURE]}, user("Hi")]}, "messages.0.content.0"),
         ({"system": [{"type": "text"}]}, "system.0.text"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -178,7 +200,7 @@ def test_fields_without_an_effect_are_named(fields: dict[str, Any], ignored: tup
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"stream": "yes"}, "stream"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(RefusedError) as error:
         read(user("Hi"), **fields) if "messages" not in fields else read(**fields)

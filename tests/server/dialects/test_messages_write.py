@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from fusion.core.types import ToolCall, Usage
-from fusion.server.dialects.base import RefusedError
+from fusion.server.dialects.base import RefusedError, ServedRequest
 from fusion.server.dialects.messages.dialect import Messages
 from tests.server.dialects.runs import GivenRun, answered, failing
 
 pytestmark = pytest.mark.anyio
 
+ASKED = ServedRequest(model="fusion/single", messages=[])
 USAGE = Usage(input=10, cached_read=4, cache_write=1, output=3)
 TOKENS = {
     "input_tokens": 5,
@@ -44,7 +45,7 @@ TEXT = {"type": "text", "text": "It is cold.", "citations": None}
 )
 async def test_a_message_holds_the_answer_and_the_calls_of_tools(result: Any, content: Any, stop_reason: str) -> None:
     result = result.model_copy(update={"usage": USAGE})
-    whole = Messages().whole(run := GivenRun([], result), result)
+    whole = Messages().whole(run := GivenRun([], result), result, ASKED)
     outcome = whole.pop("fusion")
     assert whole == {
         "id": "msg_r-1",
@@ -60,7 +61,7 @@ async def test_a_message_holds_the_answer_and_the_calls_of_tools(result: Any, co
 
 
 async def streamed(run: GivenRun) -> list[tuple[str, dict[str, Any]]]:
-    raw = b"".join([part async for part in Messages().stream(run)]).decode()
+    raw = b"".join([part async for part in Messages().stream(run, ASKED)]).decode()
     events = [part.split("\n") for part in raw.split("\n\n") if part]
     read = [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in events]
     assert all(name == data["type"] for name, data in read)

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from fusion.core.result import Result
 from fusion.core.types import FinishReason, ToolCall, Usage
-from fusion.server.dialects.base import RefusedError, ServedRun
+from fusion.server.dialects.base import RefusedError, ServedRun, outcome_of
 
 _STOPS: Final[dict[FinishReason | None, str]] = {
     "stop": "end_turn",
@@ -37,6 +37,7 @@ def message_of(run: ServedRun, result: Result) -> dict[str, Any]:
         "content": content,
         "stop_reason": stop_reason(result),
         "usage": usage_of(result.usage),
+        "fusion": outcome_of(run, result),
     }
 
 

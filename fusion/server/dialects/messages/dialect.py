@@ -8,7 +8,6 @@ from fusion.server.dialects.base import RefusedError, ServedRequest, ServedRun
 from fusion.server.dialects.messages.answer import error_of, message_of
 from fusion.server.dialects.messages.events import events_of
 from fusion.server.dialects.messages.request import served
-from fusion.server.dialects.pieces import check_answered
 
 
 class Messages:
@@ -18,12 +17,11 @@ class Messages:
         """Return the request of a body. Raises RefusedError with the field."""
         return served(body)
 
-    def whole(self, run: ServedRun, result: Result) -> dict[str, Any]:
-        """Return the message. Raises RefusedError for a run that failed."""
-        check_answered(result)
+    def whole(self, run: ServedRun, result: Result, request: ServedRequest) -> dict[str, Any]:
+        """Return the message of a run that has an answer."""
         return message_of(run, result)
 
-    def stream(self, run: ServedRun) -> AsyncIterator[bytes]:
+    def stream(self, run: ServedRun, request: ServedRequest) -> AsyncIterator[bytes]:
         """Yield the events of a message."""
         return events_of(run)
 

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from fusion.core.result import Result
-from fusion.server.dialects.base import RefusedError, ServedRun
+from fusion.server.dialects.base import RefusedError, ServedRun, outcome_of, sse
 from fusion.server.dialects.messages.answer import begun, error_of, stop_reason, tool_use, usage_of
 from fusion.server.dialects.pieces import AnswerPieces
 
@@ -26,6 +26,7 @@ async def events_of(run: ServedRun) -> AsyncIterator[bytes]:
         return
     for event in blocks.end(pieces.result):
         yield event
+    yield _event("message_stop", fusion=outcome_of(run, pieces.result))
 
 
 class _Blocks:
@@ -52,7 +53,6 @@ class _Blocks:
             yield self._stop()
         over = {"stop_reason": stop_reason(result), "stop_sequence": None}
         yield _event("message_delta", delta=over, usage=usage_of(result.usage))
-        yield _event("message_stop")
 
     def _start(self, block: dict[str, Any]) -> bytes:
         self._count += 1
@@ -67,4 +67,4 @@ def _event(name: str, **fields: Any) -> bytes:
 
 
 def _named(name: str, body: dict[str, Any]) -> bytes:
-    return b"event: " + name.encode() + b"\ndata: " + to_json(body) + b"\n\n"
+    return sse(to_json(body).decode(), name)

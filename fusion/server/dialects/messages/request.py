@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fusion.core.params import AnswerOptions
 from fusion.core.types import ToolSpec
 from fusion.server.dialects.base import RefusedError, ServedRequest
+from fusion.server.dialects.fields import FUSION, fusion_fields
 from fusion.server.dialects.messages.content import Transcript, blocks_of
 from fusion.server.dialects.messages.names import own_name
 
@@ -100,7 +101,7 @@ _BRANCHES: Final = frozenset({"str", "list[dict[str,any]]"})
 
 def served(body: Mapping[str, Any]) -> ServedRequest:
     """Return what a body asks for. Raises RefusedError with the field."""
-    request = parsed(body)
+    request, own = parsed(body), fusion_fields(body)
     transcript = transcript_of(request)
     messages = [*_system(transcript), *transcript.turns]
     if not transcript.turns or transcript.turns[-1]["role"] == "assistant":
@@ -113,8 +114,10 @@ def served(body: Mapping[str, Any]) -> ServedRequest:
         messages=messages,
         answer=_answer(request),
         stream=bool(request.stream),
-        tags=_tags(request),
         ignored=tuple(sorted({*_ignored(request), *transcript.ignored})),
+        inputs=own["inputs"],
+        budget=own["budget"],
+        tags={**_tags(request), **own["tags"]},
     )
 
 
@@ -186,4 +189,4 @@ def _ignored(request: MessagesRequest) -> set[str]:
     """Return the names of fields without an effect."""
     unknown = {name for name, value in (request.model_extra or {}).items() if value is not None}
     servers = {f"tools.{tool.type}" for tool in request.tools or () if not tool.is_of_the_client}
-    return (unknown - {"fusion"}) | servers
+    return unknown.difference(FUSION) | servers

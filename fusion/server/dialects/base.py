@@ -10,6 +10,8 @@ from fusion.core.events import EventBase
 from fusion.core.params import AnswerOptions
 from fusion.core.result import Result
 
+KEPT: Final = "served"
+"""Name of the decision in the store that holds the data that a dialect keeps with a run."""
 _INTERRUPTED: Final = "Interrupted"
 """Reason of a run that was stopped from outside."""
 
@@ -37,6 +39,10 @@ class ServedRequest:
     """Options of the shipped pipeline that answers, such as the panel of OpenRouter's Fusion."""
     form: Mapping[str, Any] = field(default_factory=dict)
     """Fields that only the dialect reads again when it writes the answer, such as `include_usage`."""
+    background: bool = False
+    """True for a run that goes on without its client."""
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """Data of the dialect to keep with the run, for later requests that name it."""
 
 
 class ServedRun(Protocol):

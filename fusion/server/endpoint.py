@@ -20,31 +20,41 @@ class Endpoint:
     """Answers the requests of a dialect; an ASGI application."""
 
     def __init__(self, service: Service, dialect: Dialect) -> None:
-        self._service = service
-        self._dialect = dialect
+        self.service = service
+        self.dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            response = await self._answer(request)
+            response = await self.answer(request)
         except FusionError as error:
-            response = refuse(self._dialect, refused(error))
+            response = refuse(self.dialect, refused(error))
         await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
-        body = await read_json(request, most=self._service.table.max_body)
-        asked = self._dialect.read(body, request.headers)
-        run = await self._begun(asked, None)
-        headers = run_headers(run, asked)
-        if asked.stream:
-            return RunResponse(self._dialect.stream(run, asked), run, headers=headers)
-        return await self._whole(request, run, asked, headers)
+    async def answer(self, request: Request) -> Response:
+        """Return the response of a request, once its run has begun."""
+        body = await read_json(request, most=self.service.table.max_body)
+        asked = await self.read(body, request.headers)
+        run = await self.begun(asked, None)
+        return await self.respond(request, run, asked)
 
-    async def _begun(self, asked: ServedRequest, caller: str | None) -> LiveRun:
-        served = self._service.catalog.find(asked.model, caller)
-        run = await self._service.runs.begin(served, asked, caller=caller)
+    async def read(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> ServedRequest:
+        """Return the request of a body. Raises RefusedError with the field."""
+        return self.dialect.read(body, headers)
+
+    async def begun(self, asked: ServedRequest, caller: str | None) -> LiveRun:
+        """Return the run of a request, with its client counted."""
+        served = self.service.catalog.find(asked.model, caller)
+        run = await self.service.runs.begin(served, asked, caller=caller)
         run.join()
         return run
+
+    async def respond(self, request: Request, run: LiveRun, asked: ServedRequest) -> Response:
+        """Return the answer of a run, streamed or whole."""
+        headers = run_headers(run, asked)
+        if asked.stream:
+            return RunResponse(self.dialect.stream(run, asked), run, headers=headers)
+        return await self._whole(request, run, asked, headers)
 
     async def _whole(
         self, request: Request, run: LiveRun, asked: ServedRequest, headers: Mapping[str, str]
@@ -56,8 +66,8 @@ class Endpoint:
         if result is None:
             return Response(status_code=499)  # the client is gone
         if (error := refusal_of(result)) is not None:
-            return refuse(self._dialect, error, run.run_id)
-        return JSONResponse(self._dialect.whole(run, result, asked), headers=headers)
+            return refuse(self.dialect, error, run.run_id)
+        return JSONResponse(self.dialect.whole(run, result, asked), headers=headers)
 
 
 def run_headers(run: LiveRun, asked: ServedRequest) -> dict[str, str]:

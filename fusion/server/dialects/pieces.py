@@ -27,8 +27,7 @@ class AnswerPieces:
             elif isinstance(event, Delta) and (piece := self._grown(event.text)):
                 yield piece
         self.result = await self._run.result()
-        if (failed := refusal_of(self.result)) is not None:
-            raise failed
+        check_answered(self.result)
         if rest := self._rest(self.result.text):
             yield rest
 
@@ -54,3 +53,9 @@ class AnswerPieces:
             code="answer_restarted",
             final=False,
         )
+
+
+def check_answered(result: Result) -> None:
+    """Raise RefusedError for a run that failed, as `refusal_of` writes it."""
+    if (error := refusal_of(result)) is not None:
+        raise error

@@ -6,9 +6,10 @@ from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
 from fusion.core.config import ServerTable
 from fusion.server.catalog import Catalog, ServedPipeline
-from fusion.server.dialects.base import ServedRequest
+from fusion.server.dialects.base import KEPT, ServedRequest
 from fusion.server.runs.live import LiveRun
 from fusion.server.runs.mapping import options_of, prompt_of
+from fusion.store.rows import Decision
 
 
 class Runs:
@@ -31,7 +32,7 @@ class Runs:
             model=request.model,
             pipeline=pipeline.pipeline.name,
             stage=pipeline.pipeline.answer_stage,
-            finishes=self._table.on_disconnect == "finish",
+            finishes=request.background or self._table.on_disconnect == "finish",
         )
         options = options_of(pipeline, served, request)
         within = self._table.within
@@ -42,5 +43,7 @@ class Runs:
             )
 
         run.follow(await asyncio.to_thread(start))
+        if request.kept and self._fusion.keeps == "full":
+            self._fusion.store.put(Decision(run.run_id, "", None, KEPT, dict(request.kept)))
         self._live[run.run_id] = run
         return run

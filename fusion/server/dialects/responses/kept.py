@@ -85,7 +85,7 @@ class KeptResponses:
                 param=param,
                 code="previous_response_not_found" if param == "previous_response_id" else "response_not_found",
             )
-        found = next(
+        found: dict[str, Any] = next(
             (one.value for one in self.store.decisions(row.run_id) if one.name == _NAME and not one.stage), {}
         )
         return KeptResponse(self.store, row, found)

@@ -19,9 +19,14 @@ from fusion.server.dialects.base import RefusedError
 from fusion.server.dialects.messages import routes as messages
 from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.endpoint import Endpoint, refuse, refused
+from fusion.server.openapi import document as openapi
 from fusion.server.service import Service
 
-_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (listing.routes, messages.routes)
+_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
+    listing.routes,
+    messages.routes,
+    openapi.routes,
+)
 """Makers of the routes beside those of dialects."""
 
 

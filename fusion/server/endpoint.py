@@ -11,6 +11,7 @@ from fusion.core.errors import FusionError, PolicyError, UsageError
 from fusion.core.log import LOG
 from fusion.server.bodies import read_json
 from fusion.server.dialects.base import Dialect, RefusedError, ServedRequest, refusal_of
+from fusion.server.dialects.fields import header_of
 from fusion.server.responses import RunResponse, while_connected
 from fusion.server.runs.live import LiveRun
 from fusion.server.service import Service
@@ -72,7 +73,7 @@ class Endpoint:
 
 def run_headers(run: LiveRun, asked: ServedRequest) -> dict[str, str]:
     """Return the headers of a response that tell of its run."""
-    ignored = {"x-fusion-ignored": ", ".join(asked.ignored)} if asked.ignored else {}
+    ignored = {"x-fusion-ignored": header_of(asked.ignored)} if asked.ignored else {}
     return {"x-fusion-run": run.run_id, "x-fusion-pipeline": run.pipeline, **ignored}
 
 

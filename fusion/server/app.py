@@ -17,6 +17,7 @@ from fusion.core.errors import FusionError, UsageError
 from fusion.core.log import LOG
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.dialects.base import RefusedError
+from fusion.server.dialects.messages import routes as messages
 from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.endpoint import Endpoint
 from fusion.server.guard.callers import TOKEN, Callers
@@ -26,7 +27,7 @@ from fusion.server.operations import models
 from fusion.server.refusals import refuse, refused
 from fusion.server.service import Service
 
-_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (models.routes,)
+_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (models.routes, messages.routes)
 """Makers of the routes beside those of dialects."""
 
 

@@ -23,7 +23,7 @@ class Service:
     def of(
         cls, fusion: Fusion, table: ServerTable, pipelines: Mapping[str, PipelineGiven] | None = None
     ) -> "Service":
-        """Return the service of a Fusion. Raises UsageError for a Fusion without a store, and for an unknown budget."""
+        """Return the service of a Fusion. Raises UsageError for one without a store, and for an unknown budget."""
         fusion.store  # noqa: B018 - raises without one
         shared_budget(fusion, table.within)
         catalog = Catalog(fusion, table, pipelines)

@@ -47,9 +47,7 @@ def _serve(options: ServeOptions) -> int:
     table = _table(options, settings)
     store = True if options.store is None else user_path(options.store)
     roles = roles_of(options.roles)
-    with Fusion(
-        profile=options.profile, roles=roles, model=options.model, store=store, settings=settings
-    ) as fusion:
+    with Fusion(profile=options.profile, roles=roles, model=options.model, store=store, settings=settings) as fusion:
         return _listen(fusion, table, options)
 
 

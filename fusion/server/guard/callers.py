@@ -5,7 +5,7 @@ import hmac
 from collections.abc import Mapping
 from typing import Final
 
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 
 from fusion.core.config import ServerTable, secret
 from fusion.core.errors import UsageError
@@ -53,6 +53,12 @@ class Callers:
         if found is None:
             raise _unknown("the token is not known")
         return found
+
+
+def caller_of(request: Request) -> str | None:
+    """Return the caller of a request; None on a server without tokens."""
+    caller: str | None = request.scope.get("state", {}).get("caller")
+    return caller
 
 
 def _token(headers: Mapping[str, str]) -> str | None:

@@ -3,7 +3,6 @@
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,12 +50,6 @@ class Guard:
         if scope["path"] in OPEN or (scope["path"] == "/" and scope["method"] == "HEAD"):
             return None
         return self._callers.caller(headers)
-
-
-def caller_of(request: Request) -> str | None:
-    """Return the caller of a request; None on a server without tokens."""
-    caller: str | None = request.scope.get("state", {}).get("caller")
-    return caller
 
 
 def _check_size(scope: Scope) -> None:

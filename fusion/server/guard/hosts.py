@@ -47,7 +47,7 @@ class Hosts:
         """Refuse what a foreign page loads without an Origin, such as pictures; links may be followed."""
         site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "navigate")
         if site == "cross-site" and mode != "navigate":
-            raise _refused("web pages of other origins are refused", "origin")
+            raise _refused("this web page may not call the server", "origin")
 
 
 def name_of(host: str) -> str:

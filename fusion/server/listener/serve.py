@@ -75,7 +75,10 @@ class Listener(uvicorn.Server):
             runner.run(self.serve([listening]))
 
     def stop(self) -> None:
-        """Take no more requests, and end once those that run are answered or their grace is over."""
+        """Take no more requests, and end once those that run are answered or their grace is over; from any thread."""
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
         self._service.runs.close()
         self.should_exit = True
 
@@ -87,16 +90,16 @@ class Listener(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """End the server by a signal."""
+        self._loop = asyncio.get_running_loop()
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        loop = asyncio.get_running_loop()
 
         def handle(number: int, frame: FrameType | None) -> None:
             if self.signal:
                 os._exit(_KILLED)
             self.signal = number
-            loop.call_soon_threadsafe(self.stop)
+            self.stop()
 
         before = {number: signal.signal(number, handle) for number in _SIGNALS}
         try:

@@ -18,8 +18,8 @@ _RETRIES: Final = "x-stainless-retry-count"
 class Identity:
     """A request by its caller, path, body and Idempotency-Key.
 
-    `repeats` is True for one that goes on with an earlier run of the same identity: it has such a key, or the SDK says
-    that it is a retry.
+    `repeats` is True for one that goes on with an earlier run of the same identity: it has such a key, or its SDK
+    says that it is a retry.
     """
 
     digest: str

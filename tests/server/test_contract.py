@@ -1,12 +1,9 @@
 """The OpenAPI document and the server agree."""
 
 import os
-from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
-from fusion.server.openapi.document import document
 from tests.server import contract
 from tests.server.conftest import Serve
 

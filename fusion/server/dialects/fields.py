@@ -1,9 +1,7 @@
 """Fields that all dialects read: options of the answer, the field `fusion`, and those without an effect."""
 
 from collections.abc import Collection, Mapping
-from itertools import islice
 from typing import Any, Final
-from urllib.parse import quote
 
 from fusion.core.errors import FusionError, PipelineError
 from fusion.core.params import AnswerOptions
@@ -12,9 +10,6 @@ from fusion.server.dialects.base import RefusedError
 
 FUSION: Final = ("fusion", "extra_body", "max_cost")
 """Fields of a body that are Fusion's own."""
-_PLAIN: Final = "!#$&'()*+./:;<=>?@[]^_`{|}~-"
-_LETTERS: Final = 60
-_NAMES: Final = 20
 _OWN: Final = ("inputs", "budget", "tags", "max_cost")
 
 
@@ -70,10 +65,3 @@ def _limits(given: Any, field: str) -> Any:
     except (ValueError, FusionError) as error:
         words = "an object with positive usd, tokens, calls or seconds" if "budget" in field else "positive dollars"
         raise RefusedError(f"{field!r} must be {words}", param=field) from error
-
-
-def header_of(names: Collection[str]) -> str:
-    """Return names of fields for a header: the first of them, cut short, in characters that a header can carry."""
-    shown = [quote(name[:_LETTERS], safe=_PLAIN) for name in islice(names, _NAMES)]
-    more = [f"and {len(names) - _NAMES} more"] if len(names) > _NAMES else []
-    return ", ".join([*shown, *more])

@@ -4,7 +4,6 @@ import base64
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -31,7 +30,7 @@ _LAST: dict[str, tuple[str, Any]] = {
 def described() -> dict[str, Any]:
     """The document, for which only the served model exists."""
     known = copy.deepcopy(document())
-    for name in ("ChatRequest", "ResponseRequest", "MessageRequest"):
+    for name in ("ChatRequest", "ResponseRequest", "MessageRequest", "CountRequest"):
         known["components"]["schemas"][name]["properties"]["model"] = {"const": MODEL}
     for schema in known["components"]["schemas"].values():
         close(schema)
@@ -125,6 +124,3 @@ def conforms(schema: dict[str, Any], data: Any, said: str) -> None:
     whole = {**schema, "components": document()["components"]}
     flaws = [f"{flaw.json_path}: {flaw.message[:300]}" for flaw in Draft202012Validator(whole).iter_errors(data)]
     assert flaws == [], f"{flaws} in {said}"
-
-
-Hold = Callable[..., Counter[int]]

@@ -173,6 +173,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "MessageTurn": _TURN,
     "MessageTool": _TOOL,
     "MessageRequest": _REQUEST,
+    "CountRequest": record(_ASKED, _OPTIONS),
     "MessageUsage": _USAGE,
     "Message": _MESSAGE,
     "MessageEvent": _EVENT,
@@ -201,7 +202,7 @@ PATHS: Final[dict[str, Schema]] = {
             "operationId": "countTokens",
             "summary": "Return an upper bound of the tokens of a request, without a call to a model.",
             "tags": ["messages"],
-            "requestBody": body(record(_ASKED, _OPTIONS)),
+            "requestBody": body(ref("CountRequest")),
             "responses": {
                 "200": reply("The bound.", record({"input_tokens": COUNT})),
                 **refusals("AnthropicError", 400, 401, 403, 404, 408, 413, 415, 421, 429, 431, 503),

@@ -7,6 +7,7 @@ from fusion.client.client import Fusion, shared_budget
 from fusion.core.config import ServerTable
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.catalog import Catalog
+from fusion.server.guard.bodies import Bodies
 from fusion.server.runs.runs import Runs
 
 
@@ -18,6 +19,7 @@ class Service:
     table: ServerTable
     catalog: Catalog
     runs: Runs
+    bodies: Bodies
 
     @classmethod
     def of(
@@ -27,4 +29,4 @@ class Service:
         fusion.store  # noqa: B018 - raises without one
         shared_budget(fusion, table.within)
         catalog = Catalog(fusion, table, pipelines)
-        return cls(fusion, table, catalog, Runs(fusion, table, catalog))
+        return cls(fusion, table, catalog, Runs(fusion, table, catalog), Bodies(table.max_body))

@@ -38,7 +38,7 @@ from fusion.store.lookup import find_run
 from fusion.store.rows import Content
 
 if TYPE_CHECKING:
-    from fusion.client.history_types import RunSummary
+    from fusion.client.history.run_types import RunSummary
     from fusion.quote.drill import Drill
     from fusion.quote.preview import PreviewedCall
     from fusion.quote.quote import Quote

@@ -204,7 +204,7 @@ class Fusion:
             if limits is not None:
                 spec = replace(spec, limits=over(spec.limits, limits))
             session = self._launcher.recorder.resume(row, lock, retry_budget=retry_budget, lost=lost)
-            from fusion.client.diff import since_then  # a new run needs none of it
+            from fusion.client.history.run_diff import since_then  # a new run needs none of it
 
             session.note(since_then(record, self._loader))
         except BaseException:

@@ -54,7 +54,7 @@ class Launcher:
         """Begin a run in the store, if there is one; as a branch of `parent`, note how the two differ."""
         session = self.recorder.begin(spec, self._cast.own, tags, parent)
         if parent is not None and (store := self.recorder.store) is not None:
-            from fusion.client.diff import differences  # a new run needs none of it
+            from fusion.client.history.run_diff import differences  # a new run needs none of it
 
             record = Record.of(spec, self._cast.own)
             session.note(differences(record_of(store, parent), record, store, parent.run_id))

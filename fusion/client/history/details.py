@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from fusion.client.history_types import CallDetails, CallLine, RunSummary, StageLine
+from fusion.client.history.run_types import CallDetails, CallLine, RunSummary, StageLine
 from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStarted
 from fusion.core.result import Cost, FailedPart, Receipt, Result
 from fusion.core.types import Value

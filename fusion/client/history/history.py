@@ -18,7 +18,7 @@ from fusion.client.history.details import (
 from fusion.client.history.export import exported_map, exported_run
 from fusion.client.history.map_types import MapDetails, MapDiff, MapSummary, RowSummary
 from fusion.client.history.maps import map_details, map_summary, row_entry, rows_of
-from fusion.client.history_types import CallDetails, RunDetails, RunDiff, RunSummary, StoreSizes
+from fusion.client.history.run_types import CallDetails, RunDetails, RunDiff, RunSummary, StoreSizes
 from fusion.core.config import Settings
 from fusion.core.errors import RunBusyError, UsageError
 from fusion.core.result import Result
@@ -238,7 +238,7 @@ class History:
 
     def diff(self, a: str, b: str) -> RunDiff:
         """Compare two runs."""
-        from fusion.client.diff import compared
+        from fusion.client.history.run_diff import compared
 
         return compared(self._store, self.find(a), self.find(b))
 

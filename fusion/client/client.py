@@ -450,7 +450,12 @@ def warm() -> None:
     _default(os.getpid()).warm()
 
 
-# For jobs and benchmarks.
+# For jobs, servers and benchmarks.
+
+
+def loaded(fusion: Fusion, pipeline: PipelineGiven) -> LoadedPipeline:
+    """Return a pipeline with all that it runs. Raises PipelineError with every mistake."""
+    return fusion._loader.load(pipeline)
 
 
 def check_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOptions]) -> None:

@@ -1,0 +1,29 @@
+"""Service: a Fusion, the pipelines that it serves, and the runs of its requests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fusion.client.client import Fusion
+from fusion.core.config import ServerTable
+from fusion.pipeline.loader import PipelineGiven
+from fusion.server.catalog import Catalog
+from fusion.server.runs.runs import Runs
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Fusion with a store, the bounds of requests, the pipelines that it serves, and their runs."""
+
+    fusion: Fusion
+    table: ServerTable
+    catalog: Catalog
+    runs: Runs
+
+    @classmethod
+    def of(
+        cls, fusion: Fusion, table: ServerTable, pipelines: Mapping[str, PipelineGiven] | None = None
+    ) -> "Service":
+        """Return the service of a Fusion. Raises UsageError for a Fusion without a store."""
+        fusion.store  # noqa: B018 - raises without one
+        catalog = Catalog(fusion, table, pipelines)
+        return cls(fusion, table, catalog, Runs(fusion, table, catalog))

@@ -1,0 +1,111 @@
+"""What the tests of the server share: an app on a loopback port, with scripted models behind it."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from openai import AsyncOpenAI, OpenAI
+
+from fusion import Fusion, Pipeline, ScriptedModel
+from fusion.core.config import ServerTable
+from fusion.server.app import build
+from tests.conftest import scripted
+
+ECHO = """
+name: echo
+description: Answers with what the model says.
+inputs: {prompt: The question.}
+stages:
+  answer: {kind: generate, prompt: "{{ inputs.prompt }}", max_tokens: 400}
+output: answer
+"""
+
+
+def pipeline(text: str = ECHO) -> Pipeline:
+    return Pipeline.from_yaml(text, file="test.yaml")
+
+
+@dataclass
+class Served:
+    """A server on a loopback port. `models` are the scripted models by role."""
+
+    url: str
+    fusion: Fusion
+    models: dict[str, ScriptedModel] = field(default_factory=dict)
+
+    def openai(self, **options: Any) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", **{"api_key": "none", "max_retries": 0, **options})
+
+    def async_openai(self, **options: Any) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"{self.url}/v1", **{"api_key": "none", "max_retries": 0, **options})
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
+
+    def chat(self, content: Any = "hello", *, model: str = "echo", **more: Any) -> dict[str, Any]:
+        """A body of a chat completion."""
+        return {"model": model, "messages": [{"role": "user", "content": content}], **more}
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        with self.client() as client:
+            return client.post(path, json=body, headers={n.replace("_", "-"): v for n, v in headers.items()})
+
+
+Serve = Callable[..., Served]
+
+
+class _Thread:
+    """uvicorn with real sockets, in a thread."""
+
+    def __init__(self, app: Any) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", loop="uvloop", http="httptools", timeout_graceful_shutdown=1)
+        )
+        self._thread = threading.Thread(target=self._run, name="served", daemon=True)
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            self._thread.join(0.005)
+        assert self._server.started
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._socket.close()
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+
+@pytest.fixture
+def serve(fusion: Callable[..., Fusion]) -> Iterator[Serve]:
+    """Serves pipelines with scripted models: `serve("hello")`, `serve({"frontier": …}, pipelines={"x": …})`."""
+    running: list[_Thread] = []
+
+    def start(
+        scripts: Any = "the answer",
+        *,
+        pipelines: Mapping[str, Any] | None = None,
+        table: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Served:
+        by_role = scripts if isinstance(scripts, Mapping) else {"frontier": scripts, "bulk": scripts}
+        models = {
+            role: one if isinstance(one, ScriptedModel) else scripted(one, role) for role, one in by_role.items()
+        }
+        made = fusion(models, **{"store": True, **options})
+        app = build(made, table=ServerTable(**(table or {})), pipelines=pipelines or {"echo": pipeline()})
+        running.append(_Thread(app))
+        return Served(running[-1].url, made, models)
+
+    yield start
+    for one in running:
+        one.close()

@@ -18,9 +18,10 @@ from fusion.server import listing
 from fusion.server.dialects.base import RefusedError
 from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.endpoint import Endpoint, refuse, refused
+from fusion.server.page import routes as page
 from fusion.server.service import Service
 
-_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (listing.routes,)
+_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (listing.routes, page.routes)
 """Makers of the routes beside those of dialects."""
 
 

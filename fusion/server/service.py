@@ -7,17 +7,22 @@ from fusion.client.client import Fusion
 from fusion.core.config import ServerTable
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.catalog import Catalog
+from fusion.server.page.progress import Progress
 from fusion.server.runs.runs import Runs
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A Fusion with a store, the bounds of requests, the pipelines that it serves, and their runs."""
+    """A Fusion with a store, the bounds of requests, the pipelines that it serves, and their runs.
+
+    `progress` is that of all runs of this process, for pages that watch them.
+    """
 
     fusion: Fusion
     table: ServerTable
     catalog: Catalog
     runs: Runs
+    progress: Progress
 
     @classmethod
     def of(
@@ -26,4 +31,5 @@ class Service:
         """Return the service of a Fusion. Raises UsageError for a Fusion without a store."""
         fusion.store  # noqa: B018 - raises without one
         catalog = Catalog(fusion, table, pipelines)
-        return cls(fusion, table, catalog, Runs(fusion, table, catalog))
+        progress = Progress()
+        return cls(fusion, table, catalog, Runs(fusion, table, catalog, progress.take), progress)

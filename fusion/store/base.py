@@ -131,9 +131,7 @@ class Store(ABC):
         """Return a call with its request and reply."""
 
     @abstractmethod
-    def calls(
-        self, run_id: str, *, texts: bool = False, after: int = 0, stage: str | None = None
-    ) -> Iterator[Call]:
+    def calls(self, run_id: str, *, texts: bool = False, after: int = 0, stage: str | None = None) -> Iterator[Call]:
         """Yield the calls of a run in order of number; without `texts`, omit requests and reply texts.
 
         `after` leaves out the calls up to this number, `stage` those of other stages.

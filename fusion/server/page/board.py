@@ -17,7 +17,7 @@ from fusion.core.events import (
     StageStarted,
     event_adapter,
 )
-from fusion.server.page.live import LiveRun, LiveRuns
+from fusion.server.page.progress import Progress, RunProgress
 from fusion.store.base import Store
 from fusion.store.lookup import run_state
 from fusion.store.rows import AttemptState, Call, RunRow, RunState, Spending
@@ -81,7 +81,7 @@ class Board:
     `kinds` are the kinds of the stages that are known before the first of them starts.
     """
 
-    def __init__(self, store: Store, row: RunRow, live: LiveRuns, kinds: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, row: RunRow, live: Progress, kinds: Mapping[str, str]) -> None:
         self._store = store
         self._live = live
         self._calls = 0
@@ -94,7 +94,7 @@ class Board:
         self.notes: list[str] = []
 
     @property
-    def live(self) -> LiveRun | None:
+    def live(self) -> RunProgress | None:
         """The part of the run that only this process knows."""
         return self._live.of(self.row.run_id)
 

@@ -32,7 +32,7 @@ from fusion.pipeline.loader import LoadedPipeline
 from fusion.prompts.library import Library
 from fusion.server.page.board import OPEN, Board, plan_of
 from fusion.server.page.graph import graph_of
-from fusion.server.page.live import LiveRuns
+from fusion.server.page.progress import Progress
 from fusion.store.base import Store
 from fusion.store.lookup import run_state
 from fusion.store.rows import RunRow
@@ -45,7 +45,7 @@ _RETRIED: Final = (AttemptFailed, FallbackTaken, HedgeSent, Paused)
 class RunView:
     """One run: its state, graph, items and calls as JSON data."""
 
-    def __init__(self, store: Store, row: RunRow, live: LiveRuns) -> None:
+    def __init__(self, store: Store, row: RunRow, live: Progress) -> None:
         self.store = store
         self.row = row
         self.run_id = row.run_id

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fusion.client.history import History, Which
 from fusion.client.history.run_types import RunSummary
 from fusion.core.errors import UsageError
-from fusion.server.page.live import LiveRuns
+from fusion.server.page.progress import Progress
 from fusion.server.page.run import RunView
 from fusion.store.base import Store
 from fusion.store.lookup import find_run
@@ -20,9 +20,9 @@ _TICK: Final = timedelta(microseconds=1)
 class Runs:
     """Reads the runs of a store for the page. Every method blocks; ids may be shortened as in the history."""
 
-    def __init__(self, store: Store, live: LiveRuns | None = None) -> None:
+    def __init__(self, store: Store, live: Progress | None = None) -> None:
         self.store = store
-        self.live = live or LiveRuns()
+        self.live = live or Progress()
         self.history = History(store)
 
     def page(self, which: Which, *, words: str = "", after: str | None = None, limit: int = 50) -> dict[str, Any]:
@@ -51,6 +51,16 @@ class Runs:
             if len(some) < _AT_ONCE:
                 return
             until, last = some[-1].started, some[-1].run_id
+
+    def diff(self, a: str, b: str) -> dict[str, Any]:
+        """Return the differences of two runs in `runs`, or of two maps in `maps`. Raises UsageError."""
+        of_maps = [self.history.map_id(given) for given in (a, b)]
+        if None not in of_maps:
+            return {"maps": self.history.diff_maps(a, b)}
+        if of_maps != [None, None]:
+            raise UsageError("compare two maps, or two runs")
+        found = self.history.diff(a, b)
+        return {"runs": found, "counts": found.counts}
 
     def view(self, run_id: str) -> RunView:
         """Return the view of a run. Raises UsageError if there is none."""

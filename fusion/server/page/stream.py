@@ -56,7 +56,9 @@ class RunStream:
                 yield _kept(kept)
         state = board.state()
         stages = {path: stage for path, stage in state["stages"].items() if self._stages.get(path) != stage}
-        changed = {name: value for name, value in state.items() if self._state.get(name) != value and name != "stages"}
+        changed = {
+            name: value for name, value in state.items() if self._state.get(name) != value and name != "stages"
+        }
         self._state, self._stages = state, state["stages"]
         if stages or changed.keys() - {"now", "seconds"}:
             yield _message("state", {**changed, "now": state["now"], "stages": stages})

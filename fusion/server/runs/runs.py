@@ -5,6 +5,7 @@ import asyncio
 from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
 from fusion.core.config import ServerTable
+from fusion.core.events import Sink, to_both
 from fusion.server.catalog import Catalog, ServedPipeline
 from fusion.server.dialects.base import ServedRequest
 from fusion.server.runs.live import LiveRun
@@ -12,9 +13,10 @@ from fusion.server.runs.mapping import options_of, prompt_of
 
 
 class Runs:
-    """Begins the runs of requests, and knows those that are live."""
+    """Begins the runs of requests, and knows those that are live. `observer` receives the events of all."""
 
-    def __init__(self, fusion: Fusion, table: ServerTable, catalog: Catalog) -> None:
+    def __init__(self, fusion: Fusion, table: ServerTable, catalog: Catalog, observer: Sink | None = None) -> None:
+        self._observer = observer
         self._fusion = fusion
         self._table = table
         self._catalog = catalog
@@ -38,7 +40,11 @@ class Runs:
 
         def start() -> RunHandle:
             return self._fusion.start(
-                prompt_of(request), stream=request.stream, on_event=run.sink, within=within, **options
+                prompt_of(request),
+                stream=request.stream,
+                on_event=to_both(run.sink, self._observer),
+                within=within,
+                **options,
             )
 
         run.follow(await asyncio.to_thread(start))

@@ -208,9 +208,7 @@ class SqliteReader(MapReader):
         row = self._one(sql, run_id, number)
         return None if row is None else self._as_call(run_id, row)
 
-    def calls(
-        self, run_id: str, *, texts: bool = False, after: int = 0, stage: str | None = None
-    ) -> Iterator[Call]:
+    def calls(self, run_id: str, *, texts: bool = False, after: int = 0, stage: str | None = None) -> Iterator[Call]:
         kept = "text, request" if texts else "NULL, NULL"
         join = "LEFT JOIN bodies USING (run, number)" if texts else ""
         sql = (

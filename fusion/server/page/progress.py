@@ -1,4 +1,4 @@
-"""Live runs: what the runs of this process tell and no store keeps, for pages that watch them."""
+"""Progress: events of the runs of this process that no store keeps, added up for pages that watch them."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _TITLES_AT_MOST: Final = 300
 
 
 @dataclass
-class LiveStage:
+class StageProgress:
     """A stage of a run under way: `done` of `known` items, and the calls in flight."""
 
     known: int | None = None
@@ -35,41 +35,41 @@ class LiveStage:
 
 
 @dataclass
-class LiveRun:
+class RunProgress:
     """A run under way. `pieces` are those of the answer so far, `restarts` counts its new beginnings.
 
     `titles` are those of a plan's subtasks. `kinds` are the kinds of the stages.
     """
 
     kinds: dict[str, str] = field(default_factory=dict)
-    stages: dict[str, LiveStage] = field(default_factory=dict)
+    stages: dict[str, StageProgress] = field(default_factory=dict)
     titles: list[str] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     restarts: int = 0
     over: bool = False
 
-    def stage(self, path: str) -> LiveStage:
+    def stage(self, path: str) -> StageProgress:
         """Return a stage, new if need be."""
-        return self.stages.setdefault(path, LiveStage())
+        return self.stages.setdefault(path, StageProgress())
 
 
-class LiveRuns:
+class Progress:
     """The runs of this process, by id. `take` is the sink of their events, safe on any thread.
 
     Ended ones are kept for a while, so that a page that connects late reads the same as one that was there.
     """
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[str, LiveRun] = OrderedDict()
+        self._runs: OrderedDict[str, RunProgress] = OrderedDict()
 
-    def of(self, run_id: str) -> LiveRun | None:
+    def of(self, run_id: str) -> RunProgress | None:
         """Return a run of this process; None for one of another."""
         return self._runs.get(run_id)
 
     def take(self, event: EventBase) -> None:
         """Receive an event of any run."""
         if isinstance(event, RunStarted):
-            self._runs[event.run_id] = LiveRun(kinds=dict(event.stages))
+            self._runs[event.run_id] = RunProgress(kinds=dict(event.stages))
             self._forget()
         elif (run := self._runs.get(event.run_id)) is not None and (entry := _ENTRIES.get(type(event))) is not None:
             entry(run, event)
@@ -80,36 +80,36 @@ class LiveRuns:
             del self._runs[run_id]
 
 
-def _begin(run: LiveRun, event: CallStarted) -> None:
+def _begin(run: RunProgress, event: CallStarted) -> None:
     run.stage(event.stage).flying += 1
 
 
-def _end(run: LiveRun, event: EventBase) -> None:
+def _end(run: RunProgress, event: EventBase) -> None:
     run.stage(event.stage).flying -= 1
 
 
-def _grow(run: LiveRun, event: StageGrew) -> None:
+def _grow(run: RunProgress, event: StageGrew) -> None:
     stage = run.stage(event.stage)
     stage.known, stage.final = event.known, event.final
     if event.title and len(run.titles) < _TITLES_AT_MOST:
         run.titles.append(event.title)
 
 
-def _item(run: LiveRun, event: ItemFinished) -> None:
+def _item(run: RunProgress, event: ItemFinished) -> None:
     stage = run.stage(event.stage)
     stage.done += 1
     stage.failed += event.failure is not None
 
 
-def _add(run: LiveRun, event: Delta) -> None:
+def _add(run: RunProgress, event: Delta) -> None:
     run.pieces.append(event.text)
 
 
-def _restart(run: LiveRun, event: Restarted) -> None:
+def _restart(run: RunProgress, event: Restarted) -> None:
     run.pieces, run.restarts = [], run.restarts + 1
 
 
-def _over(run: LiveRun, event: RunFinished) -> None:
+def _over(run: RunProgress, event: RunFinished) -> None:
     run.over = True
     for stage in run.stages.values():
         stage.flying = 0

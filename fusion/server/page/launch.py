@@ -1,25 +1,18 @@
 """Launch: pipelines that the page offers, their quotes, and runs started from its form."""
 
-import asyncio
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
-from fusion.client.handle import RunHandle
 from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.server.catalog import ServedPipeline
-from fusion.server.runs.mapping import budget_of
+from fusion.server.dialects.base import ServedRequest
+from fusion.server.runs.mapping import budget_of, options_of, prompt_of
 from fusion.server.service import Service
 
 _TAGS: Final = {"from": "page"}
-
-
-class _Options(TypedDict):
-    pipeline: LoadedPipeline
-    inputs: dict[str, str]
-    budget: Limits | None
 
 
 class Launch:
@@ -27,7 +20,6 @@ class Launch:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._running: set[RunHandle] = set()
 
     def offered(self, caller: str | None) -> list[dict[str, Any]]:
         """Return the pipelines of a caller, with their inputs and limits."""
@@ -35,44 +27,38 @@ class Launch:
 
     def quote(self, asked: Mapping[str, Any], caller: str | None) -> dict[str, Any]:
         """Return the quote of a form. Raises RefusedError or UsageError."""
-        prompt, options = self._read(asked, caller)
-        return self._service.fusion.quote(prompt, **options).model_dump(mode="json")
+        served, request = self._read(asked, caller)
+        options = options_of(self._service.catalog.load(served), served, request)
+        quote = self._service.fusion.quote(
+            prompt_of(request), pipeline=options["pipeline"], inputs=options["inputs"], budget=options["budget"]
+        )
+        return quote.model_dump(mode="json")
 
-    def start(self, asked: Mapping[str, Any], caller: str | None) -> str:
-        """Start the run of a form; return its id once it is in the store. Raises RefusedError or UsageError."""
-        prompt, options = self._read(asked, caller)
-        fusion, within = self._service.fusion, self._service.table.within
-        sink = self._service.progress.take
-        handle = fusion.start(prompt, on_event=sink, tags=_TAGS, within=within, stream=True, **options)
-        self._running.add(handle)
-        handle.when_over(lambda: self._running.discard(handle))
-        fusion.store.flush()
-        return handle.run_id
+    async def start(self, asked: Mapping[str, Any], caller: str | None) -> str:
+        """Start the run of a form; return its id. It goes on without the page. Raises RefusedError or UsageError."""
+        run = await self._service.runs.begin(*self._read(asked, caller), caller=caller)
+        run.leave()
+        return run.run_id
 
-    async def close(self) -> None:
-        """Stop the runs under way, and wait for their ends."""
-        running = list(self._running)
-        for handle in running:
-            handle.stop()
-        await asyncio.gather(*(handle.wait_async() for handle in running))
-
-    def _read(self, asked: Mapping[str, Any], caller: str | None) -> tuple[str | None, _Options]:
+    def _read(self, asked: Mapping[str, Any], caller: str | None) -> tuple[ServedPipeline, ServedRequest]:
         name, inputs = asked.get("pipeline"), asked.get("inputs")
         if not isinstance(name, str):
             raise UsageError("pipeline: give the name of a pipeline that is served")
         if not isinstance(inputs, Mapping) or not all(isinstance(value, str) for value in inputs.values()):
             raise UsageError("inputs: give a text for each input, by its name")
         served = self._service.catalog.find(name, caller)
-        loaded = self._service.catalog.load(served)
-        key = loaded.pipeline.prompt_input
-        return (
-            inputs.get(key) or None if key else None,
-            {
-                "pipeline": loaded,
-                "inputs": {name: value for name, value in inputs.items() if value and name != key},
-                "budget": budget_of(loaded, served, _limits(asked.get("usd"))),
-            },
+        key = self._service.catalog.load(served).pipeline.prompt_input
+        prompt = inputs.get(key, "") if key else ""
+        request = ServedRequest(
+            model=name,
+            messages=[{"role": "user", "content": prompt}] if prompt else [],
+            inputs={name: value for name, value in inputs.items() if value and name != key},
+            budget=_limits(asked.get("usd")),
+            tags=_TAGS,
+            stream=True,
+            background=True,
         )
+        return served, request
 
 
 def _offer(served: ServedPipeline, loaded: LoadedPipeline) -> dict[str, Any]:

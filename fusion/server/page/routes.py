@@ -13,8 +13,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fusion.core.errors import UsageError
-from fusion.server.bodies import read_json
 from fusion.server.dialects.base import RefusedError
+from fusion.server.guard.bodies import read_json
+from fusion.server.guard.callers import COOKIE, caller_of
 from fusion.server.page.launch import Launch
 from fusion.server.page.queries import limit_of, number_of, required, which_of
 from fusion.server.page.reports import Reports
@@ -68,6 +69,8 @@ def routes(service: Service) -> Sequence[BaseRoute]:
         *(Route(f"/api{path}", answer) for path, answer in api.items()),
         Route("/api/quote", page.quote, methods=["POST"]),
         Route("/api/runs", page.start, methods=["POST"]),
+        Route("/login", page.login, methods=["POST"]),
+        Route("/logout", page.logout, methods=["POST"]),
         Route("/bench/{name}/report.html", page.report_file),
         Mount("/static", _Headed(StaticFiles(directory=STATIC))),
     ]
@@ -173,25 +176,31 @@ class _Page:
         return await _json(lambda: self._launch.quote(asked, caller_of(request)))
 
     async def start(self, request: Request) -> Response:
-        asked = await _form(request)
-        return await _json(lambda: {"run_id": self._launch.start(asked, caller_of(request))}, status=201)
+        run_id = await self._launch.start(await _form(request), caller_of(request))
+        await asyncio.to_thread(self._service.fusion.store.flush)
+        return await _json(lambda: {"run_id": run_id}, status=201)
 
+    # Login.
 
-def caller_of(request: Request) -> str | None:
-    """Return the name of the caller whose token let the request in; None if it needed none."""
-    caller: str | None = getattr(request.state, "caller", None)
-    return caller
+    async def login(self, request: Request) -> Response:
+        """Keep the token of the request, which the guard knows, in a cookie of this site alone."""
+        response = Response(status_code=204, headers=_HEADERS)
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            secure = request.url.scheme == "https"
+            response.set_cookie(COOKIE, token.strip(), httponly=True, samesite="strict", secure=secure)
+        return response
+
+    async def logout(self, request: Request) -> Response:
+        response = Response(status_code=204, headers=_HEADERS)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return response
 
 
 async def _form(request: Request) -> dict[str, Any]:
-    """Return the body of a form that a page of this server sent. Raises RefusedError.
-
-    A page elsewhere cannot send this content type without asking first, and none is told that it may.
-    """
+    """Return the body of a form. Raises RefusedError for content that a form of another site could send unasked."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise RefusedError("send the form as application/json", status=415)
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise RefusedError("a page of another site sent this form", status=403, kind="permission_error")
     return await read_json(request, most=_FORM)
 
 

@@ -250,11 +250,12 @@ def test_a_form_that_is_wrong_is_refused(served: Served, path: str, form: Any, s
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({"sec_fetch_site": "cross-site"}, 403),
-        ({"sec_fetch_site": "same-site"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"}, 403),
         ({"content_type": "text/plain"}, 415),
         ({"content_type": "application/x-www-form-urlencoded"}, 415),
-        ({"sec_fetch_site": "same-origin"}, 200),
+        ({"sec_fetch_site": "same-origin", "sec_fetch_mode": "cors"}, 200),
     ],
 )
 def test_a_form_of_another_site_is_refused(served: Served, headers: dict[str, str], status: int) -> None:
@@ -309,3 +310,38 @@ output: last
         ("second", "last"),
         ("other", "last"),
     }
+
+
+# The login.
+
+
+@pytest.fixture
+def locked(paged: Any, monkeypatch: pytest.MonkeyPatch) -> Served:
+    monkeypatch.setenv("FUSION_SERVER_TOKEN", "a secret; with a sign")
+    one: Served = paged()
+    return one
+
+
+def test_the_page_holds_no_data_and_needs_no_token(locked: Served) -> None:
+    with locked.client() as client:
+        assert client.get("/").status_code == client.get("/static/app.js").status_code == 200
+        for path in ("/api/runs", "/api/pipelines", "/api/bench", "/bench/x/report.html", "/api/runs/x/events"):
+            assert client.get(path).status_code == 401
+        assert client.post("/login").status_code == 401
+        assert client.post("/", json={}).status_code in (401, 405)
+
+
+def test_a_token_becomes_a_cookie_of_this_site_alone(locked: Served) -> None:
+    with locked.client() as client:
+        wrong = client.post("/login", headers={"authorization": "Bearer other"})
+        assert (wrong.status_code, wrong.headers.get("set-cookie")) == (401, None)
+        given = client.post("/login", headers={"authorization": "Bearer a secret; with a sign"})
+        cookie = given.headers["set-cookie"].lower()
+        assert (given.status_code, "httponly" in cookie, "samesite=strict" in cookie) == (204, True, True)
+        assert client.get("/api/runs").status_code == 200
+        form = {"pipeline": "one", "inputs": {"task": "do it"}}
+        assert client.post("/api/quote", json=form).status_code == 200
+        foreign = {"origin": "https://evil.example"}
+        assert client.post("/api/quote", json=form, headers=foreign).status_code == 403
+        client.post("/logout")
+        assert client.get("/api/runs").status_code == 401

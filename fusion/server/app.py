@@ -23,12 +23,21 @@ from fusion.server.endpoint import Endpoint
 from fusion.server.guard.callers import TOKEN, Callers
 from fusion.server.guard.guard import Guard
 from fusion.server.guard.hosts import Hosts
+from fusion.server.openapi import document as openapi
 from fusion.server.operations import models
 from fusion.server.page import routes as page
 from fusion.server.refusals import refuse, refused
 from fusion.server.service import Service
 
+<<<<<<< HEAD
 _ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (models.routes, messages.routes, page.routes)
+=======
+_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
+    models.routes,
+    messages.routes,
+    openapi.routes,
+)
+>>>>>>> main
 """Makers of the routes beside those of dialects."""
 
 

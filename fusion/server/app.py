@@ -29,15 +29,12 @@ from fusion.server.page import routes as page
 from fusion.server.refusals import refuse, refused
 from fusion.server.service import Service
 
-<<<<<<< HEAD
-_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (models.routes, messages.routes, page.routes)
-=======
 _ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
     models.routes,
     messages.routes,
     openapi.routes,
+    page.routes,
 )
->>>>>>> main
 """Makers of the routes beside those of dialects."""
 
 

@@ -1,12 +1,8 @@
 """The `[server]` table of a fusion.toml: pipelines that are served, callers, and bounds of requests."""
 
 import re
-<<<<<<< HEAD
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-=======
 from typing import Annotated, Any, Final, Literal, Self
->>>>>>> main
 
 from pydantic import AfterValidator, Field, model_validator
 

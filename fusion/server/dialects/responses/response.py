@@ -1,0 +1,152 @@
+"""Response: the object of the Responses API, from a run and its Result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fusion.core.errors import BudgetError, RateLimitError
+from fusion.core.result import Result
+from fusion.core.types import Failure, ToolCall
+
+PREFIX: Final = "resp_"
+"""Beginning of the id of a response; the id of its run follows."""
+Json = dict[str, Any]
+
+_REASONS: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_CODES: Final = {BudgetError.__name__: "insufficient_quota", RateLimitError.__name__: "rate_limit_exceeded"}
+_INTERRUPTED: Final = "Interrupted"
+_MOST_FAILED: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Facts of a response that are known before its end.
+
+    `model` is the name of the model in the response, and `echo` has the fields that repeat the request.
+    """
+
+    run_id: str
+    model: str
+    created: int
+    echo: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def response_id(self) -> str:
+        return f"{PREFIX}{self.run_id}"
+
+    def unfinished(self, status: str = "in_progress") -> Json:
+        """Return the response before its end."""
+        return {**self._frame(status), "output": [], "usage": None}
+
+    def finished(self, result: Result, output: Sequence[Json]) -> Json:
+        """Return the response of a run that has ended."""
+        status = status_of(result)
+        more = {
+            "completed_at": int(result.started.timestamp() + result.seconds),
+            "output": list(output),
+            "usage": usage_of(result),
+            "fusion": about(result),
+        }
+        if status == "incomplete":
+            more["incomplete_details"] = {"reason": _REASONS[result.finish_reason or ""]}
+        if status in ("failed", "cancelled"):
+            more["error"] = error_of(result.error)
+        return {**self._frame(status), **more}
+
+    def _frame(self, status: str) -> Json:
+        return {
+            "id": self.response_id,
+            "object": "response",
+            "created_at": self.created,
+            "status": status,
+            "error": None,
+            "incomplete_details": None,
+            "model": self.model,
+            **self.echo,
+        }
+
+
+def status_of(result: Result) -> str:
+    """Return the status of a response by the API's words."""
+    if result.status == "failed":
+        return "cancelled" if result.error is not None and result.error.reason == _INTERRUPTED else "failed"
+    return "incomplete" if result.finish_reason in _REASONS else "completed"
+
+
+def error_of(failure: Failure | None) -> Json:
+    """Return the error of a failed response.
+
+    Clients send a request again after `server_error`; a run that failed has retried already, so its code is another.
+    """
+    if failure is None:
+        return {"code": "server_error", "message": "the run failed"}
+    return {"code": _CODES.get(failure.reason, "invalid_prompt"), "message": failure.message}
+
+
+def usage_of(result: Result) -> Json:
+    """Return the tokens and the cost of a run."""
+    usage, usd = result.usage, float(result.cost.usd)
+    return {
+        "input_tokens": usage.input,
+        "input_tokens_details": {"cached_tokens": usage.cached_read, "cache_write_tokens": usage.cache_write},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.total,
+        "cost": usd,
+        "cost_details": {"upstream_inference_cost": usd},
+    }
+
+
+def about(result: Result) -> Json:
+    """Return Fusion's own facts of a run: its id, status, and the parts that failed."""
+    failed = [
+        {"stage": part.stage, "item": part.item, "reason": part.failure.reason, "message": part.failure.message}
+        for part in result.failed[:_MOST_FAILED]
+    ]
+    return {
+        "run": result.run_id,
+        "status": result.status,
+        "unknown_calls": result.cost.unknown_calls,
+        "failed": failed,
+        "notes": list(result.notes),
+    }
+
+
+def message_item(run_id: str, number: int, text: str, status: str = "completed") -> Json:
+    """Return the message that is the answer. `number` counts the messages of a response from 1."""
+    content = [text_part(text)] if status != "in_progress" else []
+    return {
+        "id": f"msg_{run_id}_{number}",
+        "type": "message",
+        "role": "assistant",
+        "status": status,
+        "content": content,
+    }
+
+
+def text_part(text: str) -> Json:
+    """Return a part of a message."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def call_item(run_id: str, number: int, call: ToolCall, status: str = "completed") -> Json:
+    """Return a call of a tool of the client. `number` counts the calls of a response from 1."""
+    arguments = "" if status == "in_progress" else call.arguments
+    return {
+        "id": f"fc_{run_id}_{number}",
+        "type": "function_call",
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": arguments,
+        "status": status,
+    }
+
+
+def output_of(result: Result, number: int = 1) -> list[Json]:
+    """Return the items of an answer: its message, and its calls of tools. `number` is that of the message."""
+    if result.status == "failed":
+        return []
+    status = "incomplete" if status_of(result) == "incomplete" else "completed"
+    said = [message_item(result.run_id, number, result.text, status)] if result.text or not result.tool_calls else []
+    calls = [call_item(result.run_id, at, call) for at, call in enumerate(result.tool_calls, start=1)]
+    return [*said, *calls]

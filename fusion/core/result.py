@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from fusion.core.types import Failure, Item, Money, Usage, Value
+from fusion.core.types import Failure, FinishReason, Item, Money, ToolCall, Usage, Value
 
 _SHOWN: Final = 80
 """Characters of a text in the short form of a result."""
@@ -277,6 +277,8 @@ class Result(Value):
     status: Literal["ok", "partial", "failed"]
     text: str = ""
     data: Any = None
+    tool_calls: tuple[ToolCall, ...] = Field(default=(), exclude_if=lambda calls: not calls)
+    finish_reason: FinishReason | None = None
     items: tuple[Item, ...] = ()
     failed: tuple[FailedPart, ...] = ()
     lost: tuple[FailedPart, ...] = ()

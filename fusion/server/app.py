@@ -16,11 +16,12 @@ from fusion.core.errors import FusionError
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server import listing
 from fusion.server.dialects.base import RefusedError
+from fusion.server.dialects.messages import routes as messages
 from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.endpoint import Endpoint, refuse, refused
 from fusion.server.service import Service
 
-_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (listing.routes,)
+_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (listing.routes, messages.routes)
 """Makers of the routes beside those of dialects."""
 
 

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.server.catalog import ServedPipeline
+from fusion.server.dialects.messages.names import listed_name, own_name
 from fusion.server.service import Service
 
 _Entry = tuple[ServedPipeline, LoadedPipeline]
@@ -28,7 +29,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
         return JSONResponse({"object": "list", "data": [_openai(*one) for one in found]})
 
     async def one_model(request: Request) -> Response:
-        one = service.catalog.find(request.path_params["id"], None)
+        one = service.catalog.find(own_name(request.path_params["id"]), None)
         pipeline = await asyncio.to_thread(service.catalog.load, one)
         return JSONResponse((_anthropic if _is_for_anthropic(request) else _openai)(one, pipeline))
 
@@ -54,7 +55,7 @@ def _anthropic(served: ServedPipeline, pipeline: LoadedPipeline) -> dict[str, An
     at = datetime.fromtimestamp(_created(pipeline), UTC)
     return {
         "type": "model",
-        "id": served.name,
+        "id": listed_name(served.name),
         "display_name": pipeline.pipeline.name,
         "created_at": f"{at:%Y-%m-%dT%H:%M:%SZ}",
     }

@@ -12,7 +12,7 @@ from fusion.core.result import Result
 
 KEPT: Final = "served"
 """Name of the decision in the store that holds the data that a dialect keeps with a run."""
-INTERRUPTED: Final = "Interrupted"
+_INTERRUPTED: Final = "Interrupted"
 """Reason of a run that was stopped from outside."""
 
 
@@ -95,22 +95,19 @@ class RefusedError(FusionError):
 
 
 def refusal_of(result: Result) -> RefusedError | None:
-    """Return the error of a run without an answer; None if it has one.
+    """Return the error of a run without an answer, None if it has one: 402 if a budget stopped it, else 422.
 
-    A repeated request is in vain, except after a stop from outside: that run goes on where it was.
+    A repeated request is in vain, except after a stop from outside: the run then goes on where it was.
     """
     if result.status != "failed":
         return None
-    reason, message = (
-        ("Error", "the run failed") if result.error is None else (result.error.reason, result.error.message)
-    )
+    reason, why = ("", "no answer") if result.error is None else (result.error.reason, result.error.message)
+    message = f"run {result.run_id} failed: {why}"
     if reason == BudgetError.__name__:
-        return RefusedError(str(message), status=402, kind="insufficient_quota", code="budget_exceeded")
-    if reason == INTERRUPTED:
-        return RefusedError(
-            str(message), status=503, kind="server_error", code="run_stopped", final=False, retry_after=1
-        )
-    return RefusedError(f"{reason}: {message}", status=422, kind="run_failed_error", code="run_failed")
+        return RefusedError(message, status=402, kind="insufficient_quota", code=reason)
+    if reason == _INTERRUPTED:
+        return RefusedError(message, status=503, kind="server_error", code=reason, final=False, retry_after=1)
+    return RefusedError(message, status=422, kind="run_failed", code=reason or None)
 
 
 def outcome_of(run: ServedRun, result: Result) -> dict[str, Any]:

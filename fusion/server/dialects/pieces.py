@@ -1,13 +1,10 @@
 """Pieces: the text of an answer as it comes from a run, for a stream that cannot take anything back."""
 
 from collections.abc import AsyncIterator
-from typing import Final
 
 from fusion.core.events import Delta, Restarted
 from fusion.core.result import Result
-from fusion.server.dialects.base import RefusedError, ServedRun
-
-_BUDGET: Final = "BudgetError"
+from fusion.server.dialects.base import RefusedError, ServedRun, refusal_of
 
 
 class AnswerPieces:
@@ -59,14 +56,6 @@ class AnswerPieces:
 
 
 def check_answered(result: Result) -> None:
-    """Raise RefusedError for a run that failed: 402 if a budget stopped it, else 422."""
-    if result.status != "failed":
-        return
-    reason, why = ("", "no answer") if result.error is None else (result.error.reason, result.error.message)
-    stopped = reason == _BUDGET
-    raise RefusedError(
-        f"run {result.run_id} failed: {why}",
-        status=402 if stopped else 422,
-        kind="insufficient_quota" if stopped else "run_failed",
-        code=reason or None,
-    )
+    """Raise RefusedError for a run that failed, as `refusal_of` writes it."""
+    if (error := refusal_of(result)) is not None:
+        raise error

@@ -1,0 +1,30 @@
+"""Routes beside the messages themselves: the probe of a client, and the count of tokens."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from fusion.server.bodies import read_json
+from fusion.server.dialects.messages.count import tokens_of
+from fusion.server.dialects.messages.names import own_name
+from fusion.server.dialects.messages.request import parsed
+from fusion.server.service import Service
+
+
+def routes(service: Service) -> Sequence[BaseRoute]:
+    """Return the routes of `HEAD /` and of `POST /v1/messages/count_tokens`."""
+
+    async def probe(request: Request) -> Response:
+        return Response()
+
+    async def count(request: Request) -> Response:
+        body = await read_json(request, most=service.table.max_body)
+        service.catalog.find(own_name(parsed(body).model), None)
+        return JSONResponse({"input_tokens": await tokens_of(body)})
+
+    return [
+        Route("/", probe, methods=["HEAD"]),
+        Route("/v1/messages/count_tokens", count, methods=["POST"]),
+    ]

@@ -17,11 +17,16 @@ from fusion.pipeline.loader import PipelineGiven
 from fusion.server import listing
 from fusion.server.dialects.base import RefusedError
 from fusion.server.dialects.messages import routes as messages
+from fusion.server.dialects.responses import routes as responses
 from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.endpoint import Endpoint, refuse, refused
 from fusion.server.service import Service
 
-_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (listing.routes, messages.routes)
+_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
+    listing.routes,
+    messages.routes,
+    responses.routes,
+)
 """Makers of the routes beside those of dialects."""
 
 

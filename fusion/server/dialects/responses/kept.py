@@ -1,9 +1,10 @@
 """Kept: responses of earlier requests, in the store of their runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fusion.core.errors import StoreError
+from fusion.core.events import Delta, EventBase
 from fusion.core.result import Result
 from fusion.core.types import ToolCall
 from fusion.engine.durable import result_of
@@ -59,6 +60,27 @@ class KeptResponse:
             raise RefusedError(str(error), status=404, kind="not_found_error", code="response_not_found") from error
 
 
+class KeptRun:
+    """A run that has ended, as ServedRun: its answer comes at once."""
+
+    def __init__(self, one: KeptResponse, result: Result) -> None:
+        told = one.told
+        self.run_id, self.model, self.created = told.run_id, told.model, told.created
+        self.pipeline = one.row.pipeline
+        self._result = result
+
+    async def __aiter__(self) -> AsyncIterator[EventBase]:
+        if self._result.text and self._result.status != "failed":
+            yield Delta(run_id=self.run_id, step="", text=self._result.text)
+
+    async def result(self) -> Result:
+        """Return the Result."""
+        return self._result
+
+    def leave(self) -> None:
+        """Count a client less; the run has ended."""
+
+
 class KeptResponses:
     """The responses in a store."""
 
@@ -67,7 +89,10 @@ class KeptResponses:
 
     def find(self, response_id: str, param: str = "response_id") -> KeptResponse:
         """Return a response by its id. Raises RefusedError with status 404."""
-        row = self.store.run(response_id.removeprefix(PREFIX)) if response_id.startswith(PREFIX) else None
+        row = None
+        if response_id.startswith(PREFIX):
+            self.store.flush()
+            row = self.store.run(response_id.removeprefix(PREFIX))
         if row is None:
             raise RefusedError(
                 f"no response {response_id!r} is kept here; ids of responses begin with {PREFIX!r}",

@@ -65,6 +65,14 @@ class Catalog:
                     LOG.warning("pipeline %r is not served: %s", one.name, error)
         return found
 
+    def check(self) -> tuple[str, ...]:
+        """Return the names of all pipelines that are served. Raises UsageError for a named one that is broken."""
+        if not self._named:
+            return tuple(one.name for one, _ in self.list(None))
+        for one in self._named.values():
+            self.load(one)
+        return tuple(self._named)
+
     def load(self, one: ServedPipeline) -> LoadedPipeline:
         """Return a pipeline with all that it runs. Raises PipelineError or another UsageError."""
         return loaded(self._fusion, one.pipeline)

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
+
+from fusion.server.runs.runs import AnyRun
 
 T = TypeVar("T")
 
@@ -15,20 +17,12 @@ _PING: Final = b": ping\n\n"
 _HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-class Followed(Protocol):
-    """A run with clients."""
-
-    def leave(self) -> None:
-        """Count a client less."""
-        ...
-
-
 class RunResponse(Response):
     """Server-sent events of a run. Its client is counted until it has all or is gone."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], run: Followed, *, headers: Mapping[str, str]) -> None:
+    def __init__(self, events: AsyncIterator[bytes], run: AnyRun, *, headers: Mapping[str, str]) -> None:
         self._events = events
         self._run = run
         self._sent = time.monotonic()

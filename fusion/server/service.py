@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fusion.client.client import Fusion
+from fusion.client.client import Fusion, shared_budget
 from fusion.core.config import ServerTable
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.catalog import Catalog
@@ -23,7 +23,8 @@ class Service:
     def of(
         cls, fusion: Fusion, table: ServerTable, pipelines: Mapping[str, PipelineGiven] | None = None
     ) -> "Service":
-        """Return the service of a Fusion. Raises UsageError for a Fusion without a store."""
+        """Return the service of a Fusion. Raises UsageError for one without a store, and for an unknown budget."""
         fusion.store  # noqa: B018 - raises without one
+        shared_budget(fusion, table.within)
         catalog = Catalog(fusion, table, pipelines)
         return cls(fusion, table, catalog, Runs(fusion, table, catalog))

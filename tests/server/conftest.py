@@ -1,7 +1,5 @@
 """What the tests of the server share: an app on a loopback port, with scripted models behind it."""
 
-import asyncio
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from openai import AsyncOpenAI, OpenAI
 
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.core.config import ServerTable
 from fusion.server.app import build
+from fusion.server.listener.serve import Listener, address, bound
 from tests.conftest import scripted
 
 ECHO = """
@@ -61,28 +59,24 @@ Serve = Callable[..., Served]
 
 
 class _Thread:
-    """uvicorn with real sockets, in a thread."""
+    """The server with real sockets, in a thread."""
 
     def __init__(self, app: Any) -> None:
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", loop="uvloop", http="httptools", timeout_graceful_shutdown=1)
+        self._socket = bound("127.0.0.1", 0)
+        self.url = address(self._socket)
+        ready = threading.Event()
+        self._listener = Listener(app, ready=ready.set)
+        self._thread = threading.Thread(
+            target=self._listener.run_on, args=(self._socket,), name="served", daemon=True
         )
-        self._thread = threading.Thread(target=self._run, name="served", daemon=True)
         self._thread.start()
-        while not self._server.started and self._thread.is_alive():
-            self._thread.join(0.005)
-        assert self._server.started
+        assert ready.wait(20)
 
     def close(self) -> None:
-        self._server.should_exit = True
+        self._listener.stop()
         self._thread.join(10)
         self._socket.close()
-
-    def _run(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._socket]))
+        assert not self._thread.is_alive()
 
 
 @pytest.fixture
@@ -102,7 +96,9 @@ def serve(fusion: Callable[..., Fusion]) -> Iterator[Serve]:
             role: one if isinstance(one, ScriptedModel) else scripted(one, role) for role, one in by_role.items()
         }
         made = fusion(models, **{"store": True, **options})
-        app = build(made, table=ServerTable(**(table or {})), pipelines=pipelines or {"echo": pipeline()})
+        app = build(
+            made, table=ServerTable(**{"grace": 1, **(table or {})}), pipelines=pipelines or {"echo": pipeline()}
+        )
         running.append(_Thread(app))
         return Served(running[-1].url, made, models)
 

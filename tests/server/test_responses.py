@@ -1,6 +1,7 @@
 """OpenAI's Responses API over real HTTP, by the openai SDK and by hand."""
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from fusion import Say
+from fusion import Request, Say
 from tests.conftest import said
 from tests.server.conftest import Serve, Served
 
@@ -154,9 +155,15 @@ def test_a_response_in_the_background_goes_on(serve: Serve) -> None:
 
 
 def test_a_response_is_cancelled(serve: Serve) -> None:
-    served = serve(Say("the answer", delay=30))
-    client = served.openai()
+    asked = threading.Event()
+
+    def script(request: Request) -> Say:
+        asked.set()
+        return Say("the answer", delay=30)
+
+    client = serve(script).openai()
     made = client.responses.create(model="echo", input="hello", background=True)
+    assert asked.wait(10)
     assert client.responses.cancel(made.id).status == "cancelled"
     assert client.responses.retrieve(made.id).status == "cancelled"
 

@@ -6,10 +6,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from fusion.server.bodies import read_json
 from fusion.server.dialects.messages.count import tokens_of
 from fusion.server.dialects.messages.names import own_name
 from fusion.server.dialects.messages.request import parsed
+from fusion.server.guard.bodies import read_json
+from fusion.server.guard.callers import caller_of
 from fusion.server.service import Service
 
 
@@ -21,7 +22,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
 
     async def count(request: Request) -> Response:
         body = await read_json(request, most=service.table.max_body)
-        service.catalog.find(own_name(parsed(body).model), None)
+        service.catalog.find(own_name(parsed(body).model), caller_of(request))
         return JSONResponse({"input_tokens": await tokens_of(body)})
 
     return [

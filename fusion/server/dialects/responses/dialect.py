@@ -45,10 +45,6 @@ class Responses:
         """Return a `response` of a run that has an answer."""
         return told_of(run, request).finished(result, output_of(result))
 
-    def accepted(self, run: ServedRun, request: ServedRequest) -> Json:
-        """Return a `response` that goes on in the background."""
-        return told_of(run, request).unfinished("queued")
-
     def stream(self, run: ServedRun, request: ServedRequest) -> AsyncIterator[bytes]:
         """Yield the events of a response."""
         return streamed(told_of(run, request), run)

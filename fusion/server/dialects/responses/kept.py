@@ -1,15 +1,15 @@
 """Kept: responses of earlier requests, in the store of their runs."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fusion.core.errors import StoreError
-from fusion.core.events import Delta, EventBase
 from fusion.core.result import Result
 from fusion.core.types import ToolCall
 from fusion.engine.durable import result_of
 from fusion.server.dialects.base import KEPT, RefusedError
 from fusion.server.dialects.responses.response import PREFIX, Told
+from fusion.server.runs.runs import CALLER
 from fusion.store.base import Store
 from fusion.store.rows import RunRow
 
@@ -52,6 +52,11 @@ class KeptResponse:
         """True once the run has ended, with an answer or without one."""
         return self.row.ended is not None
 
+    @property
+    def has_ended(self) -> bool:
+        """True for a run that was not cut off."""
+        return self.is_over and self.row.status != "interrupted"
+
     def result(self) -> Result:
         """Return the Result of a run that has ended. Raises RefusedError if it was not kept."""
         try:
@@ -60,32 +65,16 @@ class KeptResponse:
             raise RefusedError(str(error), status=404, kind="not_found_error", code="response_not_found") from error
 
 
-class KeptRun:
-    """A run that has ended, as ServedRun: its answer comes at once."""
-
-    def __init__(self, one: KeptResponse, result: Result) -> None:
-        told = one.told
-        self.run_id, self.model, self.created = told.run_id, told.model, told.created
-        self.pipeline = one.row.pipeline
-        self._result = result
-
-    async def __aiter__(self) -> AsyncIterator[EventBase]:
-        if self._result.text and self._result.status != "failed":
-            yield Delta(run_id=self.run_id, step="", text=self._result.text)
-
-    async def result(self) -> Result:
-        """Return the Result."""
-        return self._result
-
-    def leave(self) -> None:
-        """Count a client less; the run has ended."""
-
-
 class KeptResponses:
-    """The responses in a store."""
+    """The responses of a caller in a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, caller: str | None = None) -> None:
         self.store = store
+        self._caller = caller
+
+    def of(self, caller: str | None) -> "KeptResponses":
+        """Return those of a caller."""
+        return KeptResponses(self.store, caller)
 
     def find(self, response_id: str, param: str = "response_id") -> KeptResponse:
         """Return a response by its id. Raises RefusedError with status 404."""
@@ -93,7 +82,7 @@ class KeptResponses:
         if response_id.startswith(PREFIX):
             self.store.flush()
             row = self.store.run(response_id.removeprefix(PREFIX))
-        if row is None:
+        if row is None or row.tags.get(CALLER) != self._caller:
             raise RefusedError(
                 f"no response {response_id!r} is kept here; ids of responses begin with {PREFIX!r}",
                 status=404,

@@ -41,6 +41,16 @@ class Told:
         """Return the response before its end."""
         return {**self._frame(status), "output": [], "usage": None}
 
+    @property
+    def background(self) -> bool:
+        """True for a run that goes on without its client."""
+        return bool(self.echo.get("background"))
+
+    def cut_off(self) -> Json:
+        """Return the response of a run whose server ended before it."""
+        message = f"the run was cut off; its events (`?stream=true`) or `fusion resume {self.run_id}` go on with it"
+        return {**self.unfinished("failed"), "error": {"code": "server_error", "message": message}}
+
     def finished(self, result: Result, output: Sequence[Json]) -> Json:
         """Return the response of a run that has ended."""
         status = status_of(result)

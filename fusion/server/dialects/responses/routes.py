@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -10,13 +11,15 @@ from starlette.routing import BaseRoute, Route
 
 from fusion.client.history import History
 from fusion.server.dialects.base import RefusedError, ServedRequest
-from fusion.server.dialects.responses.dialect import Responses
-from fusion.server.dialects.responses.kept import KeptResponse, KeptResponses, KeptRun
-from fusion.server.dialects.responses.response import Json, output_of
+from fusion.server.dialects.responses.dialect import Responses, told_of
+from fusion.server.dialects.responses.kept import KeptResponse, KeptResponses
+from fusion.server.dialects.responses.response import Json, Told, output_of
 from fusion.server.dialects.responses.stream import streamed
 from fusion.server.endpoint import Endpoint, run_headers
-from fusion.server.responses import RunResponse
-from fusion.server.runs.live import LiveRun
+from fusion.server.guard.callers import caller_of
+from fusion.server.responses import RunResponse, while_connected
+from fusion.server.runs.kept import KeptRun
+from fusion.server.runs.runs import AnyRun
 from fusion.server.service import Service
 
 
@@ -26,7 +29,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
     one = "/v1/responses/{response_id}"
     earlier = EarlierResponses(service, kept)
     return [
-        Route("/v1/responses", CreatedResponses(service, Responses(kept)), methods=["POST"]),
+        Route("/v1/responses", CreatedResponses(service, kept), methods=["POST"]),
         Route(one, earlier.show, methods=["GET"]),
         Route(one, earlier.delete, methods=["DELETE"]),
         Route(f"{one}/cancel", earlier.cancel, methods=["POST"]),
@@ -36,20 +39,21 @@ def routes(service: Service) -> Sequence[BaseRoute]:
 class CreatedResponses(Endpoint):
     """Creates responses; one in the background is answered at once."""
 
-    def __init__(self, service: Service, dialect: Responses) -> None:
-        super().__init__(service, dialect)
-        self._responses = dialect
+    def __init__(self, service: Service, kept: KeptResponses) -> None:
+        super().__init__(service, Responses(kept))
+        self._kept = kept
 
-    async def read(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> ServedRequest:
-        """Return the request of a body, with the conversation that it continues."""
-        return await asyncio.to_thread(self._responses.read, body, headers)
+    async def read(self, request: Request, body: Mapping[str, Any]) -> ServedRequest:
+        """Return what a body asks for, with the conversation that it continues."""
+        dialect = Responses(self._kept.of(caller_of(request)))
+        return await asyncio.to_thread(dialect.read, body, request.headers)
 
-    async def respond(self, request: Request, run: LiveRun, asked: ServedRequest) -> Response:
+    async def respond(self, request: Request, run: AnyRun, asked: ServedRequest) -> Response:
         """Return the answer of a run, or the run itself if it goes on in the background."""
         if not asked.background or asked.stream:
             return await super().respond(request, run, asked)
         run.leave()
-        return JSONResponse(self._responses.accepted(run, asked), headers=run_headers(run, asked))
+        return JSONResponse(told_of(run, asked).unfinished("queued"), headers=run_headers(run, asked))
 
 
 class EarlierResponses:
@@ -60,26 +64,23 @@ class EarlierResponses:
         self._kept = kept
 
     async def show(self, request: Request) -> Response:
-        """Return a response, or its events after `starting_after`."""
+        """Return a response, or its events after `starting_after`; a run that was cut off goes on with them."""
         one = await self._find(request)
-        live = self._service.runs.live(one.row.run_id)
         if request.query_params.get("stream") != "true":
-            return JSONResponse(await self._shown(one, live))
-        after = _number(request, "starting_after")
-        if live is None or live.over:
-            replayed = KeptRun(one, await asyncio.to_thread(self._result, one))
-            return RunResponse(streamed(one.told, replayed, after=after), replayed, headers=_headers(one))
-        live.join()
-        return RunResponse(streamed(one.told, live, after=after), live, headers=_headers(one))
+            return JSONResponse(await self._shown(one), headers=_headers(one))
+        after, told = _number(request, "starting_after"), one.told
+        run = await self._taken_up(request, one, told)
+        return RunResponse(streamed(told, run, after=after), run, headers=_headers(one))
 
     async def cancel(self, request: Request) -> Response:
         """Stop a run, and return its response; that of a run that has ended is returned as it is."""
         one = await self._find(request)
         live = self._service.runs.live(one.row.run_id)
-        if live is not None and not live.over:
-            live.stop()
-            await live.result()
-        return JSONResponse(await self._shown(one, live), headers=_headers(one))
+        if live is None:
+            return JSONResponse(await self._shown(one), headers=_headers(one))
+        live.stop()
+        result = await live.result()
+        return JSONResponse(one.told.finished(result, output_of(result)), headers=_headers(one))
 
     async def delete(self, request: Request) -> Response:
         """Remove a run and all that was kept of it."""
@@ -88,24 +89,34 @@ class EarlierResponses:
         return JSONResponse({"id": one.told.response_id, "object": "response", "deleted": True})
 
     async def _find(self, request: Request) -> KeptResponse:
-        return await asyncio.to_thread(self._kept.find, request.path_params["response_id"])
+        kept = self._kept.of(caller_of(request))
+        return await asyncio.to_thread(kept.find, request.path_params["response_id"])
 
-    async def _shown(self, one: KeptResponse, live: LiveRun | None) -> Json:
-        if live is not None and not live.over:
-            return one.told.unfinished()
-        result = await live.result() if live is not None else await asyncio.to_thread(self._result, one)
-        return one.told.finished(result, output_of(result))
-
-    def _result(self, one: KeptResponse) -> Any:
-        if not one.is_over:
+    async def _taken_up(self, request: Request, one: KeptResponse, told: Told) -> AnyRun:
+        """Return the run of a response: live, replayed, or gone on with if it was cut off."""
+        run_id, runs = one.row.run_id, self._service.runs
+        if runs.live(run_id) is None and one.has_ended:
+            return KeptRun(await asyncio.to_thread(one.result), model=told.model)
+        served = self._service.catalog.find(told.model, caller_of(request))
+        asked = ServedRequest(model=told.model, messages=(), stream=True, background=told.background)
+        run = await runs.resume(run_id, served, asked, wait=partial(while_connected, request.receive))
+        if run is None:
             raise RefusedError(
-                f"response {one.told.response_id!r} has no answer: its run was cut off; `fusion resume "
-                f"{one.row.run_id}` goes on with it",
-                status=409,
-                kind="conflict_error",
-                code="response_unfinished",
+                f"response {told.response_id!r} was cut off and cannot go on: its prompts were not kept",
+                status=404,
+                kind="not_found_error",
+                code="response_not_found",
             )
-        return one.result()
+        return run
+
+    async def _shown(self, one: KeptResponse) -> Json:
+        live = self._service.runs.live(one.row.run_id)
+        if live is not None:
+            return one.told.unfinished()
+        if one.row.ended is None:
+            return one.told.cut_off()
+        result = await asyncio.to_thread(one.result)
+        return one.told.finished(result, output_of(result))
 
 
 def _number(request: Request, name: str) -> int:

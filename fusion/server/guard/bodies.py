@@ -16,14 +16,19 @@ _LARGE: Final = 262_144
 
 async def read_json(request: Request, *, most: int) -> dict[str, Any]:
     """Return the JSON object of a body of at most so many bytes. Raises RefusedError."""
-    data = await _read(request, most)
-    parsed = await asyncio.to_thread(_parsed, data) if len(data) > _LARGE else _parsed(data)
-    if not isinstance(parsed, dict):
+    return await parsed(await read_body(request, most=most))
+
+
+async def parsed(data: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body. Raises RefusedError."""
+    value = await asyncio.to_thread(_parsed, data) if len(data) > _LARGE else _parsed(data)
+    if not isinstance(value, dict):
         raise RefusedError("the body is no JSON object")
-    return parsed
+    return value
 
 
-async def _read(request: Request, most: int) -> bytes:
+async def read_body(request: Request, *, most: int) -> bytes:
+    """Return a body of at most so many bytes. Raises RefusedError, before it is read if its length says enough."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
         raise _too_large(most)

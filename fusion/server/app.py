@@ -24,6 +24,7 @@ from fusion.server.endpoint import Endpoint
 from fusion.server.guard.callers import TOKEN, Callers
 from fusion.server.guard.guard import Guard
 from fusion.server.guard.hosts import Hosts
+from fusion.server.openapi import document as openapi
 from fusion.server.operations import models
 from fusion.server.refusals import refuse, refused
 from fusion.server.service import Service
@@ -32,6 +33,7 @@ _ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
     models.routes,
     messages.routes,
     responses.routes,
+    openapi.routes,
 )
 """Makers of the routes beside those of dialects."""
 

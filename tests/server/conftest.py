@@ -13,6 +13,7 @@ from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.core.config import ServerTable
 from fusion.server.app import build
 from fusion.server.listener.serve import Listener, address, bound
+from tests.cli.conftest import command as command
 from tests.conftest import scripted
 
 ECHO = """

@@ -3,6 +3,8 @@
 import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +33,9 @@ def serve(ctx: typer.Context, options: ServeOptions) -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UsageError("`fusion serve` needs the extra server: pip install 'compound-fusion[server]'") from error
-    _log(quiet=options.quiet, debug=ctx.obj.debug)
-    if _serve(options) not in (0, signal.SIGTERM):
+    with _logged(quiet=options.quiet, debug=ctx.obj.debug):
+        number = _serve(options)
+    if number not in (0, signal.SIGTERM):
         raise typer.Exit(INTERRUPTED)
 
 
@@ -95,16 +98,23 @@ def _pipelines(options: ServeOptions) -> dict[str, str]:
     return found
 
 
-def _log(*, quiet: bool, debug: bool) -> None:
+@contextmanager
+def _logged(*, quiet: bool, debug: bool) -> Iterator[None]:
     """Print the log of the server to standard error, tracebacks with --debug only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("fusion: %(message)s") if debug else _Short("fusion: %(message)s"))
-    level = logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING
-    for name in ("fusion", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
+    handler.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("fusion", "uvicorn")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(handler.level)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 class _Short(logging.Formatter):

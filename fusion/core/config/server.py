@@ -1,10 +1,11 @@
 """The `[server]` table of a fusion.toml: pipelines that are served, callers, and bounds of requests."""
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from fusion.core.errors import close_names
 from fusion.core.types import Limits
 from fusion.core.validation import Authored
 
@@ -93,3 +94,13 @@ class ServerTable(Authored):
         ge=0,
         description="Seconds that running requests get at the end of the server, before they stop.",
     )
+
+    @model_validator(mode="after")
+    def _knows_its_callers(self) -> Self:
+        for name, served in self.pipelines.items():
+            for caller in served.callers:
+                if caller not in self.tokens:
+                    raise ValueError(
+                        f"pipelines.{name}: caller {caller!r} has no token{close_names(caller, self.tokens)}"
+                    )
+        return self

@@ -92,9 +92,14 @@ def refused(error: ValidationError) -> RefusedError:
     """Return the refusal of a body by its first flaw."""
     flaw = error.errors(include_url=False)[0]
     where = ".".join(str(step) for step in flaw["loc"] if step not in _BRANCHES)
-    return RefusedError(f"{where}: {flaw['msg']}", param=where)
+    return RefusedError(f"{where}: {_WORDS.get(flaw['type'], flaw['msg'])}", param=where)
 
 
+_WORDS: Final = {
+    "missing": "it is missing; add it",
+    "model_type": "it must be an object",
+    "string_type": "it must be a text",
+}
 _BRANCHES: Final = frozenset({"str", "list[dict[str,any]]"})
 """Steps that pydantic adds to a place for the branch of a union."""
 

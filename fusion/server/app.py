@@ -18,6 +18,7 @@ from fusion.core.log import LOG
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.dialects.base import RefusedError
 from fusion.server.dialects.messages import routes as messages
+from fusion.server.dialects.responses import routes as responses
 from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.endpoint import Endpoint
 from fusion.server.guard.callers import TOKEN, Callers
@@ -32,6 +33,7 @@ from fusion.server.service import Service
 _ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
     models.routes,
     messages.routes,
+    responses.routes,
     openapi.routes,
     page.routes,
 )

@@ -94,6 +94,15 @@ class Runs:
             run.join()
         return run
 
+    async def resume(
+        self, run_id: str, served: ServedPipeline, request: ServedRequest, *, wait: Wait | None = None
+    ) -> AnyRun | None:
+        """Go on with a run, or attach to it if it is live, with its client counted; None if that cannot be."""
+        if self.closing:
+            raise _closing()
+        async with self._turn(run_id):
+            return await self._again(run_id, served, request, wait)
+
     def close(self) -> None:
         """Take no more requests; stop what runs after the grace of the settings."""
         self.closing = True

@@ -18,6 +18,7 @@ from fusion.core.log import LOG
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.dialects.base import RefusedError
 from fusion.server.dialects.messages import routes as messages
+from fusion.server.dialects.responses import routes as responses
 from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.endpoint import Endpoint
 from fusion.server.guard.callers import TOKEN, Callers
@@ -25,6 +26,7 @@ from fusion.server.guard.guard import Guard
 from fusion.server.guard.hosts import Hosts
 from fusion.server.openapi import document as openapi
 from fusion.server.operations import health, models, quote
+from fusion.server.page import routes as page
 from fusion.server.refusals import refuse, refused
 from fusion.server.service import Service
 
@@ -33,7 +35,9 @@ _ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
     health.routes,
     quote.routes,
     messages.routes,
+    responses.routes,
     openapi.routes,
+    page.routes,
 )
 """Makers of the routes beside those of dialects."""
 

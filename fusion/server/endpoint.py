@@ -37,13 +37,13 @@ class Endpoint:
     async def answer(self, request: Request) -> Response:
         """Return the response of a request, once its run has begun."""
         async with self.service.bodies.of(request) as data:
-            asked = await self.read(await json_object(data), request.headers)
+            asked = await self.read(request, await json_object(data))
             run = await self.begun(request, asked, data)
         return await self.respond(request, run, asked)
 
-    async def read(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> ServedRequest:
-        """Return the request of a body. Raises RefusedError with the field."""
-        return self.dialect.read(body, headers)
+    async def read(self, request: Request, body: Mapping[str, Any]) -> ServedRequest:
+        """Return what a body asks for. Raises RefusedError with the field."""
+        return self.dialect.read(body, request.headers)
 
     async def begun(self, request: Request, asked: ServedRequest, data: bytes) -> AnyRun:
         """Return the run of a request, with its client counted."""

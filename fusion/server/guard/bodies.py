@@ -74,6 +74,12 @@ class Bodies:
             )
 
 
+async def read_json(request: Request, *, most: int) -> dict[str, Any]:
+    """Return the JSON object of a body of at most so many bytes. Raises RefusedError."""
+    async with Bodies(most).of(request) as data:
+        return await json_object(data)
+
+
 async def json_object(data: bytes) -> dict[str, Any]:
     """Return the JSON object of a body. Raises RefusedError."""
     value = await asyncio.to_thread(_parsed, data) if len(data) > _LARGE else _parsed(data)

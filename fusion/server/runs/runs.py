@@ -11,6 +11,7 @@ from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
 from fusion.core.config import ServerTable
 from fusion.core.errors import StoreError
+from fusion.core.events import Sink, to_both
 from fusion.core.result import Result
 from fusion.engine.durable import result_of
 from fusion.server.catalog import Catalog, ServedPipeline
@@ -40,9 +41,10 @@ class GoneError(RefusedError):
 
 
 class Runs:
-    """Begins the runs of requests, and knows those that are live."""
+    """Begins the runs of requests, and knows those that are live. `observer` receives the events of all."""
 
-    def __init__(self, fusion: Fusion, table: ServerTable, catalog: Catalog) -> None:
+    def __init__(self, fusion: Fusion, table: ServerTable, catalog: Catalog, observer: Sink | None = None) -> None:
+        self._observer = observer
         self.tally = Tally()
         self.gate = Gate(table.concurrency, table.queue)
         self.closing = False
@@ -92,6 +94,15 @@ class Runs:
             run.join()
         return run
 
+    async def resume(
+        self, run_id: str, served: ServedPipeline, request: ServedRequest, *, wait: Wait | None = None
+    ) -> AnyRun | None:
+        """Go on with a run, or attach to it if it is live, with its client counted; None if that cannot be."""
+        if self.closing:
+            raise _closing()
+        async with self._turn(run_id):
+            return await self._again(run_id, served, request, wait)
+
     def close(self) -> None:
         """Take no more requests; stop what runs after the grace of the settings."""
         self.closing = True
@@ -127,7 +138,7 @@ class Runs:
             return self._fusion.start(
                 prompt_of(request),
                 stream=request.stream,
-                on_event=run.sink,
+                on_event=to_both(run.sink, self._observer),
                 within=self._table.within,
                 **options,
             )
@@ -167,7 +178,10 @@ class Runs:
 
         def start() -> RunHandle:
             return self._fusion.start_resume(
-                row.run_id, stream=request.stream, on_event=run.sink, within=self._table.within
+                row.run_id,
+                stream=request.stream,
+                on_event=to_both(run.sink, self._observer),
+                within=self._table.within,
             )
 
         try:

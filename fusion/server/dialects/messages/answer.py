@@ -37,7 +37,7 @@ def message_of(run: ServedRun, result: Result) -> dict[str, Any]:
         "content": content,
         "stop_reason": stop_reason(result),
         "usage": usage_of(result.usage),
-        "fusion": outcome_of(run, result),
+        "fusion": outcome_of(result),
     }
 
 

@@ -26,7 +26,7 @@ async def events_of(run: ServedRun) -> AsyncIterator[bytes]:
         return
     for event in blocks.end(pieces.result):
         yield event
-    yield _event("message_stop", fusion=outcome_of(run, pieces.result))
+    yield _event("message_stop", fusion=outcome_of(pieces.result))
 
 
 class _Blocks:

@@ -53,14 +53,6 @@ class Reasoning(_Part):
     effort: Effort | None = None
 
 
-class Own(_Part):
-    """Fusion's own options: inputs of the pipeline by name, limits, and tags."""
-
-    inputs: dict[str, Any] = {}
-    budget: dict[str, Any] | None = None
-    tags: dict[str, str] = {}
-
-
 class ResponsesBody(_Part):
     """A body, with the fields that have an effect."""
 
@@ -82,8 +74,6 @@ class ResponsesBody(_Part):
     previous_response_id: str | None = None
     conversation: Any = None
     prompt: Any = None
-    fusion: Own = Own()
-    max_cost: Annotated[float, Field(gt=0)] | None = None
 
 
 def checked(body: Mapping[str, Any]) -> ResponsesBody:

@@ -7,16 +7,23 @@ from fusion.core.errors import StoreError
 from fusion.core.result import Result
 from fusion.core.types import ToolCall
 from fusion.engine.durable import result_of
-from fusion.server.dialects.base import RefusedError
+from fusion.server.dialects.base import KEPT, RefusedError
 from fusion.server.dialects.responses.response import PREFIX, Told
+from fusion.server.runs.runs import CALLER
 from fusion.store.base import Store
-from fusion.store.rows import Decision, RunRow
+from fusion.store.rows import RunRow
 
-_NAME: Final = "response"
 _MOST: Final = 1000
 """The most responses of one conversation."""
 _ITEMS: Final = ("msg_", "fc_")
 Message = Mapping[str, Any]
+
+
+def kept_of(
+    model: str, echo: Mapping[str, Any], messages: Sequence[Message], continues: str | None
+) -> Mapping[str, Any]:
+    """Return the data to keep with the run of a response: its `messages` are its own, without instructions."""
+    return {"model": model, "echo": echo, "messages": messages, "continues": continues}
 
 
 class KeptResponse:
@@ -26,7 +33,6 @@ class KeptResponse:
         self.row = row
         self.continues: str | None = data.get("continues")
         self.messages: Sequence[Message] = data.get("messages", [])
-        self.extra: Mapping[str, Any] = data.get("extra", {})
         self._store = store
         self._data = data
 
@@ -46,6 +52,11 @@ class KeptResponse:
         """True once the run has ended, with an answer or without one."""
         return self.row.ended is not None
 
+    @property
+    def has_ended(self) -> bool:
+        """True for a run that was not cut off."""
+        return self.is_over and self.row.status != "interrupted"
+
     def result(self) -> Result:
         """Return the Result of a run that has ended. Raises RefusedError if it was not kept."""
         try:
@@ -55,29 +66,23 @@ class KeptResponse:
 
 
 class KeptResponses:
-    """The responses in a store."""
+    """The responses of a caller in a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, caller: str | None = None) -> None:
         self.store = store
+        self._caller = caller
 
-    def keep(
-        self,
-        run_id: str,
-        *,
-        model: str,
-        echo: Mapping[str, Any],
-        messages: Sequence[Message],
-        continues: str | None,
-        extra: Mapping[str, Any],
-    ) -> None:
-        """Keep what a later request needs of this one."""
-        data = {"model": model, "echo": echo, "messages": messages, "continues": continues, "extra": extra}
-        self.store.put(Decision(run_id, "", None, _NAME, data))
+    def of(self, caller: str | None) -> "KeptResponses":
+        """Return those of a caller."""
+        return KeptResponses(self.store, caller)
 
     def find(self, response_id: str, param: str = "response_id") -> KeptResponse:
         """Return a response by its id. Raises RefusedError with status 404."""
-        row = self.store.run(response_id.removeprefix(PREFIX)) if response_id.startswith(PREFIX) else None
-        if row is None:
+        row = None
+        if response_id.startswith(PREFIX):
+            self.store.flush()
+            row = self.store.run(response_id.removeprefix(PREFIX))
+        if row is None or row.tags.get(CALLER) != self._caller:
             raise RefusedError(
                 f"no response {response_id!r} is kept here; ids of responses begin with {PREFIX!r}",
                 status=404,
@@ -85,8 +90,8 @@ class KeptResponses:
                 param=param,
                 code="previous_response_not_found" if param == "previous_response_id" else "response_not_found",
             )
-        found: dict[str, Any] = next(
-            (one.value for one in self.store.decisions(row.run_id) if one.name == _NAME and not one.stage), {}
+        found: Mapping[str, Any] = next(
+            (one.value for one in self.store.decisions(row.run_id) if one.name == KEPT and not one.stage), {}
         )
         return KeptResponse(self.store, row, found)
 

@@ -1,12 +1,11 @@
 """Request of the Responses API, read into a ServedRequest."""
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any, Final
 
-from fusion.core.budget import limits_of
 from fusion.core.params import AnswerOptions
-from fusion.core.types import Limits, ToolSpec
+from fusion.core.types import ToolSpec
+from fusion.server.dialects.fields import FUSION
 from fusion.server.dialects.responses.body import ResponsesBody, Tool, ToolChoice
 from fusion.server.dialects.responses.items import Referred, Transcript, refuse
 
@@ -45,27 +44,18 @@ def answer_of(body: ResponsesBody) -> AnswerOptions:
     )
 
 
-def budget_of(body: ResponsesBody) -> Limits | None:
-    """Return the limits of a request: its own, and `max_cost` in dollars."""
-    given = limits_of(body.fusion.budget)
-    if body.max_cost is None:
-        return given
-    cap = Limits(usd=Decimal(str(body.max_cost)))
-    return cap if given is None else given.tighter(cap)
-
-
-def tags_of(body: ResponsesBody) -> dict[str, str]:
+def tags_of(body: ResponsesBody, own: Mapping[str, str]) -> dict[str, str]:
     """Return the tags of the run: the metadata that can be tags, and Fusion's own."""
-    given = {**(body.metadata or {}), **body.fusion.tags}
-    return {name: value for name, value in given.items() if _is_tag(name)}
+    return {name: value for name, value in (body.metadata or {}).items() if _is_tag(name)} | dict(own)
 
 
 def ignored_of(body: ResponsesBody, transcript: Transcript) -> tuple[str, ...]:
     """Return the names of fields without an effect."""
     found = set(transcript.ignored)
-    for name, part in (("", body), ("text.", body.text), ("reasoning.", body.reasoning), ("fusion.", body.fusion)):
+    for name, part in (("", body), ("text.", body.text), ("reasoning.", body.reasoning)):
         extra = {} if part is None else part.model_extra or {}
         found |= {f"{name}{field}" for field, value in extra.items() if value not in (None, [], {})}
+    found -= set(FUSION)
     found |= {f"tools.{tool.type}" for tool in body.tools or () if tool.type != "function"}
     found |= {f"metadata.{name}" for name in body.metadata or () if not _is_tag(name)}
     return tuple(sorted(found))

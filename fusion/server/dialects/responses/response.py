@@ -7,15 +7,18 @@ from typing import Any, Final
 from fusion.core.errors import BudgetError, RateLimitError
 from fusion.core.result import Result
 from fusion.core.types import Failure, ToolCall
+from fusion.server.dialects.base import INTERRUPTED, outcome_of
 
 PREFIX: Final = "resp_"
 """Beginning of the id of a response; the id of its run follows."""
 Json = dict[str, Any]
 
 _REASONS: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_CODES: Final = {BudgetError.__name__: "insufficient_quota", RateLimitError.__name__: "rate_limit_exceeded"}
-_INTERRUPTED: Final = "Interrupted"
-_MOST_FAILED: Final = 20
+_CODES: Final = {
+    BudgetError.__name__: "insufficient_quota",
+    RateLimitError.__name__: "rate_limit_exceeded",
+    INTERRUPTED: "server_error",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,16 @@ class Told:
         """Return the response before its end."""
         return {**self._frame(status), "output": [], "usage": None}
 
+    @property
+    def background(self) -> bool:
+        """True for a run that goes on without its client."""
+        return bool(self.echo.get("background"))
+
+    def cut_off(self) -> Json:
+        """Return the response of a run whose server ended before it."""
+        message = f"the run was cut off; its events (`?stream=true`) or `fusion resume {self.run_id}` go on with it"
+        return {**self.unfinished("failed"), "error": {"code": "server_error", "message": message}}
+
     def finished(self, result: Result, output: Sequence[Json]) -> Json:
         """Return the response of a run that has ended."""
         status = status_of(result)
@@ -45,7 +58,7 @@ class Told:
             "completed_at": int(result.started.timestamp() + result.seconds),
             "output": list(output),
             "usage": usage_of(result),
-            "fusion": about(result),
+            "fusion": outcome_of(result),
         }
         if status == "incomplete":
             more["incomplete_details"] = {"reason": _REASONS[result.finish_reason or ""]}
@@ -69,14 +82,14 @@ class Told:
 def status_of(result: Result) -> str:
     """Return the status of a response by the API's words."""
     if result.status == "failed":
-        return "cancelled" if result.error is not None and result.error.reason == _INTERRUPTED else "failed"
+        return "cancelled" if result.error is not None and result.error.reason == INTERRUPTED else "failed"
     return "incomplete" if result.finish_reason in _REASONS else "completed"
 
 
 def error_of(failure: Failure | None) -> Json:
     """Return the error of a failed response.
 
-    Clients send a request again after `server_error`; a run that failed has retried already, so its code is another.
+    Clients send a request again after `server_error`. A run that failed has retried already, so its code is another.
     """
     if failure is None:
         return {"code": "server_error", "message": "the run failed"}
@@ -94,21 +107,6 @@ def usage_of(result: Result) -> Json:
         "total_tokens": usage.total,
         "cost": usd,
         "cost_details": {"upstream_inference_cost": usd},
-    }
-
-
-def about(result: Result) -> Json:
-    """Return Fusion's own facts of a run: its id, status, and the parts that failed."""
-    failed = [
-        {"stage": part.stage, "item": part.item, "reason": part.failure.reason, "message": part.failure.message}
-        for part in result.failed[:_MOST_FAILED]
-    ]
-    return {
-        "run": result.run_id,
-        "status": result.status,
-        "unknown_calls": result.cost.unknown_calls,
-        "failed": failed,
-        "notes": list(result.notes),
     }
 
 

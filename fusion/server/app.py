@@ -26,6 +26,7 @@ from fusion.server.guard.guard import Guard
 from fusion.server.guard.hosts import Hosts
 from fusion.server.openapi import document as openapi
 from fusion.server.operations import models
+from fusion.server.page import routes as page
 from fusion.server.refusals import refuse, refused
 from fusion.server.service import Service
 
@@ -34,6 +35,7 @@ _ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
     messages.routes,
     responses.routes,
     openapi.routes,
+    page.routes,
 )
 """Makers of the routes beside those of dialects."""
 

@@ -7,17 +7,22 @@ from fusion.client.client import Fusion, shared_budget
 from fusion.core.config import ServerTable
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.catalog import Catalog
+from fusion.server.page.progress import Progress
 from fusion.server.runs.runs import Runs
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A Fusion with a store, the bounds of requests, the pipelines that it serves, and their runs."""
+    """A Fusion with a store, the bounds of requests, the pipelines that it serves, and their runs.
+
+    `progress` is that of all runs of this process, for pages that watch them.
+    """
 
     fusion: Fusion
     table: ServerTable
     catalog: Catalog
     runs: Runs
+    progress: Progress
 
     @classmethod
     def of(
@@ -27,4 +32,5 @@ class Service:
         fusion.store  # noqa: B018 - raises without one
         shared_budget(fusion, table.within)
         catalog = Catalog(fusion, table, pipelines)
-        return cls(fusion, table, catalog, Runs(fusion, table, catalog))
+        progress = Progress()
+        return cls(fusion, table, catalog, Runs(fusion, table, catalog, progress.take), progress)

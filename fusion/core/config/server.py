@@ -1,6 +1,7 @@
 """The `[server]` table of a fusion.toml: pipelines that are served, callers, and bounds of requests."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -89,6 +90,7 @@ class ServerTable(Authored):
     on_disconnect: Literal["stop", "finish"] = Field(
         default="stop", description="Run of a client that goes away: stop it, or finish it for a retry."
     )
+    reports: Path | None = Field(default=None, description="Folder of benchmark reports that the page shows.")
     grace: float = Field(
         default=10.0,
         ge=0,

@@ -12,8 +12,9 @@ from fusion.server.guard.callers import Callers
 from fusion.server.guard.hosts import Hosts
 from fusion.server.refusals import refuse
 
-OPEN: Final = {"/healthz", "/readyz"}
-"""Paths that need no token."""
+OPEN: Final = {"/healthz", "/readyz", "/"}
+"""Paths that need no token: the page itself holds no data."""
+_FILES: Final = "/static/"
 _MOST_HEADERS: Final = 32_768
 _EXPOSED: Final = "x-fusion-run, x-fusion-pipeline, x-fusion-ignored, x-should-retry, retry-after"
 
@@ -47,7 +48,7 @@ class Guard:
         await self._app(scope, receive, send if origin is None else _for_page(send, origin))
 
     def _caller(self, scope: Scope, headers: Headers) -> str | None:
-        if scope["path"] in OPEN or (scope["path"] == "/" and scope["method"] == "HEAD"):
+        if scope["method"] in ("GET", "HEAD") and (scope["path"] in OPEN or scope["path"].startswith(_FILES)):
             return None
         return self._callers.caller(headers)
 

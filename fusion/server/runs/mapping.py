@@ -20,8 +20,8 @@ class Mapped(TypedDict):
 
 
 def prompt_of(request: ServedRequest) -> Prompt:
-    """Return the messages of a request as `Fusion.start` takes them."""
-    return request.messages
+    """Return the messages of a request as `Fusion.start` takes them; None if it has none."""
+    return request.messages or None
 
 
 def options_of(pipeline: LoadedPipeline, served: ServedPipeline, request: ServedRequest) -> Mapped:

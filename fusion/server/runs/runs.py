@@ -11,6 +11,7 @@ from fusion.client.client import Fusion
 from fusion.client.handle import RunHandle
 from fusion.core.config import ServerTable
 from fusion.core.errors import StoreError
+from fusion.core.events import Sink, to_both
 from fusion.core.result import Result
 from fusion.engine.durable import result_of
 from fusion.server.catalog import Catalog, ServedPipeline
@@ -40,9 +41,10 @@ class GoneError(RefusedError):
 
 
 class Runs:
-    """Begins the runs of requests, and knows those that are live."""
+    """Begins the runs of requests, and knows those that are live. `observer` receives the events of all."""
 
-    def __init__(self, fusion: Fusion, table: ServerTable, catalog: Catalog) -> None:
+    def __init__(self, fusion: Fusion, table: ServerTable, catalog: Catalog, observer: Sink | None = None) -> None:
+        self._observer = observer
         self.tally = Tally()
         self.gate = Gate(table.concurrency, table.queue)
         self.closing = False
@@ -136,7 +138,7 @@ class Runs:
             return self._fusion.start(
                 prompt_of(request),
                 stream=request.stream,
-                on_event=run.sink,
+                on_event=to_both(run.sink, self._observer),
                 within=self._table.within,
                 **options,
             )
@@ -176,7 +178,10 @@ class Runs:
 
         def start() -> RunHandle:
             return self._fusion.start_resume(
-                row.run_id, stream=request.stream, on_event=run.sink, within=self._table.within
+                row.run_id,
+                stream=request.stream,
+                on_event=to_both(run.sink, self._observer),
+                within=self._table.within,
             )
 
         try:

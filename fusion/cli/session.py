@@ -21,7 +21,7 @@ from fusion.cli.options import (
 from fusion.cli.outcome import Outcome
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
-from fusion.cli.views.answer import AnswerFile, StreamedAnswer, streamed_stage
+from fusion.cli.views.answer import AnswerFile, StreamedAnswer
 from fusion.cli.views.follow import Follower, Viewer
 from fusion.cli.views.lines import ended_words, way_on
 from fusion.cli.views.live import LiveView
@@ -38,7 +38,7 @@ from fusion.store.lookup import find_run
 from fusion.store.rows import Content
 
 if TYPE_CHECKING:
-    from fusion.client.history_types import RunSummary
+    from fusion.client.history.run_types import RunSummary
     from fusion.quote.drill import Drill
     from fusion.quote.preview import PreviewedCall
     from fusion.quote.quote import Quote
@@ -309,7 +309,7 @@ class _Session:
 
     def _streamed(self, pipeline: Pipeline, screen: LiveView | Plain | None) -> StreamedAnswer | None:
         """Return the view that streams the answer, if standard output is a terminal."""
-        stage = streamed_stage(pipeline)
+        stage = pipeline.answer_stage
         if stage is None or self._options.answer_elsewhere or not is_terminal(sys.stdout):
             return None
         shared = screen if is_terminal(sys.stderr) else None

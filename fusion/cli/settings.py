@@ -32,6 +32,8 @@ def contents(content: SettingsFile) -> Iterator[str]:
         yield f"budget {name!r}: {limits}"
     for key, value in content.store.model_dump(exclude_unset=True).items():
         yield f"store: {key} = {value}"
+    for key, value in content.server.model_dump(mode="json", exclude_unset=True, exclude_none=True).items():
+        yield f"server: {key} = {value}"
 
 
 def _can_ask() -> bool:

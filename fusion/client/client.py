@@ -208,7 +208,7 @@ class Fusion:
             if limits is not None:
                 spec = replace(spec, limits=over(spec.limits, limits))
             session = self._launcher.recorder.resume(row, lock, retry_budget=retry_budget, lost=lost)
-            from fusion.client.diff import since_then  # a new run needs none of it
+            from fusion.client.history.run_diff import since_then  # a new run needs none of it
 
             session.note(since_then(record, self._loader))
         except BaseException:
@@ -525,7 +525,12 @@ def warm() -> None:
     _default(os.getpid()).warm()
 
 
-# For jobs and benchmarks.
+# For jobs, servers and benchmarks.
+
+
+def loaded(fusion: Fusion, pipeline: PipelineGiven) -> LoadedPipeline:
+    """Return a pipeline with all that it runs. Raises PipelineError with every mistake."""
+    return fusion._loader.load(pipeline)
 
 
 def check_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOptions]) -> None:

@@ -62,7 +62,7 @@ class Launcher:
         if parent is not None and continues:
             session.note([f"goes on from run {parent.run_id}, whose finished stages are answered from the store"])
         elif parent is not None and (store := self.recorder.store) is not None:
-            from fusion.client.diff import differences  # a new run needs none of it
+            from fusion.client.history.run_diff import differences  # a new run needs none of it
 
             record = Record.of(spec, self._cast.own)
             session.note(differences(record_of(store, parent), record, store, parent.run_id))

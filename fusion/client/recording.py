@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from fusion import __version__
-from fusion.client.history_types import RunDetails
+from fusion.client.history.run_types import RunDetails
 from fusion.core.errors import UsageError
 from fusion.core.events import Event, event_adapter
 from fusion.core.paths import read_text

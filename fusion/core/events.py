@@ -42,9 +42,10 @@ class RunStarted(EventBase):
 
 
 class OfCall(EventBase):
-    """Base of events about a call; `role` is the role of the model."""
+    """Base of events about a call; `role` is the role of the model, `step` the step of the call within its item."""
 
     role: str = ""
+    step: str = ""
 
 
 class StageStarted(EventBase):
@@ -445,6 +446,7 @@ class Span(NamedTuple):
     stage: str = ""
     item: int | None = None
     role: str = ""
+    step: str = ""
 
 
 span: ContextVar[Span | None] = ContextVar("fusion_span", default=None)
@@ -455,5 +457,5 @@ def emit(kind: type[EventBase], **fields: object) -> None:
     here = span.get()
     if here is not None:
         if issubclass(kind, OfCall):
-            fields["role"] = here.role
+            fields.update(role=here.role, step=here.step)
         here.sink(kind(run_id=here.run_id, stage=here.stage, item=here.item, **fields))

@@ -163,6 +163,7 @@ class Caller:
                         failed=error.model,
                         model=following.first.id,
                         role=self._role,
+                        step=ask.step,
                         failure=error.as_failure(),
                     )
                 )
@@ -178,7 +179,7 @@ class Caller:
         )
         check_fits(request, self._terms.roomiest)
         self._emit(CallStarted, ask, model=self.model_id, digest=digest)
-        here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role))
+        here = span.set(Span(self._sink, self._run_id, self._stage, ask.item, self._role, ask.step))
         times = CallClock()
         timed = clock.set(times)
         try:

@@ -159,6 +159,14 @@ class Pipeline(Authored):
         return {"": self.output} if isinstance(self.output, str) else dict(self.output)
 
     @property
+    def answer_stage(self) -> str | None:
+        """The stage whose text is the answer unchanged, if any."""
+        if not isinstance(self.output, str):
+            return None
+        name, _, field = self.output.strip().partition(".")
+        return name if name in self.stages and field in ("", "text") else None
+
+    @property
     def columns(self) -> dict[str, str]:
         """The expressions of a table's columns by name, over one item; none for other outputs."""
         return self.output.expressions if isinstance(self.output, Table) else {}

@@ -15,7 +15,7 @@ from fusion.cli.views.history.timeline import timeline_lines, timeline_table
 from fusion.cli.views.lines import call_line
 from fusion.cli.views.receipt import receipt_rows
 from fusion.client import client
-from fusion.client.history_types import CallLine, RunDetails, RunSummary, StageLine
+from fusion.client.history.run_types import CallLine, RunDetails, RunSummary, StageLine
 from fusion.core.errors import RateLimitError
 from fusion.core.events import CallFinished
 from fusion.core.result import Cost, Receipt, ReceiptLine, Spent, Times

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fusion import Price, Result, Say, ScriptedModel, Usage, UsageError
-from fusion.client.history_types import RunDetails
+from fusion.client.history.run_types import RunDetails
 from fusion.core.errors import BadRequestError, RunBusyError, StoreError
 from tests.conftest import pipeline, run, said
 

@@ -12,7 +12,7 @@ from fusion.cli.options import AsJson, Config, RunOrMap, StoreFile
 if TYPE_CHECKING:
     from fusion.client.history import History, Which
     from fusion.client.history.map_types import MapDetails, MapSummary
-    from fusion.client.history_types import RunSummary
+    from fusion.client.history.run_types import RunSummary
     from fusion.core.config import Settings
 
 
@@ -103,7 +103,7 @@ def show(
     from fusion.cli.terminal import write
     from fusion.cli.views.history.runs import call_lines
     from fusion.cli.views.history.timeline import print_run
-    from fusion.client.history_types import CallDetails
+    from fusion.client.history.run_types import CallDetails
     from fusion.core.errors import UsageError
 
     with _history(store, config) as history:

@@ -5,16 +5,12 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fusion.cli.terminal import complain, ended, write
 from fusion.cli.views.follow import Viewer
 from fusion.core.errors import UsageError
 from fusion.core.events import Delta, EventBase, Restarted
 from fusion.core.paths import foreign, user_path
-
-if TYPE_CHECKING:
-    from fusion.pipeline.spec import Pipeline
 
 
 class StreamedAnswer(Viewer):
@@ -63,14 +59,6 @@ class StreamedAnswer(Viewer):
     def _end_line(self) -> None:
         if self._text and not self._text.endswith("\n"):
             write("\n")
-
-
-def streamed_stage(pipeline: "Pipeline") -> str | None:
-    """Return the stage whose text is the answer unchanged, if any."""
-    if not isinstance(pipeline.output, str):
-        return None
-    name, _, field = pipeline.output.strip().partition(".")
-    return name if name in pipeline.stages and field in ("", "text") else None
 
 
 class AnswerFile:

@@ -33,7 +33,7 @@ from fusion.core.result import FailedPart, Result, Times
 from fusion.core.types import Failure, Waited, as_text, pattern
 
 if TYPE_CHECKING:
-    from fusion.client.history_types import RunSummary
+    from fusion.client.history.run_types import RunSummary
 
 _ANSWERED_BY = {
     "journal": "finished before",

@@ -12,7 +12,7 @@ from fusion.cli.views.follow import Follower, Viewer
 from fusion.cli.views.history.timeline import receipt_of, timeline_lines, timeline_table
 from fusion.cli.views.live import LiveView
 from fusion.cli.views.plain import Plain
-from fusion.client.history_types import RunDetails
+from fusion.client.history.run_types import RunDetails
 from fusion.client.recording import Recording
 from fusion.core.events import Delta
 

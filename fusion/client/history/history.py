@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypedDict, TypeVar, Unpack
 
 from fusion.client.history.details import (
@@ -17,7 +18,7 @@ from fusion.client.history.details import (
 from fusion.client.history.export import exported_map, exported_run
 from fusion.client.history.map_types import MapDetails, MapDiff, MapSummary, RowSummary
 from fusion.client.history.maps import map_details, map_summary, row_entry, rows_of
-from fusion.client.history_types import CallDetails, RunDetails, RunDiff, RunSummary, StoreSizes
+from fusion.client.history.run_types import CallDetails, RunDetails, RunDiff, RunSummary, StoreSizes
 from fusion.core.config import Settings
 from fusion.core.errors import RunBusyError, UsageError
 from fusion.core.result import Result
@@ -37,12 +38,14 @@ _NO_TAGS: Final[Mapping[str, str]] = {}
 class Which(TypedDict, total=False):
     """Filter of runs and maps: every given condition holds.
 
-    `status` lists alternatives; a run has all of `tags`.
+    `status` lists alternatives; a run has all of `tags`, and started at or after `since` and before `before`.
     """
 
     status: Collection[RunState]
     pipeline: str | None
     tags: Mapping[str, str]
+    since: datetime | None
+    before: datetime | None
 
 
 class History:
@@ -235,7 +238,7 @@ class History:
 
     def diff(self, a: str, b: str) -> RunDiff:
         """Compare two runs."""
-        from fusion.client.diff import compared
+        from fusion.client.history.run_diff import compared
 
         return compared(self._store, self.find(a), self.find(b))
 
@@ -296,7 +299,14 @@ def _filter(which: Which) -> tuple[RunFilter, bool]:
     """Return the filter of a store, and True if it is exact: no lock has to be looked at."""
     status = set(which.get("status", ()))
     kept: dict[RunStatus, None] = {"running" if one == "died" else one: None for one in which.get("status", ())}
-    meant = RunFilter(statuses=tuple(kept), pipeline=which.get("pipeline"), tags=which.get("tags", _NO_TAGS))
+    since, before = which.get("since"), which.get("before")
+    meant = RunFilter(
+        statuses=tuple(kept),
+        pipeline=which.get("pipeline"),
+        tags=which.get("tags", _NO_TAGS),
+        started_from=None if since is None else since.timestamp(),
+        started_before=None if before is None else before.timestamp(),
+    )
     return meant, not {"running", "died"} & status
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fusion.client.history_types import RunSummary
+from fusion.client.history.run_types import RunSummary
 from fusion.core.result import Cost
 from fusion.core.types import Failure, FoldedFailure, Value
 from fusion.store.rows import RunState

@@ -6,6 +6,8 @@ from fusion.core.config.secrets import Watch as Watch
 from fusion.core.config.secrets import is_padded as is_padded
 from fusion.core.config.secrets import secret as secret
 from fusion.core.config.secrets import secrets as secrets
+from fusion.core.config.server import ServedTable as ServedTable
+from fusion.core.config.server import ServerTable as ServerTable
 from fusion.core.config.settings import Settings as Settings
 from fusion.core.config.settings import cache_folder as cache_folder
 from fusion.core.config.settings import user_folder as user_folder

@@ -12,6 +12,7 @@ from fusion.core.config.environment import Wire, wire_named
 from fusion.core.config.machine import machine_rules, rules_of
 from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
+from fusion.core.config.server import ServedTable, ServerTable
 from fusion.core.config.tables import (
     FREE,
     BatchesTable,
@@ -47,7 +48,7 @@ class Settings(Value):
     of which the lowest counts. `budgets` are those that runs share, by name. `wire` is the way to models that both
     Fusion's own HTTP client and litellm can reach. `policy` holds the rules of the machine, the user and the project;
     by default those of the machine. `outages` are patterns of models that fail as if they were unreachable, for a
-    drill.
+    drill. `server` is the `[server]` table, its files relative to the file of settings resolved.
     """
 
     profile: str | None = None
@@ -72,6 +73,7 @@ class Settings(Value):
     batches: BatchesTable = BatchesTable()
     policy: Policy = Field(default_factory=lambda: Policy(rules=machine_rules()))
     outages: tuple[str, ...] = ()
+    server: ServerTable = ServerTable()
 
     @classmethod
     def from_environment(
@@ -115,6 +117,7 @@ class Settings(Value):
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
             batches=given.batches,
+            server=layers.server(),
             policy=Policy(rules=(*machine_rules(), *layers.rules())),
             wire=wire_named(env.get("FUSION_WIRE")) or "direct",
             keys=frozenset(
@@ -198,6 +201,19 @@ class _Layers:
                     said["path"] = source.path.parent / user_path(str(table.path))
         return said
 
+    def server(self) -> ServerTable:
+        """Return the table of the server; files of pipelines are resolved against the folder of its file."""
+        said: dict[str, Any] = {}
+        for source in (self._own, self._project):
+            if source is not None:
+                table = self._counting(source).server
+                said |= {name: getattr(table, name) for name in table.model_fields_set}
+                if "pipelines" in table.model_fields_set:
+                    said["pipelines"] = {name: _near(one, source) for name, one in table.pipelines.items()}
+                if table.reports is not None:
+                    said["reports"] = source.path.parent / user_path(str(table.reports))
+        return ServerTable.model_construct(_fields_set=set(said), **said)
+
     def rules(self) -> Iterator[Rules]:
         """Yield the policy of each file that has one; it counts without trust, since it only tightens."""
         for source in (self._own, self._project):
@@ -225,6 +241,14 @@ class _Layers:
                 return load_file(path.resolve())
             self.notices += (unfit_notice(path, reason),)
         return None
+
+
+def _near(served: ServedTable, source: Source) -> ServedTable:
+    """Return a served pipeline with the path of its file resolved; names of the library stay."""
+    given = served.pipeline
+    if not given.endswith((".yaml", ".yml")):
+        return served
+    return served.model_copy(update={"pipeline": str(source.path.parent / user_path(given))})
 
 
 def untrusted(source: Source) -> Untrusted | None:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fusion.core.config.environment import Wire
 from fusion.core.config.policy import PolicyTable
+from fusion.core.config.server import ServerTable
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.types import Limits, Money, Value
 from fusion.core.validation import Authored
@@ -219,6 +220,7 @@ class SettingsFile(Authored):
     store: StoreTable = Field(default=StoreTable(), description="Storage of runs.")
     batches: BatchesTable = Field(default=BatchesTable(), description="Times and size of batches.")
     policy: PolicyTable = Field(default=PolicyTable(), description="Rules on models and on kept content.")
+    server: ServerTable = Field(default=ServerTable(), description="Pipelines that are served, callers, and bounds.")
 
 
 FREE: Final = frozenset({"profile", "roles", "defaults", "limits", "policy"})

@@ -32,7 +32,8 @@ def continued(
     place = loaded.answering
     if place is None or "turns" not in loaded.stages[place].obeys:
         raise UsageError(
-            f"run {row.run_id!r} cannot go on: {row.pipeline!r} does not end with a generate, merge or synthesize stage"
+            f"run {row.run_id!r} cannot go on: {row.pipeline!r} does not end with a generate, merge or synthesize "
+            "stage"
         )
     before = record.answer or AnswerOptions()
     reply = _answered(store, row, place)

@@ -341,6 +341,7 @@ def _charged(attempt: Attempt) -> AttemptCharged:
         stage=attempt.stage,
         item=attempt.item,
         role=attempt.role,
+        step=attempt.step,
         model=attempt.model,
         usage=Usage(input=attempt.tokens, source="estimated"),
         cost=attempt.usd,

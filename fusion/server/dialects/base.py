@@ -2,13 +2,18 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from fusion.core.budget import BudgetGiven
-from fusion.core.errors import FusionError
+from fusion.core.errors import BudgetError, FusionError
 from fusion.core.events import EventBase
 from fusion.core.params import AnswerOptions
 from fusion.core.result import Result
+
+KEPT: Final = "served"
+"""Name of the decision in the store that holds the data that a dialect keeps with a run."""
+INTERRUPTED: Final = "Interrupted"
+"""Reason of a run that was stopped from outside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +37,20 @@ class ServedRequest:
     ignored: tuple[str, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Options of the shipped pipeline that answers, such as the panel of OpenRouter's Fusion."""
+    form: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that only the dialect reads again when it writes the answer, such as `include_usage`."""
+    background: bool = False
+    """True for a run that goes on without its client."""
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """Data of the dialect to keep with the run, for later requests that name it."""
 
 
 class ServedRun(Protocol):
-    """A run that answers a request. Iterating gives its events from the first one to its end, also when attached."""
+    """A run that answers a request. Iterating gives its events from the first one to its end, also when attached.
+
+    The Deltas since the last Restarted are the text of the answer, also of a stage that does not stream. RunFinished
+    comes last, once the Result is known.
+    """
 
     run_id: str
     model: str
@@ -79,6 +94,39 @@ class RefusedError(FusionError):
         self.retry_after = retry_after
 
 
+def refusal_of(result: Result) -> RefusedError | None:
+    """Return the error of a run without an answer, None if it has one: 402 if a budget stopped it, else 422.
+
+    A repeated request is in vain, except after a stop from outside: the run then goes on where it was.
+    """
+    if result.status != "failed":
+        return None
+    reason, why = ("", "no answer") if result.error is None else (result.error.reason, result.error.message)
+    message = f"run {result.run_id} failed: {why}"
+    if reason == BudgetError.__name__:
+        return RefusedError(message, status=402, kind="insufficient_quota", code=reason)
+    if reason == INTERRUPTED:
+        return RefusedError(message, status=503, kind="server_error", code=reason, final=False, retry_after=1)
+    return RefusedError(message, status=422, kind="run_failed", code=reason or None)
+
+
+def outcome_of(result: Result) -> dict[str, Any]:
+    """Return the field `fusion` of a response: the run, its status, cost, and the parts that are lost."""
+    return {
+        "run": result.run_id,
+        "status": result.status,
+        "cost": float(result.cost.usd),
+        "unknown_calls": result.cost.unknown_calls,
+        "lost": [part.model_dump(mode="json", exclude_none=True) for part in result.lost or result.failed],
+    }
+
+
+def sse(data: str, event: str | None = None) -> bytes:
+    """Return a server-sent event of one line of data."""
+    head = "" if event is None else f"event: {event}\n"
+    return f"{head}data: {data}\n\n".encode()
+
+
 class Dialect(Protocol):
     """An API: reads requests and writes answers, streams and errors in its own shapes."""
 
@@ -86,11 +134,11 @@ class Dialect(Protocol):
         """Return the request of a body. Raises RefusedError with the field."""
         ...
 
-    def whole(self, run: ServedRun, result: Result) -> dict[str, Any]:
-        """Return the body of a response that is not streamed."""
+    def whole(self, run: ServedRun, result: Result, request: ServedRequest) -> dict[str, Any]:
+        """Return the body of a response that is not streamed, of a run that has an answer."""
         ...
 
-    def stream(self, run: ServedRun) -> AsyncIterator[bytes]:
+    def stream(self, run: ServedRun, request: ServedRequest) -> AsyncIterator[bytes]:
         """Yield the server-sent events of a streamed response, an error event in place of a whole end if it fails."""
         ...
 

@@ -6,7 +6,7 @@ from fusion.cli.terminal import one_line, table
 from fusion.cli.views.history.maps import progress_words
 from fusion.cli.views.lines import cost_words, dollars, reason, seconds, waited_words
 from fusion.client.history.map_types import MapSummary
-from fusion.client.history_types import CallDetails, CallLine, CallPair, RunDiff, RunSummary
+from fusion.client.history.run_types import CallDetails, CallLine, CallPair, RunDiff, RunSummary
 
 _HEAD = ["run", "status", "pipeline", "started", "calls", "cost", "time", ""]
 _RIGHT = frozenset({4, 5, 6})

@@ -9,7 +9,7 @@ from fusion.cli.terminal import is_terminal, one_line, printable, table, width_o
 from fusion.cli.views.history.runs import run_line
 from fusion.cli.views.lines import cost_words, folded_lines, folded_texts, reason, seconds, waited_words, way_on
 from fusion.cli.views.receipt import receipt_rows
-from fusion.client.history_types import CallLine, RunDetails, StageLine
+from fusion.client.history.run_types import CallLine, RunDetails, StageLine
 from fusion.core.errors import BudgetError
 from fusion.core.types import Waited
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from fusion.client.history_types import CallPair, InputDiff, RoleDiff, RunDiff, RunSummary
+from fusion.client.history.run_types import CallPair, InputDiff, RoleDiff, RunDiff, RunSummary
 from fusion.core.errors import UsageError
 from fusion.core.types import File, as_text
 from fusion.engine.manifest import Record

@@ -89,7 +89,7 @@ def _chosen(tools: tuple[ToolSpec, ...], choice: str | ToolChoice | None) -> tup
 
 def _chosen_of(tools: tuple[ToolSpec, ...], choice: ToolChoice) -> tuple[tuple[ToolSpec, ...], str]:
     if choice.type == "allowed_tools":
-        names = {tool.get("name") for tool in choice.tools}
+        names = {str(tool.get("name")) for tool in choice.tools}
         return _chosen(tuple(tool for tool in tools if tool.name in names), choice.mode)
     if choice.type != "function":
         return tools, "auto"

@@ -17,7 +17,7 @@ from tests.server.conftest import Serve, pipeline
 
 CASES = int(os.environ.get("CONTRACT_CASES", "5"))
 """Requests for each path and kind; `CONTRACT_CASES=2000 pytest tests/server/test_contract.py` searches longer."""
-PATHS = sorted(DIALECTS)
+PATHS = sorted({*DIALECTS, "/v1/responses"})
 
 
 @pytest.mark.parametrize("path", PATHS)

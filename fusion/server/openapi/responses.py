@@ -23,6 +23,7 @@ from fusion.server.openapi.forms import (
     record,
     ref,
     refusals,
+    reply,
     streamed,
 )
 
@@ -77,7 +78,11 @@ _REQUEST: Final = record(
         "top_p": nullable(SHARE),
         "metadata": nullable({"type": "object", "additionalProperties": TEXT}),
         "stream": nullable(FLAG),
+        "background": nullable(FLAG),
+        "seed": nullable({"type": "integer"}),
+        "stop": nullable(either(TEXT, listed(TEXT, maxItems=4))),
         "previous_response_id": nullable({"type": "string", "pattern": "^resp_"}),
+        "fusion": nullable(ref("FusionFields")),
         "max_cost": nullable({"type": "number", "exclusiveMinimum": 0, "description": "Most dollars of the run."}),
     },
 )
@@ -148,6 +153,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "ResponseUsage": _USAGE,
     "Response": _RESPONSE,
     "ResponseEvent": _EVENT,
+    "ResponseRemoval": record({"id": TEXT, "object": only("response"), "deleted": FLAG}),
 }
 _ID = parameter("id", "path", "Id of the response.", {"type": "string", "pattern": "^resp_"}, required=True)
 
@@ -165,6 +171,38 @@ PATHS: Final[dict[str, Schema]] = {
                 ),
                 **refusals("OpenAIError"),
             },
+        }
+    },
+    "/v1/responses/{id}": {
+        "get": {
+            "operationId": "getResponse",
+            "summary": "Return a response, or its events after a number; a run that was cut off goes on with them.",
+            "tags": ["responses"],
+            "parameters": [
+                _ID,
+                parameter("stream", "query", "`true` for the events.", only("true", "false")),
+                parameter("starting_after", "query", "Number of the last event that is known.", COUNT),
+            ],
+            "responses": {
+                "200": streamed("The response, or its events.", ref("Response"), "ResponseEvent"),
+                **refusals("OpenAIError"),
+            },
+        },
+        "delete": {
+            "operationId": "deleteResponse",
+            "summary": "Remove a run that has ended, and all that was kept of it.",
+            "tags": ["responses"],
+            "parameters": [_ID],
+            "responses": {"200": reply("The removal.", ref("ResponseRemoval")), **refusals("OpenAIError")},
+        },
+    },
+    "/v1/responses/{id}/cancel": {
+        "post": {
+            "operationId": "cancelResponse",
+            "summary": "Stop a run, and return its response.",
+            "tags": ["responses"],
+            "parameters": [_ID],
+            "responses": {"200": reply("The response.", ref("Response")), **refusals("OpenAIError")},
         }
     },
 }

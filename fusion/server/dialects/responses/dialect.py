@@ -9,7 +9,7 @@ from fusion.server.dialects.fields import fusion_fields
 from fusion.server.dialects.responses.body import checked
 from fusion.server.dialects.responses.kept import KeptResponses, kept_of
 from fusion.server.dialects.responses.request import answer_of, echo_of, ignored_of, tags_of, transcript_of
-from fusion.server.dialects.responses.response import Json, Told, output_of
+from fusion.server.dialects.responses.response import Json, Told, created_of, output_of
 from fusion.server.dialects.responses.stream import streamed
 
 
@@ -57,4 +57,6 @@ class Responses:
 
 def told_of(run: ServedRun, request: ServedRequest) -> Told:
     """Return the facts of a response that are known at its beginning."""
-    return Told(run_id=run.run_id, model=run.model, created=run.created, echo=request.form["echo"])
+    return Told(
+        run_id=run.run_id, model=run.model, created=created_of(run.run_id, run.created), echo=request.form["echo"]
+    )

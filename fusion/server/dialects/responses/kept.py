@@ -8,7 +8,7 @@ from fusion.core.result import Result
 from fusion.core.types import ToolCall
 from fusion.engine.durable import result_of
 from fusion.server.dialects.base import KEPT, RefusedError
-from fusion.server.dialects.responses.response import PREFIX, Told
+from fusion.server.dialects.responses.response import PREFIX, Told, created_of
 from fusion.server.runs.runs import CALLER
 from fusion.store.base import Store
 from fusion.store.rows import RunRow
@@ -43,7 +43,7 @@ class KeptResponse:
         return Told(
             run_id=row.run_id,
             model=data.get("model", f"fusion/{row.pipeline}"),
-            created=int(row.started),
+            created=created_of(row.run_id, int(row.started)),
             echo=data.get("echo", {}),
         )
 

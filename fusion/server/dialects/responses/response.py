@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fusion.core.errors import BudgetError, RateLimitError
@@ -77,6 +78,14 @@ class Told:
             "model": self.model,
             **self.echo,
         }
+
+
+def created_of(run_id: str, known: int) -> int:
+    """Return the start of a run in seconds since 1970, by its id, which says it the same at any time."""
+    try:
+        return int(datetime.strptime(run_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return known
 
 
 def status_of(result: Result) -> str:

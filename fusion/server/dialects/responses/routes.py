@@ -26,7 +26,7 @@ from fusion.server.service import Service
 def routes(service: Service) -> Sequence[BaseRoute]:
     """Return the routes of `/v1/responses`."""
     kept = KeptResponses(service.fusion.store)
-    one = "/v1/responses/{response_id}"
+    one = "/v1/responses/{id}"
     earlier = EarlierResponses(service, kept)
     return [
         Route("/v1/responses", CreatedResponses(service, kept), methods=["POST"]),
@@ -90,7 +90,7 @@ class EarlierResponses:
 
     async def _find(self, request: Request) -> KeptResponse:
         kept = self._kept.of(caller_of(request))
-        return await asyncio.to_thread(kept.find, request.path_params["response_id"])
+        return await asyncio.to_thread(kept.find, request.path_params["id"])
 
     async def _taken_up(self, request: Request, one: KeptResponse, told: Told) -> AnyRun:
         """Return the run of a response: live, replayed, or gone on with if it was cut off."""

@@ -54,6 +54,7 @@ VARIABLES = {
     "FUSION_MODELS_DIR": "The folder of the embedded models' weights; by default in the user's cache folder.",
     "FUSION_MODELS_SOURCE": "Sources of weights, in order: `hub` (the default), `wheels`.",
     "FUSION_WIRE": "Way to models that both clients reach: `direct` (the default), `litellm`.",
+    "FUSION_SERVER_TOKEN": "The token of `fusion serve`, for a server with one caller.",
     "FUSION_LOCAL_THREADS": "Threads of all embedded models together; by default one for each core.",
 }
 """The environment variables of Fusion itself. A variable that the code names and this table lacks is an error."""
@@ -149,7 +150,8 @@ def command_sections(command: Any, path: tuple[str, ...]) -> Iterator[str]:
 def settings_page() -> str:
     schema = SettingsFile.model_json_schema()
     definitions = schema["$defs"]
-    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own
+    del definitions["LimitsTable"]["properties"]["models"]  # written as tables of their own, as is the next
+    del definitions["ServerTable"]["properties"]["pipelines"]
     sections = {
         "Top level": {"properties": {"profile": schema["properties"]["profile"]}},
         "[endpoints.NAME]": definitions["Endpoint"],
@@ -163,6 +165,8 @@ def settings_page() -> str:
         "[telemetry]": definitions["TelemetryTable"],
         "[policy]": definitions["PolicyTable"],
         "[policy.max_price]": definitions["PriceLimit"],
+        "[server]": definitions["ServerTable"],
+        '[server.pipelines."MODEL"]': definitions["ServedTable"],
     }
     parts = [
         "# Settings",

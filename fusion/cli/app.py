@@ -20,6 +20,7 @@ from fusion.cli.commands.pipeline import explain, graph, new, render, schema, va
 from fusion.cli.commands.quote import quote
 from fusion.cli.commands.resume import resume
 from fusion.cli.commands.run import run
+from fusion.cli.commands.serve import serve
 from fusion.cli.commands.trust import trust
 from fusion.cli.commands.tune import tune
 from fusion.cli.exits import EPILOG, OK, Ending
@@ -52,7 +53,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    running = (run, map_command, resume, quote, drill)
+    running = (run, map_command, resume, quote, drill, serve)
     making = (new, validate, graph, render, explain, schema)
     for command in (*running, *making, demo, bench, tune, calibrate, trust, doctor):
         app.command(context_settings=_HELP)(command)

@@ -15,6 +15,7 @@ from fusion.core.types import File, Item, Value, as_text, whole_text
 from fusion.prompts.bounds import check_printed
 from fusion.prompts.limits import check_length, check_output, count_step
 
+_LETTERS = bytes(ord("a") + byte % 26 for byte in range(256))
 _EXACT = Context(prec=900)  # digits: enough for the sum of two numbers of 300 places
 
 
@@ -76,8 +77,8 @@ def _fence(value: Any, label: str = "text") -> str:
 
 @lru_cache(maxsize=256)
 def fenced(text: str, label: str) -> str:
-    """Return the text between delimiters derived from its SHA-256."""
-    mark = hashlib.sha256(text.encode()).hexdigest()[:12]
+    """Return the text between delimiters derived from its SHA-256: letters, since each digit is a token."""
+    mark = hashlib.sha256(text.encode()).digest()[:10].translate(_LETTERS).decode()
     return f"<{label} {mark}>\n{text}\n</{label} {mark}>"
 
 

@@ -6,21 +6,39 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from fusion.client.client import Fusion
 from fusion.core.config import ServerTable
-from fusion.core.errors import FusionError
+from fusion.core.errors import FusionError, UsageError
+from fusion.core.log import LOG
 from fusion.pipeline.loader import PipelineGiven
-from fusion.server import listing
 from fusion.server.dialects.base import RefusedError
+from fusion.server.dialects.messages import routes as messages
+from fusion.server.dialects.responses import routes as responses
 from fusion.server.dialects.table import DIALECTS, dialect_at
-from fusion.server.endpoint import Endpoint, refuse, refused
+from fusion.server.endpoint import Endpoint
+from fusion.server.guard.callers import TOKEN, Callers
+from fusion.server.guard.guard import Guard
+from fusion.server.guard.hosts import Hosts
+from fusion.server.openapi import document as openapi
+from fusion.server.operations import health, models, quote
+from fusion.server.page import routes as page
+from fusion.server.refusals import refuse, refused
 from fusion.server.service import Service
 
-_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (listing.routes,)
+_ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
+    models.routes,
+    health.routes,
+    quote.routes,
+    messages.routes,
+    responses.routes,
+    openapi.routes,
+    page.routes,
+)
 """Makers of the routes beside those of dialects."""
 
 
@@ -29,23 +47,40 @@ def build(
     *,
     table: ServerTable | None = None,
     pipelines: Mapping[str, PipelineGiven] | None = None,
+    public: bool = False,
 ) -> Starlette:
     """Return the ASGI application that serves the pipelines of a Fusion with a store.
 
-    `table` is by default that of its settings. `pipelines` by the names that clients ask for replace those of it.
-    Raises UsageError for a Fusion without a store.
+    `table` is by default that of its settings. `pipelines` by the names that clients ask for replace those of it. A
+    `public` server is reached under any host name, unless `allowed_hosts` names some, and needs tokens.
+    Raises UsageError for a Fusion without a store, and for a token that is missing.
     """
-    service = Service.of(fusion, table or fusion.settings.server, pipelines)
+    table = table or fusion.settings.server
+    service = Service.of(fusion, table, pipelines)
+    callers = Callers.of(table)
+    if public and not callers:
+        raise UsageError(f"a server on an address that others reach needs a token: set {TOKEN} or [server.tokens]")
+    hosts = Hosts(table.allowed_hosts, table.allowed_origins, any_host=public)
     spoken = [Route(path, Endpoint(service, dialect), methods=["POST"]) for path, dialect in DIALECTS.items()]
     beside = [route for make in _ROUTES for route in make(service)]
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
-        await fusion.awarm()
+        try:
+            await fusion.awarm()
+        except FusionError as error:
+            LOG.warning("not warmed: %s", error)
         yield
+        await service.runs.end()
 
-    handlers = {FusionError: _failed, HTTPException: _unknown}
-    return Starlette(routes=[*spoken, *beside], lifespan=life, exception_handlers=handlers)
+    app = Starlette(
+        routes=[*spoken, *beside],
+        lifespan=life,
+        middleware=[Middleware(Guard, hosts=hosts, callers=callers, tally=service.runs.tally)],
+        exception_handlers={FusionError: _failed, HTTPException: _unknown, Exception: _broken},
+    )
+    app.state.service = service
+    return app
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -57,4 +92,9 @@ async def _unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words = f"{request.method} {request.url.path}: {error.detail}"
     refusal = RefusedError(words, status=error.status_code, kind="not_found_error")
+    return refuse(dialect_at(request.url.path, request.headers), refusal)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    refusal = RefusedError("internal error", status=500, kind="server_error", code="internal_error")
     return refuse(dialect_at(request.url.path, request.headers), refusal)

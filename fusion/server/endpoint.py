@@ -1,18 +1,21 @@
 """Endpoint: answers the requests of one dialect, whole or streamed."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from fusion.core.errors import FusionError, PolicyError, UsageError
-from fusion.core.log import LOG
-from fusion.server.bodies import read_json
-from fusion.server.dialects.base import Dialect, RefusedError, ServedRequest, refusal_of
+from fusion.core.errors import FusionError
+from fusion.server.dialects.base import Dialect, ServedRequest, refusal_of
+from fusion.server.guard.bodies import json_object
+from fusion.server.guard.callers import caller_of
+from fusion.server.refusals import header_text, refuse, refused
 from fusion.server.responses import RunResponse, while_connected
-from fusion.server.runs.live import LiveRun
+from fusion.server.runs.identity import Identity
+from fusion.server.runs.runs import AnyRun
 from fusion.server.service import Service
 
 
@@ -33,23 +36,27 @@ class Endpoint:
 
     async def answer(self, request: Request) -> Response:
         """Return the response of a request, once its run has begun."""
-        body = await read_json(request, most=self.service.table.max_body)
-        asked = await self.read(body, request.headers)
-        run = await self.begun(asked, None)
+        async with self.service.bodies.of(request) as data:
+            asked = await self.read(request, await json_object(data))
+            run = await self.begun(request, asked, data)
         return await self.respond(request, run, asked)
 
-    async def read(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> ServedRequest:
-        """Return the request of a body. Raises RefusedError with the field."""
-        return self.dialect.read(body, headers)
+    async def read(self, request: Request, body: Mapping[str, Any]) -> ServedRequest:
+        """Return what a body asks for. Raises RefusedError with the field."""
+        return self.dialect.read(body, request.headers)
 
-    async def begun(self, asked: ServedRequest, caller: str | None) -> LiveRun:
+    async def begun(self, request: Request, asked: ServedRequest, data: bytes) -> AnyRun:
         """Return the run of a request, with its client counted."""
-        served = self.service.catalog.find(asked.model, caller)
-        run = await self.service.runs.begin(served, asked, caller=caller)
-        run.join()
-        return run
+        caller = caller_of(request)
+        return await self.service.runs.begin(
+            self.service.catalog.find(asked.model, caller),
+            asked,
+            caller=caller,
+            identity=Identity.of(caller, request.url.path, data, request.headers),
+            wait=partial(while_connected, request.receive),
+        )
 
-    async def respond(self, request: Request, run: LiveRun, asked: ServedRequest) -> Response:
+    async def respond(self, request: Request, run: AnyRun, asked: ServedRequest) -> Response:
         """Return the answer of a run, streamed or whole."""
         headers = run_headers(run, asked)
         if asked.stream:
@@ -57,7 +64,7 @@ class Endpoint:
         return await self._whole(request, run, asked, headers)
 
     async def _whole(
-        self, request: Request, run: LiveRun, asked: ServedRequest, headers: Mapping[str, str]
+        self, request: Request, run: AnyRun, asked: ServedRequest, headers: Mapping[str, str]
     ) -> Response:
         try:
             result = await while_connected(request.receive, run.result())
@@ -70,31 +77,7 @@ class Endpoint:
         return JSONResponse(self.dialect.whole(run, result, asked), headers=headers)
 
 
-def run_headers(run: LiveRun, asked: ServedRequest) -> dict[str, str]:
+def run_headers(run: AnyRun, asked: ServedRequest) -> dict[str, str]:
     """Return the headers of a response that tell of its run."""
-    ignored = {"x-fusion-ignored": ", ".join(asked.ignored)} if asked.ignored else {}
-    return {"x-fusion-run": run.run_id, "x-fusion-pipeline": run.pipeline, **ignored}
-
-
-def refuse(dialect: Dialect, error: RefusedError, run_id: str | None = None) -> Response:
-    """Return the response of an error in the dialect's shape."""
-    headers = {"x-should-retry": "false"} if error.final else {}
-    if error.retry_after is not None:
-        headers["retry-after"] = f"{max(1, round(error.retry_after))}"
-    if run_id is not None:
-        headers["x-fusion-run"] = run_id
-    return JSONResponse(dialect.refused(error, run_id), status_code=error.status, headers=headers)
-
-
-def refused(error: FusionError) -> RefusedError:
-    """Return an error before a run as the refusal of a request."""
-    match error:
-        case RefusedError():
-            return error
-        case PolicyError():
-            return RefusedError(str(error), status=403, kind="permission_error", code="policy")
-        case UsageError():
-            return RefusedError(str(error), param=None, code=type(error).__name__)
-    LOG.error("request failed: %s", error)
-    known: dict[str, Any] = {"status": error.http_status, "kind": "server_error"}
-    return RefusedError(str(error), **known)
+    ignored = {"x-fusion-ignored": header_text(", ".join(asked.ignored))} if asked.ignored else {}
+    return {"x-fusion-run": run.run_id, "x-fusion-pipeline": header_text(run.pipeline), **ignored}

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from fusion.server.runs.live import LiveRun
+from fusion.server.runs.runs import AnyRun
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ class RunResponse(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], run: LiveRun, *, headers: Mapping[str, str]) -> None:
+    def __init__(self, events: AsyncIterator[bytes], run: AnyRun, *, headers: Mapping[str, str]) -> None:
         self._events = events
         self._run = run
         self._sent = time.monotonic()

@@ -131,8 +131,11 @@ class Store(ABC):
         """Return a call with its request and reply."""
 
     @abstractmethod
-    def calls(self, run_id: str, *, texts: bool = False) -> Iterator[Call]:
-        """Yield the calls of a run in order of number; without `texts`, omit requests and reply texts."""
+    def calls(self, run_id: str, *, texts: bool = False, after: int = 0, stage: str | None = None) -> Iterator[Call]:
+        """Yield the calls of a run in order of number; without `texts`, omit requests and reply texts.
+
+        `after` leaves out the calls up to this number, `stage` those of other stages.
+        """
 
     @abstractmethod
     def attempts(
@@ -145,8 +148,8 @@ class Store(ABC):
         """Return the decisions of a run, in order."""
 
     @abstractmethod
-    def events(self, run_id: str) -> list[Mapping[str, Any]]:
-        """Return the stored events of a run, in order."""
+    def events(self, run_id: str, *, after: int = 0) -> list[Mapping[str, Any]]:
+        """Return the stored events of a run, in order, without those up to the number `after`."""
 
     @abstractmethod
     def spending(self, run_id: str) -> dict[str, Spending]:

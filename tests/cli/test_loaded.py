@@ -24,7 +24,9 @@ HEAVY = {
     "pyarrow",
     "rich",
     "sqlite3",
+    "starlette",
     "tiktoken",
+    "uvicorn",
 }
 RUN = ("run", "single", "What is the capital of Norway?")
 HOSTED = ("-m", "openai/gpt-5.5")

@@ -26,4 +26,4 @@ def test_models_are_listed_as_the_client_knows_them(serve: Serve) -> None:
     assert served.openai().models.retrieve("fusion/echo").id == "echo"
     with served.client(headers={"anthropic-version": "2023-06-01"}) as client:
         listed = client.get("/v1/models").json()
-    assert (listed["data"][0]["type"], listed["first_id"], listed["has_more"]) == ("model", "echo", False)
+    assert (listed["data"][0]["type"], listed["first_id"], listed["has_more"]) == ("model", "anthropic/echo", False)

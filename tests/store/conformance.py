@@ -247,6 +247,8 @@ class StoreConformance:
             (RunFilter(tags={"team": "a", "day": "1"}), ["r3"]),
             (RunFilter(fingerprint="f2"), ["r3"]),
             (RunFilter(started_before=3.0), ["r2", "r1"]),
+            (RunFilter(started_from=3.0), ["r4", "r3"]),
+            (RunFilter(started_from=2.0, started_before=3.0), ["r2"]),
             (RunFilter(parent="r1"), ["r2"]),
             (RunFilter(parent="r1", pipeline="plan"), []),
         ],
@@ -388,6 +390,9 @@ class StoreConformance:
             CallIndex(3, key(3), "finished"),
         ]
         assert [row.number for row in store.calls("r1")] == [1, 2, 3]
+        assert [row.number for row in store.calls("r1", after=1, texts=True)] == [2, 3]
+        assert [row.number for row in store.calls("r1", after=1, stage=key(1).stage)] == [2, 3]
+        assert list(store.calls("r1", stage="another")) == list(store.calls("r1", after=3)) == []
         assert store.last_numbers("r1") == (3, 0)
 
     @pytest.mark.parametrize("at_once", [True, False])
@@ -559,6 +564,7 @@ class StoreConformance:
         kept(store, started(), *(Noticed("r1", number, as_json(body)) for number, body in bodies.items()))
         kept(store, Noticed("r1", 1, '{"other":1}'))
         assert store.events("r1") == [bodies[1], bodies[2], bodies[3]]
+        assert [store.events("r1", after=2), store.events("r1", after=3)] == [[bodies[3]], []]
         assert store.last_numbers("r1") == (0, 3)
 
     # The cache.

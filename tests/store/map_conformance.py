@@ -150,6 +150,7 @@ class MapConformance:
             (RunFilter(pipeline="q"), []),
             (RunFilter(statuses=("partial",)), ["m"]),
             (RunFilter(started_before=100.5), []),
+            (RunFilter(started_from=1e12), []),
         ],
     )
     def test_maps_are_found_by_what_they_are(self, store: Store, which: RunFilter, found: list[str]) -> None:

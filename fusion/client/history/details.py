@@ -112,12 +112,12 @@ def receipt_of(store: Store, row: RunRow) -> Receipt:
 def accounts_of(store: Store, row: RunRow) -> tuple[Accounts, Before]:
     """Add up the calls and attempts of a run."""
     was = before(store, row.run_id, open_too=row.ended is None)
-    accounts = Accounts(*_prices(store, row.run_id))
+    accounts = Accounts(*prices_of(store, row.run_id))
     accounts.take_up(was)
     return accounts, was
 
 
-def _prices(store: Store, run_id: str) -> tuple[dict[str, str], dict[str, Price | None]]:
+def prices_of(store: Store, run_id: str) -> tuple[dict[str, str], dict[str, Price | None]]:
     """Return the source and the price of each model, if they were kept."""
     record = store.record(run_id)
     infos = [] if record is None or "roles" not in record else list(_infos(record["roles"]))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypedDict, TypeVar, Unpack
 
 from fusion.client.history.details import (
@@ -37,12 +38,14 @@ _NO_TAGS: Final[Mapping[str, str]] = {}
 class Which(TypedDict, total=False):
     """Filter of runs and maps: every given condition holds.
 
-    `status` lists alternatives; a run has all of `tags`.
+    `status` lists alternatives; a run has all of `tags`, and started at or after `since` and before `before`.
     """
 
     status: Collection[RunState]
     pipeline: str | None
     tags: Mapping[str, str]
+    since: datetime | None
+    before: datetime | None
 
 
 class History:
@@ -296,7 +299,14 @@ def _filter(which: Which) -> tuple[RunFilter, bool]:
     """Return the filter of a store, and True if it is exact: no lock has to be looked at."""
     status = set(which.get("status", ()))
     kept: dict[RunStatus, None] = {"running" if one == "died" else one: None for one in which.get("status", ())}
-    meant = RunFilter(statuses=tuple(kept), pipeline=which.get("pipeline"), tags=which.get("tags", _NO_TAGS))
+    since, before = which.get("since"), which.get("before")
+    meant = RunFilter(
+        statuses=tuple(kept),
+        pipeline=which.get("pipeline"),
+        tags=which.get("tags", _NO_TAGS),
+        started_from=None if since is None else since.timestamp(),
+        started_before=None if before is None else before.timestamp(),
+    )
     return meant, not {"running", "died"} & status
 
 

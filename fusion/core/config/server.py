@@ -1,10 +1,12 @@
 """The `[server]` table of a fusion.toml: pipelines that are served, callers, and bounds of requests."""
 
 import re
-from typing import Annotated, Any, Final, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from fusion.core.errors import close_names
 from fusion.core.types import Limits
 from fusion.core.validation import Authored
 
@@ -88,8 +90,19 @@ class ServerTable(Authored):
     on_disconnect: Literal["stop", "finish"] = Field(
         default="stop", description="Run of a client that goes away: stop it, or finish it for a retry."
     )
+    reports: Path | None = Field(default=None, description="Folder of benchmark reports that the page shows.")
     grace: float = Field(
         default=10.0,
         ge=0,
         description="Seconds that running requests get at the end of the server, before they stop.",
     )
+
+    @model_validator(mode="after")
+    def _knows_its_callers(self) -> Self:
+        for name, served in self.pipelines.items():
+            for caller in served.callers:
+                if caller not in self.tokens:
+                    raise ValueError(
+                        f"pipelines.{name}: caller {caller!r} has no token{close_names(caller, self.tokens)}"
+                    )
+        return self

@@ -214,6 +214,8 @@ class _Layers:
                 said |= {name: getattr(table, name) for name in table.model_fields_set}
                 if "pipelines" in table.model_fields_set:
                     said["pipelines"] = {name: _near(one, source) for name, one in table.pipelines.items()}
+                if table.reports is not None:
+                    said["reports"] = source.path.parent / user_path(str(table.reports))
         return ServerTable.model_construct(_fields_set=set(said), **said)
 
     def rules(self) -> Iterator[Rules]:

@@ -12,7 +12,7 @@ from fusion.core.result import Result
 
 KEPT: Final = "served"
 """Name of the decision in the store that holds the data that a dialect keeps with a run."""
-_INTERRUPTED: Final = "Interrupted"
+INTERRUPTED: Final = "Interrupted"
 """Reason of a run that was stopped from outside."""
 
 
@@ -105,15 +105,15 @@ def refusal_of(result: Result) -> RefusedError | None:
     message = f"run {result.run_id} failed: {why}"
     if reason == BudgetError.__name__:
         return RefusedError(message, status=402, kind="insufficient_quota", code=reason)
-    if reason == _INTERRUPTED:
+    if reason == INTERRUPTED:
         return RefusedError(message, status=503, kind="server_error", code=reason, final=False, retry_after=1)
     return RefusedError(message, status=422, kind="run_failed", code=reason or None)
 
 
-def outcome_of(run: ServedRun, result: Result) -> dict[str, Any]:
+def outcome_of(result: Result) -> dict[str, Any]:
     """Return the field `fusion` of a response: the run, its status, cost, and the parts that are lost."""
     return {
-        "run": run.run_id,
+        "run": result.run_id,
         "status": result.status,
         "cost": float(result.cost.usd),
         "unknown_calls": result.cost.unknown_calls,

@@ -1,7 +1,6 @@
 """Live run: a run in this process that answers requests; its events cross to the loop of the server."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -19,16 +18,28 @@ class LiveRun:
     """A run that answers a request, as ServedRun. Its Deltas since the last Restarted are the text of its answer.
 
     `stage` is the stage that writes the answer, None if its text is known at the end only. The run stops when the
-    last of its clients has left, unless it `finishes`.
+    last of its clients has left, unless it `finishes`. `ended` is called with its Result.
     """
 
-    def __init__(self, *, model: str, pipeline: str, stage: str | None, finishes: bool) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        pipeline: str,
+        stage: str | None,
+        finishes: bool,
+        created: int,
+        ended: "Callable[[LiveRun, Result], None]",
+    ) -> None:
         self.run_id = ""
         self.model = model
         self.pipeline = pipeline
-        self.created = int(time.time())
+        self.created = created
+        self.stopping = False
+        """True once it was asked to stop."""
         self._stage = stage
         self._finishes = finishes
+        self._ended = ended
         self._clients = 0
         self._handle: RunHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -78,6 +89,7 @@ class LiveRun:
     def stop(self) -> None:
         """Ask the run to stop, and return at once."""
         if self._handle is not None and not self.over:
+            self.stopping = True
             self._handle.stop()
 
     async def result(self) -> Result:
@@ -142,6 +154,7 @@ class LiveRun:
         self._log.append(end)
         self._result = result
         self._tell()
+        self._ended(self, result)
 
     def _last(self) -> Result:
         assert self._handle is not None

@@ -82,6 +82,11 @@ class Sections:
         by_size = sorted(self.all, key=lambda one: -one.tokens)
         return tuple(one.number for one in by_size[: 2 * MOST_NAMED])
 
+    @property
+    def _most(self) -> int:
+        """The most tokens of an outline."""
+        return max(_OUTLINE_TOKENS, int(self.tokens * _OUTLINE_SHARE))
+
     def __str__(self) -> str:
         return f"{len(self)} sections, {self.tokens:,} tokens"
 
@@ -106,8 +111,12 @@ class Sections:
         return Attached("\n\n".join(texts), tuple(one.file for one in chosen if one.file is not None))
 
     def headings(self) -> Outline:
-        """Return numbers and headings of all sections, and first words where headings do not tell them apart."""
-        return self._as_outline(fenced(self._lines(sizes=False), "headings"), ())
+        """Return the headings of all sections; with numbers, and first words, where they do not tell them apart."""
+        titles = [one.title for one in self.all]
+        alone = self._documents == 1 and all(titles) and len({*titles}) == len(titles)
+        text = "\n".join(titles) if alone else ""
+        short = alone and estimate_tokens(text) <= self._most
+        return self._as_outline(fenced(text if short else self._lines(sizes=False), "headings"), ())
 
     def called(self, name: str) -> list[int]:
         """Return the sections that a name means: a number, a heading, or both as in an outline.
@@ -162,12 +171,11 @@ class Sections:
 
     def _lines(self, *, sizes: bool = True) -> str:
         """Return the longest outline within the limit; the shortest has numbers and sizes only."""
-        most = max(_OUTLINE_TOKENS, int(self.tokens * _OUTLINE_SHARE))
         titles = Counter((one.document, one.title) for one in self.all)
         text = ""
         for title, words in ((title, words) for title in _TITLES for words in _WORDS):
             text = "\n".join(self._line(one, titles, title, words, sizes=sizes) for one in self.all)
-            if estimate_tokens(text) <= most:
+            if estimate_tokens(text) <= self._most:
                 break
         return text
 

@@ -275,6 +275,7 @@ class RunFilter:
     tags: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str | None = None
     started_before: float | None = None
+    started_from: float | None = None
     parent: str | None = None
     map: str | None = None
     """Rows of this map; without it, runs that are no row of a map."""

@@ -74,6 +74,9 @@ class MapReader(Store):
         if which.started_before is not None:
             conditions.append("ifnull(resumed, started) < ?")
             values.append(which.started_before)
+        if which.started_from is not None:
+            conditions.append("started >= ?")
+            values.append(which.started_from)
         for tag in which.tags.items():
             conditions.append("EXISTS (SELECT 1 FROM json_each(maps.tags) t WHERE t.key = ? AND t.value = ?)")
             values += tag

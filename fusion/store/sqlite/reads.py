@@ -208,12 +208,15 @@ class SqliteReader(MapReader):
         row = self._one(sql, run_id, number)
         return None if row is None else self._as_call(run_id, row)
 
-    def calls(self, run_id: str, *, texts: bool = False) -> Iterator[Call]:
+    def calls(self, run_id: str, *, texts: bool = False, after: int = 0, stage: str | None = None) -> Iterator[Call]:
         kept = "text, request" if texts else "NULL, NULL"
         join = "LEFT JOIN bodies USING (run, number)" if texts else ""
-        sql = f"{_CALL}, {kept}, number FROM calls {join} WHERE run = {OF_RUN} AND number > ? ORDER BY number LIMIT ?"
-        for row in self._pages(sql, run_id, (-1,), _PAGE_OF_TEXTS if texts else _PAGE):
-            yield self._as_call(run_id, row[:-1])
+        sql = (
+            f"{_CALL}, {kept}, ?2, number FROM calls {join} WHERE run = {OF_RUN.replace('?', '?1')}"
+            " AND (?2 IS NULL OR stage = ?2) AND number > ?3 ORDER BY number LIMIT ?4"
+        )
+        for row in self._pages(sql, run_id, (stage, after), _PAGE_OF_TEXTS if texts else _PAGE):
+            yield self._as_call(run_id, row[:-2])
 
     def _as_call(self, run_id: str, row: Any) -> Call:
         number, stage, item, step, digest, *about, text_digest, failure, reused, waited = row[:14]
@@ -263,9 +266,9 @@ class SqliteReader(MapReader):
             for stage, item, name, value in self._all(sql, run_id)
         ]
 
-    def events(self, run_id: str) -> list[Mapping[str, Any]]:
-        sql = f"SELECT body FROM events WHERE run = {OF_RUN} ORDER BY number"
-        return [unpack_data(body) for (body,) in self._all(sql, run_id)]
+    def events(self, run_id: str, *, after: int = 0) -> list[Mapping[str, Any]]:
+        sql = f"SELECT body FROM events WHERE run = {OF_RUN} AND number > ? ORDER BY number"
+        return [unpack_data(body) for (body,) in self._all(sql, run_id, after)]
 
     def spending(self, run_id: str) -> dict[str, Spending]:
         rows = self._all(f"SELECT stage, {_ALL_SPENDING} {_COUNTED} GROUP BY stage", run_id)
@@ -303,6 +306,9 @@ def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
     if which.started_before is not None:
         conditions.append("started < ?")
         values.append(which.started_before)
+    if which.started_from is not None:
+        conditions.append("started >= ?")
+        values.append(which.started_from)
     for tag in which.tags.items():
         conditions.append("EXISTS (SELECT 1 FROM json_each(runs.tags) AS tag WHERE tag.key = ? AND tag.value = ?)")
         values += tag

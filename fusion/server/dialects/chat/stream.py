@@ -23,7 +23,7 @@ async def chunks(run: ServedRun, *, include_usage: bool) -> AsyncIterator[bytes]
         yield chunk.error(error)
         return
     result = pieces.result
-    yield chunk.choice({}, finish=finish_of(result), fusion=outcome_of(run, result))
+    yield chunk.choice({}, finish=finish_of(result), fusion=outcome_of(result))
     if include_usage:
         yield chunk.of(choices=[], usage=usage_of(result))
     yield _DONE

@@ -13,7 +13,7 @@ def completion(run: ServedRun, result: Result) -> dict[str, Any]:
         **head(run, "chat.completion"),
         "choices": [{"index": 0, "message": message, "finish_reason": finish_of(result), "logprobs": None}],
         "usage": usage_of(result),
-        "fusion": outcome_of(run, result),
+        "fusion": outcome_of(result),
     }
 
 

@@ -11,6 +11,8 @@ from starlette.routing import BaseRoute, Route
 
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.server.catalog import ServedPipeline
+from fusion.server.dialects.messages.names import listed_name, own_name
+from fusion.server.guard.callers import caller_of
 from fusion.server.service import Service
 
 _Entry = tuple[ServedPipeline, LoadedPipeline]
@@ -20,7 +22,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
     """Return the routes of the list of models and of one model."""
 
     async def all_models(request: Request) -> Response:
-        found = await asyncio.to_thread(service.catalog.list, None)
+        found = await asyncio.to_thread(service.catalog.list, caller_of(request))
         if _is_for_anthropic(request):
             data = [_anthropic(*one) for one in found]
             ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
@@ -28,7 +30,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
         return JSONResponse({"object": "list", "data": [_openai(*one) for one in found]})
 
     async def one_model(request: Request) -> Response:
-        one = service.catalog.find(request.path_params["id"], None)
+        one = service.catalog.find(own_name(request.path_params["id"]), caller_of(request))
         pipeline = await asyncio.to_thread(service.catalog.load, one)
         return JSONResponse((_anthropic if _is_for_anthropic(request) else _openai)(one, pipeline))
 
@@ -54,7 +56,7 @@ def _anthropic(served: ServedPipeline, pipeline: LoadedPipeline) -> dict[str, An
     at = datetime.fromtimestamp(_created(pipeline), UTC)
     return {
         "type": "model",
-        "id": served.name,
+        "id": listed_name(served.name),
         "display_name": pipeline.pipeline.name,
         "created_at": f"{at:%Y-%m-%dT%H:%M:%SZ}",
     }

@@ -1,0 +1,141 @@
+"""Request of the Responses API, read into a ServedRequest."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fusion.core.params import AnswerOptions
+from fusion.core.types import ToolSpec
+from fusion.server.dialects.fields import FUSION, answer_options
+from fusion.server.dialects.responses.body import ResponsesBody, Tool, ToolChoice
+from fusion.server.dialects.responses.items import Referred, Transcript, refuse
+
+_CHOICES: Final = ("none", "auto", "required")
+_NAMES: Final = {"max_tokens": "max_output_tokens", "json_schema": "text.format.schema"}
+_MOST_STOPS: Final = 4
+_WITHOUT_EFFECT: Final = {"conversation": "use `previous_response_id`", "prompt": "give `instructions` and `input`"}
+
+
+def transcript_of(body: ResponsesBody, referred: Referred) -> Transcript:
+    """Return the messages of a body, without its instructions."""
+    for name, advice in _WITHOUT_EFFECT.items():
+        if getattr(body, name) is not None:
+            refuse(name, "nothing of this kind is kept here", advice)
+    transcript = Transcript(referred)
+    items = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
+    if not items:
+        refuse("input", "it is empty", "give a text, or a list of items")
+    for at, item in enumerate(items):
+        transcript.add(item, f"input.{at}")
+    return transcript
+
+
+def answer_of(body: ResponsesBody) -> AnswerOptions:
+    """Return the options of the answer. Raises RefusedError with the field."""
+    tools, choice = _chosen(_tools(body), body.tool_choice)
+    return answer_options(
+        _NAMES,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        seed=body.seed,
+        stop=_stops(body.stop),
+        reasoning_effort=body.reasoning.effort if body.reasoning else None,
+        max_tokens=body.max_output_tokens,
+        tools=tools,
+        tool_choice=choice,
+        json_schema=_schema(body),
+    )
+
+
+def tags_of(body: ResponsesBody, own: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of the run: the metadata that can be tags, and Fusion's own."""
+    return {name: value for name, value in (body.metadata or {}).items() if _is_tag(name)} | dict(own)
+
+
+def ignored_of(body: ResponsesBody, transcript: Transcript) -> tuple[str, ...]:
+    """Return the names of fields without an effect."""
+    found = set(transcript.ignored)
+    for name, part in (("", body), ("text.", body.text), ("reasoning.", body.reasoning)):
+        extra = {} if part is None else part.model_extra or {}
+        found |= {f"{name}{field}" for field, value in extra.items() if value not in (None, [], {})}
+    found -= set(FUSION)
+    found |= {f"tools.{tool.type}" for tool in body.tools or () if tool.type != "function"}
+    found |= {f"metadata.{name}" for name in body.metadata or () if not _is_tag(name)}
+    return tuple(sorted(found))
+
+
+def _is_tag(name: str) -> bool:
+    return bool(name) and "=" not in name
+
+
+def _tools(body: ResponsesBody) -> tuple[ToolSpec, ...]:
+    """Return the tools of the client; those that only servers of others have are left out."""
+    return tuple(_tool(tool, f"tools.{at}") for at, tool in enumerate(body.tools or ()) if tool.type == "function")
+
+
+def _tool(tool: Tool, where: str) -> ToolSpec:
+    if not tool.name:
+        refuse(f"{where}.name", "a function has a name", "add it")
+    return ToolSpec(name=tool.name, description=tool.description or "", parameters=tool.parameters or {})
+
+
+def _chosen(tools: tuple[ToolSpec, ...], choice: str | ToolChoice | None) -> tuple[tuple[ToolSpec, ...], str]:
+    """Return the tools that may be called, and the choice among them."""
+    if isinstance(choice, ToolChoice):
+        return _chosen_of(tools, choice)
+    if choice is not None and choice not in _CHOICES:
+        refuse("tool_choice", f"unknown choice {choice!r}", f"use {', '.join(_CHOICES)}, or name a function")
+    if choice == "required" and not tools:
+        refuse("tool_choice", "no function of the client can be called", "give `tools` of type function")
+    return tools, choice or "auto"
+
+
+def _chosen_of(tools: tuple[ToolSpec, ...], choice: ToolChoice) -> tuple[tuple[ToolSpec, ...], str]:
+    if choice.type == "allowed_tools":
+        names = {str(tool.get("name")) for tool in choice.tools}
+        return _chosen(tuple(tool for tool in tools if tool.name in names), choice.mode)
+    if choice.type != "function":
+        return tools, "auto"
+    if choice.name not in {tool.name for tool in tools}:
+        refuse("tool_choice.name", f"no function {choice.name!r} in `tools`", "name one of them")
+    return tools, choice.name
+
+
+def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if len(stops) > _MOST_STOPS:
+        refuse("stop", f"{len(stops)} stop sequences", f"give at most {_MOST_STOPS}")
+    return stops
+
+
+def _schema(body: ResponsesBody) -> dict[str, Any] | None:
+    """Return the schema of the answer; an empty one for any JSON object."""
+    form = body.text and body.text.format
+    if not form or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return {}
+    if form.json_schema is None:
+        refuse("text.format.schema", "a format of type json_schema has a schema", "add it")
+    return form.json_schema
+
+
+def echo_of(body: ResponsesBody) -> dict[str, Any]:
+    """Return the fields of a response that repeat the request."""
+    said: Mapping[str, Any] = body.model_dump(by_alias=True, exclude_none=True)
+    text = said.get("text") or {}
+    return {
+        "background": bool(body.background),
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_output_tokens,
+        "metadata": body.metadata or {},
+        "parallel_tool_calls": bool(said.get("parallel_tool_calls", True)),
+        "previous_response_id": body.previous_response_id,
+        "reasoning": {"effort": None, "summary": None, **said.get("reasoning", {})},
+        "store": True,
+        "temperature": body.temperature,
+        "text": {**text, "format": text.get("format") or {"type": "text"}},
+        "tool_choice": said.get("tool_choice", "auto"),
+        "tools": said.get("tools", []),
+        "top_p": body.top_p,
+        "truncation": "disabled",
+    }

@@ -1,0 +1,1 @@
+"""Guard: callers, hosts, origins and bounds, checked before anything of a request is used."""

@@ -1,0 +1,1 @@
+"""Listener: the socket, its connections, and the signals that end the server."""

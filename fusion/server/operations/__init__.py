@@ -1,0 +1,1 @@
+"""Operations: models, health, metrics and quotes, beside the APIs that make runs."""

@@ -1,0 +1,1 @@
+"""Page: runs, maps and benchmarks in a browser, and the JSON behind it."""

@@ -1,0 +1,98 @@
+"""Stream: a run as server-sent events, from the store and from the live part of a run of this process."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from fusion.server.page.board import Board, KeptEvent
+from fusion.server.page.run import RunView
+
+_LIVE: Final = 0.2
+"""Seconds between two looks at a run of this process."""
+_ELSEWHERE: Final = 1.0
+_PING: Final = 15.0
+_PIECE: Final = 200_000
+"""Most characters of an answer in one message."""
+
+
+class RunStream:
+    """The events of one run from the number `after` on.
+
+    `event` messages are the events that the store keeps, each with its number as id, so that a browser that connects
+    again gets the rest. `state` messages have what changed in the state of the run and of its stages. `text` messages
+    have the next piece of the answer, `plan` messages the titles of its subtasks. `end` is the last message.
+    """
+
+    def __init__(self, view: RunView, after: int = 0) -> None:
+        self._view = view
+        self._after = after
+        self._state: dict[str, Any] = {}
+        self._stages: dict[str, Any] = {}
+        self._titles = 0
+        self._pieces = 0
+        self._restarts = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        board = await asyncio.to_thread(lambda: self._view.board)
+        sent = time.monotonic()
+        yield b"retry: 1000\n\n"
+        while True:
+            messages = b"".join(await asyncio.to_thread(lambda: list(self._look(board))))
+            if messages or time.monotonic() - sent >= _PING:
+                yield messages or b": ping\n\n"
+                sent = time.monotonic()
+            if board.over:
+                yield _message("end", {"status": board.status})
+                return
+            await asyncio.sleep(_ELSEWHERE if board.live is None else _LIVE)
+
+    def _look(self, board: Board) -> Iterator[bytes]:
+        """Yield what is new."""
+        for kept in board.refresh():
+            if kept.number > self._after:
+                yield _kept(kept)
+        state = board.state()
+        stages = {path: stage for path, stage in state["stages"].items() if self._stages.get(path) != stage}
+        changed = {
+            name: value for name, value in state.items() if self._state.get(name) != value and name != "stages"
+        }
+        self._state, self._stages = state, state["stages"]
+        if stages or changed.keys() - {"now", "seconds"}:
+            yield _message("state", {**changed, "now": state["now"], "stages": stages})
+        yield from self._plan(board)
+        yield from self._text(board)
+
+    def _plan(self, board: Board) -> Iterator[bytes]:
+        live = board.live
+        if live is not None and len(live.titles) == self._titles:
+            return
+        titles = board.plan()
+        if len(titles) != self._titles:
+            self._titles = len(titles)
+            yield _message("plan", {"titles": titles})
+
+    def _text(self, board: Board) -> Iterator[bytes]:
+        live = board.live
+        if live is None:
+            return
+        restarts, pieces = live.restarts, live.pieces
+        again = restarts != self._restarts or self._pieces == 0
+        if restarts != self._restarts:
+            self._restarts, self._pieces = restarts, 0
+        count = len(pieces)
+        if count > self._pieces:
+            text = "".join(pieces[self._pieces : count])[-_PIECE:]
+            self._pieces = count
+            yield _message("text", {"text": text, "again": again})
+
+
+def _kept(kept: KeptEvent) -> bytes:
+    body = to_json(kept.event, exclude_none=True)
+    return b"id: %d\nevent: event\ndata: %b\n\n" % (kept.number, body)
+
+
+def _message(kind: str, data: Mapping[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), to_json(data))

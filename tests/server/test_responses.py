@@ -1,0 +1,189 @@
+"""OpenAI's Responses API over real HTTP, by the openai SDK and by hand."""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from pydantic import BaseModel
+
+from fusion import Request, Say
+from tests.conftest import said
+from tests.server.conftest import Serve, Served
+
+LONG = "The quick brown fox jumps over the lazy dog, and then it rests for a while in the shade. " * 3
+
+
+def events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """The events of a stream, whose names are those of their types."""
+    name = ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            body = json.loads(line[6:])
+            assert body["type"] == name
+            yield body
+
+
+def streamed(served: Served, body: dict[str, Any]) -> list[dict[str, Any]]:
+    with served.client() as client, client.stream("POST", "/v1/responses", json={**body, "stream": True}) as answer:
+        assert answer.status_code == 200, answer.read()
+        return list(events(answer.iter_lines()))
+
+
+def again(served: Served, response_id: str, after: int | None = None) -> list[dict[str, Any]]:
+    query = {"stream": "true", **({} if after is None else {"starting_after": str(after)})}
+    with served.client() as client, client.stream("GET", f"/v1/responses/{response_id}", params=query) as answer:
+        assert answer.status_code == 200, answer.read()
+        return list(events(answer.iter_lines()))
+
+
+def test_a_response_is_the_answer_of_a_run(serve: Serve) -> None:
+    served = serve("the answer")
+    raw = served.openai().responses.with_raw_response.create(model="echo", input="What is it?")
+    made = raw.parse()
+    run_id = raw.headers["x-fusion-run"]
+    assert made.id == f"resp_{run_id}"
+    assert (made.status, made.output_text, made.model) == ("completed", "the answer", "echo")
+    assert made.usage is not None
+    assert made.usage.total_tokens > 0
+    assert json.loads(raw.text)["usage"]["cost"] == 0.0
+    assert served.fusion.runs.find(run_id).status == "ok"
+
+
+def test_a_stream_has_the_events_that_codex_takes(serve: Serve) -> None:
+    served = serve(Say(pieces=["the whole ", "answer, in pieces ", "as they came"]))
+    found = streamed(served, {"model": "echo", "input": "hello"})
+    kinds = list(dict.fromkeys(one["type"] for one in found))
+    assert kinds == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    assert [one["sequence_number"] for one in found] == list(range(len(found)))
+    deltas = [one["delta"] for one in found if one["type"] == "response.output_text.delta"]
+    assert (
+        "".join(deltas)
+        == "the whole answer, in pieces as they came"
+        == found[-1]["response"]["output"][0]["content"][0]["text"]
+    )
+
+
+class City(BaseModel):
+    name: str
+    people: int
+
+
+def test_the_sdk_parses_an_answer(serve: Serve) -> None:
+    served = serve('{"name": "Bergen", "people": 291940}')
+    parsed = served.openai().responses.parse(model="echo", input="Which city?", text_format=City)
+    assert parsed.output_parsed == City(name="Bergen", people=291_940)
+
+
+def test_the_sdk_streams_an_answer(serve: Serve) -> None:
+    served = serve(Say(pieces=LONG.split(" ")))
+    with served.openai().responses.stream(model="echo", input="hello") as stream:
+        pieces = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert "".join(pieces) == final.output_text
+
+
+def test_a_response_is_retrieved_and_deleted(serve: Serve) -> None:
+    served = serve("the answer")
+    client = served.openai()
+    made = client.responses.create(model="echo", input="hello", metadata={"team": "search"}, temperature=0.5)
+    found = client.responses.retrieve(made.id)
+    assert found == made
+    assert (found.metadata, found.temperature) == ({"team": "search"}, 0.5)
+    client.responses.delete(made.id)
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.responses.retrieve(made.id)
+    assert refused.value.code == "response_not_found"
+
+
+@pytest.mark.parametrize("cut", range(0, 26, 3))
+def test_a_stream_is_taken_up_again(serve: Serve, cut: int) -> None:
+    served = serve(Say(pieces=[f"{word} " for word in LONG.split()]))
+    whole = streamed(served, {"model": "echo", "input": "hello"})
+    assert len(whole) > 16
+    rest = again(served, whole[0]["response"]["id"], whole[cut % len(whole)]["sequence_number"])
+    assert rest == whole[cut % len(whole) + 1 :]
+    assert len(served.models["frontier"].requests) == 1
+
+
+def test_a_conversation_goes_on(serve: Serve) -> None:
+    served = serve(["Ada", "Ada again"])
+    client = served.openai()
+    first = client.responses.create(model="echo", input="My name is Ada.", instructions="Be short.")
+    client.responses.create(model="echo", input="What is it?", previous_response_id=first.id)
+    words = said(served.models["frontier"].requests[1])
+    assert "My name is Ada." in words
+    assert "What is it?" in words
+    assert "Be short." not in words
+
+
+@pytest.mark.parametrize("given", ["resp_none", "msg_1", "", "resp_20260101-000000-abcdef"])
+def test_an_unknown_previous_response_is_refused(serve: Serve, given: str) -> None:
+    served = serve()
+    with pytest.raises(openai.NotFoundError) as refused:
+        served.openai().responses.create(model="echo", input="x", previous_response_id=given)
+    assert (refused.value.param, refused.value.code) == ("previous_response_id", "previous_response_not_found")
+
+
+def test_a_failed_run_is_not_tried_again(serve: Serve) -> None:
+    served = serve(Say(error=RuntimeError("no")))
+    answer = served.post("/v1/responses", {"model": "echo", "input": "hello"})
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (422, "false")
+
+
+def test_a_response_in_the_background_goes_on(serve: Serve) -> None:
+    served = serve(Say("the answer", delay=0.2))
+    client = served.openai()
+    made = client.responses.create(model="echo", input="hello", background=True)
+    assert made.status == "queued"
+    assert again(served, made.id)[-1]["type"] == "response.completed"
+    assert client.responses.retrieve(made.id).output_text == "the answer"
+
+
+def test_a_response_is_cancelled(serve: Serve) -> None:
+    asked = threading.Event()
+
+    def script(request: Request) -> Say:
+        asked.set()
+        return Say("the answer", delay=30)
+
+    client = serve(script).openai()
+    made = client.responses.create(model="echo", input="hello", background=True)
+    assert asked.wait(10)
+    assert client.responses.cancel(made.id).status == "cancelled"
+    assert client.responses.retrieve(made.id).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": "x"}, "model"),
+        ({"model": "echo"}, "input"),
+        ({"model": "echo", "input": []}, "input"),
+        ({"model": "echo", "input": [3]}, "input.0"),
+        ({"model": "echo", "input": [{"role": "boss", "content": "x"}]}, "input.0.role"),
+        ({"model": "echo", "input": "x", "temperature": 9}, "temperature"),
+        ({"model": "echo", "input": "x", "tool_choice": "required"}, "tool_choice"),
+        ({"model": "echo", "input": "x", "conversation": "conv_1"}, "conversation"),
+        ({"model": "echo", "input": "x", "text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
+        ({"model": "echo", "input": "x", "max_cost": -1}, "max_cost"),
+        ({"model": "none", "input": "x"}, "model"),
+    ],
+)
+def test_a_wrong_field_is_named(serve: Serve, body: dict[str, Any], param: str) -> None:
+    error = serve().post("/v1/responses", body).json()["error"]
+    assert error["param"] == param

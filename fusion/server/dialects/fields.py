@@ -32,8 +32,9 @@ def answer_options(names: Mapping[str, str], **given: Any) -> AnswerOptions:
     except PipelineError as error:
         problem = error.problems[0]
         field = problem.where.partition(".")[0]
-        param = names.get(field, field)
-        raise RefusedError(f"{param!r}: {problem.message}", param=param) from error
+        param = names.get(field, field) or None
+        where = f"{param!r}: " if param else ""
+        raise RefusedError(f"{where}{problem.message}", param=param) from error
 
 
 def fusion_fields(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fusion.core.params import AnswerOptions
 from fusion.core.types import ToolSpec
 from fusion.server.dialects.base import RefusedError, ServedRequest
-from fusion.server.dialects.fields import FUSION, fusion_fields
+from fusion.server.dialects.fields import FUSION, answer_options, fusion_fields
 from fusion.server.dialects.messages.content import Transcript, blocks_of
 from fusion.server.dialects.messages.names import own_name
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
+_NAMES: Final = {"stop": "stop_sequences", "json_schema": "output_config.format.schema"}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -158,17 +159,17 @@ def _system(transcript: Transcript) -> list[dict[str, Any]]:
 
 def _answer(request: MessagesRequest) -> AnswerOptions:
     tools = tools_of(request)
-    given = {
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "stop": tuple(request.stop_sequences or ()),
-        "reasoning_effort": request.output_config and request.output_config.effort,
-        "tools": tools,
-        "tool_choice": _tool_choice(request.tool_choice, {tool.name for tool in tools}),
-        "json_schema": request.format and request.format.json_schema,
-    }
-    return AnswerOptions.model_validate(given)
+    return answer_options(
+        _NAMES,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        stop=request.stop_sequences,
+        reasoning_effort=request.output_config and request.output_config.effort,
+        tools=tools,
+        tool_choice=_tool_choice(request.tool_choice, {tool.name for tool in tools}),
+        json_schema=request.format and request.format.json_schema,
+    )
 
 
 def _tool_choice(choice: _ToolChoice | None, names: set[str]) -> str:

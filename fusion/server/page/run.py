@@ -198,6 +198,10 @@ class RunView:
             "last": self.store.last_numbers(self.run_id)[0],
         }
 
+    def every_call(self) -> dict[int, dict[str, Any]]:
+        """Return all calls by number, as `call` does."""
+        return {number: self.call(number) for number, _, _ in self.store.index(self.run_id)}
+
     def _attempts(self, call: CallDetails) -> Iterator[dict[str, Any]]:
         """Yield the attempts of a call, each with its worst case and its cost."""
         begin, end = _times(call)

@@ -1,16 +1,16 @@
 // App: the frame of the page, and the view that the address names.
 import { render } from "./vendor/preact.js";
 import { useEffect, useState } from "./vendor/hooks.js";
-import { html } from "./html.js";
-import { embedded, login } from "./source.js";
-import { Problem } from "./parts.js";
-import { RunList } from "./runs.js";
-import { RunPage } from "./run.js";
-import { CallPage } from "./call.js";
-import { DiffPage } from "./diff.js";
-import { MapList, MapPage } from "./maps.js";
-import { ReportList, ReportPage } from "./reports.js";
-import { StartPage } from "./start.js";
+import { html } from "./lib/html.js";
+import { embedded, login } from "./lib/source.js";
+import { Problem } from "./lib/parts.js";
+import { RunList } from "./views/runs.js";
+import { RunPage } from "./views/run.js";
+import { CallPage } from "./views/call.js";
+import { DiffPage } from "./views/diff.js";
+import { MapList, MapPage } from "./views/maps.js";
+import { ReportList, ReportPage } from "./views/reports.js";
+import { StartPage } from "./views/start.js";
 
 const PLACES = [
   ["runs", "Runs"],

@@ -208,5 +208,20 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
     assert param in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("user", "tags"),
+    [
+        ("ada", {"user": "ada"}),
+        ('{"device_id": "d", "account_uuid": "", "session_id": "s-1"}', {"session": "s-1"}),
+        ('{"device_id": "d"}', {}),
+        ("1234", {"user": "1234"}),
+        ("", {}),
+        (None, {}),
+    ],
+)
+def test_the_user_becomes_a_tag(user: str | None, tags: dict[str, str]) -> None:
+    assert read({"role": "user", "content": "Hi"}, metadata={"user_id": user}).tags == tags
+
+
 def test_a_listed_name_is_read_without_its_prefix() -> None:
     assert read(user("Hi"), model="anthropic/fusion/single").model == "fusion/single"

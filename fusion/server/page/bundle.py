@@ -43,7 +43,7 @@ def _data(view: RunView) -> dict[str, Any]:
     return {
         "run": whole,
         "items": {stage: view.items(stage, limit=_EVERY)["items"] for stage in whole["state"]["stages"]},
-        "calls": view.every_call(),
+        "calls": dict(view.every_call()),
     }
 
 

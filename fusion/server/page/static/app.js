@@ -43,7 +43,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${toMain}>To the content</a>
     <header class="bar">
-      <a class="brand" href="#/runs">fusion</a>
+      <a class="brand" href=${embedded ? `#${start()}` : "#/runs"}>fusion</a>
       ${!embedded && html`<nav aria-label="Views">
         ${PLACES.map(
           ([name, title]) => html`<a key=${name} href="#/${name}" aria-current=${place.top === name ? "page" : null}>${title}</a>`,
@@ -103,7 +103,8 @@ function Login({ enter }) {
 // The place that the address names: its parts and its query.
 function read() {
   const [path, query = ""] = (location.hash.replace(/^#/, "") || start()).split("?");
-  const parts = path.split("/").filter(Boolean).map(decoded);
+  const found = path.split("/").filter(Boolean).map(decoded);
+  const parts = embedded && found[0] !== "run" ? start().split("/").filter(Boolean) : found;
   const top = { run: "runs", diff: "runs", map: "maps" }[parts[0]] || parts[0] || "runs";
   const stays = ["run", "map", "runs"].includes(parts[0] || "runs");
   const key = stays ? parts.join("/") : `${parts.join("/")}?${query}`;

@@ -19,7 +19,7 @@ def header_text(text: str) -> str:
 
 
 def request_ids(run_id: str) -> dict[str, str]:
-    """Return the headers that name a run: our own, and those from which the SDKs of OpenAI and Anthropic read an id."""
+    """Return the headers that name a run: our own, and those that the SDKs of OpenAI and Anthropic read."""
     named = f"req_{run_id}"
     return {"x-fusion-run": run_id, "x-request-id": named, "request-id": named}
 

@@ -81,7 +81,7 @@ def test_a_user_message_is_read_with_its_files(content: Any, read_as: Any) -> No
             [result("5"), text("<system-reminder>be brief</system-reminder>")],
             "5\n\n<system-reminder>be brief</system-reminder>",
         ),
-        ([result([PICTURE])], [PICTURE_PART]),
+        ([result([text("See:"), PICTURE])], "See:\n\n[image, not shown]"),
     ],
     ids=["text", "blocks", "failed", "empty", "beside a reminder", "picture"],
 )

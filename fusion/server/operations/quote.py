@@ -13,7 +13,7 @@ from fusion.server.dialects.base import RefusedError, ServedRequest
 from fusion.server.dialects.chat.reading import read
 from fusion.server.guard.bodies import json_object
 from fusion.server.guard.callers import caller_of
-from fusion.server.runs.mapping import options_of, prompt_of
+from fusion.server.runs.mapping import options_of
 from fusion.server.service import Service
 
 _QUEUE: Final = 8
@@ -45,7 +45,7 @@ def _quoted(service: Service, asked: ServedRequest, caller: str | None) -> Quote
     pipeline = service.catalog.load(served)
     options = options_of(pipeline, served, asked)
     return service.fusion.quote(
-        prompt_of(asked), pipeline=pipeline, inputs=options["inputs"], budget=options["budget"]
+        options["prompt"], pipeline=pipeline, inputs=options["inputs"], budget=options["budget"]
     )
 
 

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from fusion.core.errors import FusionError
+from fusion.core.log import LOG
 from fusion.server.dialects.base import Dialect, ServedRequest, refusal_of
 from fusion.server.guard.bodies import json_object
 from fusion.server.guard.callers import caller_of
@@ -74,10 +75,14 @@ class Endpoint:
             return Response(status_code=499)  # the client is gone
         if (error := refusal_of(result)) is not None:
             return refuse(self.dialect, error, run.run_id)
-        return JSONResponse(self.dialect.whole(run, result, asked), headers=headers)
+        spent = {"x-fusion-status": result.status, "x-fusion-cost": f"{result.cost.usd:f}"}
+        return JSONResponse(self.dialect.whole(run, result, asked), headers={**headers, **spent})
 
 
 def run_headers(run: AnyRun, asked: ServedRequest) -> dict[str, str]:
     """Return the headers of a response that tell of its run."""
-    ignored = {"x-fusion-ignored": header_text(", ".join(asked.ignored))} if asked.ignored else {}
+    names = dict.fromkeys([*asked.ignored, *run.ignored])
+    ignored = {"x-fusion-ignored": header_text(", ".join(names))} if names else {}
+    if ignored:
+        LOG.info("run %s: fields without an effect: %s", run.run_id, ignored["x-fusion-ignored"])
     return {**request_ids(run.run_id), "x-fusion-pipeline": header_text(run.pipeline), **ignored}

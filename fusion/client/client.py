@@ -17,9 +17,11 @@ from fusion.client.handle import RunHandle
 from fusion.client.launcher import Launcher, shut_down
 from fusion.client.options import (
     DEFAULT_PIPELINE,
+    ContinueOptions,
     Prompt,
     ResumeOptions,
     RunOptions,
+    answer_of,
     check_options,
     tags_of,
 )
@@ -28,11 +30,13 @@ from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
 from fusion.core.errors import BudgetError, RunFailed, UsageError, close_names
 from fusion.core.events import to_both
-from fusion.core.params import Defaults
+from fusion.core.params import AnswerOptions, Defaults
 from fusion.core.result import FailedPart, Result
+from fusion.engine.answering.continuing import continued
+from fusion.engine.answering.effects import AnswerEffects, effects, under_options
 from fusion.engine.durable import Recorder, record_of, result_of
 from fusion.engine.manifest import Record
-from fusion.engine.prepare import prepare, prepare_branch, prepare_without_keys
+from fusion.engine.prepare import prepare, prepare_branch, prepare_many, prepare_without_keys
 from fusion.engine.roles import Cast, RoleGiven
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model
@@ -212,6 +216,60 @@ class Fusion:
             raise
         return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream, within=within)
 
+    # Continue: answer the calls of tools that a run ended with.
+
+    def continue_run(
+        self, run_id: str, results: Mapping[str, str] | None = None, **options: Unpack[ContinueOptions]
+    ) -> Result:
+        """Go on with a run that ended with calls of your tools, given their results by call id; requires `store`.
+
+        It is a new run, whose parent is the old one. Earlier stages are answered from the store at no cost; only the
+        stage that writes the answer calls its model, which reads its calls and their results. Without `results`, a
+        run that ended with a text goes on with the `turns` of `answer`.
+
+        Raises UsageError for unknown ids, missing results, and a run without calls; StoreError if its words were not
+        kept.
+
+        >>> tools = [{"name": "weather", "parameters": {"type": "object"}}]
+        >>> result = fusion.complete("Weather in Oslo?", pipeline="single", answer={"tools": tools})
+        >>> results = {call.id: weather(call.arguments) for call in result.tool_calls}
+        >>> fusion.continue_run(result.run_id, results).text
+        """
+        return _waited(self.start_continue(run_id, results, **options), None)
+
+    async def acontinue_run(
+        self, run_id: str, results: Mapping[str, str] | None = None, **options: Unpack[ContinueOptions]
+    ) -> Result:
+        """Await `continue_run`. Cancelling it stops the run."""
+        handle = self.start_continue(run_id, results, **options)
+        return _checked_result(handle, await handle.wait_async(), None)
+
+    def start_continue(
+        self,
+        run_id: str,
+        results: Mapping[str, str] | None = None,
+        *,
+        stream: bool = False,
+        **options: Unpack[ContinueOptions],
+    ) -> RunHandle:
+        """Start to go on with a run and return at once; see `continue_run`."""
+        check_options(options, ContinueOptions)
+        self._check_startable()
+        within, given = self._launcher.budgets.of(options.get("within")), options.get("answer")
+        row, limits = find_run(self.store, run_id), limits_of(options.get("budget")) or self._budget
+        record, answer = continued(self.store, self._loader.library, row, results or {}, answer_of(given))
+        if (pipeline := options.get("pipeline")) is not None:
+            spec = prepare_branch(self._cast, self._loader.load(pipeline), record, limits)
+        else:
+            spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own)
+            spec = spec if limits is None else replace(spec, limits=over(spec.limits, limits))
+        spec = under_options(replace(spec, answer=None), answer)
+        tags = tags_of(options.get("tags")) if "tags" in options else row.tags
+        session = self._launcher.begin(spec, tags, row, continues=True)
+        return self._launcher.launch(
+            spec, session, self, on_event=options.get("on_event"), stream=stream, within=within
+        )
+
     def _lost(self, row: RunRow, *, retry_budget: bool) -> tuple[FailedPart, ...]:
         """Return the parts of a partial run to work on again; those that its budget stopped need a new one."""
         if row.status != "partial" or row.content != "full":
@@ -256,6 +314,7 @@ class Fusion:
         inputs: Mapping[str, Any] | None = None,
         budget: BudgetGiven = None,
         batch: bool = False,
+        answer: AnswerOptions | Mapping[str, Any] | None = None,
     ) -> "Quote":
         """Return the likely cost and time of a run, and its upper bound, without any call.
 
@@ -263,7 +322,7 @@ class Fusion:
         budget's limit and the sum of all worst cases, retries included; None without a bound. `.calls`, `.input` and
         `.output` are calls and tokens, `.seconds` seconds. `.stages` has the same for each stage, and its `.lines`
         for each role and model. `.unpriced` names the models of unknown price. With `batch`, calls that go in batches
-        are at that price, and their waits are left out of the time.
+        are at that price, and their waits are left out of the time. Schema, tools and turns of `answer` are input.
 
         Raises the errors of `start` except for a missing key, which is a note.
 
@@ -275,7 +334,19 @@ class Fusion:
 
         self._launcher.loop.check_outside("a run cannot be quoted")
         given: RunOptions = {"pipeline": pipeline, "inputs": inputs, "budget": budget, "batch": batch}
+        given["answer"] = answer
         return quoted(self._spec(prompt, prepare_without_keys, **given))
+
+    def answer_effects(
+        self, answer: AnswerOptions | Mapping[str, Any], *, pipeline: PipelineGiven = DEFAULT_PIPELINE
+    ) -> AnswerEffects:
+        """Return the options of an answer that a run of this pipeline would ignore or be refused for, with reasons.
+
+        >>> fusion.answer_effects({"seed": 1, "max_tokens": 500}, pipeline="vote").ignored
+        {'seed': ..., 'max_tokens': ...}
+        """
+        spec = prepare_without_keys(self._cast, self._loader.load(pipeline), make=prepare_many)
+        return effects(replace(spec, answer=answer_of(answer)))
 
     def drill(
         self,
@@ -419,6 +490,9 @@ class Fusion:
     ) -> RunSpec:
         check_options(options, RunOptions)
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
+        answer = answer_of(options.get("answer"))
+        if schema is not None and answer is not None and answer.json_schema is not None:
+            raise UsageError("`schema` and `answer.json_schema` both shape the answer; give one")
         if schema is not None:
             loaded = replace(loaded, pipeline=shaped_output(loaded.pipeline, schema_of(schema)))
         return prepare(
@@ -430,6 +504,7 @@ class Fusion:
             cache=options.get("cache"),
             sample=options.get("sample", 0),
             batch=options.get("batch", False),
+            answer=answer,
         )
 
 

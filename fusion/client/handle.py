@@ -36,8 +36,11 @@ class RunHandle:
         loop: LoopThread,
         owner: object,
         sweep: Sweep = NOTHING,
+        ignored: tuple[str, ...] = (),
     ) -> None:
         self.run_id = run_id
+        self.ignored = ignored
+        """Options of the answer without an effect on this run."""
         self._ending = ending
         self._done = done
         self._stop = stop

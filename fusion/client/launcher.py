@@ -12,6 +12,7 @@ from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
 from fusion.core.events import EventBase, Sink
 from fusion.core.result import Result
+from fusion.engine.answering.effects import ignored_in
 from fusion.engine.durable import Recorder, Session, record_of
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast
@@ -50,10 +51,17 @@ class Launcher:
         cast = self._cast
         return self.loop.submit(cast.gateway.warm([one for one in cast.expected if one not in cast.own]))
 
-    def begin(self, spec: RunSpec, tags: Mapping[str, str], parent: RunRow | None = None) -> Session:
-        """Begin a run in the store, if there is one; as a branch of `parent`, note how the two differ."""
-        session = self.recorder.begin(spec, self._cast.own, tags, parent)
-        if parent is not None and (store := self.recorder.store) is not None:
+    def begin(
+        self, spec: RunSpec, tags: Mapping[str, str], parent: RunRow | None = None, *, continues: bool = False
+    ) -> Session:
+        """Begin a run in the store, if there is one; as a branch of `parent`, note how the two differ.
+
+        One that `continues` its parent fails again where that one failed.
+        """
+        session = self.recorder.begin(spec, self._cast.own, tags, parent, continues=continues)
+        if parent is not None and continues:
+            session.note([f"goes on from run {parent.run_id}, whose finished stages are answered from the store"])
+        elif parent is not None and (store := self.recorder.store) is not None:
             from fusion.client.history.run_diff import differences  # a new run needs none of it
 
             record = Record.of(spec, self._cast.own)
@@ -79,7 +87,14 @@ class Launcher:
         work = self.loop.submit(self._execute(run, session, ahead, sweep), run.interrupted)
         work.done.add_done_callback(lambda _: session.release())
         return RunHandle(
-            run.run_id, run.outcome, work.done, stop=work.cancel, loop=self.loop, owner=owner, sweep=sweep
+            run.run_id,
+            run.outcome,
+            work.done,
+            stop=work.cancel,
+            loop=self.loop,
+            owner=owner,
+            sweep=sweep,
+            ignored=ignored_in(spec.notes),
         )
 
     def sweep(self) -> Sweep:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypedDict
 from fusion.core.budget import Budget, BudgetGiven
 from fusion.core.errors import UsageError, close_names
 from fusion.core.events import EventBase
-from fusion.core.params import CacheMode
+from fusion.core.params import AnswerOptions, CacheMode
 from fusion.pipeline.loader import PipelineGiven
 
 Prompt = str | Sequence[Mapping[str, Any]] | None
@@ -20,7 +20,8 @@ class RunOptions(TypedDict, total=False):
     `pipeline` is a name, a path or an object; `inputs` are values by name. `budget` overrides the pipeline's own.
     `on_event` is called with every event, on the thread of the private loop. `tags` are kept with the run. `cache`
     overrides the pipeline's cache modes; a different `sample` makes a cache answer a repeat anew. With `batch`, calls
-    go to the batch APIs of their providers where those have one, at a lower price and within a day.
+    go to the batch APIs of their providers where those have one, at a lower price and within a day. `answer` are
+    options of the stage that writes the answer: sampling, a limit, a schema, and tools of yours; see AnswerOptions.
 
     `within` is a Budget that several runs of one Fusion share: a cap over many requests, beside that of each run. A
     name is that of a `[budgets.NAME]` in the settings. A run that it stops ends as one that its own budget stops:
@@ -39,6 +40,7 @@ class RunOptions(TypedDict, total=False):
     sample: int
     batch: bool
     within: Budget | str | None
+    answer: AnswerOptions | Mapping[str, Any] | None
 
 
 class ResumeOptions(TypedDict, total=False):
@@ -48,6 +50,25 @@ class ResumeOptions(TypedDict, total=False):
     budget: BudgetGiven
     on_event: Callable[[EventBase], None] | None
     within: Budget | str | None
+
+
+class ContinueOptions(ResumeOptions, total=False):
+    """Options of a run that goes on with the results of tools.
+
+    Beside those of a resumed run, `answer` replaces the options that it sets; its `turns` follow the results. `tags`
+    replace those of the run before.
+    """
+
+    answer: AnswerOptions | Mapping[str, Any] | None
+    tags: Mapping[str, str] | None
+
+
+def answer_of(given: AnswerOptions | Mapping[str, Any] | None) -> AnswerOptions | None:
+    """Return the options of an answer; None if none of them is set. Raises PipelineError with every mistake."""
+    options = AnswerOptions(**given) if isinstance(given, Mapping) else given
+    if options is not None and not isinstance(options, AnswerOptions):
+        raise UsageError(f"`answer` is {given!r:.80}; give AnswerOptions, or a mapping of them")
+    return options if options is not None and options.given else None
 
 
 def check_options(given: Mapping[str, Any], known: type) -> None:

@@ -1,6 +1,9 @@
 """Parameters of a call, and the chain of models behind a role."""
 
-from collections.abc import Mapping
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
@@ -175,6 +178,13 @@ class RoleSpec(Params, Resilience):
         return {"chain": (given,)} if isinstance(given, str) else given
 
 
+TOOL_CHOICES: Final = ("auto", "none", "required")
+"""Choices of tools that name no tool."""
+_OF_THE_ANSWER: Final = ("max_tokens", "tools", "tool_choice", "json_schema", "turns")
+ANSWER_LIMITS: Final = frozenset({*PARAMS, "max_tokens"})
+"""Options of an answer that every model takes: sampling, and the limit."""
+
+
 class AnswerOptions(Params):
     """Options of the stage that writes the answer, for one run.
 
@@ -189,6 +199,58 @@ class AnswerOptions(Params):
     tool_choice: str = Field(default="auto", description="Choice of tools: auto, none, required, or a name.")
     json_schema: JsonSchema | None = Field(default=None, description="Schema of the answer.")
     turns: tuple[Message, ...] = Field(default=(), description="Calls of tools and their results so far.")
+
+    @model_validator(mode="after")
+    def _tools_are_named_once(self) -> Self:
+        names = [tool.name for tool in self.tools]
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"two tools have the name {twice!r}; give each a name of its own")
+        if self.tool_choice not in (*TOOL_CHOICES, *names):
+            known = ", ".join(map(repr, names)) or "none is given"
+            raise ValueError(f"`tool_choice` is {self.tool_choice!r}, and the tools are: {known}")
+        if self.tool_choice == "required" and not names:
+            raise ValueError("`tool_choice: required` needs `tools` to choose from")
+        return self
+
+    @model_validator(mode="after")
+    def _turns_follow_each_other(self) -> Self:
+        open_ones: dict[str, None] = {}
+        for at, turn in enumerate(self.turns, start=1):
+            if turn.role == "system":
+                raise ValueError(f"turn {at} is a system message; turns are of user, assistant and tool")
+            if turn.role == "tool":
+                if turn.tool_call_id not in open_ones:
+                    raise ValueError(f"turn {at} is the result of {turn.tool_call_id!r}, which no turn before calls")
+                del open_ones[turn.tool_call_id]
+                continue
+            if open_ones:
+                raise ValueError(f"turn {at} follows calls of tools without their results: {', '.join(open_ones)}")
+            open_ones = {call.id: None for call in turn.tool_calls}
+        if open_ones:
+            raise ValueError(f"these calls of tools have no result: {', '.join(open_ones)}")
+        if self.turns and self.turns[-1].role == "assistant":
+            raise ValueError("the last turn is the assistant's; the model answers a turn of user or tool")
+        return self
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that are set, by name."""
+        found = {**self.params(), **{name: getattr(self, name) for name in _OF_THE_ANSWER}}
+        return {name: value for name, value in found.items() if value is not None and value not in ((), "auto")}
+
+    @cached_property
+    def terms(self) -> str:
+        """The parameters and the limit as one text, equal for equal ones."""
+        return json.dumps([self.params(), self.max_tokens], sort_keys=True)
+
+    def only(self, names: Collection[str]) -> "AnswerOptions | None":
+        """Return the options of these names; None if none of them is set."""
+        given = self.given
+        if given.keys() <= set(names):
+            return self if given else None
+        kept = {name: value for name, value in given.items() if name in names}
+        return AnswerOptions.model_construct(**kept) if kept else None
 
 
 class Defaults(Params, Cacheable, Resilience):

@@ -3,6 +3,7 @@
 Money is a Decimal of US dollars, durations are seconds, and tokens are whole numbers.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
@@ -17,6 +18,7 @@ _SHOWN: Final = 80
 """Characters of a text in the short form of a result."""
 _LISTED: Final = 20
 _NOT_GIVEN: Final = ("none", "unreviewed")
+_CALL_ID: Final = re.compile(r"call_(.+)_[1-9]\d{0,5}")
 _SOURCES: Final = ("measured", "estimated", "charged")
 
 
@@ -264,9 +266,11 @@ class Result(Value):
 
     `status` is "ok", "partial" (an answer that lacks the parts in `failed`) or "failed". `lost` are the failed parts
     beyond a `min_ok` that the author wrote; a resumed run asks for them again. `text` is the answer and
-    `data` its JSON data, if the output is structured. `items` are the items of the output; if the run failed, those
-    of the last stage that finished any. `error` is the cause of a failed run. `stages` are results by path, `models`
-    the models that replied, `notes` messages for the user, and `tags` the user's labels. `started` is in UTC.
+    `data` its JSON data, if the output is structured. `tool_calls` are tools of the caller that the answer wants
+    called, with ids of this run. `finish_reason` is that of the answer's last call; None without an answer. `items`
+    are the items of the output; if the run failed, those of the last stage that finished any. `error` is the cause of
+    a failed run. `stages` are results by path, `models` the models that replied, `notes` messages for the user, and
+    `tags` the user's labels. `started` is in UTC.
     """
 
     run_id: str
@@ -318,15 +322,20 @@ class Result(Value):
 
         https://platform.openai.com/docs/api-reference/chat/object
         """
-        finish = "stop" if self.status == "ok" else "length"
+        finish = (self.finish_reason or "stop") if self.status == "ok" or self.tool_calls else "length"
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            message["content"] = self.text or None
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
         return {
             "id": f"chatcmpl-{self.run_id}",
             "object": "chat.completion",
             "created": int(self.started.timestamp()),
             "model": f"fusion/{self.pipeline}",
-            "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": self.text}, "finish_reason": finish}
-            ],
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
             "usage": {
                 "prompt_tokens": self.usage.input,
                 "completion_tokens": self.usage.output,
@@ -335,3 +344,22 @@ class Result(Value):
                 "completion_tokens_details": {"reasoning_tokens": self.usage.reasoning},
             },
         }
+
+
+def call_id(run_id: str, number: int) -> str:
+    """Return the id of a call of a tool: unique among all runs.
+
+    >>> call_id("20261130-050349-a1b2c3", 1)
+    'call_20261130-050349-a1b2c3_1'
+    """
+    return f"call_{run_id}_{number}"
+
+
+def run_of_call(given: str) -> str | None:
+    """Return the id of the run that asked for a call of a tool; None for the id of another program.
+
+    >>> run_of_call("call_20261130-050349-a1b2c3_1")
+    '20261130-050349-a1b2c3'
+    """
+    found = _CALL_ID.fullmatch(given)
+    return None if found is None else found[1]

@@ -65,6 +65,7 @@ class Terms:
         firm: Mapping[str, Any],
         soft: Mapping[str, Any],
         schema: JsonSchema | None,
+        asked: Mapping[str, Any] | None = None,
         hedging: Hedging | None = None,
         batch: str = "auto",
         deadline: float | None = None,
@@ -80,7 +81,11 @@ class Terms:
         limits = {"max_tokens": max_tokens, **unsent}
 
         def terms(model: ModelInfo) -> dict[str, Any]:
-            return {**_limits(limits, model), **_params(firm, soft, model), **_shape(schema, model)}
+            limited = _limits(limits, model)
+            params = _params(firm, soft, model)
+            if asked is not None:
+                params = _fitting(_params(_without(firm, asked), merged(asked, soft), model), limited)
+            return {**limited, **params, **_shape(schema, model)}
 
         self.sent = terms(self.info)
         members = _fitted(chain, self.sent, terms)
@@ -262,6 +267,18 @@ def _params(firm: Mapping[str, Any], soft: Mapping[str, Any], model: ModelInfo) 
     wanted = merged(firm, soft)
     left_out = refused(model, wanted) - firm.keys()
     return {name: value for name, value in wanted.items() if name not in left_out}
+
+
+def _without(params: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without those that others replace."""
+    return {name: value for name, value in params.items() if name not in others or name == "extra"}
+
+
+def _fitting(params: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without a thinking budget that leaves nothing of the output limit for the answer."""
+    budget = params.get("thinking_budget")
+    unfit = budget is not None and budget >= limits["max_tokens"]
+    return {name: value for name, value in params.items() if not (unfit and name == "thinking_budget")}
 
 
 def _shape(schema: JsonSchema | None, model: ModelInfo) -> dict[str, Any]:

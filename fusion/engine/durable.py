@@ -74,9 +74,18 @@ class Recorder:
         return other
 
     def begin(
-        self, spec: RunSpec, own: Collection[str], tags: Mapping[str, str], parent: RunRow | None = None
+        self,
+        spec: RunSpec,
+        own: Collection[str],
+        tags: Mapping[str, str],
+        parent: RunRow | None = None,
+        *,
+        continues: bool = False,
     ) -> Session:
-        """Begin a run. It answers from the finished calls of its parent, and of the runs that one continues."""
+        """Begin a run. It answers from the finished calls of its parent, and of the runs that one continues.
+
+        One that `continues` its parent, and repeats none of its work, fails where that one failed.
+        """
         run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         root, parent_id = (run_id, None) if parent is None else (parent.root, parent.run_id)
         origin = Origin(seed=root, parent=parent_id, tags=dict(tags))
@@ -99,7 +108,7 @@ class Recorder:
         lock = store.lock(run_id)
         journal = Journal(store, run_id, content=self.content)
         store.put(started, SessionStart(run_id, 1, now))
-        journal.reuse(row.run_id for row in _lineage(store, parent_id))
+        journal.reuse((row.run_id for row in _lineage(store, parent_id)), failures=continues)
         return Session(run_id, origin, journal, lock.release)
 
     def begin_row(self, row: RunRow) -> Session:

@@ -13,8 +13,8 @@ from pydantic_core import to_jsonable_python
 
 from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, StoreError, UsageError
-from fusion.core.params import RoleSpec
-from fusion.core.types import Asked, File, FileText, Limits, Turn
+from fusion.core.params import AnswerOptions, RoleSpec
+from fusion.core.types import Asked, File, FileText, Limits, Message, Turn
 from fusion.engine.context.learned import figures_of
 from fusion.engine.roles import RoleModel, RoleModels
 from fusion.engine.run_spec import RunSpec
@@ -59,13 +59,13 @@ class Record:
     def of(cls, spec: RunSpec, own: Collection[str] = ()) -> "Record":
         """Return the record of a new run; `own` holds the ids of models that are objects of the user's."""
         shared = _shared(spec, own)
-        return cls({**shared.data, **inputs_data(spec)}, shared)
+        return cls({**shared.data, **inputs_data(spec), **_answer_data(spec)}, shared)
 
     @classmethod
     def shared(cls, spec: RunSpec, own: Collection[str] = ()) -> "Record":
         """Return the record of a spec without its inputs, which the rows of a map share."""
         shared = _shared(spec, own)
-        return cls(shared.data, shared)
+        return cls({**shared.data, **_answer_data(spec)}, shared)
 
     @property
     def json(self) -> Json:
@@ -112,6 +112,15 @@ class Record:
     def inputs(self) -> dict[str, Any]:
         return {name: _unpacked(value) for name, value in self.data["inputs"].items()}
 
+    @property
+    def answer(self) -> AnswerOptions | None:
+        """The options of the stage that writes the answer."""
+        data = self.data.get("answer")
+        if data is None:
+            return None
+        turns = tuple(_turn(one) for one in data.get("turns", ()))
+        return AnswerOptions.model_validate({**data, "turns": turns})
+
     def loaded(self, library: Library) -> LoadedPipeline:
         """Return the recorded pipeline, whatever its files hold now. Raises StoreError if it cannot be read."""
         self.check_version()
@@ -156,6 +165,7 @@ class Record:
             batch=data.get("batch", False),
             learned=figures_of(gateway.settings) if loaded.reads_learned else None,
             answer_tokens=data.get("answer_tokens"),
+            answer=self.answer,
         )
 
 
@@ -165,6 +175,13 @@ def inputs_data(spec: RunSpec) -> dict[str, Any]:
         "inputs": {name: _packed(value) for name, value in spec.inputs.items()},
         "request": _packed(spec.request),
     }
+
+
+def _answer_data(spec: RunSpec) -> dict[str, Any]:
+    """Return the options of the answer as JSON data; nothing without any, so that such a record stays the same."""
+    if spec.answer is None:
+        return {}
+    return {"answer": spec.answer.model_dump(mode="json", exclude_defaults=True)}
 
 
 def with_data(spec: RunSpec, data: Mapping[str, Any]) -> RunSpec:
@@ -379,7 +396,12 @@ def _unpacked(data: Any) -> Any:
     return {key: _unpacked(part) for key, part in (data["of"] if kind == "map" else data).items()}
 
 
+def _turn(data: Mapping[str, Any]) -> Message:
+    files = tuple((at, _file(file)) for at, file in data.get("files", ()))
+    return Message.model_validate({**data, "files": files})
+
+
 def _file(data: Mapping[str, Any]) -> File:
     from base64 import b64decode
 
-    return File(media_type=data["media_type"], data=b64decode(data["data"]), name=data["name"])
+    return File(media_type=data["media_type"], data=b64decode(data["data"]), name=data.get("name", ""))

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from fusion.core.errors import BudgetError, FusionError, StageError, failure_of
-from fusion.core.result import FailedPart, Result, StageResult
+from fusion.core.errors import BudgetError, ContentFilterError, FusionError, StageError, failure_of
+from fusion.core.result import FailedPart, Result, StageResult, call_id
 from fusion.core.types import Failure, Item, as_text
 from fusion.engine.context import RunParts
 from fusion.engine.receipt import Accounts
 from fusion.pipeline.inputs import plain
 from fusion.stages.base import Stage
-from fusion.stages.context import Outcome
+from fusion.stages.context import Conclusion, Outcome
 
 RunStatus = Literal["ok", "partial", "failed"]
 StageStatus = Literal["ok", "skipped", "failed", "cancelled"]
@@ -137,6 +137,8 @@ class RunOutcome(Ending):
         receipt = accounts.receipt(seconds, tags)
         text, data, items = self._shown()
         failed = self._failed_parts()
+        ended = self._conclusion()
+        calls = () if ended is None else ended.tool_calls
         return Result(
             run_id=self._run.run_id,
             pipeline=self._run.spec.pipeline.name,
@@ -146,6 +148,11 @@ class RunOutcome(Ending):
             status=self._status(failed),
             text=text,
             data=data,
+            tool_calls=tuple(
+                call.model_copy(update={"id": call_id(self._run.run_id, number)})
+                for number, call in enumerate(calls, start=1)
+            ),
+            finish_reason=None if ended is None else ended.finish_reason,
             items=items,
             failed=failed,
             lost=self.lost if failed else (),
@@ -159,12 +166,24 @@ class RunOutcome(Ending):
             tags=dict(tags),
         )
 
+    def _conclusion(self) -> Conclusion | None:
+        """Return the end of the answer's last call; None for a run without an answer."""
+        if isinstance(self.cause, ContentFilterError):
+            return Conclusion("content_filter")
+        if self.cause is not None:
+            return None
+        place = f"{self._run.prefix}{self._run.spec.loaded.answering}"
+        return self._run.conclusions.get(place, Conclusion())
+
     def _shown(self) -> tuple[str, Any, tuple[Item, ...]]:
         """Text, data and items of the answer; of a failed run, the items of its last stage that has some."""
         pipeline, fields = self._run.spec.pipeline, self._run.fields
         if self.cause is not None:
             done = [items for name in pipeline.stages if (items := fields[name].items())]
             return "", None, done[-1] if done else ()
+        if (ended := self._conclusion()) is not None and ended.tool_calls:
+            name = str(self._run.spec.loaded.answering).partition("/")[0]
+            return as_text(fields[name].peek("text") or ""), None, ()
         if isinstance(table := self.answer.get(""), TableAnswer):
             return table
         if not isinstance(pipeline.output, str):

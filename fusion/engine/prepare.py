@@ -6,8 +6,9 @@ from typing import Any
 
 from fusion.core.budget import over
 from fusion.core.errors import MissingKeyError
-from fusion.core.params import CacheMode, RoleSpec
+from fusion.core.params import AnswerOptions, CacheMode, RoleSpec
 from fusion.core.types import Limits
+from fusion.engine.answering.effects import under_options
 from fusion.engine.context.learned import figures_of
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, stray_limits
@@ -26,15 +27,18 @@ def prepare(
     cache: CacheMode | None = None,
     sample: int = 0,
     batch: bool = False,
+    answer: AnswerOptions | None = None,
     before: Mapping[str, RoleSpec] | None = None,
 ) -> RunSpec:
-    """Return the spec of a new run. `before` holds the roles of the run that it repeats, if any.
+    """Return the spec of a new run, with the options of its answer.
+
+    `before` holds the roles of the run that it repeats, if any.
 
     Raises InputError, MissingKeyError or another UsageError for a run that cannot start.
     """
     given = checked_inputs(cast.with_defaults(loaded), request, inputs)
-    many = prepare_many(cast, loaded, limits=limits, cache=cache, sample=sample, batch=batch, before=before)
-    return many.on(*given)
+    more: dict[str, Any] = {"cache": cache, "sample": sample, "batch": batch, "answer": answer}
+    return prepare_many(cast, loaded, limits=limits, before=before, **more).on(*given)
 
 
 def prepare_many(
@@ -45,6 +49,7 @@ def prepare_many(
     cache: CacheMode | None = None,
     sample: int = 0,
     batch: bool = False,
+    answer: AnswerOptions | None = None,
     before: Mapping[str, RoleSpec] | None = None,
 ) -> RunSpec:
     """Return the spec that runs on many inputs share: `with_inputs` returns that of one of them.
@@ -70,7 +75,8 @@ def prepare_many(
     notes = spec.roles.live_notes.get(batch)
     if notes is None:
         notes = spec.roles.live_notes[batch] = live_notes(spec)
-    return replace(spec, notes=(*spec.notes, *notes)) if notes else spec
+    spec = replace(spec, notes=(*spec.notes, *notes)) if notes else spec
+    return spec if answer is None else under_options(spec, answer)
 
 
 def _learned(cast: Cast, loaded: LoadedPipeline) -> Callable[[], Learned] | None:
@@ -108,6 +114,7 @@ def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: L
         cache=record.data["cache"],
         sample=record.data["sample"],
         batch=record.data.get("batch", False),
+        answer=record.answer,
         before=record.undeclared,
     )
     return spec if cast.profile_given else replace(spec, profile=record.data["profile"])

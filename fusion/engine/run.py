@@ -17,11 +17,11 @@ from fusion.core.errors import BudgetError, PromptError, StageError, UsageError,
 from fusion.core.events import AttemptCharged, EventBase, Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Item
+from fusion.engine.budgets.holdback import Caps
+from fusion.engine.budgets.levels import UNCAPPED, Levels
 from fusion.engine.context import OF_STAGES, RunParts, Scope
 from fusion.engine.context.learned import PinnedFigures, learned_notes
 from fusion.engine.fields import Fields, Skipped, read
-from fusion.engine.holdback import Caps
-from fusion.engine.levels import UNCAPPED, Levels
 from fusion.engine.outcome import RunOutcome, TableAnswer
 from fusion.engine.receipt import Accounts, Before, upstreams
 from fusion.engine.run_spec import RunSpec
@@ -33,7 +33,7 @@ from fusion.pipeline.inputs import filled_within
 from fusion.pipeline.material import items_of
 from fusion.pipeline.rows import Table
 from fusion.prompts.template import Expression
-from fusion.stages.context import Outcome
+from fusion.stages.context import Conclusion, Outcome
 
 _NOTHING = Before()
 _ROW: Final = 100
@@ -69,6 +69,7 @@ class Shared:
     clock: RunClock
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
+    conclusions: dict[str, Conclusion] = field(default_factory=dict)
     charged: Sequence[AttemptCharged] = ()
     learned: PinnedFigures | None = None
 
@@ -228,6 +229,7 @@ class PipelineRun:
             clock=shared.clock,
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,
+            conclusions=shared.conclusions,
             charged=shared.charged,
             step_prefix=step_prefix,
             learned=shared.learned,

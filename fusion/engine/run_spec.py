@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fusion.core.errors import InputError
-from fusion.core.params import BatchMode, CacheMode, merged
+from fusion.core.params import AnswerOptions, BatchMode, CacheMode, merged
 from fusion.core.types import Attached, File, Limits
 from fusion.engine.roles import RoleModels
 from fusion.models.base import ModelInfo, Price
@@ -45,6 +45,8 @@ class RunSpec:
     """Reads the learned figures of this machine; None if the pipeline reads none."""
     answer_tokens: int | None = None
     """The most output tokens of an answer, continuations included; None for those of its stage."""
+    answer: AnswerOptions | None = None
+    """Options of the stage that writes the answer."""
     widest: bool = False
     """True for the worst case of a simulation: every subtask reads the largest sections."""
 
@@ -81,8 +83,22 @@ class RunSpec:
             batch=self.batch,
             learned=self.learned,
             answer_tokens=self.answer_tokens,
+            answer=self.answer if (self.loaded.answering or "").startswith(f"{path}/") else None,
             widest=self.widest,
         )
+
+    def options_of(self, path: str) -> AnswerOptions | None:
+        """Return the options of the answer that the stage at a path obeys; None if another one writes the answer."""
+        if self.answer is None or path != self.loaded.answering:
+            return None
+        return self.answer.only(self.pipeline.stages[path].obeys)
+
+    def most_calls(self, path: str, stage: Stage, items: int) -> int | None:
+        """Return the most calls of a stage on so many items, under the options of the answer; None if unknown."""
+        options = self.options_of(path)
+        if options is not None and options.json_schema is not None:
+            stage = stage.model_copy(update={"output_schema": options.json_schema})
+        return stage.estimate.calls(stage, items, None)
 
     def batch_mode(self, stage: Stage, role: str) -> BatchMode:
         """Return the way in which the calls of a stage to a role go into batches."""

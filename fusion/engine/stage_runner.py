@@ -7,9 +7,9 @@ from fusion.core import budget as budgets
 from fusion.core.errors import FusionError, StageError, failure_of
 from fusion.core.events import StageFinished
 from fusion.core.types import as_text
+from fusion.engine.budgets.levels import Levels
 from fusion.engine.context import Inner, RunContext, RunParts, Scope
 from fusion.engine.fields import Fields, Skipped, read
-from fusion.engine.levels import Levels
 from fusion.engine.outcome import RunOutcome, StageRecord
 from fusion.pipeline.inputs import plain
 from fusion.stages.base import Stage

@@ -1,5 +1,6 @@
 """Model: the interface of every model, with its info and price."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
@@ -8,12 +9,28 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from fusion.core.errors import BadResponseError, ContentFilterError, UsageError
-from fusion.core.types import Deltas, FileKind, Message, Money, Reply, Request, Usage, Value, whole_text
+from fusion.core.types import (
+    Deltas,
+    FileKind,
+    Message,
+    Money,
+    Reply,
+    Request,
+    ToolCall,
+    ToolSpec,
+    Usage,
+    Value,
+    whole_text,
+)
 
 if TYPE_CHECKING:
     from fusion.models.batches.base import BatchDoor
 
 BYTES_PER_TOKEN: Final = 4
+_TOOLS: Final = 600
+"""The most tokens that a provider adds to a request with tools."""
+_A_TOOL: Final = 64
+"""The most tokens of the format around a tool."""
 _DAY: Final = 86_400
 _UNITS: Final = (
     (120, 1, "s"),
@@ -190,7 +207,13 @@ class TrackedDeltas:
 def input_bound(request: Request) -> int:
     """Return an upper bound of the input tokens: bytes, since no token is shorter, plus the chat format."""
     schema = len(repr(request.json_schema)) if request.json_schema else 0
-    return 64 + sum([message.size + 16 for message in request.messages]) + schema
+    tools = tools_bound(request.tools) if request.tools else 0
+    return 64 + sum([message.size + 16 for message in request.messages]) + schema + tools
+
+
+def tools_bound(tools: Sequence[ToolSpec]) -> int:
+    """Return an upper bound of the input tokens of tools: bytes, plus the format around them."""
+    return _TOOLS + sum(len(json.dumps(tool.model_dump())) + _A_TOOL for tool in tools) if tools else 0
 
 
 def estimate_tokens(text: str) -> int:
@@ -203,9 +226,16 @@ def estimate_input(messages: Sequence[Message]) -> int:
     return sum([-(-message.size // BYTES_PER_TOKEN) for message in messages])
 
 
-def estimate_usage(request: Request, text: str) -> Usage:
-    """Estimate the usage of a call from its request and the text of its reply."""
-    return Usage(input=estimate_input(request.messages), output=estimate_tokens(text), source="estimated")
+def estimate_request(request: Request) -> int:
+    """Estimate the input tokens of a request: those of its messages and tools."""
+    tools = sum([estimate_tokens(tool.model_dump_json()) for tool in request.tools])
+    return estimate_input(request.messages) + tools
+
+
+def estimate_usage(request: Request, text: str, calls: Sequence[ToolCall] = ()) -> Usage:
+    """Estimate the usage of a call from its request, the text of its reply, and the calls of tools in it."""
+    said = text + "".join(f"{call.name}{call.arguments}" for call in calls)
+    return Usage(input=estimate_request(request), output=estimate_tokens(said), source="estimated")
 
 
 def in_words(seconds: float) -> str:

@@ -11,7 +11,7 @@ from fusion.core.config.policy import Refusal
 from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import NO_MODEL, CacheMode
 from fusion.models.base import Model, ModelInfo, Price, checked
-from fusion.models.catalog import describe
+from fusion.models.catalog import calls_tools, describe
 from fusion.models.pace import Gate, Pace
 from fusion.models.policy import Guard, Permitted, check_fields, is_named
 from fusion.models.providers.direct import direct, of_endpoint, of_local
@@ -26,6 +26,7 @@ from fusion.models.wrappers.budget import Metered, WorstCase
 from fusion.models.wrappers.cache import Cached, ReplyCache, RunCache
 from fusion.models.wrappers.contained import Contained
 from fusion.models.wrappers.fallback import Member
+from fusion.models.wrappers.formed import Formed
 from fusion.models.wrappers.hedge import Hedging
 from fusion.models.wrappers.journal import Journaled, Unreachable
 from fusion.models.wrappers.limit import Limited
@@ -48,10 +49,11 @@ _HASTY = 10.0
 class Gateway:
     """Creates each model once; all runs share its slots and sockets.
 
-    The wrappers, outside in: Retrying > Guarded (circuit breaker) > Metered (budget, ledger) > Primed (prompt cache)
-    > Limited (slots, pace, timeout) > Contained (cancellations of its own) > provider. The caller puts a Fallback
-    around the members of a chain, and `CallRecorder` around that. `models` are the user's own,
-    by id; they take precedence over providers. The policy is enforced here: no other place makes a model.
+    The wrappers, outside in: Formed (tools over a schema, where a model calls none) > Retrying > Guarded (circuit
+    breaker) > Metered (budget, ledger) > Primed (prompt cache) > Limited (slots, pace, timeout) > Contained
+    (cancellations of its own) > provider. The caller puts a Fallback around the members of a chain, and
+    `CallRecorder` around that. `models` are the user's own, by id; they take precedence over providers. The policy is
+    enforced here: no other place makes a model.
     """
 
     def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
@@ -108,12 +110,17 @@ class Gateway:
             last = Guarded(self._metered(limited), breaker, waits=True)
             self._trials.append(trial)
             self._made[key] = Member(
-                Retrying(first, hasty=_HASTY),
-                Retrying(last),
+                self._formed(Retrying(first, hasty=_HASTY), model_id),
+                self._formed(Retrying(last), model_id),
                 breaker,
                 self._concurrency_of(model_id, concurrency),
             )
         return self._made[key]
+
+    def _formed(self, model: Model, model_id: str) -> Model:
+        """Return the model, with a form for calls of tools around one that calls none by itself."""
+        own = model_id in self._own and not model.info.local
+        return model if own or model_id.startswith(PREFIX) or calls_tools(model.info) else Formed(model)
 
     def batch_door(self, model_id: str) -> "BatchDoor | None":
         """Return the batch API of a model; None if it has none, for which `no_batches` gives the reason.

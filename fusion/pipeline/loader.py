@@ -80,6 +80,22 @@ class LoadedPipeline:
         return replace(self, pipeline=whole, nested=nested)
 
     @cached_property
+    def answering(self) -> str | None:
+        """The path of the stage that writes the answer: the one that `output` names, also in a pipeline that it runs.
+
+        None if the output is made of several parts, or by an expression.
+        """
+        output = self.pipeline.output
+        name, _, field = output.partition(".") if isinstance(output, str) else ("", "", "")
+        stage = self.pipeline.stages.get(name)
+        if stage is None or field not in ("", "text", "data"):
+            return None
+        if name not in self.nested or stage.inner():
+            return name
+        within = self.nested[name].answering
+        return None if within is None else f"{name}/{within}"
+
+    @cached_property
     def shows_material(self) -> bool:
         """True if a template of the pipeline, or of one that it runs, prints the material."""
         return any(one.dataflow.shows_material for one in self.all)

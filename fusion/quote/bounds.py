@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from fusion.core.types import Limits
-from fusion.engine.holdback import Bound, least, most_of, sum_of
+from fusion.engine.budgets.holdback import Bound, least, most_of, sum_of
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo
 from fusion.models.batches.base import BATCHES
@@ -90,7 +90,7 @@ class _Level:
     def _stage(self, place: _Place, path: str, stage: Stage, items: int | None, *, shaky: bool) -> Bound:
         if path in place.spec.loaded.nested:
             return self._pipeline(place, path, stage)
-        most = None if items is None else stage.estimate.calls(stage, items, None)
+        most = None if items is None else place.spec.most_calls(path, stage, items)
         if most is not None and place.spec.works_twice(path):
             most *= 2
         within = stage.inner()

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from fusion.core.result import ReceiptLine
 from fusion.core.statistics import quantile
 from fusion.core.types import Limits, Money, Value
-from fusion.engine.holdback import Bound, least
+from fusion.engine.budgets.holdback import Bound, least
 from fusion.engine.run_spec import RunSpec
 from fusion.quote.bounds import bounds, within
 from fusion.quote.simulate import Simulated, in_virtual_time, simulate

@@ -16,7 +16,7 @@ from fusion.core.result import Result
 from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
 from fusion.engine.run import Run
 from fusion.engine.run_spec import RunSpec
-from fusion.models.base import Model, ModelInfo, Price, estimate_input, estimate_tokens, input_bound
+from fusion.models.base import Model, ModelInfo, Price, estimate_input, estimate_request, estimate_tokens, input_bound
 from fusion.models.speed import pace_of
 from fusion.models.structured import form, shaped
 from fusion.models.tokens import InlineBounds
@@ -220,9 +220,11 @@ class _Simulation(Model):
 
     def _read(self, request: Request) -> int:
         """The tokens of the messages, without a schema that the real model takes as a parameter."""
-        tokens = estimate_input(request.messages)
+        tokens = estimate_request(request)
         schema = request.json_schema
-        if schema is None or form(schema, self._real)[1] == "object":
+        if schema is None or (self._spec.answer is not None and schema is self._spec.answer.json_schema):
+            return tokens  # a caller's schema counts, in words or as a parameter
+        if form(schema, self._real)[1] == "object":
             return tokens
         return tokens - estimate_input(shaped((), schema, "object"))
 

@@ -25,13 +25,15 @@ from fusion.server.guard.callers import TOKEN, Callers
 from fusion.server.guard.guard import Guard
 from fusion.server.guard.hosts import Hosts
 from fusion.server.openapi import document as openapi
-from fusion.server.operations import models
+from fusion.server.operations import health, models, quote
 from fusion.server.page import routes as page
 from fusion.server.refusals import refuse, refused
 from fusion.server.service import Service
 
 _ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
     models.routes,
+    health.routes,
+    quote.routes,
     messages.routes,
     responses.routes,
     openapi.routes,
@@ -74,7 +76,7 @@ def build(
     app = Starlette(
         routes=[*spoken, *beside],
         lifespan=life,
-        middleware=[Middleware(Guard, hosts=hosts, callers=callers)],
+        middleware=[Middleware(Guard, hosts=hosts, callers=callers, tally=service.runs.tally)],
         exception_handlers={FusionError: _failed, HTTPException: _unknown, Exception: _broken},
     )
     app.state.service = service

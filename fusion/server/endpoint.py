@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from fusion.core.errors import FusionError
 from fusion.server.dialects.base import Dialect, ServedRequest, refusal_of
-from fusion.server.guard.bodies import parsed, read_body
+from fusion.server.guard.bodies import json_object
 from fusion.server.guard.callers import caller_of
 from fusion.server.refusals import header_text, refuse, refused
 from fusion.server.responses import RunResponse, while_connected
@@ -36,9 +36,9 @@ class Endpoint:
 
     async def answer(self, request: Request) -> Response:
         """Return the response of a request, once its run has begun."""
-        data = await read_body(request, most=self.service.table.max_body)
-        asked = await self.read(request, await parsed(data))
-        run = await self.begun(request, asked, data)
+        async with self.service.bodies.of(request) as data:
+            asked = await self.read(request, await json_object(data))
+            run = await self.begun(request, asked, data)
         return await self.respond(request, run, asked)
 
     async def read(self, request: Request, body: Mapping[str, Any]) -> ServedRequest:

@@ -7,6 +7,7 @@ from fusion.client.client import Fusion, shared_budget
 from fusion.core.config import ServerTable
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.catalog import Catalog
+from fusion.server.guard.bodies import Bodies
 from fusion.server.page.progress import Progress
 from fusion.server.runs.runs import Runs
 
@@ -22,6 +23,7 @@ class Service:
     table: ServerTable
     catalog: Catalog
     runs: Runs
+    bodies: Bodies
     progress: Progress
 
     @classmethod
@@ -33,4 +35,5 @@ class Service:
         shared_budget(fusion, table.within)
         catalog = Catalog(fusion, table, pipelines)
         progress = Progress()
-        return cls(fusion, table, catalog, Runs(fusion, table, catalog, progress.take), progress)
+        runs = Runs(fusion, table, catalog, progress.take)
+        return cls(fusion, table, catalog, runs, Bodies(table.max_body), progress)

@@ -9,14 +9,16 @@ from pydantic import Field, model_validator
 
 from fusion.core.bounded import clock
 from fusion.core.errors import BadResponseError, InputTooLongError, StageError
+from fusion.core.params import AnswerOptions
 from fusion.core.types import Message, as_text
 from fusion.models.structured import values_in
 from fusion.stages.base import NUMBER, ModelStage, PromptUse, Shaped, whole
-from fusion.stages.context import Answer, Ask, StageContext, Variables
+from fusion.stages.context import Answer, Ask, Conclusion, StageContext, Variables
 from fusion.stages.text.checks import Checks
 from fusion.stages.text.continuation import Stitches, ending
 from fusion.stages.text.extract import Extracted, Extractor
 
+_ALL_OPTIONS: Final = frozenset(AnswerOptions.model_fields)
 _NUMERIC: Final = Extractor(read="number")
 
 
@@ -49,9 +51,19 @@ class AnswerStage(ModelStage, Shaped):
         """Return the most calls for one answer."""
         return self.calls_of_an_answer(shaped=self.output_schema is not None, continued=self.continuations)
 
+    @property
+    def obeys(self) -> frozenset[str]:
+        return frozenset() if self.output_fields[0].feed else _ALL_OPTIONS
+
     async def write(self, ctx: StageContext, variables: Variables, step: str) -> None:
-        """Call the model with the stage's template, and fill `text` and `data` with the answer."""
-        ask, deltas = self.ask(ctx, variables, step), None if self.output_schema else ctx.models.stream(step)
+        """Call the model with the stage's template, and fill `text` and `data` with the answer.
+
+        Options of the run for its answer are obeyed.
+        """
+        ask = self.ask(ctx, variables, step)
+        if ctx.answer is not None:
+            ask = await _under_options(ask, ctx.answer)
+        deltas = None if ask.schema is not None else ctx.models.stream(step)
         give_answer(ctx, await self.answer(ctx, ask if deltas is None else ask._replace(deltas=deltas)))
 
     async def answer(self, ctx: StageContext, ask: Ask) -> Answer:
@@ -62,15 +74,20 @@ class AnswerStage(ModelStage, Shaped):
         stitches.begin_again()
         answer = await ctx.models.call(ask)
         stitches.take(answer.text)
+        if answer.tool_calls:
+            return answer
+        limited = ask.options is not None and ask.options.max_tokens is not None
         if ask.schema is not None or not self.continuations:
-            return whole(answer)
+            return answer if limited else whole(answer)
         for number in range(1, self._most_continuations(ctx, ask) + 1):
             if answer.finish_reason != "length":
                 break
             answer = await self._continued(ctx, ask, answer, stitches.written, number)
             if not stitches.take(answer.text) and answer.finish_reason == "length":
                 break
-        if answer.finish_reason == "length":
+            if answer.tool_calls:
+                break
+        if answer.finish_reason == "length" and not limited:
             again = ", and again when it went on" if answer.text != stitches.written else ""
             raise BadResponseError(
                 f"{answer.by!r} was cut off at its output limit{again}; raise `max_tokens` or `continuations` of the "
@@ -81,9 +98,11 @@ class AnswerStage(ModelStage, Shaped):
         return answer if answer.text == stitches.written else answer._replace(text=stitches.written)
 
     def _most_continuations(self, ctx: StageContext, ask: Ask) -> int:
-        """Return the most continuations: the stage's own, as far as the run's limit of an answer allows."""
+        """Return the most continuations: the stage's own, as far as the limits of an answer allow."""
         room = ctx.models.room(ask.role, ask.max_tokens)
-        return self.continuations if room.answer is None else min(self.continuations, room.answer // room.output - 1)
+        own = None if ask.options is None else ask.options.max_tokens
+        most = min([limit for limit in (room.answer, own) if limit is not None], default=None)
+        return self.continuations if most is None else min(self.continuations, most // min(room.output, most) - 1)
 
     async def _continued(self, ctx: StageContext, ask: Ask, answer: Answer, written: str, number: int) -> Answer:
         """Ask the model to go on after its own text."""
@@ -105,6 +124,21 @@ def give_answer(ctx: StageContext, answer: Answer) -> None:
     """Fill the fields `text` and `data` with an answer."""
     ctx.outputs.give("text", as_text(answer.value))
     ctx.outputs.give("data", answer.data)
+    ctx.outputs.conclude(Conclusion(answer.finish_reason, answer.tool_calls))
+
+
+async def _under_options(ask: Ask, options: AnswerOptions) -> Ask:
+    """Return the call for an answer under the options of its run."""
+    if options.turns:
+        said, turns = ask.messages, options.turns
+        messages = await clock.run(lambda: (*said, *turns), size=sum([message.size for message in turns]))
+        ask = ask._replace(messages=messages)
+    return ask._replace(
+        options=options,
+        tools=options.tools,
+        tool_choice=options.tool_choice,
+        schema=ask.schema if options.json_schema is None else options.json_schema,
+    )
 
 
 async def failed_checks(

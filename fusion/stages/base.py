@@ -167,6 +167,11 @@ class Stage(Authored, ABC):
         return False
 
     @property
+    def obeys(self) -> frozenset[str]:
+        """Names of the options of an answer that the stage obeys if it writes the answer of a run."""
+        return frozenset()
+
+    @property
     def if_skipped(self) -> Any:
         """The first field's value if the stage is skipped; if it is None, readers are skipped too."""
         return self.default

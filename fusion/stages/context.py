@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from fusion.core.errors import BudgetError, FusionError
+from fusion.core.params import AnswerOptions
 from fusion.core.result import Judged
 from fusion.core.types import (
     Attached,
@@ -34,7 +35,8 @@ class Ask(NamedTuple):
     `step` names the call within the stage (`work`, `verdict`, `revise-1`) for the content key. With `parse` the
     answer is parsed by `schema`; without, the schema is requested and the text is returned as it is. `sample`
     numbers calls that are equal and need answers of their own. Models of the role's chain in `avoid` are called last.
-    `tools` are the tools that the model may call, and `tool_choice` is that of Request.
+    `tools` are the tools that the model may call, and `tool_choice` is that of Request. Parameters of `options` come
+    before those of stage and role, as far as the model takes them; its `max_tokens` lowers the limit.
     """
 
     role: str
@@ -51,6 +53,7 @@ class Ask(NamedTuple):
     avoid: tuple[str, ...] = ()
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: str = "auto"
+    options: AnswerOptions | None = None
 
 
 class Answer(NamedTuple):
@@ -70,6 +73,13 @@ class Answer(NamedTuple):
     def value(self) -> Any:
         """The data if there is a schema, else the text."""
         return self.text if self.data is None else self.data
+
+
+class Conclusion(NamedTuple):
+    """The end of the last call of an answer: its finish reason, and the tools that the model wants called."""
+
+    finish_reason: FinishReason = "stop"
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -171,6 +181,10 @@ class StageOutputs(ABC):
     @abstractmethod
     def give(self, name: str, value: Any) -> None:
         """Fill the output field `name`, a value: once. A field that is never filled is None at the end."""
+
+    @abstractmethod
+    def conclude(self, conclusion: Conclusion) -> None:
+        """Record the end of the last call of the stage's answer, for the Result of a run that it answers."""
 
     @property
     @abstractmethod
@@ -285,6 +299,8 @@ class StageContext(ABC):
     events: StageEvents
     seed: str
     """Seed of every random order: the same for this stage in each process of the run."""
+    answer: AnswerOptions | None = None
+    """Options of the run for its answer, those that this stage obeys; None if another stage writes the answer."""
     finishing: bool
     """True if an exhausted budget ends the work but not the run (`on_budget: finish`)."""
 

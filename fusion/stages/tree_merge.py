@@ -54,24 +54,34 @@ class _Call(NamedTuple):
 
 
 class Levels:
-    """One merge of many parts.
+    """One merge of many parts. `beside` are the tokens that the stage's own call has beside its template and parts.
 
     A token counts as four bytes, the mean of English. A quarter of the model's room is left free for denser texts.
     """
 
     def __init__(
-        self, stage: ModelStage, ctx: StageContext, variables: Variables, *, prompt: str, most: int | None
+        self,
+        stage: ModelStage,
+        ctx: StageContext,
+        variables: Variables,
+        *,
+        prompt: str,
+        most: int | None,
+        beside: int = 0,
     ) -> None:
         self._stage = stage
         self._ctx = ctx
         self._variables = variables
         self._prompt = prompt
         self._most = most
+        self._beside = beside
         self._role = stage.chosen_role(ctx, variables)
 
     async def brought_down(self, items: Sequence[Item], failed: Sequence[Item]) -> list[Item]:
         """Return the parts, merged until they fit into the stage's own call."""
         own = self._call(self._stage.template, {**self._variables, "failed": failed}, None)
+        if own is not None:
+            own = own._replace(most=own.most - self._beside)
         if own is None or self._fit(own, items):
             return list(items)
         limit = self._limit(own)

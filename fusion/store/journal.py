@@ -168,11 +168,11 @@ class Journal(NullJournal):
         self.seconds = 0.0 if row is None else row.seconds
         self._paused = sum(value for (_, _, name), value in self._decided.items() if name.startswith(_PAUSE))
 
-    def reuse(self, run_ids: Iterable[str]) -> None:
-        """Answer from the finished calls of these runs too, earlier ones first."""
+    def reuse(self, run_ids: Iterable[str], *, failures: bool = False) -> None:
+        """Answer from the finished calls of these runs too, earlier ones first; with `failures` from failed ones."""
         for run_id in run_ids:
             found: dict[CallKey, _Found] = {}
-            self._load(run_id, found)
+            self._load(run_id, found, failures=failures)
             self._elsewhere = {**found, **self._elsewhere}
             for one in self._store.decisions(run_id):
                 self._decided.setdefault((one.stage, one.item, one.name), one.value)
@@ -185,8 +185,9 @@ class Journal(NullJournal):
         *,
         retry_budget: bool = False,
         again: Again = frozenset(),
+        failures: bool = False,
     ) -> None:
-        """Load the finished calls of a run, and the failed ones that fail again."""
+        """Load the finished calls of a run, and the failed ones that fail again: with `failures` all of them."""
         failed: list[tuple[CallKey, int]] = []
         last: dict[tuple[str, int | None], int] = {}
         for number, key, state in self._store.index(run_id):
@@ -200,7 +201,11 @@ class Journal(NullJournal):
         for key, number in failed:
             if key in into:
                 continue
-            if last.get((key.stage, key.item), 0) > number or self._was_refused(run_id, number, retry_budget):
+            if (
+                failures
+                or last.get((key.stage, key.item), 0) > number
+                or self._was_refused(run_id, number, retry_budget)
+            ):
                 self._failed[key] = run_id, number
 
     def _was_refused(self, run_id: str, number: int, retry_budget: bool) -> bool:

@@ -1,7 +1,9 @@
 """What the tests of the server share: an app on a loopback port, with scripted models behind it."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +47,7 @@ class Served:
         return AsyncOpenAI(base_url=f"{self.url}/v1", **{"api_key": "none", "max_retries": 0, **options})
 
     def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=20, trust_env=False, verify=False, **options)
 
     def chat(self, content: Any = "hello", *, model: str = "echo", **more: Any) -> dict[str, Any]:
         """A body of a chat completion."""
@@ -57,6 +59,23 @@ class Served:
 
 
 Serve = Callable[..., Served]
+
+
+class Held:
+    """A script that answers once it may. `calls` counts its calls, `busy` is set by the first."""
+
+    def __init__(self, text: str = "late") -> None:
+        self.calls = 0
+        self.busy = threading.Event()
+        self.release = threading.Event()
+        self._text = text
+
+    async def __call__(self, request: Any) -> str:
+        self.calls += 1
+        self.busy.set()
+        while not self.release.is_set():
+            await asyncio.sleep(0.005)
+        return self._text
 
 
 class _Thread:
@@ -80,29 +99,48 @@ class _Thread:
         assert not self._thread.is_alive()
 
 
+@contextmanager
+def serving(
+    fusion: Fusion,
+    models: dict[str, ScriptedModel],
+    *,
+    pipelines: Mapping[str, Any] | None = None,
+    table: Mapping[str, Any] | None = None,
+    everything: bool = False,
+) -> Iterator[Served]:
+    """Serve a Fusion until the block is left; by default the pipeline `echo`, with `everything` all that is found."""
+    settings = ServerTable(**{"grace": 1, **(table or {})})
+    given = None if everything else pipelines or {"echo": pipeline()}
+    running = _Thread(build(fusion, table=settings, pipelines=given))
+    try:
+        yield Served(running.url, fusion, models)
+    finally:
+        running.close()
+
+
+def models_of(scripts: Any) -> dict[str, ScriptedModel]:
+    """The scripted models by role; one script plays both roles."""
+    by_role = scripts if isinstance(scripts, Mapping) else {"frontier": scripts, "bulk": scripts}
+    return {role: one if isinstance(one, ScriptedModel) else scripted(one, role) for role, one in by_role.items()}
+
+
 @pytest.fixture
 def serve(fusion: Callable[..., Fusion]) -> Iterator[Serve]:
     """Serves pipelines with scripted models: `serve("hello")`, `serve({"frontier": …}, pipelines={"x": …})`."""
-    running: list[_Thread] = []
+    with ExitStack() as running:
 
-    def start(
-        scripts: Any = "the answer",
-        *,
-        pipelines: Mapping[str, Any] | None = None,
-        table: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Served:
-        by_role = scripts if isinstance(scripts, Mapping) else {"frontier": scripts, "bulk": scripts}
-        models = {
-            role: one if isinstance(one, ScriptedModel) else scripted(one, role) for role, one in by_role.items()
-        }
-        made = fusion(models, **{"store": True, **options})
-        app = build(
-            made, table=ServerTable(**{"grace": 1, **(table or {})}), pipelines=pipelines or {"echo": pipeline()}
-        )
-        running.append(_Thread(app))
-        return Served(running[-1].url, made, models)
+        def start(scripts: Any = "the answer", **options: Any) -> Served:
+            mine = {name: options.pop(name) for name in ("pipelines", "table", "everything") if name in options}
+            models = models_of(scripts)
+            return running.enter_context(serving(fusion(models, **{"store": True, **options}), models, **mine))
 
-    yield start
-    for one in running:
-        one.close()
+        yield start
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server for a module: the pipeline `echo`, of which the answer is "the answer"."""
+    models = models_of("the answer")
+    store = tmp_path_factory.mktemp("echo") / "runs.db"
+    with Fusion(profile="local", roles=models, store=store) as fusion, serving(fusion, models) as served:
+        yield served

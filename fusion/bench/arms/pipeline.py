@@ -27,7 +27,7 @@ from fusion.core.result import Receipt, ReceiptLine, Result, Times
 from fusion.core.types import Money, Usage
 from fusion.models.base import ModelInfo, Price
 from fusion.models.wrappers.cache import RecordedCache
-from fusion.pipeline.loader import PipelineGiven
+from fusion.pipeline.loader import LoadedPipeline, PipelineGiven
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.stages.kinds.generate import Generate
 
@@ -76,12 +76,12 @@ class PipelineArm(Contestant):
         self._prices = dict(prices)
         self._choose = choose or (lambda task, result: (result.text, result.data))
         self._seeded: dict[int, Fusion] | None = {} if seeded else None
-        self._pipelines: dict[PipelineGiven, Pipeline] = {}
+        self._pipelines: dict[object, tuple[PipelineGiven, LoadedPipeline]] = {}
         self.digest = digest_of(__version__, record.kind, record.models, content, seeded)
 
     def begin(self, task: Task, trial: Trial, done: Callable[[Completion], None]) -> Callable[[], object]:
-        pipeline, log = self._pipeline(task), ReviewLog(self._prices)
-        prompt, inputs = inputs_of(self._loaded(pipeline), task)
+        pipeline, log = self._loaded(self._pipeline(task)), ReviewLog(self._prices)
+        prompt, inputs = inputs_of(pipeline.pipeline, task)
         cut: list[str] = []
         try:
             handle = self._fusion_of(trial.seed).start(
@@ -102,12 +102,12 @@ class PipelineArm(Contestant):
         handle.when_over(lambda: done(lambda: self._response(handle, task, log, cut=len(cut))))
         return handle.stop
 
-    def _loaded(self, pipeline: PipelineGiven) -> Pipeline:
-        if isinstance(pipeline, Pipeline):
-            return pipeline
-        if pipeline not in self._pipelines:
-            self._pipelines[pipeline] = self._fusion.load(pipeline)
-        return self._pipelines[pipeline]
+    def _loaded(self, given: PipelineGiven) -> LoadedPipeline:
+        """Return a pipeline, read once: all tasks of an arm are answered by the same files."""
+        key = id(given) if isinstance(given, Pipeline) else given
+        if key not in self._pipelines:
+            self._pipelines[key] = given, self._fusion.changed(given, {})
+        return self._pipelines[key][1]
 
     def _fusion_of(self, seed: int) -> Fusion:
         """Return the client that samples with this seed."""

@@ -142,9 +142,10 @@ class _Route:
         sizes = np.array([np.bincount(one, minlength=FOLDS) for one in self.folds])
         right, paid = self.own
         others = (right.sum(2, keepdims=True) - right) / np.maximum(self.items - sizes, 1)
-        held = Held(others[:, sizes > 0], (right / np.maximum(sizes, 1))[:, sizes > 0])
-        self._fit = self._pooling.fit(held)
-        self.scores = self._pooling.shrunk(others.reshape(len(right), -1), self._fit).reshape(right.shape)
+        filled = sizes > 0  # a fold without items adds nothing, whatever is chosen for it
+        held = Held(others[:, filled], (right / np.maximum(sizes, 1))[:, filled])
+        self.scores = others
+        self._fit, self.scores[:, filled] = self._pooling.fitted(held)
         self.usd = (paid.sum(2, keepdims=True) - paid) / np.maximum(self.items - sizes, 1)
 
     def best(self, price: float) -> int:

@@ -47,8 +47,8 @@ class Pooling:
         widest = max((len(row) for row in rows), default=0)
         self._columns = np.array([row + [self._effects] * (widest - len(row)) for row in rows], int)
 
-    def fit(self, held: Held) -> Fit:
-        """Return the penalty and the weight that predict the held-out folds best."""
+    def fitted(self, held: Held) -> tuple[Fit, Floats]:
+        """Return the fit that predicts the held-out folds best, and the scores on the other folds shrunk by it."""
         rotated, mean = self._rotated(held.others), held.others.mean(0)
         found = []
         for penalty in _PENALTIES:
@@ -56,13 +56,13 @@ class Pooling:
             own, seen = held.others - predicted, held.own - predicted
             square = float((own * own).sum())
             weight = min(1.0, max(0.0, float((own * seen).sum()) / square)) if square else 1.0
-            found.append((float(((seen - weight * own) ** 2).sum()), Fit(penalty, weight)))
-        return min(found)[1]
+            found.append((float(((seen - weight * own) ** 2).sum()), Fit(penalty, weight), predicted))
+        _, fit, predicted = min(found, key=lambda one: one[:2])
+        return fit, _mixed(held.others, predicted, fit)
 
     def shrunk(self, scores: Floats, fit: Fit) -> Floats:
         """Return the scores, shrunk towards their predictions. `scores` has a column for each measurement."""
-        predicted = self._predicted(self._rotated(scores), scores.mean(0), fit.penalty)
-        return fit.weight * scores + (1 - fit.weight) * predicted
+        return _mixed(scores, self._predicted(self._rotated(scores), scores.mean(0), fit.penalty), fit)
 
     def _rotated(self, scores: Floats) -> Floats:
         """Return the sums by effect in the axes of the normal matrix, in which it is diagonal."""
@@ -93,6 +93,10 @@ class Pooling:
             for at, column in enumerate(values.T):
                 sums[:, at] += np.bincount(columns, weights=column, minlength=self._effects + 1)
         return sums[:-1]
+
+
+def _mixed(scores: Floats, predicted: Floats, fit: Fit) -> Floats:
+    return fit.weight * scores + (1 - fit.weight) * predicted
 
 
 @lru_cache(maxsize=16)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @with_options
 def serve(ctx: typer.Context, options: ServeOptions) -> None:
-    """Serve pipelines to any program that speaks OpenAI's or Anthropic's API.
+    """Serve pipelines as models over HTTP.
 
-    Each pipeline is a model, `fusion/NAME`: those given, else those of [server] in fusion.toml, else all shipped ones
-    and those of the folder. Every run is kept in the store.
+    Any program that speaks OpenAI's or Anthropic's API can use them: those given, else those of [server] in
+    fusion.toml, else all shipped ones and those of the folder, as `fusion/NAME`. Every run is kept in the store.
     """
     from fusion.cli.exits import INTERRUPTED
     from fusion.core.errors import UsageError

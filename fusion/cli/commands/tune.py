@@ -1,8 +1,14 @@
 """`fusion tune`: choose the cheapest way on dev items, and confirm the choice on test items."""
 
+import os
+from typing import Final
+
 import typer
 
 from fusion.cli.options import TuneOptions, with_options
+
+_ONE_THREAD: Final = "OPENBLAS_NUM_THREADS"
+"""Threads of numpy's products: those of a search are narrow, and two threads wait for each other most of the time."""
 
 
 @with_options
@@ -18,6 +24,7 @@ def tune(ctx: typer.Context, options: TuneOptions) -> None:
     The choice is confirmed once on the test items, and written to files that `fusion run` takes. Run the same
     command again to go on after an interruption: no answer is paid twice.
     """
+    os.environ.setdefault(_ONE_THREAD, "1")  # read when numpy is loaded
     from fusion.cli.bench_session.tune import run_tune
 
     raise typer.Exit(run_tune(options, ctx.obj.command))

@@ -11,6 +11,8 @@ from pydantic import Field, PlainSerializer
 from fusion.core.types.value import FileKind, JsonSchema, Value
 
 _TOKENS_OF_A_PAGE = 8000
+_AROUND_A_CALL = 32
+"""The most tokens of the format around a call of a tool."""
 _PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
 
 
@@ -82,9 +84,16 @@ class Message(Value):
 
     @property
     def size(self) -> int:
-        """An upper bound of its tokens: the UTF-8 bytes of `content` plus the bounds of its files."""
+        """An upper bound of its tokens: the UTF-8 bytes of `content` and of calls, plus the bounds of its files."""
         text = len(self.content) if self.content.isascii() else len(self.content.encode())
+        if self.tool_calls or self.tool_call_id is not None:
+            text += self._size_of_calls
         return text + sum([file.size for _, file in self.files]) if self.files else text
+
+    @property
+    def _size_of_calls(self) -> int:
+        calls = [f"{call.id}{call.name}{call.arguments}" for call in self.tool_calls]
+        return sum(len(call.encode()) + _AROUND_A_CALL for call in calls) + len(self.tool_call_id or "")
 
     @property
     def parts(self) -> list[str | File]:

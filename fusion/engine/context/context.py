@@ -52,6 +52,7 @@ class RunContext(StageContext):
         self.fields = run.fields[path] if fields is None else fields
         self.finishing = run.spec.pipeline.on_budget == "finish"
         self.seed = f"{run.seed} {self.place}" if scope is None else f"{run.seed} {self.place} {scope.index}"
+        self.answer = None if scope is not None else run.spec.options_of(path)
         self.inputs = RunInputs(self)
         self.outputs = RunOutputs(self)
         self.models = RunModels(self)

@@ -122,7 +122,8 @@ class RunModels(StageModels):
 
     def caller(self, ask: Ask) -> Caller:
         """Return the caller for the role, model, schema and limits of a call."""
-        key = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid)
+        terms_of = None if ask.options is None else ask.options.terms
+        key = (ask.role, ask.model, ask.max_tokens, ask.temperature, ask.avoid, terms_of)
         caller = self._callers.get(key)
         if caller is None or caller.schema is not ask.schema:
             terms = self._run.spec.roles.terms((self._ctx.place, *key), ask.schema, partial(self._terms, ask))
@@ -158,6 +159,10 @@ class RunModels(StageModels):
         resilience = merged(
             stage.resilience() if isinstance(stage, ModelStage) else {}, role.resilience, defaults.resilience()
         )
+        asked = None if ask.options is None else ask.options.params()
+        limit = self._run.spec.output_limit(stage, chain[0].info, ask.max_tokens)
+        if ask.options is not None and ask.options.max_tokens is not None:
+            limit = min(limit, ask.options.max_tokens)
         hedge, deadline = resilience.pop("hedge", "off"), resilience.pop("deadline", None)
         batch = resilience.pop("batch", "auto")
         return Terms(
@@ -165,10 +170,11 @@ class RunModels(StageModels):
             pipeline=self._run.spec.pipeline.name,
             stage=self._ctx.place,
             role=ask.role,
-            max_tokens=self._run.spec.output_limit(stage, chain[0].info, ask.max_tokens),
+            max_tokens=limit,
             unsent={"timeout": role.timeout or defaults.timeout, **resilience},
             firm=firm,
             soft=soft,
+            asked=asked,
             schema=ask.schema,
             hedging=self._run.spec.roles.hedging if hedge == "auto" else None,
             batch=batch,

@@ -10,6 +10,7 @@ from fusion.core.events import (
 from fusion.core.result import Judged
 from fusion.core.types import Item
 from fusion.stages.context import (
+    Conclusion,
     StageOutputs,
 )
 from fusion.stages.feed import Feed
@@ -33,6 +34,10 @@ class RunOutputs(StageOutputs):
 
     def give(self, name: str, value: Any) -> None:
         self._ctx.fields.give(name, value)
+
+    def conclude(self, conclusion: Conclusion) -> None:
+        if self._ctx.scope is None and not self._ctx.run.step_prefix:
+            self._ctx.run.conclusions[self._ctx.place] = conclusion
 
     def settle(self, item: Item) -> None:
         ctx = self._ctx

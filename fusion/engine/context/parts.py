@@ -24,6 +24,7 @@ from fusion.pipeline.material import RunMaterial
 from fusion.prompts.template import Fixed
 from fusion.stages.base import LEARNED
 from fusion.stages.context import (
+    Conclusion,
     Outcome,
 )
 
@@ -68,6 +69,8 @@ class RunParts:
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     """Calls whose replies no stage could use."""
+    conclusions: dict[str, Conclusion] = field(default_factory=dict)
+    """Ends of the last calls of answers, by the place of their stage, those of nested pipelines included."""
     charged: Sequence[AttemptCharged] = ()
     """Charges for attempts of earlier processes of the run."""
     step_prefix: str = ""

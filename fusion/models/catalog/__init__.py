@@ -2,6 +2,7 @@
 
 from fusion.models.catalog.catalog import OWN_SERVER as OWN_SERVER
 from fusion.models.catalog.catalog import SAMPLING as SAMPLING
+from fusion.models.catalog.catalog import calls_tools as calls_tools
 from fusion.models.catalog.catalog import describe as describe
 from fusion.models.catalog.catalog import known as known
 from fusion.models.catalog.catalog import lookup as lookup

@@ -123,6 +123,12 @@ def _takes(entry: Entry) -> frozenset[FileKind]:
     return frozenset(takes)
 
 
+def calls_tools(info: ModelInfo) -> bool:
+    """Return False for a model that does not call tools by itself: an embedded one, or by the price file."""
+    key, entry = ("", {}) if info.local else _find(info.id)
+    return not info.local and (not key or bool(entry.get("supports_function_calling")))
+
+
 def known(model_id: str) -> bool:
     """Return True if the price file or the embedded models have this id."""
     if model_id.startswith("local/"):

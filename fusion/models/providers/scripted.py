@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fusion.core.errors import BadRequestError, BadResponseError, UsageError
-from fusion.core.types import Deltas, FinishReason, Reply, Request, Usage, as_text
+from fusion.core.types import Deltas, FinishReason, Reply, Request, ToolCall, Usage, as_text
 from fusion.models.base import BYTES_PER_TOKEN, Model, ModelInfo, Price, estimate_usage
 
 _FREE: Final = Price(input=Decimal(0), output=Decimal(0))
@@ -22,6 +22,7 @@ class Say:
     `pieces` is a stream in place of `text`: strings, or pairs of a delay in seconds and a string. `delay` comes
     first, in addition to that of the model. `finish_reason` None breaks the stream: BadResponseError after the last
     piece. `error` is raised after the last piece. `usage` is the measured usage; by default it is estimated.
+    `tool_calls` are the tools that it wants called.
     """
 
     text: str = ""
@@ -30,6 +31,7 @@ class Say:
     finish_reason: FinishReason | None = "stop"
     usage: Usage | None = None
     error: Exception | None = None
+    tool_calls: Sequence[ToolCall] = ()
 
     def __post_init__(self) -> None:
         if self.text and self.pieces is not None:
@@ -121,10 +123,13 @@ class ScriptedModel(Model):
             raise BadResponseError(
                 f"the stream of {self.info.id!r} broke off without a finish reason", model=self.info.id, text=text
             )
-        usage = say.usage or estimate_usage(request, text)
+        if say.tool_calls and finish == "stop":
+            finish = "tool_calls"
+        usage = say.usage or estimate_usage(request, text, say.tool_calls)
         return Reply(
             text=text,
             finish_reason=finish,
+            tool_calls=tuple(say.tool_calls),
             usage=usage,
             asked=self.info.id,
             served=self.info.id,

@@ -7,3 +7,4 @@ from fusion.models.structured.replies import reading as reading
 from fusion.models.structured.replies import shaped as shaped
 from fusion.models.structured.replies import value_in as value_in
 from fusion.models.structured.replies import values_in as values_in
+from fusion.models.structured.replies import with_system as with_system

@@ -21,6 +21,7 @@ MAX_SIZE: Final = 4_000_000
 """Longest reply with data, in characters."""
 SECONDS = 5.0
 """Longest reading of a reply with data."""
+_WITHOUT_DATA: Final = ("length", "tool_calls")
 _MOST_ERRORS: Final = 10
 _MOST_FAULTS: Final = 500
 _START: Final = re.compile(r"[{\[]")
@@ -31,15 +32,15 @@ async def complete(send: Send, messages: Sequence[Message], schema: JsonSchema) 
     """Return the reply and its data, valid against the schema; `send` passes the schema to the model.
 
     An invalid reply is sent back to the model once, with its errors. A truncated reply, with the finish reason
-    "length", is returned without data. Raises ShapeError if the second reply is invalid too.
+    "length", and one that calls tools are returned without data. Raises ShapeError if the second one is invalid too.
     """
     reply = await send(messages)
     data, errors = await reading(reply, schema)
-    if not errors or reply.finish_reason == "length":
+    if not errors or reply.finish_reason in _WITHOUT_DATA:
         return reply, data
     reply = await send(_again(messages, reply, errors))
     data, errors = await reading(reply, schema)
-    if errors and reply.finish_reason != "length":
+    if errors and reply.finish_reason not in _WITHOUT_DATA:
         raise ShapeError(
             f"{reply.writer!r} replied twice with data that violates the schema: {'; '.join(errors)}",
             model=reply.writer,
@@ -62,7 +63,7 @@ def shaped(messages: Sequence[Message], schema: JsonSchema, mode: JsonMode) -> S
         "Answer with one JSON object and nothing else, no explanation and no code fence. "
         "It must hold to this JSON Schema:\n" + json.dumps(schema, ensure_ascii=False)
     )
-    return _with_system(messages, words)
+    return with_system(messages, words)
 
 
 async def reading(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
@@ -74,6 +75,8 @@ async def reading(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
 
 def read(reply: Reply, schema: JsonSchema) -> tuple[Any, list[str]]:
     """Return the data of a reply, or its errors. A truncated reply is never repaired."""
+    if reply.tool_calls:
+        return None, ["it calls tools"]
     if reply.finish_reason == "length":
         return None, ["the answer was cut off at its output limit"]
     try:
@@ -183,7 +186,8 @@ def _again(messages: Sequence[Message], reply: Reply, errors: list[str]) -> tupl
     )
 
 
-def _with_system(messages: Sequence[Message], words: str) -> tuple[Message, ...]:
+def with_system(messages: Sequence[Message], words: str) -> tuple[Message, ...]:
+    """Return the messages with words at the end of their system prompt."""
     if messages and messages[0].role == "system":
         before = messages[0]
         content = f"{before.content}\n\n{words}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from fusion.core.errors import InputTooLongError
 from fusion.core.types import Deltas, Reply, Request
-from fusion.models.base import Model, ModelInfo, ModelWrapper, estimate_input
+from fusion.models.base import Model, ModelInfo, ModelWrapper, estimate_request, tools_bound
 from fusion.models.structured import shaped
 
 
@@ -36,10 +36,10 @@ def check_fits(request: Request, model: ModelInfo) -> None:
     context, most = model.context, request.max_tokens
     if context is None:
         return
-    size = sum([message.size for message in request.messages])
+    size = sum([message.size for message in request.messages]) + tools_bound(request.tools)
     if size + most < context:  # fewer bytes than the window has tokens: it fits for certain
         return
-    tokens = estimate_input(request.messages)
+    tokens = estimate_request(request)
     if tokens + most > context:
         raise InputTooLongError(
             f"the request has about {tokens:,} tokens and may get {most:,} more, {model.id!r} has room for "

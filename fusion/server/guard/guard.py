@@ -7,13 +7,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fusion.server.dialects.base import RefusedError
-from fusion.server.dialects.table import dialect_at
+from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.guard.callers import Callers
 from fusion.server.guard.hosts import Hosts
 from fusion.server.refusals import refuse
+from fusion.server.runs.tally import Tally
 
 OPEN: Final = {"/healthz", "/readyz", "/"}
 """Paths that need no token: the page itself holds no data."""
+_COUNTED: Final = frozenset({*DIALECTS, *OPEN, "/v1/models", "/v1/quote", "/metrics"})
+"""Paths that the metrics name."""
 _FILES: Final = "/static/"
 _MOST_HEADERS: Final = 32_768
 _EXPOSED: Final = "x-fusion-run, x-fusion-pipeline, x-fusion-ignored, x-should-retry, retry-after"
@@ -22,16 +25,28 @@ _EXPOSED: Final = "x-fusion-run, x-fusion-pipeline, x-fusion-ignored, x-should-r
 class Guard:
     """Checks host, origin, size of headers and token of every request, then passes it on with its caller."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, callers: Callers) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, callers: Callers, tally: Tally) -> None:
         self._app = app
         self._hosts = hosts
         self._callers = callers
+        self._tally = tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._http(scope, receive, self._counted(scope["path"], send))
+
+    def _counted(self, path: str, send: Send) -> Send:
+        """Return a `send` that counts the response."""
+        shown = path if path in _COUNTED else "other"
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._tally.requests[shown, message["status"]] += 1
+            await send(message)
+
+        return sending
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)

@@ -39,6 +39,9 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head > _HEAD_BYTES and not self.transport.is_closing():
                 self._refuse(431, f"the headers have more than {_HEAD_BYTES:,} bytes")
 
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg)
+
     def on_message_begin(self) -> None:
         self._begin()
         super().on_message_begin()

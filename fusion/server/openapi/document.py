@@ -10,10 +10,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 import fusion
-from fusion.server.openapi import chat, messages, responses, shared
+from fusion.server.openapi import chat, messages, quote, responses, shared
 from fusion.server.service import Service
 
-_PARTS = (chat, responses, messages, shared)
+_PARTS = (chat, responses, messages, quote, shared)
 _TAGS = {
     "chat": "Chat completions of OpenAI's API.",
     "responses": "Responses of OpenAI's API.",

@@ -5,8 +5,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from fusion.core.params import PARAMS
+from fusion.core.params import PARAMS, AnswerOptions
 from fusion.core.types import Item, as_text
+from fusion.models.base import BYTES_PER_TOKEN, tools_bound
 from fusion.stages.answer import AnswerStage
 from fusion.stages.base import Following, OutputField, PromptUse, Reads
 from fusion.stages.context import StageContext
@@ -110,6 +111,10 @@ output: answer
         if self.strategy != "concat":
             yield from super().roles()
 
+    @property
+    def obeys(self) -> frozenset[str]:
+        return frozenset() if self.strategy == "concat" else super().obeys
+
     async def run(self, ctx: StageContext) -> None:
         variables = await ctx.inputs.values()
         came = sorted([item async for item in ctx.inputs.follow(self.over)], key=lambda item: item.index)
@@ -121,14 +126,23 @@ output: answer
         if self.strategy == "concat":
             ctx.outputs.give("text", self.separator.join(as_text(answer_of(item)) for item in items))
             return
-        if combine is not None and combine.only and result is not None and self.output_schema is None:
+        if combine is not None and combine.only and result is not None and not self._is_formed(ctx.answer):
             ctx.outputs.give("text", result.text)
             return
         variables = {"computed": None if result is None else result._asdict(), **variables}
         if self.strategy == "tree":
-            levels = Levels(self, ctx, variables, prompt=self.level_prompt, most=self.max_input)
+            beside = _beside(ctx.answer)
+            levels = Levels(self, ctx, variables, prompt=self.level_prompt, most=self.max_input, beside=beside)
             items = await levels.brought_down(items, failed)
         await self.write(ctx, {**variables, "items": items, "failed": failed}, "merge")
+
+    def _is_formed(self, options: AnswerOptions | None) -> bool:
+        """Return True for an answer that a model has to write: one of a schema, by a tool, or after further turns."""
+        own = self.output_schema is not None
+        if options is None:
+            return own
+        asked = options.tool_choice not in ("auto", "none")
+        return own or asked or options.json_schema is not None or bool(options.turns)
 
     def _computed(self, ctx: StageContext, combine: Combine, items: list[Item]) -> Computed | None:
         """Return the combination of the values; None, with a note, if it cannot be computed."""
@@ -139,3 +153,12 @@ output: answer
         why = f"no value of {', '.join(result.missing)}" if result.missing else f"{result.values} values"
         ctx.events.note(f"the {combine.how} is not computed: {why}")
         return None
+
+
+def _beside(options: AnswerOptions | None) -> int:
+    """Return the tokens that options of the run put beside the items in the last call."""
+    if options is None:
+        return 0
+    schema = len(repr(options.json_schema)) if options.json_schema else 0
+    turns = sum(message.size for message in options.turns)
+    return -(-(tools_bound(options.tools) + schema + turns) // BYTES_PER_TOKEN)

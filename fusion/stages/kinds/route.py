@@ -16,7 +16,7 @@ from pydantic import (
 
 from fusion.core.bounded import clock
 from fusion.core.errors import ModelError, close_names
-from fusion.core.params import Cacheable, Temperature
+from fusion.core.params import ANSWER_LIMITS, Cacheable, Temperature
 from fusion.core.schema import closed_object, enum
 from fusion.core.types import Attached, Item, JsonSchema, as_text
 from fusion.stages.answer import give_answer
@@ -311,8 +311,14 @@ output: answer
             temperature=self.temperature,
         )
 
+    @property
+    def obeys(self) -> frozenset[str]:
+        return ANSWER_LIMITS if self.over is None and not self.inner() else frozenset()
+
     async def _answer(self, ctx: StageContext, ask: Ask) -> Answer:
-        return whole(await ctx.models.call(ask))
+        options = ctx.answer
+        answer = await ctx.models.call(ask if options is None else ask._replace(options=options))
+        return answer if options is not None and options.max_tokens is not None else whole(answer)
 
     async def _decision(
         self, ctx: StageContext, variables: Mapping[str, Any], by: ByCapability | None, item: int | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fusion.core.types import Request, Usage
-from fusion.models.base import estimate_input, estimate_tokens, input_bound
+from fusion.models.base import estimate_request, estimate_tokens, input_bound
 
 _CLASSES: Final = {
     "prompt_tokens": "input",
@@ -59,7 +59,7 @@ class Counts:
         taken = self._input(request)
         given = self._output(taken, request, bool(answer.strip()))
         measured = taken is not None and given is not None
-        taken = estimate_input(request.messages) if taken is None else taken
+        taken = estimate_request(request) if taken is None else taken
         given = estimate_tokens(answer) + thoughts // 4 if given is None else given
         read, written = (min(self.cached_read, taken), self.cache_write) if measured else (0, 0)
         return Usage(

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 from fusion.server.dialects.messages.count import tokens_of
 from fusion.server.dialects.messages.names import own_name
 from fusion.server.dialects.messages.request import parsed
-from fusion.server.guard.bodies import read_json
+from fusion.server.guard.bodies import json_object
 from fusion.server.guard.callers import caller_of
 from fusion.server.service import Service
 
@@ -21,7 +21,8 @@ def routes(service: Service) -> Sequence[BaseRoute]:
         return Response()
 
     async def count(request: Request) -> Response:
-        body = await read_json(request, most=service.table.max_body)
+        async with service.bodies.of(request) as data:
+            body = await json_object(data)
         service.catalog.find(own_name(parsed(body).model), caller_of(request))
         return JSONResponse({"input_tokens": await tokens_of(body)})
 

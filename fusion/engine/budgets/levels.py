@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from fusion.core.budget import Budget, Hold
 from fusion.core.errors import BudgetError
+from fusion.engine.budgets.holdback import Caps, held_back
 from fusion.engine.context import RunParts
-from fusion.engine.holdback import Caps, held_back
 from fusion.stages.base import Stage
 
 UNCAPPED = Caps(None, None, None)

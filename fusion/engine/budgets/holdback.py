@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from fusion.core.budget import Amount, Budget, Hold
 from fusion.core.types import Limits
 from fusion.engine.run_spec import RunSpec
-from fusion.models.base import ModelInfo
+from fusion.models.base import ModelInfo, tools_bound
 from fusion.stages.base import Stage
 
 T = TypeVar("T", int, Decimal)
@@ -141,9 +141,16 @@ def _worst_case(name: str, spec: RunSpec, reads: int) -> Bound:
     taken = reads + _input_bound(name, spec)
     role = next((role for _, role in stage.roles()), None)
     models = () if role is None else spec.roles[role].models
-    own = most_of(Bound.of_call(model, taken, spec.max_tokens(stage)) for model in models)
+    own = most_of(Bound.of_call(model, taken, _given(name, stage, spec)) for model in models)
     nested = [path for path in spec.loaded.nested if path.partition("/")[0] == name]
     return own.plus(most_of(_whole(spec.within(path, spec.request, spec.inputs), taken) for path in nested))
+
+
+def _given(name: str, stage: Stage, spec: RunSpec) -> int:
+    """The most tokens that one call of a stage writes."""
+    options = spec.options_of(name)
+    own = None if options is None else options.max_tokens
+    return spec.max_tokens(stage) if own is None else min(spec.max_tokens(stage), own)
 
 
 def _whole(spec: RunSpec, reads: int) -> Bound:
@@ -155,7 +162,17 @@ def _input_bound(name: str, spec: RunSpec) -> int:
     """The most bytes that a stage reads: its template, request, material, and the output of the stages before it."""
     sources = spec.loaded.dataflow.wirings[name].sources
     written = sum(_written(spec.pipeline.stages[source], spec) for source in sources)
-    return _TEMPLATE_BYTES + len(spec.request.encode()) + _material(name, spec) + written * _BYTES_PER_TOKEN
+    said = _TEMPLATE_BYTES + len(spec.request.encode()) + _material(name, spec) + written * _BYTES_PER_TOKEN
+    return said + _options(name, spec)
+
+
+def _options(name: str, spec: RunSpec) -> int:
+    """The bytes of the options of the answer that its stage reads: schema, tools and turns."""
+    options = spec.options_of(name)
+    if options is None:
+        return 0
+    schema = len(repr(options.json_schema)) if options.json_schema else 0
+    return tools_bound(options.tools) + schema + sum(message.size for message in options.turns)
 
 
 def _material(name: str, spec: RunSpec) -> int:

@@ -1,0 +1,1 @@
+"""Real clients against `fusion serve`, each in an environment of its own."""

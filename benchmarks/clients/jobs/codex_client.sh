@@ -1,0 +1,17 @@
+# Codex: a text answer over responses, and a tool that it runs.
+export CODEX_HOME=$PWD/codex FUSION_KEY=none
+mkdir -p "$CODEX_HOME"
+cat > "$CODEX_HOME/config.toml" <<TOML
+model = "fusion/chat"
+model_provider = "fusion"
+
+[model_providers.fusion]
+name = "Fusion"
+base_url = "$FUSION_URL/v1"
+env_key = "FUSION_KEY"
+wire_api = "responses"
+
+[analytics]
+enabled = false
+TOML
+"$BIN/codex" exec --skip-git-repo-check "Say hello." < /dev/null | grep -q "Hello from Fusion." && echo answer

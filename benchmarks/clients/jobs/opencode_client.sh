@@ -1,0 +1,19 @@
+# opencode: a text answer over chat completions.
+cat > opencode.json <<JSON
+{
+  "\$schema": "https://opencode.ai/config.json",
+  "autoupdate": false,
+  "share": "disabled",
+  "model": "fusion/fusion/chat",
+  "small_model": "fusion/fusion/chat",
+  "provider": {
+    "fusion": {
+      "npm": "@ai-sdk/openai-compatible",
+      "name": "Fusion",
+      "options": {"baseURL": "$FUSION_URL/v1", "apiKey": "none"},
+      "models": {"fusion/chat": {"name": "Fusion"}}
+    }
+  }
+}
+JSON
+"$BIN/opencode" run "Say hello." < /dev/null 2>&1 | grep -q "Hello from Fusion." && echo answer

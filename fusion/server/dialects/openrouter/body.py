@@ -7,15 +7,9 @@ from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fusion.server.dialects.base import RefusedError
+from fusion.server.dialects.openrouter.names import ALIASES, DEPTH, PLUGIN, TOOL
 from fusion.server.dialects.responses.body import Effort
 
-ALIASES: Final = ("openrouter/fusion", "openrouter/fusion:latest")
-"""Names of a model that stand for the plug-in."""
-TOOL: Final = "openrouter:fusion"
-"""Type of the server tool, and of its item in the output."""
-PLUGIN: Final = "fusion"
-DEPTH: Final = "x-openrouter-fusion-depth"
-"""Header of a request that a panel of another server makes."""
 MOST_MODELS: Final = 8
 Preset = Literal["general-high", "general-budget", "general-fast"]
 

@@ -9,18 +9,14 @@ from fusion.core.events import CallStarted, EventBase, ItemFinished, StageFinish
 from fusion.core.result import Result
 from fusion.core.types import Failure, Item
 from fusion.server.dialects.base import INTERRUPTED, ServedRun
-from fusion.server.dialects.openrouter.body import TOOL
 from fusion.server.dialects.openrouter.kept import KeptPanel
+from fusion.server.dialects.openrouter.names import TOOL
 from fusion.server.dialects.openrouter.panel import JUDGE, PANEL, Plan
 from fusion.server.dialects.responses.writer import Frame, Writer
 from fusion.server.runs.kept import KeptRun
 from fusion.store.base import Store
 
 Json = dict[str, Any]
-_JUDGE_REASONS: Final[Mapping[str, str]] = {
-    errors.ShapeError.__name__: "judge_schema_mismatch",
-    errors.BadResponseError.__name__: "judge_not_valid_json",
-}
 _REASONS: Final[Mapping[str, str]] = {
     errors.BudgetError.__name__: "insufficient_credits",
     errors.RateLimitError.__name__: "rate_limited",
@@ -38,7 +34,6 @@ class FusionCall:
         self._run_id = run_id
         self._writer = Writer()
         self._place = 0
-        self._seats: dict[int, str] = {}  # the step of each item
         self._done: set[int] = set()
         self._failed: list[Json] = [dict(one) for one in plan.failed]
         self._judging = False
@@ -49,13 +44,13 @@ class FusionCall:
         """The model that writes the answer."""
         return self._plan.model
 
-    async def item(self, result: Result) -> Json:
+    def item(self, result: Result) -> Json:
         """Return the item of a run that has ended."""
-        kept, panel = await self._kept(), result.stages.get(PANEL)
+        kept, panel = self._read(), result.stages.get(PANEL)
         items = () if panel is None else panel.items
         failed = [dict(one) for one in self._plan.failed]
-        failed += [self._failure(kept.steps.get(one.index), one.failure) for one in items if one.failure is not None]
-        return self._whole(kept, failed, _reason(result))
+        failed += [self._failure(one.failure) for one in items if one.failure is not None]
+        return self._whole(kept, failed, _reason(kept, result))
 
     # Events.
 
@@ -80,8 +75,6 @@ class FusionCall:
     async def take(self, event: EventBase) -> AsyncIterator[Frame]:
         """Write what an event of the run changes."""
         match event:
-            case CallStarted(stage=stage, item=int(place)) if stage == PANEL:
-                self._seats.setdefault(place, event.step)
             case ItemFinished(stage=stage, item=int(place)) if stage == PANEL and place not in self._done:
                 self._done.add(place)
                 for frame in await self._answered(place, event.failure):
@@ -89,7 +82,8 @@ class FusionCall:
             case CallStarted(stage=stage) if stage == JUDGE and not self._judging:
                 yield self._judged()
             case StageFinished(stage=stage) if stage == JUDGE and not self._ended:
-                for frame in self._close(await self._kept(), _judge_reason(event.failure, event.status)):
+                kept = await self._kept()
+                for frame in self._close(kept, _judge_reason(kept, event.failure, event.status)):
                     yield frame
 
     async def end(self, result: Result) -> AsyncIterator[Frame]:
@@ -100,23 +94,23 @@ class FusionCall:
         for item in () if panel is None else panel.items:
             if item.index not in self._done and (item.ok or item.failure is not None):
                 self._done.add(item.index)
-                for frame in self._settled(kept, item):
+                for frame in self._settled(item):
                     yield frame
         if kept.analysis is not None and not self._judging:
             yield self._judged()
-        for frame in self._close(kept, _reason(result)):
+        for frame in self._close(kept, _reason(kept, result)):
             yield frame
 
-    def _settled(self, kept: KeptPanel, item: Item) -> Iterator[Frame]:
+    def _settled(self, item: Item) -> Iterator[Frame]:
         if item.failure is None:
             return self._told(str(item.by), str(item.value))
-        return self._lost(kept.steps.get(item.index), item.failure)
+        return self._lost(item.failure)
 
     async def _answered(self, place: int, failure: Failure | None) -> list[Frame]:
         """Write the end of a member: its answer, or the reason why there is none."""
-        kept = await self._kept()
         if failure is not None:
-            return list(self._lost(self._seats.get(place) or kept.steps.get(place), failure))
+            return list(self._lost(failure))
+        kept = await self._kept()
         by, text = kept.answers.get(place, ("", ""))
         return list(self._told(by, text))
 
@@ -125,8 +119,8 @@ class FusionCall:
         yield self._event("panel.delta", model=model, delta=text)
         yield self._event("panel.completed", model=model, content=text)
 
-    def _lost(self, step: str | None, failure: Failure) -> Iterator[Frame]:
-        failed = self._failure(step, failure)
+    def _lost(self, failure: Failure) -> Iterator[Frame]:
+        failed = self._failure(failure)
         self._failed.append(failed)
         yield self._event("panel.failed", **failed)
 
@@ -155,7 +149,10 @@ class FusionCall:
         return f"st_fusion_{self._run_id}"
 
     async def _kept(self) -> KeptPanel:
-        return await asyncio.to_thread(KeptPanel.read, self._store, self._run_id, self._plan)
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> KeptPanel:
+        return KeptPanel.read(self._store, self._run_id, self._plan)
 
     def _whole(self, kept: KeptPanel, failed: list[Json], reason: str | None) -> Json:
         answers = [{"model": self._plan.name(by), "content": text} for _, (by, text) in sorted(kept.answers.items())]
@@ -172,13 +169,13 @@ class FusionCall:
         }
         return item if reason is None else {**item, "error": _WORDS[reason], "failure_reason": reason}
 
-    def _failure(self, step: str | None, failure: Failure) -> Json:
-        """Return a member without an answer; a step that asked a substitute is that of its seat."""
-        seat = (step or "").partition("-refill-")[0]
+    def _failure(self, failure: Failure) -> Json:
+        """Return a member without an answer, whose step its failure names first."""
+        step, _, rest = failure.message.partition(" (")
         kind = getattr(errors, failure.reason, errors.FusionError)
         return {
-            "model": self._plan.seats.get(seat, seat or "unknown"),
-            "error": failure.message,
+            "model": self._plan.seats.get(step, step),
+            "error": rest.partition("): ")[2] or failure.message,
             "status_code": getattr(kind, "http_status", errors.FusionError.http_status),
         }
 
@@ -195,19 +192,22 @@ _WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def _reason(result: Result) -> str | None:
+def _reason(kept: KeptPanel, result: Result) -> str | None:
     """Return the reason why a run has no answer, or its panel no analysis; None for neither."""
     if result.error is not None and result.error.reason in _REASONS:
         return _REASONS[result.error.reason]
     panel, judge = result.stages.get(PANEL), result.stages.get(JUDGE)
     if panel is None or panel.status == "failed" or not any(item.ok for item in panel.items):
         return "all_panels_failed"
-    return None if judge is None else _judge_reason(judge.failure, judge.status)
+    return None if judge is None else _judge_reason(kept, judge.failure, judge.status)
 
 
-def _judge_reason(failure: Failure | None, status: str) -> str | None:
+def _judge_reason(kept: KeptPanel, failure: Failure | None, status: str) -> str | None:
     if failure is None:
         return None if status == "ok" else "judge_upstream_error"
-    if failure.reason == errors.BadResponseError.__name__ and _EMPTY in failure.message:
-        return "judge_empty_completion"
-    return _REASONS.get(failure.reason) or _JUDGE_REASONS.get(failure.reason, "judge_upstream_error")
+    match failure.reason:
+        case errors.ShapeError.__name__:
+            return "judge_schema_mismatch" if kept.gave_json else "judge_not_valid_json"
+        case errors.BadResponseError.__name__ if _EMPTY in failure.message:
+            return "judge_empty_completion"
+    return _REASONS.get(failure.reason, "judge_upstream_error")

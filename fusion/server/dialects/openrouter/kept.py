@@ -19,14 +19,14 @@ _FIELDS: Final = ("consensus", "contradictions", "partial_coverage", "unique_ins
 
 @dataclass(frozen=True, slots=True)
 class KeptPanel:
-    """A panel so far. `answers` are model and text by the place in the panel, and `steps` the steps of its calls.
+    """A panel so far. `answers` are model and text by the place in the panel.
 
-    `events` are the ends of its members, in order.
+    `events` are the ends of its members, in order. `gave_json` is True for a judge that wrote JSON, of any shape.
     """
 
     answers: Mapping[int, tuple[str, str]] = field(default_factory=dict)
-    steps: Mapping[int, str] = field(default_factory=dict)
     analysis: Json | None = None
+    gave_json: bool = False
     events: Sequence[EventBase] = ()
 
     @classmethod
@@ -38,7 +38,7 @@ class KeptPanel:
     def read(cls, store: Store, run_id: str, plan: Plan) -> "KeptPanel":
         """Return the panel of a run."""
         calls = [call for call in store.calls(run_id, texts=True) if call.key.stage in (PANEL, JUDGE)]
-        members = [call for call in calls if call.key.stage == PANEL]
+        members, judged = ([call for call in calls if call.key.stage == stage] for stage in (PANEL, JUDGE))
         answers = {
             place: (call.reply.by or call.reply.asked, call.reply.text)
             for call in members
@@ -46,8 +46,8 @@ class KeptPanel:
         }
         return cls(
             answers=answers,
-            steps={call.key.item: call.key.step for call in members if call.key.item is not None},
-            analysis=_analysis(calls, answers, plan),
+            analysis=_analysis(judged, answers, plan),
+            gave_json=any(values_in(call.reply.text, dict) for call in judged if call.reply is not None),
             events=_ends(store, run_id, [call for call in members if call.state == "finished"]),
         )
 
@@ -63,11 +63,9 @@ def _ends(store: Store, run_id: str, answered: Sequence[Call]) -> list[EventBase
     return sorted(ended, key=lambda event: event.at)
 
 
-def _analysis(calls: Sequence[Call], answers: Mapping[int, tuple[str, str]], plan: Plan) -> Json | None:
+def _analysis(judged: Sequence[Call], answers: Mapping[int, tuple[str, str]], plan: Plan) -> Json | None:
     """Return the last analysis, with the names of models in place of labels; None if there is none."""
-    replies = [
-        call.reply.text for call in calls if call.key.stage == JUDGE and call.reply and call.state == "finished"
-    ]
+    replies = [call.reply.text for call in judged if call.state == "finished" and call.reply is not None]
     found = values_in(replies[-1], dict) if replies else []
     given = next((one for one in found if set(_FIELDS) <= one.keys()), None)
     if given is None:

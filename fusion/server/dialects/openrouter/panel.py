@@ -27,6 +27,10 @@ _PRESETS: Final[Mapping[str, tuple[str, int]]] = {
     "general-fast": ("bulk", 2),
 }
 """Role whose models make up the panel of a preset, and how many."""
+_GRACE: Final = 120.0
+"""Seconds for members after more than half have answered."""
+_PATIENCE: Final = 30.0
+"""Seconds for which a member that is down or limited is asked again."""
 _TEMPERATURE: Final = 0.8
 """Temperature of a panel of one model."""
 
@@ -157,14 +161,15 @@ class Panels:
         }
         given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         not_taken = refused(describe(model_id, self._fusion.settings), given)
-        return RoleSpec(chain=(model_id,), **{name: one for name, one in given.items() if name not in not_taken})
+        return RoleSpec(
+            chain=(model_id,),
+            patience=_PATIENCE,
+            **{name: one for name, one in given.items() if name not in not_taken},
+        )
 
     def _preset(self, asked: AskedPanel, roles: dict[str, RoleSpec]) -> list[dict[str, Any]]:
         """Return the members of a preset: models of one role's chain, or several answers of one model."""
         role, count = _PRESETS[asked.preset or ""]
-        for one in ("writer", "judge"):
-            if one not in roles and role != "frontier":
-                roles[one] = RoleSpec(chain=self._chain(role))
         usable = []
         for model_id in self._chain(role):
             try:
@@ -196,11 +201,12 @@ def _with(
     limit = {} if asked.max_tokens is None else {"max_tokens": asked.max_tokens}
     panel: dict[str, Any] = {**limit}
     if members:
-        panel |= {"members": members, "on_error": "skip"}
+        panel |= {"members": members, "on_error": "skip", "grace": _GRACE}
     changed = {PANEL: _stage(stages[PANEL], panel)}
     for stage, role in ((JUDGE, "judge"), (WRITER, "writer")):
-        if role in roles:
-            changed[stage] = _stage(stages[stage], {"role": role})
+        if role in roles or asked.preset is not None:
+            played = role if role in roles else _PRESETS[asked.preset or ""][0]
+            changed[stage] = _stage(stages[stage], {"role": played})
     return base.changed(changed, roles={**base.pipeline.roles, **roles})
 
 

@@ -162,6 +162,7 @@ def settings_page() -> str:
         "[limits.PROVIDER_OR_MODEL]": definitions["Ceilings"],
         "[budgets.NAME]": definitions["BudgetTable"],
         "[store]": definitions["StoreTable"],
+        "[telemetry]": definitions["TelemetryTable"],
         "[policy]": definitions["PolicyTable"],
         "[policy.max_price]": definitions["PriceLimit"],
         "[server]": definitions["ServerTable"],

@@ -39,7 +39,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     import os
 
     for name in list(os.environ):
-        if name.endswith(("_API_KEY", "_BASE_URL", "_API_BASE")) or name in OWN:
+        if name.endswith(("_API_KEY", "_BASE_URL", "_API_BASE")) or name.startswith("OTEL_") or name in OWN:
             monkeypatch.delenv(name)
     state = tmp_path_factory.mktemp("state")
     monkeypatch.setenv("FUSION_STORE", str(state / "runs.db"))

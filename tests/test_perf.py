@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.perf import budget, contest, dataflow, engine, rows, start, store, wire
+from benchmarks.perf import budget, contest, dataflow, engine, rows, start, store, tracing, wire
 from fusion import Fusion
 from fusion.bench import Suite
 
@@ -118,3 +118,8 @@ def test_a_benchmark_of_recorded_answers_is_the_same_once_they_are_kept(tmp_path
         asked = contest.measured("asked", suite, str(tmp_path), fusion)
         assert contest.measured("kept", suite, str(tmp_path), fusion) == asked
     assert len(asked) == 13
+
+
+def test_tracing_a_call_costs_a_few_bare_spans() -> None:
+    taken = tracing.measure(200, 3, ways=("off", "recorded", "bare"))
+    assert min(tracing.added(taken, "recorded")) < 6 * min(taken["bare"])

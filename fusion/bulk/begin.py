@@ -65,6 +65,8 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         lock.release()
         raise
     sink, recent = options.get("on_event"), Recent()
+    started = _started(ground.spec, source, one, options, concurrency)
+    recorder, map_sink = ground.recorder.of_map(started, sink)
     setup = MapSetup(
         one=one,
         store=store,
@@ -75,12 +77,12 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         ordered=options.get("ordered", False),
         concurrency=concurrency,
         within=within,
-        sink=sink,
-        started=_started(ground.spec, source, one, options, concurrency),
+        sink=map_sink,
+        started=started,
         sweep=ground.sweep,
         notes=(*filter(None, [source.note]), *one.columns.notes, *notes),
     )
-    worker = Worker(ground.recorder, one.map_id, ground.spec, within=within, sink=sink, recent=recent)
+    worker = Worker(recorder, one.map_id, ground.spec, within=within, sink=sink, recent=recent)
     return one.map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)
 
 

@@ -25,7 +25,7 @@ from fusion.cli.commands.trust import trust
 from fusion.cli.commands.tune import tune
 from fusion.cli.exits import EPILOG, OK, Ending
 from fusion.cli.options import Config
-from fusion.cli.terminal import write
+from fusion.cli.terminal import complain, write
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -34,7 +34,16 @@ def main() -> None:
     """Run the command line and exit; print tracebacks with --debug only."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # warnings of libraries are for developers; standard error is the run's
-    sys.exit(run_command([_utf_8(word) for word in sys.argv[1:]]))
+    code = run_command([_utf_8(word) for word in sys.argv[1:]])
+    _send_traces()
+    sys.exit(code)
+
+
+def _send_traces() -> None:
+    """Send the spans that wait, if runs are traced; a collector that does not answer costs a second."""
+    providers = sys.modules.get("fusion.client.telemetry.providers")
+    if providers is not None and not providers.send():
+        complain(f"fusion: note: not all traces reached {providers.collector()}; the run itself is complete")
 
 
 def application() -> typer.Typer:

@@ -26,6 +26,7 @@ from fusion.client.options import (
     tags_of,
 )
 from fusion.client.stream import AsyncRunStream, RunStream
+from fusion.client.telemetry.switch import observer_of
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
 from fusion.core.errors import BudgetError, RunFailed, UsageError, close_names
@@ -53,6 +54,8 @@ from fusion.store.lookup import StoreGiven, exclusive, find_run, lock_of, resolv
 from fusion.store.rows import Content, RunFilter, RunRow
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
     from fusion.client.history import History
     from fusion.models.catalog.learned import Learned
     from fusion.quote.drill import Drill
@@ -71,6 +74,9 @@ class Fusion:
     With `store` every run is kept, so that an interrupted one can be resumed: a path, a Store, or True for the
     default of FUSION_STORE, fusion.toml or the platform. `content` selects the parts of prompts and replies to keep.
 
+    `telemetry` traces runs with OpenTelemetry: True, False, or the TracerProvider that spans go to. By default
+    `[telemetry]` in fusion.toml and the `OTEL_` variables decide.
+
     >>> with Fusion(profile="local") as fusion:
     ...     result = fusion.complete("Compare the two offers.", inputs={"context": text})
     >>> result.text, result.cost
@@ -87,6 +93,7 @@ class Fusion:
         store: StoreGiven = None,
         content: Content | None = None,
         settings: Settings | None = None,
+        telemetry: "bool | TracerProvider | None" = None,
     ) -> None:
         settings = settings or Settings.announced()
         self._budget = limits_of(budget)
@@ -100,7 +107,8 @@ class Fusion:
             model=model,
         )
         self._loader = Loader(Library.standard(user=settings.library_dir))
-        recorder = Recorder(kept_in, content or settings.store.content, settings.policy)
+        observer = observer_of(telemetry, settings)
+        recorder = Recorder(kept_in, content or settings.store.content, settings.policy, observer)
         self._launcher = Launcher(self._cast, recorder, retention=settings.store.retention if is_ours else None)
         own_store = kept_in if is_ours else None
         self._finalizer: Callable[[], object] = weakref.finalize(self, shut_down, self._launcher, own_store)

@@ -3,15 +3,16 @@
 import copy
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fusion.core.budget import Budget
 from fusion.core.config.policy import Policy
 from fusion.core.errors import StoreError
-from fusion.core.events import Sink
+from fusion.core.events import MapStarted, Sink, to_both
 from fusion.core.result import FailedPart, Result
 from fusion.engine.manifest import Record
 from fusion.engine.receipt import before
@@ -19,6 +20,7 @@ from fusion.engine.run import Origin, Run
 from fusion.engine.run_spec import RunSpec
 from fusion.models.gateway import CallRecorder
 from fusion.models.wrappers.cache import ReplyCache, StoreCache
+from fusion.models.wrappers.observed import Hear
 from fusion.store.base import NullJournal, RunLock, Store
 from fusion.store.journal import Journal
 from fusion.store.rows import Content, RunRow, SessionStart, Started
@@ -51,14 +53,36 @@ class Session:
         self.release()
 
 
+class Observation(NamedTuple):
+    """Receivers of one run: `sink` of its events, and `hear` of its requests and replies, if they are wanted."""
+
+    sink: Sink
+    hear: Hear | None = None
+
+
+class Observer(ABC):
+    """Observes runs beside their own sinks, such as for traces. It raises nothing, and changes no run."""
+
+    @abstractmethod
+    def of_run(self, spec: RunSpec, session: Session) -> Observation | None:
+        """Return the receivers of a run that is about to begin, on the thread of its caller; None for none."""
+
+    @abstractmethod
+    def of_map(self, started: MapStarted) -> "tuple[Observer, Sink | None]":
+        """Return the observer of the rows of a map, and the receiver of the map's own events."""
+
+
 class Recorder:
     """Begins and resumes runs. `store` is None if nothing is kept; `own` holds the ids of the user's own models.
 
     The policy may allow less `content` than is asked for; a note of each run says so.
     """
 
-    def __init__(self, store: Store | None, content: Content, policy: Policy = NO_POLICY) -> None:
+    def __init__(
+        self, store: Store | None, content: Content, policy: Policy = NO_POLICY, observer: Observer | None = None
+    ) -> None:
         self.store = store
+        self._observer = observer
         self.content: Content
         self.content, less = policy.kept(content)
         self._policy = policy
@@ -72,6 +96,14 @@ class Recorder:
             other.store = other._shared = None
         other._shared = shared or other._shared
         return other
+
+    def of_map(self, started: MapStarted, sink: Sink | None) -> "tuple[Recorder, Sink | None]":
+        """Return the recorder of the rows of a map, and the sink of the map's own events."""
+        if self._observer is None:
+            return self, sink
+        other = copy.copy(self)
+        other._observer, own = self._observer.of_map(started)
+        return other, sink if own is None else to_both(own, sink)
 
     def begin(
         self,
@@ -149,12 +181,14 @@ class Recorder:
         """Return the run of a session, with its journal and caches."""
         if self._shared is None and "shared" in ({spec.cache} if spec.cache else spec.loaded.cache_modes):
             session.note([_NOT_SHARED if self.store is None else _NO_WORDS])
+        observed = None if self._observer is None else self._observer.of_run(spec, session)
+        hear = None if observed is None else observed.hear
         return Run(
             session.run_id,
             spec,
-            sink=sink,
+            sink=sink if observed is None else to_both(observed.sink, sink),
             stream=stream,
-            recorder=CallRecorder(session.journal, self._shared, mode=spec.cache, sample=spec.sample),
+            recorder=CallRecorder(session.journal, self._shared, mode=spec.cache, sample=spec.sample, hear=hear),
             origin=session.origin,
             within=within,
         )

@@ -32,8 +32,10 @@ from fusion.stages.text import sections
 from fusion.store.encoding import Json, as_json
 
 _VERSION: Final = 2
+_RENDERING: Final = 2
+"""Version of what code adds to prompts: the marks of fences, and headings. Records of the first have none."""
 _MARK: Final = "$kind"
-_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache", "batch")
+_NOT_IN_FINGERPRINT: Final = ("limits", "strict_usd", "file", "cache", "batch", "rendering")
 _NOT_SHARED: Final = (*_NOT_IN_FINGERPRINT, "inputs", "request")
 
 
@@ -136,10 +138,10 @@ class Record:
                 "this run cannot be resumed: it was begun by another version of Fusion (its record has the version "
                 f"{self.data.get('version')!r}, this one resumes {_VERSION}); run it again with `fusion run`"
             )
-        if self.data["sections"] != sections.VERSION:
+        if (self.data["sections"], self.data.get("rendering", 1)) != (sections.VERSION, _RENDERING):
             raise StoreError(
-                "this run cannot be resumed: another version of Fusion cut its material into sections; run it again "
-                "with `fusion run`"
+                "this run cannot be resumed: another version of Fusion wrote its prompts, so that finished calls "
+                "would be paid again; run it again with `fusion run`"
             )
 
     def spec(self, library: Library, gateway: Gateway, own: Collection[str] = ()) -> RunSpec:
@@ -226,6 +228,7 @@ def _shared(spec: RunSpec, own: Collection[str]) -> _Encoded:
     data = {
         "version": _VERSION,
         "sections": sections.VERSION,
+        "rendering": _RENDERING,
         **_loaded(spec.loaded),
         "roles": _roles(roles),
         "own": own,

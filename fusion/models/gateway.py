@@ -30,6 +30,7 @@ from fusion.models.wrappers.formed import Formed
 from fusion.models.wrappers.hedge import Hedging
 from fusion.models.wrappers.journal import Journaled, Unreachable
 from fusion.models.wrappers.limit import Limited
+from fusion.models.wrappers.observed import Hear, Observed
 from fusion.models.wrappers.prompt_cache import Primed, is_marked
 from fusion.models.wrappers.retry import Retrying
 from fusion.store.base import NullJournal
@@ -335,7 +336,7 @@ def _thinks(info: ModelInfo) -> bool | None:
 class CallRecorder:
     """Journal and caches of one run. The user's cache `mode` overrides that of stages and pipeline.
 
-    Without a store, the mode "shared" acts as "run", and `shares` is False.
+    Without a store, the mode "shared" acts as "run", and `shares` is False. `hear` receives every request and reply.
     """
 
     def __init__(
@@ -345,8 +346,10 @@ class CallRecorder:
         *,
         mode: CacheMode | None = None,
         sample: int = 0,
+        hear: Hear | None = None,
     ) -> None:
         self.journal = journal or NullJournal()
+        self._hear = hear
         self.shares = shared is not None
         self._mode = mode
         self._sample = sample
@@ -358,4 +361,6 @@ class CallRecorder:
         cache = self._caches.get(self._mode or mode or "off")
         if cache is not None:
             model = Cached(model, cache, self._sample)
-        return Journaled(model, self.journal, role) if isinstance(self.journal, Journal) else model
+        if isinstance(self.journal, Journal):
+            model = Journaled(model, self.journal, role)
+        return model if self._hear is None else Observed(model, self._hear)

@@ -1,7 +1,7 @@
 """Catalog: pipelines that are served, by the names that clients ask for."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +19,15 @@ PREFIX: Final = "fusion/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedPipeline:
-    """A pipeline under the name of a model. `budget` limits each request; `callers` may use it, all if empty."""
+    """A pipeline under the name of a model. `callers` may use it, all if empty.
+
+    `budget` limits each request. `limits` are those of the settings for every run, over which it wins.
+    """
 
     name: str
     pipeline: PipelineGiven
     budget: Limits | None = None
+    limits: Limits = field(default_factory=Limits)
     callers: tuple[str, ...] = ()
 
     def allows(self, caller: str | None) -> bool:
@@ -40,7 +44,8 @@ class Catalog:
     def __init__(self, fusion: Fusion, table: ServerTable, given: Mapping[str, PipelineGiven] | None = None) -> None:
         self._fusion = fusion
         self._budget = table.budget
-        self._named = dict(_named(given, table))
+        self._limits = fusion.settings.limits
+        self._named = {one.name: one for one in _named(given, table, self._limits)}
         self._library = self._read()
 
     def find(self, model: str, caller: str | None) -> ServedPipeline:
@@ -89,18 +94,24 @@ class Catalog:
         return self._named.values() if self._named else map(self._served, self._library)
 
     def _served(self, name: str) -> ServedPipeline:
-        return ServedPipeline(name=f"{PREFIX}{name}", pipeline=self._library[name], budget=self._budget)
+        path = self._library[name]
+        return ServedPipeline(name=f"{PREFIX}{name}", pipeline=path, budget=self._budget, limits=self._limits)
 
     def _read(self) -> Mapping[str, Path]:
         return Library.standard(user=self._fusion.settings.library_dir).pipelines
 
 
-def _named(given: Mapping[str, PipelineGiven] | None, table: ServerTable) -> Iterator[tuple[str, ServedPipeline]]:
+def _named(given: Mapping[str, PipelineGiven] | None, table: ServerTable, limits: Limits) -> Iterator[ServedPipeline]:
     """Yield the pipelines with a name of their own; none if all are served."""
     if given:
         for name, pipeline in given.items():
-            yield name, ServedPipeline(name=name, pipeline=pipeline, budget=table.budget)
+            yield ServedPipeline(name=name, pipeline=pipeline, budget=table.budget, limits=limits)
         return
     for name, one in table.pipelines.items():
-        budget = one.budget or table.budget
-        yield name, ServedPipeline(name=name, pipeline=one.pipeline, budget=budget, callers=one.callers)
+        yield ServedPipeline(
+            name=name,
+            pipeline=one.pipeline,
+            budget=one.budget or table.budget,
+            limits=limits,
+            callers=one.callers,
+        )

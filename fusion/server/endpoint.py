@@ -14,7 +14,7 @@ from fusion.server.dialects.base import Dialect, ServedRequest, refusal_of
 from fusion.server.dialects.openrouter.choice import chosen, with_call
 from fusion.server.guard.bodies import json_object
 from fusion.server.guard.callers import caller_of
-from fusion.server.refusals import header_text, refuse, refused
+from fusion.server.refusals import header_text, refuse, refused, request_ids
 from fusion.server.responses import RunResponse, while_connected
 from fusion.server.runs.identity import Identity
 from fusion.server.runs.runs import AnyRun
@@ -84,4 +84,4 @@ class Endpoint:
 def run_headers(run: AnyRun, asked: ServedRequest) -> dict[str, str]:
     """Return the headers of a response that tell of its run."""
     ignored = {"x-fusion-ignored": header_text(", ".join(asked.ignored))} if asked.ignored else {}
-    return {"x-fusion-run": run.run_id, "x-fusion-pipeline": header_text(run.pipeline), **ignored}
+    return {**request_ids(run.run_id), "x-fusion-pipeline": header_text(run.pipeline), **ignored}

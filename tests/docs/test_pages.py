@@ -18,6 +18,7 @@ import fusion
 from fusion import Pipeline, ScriptedModel
 from fusion.bench.suite import json_schema as suite_schema
 from fusion.cli.app import application
+from fusion.client.telemetry import names
 from fusion.core.config import SettingsFile
 from fusion.core.errors import BadRequestError
 from fusion.pipeline.json_schema import json_schema as pipeline_schema
@@ -27,6 +28,8 @@ from tests.docs.pages import DOCS, MADE, QUICKSTART, README, REPOSITORY, ROOT, W
 
 pytestmark = pytest.mark.needs("make")
 
+TRACED = {value for value in vars(names).values() if isinstance(value, str)}
+"""Names of attributes and metrics of traces."""
 by_name = {"argvalues": [*WRITTEN, *MADE], "ids": lambda page: page.name}
 
 
@@ -168,6 +171,8 @@ def test_variables_in_the_prose_are_there(page: Page) -> None:
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
 def test_python_names_in_the_prose_are_there(page: Page) -> None:
     for words in page.inline:
+        if words in TRACED or words.startswith((names.TAG, names.ROWS)):
+            continue
         if found := re.match(r"fusion\.(?!toml\b)([\w.]+)", words):
             named: Any = fusion
             for name in found[1].split("."):

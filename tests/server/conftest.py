@@ -53,6 +53,10 @@ class Served:
         """A body of a chat completion."""
         return {"model": model, "messages": [{"role": "user", "content": content}], **more}
 
+    def metrics(self) -> str:
+        with self.client() as client:
+            return client.get("/metrics").text
+
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         with self.client() as client:
             return client.post(path, json=body, headers={n.replace("_", "-"): v for n, v in headers.items()})

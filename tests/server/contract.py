@@ -71,7 +71,7 @@ def hold(url: str, path: str, *, cases: int, negative: bool = False, start: int 
         )
         @given(case=operation.as_strategy(generation_mode=mode))
         def send(case: Any) -> None:
-            body = case.body if negative else answerable(path, case.body)
+            body = case.body if negative else answerable(path, whole(case.body))
             raw = json.dumps(body).encode() if not isinstance(body, bytes) else body
             headers = {
                 **{str(k): str(v) for k, v in (case.headers or {}).items()},
@@ -88,6 +88,15 @@ def hold(url: str, path: str, *, cases: int, negative: bool = False, start: int 
 def clean(headers: dict[str, str]) -> dict[str, str]:
     """The headers that HTTP can carry."""
     return {name: value for name, value in headers.items() if value.isascii() and value.isprintable()}
+
+
+def whole(value: Any) -> Any:
+    """A value whose whole numbers are written as such, which a schema does not ask for."""
+    if isinstance(value, dict):
+        return {name: whole(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def answerable(path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fusion import Request, Say, ScriptedModel
-from fusion.core.errors import BadRequestError, RateLimitError
+from fusion.core.errors import BadRequestError, ContentFilterError, RateLimitError
 from tests.conftest import said
 from tests.server.conftest import Serve, Served
 from tests.server.test_responses import again, streamed
@@ -217,7 +217,7 @@ def test_a_panel_without_an_answer_fails(panel: Callable[..., Served]) -> None:
     [
         ("no JSON at all", "judge_not_valid_json"),
         ({"consensus": []}, "judge_schema_mismatch"),
-        (Say(error=BadRequestError("no")), "judge_upstream_error"),
+        (Say(error=ContentFilterError("no")), "judge_upstream_error"),
         ("", "judge_empty_completion"),
     ],
 )

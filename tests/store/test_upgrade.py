@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion, ScriptedModel, UsageError
+from fusion import Fusion, RunFailed, ScriptedModel, UsageError
 from fusion.client import client
+from fusion.core.errors import BadRequestError, StoreError
 from tests.cli.conftest import Command, Ran
 from tests.cli.conftest import command as command
 from tests.store.data import cast
@@ -300,6 +301,28 @@ def test_an_edited_pipeline_does_not_run_on_calls_of_another_version(
     done = fusion("resume", ids(fusion)["resumed"], "--pipeline", str(PIPELINES / "edited.yaml"))
     assert (done.code, done.out, sent(models)) == (2, "", {})
     assert "run it again with `fusion run`" in done.err
+
+
+def test_a_run_whose_prompts_another_version_wrote_is_not_paid_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["a plan", None, "an answer"]
+    model = ScriptedModel(lambda request: said.pop(0) or bad(), name="scripted/one")
+    stages = "first: {kind: generate, role: r, prompt: one}\n  last: {kind: generate, role: r, prompt: '{{ first }}'}"
+    path = tmp_path / "two.yaml"
+    path.write_text(f"inputs: {{task: what}}\nroles: {{r: scripted/one}}\nstages:\n  {stages}\noutput: last\n")
+    with Fusion(models={"scripted/one": model}, store=tmp_path / "runs.db") as made:
+        with monkeypatch.context() as older:
+            older.setattr("fusion.engine.manifest._RENDERING", 1)
+            with pytest.raises(RunFailed) as failed:
+                made.complete("do it", pipeline=path)
+        with pytest.raises(StoreError, match="another version of Fusion wrote its prompts"):
+            made.resume(failed.value.result.run_id)
+        assert said == ["an answer"]
+
+
+def bad() -> str:
+    raise BadRequestError("no", model="scripted/one")
 
 
 # New runs in the same store.

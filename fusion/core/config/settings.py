@@ -22,6 +22,7 @@ from fusion.core.config.tables import (
     SettingsFile,
     StoreTable,
     Tariff,
+    TelemetryTable,
     bound_tables,
 )
 from fusion.core.config.trust import NAME, Trust, Untrusted, digest_of, project_files, unfit, unfit_notice
@@ -71,6 +72,7 @@ class Settings(Value):
     wire: Wire = "direct"
     store: StoreSettings = Field(default_factory=StoreSettings)
     batches: BatchesTable = BatchesTable()
+    telemetry: TelemetryTable = TelemetryTable()
     policy: Policy = Field(default_factory=lambda: Policy(rules=machine_rules()))
     outages: tuple[str, ...] = ()
     server: ServerTable = ServerTable()
@@ -117,6 +119,7 @@ class Settings(Value):
             library_dir=user_folder(),
             store=_store(env.get("FUSION_STORE"), layers.store()),
             batches=given.batches,
+            telemetry=given.telemetry,
             server=layers.server(),
             policy=Policy(rules=(*machine_rules(), *layers.rules())),
             wire=wire_named(env.get("FUSION_WIRE")) or "direct",
@@ -174,6 +177,7 @@ class _Layers:
             prices={**below.prices, **above.prices},
             defaults=above.defaults.over(below.defaults),
             batches=above.batches if "batches" in above.model_fields_set else below.batches,
+            telemetry=TelemetryTable(**{**_given(below.telemetry), **_given(above.telemetry)}),
             limits=LimitsTable(**above.limits.of_run.tighter(below.limits.of_run).model_dump(exclude_none=True)),
         )
 
@@ -249,6 +253,10 @@ def _near(served: ServedTable, source: Source) -> ServedTable:
     if not given.endswith((".yaml", ".yml")):
         return served
     return served.model_copy(update={"pipeline": str(source.path.parent / user_path(given))})
+
+
+def _given(table: TelemetryTable) -> dict[str, Any]:
+    return table.model_dump(exclude_unset=True)
 
 
 def untrusted(source: Source) -> Untrusted | None:

@@ -179,6 +179,22 @@ class BatchesTable(Authored):
     )
 
 
+class TelemetryTable(Authored):
+    """Traces and metrics of runs. Their destination is in the `OTEL_` variables of OpenTelemetry."""
+
+    enabled: bool | None = Field(
+        default=None,
+        description="Trace runs; by default if OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER is set.",
+    )
+    content: bool | None = Field(
+        default=None,
+        description=(
+            "Put prompts and replies into traces; by default as "
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says."
+        ),
+    )
+
+
 def _endpoint_name(name: str) -> str:
     if not _ENDPOINT.fullmatch(name):
         raise ValueError(
@@ -220,6 +236,7 @@ class SettingsFile(Authored):
     store: StoreTable = Field(default=StoreTable(), description="Storage of runs.")
     batches: BatchesTable = Field(default=BatchesTable(), description="Times and size of batches.")
     policy: PolicyTable = Field(default=PolicyTable(), description="Rules on models and on kept content.")
+    telemetry: TelemetryTable = Field(default=TelemetryTable(), description="Traces and metrics of runs.")
     server: ServerTable = Field(default=ServerTable(), description="Pipelines that are served, callers, and bounds.")
 
 

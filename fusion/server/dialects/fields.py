@@ -10,6 +10,8 @@ from fusion.server.dialects.base import RefusedError
 
 FUSION: Final = ("fusion", "extra_body", "max_cost")
 """Fields of a body that are Fusion's own."""
+_MOST_TAGS: Final = 16
+_LONGEST: Final = 256
 _OWN: Final = ("inputs", "budget", "tags", "max_cost")
 
 
@@ -30,8 +32,9 @@ def answer_options(names: Mapping[str, str], **given: Any) -> AnswerOptions:
     except PipelineError as error:
         problem = error.problems[0]
         field = problem.where.partition(".")[0]
-        param = names.get(field, field)
-        raise RefusedError(f"{param!r}: {problem.message}", param=param) from error
+        param = names.get(field, field) or None
+        where = f"{param!r}: " if param else ""
+        raise RefusedError(f"{where}{problem.message}", param=param) from error
 
 
 def fusion_fields(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def fusion_fields(body: Mapping[str, Any]) -> dict[str, Any]:
             f"'fusion' has no field {unknown!r}; there are: {', '.join(_OWN)}", param=f"fusion.{unknown}"
         )
     inputs = wanted(given, "inputs", dict, "an object of values by name") or {}
-    tags = wanted(given, "tags", dict, "an object of texts") or {}
+    tags = _tags(wanted(given, "tags", dict, "an object of texts") or {})
     budget = _limits(given.get("budget"), "fusion.budget")
     for field, cost in (("max_cost", body.get("max_cost")), ("fusion.max_cost", given.get("max_cost"))):
         if cost is not None:
@@ -55,6 +58,16 @@ def fusion_fields(body: Mapping[str, Any]) -> dict[str, Any]:
 def ignored(body: Mapping[str, Any], known: Collection[str]) -> tuple[str, ...]:
     """Return the fields of a body without an effect, in order; null is no field."""
     return tuple(name for name, value in body.items() if value is not None and name not in known)
+
+
+def _tags(given: Mapping[str, Any]) -> Mapping[str, str]:
+    if len(given) > _MOST_TAGS or not all(
+        isinstance(value, str) and len(name) <= _LONGEST and len(value) <= _LONGEST for name, value in given.items()
+    ):
+        raise RefusedError(
+            f"'fusion.tags' must be at most {_MOST_TAGS} texts of up to {_LONGEST} characters", param="fusion.tags"
+        )
+    return given
 
 
 def _limits(given: Any, field: str) -> Any:

@@ -14,7 +14,7 @@ from fusion.server.dialects.base import RefusedError, ServedRequest
 from fusion.server.dialects.chat.reading import read
 from fusion.server.dialects.openrouter.choice import chosen
 from fusion.server.guard.bodies import json_object
-from fusion.server.runs.mapping import options_of, prompt_of
+from fusion.server.runs.mapping import options_of
 from fusion.server.service import Service
 
 _QUEUE: Final = 8
@@ -46,7 +46,7 @@ def _quoted(service: Service, served: ServedPipeline, asked: ServedRequest) -> Q
     pipeline = service.catalog.load(served)
     options = options_of(pipeline, served, asked)
     return service.fusion.quote(
-        prompt_of(asked), pipeline=pipeline, inputs=options["inputs"], budget=options["budget"]
+        options["prompt"], pipeline=pipeline, inputs=options["inputs"], budget=options["budget"]
     )
 
 

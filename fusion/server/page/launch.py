@@ -9,7 +9,7 @@ from fusion.core.types import Limits
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.server.catalog import ServedPipeline
 from fusion.server.dialects.base import ServedRequest
-from fusion.server.runs.mapping import budget_of, options_of, prompt_of
+from fusion.server.runs.mapping import budget_of, options_of
 from fusion.server.service import Service
 
 _TAGS: Final = {"from": "page"}
@@ -30,7 +30,7 @@ class Launch:
         served, request = self._read(asked, caller)
         options = options_of(self._service.catalog.load(served), served, request)
         quote = self._service.fusion.quote(
-            prompt_of(request), pipeline=options["pipeline"], inputs=options["inputs"], budget=options["budget"]
+            options["prompt"], pipeline=options["pipeline"], inputs=options["inputs"], budget=options["budget"]
         )
         return quote.model_dump(mode="json")
 

@@ -28,6 +28,7 @@ from fusion.core.events import (
 )
 from fusion.core.types import as_text
 from fusion.engine.durable import record_of
+from fusion.engine.manifest import Record
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.prompts.library import Library
 from fusion.server.page.board import OPEN, Board, plan_of
@@ -109,7 +110,7 @@ class RunView:
         record = self.store.record(self.run_id)
         if record is None:
             return None
-        texts = {name: as_text(value) for name, value in record["inputs"].items()}
+        texts = {name: as_text(value) for name, value in Record(record).inputs.items()}
         return [{"name": name, "text": text[:_INPUT], "length": len(text)} for name, text in texts.items()]
 
     # Items.

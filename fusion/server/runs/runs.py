@@ -20,7 +20,7 @@ from fusion.server.runs.gate import Gate
 from fusion.server.runs.identity import WINDOW, Identity, Recent
 from fusion.server.runs.kept import KeptRun
 from fusion.server.runs.live import LiveRun
-from fusion.server.runs.mapping import options_of, prompt_of
+from fusion.server.runs.mapping import options_of
 from fusion.server.runs.tally import Tally
 from fusion.store.rows import Decision, RunFilter, RunRow
 
@@ -136,7 +136,6 @@ class Runs:
 
         def start() -> RunHandle:
             return self._fusion.start(
-                prompt_of(request),
                 stream=request.stream,
                 on_event=to_both(run.sink, self._observer),
                 within=self._table.within,

@@ -1,5 +1,6 @@
 """Body of a request of the Messages API, read into a ServedRequest."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -8,11 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fusion.core.params import AnswerOptions
 from fusion.core.types import ToolSpec
 from fusion.server.dialects.base import RefusedError, ServedRequest
-from fusion.server.dialects.fields import FUSION, fusion_fields
+from fusion.server.dialects.fields import FUSION, answer_options, fusion_fields
 from fusion.server.dialects.messages.content import Transcript, blocks_of
 from fusion.server.dialects.messages.names import own_name
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
+_NAMES: Final = {"stop": "stop_sequences", "json_schema": "output_config.format.schema"}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -158,17 +160,17 @@ def _system(transcript: Transcript) -> list[dict[str, Any]]:
 
 def _answer(request: MessagesRequest) -> AnswerOptions:
     tools = tools_of(request)
-    given = {
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "stop": tuple(request.stop_sequences or ()),
-        "reasoning_effort": request.output_config and request.output_config.effort,
-        "tools": tools,
-        "tool_choice": _tool_choice(request.tool_choice, {tool.name for tool in tools}),
-        "json_schema": request.format and request.format.json_schema,
-    }
-    return AnswerOptions.model_validate(given)
+    return answer_options(
+        _NAMES,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        stop=request.stop_sequences,
+        reasoning_effort=request.output_config and request.output_config.effort,
+        tools=tools,
+        tool_choice=_tool_choice(request.tool_choice, {tool.name for tool in tools}),
+        json_schema=request.format and request.format.json_schema,
+    )
 
 
 def _tool_choice(choice: _ToolChoice | None, names: set[str]) -> str:
@@ -186,8 +188,17 @@ def _tool_choice(choice: _ToolChoice | None, names: set[str]) -> str:
 
 
 def _tags(request: MessagesRequest) -> dict[str, str]:
+    """Return the user as a tag; Claude Code writes its session there too, as JSON."""
     user = request.metadata and request.metadata.user_id
-    return {"user": user} if user else {}
+    if not user:
+        return {}
+    try:
+        known = json.loads(user)
+    except ValueError:
+        known = user
+    if not isinstance(known, dict):
+        return {"user": user}
+    return {"session": str(known["session_id"])} if "session_id" in known else {}
 
 
 def _ignored(request: MessagesRequest) -> set[str]:

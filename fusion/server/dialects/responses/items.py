@@ -8,7 +8,7 @@ from fusion.server.dialects.base import RefusedError
 Part = dict[str, Any]
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _TEXTS: Final = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
-_SILENT: Final = frozenset({"reasoning", "openrouter:fusion"})
+_UNSAID: Final = frozenset({"input.reasoning", "input.openrouter:fusion"})
 """Items that a client sends back as they came, and that an answer is not written from."""
 Referred = Callable[[str, str], Sequence[Mapping[str, Any]]]
 """Returns the messages behind the id of an item of an earlier response; the place is for errors."""
@@ -36,11 +36,13 @@ class Transcript:
             case "item_reference":
                 for message in self._referred(_word(item, "id", where), where):
                     self._append(dict(message))
-            case kind if kind not in _SILENT:
-                self.ignored.add(f"input.{kind}")
+            case str(kind):
+                self.ignored |= {f"input.{kind}"} - _UNSAID
+            case kind:
+                refuse(f"{where}.type", f"expected text, got {type(kind).__name__}", "give the type of the item")
 
     def _add_message(self, item: Mapping[str, Any], where: str) -> None:
-        role = _ROLES.get(item.get("role", ""))
+        role = _ROLES.get(str(item.get("role", "")))
         if role is None:
             refuse(f"{where}.role", f"unknown role {item.get('role')!r}", f"use {', '.join(_ROLES)}")
         content = _content(item.get("content"), f"{where}.content")
@@ -79,7 +81,7 @@ def _content(content: Any, where: str) -> str | list[Part]:
 
 
 def _part(part: Any, where: str) -> Part:
-    kind = part.get("type") if isinstance(part, Mapping) else None
+    kind = str(part.get("type")) if isinstance(part, Mapping) else None
     if kind in _TEXTS:
         return {"type": "text", "text": _word(part, _TEXTS[kind], where)}
     match part:

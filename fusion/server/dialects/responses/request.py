@@ -5,12 +5,13 @@ from typing import Any, Final
 
 from fusion.core.params import AnswerOptions
 from fusion.core.types import ToolSpec
-from fusion.server.dialects.fields import FUSION
+from fusion.server.dialects.fields import FUSION, answer_options
 from fusion.server.dialects.openrouter.names import PLUGIN, TOOL
 from fusion.server.dialects.responses.body import ResponsesBody, Tool, ToolChoice
 from fusion.server.dialects.responses.items import Referred, Transcript, refuse
 
 _CHOICES: Final = ("none", "auto", "required")
+_NAMES: Final = {"max_tokens": "max_output_tokens", "json_schema": "text.format.schema"}
 _MOST_STOPS: Final = 4
 _WITHOUT_EFFECT: Final = {"conversation": "use `previous_response_id`", "prompt": "give `instructions` and `input`"}
 
@@ -32,7 +33,8 @@ def transcript_of(body: ResponsesBody, referred: Referred) -> Transcript:
 def answer_of(body: ResponsesBody) -> AnswerOptions:
     """Return the options of the answer. Raises RefusedError with the field."""
     tools, choice = _chosen(_tools(body), _choice(body))
-    return AnswerOptions(
+    return answer_options(
+        _NAMES,
         temperature=body.temperature,
         top_p=body.top_p,
         seed=body.seed,
@@ -98,7 +100,7 @@ def _chosen(tools: tuple[ToolSpec, ...], choice: str | ToolChoice | None) -> tup
 
 def _chosen_of(tools: tuple[ToolSpec, ...], choice: ToolChoice) -> tuple[tuple[ToolSpec, ...], str]:
     if choice.type == "allowed_tools":
-        names = {tool.get("name") for tool in choice.tools}
+        names = {str(tool.get("name")) for tool in choice.tools}
         return _chosen(tuple(tool for tool in tools if tool.name in names), choice.mode)
     if choice.type != "function":
         return tools, "auto"

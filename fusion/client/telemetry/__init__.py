@@ -1,0 +1,1 @@
+"""Telemetry: OpenTelemetry traces and metrics of runs, made from their events."""

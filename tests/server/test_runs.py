@@ -19,7 +19,7 @@ from fusion.server.catalog import Catalog
 from fusion.server.dialects.fields import fusion_fields
 from fusion.server.runs.mapping import budget_of
 from tests.conftest import said
-from tests.server.conftest import Held, Serve, Served, models_of, pipeline, serving
+from tests.server.conftest import Held, Serve, Served, models_of, pipeline, serving, until
 
 STEPS = """
 name: steps
@@ -48,16 +48,6 @@ def calls(served: Served) -> int:
 
 def status_of(served: Served, run_id: str) -> str:
     return served.fusion.runs.find(run_id).status
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait until a condition that something else brings about is true."""
-    pause = threading.Event()
-    for _ in range(2000):
-        if true():
-            return
-        pause.wait(0.005)
-    raise AssertionError("it did not come about")
 
 
 # Ends.

@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 
 from fusion.client.options import Prompt
 from fusion.core.budget import limits_of, over
+from fusion.core.params import AnswerOptions
 from fusion.core.types import Limits
 from fusion.pipeline.inputs import request_of
 from fusion.pipeline.loader import LoadedPipeline
@@ -21,10 +22,29 @@ class Mapped(TypedDict):
     inputs: dict[str, Any]
     budget: Limits | None
     tags: dict[str, str]
+    answer: AnswerOptions
 
 
-def options_of(pipeline: LoadedPipeline, served: ServedPipeline, request: ServedRequest) -> Mapped:
+def options_of(
+    pipeline: LoadedPipeline, served: ServedPipeline, request: ServedRequest, *, goes_on: bool = False
+) -> Mapped:
     """Return the options of a run. Raises RefusedError for missing inputs, UsageError for a budget that is none.
+
+    A run that `goes_on` has its prompt and inputs already.
+    """
+    prompt, inputs = (None, {}) if goes_on else _asked(pipeline, request)
+    return Mapped(
+        prompt=prompt,
+        pipeline=pipeline,
+        inputs=inputs,
+        budget=budget_of(pipeline, served, limits_of(request.budget)),
+        tags=dict(request.tags),
+        answer=request.answer,
+    )
+
+
+def _asked(pipeline: LoadedPipeline, request: ServedRequest) -> tuple[Prompt, dict[str, Any]]:
+    """Return the prompt and the inputs of a request.
 
     The last turn is the prompt, and earlier ones are the conversation. Text files fill the empty inputs for material,
     then go before the words of the prompt.
@@ -36,13 +56,7 @@ def options_of(pipeline: LoadedPipeline, served: ServedPipeline, request: Served
         files.remove(file)
     prompt = _prompt(pipeline, inputs, told(messages), files)
     _check_inputs(pipeline, inputs, prompted=prompt is not None)
-    return Mapped(
-        prompt=prompt,
-        pipeline=pipeline,
-        inputs=inputs,
-        budget=budget_of(pipeline, served, limits_of(request.budget)),
-        tags=dict(request.tags),
-    )
+    return prompt, inputs
 
 
 def budget_of(pipeline: LoadedPipeline, served: ServedPipeline, asked: Limits | None) -> Limits | None:

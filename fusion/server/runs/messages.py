@@ -36,9 +36,15 @@ def with_files(messages: Sequence[Message], files: Sequence[TextFile]) -> list[M
 
 
 def told(messages: Sequence[Message]) -> list[Message]:
-    """Return messages of system, user and assistant alone: calls of tools and their results as texts."""
+    """Return messages of system, user and assistant alone: calls of tools and their results as texts.
+
+    Results that no message follows are those of the user, whom the answer is for.
+    """
     names: dict[str, str] = {}
-    return [_told(message, names) for message in messages]
+    found = [_told(message, names) for message in messages]
+    if messages and messages[-1].get("role") == "tool":
+        found[-1] = {**found[-1], "role": "user"}
+    return found
 
 
 def _told(message: Message, names: dict[str, str]) -> Message:

@@ -16,11 +16,12 @@ from fusion.core.result import Result
 from fusion.engine.durable import result_of
 from fusion.server.catalog import Catalog, ServedPipeline
 from fusion.server.dialects.base import KEPT, RefusedError, ServedRequest
+from fusion.server.runs.continuing import Results, results_of
 from fusion.server.runs.gate import Gate
 from fusion.server.runs.identity import WINDOW, Identity, Recent
 from fusion.server.runs.kept import KeptRun
 from fusion.server.runs.live import LiveRun
-from fusion.server.runs.mapping import options_of
+from fusion.server.runs.mapping import Mapped, options_of
 from fusion.server.runs.tally import Tally
 from fusion.store.rows import Decision, RunFilter, RunRow
 
@@ -129,18 +130,15 @@ class Runs:
         wait: Wait | None,
     ) -> LiveRun:
         pipeline = self._catalog.load(served)
-        options = options_of(pipeline, served, request)
+        results = await asyncio.to_thread(self._results, request, pipeline.pipeline.name, caller)
+        options = options_of(pipeline, served, request, goes_on=results is not None)
         options["tags"] |= {} if caller is None else {CALLER: caller}
         options["tags"] |= {} if identity is None else {REQUEST: identity.digest}
         run = self._run(request, pipeline.pipeline.name, pipeline.pipeline.answer_stage)
 
         def start() -> RunHandle:
-            return self._fusion.start(
-                stream=request.stream,
-                on_event=to_both(run.sink, self._observer),
-                within=self._table.within,
-                **options,
-            )
+            sink = to_both(run.sink, self._observer)
+            return self._started(options, results, stream=request.stream, on_event=sink, within=self._table.within)
 
         await self._launch(run, start, wait)
         if request.kept and self._fusion.keeps == "full":
@@ -148,6 +146,23 @@ class Runs:
         if identity is not None:
             self._recent.put(identity.digest, run.run_id)
         return run
+
+    def _started(self, options: Mapped, results: Results | None, **more: Any) -> RunHandle:
+        """Start a run, or go on with the one that asked for these results of tools."""
+        if results is None:
+            return self._fusion.start(**options, **more)
+        budget, tags, answer = options["budget"], options["tags"], options["answer"]
+        return self._fusion.start_continue(
+            results.run_id, results.texts, budget=budget, tags=tags, answer=answer, **more
+        )
+
+    def _results(self, request: ServedRequest, pipeline: str, caller: str | None) -> Results | None:
+        """Return the results of tools that a request ends in, if their run is one of this caller and pipeline."""
+        found = results_of(request.messages)
+        row = None if found is None else self._row(found.run_id)
+        if row is None or row.tags.get(CALLER) != caller or row.pipeline != pipeline:
+            return None
+        return found
 
     async def _again(
         self, run_id: str, served: ServedPipeline, request: ServedRequest, wait: Wait | None

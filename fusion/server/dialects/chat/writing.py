@@ -3,12 +3,15 @@
 from typing import Any
 
 from fusion.core.result import Result
+from fusion.core.types import ToolCall
 from fusion.server.dialects.base import RefusedError, ServedRun, outcome_of
 
 
 def completion(run: ServedRun, result: Result) -> dict[str, Any]:
     """Return a `chat.completion`."""
-    message = {"role": "assistant", "content": result.text, "refusal": None}
+    calls = [tool_call(call) for call in result.tool_calls]
+    content = result.text or None if calls else result.text
+    message = {"role": "assistant", "content": content, "refusal": None, **({"tool_calls": calls} if calls else {})}
     return {
         **head(run, "chat.completion"),
         "choices": [{"index": 0, "message": message, "finish_reason": finish_of(result), "logprobs": None}],
@@ -24,7 +27,12 @@ def head(run: ServedRun, kind: str) -> dict[str, Any]:
 
 def finish_of(result: Result) -> str:
     """Return the finish reason of an answer."""
-    return "stop"
+    return "tool_calls" if result.tool_calls else result.finish_reason or "stop"
+
+
+def tool_call(call: ToolCall) -> dict[str, Any]:
+    """Return a call of a tool of the client."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def usage_of(result: Result) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from fusion.client import client
-from fusion.client.options import DEFAULT_PIPELINE, check_options
+from fusion.client.options import DEFAULT_PIPELINE, answer_of, check_options
 
 if TYPE_CHECKING:
     from fusion.bulk.begin import MapInputs
@@ -76,10 +76,8 @@ class Fusion(client.Fusion):
         check_options(options, MapOptions)
         self._launcher.loop.check_outside("a map cannot be quoted")
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
-        cache, batch = options.get("cache"), options.get("batch", False)
-        spec = prepare_without_keys(
-            self._cast, loaded, make=prepare_many, limits=self._budget, cache=cache, batch=batch
-        )
+        batch, terms = options.get("batch", False), _terms(options)
+        spec = prepare_without_keys(self._cast, loaded, make=prepare_many, limits=self._budget, **terms)
         launcher = self._launcher
         ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), None, launcher.sweep())
         media = reads_media(loaded.pipeline, options.get("constants") or ())
@@ -108,8 +106,7 @@ class Fusion(client.Fusion):
         self._check_startable()
         within = self._launcher.budgets.of(options.get("within"))
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
-        cache, batch = options.get("cache"), options.get("batch", False)
-        spec = prepare_many(self._cast, loaded, limits=self._budget, cache=cache, batch=batch)
+        spec = prepare_many(self._cast, loaded, limits=self._budget, **_terms(options))
         launcher = self._launcher
         ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), within, launcher.sweep())
         media = reads_media(loaded.pipeline, options.get("constants") or ())
@@ -121,6 +118,12 @@ class Fusion(client.Fusion):
             else open_output(path, answer_fields(loaded), stdout=stdout, read=source.holds)
         )
         return begin(ground, source, output, options)
+
+
+def _terms(options: "MapOptions") -> dict[str, Any]:
+    """Return the options of a map that hold for each of its runs."""
+    answer = answer_of(options.get("answer"))
+    return {"cache": options.get("cache"), "batch": options.get("batch", False), "answer": answer}
 
 
 def _stdin() -> BinaryIO | None:

@@ -10,7 +10,7 @@ from fusion.bulk.sources import SourceFormat
 from fusion.core.budget import Budget, BudgetGiven
 from fusion.core.errors import UsageError
 from fusion.core.events import Sink
-from fusion.core.params import CacheMode
+from fusion.core.params import AnswerOptions, CacheMode
 from fusion.pipeline.loader import PipelineGiven
 
 CONCURRENCY: Final = 16
@@ -35,8 +35,8 @@ class MapOptions(TypedDict, total=False):
 
     `concurrency` rows are worked on at once: 16 by default, 5,000 with `batch`. `budget` limits the whole map over
     all its passes, `within` is a budget that it shares with others. `batch` allows the batch APIs of providers.
-    `tags` are kept with the map and its rows; `cache` overrides the pipeline's cache modes. `on_event` receives every
-    event, on the thread of the private loop.
+    `tags` are kept with the map and its rows; `cache` overrides the cache modes. `answer` are options of the
+    stage that writes the answer of each row. `on_event` receives every event, on the thread of the private loop.
     """
 
     pipeline: PipelineGiven
@@ -58,6 +58,7 @@ class MapOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     cache: CacheMode | None
     batch: bool
+    answer: AnswerOptions | Mapping[str, Any] | None
     on_event: Sink | None
 
 

@@ -18,13 +18,19 @@ def header_text(text: str) -> str:
     return _UNSAFE.sub("?", text)[:_LONGEST].strip()
 
 
+def request_ids(run_id: str) -> dict[str, str]:
+    """Return the headers that name a run: our own, and those that the SDKs of OpenAI and Anthropic read."""
+    named = f"req_{run_id}"
+    return {"x-fusion-run": run_id, "x-request-id": named, "request-id": named}
+
+
 def refuse(dialect: Dialect, error: RefusedError, run_id: str | None = None) -> Response:
     """Return the response of an error in the dialect's shape."""
     headers = {"x-should-retry": "false"} if error.final else {}
     if error.retry_after is not None:
         headers["retry-after"] = f"{max(1, round(error.retry_after))}"
     if run_id is not None:
-        headers["x-fusion-run"] = run_id
+        headers |= request_ids(run_id)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(dialect.refused(error, run_id), status_code=error.status, headers=headers)

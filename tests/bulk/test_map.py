@@ -487,3 +487,14 @@ def test_one_row_is_resumed_like_any_run(desk: Desk) -> None:
         assert fusion.resume("m-2").text == "answer read ticket 2"
     _, report = desk.map(tickets(1, 2))
     assert (report.ok, report.kept, desk.written) == (2, 2, answers(1, 2))
+
+
+def test_options_of_the_answer_hold_for_each_row_and_change_its_record(desk: Desk) -> None:
+    rows, _ = desk.map(tickets(1, 2), answer={"max_tokens": 2})
+    assert {row.text for row in rows.values()} == {"answer r"}
+    again, _ = desk.map(tickets(1, 2), answer={"max_tokens": 2})
+    assert sum(desk.asked.values()) == 4
+    other, _ = desk.map(tickets(1, 2), answer={"max_tokens": 20})
+    assert {row.text for row in other.values()} == {"answer read ticket 1", "answer read ticket 2"}
+    assert sum(desk.asked.values()) == 6
+    assert len(again) == 2

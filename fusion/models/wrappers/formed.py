@@ -16,6 +16,7 @@ _ARGUMENTS: Final = "arguments"
 _ANSWER: Final = "answer"
 _ANY: Final[JsonSchema] = {"type": "object"}
 _REFERENCE: Final = "$ref"
+_ENOUGH: Final = f'If this is enough for the request above, reply with {{"{_ANSWER}": …}} and the answer in words.'
 _DEFINITIONS: Final = ("$defs", "definitions")
 
 
@@ -152,7 +153,7 @@ def _plain(messages: Iterable[Message]) -> Iterator[Message]:
         names |= {call.id: call.name for call in message.tool_calls}
         yield _said(message) if message.tool_calls else message
     if results:
-        yield Message(role="user", content="\n\n".join(results))
+        yield Message(role="user", content="\n\n".join([*results, _ENOUGH]))
 
 
 def _said(message: Message) -> Message:
@@ -178,7 +179,7 @@ def _words(request: Request) -> str:
     call = f'{{"{_TOOL}": name, "{_ARGUMENTS}": {{…}}}}'
     answer = f'{{"{_ANSWER}": …}}'
     ways = {
-        "auto": f"Reply with one JSON object: {call} to call a tool whose result you need, else {answer}.",
+        "auto": f"Reply with one JSON object: {call} where a tool gives what is asked for, {answer} where none does.",
         "required": f"Reply with one JSON object that calls the tool you need: {call}.",
     }
     named = f"Reply with one JSON object that calls {request.tool_choice}: {call}."

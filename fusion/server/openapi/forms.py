@@ -106,6 +106,8 @@ def refusals(error: str, *statuses: int) -> dict[str, Schema]:
 
 RUN_HEADERS: dict[str, Schema] = {
     "x-fusion-run": header("Id of the run that answers."),
+    "x-request-id": header("The same id, for SDKs of OpenAI."),
+    "request-id": header("The same id, for SDKs of Anthropic."),
     "x-fusion-pipeline": header("Name of the pipeline."),
     "x-fusion-ignored": header("Fields of the request without an effect, with commas between them."),
 }

@@ -81,7 +81,7 @@ def test_a_user_message_is_read_with_its_files(content: Any, read_as: Any) -> No
             [result("5"), text("<system-reminder>be brief</system-reminder>")],
             "5\n\n<system-reminder>be brief</system-reminder>",
         ),
-        ([result([PICTURE])], [PICTURE_PART]),
+        ([result([text("See:"), PICTURE])], "See:\n\n[image, not shown]"),
     ],
     ids=["text", "blocks", "failed", "empty", "beside a reminder", "picture"],
 )
@@ -206,6 +206,21 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
         read(user("Hi"), **fields) if "messages" not in fields else read(**fields)
     assert (error.value.param, error.value.status, error.value.final) == (param, 400, True)
     assert param in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("user", "tags"),
+    [
+        ("ada", {"user": "ada"}),
+        ('{"device_id": "d", "account_uuid": "", "session_id": "s-1"}', {"session": "s-1"}),
+        ('{"device_id": "d"}', {}),
+        ("1234", {"user": "1234"}),
+        ("", {}),
+        (None, {}),
+    ],
+)
+def test_the_user_becomes_a_tag(user: str | None, tags: dict[str, str]) -> None:
+    assert read({"role": "user", "content": "Hi"}, metadata={"user_id": user}).tags == tags
 
 
 def test_a_listed_name_is_read_without_its_prefix() -> None:

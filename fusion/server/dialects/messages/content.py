@@ -76,7 +76,7 @@ class Transcript:
                 parts += self._parts(block, where)
         if results:
             results[-1]["content"] += parts
-            self.turns += [{**one, "content": _shortest(one["content"])} for one in results]
+            self.turns += [{**one, "content": self._told(one["content"])} for one in results]
         elif parts:
             self.turns.append({"role": "user", "content": _shortest(parts)})
 
@@ -86,6 +86,12 @@ class Transcript:
         if block.get("is_error"):
             parts.insert(0, _text(_FAILED))
         return {"role": "tool", "tool_call_id": _word(block, "tool_use_id", where), "content": parts}
+
+    def _told(self, parts: list[Part]) -> str:
+        """Return the parts of a result as text; a picture or document is only named in it."""
+        texts = [part.get("text", f"[{part['type'].removesuffix('_url')}, not shown]") for part in parts]
+        self.ignored |= {f"messages.content.tool_result.{part['type']}" for part in parts if part["type"] != "text"}
+        return "\n\n".join(filter(None, texts))
 
     def _parts(self, block: Part, where: str) -> list[Part]:
         """Return the OpenAI parts of a block."""

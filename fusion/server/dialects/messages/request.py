@@ -1,5 +1,6 @@
 """Body of a request of the Messages API, read into a ServedRequest."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -187,8 +188,17 @@ def _tool_choice(choice: _ToolChoice | None, names: set[str]) -> str:
 
 
 def _tags(request: MessagesRequest) -> dict[str, str]:
+    """Return the user as a tag; Claude Code writes its session there too, as JSON."""
     user = request.metadata and request.metadata.user_id
-    return {"user": user} if user else {}
+    if not user:
+        return {}
+    try:
+        known = json.loads(user)
+    except ValueError:
+        known = user
+    if not isinstance(known, dict):
+        return {"user": user}
+    return {"session": str(known["session_id"])} if "session_id" in known else {}
 
 
 def _ignored(request: MessagesRequest) -> set[str]:

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from fusion.core.errors import FusionError
+from fusion.core.log import LOG
 from fusion.server.catalog import ServedPipeline
 from fusion.server.dialects.base import Dialect, ServedRequest, refusal_of
 from fusion.server.dialects.openrouter.choice import chosen, with_call
@@ -78,10 +79,14 @@ class Endpoint:
         if (error := refusal_of(result)) is not None:
             return refuse(self.dialect, error, run.run_id)
         body = self.dialect.whole(run, result, asked)
-        return JSONResponse(with_call(body, result, asked, self.service.fusion.store), headers=headers)
+        spent = {"x-fusion-status": result.status, "x-fusion-cost": f"{result.cost.usd:f}"}
+        return JSONResponse(with_call(body, result, asked, self.service.fusion.store), headers={**headers, **spent})
 
 
 def run_headers(run: AnyRun, asked: ServedRequest) -> dict[str, str]:
     """Return the headers of a response that tell of its run."""
-    ignored = {"x-fusion-ignored": header_text(", ".join(asked.ignored))} if asked.ignored else {}
+    names = dict.fromkeys([*asked.ignored, *run.ignored])
+    ignored = {"x-fusion-ignored": header_text(", ".join(names))} if names else {}
+    if ignored:
+        LOG.info("run %s: fields without an effect: %s", run.run_id, ignored["x-fusion-ignored"])
     return {**request_ids(run.run_id), "x-fusion-pipeline": header_text(run.pipeline), **ignored}

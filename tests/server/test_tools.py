@@ -123,38 +123,35 @@ def test_a_run_goes_on_with_the_results_of_its_calls(serve: Serve, api: Any, mod
 @every_api
 def test_results_of_calls_that_are_not_known_here_are_told_to_a_new_run(serve: Serve, api: Any) -> None:
     served = serve(saying, pipelines=PIPELINES)
-    answer = post(served, api, asked := api.asked("echo"))
-    body = api.told(asked, answer, api.call(answer)[0])
-    other = json.loads(json.dumps(body).replace(api.call(answer)[0], "call_elsewhere"))
-    del other["tools"]
-    assert api.text(post(served, api, other)) == "a plain answer"
-    (asked_for,) = [message for message in served.models["frontier"].requests[-1].messages if message.role == "user"]
-    assert "5 degrees" in asked_for.content
+    answer = post(served, api, asked := api.asked("merged"))
+    call, _ = api.call(answer)
+    body = json.loads(json.dumps(api.told(asked, answer, call)).replace(call, "call_elsewhere"))
+    assert api.text(post(served, api, body)) == "It is 5 degrees"
+    assert len(served.models["bulk"].requests) == 4
 
 
 @every_api
 def test_results_of_a_run_of_another_pipeline_are_told_to_a_new_run(serve: Serve, api: Any) -> None:
     served = serve(saying, pipelines=PIPELINES)
-    answer = post(served, api, asked := api.asked("merged"))
-    body = {**api.told(asked, answer, api.call(answer)[0]), "model": "echo"}
-    del body["tools"]
-    assert api.text(post(served, api, body)) == "a plain answer"
+    answer = post(served, api, asked := api.asked("echo"))
+    body = {**api.told(asked, answer, api.call(answer)[0]), "model": "merged"}
+    assert api.text(post(served, api, body)) == "It is 5 degrees"
+    assert len(served.models["bulk"].requests) == 2
 
 
-@pytest.mark.parametrize(("caller", "text"), [("ada", "It is 5 degrees"), ("bob", "a plain answer")])
+@pytest.mark.parametrize(("caller", "calls"), [("ada", 2), ("bob", 4)])
 def test_a_run_goes_on_for_its_own_caller_alone(
-    serve: Serve, caller: str, text: str, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, caller: str, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADA", "token-of-ada")
     monkeypatch.setenv("BOB", "token-of-bob")
     served = serve(saying, pipelines=PIPELINES, table={"tokens": {"ada": "ADA", "bob": "BOB"}})
     api = Chat()
-    answer = served.post(api.path, asked := api.asked("echo"), authorization="Bearer token-of-ada").json()
+    answer = served.post(api.path, asked := api.asked("merged"), authorization="Bearer token-of-ada").json()
     body = api.told(asked, answer, api.call(answer)[0])
-    if caller == "bob":
-        del body["tools"]
     told = served.post(api.path, body, authorization=f"Bearer token-of-{caller}").json()
-    assert api.text(told) == text
+    assert api.text(told) == "It is 5 degrees"
+    assert len(served.models["bulk"].requests) == calls
 
 
 @every_api

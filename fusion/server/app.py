@@ -48,11 +48,13 @@ def build(
     table: ServerTable | None = None,
     pipelines: Mapping[str, PipelineGiven] | None = None,
     public: bool = False,
+    warm: bool = True,
 ) -> Starlette:
     """Return the ASGI application that serves the pipelines of a Fusion with a store.
 
     `table` is by default that of its settings. `pipelines` by the names that clients ask for replace those of it. A
     `public` server is reached under any host name, unless `allowed_hosts` names some, and needs tokens.
+    With `warm`, libraries of models are loaded before the first request.
     Raises UsageError for a Fusion without a store, and for a token that is missing.
     """
     table = table or fusion.settings.server
@@ -67,7 +69,8 @@ def build(
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
         try:
-            await fusion.awarm()
+            if warm:
+                await fusion.awarm()
         except FusionError as error:
             LOG.warning("not warmed: %s", error)
         yield

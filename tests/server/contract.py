@@ -27,7 +27,7 @@ _LAST: dict[str, tuple[str, Any]] = {
 """Field of the turns at each path, and a last turn that a run can answer."""
 
 
-def described() -> dict[str, Any]:
+def known() -> dict[str, Any]:
     """The document, for which only the served model exists."""
     known = copy.deepcopy(document())
     for name in ("ChatRequest", "ResponseRequest", "MessageRequest", "CountRequest"):
@@ -55,7 +55,7 @@ def close(schema: Any) -> None:
 
 def hold(url: str, path: str, *, cases: int, negative: bool = False, start: int = 0) -> Counter[int]:
     """Send `cases` requests to the `post` of a path; gives how many got which status. Raises at the first breach."""
-    operation = schemathesis.openapi.from_dict(described())[path]["POST"]
+    operation = schemathesis.openapi.from_dict(known())[path]["POST"]
     mode = GenerationMode.NEGATIVE if negative else GenerationMode.POSITIVE
     found: Counter[int] = Counter()
     with httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
@@ -109,19 +109,25 @@ def answerable(path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(path: str, answer: httpx.Response, body: Any) -> None:
-    """Hold an answer against the document."""
+    """Hold the answer to a request against the document."""
     said = f"{answer.status_code} {answer.text[:2000]} for {json.dumps(body, default=str)[:3000]}"
     assert answer.status_code < 500 or answer.status_code == 503, said
-    known = document()["paths"][path]["post"]["responses"]
-    assert str(answer.status_code) in known, said
+    described(path, "post", answer, said)
+
+
+def described(path: str, method: str, answer: httpx.Response, said: str = "") -> None:
+    """Hold an answer against the document."""
+    responses = document()["paths"][path][method]["responses"]
+    said = said or f"{answer.status_code} {answer.text[:2000]}"
+    assert str(answer.status_code) in responses, said
     kind = answer.headers["content-type"].partition(";")[0]
-    content = known[str(answer.status_code)]["content"]
+    content = responses[str(answer.status_code)]["content"]
     assert kind in content, said
     if kind == "application/json":
         conforms(content[kind]["schema"], answer.json(), said)
-    else:
+    elif schema := content[kind].get("x-event-schema"):
         for data in events(answer.text):
-            conforms(content[kind]["x-event-schema"], data, said)
+            conforms(schema, data, said)
 
 
 def events(text: str) -> list[Any]:

@@ -44,6 +44,36 @@ def test_models_are_as_described(serve: Serve, path: str, version: dict[str, str
     contract.conforms(schema["content"]["application/json"]["schema"], answer.json(), path)
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/healthz", "/readyz", "/metrics", "/api/runs", "/api/runs/{id}", "/api/pipelines", "/api/runs/{id}/events"],
+)
+def test_what_is_read_beside_the_apis_is_as_described(serve: Serve, path: str) -> None:
+    served = serve()
+    run = served.post("/v1/chat/completions", served.chat()).headers["x-fusion-run"]
+    with served.client() as client:
+        answer = client.get(path.replace("{id}", run))
+        missing = client.get(path.replace("{id}", "none"))
+    contract.described(path, "get", answer)
+    contract.described(path, "get", missing)
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "status"),
+    [
+        ("/api/runs", {"pipeline": "echo", "inputs": {"prompt": "hello"}}, 201),
+        ("/api/runs", {"pipeline": "none", "inputs": {}}, 404),
+        ("/api/runs", {"pipeline": "echo"}, 400),
+        ("/api/quote", {"pipeline": "echo", "inputs": {"prompt": "hello"}, "usd": "0.1"}, 200),
+        ("/api/quote", {"pipeline": "echo", "inputs": {"prompt": "hello"}, "usd": "much"}, 400),
+    ],
+)
+def test_forms_are_answered_as_described(serve: Serve, path: str, form: Any, status: int) -> None:
+    answer = serve().post(path, form)
+    assert answer.status_code == status
+    contract.described(path, "post", answer)
+
+
 @pytest.mark.parametrize("name", sorted(document()["components"]["schemas"]))
 def test_a_schema_is_valid(name: str) -> None:
     Draft202012Validator.check_schema(document()["components"]["schemas"][name])

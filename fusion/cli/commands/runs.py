@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +34,7 @@ def application() -> typer.Typer:
         help="List, show, compare, export and remove runs and maps.", rich_markup_mode=None, no_args_is_help=True
     )
     app.command("list")(listing)
+    app.command("open")(open_page)
     for command in (show, diff, export, remove, prune):
         app.command()(command)
     return app
@@ -91,6 +93,10 @@ def show(
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every call.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a run, with all its texts, as one HTML file instead."),
+    ] = None,
     store: StoreFile = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -98,7 +104,8 @@ def show(
     """Show a run, one of its calls, a map, or one of its rows.
 
     A run shows its stages and calls over time, its failures, notes and receipt. A map shows its rows by status, its
-    spending and failures; with the key or number of a row, that row as any run.
+    spending and failures; with the key or number of a row, that row as any run. With `--html` the file holds the page
+    of a run as `fusion runs open` shows it, and needs no server.
     """
     from fusion.cli.terminal import write
     from fusion.cli.views.history.runs import call_lines
@@ -112,6 +119,10 @@ def show(
             run, call, map_id = history.row(map_id, call), None, None
         if everything and (as_json or call is not None or map_id is not None):
             raise UsageError("--all has no effect here: leave it out")
+        if html is not None:
+            _check_html(map_id, call, everything=everything, as_json=as_json)
+            _write_page(history, run, html)
+            return
         if map_id is not None:
             _show_map(history.show_map(map_id), as_json=as_json)
             return
@@ -122,6 +133,43 @@ def show(
         write("\n".join(call_lines(details)) + "\n")
     else:
         print_run(details, everything=everything)
+
+
+def open_page(
+    run: RunOrMap,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="Port of the server; 0 for any free one.")
+    ] = 8484,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+    store: StoreFile = None,
+    config: Config = None,
+) -> None:
+    """Open the page of a run or map in a browser, and print its address.
+
+    A server that runs on the port and has the run serves it; else one is started here, until Ctrl-C.
+    """
+    import webbrowser
+
+    from fusion.cli.settings import read_settings
+    from fusion.cli.terminal import complain, write
+    from fusion.server.page.open import found_at, place_of, served
+
+    settings = read_settings(config)
+    with _opened(store, settings) as history:
+        place = place_of(history, run)
+        where = history.store.where
+
+    def show(address: str) -> None:
+        write(f"{address}/#{place}\n")
+        if browser and not webbrowser.open(f"{address}/#{place}"):
+            complain("fusion: no browser could be opened; the address above leads to the page")
+
+    address = found_at(port, place)
+    if address is not None:
+        show(address)
+        return
+    complain("fusion: Ctrl-C ends the server")
+    served(settings, where, port, show)
 
 
 def diff(
@@ -247,6 +295,25 @@ def _show_map(details: "MapDetails", *, as_json: bool) -> None:
     lines = [part for line in map_lines(details, width) for part in wrapped(printable(line), width) or [""]]
     last = [part for line in way_on(details) for part in ("", line)]
     write(_json(details) if as_json else "\n".join([*lines, *last]) + "\n")
+
+
+def _write_page(history: "History", run: str, html: Path) -> None:
+    from fusion.cli.views.answer import AnswerFile
+    from fusion.server.page.bundle import page_of
+    from fusion.server.page.runs import Runs
+
+    file = AnswerFile(str(html), option="--html")
+    file.write([page_of(Runs(history.store).view(run))])
+
+
+def _check_html(map_id: str | None, call: str | None, *, everything: bool, as_json: bool) -> None:
+    from fusion.core.errors import UsageError
+
+    if map_id is not None:
+        raise UsageError(f"--html shows one run: give a row of map {map_id!r}, by its key or number")
+    for flag, given in (("--all", everything), ("--json", as_json), ("CALL", call is not None)):
+        if given:
+            raise UsageError(f"{flag} has no effect with --html, which holds every call: leave it out")
 
 
 def _check_map(of_map: str | None, tags: list[str] | None, pipeline: str | None) -> None:

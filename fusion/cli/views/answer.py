@@ -62,10 +62,14 @@ class StreamedAnswer(Viewer):
 
 
 class AnswerFile:
-    """A file for the answer, replaced atomically. Raises UsageError at once if it cannot be written."""
+    """A file for the answer, replaced atomically. Raises UsageError at once if it cannot be written.
 
-    def __init__(self, given: str) -> None:
+    `option` is the option that named it, for messages.
+    """
+
+    def __init__(self, given: str, *, option: str = "-o") -> None:
         self._given = given
+        self._option = option
         self.path = user_path(given)
         self._check()
 
@@ -85,22 +89,22 @@ class AnswerFile:
         try:
             self._check_place()
         except OSError as error:  # an invalid file name
-            raise UsageError(f"-o {self._given!r}: {error.strerror}; choose another file") from error
+            raise UsageError(f"{self._option} {self._given!r}: {error.strerror}; choose another file") from error
 
     def _check_owner(self) -> None:
         reason = foreign(self.path)
         if reason is not None:
-            raise UsageError(f"-o {self._given!r} is not written: {reason}")
+            raise UsageError(f"{self._option} {self._given!r} is not written: {reason}")
 
     def _check_place(self) -> None:
         self._check_owner()
         folder = self.path.resolve().parent
         if self.path.is_dir() or self._given.endswith("/"):
-            raise UsageError(f"-o {self._given!r} is a folder; give the name of a file")
+            raise UsageError(f"{self._option} {self._given!r} is a folder; give the name of a file")
         if not folder.is_dir():
-            raise UsageError(f"-o {self._given!r}: there is no folder {str(folder)!r}; make it first")
+            raise UsageError(f"{self._option} {self._given!r}: there is no folder {str(folder)!r}; make it first")
         if not os.access(self.path if self.path.exists() else folder, os.W_OK):
-            raise UsageError(f"-o {self._given!r} cannot be written; choose another file")
+            raise UsageError(f"{self._option} {self._given!r} cannot be written; choose another file")
 
     def _replace(self, path: Path, pieces: Iterable[str]) -> None:
         number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -59,6 +59,11 @@ class History:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def store(self) -> Store:
+        """The store of these runs."""
+        return self._store
+
     @classmethod
     @contextmanager
     def open(cls, store: StoreGiven = True, settings: Settings | None = None) -> "Iterator[History]":

@@ -10,15 +10,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 import fusion
-from fusion.server.openapi import chat, messages, quote, responses, shared
+from fusion.server.openapi import chat, messages, operations, quote, responses, runs, shared
 from fusion.server.service import Service
 
-_PARTS = (chat, responses, messages, quote, shared)
+_PARTS = (chat, responses, messages, quote, shared, runs, operations)
 _TAGS = {
     "chat": "Chat completions of OpenAI's API.",
     "responses": "Responses of OpenAI's API.",
     "messages": "Messages of Anthropic's API.",
     "models": "Pipelines that are served.",
+    "runs": "Runs of the store, as the page shows them.",
+    "operations": "Health and metrics.",
 }
 
 

@@ -121,7 +121,9 @@ class _Page:
             raise RefusedError("too many pages watch runs here; close one", status=503, final=False, retry_after=5)
         headers = {**_HEADERS, "x-accel-buffering": "no"}
         return StreamingResponse(
-            self._counted(RunStream(view, after)), media_type="text/event-stream", headers=headers
+            self._counted(RunStream(view, after, lambda: self._service.runs.closing)),
+            media_type="text/event-stream",
+            headers=headers,
         )
 
     async def _counted(self, stream: RunStream) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from fusion.client.history import History
 from fusion.client.history.details import (
     accounts_of,
+    call_details,
     call_line,
     failed_parts,
     kept_result,
@@ -17,30 +18,23 @@ from fusion.client.history.details import (
 )
 from fusion.client.history.run_types import CallDetails, CallLine
 from fusion.core.errors import StoreError
-from fusion.core.events import (
-    AttemptFailed,
-    EventBase,
-    FallbackTaken,
-    HedgeSent,
-    ItemFinished,
-    Paused,
-    event_adapter,
-)
+from fusion.core.events import EventBase, ItemFinished, event_adapter
 from fusion.core.types import as_text
 from fusion.engine.durable import record_of
 from fusion.engine.manifest import Record
+from fusion.models.base import Price
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.prompts.library import Library
 from fusion.server.page.board import OPEN, Board, plan_of
 from fusion.server.page.graph import graph_of
 from fusion.server.page.progress import Progress
+from fusion.server.page.retries import Retries
 from fusion.store.base import Store
 from fusion.store.lookup import run_state
 from fusion.store.rows import RunRow
 
 _EXCERPT: Final = 300
 _INPUT: Final = 20_000
-_RETRIED: Final = (AttemptFailed, FallbackTaken, HedgeSent, Paused)
 
 
 class RunView:
@@ -183,8 +177,25 @@ class RunView:
 
     def call(self, number: int) -> dict[str, Any]:
         """Return a call with its texts, its price and its attempts. Raises UsageError if there is none."""
-        details = History(self.store).call(self.run_id, number)
-        sources, prices = prices_of(self.store, self.run_id)
+        return self._call(History(self.store).call(self.run_id, number), Retries(self.store, self.run_id))
+
+    def every_call(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the number of each call, with what `call` returns."""
+        retries = Retries(self.store, self.run_id)
+        for call in self.store.calls(self.run_id, texts=True):
+            yield call.number, self._call(call_details(call, self.row), retries)
+
+    @cached_property
+    def _prices(self) -> tuple[dict[str, str], dict[str, Price | None]]:
+        """The source and the price of each model."""
+        return prices_of(self.store, self.run_id)
+
+    @cached_property
+    def _last(self) -> int:
+        return self.store.last_numbers(self.run_id)[0]
+
+    def _call(self, details: CallDetails, retries: Retries) -> dict[str, Any]:
+        sources, prices = self._prices
         model = details.by or details.asked
         price = prices.get(model)
         return {
@@ -193,39 +204,10 @@ class RunView:
             "messages": None if details.messages is None else [_message(one) for one in details.messages],
             "price": None if price is None else price.model_dump(mode="json"),
             "price_source": sources.get(model, "unknown"),
-            "attempts": list(self._attempts(details)),
-            "events": [one.model_dump(mode="json") for one in self._of_call(details)],
-            "last": self.store.last_numbers(self.run_id)[0],
+            "attempts": list(retries.attempts(details)),
+            "events": [one.model_dump(mode="json") for one in retries.events(details)],
+            "last": self._last,
         }
-
-    def _attempts(self, call: CallDetails) -> Iterator[dict[str, Any]]:
-        """Yield the attempts of a call, each with its worst case and its cost."""
-        begin, end = _times(call)
-        for one, ended in self.store.attempts(self.run_id):
-            if (one.stage, one.item, one.step) == (call.stage, call.item, call.step) and begin <= one.opened <= end:
-                yield {
-                    "model": one.model,
-                    "opened": one.opened,
-                    "worst_usd": None if one.usd is None else str(one.usd),
-                    "worst_tokens": one.tokens,
-                    "state": "open" if ended is None else ended.state,
-                    "closed": None if ended is None else ended.closed,
-                    "usd": None if ended is None or ended.usd is None else str(ended.usd),
-                    "tokens": None if ended is None else ended.tokens,
-                }
-
-    def _of_call(self, call: CallDetails) -> Iterator[EventBase]:
-        """Yield the retries, fallbacks, hedges and pauses of the item of a call while it was under way."""
-        begin, end = _times(call)
-        for event in self._events(*_RETRIED):
-            if (event.stage, event.item) == (call.stage, call.item) and begin <= event.at.timestamp() <= end:
-                yield event
-
-
-def _times(call: CallDetails) -> tuple[float, float]:
-    """Return the begin and the end of a call, with some leeway for clocks read in turn."""
-    begin = call.started.timestamp()
-    return begin - 0.005, begin + call.seconds + 0.005
 
 
 def _sums(calls: Sequence[CallLine]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -23,11 +23,13 @@ class RunStream:
 
     `event` messages are the events that the store keeps, each with its number as id, so that a browser that connects
     again gets the rest. `state` messages have what changed in the state of the run and of its stages. `text` messages
-    have the next piece of the answer, `plan` messages the titles of its subtasks. `end` is the last message.
+    have the next piece of the answer, `plan` messages the titles of its subtasks. `end` is the last message. A stream
+    ends without it once the server is `closing`.
     """
 
-    def __init__(self, view: RunView, after: int = 0) -> None:
+    def __init__(self, view: RunView, after: int = 0, closing: Callable[[], bool] = lambda: False) -> None:
         self._view = view
+        self._closing = closing
         self._after = after
         self._state: dict[str, Any] = {}
         self._stages: dict[str, Any] = {}
@@ -39,7 +41,7 @@ class RunStream:
         board = await asyncio.to_thread(lambda: self._view.board)
         sent = time.monotonic()
         yield b"retry: 1000\n\n"
-        while True:
+        while not self._closing():
             messages = b"".join(await asyncio.to_thread(lambda: list(self._look(board))))
             if messages or time.monotonic() - sent >= _PING:
                 yield messages or b": ping\n\n"

@@ -1,16 +1,16 @@
 // App: the frame of the page, and the view that the address names.
 import { render } from "./vendor/preact.js";
 import { useEffect, useState } from "./vendor/hooks.js";
-import { html } from "./html.js";
-import { embedded, login } from "./source.js";
-import { Problem } from "./parts.js";
-import { RunList } from "./runs.js";
-import { RunPage } from "./run.js";
-import { CallPage } from "./call.js";
-import { DiffPage } from "./diff.js";
-import { MapList, MapPage } from "./maps.js";
-import { ReportList, ReportPage } from "./reports.js";
-import { StartPage } from "./start.js";
+import { html } from "./lib/html.js";
+import { embedded, login } from "./lib/source.js";
+import { Problem } from "./lib/parts.js";
+import { RunList } from "./views/runs.js";
+import { RunPage } from "./views/run.js";
+import { CallPage } from "./views/call.js";
+import { DiffPage } from "./views/diff.js";
+import { MapList, MapPage } from "./views/maps.js";
+import { ReportList, ReportPage } from "./views/reports.js";
+import { StartPage } from "./views/start.js";
 
 const PLACES = [
   ["runs", "Runs"],
@@ -43,7 +43,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${toMain}>To the content</a>
     <header class="bar">
-      <a class="brand" href="#/runs">fusion</a>
+      <a class="brand" href=${embedded ? `#${start()}` : "#/runs"}>fusion</a>
       ${!embedded && html`<nav aria-label="Views">
         ${PLACES.map(
           ([name, title]) => html`<a key=${name} href="#/${name}" aria-current=${place.top === name ? "page" : null}>${title}</a>`,
@@ -103,7 +103,8 @@ function Login({ enter }) {
 // The place that the address names: its parts and its query.
 function read() {
   const [path, query = ""] = (location.hash.replace(/^#/, "") || start()).split("?");
-  const parts = path.split("/").filter(Boolean).map(decoded);
+  const found = path.split("/").filter(Boolean).map(decoded);
+  const parts = embedded && found[0] !== "run" ? start().split("/").filter(Boolean) : found;
   const top = { run: "runs", diff: "runs", map: "maps" }[parts[0]] || parts[0] || "runs";
   const stays = ["run", "map", "runs"].includes(parts[0] || "runs");
   const key = stays ? parts.join("/") : `${parts.join("/")}?${query}`;

@@ -1,10 +1,10 @@
 // Run: one run as it happens, or as it was.
-import { html } from "./html.js";
-import { useState } from "./vendor/hooks.js";
-import { brief, clean, cost, count, dollars, model, percent, plural, seconds } from "./format.js";
-import { useNow, useRun } from "./live.js";
-import { embedded } from "./source.js";
-import { Copy, Facts, Failure, Panel, Problem, Status, Tags, Text, Time } from "./parts.js";
+import { html } from "../lib/html.js";
+import { useState } from "../vendor/hooks.js";
+import { brief, clean, cost, count, dollars, model, percent, plural, seconds } from "../lib/format.js";
+import { useNow, useRun } from "../lib/live.js";
+import { embedded } from "../lib/source.js";
+import { Copy, Facts, Failure, Panel, Problem, Status, Tags, Text, Time } from "../lib/parts.js";
 import { Graph } from "./graph.js";
 import { Waterfall } from "./waterfall.js";
 

@@ -1,8 +1,8 @@
 // Maps: one pipeline over many rows, with its progress.
-import { html } from "./html.js";
-import { brief, clean, cost, count, percent, plural, seconds } from "./format.js";
-import { useData } from "./live.js";
-import { Facts, Failure, Panel, Problem, Status, Tags, Time, walking } from "./parts.js";
+import { html } from "../lib/html.js";
+import { brief, clean, cost, count, percent, plural, seconds } from "../lib/format.js";
+import { useData } from "../lib/live.js";
+import { Facts, Failure, Panel, Problem, Status, Tags, Time, walking } from "../lib/parts.js";
 
 const EVERY = 2000;
 const STATES = ["ok", "partial", "failed", "running", "died"];

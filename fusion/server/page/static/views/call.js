@@ -1,9 +1,9 @@
 // Call: one request to one model, with its messages, reply, tokens, price and attempts.
-import { html } from "./html.js";
-import { useEffect } from "./vendor/hooks.js";
-import { brief, clean, cost, count, dollars, exact, plural, seconds } from "./format.js";
-import { useData } from "./live.js";
-import { Copy, Facts, Failure, Panel, Problem, Status, Text, Time } from "./parts.js";
+import { html } from "../lib/html.js";
+import { useEffect } from "../vendor/hooks.js";
+import { brief, clean, cost, count, dollars, exact, plural, seconds } from "../lib/format.js";
+import { useData } from "../lib/live.js";
+import { Copy, Facts, Failure, Panel, Problem, Status, Text, Time } from "../lib/parts.js";
 
 const WAITS = { library: "loading", budget: "budget", slot: "slot", pause: "pause", failed: "failed attempts", batch: "batch" };
 const EVENTS = { attempt_failed: "attempt failed", fallback_taken: "fallback", hedge_sent: "sent to a second model", paused: "paused" };

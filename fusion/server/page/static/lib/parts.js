@@ -1,6 +1,6 @@
 // Parts: small pieces that several views show.
 import { html } from "./html.js";
-import { useState } from "./vendor/hooks.js";
+import { useState } from "../vendor/hooks.js";
 import { brief, clean, count, exact, moment } from "./format.js";
 
 const SIGNS = {

@@ -1,10 +1,10 @@
 // Start: a form for a new run, quoted before it is started.
-import { html } from "./html.js";
-import { useState } from "./vendor/hooks.js";
-import { brief, clean, count, dollars, seconds } from "./format.js";
-import { useData } from "./live.js";
-import { post } from "./source.js";
-import { Problem } from "./parts.js";
+import { html } from "../lib/html.js";
+import { useState } from "../vendor/hooks.js";
+import { brief, clean, count, dollars, seconds } from "../lib/format.js";
+import { useData } from "../lib/live.js";
+import { post } from "../lib/source.js";
+import { Problem } from "../lib/parts.js";
 
 export function StartPage() {
   const { data, error } = useData("/pipelines", {});

@@ -1,7 +1,7 @@
 // Graph: the stages of a run in layers, with their live states, as SVG.
-import { html } from "./html.js";
-import { useEffect, useState } from "./vendor/hooks.js";
-import { brief, count, percent } from "./format.js";
+import { html } from "../lib/html.js";
+import { useEffect, useState } from "../vendor/hooks.js";
+import { brief, count, percent } from "../lib/format.js";
 
 const WIDE = { width: 156, height: 50, across: 212, along: 66 };
 const NARROW = { width: 148, height: 50, across: 164, along: 84 };

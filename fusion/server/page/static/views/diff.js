@@ -1,9 +1,9 @@
 // Diff: two runs call by call, or two maps row by row.
-import { html } from "./html.js";
-import { useState } from "./vendor/hooks.js";
-import { brief, clean, cost, count, seconds } from "./format.js";
-import { useData } from "./live.js";
-import { Diff, Panel, Problem, Status, Time } from "./parts.js";
+import { html } from "../lib/html.js";
+import { useState } from "../vendor/hooks.js";
+import { brief, clean, cost, count, seconds } from "../lib/format.js";
+import { useData } from "../lib/live.js";
+import { Diff, Panel, Problem, Status, Time } from "../lib/parts.js";
 
 const MOST = 500;
 

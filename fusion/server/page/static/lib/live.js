@@ -1,5 +1,5 @@
 // Live: the state of a run, kept up to date by one stream of events.
-import { useEffect, useRef, useState } from "./vendor/hooks.js";
+import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { embedded, get } from "./source.js";
 
 const TEXT_AT_MOST = 20000;

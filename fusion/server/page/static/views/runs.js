@@ -1,10 +1,10 @@
 // Runs: the list of runs, filtered and searched.
-import { html } from "./html.js";
-import { useEffect, useRef, useState } from "./vendor/hooks.js";
-import { brief, clean, cost, count, seconds } from "./format.js";
-import { useData } from "./live.js";
-import { get } from "./source.js";
-import { Problem, Status, Tags, Time, walking } from "./parts.js";
+import { html } from "../lib/html.js";
+import { useEffect, useRef, useState } from "../vendor/hooks.js";
+import { brief, clean, cost, count, seconds } from "../lib/format.js";
+import { useData } from "../lib/live.js";
+import { get } from "../lib/source.js";
+import { Problem, Status, Tags, Time, walking } from "../lib/parts.js";
 
 const STATES = ["running", "ok", "partial", "failed", "interrupted", "died"];
 const SPANS = [

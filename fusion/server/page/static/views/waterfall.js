@@ -1,10 +1,10 @@
 // Waterfall: stages over time, with their items and calls opened on demand, a page of them at a time.
-import { html } from "./html.js";
-import { useEffect, useRef, useState } from "./vendor/hooks.js";
-import { brief, clean, cost, count, dollars, model, plural, seconds } from "./format.js";
+import { html } from "../lib/html.js";
+import { useEffect, useRef, useState } from "../vendor/hooks.js";
+import { brief, clean, cost, count, dollars, model, plural, seconds } from "../lib/format.js";
 import { figures, whole } from "./graph.js";
-import { get } from "./source.js";
-import { Problem, Status } from "./parts.js";
+import { get } from "../lib/source.js";
+import { Problem, Status } from "../lib/parts.js";
 
 const PAGE = 50;
 const AGAIN = 1500;

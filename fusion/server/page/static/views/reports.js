@@ -1,8 +1,8 @@
 // Reports: benchmark reports in the folder of the server.
-import { html } from "./html.js";
-import { brief, clean, count, dollars, seconds } from "./format.js";
-import { useData } from "./live.js";
-import { Facts, Panel, Problem, Time, walking } from "./parts.js";
+import { html } from "../lib/html.js";
+import { brief, clean, count, dollars, seconds } from "../lib/format.js";
+import { useData } from "../lib/live.js";
+import { Facts, Panel, Problem, Time, walking } from "../lib/parts.js";
 
 export function ReportList() {
   const { data, error } = useData("/bench", {});

@@ -546,6 +546,11 @@ def check_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOption
     fusion._spec(prompt, **options)
 
 
+def first_models(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOptions]) -> dict[str, str]:
+    """Return the first model of each role of a run, by id, without starting it. Raises the UsageError of `start`."""
+    return {role: one.models[0].id for role, one in fusion._spec(prompt, **options).roles.items()}
+
+
 def count_spend(fusion: Fusion, within: Budget, amount: Amount, *, earlier: bool = False) -> None:
     """Count past spend in a budget that runs share, even beyond its limits.
 

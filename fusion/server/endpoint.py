@@ -9,7 +9,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from fusion.core.errors import FusionError
+from fusion.core.log import LOG
+from fusion.server.catalog import ServedPipeline
 from fusion.server.dialects.base import Dialect, ServedRequest, refusal_of
+from fusion.server.dialects.openrouter.choice import chosen, with_call
 from fusion.server.guard.bodies import json_object
 from fusion.server.guard.callers import caller_of
 from fusion.server.refusals import header_text, refuse, refused, request_ids
@@ -37,19 +40,20 @@ class Endpoint:
     async def answer(self, request: Request) -> Response:
         """Return the response of a request, once its run has begun."""
         async with self.service.bodies.of(request) as data:
-            asked = await self.read(request, await json_object(data))
-            run = await self.begun(request, asked, data)
+            body = await json_object(data)
+            served, asked = await chosen(self.service, request, await self.read(request, body), body)
+            run = await self.begun(request, served, asked, data)
         return await self.respond(request, run, asked)
 
     async def read(self, request: Request, body: Mapping[str, Any]) -> ServedRequest:
         """Return what a body asks for. Raises RefusedError with the field."""
         return self.dialect.read(body, request.headers)
 
-    async def begun(self, request: Request, asked: ServedRequest, data: bytes) -> AnyRun:
+    async def begun(self, request: Request, served: ServedPipeline, asked: ServedRequest, data: bytes) -> AnyRun:
         """Return the run of a request, with its client counted."""
         caller = caller_of(request)
         return await self.service.runs.begin(
-            self.service.catalog.find(asked.model, caller),
+            served,
             asked,
             caller=caller,
             identity=Identity.of(caller, request.url.path, data, request.headers),
@@ -74,10 +78,15 @@ class Endpoint:
             return Response(status_code=499)  # the client is gone
         if (error := refusal_of(result)) is not None:
             return refuse(self.dialect, error, run.run_id)
-        return JSONResponse(self.dialect.whole(run, result, asked), headers=headers)
+        body = self.dialect.whole(run, result, asked)
+        spent = {"x-fusion-status": result.status, "x-fusion-cost": f"{result.cost.usd:f}"}
+        return JSONResponse(with_call(body, result, asked, self.service.fusion.store), headers={**headers, **spent})
 
 
 def run_headers(run: AnyRun, asked: ServedRequest) -> dict[str, str]:
     """Return the headers of a response that tell of its run."""
-    ignored = {"x-fusion-ignored": header_text(", ".join(asked.ignored))} if asked.ignored else {}
+    names = dict.fromkeys([*asked.ignored, *run.ignored])
+    ignored = {"x-fusion-ignored": header_text(", ".join(names))} if names else {}
+    if ignored:
+        LOG.info("run %s: fields without an effect: %s", run.run_id, ignored["x-fusion-ignored"])
     return {**request_ids(run.run_id), "x-fusion-pipeline": header_text(run.pipeline), **ignored}

@@ -39,6 +39,8 @@ class Served:
     url: str
     fusion: Fusion
     models: dict[str, ScriptedModel] = field(default_factory=dict)
+    stop: Callable[[], None] = lambda: None
+    """Ends the server as a signal does, and returns at once."""
 
     def openai(self, **options: Any) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", **{"api_key": "none", "max_retries": 0, **options})
@@ -63,6 +65,16 @@ class Served:
 
 
 Serve = Callable[..., Served]
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until a condition that something else brings about is true."""
+    pause = threading.Event()
+    for _ in range(2000):
+        if true():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it did not come about")
 
 
 class Held:
@@ -96,8 +108,11 @@ class _Thread:
         self._thread.start()
         assert ready.wait(20)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._listener.stop()
+
+    def close(self) -> None:
+        self.stop()
         self._thread.join(10)
         self._socket.close()
         assert not self._thread.is_alive()
@@ -117,7 +132,7 @@ def serving(
     given = None if everything else pipelines or {"echo": pipeline()}
     running = _Thread(build(fusion, table=settings, pipelines=given))
     try:
-        yield Served(running.url, fusion, models)
+        yield Served(running.url, fusion, models, running.stop)
     finally:
         running.close()
 

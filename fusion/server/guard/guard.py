@@ -19,7 +19,8 @@ _COUNTED: Final = frozenset({*DIALECTS, *OPEN, "/v1/models", "/v1/quote", "/metr
 """Paths that the metrics name."""
 _FILES: Final = "/static/"
 _MOST_HEADERS: Final = 32_768
-_EXPOSED: Final = "x-fusion-run, x-fusion-pipeline, x-fusion-ignored, x-should-retry, retry-after"
+_OWN: Final = ("run", "pipeline", "ignored", "status", "cost")
+_EXPOSED: Final = ", ".join(["retry-after", "x-should-retry", *(f"x-fusion-{name}" for name in _OWN)])
 
 
 class Guard:

@@ -9,10 +9,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from fusion.quote.quote import Quote
+from fusion.server.catalog import ServedPipeline
 from fusion.server.dialects.base import RefusedError, ServedRequest
 from fusion.server.dialects.chat.reading import read
+from fusion.server.dialects.openrouter.choice import chosen
 from fusion.server.guard.bodies import json_object
-from fusion.server.guard.callers import caller_of
 from fusion.server.runs.mapping import options_of
 from fusion.server.service import Service
 
@@ -26,13 +27,14 @@ def routes(service: Service) -> Sequence[BaseRoute]:
     async def quote(request: Request) -> Response:
         nonlocal waiting
         async with service.bodies.of(request) as data:
-            asked = read(await json_object(data))
+            body = await json_object(data)
+        served, asked = await chosen(service, request, read(body), body)
         if waiting >= _QUEUE:
             raise _busy()
         waiting += 1
         try:
             async with turn:
-                found = await asyncio.to_thread(_quoted, service, asked, caller_of(request))
+                found = await asyncio.to_thread(_quoted, service, served, asked)
         finally:
             waiting -= 1
         return Response(found.model_dump_json(), media_type="application/json")
@@ -40,8 +42,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
     return [Route("/v1/quote", quote, methods=["POST"])]
 
 
-def _quoted(service: Service, asked: ServedRequest, caller: str | None) -> Quote:
-    served = service.catalog.find(asked.model, caller)
+def _quoted(service: Service, served: ServedPipeline, asked: ServedRequest) -> Quote:
     pipeline = service.catalog.load(served)
     options = options_of(pipeline, served, asked)
     return service.fusion.quote(

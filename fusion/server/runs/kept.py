@@ -14,6 +14,7 @@ class KeptRun:
         self.model = model
         self.pipeline = result.pipeline
         self.created = int(result.started.timestamp())
+        self.ignored: tuple[str, ...] = ()
         self._result = result
 
     def join(self) -> None:

@@ -32,6 +32,8 @@ class LiveRun:
         ended: "Callable[[LiveRun, Result], None]",
     ) -> None:
         self.run_id = ""
+        self.ignored: tuple[str, ...] = ()
+        """Options of the answer without an effect."""
         self.model = model
         self.pipeline = pipeline
         self.created = created
@@ -62,7 +64,7 @@ class LiveRun:
 
     def follow(self, handle: RunHandle) -> None:
         """Take the end of the run from its handle."""
-        self._handle, self.run_id = handle, handle.run_id
+        self._handle, self.run_id, self.ignored = handle, handle.run_id, handle.ignored
         handle.when_over(lambda: self._call(self._end))
 
     def _call(self, function: Callable[[], None]) -> None:

@@ -5,12 +5,15 @@ from typing import Any, TypedDict
 
 from fusion.client.options import Prompt
 from fusion.core.budget import limits_of, over
+from fusion.core.errors import PipelineError
+from fusion.core.params import AnswerOptions
 from fusion.core.types import Limits
+from fusion.core.types import Message as Turn
 from fusion.pipeline.inputs import request_of
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.server.catalog import ServedPipeline
 from fusion.server.dialects.base import RefusedError, ServedRequest
-from fusion.server.runs.messages import Message, TextFile, told, with_files, without_files
+from fusion.server.runs.messages import Message, TextFile, told, with_files, with_turns, without_files
 
 
 class Mapped(TypedDict):
@@ -21,15 +24,17 @@ class Mapped(TypedDict):
     inputs: dict[str, Any]
     budget: Limits | None
     tags: dict[str, str]
+    answer: AnswerOptions | None
 
 
 def options_of(pipeline: LoadedPipeline, served: ServedPipeline, request: ServedRequest) -> Mapped:
     """Return the options of a run. Raises RefusedError for missing inputs, UsageError for a budget that is none.
 
     The last turn is the prompt, and earlier ones are the conversation. Text files fill the empty inputs for material,
-    then go before the words of the prompt.
+    then go before the words of the prompt. Calls of tools at the end, and their results, are turns of the answer.
     """
-    messages, files = without_files(request.messages)
+    before, turns = with_turns(request.messages)
+    messages, files = without_files(before)
     inputs = dict(request.inputs)
     for name, file in zip(_empty(pipeline, inputs), list(files), strict=False):
         inputs[name] = file.text
@@ -42,7 +47,17 @@ def options_of(pipeline: LoadedPipeline, served: ServedPipeline, request: Served
         inputs=inputs,
         budget=budget_of(pipeline, served, limits_of(request.budget)),
         tags=dict(request.tags),
+        answer=_answer(request.answer, turns),
     )
+
+
+def _answer(given: AnswerOptions, turns: tuple[Turn, ...]) -> AnswerOptions | None:
+    if not turns:
+        return given if given.given else None
+    try:
+        return AnswerOptions(**{**given.given, "turns": turns})
+    except PipelineError as error:
+        raise RefusedError(f"messages: {error.problems[0].message}", param="messages") from error
 
 
 def budget_of(pipeline: LoadedPipeline, served: ServedPipeline, asked: Limits | None) -> Limits | None:

@@ -5,6 +5,9 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from fusion.core.result import run_of_call
+from fusion.core.types import Message as Turn
+from fusion.core.types import ToolCall
 from fusion.prompts.filters import fenced
 from fusion.server.dialects.base import RefusedError
 
@@ -35,6 +38,46 @@ def with_files(messages: Sequence[Message], files: Sequence[TextFile]) -> list[M
     return [*before, {**last, "content": [*parts, *_parts(last)]}]
 
 
+class Continuation(NamedTuple):
+    """The run that asked for tools, and their results by the ids of its calls."""
+
+    run_id: str
+    results: dict[str, str]
+
+
+def continuation_of(messages: Sequence[Message]) -> Continuation | None:
+    """Return the run that messages go on with, if they end in the results of its calls of tools."""
+    results: dict[str, str] = {}
+    for message in reversed(messages):
+        if message.get("role") != "tool":
+            break
+        results[str(message.get("tool_call_id"))] = text_of(message.get("content"))
+    found = {run_of_call(one) for one in results}
+    run_id = found.pop() if len(found) == 1 else None
+    return None if run_id is None else Continuation(run_id, results)
+
+
+def with_turns(messages: Sequence[Message]) -> tuple[Sequence[Message], tuple[Turn, ...]]:
+    """Return messages up to the last one of the user, and the calls of tools and their results after it, if any."""
+    if not messages or messages[-1].get("role") != "tool":
+        return messages, ()
+    last = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=-1)
+    after = [message for message in messages[last + 1 :] if message.get("role") != "system"]
+    return messages[: last + 1], tuple(map(_turn, after))
+
+
+def _turn(message: Message) -> Turn:
+    text = text_of(message.get("content"))
+    if message.get("role") == "tool":
+        return Turn(role="tool", content=text, tool_call_id=str(message.get("tool_call_id")))
+    calls = tuple(
+        ToolCall(id=str(call.get("id")), name=str(of["name"]), arguments=str(of.get("arguments") or "{}"))
+        for call in message.get("tool_calls") or ()
+        for of in (_function(call),)
+    )
+    return Turn(role="assistant", content=text, tool_calls=calls)
+
+
 def told(messages: Sequence[Message]) -> list[Message]:
     """Return messages of system, user and assistant alone: calls of tools and their results as texts."""
     names: dict[str, str] = {}
@@ -54,12 +97,17 @@ def _told(message: Message, names: dict[str, str]) -> Message:
 
 
 def _call(call: Any, names: dict[str, str]) -> str:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping):
-        raise RefusedError("'tool_calls' must have functions with a name and arguments", param="messages")
-    name = str(function.get("name"))
+    function = _function(call)
+    name = str(function["name"])
     names[str(call.get("id"))] = name
     return f"I called the tool {name!r} with {function.get('arguments') or '{}'}"
+
+
+def _function(call: Any) -> Mapping[str, Any]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or "name" not in function:
+        raise RefusedError("'tool_calls' must have functions with a name and arguments", param="messages")
+    return function
 
 
 def text_of(content: Any) -> str:

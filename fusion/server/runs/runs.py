@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final
+from functools import partial
+from typing import Any
 from weakref import WeakValueDictionary
 
 from fusion.client.client import Fusion
@@ -20,17 +21,14 @@ from fusion.server.runs.gate import Gate
 from fusion.server.runs.identity import WINDOW, Identity, Recent
 from fusion.server.runs.kept import KeptRun
 from fusion.server.runs.live import LiveRun
-from fusion.server.runs.mapping import options_of
+from fusion.server.runs.starts import CALLER as CALLER
+from fusion.server.runs.starts import REQUEST, Starts
 from fusion.server.runs.tally import Tally
 from fusion.store.rows import Decision, RunFilter, RunRow
 
 AnyRun = LiveRun | KeptRun
 Wait = Callable[[Coroutine[Any, Any, bool]], Awaitable[bool | None]]
 """Awaits a turn as long as the client is there; None once it is gone."""
-
-CALLER: Final = "caller"
-REQUEST: Final = "request"
-"""Tags of the runs of requests: the name of the caller, and the digest of the request."""
 
 
 class GoneError(RefusedError):
@@ -51,6 +49,7 @@ class Runs:
         self._fusion = fusion
         self._table = table
         self._catalog = catalog
+        self._starts = Starts(fusion, table.within)
         self._live: dict[str, LiveRun] = {}
         self._recent = Recent()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -129,19 +128,11 @@ class Runs:
         wait: Wait | None,
     ) -> LiveRun:
         pipeline = self._catalog.load(served)
-        options = options_of(pipeline, served, request)
-        options["tags"] |= {} if caller is None else {CALLER: caller}
-        options["tags"] |= {} if identity is None else {REQUEST: identity.digest}
+        tags = {} if caller is None else {CALLER: caller}
+        tags |= {} if identity is None else {REQUEST: identity.digest}
         run = self._run(request, pipeline.pipeline.name, pipeline.pipeline.answer_stage)
-
-        def start() -> RunHandle:
-            return self._fusion.start(
-                stream=request.stream,
-                on_event=to_both(run.sink, self._observer),
-                within=self._table.within,
-                **options,
-            )
-
+        sink = to_both(run.sink, self._observer)
+        start = partial(self._starts.new, pipeline, served, request, tags=tags, on_event=sink)
         await self._launch(run, start, wait)
         if request.kept and self._fusion.keeps == "full":
             self._fusion.store.put(Decision(run.run_id, "", None, KEPT, dict(request.kept)))
@@ -175,14 +166,7 @@ class Runs:
         pipeline = self._catalog.load(served).pipeline
         run = self._run(request, pipeline.name, pipeline.answer_stage, created=int(row.started))
 
-        def start() -> RunHandle:
-            return self._fusion.start_resume(
-                row.run_id,
-                stream=request.stream,
-                on_event=to_both(run.sink, self._observer),
-                within=self._table.within,
-            )
-
+        start = partial(self._starts.resumed, row.run_id, request, to_both(run.sink, self._observer))
         try:
             await self._launch(run, start, wait)
         except StoreError:  # its prompts were not kept

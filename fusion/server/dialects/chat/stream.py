@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fusion.server.dialects.base import RefusedError, ServedRun, outcome_of, sse
-from fusion.server.dialects.chat.writing import error_body, finish_of, head, usage_of
+from fusion.server.dialects.chat.writing import call_of, error_body, finish_of, head, usage_of
 from fusion.server.dialects.pieces import AnswerPieces
 
 _DONE = b"data: [DONE]\n\n"
@@ -23,6 +23,8 @@ async def chunks(run: ServedRun, *, include_usage: bool) -> AsyncIterator[bytes]
         yield chunk.error(error)
         return
     result = pieces.result
+    for at, call in enumerate(result.tool_calls):
+        yield chunk.choice({"tool_calls": [{"index": at, **call_of(call)}]})
     yield chunk.choice({}, finish=finish_of(result), fusion=outcome_of(result))
     if include_usage:
         yield chunk.of(choices=[], usage=usage_of(result))

@@ -3,12 +3,15 @@
 from typing import Any
 
 from fusion.core.result import Result
+from fusion.core.types import ToolCall
 from fusion.server.dialects.base import RefusedError, ServedRun, outcome_of
 
 
 def completion(run: ServedRun, result: Result) -> dict[str, Any]:
     """Return a `chat.completion`."""
-    message = {"role": "assistant", "content": result.text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
+    if result.tool_calls:
+        message |= {"content": result.text or None, "tool_calls": [call_of(call) for call in result.tool_calls]}
     return {
         **head(run, "chat.completion"),
         "choices": [{"index": 0, "message": message, "finish_reason": finish_of(result), "logprobs": None}],
@@ -22,9 +25,14 @@ def head(run: ServedRun, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{run.run_id}", "object": kind, "created": run.created, "model": run.model}
 
 
+def call_of(call: ToolCall) -> dict[str, Any]:
+    """Return a call of a tool of the caller."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
 def finish_of(result: Result) -> str:
-    """Return the finish reason of an answer."""
-    return "stop"
+    """Return the finish reason of an answer: stop, length, content_filter or tool_calls."""
+    return "tool_calls" if result.tool_calls else result.finish_reason or "stop"
 
 
 def usage_of(result: Result) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class ResponsesBody(_Part):
     stream: bool | None = None
     background: bool | None = None
     previous_response_id: str | None = None
+    plugins: list[dict[str, Any]] | None = None
     conversation: Any = None
     prompt: Any = None
 

@@ -6,6 +6,7 @@ from typing import Any
 from fusion.core.result import Result
 from fusion.server.dialects.base import RefusedError, ServedRequest, ServedRun
 from fusion.server.dialects.fields import fusion_fields
+from fusion.server.dialects.openrouter.choice import call_of
 from fusion.server.dialects.responses.body import checked
 from fusion.server.dialects.responses.kept import KeptResponses, kept_of
 from fusion.server.dialects.responses.request import answer_of, echo_of, ignored_of, tags_of, transcript_of
@@ -43,11 +44,14 @@ class Responses:
 
     def whole(self, run: ServedRun, result: Result, request: ServedRequest) -> Json:
         """Return a `response` of a run that has an answer."""
-        return told_of(run, request).finished(result, output_of(result))
+        call = call_of(request.overrides, self._kept.store, run.run_id)
+        before = [] if call is None else [call.item(result)]
+        return told_of(run, request).finished(result, [*before, *output_of(result)])
 
     def stream(self, run: ServedRun, request: ServedRequest) -> AsyncIterator[bytes]:
         """Yield the events of a response."""
-        return streamed(told_of(run, request), run)
+        call = call_of(request.overrides, self._kept.store, run.run_id)
+        return streamed(told_of(run, request), run, part=call)
 
     def refused(self, error: RefusedError, run_id: str | None = None) -> Json:
         """Return an error as OpenAI writes it, with the id of its run if there is one."""

@@ -8,7 +8,9 @@ from fusion.core.result import Result
 from fusion.core.types import ToolCall
 from fusion.engine.durable import result_of
 from fusion.server.dialects.base import KEPT, RefusedError
-from fusion.server.dialects.responses.response import PREFIX, Told, created_of
+from fusion.server.dialects.openrouter.call import FusionCall
+from fusion.server.dialects.openrouter.choice import call_of
+from fusion.server.dialects.responses.response import PREFIX, Json, Told, created_of, output_of
 from fusion.server.runs.runs import CALLER
 from fusion.store.base import Store
 from fusion.store.rows import RunRow
@@ -37,12 +39,22 @@ class KeptResponse:
         self._data = data
 
     @property
+    def call(self) -> FusionCall | None:
+        """The panel of the run, if its request asked for one."""
+        return call_of(self._data, self._store, self.row.run_id)
+
+    def output(self, result: Result) -> list[Json]:
+        """Return the items of the output of a run that has ended."""
+        call = self.call
+        return [*([] if call is None else [call.item(result)]), *output_of(result)]
+
+    @property
     def told(self) -> Told:
         """The facts of the response."""
-        row, data = self.row, self._data
+        row, data, call = self.row, self._data, self.call
         return Told(
             run_id=row.run_id,
-            model=data.get("model", f"fusion/{row.pipeline}"),
+            model=call.model if call is not None else data.get("model", f"fusion/{row.pipeline}"),
             created=created_of(row.run_id, int(row.started)),
             echo=data.get("echo", {}),
         )

@@ -6,6 +6,7 @@ from typing import Any, Final
 from fusion.core.params import AnswerOptions
 from fusion.core.types import ToolSpec
 from fusion.server.dialects.fields import FUSION, answer_options
+from fusion.server.dialects.openrouter.names import PLUGIN, TOOL
 from fusion.server.dialects.responses.body import ResponsesBody, Tool, ToolChoice
 from fusion.server.dialects.responses.items import Referred, Transcript, refuse
 
@@ -31,7 +32,7 @@ def transcript_of(body: ResponsesBody, referred: Referred) -> Transcript:
 
 def answer_of(body: ResponsesBody) -> AnswerOptions:
     """Return the options of the answer. Raises RefusedError with the field."""
-    tools, choice = _chosen(_tools(body), body.tool_choice)
+    tools, choice = _chosen(_tools(body), _choice(body))
     return answer_options(
         _NAMES,
         temperature=body.temperature,
@@ -59,6 +60,7 @@ def ignored_of(body: ResponsesBody, transcript: Transcript) -> tuple[str, ...]:
         found |= {f"{name}{field}" for field, value in extra.items() if value not in (None, [], {})}
     found -= set(FUSION)
     found |= {f"tools.{tool.type}" for tool in body.tools or () if tool.type != "function"}
+    found |= {f"plugins.{one.get('id')}" for one in body.plugins or () if one.get("id") != PLUGIN}
     found |= {f"metadata.{name}" for name in body.metadata or () if not _is_tag(name)}
     return tuple(sorted(found))
 
@@ -76,6 +78,13 @@ def _tool(tool: Tool, where: str) -> ToolSpec:
     if not tool.name:
         refuse(f"{where}.name", "a function has a name", "add it")
     return ToolSpec(name=tool.name, description=tool.description or "", parameters=tool.parameters or {})
+
+
+def _choice(body: ResponsesBody) -> str | ToolChoice | None:
+    """Return the choice among the tools of the client: a panel is asked in any case."""
+    kinds = {tool.type for tool in body.tools or ()}
+    asks_panel = TOOL in kinds or any(one.get("id") == PLUGIN for one in body.plugins or ())
+    return None if body.tool_choice == "required" and asks_panel and "function" not in kinds else body.tool_choice
 
 
 def _chosen(tools: tuple[ToolSpec, ...], choice: str | ToolChoice | None) -> tuple[tuple[ToolSpec, ...], str]:

@@ -11,9 +11,10 @@ from starlette.routing import BaseRoute, Route
 
 from fusion.client.history import History
 from fusion.server.dialects.base import RefusedError, ServedRequest
+from fusion.server.dialects.openrouter.panel import PIPELINE
 from fusion.server.dialects.responses.dialect import Responses, told_of
 from fusion.server.dialects.responses.kept import KeptResponse, KeptResponses
-from fusion.server.dialects.responses.response import Json, Told, output_of
+from fusion.server.dialects.responses.response import Json, Told
 from fusion.server.dialects.responses.stream import streamed
 from fusion.server.endpoint import Endpoint, run_headers
 from fusion.server.guard.callers import caller_of
@@ -70,7 +71,7 @@ class EarlierResponses:
             return JSONResponse(await self._shown(one), headers=_headers(one))
         after, told = _number(request, "starting_after"), one.told
         run = await self._taken_up(request, one, told)
-        return RunResponse(streamed(told, run, after=after), run, headers=_headers(one))
+        return RunResponse(streamed(told, run, after=after, part=one.call), run, headers=_headers(one))
 
     async def cancel(self, request: Request) -> Response:
         """Stop a run, and return its response; that of a run that has ended is returned as it is."""
@@ -80,7 +81,7 @@ class EarlierResponses:
             return JSONResponse(await self._shown(one), headers=_headers(one))
         live.stop()
         result = await live.result()
-        return JSONResponse(one.told.finished(result, output_of(result)), headers=_headers(one))
+        return JSONResponse(one.told.finished(result, one.output(result)), headers=_headers(one))
 
     async def delete(self, request: Request) -> Response:
         """Remove a run and all that was kept of it."""
@@ -97,7 +98,8 @@ class EarlierResponses:
         run_id, runs = one.row.run_id, self._service.runs
         if runs.live(run_id) is None and one.has_ended:
             return KeptRun(await asyncio.to_thread(one.result), model=told.model)
-        served = self._service.catalog.find(told.model, caller_of(request))
+        name = PIPELINE if one.call is not None else told.model
+        served = self._service.catalog.find(name, caller_of(request))
         asked = ServedRequest(model=told.model, messages=(), stream=True, background=told.background)
         run = await runs.resume(run_id, served, asked, wait=partial(while_connected, request.receive))
         if run is None:
@@ -116,7 +118,7 @@ class EarlierResponses:
         if one.row.ended is None:
             return one.told.cut_off()
         result = await asyncio.to_thread(one.result)
-        return one.told.finished(result, output_of(result))
+        return one.told.finished(result, one.output(result))
 
 
 def _number(request: Request, name: str) -> int:

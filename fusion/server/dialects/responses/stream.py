@@ -19,8 +19,8 @@ from fusion.server.dialects.responses.writer import Frame, Writer
 class Part(Protocol):
     """An item of the output before the answer, such as a call of a server's own tool."""
 
-    def begin(self, writer: Writer) -> Iterator[Frame]:
-        """Write the beginning of the item."""
+    def begin(self, writer: Writer, run: ServedRun) -> AsyncIterator[Frame]:
+        """Write the beginning of the item, and what is known of it already."""
         ...
 
     def take(self, event: EventBase) -> AsyncIterator[Frame]:
@@ -52,7 +52,7 @@ async def _frames(told: Told, run: ServedRun, writer: Writer, part: Part | None)
     for name in ("created", "in_progress"):
         yield writer.event(f"response.{name}", response=told.unfinished())
     if part is not None:
-        for frame in part.begin(writer):
+        async for frame in part.begin(writer, run):
             yield frame
     async for event in run:
         async for frame in _of_event(event, message, part):

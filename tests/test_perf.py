@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.perf import budget, contest, dataflow, engine, rows, start, store, tracing, wire
+from benchmarks.perf import budget, contest, dataflow, engine, rows, served, start, store, tracing, wire
 from fusion import Fusion
 from fusion.bench import Suite
 
@@ -123,3 +123,8 @@ def test_a_benchmark_of_recorded_answers_is_the_same_once_they_are_kept(tmp_path
 def test_tracing_a_call_costs_a_few_bare_spans() -> None:
     taken = tracing.measure(200, 3, ways=("off", "recorded", "bare"))
     assert min(tracing.added(taken, "recorded")) < 6 * min(taken["bare"])
+
+
+def test_a_served_run_costs_little_more_than_one_in_process() -> None:
+    (figures,) = served.measure([1], runs=20, repeat=1).values()
+    assert 0 < min(one.cpu for one in figures.served) < 3 * min(one.cpu for one in figures.program)

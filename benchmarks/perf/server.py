@@ -1,7 +1,8 @@
 """A provider on loopback that answers at once and counts, with little overhead, in a process of its own.
 
 It speaks OpenAI's chat completions. A prompt with `[[plan N]]` is answered with a JSON list of N parts, any other
-with a line of text. After `GET /latency/200` it answers after 200 ms.
+with a line of text, streamed in two pieces if it is asked for as a stream. After `GET /latency/200` it answers after
+200 ms.
 
     python -m benchmarks.perf.server        # prints its port; `GET /calls` returns the number of calls so far
 """
@@ -39,7 +40,29 @@ def parts(count: int) -> list[dict[str, str]]:
     return [{"title": f"Part {n}", "prompt": f"Write part {n}: export, mapping, dry runs."} for n in range(count)]
 
 
+def streamed(*pieces: str) -> bytes:
+    """Return the body of a streamed response with these pieces of text."""
+    deltas: list[tuple[dict[str, str], str | None]] = [
+        ({"role": "assistant", "content": one}, None) for one in pieces
+    ]
+    chunks = [
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "mock",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+        }
+        for delta, finish in [*deltas, ({}, "stop")]
+    ]
+    usage = {"prompt_tokens": 90, "completion_tokens": 2, "total_tokens": 92}
+    chunks.append({**chunks[0], "choices": [], "usage": usage})
+    return b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+
+
 REPLY = reply("a result")
+STREAM = streamed("a ", "result")
+_ASKS_STREAM = re.compile(rb'"stream": ?true')
 
 
 class Server:
@@ -77,11 +100,14 @@ class Server:
         if self.latency:
             await asyncio.sleep(self.latency)
         plan = _PLAN.search(body)
-        return REPLY if plan is None else reply(json.dumps(parts(int(plan[1]))))
+        if plan is not None:
+            return reply(json.dumps(parts(int(plan[1]))))
+        return STREAM if _ASKS_STREAM.search(body) else REPLY
 
 
 def _response(body: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    kind = b"text/event-stream" if body is STREAM else b"application/json"
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n%s" % (kind, len(body), body)
 
 
 class Provider:

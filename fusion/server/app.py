@@ -17,6 +17,7 @@ from fusion.core.errors import FusionError, UsageError
 from fusion.core.log import LOG
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.dialects.base import RefusedError
+from fusion.server.dialects.chat import legacy
 from fusion.server.dialects.messages import routes as messages
 from fusion.server.dialects.responses import routes as responses
 from fusion.server.dialects.table import DIALECTS, dialect_at
@@ -34,6 +35,7 @@ _ROUTES: Final[tuple[Callable[[Service], Sequence[BaseRoute]], ...]] = (
     models.routes,
     health.routes,
     quote.routes,
+    legacy.routes,
     messages.routes,
     responses.routes,
     openapi.routes,

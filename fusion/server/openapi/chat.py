@@ -185,5 +185,13 @@ PATHS: Final[dict[str, Schema]] = {
                 **refusals("OpenAIError"),
             },
         }
-    }
+    },
+    "/v1/completions": {
+        "post": {
+            "operationId": "createCompletion",
+            "summary": "Refuse legacy completions, and name the setting that makes a client send chat completions.",
+            "tags": ["chat"],
+            "responses": refusals("OpenAIError"),
+        }
+    },
 }

@@ -220,10 +220,10 @@ def test_the_form_offers_what_is_served(served: Served) -> None:
 
 
 def test_a_form_is_quoted_and_started(served: Served) -> None:
-    form = {"pipeline": "planned", "inputs": {"task": "do it"}, "usd": "0.5"}
+    form = {"pipeline": "one", "inputs": {"task": "do it"}, "usd": "0.5"}
     quote = served.post("/api/quote", form).json()
     assert float(quote["usd"]["likely"]) <= float(quote["usd"]["cap"]) <= 0.5
-    run_id = started(served)
+    run_id = started(served, "one")
     assert get(served, "/api/runs", tag="from=page")["runs"][0]["run_id"] == run_id
 
 

@@ -77,6 +77,9 @@ def _message(at: int, given: Any) -> Mapping[str, Any]:
     role = _ROLES.get(str(given.get("role")))
     if role is None:
         raise RefusedError(f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role")
+    content = given.get("content")
+    if not isinstance(content, (str, list)) and not (role == "assistant" and given.get("tool_calls")):
+        raise RefusedError(f"{where}.content must be a text or a list of parts", param=f"{where}.content")
     return {**given, "role": role}
 
 

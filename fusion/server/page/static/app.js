@@ -93,6 +93,7 @@ function Login({ enter }) {
   return html`<main class="login">
     <form onSubmit=${submit}>
       <h1>fusion</h1>
+      <input class="unseen" name="user" autocomplete="username" value="fusion" readonly tabindex="-1" aria-hidden="true" />
       <label>Token of this server<input name="token" type="password" autocomplete="current-password" required autofocus /></label>
       <button class="main">Log in</button>
       <${Problem} error=${error} />
@@ -132,6 +133,7 @@ function onKey(event, pause) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target.matches("input, select, textarea");
   if (event.key === "Escape") {
+    event.preventDefault(); // a field of a search would empty itself
     if (typing) event.target.blur();
     else up();
   } else if (event.key === "/" && !typing) {

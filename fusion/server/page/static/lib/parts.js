@@ -41,16 +41,21 @@ export function Tags({ tags, link = null }) {
   });
 }
 
-// A text of a stranger's: never markup, its controls made visible, long ones shown in part.
+// A text of a stranger's: never markup, its controls made visible, and a page of it at a time if it is long.
 export function Text({ text, label, live = false, empty = "empty", prose = false }) {
-  const [all, setAll] = useState(false);
+  const [at, setAt] = useState(0);
   const whole = text ?? "";
   if (!whole) return html`<p class="dim">${empty}</p>`;
-  const shown = all ? whole : whole.slice(0, SHOWN);
+  const begin = at < whole.length ? at : 0;
+  const end = Math.min(whole.length, begin + SHOWN);
   return html`<div class="text ${prose ? "prose" : ""}">
-    <pre tabindex="0" role="region" aria-label=${label} aria-busy=${live} dir="auto">${clean(shown)}</pre>
-    ${shown.length < whole.length &&
-    html`<button onClick=${() => setAll(true)}>Show all ${count(whole.length)} characters</button>`}
+    <pre tabindex="0" role="group" aria-label=${label} aria-busy=${live} dir="auto">${clean(whole.slice(begin, end))}</pre>
+    ${whole.length > SHOWN &&
+    html`<p class="pager">
+      <button disabled=${begin === 0} onClick=${() => setAt(begin - SHOWN)}>‹ Previous</button>
+      <span>characters ${count(begin + 1)} to ${count(end)} of ${count(whole.length)}</span>
+      <button disabled=${end >= whole.length} onClick=${() => setAt(end)}>Next ›</button>
+    </p>`}
   </div>`;
 }
 

@@ -9,7 +9,7 @@ from fusion import Request, Say, ScriptedModel
 from fusion.core.errors import BadRequestError, ContentFilterError, RateLimitError
 from tests.conftest import said
 from tests.server.conftest import Serve, Served
-from tests.server.test_responses import again, streamed
+from tests.server.test_responses import again, left, streamed
 
 PANEL = ["openai/gpt-5", "anthropic/claude-opus-4.5", "google/gemini-2.5-pro"]
 OURS = ["openai/gpt-5", "anthropic/claude-opus-4-5", "gemini/gemini-2.5-pro"]
@@ -287,3 +287,31 @@ def test_a_panel_has_a_quote(panel: Callable[..., Served]) -> None:
     quote = served.post("/v1/quote", {**served.chat(model="openai/writer"), **plugin()}).json()
     assert quote["calls"]["likely"] >= 5
     assert calls(served) == 0
+
+
+@pytest.mark.parametrize("stage", ["panel", "judge", "writer"])
+def test_a_panel_that_stopped_with_its_client_goes_on(panel: Callable[..., Served], stage: str) -> None:
+    waits = {"panel": "You are no part", "judge": "You are the judge", "writer": "You write the final answer"}[stage]
+    held: list[str] = []
+
+    def slow(request: Request) -> Any:
+        words = said(request)
+        if (waits in words or stage == "panel") and not held:
+            held.append(words)
+            return Say(pieces=["the final answer of them all, ", (60, "…")])
+        return writer(request)
+
+    scripts = {"openai/writer": slow} if stage != "panel" else {OURS[2]: slow}
+    served = panel(scripts)
+    last = {"panel": "panel.completed", "judge": "analysis.in_progress", "writer": "output_text.delta"}[stage]
+    before = left(served, asked(), lambda found: found[-1]["type"].endswith(last) and bool(held))
+    paid = calls(served)
+    rest = again(served, before[0]["response"]["id"], before[-1]["sequence_number"])
+    whole = [*before, *rest]
+    assert [one["sequence_number"] for one in whole] == list(range(len(whole)))
+    assert [one["type"] for one in whole].count("response.fusion_call.panel.completed") == 3
+    assert [one["type"] for one in whole].count("response.fusion_call.analysis.completed") == 1
+    assert whole[-1]["response"]["output"][1]["content"][0]["text"] == "the final answer of them all"
+    assert again(served, before[0]["response"]["id"], 0) == whole[1:]
+    again_paid = {"panel": 1, "judge": 1, "writer": 1}[stage]
+    assert calls(served) == paid + again_paid + {"panel": 2, "judge": 1, "writer": 0}[stage]

@@ -2,7 +2,8 @@
 
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
@@ -10,9 +11,12 @@ import pytest
 from pydantic import BaseModel
 
 from fusion import Request, Say
+from fusion.core.types import ToolCall
 from tests.conftest import said
 from tests.server.conftest import Serve, Served
+from tests.server.dialects import codex
 
+Events = list[dict[str, Any]]
 LONG = "The quick brown fox jumps over the lazy dog, and then it rests for a while in the shade. " * 3
 
 
@@ -187,3 +191,134 @@ def test_a_response_is_cancelled(serve: Serve) -> None:
 def test_a_wrong_field_is_named(serve: Serve, body: dict[str, Any], param: str) -> None:
     error = serve().post("/v1/responses", body).json()["error"]
     assert error["param"] == param
+
+
+class Broken:
+    """A script whose first answer stops in the middle and waits; the next one is whole."""
+
+    def __init__(self, first: str, then: str) -> None:
+        self._answers = [Say(pieces=[first, (60, "…")]), Say(pieces=then.split(" "))]
+        self.calls = 0
+
+    def __call__(self, request: Request) -> Say:
+        self.calls += 1
+        if self.calls > 1:
+            words = self._answers[1].pieces or ()
+            return Say(pieces=[f"{word} " for word in words])
+        return self._answers[0]
+
+
+def stopped(served: Served, run_id: str) -> None:
+    """Wait for the end of a run whose client went away."""
+    for _ in range(2000):
+        if served.fusion.runs.find(run_id).status == "interrupted":
+            return
+        time.sleep(0.005)
+    raise AssertionError("the run goes on")
+
+
+def left(
+    served: Served, body: dict[str, Any], enough: Callable[[list[dict[str, Any]]], bool]
+) -> list[dict[str, Any]]:
+    """Read a stream until it is enough, and go away."""
+    found: list[dict[str, Any]] = []
+    with served.client() as client, client.stream("POST", "/v1/responses", json={**body, "stream": True}) as answer:
+        for event in events(answer.iter_lines()):
+            found.append(event)
+            if enough(found):
+                break
+    stopped(served, found[0]["response"]["id"].removeprefix("resp_"))
+    return found
+
+
+def deltas(found: list[dict[str, Any]]) -> dict[str, str]:
+    """The text of each message by its id, as its deltas give it."""
+    texts: dict[str, str] = {}
+    for one in found:
+        if one["type"] == "response.output_text.delta":
+            texts[one["item_id"]] = texts.get(one["item_id"], "") + one["delta"]
+    return texts
+
+
+@pytest.mark.parametrize("known", [1, 2, 3])
+@pytest.mark.parametrize("other", ["", "Quite another beginning. "], ids=["same words", "other words"])
+def test_a_run_that_stopped_with_its_client_goes_on(serve: Serve, known: int, other: str) -> None:
+    script = Broken(LONG[:100], other + LONG)
+    served = serve(script)
+    before = left(
+        served,
+        {"model": "echo", "input": "hello"},
+        lambda found: [one["type"] for one in found].count("response.output_text.delta") == known,
+    )
+    rest = again(served, before[0]["response"]["id"], before[-1]["sequence_number"])
+    whole = [*before, *rest]
+    assert [one["sequence_number"] for one in whole] == list(range(len(whole)))
+    last = whole[-1]["response"]["output"][0]
+    assert deltas(whole)[last["id"]] == last["content"][0]["text"]
+    assert last["content"][0]["text"].startswith(other or LONG[:20])
+    assert len(deltas(whole)) == (2 if other else 1)
+    assert script.calls == 2
+    assert again(served, before[0]["response"]["id"], 0) == whole[1:]
+
+
+WEATHER = {
+    "type": "function",
+    "name": "weather",
+    "description": "The weather of a place.",
+    "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
+    "strict": False,
+}
+
+
+def caller(request: Request) -> Say | str:
+    """A model that asks for the weather, and tells what the tool said."""
+    results = [message.content for message in request.messages if message.role == "tool"]
+    if results:
+        return f"It is {results[-1]}."
+    call = ToolCall(id="any", name="weather", arguments='{"place": "Oslo"}')
+    return Say(tool_calls=(call,), finish_reason="tool_calls")
+
+
+@pytest.mark.parametrize("way", ["items", "previous_response_id", "references"])
+def test_results_of_tools_continue_the_run(serve: Serve, way: str) -> None:
+    served = serve(caller)
+    client = served.openai()
+    question: Any = {"role": "user", "content": "Weather in Oslo?"}
+    first = client.responses.create(model="echo", input=[question], tools=[WEATHER])
+    (call,) = first.output
+    assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "weather", {"place": "Oslo"})
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    given: dict[str, Any] = {
+        "items": {"input": [question, call.to_dict(), result]},
+        "references": {"input": [question, {"type": "item_reference", "id": call.id}, result]},
+        "previous_response_id": {"input": [result], "previous_response_id": first.id},
+    }[way]
+    second = client.responses.create(model="echo", tools=[WEATHER], **given)
+    assert second.output_text == "It is sunny."
+    third = client.responses.create(model="echo", input="Sure?", previous_response_id=second.id)
+    assert third.output[0].type == "function_call" or third.output_text
+
+
+def test_calls_of_tools_are_streamed(serve: Serve) -> None:
+    found = streamed(serve(caller), {"model": "echo", "input": "Weather in Oslo?", "tools": [WEATHER]})
+    kinds = [one["type"].removeprefix("response.") for one in found]
+    assert kinds[2:] == [
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "completed",
+    ]
+    assert found[-1]["response"]["output"] == [found[-2]["item"]]
+
+
+def test_codex_gets_its_answer(serve: Serve) -> None:
+    served = serve("Done.")
+    body = codex.request("echo", "Fix it.")
+    with served.client() as client, client.stream("POST", "/v1/responses", json=body) as answer:
+        found = list(events(answer.iter_lines()))
+        ignored = answer.headers["x-fusion-ignored"].split(", ")
+    assert found[-1]["response"]["output"][0]["content"][0]["text"] == "Done."
+    assert {"tools.namespace", "tools.web_search", "tools.custom"} <= set(ignored)
+    asked = served.models["frontier"].requests[0]
+    assert [tool.name for tool in asked.tools] == ["shell_command", "update_plan"]

@@ -78,6 +78,11 @@ class LiveRun:
         """True once the Result is known."""
         return self._result is not None
 
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._text)
+
     def join(self) -> None:
         """Count a client of the run."""
         self._clients += 1

@@ -16,11 +16,12 @@ from fusion.core.events import Sink, to_both
 from fusion.core.result import Result
 from fusion.engine.durable import result_of
 from fusion.server.catalog import Catalog, ServedPipeline
-from fusion.server.dialects.base import KEPT, RefusedError, ServedRequest
+from fusion.server.dialects.base import INTERRUPTED, KEPT, RefusedError, ServedRequest
 from fusion.server.runs.gate import Gate
 from fusion.server.runs.identity import WINDOW, Identity, Recent
 from fusion.server.runs.kept import KeptRun
 from fusion.server.runs.live import LiveRun
+from fusion.server.runs.said import keep_said
 from fusion.server.runs.starts import CALLER as CALLER
 from fusion.server.runs.starts import REQUEST, Starts
 from fusion.server.runs.tally import Tally
@@ -212,6 +213,9 @@ class Runs:
         self._live.pop(run.run_id, None)
         self.gate.leave(result.seconds)
         self.tally.count(result)
+        stopped = result.error is not None and result.error.reason == INTERRUPTED
+        if stopped and run.text and self._fusion.keeps == "full":
+            keep_said(self._fusion.store, run.run_id, run.text)
 
     def _stored(self, digest: str) -> str | None:
         """Return the latest run of a request in the store, as after a restart of the server."""

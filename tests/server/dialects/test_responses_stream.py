@@ -13,7 +13,7 @@ from fusion.core.result import Result
 from fusion.core.types import ToolCall
 from fusion.server.dialects.responses.pieces import Pieces
 from fusion.server.dialects.responses.response import Told
-from fusion.server.dialects.responses.stream import streamed
+from fusion.server.dialects.responses.stream import Streamed, streamed
 from tests.server.dialects.runs import GivenRun, answered, failing
 
 TOLD = Told(run_id=GivenRun.run_id, model="fusion/single", created=GivenRun.created, echo={"tools": []})
@@ -22,7 +22,7 @@ TEXT = "A long answer of many words, some of them short and some of them extraor
 
 def written(pieces: Sequence[str | None], result: Result, after: int = -1) -> list[dict[str, Any]]:
     async def all_of() -> list[bytes]:
-        return [frame async for frame in streamed(TOLD, GivenRun(pieces, result), after=after)]
+        return [frame async for frame in streamed(Streamed(TOLD, GivenRun(pieces, result)), after=after)]
 
     return [json.loads(frame.split(b"data: ", 1)[1]) for frame in asyncio.run(all_of())]
 
@@ -114,7 +114,7 @@ def test_events_are_those_of_the_sdk(result: Result) -> None:
     told = Told(run_id="r-1", model="m", created=1, echo=echo)
 
     async def check() -> None:
-        async for frame in streamed(told, GivenRun([TEXT] if result.text else [], result)):
+        async for frame in streamed(Streamed(told, GivenRun([TEXT] if result.text else [], result))):
             event = adapter.validate_json(frame.split(b"data: ", 1)[1])
             assert event.type.startswith("response.")
 

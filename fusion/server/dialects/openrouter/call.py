@@ -83,6 +83,8 @@ class FusionCall:
                 yield self._judged()
             case StageFinished(stage=stage) if stage == JUDGE and not self._ended:
                 kept = await self._kept()
+                if not self._judging:
+                    yield self._judged()
                 for frame in self._close(kept, _judge_reason(kept, event.failure, event.status)):
                     yield frame
 

@@ -14,6 +14,7 @@ from fusion.store.base import Store
 from fusion.store.rows import Call
 
 Json = dict[str, Any]
+_ENDS: Final = (("item_finished", PANEL), ("stage_finished", JUDGE))
 _FIELDS: Final = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
 
 
@@ -21,7 +22,7 @@ _FIELDS: Final = ("consensus", "contradictions", "partial_coverage", "unique_ins
 class KeptPanel:
     """A panel so far. `answers` are model and text by the place in the panel.
 
-    `events` are the ends of its members, in order. `gave_json` is True for a judge that wrote JSON, of any shape.
+    `events` are the ends of its members and its judge, in order. `gave_json` is True for a judge that wrote JSON.
     """
 
     answers: Mapping[int, tuple[str, str]] = field(default_factory=dict)
@@ -53,13 +54,13 @@ class KeptPanel:
 
 
 def _ends(store: Store, run_id: str, answered: Sequence[Call]) -> list[EventBase]:
-    """Return the ends of the members in order of time."""
+    """Return the ends of the members, and of the judge, in order of time."""
     ended: list[EventBase] = [
         ItemFinished(run_id=run_id, stage=PANEL, item=call.key.item, at=datetime.fromtimestamp(call.ended, UTC))
         for call in answered
     ]
-    known = (event_adapter().validate_python(one) for one in store.events(run_id) if one["type"] == "item_finished")
-    ended += [event for event in known if event.stage == PANEL]
+    known = [one for one in store.events(run_id) if (one["type"], one.get("stage")) in _ENDS]
+    ended += map(event_adapter().validate_python, known)
     return sorted(ended, key=lambda event: event.at)
 
 

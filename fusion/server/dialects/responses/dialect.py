@@ -1,6 +1,7 @@
 """Responses as a dialect."""
 
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
 from fusion.core.result import Result
@@ -11,7 +12,8 @@ from fusion.server.dialects.responses.body import checked
 from fusion.server.dialects.responses.kept import KeptResponses, kept_of
 from fusion.server.dialects.responses.request import answer_of, echo_of, ignored_of, tags_of, transcript_of
 from fusion.server.dialects.responses.response import Json, Told, created_of, output_of
-from fusion.server.dialects.responses.stream import streamed
+from fusion.server.dialects.responses.stream import Streamed, streamed
+from fusion.server.runs.said import said_of
 
 
 class Responses:
@@ -51,7 +53,7 @@ class Responses:
     def stream(self, run: ServedRun, request: ServedRequest) -> AsyncIterator[bytes]:
         """Yield the events of a response."""
         call = call_of(request.overrides, self._kept.store, run.run_id)
-        return streamed(told_of(run, request), run, part=call)
+        return streamed(Streamed(told_of(run, request), run, call, partial(said_of, self._kept.store, run.run_id)))
 
     def refused(self, error: RefusedError, run_id: str | None = None) -> Json:
         """Return an error as OpenAI writes it, with the id of its run if there is one."""

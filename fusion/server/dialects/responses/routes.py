@@ -15,12 +15,13 @@ from fusion.server.dialects.openrouter.panel import PIPELINE
 from fusion.server.dialects.responses.dialect import Responses, told_of
 from fusion.server.dialects.responses.kept import KeptResponse, KeptResponses
 from fusion.server.dialects.responses.response import Json, Told
-from fusion.server.dialects.responses.stream import streamed
+from fusion.server.dialects.responses.stream import Streamed, streamed
 from fusion.server.endpoint import Endpoint, run_headers
 from fusion.server.guard.callers import caller_of
 from fusion.server.responses import RunResponse, while_connected
 from fusion.server.runs.kept import KeptRun
 from fusion.server.runs.runs import AnyRun
+from fusion.server.runs.said import said_of
 from fusion.server.service import Service
 
 
@@ -71,7 +72,8 @@ class EarlierResponses:
             return JSONResponse(await self._shown(one), headers=_headers(one))
         after, told = _number(request, "starting_after"), one.told
         run = await self._taken_up(request, one, told)
-        return RunResponse(streamed(told, run, after=after, part=one.call), run, headers=_headers(one))
+        said = partial(said_of, self._kept.store, one.row.run_id)
+        return RunResponse(streamed(Streamed(told, run, one.call, said), after=after), run, headers=_headers(one))
 
     async def cancel(self, request: Request) -> Response:
         """Stop a run, and return its response; that of a run that has ended is returned as it is."""

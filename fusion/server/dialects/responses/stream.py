@@ -3,17 +3,19 @@
 https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from fusion.core.errors import FusionError
-from fusion.core.events import Delta, EventBase, Restarted
+from fusion.core.events import Delta, EventBase, Restarted, RunStarted
 from fusion.core.result import Result
 from fusion.core.types import ToolCall
 from fusion.server.dialects.base import ServedRun
 from fusion.server.dialects.responses.message import Message
 from fusion.server.dialects.responses.response import Json, Told, call_item, output_of, status_of
 from fusion.server.dialects.responses.writer import Frame, Writer
+from fusion.server.runs.kept import KeptRun
 
 
 class Part(Protocol):
@@ -36,45 +38,83 @@ class Part(Protocol):
         ...
 
 
-async def streamed(told: Told, run: ServedRun, *, after: int = -1, part: Part | None = None) -> AsyncIterator[bytes]:
+class Streamed(NamedTuple):
+    """A response to stream: its run, the item before the answer, and the beginnings of answers sent before stops."""
+
+    told: Told
+    run: ServedRun
+    part: Part | None = None
+    said: Callable[[], Sequence[str]] = list
+
+
+async def streamed(one: Streamed, *, after: int = -1) -> AsyncIterator[bytes]:
     """Yield the events of a response whose numbers are above `after`, to its end; a fault becomes an event too."""
     writer = Writer()
     try:
-        async for frame in _frames(told, run, writer, part):
+        async for frame in _Frames(one, writer):
             if frame.number > after:
                 yield frame.data
     except FusionError as error:
         yield writer.event("error", code="server_error", message=str(error), param=None).data
 
 
-async def _frames(told: Told, run: ServedRun, writer: Writer, part: Part | None) -> AsyncIterator[Frame]:
-    message = Message(told.run_id, writer)
-    for name in ("created", "in_progress"):
-        yield writer.event(f"response.{name}", response=told.unfinished())
-    if part is not None:
-        async for frame in part.begin(writer, run):
-            yield frame
-    async for event in run:
-        async for frame in _of_event(event, message, part):
-            yield frame
-    result = await run.result()
-    if part is not None:
-        async for frame in part.end(result):
-            yield frame
-    for frame in _ending(told, result, message, writer, [] if part is None else [part.item(result)]):
-        yield frame
+class _Frames:
+    """The frames of a response, in order."""
 
+    def __init__(self, one: Streamed, writer: Writer) -> None:
+        self._told, self._run, self._part, self._said = one
+        self._writer = writer
+        self._message = Message(self._told.run_id, writer)
 
-async def _of_event(event: EventBase, message: Message, part: Part | None) -> AsyncIterator[Frame]:
-    match event:
-        case Delta():
-            for frame in message.add(event.text):
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        async for frame in self._begin():
+            yield frame
+        async for event in self._run:
+            async for frame in self._of_event(event):
                 yield frame
-        case Restarted():
-            message.restart()
-        case _ if part is not None:
-            async for frame in part.take(event):
+        async for frame in self._end(await self._run.result()):
+            yield frame
+
+    async def _begin(self) -> AsyncIterator[Frame]:
+        for name in ("created", "in_progress"):
+            yield self._writer.event(f"response.{name}", response=self._told.unfinished())
+        if self._part is not None:
+            async for frame in self._part.begin(self._writer, self._run):
                 yield frame
+        if isinstance(self._run, KeptRun):
+            for frame in await self._said_before():
+                yield frame
+
+    async def _of_event(self, event: EventBase) -> AsyncIterator[Frame]:
+        match event:
+            case Delta():
+                for frame in self._message.add(event.text):
+                    yield frame
+            case Restarted():
+                self._message.restart()
+            case RunStarted() if event.session > 1:
+                for frame in await self._said_before():
+                    yield frame
+            case _ if self._part is not None:
+                async for frame in self._part.take(event):
+                    yield frame
+
+    async def _end(self, result: Result) -> AsyncIterator[Frame]:
+        before = []
+        if self._part is not None:
+            async for frame in self._part.end(result):
+                yield frame
+            before = [self._part.item(result)]
+        for frame in _ending(self._told, result, self._message, self._writer, before):
+            yield frame
+
+    async def _said_before(self) -> list[Frame]:
+        """Return the beginnings of the answer that were sent before the run was stopped."""
+        frames: list[Frame] = []
+        for text in await asyncio.to_thread(self._said):
+            frames += self._message.add(text)
+            self._message.restart()
+        return frames
 
 
 def _ending(told: Told, result: Result, message: Message, writer: Writer, before: list[Json]) -> Iterator[Frame]:

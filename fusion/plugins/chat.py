@@ -1,11 +1,11 @@
-"""Chat messages as other programs send them: a prompt, or results of tools with which a run goes on."""
+"""Chats as other programs hold them: messages become a prompt or results of tools, a streamed answer its pieces."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fusion.core.errors import InputError
-from fusion.core.result import run_of_call
+from fusion.core.errors import BadResponseError, InputError, RunFailed
+from fusion.core.result import Result, run_of_call
 from fusion.core.types import Message
 from fusion.pipeline.media import turn_of
 
@@ -76,3 +76,43 @@ def _plain(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
             yield message
     if results:
         yield {"role": "user", "content": "\n\n".join(results)}
+
+
+class Pieces:
+    """Pieces of a streamed answer, for a reader that cannot take words back.
+
+    An answer that begins again has to begin with the same words, or BadResponseError is raised.
+    """
+
+    def __init__(self) -> None:
+        self._sent = ""
+        self._said = ""
+        self._restarts = 0
+
+    def new(self, piece: str, restarts: int) -> str:
+        """Return what a piece adds, after so many restarts of the answer."""
+        if restarts > self._restarts:
+            self._restarts, self._said = restarts, ""
+        self._said += piece
+        if self._sent.startswith(self._said):
+            return ""
+        return self.rest(self._said)
+
+    def rest(self, text: str) -> str:
+        """Return what the whole answer adds."""
+        if not text.startswith(self._sent):
+            raise BadResponseError("the answer broke off and began again with other words; ask again")
+        new, self._sent = text[len(self._sent) :], text
+        return new
+
+    @staticmethod
+    def whole(result: Result) -> Result:
+        """Return the Result of a stream, also of a failed run."""
+        return result
+
+
+def checked(result: Result, exit_code: int) -> Result:
+    """Return the Result of a run that has an answer. Raises RunFailed otherwise."""
+    if result.status == "failed":
+        raise RunFailed(result.error.message if result.error else "the run failed", result, exit_code=exit_code)
+    return result

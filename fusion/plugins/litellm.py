@@ -26,7 +26,7 @@ from fusion.core.errors import BudgetError, FusionError, InputError, RunFailed, 
 from fusion.core.log import LOG
 from fusion.core.params import PARAMS, AnswerOptions
 from fusion.core.result import Result
-from fusion.plugins.chat import Spoken, spoken
+from fusion.plugins.chat import Pieces, Spoken, checked, spoken
 
 PROVIDER: Final = "fusion"
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
@@ -51,7 +51,7 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
         with _Refusals(model):
             asked = _asked(messages, optional_params)
             handle = _started(model, asked, None)
-            result = _checked(model, _in_time(handle, more.get("timeout")), handle.exit_code)
+            result = checked(_in_time(handle, more.get("timeout")), handle.exit_code)
             return _response(result, handle, asked, more["model_response"])
 
     async def acompletion(
@@ -62,30 +62,31 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
             handle = _started(model, asked, None)
             async with asyncio.timeout(_seconds(more.get("timeout"))):
                 result = await handle.wait_async()
-            return _response(_checked(model, result, handle.exit_code), handle, asked, more["model_response"])
+            return _response(checked(result, handle.exit_code), handle, asked, more["model_response"])
 
     def streaming(
         self, *, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
     ) -> Iterator[dict[str, Any]]:
-        stream, pieces = RunStream(), _Pieces(model)
+        stream, pieces = RunStream(), Pieces()
         with _Refusals(model):
             handle = _started(model, _asked(messages, optional_params), stream)
-            with stream.of(handle, _unchecked) as answer:
+            with stream.of(handle, Pieces.whole) as answer:
                 for piece in answer:
-                    yield from pieces.of(piece, answer.restarts)
-                yield from _end(pieces, _checked(model, answer.result, handle.exit_code))
+                    if new := pieces.new(piece, answer.restarts):
+                        yield _chunk(new)
+                yield from _end(pieces, checked(answer.result, handle.exit_code))
 
     async def astreaming(
         self, *, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
     ) -> AsyncIterator[dict[str, Any]]:
-        stream, pieces = AsyncRunStream(), _Pieces(model)
+        stream, pieces = AsyncRunStream(), Pieces()
         with _Refusals(model):
             handle = _started(model, _asked(messages, optional_params), stream)
-            async with stream.of(handle, _unchecked) as answer:
+            async with stream.of(handle, Pieces.whole) as answer:
                 async for piece in answer:
-                    for chunk in pieces.of(piece, answer.restarts):
-                        yield chunk
-                for chunk in _end(pieces, _checked(model, await answer.result(), handle.exit_code)):
+                    if new := pieces.new(piece, answer.restarts):
+                        yield _chunk(new)
+                for chunk in _end(pieces, checked(await answer.result(), handle.exit_code)):
                     yield chunk
 
 
@@ -121,38 +122,7 @@ def _words(error: RunFailed) -> str:
     return f"{error} (run {error.result.run_id})"
 
 
-class _Pieces:
-    """Pieces of a streamed answer as chunks of litellm.
-
-    An answer that begins again has to begin with the same words.
-    """
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._sent = ""
-        self._said = ""
-        self._restarts = 0
-
-    def of(self, piece: str, restarts: int) -> Iterator[dict[str, Any]]:
-        """Yield the chunk of what a piece adds. Raises an error of litellm where it contradicts what was sent."""
-        if restarts > self._restarts:
-            self._restarts, self._said = restarts, ""
-        self._said += piece
-        if self._said.startswith(self._sent):
-            new, self._sent = self._said[len(self._sent) :], self._said
-            if new:
-                yield _chunk(new)
-        elif not self._sent.startswith(self._said):
-            raise CustomLLMError(502, "the answer broke off and began again with other words; ask again")
-
-    def rest(self, text: str) -> str:
-        """Return what the whole answer adds. Raises an error of litellm if it is another one than was sent."""
-        if not text.startswith(self._sent):
-            raise CustomLLMError(502, "the answer broke off and began again with other words; ask again")
-        return text[len(self._sent) :]
-
-
-def _end(pieces: _Pieces, result: Result) -> Iterator[dict[str, Any]]:
+def _end(pieces: Pieces, result: Result) -> Iterator[dict[str, Any]]:
     if rest := pieces.rest(result.text):
         yield _chunk(rest)
     for at, call in enumerate(result.tool_calls):
@@ -263,10 +233,6 @@ def _started(model: str, asked: _Asked, stream: RunStream | AsyncRunStream | Non
 # From a Result to a response of litellm.
 
 
-def _unchecked(result: Result) -> Result:
-    return result
-
-
 def _seconds(timeout: Any) -> float | None:
     """Return the seconds of a timeout of litellm, which is a number or one of httpx."""
     return timeout if timeout is None or isinstance(timeout, int | float) else timeout.read
@@ -278,13 +244,6 @@ def _in_time(handle: RunHandle, timeout: Any) -> Result:
     except BaseException:
         handle.stop()
         raise
-
-
-def _checked(model: str, result: Result, exit_code: int) -> Result:
-    if result.status == "failed":
-        why = result.error.message if result.error else "the run failed"
-        raise RunFailed(f"{model}: {why}", result, exit_code=exit_code)
-    return result
 
 
 def _finish(result: Result) -> str:

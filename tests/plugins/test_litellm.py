@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Price, Request, Say, ScriptedModel
-from fusion.core.errors import InputError
+from fusion.core.errors import BadResponseError, InputError
 from fusion.core.types import ToolCall
-from fusion.plugins.chat import spoken
+from fusion.plugins.chat import Pieces, spoken
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -223,11 +223,11 @@ def test_a_timeout_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_begins_again_with_other_words_ends_the_stream_with_an_error() -> None:
-    pieces = plugin._Pieces("single")
-    assert [chunk["text"] for chunk in (*pieces.of("one ", 0), *pieces.of("two", 0))] == ["one ", "two"]
-    assert [chunk["text"] for chunk in (*pieces.of("one ", 1), *pieces.of("two three", 1))] == [" three"]
-    with pytest.raises(plugin.CustomLLMError, match="began again"):
-        list(pieces.of("other", 2))
+    pieces = Pieces()
+    assert [pieces.new("one ", 0), pieces.new("two", 0)] == ["one ", "two"]
+    assert [pieces.new("one ", 1), pieces.new("two three", 1), pieces.rest("one two three!")] == ["", " three", "!"]
+    with pytest.raises(BadResponseError, match="began again"):
+        pieces.new("other", 2)
 
 
 def test_it_is_registered_once_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ class Listener(uvicorn.Server):
         self._ready = ready
         self.signal = 0
         table = self._service.table
-        protocol = type("Protocol", (BoundedProtocol,), {"most": table.connections})
+        protocol = type("Protocol", (BoundedProtocol,), {"most": table.connections, "idle": {}})
         super().__init__(
             uvicorn.Config(
                 app,

@@ -1,5 +1,6 @@
 """Runs of requests: ends, repeats that pay nothing twice, and clients that go away."""
 
+import asyncio
 import json
 import socket
 import threading

@@ -2,7 +2,7 @@
 #
 # Users, developers and CI install the same: every package in the exact version and with the hash that a lock names,
 # then this project itself, editable, without anything fetched for it. .ci/requirements.txt holds what a run on
-# embedded models needs (`make demo`); .ci/requirements-dev.txt adds all that tests and checks need, in a superset of
+# embedded models and a server need (`make demo`); .ci/requirements-dev.txt adds all that tests and checks need, in a superset of
 # the same versions, so that `make test` upgrades the environment of `make demo`. Both are resolved for all platforms
 # and every Python from 3.11 on; pyproject.toml itself names floors only. `make lock` brings both up to date with
 # pyproject.toml and keeps what still fits; `make lock UPGRADE=1` takes the newest of everything.
@@ -64,7 +64,7 @@ lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet uv
 	$(COMPILE) --extra local --extra bench --extra server --extra otel --extra dev --output-file $(DEV_LOCK) pyproject.toml
-	build/lock/bin/python -c '$(BACKEND)' | $(COMPILE) --extra local --constraint $(DEV_LOCK) --output-file $(LOCK) pyproject.toml -
+	build/lock/bin/python -c '$(BACKEND)' | $(COMPILE) --extra local --extra server --constraint $(DEV_LOCK) --output-file $(LOCK) pyproject.toml -
 
 clean:
 	rm -rf $(VENV) dist build docs/build docs/.cache

@@ -1,17 +1,19 @@
 """OpenRouter's Fusion, by its plug-in, its server tool and its model, on each API."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fusion import Request, Say, ScriptedModel
 from fusion.core.errors import BadRequestError, ContentFilterError, RateLimitError
-from tests.conftest import said
+from tests.conftest import own_settings, said
 from tests.server.conftest import Serve, Served
 from tests.server.test_responses import again, left, streamed
 
 PANEL = ["openai/gpt-5", "anthropic/claude-opus-4.5", "google/gemini-2.5-pro"]
+DENIED = "openai/denied"
 OURS = ["openai/gpt-5", "anthropic/claude-opus-4-5", "gemini/gemini-2.5-pro"]
 TOOL = {"type": "openrouter:fusion", "parameters": {"analysis_models": PANEL}}
 POINTS = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
@@ -54,6 +56,12 @@ def panel(serve: Serve, without_pauses: None) -> Callable[..., Served]:
         return served
 
     return start
+
+
+@pytest.fixture
+def denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own policy denies a model."""
+    own_settings(tmp_path, monkeypatch)(f'[policy]\ndeny = ["{DENIED}"]\n')
 
 
 def plugin(**more: Any) -> dict[str, Any]:
@@ -282,7 +290,9 @@ def test_options_without_an_effect_are_named(panel: Callable[..., Served]) -> No
     assert ignored == ["plugins.web", "plugins.fusion.tools", "plugins.fusion.max_tool_calls"]
 
 
-def test_a_panel_has_a_quote(panel: Callable[..., Served]) -> None:
+def test_a_panel_has_a_quote(panel: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion.quote.quote._FEWEST_RUNS", 2)
+    monkeypatch.setattr("fusion.quote.quote._CALLS", 0)
     served = panel()
     quote = served.post("/v1/quote", {**served.chat(model="openai/writer"), **plugin()}).json()
     assert quote["calls"]["likely"] >= 5
@@ -315,3 +325,41 @@ def test_a_panel_that_stopped_with_its_client_goes_on(panel: Callable[..., Serve
     assert again(served, before[0]["response"]["id"], 0) == whole[1:]
     again_paid = {"panel": 1, "judge": 1, "writer": 1}[stage]
     assert calls(served) == paid + again_paid + {"panel": 2, "judge": 1, "writer": 0}[stage]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/responses", {"input": "x"}),
+        ("/v1/messages", {"max_tokens": 50, "messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/quote", {"messages": [{"role": "user", "content": "x"}]}),
+    ],
+)
+@pytest.mark.parametrize("place", ["writer", "judge", "every member"])
+def test_a_model_that_the_policy_denies_is_refused(
+    panel: Callable[..., Served], denied: None, path: str, body: dict[str, Any], place: str
+) -> None:
+    named = {"writer": {}, "judge": {"model": DENIED}, "every member": {"analysis_models": [DENIED]}}[place]
+    model = DENIED if place == "writer" else "openai/writer"
+    served = panel({DENIED: "never"})
+    answer = served.post(path, {"model": model, **body, **plugin(**named)})
+    assert (answer.status_code, "policy" in answer.text) == (403, True), answer.text
+    assert calls(served) == 0
+
+
+def test_a_member_that_the_policy_denies_is_listed(panel: Callable[..., Served], denied: None) -> None:
+    served = panel({DENIED: "never"})
+    made = served.post("/v1/responses", asked(**plugin(analysis_models=[DENIED, *PANEL]))).json()
+    (failed,) = made["output"][0]["failed_models"]
+    assert (failed["model"], failed["status_code"]) == (DENIED, 403)
+    assert not served.models[DENIED].requests
+
+
+@pytest.mark.parametrize("content", ["digest", "off"])
+def test_a_panel_of_which_nothing_is_kept_answers(panel: Callable[..., Served], content: str) -> None:
+    served = panel(content=content)
+    events = streamed(served, asked())
+    call, message = events[-1]["response"]["output"]
+    assert message["content"][0]["text"] == "the final answer of them all"
+    assert call["type"] == "openrouter:fusion"

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from fusion import Fusion
-from tests.server.conftest import Held, Serve, Served, models_of, serving
+from fusion.server.listener.protocol import BoundedProtocol
+from tests.server.conftest import Held, Serve, Served, models_of, pipeline, serving
 
 TOKEN = "s3cret-token-of-the-test"
 CI = "another-token-of-the-test"
@@ -256,18 +257,65 @@ def test_what_is_no_http_is_refused(echo: Served) -> None:
     assert asked(echo, {}).status_code == 200
 
 
-def test_connections_beyond_the_bound_are_refused(serve: Serve) -> None:
+def test_connections_beyond_the_bound_are_refused_while_all_are_in_use(serve: Serve) -> None:
+    held = Held()
+    served = serve(held, table={"connections": 3})
+    place = urlsplit(served.url)
+    body = json.dumps(served.chat()).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with ExitStack() as stack:
+        stack.callback(held.release.set)
+        for _ in range(3):
+            used = stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=5))
+            used.sendall(head + body)
+        while held.calls < 3:
+            held.busy.wait(0.01)
+        further = stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=5))
+        said = further.recv(65536)
+    assert said.startswith(b"HTTP/1.1 503")
+    assert b"retry-after" in said
+
+
+def test_a_connection_without_a_request_gives_way_to_a_further_one(serve: Serve) -> None:
     served = serve(table={"connections": 3})
     place = urlsplit(served.url)
-    idle = [socket.create_connection((place.hostname, place.port), timeout=5) for _ in range(3)]
-    try:
-        with socket.create_connection((place.hostname, place.port), timeout=5) as further:
-            said = further.recv(65536)
-        assert said.startswith(b"HTTP/1.1 503")
-        assert b"retry-after" in said
-    finally:
-        for one in idle:
-            one.close()
+    with ExitStack() as stack:
+        idle = [
+            stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=5)) for _ in range(3)
+        ]
+        idle[0].sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert idle[0].recv(65536).startswith(b"HTTP/1.1 200")
+        with served.client() as client:
+            assert client.get("/healthz").status_code == 200
+        assert idle[1].recv(65536) == b""
+        idle[2].sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert idle[2].recv(65536).startswith(b"HTTP/1.1 200")
+
+
+ALOUD = """
+inputs: {prompt: A text.}
+stages: {answer: {kind: render, template: "{{ inputs.prompt }}"}}
+output: answer
+"""
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_reads_nothing_is_dropped(serve: Serve, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = threading.Event()
+    whole = BoundedProtocol.connection_lost
+    monkeypatch.setattr(BoundedProtocol, "connection_lost", lambda self, error: (lost.set(), whole(self, error)))
+    monkeypatch.setattr("fusion.server.listener.protocol._STALLED_SECONDS", 0.2)
+    served = serve(pipelines={"aloud": pipeline(ALOUD)})
+    place = urlsplit(served.url)
+    body = json.dumps(served.chat("x" * 8_000_000, model="aloud", stream=stream)).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with socket.create_connection((place.hostname, place.port), timeout=10) as deaf:
+        deaf.sendall(head + body)
+        assert lost.wait(15)
+        received = 0
+        while piece := deaf.recv(1 << 20):
+            received += len(piece)
+    assert received < 8_000_000
 
 
 def test_runs_beyond_the_queue_are_refused_with_a_time(serve: Serve) -> None:

@@ -28,7 +28,7 @@ def test_a_message_is_answered(serve: Serve) -> None:
     message = answer.json()
     run = answer.headers["x-fusion-run"]
     assert answer.headers["request-id"] == f"req_{run}"
-    assert message["content"] == [{"type": "text", "text": "It is cold.", "citations": None}]
+    assert message["content"] == [{"type": "text", "text": "It is cold."}]
     assert (message["id"], message["model"], message["stop_reason"]) == (f"msg_{run}", "echo", "end_turn")
     assert message["usage"]["output_tokens"] > 0
     assert (message["fusion"]["run"], message["fusion"]["status"]) == (run, "ok")

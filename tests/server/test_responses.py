@@ -322,3 +322,59 @@ def test_codex_gets_its_answer(serve: Serve) -> None:
     assert {"tools.namespace", "tools.web_search", "tools.custom"} <= set(ignored)
     asked = served.models["frontier"].requests[0]
     assert [tool.name for tool in asked.tools] == ["shell_command", "update_plan"]
+
+
+@pytest.mark.parametrize("after", [0, 2, 5])
+def test_the_sdk_takes_a_stream_up_again(serve: Serve, after: int) -> None:
+    with serve(LONG).openai() as client:
+        made = client.responses.create(model="echo", input="hello")
+        with client.responses.retrieve(made.id, stream=True, starting_after=after) as stream:
+            rest = list(stream)
+        with client.responses.stream(response_id=made.id, starting_after=after) as followed:
+            assert followed.get_final_response().output_text == LONG
+    assert [one.sequence_number for one in rest] == list(range(after + 1, after + 1 + len(rest)))
+    assert rest[-1].type == "response.completed"
+
+
+@pytest.mark.parametrize("given", ["x", "-1", "1.5", ""])
+def test_a_number_that_is_none_is_refused(serve: Serve, given: str) -> None:
+    served = serve("the answer")
+    made = served.openai().responses.create(model="echo", input="hello")
+    with served.client() as client:
+        query = {"stream": "true", "starting_after": given}
+        assert client.get(f"/v1/responses/{made.id}", params=query).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")],
+)
+def test_a_caller_finds_its_own_responses_alone(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    monkeypatch.setenv("ADA", "a" * 20)
+    monkeypatch.setenv("BOB", "b" * 20)
+    served = serve("the answer", table={"tokens": {"ada": "ADA", "bob": "BOB"}})
+    made = served.openai(api_key="a" * 20).responses.create(model="echo", input="hello")
+    statuses = []
+    for token in ("b" * 20, "a" * 20):
+        with served.client(headers={"authorization": f"Bearer {token}"}) as client:
+            statuses.append(client.request(method, f"/v1/responses/{made.id}{path}").status_code)
+    assert statuses == [404, 200]
+    with pytest.raises(openai.NotFoundError):
+        served.openai(api_key="b" * 20).responses.create(model="echo", input="x", previous_response_id=made.id)
+
+
+@pytest.mark.parametrize("content", ["digest", "off"])
+def test_a_response_of_which_nothing_is_kept_cannot_be_continued(serve: Serve, content: str) -> None:
+    served = serve("the answer", content=content)
+    client = served.openai()
+    made = client.responses.create(model="echo", input="hello")
+    assert made.output_text == "the answer"
+    for ask in (lambda: client.responses.retrieve(made.id), lambda: again_of(client, made.id)):
+        with pytest.raises(openai.NotFoundError):
+            ask()
+
+
+def again_of(client: openai.OpenAI, response_id: str) -> Any:
+    return client.responses.create(model="echo", input="x", previous_response_id=response_id)

@@ -1,5 +1,6 @@
 """Runs of requests: ends, repeats that pay nothing twice, and clients that go away."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -18,8 +19,10 @@ from fusion import Fusion, ScriptedModel
 from fusion.core.config import ServerTable
 from fusion.core.errors import BadRequestError, ContentFilterError, StageError
 from fusion.models.base import Price
+from fusion.server import responses
 from fusion.server.catalog import Catalog
 from fusion.server.dialects.fields import fusion_fields
+from fusion.server.runs.gate import Gate
 from fusion.server.runs.mapping import budget_of
 from tests.conftest import said
 from tests.server.conftest import Held, Serve, Served, models_of, pipeline, serving, until
@@ -314,3 +317,33 @@ def asked(served: Served, body: dict[str, Any], **headers: str) -> Iterator[None
     with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode() + data)
         yield
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("gone", [1, 3])
+async def test_a_turn_given_to_clients_that_have_just_gone_goes_to_the_next(gone: int) -> None:
+    gate = Gate(room=1, queue=10)
+    assert gate.try_enter()
+    waiting = [asyncio.create_task(gate.enter()) for _ in range(gone + 1)]
+    await asyncio.sleep(0)
+    for task in waiting[:gone]:
+        task.cancel()
+    gate.leave(1.0)
+    assert await waiting[-1]
+    gate.leave(1.0)
+    assert (gate.running, gate.waiting) == (0, 0)
+
+
+# Streams that wait.
+
+
+def test_a_stream_that_waits_is_kept_open_by_comments(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses, "PING_SECONDS", 0.02)
+    held = Held()
+    served = serve(held)
+    with served.client() as client, client.stream("POST", CHAT, json=served.chat(stream=True)) as answer:
+        lines = answer.iter_lines()
+        while next(lines) != ": ping":
+            pass
+        held.release.set()
+        assert list(lines)[-2:] == ["data: [DONE]", ""]

@@ -1,4 +1,5 @@
 # Codex: a text answer over responses, and a tool that it runs.
+set -euo pipefail
 export CODEX_HOME=$PWD/codex FUSION_KEY=none
 mkdir -p "$CODEX_HOME"
 cat > "$CODEX_HOME/config.toml" <<TOML
@@ -14,4 +15,9 @@ wire_api = "responses"
 [analytics]
 enabled = false
 TOML
-"$BIN/codex" exec --skip-git-repo-check "Say hello." < /dev/null | grep -q "Hello from Fusion." && echo answer
+"$BIN/codex" exec --skip-git-repo-check "Say hello." < /dev/null | grep "Hello from Fusion." > /dev/null
+echo answer
+echo "five degrees" > weather.txt
+"$BIN/codex" exec --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox \
+  'call exec_command {"cmd": "cat weather.txt"}' < /dev/null | grep "five degrees" > /dev/null
+echo tools

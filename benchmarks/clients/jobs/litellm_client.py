@@ -4,6 +4,7 @@ import os
 
 import litellm
 
+litellm.suppress_debug_info = True  # its notices go to standard output
 url = os.environ["FUSION_URL"]
 asked = [{"role": "user", "content": "Say hello."}]
 known = {"api_base": url + "/v1", "api_key": "none", "model": "openai/fusion/chat"}

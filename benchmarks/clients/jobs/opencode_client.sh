@@ -1,4 +1,5 @@
-# opencode: a text answer over chat completions.
+# opencode: a text answer over chat completions, and a tool that it runs.
+set -euo pipefail
 cat > opencode.json <<JSON
 {
   "\$schema": "https://opencode.ai/config.json",
@@ -16,4 +17,8 @@ cat > opencode.json <<JSON
   }
 }
 JSON
-"$BIN/opencode" run "Say hello." < /dev/null 2>&1 | grep -q "Hello from Fusion." && echo answer
+"$BIN/opencode" run "Say hello." < /dev/null 2>&1 | grep "Hello from Fusion." > /dev/null
+echo answer
+echo "five degrees" > weather.txt
+"$BIN/opencode" run "call read {\"filePath\": \"$PWD/weather.txt\"}" < /dev/null 2>&1 | grep "five degrees" > /dev/null
+echo tools

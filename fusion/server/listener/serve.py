@@ -54,7 +54,7 @@ class Listener(uvicorn.Server):
         self._ready = ready
         self.signal = 0
         table = self._service.table
-        protocol = type("Protocol", (BoundedProtocol,), {"most": table.connections})
+        protocol = type("Protocol", (BoundedProtocol,), {"most": table.connections, "idle": {}})
         super().__init__(
             uvicorn.Config(
                 app,
@@ -63,6 +63,7 @@ class Listener(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=int(table.grace) + _AFTER_GRACE,
                 backlog=_BACKLOG,

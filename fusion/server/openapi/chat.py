@@ -80,6 +80,7 @@ _REQUEST: Final = record(
         "temperature": nullable({"type": "number", "minimum": 0, "maximum": 2}),
         "top_p": nullable(SHARE),
         "reasoning_effort": nullable(only("none", "minimal", "low", "medium", "high", "xhigh", "max")),
+        "plugins": nullable(listed(ref("Plugin"))),
         "fusion": nullable(ref("FusionFields")),
         "max_cost": nullable({"type": "number", "exclusiveMinimum": 0, "description": "Most dollars of the run."}),
     },

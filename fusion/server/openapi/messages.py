@@ -111,6 +111,7 @@ _REQUEST: Final = record(
         "top_p": nullable(SHARE),
         "metadata": nullable(record({}, {"user_id": nullable(TEXT)})),
         "stream": nullable(FLAG),
+        "plugins": nullable(listed(ref("Plugin"))),
         "fusion": nullable(ref("FusionFields")),
     },
 )

@@ -82,6 +82,7 @@ _REQUEST: Final = record(
         "seed": nullable({"type": "integer"}),
         "stop": nullable(either(TEXT, listed(TEXT, maxItems=4))),
         "previous_response_id": nullable({"type": "string", "pattern": "^resp_"}),
+        "plugins": nullable(listed(ref("Plugin"))),
         "fusion": nullable(ref("FusionFields")),
         "max_cost": nullable({"type": "number", "exclusiveMinimum": 0, "description": "Most dollars of the run."}),
     },

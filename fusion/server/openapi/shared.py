@@ -5,6 +5,7 @@ from typing import Final
 from fusion.server.openapi.forms import (
     COUNT,
     DOLLARS,
+    FLAG,
     JSON_OBJECT,
     NAME,
     POSITIVE,
@@ -47,6 +48,16 @@ _OUTCOME: Final = record(
     {"cost": DOLLARS, "unknown_calls": COUNT, "lost": listed(JSON_OBJECT)},
     description="Run that answered: its status, its cost in dollars, and the parts that are lost.",
 )
+_PANEL: Final = {
+    "enabled": nullable(FLAG),
+    "preset": nullable(only("general-high", "general-budget", "general-fast")),
+    "analysis_models": nullable(listed(NAME, minItems=1, maxItems=8)),
+    "model": nullable(NAME),
+    "max_completion_tokens": nullable(POSITIVE),
+    "temperature": nullable({"type": "number", "minimum": 0, "maximum": 2}),
+    "max_tool_calls": nullable({"type": "integer", "minimum": 1, "maximum": 16}),
+}
+_PLUGIN: Final = record({"id": NAME}, _PANEL, description="Plug-in of OpenRouter; `fusion` asks a panel of models.")
 _MODEL: Final = record(
     {"id": NAME, "object": only("model"), "created": COUNT, "owned_by": TEXT},
     {"name": TEXT, "description": TEXT},
@@ -77,6 +88,7 @@ _ANTHROPIC_ERROR: Final = record(
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Limits": _LIMITS,
+    "Plugin": _PLUGIN,
     "FusionFields": _OWN,
     "Outcome": _OUTCOME,
     "Model": _MODEL,

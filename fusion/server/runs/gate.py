@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 from fusion.server.dialects.base import RefusedError
@@ -51,7 +52,7 @@ class Gate:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.leave()
-            else:
+            with suppress(ValueError):
                 self._waiting.remove(turn)
             raise
         return True
@@ -60,10 +61,12 @@ class Gate:
         """Leave after a run of so many seconds; the next that waits enters."""
         if seconds is not None:
             self._seconds += _SMOOTHING * (seconds - self._seconds)
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
-        else:
-            self.running -= 1
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # or its client has just gone
+                turn.set_result(None)
+                return
+        self.running -= 1
 
     def _wait(self) -> float:
         """Return the seconds after which there may be room."""

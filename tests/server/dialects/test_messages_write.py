@@ -28,7 +28,7 @@ USES = [
     {"type": "tool_use", "id": "call_r-1_1", "name": "weather", "input": {"city": "Oslo"}},
     {"type": "tool_use", "id": "call_r-1_2", "name": "now", "input": {}},
 ]
-TEXT = {"type": "text", "text": "It is cold.", "citations": None}
+TEXT = {"type": "text", "text": "It is cold."}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ _TYPES: Final = {
 
 def message_of(run: ServedRun, result: Result) -> dict[str, Any]:
     """Return the message of a run that has answered."""
-    text = [{"type": "text", "text": result.text, "citations": None}] if result.text else []
+    text = [{"type": "text", "text": result.text}] if result.text else []
     content = [*text, *map(tool_use, result.tool_calls)]
     return {
         **begun(run),

@@ -37,7 +37,7 @@ class _Blocks:
 
     def text(self, piece: str) -> Iterator[bytes]:
         if not self._count:
-            yield self._start({"type": "text", "text": "", "citations": None})
+            yield self._start({"type": "text", "text": ""})
         yield _event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
 
     def end(self, result: Result) -> Iterator[bytes]:

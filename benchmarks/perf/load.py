@@ -206,11 +206,7 @@ async def _held(url: str, count: int, beside: Beside, pieces: list[bytes]) -> Co
                     pass
                 ready.release()
                 await done.wait()
-                try:
-                    first = await asyncio.wait_for(reader.read(_PIECE), 0.05)
-                except TimeoutError:
-                    return "open"
-                return status(first).removesuffix(" cut")
+                return await _state(reader)
         except OSError:
             ready.release()
             return "refused"
@@ -221,6 +217,16 @@ async def _held(url: str, count: int, beside: Beside, pieces: list[bytes]) -> Co
     await beside()
     done.set()
     return Counter(await asyncio.gather(*clients))
+
+
+async def _state(reader: asyncio.StreamReader) -> str:
+    """Return how a connection was answered so far; `open` without an answer."""
+    try:
+        return status(await asyncio.wait_for(reader.read(_PIECE), 0.05)).removesuffix(" cut")
+    except TimeoutError:
+        return "open"
+    except OSError:
+        return "closed"
 
 
 async def large_body(url: str, megabytes: int, beside: Beside, *, told: bool) -> Counter[str]:

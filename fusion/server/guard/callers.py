@@ -15,7 +15,8 @@ TOKEN: Final = "FUSION_SERVER_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable with the token of a server that has one caller."""
 COOKIE: Final = "fusion_token"
 """Cookie with the token of a browser, which sends no header of its own for streams of events."""
-_DEFAULT: Final = "default"
+OPERATOR: Final = "default"
+"""Caller with the token of FUSION_SERVER_TOKEN, who sees the runs of all."""
 
 
 class Callers:
@@ -34,7 +35,7 @@ class Callers:
                 raise UsageError(f"[server.tokens] {name}: the environment variable {variable} is not set")
             tokens[name] = token
         own = secret(TOKEN)
-        return cls(tokens if own is None else {_DEFAULT: own, **tokens})
+        return cls(tokens if own is None else {OPERATOR: own, **tokens})
 
     def __bool__(self) -> bool:
         return bool(self._digests)

@@ -15,13 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fusion.core.errors import UsageError
 from fusion.server.dialects.base import RefusedError
 from fusion.server.guard.bodies import read_json
-from fusion.server.guard.callers import COOKIE, caller_of
+from fusion.server.guard.callers import COOKIE, OPERATOR, caller_of
 from fusion.server.page.launch import Launch
 from fusion.server.page.queries import limit_of, number_of, required, which_of
 from fusion.server.page.reports import Reports
 from fusion.server.page.run import RunView
 from fusion.server.page.runs import Runs
 from fusion.server.page.stream import RunStream
+from fusion.server.runs.runs import CALLER
 from fusion.server.service import Service
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -93,6 +94,8 @@ class _Page:
 
     async def runs(self, request: Request) -> Response:
         which, query = which_of(request), request.query_params
+        if (caller := _restricted(request)) is not None:
+            which["tags"] = {**which["tags"], CALLER: caller}
         words, after, limit = query.get("q", ""), query.get("after"), limit_of(request)
         return await _json(lambda: self._runs.page(which, words=words, after=after, limit=limit))
 
@@ -136,23 +139,35 @@ class _Page:
 
     async def diff(self, request: Request) -> Response:
         a, b = required(request, "a"), required(request, "b")
+        if (caller := _restricted(request)) is not None:
+            await asyncio.to_thread(lambda: [self._own(given, caller) for given in (a, b)])
         return await _json(lambda: _found(lambda: self._runs.diff(a, b)))
 
     def _view(self, request: Request) -> RunView:
-        return _found(lambda: self._runs.view(request.path_params["id"]))
+        given, caller = request.path_params["id"], _restricted(request)
+        return _found(lambda: self._runs.view(given)) if caller is None else self._own(given, caller)
+
+    def _own(self, run_id: str, caller: str) -> RunView:
+        """Return the view of a run of a caller, by its whole id. Raises RefusedError with status 404."""
+        row = self._service.fusion.store.run(run_id)
+        if row is None or row.tags.get(CALLER) != caller:
+            raise RefusedError(f"no run {run_id!r} of yours", status=404, kind="not_found_error")
+        return self._runs.view(row.run_id)
 
     # Maps.
 
     async def maps(self, request: Request) -> Response:
         which, limit = which_of(request), limit_of(request)
+        if _restricted(request) is not None:
+            return await _json(lambda: {"maps": []})  # they are made at the command line
         return await _json(lambda: {"maps": self._runs.history.maps(limit=limit, **which)})
 
     async def map(self, request: Request) -> Response:
-        map_id = request.path_params["id"]
+        map_id = _map_id(request)
         return await _json(lambda: _found(lambda: self._runs.history.show_map(map_id)))
 
     async def rows(self, request: Request) -> Response:
-        map_id, status, limit = request.path_params["id"], which_of(request).get("status", ()), limit_of(request)
+        map_id, status, limit = _map_id(request), which_of(request).get("status", ()), limit_of(request)
         rows = self._runs.history.rows
         return await _json(lambda: _found(lambda: {"rows": list(rows(map_id, status=status, limit=limit))}))
 
@@ -197,6 +212,19 @@ class _Page:
         response = Response(status_code=204, headers=_HEADERS)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
+
+
+def _restricted(request: Request) -> str | None:
+    """Return the caller if it sees its own runs alone; None without tokens, and for the operator."""
+    caller = caller_of(request)
+    return None if caller == OPERATOR else caller
+
+
+def _map_id(request: Request) -> str:
+    map_id: str = request.path_params["id"]
+    if _restricted(request) is not None:
+        raise RefusedError(f"no map {map_id!r} of yours", status=404, kind="not_found_error")
+    return map_id
 
 
 async def _form(request: Request) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from fusion.server.page.run import RunView
 _LIVE: Final = 0.2
 """Seconds between two looks at a run of this process."""
 _ELSEWHERE: Final = 1.0
+_STATES: Final = 0.5
+"""Seconds between two messages with the state of a run of this process."""
 _PING: Final = 15.0
 _PIECE: Final = 200_000
 """Most characters of an answer in one message."""
@@ -33,6 +35,7 @@ class RunStream:
         self._after = after
         self._state: dict[str, Any] = {}
         self._stages: dict[str, Any] = {}
+        self._told = 0.0
         self._titles = 0
         self._pieces = 0
         self._restarts = 0
@@ -56,6 +59,14 @@ class RunStream:
         for kept in board.refresh():
             if kept.number > self._after:
                 yield _kept(kept)
+        yield from self._changes(board)
+        yield from self._plan(board)
+        yield from self._text(board)
+
+    def _changes(self, board: Board) -> Iterator[bytes]:
+        """Yield what changed in the state, from time to time and at the end."""
+        if not board.over and time.monotonic() - self._told < _STATES:
+            return
         state = board.state()
         stages = {path: stage for path, stage in state["stages"].items() if self._stages.get(path) != stage}
         changed = {
@@ -63,9 +74,8 @@ class RunStream:
         }
         self._state, self._stages = state, state["stages"]
         if stages or changed.keys() - {"now", "seconds"}:
+            self._told = time.monotonic()
             yield _message("state", {**changed, "now": state["now"], "stages": stages})
-        yield from self._plan(board)
-        yield from self._text(board)
 
     def _plan(self, board: Board) -> Iterator[bytes]:
         live = board.live

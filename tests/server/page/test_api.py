@@ -22,6 +22,9 @@ def ids(page: Any) -> list[str]:
     return [run["run_id"] for run in page["runs"]]
 
 
+TOKENS = {"ada": "token of ada", "bob": "token of bob", "operator": "operator"}
+
+
 # The list.
 
 
@@ -345,3 +348,33 @@ def test_a_token_becomes_a_cookie_of_this_site_alone(locked: Served) -> None:
         assert client.post("/api/quote", json=form, headers=foreign).status_code == 403
         client.post("/logout")
         assert client.get("/api/runs").status_code == 401
+
+
+def test_a_caller_sees_the_runs_of_its_own(paged: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FUSION_SERVER_TOKEN", "operator")
+    monkeypatch.setenv("ADA", "token of ada")
+    monkeypatch.setenv("BOB", "token of bob")
+    served = paged(table={"tokens": {"ada": "ADA", "bob": "BOB"}})
+    mapped(served, [{"task": "x"}], tmp_path / "out.jsonl")
+    ids = {}
+    clients = {name: served.client(headers={"x-api-key": token}) for name, token in TOKENS.items()}
+    for name, client in clients.items():
+        form = {"pipeline": "one", "inputs": {"task": "do it"}}
+        ids[name] = client.post("/api/runs", json=form).json()["run_id"]
+    seen = {
+        name: {run["run_id"] for run in client.get("/api/runs").json()["runs"]} for name, client in clients.items()
+    }
+    assert seen == {"ada": {ids["ada"]}, "bob": {ids["bob"]}, "operator": set(ids.values())}
+    bob = clients["bob"]
+    assert bob.get("/api/runs?tag=caller=ada").json()["runs"][0]["run_id"] == ids["bob"]
+    for path in ("", "/events", "/calls", "/calls/1", "/items?stage=answer"):
+        assert bob.get(f"/api/runs/{ids['ada']}{path}").status_code == 404
+        assert bob.get(f"/api/runs/{ids['bob']}{path}").status_code == 200
+    assert bob.get(f"/api/runs/{ids['bob'][:-1]}").status_code == 404
+    assert bob.get(f"/api/diff?a={ids['bob']}&b={ids['ada']}").status_code == 404
+    assert bob.get("/api/maps").json() == {"maps": []}
+    for path in ("/api/maps/nightly", "/api/maps/nightly/rows", "/api/diff?a=nightly&b=nightly"):
+        assert bob.get(path).status_code == 404
+        assert clients["operator"].get(path).status_code == 200
+    for client in clients.values():
+        client.close()

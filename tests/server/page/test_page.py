@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from benchmarks.perf import page as many
 from fusion import Say
 from fusion.server.page.bundle import page_of
 from fusion.server.page.run import RunView
@@ -293,3 +294,14 @@ def test_a_token_is_asked_for_once(paged: Any, watched: Any, monkeypatch: pytest
     expect(one.page.locator("a.row-link")).to_have_count(1)
     assert one.page.evaluate("document.cookie") == ""
     one.is_quiet(served.url)
+
+
+# Load.
+
+
+def test_a_live_run_of_many_items_takes_no_long_task_and_no_more_memory(chromium: Browser) -> None:
+    with many.served(400, 2.0) as address:
+        watch = many.measured(chromium, address, 400, 0.5)
+    assert watch.longest < 50, "milliseconds of CPU"
+    assert watch.growth() < 3, "megabytes"
+    assert max(watch.nodes) < 4000

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { embedded, get } from "./source.js";
 
-const TEXT_AT_MOST = 20000;
+const TEXT_AT_MOST = 8000;
 const AGAIN_AFTER = 3000;
 
 // Data that is read once, and again every `every` milliseconds while the page is seen and not paused.
@@ -150,7 +150,7 @@ export function useNow(skew, ticking) {
   const [now, setNow] = useState(Date.now() / 1000);
   useEffect(() => {
     if (!ticking) return undefined;
-    const timer = setInterval(() => setNow(Date.now() / 1000), 500);
+    const timer = setInterval(() => setNow(Date.now() / 1000), 1000);
     return () => clearInterval(timer);
   }, [ticking]);
   return now + (skew || 0);

@@ -1,6 +1,6 @@
 // Graph: the stages of a run in layers, with their live states, as SVG.
 import { html } from "../lib/html.js";
-import { useEffect, useState } from "../vendor/hooks.js";
+import { useEffect, useMemo, useState } from "../vendor/hooks.js";
 import { brief, count, percent } from "../lib/format.js";
 
 const WIDE = { width: 156, height: 50, across: 212, along: 66 };
@@ -25,7 +25,12 @@ export function Graph({ graph, stages, choose }) {
   </div>`;
 }
 
+// A stage is drawn again only when its state has changed.
 function Node({ node, at, size, state, choose }) {
+  return useMemo(() => nodeOf({ node, at, size, state, choose }), [node, size, state, at[0], at[1]]);
+}
+
+function nodeOf({ node, at, size, state, choose }) {
   const [x, y] = at;
   const part = percent(state.done, state.known);
   const words = figures(state);

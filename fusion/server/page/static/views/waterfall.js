@@ -1,6 +1,6 @@
 // Waterfall: stages over time, with their items and calls opened on demand, a page of them at a time.
 import { html } from "../lib/html.js";
-import { useEffect, useRef, useState } from "../vendor/hooks.js";
+import { useEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
 import { brief, clean, cost, count, dollars, model, plural, seconds } from "../lib/format.js";
 import { figures, whole } from "./graph.js";
 import { get } from "../lib/source.js";
@@ -10,16 +10,23 @@ const PAGE = 50;
 const AGAIN = 1500;
 
 export function Waterfall({ id, state, now, opened, open }) {
-  const end = state.status === "running" ? now : state.ended || now;
-  const scale = { begin: state.began, span: Math.max(0.001, end - state.began), now: end, running: state.status === "running" };
+  const running = state.status === "running";
+  const end = running ? now : state.ended || now;
+  const span = rounded(Math.max(0.001, end - state.began), running);
+  const scale = useMemo(() => ({ begin: state.began, span, running }), [state.began, span, running]);
   const paths = ordered(Object.keys(state.stages));
   return html`<div class="waterfall" onKeyDown=${walked}>
     <div class="wf-row wf-axis" aria-hidden="true"><span class="wf-label"></span><span class="wf-bar axis"><${Axis} span=${scale.span} /></span><span class="wf-figures"></span></div>
-    ${paths.map((path) => html`<${Stage} key=${path} id=${id} path=${path} stage=${whole(path, state.stages)} scale=${scale} isOpen=${opened.has(path)} open=${open} />`)}
+    ${paths.map((path) => html`<${Stage} key=${path} id=${id} path=${path} stage=${whole(path, state.stages)} scale=${scale} now=${end} isOpen=${opened.has(path)} open=${open} />`)}
   </div>`;
 }
 
-function Stage({ id, path, stage, scale, isOpen, open }) {
+// The span of the axis: while a run goes on it grows in steps, so that the bars before do not move all the time.
+function rounded(span, running) {
+  return running ? 1.1 ** Math.ceil(Math.log(span) / Math.log(1.1)) : span;
+}
+
+function Stage({ id, path, stage, scale, now, isOpen, open }) {
   const depth = path.split("/").length - 1;
   const name = path.split("/").pop();
   const canOpen = stage.calls + stage.flying > 0;
@@ -27,21 +34,21 @@ function Stage({ id, path, stage, scale, isOpen, open }) {
   return html`<div class="wf-stage" id="stage-${path.replace(/[^\w-]/g, "-")}">
     <button class="wf-row" data-row="stage" aria-expanded=${canOpen ? isOpen : null} disabled=${!canOpen} onClick=${() => open(path)} aria-label=${`${path}, ${stage.kind}, ${stage.status === "open" ? "running" : stage.status}, ${facts.filter(Boolean).join(", ")}`}>
       <span class="wf-label" style=${{ paddingInlineStart: `${depth * 14}px` }}><span class="turn" aria-hidden="true">${canOpen ? (isOpen ? "▾" : "▸") : ""}</span><${Status} of=${stage.status} bare=${true} /> <strong>${clean(name)}</strong> <span class="dim">${stage.kind}</span></span>
-      <span class="wf-bar"><${Bar} from=${stage.began} to=${stage.ended} kind=${stage.status} scale=${scale} part=${stage.known ? stage.done / stage.known : null} /></span>
+      <span class="wf-bar"><${Bar} from=${stage.began} to=${stage.ended || now} kind=${stage.status} scale=${scale} part=${stage.known ? stage.done / stage.known : null} /></span>
       <span class="wf-figures">
         <span class="wide-only dim">${facts.filter(Boolean).join(" · ")}</span>
         <span>${Number(stage.usd) || stage.unknown_calls ? cost(stage.usd, stage.unknown_calls) : ""}</span>
-        <span>${seconds(stage.began ? (stage.ended || scale.now) - stage.began : null)}</span>
+        <span>${seconds(stage.began ? (stage.ended || now) - stage.began : null)}</span>
       </span>
     </button>
     ${stage.failure && html`<p class="wf-why"><bdi>${brief(`${stage.failure.reason}: ${stage.failure.message}`, 240)}</bdi></p>`}
     ${stage.decision && html`<p class="wf-why dim">chose <bdi>${brief(stage.decision, 80)}</bdi></p>`}
-    ${isOpen && html`<${Inside} id=${id} path=${path} stage=${stage} scale=${scale} />`}
+    ${isOpen && html`<${Inside} id=${id} path=${path} stage=${stage} scale=${scale} now=${now} />`}
   </div>`;
 }
 
 // What is inside of a stage: its items, or its calls if it has no items.
-function Inside({ id, path, stage, scale }) {
+function Inside({ id, path, stage, scale, now }) {
   const [at, setAt] = useState(0);
   const version = `${stage.calls} ${stage.failed} ${stage.status}`;
   const items = usePaged(id, "items", { stage: path, offset: at, limit: PAGE }, version, scale.running);
@@ -49,19 +56,24 @@ function Inside({ id, path, stage, scale }) {
   if (!items.data) return html`<p class="wf-note dim">reading…</p>`;
   if (!items.data.total) return html`<${Calls} id=${id} query=${{ stage: path }} version=${version} scale=${scale} depth=${1} />`;
   return html`<div class="wf-inside" role="group" aria-label="Items of ${path}">
-    ${items.data.items.map((item) => html`<${Item} key=${item.index} id=${id} path=${path} item=${item} scale=${scale} />`)}
+    ${items.data.items.map((item) => html`<${Item} key=${item.index} id=${id} path=${path} item=${item} scale=${scale} now=${item.open ? now : null} />`)}
     <${Pager} at=${at} total=${items.data.total} set=${setAt} what="items" />
   </div>`;
 }
 
-function Item({ id, path, item, scale }) {
+// An item is drawn again only when it, the scale, or the time of an open one has changed.
+function Item({ id, path, item, scale, now }) {
   const [isOpen, setOpen] = useState(false);
+  return useMemo(() => itemOf({ id, path, item, scale, now, isOpen, setOpen }), [id, path, item, scale, now, isOpen]);
+}
+
+function itemOf({ id, path, item, scale, now, isOpen, setOpen }) {
   const status = item.open ? "open" : item.failure || (item.calls > 0 && item.refused === item.calls) ? "failed" : "ok";
   const title = brief(item.title || item.value || "", 60);
   return html`<div>
     <button class="wf-row wf-item" data-row="item" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>
       <span class="wf-label"><span class="turn" aria-hidden="true">${isOpen ? "▾" : "▸"}</span><${Status} of=${status} bare=${true} /> <span class="number">${count(item.index + 1)}</span> <bdi>${title}</bdi></span>
-      <span class="wf-bar"><${Bar} from=${item.began || item.open} to=${item.open ? null : item.ended} kind=${status} scale=${scale} /></span>
+      <span class="wf-bar"><${Bar} from=${item.began || item.open} to=${item.open ? now : item.ended} kind=${status} scale=${scale} /></span>
       <span class="wf-figures"><span class="wide-only dim">${plural(item.calls, "call")}${item.refused ? `, ${count(item.refused)} failed` : ""}${item.reused ? `, ${count(item.reused)} reused` : ""}</span><span>${item.usd === null ? "" : dollars(item.usd)}</span><span>${seconds(item.began && item.ended ? item.ended - item.began : null)}</span></span>
     </button>
     ${item.failure && html`<p class="wf-why"><bdi>${brief(`${item.failure.reason}: ${item.failure.message}`, 240)}</bdi></p>`}
@@ -97,12 +109,12 @@ function Call({ id, call, scale, depth }) {
   </a>`;
 }
 
-// A bar from one time to another; without an end it goes on until now.
+// A bar from one time to another.
 function Bar({ from, to, kind, scale, sent = null, part = null, thin = false }) {
-  if (!from) return null;
+  if (!from || !to) return null;
   const x = (time) => Math.max(0, Math.min(100, (100 * (time - scale.begin)) / scale.span));
   const left = x(from);
-  const right = x(to || scale.now);
+  const right = x(to);
   const width = Math.max(0.4, right - left);
   const begin = Math.min(left, 99.6);
   const y = thin ? 6 : 3;
@@ -142,7 +154,7 @@ function usePaged(id, what, query, version, running) {
       last.current = Date.now();
       try {
         const data = await get(`/runs/${encodeURIComponent(id)}/${what}`, query);
-        if (!over) setState({ data, error: null });
+        if (!over) setState((was) => ({ data: kept(was.data, data), error: null }));
       } catch (error) {
         if (!over) setState((was) => ({ data: was.data, error }));
       }
@@ -153,6 +165,14 @@ function usePaged(id, what, query, version, running) {
     };
   }, [key, version]);
   return state;
+}
+
+// The new page, with the items of the page before that have not changed.
+function kept(before, page) {
+  if (!before || !before.items || !page.items) return page;
+  const known = new Map(before.items.map((item) => [item.index, item]));
+  const same = (item) => (JSON.stringify(known.get(item.index)) === JSON.stringify(item) ? known.get(item.index) : item);
+  return { ...page, items: page.items.map(same) };
 }
 
 function ordered(paths) {

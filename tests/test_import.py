@@ -20,7 +20,9 @@ import fusion.stages
 from tests.cli.conftest import environment
 
 HEAVY = ("litellm", "openai", "aiohttp", "networkx", "sqlite3")
-MODULES = ["fusion", *sorted(module.name for module in pkgutil.walk_packages(fusion.__path__, "fusion."))]
+PLUGGED = {"fusion.plugins.litellm", "fusion.plugins.llm"}
+"""Plug-ins of programs that they load themselves; their own tests import them first."""
+MODULES = sorted({"fusion", *(module.name for module in pkgutil.walk_packages(fusion.__path__, "fusion."))} - PLUGGED)
 
 # Imports every module in a process of its own, in which no other module of the package is loaded yet. All that they
 # load of others is loaded once, before: a first process tells its names.

@@ -144,7 +144,8 @@ def run(name: str, client: Client, folder: Path, address: str) -> tuple[bool, li
         text=True,
         timeout=300,
     )
-    return done.returncode == 0, done.stdout.split(), (done.stderr + done.stdout)[-1500:]
+    parts = [line for line in done.stdout.splitlines() if line.isidentifier()]
+    return done.returncode == 0, parts, (done.stderr + done.stdout)[-1500:]
 
 
 def main() -> None:

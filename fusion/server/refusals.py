@@ -5,7 +5,15 @@ from typing import Final
 
 from starlette.responses import JSONResponse, Response
 
-from fusion.core.errors import FusionError, MissingKeyError, PipelineError, PolicyError, StoreError, UsageError
+from fusion.core.errors import (
+    FusionError,
+    MissingKeyError,
+    PipelineError,
+    PolicyError,
+    RunBusyError,
+    StoreError,
+    UsageError,
+)
 from fusion.core.log import LOG
 from fusion.server.dialects.base import Dialect, RefusedError
 
@@ -48,6 +56,8 @@ def refused(error: FusionError) -> RefusedError:
             return RefusedError(
                 "the server cannot run this pipeline; its log says why", status=503, kind="server_error", code="setup"
             )
+        case RunBusyError():
+            return RefusedError(str(error), status=503, kind="server_error", code="busy", final=False, retry_after=2)
         case UsageError():
             return RefusedError(str(error), code=type(error).__name__)
     LOG.error("request failed: %s", error)

@@ -19,6 +19,7 @@ from fusion import Fusion, ScriptedModel
 from fusion.core.config import ServerTable
 from fusion.core.errors import BadRequestError, ContentFilterError, StageError
 from fusion.models.base import Price
+from fusion.server import responses
 from fusion.server.catalog import Catalog
 from fusion.server.dialects.fields import fusion_fields
 from fusion.server.runs.gate import Gate
@@ -331,3 +332,18 @@ async def test_a_turn_given_to_clients_that_have_just_gone_goes_to_the_next(gone
     assert await waiting[-1]
     gate.leave(1.0)
     assert (gate.running, gate.waiting) == (0, 0)
+
+
+# Streams that wait.
+
+
+def test_a_stream_that_waits_is_kept_open_by_comments(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses, "PING_SECONDS", 0.02)
+    held = Held()
+    served = serve(held)
+    with served.client() as client, client.stream("POST", CHAT, json=served.chat(stream=True)) as answer:
+        lines = answer.iter_lines()
+        while next(lines) != ": ping":
+            pass
+        held.release.set()
+        assert list(lines)[-2:] == ["data: [DONE]", ""]

@@ -19,8 +19,6 @@ for mode in (
 ):
     client = instructor.from_openai(OpenAI(base_url=os.environ["FUSION_URL"] + "/v1", api_key="none"), mode=mode)
     asked = [{"role": "user", "content": "Where?"}]
-    want = {"answer": "Oslo"} if mode is instructor.Mode.JSON else {"city": "Oslo"}
-    kind = type("Answer", (BaseModel,), {"__annotations__": {"answer": str}}) if "answer" in want else City
-    found = client.chat.completions.create(model="fusion/chat", response_model=kind, messages=asked)
-    assert found.model_dump() == want, (mode, found)
+    found = client.chat.completions.create(model="fusion/chat", response_model=City, messages=asked)
+    assert found.city == "Oslo", (mode, found)
     print(mode.name.lower())

@@ -63,6 +63,7 @@ class Listener(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=int(table.grace) + _AFTER_GRACE,
                 backlog=_BACKLOG,

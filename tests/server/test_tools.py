@@ -185,3 +185,10 @@ def test_a_pipeline_without_an_answer_stage_refuses_forced_tools_alone(serve: Se
     body = {**api.asked("joined"), **({"tool_choice": choice} if forced else {})}
     answer = post(served, api, body, 400 if forced else 200)
     assert forced or api.text(answer) == "a plain answer!"
+
+
+@pytest.mark.parametrize("parameters", [[1], "text", 5, True])
+def test_parameters_that_are_no_schema_are_refused(serve: Serve, parameters: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
+    refused = post(serve(), Chat(), {**Chat().asked("echo"), "tools": tools}, 400)
+    assert "parameters" in refused["error"]["message"]

@@ -104,7 +104,8 @@ def _tools(given: Sequence[Any]) -> tuple[tuple[ToolSpec, ...], list[str]]:
                     ToolSpec(
                         name=name,
                         description=str(more.get("description") or ""),
-                        parameters=more.get("parameters") or {"type": "object", "properties": {}},
+                        parameters=wanted(more, "parameters", dict, "a JSON Schema")
+                        or {"type": "object", "properties": {}},
                     )
                 )
             case {"type": str(kind)} if kind != "function":

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from fusion.client.telemetry.caller import within_caller
 from fusion.core.errors import FusionError
 from fusion.core.log import LOG
 from fusion.server.catalog import ServedPipeline
@@ -42,7 +43,8 @@ class Endpoint:
         async with self.service.bodies.of(request) as data:
             body = await json_object(data)
             served, asked = await chosen(self.service, request, await self.read(request, body), body)
-            run = await self.begun(request, served, asked, data)
+            with within_caller(request.headers):
+                run = await self.begun(request, served, asked, data)
         return await self.respond(request, run, asked)
 
     async def read(self, request: Request, body: Mapping[str, Any]) -> ServedRequest:

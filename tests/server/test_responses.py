@@ -12,6 +12,9 @@ from pydantic import BaseModel
 
 from fusion import Request, Say
 from fusion.core.types import ToolCall
+from fusion.server.runs.said import keep_said
+from fusion.store.base import Store
+from fusion.store.journal import Journal
 from tests.conftest import said
 from tests.server.conftest import Serve, Served
 from tests.server.dialects import codex
@@ -208,26 +211,26 @@ class Broken:
         return self._answers[0]
 
 
-def stopped(served: Served, run_id: str) -> None:
+def stopped(served: Served, run_id: str, status: str) -> None:
     """Wait for the end of a run whose client went away."""
     for _ in range(2000):
-        if served.fusion.runs.find(run_id).status == "interrupted":
+        if served.fusion.runs.find(run_id).status == status:
             return
         time.sleep(0.005)
     raise AssertionError("the run goes on")
 
 
 def left(
-    served: Served, body: dict[str, Any], enough: Callable[[list[dict[str, Any]]], bool]
-) -> list[dict[str, Any]]:
+    served: Served, body: dict[str, Any], enough: Callable[[Events], bool], status: str = "interrupted"
+) -> Events:
     """Read a stream until it is enough, and go away."""
-    found: list[dict[str, Any]] = []
+    found: Events = []
     with served.client() as client, client.stream("POST", "/v1/responses", json={**body, "stream": True}) as answer:
         for event in events(answer.iter_lines()):
             found.append(event)
             if enough(found):
                 break
-    stopped(served, found[0]["response"]["id"].removeprefix("resp_"))
+    stopped(served, found[0]["response"]["id"].removeprefix("resp_"), status)
     return found
 
 
@@ -378,3 +381,35 @@ def test_a_response_of_which_nothing_is_kept_cannot_be_continued(serve: Serve, c
 
 def again_of(client: openai.OpenAI, response_id: str) -> Any:
     return client.responses.create(model="echo", input="x", previous_response_id=response_id)
+
+
+@pytest.mark.parametrize("known", [1, 3])
+@pytest.mark.parametrize("other", ["", "Quite another beginning. "], ids=["same words", "other words"])
+def test_a_run_whose_server_died_goes_on_in_a_new_message(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, known: int, other: str
+) -> None:
+    async def nothing(self: Journal, result: Any, *, interrupted: bool) -> None:
+        """The process dies before the end of the run is on disk."""
+
+    def unknown(store: Store, run_id: str, text: str | None) -> None:
+        """A dead process keeps nothing of what it said."""
+        if text is None:
+            keep_said(store, run_id, text)
+
+    monkeypatch.setattr("fusion.server.runs.runs.keep_said", unknown)
+    served = serve(Broken(LONG[:100], other + LONG))
+    with monkeypatch.context() as dying:
+        dying.setattr(Journal, "end", nothing)
+        body = {"model": "echo", "input": "hello"}
+        before = left(
+            served,
+            body,
+            lambda found: [one["type"] for one in found].count("response.output_text.delta") == known,
+            status="died",
+        )
+    rest = again(served, before[0]["response"]["id"], before[-1]["sequence_number"])
+    assert rest[0]["sequence_number"] == 1_000_000
+    last = rest[-1]["response"]["output"][0]
+    assert {name: text.strip() for name, text in deltas(rest).items()} == {last["id"]: (other + LONG).strip()}
+    assert last["id"] not in deltas(before)
+    assert again(served, before[0]["response"]["id"], 1_000_003) == rest[4:]

@@ -46,9 +46,10 @@ _TURN: Final = either(
             "content": either(TEXT, listed(either(ref("ChatTextPart"), _IMAGE_PART, _FILE_PART))),
         }
     ),
+    record({"role": only("assistant"), "content": _TEXTS}),
     record(
-        {"role": only("assistant")},
-        {"content": nullable(_TEXTS), "tool_calls": nullable(listed(ref("ChatToolCall")))},
+        {"role": only("assistant"), "tool_calls": listed(ref("ChatToolCall"), minItems=1)},
+        {"content": nullable(_TEXTS)},
     ),
     record({"role": only("tool"), "content": _TEXTS, "tool_call_id": TEXT}),
 )

@@ -168,6 +168,8 @@ class Runs:
         run = self._run(request, pipeline.name, pipeline.answer_stage, created=int(row.started))
 
         start = partial(self._starts.resumed, row.run_id, request, to_both(run.sink, self._observer))
+        if row.status == "running":  # its server died
+            keep_said(self._fusion.store, row.run_id, None)
         try:
             await self._launch(run, start, wait)
         except StoreError:  # its prompts were not kept

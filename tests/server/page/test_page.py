@@ -18,7 +18,7 @@ from tests.server.conftest import Served
 from tests.server.page.browser import Watched
 from tests.server.page.browser import chromium as chromium
 from tests.server.page.browser import watched as watched
-from tests.server.page.conftest import PIPELINES, Gate, mapped, models, ran, started
+from tests.server.page.conftest import PIPELINES, Gate, mapped, models, ran, started, stream
 from tests.server.page.test_stream import gate as gate
 from tests.server.page.test_stream import waiting
 
@@ -142,15 +142,29 @@ def test_maps_and_reports_are_shown(paged: Any, watched: Any, tmp_path: Path) ->
 # Live runs.
 
 
-def test_a_run_is_started_by_the_form_and_seen_as_it_happens(paged: Any, watched: Any, gate: Gate) -> None:
-    served = paged(models(waiting(gate), joined=Say(pieces=["the ", "whole"])))
+def test_a_form_is_quoted_before_it_starts_a_run(paged: Any, watched: Any) -> None:
+    served = paged(models(joined=Say(pieces=["the ", "whole"])))
     one = opened(watched, served, "/new")
-    one.page.get_by_label("Pipeline").select_option("planned")
+    one.page.get_by_label("Pipeline").select_option("one")
     one.page.get_by_label("task").fill("do <b>it</b>")
     expect(one.page.get_by_role("button", name="Start")).to_be_disabled()
     one.page.get_by_role("button", name="Quote").click()
-    expect(one.page.get_by_role("region", name="Quote")).to_contain_text("never more than", timeout=60_000)
+    expect(one.page.get_by_role("region", name="Quote")).to_contain_text("never more than")
+    one.page.get_by_label("Budget in dollars").fill("-1")
+    expect(one.page.get_by_role("button", name="Start")).to_be_disabled()
+    one.page.get_by_role("button", name="Quote").click()
+    expect(one.page.get_by_role("alert")).to_contain_text("above 0")
+    one.page.get_by_label("Budget in dollars").fill("")
     one.page.get_by_role("button", name="Start").click()
+    expect(one.page.get_by_role("status")).to_have_text(re.compile("ok"))
+    expect(one.page.get_by_role("region", name="Answer")).to_contain_text("the whole")
+    one.is_quiet(served.url)
+
+
+def test_a_run_is_seen_as_it_happens(paged: Any, watched: Any, gate: Gate) -> None:
+    served = paged(models(waiting(gate), joined=Say(pieces=["the ", "whole"])))
+    run_id = started(served)
+    one = opened(watched, served, f"/run/{run_id}")
     expect(one.page.locator(".plan li")).to_have_text(["part 1", "part 2", "part 3"])
     expect(stage(one.page, "work")).to_have_accessible_name(re.compile("running, 1 of 3, 2 in flight"))
     expect(one.page.get_by_role("button", name="work, map, running, 1 of 3", exact=True)).to_be_visible()
@@ -158,8 +172,10 @@ def test_a_run_is_started_by_the_form_and_seen_as_it_happens(paged: Any, watched
     stage(one.page, "work").click()
     expect(one.page.locator("button[data-row=item]")).to_have_count(3)
     one.page.get_by_role("button", name="Pause updates").click()
-    gate.open()
     expect(one.page.locator(".link")).to_have_text("paused")
+    gate.open()
+    with served.client() as client, client.stream("GET", f"/api/runs/{run_id}/events") as response:
+        assert list(stream(response))[-1].data == {"status": "ok"}
     expect(one.page.get_by_role("status")).to_have_text(re.compile("running"))
     one.page.keyboard.press("p")
     expect(one.page.get_by_role("status")).to_have_text(re.compile("ok"))

@@ -24,11 +24,12 @@ class Message:
         self._pieces = Pieces()
         self._again: str | None = None
         self._place = 0
+        self._open = False
 
     @property
     def is_open(self) -> bool:
         """True once a message was begun."""
-        return self.number > 0
+        return self._open
 
     def add(self, text: str) -> Iterator[Frame]:
         """Write the pieces that are whole with this text."""
@@ -44,6 +45,14 @@ class Message:
         """Take the text from here on as the answer from its beginning."""
         self._pieces.restart()
         self._again = "" if self.is_open else None
+
+    def lose(self) -> None:
+        """Leave a message whose text is unknown, and write the answer into a new one."""
+        self.number += 1
+        self._writer.item()
+        self._writer.leap()
+        self._pieces, self._again = Pieces(), None
+        self._open = False
 
     def end(self, status: str) -> Iterator[Frame]:
         """Write the rest of the answer, and the end of its message."""
@@ -71,6 +80,7 @@ class Message:
 
     def _begin(self) -> Iterator[Frame]:
         self.number += 1
+        self._open = True
         self._place = self._writer.item()
         yield self._writer.event(
             "response.output_item.added", output_index=self._place, item=self._item("", "in_progress")

@@ -16,6 +16,7 @@ from fusion.server.dialects.responses.message import Message
 from fusion.server.dialects.responses.response import Json, Told, call_item, output_of, status_of
 from fusion.server.dialects.responses.writer import Frame, Writer
 from fusion.server.runs.kept import KeptRun
+from fusion.server.runs.said import Said
 
 
 class Part(Protocol):
@@ -44,7 +45,7 @@ class Streamed(NamedTuple):
     told: Told
     run: ServedRun
     part: Part | None = None
-    said: Callable[[], Sequence[str]] = list
+    said: Callable[[], Sequence[Said]] = list
 
 
 async def streamed(one: Streamed, *, after: int = -1) -> AsyncIterator[bytes]:
@@ -112,8 +113,11 @@ class _Frames:
         """Return the beginnings of the answer that were sent before the run was stopped."""
         frames: list[Frame] = []
         for text in await asyncio.to_thread(self._said):
-            frames += self._message.add(text)
-            self._message.restart()
+            if text is None:
+                self._message.lose()
+            else:
+                frames += self._message.add(text)
+                self._message.restart()
         return frames
 
 

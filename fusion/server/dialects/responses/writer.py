@@ -1,7 +1,9 @@
 """Writer: numbers the events of a streamed response, and writes them as server-sent events."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+_LEAP: Final = 1_000_000
 
 
 class Frame(NamedTuple):
@@ -24,6 +26,10 @@ class Writer:
         self._next += 1
         body = json.dumps({"type": kind, "sequence_number": number, **fields}, ensure_ascii=False)
         return Frame(number, f"event: {kind}\ndata: {body}\n\n".encode(errors="replace"))
+
+    def leap(self) -> None:
+        """Go on with numbers above all that may have been given before."""
+        self._next = (self._next // _LEAP + 1) * _LEAP
 
     def item(self) -> int:
         """Return the place of the next item in the output."""

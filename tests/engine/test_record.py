@@ -34,7 +34,9 @@ def kept(fusion: Fusion) -> list[RunRow]:
 def expected(data: dict[str, Any]) -> str:
     """The fingerprint of a record, from the whole of it."""
     relevant = {
-        key: value for key, value in data.items() if key not in ("limits", "strict_usd", "file", "cache", "batch")
+        key: value
+        for key, value in data.items()
+        if key not in ("limits", "strict_usd", "file", "cache", "batch", "rendering")
     }
 
     def bare(data: Any) -> Any:

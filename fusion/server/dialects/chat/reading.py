@@ -104,7 +104,7 @@ def _tools(given: Sequence[Any]) -> tuple[tuple[ToolSpec, ...], list[str]]:
                     ToolSpec(
                         name=name,
                         description=str(more.get("description") or ""),
-                        parameters=wanted(dict[str, Any](more), "parameters", dict, "a JSON Schema")
+                        parameters=wanted({"parameters": more.get("parameters")}, "parameters", dict, "a JSON Schema")
                         or {"type": "object", "properties": {}},
                     )
                 )

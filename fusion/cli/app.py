@@ -24,7 +24,7 @@ from fusion.cli.commands.serve import serve
 from fusion.cli.commands.trust import trust
 from fusion.cli.commands.tune import tune
 from fusion.cli.exits import EPILOG, OK, Ending
-from fusion.cli.options import Config
+from fusion.cli.options.base import Config
 from fusion.cli.terminal import complain, write
 
 _HELP = {"help_option_names": ["-h", "--help"]}

@@ -13,7 +13,8 @@ from fusion.bulk.report import MapReport
 from fusion.cli.arguments import Stdin, inputs_of, limits_of, pairs_of, roles_of, tags_of
 from fusion.cli.exits import BUDGET, BUG, Ending, Interrupted
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.options import MapOptions, PipelineOptions, QuoteOptions
+from fusion.cli.options.maps import MapOptions
+from fusion.cli.options.runs import PipelineOptions, QuoteOptions
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, printable, width_of, wrapped, write
 from fusion.cli.views.follow import Follower, Viewer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, names_file, results_of, roles_of, tags_of
 from fusion.cli.exits import BUDGET, Ending, Interrupted
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.options import (
+from fusion.cli.options.runs import (
     DrillOptions,
     PipelineOptions,
     QuoteOptions,

@@ -21,7 +21,7 @@ from fusion.bench.suite import Suite
 from fusion.cli.arguments import limits_of, roles_of
 from fusion.cli.exits import BUDGET, GATE, OK, Interrupted
 from fusion.cli.interrupts import Interrupts
-from fusion.cli.options import BenchOptions
+from fusion.cli.options.bench import BenchOptions
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, one_line, printable, table, width_of, wrapped, write
 from fusion.cli.views.standings import LiveStandings, PlainStandings, Standings

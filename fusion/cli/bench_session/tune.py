@@ -20,7 +20,7 @@ from fusion.cli.bench_session.bench import (
     print_lines,
     standings_of,
 )
-from fusion.cli.options import TuneOptions
+from fusion.cli.options.bench import TuneOptions
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import one_line, table, width_of
 from fusion.cli.views.lines import dollars

@@ -2,7 +2,8 @@
 
 import typer
 
-from fusion.cli.options import BenchOptions, with_options
+from fusion.cli.options.base import with_options
+from fusion.cli.options.bench import BenchOptions
 
 
 @with_options

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from fusion.cli.options import CalibrateOptions, with_options
+from fusion.cli.options.base import with_options
+from fusion.cli.options.bench import CalibrateOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,7 +18,7 @@ import typer
 
 from fusion.cli.completion import profile_names
 from fusion.cli.exits import FAILED, Ending
-from fusion.cli.options import Debug, Quiet, Verbose
+from fusion.cli.options.base import Debug, Quiet, Verbose
 
 if TYPE_CHECKING:
     from fusion.client.handle import RunHandle
@@ -132,7 +132,7 @@ def _play(*, quiet: bool, verbose: bool) -> None:
 
 def _run(profile: str, events_to: str | None, ending: Ending, *, quiet: bool, verbose: bool) -> "RunHandle":
     """Run the pipeline to its checked answer. Raises typer.Exit where it fails or the answer is wrong."""
-    from fusion.cli.options import RunOptions
+    from fusion.cli.options.runs import RunOptions
     from fusion.cli.session import run_session
     from fusion.core.errors import MissingKeyError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusion.cli.exits import OK, USAGE
-from fusion.cli.options import AsJson, Config, StoreFile
+from fusion.cli.options.base import AsJson, Config, StoreFile
 
 if TYPE_CHECKING:
     from fusion.client.doctor import Check

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from fusion.cli.exits import FAILED, OK
-from fusion.cli.options import DrillOptions, RunOptions, with_options
+from fusion.cli.options.base import with_options
+from fusion.cli.options.runs import DrillOptions, RunOptions
 
 if TYPE_CHECKING:
     from fusion.cli.exits import Ending

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from fusion.cli.options import AsJson, Config
+from fusion.cli.options.base import AsJson, Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

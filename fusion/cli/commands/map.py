@@ -2,7 +2,8 @@
 
 import typer
 
-from fusion.cli.options import MapOptions, with_options
+from fusion.cli.options.base import with_options
+from fusion.cli.options.maps import MapOptions
 
 
 @with_options

@@ -8,7 +8,7 @@ import typer
 
 from fusion.cli.completion import tier_names
 from fusion.cli.exits import FAILED, OK
-from fusion.cli.options import Config, Profile
+from fusion.cli.options.base import Config, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

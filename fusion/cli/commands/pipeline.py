@@ -10,7 +10,8 @@ import typer
 
 from fusion.cli.completion import kind_names, pipeline_names
 from fusion.cli.exits import OK, USAGE
-from fusion.cli.options import Config, PipelineGiven, RenderOptions, with_options
+from fusion.cli.options.base import Config, PipelineGiven, with_options
+from fusion.cli.options.runs import RenderOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

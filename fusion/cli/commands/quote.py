@@ -2,7 +2,8 @@
 
 import sys
 
-from fusion.cli.options import QuoteOptions, with_options
+from fusion.cli.options.base import with_options
+from fusion.cli.options.runs import QuoteOptions
 
 
 @with_options

@@ -2,7 +2,8 @@
 
 import typer
 
-from fusion.cli.options import ResumeOptions, with_options
+from fusion.cli.options.base import with_options
+from fusion.cli.options.runs import ResumeOptions
 
 
 @with_options

@@ -2,7 +2,8 @@
 
 import typer
 
-from fusion.cli.options import RunOptions, with_options
+from fusion.cli.options.base import with_options
+from fusion.cli.options.runs import RunOptions
 
 
 @with_options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusion.cli.completion import map_ids, run_ids
-from fusion.cli.options import AsJson, Config, RunOrMap, StoreFile
+from fusion.cli.options.base import AsJson, Config, RunOrMap, StoreFile
 
 if TYPE_CHECKING:
     from fusion.client.history import History, Which

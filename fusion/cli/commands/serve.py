@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fusion.cli.options import ServeOptions, with_options
+from fusion.cli.options.base import with_options
+from fusion.cli.options.serve import ServeOptions
 
 if TYPE_CHECKING:
     from fusion.client.client import Fusion

@@ -5,7 +5,8 @@ from typing import Final
 
 import typer
 
-from fusion.cli.options import TuneOptions, with_options
+from fusion.cli.options.base import with_options
+from fusion.cli.options.bench import TuneOptions
 
 _ONE_THREAD: Final = "OPENBLAS_NUM_THREADS"
 """Threads of numpy's products: those of a search are narrow, and two threads wait for each other most of the time."""

@@ -16,17 +16,14 @@ from fusion.core.config import ServerTable
 from fusion.core.errors import FusionError, UsageError
 from fusion.core.log import LOG
 from fusion.pipeline.loader import PipelineGiven
-from fusion.server.dialects.base import RefusedError
-from fusion.server.dialects.chat import legacy
-from fusion.server.dialects.messages import routes as messages
-from fusion.server.dialects.responses import routes as responses
+from fusion.server.base import RefusedError
 from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.endpoint import Endpoint
 from fusion.server.guard.callers import TOKEN, Callers
 from fusion.server.guard.guard import Guard
 from fusion.server.guard.hosts import Hosts
 from fusion.server.openapi import document as openapi
-from fusion.server.operations import health, models, quote
+from fusion.server.operations import health, legacy, messages, models, quote, responses
 from fusion.server.page import routes as page
 from fusion.server.refusals import refuse, refused
 from fusion.server.service import Service
@@ -81,7 +78,9 @@ def build(
     app = Starlette(
         routes=[*spoken, *beside],
         lifespan=life,
-        middleware=[Middleware(Guard, hosts=hosts, callers=callers, tally=service.runs.tally)],
+        middleware=[
+            Middleware(Guard, hosts=hosts, callers=callers, requests=service.runs.tally.requests, shape=dialect_at)
+        ],
         exception_handlers={FusionError: _failed, HTTPException: _unknown, Exception: _broken},
     )
     app.state.service = service

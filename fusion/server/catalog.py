@@ -12,7 +12,7 @@ from fusion.core.log import LOG
 from fusion.core.types import Limits
 from fusion.pipeline.loader import LoadedPipeline, PipelineGiven
 from fusion.prompts.library import Library
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 PREFIX: Final = "fusion/"
 

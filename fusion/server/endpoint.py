@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 from fusion.client.telemetry.caller import within_caller
 from fusion.core.errors import FusionError
 from fusion.core.log import LOG
+from fusion.server.base import Dialect, ServedRequest, refusal_of
 from fusion.server.catalog import ServedPipeline
-from fusion.server.dialects.base import Dialect, ServedRequest, refusal_of
 from fusion.server.dialects.openrouter.choice import chosen, with_call
 from fusion.server.guard.bodies import json_object
 from fusion.server.guard.callers import caller_of

@@ -15,7 +15,7 @@ from fusion.core.errors import (
     UsageError,
 )
 from fusion.core.log import LOG
-from fusion.server.dialects.base import Dialect, RefusedError
+from fusion.server.base import Dialect, RefusedError
 
 _UNSAFE: Final = re.compile(r"[^ -~]")
 _LONGEST: Final = 500

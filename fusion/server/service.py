@@ -8,7 +8,7 @@ from fusion.core.config import ServerTable
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.catalog import Catalog
 from fusion.server.guard.bodies import Bodies
-from fusion.server.page.progress import Progress
+from fusion.server.runs.progress import Progress
 from fusion.server.runs.runs import Runs
 
 

@@ -152,7 +152,7 @@ def open_page(
 
     from fusion.cli.settings import read_settings
     from fusion.cli.terminal import complain, write
-    from fusion.server.page.open import found_at, place_of, served
+    from fusion.server.listener.open import found_at, place_of, served
 
     settings = read_settings(config)
     with _opened(store, settings) as history:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from fusion.core.errors import FusionError, PipelineError
 from fusion.core.params import AnswerOptions
 from fusion.core.types import Limits
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 FUSION: Final = ("fusion", "extra_body", "max_cost")
 """Fields of a body that are Fusion's own."""

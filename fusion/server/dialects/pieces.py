@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from fusion.core.events import Delta, Restarted
 from fusion.core.result import Result
-from fusion.server.dialects.base import RefusedError, ServedRun, refusal_of
+from fusion.server.base import RefusedError, ServedRun, refusal_of
 
 
 class AnswerPieces:

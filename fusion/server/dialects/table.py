@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from fusion.server.dialects.base import Dialect
+from fusion.server.base import Dialect
 from fusion.server.dialects.chat.dialect import Chat
 from fusion.server.dialects.messages.dialect import Messages
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 _SECONDS: Final = 30.0
 _LEAST_RATE: Final = 50_000

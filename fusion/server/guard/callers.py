@@ -9,7 +9,7 @@ from starlette.requests import Request, cookie_parser
 
 from fusion.core.config import ServerTable, secret
 from fusion.core.errors import UsageError
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 TOKEN: Final = "FUSION_SERVER_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable with the token of a server that has one caller."""

@@ -1,21 +1,22 @@
 """Guard: the first to see a request; refuses by its headers, before its body is read."""
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fusion.server.dialects.base import RefusedError
-from fusion.server.dialects.table import DIALECTS, dialect_at
+from fusion.server.base import Dialect, RefusedError
 from fusion.server.guard.callers import Callers
 from fusion.server.guard.hosts import Hosts
 from fusion.server.refusals import refuse
-from fusion.server.runs.tally import Tally
 
 OPEN: Final = {"/healthz", "/readyz", "/"}
 """Paths that need no token: the page itself holds no data."""
-_COUNTED: Final = frozenset({*DIALECTS, *OPEN, "/v1/models", "/v1/quote", "/metrics"})
+_APIS: Final = ("/v1/chat/completions", "/v1/messages", "/v1/responses")
+_COUNTED: Final = frozenset({*_APIS, *OPEN, "/v1/models", "/v1/quote", "/metrics"})
 """Paths that the metrics name."""
 _FILES: Final = "/static/"
 _MOST_HEADERS: Final = 32_768
@@ -24,13 +25,25 @@ _EXPOSED: Final = ", ".join(["retry-after", "x-should-retry", *(f"x-fusion-{name
 
 
 class Guard:
-    """Checks host, origin, size of headers and token of every request, then passes it on with its caller."""
+    """Checks host, origin, size of headers and token of every request, then passes it on with its caller.
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, callers: Callers, tally: Tally) -> None:
+    `requests` counts responses by path and status. `shape` gives the dialect in whose shape a refusal is written.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Hosts,
+        callers: Callers,
+        *,
+        requests: Counter[tuple[str, int]],
+        shape: Callable[[str, Mapping[str, str]], Dialect],
+    ) -> None:
         self._app = app
         self._hosts = hosts
         self._callers = callers
-        self._tally = tally
+        self._requests = requests
+        self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -44,7 +57,7 @@ class Guard:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._tally.requests[shown, message["status"]] += 1
+                self._requests[shown, message["status"]] += 1
             await send(message)
 
         return sending
@@ -59,7 +72,7 @@ class Guard:
                 return
             scope.setdefault("state", {})["caller"] = self._caller(scope, headers)
         except RefusedError as error:
-            await refuse(dialect_at(scope["path"], headers), error)(scope, receive, send)
+            await refuse(self._shape(scope["path"], headers), error)(scope, receive, send)
             return
         await self._app(scope, receive, send if origin is None else _for_page(send, origin))
 

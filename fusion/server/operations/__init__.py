@@ -1,1 +1,1 @@
-"""Operations: models, health, metrics and quotes, beside the APIs that make runs."""
+"""Operations: paths beside those that make runs, such as models, health, metrics and quotes."""

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from fusion.quote.quote import Quote
+from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.catalog import ServedPipeline
-from fusion.server.dialects.base import RefusedError, ServedRequest
 from fusion.server.dialects.chat.reading import read
 from fusion.server.dialects.openrouter.choice import chosen
 from fusion.server.guard.bodies import json_object

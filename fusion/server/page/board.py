@@ -17,7 +17,7 @@ from fusion.core.events import (
     StageStarted,
     event_adapter,
 )
-from fusion.server.page.progress import Progress, RunProgress
+from fusion.server.runs.progress import Progress, RunProgress
 from fusion.store.base import Store
 from fusion.store.lookup import run_state
 from fusion.store.rows import AttemptState, Call, RunRow, RunState, Spending

@@ -7,8 +7,8 @@ from typing import Any, Final
 from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.server.base import ServedRequest
 from fusion.server.catalog import ServedPipeline
-from fusion.server.dialects.base import ServedRequest
 from fusion.server.runs.mapping import budget_of, options_of
 from fusion.server.service import Service
 

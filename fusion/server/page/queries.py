@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from fusion.client.history import Which
 from fusion.core.errors import close_names
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 from fusion.store.rows import RunState
 
 _STATES: Final = get_args(RunState)

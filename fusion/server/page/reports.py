@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 _RESULTS: Final = "results.json"
 _PAGE: Final = "report.html"

@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fusion.core.errors import UsageError
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 from fusion.server.guard.bodies import read_json
 from fusion.server.guard.callers import COOKIE, OPERATOR, caller_of
 from fusion.server.page.launch import Launch

@@ -27,8 +27,8 @@ from fusion.pipeline.loader import LoadedPipeline
 from fusion.prompts.library import Library
 from fusion.server.page.board import OPEN, Board, plan_of
 from fusion.server.page.graph import graph_of
-from fusion.server.page.progress import Progress
 from fusion.server.page.retries import Retries
+from fusion.server.runs.progress import Progress
 from fusion.store.base import Store
 from fusion.store.lookup import run_state
 from fusion.store.rows import RunRow

@@ -8,8 +8,8 @@ from typing import Any, Final
 from fusion.client.history import History, Which
 from fusion.client.history.run_types import RunSummary
 from fusion.core.errors import UsageError
-from fusion.server.page.progress import Progress
 from fusion.server.page.run import RunView
+from fusion.server.runs.progress import Progress
 from fusion.store.base import Store
 from fusion.store.lookup import find_run
 

@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Final
 
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 _LONGEST: Final = 60
 _SMOOTHING: Final = 0.2

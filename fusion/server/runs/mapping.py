@@ -11,8 +11,8 @@ from fusion.core.types import Limits
 from fusion.core.types import Message as Turn
 from fusion.pipeline.inputs import request_of
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.catalog import ServedPipeline
-from fusion.server.dialects.base import RefusedError, ServedRequest
 from fusion.server.runs.messages import Message, TextFile, told, with_files, with_turns, without_files
 
 

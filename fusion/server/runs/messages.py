@@ -9,7 +9,7 @@ from fusion.core.result import run_of_call
 from fusion.core.types import Message as Turn
 from fusion.core.types import ToolCall
 from fusion.prompts.filters import fenced
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 Message = Mapping[str, Any]
 _TEXTS: Final = ("text/", "application/json", "application/xml", "application/yaml", "application/x-yaml")

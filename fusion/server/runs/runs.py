@@ -15,8 +15,8 @@ from fusion.core.errors import StoreError
 from fusion.core.events import Sink, to_both
 from fusion.core.result import Result
 from fusion.engine.durable import result_of
+from fusion.server.base import INTERRUPTED, KEPT, RefusedError, ServedRequest
 from fusion.server.catalog import Catalog, ServedPipeline
-from fusion.server.dialects.base import INTERRUPTED, KEPT, RefusedError, ServedRequest
 from fusion.server.runs.gate import Gate
 from fusion.server.runs.identity import WINDOW, Identity, Recent
 from fusion.server.runs.kept import KeptRun

@@ -10,8 +10,8 @@ from fusion.core.budget import limits_of
 from fusion.core.errors import StoreError
 from fusion.core.events import Sink
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.server.base import ServedRequest
 from fusion.server.catalog import ServedPipeline
-from fusion.server.dialects.base import ServedRequest
 from fusion.server.runs.mapping import budget_of, options_of
 from fusion.server.runs.messages import Continuation, continuation_of
 

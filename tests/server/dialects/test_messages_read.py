@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fusion.server.dialects.base import RefusedError, ServedRequest
+from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.dialects.messages.dialect import Messages
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()

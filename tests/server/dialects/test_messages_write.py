@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fusion.core.types import ToolCall, Usage
-from fusion.server.dialects.base import RefusedError, ServedRequest
+from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.dialects.messages.dialect import Messages
 from tests.server.dialects.runs import GivenRun, answered, failing
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 from fusion.server.dialects.pieces import AnswerPieces
 from tests.server.dialects.runs import GivenRun, answered, failing
 

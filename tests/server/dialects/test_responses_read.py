@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fusion.server.dialects.base import RefusedError, ServedRequest
+from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.dialects.responses.dialect import Responses
 from fusion.server.dialects.responses.kept import KeptResponses
 from tests.conftest import FileStore

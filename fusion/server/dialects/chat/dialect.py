@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fusion.core.result import Result
-from fusion.server.dialects.base import RefusedError, ServedRequest, ServedRun
+from fusion.server.base import RefusedError, ServedRequest, ServedRun
 from fusion.server.dialects.chat.reading import read
 from fusion.server.dialects.chat.stream import chunks
 from fusion.server.dialects.chat.writing import completion, error_body

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fusion.core.types import ToolSpec
-from fusion.server.dialects.base import RefusedError, ServedRequest
+from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.dialects.fields import FUSION, answer_options, fusion_fields, ignored, wanted
 
 _READ: Final = frozenset(

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fusion.server.dialects.base import RefusedError, ServedRun, outcome_of, sse
+from fusion.server.base import RefusedError, ServedRun, outcome_of, sse
 from fusion.server.dialects.chat.writing import call_of, error_body, finish_of, head, usage_of
 from fusion.server.dialects.pieces import AnswerPieces
 

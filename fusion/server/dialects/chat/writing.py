@@ -4,7 +4,7 @@ from typing import Any
 
 from fusion.core.result import Result
 from fusion.core.types import ToolCall
-from fusion.server.dialects.base import RefusedError, ServedRun, outcome_of
+from fusion.server.base import RefusedError, ServedRun, outcome_of
 
 
 def completion(run: ServedRun, result: Result) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from fusion.core.result import Result
 from fusion.core.types import FinishReason, ToolCall, Usage
-from fusion.server.dialects.base import RefusedError, ServedRun, outcome_of
+from fusion.server.base import RefusedError, ServedRun, outcome_of
 
 _STOPS: Final[dict[FinishReason | None, str]] = {
     "stop": "end_turn",

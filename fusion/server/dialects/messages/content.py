@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 Part = dict[str, Any]
 _SERVERS: Final = frozenset({

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fusion.core.result import Result
-from fusion.server.dialects.base import RefusedError, ServedRequest, ServedRun
+from fusion.server.base import RefusedError, ServedRequest, ServedRun
 from fusion.server.dialects.messages.answer import error_of, message_of
 from fusion.server.dialects.messages.events import events_of
 from fusion.server.dialects.messages.request import served

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from fusion.core.result import Result
-from fusion.server.dialects.base import RefusedError, ServedRun, outcome_of, sse
+from fusion.server.base import RefusedError, ServedRun, outcome_of, sse
 from fusion.server.dialects.messages.answer import begun, error_of, stop_reason, tool_use, usage_of
 from fusion.server.dialects.pieces import AnswerPieces
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fusion.core.params import AnswerOptions
 from fusion.core.types import ToolSpec
-from fusion.server.dialects.base import RefusedError, ServedRequest
+from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.dialects.fields import FUSION, answer_options, fusion_fields
 from fusion.server.dialects.messages.content import Transcript, blocks_of
 from fusion.server.dialects.messages.names import own_name

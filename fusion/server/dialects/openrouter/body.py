@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 from fusion.server.dialects.openrouter.names import ALIASES, DEPTH, PLUGIN, TOOL
 from fusion.server.dialects.responses.body import Effort
 

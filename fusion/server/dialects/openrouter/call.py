@@ -8,7 +8,7 @@ from fusion.core import errors
 from fusion.core.events import CallStarted, EventBase, ItemFinished, StageFinished
 from fusion.core.result import Result
 from fusion.core.types import Failure, Item
-from fusion.server.dialects.base import INTERRUPTED, ServedRun
+from fusion.server.base import INTERRUPTED, ServedRun
 from fusion.server.dialects.openrouter.kept import KeptPanel
 from fusion.server.dialects.openrouter.names import TOOL
 from fusion.server.dialects.openrouter.panel import JUDGE, PANEL, Plan

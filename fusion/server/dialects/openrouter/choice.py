@@ -8,8 +8,8 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from fusion.core.result import Result
+from fusion.server.base import ServedRequest
 from fusion.server.catalog import ServedPipeline
-from fusion.server.dialects.base import ServedRequest
 from fusion.server.dialects.openrouter.body import AskedPanel, asked_panel
 from fusion.server.dialects.openrouter.call import FusionCall
 from fusion.server.dialects.openrouter.names import TOOL

@@ -9,8 +9,8 @@ from fusion.core.errors import FusionError, UsageError
 from fusion.core.params import RoleSpec
 from fusion.models.catalog import describe, refused
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.server.base import RefusedError
 from fusion.server.catalog import PREFIX, Catalog, ServedPipeline
-from fusion.server.dialects.base import RefusedError
 from fusion.server.dialects.openrouter.body import AskedPanel
 from fusion.server.dialects.openrouter.models import reached
 from fusion.stages.base import Stage

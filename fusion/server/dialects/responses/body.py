@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from fusion.core.result import Result
-from fusion.server.dialects.base import RefusedError, ServedRequest, ServedRun
+from fusion.server.base import RefusedError, ServedRequest, ServedRun
 from fusion.server.dialects.fields import fusion_fields
 from fusion.server.dialects.openrouter.choice import call_of
 from fusion.server.dialects.responses.body import checked

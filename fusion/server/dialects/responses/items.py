@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 
 Part = dict[str, Any]
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}

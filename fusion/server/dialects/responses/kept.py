@@ -7,7 +7,7 @@ from fusion.core.errors import StoreError
 from fusion.core.result import Result
 from fusion.core.types import ToolCall
 from fusion.engine.durable import result_of
-from fusion.server.dialects.base import KEPT, RefusedError
+from fusion.server.base import KEPT, RefusedError
 from fusion.server.dialects.openrouter.call import FusionCall
 from fusion.server.dialects.openrouter.choice import call_of
 from fusion.server.dialects.responses.response import PREFIX, Json, Told, created_of, output_of

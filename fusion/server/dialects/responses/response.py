@@ -8,7 +8,7 @@ from typing import Any, Final
 from fusion.core.errors import BudgetError, RateLimitError
 from fusion.core.result import Result
 from fusion.core.types import Failure, ToolCall
-from fusion.server.dialects.base import INTERRUPTED, outcome_of
+from fusion.server.base import INTERRUPTED, outcome_of
 
 PREFIX: Final = "resp_"
 """Beginning of the id of a response; the id of its run follows."""

@@ -11,7 +11,7 @@ from fusion.core.errors import FusionError
 from fusion.core.events import Delta, EventBase, Restarted, RunStarted
 from fusion.core.result import Result
 from fusion.core.types import ToolCall
-from fusion.server.dialects.base import ServedRun
+from fusion.server.base import ServedRun
 from fusion.server.dialects.responses.message import Message
 from fusion.server.dialects.responses.response import Json, Told, call_item, output_of, status_of
 from fusion.server.dialects.responses.writer import Frame, Writer

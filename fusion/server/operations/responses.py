@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from fusion.client.history import History
-from fusion.server.dialects.base import RefusedError, ServedRequest
+from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.dialects.openrouter.panel import PIPELINE
 from fusion.server.dialects.responses.dialect import Responses, told_of
 from fusion.server.dialects.responses.kept import KeptResponse, KeptResponses

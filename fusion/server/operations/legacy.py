@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from fusion.server.dialects.base import RefusedError
+from fusion.server.base import RefusedError
 from fusion.server.service import Service
 
 

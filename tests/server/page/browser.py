@@ -1,4 +1,7 @@
-"""Chromium for the tests of the page: one for the session, whose pages watch what they ask for and say."""
+"""Chromium for the tests of the page: one for a module, whose pages watch what they ask for and say.
+
+Playwright leaves its loop running in the thread until it is closed, so that no other test may come between.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +47,7 @@ class Watched:
         assert not errors, errors
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:

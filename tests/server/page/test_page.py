@@ -22,7 +22,7 @@ from tests.server.page.conftest import PIPELINES, Gate, mapped, models, ran, sta
 from tests.server.page.test_stream import gate as gate
 from tests.server.page.test_stream import waiting
 
-pytestmark = pytest.mark.needs("chromium")
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("browser")]
 HOSTILE = {
     "markup": "<script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b>",
     "link": '"><a href="javascript:alert(3)">x</a><iframe src="https://evil.example/">',

@@ -44,8 +44,8 @@ class PipelineOptions(llm.Model.Options):
     max_tokens: int | None = Field(default=None, gt=0, description="Most output tokens of the answer.")
 
 
-class PipelineModel(llm.Model):
-    """A pipeline as a model of llm."""
+class _Described:
+    """What llm knows of a pipeline as a model."""
 
     can_stream = True
     supports_schema = True
@@ -56,6 +56,10 @@ class PipelineModel(llm.Model):
     def __init__(self, name: str, path: Path) -> None:
         self.model_id = f"fusion/{name}"
         self.pipeline = path
+
+
+class PipelineModel(_Described, llm.Model):
+    """A pipeline as a model of llm."""
 
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> Iterator[str]:
         from fusion.client.stream import RunStream
@@ -70,18 +74,8 @@ class PipelineModel(llm.Model):
                 yield _end(pieces, checked(answer.result, handle.exit_code), response)
 
 
-class AsyncPipelineModel(llm.AsyncModel):
+class AsyncPipelineModel(_Described, llm.AsyncModel):
     """A pipeline as an async model of llm."""
-
-    can_stream = True
-    supports_schema = True
-    supports_tools = True
-    attachment_types: set[str] | frozenset[str] = _TYPES
-    Options = PipelineOptions
-
-    def __init__(self, name: str, path: Path) -> None:
-        self.model_id = f"fusion/{name}"
-        self.pipeline = path
 
     async def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> AsyncGenerator[str, None]:
         from fusion.client.stream import AsyncRunStream

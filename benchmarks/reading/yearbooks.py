@@ -24,7 +24,7 @@ def plan_sections(request: Request) -> str:
     """Return the plan of a question: places and facts as it names them; "merged" to any other request."""
     if "sections" not in (request.json_schema or {}).get("properties", {}):
         return "merged"
-    question = request.messages[-1].content.rpartition("Request: ")[2]
+    question = request.messages[-1].content.rpartition("The request: ")[2]
     begin = question.partition(":")[0].partition("look at")[0].partition(" take ")[0]
     places = [place for place in re.findall(r"\b[A-Z][a-z]+\b", begin) if place not in _NO_PLACES]
     asked = [fact for _, fact in sorted((question.find(fact), fact) for fact in FACTS if fact in question)]

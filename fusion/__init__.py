@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fusion.stages.kinds.synthesize import Synthesize as Synthesize
     from fusion.stages.kinds.vote import Vote as Vote
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 _ON_WINDOWS = "Fusion runs on Linux and macOS; on Windows, install and run it within WSL (wsl --install)"
 

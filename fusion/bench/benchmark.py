@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusion import __version__
+from fusion.bench.arms.pipeline import PipelineArm
 from fusion.bench.baselines import self_consistency
 from fusion.bench.checkpoint import CALLS, open_checkpoint
 from fusion.bench.experiment import Experiment, prepare
@@ -141,7 +142,8 @@ def _results(experiment: Experiment, runner: Runner, notes: Sequence[str], **run
         raise BudgetError(f"the benchmark was stopped before any item had all its answers: {stopped}")
     keys = ((arm.name, one.task.id, epoch) for one in whole for arm in arms for epoch in range(suite.epochs))
     done = [runner.done[key] for key in keys]
-    alone = {model for arm in arms if arm.kind == "model" for model in arm.models}
+    asked = {model for arm in arms if arm.kind == "model" for model in arm.models}
+    asked |= {model for one in experiment.contestants if isinstance(one, PipelineArm) for model in one.roles.values()}
     return Results(
         **{name: getattr(suite, name) for name in ("name", "margin", "resamples", "seeds", "epochs", "baselines")},
         **run,
@@ -152,7 +154,7 @@ def _results(experiment: Experiment, runner: Runner, notes: Sequence[str], **run
             *experiment.notes,
             *notes,
             *runner.judgements,
-            *_fallback_notes(experiment.models, done, alone),
+            *_fallback_notes(experiment.models, done, asked),
             *_unknown_cost_notes(suite, arms, done),
         ),
         stopped=stopped and f"{stopped.rstrip('.')}; {len(whole):,} of {planned:,} items have all their answers",
@@ -199,10 +201,10 @@ def keep_done(settings: Settings, experiment: Experiment, done: Iterable[Scored]
     return keep_outcomes(settings, arms, items, outcomes, run=suite.name, labels=suite.labels)
 
 
-def _fallback_notes(models: Mapping[str, ModelInfo], done: Iterable[Scored], alone: set[str]) -> Iterator[str]:
-    """Yield a note for each fallback model that is not measured alone."""
+def _fallback_notes(models: Mapping[str, ModelInfo], done: Iterable[Scored], asked: set[str]) -> Iterator[str]:
+    """Yield a note for each model that only fallbacks asked: those `asked` are measured alone or first of a role."""
     for model in dict.fromkeys(one.model for each in done for one in each.response.spent if one.calls):
-        if model in models and model not in alone:
+        if model in models and model not in asked:
             yield f"{model} answered as a fallback, and was not measured alone."
 
 

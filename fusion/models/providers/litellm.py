@@ -189,15 +189,21 @@ class _Library:
             return
         litellm = sys.modules["litellm"]
         await litellm.close_litellm_async_clients()
-        worker = sys.modules.get("litellm.litellm_core_utils.logging_worker")
-        if worker is not None:
-            await worker.GLOBAL_LOGGING_WORKER.stop()
+        module = sys.modules.get("litellm.litellm_core_utils.logging_worker")
+        if module is not None:
+            await _stop(module.GLOBAL_LOGGING_WORKER)
 
     def _load(self) -> _Loaded:
         with self._lock:
             loaded = self._loaded or _load()
             self._loaded = loaded
         return loaded
+
+
+async def _stop(worker: Any) -> None:
+    """Stop litellm's worker, unless another loop runs it: that of a program that calls litellm itself."""
+    if getattr(worker, "_bound_loop", None) is asyncio.get_running_loop():
+        await worker.stop()
 
 
 _LIBRARY: Final = _Library()

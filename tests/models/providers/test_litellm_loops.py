@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fusion.core.types import Request
-from fusion.models.providers.litellm import LiteLLMModel, close_all
+from fusion.models.providers.litellm import LiteLLMModel, close_all, warm
 from tests.models.conformance import Collected, request
 from tests.provider import Answer, Provider
 
@@ -29,6 +29,32 @@ def test_one_loop_after_the_other() -> None:
             asyncio.run(run(one), debug=True)
             assert provider.wait_until(lambda p: p.open == 0)
         gc.collect()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_worker_of_a_program_that_calls_litellm_itself_is_left_alone(ended: bool) -> None:
+    from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER as WORKER
+
+    async def own() -> asyncio.Task[None]:
+        WORKER.start()
+        assert WORKER._worker_task is not None
+        return WORKER._worker_task
+
+    async def run() -> None:
+        await warm()
+        await close_all()
+
+    loop = asyncio.new_event_loop()
+    task = loop.run_until_complete(own())
+    if ended:
+        task.cancel()
+        loop.run_until_complete(asyncio.wait([task]))
+        loop.close()
+    asyncio.run(run())
+    if not ended:
+        assert not task.cancelled()
+        loop.run_until_complete(WORKER.stop())
+        loop.close()
 
 
 @pytest.mark.parametrize("answer", [Answer(), Answer(status=500), Answer(drop="reset"), Answer(pieces=["a"] * 9)])

@@ -45,7 +45,7 @@ class PipelineOptions(llm.Model.Options):
 
 
 class _Described:
-    """What llm knows of a pipeline as a model."""
+    """Abilities, options and id of a pipeline as a model of llm."""
 
     can_stream = True
     supports_schema = True

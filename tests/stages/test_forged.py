@@ -31,7 +31,7 @@ REFUSED = {"issues": [{"quote": "", "problem": "it is wrong"}], "verdict": "reje
 
 def judged_by(words: str, answer: str) -> str:
     """What a reviewer goes by that reads the marks: everything but what stands between those of the answer."""
-    found = re.search(rf"<(result|answer) (\w{{12}})>\n{re.escape(answer)}\n</\1 \2>", words)
+    found = re.search(rf"<(result|answer) (\w{{10}})>\n{re.escape(answer)}\n</\1 \2>", words)
     assert found, "the answer does not stand between marks"
     outside = words[: found.start()] + words[found.end() :]
     assert found[2] not in outside

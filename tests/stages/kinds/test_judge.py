@@ -225,7 +225,7 @@ def test_an_answer_stays_between_its_marks_whatever_it_says(fusion: Any, forged:
         outside = words.replace(forged, "")
         assert sorted(re.findall(r"^Answer (\w+):$", outside, re.MULTILINE)) == ["A", "B", "C"]
         assert label in "ABC"
-        assert len(re.findall(r"^<answer \w{12}>$", outside, re.MULTILINE)) == 3
+        assert len(re.findall(r"^<answer \w{10}>$", outside, re.MULTILINE)) == 3
         assert [message.role for message in asked[role].requests[0].messages] == ["system", "user"]
     assert result.data["analysis"] == EMPTY
 

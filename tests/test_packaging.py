@@ -401,7 +401,7 @@ def test_the_metadata_says_what_it_is(built: Built) -> None:
     said: Message = Parser().parsestr(metadata(built.wheel, "METADATA"))
     assert (said["Name"], said["License-Expression"]) == ("compound-fusion", "Apache-2.0")
     assert said["Requires-Python"] == ">=3.11"
-    assert sorted(said.get_all("Provides-Extra", [])) == ["bench", "dev", "local", "parquet"]
+    assert sorted(said.get_all("Provides-Extra", [])) == sorted([*EXTRAS, "dev"])
     assert said["Description-Content-Type"] == "text/markdown"
     assert said.get_all("License-File") == LICENCES
     assert f"Changelog, {REPOSITORY}/blob/main/CHANGELOG.md" in said.get_all("Project-URL", [])

@@ -135,21 +135,21 @@ class Fusion:
     ) -> Result:
         """Await `complete`. Cancelling it stops the run."""
         handle = self.start(prompt, schema=schema, **options)
-        return _checked_result(handle, await handle.wait_async(), schema)
+        return checked_result(handle, await handle.wait_async(), schema)
 
     def stream(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> RunStream:
         """Run a pipeline and iterate over the pieces of its answer; `.result` holds the Result at the end."""
         stream = RunStream()
         options["on_event"] = to_both(stream.sink, options.get("on_event"))
         handle = self.start(prompt, stream=True, **options)
-        return stream.of(handle, functools.partial(_checked_result, handle, schema=None))
+        return stream.of(handle, functools.partial(checked_result, handle))
 
     def astream(self, prompt: Prompt = None, **options: Unpack[RunOptions]) -> AsyncRunStream:
         """`stream` for `async for`, on the caller's running loop."""
         stream = AsyncRunStream()
         options["on_event"] = to_both(stream.sink, options.get("on_event"))
         handle = self.start(prompt, stream=True, **options)
-        return stream.of(handle, functools.partial(_checked_result, handle, schema=None))
+        return stream.of(handle, functools.partial(checked_result, handle))
 
     def start(
         self,
@@ -189,7 +189,7 @@ class Fusion:
     async def aresume(self, run_id: str, **options: Unpack[ResumeOptions]) -> Result:
         """Await `resume`. Cancelling it stops the run."""
         handle = self.start_resume(run_id, **options)
-        return _checked_result(handle, await handle.wait_async(), None)
+        return checked_result(handle, await handle.wait_async())
 
     def start_resume(self, run_id: str, *, stream: bool = False, **options: Unpack[ResumeOptions]) -> RunHandle:
         """Start to resume a run and return at once; see `resume`."""
@@ -250,7 +250,7 @@ class Fusion:
     ) -> Result:
         """Await `continue_run`. Cancelling it stops the run."""
         handle = self.start_continue(run_id, results, **options)
-        return _checked_result(handle, await handle.wait_async(), None)
+        return checked_result(handle, await handle.wait_async())
 
     def start_continue(
         self,
@@ -593,10 +593,10 @@ def _waited(handle: RunHandle, schema: type[BaseModel] | None) -> Result:
     except KeyboardInterrupt:
         handle.cancel()
         raise
-    return _checked_result(handle, result, schema)
+    return checked_result(handle, result, schema)
 
 
-def _checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] | None) -> Result:
+def checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] | None = None) -> Result:
     """Return the Result of a run that has an answer; raise RunFailed otherwise."""
     if result.status == "failed":
         message = result.error.message if result.error else "the run failed"

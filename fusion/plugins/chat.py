@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fusion.core.errors import BadResponseError, InputError, RunFailed
+from fusion.core.errors import BadResponseError, InputError
 from fusion.core.result import Result, run_of_call
 from fusion.core.types import Message
 from fusion.pipeline.media import turn_of
@@ -109,10 +109,3 @@ class Pieces:
     def whole(result: Result) -> Result:
         """Return the Result of a stream, also of a failed run."""
         return result
-
-
-def checked(result: Result, exit_code: int) -> Result:
-    """Return the Result of a run that has an answer. Raises RunFailed otherwise."""
-    if result.status == "failed":
-        raise RunFailed(result.error.message if result.error else "the run failed", result, exit_code=exit_code)
-    return result

@@ -19,6 +19,7 @@ import litellm
 from litellm.llms.custom_llm import CustomLLM, CustomLLMError
 
 from fusion import Fusion
+from fusion.client.client import checked_result
 from fusion.client.handle import RunHandle
 from fusion.client.options import ContinueOptions, RunOptions
 from fusion.client.stream import AsyncRunStream, RunStream
@@ -26,7 +27,7 @@ from fusion.core.errors import BudgetError, FusionError, InputError, RunFailed, 
 from fusion.core.log import LOG
 from fusion.core.params import PARAMS, AnswerOptions
 from fusion.core.result import Result
-from fusion.plugins.chat import Pieces, Spoken, checked, spoken
+from fusion.plugins.chat import Pieces, Spoken, spoken
 
 PROVIDER: Final = "fusion"
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
@@ -51,7 +52,7 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
         with _Refusals(model):
             asked = _asked(messages, optional_params)
             handle = _started(model, asked, None)
-            result = checked(_in_time(handle, more.get("timeout")), handle.exit_code)
+            result = checked_result(handle, _in_time(handle, more.get("timeout")))
             return _response(result, handle, asked, more["model_response"])
 
     async def acompletion(
@@ -62,7 +63,7 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
             handle = _started(model, asked, None)
             async with asyncio.timeout(_seconds(more.get("timeout"))):
                 result = await handle.wait_async()
-            return _response(checked(result, handle.exit_code), handle, asked, more["model_response"])
+            return _response(checked_result(handle, result), handle, asked, more["model_response"])
 
     def streaming(
         self, *, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
@@ -74,7 +75,7 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
                 for piece in answer:
                     if new := pieces.new(piece, answer.restarts):
                         yield _chunk(new)
-                yield from _end(pieces, checked(answer.result, handle.exit_code))
+                yield from _end(pieces, checked_result(handle, answer.result))
 
     async def astreaming(
         self, *, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
@@ -86,7 +87,7 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
                 async for piece in answer:
                     if new := pieces.new(piece, answer.restarts):
                         yield _chunk(new)
-                for chunk in _end(pieces, checked(await answer.result(), handle.exit_code)):
+                for chunk in _end(pieces, checked_result(handle, await answer.result())):
                     yield chunk
 
 

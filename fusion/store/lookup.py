@@ -8,6 +8,7 @@ from typing import Final
 
 from fusion.core.config import Settings
 from fusion.core.errors import RunBusyError, UsageError
+from fusion.core.events import Event, event_adapter
 from fusion.store.base import Store
 from fusion.store.rows import MapRow, RunFilter, RunRow, RunState
 
@@ -88,6 +89,13 @@ def run_state(store: Store, row: RunRow) -> RunState:
 def map_state(store: Store, row: MapRow) -> RunState:
     """Return the state of a map: an unfinished one is `running` while it is locked, else `died`."""
     return "died" if row.status == "running" and not store.is_locked(row.map_id) else row.status
+
+
+def kept_events(store: Store, run_id: str, *, after: int = 0) -> Iterator[Event]:
+    """Yield the events of a run that the store keeps, in order, from the one behind number `after` on."""
+    adapter = event_adapter()
+    for body in store.events(run_id, after=after):
+        yield adapter.validate_python({"run_id": run_id, **body})
 
 
 def lock_of(row: RunRow) -> str:

@@ -20,13 +20,13 @@ from fusion.core.events import (
     ItemFinished,
     Noted,
     OfCall,
-    event_adapter,
 )
 from fusion.core.result import Cost, Receipt, ReceiptLine, Served, Spent
 from fusion.core.types import Money, Usage
 from fusion.engine.receipt.path import CriticalPath, Upstreams
 from fusion.models.base import Price
 from fusion.store.base import Store
+from fusion.store.lookup import kept_events
 from fusion.store.rows import Attempt, AttemptState, Line, Timing
 
 _ZERO: Final = Decimal(0)
@@ -327,11 +327,9 @@ def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:
 
     With `open_too`, attempts under way count in full as well.
     """
-    adapter = event_adapter()
-    events = [adapter.validate_python({"run_id": run_id, **body}) for body in store.events(run_id)]
     unsettled: tuple[AttemptState, ...] = ("lost", "open") if open_too else ("lost",)
     charged = (_charged(attempt) for attempt, _ in store.attempts(run_id, states=unsettled))
-    return Before(tuple(store.lines(run_id)), (*events, *charged), tuple(store.timings(run_id)))
+    return Before(tuple(store.lines(run_id)), (*kept_events(store, run_id), *charged), tuple(store.timings(run_id)))
 
 
 def _charged(attempt: Attempt) -> AttemptCharged:

@@ -15,11 +15,10 @@ from fusion.core.events import (
     Noted,
     StageFinished,
     StageStarted,
-    event_adapter,
 )
 from fusion.server.runs.progress import Progress, RunProgress
 from fusion.store.base import Store
-from fusion.store.lookup import run_state
+from fusion.store.lookup import kept_events, run_state
 from fusion.store.rows import AttemptState, Call, RunRow, RunState, Spending
 
 OPEN: Final[tuple[AttemptState, ...]] = ("open",)
@@ -116,10 +115,9 @@ class Board:
         for call in self._store.calls(run_id, after=self._calls):
             self._calls = call.number
             self._stage(call.key.stage).call(call)
-        adapter, found = event_adapter(), []
-        for body in self._store.events(run_id, after=self._events):
+        found = []
+        for event in kept_events(self._store, run_id, after=self._events):
             self._events += 1
-            event = adapter.validate_python({"run_id": run_id, **body})
             self._take(event)
             found.append(KeptEvent(self._events, event))
         self._spent = self._store.spending(run_id)

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from fusion.client.history.run_types import CallDetails
-from fusion.core.events import AttemptFailed, EventBase, FallbackTaken, HedgeSent, Paused, event_adapter
+from fusion.core.events import AttemptFailed, EventBase, FallbackTaken, HedgeSent, Paused
 from fusion.store.base import Store
+from fusion.store.lookup import kept_events
 from fusion.store.rows import Attempt, AttemptEnd
 
 _KINDS: Final = (AttemptFailed, FallbackTaken, HedgeSent, Paused)
@@ -22,9 +23,7 @@ class Retries:
         for one, end in store.attempts(run_id):
             self._attempts[one.stage, one.item, one.step].append((one, end))
         self._events: defaultdict[Any, list[EventBase]] = defaultdict(list)
-        adapter = event_adapter()
-        for body in store.events(run_id):
-            event = adapter.validate_python({"run_id": run_id, **body})
+        for event in kept_events(store, run_id):
             if isinstance(event, _KINDS):
                 self._events[event.stage, event.item].append(event)
 

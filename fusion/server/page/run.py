@@ -18,7 +18,7 @@ from fusion.client.history.details import (
 )
 from fusion.client.history.run_types import CallDetails, CallLine
 from fusion.core.errors import StoreError
-from fusion.core.events import EventBase, ItemFinished, event_adapter
+from fusion.core.events import EventBase, ItemFinished
 from fusion.core.types import as_text
 from fusion.engine.durable import record_of
 from fusion.engine.manifest import Record
@@ -30,7 +30,7 @@ from fusion.server.page.graph import graph_of
 from fusion.server.page.retries import Retries
 from fusion.server.runs.progress import Progress
 from fusion.store.base import Store
-from fusion.store.lookup import run_state
+from fusion.store.lookup import kept_events, run_state
 from fusion.store.rows import RunRow
 
 _EXCERPT: Final = 300
@@ -156,11 +156,7 @@ class RunView:
         return {} if found is None else {item.index: item for item in found.items}
 
     def _events(self, *kinds: type[EventBase]) -> Iterator[Any]:
-        adapter = event_adapter()
-        for body in self.store.events(self.run_id):
-            event = adapter.validate_python({"run_id": self.run_id, **body})
-            if isinstance(event, kinds):
-                yield event
+        return (event for event in kept_events(self.store, self.run_id) if isinstance(event, kinds))
 
     # Calls.
 

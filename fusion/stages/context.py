@@ -12,11 +12,14 @@ from fusion.core.types import (
     Attached,
     CallKey,
     Deltas,
+    Finished,
     FinishReason,
     Item,
     JsonSchema,
     Message,
+    ProcessLimits,
     ToolCall,
+    ToolResult,
     ToolSpec,
 )
 from fusion.models.base import ModelInfo
@@ -275,6 +278,37 @@ class StageJournal(ABC):
         """Mark the replies behind an error as unusable: if the run fails and is resumed, they are requested anew."""
 
 
+class StageTools(ABC):
+    """Tools of the run, by name."""
+
+    @abstractmethod
+    async def specs(self, names: Sequence[str]) -> tuple[ToolSpec, ...]:
+        """Return the tools of these names as a model sees them. Raises StageError for a tool that cannot be had."""
+
+    @abstractmethod
+    async def call(self, name: str, arguments: Any, *, step: str, item: int | None = None) -> ToolResult:
+        """Call a tool, once for each `step`: its result is journaled before it is returned.
+
+        A tool that fails returns a result that says so. Raises StageError for a call that may have taken effect in an
+        earlier process of the run and must not be repeated.
+        """
+
+
+class StageSandbox(ABC):
+    """The sandbox: the only place where code that a model wrote runs."""
+
+    @abstractmethod
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        stdin: str = "",
+        limits: ProcessLimits | None = None,
+    ) -> Finished:
+        """Run a command beside these files, named by relative paths. Raises StageError if there is no sandbox."""
+
+
 class StageEvents(ABC):
     """Events that a stage sends beside those of its calls and items."""
 
@@ -290,13 +324,15 @@ class StageEvents(ABC):
 
 
 class StageContext(ABC):
-    """Context of a stage: five services, its only access to the rest of the run."""
+    """Context of a stage: its services, the only access to the rest of the run."""
 
     inputs: StageInputs
     outputs: StageOutputs
     models: StageModels
     journal: StageJournal
     events: StageEvents
+    tools: StageTools
+    sandbox: StageSandbox
     seed: str
     """Seed of every random order: the same for this stage in each process of the run."""
     answer: AnswerOptions | None = None

@@ -164,6 +164,7 @@ def settings_page() -> str:
         "[store]": definitions["StoreTable"],
         "[telemetry]": definitions["TelemetryTable"],
         "[policy]": definitions["PolicyTable"],
+        "[sandbox]": definitions["SandboxTable"],
         "[policy.max_price]": definitions["PriceLimit"],
         "[server]": definitions["ServerTable"],
         '[server.pipelines."MODEL"]': definitions["ServedTable"],

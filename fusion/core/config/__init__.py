@@ -2,6 +2,7 @@
 
 from fusion.core.config.environment import Wire as Wire
 from fusion.core.config.environment import variable as variable
+from fusion.core.config.sandbox import SandboxTable as SandboxTable
 from fusion.core.config.secrets import Watch as Watch
 from fusion.core.config.secrets import is_padded as is_padded
 from fusion.core.config.secrets import secret as secret

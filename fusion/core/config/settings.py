@@ -12,6 +12,7 @@ from fusion.core.config.environment import Wire, wire_named
 from fusion.core.config.machine import machine_rules, rules_of
 from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
+from fusion.core.config.sandbox import SandboxTable
 from fusion.core.config.server import ServedTable, ServerTable
 from fusion.core.config.tables import (
     FREE,
@@ -73,6 +74,7 @@ class Settings(Value):
     store: StoreSettings = Field(default_factory=StoreSettings)
     batches: BatchesTable = BatchesTable()
     telemetry: TelemetryTable = TelemetryTable()
+    sandbox: SandboxTable = SandboxTable()
     policy: Policy = Field(default_factory=lambda: Policy(rules=machine_rules()))
     outages: tuple[str, ...] = ()
     server: ServerTable = ServerTable()
@@ -120,6 +122,7 @@ class Settings(Value):
             store=_store(env.get("FUSION_STORE"), layers.store()),
             batches=given.batches,
             telemetry=given.telemetry,
+            sandbox=given.sandbox,
             server=layers.server(),
             policy=Policy(rules=(*machine_rules(), *layers.rules())),
             wire=wire_named(env.get("FUSION_WIRE")) or "direct",
@@ -178,6 +181,7 @@ class _Layers:
             defaults=above.defaults.over(below.defaults),
             batches=above.batches if "batches" in above.model_fields_set else below.batches,
             telemetry=TelemetryTable(**{**_given(below.telemetry), **_given(above.telemetry)}),
+            sandbox=above.sandbox if "sandbox" in above.model_fields_set else below.sandbox,
             limits=LimitsTable(**above.limits.of_run.tighter(below.limits.of_run).model_dump(exclude_none=True)),
         )
 

@@ -62,9 +62,13 @@ class Sandbox(ABC):
 
 
 class Backend(ABC):
-    """A way to hold a command. `name` is its name in messages and events."""
+    """A way to hold a command. `name` is its name in events, `title` that in reports."""
 
     name: str
+
+    @property
+    def title(self) -> str:
+        return self.name
 
     @abstractmethod
     def run(self, command: Command, stop: Event) -> Finished:

@@ -120,7 +120,7 @@ class Descriptors:
         """Return the descriptor of a file with this content, `passed` on under its own number."""
         number = os.memfd_create("sandbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._stack.callback(os.close, number)
-        with open(number, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor has no path
+        with open(number, "wb", closefd=False) as file:
             file.write(content)
         os.lseek(number, 0, os.SEEK_SET)
         fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)

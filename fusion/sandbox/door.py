@@ -2,39 +2,48 @@
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from threading import Event
+from typing import Final
 
 from fusion.core.config.sandbox import SandboxTable
 from fusion.core.types import Finished
-from fusion.sandbox.base import Backend, Command, Sandbox
+from fusion.sandbox.base import Command, Sandbox
 from fusion.sandbox.probe import found
+
+_DEFAULT: Final = SandboxTable()
+_GRACE: Final = 2.0
+"""Seconds that a stopped command has to end."""
 
 
 class SandboxDoor(Sandbox):
     """Runs commands in threads: as many at once as the settings say, over all runs of the process."""
 
-    def __init__(self, table: SandboxTable) -> None:
+    def __init__(self, table: SandboxTable = _DEFAULT) -> None:
         self._table = table
 
     async def run(self, command: Command) -> Finished:
         stop = Event()
         command = command._replace(limits=self._table.limits(command.limits))
-        work = partial(_run, self._table, command, stop)
-        future = asyncio.get_running_loop().run_in_executor(_threads(self._table.concurrency or _cores()), work)
+        threads = _threads(self._table.concurrency or _cores())
+        future = threads.submit(_run, self._table, command, stop)
         try:
-            return await asyncio.shield(future)
+            return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             stop.set()
-            if not future.cancel():
-                await asyncio.gather(future, return_exceptions=True)
+            await _dead(future)
             raise
 
 
+async def _dead(future: Future[Finished]) -> None:
+    """Wait until a stopped command has ended."""
+    if not future.cancel():
+        await asyncio.wait([asyncio.wrap_future(future)], timeout=_GRACE)
+
+
 def _run(table: SandboxTable, command: Command, stop: Event) -> Finished:
-    backend: Backend = found(table)
-    return backend.run(command, stop)
+    return found(table).run(command, stop)
 
 
 @cache
@@ -44,3 +53,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+DEFAULT: Final = SandboxDoor()
+"""The sandbox of default settings."""

@@ -41,6 +41,11 @@ class Interpreter(Backend):
     def __init__(self, other: Backend | StageError) -> None:
         self._other = other
 
+    @property
+    def title(self) -> str:
+        other = "no process" if isinstance(self._other, StageError) else self._other.title
+        return f"{self.name}, then {other}"
+
     def run(self, command: Command, stop: Event) -> Finished:
         code = code_of(command)
         ended = None if code is None else _run(code, command)

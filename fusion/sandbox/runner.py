@@ -43,6 +43,10 @@ class Runner(Backend):
         self._after = stop
         self._names = (*_ENVIRONMENT, *env)
 
+    @property
+    def title(self) -> str:
+        return f"runner {self._prefix[0]}"
+
     def run(self, command: Command, stop: Event) -> Finished:
         with tempfile.TemporaryDirectory(prefix="fusion-", ignore_cleanup_errors=True) as place:
             folder = Path(place)

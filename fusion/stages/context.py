@@ -323,8 +323,13 @@ class StageSandbox(ABC):
         files: Mapping[str, str | bytes] | None = None,
         stdin: str = "",
         limits: ProcessLimits | None = None,
+        item: int | None = None,
     ) -> Finished:
-        """Run a command beside these files, named by relative paths. Raises StageError if there is no sandbox."""
+        """Run a command beside these files, named by relative paths, and return its end.
+
+        An equal command of the same stage and item, also in a resumed run, gets the same end without running again.
+        Raises StageError if there is no sandbox.
+        """
 
 
 class StageEvents(ABC):

@@ -35,7 +35,7 @@ Part = Annotated[str, AfterValidator(_part)]
 
 
 class SandboxTable(Authored):
-    """Sandbox of commands that a model wrote: bubblewrap, or a runner of the user's own, and the most they may take."""
+    """Sandbox of commands that a model wrote: bubblewrap or the user's own runner, and the most they may take."""
 
     runner: tuple[Part, ...] = Field(
         default=(),
@@ -52,11 +52,14 @@ class SandboxTable(Authored):
     )
     python: Literal["process", "monty"] = Field(
         default="process",
-        description="Python code without files: in a process, or first in pydantic-monty, which knows less of Python.",
+        description="Python code without files: in a process, or in pydantic-monty where that knows all of the code.",
     )
     concurrency: int | None = Field(default=None, ge=1, description="Commands at once; by default one for each core.")
     seconds: float | None = Field(
-        default=None, gt=0, le=600, description="Most seconds of a command by the clock; by default as its stage says."
+        default=None,
+        gt=0,
+        le=600,
+        description="Most seconds of a command by the clock; by default as its stage says.",
     )
     memory: int | None = Field(default=None, gt=0, description="Most megabytes of memory of a command.")
     disk: int | None = Field(default=None, gt=0, description="Most megabytes of files of a command.")

@@ -20,11 +20,10 @@ from fusion.core.types import Finished
 from fusion.sandbox import seccomp
 from fusion.sandbox.base import Backend, Command
 from fusion.sandbox.process import Follower, signalled
-from fusion.sandbox.usage import Usage
+from fusion.sandbox.usage import FOLDER, Usage
 
 NOBODY: Final = 65534
 """User and group of commands, where Fusion runs as root: for root the kernel limits no processes."""
-FOLDER: Final = "/tmp/work"  # noqa: S108 - within the sandbox, whose /tmp is its own
 _SHARED_MEMORY: Final = 16
 """Megabytes of /dev/shm at most."""
 _MB: Final = 1_000_000

@@ -9,8 +9,11 @@ from typing import Final, Protocol
 
 from fusion.core.types import ProcessLimits, StoppedBy
 
-_MOST_FILES: Final = 20_000
+_MOST_FILES: Final = 10_000
 """Files, folders and links that a command may have; each takes memory of the kernel."""
+FOLDER: Final = "/tmp/work"  # noqa: S108 - within the sandbox, whose /tmp is its own
+"""Working directory of commands."""
+_OUTSIDE: Final = "/tmp"  # noqa: S108 - that of the machine, in whose place the sandbox has its own
 _MB: Final = 1_000_000
 _SECONDS: Final = 0.05
 _MOST_PROCESSES: Final = 4_096
@@ -53,10 +56,12 @@ class Usage:
 
 
 def _files(first: int) -> int:
-    """Return the files of the sandbox's own file system; 0 once it is gone."""
+    """Return the files of the sandbox's own file system; 0 before it is made, and once it is gone."""
+    folder = f"/proc/{first}/root{FOLDER}"
     with suppress(OSError):
-        state = os.statvfs(f"/proc/{first}/root/tmp")
-        return state.f_files - state.f_ffree
+        if Path(folder).stat().st_dev != Path(_OUTSIDE).stat().st_dev:
+            state = os.statvfs(folder)
+            return state.f_files - state.f_ffree
     return 0
 
 

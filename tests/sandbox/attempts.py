@@ -293,10 +293,10 @@ def kernel_programs() -> Any:
 def typing_into_the_terminal() -> Any:
     import fcntl
 
-    ways = [
-        lambda path=path: fcntl.ioctl(os.open(path, os.O_RDWR), 0x5412, b"x") for path in ("/dev/tty", "/dev/ptmx")
-    ]
-    return first(*ways, lambda: fcntl.ioctl(0, 0x5412, b"x"))
+    def typed(path: str) -> Any:
+        return fcntl.ioctl(os.open(path, os.O_RDWR), 0x5412, b"x")
+
+    return first(lambda: typed("/dev/tty"), lambda: typed("/dev/ptmx"), lambda: fcntl.ioctl(0, 0x5412, b"x"))
 
 
 @attempt

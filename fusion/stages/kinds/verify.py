@@ -70,8 +70,8 @@ class Verify(OneOrMany, AnswerStage):
     prompt_offers: ClassVar[frozenset[str]] = _OF_REPAIR
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
-            "One call of a judge for each verdict, if there is one. One call for each repair: at most `attempts`, and "
-            "`escalations` with `escalate_to`. A call is repeated once if the reply does not match its shape."
+            "One call of a judge for each verdict, if there is one. One call for each repair: at most `attempts`, "
+            "and `escalations` with `escalate_to`. A call is repeated once if the reply does not match its shape."
         ),
         expects="6 of 10 answers pass, and so does each repair.",
         shares={"verdict": {"accept": 0.6, "revise": 0.4}},

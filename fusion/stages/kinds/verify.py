@@ -34,6 +34,11 @@ class Verify(OneOrMany, AnswerStage):
     most `escalations` of its own. A repair that equals an earlier answer ends the repairs of its role. The writer is
     the role of the stage that `value` or `over` names, with its prompt, shape and limit; `role` names another.
 
+    All conditions of the `check` must hold: those that cost nothing, then a run in the sandbox, then its `judge`, a
+    role or `{role, criteria, prompt, confidence}`. `python` are tests, run behind the code of the answer; they read
+    inputs alone. `command` is a program beside its `files`, and the exit code 0 passes. `files` and `stdin` are
+    templates, which read `value` and its `code`: the longest or last block, or the `whole` answer, as `extract` says.
+
     A check that cannot be made, such as one without a sandbox, fails the stage. It never counts as passed or failed.
     """
 

@@ -14,7 +14,7 @@ from fusion import Say, ScriptedModel
 from fusion.core.errors import ModelConnectionError, StageError
 from fusion.core.events import Decided, Noted
 from fusion.core.types import Finished, ProcessLimits
-from fusion.engine.context.hands import RunSandbox
+from fusion.engine.context.sandbox import RunSandbox
 from tests.conftest import pipeline, run, said
 
 VERIFIED = """

@@ -74,9 +74,13 @@ class Signature:
             said = str(error).partition("\n")[0]
             raise UsageError(f"{self._name} has a parameter of a type that JSON has no form for: {said}") from error
 
-    def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:
+    def _hints(self, function: Any) -> dict[str, Any]:
+        routine = inspect.isroutine(function) or hasattr(function, "__wrapped__")
+        annotated: Any = (
+            function if routine else function.__init__ if inspect.isclass(function) else function.__call__
+        )
         try:
-            return typing.get_type_hints(function, include_extras=True)
+            return typing.get_type_hints(annotated, include_extras=True)
         except (NameError, TypeError, AttributeError) as error:
             raise UsageError(f"{self._name}: its annotations cannot be read: {error}") from error
 

@@ -28,6 +28,8 @@ class Declared(Toolbox):
         self._settings = settings
         self._given = given if isinstance(given, Toolbox) else Tools(given)
         self._open: dict[str, Server] = {}
+        variables = (set(one.env.values()).union(one.headers.values()) for one in settings.mcp.values())
+        self.secrets = self._given.secrets.union(*variables)
 
     async def find(self, name: str) -> tuple[Tool, ...]:
         if self._is_given(name):

@@ -11,12 +11,10 @@ from typing import Any, Final
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from fusion.core.errors import FusionError
 from fusion.core.types import Effect, ToolResult, ToolSpec, as_text
 from fusion.tools.base import SECONDS, Tool
 from fusion.tools.functions.signature import Signature
 
-_MOST_WORDS: Final = 2_000
 _OTHER: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -39,13 +37,7 @@ class Function(Tool):
         self.spec = ToolSpec(name=called, description=self._signature.description, parameters=self._signature.schema)
 
     async def call(self, arguments: dict[str, Any]) -> ToolResult:
-        try:
-            return _result(await self._returned(self._signature.arguments(arguments)))
-        except FusionError as error:
-            return ToolResult(_cut(str(error)), failed=True)
-        except Exception as error:  # noqa: BLE001 - a function of the user's may raise anything
-            said = str(error)
-            return ToolResult(_cut(f"{type(error).__name__}: {said}" if said else type(error).__name__), failed=True)
+        return _result(await self._returned(self._signature.arguments(arguments)))
 
     async def _returned(self, arguments: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(self._function):
@@ -72,9 +64,8 @@ async def in_thread(work: Callable[[], Any], *, name: str) -> Any:
         error: BaseException | None = None
         try:
             result = context.run(work)
-        except BaseException as raised:  # noqa: BLE001 - raised again to the caller; SystemExit ends no thread here
-            own = isinstance(raised, Exception) and not isinstance(raised, StopIteration)
-            error = raised if own else RuntimeError(f"{type(raised).__name__}: {raised}")
+        except BaseException as raised:  # noqa: BLE001 - raised again to the caller
+            error = RuntimeError("StopIteration") if isinstance(raised, StopIteration) else raised
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, error)
 
@@ -95,7 +86,3 @@ def _result(returned: Any) -> ToolResult:
         said = str(error).partition("\n")[0]
         raise ValueError(f"it returned a {type(returned).__name__} that JSON cannot hold: {said}") from error
     return ToolResult(as_text(data), data)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} … ({len(text):,} characters)"

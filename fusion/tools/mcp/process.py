@@ -72,9 +72,8 @@ async def streams(
     try:
         yield received, sent
     finally:
-        for stream in (received, sent):
-            stream.close()
-        await asyncio.shield(_end(process, tasks))
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(_end(process, tasks, (received, sent, from_server, to_server)))
 
 
 async def _receive(process: Process, stream: Any, tail: Tail, ended: Callable[[int | None], None]) -> None:
@@ -87,11 +86,11 @@ async def _receive(process: Process, stream: Any, tail: Tail, ended: Callable[[i
             async for message in _messages(process.stdout, tail):
                 await stream.send(message)
     finally:
-        stream.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(_GRACE):
                 await process.wait()
         ended(process.returncode)
+        stream.close()  # last, so that calls under way fail when it is known why
 
 
 async def _messages(stdout: asyncio.StreamReader, tail: Tail) -> "AsyncIterator[SessionMessage]":
@@ -160,9 +159,11 @@ async def _listen(process: Process, tail: Tail) -> None:
         tail.add(part)
 
 
-async def _end(process: Process, tasks: Sequence["asyncio.Future[None]"]) -> None:
+async def _end(process: Process, tasks: Sequence["asyncio.Future[None]"], streams: Sequence[Any]) -> None:
     """Close the input of a server, and end it and its children if it goes on."""
     assert process.stdin is not None
+    for stream in streams:
+        stream.close()
     process.stdin.close()
     for number in (None, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
         if number is not None:

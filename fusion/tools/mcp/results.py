@@ -1,4 +1,4 @@
-"""Results of servers as texts and data, the check of their schemas, and the mask of what they were given."""
+"""Results of servers as texts and data, the check of their schemas, and a mask of keys."""
 
 import json
 from collections.abc import Mapping
@@ -24,22 +24,6 @@ class Mask:
         for value, name in self._values.items():
             text = text.replace(value, f"[{name}]")
         return text
-
-    def result(self, result: ToolResult) -> ToolResult:
-        """Return a result with the values masked, in its data too."""
-        if not self._values:
-            return result
-        return ToolResult(self.text(result.text), self._data(result.data), result.failed)
-
-    def _data(self, data: Any) -> Any:
-        match data:
-            case str():
-                return self.text(data)
-            case dict():
-                return {self.text(str(name)): self._data(value) for name, value in data.items()}
-            case list():
-                return [self._data(value) for value in data]
-        return data
 
 
 def told(result: "CallToolResult") -> ToolResult:

@@ -29,6 +29,8 @@ _LONGEST_NAME: Final = 64
 _LONGEST_WORDS: Final = 1_000
 _ERRORS_OF_TOOLS: Final = frozenset({-32601, -32602, -32603, -32001})
 """Codes of errors after which a connection over HTTP goes on: of the request, of the tool, a time-out."""
+_CLOSED: Final = -32000
+"""Code of the error of a connection that has closed."""
 _KEPT: Final = ("LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ")
 
 
@@ -85,20 +87,20 @@ class Server:
         """Raise UsageError for a tool that the settings leave out."""
         if not self._may(name):
             file = self.table.folder / "fusion.toml"
-            raise UsageError(f"tool {self.name}.{name} is left out by `tools` of [mcp.{self.name}] in {file}")
+            near = close_names(name, self.table.tools or ())
+            raise UsageError(f"tool {self.name}.{name} is left out by `tools` of [mcp.{self.name}] in {file}{near}")
 
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
-        """Call a tool; a fault of the server is a failed result. Raises StageError if the server cannot be had."""
+        """Call a tool. Raises StageError for a server that cannot be had, ends, or answers with an error."""
         connection = await self._opened()
         from mcp import MCPError
 
         try:
-            result = told(await connection.call(name, arguments))
+            return told(await connection.call(name, arguments))
         except MCPError as error:
-            result = ToolResult(self._fault(connection, error), failed=True)
+            raise StageError(self._fault(connection, error)) from error
         except ValidationError as error:
-            result = ToolResult(f"the server's answer is no result of a tool: {_flaws(error)}", failed=True)
-        return self._mask.result(result)
+            raise StageError(f"the server's answer is no result of a tool: {_flaws(error)}") from error
 
     async def close(self) -> None:
         """End the server, or the connection to it; a later call opens it again."""
@@ -165,7 +167,7 @@ class Server:
         return f"{self.title} cannot be reached: {self._reason(error)}{self._said()}"
 
     def _reason(self, error: BaseException) -> str:
-        if self._code is not None and not isinstance(error, TimeoutError):
+        if self._code is not None and not isinstance(error, (TimeoutError, ValidationError)):
             return f"it ended with exit code {self._code}"
         words = _flaws(error) if isinstance(error, ValidationError) else str(error)
         return self._mask.text(words or type(error).__name__)
@@ -175,13 +177,14 @@ class Server:
 
     def _fault(self, connection: Connection, error: Any) -> str:
         """Return the words for an error of the server, or of the way to it, which then is opened anew."""
-        if not connection.usable:
+        if not connection.usable or error.code == _CLOSED:
+            connection.retire()
             ended = "" if self._code is None else f" with exit code {self._code}"
             words = f"MCP server {self.name!r} ended{ended} during the call; the next call starts it again"
             return f"{words}{self._said()}"
         if self.table.url is not None and error.code not in _ERRORS_OF_TOOLS:
             connection.retire()
-        return str(error.message)[:_LONGEST_WORDS] or f"error {error.code}"
+        return self._mask.text(str(error.message)[:_LONGEST_WORDS]) or f"error {error.code}"
 
 
 def _flaws(error: ValidationError) -> str:

@@ -81,10 +81,11 @@ class Answer(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """The end of the last call of an answer: its finish reason, and the tools that the model wants called."""
+    """The end of the last call of an answer: its finish reason, the tools that the model wants called, the model."""
 
     finish_reason: FinishReason = "stop"
     tool_calls: tuple[ToolCall, ...] = ()
+    by: str = ""
 
 
 class Outcome(NamedTuple):
@@ -174,6 +175,10 @@ class StageInputs(ABC):
     @abstractmethod
     def producer(self, expression: str) -> Producer:
         """Return shape and limit of the stage that wrote the items of a bare path; empty for other expressions."""
+
+    def author(self, expression: str) -> str:
+        """Return the model that wrote the answer of the stage which a bare path names; empty if it is unknown."""
+        return ""
 
 
 class StageOutputs(ABC):

@@ -168,6 +168,8 @@ def settings_page() -> str:
         "[policy.max_price]": definitions["PriceLimit"],
         "[server]": definitions["ServerTable"],
         '[server.pipelines."MODEL"]': definitions["ServedTable"],
+        "[mcp.NAME]": definitions["McpTable"],
+        "[python]": definitions["PythonTable"],
     }
     parts = [
         "# Settings",

@@ -17,3 +17,5 @@ from fusion.core.config.tables import Endpoint as Endpoint
 from fusion.core.config.tables import SettingsFile as SettingsFile
 from fusion.core.config.tables import StoreTable as StoreTable
 from fusion.core.config.tables import Tariff as Tariff
+from fusion.core.config.tools import McpServer as McpServer
+from fusion.core.config.tools import PythonRules as PythonRules

@@ -148,9 +148,14 @@ def _qualified(sets: Mapping[str, TaskSet], task_set: str, name: str) -> str:
 
 
 def _scorer(name: str, scoring: Scoring, sandbox: SandboxTable) -> Scorer:
-    given = {"path": scoring.path, "pattern": scoring.pattern, "tolerance": scoring.tolerance}
     try:
-        return scorer(scoring.by, sandbox=sandbox, **given)
+        return scorer(
+            scoring.by,
+            path=scoring.path,
+            pattern=scoring.pattern,
+            tolerance=scoring.tolerance,
+            sandbox=sandbox,
+        )
     except UsageError as error:
         raise UsageError(f"the task set {name!r}: {error}") from error
 

@@ -105,7 +105,7 @@ def explain(kind: str) -> Explanation:
             *(f"{output.name} (items)" if output.feed else output.name for output in cls.outputs),
             *(f"{output.name} (items, with `over`)" for output in cls.item_outputs),
         ),
-        templates=tuple(_template(cls, use) for use in (example.prompts() if example else ())),
+        templates=tuple(_template(cls, use) for use in _own_prompts(example)),
         cost=cls.estimate.cost,
         calls=tuple(_calls(example)) if example else (),
         supposed=tuple(_supposed(cls)) if example and any(example.roles()) else (),
@@ -142,6 +142,13 @@ def _of_example(cls: type[Stage]) -> Stage | None:
         return None
     stages = Pipeline.from_yaml(cls.estimate.example).stages.values()
     return next(stage for stage in stages if isinstance(stage, cls))
+
+
+def _own_prompts(stage: Stage | None) -> Iterator[PromptUse]:
+    """Yield the templates of a stage, without those of the stages within it."""
+    for use in () if stage is None else stage.prompts():
+        if use.key in type(stage).model_fields:
+            yield use
 
 
 def _parameters(kind: str) -> Iterator[Parameter]:

@@ -31,6 +31,8 @@ OF_CONDITIONS: Final = frozenset({LEARNED})
 NUMBER: Final = "number"
 """Variable of checks: the number that the checked value gives, such as 4634.5 of "The total is 4,634.50."."""
 OF_CHECKS: Final = frozenset({"value", NUMBER})
+LOOP: Final = "loop"
+"""Variable of a body: the number of its round, and the values carried on, as in `loop.round`."""
 REPLACED: Final = frozenset({LEARNED, NUMBER})
 """Variables of expressions that a stage of the same name replaces."""
 
@@ -78,6 +80,20 @@ class PipelineUse:
     key: str
     pipeline: str
     inputs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A graph within a stage, run in rounds: its key, its stages, and the most rounds.
+
+    `outputs` are expressions over its stages by their keys; `answer` names the stage whose output is that of a round.
+    """
+
+    key: str
+    stages: "Mapping[str, Stage]"
+    outputs: Mapping[str, str]
+    answer: str
+    rounds: int
 
 
 class Stage(Authored, ABC):
@@ -183,6 +199,11 @@ class Stage(Authored, ABC):
     def pipelines(self) -> Iterator[PipelineUse]:
         """Yield the pipelines that the stage itself runs."""
         yield from ()
+
+    @property
+    def graph(self) -> Body | None:
+        """The graph that the stage runs in rounds, if any. The stage lists its prompts and roles as its own."""
+        return None
 
     @property
     def gives_data(self) -> bool:
@@ -401,6 +422,13 @@ def _as_written(stage: Stage) -> dict[str, Any]:
 STAGE_READER: Final = "stage"
 """Key of the validation context: the function that reads a stage of any kind."""
 
+BODY_SHAPE: Final[JsonSchema] = {
+    "type": "object",
+    "required": ["kind"],
+    "properties": {"kind": {"type": "string"}, "when": {"type": "string"}},
+}
+"""Placeholder for the schema of a stage in a body; `pipeline.json_schema` replaces it by those of all kinds."""
+
 INLINE_SHAPE: Final[JsonSchema] = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
 """Placeholder for the schema of an inner stage; `pipeline.json_schema` replaces it by those of all kinds."""
 
@@ -408,3 +436,6 @@ InlineStage = Annotated[
     Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(INLINE_SHAPE))
 ]
 """A stage within another one."""
+
+BodyStage = Annotated[Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(BODY_SHAPE))]
+"""A stage in the body of another one."""

@@ -29,6 +29,7 @@ from fusion.core.events import (
     Noted,
     OutageChanged,
     Paused,
+    RoundStarted,
     Sink,
     StageFinished,
     StageStarted,
@@ -69,6 +70,7 @@ _KEPT_EVENTS: Final = frozenset(
         Noted,
         OutageChanged,
         Paused,
+        RoundStarted,
         StageFinished,
         StageStarted,
     }

@@ -146,9 +146,9 @@ def _of_example(cls: type[Stage]) -> Stage | None:
 
 def _own_prompts(stage: Stage | None) -> Iterator[PromptUse]:
     """Yield the templates of a stage, without those of the stages within it."""
-    for use in () if stage is None else stage.prompts():
-        if use.key in type(stage).model_fields:
-            yield use
+    if stage is not None:
+        fields = type(stage).model_fields
+        yield from (use for use in stage.prompts() if use.key in fields)
 
 
 def _parameters(kind: str) -> Iterator[Parameter]:

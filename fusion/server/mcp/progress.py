@@ -23,7 +23,7 @@ _PAUSE: Final = 0.2
 
 
 class Step(NamedTuple):
-    """What a client hears: steps done, of so many that are known, and a line for people."""
+    """Progress as a client hears it: steps done, the known ones, and a line for people."""
 
     progress: float
     total: float | None

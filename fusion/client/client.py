@@ -5,7 +5,7 @@ import copy
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +52,8 @@ from fusion.stages.base import Stage
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, exclusive, find_run, lock_of, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
+from fusion.tools.base import Tool, Toolbox
+from fusion.tools.declared import Declared
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -77,6 +79,8 @@ class Fusion:
     `telemetry` traces runs with OpenTelemetry: True, False, or the TracerProvider that spans go to. By default
     `[telemetry]` in fusion.toml and the `OTEL_` variables decide.
 
+    `tools` are those that stages may call by the names in their specs, beside those that fusion.toml declares.
+
     >>> with Fusion(profile="local") as fusion:
     ...     result = fusion.complete("Compare the two offers.", inputs={"context": text})
     >>> result.text, result.cost
@@ -94,6 +98,7 @@ class Fusion:
         content: Content | None = None,
         settings: Settings | None = None,
         telemetry: "bool | TracerProvider | None" = None,
+        tools: Toolbox | Iterable[Tool] = (),
     ) -> None:
         settings = settings or Settings.announced()
         self._budget = limits_of(budget)
@@ -105,6 +110,7 @@ class Fusion:
             profile=profile,
             roles=roles or {},
             model=model,
+            toolbox=Declared(settings, tools),
         )
         self._loader = Loader(Library.standard(user=settings.library_dir))
         observer = observer_of(telemetry, settings)
@@ -212,7 +218,7 @@ class Fusion:
                 lock.release()
                 return RunHandle.ended(result_of(self.store, row), self._launcher.loop, self)
             record = record_of(self.store, row)
-            spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own)
+            spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own, self._cast.toolbox)
             if limits is not None:
                 spec = replace(spec, limits=over(spec.limits, limits))
             session = self._launcher.recorder.resume(row, lock, retry_budget=retry_budget, lost=lost)
@@ -269,7 +275,7 @@ class Fusion:
         if (pipeline := options.get("pipeline")) is not None:
             spec = prepare_branch(self._cast, self._loader.load(pipeline), record, limits)
         else:
-            spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own)
+            spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own, self._cast.toolbox)
             spec = spec if limits is None else replace(spec, limits=over(spec.limits, limits))
         spec = under_options(replace(spec, answer=None), answer)
         tags = tags_of(options.get("tags")) if "tags" in options else row.tags

@@ -119,10 +119,14 @@ class Launcher:
 
 def shut_down(launcher: Launcher, own_store: Store | None) -> None:
     """Stop all runs and release every thread, socket, process and file."""
-    loop, gateway = launcher.loop, launcher._cast.gateway
+    loop, cast = launcher.loop, launcher._cast
+
+    async def last() -> None:
+        await cast.toolbox.close()
+        await cast.gateway.close()
 
     def close() -> None:
-        loop.close(gateway.close)
+        loop.close(last)
         if own_store is not None:
             own_store.close()
 

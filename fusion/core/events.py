@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
-from fusion.core.types import Failure, FinishReason, ItemCost, Money, Reuse, Usage, Value, Waited
+from fusion.core.types import Effect, Failure, FinishReason, ItemCost, Money, Reuse, StoppedBy, Usage, Value, Waited
 
 
 class EventBase(Value):
@@ -276,6 +276,56 @@ class CallCancelled(EventBase):
     waited: Waited | None = None
 
 
+class ToolStarted(EventBase):
+    """A tool is called. `step` is the step of the call within its item.
+
+    `arguments` is the beginning of its arguments as JSON; empty where prompts are not kept.
+    """
+
+    type: Literal["tool_started"] = "tool_started"
+    step: str
+    tool: str
+    effect: Effect
+    arguments: str = ""
+
+
+class ToolFinished(EventBase):
+    """A call of a tool ended after so many seconds, with a result of `size` characters, before it was cut.
+
+    `failure` is set for a call that failed, was late or had unfit arguments; the model reads it. `status` is
+    "cancelled" if the stage or run ended first, or may not repeat the call. `reused` is set for a result out of the
+    journal: the tool was not called again, and `seconds` are the original ones.
+    """
+
+    type: Literal["tool_finished"] = "tool_finished"
+    step: str
+    tool: str
+    effect: Effect
+    status: Literal["ok", "failed", "cancelled"]
+    seconds: float
+    size: int = 0
+    failure: Failure | None = None
+    reused: bool = False
+    arguments: str = ""
+
+
+class CommandFinished(EventBase):
+    """A command in the sandbox ended after so many seconds.
+
+    `program` is its first word, `by` the sandbox that ran it. A negative `code` is the signal that ended it;
+    `stopped_by` is the limit that stopped it, if any. `reused` is set for the end of an equal command that ran
+    before: it did not run again, and `seconds` are the original ones.
+    """
+
+    type: Literal["command_finished"] = "command_finished"
+    program: str
+    by: str
+    code: int
+    stopped_by: StoppedBy | None = None
+    seconds: float
+    reused: bool = False
+
+
 class ItemFinished(EventBase):
     """A stage finished an item, with a value or a failure.
 
@@ -407,6 +457,9 @@ Event = Annotated[
     | CallFinished
     | CallFailed
     | CallCancelled
+    | ToolStarted
+    | ToolFinished
+    | CommandFinished
     | ItemFinished
     | Noted
     | Decided

@@ -16,8 +16,10 @@ from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.material import RunMaterial, documents
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts, Template
+from fusion.sandbox import DEFAULT, Sandbox
 from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import Room
+from fusion.tools.base import Toolbox, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class RunSpec:
     """Options of the stage that writes the answer."""
     widest: bool = False
     """True for the worst case of a simulation: every subtask reads the largest sections."""
+    toolbox: Toolbox = Tools.NONE
+    """Tools that the stages may call."""
+    sandbox: Sandbox = DEFAULT
+    """Sandbox in which the stages run commands."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -85,6 +91,8 @@ class RunSpec:
             answer_tokens=self.answer_tokens,
             answer=self.answer if (self.loaded.answering or "").startswith(f"{path}/") else None,
             widest=self.widest,
+            toolbox=self.toolbox,
+            sandbox=self.sandbox,
         )
 
     def options_of(self, path: str) -> AnswerOptions | None:

@@ -13,7 +13,7 @@ from fusion.core.paths import read_text
 from fusion.core.yaml import MAX_BYTES, Positions
 from fusion.pipeline.check import check, pipeline_uses
 from fusion.pipeline.dataflow import Dataflow, Schemas, schemas_of, stages_within
-from fusion.pipeline.spec import Pipeline, Reading, read
+from fusion.pipeline.spec import Pipeline, Reading, among_each_other, read
 from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
@@ -64,7 +64,8 @@ class LoadedPipeline:
 
         `more` replaces fields of the pipeline, such as its `output`.
         """
-        whole = self.pipeline.model_copy(update={"stages": {**self.pipeline.stages, **stages}, **more})
+        known = among_each_other({**self.pipeline.stages, **stages})
+        whole = self.pipeline.model_copy(update={"stages": known, **more})
         return replace(self, pipeline=whole)
 
     def upto(self, name: str, stage: Stage) -> "LoadedPipeline":

@@ -12,6 +12,7 @@ from fusion.core.types import (
     Attached,
     CallKey,
     Deltas,
+    Effect,
     Finished,
     FinishReason,
     Item,
@@ -21,6 +22,7 @@ from fusion.core.types import (
     ToolCall,
     ToolResult,
     ToolSpec,
+    ToolTerms,
 )
 from fusion.models.base import ModelInfo
 from fusion.models.catalog.learned import Figures
@@ -79,10 +81,11 @@ class Answer(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """The end of the last call of an answer: its finish reason, and the tools that the model wants called."""
+    """The end of the last call of an answer: its finish reason, the tools that the model wants called, the model."""
 
     finish_reason: FinishReason = "stop"
     tool_calls: tuple[ToolCall, ...] = ()
+    by: str = ""
 
 
 class Outcome(NamedTuple):
@@ -172,6 +175,10 @@ class StageInputs(ABC):
     @abstractmethod
     def producer(self, expression: str) -> Producer:
         """Return shape and limit of the stage that wrote the items of a bare path; empty for other expressions."""
+
+    def author(self, expression: str) -> str:
+        """Return the model that wrote the answer of the stage which a bare path names; empty if it is unknown."""
+        return ""
 
 
 class StageOutputs(ABC):
@@ -283,14 +290,30 @@ class StageTools(ABC):
 
     @abstractmethod
     async def specs(self, names: Sequence[str]) -> tuple[ToolSpec, ...]:
-        """Return the tools of these names as a model sees them. Raises StageError for a tool that cannot be had."""
+        """Return the tools of these names as a model sees them; a name may stand for several.
+
+        Raises StageError for a tool that cannot be had, and for two of one name.
+        """
 
     @abstractmethod
-    async def call(self, name: str, arguments: Any, *, step: str, item: int | None = None) -> ToolResult:
+    def effect(self, name: str) -> Effect:
+        """Return the effect of a tool, by the name in its spec."""
+
+    @abstractmethod
+    async def call(
+        self,
+        name: str,
+        arguments: str | Mapping[str, Any],
+        *,
+        step: str,
+        item: int | None = None,
+        terms: ToolTerms | None = None,
+    ) -> ToolResult:
         """Call a tool, once for each `step`: its result is journaled before it is returned.
 
-        A tool that fails returns a result that says so. Raises StageError for a call that may have taken effect in an
-        earlier process of the run and must not be repeated.
+        `name` is that of a spec, or one that a pipeline writes. `arguments` are data, or JSON text as a model wrote
+        it. A call that fails, is late or has unfit arguments returns a result that says so. Raises StageError for a
+        call that may have taken effect in an earlier process of the run and must not be repeated.
         """
 
 
@@ -305,8 +328,13 @@ class StageSandbox(ABC):
         files: Mapping[str, str | bytes] | None = None,
         stdin: str = "",
         limits: ProcessLimits | None = None,
+        item: int | None = None,
     ) -> Finished:
-        """Run a command beside these files, named by relative paths. Raises StageError if there is no sandbox."""
+        """Run a command beside these files, named by relative paths, and return its end.
+
+        An equal command of the same stage and item, also in a resumed run, gets the same end without running again.
+        Raises StageError if there is no sandbox.
+        """
 
 
 class StageEvents(ABC):

@@ -26,6 +26,7 @@ _BUILT_IN: Final = {
     "synthesize": "Synthesize",
     "vote": "Vote",
     "cascade": "Cascade",
+    "verify": "Verify",
     "route": "Route",
     "pipeline": "PipelineStage",
 }

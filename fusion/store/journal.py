@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from fusion.core.events import (
     BatchSubmitted,
     CallCancelled,
     CallFailed,
+    CommandFinished,
     Decided,
     EventBase,
     FallbackTaken,
@@ -32,11 +34,12 @@ from fusion.core.events import (
     Sink,
     StageFinished,
     StageStarted,
+    ToolFinished,
     span,
 )
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited
-from fusion.store.base import NullJournal, Store
+from fusion.store.base import OF_TOOL, NullJournal, Store
 from fusion.store.batches import BatchPlace, BatchPlaces
 from fusion.store.encoding import Json, as_json, value_as_json
 from fusion.store.outbox import Outbox
@@ -63,6 +66,7 @@ _KEPT_EVENTS: Final = frozenset(
         BatchSubmitted,
         CallCancelled,
         CallFailed,
+        CommandFinished,
         Decided,
         FallbackTaken,
         HedgeSent,
@@ -71,12 +75,14 @@ _KEPT_EVENTS: Final = frozenset(
         Paused,
         StageFinished,
         StageStarted,
+        ToolFinished,
     }
 )
 _OF_EVENTS: Final[Mapping[str, Any]] = {"exclude": {"run_id"}, "exclude_none": True}
 _LOST: Final[tuple[AttemptState, ...]] = ("lost",)
 _PAUSE: Final = "in batches "
 _REDACTED: Final = "its words are not kept"
+_OF_TOOL: Final = re.compile(rf"(?:\d+\.)*{OF_TOOL}")
 
 _Place = tuple[str, int | None, str]
 """Stage, item and name of a decision."""
@@ -126,6 +132,8 @@ class Journal(NullJournal):
         self._elsewhere: dict[CallKey, _Found] = {}
         self._failed: dict[CallKey, _Found] = {}
         self._decided: dict[_Place, Any] = {}
+        self._inherited: set[_Place] = set()
+        self._again: Again = frozenset()
         self._batches = BatchPlaces()
         self._other_batches = BatchPlaces()
         self._lost_attempts: frozenset[tuple[int, int]] = frozenset()
@@ -154,8 +162,9 @@ class Journal(NullJournal):
         self._decided = {
             (one.stage, one.item, one.name): one.value
             for one in store.decisions(self.run_id)
-            if not _is_of(one.stage, one.item, one.name, again)
+            if _OF_TOOL.match(one.name) or not _is_of(one.stage, one.item, one.name, again)
         }
+        self._again = again
         for place, value in self._decided.items():
             self._batches.load(place, value)
         if self._batches:
@@ -175,8 +184,11 @@ class Journal(NullJournal):
             self._load(run_id, found, failures=failures)
             self._elsewhere = {**found, **self._elsewhere}
             for one in self._store.decisions(run_id):
-                self._decided.setdefault((one.stage, one.item, one.name), one.value)
-                self._other_batches.load((one.stage, one.item, one.name), one.value)
+                place = (one.stage, one.item, one.name)
+                if place not in self._decided:
+                    self._decided[place] = one.value
+                    self._inherited.add(place)
+                self._other_batches.load(place, one.value)
 
     def _load(
         self,
@@ -350,6 +362,13 @@ class Journal(NullJournal):
     def kept(self, stage: str, item: int | None, name: str) -> Any:
         return self._decided.get((stage, item, name))
 
+    def works_again(self, stage: str, item: int | None, name: str) -> bool:
+        return (stage, item, name) in self._inherited or _is_of(stage, item, name, self._again)
+
+    @property
+    def is_out(self) -> bool:
+        return self._lost
+
     def is_finished(self, key: CallKey) -> bool:
         return key in self._finished or key in self._elsewhere
 
@@ -412,6 +431,8 @@ class Journal(NullJournal):
                 self._delivery = None
 
     def _record(self, event: EventBase) -> None:
+        if isinstance(event, (ToolFinished, CommandFinished)) and event.reused:
+            return
         if type(event) in _KEPT_EVENTS or (isinstance(event, ItemFinished) and event.failure is not None):
             self._put(Noticed(self.run_id, next(self._events), self._event(event)))
 
@@ -443,6 +464,8 @@ class Journal(NullJournal):
         body = event.model_dump(mode="json", **_OF_EVENTS)
         if body["type"] == "noted":
             body["message"] = _REDACTED
+        if body["type"] == "tool_finished":
+            body.pop("arguments", None)
         if body["type"] == "decided":
             body["reason"] = _REDACTED
         if "failure" in body:

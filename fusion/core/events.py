@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
-from fusion.core.types import Effect, Failure, FinishReason, ItemCost, Money, Reuse, Usage, Value, Waited
+from fusion.core.types import Effect, Failure, FinishReason, ItemCost, Money, Reuse, StoppedBy, Usage, Value, Waited
 
 
 class EventBase(Value):
@@ -320,6 +320,23 @@ class ToolFinished(EventBase):
     arguments: str = ""
 
 
+class CommandFinished(EventBase):
+    """A command in the sandbox ended after so many seconds.
+
+    `program` is its first word, `by` the sandbox that ran it. A negative `code` is the signal that ended it;
+    `stopped_by` is the limit that stopped it, if any. `reused` is set for the end of an equal command that ran
+    before: it did not run again, and `seconds` are the original ones.
+    """
+
+    type: Literal["command_finished"] = "command_finished"
+    program: str
+    by: str
+    code: int
+    stopped_by: StoppedBy | None = None
+    seconds: float
+    reused: bool = False
+
+
 class ItemFinished(EventBase):
     """A stage finished an item, with a value or a failure.
 
@@ -454,6 +471,7 @@ Event = Annotated[
     | CallCancelled
     | ToolStarted
     | ToolFinished
+    | CommandFinished
     | ItemFinished
     | Noted
     | Decided

@@ -28,6 +28,7 @@ from fusion.pipeline.loader import LoadedPipeline, with_bodies
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
+from fusion.sandbox import SandboxDoor
 from fusion.stages.text import sections
 from fusion.store.encoding import Json, as_json
 from fusion.tools.base import Toolbox, Tools
@@ -172,6 +173,7 @@ class Record:
             answer_tokens=data.get("answer_tokens"),
             answer=self.answer,
             toolbox=toolbox,
+            sandbox=SandboxDoor(gateway.settings.sandbox),
         )
 
 

@@ -35,6 +35,10 @@ _BLIND: Final = (
     "a review has to see what it judges against: print item.shown, which is what the author was shown, item.source, "
     "material, or an input"
 )
+_WRITTEN: Final = (
+    "tests read inputs and the source of an item, so that no model writes them; for files that a stage wrote, use "
+    "`command` with `files`"
+)
 _NO_REQUEST: Final = (
     "the template prints `request`, which is always empty: no text input holds a request, they are all material; "
     "declare an input for the task, or set `material: false` on one"
@@ -142,6 +146,11 @@ class _Checking:
         self._check_needs(here, stage)
         self._check_roles(here, stage)
         self._check_nested(here, name, stage)
+        for path, one in stages_within({name: stage}).items():
+            inner = (*here, *(part for outer in path.split("/")[1:] for part in (stage.inner_key, outer)))
+            for key, message in one.flaws():
+                self._say((*inner, key), message)
+            self._check_of_inputs(inner, one)
         if (
             stage.output_fields[0].feed
             and stage.if_skipped is not None
@@ -272,8 +281,29 @@ class _Checking:
                 words = "no template of the stage prints `material`, so `reads` has no effect; print {{ material }}"
                 self._say((*inner, "reads"), words)
             for use in uses:
-                if one.judges and use.key in ("prompt", "batch_prompt") and not _sees(use):
+                if use.key in one.judging and not _sees(use):
                     self._say((*inner, *_keys(use.key)), _BLIND)
+
+    def _check_of_inputs(self, here: Place, stage: Stage) -> None:
+        """Refuse templates of inputs that read what a model may have written."""
+        for use in uses_of(stage, self._prompts, lambda key, message: None, stage.item_offers):
+            if use.of_inputs and any(self._is_written(path, stage) for path in use.paths):
+                self._say((*here, *_keys(use.key)), _WRITTEN)
+
+    def _is_written(self, path: Path, stage: Stage) -> bool:
+        """Return True if a model may have written what a path reads."""
+        if path[0] == "item":
+            return len(path) < 2 or path[1] in ("value", "shown") or self._writes_sources(stage)
+        return path[0] == "needed" or path[0] in self._pipeline.stages
+
+    def _writes_sources(self, stage: Stage, seen: frozenset[str] = frozenset()) -> bool:
+        """Return True if a model may have written the sources of a stage's items."""
+        if stage.plans or (any(stage.roles()) and not (stage.passes_on or stage.keeps_sources)):
+            return True
+        uses = uses_of(stage, self._prompts, lambda key, message: None)
+        read = {path[0] for use in uses if use.listed or not stage.follows for path in use.paths}
+        before = (self._pipeline.stages.keys() & read) - seen
+        return any(self._writes_sources(self._pipeline.stages[name], seen | before) for name in before)
 
     def _check_rows(self, name: str, uses: list[Use]) -> None:
         for read in table_reads(name, uses, self._pipeline.inputs):
@@ -348,7 +378,7 @@ def _input_flaws(use: PipelineUse, pipeline: Pipeline | None) -> Iterator[tuple[
 def _sees(use: Use) -> bool:
     """Return True if a template of a review shows what a value is judged against."""
     names = {path[0] for path in use.paths}
-    return bool({MATERIAL, "inputs"} & names or {"shown", "source"} & use.mentions)
+    return bool({MATERIAL, "inputs", "task"} & names or {"shown", "source"} & use.mentions)
 
 
 def _field_flaw(stage: Stage, path: Path) -> str:

@@ -53,6 +53,8 @@ class Use:
     """True for a template that comes with Fusion."""
     unguarded: frozenset[str] = frozenset()
     """Variables that a template reads outside of an `if` that tests them."""
+    of_inputs: bool = False
+    """True for a template that reads nothing that a model wrote."""
 
     @property
     def inputs(self) -> set[str]:
@@ -392,6 +394,7 @@ def uses_of(
                 mentions=template.mentions,
                 unguarded=template.unguarded,
                 shipped=template.shipped,
+                of_inputs=prompt.of_inputs,
             )
 
 

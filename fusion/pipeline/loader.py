@@ -14,7 +14,7 @@ from fusion.core.yaml import MAX_BYTES, Positions
 from fusion.pipeline.bodies import Around, BodyPlace, bodies_of, body_pipeline
 from fusion.pipeline.check import Inside, check, pipeline_uses
 from fusion.pipeline.dataflow import Dataflow, Schemas, schemas_of, stages_within
-from fusion.pipeline.spec import Pipeline, Reading, read
+from fusion.pipeline.spec import Pipeline, Reading, among_each_other, read
 from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
@@ -67,7 +67,8 @@ class LoadedPipeline:
 
         `more` replaces fields of the pipeline, such as its `output`.
         """
-        whole = self.pipeline.model_copy(update={"stages": {**self.pipeline.stages, **stages}, **more})
+        known = among_each_other({**self.pipeline.stages, **stages})
+        whole = self.pipeline.model_copy(update={"stages": known, **more})
         return with_bodies(replace(self, pipeline=whole))
 
     def upto(self, name: str, stage: Stage) -> "LoadedPipeline":

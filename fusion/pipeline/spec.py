@@ -12,6 +12,7 @@ from pydantic import (
     SerializeAsAny,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -124,6 +125,11 @@ class Pipeline(Authored):
         description="The answer: an expression, a mapping of names to expressions, or a table: `{format, columns}`."
     )
 
+    @field_validator("stages")
+    @classmethod
+    def _know_each_other(cls, stages: dict[str, Stage]) -> dict[str, Stage]:
+        return among_each_other(stages)
+
     @property
     def prompt_input(self) -> str | None:
         """The input that takes the prompt: the first required one, else the first."""
@@ -199,6 +205,11 @@ class Pipeline(Authored):
         `comments` are written above the keys at their places.
         """
         return _dumped(_as_data(self), comments or {})
+
+
+def among_each_other(stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Return stages, each with what it takes from the others."""
+    return {name: stage.among(stages) for name, stage in stages.items()}
 
 
 class Reading(NamedTuple):

@@ -49,7 +49,7 @@ class PromptUse:
     """A template of a stage: its key, its text or name, and the variables that the stage adds to it.
 
     A template `for_model` can print the `material`, too. A stage of the pipeline replaces one of the `extras` of its
-    name.
+    name. One `of_inputs` reads nothing that a model wrote.
     """
 
     key: str
@@ -57,6 +57,7 @@ class PromptUse:
     offers: frozenset[str] = frozenset()
     extras: frozenset[str] = frozenset()
     for_model: bool = True
+    of_inputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,22 @@ class Stage(Authored, ABC):
         """The first field's value if the stage is skipped; if it is None, readers are skipped too."""
         return self.default
 
+    def among(self, stages: "Mapping[str, Stage]") -> "Stage":
+        """Return the stage with what it takes from these stages of its pipeline."""
+        known = {name: one.among({**stages, **self.inner()}) for name, one in self.inner().items()}
+        if all(known[name] is one for name, one in self.inner().items()):
+            return self
+        return self.model_copy(update={self.inner_key: {**getattr(self, self.inner_key), **known}})
+
+    def flaws(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, message) for each mistake that shows only among the other stages."""
+        yield from ()
+
+    @property
+    def judging(self) -> frozenset[str]:
+        """Keys of the templates that judge: they must show what a value is judged against."""
+        return frozenset({"prompt", "batch_prompt"}) if self.judges else frozenset()
+
     def inner(self) -> "Mapping[str, Stage]":
         """Return the inner stages by name. This stage lists their prompts, expressions and roles as its own."""
         return {}
@@ -334,6 +351,11 @@ class ModelStage(Prompted, Params, Cacheable, Resilience):
 
     choice_offers: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The lines of the choice of its role."""
+        return self.role
+
     @model_validator(mode="after")
     def _escalation_is_whole(self) -> "ModelStage":
         if self.on_error == "escalate" and self.escalate_to is None:
@@ -351,19 +373,19 @@ class ModelStage(Prompted, Params, Cacheable, Resilience):
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
-        for at, choice in enumerate(self.role):
+        for at, choice in enumerate(self.choices):
             if choice.when is not None:
                 yield ExpressionUse(f"role.{at}.when", choice.when, self.choice_offers | OF_CONDITIONS)
 
     def roles(self) -> Iterator[tuple[str, str]]:
-        for at, choice in enumerate(self.role):
-            yield ("role" if len(self.role) == 1 else f"role.{at}.use"), choice.use
+        for at, choice in enumerate(self.choices):
+            yield ("role" if len(self.choices) == 1 else f"role.{at}.use"), choice.use
         if self.escalate_to is not None:
             yield "escalate_to", self.escalate_to
 
     def chosen_role(self, ctx: StageContext, variables: Variables) -> str:
         """Return the role of the first line whose `when` is true."""
-        for choice in self.role:
+        for choice in self.choices:
             if choice.when is None or ctx.inputs.evaluate(choice.when, variables):
                 return choice.use
         raise AssertionError("the last line of a choice has no `when`")

@@ -81,10 +81,11 @@ class Answer(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """The end of the last call of an answer: its finish reason, and the tools that the model wants called."""
+    """The end of the last call of an answer: its finish reason, the tools that the model wants called, the model."""
 
     finish_reason: FinishReason = "stop"
     tool_calls: tuple[ToolCall, ...] = ()
+    by: str = ""
 
 
 class Outcome(NamedTuple):
@@ -181,6 +182,10 @@ class StageInputs(ABC):
     @abstractmethod
     def producer(self, expression: str) -> Producer:
         """Return shape and limit of the stage that wrote the items of a bare path; empty for other expressions."""
+
+    def author(self, expression: str) -> str:
+        """Return the model that wrote the answer of the stage which a bare path names; empty if it is unknown."""
+        return ""
 
 
 class StageOutputs(ABC):
@@ -337,8 +342,13 @@ class StageSandbox(ABC):
         files: Mapping[str, str | bytes] | None = None,
         stdin: str = "",
         limits: ProcessLimits | None = None,
+        item: int | None = None,
     ) -> Finished:
-        """Run a command beside these files, named by relative paths. Raises StageError if there is no sandbox."""
+        """Run a command beside these files, named by relative paths, and return its end.
+
+        An equal command of the same stage and item, also in a resumed run, gets the same end without running again.
+        Raises StageError if there is no sandbox.
+        """
 
 
 class StageEvents(ABC):

@@ -27,6 +27,7 @@ _BUILT_IN: Final = {
     "vote": "Vote",
     "loop": "Loop",
     "cascade": "Cascade",
+    "verify": "Verify",
     "route": "Route",
     "pipeline": "PipelineStage",
 }

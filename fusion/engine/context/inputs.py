@@ -169,6 +169,10 @@ class RunInputs(StageInputs):
             flow = next(iter(wiring.flows.values()), None)
         return Producer()
 
+    def author(self, expression: str) -> str:
+        conclusion = self._run.conclusions.get(self._run.prefix + expression.strip().partition(".")[0])
+        return "" if conclusion is None else conclusion.by
+
 
 def _always(stage: Stage) -> bool:
     """Return True for a plan whose subtasks are sections, however short the material is."""

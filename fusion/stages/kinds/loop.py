@@ -1,6 +1,6 @@
 """loop: a body of stages is run in rounds until an expression holds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -101,6 +101,10 @@ output: refine
         nexts = {f"carry.{name}.next": one.next for name, one in self.carry.items()}
         outputs = {"until": self.until, **nexts, "output": self.answers}
         return Body("body", self.body, outputs, self.answers, self.max)
+
+    def among(self, stages: Mapping[str, Stage]) -> "Loop":
+        known = {name: one.among({**stages, **self.body}) for name, one in self.body.items()}
+        return self.model_copy(update={"body": known})
 
     @property
     def gives_data(self) -> bool:

@@ -25,7 +25,9 @@ _BUILT_IN: Final = {
     "judge": "Judge",
     "synthesize": "Synthesize",
     "vote": "Vote",
+    "loop": "Loop",
     "cascade": "Cascade",
+    "verify": "Verify",
     "route": "Route",
     "pipeline": "PipelineStage",
 }

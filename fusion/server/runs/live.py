@@ -14,9 +14,8 @@ from fusion.core.log import LOG
 from fusion.core.result import Result
 from fusion.server.runs.log import EventLog, Place
 
-
 _REST: Final = 0.02
-"""Seconds after events were taken before further ones wake the server's loop; pieces of the answer wake it at once."""
+"""Seconds after events were taken before further ones wake the server's loop; pieces of the answer do so at once."""
 
 
 class LiveRun:

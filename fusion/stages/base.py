@@ -35,6 +35,8 @@ _OTHER: Final = re.compile(r"[^A-Za-z0-9_-]")
 NUMBER: Final = "number"
 """Variable of checks: the number that the checked value gives, such as 4634.5 of "The total is 4,634.50."."""
 OF_CHECKS: Final = frozenset({"value", NUMBER})
+LOOP: Final = "loop"
+"""Variable of a body: the number of its round, and the values carried on, as in `loop.round`."""
 REPLACED: Final = frozenset({LEARNED, NUMBER})
 """Variables of expressions that a stage of the same name replaces."""
 
@@ -104,6 +106,20 @@ def tool_pipeline(name: str) -> PipelineUse | None:
         pipeline = name
     stem = PurePath(pipeline).stem if pipeline.endswith((".yaml", ".yml")) else pipeline
     return PipelineUse("", pipeline, tool=_OTHER.sub("_", stem)[:64])
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A graph within a stage, run in rounds: its key, its stages, and the most rounds.
+
+    `outputs` are expressions over its stages by their keys; `answer` names the stage whose output is that of a round.
+    """
+
+    key: str
+    stages: "Mapping[str, Stage]"
+    outputs: Mapping[str, str]
+    answer: str
+    rounds: int
 
 
 class Stage(Authored, ABC):
@@ -236,6 +252,11 @@ class Stage(Authored, ABC):
         for key, name in self.tools_used():
             if (use := tool_pipeline(name)) is not None:
                 yield replace(use, key=key)
+
+    @property
+    def graph(self) -> Body | None:
+        """The graph that the stage runs in rounds, if any. The stage lists its prompts and roles as its own."""
+        return None
 
     @property
     def gives_data(self) -> bool:
@@ -459,6 +480,13 @@ def _as_written(stage: Stage) -> dict[str, Any]:
 STAGE_READER: Final = "stage"
 """Key of the validation context: the function that reads a stage of any kind."""
 
+BODY_SHAPE: Final[JsonSchema] = {
+    "type": "object",
+    "required": ["kind"],
+    "properties": {"kind": {"type": "string"}, "when": {"type": "string"}},
+}
+"""Placeholder for the schema of a stage in a body; `pipeline.json_schema` replaces it by those of all kinds."""
+
 INLINE_SHAPE: Final[JsonSchema] = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
 """Placeholder for the schema of an inner stage; `pipeline.json_schema` replaces it by those of all kinds."""
 
@@ -466,3 +494,6 @@ InlineStage = Annotated[
     Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(INLINE_SHAPE))
 ]
 """A stage within another one."""
+
+BodyStage = Annotated[Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(BODY_SHAPE))]
+"""A stage in the body of another one."""

@@ -1,1 +1,1 @@
-"""Verification of an answer: its checks, their runs in the sandbox, and a judge."""
+"""Judgement of answers: checks, their runs in the sandbox, judges, and labels that hide the authors."""

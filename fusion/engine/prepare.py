@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from fusion.core.budget import over
-from fusion.core.errors import MissingKeyError
+from fusion.core.errors import MissingKeyError, UsageError
 from fusion.core.params import AnswerOptions, CacheMode, RoleSpec
 from fusion.core.types import Limits
 from fusion.engine.answering.effects import under_options
@@ -15,6 +15,7 @@ from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
 from fusion.models.catalog.learned import Learned
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.tools.base import Toolbox
 
 
 def prepare(
@@ -73,11 +74,24 @@ def prepare_many(
         toolbox=cast.toolbox,
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
+    check_tools(loaded, cast.toolbox)
     notes = spec.roles.live_notes.get(batch)
     if notes is None:
         notes = spec.roles.live_notes[batch] = live_notes(spec)
     spec = replace(spec, notes=(*spec.notes, *notes)) if notes else spec
     return spec if answer is None else under_options(spec, answer)
+
+
+def check_tools(loaded: LoadedPipeline, toolbox: Toolbox) -> None:
+    """Raise UsageError for a tool that no source of tools can have, without starting any."""
+    for path, stage in loaded.dataflow.stages.items():
+        for key, name in stage.tools_used():
+            try:
+                toolbox.check(name)
+            except UsageError as error:
+                raise UsageError(f"stages.{path}.{key} of {loaded.pipeline.name!r}: {error}") from error
+    for one in loaded.nested.values():
+        check_tools(one, toolbox)
 
 
 def _learned(cast: Cast, loaded: LoadedPipeline) -> Callable[[], Learned] | None:

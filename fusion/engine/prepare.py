@@ -1,6 +1,6 @@
 """Prepare: from a pipeline, inputs and limits to the spec of a run, checked before any call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
 from fusion.models.catalog.learned import Learned
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.sandbox import SandboxDoor
 from fusion.tools.base import Toolbox
 
 
@@ -72,6 +73,7 @@ def prepare_many(
         learned=_learned(cast, loaded),
         answer_tokens=cast.answer_tokens,
         toolbox=cast.toolbox,
+        sandbox=SandboxDoor(cast.settings.sandbox),
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
     check_tools(loaded, cast.toolbox)
@@ -84,14 +86,20 @@ def prepare_many(
 
 def check_tools(loaded: LoadedPipeline, toolbox: Toolbox) -> None:
     """Raise UsageError for a tool that no source of tools can have, without starting any."""
+    for flaw in missing_tools(loaded, toolbox):
+        raise UsageError(flaw)
+
+
+def missing_tools(loaded: LoadedPipeline, toolbox: Toolbox) -> Iterator[str]:
+    """Yield a reason for each tool of a pipeline that no source of tools can have."""
     for path, stage in loaded.dataflow.stages.items():
         for key, name in stage.tools_used():
             try:
                 toolbox.check(name)
             except UsageError as error:
-                raise UsageError(f"stages.{path}.{key} of {loaded.pipeline.name!r}: {error}") from error
+                yield f"stages.{path}.{key} of {loaded.pipeline.name!r}: {error}"
     for one in loaded.nested.values():
-        check_tools(one, toolbox)
+        yield from missing_tools(one, toolbox)
 
 
 def _learned(cast: Cast, loaded: LoadedPipeline) -> Callable[[], Learned] | None:
@@ -138,7 +146,7 @@ def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: L
 def prepare_without_keys(
     cast: Cast, loaded: LoadedPipeline, *, make: Callable[..., RunSpec] = prepare, **given: Any
 ) -> RunSpec:
-    """Return the spec of a run that makes no call, by `make`. Its `notes` name the keys that a real run needs."""
+    """Return the spec of a run that makes no call, by `make`. Its `notes` name the keys and tools that a real run needs."""
     keys: tuple[str, ...] = ()
     while True:
         try:
@@ -150,4 +158,5 @@ def prepare_without_keys(
         else:
             are = "are" if len(keys) > 1 else "is"
             notes = (f"a run needs {' and '.join(keys)}, which {are} not set",) if keys else ()
+            notes += tuple(dict.fromkeys(missing_tools(loaded, cast.toolbox)))
             return replace(spec, notes=(*spec.roles.notes, *spec.notes, *notes))

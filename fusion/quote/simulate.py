@@ -169,7 +169,7 @@ class _Simulation(Model):
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         assert request.key is not None
-        stage = self._stages[request.key.stage]
+        stage = self._stages[self._spec.loaded.path_of(request.key.stage)]
         taken = round(self._read(request) * self._chance.of_model("tokenizer", self.info.id, _TOKENIZER))
         thought = self._thought(request)
         calls = self._calls(stage, request)

@@ -15,8 +15,8 @@ from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.fields import Texts, short_form
 from fusion.stages.hands.spec import Hands
 from fusion.stages.hands.work import worked
-from fusion.stages.labels import MOST_LABELS, labels, shuffled
 from fusion.stages.simulation import Estimate
+from fusion.stages.verification.labels import MOST_LABELS, labels, shuffled
 
 if TYPE_CHECKING:
     from asyncio import Task

@@ -146,7 +146,7 @@ def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: L
 def prepare_without_keys(
     cast: Cast, loaded: LoadedPipeline, *, make: Callable[..., RunSpec] = prepare, **given: Any
 ) -> RunSpec:
-    """Return the spec of a run that makes no call, by `make`. Its `notes` name the keys and tools that a real run needs."""
+    """Return the spec of a run that makes no call, by `make`. Its `notes` name what a real run lacks."""
     keys: tuple[str, ...] = ()
     while True:
         try:
@@ -158,5 +158,5 @@ def prepare_without_keys(
         else:
             are = "are" if len(keys) > 1 else "is"
             notes = (f"a run needs {' and '.join(keys)}, which {are} not set",) if keys else ()
-            notes += tuple(dict.fromkeys(missing_tools(loaded, cast.toolbox)))
-            return replace(spec, notes=(*spec.roles.notes, *spec.notes, *notes))
+            lacking = dict.fromkeys(missing_tools(loaded, cast.toolbox))
+            return replace(spec, notes=(*spec.roles.notes, *spec.notes, *notes, *lacking))

@@ -12,7 +12,19 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
-from fusion.core.types import Failure, FinishReason, ItemCost, Money, Reuse, Usage, Value, Waited
+from fusion.core.types import (
+    AskedFor,
+    Failure,
+    FinishReason,
+    ItemCost,
+    Money,
+    Reuse,
+    Usage,
+    Value,
+    Verdict,
+    Via,
+    Waited,
+)
 
 
 class EventBase(Value):
@@ -314,21 +326,45 @@ class Decided(EventBase):
     escalated: bool | None = None
 
 
+class GateOpened(EventBase):
+    """A stage asks a person, and the run does all else meanwhile. `text` is what is shown.
+
+    `ask` is the form of the answer: approve, edit or data. `deadline` is in UTC, None without one.
+    """
+
+    type: Literal["gate_opened"] = "gate_opened"
+    title: str = ""
+    who: str = ""
+    ask: AskedFor
+    text: str
+    deadline: datetime | None = None
+
+
+class GateAnswered(EventBase):
+    """A person answered a gate, or its deadline passed. `by` is the person, `via` the way; `answered` is in UTC."""
+
+    type: Literal["gate_answered"] = "gate_answered"
+    answer: Verdict
+    by: str
+    via: Via
+    answered: datetime
+
+
 class StageFinished(EventBase):
-    """A stage ended. `seconds` counts from its first input."""
+    """A stage ended, or waits for a person. `seconds` counts from its first input."""
 
     type: Literal["stage_finished"] = "stage_finished"
     kind: str
-    status: Literal["ok", "skipped", "failed"]
+    status: Literal["ok", "skipped", "failed", "waiting"]
     seconds: float
     failure: Failure | None = None
 
 
 class RunFinished(EventBase):
-    """The run ended; no event of it follows. `seconds` counts from its start."""
+    """The run ended, or waits for a person; no event of it follows. `seconds` counts from its start."""
 
     type: Literal["run_finished"] = "run_finished"
-    status: Literal["ok", "partial", "failed"]
+    status: Literal["ok", "partial", "failed", "waiting"]
     seconds: float
     failure: Failure | None = None
 
@@ -410,6 +446,8 @@ Event = Annotated[
     | ItemFinished
     | Noted
     | Decided
+    | GateOpened
+    | GateAnswered
     | StageFinished
     | RunFinished
     | MapStarted

@@ -13,13 +13,13 @@ from typing import Any, Final
 from fusion.core import budget as budgets
 from fusion.core.bounded import clock
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, PromptError, StageError, UsageError, first_error
+from fusion.core.errors import BudgetError, PromptError, StageError, UsageError, Waits, first_error
 from fusion.core.events import AttemptCharged, EventBase, Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import Result
-from fusion.core.types import CallKey, Item
+from fusion.core.types import CallKey, Gate, Item
 from fusion.engine.budgets.holdback import Caps
 from fusion.engine.budgets.levels import UNCAPPED, Levels
-from fusion.engine.context import OF_STAGES, RunParts, Scope
+from fusion.engine.context import OF_STAGES, AskPerson, RunParts, Scope
 from fusion.engine.context.learned import PinnedFigures, learned_notes
 from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.outcome import RunOutcome, TableAnswer
@@ -69,6 +69,8 @@ class Shared:
     clock: RunClock
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    person: AskPerson | None = None
     conclusions: dict[str, Conclusion] = field(default_factory=dict)
     charged: Sequence[AttemptCharged] = ()
     learned: PinnedFigures | None = None
@@ -87,7 +89,7 @@ class Run:
     """One run: a pipeline on one set of inputs, from its first event to its Result.
 
     `recorder` holds the journal and the caches of its calls. `within` is a budget that the run shares with other runs
-    on the same loop.
+    on the same loop. `person` asks the person who is there.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Run:
         recorder: CallRecorder | None = None,
         origin: Origin | None = None,
         within: Budget | None = None,
+        person: AskPerson | None = None,
     ) -> None:
         recorder = recorder or CallRecorder()
         self.run_id = run_id
@@ -119,7 +122,14 @@ class Run:
         charged = [event for event in self._origin.before.events if isinstance(event, AttemptCharged)]
         self._learned = PinnedFigures(spec, self._journal)
         self._shared = Shared(
-            run_id, self._sink, recorder, self._origin.seed, clock, charged=charged, learned=self._learned
+            run_id,
+            self._sink,
+            recorder,
+            self._origin.seed,
+            clock,
+            person=person,
+            charged=charged,
+            learned=self._learned,
         )
         self._pipeline = PipelineRun(spec, self._shared, budget, stream=stream)
         self.outcome = self._pipeline.outcome
@@ -229,6 +239,8 @@ class PipelineRun:
             clock=shared.clock,
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,
+            gates=shared.gates,
+            person=shared.person,
             conclusions=shared.conclusions,
             charged=shared.charged,
             step_prefix=step_prefix,
@@ -294,6 +306,8 @@ class PipelineRun:
         try:
             for name, parts in self._spec.loaded.dataflow.outputs.items():
                 self.outcome.answer[name] = await self._output(name, parts)
+        except Waits:
+            return  # the stages that go on are not cancelled
         except Skipped as skipped:
             error = StageError(f"there is no answer: {skipped}")
             self.outcome.fail(error, skipped)

@@ -4,12 +4,16 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from math import ceil
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from fusion.core.bounded.patterns import compiled
 from fusion.core.validation import Authored
+
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_DURATION: Final = re.compile(r"^(\d{1,9}(\.\d{1,3})?[smhdw])+$")
 
 
 class Choice(Authored):
@@ -49,6 +53,15 @@ def _enough(given: Any) -> int | str:
     if isinstance(given, str) and re.fullmatch(r"\d{1,3}(\.\d{1,4})?%", given) and Decimal(given[:-1]) <= 100:
         return given
     raise ValueError("give a count such as 8, or a share such as 95%")
+
+
+def _seconds(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    if not _DURATION.fullmatch(given):
+        raise ValueError("give seconds, or a text such as 90m, 36h, 3d or 1d12h")
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", given)
+    return float(sum(Decimal(number) * _UNITS[unit] for number, unit in parts))
 
 
 def enough(wanted: int | str, of: int) -> int:
@@ -99,6 +112,15 @@ OutputSchema = Annotated[
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
 """One text or a list of texts."""
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": _DURATION.pattern}]}
+    ),
+]
+"""A time in seconds: a number, or a text such as `90m`, `36h`, `3d` or `1d12h`."""
 
 Pattern = Annotated[str, AfterValidator(_compiles)]
 """A regular expression."""

@@ -28,6 +28,7 @@ _BUILT_IN: Final = {
     "cascade": "Cascade",
     "route": "Route",
     "pipeline": "PipelineStage",
+    "gate": "Gate",
 }
 """The class of each built-in kind, in the module of the kind's name."""
 

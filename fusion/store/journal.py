@@ -24,6 +24,8 @@ from fusion.core.events import (
     Decided,
     EventBase,
     FallbackTaken,
+    GateAnswered,
+    GateOpened,
     HedgeSent,
     ItemFinished,
     Noted,
@@ -35,7 +37,7 @@ from fusion.core.events import (
     span,
 )
 from fusion.core.result import Result
-from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited
+from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited, answers_gate, opens_gate
 from fusion.store.base import NullJournal, Store
 from fusion.store.batches import BatchPlace, BatchPlaces
 from fusion.store.encoding import Json, as_json, value_as_json
@@ -65,6 +67,8 @@ _KEPT_EVENTS: Final = frozenset(
         CallFailed,
         Decided,
         FallbackTaken,
+        GateAnswered,
+        GateOpened,
         HedgeSent,
         Noted,
         OutageChanged,
@@ -154,7 +158,7 @@ class Journal(NullJournal):
         self._decided = {
             (one.stage, one.item, one.name): one.value
             for one in store.decisions(self.run_id)
-            if not _is_of(one.stage, one.item, one.name, again)
+            if _of_person(one.name) or not _is_of(one.stage, one.item, one.name, again)
         }
         for place, value in self._decided.items():
             self._batches.load(place, value)
@@ -175,6 +179,8 @@ class Journal(NullJournal):
             self._load(run_id, found, failures=failures)
             self._elsewhere = {**found, **self._elsewhere}
             for one in self._store.decisions(run_id):
+                if opens_gate(one.name) or (answers_gate(one.name) and one.value["answer"] == "rejected"):
+                    continue  # another run asks anew, also after a no
                 self._decided.setdefault((one.stage, one.item, one.name), one.value)
                 self._other_batches.load((one.stage, one.item, one.name), one.value)
 
@@ -350,6 +356,26 @@ class Journal(NullJournal):
     def kept(self, stage: str, item: int | None, name: str) -> Any:
         return self._decided.get((stage, item, name))
 
+    def confirm(self, stage: str, item: int | None, name: str) -> None:
+        if (value := self.kept(stage, item, name)) is not None and self.content == "full":
+            self._put(Decision(self.run_id, stage, item, name, value))
+
+    async def decide(self, stage: str, item: int | None, name: str, value: Any) -> Any:
+        self._decided.pop((stage, item, name), None)
+        self.keep(stage, item, name, value)
+        await self.written()
+        first = await asyncio.to_thread(self._decision, stage, item, name)
+        self._decided[stage, item, name] = value if first is None else first
+        return self._decided[stage, item, name]
+
+    def _decision(self, stage: str, item: int | None, name: str) -> Any:
+        """Return a decision as it is on disk; None if it cannot be read."""
+        try:
+            found = self._store.decisions(self.run_id)
+        except StoreError:
+            return None
+        return next((one.value for one in found if (one.stage, one.item, one.name) == (stage, item, name)), None)
+
     def is_finished(self, key: CallKey) -> bool:
         return key in self._finished or key in self._elsewhere
 
@@ -477,6 +503,11 @@ class Journal(NullJournal):
 
 async def _raise(fault: Exception) -> None:
     raise fault
+
+
+def _of_person(decision: str) -> bool:
+    """Return True for a decision that a person made or was asked for, which no repeated work changes."""
+    return opens_gate(decision) or answers_gate(decision)
 
 
 def _is_of(stage: str, item: int | None, step: str, parts: Again) -> bool:

@@ -411,14 +411,18 @@ class RowFinished(EventBase):
 
 
 class MapFinished(EventBase):
-    """A map ends. `run_id` is the id of the map; the counts are those of the rows in its inputs."""
+    """A map ends. `run_id` is the id of the map; the counts are those of the rows in its inputs.
+
+    `waiting` are those without an end; `held` of them wait for a person.
+    """
 
     type: Literal["map_finished"] = "map_finished"
-    status: Literal["ok", "partial", "failed", "interrupted"]
+    status: Literal["ok", "partial", "failed", "interrupted", "waiting"]
     ok: int
     partial: int
     failed: int
     waiting: int
+    held: int = 0
     seconds: float
     failure: Failure | None = None
 

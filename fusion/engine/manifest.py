@@ -30,6 +30,7 @@ from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
 from fusion.stages.text import sections
 from fusion.store.encoding import Json, as_json
+from fusion.tools.base import Toolbox, Tools
 
 _VERSION: Final = 2
 _RENDERING: Final = 2
@@ -144,7 +145,9 @@ class Record:
                 "would be paid again; run it again with `fusion run`"
             )
 
-    def spec(self, library: Library, gateway: Gateway, own: Collection[str] = ()) -> RunSpec:
+    def spec(
+        self, library: Library, gateway: Gateway, own: Collection[str] = (), toolbox: Toolbox = Tools.NONE
+    ) -> RunSpec:
         """Return the recorded spec. A model that can no longer be reached fails when it is called, not before.
 
         Raises PolicyError for a model that the policy forbids now, unless a profile chose it and has another one.
@@ -168,6 +171,7 @@ class Record:
             learned=figures_of(gateway.settings) if loaded.reads_learned else None,
             answer_tokens=data.get("answer_tokens"),
             answer=self.answer,
+            toolbox=toolbox,
         )
 
 

@@ -70,6 +70,7 @@ def prepare_many(
         batch=batch,
         learned=_learned(cast, loaded),
         answer_tokens=cast.answer_tokens,
+        toolbox=cast.toolbox,
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
     notes = spec.roles.live_notes.get(batch)

@@ -26,6 +26,7 @@ from fusion.models.wrappers.hedge import Hedging
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.stages.base import ModelStage
+from fusion.tools.base import Toolbox, Tools
 
 if TYPE_CHECKING:
     from fusion.models.batches.window.window import Window
@@ -296,7 +297,7 @@ RoleGiven = str | Model | RoleSpec
 
 
 class Cast:
-    """The models of one Fusion. `own` holds the ids of the user's model objects."""
+    """The models and tools of one Fusion. `own` holds the ids of the user's model objects."""
 
     def __init__(
         self,
@@ -307,8 +308,10 @@ class Cast:
         profile: str | None,
         roles: Mapping[str, RoleGiven],
         model: RoleGiven | None,
+        toolbox: Toolbox = Tools.NONE,
     ) -> None:
         self.settings = settings
+        self.toolbox = toolbox
         self.gateway = gateway
         self.own = {*models}
         self.profile_given = profile

@@ -18,6 +18,7 @@ from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts, Template
 from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import Room
+from fusion.tools.base import Toolbox, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class RunSpec:
     """Options of the stage that writes the answer."""
     widest: bool = False
     """True for the worst case of a simulation: every subtask reads the largest sections."""
+    toolbox: Toolbox = Tools.NONE
+    """Tools that the stages may call."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -85,6 +88,7 @@ class RunSpec:
             answer_tokens=self.answer_tokens,
             answer=self.answer if (self.loaded.answering or "").startswith(f"{path}/") else None,
             widest=self.widest,
+            toolbox=self.toolbox,
         )
 
     def options_of(self, path: str) -> AnswerOptions | None:

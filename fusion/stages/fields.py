@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 from fusion.core.bounded.patterns import compiled
 from fusion.core.validation import Authored
 
-
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION: Final = re.compile(r"^(\d{1,9}(\.\d{1,3})?[smhdw])+$")
 

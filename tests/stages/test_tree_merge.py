@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fusion import Price, Say, ScriptedModel
 from fusion.core.events import CallFinished, Delta
 from fusion.models.base import ModelInfo, estimate_input, estimate_tokens
-from fusion.stages.tree_merge import groups
+from fusion.stages.subtasks.tree_merge import groups
 from tests.conftest import pipeline, run, said
 
 CONTEXT = 8_000

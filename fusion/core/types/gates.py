@@ -54,8 +54,8 @@ class GateQuestion(Value):
 class Gate(Value):
     """An open question of a run to a person.
 
-    `stage` is a path, `item` an index, `name` that of the decision which opened it. `since` and `deadline` are in UTC;
-    at the deadline `default` becomes the answer. `digest` is that of its question.
+    `stage` is a path, `item` an index, `name` that of the decision which opened it. `since` and `deadline` are in
+    UTC; at the deadline `default` becomes the answer. `digest` is that of its question.
     """
 
     stage: str

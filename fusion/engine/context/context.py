@@ -9,12 +9,13 @@ from fusion.core.events import (
     StageStarted,
 )
 from fusion.engine.context.gates import RunGates
-from fusion.engine.context.hands import RunSandbox, RunTools
+from fusion.engine.context.hands import RunSandbox
 from fusion.engine.context.inputs import RunInputs
 from fusion.engine.context.journal import RunEvents, RunJournal
 from fusion.engine.context.models import RunModels
 from fusion.engine.context.outputs import RunOutputs
 from fusion.engine.context.parts import OF_STAGES, Inner, RunParts, Scope
+from fusion.engine.context.tools import RunTools
 from fusion.engine.fields import Fields
 from fusion.engine.receipt import ItemCosts
 from fusion.models.batches.window.clock import Limit

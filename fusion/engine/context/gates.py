@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NOT_KEPT: Final = (
-    "a person can be asked only in a run that is kept with its prompts, or at a terminal: leave out `--no-store`, and "
-    'set `content = "full"` in [store]'
+    'keep the run with its prompts (a store, and `content = "full"` in [store]), or run it at a terminal, which asks '
+    "at once"
 )
 _TIMEOUT: Final = "timeout"
 _TOLD: Final = "told of "
@@ -80,16 +80,14 @@ class RunGates(StageGates):
         """Return the answer of the person who is there; None without one."""
         if self._ctx.run.person is None:
             if self._journal.disk is None:
-                raise StageError(NOT_KEPT)
+                raise StageError(f"no person can be asked: {NOT_KEPT}")
             return None
         answer = await _on_thread(partial(self._ctx.run.person, gate))
         return None if answer is None else await self._first(gate, answer)
 
     async def _first(self, gate: Gate, answer: GateAnswer) -> GateAnswer:
         value = answer.model_dump(mode="json")
-        return GateAnswer.model_validate(
-            await self._journal.decide(gate.stage, gate.item, gate.answer_name, value)
-        )
+        return GateAnswer.model_validate(await self._journal.decide(gate.stage, gate.item, gate.answer_name, value))
 
     def _tell_opened(self, gate: Gate) -> None:
         self._ctx.emit(

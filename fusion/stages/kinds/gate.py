@@ -38,9 +38,9 @@ class _Shown(NamedTuple):
 class Gate(Stage):
     """Asks a person, and waits for the answer. Fields: `text`, `data`, and `by`, the person who answered.
 
-    `show` is a template, or an expression such as `draft`. With `ask: approve` the answer is yes or no, and the fields
-    hold what was shown. With `ask: edit` the person may change it first. With a schema the person fills it in, and
-    `data` holds the answer. A no is a failure: "rejected by NAME".
+    `show` is a template, or an expression such as `draft`. With `ask: approve` the answer is yes or no, and the
+    fields hold what was shown. With `ask: edit` the person may change it first. With a schema the person fills it in,
+    and `data` holds the answer. A no is a failure: "rejected by NAME".
 
     All other stages go on until nothing more can be done. Then the run waits, without a process and at no cost, until
     `fusion approve`, the page or a program answers; `fusion resume` goes on from there. The first answer counts. With
@@ -64,6 +64,7 @@ class Gate(Stage):
 
     keeps_time: ClassVar[bool] = True
     own_default: ClassVar[bool] = True
+    asks_person: ClassVar[bool] = True
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("by"))
     estimate: ClassVar[Estimate] = Estimate(
         cost="Nothing: it calls no model.",

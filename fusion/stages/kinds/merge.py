@@ -15,7 +15,7 @@ from fusion.stages.fields import Enough
 from fusion.stages.items import check_enough
 from fusion.stages.simulation import Estimate
 from fusion.stages.subtasks.combine import Combine, Computed, answer_of, combine_of, computed
-from fusion.stages.tree_merge import Levels
+from fusion.stages.subtasks.tree_merge import Levels
 
 _OF_A_MODEL = frozenset(
     {

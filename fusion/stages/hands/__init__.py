@@ -1,0 +1,1 @@
+"""Hands of stages: tools that a model calls in the middle of its work."""

@@ -1,0 +1,1 @@
+"""Tools that stages call by name: functions, tools of MCP servers, and others behind one interface."""

@@ -1,0 +1,68 @@
+"""Tool and Toolbox: the interface of every tool, and the table that finds tools by name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
+
+from fusion.core.errors import UsageError, close_names
+from fusion.core.types import Effect, ToolResult, ToolSpec
+
+SECONDS: Final = 60.0
+"""Time-out of a call of a tool that sets none, in seconds."""
+
+
+class Tool(ABC):
+    """A tool: its `spec` as a model sees it, its effect, and the `timeout` of a call in seconds.
+
+    The name in `spec` consists of at most 64 letters, digits, `_` and `-`. The parameters are the JSON Schema of an
+    object. The caller checks the arguments against them, ends a late call, and bounds the size of a result.
+    """
+
+    spec: ToolSpec
+    effect: Effect = "write"
+    timeout: float = SECONDS
+
+    @abstractmethod
+    async def call(self, arguments: dict[str, Any]) -> ToolResult:
+        """Call the tool on the event loop of the run, and return its result, also that of a failed call.
+
+        An exception is a failed call, too: its message is the result. A cancelled call ends soon.
+        """
+
+
+class Toolbox(ABC):
+    """Finds tools by the names that pipelines write. One object serves many runs on one event loop."""
+
+    @abstractmethod
+    async def find(self, name: str) -> tuple[Tool, ...]:
+        """Return the tools of a name: one, or all those of a server or group. It may start the server of a tool.
+
+        Raises UsageError for an unknown name, with close ones, and StageError for a tool that cannot be had.
+        """
+
+    @abstractmethod
+    def check(self, name: str) -> None:
+        """Raise UsageError for a name that `find` cannot know, without starting anything."""
+
+    async def close(self) -> None:  # noqa: B027 - most toolboxes hold nothing to end
+        """End servers and processes, on the event loop of the runs; a later call may start them again."""
+
+
+class Tools(Toolbox):
+    """A toolbox of these tools, each under the name in its spec."""
+
+    NONE: ClassVar["Tools"]
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self._tools = {tool.spec.name: tool for tool in tools}
+
+    async def find(self, name: str) -> tuple[Tool, ...]:
+        self.check(name)
+        return (self._tools[name],)
+
+    def check(self, name: str) -> None:
+        if name not in self._tools:
+            raise UsageError(f"no tool {name!r} is declared{close_names(name, self._tools)}")
+
+
+Tools.NONE = Tools(())

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from fusion.core.types import (
     AskedFor,
+    Effect,
     Failure,
     FinishReason,
     ItemCost,
@@ -288,6 +289,39 @@ class CallCancelled(EventBase):
     waited: Waited | None = None
 
 
+class ToolStarted(EventBase):
+    """A tool is called. `step` is the step of the call within its item.
+
+    `arguments` is the beginning of its arguments as JSON; empty where prompts are not kept.
+    """
+
+    type: Literal["tool_started"] = "tool_started"
+    step: str
+    tool: str
+    effect: Effect
+    arguments: str = ""
+
+
+class ToolFinished(EventBase):
+    """A call of a tool ended after so many seconds, with a result of `size` characters, before it was cut.
+
+    `failure` is set for a call that failed, was late or had unfit arguments; the model reads it. `status` is
+    "cancelled" if the stage or run ended first, or may not repeat the call. `reused` is set for a result out of the
+    journal: the tool was not called again, and `seconds` are the original ones.
+    """
+
+    type: Literal["tool_finished"] = "tool_finished"
+    step: str
+    tool: str
+    effect: Effect
+    status: Literal["ok", "failed", "cancelled"]
+    seconds: float
+    size: int = 0
+    failure: Failure | None = None
+    reused: bool = False
+    arguments: str = ""
+
+
 class ItemFinished(EventBase):
     """A stage finished an item, with a value or a failure.
 
@@ -447,6 +481,8 @@ Event = Annotated[
     | CallFinished
     | CallFailed
     | CallCancelled
+    | ToolStarted
+    | ToolFinished
     | ItemFinished
     | Noted
     | Decided

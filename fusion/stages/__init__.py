@@ -8,7 +8,9 @@ if TYPE_CHECKING:
         Item as Item,
         Message as Message,
         ToolCall as ToolCall,
+        ToolResult as ToolResult,
         ToolSpec as ToolSpec,
+        ToolTerms as ToolTerms,
     )
     from fusion.stages.answer import AnswerStage as AnswerStage
     from fusion.stages.base import (
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         StageJournal as StageJournal,
         StageModels as StageModels,
         StageOutputs as StageOutputs,
+        StageTools as StageTools,
     )
     from fusion.stages.feed import Feed as Feed
     from fusion.stages.fields import Choice as Choice, OutputSchema as OutputSchema, RoleChoice as RoleChoice
@@ -50,7 +53,9 @@ _HOMES = {
         "Item",
         "Message",
         "ToolCall",
+        "ToolResult",
         "ToolSpec",
+        "ToolTerms",
     ),
     "fusion.stages.answer": ("AnswerStage",),
     "fusion.stages.base": (
@@ -76,6 +81,7 @@ _HOMES = {
         "StageJournal",
         "StageModels",
         "StageOutputs",
+        "StageTools",
     ),
     "fusion.stages.feed": ("Feed",),
     "fusion.stages.fields": (

@@ -176,6 +176,15 @@ class Stage(Authored, ABC):
         return frozenset()
 
     @property
+    def acts(self) -> bool:
+        """True if the stage calls tools or the user's code, which a preview or a quote must not do."""
+        return False
+
+    def tools_used(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, name) for every tool that the stage may call, or have called by a model."""
+        yield from ()
+
+    @property
     def if_skipped(self) -> Any:
         """The first field's value if the stage is skipped; if it is None, readers are skipped too."""
         return self.default

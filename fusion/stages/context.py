@@ -12,6 +12,7 @@ from fusion.core.types import (
     Attached,
     CallKey,
     Deltas,
+    Effect,
     Finished,
     FinishReason,
     GateAnswer,
@@ -23,6 +24,7 @@ from fusion.core.types import (
     ToolCall,
     ToolResult,
     ToolSpec,
+    ToolTerms,
 )
 from fusion.models.base import ModelInfo
 from fusion.models.catalog.learned import Figures
@@ -285,14 +287,30 @@ class StageTools(ABC):
 
     @abstractmethod
     async def specs(self, names: Sequence[str]) -> tuple[ToolSpec, ...]:
-        """Return the tools of these names as a model sees them. Raises StageError for a tool that cannot be had."""
+        """Return the tools of these names as a model sees them; a name may stand for several.
+
+        Raises StageError for a tool that cannot be had, and for two of one name.
+        """
 
     @abstractmethod
-    async def call(self, name: str, arguments: Any, *, step: str, item: int | None = None) -> ToolResult:
+    def effect(self, name: str) -> Effect:
+        """Return the effect of a tool, by the name in its spec."""
+
+    @abstractmethod
+    async def call(
+        self,
+        name: str,
+        arguments: str | Mapping[str, Any],
+        *,
+        step: str,
+        item: int | None = None,
+        terms: ToolTerms | None = None,
+    ) -> ToolResult:
         """Call a tool, once for each `step`: its result is journaled before it is returned.
 
-        A tool that fails returns a result that says so. Raises StageError for a call that may have taken effect in an
-        earlier process of the run and must not be repeated.
+        `name` is that of a spec, or one that a pipeline writes. `arguments` are data, or JSON text as a model wrote
+        it. A call that fails, is late or has unfit arguments returns a result that says so. Raises StageError for a
+        call that may have taken effect in an earlier process of the run and must not be repeated.
         """
 
 

@@ -12,6 +12,7 @@ from fusion.core.bounded.patterns import compiled
 from fusion.core.validation import Authored
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LONGEST: Final = 10 * 366 * 86400
 _DURATION: Final = re.compile(r"^(\d{1,9}(\.\d{1,3})?[smhdw])+$")
 
 
@@ -61,6 +62,12 @@ def _seconds(given: Any) -> Any:
         raise ValueError("give seconds, or a text such as 90m, 36h, 3d or 1d12h")
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", given)
     return float(sum(Decimal(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _bounded(seconds: float) -> float:
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError(f"expected more than 0 and at most 10 years, got {seconds:g} s")
+    return seconds
 
 
 def enough(wanted: int | str, of: int) -> int:
@@ -115,6 +122,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_ty
 Duration = Annotated[
     float,
     BeforeValidator(_seconds),
+    AfterValidator(_bounded),
     WithJsonSchema(
         {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": _DURATION.pattern}]}
     ),

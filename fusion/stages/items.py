@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from fusion.core.budget import essential, optional
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, Waits, first_error
 from fusion.core.types import Failure, Item
-from fusion.stages.base import ExpressionUse, Following, ModelStage, OutputField, Prompted, Reads
+from fusion.stages.base import ExpressionUse, Following, ModelStage, OutputField, Prompted, Reads, Stage
 from fusion.stages.context import StageContext
 from fusion.stages.fields import Enough, enough
 from fusion.stages.simulation import Estimate
@@ -26,7 +26,7 @@ _GRACE: Final = 2.0
 T = TypeVar("T")
 
 
-class OneByOne(Prompted):
+class Itemwise(Stage):
     """A stage that can process the items of a feed, many at once, in the order in which they become ready."""
 
     concurrency: int = Field(default=16, ge=1, le=10_000, description="Items that are processed at once.")
@@ -61,6 +61,10 @@ class OneByOne(Prompted):
         check_enough(done, min(1, len(done)) if self.min_ok is None else self.min_ok)
 
 
+class OneByOne(Itemwise, Prompted):
+    """A stage that processes items one by one, with a prompt."""
+
+
 class ItemStage(OneByOne, ModelStage, Following):
     """A stage that processes items one by one."""
 
@@ -85,11 +89,8 @@ class ItemStage(OneByOne, ModelStage, Following):
         await self.each(ctx, self.over)
 
 
-class OneOrMany(OneByOne):
-    """A stage that answers once or, with `over`, once for each item, and states the cost of each.
-
-    Its field is then `items`, in place of those of one answer.
-    """
+class OnceOrEach(Itemwise):
+    """A stage that works once or, with `over`, once for each item. Its field is then `items`."""
 
     on_error: Literal["fail", "skip"] | None = Field(  # type: ignore[assignment]
         default=None,
@@ -100,20 +101,13 @@ class OneOrMany(OneByOne):
     )
 
     item_outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("items", feed=True),)
-    states_costs: ClassVar[bool] = True
-    item_prompt: ClassVar[str]
-    """The shipped template for one item, used if `prompt` is not set."""
 
     @model_validator(mode="after")
-    def _options_of_items(self) -> "OneOrMany":
+    def _options_of_items(self) -> "OnceOrEach":
         given = [key for key in ("concurrency", "min_ok") if key in self.model_fields_set]
-        if self.over is None and (self.reads == "item" or given):
+        if self.over is None and (getattr(self, "reads", None) == "item" or given):
             raise ValueError(f"`{given[0] if given else 'reads: item'}` has an effect with `over` only")
         return self
-
-    @property
-    def template(self) -> str:
-        return super().template if self.over is None else self.prompt or self.item_prompt
 
     @property
     def output_fields(self) -> tuple[OutputField, ...]:
@@ -131,10 +125,6 @@ class OneOrMany(OneByOne):
     def item_offers(self) -> frozenset[str]:
         return frozenset() if self.over is None else frozenset({"item", "needed"})
 
-    @property
-    def usual_reads(self) -> Reads:
-        return self.own_reads if self.over is None else "item"
-
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
         if self.over is not None:
@@ -142,7 +132,7 @@ class OneOrMany(OneByOne):
 
     @abstractmethod
     async def once(self, ctx: StageContext) -> None:
-        """Answer once, and fill the output fields."""
+        """Work once, and fill the output fields."""
 
     async def run(self, ctx: StageContext) -> None:
         if self.over is None:
@@ -151,6 +141,22 @@ class OneOrMany(OneByOne):
         await self.each(ctx, self.over)
         if ways := Counter(item.way for item in ctx.outputs.feed("items").so_far if item.way is not None):
             ctx.events.decided(", ".join(f"{way}: {ways[way]:,}" for way in sorted(ways)), "items by their way")
+
+
+class OneOrMany(OnceOrEach, OneByOne):
+    """A stage that answers once or, with `over`, once for each item, and states the cost of each."""
+
+    states_costs: ClassVar[bool] = True
+    item_prompt: ClassVar[str]
+    """The shipped template for one item, used if `prompt` is not set."""
+
+    @property
+    def template(self) -> str:
+        return super().template if self.over is None else self.prompt or self.item_prompt
+
+    @property
+    def usual_reads(self) -> Reads:
+        return self.own_reads if self.over is None else "item"
 
 
 class Hand:
@@ -188,13 +194,14 @@ class _Work:
     is a task that ends when no item is ready; the next item to become ready starts another.
     """
 
-    def __init__(self, stage: OneByOne, ctx: StageContext, over: str) -> None:
+    def __init__(self, stage: Itemwise, ctx: StageContext, over: str) -> None:
         from asyncio import Event, Lock, TaskGroup  # here: checking and drawing stages needs no event loop
 
         self._stage = stage
         self._over = over
         self._ctx = ctx
         self._hand = stage.hand(ctx)
+        self._reads_parts = isinstance(stage, Prompted) and stage.reading == "item"
         self._group = TaskGroup()
         self._last_resort = Lock()  # items beyond the budget, without which the stage has too few
         self._workers = 0
@@ -360,7 +367,7 @@ class _Work:
     def _of_item(self, item: Item, needed: list[Item]) -> dict[str, Any]:
         """Return the variables of one item."""
         own = {"item": item, "needed": needed}
-        material = self._ctx.inputs.material(item, needed) if self._stage.reading == "item" else None
+        material = self._ctx.inputs.material(item, needed) if self._reads_parts else None
         return {**own, "material": material} if material else own
 
     async def _done_by_hand(self, item: Item, needed: list[Item]) -> Item:

@@ -6,7 +6,7 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 from fusion.core.budget import Budget, Ledger
 from fusion.core.errors import StoreError
@@ -33,6 +33,9 @@ from fusion.store.rows import (
     Spending,
     Timing,
 )
+
+OF_TOOL: Final = "tool "
+"""Beginning of the names of decisions about a call of a tool: it stays made, whatever is worked on again."""
 
 
 class RunLock(ABC):
@@ -288,6 +291,15 @@ class NullJournal:
     async def decide(self, stage: str, item: int | None, name: str, value: Any) -> Any:
         """Record a decision that other processes may make at the same time; return the one that was first."""
         return value
+
+    def works_again(self, stage: str, item: int | None, name: str) -> bool:
+        """Return True for a place that is worked on again, or whose decision is that of another run."""
+        return False
+
+    @property
+    def is_out(self) -> bool:
+        """True if the store has failed during the run, so that nothing more is recorded."""
+        return False
 
     @property
     def joins(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -34,11 +35,12 @@ from fusion.core.events import (
     Sink,
     StageFinished,
     StageStarted,
+    ToolFinished,
     span,
 )
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited, answers_gate, opens_gate
-from fusion.store.base import NullJournal, Store
+from fusion.store.base import OF_TOOL, NullJournal, Store
 from fusion.store.batches import BatchPlace, BatchPlaces
 from fusion.store.encoding import Json, as_json, value_as_json
 from fusion.store.outbox import Outbox
@@ -75,12 +77,14 @@ _KEPT_EVENTS: Final = frozenset(
         Paused,
         StageFinished,
         StageStarted,
+        ToolFinished,
     }
 )
 _OF_EVENTS: Final[Mapping[str, Any]] = {"exclude": {"run_id"}, "exclude_none": True}
 _LOST: Final[tuple[AttemptState, ...]] = ("lost",)
 _PAUSE: Final = "in batches "
 _REDACTED: Final = "its words are not kept"
+_OF_TOOL: Final = re.compile(rf"(?:\d+\.)*{OF_TOOL}")
 
 _Place = tuple[str, int | None, str]
 """Stage, item and name of a decision."""
@@ -130,6 +134,8 @@ class Journal(NullJournal):
         self._elsewhere: dict[CallKey, _Found] = {}
         self._failed: dict[CallKey, _Found] = {}
         self._decided: dict[_Place, Any] = {}
+        self._inherited: set[_Place] = set()
+        self._again: Again = frozenset()
         self._batches = BatchPlaces()
         self._other_batches = BatchPlaces()
         self._lost_attempts: frozenset[tuple[int, int]] = frozenset()
@@ -158,8 +164,9 @@ class Journal(NullJournal):
         self._decided = {
             (one.stage, one.item, one.name): one.value
             for one in store.decisions(self.run_id)
-            if _of_person(one.name) or not _is_of(one.stage, one.item, one.name, again)
+            if _stays(one.name) or not _is_of(one.stage, one.item, one.name, again)
         }
+        self._again = again
         for place, value in self._decided.items():
             self._batches.load(place, value)
         if self._batches:
@@ -179,10 +186,13 @@ class Journal(NullJournal):
             self._load(run_id, found, failures=failures)
             self._elsewhere = {**found, **self._elsewhere}
             for one in self._store.decisions(run_id):
+                place = (one.stage, one.item, one.name)
                 if opens_gate(one.name) or (answers_gate(one.name) and one.value["answer"] == "rejected"):
                     continue  # another run asks anew, also after a no
-                self._decided.setdefault((one.stage, one.item, one.name), one.value)
-                self._other_batches.load((one.stage, one.item, one.name), one.value)
+                if place not in self._decided:
+                    self._decided[place] = one.value
+                    self._inherited.add(place)
+                self._other_batches.load(place, one.value)
 
     def _load(
         self,
@@ -376,6 +386,13 @@ class Journal(NullJournal):
             return None
         return next((one.value for one in found if (one.stage, one.item, one.name) == (stage, item, name)), None)
 
+    def works_again(self, stage: str, item: int | None, name: str) -> bool:
+        return (stage, item, name) in self._inherited or _is_of(stage, item, name, self._again)
+
+    @property
+    def is_out(self) -> bool:
+        return self._lost
+
     def is_finished(self, key: CallKey) -> bool:
         return key in self._finished or key in self._elsewhere
 
@@ -438,6 +455,8 @@ class Journal(NullJournal):
                 self._delivery = None
 
     def _record(self, event: EventBase) -> None:
+        if isinstance(event, ToolFinished) and event.reused:
+            return
         if type(event) in _KEPT_EVENTS or (isinstance(event, ItemFinished) and event.failure is not None):
             self._put(Noticed(self.run_id, next(self._events), self._event(event)))
 
@@ -469,6 +488,8 @@ class Journal(NullJournal):
         body = event.model_dump(mode="json", **_OF_EVENTS)
         if body["type"] == "noted":
             body["message"] = _REDACTED
+        if body["type"] == "tool_finished":
+            body.pop("arguments", None)
         if body["type"] == "decided":
             body["reason"] = _REDACTED
         if "failure" in body:
@@ -505,9 +526,9 @@ async def _raise(fault: Exception) -> None:
     raise fault
 
 
-def _of_person(decision: str) -> bool:
-    """Return True for a decision that a person made or was asked for, which no repeated work changes."""
-    return opens_gate(decision) or answers_gate(decision)
+def _stays(decision: str) -> bool:
+    """Return True for a decision that no repeated work changes: of a tool, or of a person."""
+    return bool(_OF_TOOL.match(decision)) or opens_gate(decision) or answers_gate(decision)
 
 
 def _is_of(stage: str, item: int | None, step: str, parts: Again) -> bool:

@@ -31,7 +31,12 @@ class Tool(ABC):
 
 
 class Toolbox(ABC):
-    """Finds tools by the names that pipelines write. One object serves many runs on one event loop."""
+    """Finds tools by the names that pipelines write. One object serves many runs on one event loop.
+
+    `secrets` names variables of the environment that tools receive, whatever their names: results hide their values.
+    """
+
+    secrets: frozenset[str] = frozenset()
 
     @abstractmethod
     async def find(self, name: str) -> tuple[Tool, ...]:

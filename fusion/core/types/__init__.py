@@ -23,9 +23,11 @@ from fusion.core.types.gates import answers_gate as answers_gate
 from fusion.core.types.gates import opens_gate as opens_gate
 from fusion.core.types.hands import Effect as Effect
 from fusion.core.types.hands import Finished as Finished
+from fusion.core.types.hands import OnUnsure as OnUnsure
 from fusion.core.types.hands import ProcessLimits as ProcessLimits
 from fusion.core.types.hands import StoppedBy as StoppedBy
 from fusion.core.types.hands import ToolResult as ToolResult
+from fusion.core.types.hands import ToolTerms as ToolTerms
 from fusion.core.types.items import ITEM_FIELDS as ITEM_FIELDS
 from fusion.core.types.items import Failure as Failure
 from fusion.core.types.items import Item as Item

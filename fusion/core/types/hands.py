@@ -8,6 +8,8 @@ from fusion.core.types.value import Value
 
 Effect = Literal["read", "write"]
 """Effect of a tool: a `read` may be repeated, a `write` may not."""
+OnUnsure = Literal["ask", "repeat", "fail"]
+"""Way on for a call with the effect `write` that may have taken effect in an earlier process of its run."""
 StoppedBy = Literal["seconds", "memory", "output"]
 """Limit that stopped a process."""
 
@@ -18,6 +20,19 @@ class ToolResult(NamedTuple):
     text: str
     data: Any = None
     failed: bool = False
+
+
+class ToolTerms(Value):
+    """Terms of a call of a tool: its `timeout` in seconds, and the most tokens of its result, of about four bytes.
+
+    `timeout` is that of the tool if it is None. With `retries_failed`, a failed call is made again when its run is
+    resumed; else its failure is its result for good.
+    """
+
+    timeout: float | None = None
+    max_result: int = 2000
+    on_unsure: OnUnsure = "ask"
+    retries_failed: bool = False
 
 
 class ProcessLimits(Value):

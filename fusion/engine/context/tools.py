@@ -1,26 +1,223 @@
-"""Tools of a stage."""
+"""Tools of a stage: each call is journaled before its result is used, and none that writes is made twice."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from fusion.core.errors import StageError
-from fusion.core.types import ToolResult, ToolSpec
+from fusion.core.errors import StageError, UsageError
+from fusion.core.events import ToolFinished, ToolStarted
+from fusion.core.types import Effect, Failure, ToolResult, ToolSpec, ToolTerms
+from fusion.models.redaction import Redactor
 from fusion.stages.context import StageTools
+from fusion.store.base import OF_TOOL
+from fusion.tools import arguments as of_arguments
+from fusion.tools.base import Tool
+from fusion.tools.calling import Outcome, called, failed, shortened
 
 if TYPE_CHECKING:
     from fusion.engine.context.context import RunContext
 
+_TERMS: Final = ToolTerms()
+
+
+class _Known(NamedTuple):
+    """A tool as the models of the run see it, the name that the pipeline writes, and its effect."""
+
+    spec: ToolSpec
+    name: str
+    effect: Effect
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """A call of a tool: its place in the run, its terms and its arguments."""
+
+    known: _Known
+    step: str
+    item: int | None
+    terms: ToolTerms
+    given: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of the call in the journal: the same in every process."""
+        said = json.dumps([self.known.spec.name, self.given], sort_keys=True, ensure_ascii=False)
+        return f"{OF_TOOL}{self.step} {hashlib.sha256(said.encode(errors='replace')).hexdigest()[:16]}"
+
 
 class RunTools(StageTools):
-    """Tools that the settings of a run declare."""
+    """Tools of the run's toolbox, with a journal of their calls.
+
+    A journal holds for each call an intent, written before the tool is called, and its result, written before it is
+    used. A resumed run is answered from it, without the tool.
+    """
 
     def __init__(self, ctx: "RunContext") -> None:
         self._ctx = ctx
+        self._journal = ctx.run.recorder.journal
+        self._toolbox = ctx.run.spec.toolbox
+        self._known: dict[str, _Known] = {}
+        self._redactor = Redactor(self._toolbox.secrets)
 
     async def specs(self, names: Sequence[str]) -> tuple[ToolSpec, ...]:
-        if names:
-            raise StageError(f"no tool {names[0]!r} is declared")
-        return ()
+        known = [one for name in names for one in await self._of_name(name)]
+        for one in known:
+            other = self._known.setdefault(one.spec.name, one)
+            if other.name != one.name:
+                raise StageError(
+                    f"two tools have the name {one.spec.name!r}: that of {other.name!r} and that of {one.name!r}"
+                )
+        return tuple(one.spec for one in known)
 
-    async def call(self, name: str, arguments: Any, *, step: str, item: int | None = None) -> ToolResult:
-        raise StageError(f"no tool {name!r} is declared")
+    def effect(self, name: str) -> Effect:
+        return self._known[name].effect
+
+    async def call(
+        self,
+        name: str,
+        arguments: str | Mapping[str, Any],
+        *,
+        step: str,
+        item: int | None = None,
+        terms: ToolTerms | None = None,
+    ) -> ToolResult:
+        known = await self._one(name)
+        given, faults = await of_arguments.read(arguments, known.spec)
+        act = _Act(known, step, item, terms or _TERMS, given)
+        shown = shortened(given if given else arguments)
+        self._emit(act, ToolStarted, arguments=shown)
+        if faults:
+            result = failed(f"the arguments do not fit the tool: {'; '.join(faults)}")
+            self._finished(act, Outcome(result, len(result.text)), 0.0, shown)
+            return result
+        begun = time.monotonic()
+        try:
+            return await self._answered(act, shown)
+        except BaseException:
+            self._emit(act, ToolFinished, status="cancelled", seconds=time.monotonic() - begun, arguments=shown)
+            raise
+
+    # The tools.
+
+    async def _one(self, name: str) -> _Known:
+        if name in self._known:
+            return self._known[name]
+        found = await self._of_name(name)
+        if len(found) != 1:
+            raise StageError(f"{name!r} stands for {len(found)} tools; name one of them")
+        return found[0]
+
+    async def _of_name(self, name: str) -> list[_Known]:
+        """Return the tools of a name. Those that a run has seen stay as they were when it is resumed."""
+        place = f"{OF_TOOL}specs {name} {self._ctx.run.run_id}"
+        kept = self._ctx.journal.kept(place)
+        if kept is not None:
+            return [_Known(ToolSpec.model_validate(spec), name, effect) for spec, effect in kept]
+        found = [_Known(await of_arguments.shown(tool.spec), name, tool.effect) for tool in await self._found(name)]
+        self._ctx.journal.keep(place, [[one.spec.model_dump(), one.effect] for one in found])
+        return found
+
+    async def _found(self, name: str) -> tuple[Tool, ...]:
+        try:
+            return await self._toolbox.find(name)
+        except UsageError as error:
+            raise StageError(str(error)) from error
+
+    async def _tool(self, known: _Known) -> Tool:
+        """Return a tool to be called. Raises StageError if it is there no longer."""
+        for tool in await self._found(known.name):
+            if tool.spec.name == known.spec.name:
+                return tool
+        raise StageError(f"{known.name!r} has no tool {known.spec.name!r} any more")
+
+    # Calls.
+
+    async def _answered(self, act: _Act, shown: str) -> ToolResult:
+        """Return the result of a call, from the journal if it is there."""
+        number = 1
+        while (kept := self._kept(act, number)) is not None:
+            if not (kept["failed"] and self._may_fail_again(act, number)):
+                result = ToolResult(kept["text"], kept["data"], kept["failed"])
+                self._finished(act, Outcome(result, kept["size"]), kept["seconds"], shown, reused=True)
+                return result
+            if kept["late"]:
+                self._check_sure(act, (await self._tool(act.known)).effect)
+            number += 1
+        return await self._called(act, number, shown)
+
+    def _kept(self, act: _Act, number: int) -> Any:
+        return self._ctx.journal.kept(f"{act.name} {number}", item=act.item)
+
+    def _may_fail_again(self, act: _Act, number: int) -> bool:
+        """Return True if a failure in the journal is not final: the call is made again."""
+        item, name = self._ctx.placed(act.item, f"{act.name} {number}")
+        return act.terms.retries_failed or self._journal.works_again(self._ctx.place, item, name)
+
+    async def _called(self, act: _Act, number: int, shown: str) -> ToolResult:
+        name, item, journal = f"{act.name} {number}", act.item, self._ctx.journal
+        tool = await self._tool(act.known)
+        if journal.kept(f"{name} begun", item=item) is not None:
+            self._check_sure(act, tool.effect)
+        journal.keep(f"{name} begun", {"arguments": shown}, item=item)
+        if tool.effect == "write":
+            await self._written(act)
+        begun = time.monotonic()
+        outcome = await called(
+            tool,
+            act.given,
+            timeout=act.terms.timeout,
+            most=act.terms.max_result,
+            mask=self._redactor.mask().text,
+        )
+        seconds, result = time.monotonic() - begun, outcome.result
+        kept = {**result._asdict(), "late": outcome.late, "size": outcome.size, "seconds": round(seconds, 3)}
+        journal.keep(name, kept, item=item)
+        await self._journal.written()
+        self._finished(act, outcome, seconds, shown)
+        return result
+
+    async def _written(self, act: _Act) -> None:
+        """Wait until the intent of a call is on disk. Raises StageError if the store has failed."""
+        await self._journal.written()
+        if self._journal.is_out:
+            raise StageError(
+                f"tool {act.known.spec.name!r} is not called: the store has failed, so that a resumed run could not "
+                "know of it"
+            )
+
+    def _check_sure(self, act: _Act, effect: Effect) -> None:
+        """Raise StageError for a call that may have taken effect, and must not be repeated."""
+        if effect == "read" or act.terms.on_unsure == "repeat":
+            return
+        said = (
+            f"tool {act.known.spec.name!r} was being called when the run was interrupted, and may have taken effect: "
+            f"{shortened(act.given)}"
+        )
+        if act.terms.on_unsure == "ask":
+            said += "; look whether it did, then resume with `on_unsure: repeat` or `fail` in the stage (--pipeline)"
+        raise StageError(said)
+
+    # Events.
+
+    def _finished(self, act: _Act, outcome: Outcome, seconds: float, shown: str, *, reused: bool = False) -> None:
+        result = outcome.result
+        failure = Failure(reason="ToolFailed", message=shortened(result.text)) if result.failed else None
+        self._emit(
+            act,
+            ToolFinished,
+            status="failed" if result.failed else "ok",
+            seconds=seconds,
+            size=outcome.size,
+            failure=failure,
+            reused=reused,
+            arguments=shown,
+        )
+
+    def _emit(self, act: _Act, kind: type[ToolStarted] | type[ToolFinished], **more: Any) -> None:
+        ctx = self._ctx
+        item, step = ctx.placed(act.item, act.step)
+        place = {"run_id": ctx.run.run_id, "stage": ctx.place, "item": item, "step": step}
+        ctx.emit(kind(**place, tool=act.known.spec.name, effect=act.known.effect, **more))

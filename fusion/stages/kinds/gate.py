@@ -16,8 +16,6 @@ from fusion.stages.context import StageContext, Variables
 from fusion.stages.fields import Duration
 from fusion.stages.simulation import Chance, Estimate
 
-_LONGEST: Final = 10 * 366 * 86400.0
-"""Seconds of a timeout at most."""
 _ANSWER: Final = 20_000
 """Characters that a person may always answer with."""
 _APPROVE: Final = "approve"
@@ -54,8 +52,6 @@ class Gate(Stage):
     who: str = Field(default="", max_length=200, description="The person or team to ask, in words.")
     timeout: Duration | None = Field(
         default=None,
-        gt=0,
-        le=_LONGEST,
         description="Time until `default` is the answer: seconds, or 90m, 36h, 3d.",
     )
     default: Any = Field(

@@ -51,7 +51,7 @@ def gate_of(stage: str, item: int | None, name: str, value: Any) -> Gate:
 
 
 def open_gates(store: Store, run_id: str) -> tuple[Gate, ...]:
-    """Return the gates of a run that nobody has answered."""
+    """Return the gates of a run without an answer."""
     return tuple(one.gate for one in gates_of(store, run_id) if one.answer is None)
 
 

@@ -310,7 +310,7 @@ def test_a_gate_within_a_route_waits_for_its_items_alone(person: Any, calls: Cal
         ("checked/dear/2", "b: answer to Draft b"),
         ("checked/dear/4", "d: answer to Draft d"),
     ]
-    assert len(calls.said) == 6, "four drafts, and notes on the two that wait for nobody"
+    assert len(calls.said) == 6, "four drafts, and notes on the two without a gate"
     with pytest.raises(UsageError, match="name one of them: checked/dear/2, checked/dear/4"):
         person.approve(result.run_id, "checked/dear")
     half = person.approve(result.run_id, "checked/dear/4", text="mine")

@@ -164,9 +164,12 @@ def settings_page() -> str:
         "[store]": definitions["StoreTable"],
         "[telemetry]": definitions["TelemetryTable"],
         "[policy]": definitions["PolicyTable"],
+        "[sandbox]": definitions["SandboxTable"],
         "[policy.max_price]": definitions["PriceLimit"],
         "[server]": definitions["ServerTable"],
         '[server.pipelines."MODEL"]': definitions["ServedTable"],
+        "[mcp.NAME]": definitions["McpTable"],
+        "[python]": definitions["PythonTable"],
     }
     parts = [
         "# Settings",

@@ -20,10 +20,10 @@ ROOMS = {
     "store",
     "tools",
     "prompts",
+    "sandbox",
     "core",
 }
-ALLOWED = ROOMS | {"sandbox"}
-"""Rooms that may join; a seventeenth needs a decision."""
+"""A seventeenth needs a decision."""
 BESIDE = {"__init__.py", "__main__.py", "py.typed"}
 MOST = 14
 CATALOGUES = {"fusion/stages/kinds", "fusion/cli/commands", "fusion/models/providers", "fusion/bench/scorers"}
@@ -56,7 +56,6 @@ def packages() -> Iterator[tuple[str, set[str]]]:
 def test_the_rooms_are_the_pinned_ones() -> None:
     rooms = dict(packages())["fusion"] - BESIDE
     assert rooms == ROOMS
-    assert rooms <= ALLOWED
 
 
 def test_no_package_but_a_catalogue_holds_more_than_fourteen_entries() -> None:

@@ -16,6 +16,7 @@ from fusion.cli.commands.doctor import doctor
 from fusion.cli.commands.drill import drill
 from fusion.cli.commands.learned import learned
 from fusion.cli.commands.map import map as map_command
+from fusion.cli.commands.mcp import mcp
 from fusion.cli.commands.pipeline import explain, graph, new, render, schema, validate
 from fusion.cli.commands.quote import quote
 from fusion.cli.commands.resume import resume
@@ -53,7 +54,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    running = (run, map_command, resume, quote, drill, serve)
+    running = (run, map_command, resume, quote, drill, serve, mcp)
     making = (new, validate, graph, render, explain, schema)
     for command in (*running, *making, demo, bench, tune, calibrate, trust, doctor):
         app.command(context_settings=_HELP)(command)

@@ -55,7 +55,8 @@ from fusion.stages.base import Stage
 from fusion.store.base import Store
 from fusion.store.lookup import StoreGiven, exclusive, find_run, lock_of, resolve_store
 from fusion.store.rows import Content, RunFilter, RunRow
-from fusion.tools.base import Tool, Toolbox, Tools
+from fusion.tools.base import Tool, Toolbox
+from fusion.tools.declared import Declared
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -81,7 +82,7 @@ class Fusion:
     `telemetry` traces runs with OpenTelemetry: True, False, or the TracerProvider that spans go to. By default
     `[telemetry]` in fusion.toml and the `OTEL_` variables decide.
 
-    `tools` are those that stages may call by the names in their specs.
+    `tools` are those that stages may call by the names in their specs, beside those that fusion.toml declares.
 
     >>> with Fusion(profile="local") as fusion:
     ...     result = fusion.complete("Compare the two offers.", inputs={"context": text})
@@ -112,7 +113,7 @@ class Fusion:
             profile=profile,
             roles=roles or {},
             model=model,
-            toolbox=tools if isinstance(tools, Toolbox) else Tools(tools),
+            toolbox=Declared(settings, tools),
         )
         self._loader = Loader(Library.standard(user=settings.library_dir))
         observer = observer_of(telemetry, settings)

@@ -20,6 +20,7 @@ from fusion.core.types import (
     ItemCost,
     Money,
     Reuse,
+    StoppedBy,
     Usage,
     Value,
     Verdict,
@@ -66,6 +67,17 @@ class StageStarted(EventBase):
 
     type: Literal["stage_started"] = "stage_started"
     kind: str
+
+
+class RoundStarted(EventBase):
+    """A loop starts a round of its body: `number` from 1, of at most `most`.
+
+    Events of the stages in it name them by the round, as in `refine/2/draft`.
+    """
+
+    type: Literal["round_started"] = "round_started"
+    number: int
+    most: int
 
 
 class StageGrew(EventBase):
@@ -322,6 +334,23 @@ class ToolFinished(EventBase):
     arguments: str = ""
 
 
+class CommandFinished(EventBase):
+    """A command in the sandbox ended after so many seconds.
+
+    `program` is its first word, `by` the sandbox that ran it. A negative `code` is the signal that ended it;
+    `stopped_by` is the limit that stopped it, if any. `reused` is set for the end of an equal command that ran
+    before: it did not run again, and `seconds` are the original ones.
+    """
+
+    type: Literal["command_finished"] = "command_finished"
+    program: str
+    by: str
+    code: int
+    stopped_by: StoppedBy | None = None
+    seconds: float
+    reused: bool = False
+
+
 class ItemFinished(EventBase):
     """A stage finished an item, with a value or a failure.
 
@@ -347,7 +376,7 @@ class Noted(EventBase):
 
 
 class Decided(EventBase):
-    """A stage chose a branch: `decision` is the name of a route, or the tier of a cascade.
+    """A stage chose a branch: `decision` is the name of a route, the tier of a cascade, or the last round of a loop.
 
     `reason` is for people; `confidence` is from 0 to 1, if known. `escalated` is set by a cascade: True if the tier
     is not the first.
@@ -464,6 +493,7 @@ class MapFinished(EventBase):
 Event = Annotated[
     RunStarted
     | StageStarted
+    | RoundStarted
     | StageGrew
     | CallStarted
     | Delta
@@ -483,6 +513,7 @@ Event = Annotated[
     | CallCancelled
     | ToolStarted
     | ToolFinished
+    | CommandFinished
     | ItemFinished
     | Noted
     | Decided

@@ -15,6 +15,7 @@ from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
 from fusion.models.catalog.learned import Learned
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.sandbox import SandboxDoor
 
 
 def prepare(
@@ -71,6 +72,7 @@ def prepare_many(
         learned=_learned(cast, loaded),
         answer_tokens=cast.answer_tokens,
         toolbox=cast.toolbox,
+        sandbox=SandboxDoor(cast.settings.sandbox),
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
     notes = spec.roles.live_notes.get(batch)

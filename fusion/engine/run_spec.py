@@ -16,6 +16,7 @@ from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.material import RunMaterial, documents
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Prompts, Template
+from fusion.sandbox import DEFAULT, Sandbox
 from fusion.stages.base import ModelStage, Stage
 from fusion.stages.context import Room
 from fusion.tools.base import Toolbox, Tools
@@ -52,6 +53,8 @@ class RunSpec:
     """True for the worst case of a simulation: every subtask reads the largest sections."""
     toolbox: Toolbox = Tools.NONE
     """Tools that the stages may call."""
+    sandbox: Sandbox = DEFAULT
+    """Sandbox in which the stages run commands."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -89,6 +92,7 @@ class RunSpec:
             answer=self.answer if (self.loaded.answering or "").startswith(f"{path}/") else None,
             widest=self.widest,
             toolbox=self.toolbox,
+            sandbox=self.sandbox,
         )
 
     def options_of(self, path: str) -> AnswerOptions | None:

@@ -1,6 +1,6 @@
 """Check: every mistake of a pipeline beyond its syntax, each at its place."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Final
@@ -35,6 +35,10 @@ _BLIND: Final = (
     "a review has to see what it judges against: print item.shown, which is what the author was shown, item.source, "
     "material, or an input"
 )
+_WRITTEN: Final = (
+    "tests read inputs and the source of an item, so that no model writes them; for files that a stage wrote, use "
+    "`command` with `files`"
+)
 _NO_REQUEST: Final = (
     "the template prints `request`, which is always empty: no text input holds a request, they are all material; "
     "declare an input for the task, or set `material: false` on one"
@@ -53,21 +57,34 @@ def check(
     near: File | None = None,
     unread: Collection[str] | None = None,
     nested: Mapping[str, Pipeline | str] = _NO_NESTED,
+    inside: "Inside | None" = None,
 ) -> list[Problem]:
     """Return every mistake of a pipeline beyond its syntax, in the order of the file.
 
     With `roles`, those of the profile, an unknown role is a mistake. Files of schemas are looked up in `near`.
     `unread` names the stages of the file that could not be read: references to them are not checked. `nested` maps
-    the paths of stages to the pipelines that they run, or to the reason why one cannot be run.
+    the paths of stages to the pipelines that they run, or to the reason why one cannot be run. `inside` is that of a
+    body.
     """
-    checking = _Checking(pipeline, prompts, roles, near, nested, frozenset(unread or ()), unread is None)
+    checking = _Checking(
+        pipeline, prompts, roles, near, nested, frozenset(unread or ()), unread is None, inside=inside
+    )
     checking.all()
     positions = positions or Positions()
     problems = []
-    for place, of_key, message in dict.fromkeys(checking.found):
+    for where, of_key, message in dict.fromkeys(checking.found):
+        place = where if inside is None else inside.place(where)
         mark = positions.key(place) if of_key else positions.at(place)
         problems.append(Problem(file or pipeline.name, *mark, ".".join(map(str, place)), message))
     return sorted(problems)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A body that is checked: the names that it reads beside its own, and the place in the file of one in it."""
+
+    names: frozenset[str]
+    place: Callable[[Place], Place]
 
 
 @dataclass
@@ -81,6 +98,7 @@ class _Checking:
     _nested: Mapping[str, Pipeline | str]
     _unread: frozenset[str]
     _whole: bool
+    inside: Inside | None = None
     found: list[tuple[Place, bool, str]] = field(default_factory=list)
     _edges: dict[str, set[str]] = field(default_factory=dict)
     _read: set[str] = field(default_factory=set)
@@ -90,6 +108,10 @@ class _Checking:
     def _stages(self) -> set[str]:
         return {*self._pipeline.stages, *self._unread}
 
+    @property
+    def _around(self) -> frozenset[str]:
+        return frozenset() if self.inside is None else self.inside.names
+
     def all(self) -> None:
         for name, stage in self._pipeline.stages.items():
             self._stage(name, stage)
@@ -97,9 +119,10 @@ class _Checking:
         for cycle in cycles_of(self._edges):
             self._say(("stages", cycle[0]), cycle_words(cycle), of_key=True)
         self._check_readers()
-        self._check_stdin()
-        self._check_request()
         self._check_attributes()
+        if self.inside is None:
+            self._check_stdin()
+            self._check_request()
 
     def _say(self, place: Place, message: str, *, of_key: bool = False) -> None:
         self.found.append((place, of_key, message))
@@ -110,7 +133,7 @@ class _Checking:
             self._say((*here, *_keys(key)), message)
 
         here = ("stages", name)
-        uses = list(uses_of(stage, self._prompts, broken, stage.item_offers))
+        uses = list(uses_of(stage, self._prompts, broken, stage.item_offers, around=self._around))
         for use in uses:
             self._use((*here, *_keys(use.key)), use, name)
         self._uses += [(name, use) for use in uses]
@@ -123,6 +146,11 @@ class _Checking:
         self._check_needs(here, stage)
         self._check_roles(here, stage)
         self._check_nested(here, name, stage)
+        for path, one in stages_within({name: stage}).items():
+            inner = (*here, *(part for outer in path.split("/")[1:] for part in (stage.inner_key, outer)))
+            for key, message in one.flaws():
+                self._say((*inner, key), message)
+            self._check_of_inputs(inner, one)
         if (
             stage.output_fields[0].feed
             and stage.if_skipped is not None
@@ -145,6 +173,7 @@ class _Checking:
     ) -> None:
         try:
             expression = self._prompts.expression(source)
+            offers |= self._around
             use = Use("output", source, expression.paths, offers, flows=listed and expression.bare, listed=listed)
         except PromptError as error:
             self._whole = False
@@ -162,7 +191,7 @@ class _Checking:
             message = self._path(path, use)
             if message:
                 self._say(place, message)
-        for name in sorted((use.offers - use.extras) & self._stages):
+        for name in sorted((use.offers - use.extras - self._around) & self._stages):
             words = f"rename the stage: {stage}.{use.key} has a variable {name!r} of its own"
             self._say(("stages", name), words, of_key=True)
         if use.flows:
@@ -252,8 +281,29 @@ class _Checking:
                 words = "no template of the stage prints `material`, so `reads` has no effect; print {{ material }}"
                 self._say((*inner, "reads"), words)
             for use in uses:
-                if one.judges and use.key in ("prompt", "batch_prompt") and not _sees(use):
+                if use.key in one.judging and not _sees(use):
                     self._say((*inner, *_keys(use.key)), _BLIND)
+
+    def _check_of_inputs(self, here: Place, stage: Stage) -> None:
+        """Refuse templates of inputs that read what a model may have written."""
+        for use in uses_of(stage, self._prompts, lambda key, message: None, stage.item_offers):
+            if use.of_inputs and any(self._is_written(path, stage) for path in use.paths):
+                self._say((*here, *_keys(use.key)), _WRITTEN)
+
+    def _is_written(self, path: Path, stage: Stage) -> bool:
+        """Return True if a model may have written what a path reads."""
+        if path[0] == "item":
+            return len(path) < 2 or path[1] in ("value", "shown") or self._writes_sources(stage)
+        return path[0] == "needed" or path[0] in self._pipeline.stages
+
+    def _writes_sources(self, stage: Stage, seen: frozenset[str] = frozenset()) -> bool:
+        """Return True if a model may have written the sources of a stage's items."""
+        if stage.plans or (any(stage.roles()) and not (stage.passes_on or stage.keeps_sources)):
+            return True
+        uses = uses_of(stage, self._prompts, lambda key, message: None)
+        read = {path[0] for use in uses if use.listed or not stage.follows for path in use.paths}
+        before = (self._pipeline.stages.keys() & read) - seen
+        return any(self._writes_sources(self._pipeline.stages[name], seen | before) for name in before)
 
     def _check_rows(self, name: str, uses: list[Use]) -> None:
         for read in table_reads(name, uses, self._pipeline.inputs):
@@ -328,7 +378,7 @@ def _input_flaws(use: PipelineUse, pipeline: Pipeline | None) -> Iterator[tuple[
 def _sees(use: Use) -> bool:
     """Return True if a template of a review shows what a value is judged against."""
     names = {path[0] for path in use.paths}
-    return bool({MATERIAL, "inputs"} & names or {"shown", "source"} & use.mentions)
+    return bool({MATERIAL, "inputs", "task"} & names or {"shown", "source"} & use.mentions)
 
 
 def _field_flaw(stage: Stage, path: Path) -> str:

@@ -1,6 +1,7 @@
 """Explain: kinds of stages and keys of pipelines in words, taken from the JSON Schema and the kinds."""
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from fusion.pipeline.spec import Pipeline
 from fusion.stages.base import PromptUse, Stage
 from fusion.stages.registry import kinds
 
+_NAME = re.compile(r"[\w-]+(?:/[\w-]+)*")
 _SEEN = ("inputs", "request", "the stages named in it")
 _TYPES = {
     "string": "text",
@@ -105,7 +107,7 @@ def explain(kind: str) -> Explanation:
             *(f"{output.name} (items)" if output.feed else output.name for output in cls.outputs),
             *(f"{output.name} (items, with `over`)" for output in cls.item_outputs),
         ),
-        templates=tuple(_template(cls, use) for use in (example.prompts() if example else ())),
+        templates=tuple(_template(cls, use) for use in _own_prompts(example.among({}) if example else None)),
         cost=cls.estimate.cost,
         calls=tuple(_calls(example)) if example else (),
         supposed=tuple(_supposed(cls)) if example and any(example.roles()) else (),
@@ -144,6 +146,13 @@ def _of_example(cls: type[Stage]) -> Stage | None:
     return next(stage for stage in stages if isinstance(stage, cls))
 
 
+def _own_prompts(stage: Stage | None) -> Iterator[PromptUse]:
+    """Yield the templates of a stage, without those of the stages within it."""
+    if stage is not None:
+        body = "" if stage.graph is None else f"{stage.graph.key}."
+        yield from (use for use in stage.prompts() if not body or not use.key.startswith(body))
+
+
 def _parameters(kind: str) -> Iterator[Parameter]:
     schema = json_schema()
     of_kind = schema["$defs"][f"stage_{kind}"]
@@ -176,9 +185,10 @@ def _said(field: Schema) -> str:
 
 
 def _template(cls: type[Stage], use: PromptUse) -> TemplateUse:
-    default = cls.model_fields[use.key].default
-    name = getattr(cls, "default_prompt", "") if default is None else default
-    return TemplateUse(use.key, str(name), (*_SEEN, *sorted(use.offers)))
+    field = cls.model_fields.get(use.key)
+    default = use.template if field is None or (field.default is None and use.key != "prompt") else field.default
+    name = getattr(cls, "default_prompt", "") if default is None else str(default)
+    return TemplateUse(use.key, name if _NAME.fullmatch(name) else "", (*_SEEN, *sorted(use.offers)))
 
 
 def _calls(stage: Stage) -> Iterator[tuple[int, int]]:

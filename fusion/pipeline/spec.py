@@ -1,19 +1,18 @@
 """Pipeline: the model of a pipeline file, read from YAML and written back."""
 
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, LiteralString, NamedTuple
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
     SerializeAsAny,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -26,29 +25,10 @@ from fusion.core.validation import MISSING, Authored, Mistake, keys_at, misread,
 from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
 from fusion.pipeline.rows import Table, is_table
 from fusion.stages.base import STAGE_READER, Stage
+from fusion.stages.fields import NAME, Name
 from fusion.stages.registry import kinds
 
-RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
-"""Names that stages and inputs cannot have: templates and results use them."""
-
-OF_JINJA = frozenset(
-    {"and", "dict", "else", "false", "if", "in", "is", "namespace", "none", "not", "or", "range", "true"}
-)
-NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TEXT = "<text>"
-
-
-def _free_name(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ValueError(f"invalid name {name!r}: use lowercase letters, digits and _, starting with a letter")
-    if name in RESERVED:
-        raise ValueError(f"reserved name {name!r}: templates and results use it; choose another")
-    if name in OF_JINJA:
-        raise ValueError(f"reserved name {name!r}: it is a keyword of expressions; choose another")
-    return name
-
-
-Name = Annotated[str, AfterValidator(_free_name)]
 
 
 class InputSpec(Authored):
@@ -145,6 +125,11 @@ class Pipeline(Authored):
         description="The answer: an expression, a mapping of names to expressions, or a table: `{format, columns}`."
     )
 
+    @field_validator("stages")
+    @classmethod
+    def _know_each_other(cls, stages: dict[str, Stage]) -> dict[str, Stage]:
+        return among_each_other(stages)
+
     @property
     def prompt_input(self) -> str | None:
         """The input that takes the prompt: the first required one, else the first."""
@@ -220,6 +205,11 @@ class Pipeline(Authored):
         `comments` are written above the keys at their places.
         """
         return _dumped(_as_data(self), comments or {})
+
+
+def among_each_other(stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Return stages, each with what it takes from the others."""
+    return {name: stage.among(stages) for name, stage in stages.items()}
 
 
 class Reading(NamedTuple):

@@ -13,13 +13,13 @@ from starlette.routing import BaseRoute, Route
 
 from fusion.client.client import Fusion
 from fusion.core.config import ServerTable
-from fusion.core.errors import FusionError, UsageError
+from fusion.core.errors import FusionError
 from fusion.core.log import LOG
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.base import RefusedError
 from fusion.server.dialects.table import DIALECTS, dialect_at
 from fusion.server.endpoint import Endpoint
-from fusion.server.guard.callers import TOKEN, Callers
+from fusion.server.guard.callers import Callers
 from fusion.server.guard.guard import Guard
 from fusion.server.guard.hosts import Hosts
 from fusion.server.openapi import document as openapi
@@ -58,9 +58,7 @@ def build(
     """
     table = table or fusion.settings.server
     service = Service.of(fusion, table, pipelines)
-    callers = Callers.of(table)
-    if public and not callers:
-        raise UsageError(f"a server on an address that others reach needs a token: set {TOKEN} or [server.tokens]")
+    callers = Callers.needed(table, public=public)
     hosts = Hosts(table.allowed_hosts, table.allowed_origins, any_host=public)
     spoken = [Route(path, Endpoint(service, dialect), methods=["POST"]) for path, dialect in DIALECTS.items()]
     beside = [route for make in _ROUTES for route in make(service)]

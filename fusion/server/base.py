@@ -127,7 +127,15 @@ def sse(data: str, event: str | None = None) -> bytes:
     return f"{head}data: {data}\n\n".encode()
 
 
-class Dialect(Protocol):
+class RefusalShape(Protocol):
+    """The shape in which a server writes its errors."""
+
+    def refused(self, error: RefusedError, run_id: str | None = None) -> dict[str, Any]:
+        """Return the body of an error response."""
+        ...
+
+
+class Dialect(RefusalShape, Protocol):
     """An API: reads requests and writes answers, streams and errors in its own shapes."""
 
     def read(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> ServedRequest:
@@ -140,8 +148,4 @@ class Dialect(Protocol):
 
     def stream(self, run: ServedRun, request: ServedRequest) -> AsyncIterator[bytes]:
         """Yield the server-sent events of a streamed response, an error event in place of a whole end if it fails."""
-        ...
-
-    def refused(self, error: RefusedError, run_id: str | None = None) -> dict[str, Any]:
-        """Return the body of an error response."""
         ...

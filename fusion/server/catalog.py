@@ -58,16 +58,19 @@ class Catalog:
             )
         return found
 
+    def named(self, caller: str | None) -> tuple[ServedPipeline, ...]:
+        """Return the pipelines of a caller in order, also those that cannot be loaded."""
+        self._library = self._read()
+        return tuple(one for one in self._all() if one.allows(caller))
+
     def list(self, caller: str | None) -> list[tuple[ServedPipeline, LoadedPipeline]]:
         """Return the pipelines of a caller that can be loaded, in order; the log names the others."""
-        self._library = self._read()
         found = []
-        for one in self._all():
-            if one.allows(caller):
-                try:
-                    found.append((one, self.load(one)))
-                except FusionError as error:
-                    LOG.warning("pipeline %r is not served: %s", one.name, error)
+        for one in self.named(caller):
+            try:
+                found.append((one, self.load(one)))
+            except FusionError as error:
+                LOG.warning("pipeline %r is not served: %s", one.name, error)
         return found
 
     def check(self) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ from fusion.server.dialects.openrouter.choice import chosen, with_call
 from fusion.server.guard.bodies import json_object
 from fusion.server.guard.callers import caller_of
 from fusion.server.refusals import header_text, refuse, refused, request_ids
-from fusion.server.responses import RunResponse, while_connected
 from fusion.server.runs.identity import Identity
+from fusion.server.runs.responses import RunResponse, while_connected
 from fusion.server.runs.runs import AnyRun
 from fusion.server.service import Service
 

@@ -15,7 +15,7 @@ from fusion.core.errors import (
     UsageError,
 )
 from fusion.core.log import LOG
-from fusion.server.base import Dialect, RefusedError
+from fusion.server.base import RefusalShape, RefusedError
 
 _UNSAFE: Final = re.compile(r"[^ -~]")
 _LONGEST: Final = 500
@@ -32,8 +32,8 @@ def request_ids(run_id: str) -> dict[str, str]:
     return {"x-fusion-run": run_id, "x-request-id": named, "request-id": named}
 
 
-def refuse(dialect: Dialect, error: RefusedError, run_id: str | None = None) -> Response:
-    """Return the response of an error in the dialect's shape."""
+def refuse(shape: RefusalShape, error: RefusedError, run_id: str | None = None) -> Response:
+    """Return the response of an error in its shape."""
     headers = {"x-should-retry": "false"} if error.final else {}
     if error.retry_after is not None:
         headers["retry-after"] = f"{max(1, round(error.retry_after))}"
@@ -41,7 +41,7 @@ def refuse(dialect: Dialect, error: RefusedError, run_id: str | None = None) -> 
         headers |= request_ids(run_id)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(dialect.refused(error, run_id), status_code=error.status, headers=headers)
+    return JSONResponse(shape.refused(error, run_id), status_code=error.status, headers=headers)
 
 
 def refused(error: FusionError) -> RefusedError:

@@ -124,7 +124,7 @@ def give_answer(ctx: StageContext, answer: Answer) -> None:
     """Fill the fields `text` and `data` with an answer."""
     ctx.outputs.give("text", as_text(answer.value))
     ctx.outputs.give("data", answer.data)
-    ctx.outputs.conclude(Conclusion(answer.finish_reason, answer.tool_calls))
+    ctx.outputs.conclude(Conclusion(answer.finish_reason, answer.tool_calls, answer.by))
 
 
 async def _under_options(ask: Ask, options: AnswerOptions) -> Ask:

@@ -31,6 +31,8 @@ OF_CONDITIONS: Final = frozenset({LEARNED})
 NUMBER: Final = "number"
 """Variable of checks: the number that the checked value gives, such as 4634.5 of "The total is 4,634.50."."""
 OF_CHECKS: Final = frozenset({"value", NUMBER})
+LOOP: Final = "loop"
+"""Variable of a body: the number of its round, and the values carried on, as in `loop.round`."""
 REPLACED: Final = frozenset({LEARNED, NUMBER})
 """Variables of expressions that a stage of the same name replaces."""
 
@@ -47,7 +49,7 @@ class PromptUse:
     """A template of a stage: its key, its text or name, and the variables that the stage adds to it.
 
     A template `for_model` can print the `material`, too. A stage of the pipeline replaces one of the `extras` of its
-    name.
+    name. One `of_inputs` reads nothing that a model wrote.
     """
 
     key: str
@@ -55,6 +57,7 @@ class PromptUse:
     offers: frozenset[str] = frozenset()
     extras: frozenset[str] = frozenset()
     for_model: bool = True
+    of_inputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,20 @@ class PipelineUse:
     key: str
     pipeline: str
     inputs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A graph within a stage, run in rounds: its key, its stages, and the most rounds.
+
+    `outputs` are expressions over its stages by their keys; `answer` names the stage whose output is that of a round.
+    """
+
+    key: str
+    stages: "Mapping[str, Stage]"
+    outputs: Mapping[str, str]
+    answer: str
+    rounds: int
 
 
 class Stage(Authored, ABC):
@@ -189,6 +206,22 @@ class Stage(Authored, ABC):
         """The first field's value if the stage is skipped; if it is None, readers are skipped too."""
         return self.default
 
+    def among(self, stages: "Mapping[str, Stage]") -> "Stage":
+        """Return the stage with what it takes from these stages of its pipeline."""
+        known = {name: one.among({**stages, **self.inner()}) for name, one in self.inner().items()}
+        if all(known[name] is one for name, one in self.inner().items()):
+            return self
+        return self.model_copy(update={self.inner_key: {**getattr(self, self.inner_key), **known}})
+
+    def flaws(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, message) for each mistake that shows only among the other stages."""
+        yield from ()
+
+    @property
+    def judging(self) -> frozenset[str]:
+        """Keys of the templates that judge: they must show what a value is judged against."""
+        return frozenset({"prompt", "batch_prompt"}) if self.judges else frozenset()
+
     def inner(self) -> "Mapping[str, Stage]":
         """Return the inner stages by name. This stage lists their prompts, expressions and roles as its own."""
         return {}
@@ -196,6 +229,11 @@ class Stage(Authored, ABC):
     def pipelines(self) -> Iterator[PipelineUse]:
         """Yield the pipelines that the stage itself runs."""
         yield from ()
+
+    @property
+    def graph(self) -> Body | None:
+        """The graph that the stage runs in rounds, if any. The stage lists its prompts and roles as its own."""
+        return None
 
     @property
     def gives_data(self) -> bool:
@@ -317,6 +355,11 @@ class ModelStage(Prompted, Params, Cacheable, Resilience):
 
     choice_offers: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The lines of the choice of its role."""
+        return self.role
+
     @model_validator(mode="after")
     def _escalation_is_whole(self) -> "ModelStage":
         if self.on_error == "escalate" and self.escalate_to is None:
@@ -334,19 +377,19 @@ class ModelStage(Prompted, Params, Cacheable, Resilience):
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
-        for at, choice in enumerate(self.role):
+        for at, choice in enumerate(self.choices):
             if choice.when is not None:
                 yield ExpressionUse(f"role.{at}.when", choice.when, self.choice_offers | OF_CONDITIONS)
 
     def roles(self) -> Iterator[tuple[str, str]]:
-        for at, choice in enumerate(self.role):
-            yield ("role" if len(self.role) == 1 else f"role.{at}.use"), choice.use
+        for at, choice in enumerate(self.choices):
+            yield ("role" if len(self.choices) == 1 else f"role.{at}.use"), choice.use
         if self.escalate_to is not None:
             yield "escalate_to", self.escalate_to
 
     def chosen_role(self, ctx: StageContext, variables: Variables) -> str:
         """Return the role of the first line whose `when` is true."""
-        for choice in self.role:
+        for choice in self.choices:
             if choice.when is None or ctx.inputs.evaluate(choice.when, variables):
                 return choice.use
         raise AssertionError("the last line of a choice has no `when`")
@@ -414,6 +457,13 @@ def _as_written(stage: Stage) -> dict[str, Any]:
 STAGE_READER: Final = "stage"
 """Key of the validation context: the function that reads a stage of any kind."""
 
+BODY_SHAPE: Final[JsonSchema] = {
+    "type": "object",
+    "required": ["kind"],
+    "properties": {"kind": {"type": "string"}, "when": {"type": "string"}},
+}
+"""Placeholder for the schema of a stage in a body; `pipeline.json_schema` replaces it by those of all kinds."""
+
 INLINE_SHAPE: Final[JsonSchema] = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
 """Placeholder for the schema of an inner stage; `pipeline.json_schema` replaces it by those of all kinds."""
 
@@ -421,3 +471,6 @@ InlineStage = Annotated[
     Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(INLINE_SHAPE))
 ]
 """A stage within another one."""
+
+BodyStage = Annotated[Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(BODY_SHAPE))]
+"""A stage in the body of another one."""

@@ -1,7 +1,7 @@
 """Context of a stage: its only door to inputs, outputs, models, journal and events."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
@@ -83,10 +83,11 @@ class Answer(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """The end of the last call of an answer: its finish reason, and the tools that the model wants called."""
+    """The end of the last call of an answer: its finish reason, the tools that the model wants called, the model."""
 
     finish_reason: FinishReason = "stop"
     tool_calls: tuple[ToolCall, ...] = ()
+    by: str = ""
 
 
 class Outcome(NamedTuple):
@@ -95,6 +96,13 @@ class Outcome(NamedTuple):
     text: str
     data: Any = None
     confidence: float | None = None
+
+
+class Round(NamedTuple):
+    """A finished round of a body: its output; `read` returns the values that an expression reads, by its key."""
+
+    outcome: Outcome
+    read: Callable[[str], Awaitable[dict[str, Any]]]
 
 
 class Room(NamedTuple):
@@ -177,6 +185,10 @@ class StageInputs(ABC):
     def producer(self, expression: str) -> Producer:
         """Return shape and limit of the stage that wrote the items of a bare path; empty for other expressions."""
 
+    def author(self, expression: str) -> str:
+        """Return the model that wrote the answer of the stage which a bare path names; empty if it is unknown."""
+        return ""
+
 
 class StageOutputs(ABC):
     """Output fields of a stage."""
@@ -257,6 +269,13 @@ class StageModels(ABC):
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
         """Run the pipeline that this stage names on these inputs, within this stage's budget."""
 
+    @abstractmethod
+    async def run_round(self, number: int, variables: Variables) -> Round:
+        """Run a round of this stage's body, whose stages read these variables too.
+
+        Raises BudgetError before any call, under `on_budget: finish`, for a later round that no longer fits.
+        """
+
 
 class StageJournal(ABC):
     """Decisions and replies of a stage that outlive its process. Without a store it keeps nothing."""
@@ -325,8 +344,13 @@ class StageSandbox(ABC):
         files: Mapping[str, str | bytes] | None = None,
         stdin: str = "",
         limits: ProcessLimits | None = None,
+        item: int | None = None,
     ) -> Finished:
-        """Run a command beside these files, named by relative paths. Raises StageError if there is no sandbox."""
+        """Run a command beside these files, named by relative paths, and return its end.
+
+        An equal command of the same stage and item, also in a resumed run, gets the same end without running again.
+        Raises StageError if there is no sandbox.
+        """
 
 
 class StageGates(ABC):

@@ -22,6 +22,7 @@ from fusion.core.events import (
     BatchSubmitted,
     CallCancelled,
     CallFailed,
+    CommandFinished,
     Decided,
     EventBase,
     FallbackTaken,
@@ -32,6 +33,7 @@ from fusion.core.events import (
     Noted,
     OutageChanged,
     Paused,
+    RoundStarted,
     Sink,
     StageFinished,
     StageStarted,
@@ -67,6 +69,7 @@ _KEPT_EVENTS: Final = frozenset(
         BatchSubmitted,
         CallCancelled,
         CallFailed,
+        CommandFinished,
         Decided,
         FallbackTaken,
         GateAnswered,
@@ -75,6 +78,7 @@ _KEPT_EVENTS: Final = frozenset(
         Noted,
         OutageChanged,
         Paused,
+        RoundStarted,
         StageFinished,
         StageStarted,
         ToolFinished,
@@ -455,7 +459,7 @@ class Journal(NullJournal):
                 self._delivery = None
 
     def _record(self, event: EventBase) -> None:
-        if isinstance(event, ToolFinished) and event.reused:
+        if isinstance(event, (ToolFinished, CommandFinished)) and event.reused:
             return
         if type(event) in _KEPT_EVENTS or (isinstance(event, ItemFinished) and event.failure is not None):
             self._put(Noticed(self.run_id, next(self._events), self._event(event)))

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from starlette.applications import Starlette
 
 from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.core.config import ServerTable
@@ -126,11 +127,12 @@ def serving(
     pipelines: Mapping[str, Any] | None = None,
     table: Mapping[str, Any] | None = None,
     everything: bool = False,
+    make: Callable[..., Starlette] = build,
 ) -> Iterator[Served]:
     """Serve a Fusion until the block is left; by default the pipeline `echo`, with `everything` all that is found."""
     settings = ServerTable(**{"grace": 1, **(table or {})})
     given = None if everything else pipelines or {"echo": pipeline()}
-    running = _Thread(build(fusion, table=settings, pipelines=given))
+    running = _Thread(make(fusion, table=settings, pipelines=given))
     try:
         yield Served(running.url, fusion, models, running.stop)
     finally:
@@ -149,7 +151,8 @@ def serve(fusion: Callable[..., Fusion]) -> Iterator[Serve]:
     with ExitStack() as running:
 
         def start(scripts: Any = "the answer", **options: Any) -> Served:
-            mine = {name: options.pop(name) for name in ("pipelines", "table", "everything") if name in options}
+            own = ("pipelines", "table", "everything", "make")
+            mine = {name: options.pop(name) for name in own if name in options}
             models = models_of(scripts)
             return running.enter_context(serving(fusion(models, **{"store": True, **options}), models, **mine))
 

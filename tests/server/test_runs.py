@@ -19,9 +19,9 @@ from fusion import Fusion, ScriptedModel
 from fusion.core.config import ServerTable
 from fusion.core.errors import BadRequestError, ContentFilterError, StageError
 from fusion.models.base import Price
-from fusion.server import responses
 from fusion.server.catalog import Catalog
 from fusion.server.dialects.fields import fusion_fields
+from fusion.server.runs import responses
 from fusion.server.runs.gate import Gate
 from fusion.server.runs.mapping import budget_of
 from tests.conftest import said

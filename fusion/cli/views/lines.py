@@ -15,6 +15,7 @@ from fusion.core.events import (
     CallCancelled,
     CallFailed,
     CallFinished,
+    CommandFinished,
     EventBase,
     FallbackTaken,
     HedgeSent,
@@ -22,6 +23,7 @@ from fusion.core.events import (
     Noted,
     OutageChanged,
     Paused,
+    RoundStarted,
     RunFinished,
     RunStarted,
     StageFinished,
@@ -30,7 +32,7 @@ from fusion.core.events import (
 )
 from fusion.core.params import NO_MODEL
 from fusion.core.result import FailedPart, Result, Times
-from fusion.core.types import Failure, Waited, as_text, pattern
+from fusion.core.types import Failure, Waited, as_text, ended, pattern
 
 if TYPE_CHECKING:
     from fusion.client.history.run_types import RunSummary
@@ -94,10 +96,15 @@ def ended_words(run: "RunSummary", *, whole: bool) -> str:
 
 
 def milestone(event: EventBase, items: int, failed: int) -> str | None:
-    """Describe the start or end of a stage. `items` and `failed` count its items, or the subtasks of a plan."""
+    """Describe the start or end of a stage, or of a round of it.
+
+    `items` and `failed` count its items, or the subtasks of a plan.
+    """
     match event:
         case StageStarted():
             return f"{event.stage}: started ({event.kind})"
+        case RoundStarted():
+            return f"{event.stage}: round {event.number} of {event.most}"
         case StageFinished(status="failed"):
             return f"{event.stage}: failed after {seconds(event.seconds)}"  # the end of the run gives the reason
         case StageFinished(status="skipped", failure=Failure() as failure):
@@ -198,6 +205,8 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
         case Noted():
             return "", one_line(event.message)
+        case CommandFinished(stopped_by=str(), reused=False):
+            return f"{one_line(event.program)} in the sandbox {ended(event.code, event.stopped_by)}", ""
     return _told_of_model(event)
 
 
@@ -295,12 +304,12 @@ def folded_texts(texts: Iterable[str]) -> list[str]:
 
 
 def reply_line(event: EventBase) -> str | None:
-    """Describe a finished call."""
-    return call_line(event) if isinstance(event, CallFinished) else None
+    """Describe a finished call or command."""
+    return call_line(event) if isinstance(event, (CallFinished, CommandFinished)) else None
 
 
 def call_line(event: EventBase) -> str | None:
-    """Describe a finished, failed or cancelled call."""
+    """Describe a finished, failed or cancelled call, or a command in the sandbox."""
     match event:
         case CallFinished():
             writer = event.asked if event.by is None else f"{event.by} in place of {event.asked}"
@@ -319,6 +328,10 @@ def call_line(event: EventBase) -> str | None:
             return f"{_place(event)}: {event.step} by {event.model} failed: {reason(event.failure)}"
         case CallCancelled():
             return f"{_place(event)}: {event.step} by {event.model} cancelled"
+        case CommandFinished():
+            time = "ran before" if event.reused else seconds(event.seconds)
+            how = ended(event.code, event.stopped_by)
+            return f"{_place(event)}: {one_line(event.program)} in {event.by}: {how}, {time}"
     return None
 
 

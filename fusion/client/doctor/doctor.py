@@ -16,6 +16,7 @@ from fusion.client.doctor.files import (
     check_weights,
 )
 from fusion.client.doctor.install import check_engine, check_installs, check_python
+from fusion.client.doctor.sandbox import check_sandbox
 from fusion.client.doctor.servers import check_servers
 from fusion.core.config import Settings
 from fusion.core.errors import UsageError
@@ -30,6 +31,7 @@ _OF_SETTINGS: Final[dict[str, Callable[[Settings], Iterator[Check]]]] = {
     "weights": check_weights,
     "store": check_store,
     "prices": check_prices,
+    "sandbox": check_sandbox,
 }
 
 

@@ -15,7 +15,11 @@ _OLDEST: Final = (3, 11)
 _SHOWN: Final = ("litellm", "aiohttp", "pydantic")
 _STOLEN: Final = {"litellm": ("1.82.7", "1.82.8")}
 """Releases that steal keys."""
-_EXTRAS: Final = {"local": ("xllamacpp", "embedded models"), "bench": ("matplotlib", "figures of benchmarks")}
+_EXTRAS: Final = {
+    "local": ("xllamacpp", "embedded models"),
+    "bench": ("matplotlib", "figures of benchmarks"),
+    "monty": ("pydantic-monty", "Python code in the sandbox, without a process"),
+}
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _LEAST: Final = re.compile(r">=\s*([\d.]+)")
 

@@ -2,6 +2,7 @@
 
 from fusion.core.config.environment import Wire as Wire
 from fusion.core.config.environment import variable as variable
+from fusion.core.config.sandbox import SandboxTable as SandboxTable
 from fusion.core.config.secrets import Watch as Watch
 from fusion.core.config.secrets import is_padded as is_padded
 from fusion.core.config.secrets import secret as secret
@@ -16,3 +17,5 @@ from fusion.core.config.tables import Endpoint as Endpoint
 from fusion.core.config.tables import SettingsFile as SettingsFile
 from fusion.core.config.tables import StoreTable as StoreTable
 from fusion.core.config.tables import Tariff as Tariff
+from fusion.core.config.tools import McpServer as McpServer
+from fusion.core.config.tools import PythonRules as PythonRules

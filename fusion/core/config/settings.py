@@ -12,6 +12,7 @@ from fusion.core.config.environment import Wire, wire_named
 from fusion.core.config.machine import machine_rules, rules_of
 from fusion.core.config.policy import Policy, Rules
 from fusion.core.config.reading import Source, load_file
+from fusion.core.config.sandbox import SandboxTable
 from fusion.core.config.server import ServedTable, ServerTable
 from fusion.core.config.tables import (
     FREE,
@@ -25,11 +26,13 @@ from fusion.core.config.tables import (
     TelemetryTable,
     bound_tables,
 )
+from fusion.core.config.tools import McpServer, PythonRules
 from fusion.core.config.trust import NAME, Trust, Untrusted, digest_of, project_files, unfit, unfit_notice
 from fusion.core.errors import UsageError
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.paths import user_path, working_directory
 from fusion.core.types import Limits, Value
+from fusion.core.validation import Authored
 
 
 class StoreSettings(StoreTable):
@@ -49,7 +52,8 @@ class Settings(Value):
     of which the lowest counts. `budgets` are those that runs share, by name. `wire` is the way to models that both
     Fusion's own HTTP client and litellm can reach. `policy` holds the rules of the machine, the user and the project;
     by default those of the machine. `outages` are patterns of models that fail as if they were unreachable, for a
-    drill. `server` is the `[server]` table, its files relative to the file of settings resolved.
+    drill. `server` is the `[server]` table, its files relative to the file of settings resolved. `mcp` are the
+    servers of tools by name, and `python` the functions that pipelines may call.
     """
 
     profile: str | None = None
@@ -73,9 +77,12 @@ class Settings(Value):
     store: StoreSettings = Field(default_factory=StoreSettings)
     batches: BatchesTable = BatchesTable()
     telemetry: TelemetryTable = TelemetryTable()
+    sandbox: SandboxTable = SandboxTable()
     policy: Policy = Field(default_factory=lambda: Policy(rules=machine_rules()))
     outages: tuple[str, ...] = ()
     server: ServerTable = ServerTable()
+    mcp: dict[str, McpServer] = Field(default={})
+    python: PythonRules = PythonRules()
 
     @classmethod
     def from_environment(
@@ -120,7 +127,10 @@ class Settings(Value):
             store=_store(env.get("FUSION_STORE"), layers.store()),
             batches=given.batches,
             telemetry=given.telemetry,
+            sandbox=given.sandbox,
             server=layers.server(),
+            mcp=layers.mcp(),
+            python=layers.python(),
             policy=Policy(rules=(*machine_rules(), *layers.rules())),
             wire=wire_named(env.get("FUSION_WIRE")) or "direct",
             keys=frozenset(
@@ -178,6 +188,7 @@ class _Layers:
             defaults=above.defaults.over(below.defaults),
             batches=above.batches if "batches" in above.model_fields_set else below.batches,
             telemetry=TelemetryTable(**{**_given(below.telemetry), **_given(above.telemetry)}),
+            sandbox=above.sandbox if "sandbox" in above.model_fields_set else below.sandbox,
             limits=LimitsTable(**above.limits.of_run.tighter(below.limits.of_run).model_dump(exclude_none=True)),
         )
 
@@ -218,6 +229,24 @@ class _Layers:
                     said["reports"] = source.path.parent / user_path(str(table.reports))
         return ServerTable.model_construct(_fields_set=set(said), **said)
 
+    def mcp(self) -> dict[str, McpServer]:
+        """Return the servers of tools, each with the folder of its file."""
+        return {
+            name: McpServer(folder=source.path.parent, **_given(table))
+            for source in (self._own, self._project)
+            if source is not None
+            for name, table in self._counting(source).mcp.items()
+        }
+
+    def python(self) -> PythonRules:
+        """Return the functions that any file allows; the time-out of the last one counts."""
+        said: dict[str, Any] = {"allow": (), "read": (), "folders": ()}
+        for source in (self._own, self._project):
+            if source is not None and (table := self._counting(source).python).allow:
+                said |= {"allow": said["allow"] + table.allow, "folders": (*said["folders"], source.path.parent)}
+                said |= {"read": said["read"] + table.read, "timeout": table.timeout}
+        return PythonRules(**said)
+
     def rules(self) -> Iterator[Rules]:
         """Yield the policy of each file that has one; it counts without trust, since it only tightens."""
         for source in (self._own, self._project):
@@ -255,7 +284,7 @@ def _near(served: ServedTable, source: Source) -> ServedTable:
     return served.model_copy(update={"pipeline": str(source.path.parent / user_path(given))})
 
 
-def _given(table: TelemetryTable) -> dict[str, Any]:
+def _given(table: Authored) -> dict[str, Any]:
     return table.model_dump(exclude_unset=True)
 
 

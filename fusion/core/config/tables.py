@@ -9,7 +9,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fusion.core.config.environment import Wire
 from fusion.core.config.policy import PolicyTable
+from fusion.core.config.sandbox import SandboxTable
 from fusion.core.config.server import ServerTable
+from fusion.core.config.tools import McpTable, PythonTable, server_name
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.types import Limits, Money, Value
 from fusion.core.validation import Authored
@@ -237,7 +239,12 @@ class SettingsFile(Authored):
     batches: BatchesTable = Field(default=BatchesTable(), description="Times and size of batches.")
     policy: PolicyTable = Field(default=PolicyTable(), description="Rules on models and on kept content.")
     telemetry: TelemetryTable = Field(default=TelemetryTable(), description="Traces and metrics of runs.")
+    sandbox: SandboxTable = Field(default=SandboxTable(), description="Sandbox of commands that a model wrote.")
     server: ServerTable = Field(default=ServerTable(), description="Pipelines that are served, callers, and bounds.")
+    mcp: dict[Annotated[str, AfterValidator(server_name)], McpTable] = Field(
+        default={}, description="Servers of tools (Model Context Protocol), by name."
+    )
+    python: PythonTable = Field(default=PythonTable(), description="Python functions that pipelines may call.")
 
 
 FREE: Final = frozenset({"profile", "roles", "defaults", "limits", "policy"})

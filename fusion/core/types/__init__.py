@@ -28,6 +28,7 @@ from fusion.core.types.hands import ProcessLimits as ProcessLimits
 from fusion.core.types.hands import StoppedBy as StoppedBy
 from fusion.core.types.hands import ToolResult as ToolResult
 from fusion.core.types.hands import ToolTerms as ToolTerms
+from fusion.core.types.hands import ended as ended
 from fusion.core.types.items import ITEM_FIELDS as ITEM_FIELDS
 from fusion.core.types.items import Failure as Failure
 from fusion.core.types.items import Item as Item

@@ -1,6 +1,6 @@
 """Acts of a stage beyond calls to models: results of tools, and processes in the sandbox."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ Effect = Literal["read", "write"]
 """Effect of a tool: a `read` may be repeated, a `write` may not."""
 OnUnsure = Literal["ask", "repeat", "fail"]
 """Way on for a call with the effect `write` that may have taken effect in an earlier process of its run."""
-StoppedBy = Literal["seconds", "memory", "output"]
+StoppedBy = Literal["seconds", "memory", "disk", "output"]
 """Limit that stopped a process."""
 
 
@@ -36,9 +36,10 @@ class ToolTerms(Value):
 
 
 class ProcessLimits(Value):
-    """Limits of a process in the sandbox: seconds by the clock, MB of memory and of files, processes, output bytes.
+    """Limits of a command in the sandbox: seconds by the clock, MB of memory and of files, processes, output bytes.
 
-    `output` is for standard output and standard error each; what goes beyond it stops the process.
+    `memory` is for all processes of the command together. `output` is for standard output and standard error each;
+    what goes beyond it stops the command.
     """
 
     seconds: float = Field(default=10.0, gt=0, le=600)
@@ -49,14 +50,38 @@ class ProcessLimits(Value):
 
 
 class Finished(NamedTuple):
-    """A process that has ended: its exit code (negative: the signal), its output, and the limit that stopped it."""
+    """A command that has ended: its exit code (negative: the signal), its output, and the limit that stopped it.
+
+    `by` is the name of the sandbox that ran it.
+    """
 
     code: int
     stdout: str
     stderr: str
     stopped_by: StoppedBy | None = None
     seconds: float = 0.0
+    by: str = ""
 
     @property
     def ok(self) -> bool:
         return self.code == 0 and self.stopped_by is None
+
+    @property
+    def reason(self) -> str:
+        """The way in which the command ended, in words."""
+        return ended(self.code, self.stopped_by)
+
+
+_STOPPED: Final[dict[StoppedBy, str]] = {
+    "seconds": "stopped: it took too long",
+    "memory": "stopped: it took too much memory",
+    "disk": "stopped: it made too many files",
+    "output": "stopped: it wrote too much output",
+}
+
+
+def ended(code: int, stopped_by: StoppedBy | None) -> str:
+    """Return the way in which a command ended, in words."""
+    if stopped_by is not None:
+        return _STOPPED[stopped_by]
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -6,15 +6,16 @@ from contextlib import asynccontextmanager
 
 from fusion.core.events import (
     EventBase,
+    RoundStarted,
     StageStarted,
 )
 from fusion.engine.context.gates import RunGates
-from fusion.engine.context.hands import RunSandbox
 from fusion.engine.context.inputs import RunInputs
 from fusion.engine.context.journal import RunEvents, RunJournal
 from fusion.engine.context.models import RunModels
 from fusion.engine.context.outputs import RunOutputs
 from fusion.engine.context.parts import OF_STAGES, Inner, RunParts, Scope
+from fusion.engine.context.sandbox import RunSandbox
 from fusion.engine.context.tools import RunTools
 from fusion.engine.fields import Fields
 from fusion.engine.receipt import ItemCosts
@@ -116,6 +117,12 @@ class RunContext(StageContext):
                 after.add(name)
                 most = max(most, enough(getattr(self.run.spec.pipeline.stages[name], "min_ok", None) or 1, items))
         return most
+
+    def start_round(self, number: int) -> None:
+        """Report the start of a round of the stage's body."""
+        body = self.stage.graph
+        assert body is not None
+        self.emit(RoundStarted(run_id=self.run.run_id, stage=self.place, number=number, most=body.rounds))
 
     @property
     def seconds(self) -> float:

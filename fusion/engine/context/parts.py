@@ -8,6 +8,7 @@ from fusion.core.errors import BudgetError
 from fusion.core.events import (
     AttemptCharged,
     ItemFinished,
+    RoundStarted,
     Sink,
     StageFinished,
     StageGrew,
@@ -26,9 +27,10 @@ from fusion.stages.base import LEARNED
 from fusion.stages.context import (
     Conclusion,
     Outcome,
+    Round,
 )
 
-OF_STAGES = (StageStarted, StageGrew, StageFinished, ItemFinished)
+OF_STAGES = (StageStarted, StageGrew, RoundStarted, StageFinished, ItemFinished)
 """Events of stages that are not sent for each item that an inner stage works on."""
 AskPerson = Callable[[Gate], GateAnswer | None]
 """Asks a person at once, on a thread of its own; None if the gate stays open."""
@@ -42,6 +44,10 @@ class Inner(Protocol):
     async def stage(self, path: str, scope: "Scope | None" = None) -> Outcome: ...
 
     async def pipeline(self, path: str, inputs: Mapping[str, Any], scope: "Scope | None" = None) -> Outcome: ...
+
+    async def round(
+        self, path: str, number: int, around: Mapping[str, Any], scope: "Scope | None" = None
+    ) -> Round: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +89,15 @@ class RunParts:
     """Prefix of the steps of a pipeline that runs for one item: its number, and "."."""
     learned: PinnedFigures | None = None
     """Learned figures of the run; None outside of one."""
+    around: Mapping[str, Any] = field(default_factory=dict)
+    """Variables from around a body, for all of its stages."""
     fixed: dict[str, Fixed] = field(default_factory=dict)
     """Variables of inner stages, by path, that are the same for all items."""
 
     @property
     def variables(self) -> dict[str, Any]:
         """The variables that every stage reads."""
-        own = {"inputs": self.spec.inputs, "request": self.spec.request}
+        own = {"inputs": self.spec.inputs, "request": self.spec.request, **self.around}
         if self.spec.learned is None:
             return own
         return {**own, LEARNED: LearnedByRole(self.figures, self.spec)}

@@ -37,6 +37,16 @@ class Callers:
         own = secret(TOKEN)
         return cls(tokens if own is None else {OPERATOR: own, **tokens})
 
+    @classmethod
+    def needed(cls, table: ServerTable, *, public: bool) -> "Callers":
+        """Return the callers of a server. Raises UsageError for a `public` one without a token."""
+        callers = cls.of(table)
+        if public and not callers:
+            raise UsageError(
+                f"a server on an address that others reach needs a token: set {TOKEN} or [server.tokens]"
+            )
+        return callers
+
     def __bool__(self) -> bool:
         return bool(self._digests)
 

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fusion.server.base import Dialect, RefusedError
+from fusion.server.base import RefusalShape, RefusedError
 from fusion.server.guard.callers import Callers
 from fusion.server.guard.hosts import Hosts
 from fusion.server.refusals import refuse
@@ -16,7 +16,7 @@ from fusion.server.refusals import refuse
 OPEN: Final = {"/healthz", "/readyz", "/"}
 """Paths that need no token: the page itself holds no data."""
 _APIS: Final = ("/v1/chat/completions", "/v1/messages", "/v1/responses")
-_COUNTED: Final = frozenset({*_APIS, *OPEN, "/v1/models", "/v1/quote", "/metrics"})
+_COUNTED: Final = frozenset({*_APIS, *OPEN, "/v1/models", "/v1/quote", "/metrics", "/mcp"})
 """Paths that the metrics name."""
 _FILES: Final = "/static/"
 _MOST_HEADERS: Final = 32_768
@@ -27,7 +27,7 @@ _EXPOSED: Final = ", ".join(["retry-after", "x-should-retry", *(f"x-fusion-{name
 class Guard:
     """Checks host, origin, size of headers and token of every request, then passes it on with its caller.
 
-    `requests` counts responses by path and status. `shape` gives the dialect in whose shape a refusal is written.
+    `requests` counts responses by path and status. `shape` gives the shape in which a refusal is written.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Guard:
         callers: Callers,
         *,
         requests: Counter[tuple[str, int]],
-        shape: Callable[[str, Mapping[str, str]], Dialect],
+        shape: Callable[[str, Mapping[str, str]], RefusalShape],
     ) -> None:
         self._app = app
         self._hosts = hosts

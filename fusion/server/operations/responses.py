@@ -18,8 +18,8 @@ from fusion.server.dialects.responses.response import Json, Told
 from fusion.server.dialects.responses.stream import Streamed, streamed
 from fusion.server.endpoint import Endpoint, run_headers
 from fusion.server.guard.callers import caller_of
-from fusion.server.responses import RunResponse, while_connected
 from fusion.server.runs.kept import KeptRun
+from fusion.server.runs.responses import RunResponse, while_connected
 from fusion.server.runs.runs import AnyRun
 from fusion.server.runs.said import said_of
 from fusion.server.service import Service

@@ -23,6 +23,9 @@ class KeptRun:
     def leave(self) -> None:
         """Let a client go; the run is over."""
 
+    def stop(self) -> None:
+        """Ask the run to stop; it is over."""
+
     async def result(self) -> Result:
         """Return the Result."""
         return self._result

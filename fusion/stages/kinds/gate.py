@@ -46,7 +46,9 @@ class Gate(Stage):
     """
 
     kind: Literal["gate"] = "gate"
-    show: str = Field(min_length=1, description="The text for the person: a template, or an expression such as `draft`.")
+    show: str = Field(
+        min_length=1, description="The text for the person: a template, or an expression such as `draft`."
+    )
     ask: Form = Field(default="approve", description="The answer: approve, edit, or data in short types.")
     title: str = Field(default="", max_length=200, description="The question in a few words, for lists.")
     who: str = Field(default="", max_length=200, description="The person or team to ask, in words.")

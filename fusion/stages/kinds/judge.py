@@ -11,8 +11,8 @@ from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Item, JsonSchema, as_text
 from fusion.stages.base import Following, ModelStage, OutputField
 from fusion.stages.context import Answer, StageContext
-from fusion.stages.labels import followed, renamed
 from fusion.stages.simulation import Estimate
+from fusion.stages.verification.labels import followed, renamed
 
 _MOST: Final = 12  # points in a list of the analysis
 _LIKELY: Final = 0.5

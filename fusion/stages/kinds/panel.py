@@ -14,8 +14,8 @@ from fusion.core.validation import Authored
 from fusion.stages.base import OutputField, Prompted, Shaped, whole
 from fusion.stages.context import Ask, StageContext
 from fusion.stages.fields import Texts, short_form
-from fusion.stages.labels import MOST_LABELS, labels, shuffled
 from fusion.stages.simulation import Estimate
+from fusion.stages.verification.labels import MOST_LABELS, labels, shuffled
 
 if TYPE_CHECKING:
     from asyncio import Task

@@ -18,8 +18,7 @@ from fusion.stages.context import StageContext
 from fusion.stages.fields import Texts
 from fusion.stages.items import Hand, ItemStage
 from fusion.stages.simulation import Chance, Estimate, Spread, plausible
-from fusion.stages.subtasks.checked import checked_value
-from fusion.stages.subtasks.combine import value_kind, value_schema
+from fusion.stages.subtasks.checked import repaired_value, shape_of_repair
 from fusion.stages.text.checks import Checks
 
 if TYPE_CHECKING:
@@ -331,13 +330,10 @@ output: check
         variables = {**variables, "item": item, "issues": verdict.issues}
         producer = ctx.inputs.producer(self.over)
         ask = self.ask(ctx, variables, step, item.index, template=self.revise_prompt)
-        kind = value_kind(item) if producer.schema is None and isinstance(item.value, dict) else None
-        schema = producer.schema if kind is None else value_schema(item)
-        ask = ask._replace(schema=schema, max_tokens=producer.max_tokens)
+        ask = ask._replace(schema=shape_of_repair(item, producer.schema), max_tokens=producer.max_tokens)
         ask = ask._replace(role=role) if role else ask._replace(model=item.by)
         answer = await self.answer(ctx, ask)
-        value = answer.value if kind is None else checked_value(ctx, item, answer.value, item.shown)
-        return item.worked(value, answer.by)
+        return item.worked(repaired_value(ctx, item, producer.schema, answer.value), answer.by)
 
 
 _NO_VERDICT: Final = _Verdict("none", [], "")

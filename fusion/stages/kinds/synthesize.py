@@ -10,8 +10,8 @@ from fusion.stages.base import ExpressionUse, Following, OutputField
 from fusion.stages.context import StageContext
 from fusion.stages.fields import Enough
 from fusion.stages.items import check_enough
-from fusion.stages.labels import followed, relabelled
 from fusion.stages.simulation import Estimate
+from fusion.stages.verification.labels import followed, relabelled
 
 
 class Synthesize(AnswerStage, Following):

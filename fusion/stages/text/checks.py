@@ -42,17 +42,17 @@ class Checks(Authored):
             raise ValueError(f"min_length {self.min_length} is more than max_length {self.max_length}")
         return self
 
-    def expressions(self) -> Iterator[tuple[str, str]]:
+    def expressions(self, key: str = "checks") -> Iterator[tuple[str, str]]:
         """Yield (key, source) of the expressions; `value` is the checked value, `number` the one in it."""
         if self.numbers_from is not None:
-            yield "checks.numbers_from", self.numbers_from
+            yield f"{key}.numbers_from", self.numbers_from
         if self.expression is not None:
-            yield "checks.expression", self.expression
+            yield f"{key}.expression", self.expression
 
-    def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    def schemas(self, key: str = "checks") -> Iterator[tuple[str, dict[str, Any] | str]]:
         """Yield (key, schema) of the checked shape."""
         if self.output_schema is not None:
-            yield "checks.schema", self.output_schema
+            yield f"{key}.schema", self.output_schema
 
     def failures(
         self, value: Any, *, schema: JsonSchema | None = None, evaluate: Evaluate = lambda source: ""

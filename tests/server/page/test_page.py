@@ -319,5 +319,5 @@ def test_a_live_run_of_many_items_takes_no_long_task_and_no_more_memory(chromium
     with many.served(400, 2.0) as address:
         watch = many.measured(chromium, address, 400, 0.5)
     assert watch.longest < 50, "milliseconds of CPU"
-    assert watch.growth() < 3, "megabytes"
+    assert watch.growth() < 1, "megabytes"
     assert max(watch.nodes) < 4000

@@ -547,3 +547,30 @@ def test_a_deadline_is_in_utc(person: Any) -> None:
     assert gate.deadline.tzinfo is not None
     assert (gate.deadline - gate.since).total_seconds() == 36 * 3600
     assert abs((gate.since - datetime.now(UTC)).total_seconds()) < 60
+
+
+LOOPED = """
+inputs: {task: What to write.}
+stages:
+  rounds:
+    kind: loop
+    max: 3
+    until: "check.text == 'good'"
+    body:
+      write: {kind: generate, role: bulk, prompt: "Write {{ inputs.task }}, round {{ loop.round }}"}
+      check: {kind: gate, show: write, ask: edit}
+    output: write
+output: rounds
+"""
+
+
+def test_a_gate_in_each_round_of_a_loop(person: Any, calls: Calls) -> None:
+    result = person.complete("it", pipeline=pipeline(LOOPED))
+    places = []
+    for text in ("better", "more", "good"):
+        assert result.status == "waiting"
+        places.append(result.waiting[0].place)
+        result = person.approve(result.run_id, text=text)
+    assert result.status == "ok"
+    assert places == [f"rounds/{number}/check" for number in (1, 2, 3)]
+    assert len(calls.said) == 3

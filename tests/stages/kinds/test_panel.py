@@ -9,7 +9,7 @@ import pytest
 from fusion import ModelInfo, Panel, Price, Request, Say, ScriptedModel
 from fusion.core.errors import AuthenticationError, ContentFilterError, ModelConnectionError, PipelineError
 from fusion.core.events import AttemptCharged, CallCancelled, StageFinished
-from fusion.stages.labels import shuffled
+from fusion.stages.verification.labels import shuffled
 from tests.conftest import pipeline, run
 
 HANGS = Say("too late", delay=60)

@@ -9,7 +9,7 @@ from fusion.core.events import EventBase, ItemFinished, event_adapter
 from fusion.core.types import Item
 from fusion.models.structured import values_in
 from fusion.server.dialects.openrouter.panel import JUDGE, PANEL, Plan
-from fusion.stages.labels import labels, renamed
+from fusion.stages.verification.labels import labels, renamed
 from fusion.store.base import Store
 from fusion.store.rows import Call
 

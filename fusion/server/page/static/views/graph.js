@@ -1,6 +1,6 @@
 // Graph: the stages of a run in layers, with their live states, as SVG.
-import { html } from "../lib/html.js";
-import { useEffect, useMemo, useState } from "../vendor/hooks.js";
+import { html, unchanging } from "../lib/html.js";
+import { useEffect, useState } from "../vendor/hooks.js";
 import { brief, count, percent } from "../lib/format.js";
 
 const WIDE = { width: 156, height: 50, across: 212, along: 66 };
@@ -20,18 +20,13 @@ export function Graph({ graph, stages, choose }) {
   return html`<div class="graph">
     <svg viewBox="-2 -2 ${width + 4} ${height + 4}" width=${width + 4} height=${height + 4} role="group" aria-label="Graph of stages">
       ${graph.edges.map((edge) => html`<${Edge} key="${edge.from} ${edge.to}" edge=${edge} place=${place} size=${size} narrow=${narrow} on=${isOn(stages[edge.from])} />`)}
-      ${graph.nodes.map((node) => html`<${Node} key=${node.name} node=${node} at=${place([node.x, node.y])} size=${size} state=${whole(node.name, stages)} choose=${choose} />`)}
+      ${graph.nodes.map((node) => html`<${Node} key=${node.name} node=${node} x=${place([node.x, node.y])[0]} y=${place([node.x, node.y])[1]} size=${size} state=${whole(node.name, stages)} choose=${choose} />`)}
     </svg>
   </div>`;
 }
 
 // A stage is drawn again only when its state has changed.
-function Node({ node, at, size, state, choose }) {
-  return useMemo(() => nodeOf({ node, at, size, state, choose }), [node, size, state, at[0], at[1]]);
-}
-
-function nodeOf({ node, at, size, state, choose }) {
-  const [x, y] = at;
+const Node = unchanging(({ node, x, y, size, state, choose }) => {
   const part = percent(state.done, state.known);
   const words = figures(state);
   const label = [node.name, node.kind, state.status === "open" ? "running" : state.status, words, node.output && "output"].filter(Boolean).join(", ");
@@ -49,7 +44,7 @@ function nodeOf({ node, at, size, state, choose }) {
     <text class="figure" x=${size.width - 11} y="37" text-anchor="end">${words}</text>
     ${state.known > 0 && html`<rect class="track" x="1" y=${size.height - 4} width=${size.width - 2} height="3" /><rect class="done" x="1" y=${size.height - 4} width=${((size.width - 2) * part) / 100} height="3" />`}
   </g>`;
-}
+});
 
 function Edge({ edge, place, size, narrow, on }) {
   const points = edge.points.map(place);
@@ -75,8 +70,9 @@ export function whole(name, stages) {
   return { ...own, calls: sum("calls"), flying: sum("flying"), refused: sum("refused"), usd: String(sum("usd")), tokens: sum("tokens"), unknown_calls: sum("unknown_calls") };
 }
 
-// Items of a stage in few words: `12 of 40`, `3 of 4+` while more may come.
+// Items of a stage in few words: `12 of 40`, `3 of 4+` while more may come, `round 2 of 4`.
 export function figures(state) {
+  if (state.round) return `round ${count(state.round[0])} of ${count(state.round[1])}`;
   if (state.kind === "plan") return state.known ? `${count(state.known)}${state.final ? "" : "+"} subtask${state.known === 1 ? "" : "s"}` : "";
   if (state.known && state.done < state.known) return `${count(state.done)} of ${count(state.known)}${state.final ? "" : "+"}`;
   if (state.done > 1) return `${count(state.done)} items`;

@@ -1,6 +1,6 @@
 // Run: one run as it happens, or as it was.
 import { html } from "../lib/html.js";
-import { useState } from "../vendor/hooks.js";
+import { useCallback, useState } from "../vendor/hooks.js";
 import { brief, clean, cost, count, dollars, model, percent, plural, seconds } from "../lib/format.js";
 import { useNow, useRun } from "../lib/live.js";
 import { embedded } from "../lib/source.js";
@@ -16,22 +16,27 @@ export function RunPage({ id, paused }) {
   const [opened, setOpened] = useState(() => OPENED.get(id) || new Set());
   const state = run && run.state;
   const now = useNow(run && run.skew, Boolean(state) && state.status === "running" && !paused);
-  const open = (path) => {
-    setOpened((was) => {
-      const next = new Set(was);
-      if (!next.delete(path)) next.add(path);
-      OPENED.set(id, next);
-      return next;
-    });
-  };
-  const choose = (name) => {
-    if (!opened.has(name)) open(name);
-    const row = document.querySelector(`#stage-${CSS.escape(name.replace(/[^\w-]/g, "-"))} > button`);
-    if (row) {
-      row.scrollIntoView({ block: "center" });
-      row.focus();
-    }
-  };
+  const open = useCallback(
+    (path) =>
+      setOpened((was) => {
+        const next = new Set(was);
+        if (!next.delete(path)) next.add(path);
+        OPENED.set(id, next);
+        return next;
+      }),
+    [id],
+  );
+  const choose = useCallback(
+    (name) => {
+      if (!(OPENED.get(id) || new Set()).has(name)) open(name);
+      const row = document.querySelector(`#stage-${CSS.escape(name.replace(/[^\w-]/g, "-"))} > button`);
+      if (row) {
+        row.scrollIntoView({ block: "center" });
+        row.focus();
+      }
+    },
+    [id],
+  );
   if (!run) return html`<${Problem} error=${error} />${!error && html`<p class="dim">reading the run…</p>`}`;
   return html`
     <${Head} run=${run} link=${link} now=${now} />

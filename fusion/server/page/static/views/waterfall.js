@@ -1,5 +1,5 @@
 // Waterfall: stages over time, with their items and calls opened on demand, a page of them at a time.
-import { html } from "../lib/html.js";
+import { html, unchanging } from "../lib/html.js";
 import { useEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
 import { brief, clean, cost, count, dollars, model, plural, seconds } from "../lib/format.js";
 import { figures, whole } from "./graph.js";
@@ -62,12 +62,8 @@ function Inside({ id, path, stage, scale, now }) {
 }
 
 // An item is drawn again only when it, the scale, or the time of an open one has changed.
-function Item({ id, path, item, scale, now }) {
+const Item = unchanging(({ id, path, item, scale, now }) => {
   const [isOpen, setOpen] = useState(false);
-  return useMemo(() => itemOf({ id, path, item, scale, now, isOpen, setOpen }), [id, path, item, scale, now, isOpen]);
-}
-
-function itemOf({ id, path, item, scale, now, isOpen, setOpen }) {
   const status = item.open ? "open" : item.failure || (item.calls > 0 && item.refused === item.calls) ? "failed" : "ok";
   const title = brief(item.title || item.value || "", 60);
   return html`<div>
@@ -79,7 +75,7 @@ function itemOf({ id, path, item, scale, now, isOpen, setOpen }) {
     ${item.failure && html`<p class="wf-why"><bdi>${brief(`${item.failure.reason}: ${item.failure.message}`, 240)}</bdi></p>`}
     ${isOpen && html`${item.value && html`<p class="wf-value"><bdi>${brief(item.value, 280)}</bdi></p>`}<${Calls} id=${id} query=${{ stage: path, item: item.index }} version=${`${item.calls} ${item.refused}`} scale=${scale} depth=${2} />`}
   </div>`;
-}
+});
 
 function Calls({ id, query, version, scale, depth }) {
   const [pages, setPages] = useState([0]);

@@ -1,0 +1,1 @@
+"""An MCP server whose tools are the pipelines that are served."""

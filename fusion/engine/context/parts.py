@@ -14,6 +14,7 @@ from fusion.core.events import (
     StageGrew,
     StageStarted,
 )
+from fusion.core.result import FailedPart
 from fusion.core.types import CallKey, Gate, GateAnswer
 from fusion.engine.context.learned import LearnedByRole, PinnedFigures
 from fusion.engine.fields import Fields
@@ -44,6 +45,10 @@ class Inner(Protocol):
     async def stage(self, path: str, scope: "Scope | None" = None) -> Outcome: ...
 
     async def pipeline(self, path: str, inputs: Mapping[str, Any], scope: "Scope | None" = None) -> Outcome: ...
+
+    async def tool(
+        self, path: str, inputs: Mapping[str, Any], mark: str
+    ) -> tuple[Outcome, tuple[FailedPart, ...]]: ...
 
     async def round(
         self, path: str, number: int, around: Mapping[str, Any], scope: "Scope | None" = None

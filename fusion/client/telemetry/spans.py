@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from fusion.client.telemetry import names
 from fusion.client.telemetry.calls import CallSpans, EndedCall, Happened

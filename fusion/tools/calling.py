@@ -104,7 +104,7 @@ async def bounded(given: Any, most: int, mask: Callable[[str], str]) -> Outcome:
         if not text.strip():
             text = written
         size = max(size, len(written))
-    lines = [_cut(text, room, size, mask), *([flaw] if flaw else [])]
+    lines = [_cut(text, room, mask), *([flaw] if flaw else [])]
     return Outcome(ToolResult("\n".join(filter(None, lines)), data, bool(given.failed)), size)
 
 
@@ -133,16 +133,16 @@ def _written(data: Any, room: int) -> tuple[str, bool]:
     return "".join(pieces), True
 
 
-def _cut(text: str, room: int, size: int, mask: Callable[[str], str]) -> str:
+def _cut(text: str, room: int, mask: Callable[[str], str]) -> str:
     """Return a text, or its beginning of so many bytes with a line that says so."""
     head = text[:room]
     raw = head.encode(errors="replace")
     if len(raw) > room:
         head = raw[:room].decode(errors="ignore")
     said = mask(whole_text(head))
-    if len(head) == size:
+    if len(head) == len(text):
         return said
-    return f"{said}\n[cut here: these are the first {len(head):,} of {size:,} characters]"
+    return f"{said}\n[cut here: these are the first {len(head):,} of {len(text):,} characters]"
 
 
 def shortened(value: Any, most: int = 200) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fusion.core.result import Cost, FailedPart, Receipt, Served
-from fusion.core.types import Failure, FinishReason, Message, Money, Usage, Value, Waited
+from fusion.core.types import Effect, Failure, FinishReason, Message, Money, Usage, Value, Waited
 from fusion.store.rows import RunState
 
 
@@ -85,6 +85,22 @@ class CallLine(Value):
         return f"{self.stage}/{item}{self.step}"
 
 
+class ToolLine(Value):
+    """A call of a tool, without its result. `arguments` is the beginning of its arguments as JSON, if it was kept."""
+
+    stage: str
+    item: int | None
+    step: str
+    tool: str
+    effect: Effect
+    status: Literal["ok", "failed", "cancelled"]
+    started: datetime
+    seconds: float
+    size: int = 0
+    arguments: str = ""
+    failure: Failure | None = None
+
+
 class CallDetails(CallLine):
     """A call of a run with its texts: `messages` and `text` are None if they were not kept.
 
@@ -100,13 +116,14 @@ class CallDetails(CallLine):
 
 
 class RunDetails(Value):
-    """A run with everything but the texts of its calls."""
+    """A run with everything but the texts of its calls; `tools` are its calls of tools."""
 
     run: RunSummary
     receipt: Receipt
     models: tuple[Served, ...]
     stages: tuple[StageLine, ...]
     calls: tuple[CallLine, ...]
+    tools: tuple[ToolLine, ...] = ()
     failed: tuple[FailedPart, ...]
     notes: tuple[str, ...]
 

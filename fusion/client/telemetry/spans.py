@@ -1,4 +1,4 @@
-"""Spans of one run, made from its events after the fact: the run, its stages, and its calls."""
+"""Spans of one run, made from its events after the fact: the run, its stages, its calls of models and of tools."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +32,7 @@ from fusion.core.events import (
     RunFinished,
     StageFinished,
     StageStarted,
+    ToolFinished,
 )
 from fusion.core.types import Failure, Usage
 
@@ -283,6 +284,36 @@ class RunSpans:
         kind = self._kinds[stage, role, asked] = _Kind(f"{names.CHAT} {model}", attributes)
         return kind
 
+    # Tools.
+
+    def _tool_finished(self, event: ToolFinished) -> None:
+        attributes: _Attributes = {
+            names.OPERATION: names.EXECUTE_TOOL,
+            names.TOOL: encodable(event.tool),
+            names.EFFECT: event.effect,
+            names.RUN: self._run_id,
+            names.STAGE: event.stage,
+            names.STEP: event.step,
+            names.STATUS: event.status,
+        }
+        if event.item is not None:
+            attributes[names.ITEM] = event.item
+        if event.reused:
+            attributes[names.REUSED] = "journal"
+        if self._contents is not None and event.arguments:
+            attributes[names.TOOL_ARGUMENTS] = encodable(event.arguments)
+        end = nanoseconds(event.at)
+        took = 0 if event.reused else round(event.seconds * 1e9)
+        span = self._tracer.start_span(
+            f"{names.EXECUTE_TOOL} {encodable(event.tool)}",
+            context=self._parent(event.stage),
+            kind=SpanKind.INTERNAL,
+            attributes=attributes,
+            start_time=end - took,
+        )
+        self._fail(span, event.failure)
+        span.end(end)
+
     # The run.
 
     def _decided(self, event: Decided) -> None:
@@ -331,6 +362,7 @@ _RECEIVERS: Final[Mapping[type[EventBase], Callable[[RunSpans, Any], object]]] =
     CallFinished: RunSpans._finished,
     CallFailed: RunSpans._failed,
     CallCancelled: RunSpans._cancelled,
+    ToolFinished: RunSpans._tool_finished,
     Decided: RunSpans._decided,
     OutageChanged: RunSpans._outage,
     BatchSubmitted: RunSpans._batch,

@@ -43,6 +43,10 @@ class _Act:
     terms: ToolTerms
     given: dict[str, Any]
 
+    def effect_of(self, tool: Tool | _Known) -> Effect:
+        """Return the effect of the call."""
+        return self.terms.effect or tool.effect
+
     @property
     def name(self) -> str:
         """The name of the call in the journal: the same in every process."""
@@ -148,7 +152,7 @@ class RunTools(StageTools):
                 self._finished(act, Outcome(result, kept["size"]), kept["seconds"], shown, reused=True)
                 return result
             if kept["late"]:
-                self._check_sure(act, (await self._tool(act.known)).effect)
+                self._check_sure(act, act.effect_of(await self._tool(act.known)))
             number += 1
         return await self._called(act, number, shown)
 
@@ -165,10 +169,11 @@ class RunTools(StageTools):
         tool = await self._tool(act.known)
         if isinstance(tool, PipelineTool):
             tool = tool.of_call(act.item, act.step)
+        effect = act.effect_of(tool)
         if journal.kept(f"{name} begun", item=item) is not None:
-            self._check_sure(act, tool.effect)
+            self._check_sure(act, effect)
         journal.keep(f"{name} begun", {"arguments": shown}, item=item)
-        if tool.effect == "write":
+        if effect == "write":
             await self._written(act)
         begun = time.monotonic()
         outcome = await called(
@@ -226,4 +231,4 @@ class RunTools(StageTools):
         ctx = self._ctx
         item, step = ctx.placed(act.item, act.step)
         place = {"run_id": ctx.run.run_id, "stage": ctx.place, "item": item, "step": step}
-        ctx.emit(kind(**place, tool=act.known.spec.name, effect=act.known.effect, **more))
+        ctx.emit(kind(**place, tool=act.known.spec.name, effect=act.effect_of(act.known), **more))

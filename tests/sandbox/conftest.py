@@ -3,7 +3,7 @@
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Event
 from typing import Any
@@ -79,13 +79,3 @@ def _outcome(work: Callable[[], Any]) -> Any:
         return work()
     except Exception as error:
         return error
-
-
-@pytest.fixture
-def no_choice() -> Iterator[None]:
-    """The sandbox is looked for anew, and again after the test."""
-    from fusion.sandbox import probe
-
-    probe._chosen.cache_clear()
-    yield
-    probe._chosen.cache_clear()

@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from fusion.client.telemetry import names
+from fusion.client.telemetry.calls import CallSpans, EndedCall, Happened
 from fusion.client.telemetry.content import Contents
 from fusion.client.telemetry.values import encodable, model_name, nanoseconds
 from fusion.core.events import (
@@ -45,7 +46,7 @@ class _Open:
     """A call under way, with what has happened to it so far."""
 
     started: CallStarted
-    happened: list[tuple[str, datetime, _Attributes]] = field(default_factory=list)
+    happened: list[Happened] = field(default_factory=list)
     retries: int = 0
 
 
@@ -98,8 +99,9 @@ class RunSpans:
     Messages of failures may quote a prompt or a reply: without `contents`, spans name the kind of a failure alone.
     """
 
-    def __init__(self, tracer: Tracer, run: Span, run_id: str, contents: Contents | None) -> None:
+    def __init__(self, tracer: Tracer, calls: CallSpans, run: Span, run_id: str, contents: Contents | None) -> None:
         self._tracer = tracer
+        self._make_call = calls
         self._run = run
         self._run_id = run_id
         self._contents = contents
@@ -251,17 +253,19 @@ class RunSpans:
         if call is not None:
             more.update(self._found(call))
         self._totals.calls += 1
-        span = self._tracer.start_span(
-            kind.name,
-            context=self._parent(event.stage),
-            kind=SpanKind.CLIENT,
-            attributes=more,
-            start_time=nanoseconds(event.at if call is None else call.started.at),
+        if failure is not None:
+            more[names.ERROR] = failure.reason
+        self._make_call(
+            EndedCall(
+                kind.name,
+                self._parent(event.stage),
+                more,
+                () if call is None else call.happened,
+                nanoseconds(event.at if call is None else call.started.at),
+                nanoseconds(event.at),
+                None if failure is None else self._words(failure),
+            )
         )
-        for name, at, about in () if call is None else call.happened:
-            span.add_event(name, about, nanoseconds(at))
-        self._fail(span, failure)
-        span.end(nanoseconds(event.at))
 
     def _found(self, call: _Open) -> _Attributes:
         """Return the retries of a call, and its content if it is asked for."""
@@ -343,8 +347,10 @@ class RunSpans:
     def _fail(self, span: Span, failure: Failure | None) -> None:
         if failure is not None:
             span.set_attribute(names.ERROR, failure.reason)
-            words = failure.reason if self._contents is None else encodable(failure.message)
-            span.set_status(Status(StatusCode.ERROR, words))
+            span.set_status(Status(StatusCode.ERROR, self._words(failure)))
+
+    def _words(self, failure: Failure) -> str:
+        return failure.reason if self._contents is None else encodable(failure.message)
 
     def _with_words(self, attributes: _Attributes, failure: Failure) -> _Attributes:
         return attributes if self._contents is None else {**attributes, names.MESSAGE: encodable(failure.message)}

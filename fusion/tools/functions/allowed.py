@@ -36,7 +36,7 @@ class Allowed:
         return ":" in name or name in self.entries
 
     def find(self, name: str) -> Function:
-        """Return a function as a tool; its module is imported. Raises UsageError if it is not allowed or not there."""
+        """Return a function as a tool, its module imported. Raises UsageError if it is not allowed or not there."""
         if name not in self._found:
             place = self.entries.get(name, name)
             if not _matches(place, self._rules.allow):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fusion.core.bounded import clock
-from fusion.core.errors import BudgetError, FusionError
+from fusion.core.errors import BudgetError, FusionError, Waits
 from fusion.core.types import ToolResult, as_text, whole_data, whole_text
 from fusion.tools.base import Tool
 
@@ -32,8 +32,8 @@ async def called(
 ) -> Outcome:
     """Return the outcome of a call; one that raises, is late, or gives what is no result is a failed one.
 
-    `most` is the most tokens of the result, in which `mask` hides keys. Raises BudgetError, which is no failure of
-    the tool.
+    `most` is the most tokens of the result, in which `mask` hides keys. Raises BudgetError and Waits, which are
+    no failures of the tool.
     """
     seconds = tool.timeout if timeout is None else timeout
     given = await _in_time(tool, arguments, seconds)
@@ -68,7 +68,7 @@ async def _contained(tool: Tool, arguments: dict[str, Any]) -> Any:
     """Call a tool; an exception, also one that would end the process, becomes a failed result."""
     try:
         return await tool.call(arguments)
-    except (asyncio.CancelledError, BudgetError):
+    except (asyncio.CancelledError, BudgetError, Waits):
         raise
     except FusionError as error:
         return failed(str(error))

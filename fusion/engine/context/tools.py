@@ -12,7 +12,7 @@ from fusion.core.events import ToolFinished, ToolStarted
 from fusion.core.types import Effect, Failure, GateQuestion, ToolResult, ToolSpec, ToolTerms
 from fusion.engine.context.pipeline_tool import PipelineTool
 from fusion.models.redaction import Redactor
-from fusion.pipeline.inputs import plain
+from fusion.pipeline.inputs.values import plain
 from fusion.stages.base import tool_pipeline
 from fusion.stages.context import StageTools
 from fusion.store.base import OF_TOOL

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from fusion.client.history.run_types import CallDetails, CallLine, RunSummary, StageLine, ToolLine
-from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStarted, ToolFinished
+from fusion.client.history.run_types import CallDetails, CallLine, CommandLine, RunSummary, StageLine, ToolLine
+from fusion.core.events import CommandFinished, EventBase, ItemFinished, StageFinished, StageStarted, ToolFinished
 from fusion.core.result import Cost, FailedPart, Receipt, Result
 from fusion.core.types import Value
 from fusion.engine.receipt import Accounts, Before, before
@@ -89,6 +89,15 @@ def tool_lines(events: Iterable[EventBase]) -> tuple[ToolLine, ...]:
         copied(ToolLine, event, started=event.at - timedelta(seconds=event.seconds))
         for event in events
         if isinstance(event, ToolFinished)
+    )
+
+
+def command_lines(events: Iterable[EventBase]) -> tuple[CommandLine, ...]:
+    """Return the commands in the sandbox, in the order of their ends."""
+    return tuple(
+        copied(CommandLine, event, started=event.at - timedelta(seconds=event.seconds))
+        for event in events
+        if isinstance(event, CommandFinished)
     )
 
 

@@ -10,6 +10,7 @@ from fusion.client.history.details import (
     accounts_of,
     call_details,
     call_line,
+    command_lines,
     failed_parts,
     kept_result,
     run_summary,
@@ -210,6 +211,7 @@ class History:
             stages=stage_lines(was, calls),
             calls=calls,
             tools=tool_lines(was.events),
+            commands=command_lines(was.events),
             failed=failed_parts(was.events) if result is None else result.failed,
             notes=tuple(accounts.notes),
         )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fusion.core.result import Cost, FailedPart, Receipt, Served
-from fusion.core.types import Effect, Failure, FinishReason, Message, Money, Usage, Value, Waited
+from fusion.core.types import Effect, Failure, FinishReason, Message, Money, StoppedBy, Usage, Value, Waited
 from fusion.store.rows import RunState
 
 
@@ -101,6 +101,19 @@ class ToolLine(Value):
     failure: Failure | None = None
 
 
+class CommandLine(Value):
+    """A command in the sandbox, without its output: its program, the sandbox `by` which it ran, and its end."""
+
+    stage: str
+    item: int | None
+    program: str
+    by: str
+    code: int
+    stopped_by: StoppedBy | None = None
+    started: datetime
+    seconds: float
+
+
 class CallDetails(CallLine):
     """A call of a run with its texts: `messages` and `text` are None if they were not kept.
 
@@ -116,7 +129,10 @@ class CallDetails(CallLine):
 
 
 class RunDetails(Value):
-    """A run with everything but the texts of its calls; `tools` are its calls of tools."""
+    """A run with everything but the texts of its calls; `tools` are its calls of tools.
+
+    `commands` are those that it ran in the sandbox.
+    """
 
     run: RunSummary
     receipt: Receipt
@@ -124,6 +140,7 @@ class RunDetails(Value):
     stages: tuple[StageLine, ...]
     calls: tuple[CallLine, ...]
     tools: tuple[ToolLine, ...] = ()
+    commands: tuple[CommandLine, ...] = ()
     failed: tuple[FailedPart, ...]
     notes: tuple[str, ...]
 

@@ -23,6 +23,7 @@ from fusion.core.events import (
     CallFailed,
     CallFinished,
     CallStarted,
+    CommandFinished,
     Decided,
     EventBase,
     FallbackTaken,
@@ -318,6 +319,33 @@ class RunSpans:
         self._fail(span, event.failure)
         span.end(end)
 
+    # Commands.
+
+    def _command_finished(self, event: CommandFinished) -> None:
+        attributes: _Attributes = {
+            names.PROGRAM: encodable(event.program),
+            names.SANDBOX: event.by,
+            names.EXIT_CODE: event.code,
+            names.RUN: self._run_id,
+            names.STAGE: event.stage,
+        }
+        if event.item is not None:
+            attributes[names.ITEM] = event.item
+        if event.stopped_by is not None:
+            attributes[names.ERROR] = event.stopped_by
+        if event.reused:
+            attributes[names.REUSED] = "journal"
+        end = nanoseconds(event.at)
+        took = 0 if event.reused else round(event.seconds * 1e9)
+        span = self._tracer.start_span(
+            f"command {encodable(event.program)}",
+            context=self._parent(event.stage),
+            kind=SpanKind.INTERNAL,
+            attributes=attributes,
+            start_time=end - took,
+        )
+        span.end(end)
+
     # The run.
 
     def _decided(self, event: Decided) -> None:
@@ -369,6 +397,7 @@ _RECEIVERS: Final[Mapping[type[EventBase], Callable[[RunSpans, Any], object]]] =
     CallFailed: RunSpans._failed,
     CallCancelled: RunSpans._cancelled,
     ToolFinished: RunSpans._tool_finished,
+    CommandFinished: RunSpans._command_finished,
     Decided: RunSpans._decided,
     OutageChanged: RunSpans._outage,
     BatchSubmitted: RunSpans._batch,

@@ -97,6 +97,7 @@ class Follower {
     this.seen.event = Number(message.lastEventId) || this.seen.event;
     const event = JSON.parse(message.data);
     if (event.type === "noted") this.change((run) => ({ ...run, notes: [...run.notes, event.message] }));
+    if (event.type === "command_finished") this.change((run) => ({ ...run, commands: [...run.commands, event].slice(-TOOLS_AT_MOST) }));
     if (event.type === "tool_finished") this.change((run) => ({ ...run, tools: [...run.tools, event].slice(-TOOLS_AT_MOST) }));
   }
 

@@ -18,6 +18,8 @@ from fusion.core.events import (
     CommandFinished,
     EventBase,
     FallbackTaken,
+    GateAnswered,
+    GateOpened,
     HedgeSent,
     ItemFinished,
     Noted,
@@ -103,6 +105,8 @@ def milestone(event: EventBase, items: int, failed: int) -> str | None:
     match event:
         case StageStarted():
             return f"{event.stage}: started ({event.kind})"
+        case StageFinished(status="waiting"):
+            return f"{event.stage}: waits for a person"
         case RoundStarted():
             return f"{event.stage}: round {event.number} of {event.most}"
         case StageFinished(status="failed"):
@@ -205,6 +209,11 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
         case Noted():
             return "", one_line(event.message)
+        case GateOpened():
+            who = f" ({event.who})" if event.who else ""
+            return f"asks a person{who}", f": {event.title}" if event.title else ""
+        case GateAnswered():
+            return f"{event.answer} by {event.by}", ""
         case CommandFinished(stopped_by=str(), reused=False):
             return f"{one_line(event.program)} in the sandbox {ended(event.code, event.stopped_by)}", ""
     return _told_of_model(event)

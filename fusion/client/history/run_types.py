@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fusion.core.result import Cost, FailedPart, Receipt, Served
-from fusion.core.types import Failure, FinishReason, Message, Money, Usage, Value, Waited
+from fusion.core.types import AnsweredGate, Failure, FinishReason, Message, Money, Usage, Value, Waited
 from fusion.store.rows import RunState
 
 
@@ -36,11 +36,11 @@ class RunSummary(Value):
 
 
 class StageLine(Value):
-    """A stage of a run, by its path. `open` has started and not finished."""
+    """A stage of a run, by its path. `open` has started and not finished; `waiting` waits for a person."""
 
     stage: str
     kind: str
-    status: Literal["ok", "skipped", "failed", "open"]
+    status: Literal["ok", "skipped", "failed", "waiting", "open"]
     started: datetime | None
     seconds: float | None
     calls: int = 0
@@ -100,7 +100,7 @@ class CallDetails(CallLine):
 
 
 class RunDetails(Value):
-    """A run with everything but the texts of its calls."""
+    """A run with everything but the texts of its calls. `gates` are its questions to people, with their answers."""
 
     run: RunSummary
     receipt: Receipt
@@ -109,6 +109,7 @@ class RunDetails(Value):
     calls: tuple[CallLine, ...]
     failed: tuple[FailedPart, ...]
     notes: tuple[str, ...]
+    gates: tuple[AnsweredGate, ...] = ()
 
 
 class CallPair(Value):

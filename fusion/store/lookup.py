@@ -136,7 +136,7 @@ def exclusive(store: Store, name: str) -> Iterator[None]:
 
 
 def remove_expired(store: Store, *, days: float) -> int:
-    """Remove unlocked runs and maps started more than so many days ago; return their number. Waiting ones are kept."""
+    """Remove unlocked runs and maps started more than so many days ago, but waiting ones; return their number."""
     removed = 0
     for row in store.runs(RunFilter(started_before=time.time() - days * 86400)):
         if row.status == "waiting":

@@ -26,7 +26,7 @@ from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer
 from fusion.cli.views.follow import Follower, Viewer
-from fusion.cli.views.gates import waiting_lines
+from fusion.cli.views.history.gates import waiting_lines
 from fusion.cli.views.lines import ended_words, way_on
 from fusion.cli.views.live import LiveView
 from fusion.cli.views.ndjson import RecordFile, Records

@@ -11,7 +11,7 @@ from fusion.cli.arguments import text_of
 from fusion.cli.exits import OK, WAITING
 from fusion.cli.options.runs import ApproveOptions
 from fusion.cli.terminal import complain, is_live, is_terminal, printable
-from fusion.cli.views.gates import deadline_words, open_line, properties_of, shown_text, type_words
+from fusion.cli.views.history.gates import deadline_words, open_line, properties_of, shown_text, type_words
 from fusion.client.client import Fusion
 from fusion.client.gates import awaited, is_awaited, user
 from fusion.core.errors import GateError, UsageError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, wrapped, write
-from fusion.cli.views.gates import gate_lines
+from fusion.cli.views.history.gates import gate_lines
 from fusion.cli.views.history.runs import run_line
 from fusion.cli.views.lines import cost_words, folded_lines, folded_texts, reason, seconds, waited_words, way_on
 from fusion.cli.views.receipt import receipt_rows

@@ -47,7 +47,7 @@ from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
-from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_output
+from fusion.pipeline.inputs.values import instance_of, request_of, schema_of, shaped_output
 from fusion.pipeline.loader import LoadedPipeline, Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library

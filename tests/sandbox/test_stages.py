@@ -1,87 +1,24 @@
 """The sandbox of a stage: an equal command runs once, resumed runs repeat none, and each is an event."""
 
-from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
-from pydantic import Field
 
-from fusion import Fusion, Pipeline, Result, RunFailed
+from fusion import Fusion, Result, RunFailed
 from fusion.core.config import Settings
-from fusion.core.errors import StageError
 from fusion.core.events import CommandFinished, EventBase
-from fusion.core.types import Finished, ProcessLimits
+from fusion.core.types import ProcessLimits
 from fusion.sandbox import SandboxDoor
 from fusion.sandbox.base import Command
-from fusion.stages import OutputField, Stage, StageContext, registry
 from fusion.store.lookup import kept_events
 from tests.conftest import own_settings, run
 from tests.sandbox.conftest import python
+from tests.sandbox.shell import commands_of, shells
 
 needs_bwrap = pytest.mark.needs("bwrap")
-
-
-class Shell(Stage):
-    """Runs some lines, one command each, and gives their ends."""
-
-    kind: Literal["shell"] = "shell"
-    lines: tuple[str, ...]
-    beside: dict[str, str] = Field(default={})
-    stdin: str = ""
-    seconds: float = 10.0
-    fails: bool = False
-    outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
-
-    async def run(self, ctx: StageContext) -> None:
-        limits = ProcessLimits(seconds=self.seconds)
-        ends = [
-            await ctx.sandbox.run(("sh", "-c", line), files=self.beside, stdin=self.stdin, limits=limits)
-            for line in self.lines
-        ]
-        if self.fails and ctx.journal.kept("failed") is None:
-            ctx.journal.keep("failed", True)
-            raise StageError("the stage has no use for it")
-        ctx.outputs.give("text", "".join(end.stdout for end in ends))
-        ctx.outputs.give("data", [list(end) for end in ends])
-
-
-@pytest.fixture(autouse=True)
-def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    entry = EntryPoint(name="shell", value="tests.sandbox.test_stages:Shell", group=registry.GROUP)
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: [entry])
-    registry.kinds.cache_clear()
-    yield
-    registry.kinds.cache_clear()
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
-    """The commands that reach the sandbox, which each get their number as output."""
-    commands: list[Command] = []
-
-    async def given(self: SandboxDoor, command: Command) -> Finished:
-        commands.append(command)
-        return Finished(0, f"{len(commands)};", "", None, 0.25, "double")
-
-    monkeypatch.setattr(SandboxDoor, "run", given)
-    return commands
-
-
-def shells(*lines: str, **more: Any) -> Pipeline:
-    return Pipeline.model_validate(
-        {
-            "name": "shells",
-            "inputs": {"task": {"default": ""}},
-            "stages": {"sh": {"kind": "shell", "lines": lines, **more}},
-            "output": "sh",
-        }
-    )
-
-
-def commands_of(events: list[EventBase]) -> list[CommandFinished]:
-    return [event for event in events if isinstance(event, CommandFinished)]
+pytestmark = pytest.mark.usefixtures("shell")
 
 
 @needs_bwrap

@@ -51,13 +51,14 @@ def failed(message: str) -> ToolResult:
 async def _in_time(tool: Tool, arguments: dict[str, Any], seconds: float) -> Any:
     """Return what a tool gives; None if it is late. A call that does not end when it is cancelled is left alone."""
     call = asyncio.ensure_future(_contained(tool, arguments))
+    in_time = False
     try:
-        await asyncio.wait({call}, timeout=seconds)
+        in_time = bool((await asyncio.wait({call}, timeout=seconds))[0])
     finally:
         if not call.done():
             call.cancel()
             await asyncio.wait({call}, timeout=_LEAVE)
-    if call.done():
+    if in_time:
         return failed("the tool cancelled its own call") if call.cancelled() else call.result()
     call.add_done_callback(_forget)
     return None

@@ -212,14 +212,20 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"{event.tool}: ", one_line(failure.message)
         case Noted():
             return "", one_line(event.message)
+        case CommandFinished(stopped_by=str(), reused=False):
+            return f"{one_line(event.program)} in the sandbox {ended(event.code, event.stopped_by)}", ""
+    return _told_of_person(event) or _told_of_model(event)
+
+
+def _told_of_person(event: EventBase) -> tuple[str, str] | None:
+    """Return what an event reports of a person: a question, or an answer."""
+    match event:
         case GateOpened():
             who = f" ({event.who})" if event.who else ""
             return f"asks a person{who}", f": {event.title}" if event.title else ""
         case GateAnswered():
             return f"{event.answer} by {event.by}", ""
-        case CommandFinished(stopped_by=str(), reused=False):
-            return f"{one_line(event.program)} in the sandbox {ended(event.code, event.stopped_by)}", ""
-    return _told_of_model(event)
+    return None
 
 
 def _told_of_model(event: EventBase) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
 from fusion.pipeline.dataflow import Wiring
-from fusion.pipeline.inputs import filled_within
+from fusion.pipeline.inputs.values import filled_within
 from fusion.quote.hands import supposed
 from fusion.stages.base import Stage
 from fusion.stages.context import Answer, Ask, Outcome, Round, Variables

@@ -1,9 +1,13 @@
-"""Hands in quotes and previews: tools that are supposed, and never called."""
+"""Hands in quotes and previews: tools that are supposed, and never called, and a sandbox that runs nothing."""
 
 import re
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from fusion.core.types import ToolResult, ToolSpec
+from fusion.core.types import Finished, ToolResult, ToolSpec
+from fusion.engine.context import RunSandbox
+from fusion.sandbox import Sandbox
+from fusion.sandbox.base import Command
 from fusion.stages.simulation import Chance, Spread
 from fusion.tools.base import Tool, Toolbox
 
@@ -38,6 +42,26 @@ class _Supposed(Tool):
     async def call(self, arguments: object) -> ToolResult:
         tokens = _WORST if self._chance.worst else round(self._chance.among(_RESULT))
         return ToolResult(self._chance.text(tokens))
+
+
+class SupposedSandbox(Sandbox):
+    """Runs nothing: a command ends well in 6 of 10 cases."""
+
+    def __init__(self, chance: Chance) -> None:
+        self._chance = chance
+
+    async def run(self, command: Command) -> Finished:
+        return _FAILED if self._chance.happens(0.4) else Finished(0, "", "")
+
+
+class RehearsedSandbox(RunSandbox):
+    """Runs nothing: every command fails, so that a preview shows what comes of it."""
+
+    async def run(self, argv: Sequence[str], **_: Any) -> Finished:
+        return _FAILED
+
+
+_FAILED: Final = Finished(1, "", "what the command says")
 
 
 def supposed(name: str) -> ToolSpec:

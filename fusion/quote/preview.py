@@ -13,7 +13,7 @@ from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
 from fusion.pipeline.dataflow import Wiring
 from fusion.pipeline.inputs import filled_within
-from fusion.quote.hands import supposed
+from fusion.quote.hands import RehearsedSandbox, supposed
 from fusion.stages.base import Stage
 from fusion.stages.context import Answer, Ask, Outcome, Round, Variables
 
@@ -321,6 +321,7 @@ class _Rehearsal(RunContext):
         self.inputs = _CheckedInputs(self)
         self.models = _RecordedModels(self, look)
         self.tools = _SupposedTools(self)
+        self.sandbox = RehearsedSandbox(self)
         self.chosen = ""
         self.finished = False
         self.known: int | None = None

@@ -245,7 +245,7 @@ def _lines(of: "Explanation", *, below: bool) -> list[str]:
     lines += ["", f"Output fields (the stage's bare name is the first): {', '.join(of.fields)}"]
     if of.templates:
         lines += ["", "Templates"]
-        lines += [f"  {use.key}: {use.default}, sees {', '.join(use.sees)}" for use in of.templates]
+        lines += [f"  {use.key}: {use.default or 'none'}, sees {', '.join(use.sees)}" for use in of.templates]
     if of.cost or of.calls:
         lines += ["", "Cost", *([f"  {of.cost}"] if of.cost else []), *_calls(of)]
     if of.supposed:

@@ -13,13 +13,13 @@ from typing import Any, Final
 from fusion.core import budget as budgets
 from fusion.core.bounded import clock
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, PromptError, StageError, UsageError, first_error
+from fusion.core.errors import BudgetError, FusionError, PromptError, StageError, UsageError, Waits, first_error
 from fusion.core.events import AttemptCharged, EventBase, Noted, RunFinished, RunStarted, Sink, to_both
-from fusion.core.result import Result
-from fusion.core.types import CallKey, Item
+from fusion.core.result import FailedPart, Result
+from fusion.core.types import CallKey, Gate, Item
 from fusion.engine.budgets.holdback import Caps, one_of_each
 from fusion.engine.budgets.levels import UNCAPPED, Levels
-from fusion.engine.context import OF_STAGES, RunParts, Scope
+from fusion.engine.context import OF_STAGES, AskPerson, RunParts, Scope
 from fusion.engine.context.learned import PinnedFigures, learned_notes
 from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.outcome import RunOutcome, TableAnswer
@@ -70,25 +70,27 @@ class Shared:
     clock: RunClock
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    person: AskPerson | None = None
     conclusions: dict[str, Conclusion] = field(default_factory=dict)
     charged: Sequence[AttemptCharged] = ()
     learned: PinnedFigures | None = None
 
-    def quiet(self, index: int) -> "Shared":
-        """Return the parts for one item: without the events of stages, and with random orders of its own."""
+    def quiet(self, mark: object) -> "Shared":
+        """Return the parts for one item or call: without the events of stages, and with random orders of its own."""
 
         def sink(event: EventBase) -> None:
             if not isinstance(event, OF_STAGES):
                 self.sink(event)
 
-        return replace(self, sink=sink, seed=f"{self.seed} {index}")
+        return replace(self, sink=sink, seed=f"{self.seed} {mark}")
 
 
 class Run:
     """One run: a pipeline on one set of inputs, from its first event to its Result.
 
     `recorder` holds the journal and the caches of its calls. `within` is a budget that the run shares with other runs
-    on the same loop.
+    on the same loop. `person` asks the person who is there.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Run:
         recorder: CallRecorder | None = None,
         origin: Origin | None = None,
         within: Budget | None = None,
+        person: AskPerson | None = None,
     ) -> None:
         recorder = recorder or CallRecorder()
         self.run_id = run_id
@@ -120,7 +123,14 @@ class Run:
         charged = [event for event in self._origin.before.events if isinstance(event, AttemptCharged)]
         self._learned = PinnedFigures(spec, self._journal)
         self._shared = Shared(
-            run_id, self._sink, recorder, self._origin.seed, clock, charged=charged, learned=self._learned
+            run_id,
+            self._sink,
+            recorder,
+            self._origin.seed,
+            clock,
+            person=person,
+            charged=charged,
+            learned=self._learned,
         )
         self._pipeline = PipelineRun(spec, self._shared, budget, stream=stream)
         self.outcome = self._pipeline.outcome
@@ -231,6 +241,8 @@ class PipelineRun:
             clock=shared.clock,
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,
+            gates=shared.gates,
+            person=shared.person,
             conclusions=shared.conclusions,
             charged=shared.charged,
             step_prefix=step_prefix,
@@ -267,15 +279,10 @@ class PipelineRun:
 
     async def pipeline(self, path: str, inputs: Mapping[str, Any], scope: Scope | None = None) -> Outcome:
         """Run the pipeline that the stage at `path` names, on that stage's budget; for one item in a scope."""
-        one = self._spec.loaded.nested[path]
-        request, values = filled_within(one.pipeline, self._spec.request, inputs, material=one.dataflow.material)
-        spec = self._finishing(self._spec.within(path, request, values))
-        inner = PipelineRun(
-            spec,
+        inner = self._nested(
+            path,
+            inputs,
             self._shared if scope is None else self._shared.quiet(scope.index),
-            Budget(spec.limits, name=spec.pipeline.name, parent=_above()),
-            around=self._levels.caps_of(path),
-            place=self._run.prefix + path,
             stream=path in self._run.streamed and scope is None,
             step_prefix=self._step_prefix(scope),
         )
@@ -284,6 +291,41 @@ class PipelineRun:
         self.outcome.nested[path] = inner.outcome
         await inner.execute()
         return inner.outcome.value()
+
+    async def tool(self, path: str, inputs: Mapping[str, Any], mark: str) -> tuple[Outcome, tuple[FailedPart, ...]]:
+        """Run the pipeline that a stage calls as the tool at `path`; return its output, and the parts that it lacks.
+
+        `mark` begins the steps of all its calls: it names the call of the tool. Raises BudgetError if a budget of
+        the stage or the run is exhausted, StageError for any other failure.
+        """
+        shared = replace(self._shared.quiet(mark), budget_stops=[])
+        inner = self._nested(path, inputs, shared, step_prefix=mark)
+        await inner.execute()
+        around = set(_names(budgets.current.get()))
+        self._shared.budget_stops.extend(stop for stop in shared.budget_stops if stop.level in around)
+        cause = inner.outcome.cause
+        if cause is None:
+            return inner.outcome.value(), inner.outcome.lost
+        if isinstance(cause, FusionError) and not (isinstance(cause, BudgetError) and cause.level in around):
+            raise StageError(str(cause)) from cause
+        raise cause
+
+    def _nested(
+        self, path: str, inputs: Mapping[str, Any], shared: Shared, *, step_prefix: str, stream: bool = False
+    ) -> "PipelineRun":
+        """Return the run of the pipeline at `path`, on the budget of the stage that runs it."""
+        one = self._spec.loaded.nested[path]
+        request, values = filled_within(one.pipeline, self._spec.request, inputs, material=one.dataflow.material)
+        spec = self._finishing(self._spec.within(path, request, values))
+        return PipelineRun(
+            spec,
+            shared,
+            Budget(spec.limits, name=spec.pipeline.name, parent=_above()),
+            around=self._levels.caps_of(path),
+            place=self._run.prefix + path,
+            stream=stream,
+            step_prefix=step_prefix,
+        )
 
     async def round(self, path: str, number: int, around: Mapping[str, Any], scope: Scope | None = None) -> Round:
         """Run a round of the body of the stage at `path`, on that stage's budget."""
@@ -331,6 +373,8 @@ class PipelineRun:
         try:
             for name, parts in self._spec.loaded.dataflow.outputs.items():
                 self.outcome.answer[name] = await self._output(name, parts)
+        except Waits:
+            return  # the stages that go on are not cancelled
         except Skipped as skipped:
             error = StageError(f"there is no answer: {skipped}")
             self.outcome.fail(error, skipped)
@@ -362,9 +406,11 @@ class BodyRun(PipelineRun):
         pass
 
     async def ended(self) -> Round:
-        """Return the round. Raises the cause of a failure."""
+        """Return the round. Raises the cause of a failure, and Waits."""
         if self.outcome.cause is not None:
             raise self.outcome.cause
+        if self.outcome.waiting:
+            raise Waits
         (answer,) = self._spec.loaded.dataflow.outputs["output"]
         with _answers(f"there is no answer of {self._run.prefix}{answer}"):
             return Round(await outcome_of(self._run.fields[answer]), self._read)
@@ -388,6 +434,13 @@ def _above() -> Budget:
     above = budgets.current.get()
     assert above is not None
     return above
+
+
+def _names(budget: Budget | None) -> Iterator[str]:
+    """Yield the names of a budget and those above it."""
+    while budget is not None:
+        yield budget.name
+        budget = budget.parent
 
 
 def _finite(expression: Expression, variables: Mapping[str, Any]) -> Any:

@@ -28,7 +28,8 @@ from fusion.pipeline.material import request_inputs
 from fusion.pipeline.rows import Table
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts
-from fusion.stages.base import LEARNED, PipelineUse, Stage
+from fusion.stages.base import LEARNED, PipelineUse, Stage, tool_pipeline
+from fusion.tools.base import Toolbox
 
 _NOT_OF_ROWS: Final = frozenset({"by", "confidence", "needs"})
 _BLIND: Final = (
@@ -57,6 +58,7 @@ def check(
     near: File | None = None,
     unread: Collection[str] | None = None,
     nested: Mapping[str, Pipeline | str] = _NO_NESTED,
+    toolbox: Toolbox | None = None,
     inside: "Inside | None" = None,
 ) -> list[Problem]:
     """Return every mistake of a pipeline beyond its syntax, in the order of the file.
@@ -64,10 +66,18 @@ def check(
     With `roles`, those of the profile, an unknown role is a mistake. Files of schemas are looked up in `near`.
     `unread` names the stages of the file that could not be read: references to them are not checked. `nested` maps
     the paths of stages to the pipelines that they run, or to the reason why one cannot be run. `inside` is that of a
-    body.
+    body. With a `toolbox`, a tool that it cannot have is a mistake.
     """
     checking = _Checking(
-        pipeline, prompts, roles, near, nested, frozenset(unread or ()), unread is None, inside=inside
+        pipeline,
+        prompts,
+        roles,
+        near,
+        nested,
+        frozenset(unread or ()),
+        unread is None,
+        inside=inside,
+        toolbox=toolbox,
     )
     checking.all()
     positions = positions or Positions()
@@ -98,6 +108,7 @@ class _Checking:
     _nested: Mapping[str, Pipeline | str]
     _unread: frozenset[str]
     _whole: bool
+    toolbox: Toolbox | None = None
     inside: Inside | None = None
     found: list[tuple[Place, bool, str]] = field(default_factory=list)
     _edges: dict[str, set[str]] = field(default_factory=dict)
@@ -146,10 +157,13 @@ class _Checking:
         self._check_needs(here, stage)
         self._check_roles(here, stage)
         self._check_nested(here, name, stage)
+        self._check_tools(here, stage)
         for path, one in stages_within({name: stage}).items():
             inner = (*here, *(part for outer in path.split("/")[1:] for part in (stage.inner_key, outer)))
+            said = {place for place, _, _ in self.found}
             for key, message in one.flaws():
-                self._say((*inner, key), message)
+                if (*inner, key) not in said:
+                    self._say((*inner, key), message)
             self._check_of_inputs(inner, one)
         if (
             stage.output_fields[0].feed
@@ -263,11 +277,24 @@ class _Checking:
                 self._say((*here, *_keys(key)), _no("role", role, known))
 
     def _check_nested(self, here: Place, name: str, stage: Stage) -> None:
+        seen: dict[str, str] = {}
         for path, use in pipeline_uses(name, stage):
             nested = self._nested.get(path)
+            if use.tool and seen.setdefault(path, use.pipeline) != use.pipeline:
+                words = f"the pipelines {seen[path]!r} and {use.pipeline!r} make tools of one name, {use.tool!r}"
+                self._say((*here, *_keys(use.key)), f"{words}; rename a file")
             flaws = [(use.key, nested)] if isinstance(nested, str) else _input_flaws(use, nested)
             for key, message in flaws:
                 self._say((*here, *_keys(key)), message)
+
+    def _check_tools(self, here: Place, stage: Stage) -> None:
+        if self.toolbox is None:
+            return
+        for key, name in stage.tools_used():
+            if (message := unusable_tool(name, self.toolbox)) is not None:
+                self._say((*here, *_keys(key)), message)
+        for name, inner in stage.inner().items():
+            self._check_tools((*here, stage.inner_key, name), inner)
 
     # Who reads what.
 
@@ -356,16 +383,27 @@ class _Checking:
 
 
 def pipeline_uses(path: str, stage: Stage) -> Iterator[tuple[str, PipelineUse]]:
-    """Yield the pipelines that a stage and the stages within it run, each with the path of its stage."""
+    """Yield the pipelines that a stage and the stages within it run, each with the path of its stage or tool."""
     for use in stage.pipelines():
-        yield path, use
+        yield path + use.within, use
     for name, inner in stage.inner().items():
         for inner_path, use in pipeline_uses(f"{path}/{name}", inner):
             yield inner_path, replace(use, key=f"{stage.inner_key}.{name}.{use.key}")
 
 
+def unusable_tool(name: str, toolbox: Toolbox) -> str | None:
+    """Return the reason why the tool of a name cannot be had; None if it may. No tool is started."""
+    if tool_pipeline(name) is not None:
+        return None  # it is loaded with its stage
+    try:
+        toolbox.check(name)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
 def _input_flaws(use: PipelineUse, pipeline: Pipeline | None) -> Iterator[tuple[str, str]]:
-    if pipeline is None:
+    if pipeline is None or use.tool:
         return
     stem = use.key.removesuffix("pipeline")
     for name in sorted(use.inputs - set(pipeline.inputs)):

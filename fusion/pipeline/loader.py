@@ -18,6 +18,7 @@ from fusion.pipeline.spec import Pipeline, Reading, among_each_other, read
 from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
+from fusion.tools.base import Toolbox
 
 _MAX_NESTED: Final = 8
 _MAX_CACHED: Final = 64
@@ -219,10 +220,12 @@ def check_text(text: str, *, library: Library, file: str, roles: Collection[str]
     return _Reader().check(read(text, file=file), Prompts(library), _Place(file, _known(roles))).problems
 
 
-def check_file(path: Path | str, library: Library, *, roles: Collection[str] | None = None) -> "Checked":
+def check_file(
+    path: Path | str, library: Library, *, roles: Collection[str] | None = None, toolbox: Toolbox | None = None
+) -> "Checked":
     """Return a pipeline file with every mistake, positioned and sorted; an unreadable file is one too."""
     try:
-        return _Reader().read(Path(path), library, _Place(roles=_known(roles)))
+        return _Reader(toolbox).read(Path(path), library, _Place(roles=_known(roles)))
     except UsageError as error:
         return Checked(None, [Problem(str(path), 0, 0, "", str(error))])
 
@@ -268,7 +271,8 @@ class Checked(NamedTuple):
 class _Reader:
     """Reads a pipeline with all that it runs, each file once."""
 
-    def __init__(self) -> None:
+    def __init__(self, toolbox: Toolbox | None = None) -> None:
+        self._toolbox = toolbox
         self._read: dict[object, Checked] = {}
 
     def read(self, path: Path, library: Library, place: _Place) -> Checked:
@@ -317,6 +321,7 @@ class _Reader:
             near=near,
             unread=reading.unread if reading.problems else None,
             nested={path: one if isinstance(one, str) else one.usable.pipeline for path, one in nested.items()},
+            toolbox=self._toolbox,
             inside=inside,
         )
         within = {path: one.loaded for path, one in inner.items() if one.loaded is not None}

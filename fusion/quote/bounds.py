@@ -19,7 +19,7 @@ def bounds(spec: RunSpec, worst: Sequence[Simulated]) -> dict[str, Bound]:
     """Return the bound of each stage; a nested pipeline counts in its stage.
 
     `worst` are simulated worst cases: the size of their prompts bounds the input of a call. Behind a stage that
-    failed in one, the bound is the model's context.
+    failed in one, and where a model reads what tools give, the bound is the model's context.
     """
     return _Level(spec, worst).bounds()
 
@@ -128,7 +128,7 @@ class _Level:
             for model in sorted(asking.asked - known)
         ]
         given = asking.given or stage.own_max_tokens
-        taken = None if shaky or not asking.taken else asking.taken
+        taken = None if shaky or stage.acts or not asking.taken else asking.taken
         live = most_of(_of_chain(chain, taken, given) for chain in chains)
         call = live.plus(most_of(_of_batches(info, taken, given) for info in in_batches if info is not None))
         call = call._replace(calls=live.calls)

@@ -1,8 +1,10 @@
 """Base classes of stages: the spec of a stage, its output fields, and everything that it reads."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import (
@@ -28,6 +30,8 @@ Reads = Literal["item", "all", "outline", "none"]
 LEARNED: Final = "learned"
 """Variable of conditions: the learned figures, as in `learned.LABEL.ROLE.accuracy`."""
 OF_CONDITIONS: Final = frozenset({LEARNED})
+_PIPELINE: Final = "pipeline"
+_OTHER: Final = re.compile(r"[^A-Za-z0-9_-]")
 NUMBER: Final = "number"
 """Variable of checks: the number that the checked value gives, such as 4634.5 of "The total is 4,634.50."."""
 OF_CHECKS: Final = frozenset({"value", NUMBER})
@@ -78,11 +82,32 @@ class ExpressionUse:
 
 @dataclass(frozen=True, slots=True)
 class PipelineUse:
-    """A pipeline that a stage runs: its key, its name or path, and the names of its inputs."""
+    """A pipeline that a stage runs: its key, its name or path, and the names of its inputs.
+
+    One that the stage calls as a `tool` takes its inputs from the arguments of each call. Paths of its stages have
+    the name of the tool behind that of the stage.
+    """
 
     key: str
     pipeline: str
     inputs: frozenset[str] = frozenset()
+    tool: str = ""
+
+    @property
+    def within(self) -> str:
+        """The end of the paths of the pipeline's stages, behind the path of the stage that runs it."""
+        return f"/{self.tool}" if self.tool else ""
+
+
+def tool_pipeline(name: str) -> PipelineUse | None:
+    """Return the pipeline that the name of a tool stands for: `pipeline:NAME`, or a file; None for other tools."""
+    prefix, colon, pipeline = name.partition(":")
+    if (prefix, colon) != (_PIPELINE, ":"):
+        if not name.endswith((".yaml", ".yml")):
+            return None
+        pipeline = name
+    stem = PurePath(pipeline).stem if pipeline.endswith((".yaml", ".yml")) else pipeline
+    return PipelineUse("", pipeline, tool=_OTHER.sub("_", stem)[:64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +151,10 @@ class Stage(Authored, ABC):
     """True for a kind whose items state their cost."""
     spares: ClassVar[frozenset[str]] = frozenset()
     """Keys of roles that may be `none`: the stage then passes its items on."""
+    own_default: ClassVar[bool] = False
+    """True for a kind whose `default` is no value for the readers of a skipped stage."""
+    asks_person: ClassVar[bool] = False
+    """True for a kind that asks a person, so that its run may wait."""
     loses: ClassVar[bool] = True
     """False for a kind whose items are answers to one question, so that nothing is lost with a failed one."""
     estimate: ClassVar[Estimate] = Estimate()
@@ -225,8 +254,10 @@ class Stage(Authored, ABC):
         return {}
 
     def pipelines(self) -> Iterator[PipelineUse]:
-        """Yield the pipelines that the stage itself runs."""
-        yield from ()
+        """Yield the pipelines that the stage itself runs, or calls as tools."""
+        for key, name in self.tools_used():
+            if (use := tool_pipeline(name)) is not None:
+                yield replace(use, key=key)
 
     @property
     def graph(self) -> Body | None:
@@ -448,9 +479,8 @@ def check_inner(what: str, stages: Mapping[str, Stage]) -> None:
     for name, stage in stages.items():
         if "/" in name or not name:
             raise ValueError(f"invalid {what} name {name!r}: use a name without a slash")
-        required = [key for key, field in type(stage).model_fields.items() if field.is_required()]
-        given = [key for key in OUTER_KEYS if key in stage.model_fields_set and key not in required]
-        if given:
+        given = [key for key in OUTER_KEYS if key in stage.model_fields_set]
+        if given and not (stage.own_default and given == ["default"]):
             raise ValueError(
                 f"`{given[0]}` of the {what} {name!r} has no effect here; set it for the stage around it"
             )

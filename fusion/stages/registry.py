@@ -31,6 +31,8 @@ _BUILT_IN: Final = {
     "verify": "Verify",
     "route": "Route",
     "pipeline": "PipelineStage",
+    "tool": "ToolStage",
+    "gate": "Gate",
 }
 """The class of each built-in kind, in the module of the kind's name."""
 

@@ -29,6 +29,7 @@ from fusion.core.events import (
     StageFinished,
     StageGrew,
     StageStarted,
+    ToolFinished,
 )
 from fusion.core.params import NO_MODEL
 from fusion.core.result import FailedPart, Result, Times
@@ -203,6 +204,8 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"call to {event.model} cancelled", ""
         case FallbackTaken():
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
+        case ToolFinished(status="failed", failure=Failure() as failure):
+            return f"{event.tool}: ", one_line(failure.message)
         case Noted():
             return "", one_line(event.message)
         case CommandFinished(stopped_by=str(), reused=False):
@@ -304,8 +307,19 @@ def folded_texts(texts: Iterable[str]) -> list[str]:
 
 
 def reply_line(event: EventBase) -> str | None:
-    """Describe a finished call or command."""
+    """Describe a finished call of a model or tool, or a finished command."""
+    if isinstance(event, ToolFinished):
+        return tool_line(event)
     return call_line(event) if isinstance(event, (CallFinished, CommandFinished)) else None
+
+
+def tool_line(event: ToolFinished) -> str:
+    """Describe a call of a tool that has ended."""
+    what = f"{_place(event)}: {event.step} calls {event.tool} {one_line(event.arguments)}".rstrip()
+    if event.reused:
+        return f"{what}: {_ANSWERED_BY['journal']}"
+    size = f", {event.size:,} characters" if event.status == "ok" else ""
+    return f"{what}: {event.status}{size}, {seconds(event.seconds)}"
 
 
 def call_line(event: EventBase) -> str | None:

@@ -10,10 +10,12 @@ from fusion.client.history.details import (
     accounts_of,
     call_details,
     call_line,
+    command_lines,
     failed_parts,
     kept_result,
     run_summary,
     stage_lines,
+    tool_lines,
 )
 from fusion.client.history.export import exported_map, exported_run
 from fusion.client.history.map_types import MapDetails, MapDiff, MapSummary, RowSummary
@@ -208,6 +210,8 @@ class History:
             models=accounts.served(),
             stages=stage_lines(was, calls),
             calls=calls,
+            tools=tool_lines(was.events),
+            commands=command_lines(was.events),
             failed=failed_parts(was.events) if result is None else result.failed,
             notes=tuple(accounts.notes),
         )

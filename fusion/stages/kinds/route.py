@@ -97,6 +97,7 @@ class Route(OneOrMany, Shaped, Cacheable):
     at_least: float = Field(default=0.1, ge=0, le=1, description="Similarity that an example needs; 1 is equal.")
     temperature: Temperature = None
 
+    own_default: ClassVar[bool] = True
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
     inner_key: ClassVar[str] = "routes"
     default_prompt: ClassVar[str] = "generate/default"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Limits, Pipeline, Price, Request, Say, ScriptedModel
-from fusion.core.errors import AuthenticationError, ContentFilterError
+from fusion.core.errors import AuthenticationError, ContentFilterError, UsageError
 from fusion.core.events import Decided, Noted
 from fusion.pipeline.loader import check_text
 from fusion.prompts.library import Library, shipped_root
@@ -226,7 +226,6 @@ FUNCTIONS = {
     "best_scores:broken": "best_scores:broken gives no score of candidate-c: ",
     "best_scores:says": "the score of candidate-c is no number but 'much'",
     "best_scores:missing": "has no function 'missing'",
-    "other_module:words": "'other_module:words' is not allowed",
 }
 
 
@@ -239,6 +238,11 @@ def test_a_function_of_the_users_scores(
     options = THREE + "{function: '" + function + "'}"
     result, _, _ = best(fusion, options, three("a", "a b c", "a b"))
     assert FUNCTIONS[function] in (result.text or result.error.message)
+
+
+def test_a_function_that_is_not_allowed_is_refused_before_the_run(fusion: Any) -> None:
+    with pytest.raises(UsageError, match=r"stages\.best\.choose\.function .* function 'a_module:f' is not allowed"):
+        best(fusion, THREE + "{function: 'a_module:f'}", three())
 
 
 # Candidates.

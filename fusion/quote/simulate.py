@@ -25,7 +25,7 @@ from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.journal import Unreachable
 from fusion.pipeline.loader import LoadedPipeline
-from fusion.quote.hands import Supposed
+from fusion.quote.hands import Supposed, SupposedSandbox
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread
 
@@ -116,6 +116,7 @@ async def simulate(spec: RunSpec, chance: Chance, *, out: Collection[str] = ()) 
         strict_usd=spec.strict_usd and not chance.worst,
         widest=chance.worst,
         toolbox=Supposed(chance),
+        sandbox=SupposedSandbox(chance),
     )
     run = Run("quote", randomized, sink=record, stream=False)
     record.result = await run.execute()
@@ -200,8 +201,11 @@ class _Simulation(Model):
             return ()
         assert request.key is not None
         tool = request.tools[self._chance.any_of(0, len(request.tools) - 1)]
-        said = json.dumps({"question": self._chance.text(_OF_CALL // 2)})
-        return (ToolCall(id=f"{request.key.step}-call", name=tool.name, arguments=said),)
+        if tool.parameters.get("properties"):
+            said = self._chance.data(tool.parameters, stage.estimate, _OF_CALL)
+        else:
+            said = {"question": self._chance.text(_OF_CALL // 2)}
+        return (ToolCall(id=f"{request.key.step}-call", name=tool.name, arguments=json.dumps(said)),)
 
     def _price(self, stage: Stage) -> Price | None:
         """Return the price of a call, that of batches where it goes in one."""

@@ -229,6 +229,11 @@ class Stage(Authored, ABC):
         yield from ()
 
     @property
+    def most_tool_calls(self) -> int:
+        """The most calls of tools for one answer or item."""
+        return 1 if self.acts else 0
+
+    @property
     def if_skipped(self) -> Any:
         """The first field's value if the stage is skipped; if it is None, readers are skipped too."""
         return self.default

@@ -32,6 +32,7 @@ _BUILT_IN: Final = {
     "route": "Route",
     "pipeline": "PipelineStage",
     "tool": "ToolStage",
+    "python": "PythonStage",
     "gate": "Gate",
 }
 """The class of each built-in kind, in the module of the kind's name."""

@@ -36,6 +36,8 @@ def answer(request: Request) -> Any:
         sure = {"sure": 0.4 if "Ticket 1:" in words else 0.9} if "sure" in json.dumps(request.json_schema) else {}
         doubted = request.key is not None and request.key.step == "tier-1-b" and "Ticket 1:" in words
         return {"team": "technical" if doubted else "billing", **sure}
+    if "faults" in json.dumps(request.json_schema):
+        return {"faults": [] if "Answer: 24.15" in words else ["It lacks the sum."]}
     if "urgent" in json.dumps(request.json_schema):
         firm = found[0]["supplier"] if found else "none"
         return {"from": {"name": "Ada", "firm": firm}, "about": "an invoice", "urgent": False, "dates": []}

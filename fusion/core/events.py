@@ -55,6 +55,17 @@ class StageStarted(EventBase):
     kind: str
 
 
+class RoundStarted(EventBase):
+    """A loop starts a round of its body: `number` from 1, of at most `most`.
+
+    Events of the stages in it name them by the round, as in `refine/2/draft`.
+    """
+
+    type: Literal["round_started"] = "round_started"
+    number: int
+    most: int
+
+
 class StageGrew(EventBase):
     """A stage has received `known` items so far; `final` if no more follow.
 
@@ -351,7 +362,7 @@ class Noted(EventBase):
 
 
 class Decided(EventBase):
-    """A stage chose a branch: `decision` is the name of a route, or the tier of a cascade.
+    """A stage chose a branch: `decision` is the name of a route, the tier of a cascade, or the last round of a loop.
 
     `reason` is for people; `confidence` is from 0 to 1, if known. `escalated` is set by a cascade: True if the tier
     is not the first.
@@ -440,6 +451,7 @@ class MapFinished(EventBase):
 Event = Annotated[
     RunStarted
     | StageStarted
+    | RoundStarted
     | StageGrew
     | CallStarted
     | Delta

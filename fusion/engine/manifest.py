@@ -24,7 +24,7 @@ from fusion.models.profiles import is_shipped
 from fusion.models.wrappers.breaker import Breaker
 from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.journal import Pinned, Unreachable
-from fusion.pipeline.loader import LoadedPipeline
+from fusion.pipeline.loader import LoadedPipeline, with_bodies
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library, PinnedLibrary
 from fusion.prompts.template import Prompts
@@ -263,13 +263,14 @@ def _loaded(loaded: LoadedPipeline) -> dict[str, Any]:
 
 def _read(data: Mapping[str, Any], library: Library) -> LoadedPipeline:
     file = data["file"]
-    return LoadedPipeline(
+    loaded = LoadedPipeline(
         Pipeline.from_data(data["pipeline"]),
         Prompts(PinnedLibrary(library.roots, data["templates"])),
         nested={path: _read(one, library) for path, one in data["nested"].items()},
         pinned=data["schemas"],
         file=None if file is None else Path(file),
     )
+    return with_bodies(loaded)
 
 
 def _roles(roles: RoleModels) -> dict[str, Any]:

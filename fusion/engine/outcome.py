@@ -80,7 +80,8 @@ class Ending:
 class RunOutcome(Ending):
     """Outcome of one pipeline in a run, filled while it runs. Those of nested pipelines are in `nested`, by stage.
 
-    `partial` holds earlier ones of nested pipelines that run once for each item, if they lost parts.
+    `partial` holds earlier ones of nested pipelines that run once for each item, if they lost parts. `rounds` holds
+    those of the rounds of a body, by stage.
     """
 
     def __init__(self, run: RunParts, stages: Mapping[str, Stage]) -> None:
@@ -90,8 +91,17 @@ class RunOutcome(Ending):
         self.records = {path: StageRecord() for path in stages}
         self.nested: dict[str, RunOutcome] = {}
         self.partial: list[RunOutcome] = []
+        self.rounds: dict[str, list[RunOutcome]] = {}
         self._run = run
         self._stages = stages
+
+    def add_round(self, path: str, outcome: "RunOutcome", *, anew: bool) -> None:
+        """Take up the outcome of a round of a body; `anew` drops those of the item before."""
+        rounds = self.rounds.setdefault(path, [])
+        if anew:
+            self.partial += [one for one in rounds if one.lost]
+            rounds.clear()
+        rounds.append(outcome)
 
     def _status(self, failed: Sequence[FailedPart]) -> RunStatus:
         if self.cause is not None:
@@ -110,8 +120,14 @@ class RunOutcome(Ending):
                 parts.setdefault((None, failure), FailedPart(stage=place, failure=failure))
             for index, why in set(self._run.fields[name].failures()) - accepted:
                 parts.setdefault((index, why), FailedPart(stage=place, item=index, failure=why))
-        within = [part for outcome in (*self.nested.values(), *self.partial) for part in outcome.lost]
+        outcomes = (*self.nested.values(), *self._last_rounds(), *self.partial)
+        within = [part for outcome in outcomes for part in outcome.lost]
         return (*within, *sorted(parts.values(), key=lambda part: -1 if part.item is None else part.item))
+
+    def _last_rounds(self) -> list["RunOutcome"]:
+        """Return the last round of each body that did not fail: its answer is the one that is taken."""
+        ended = [[one for one in rounds if one.cause is None] for rounds in self.rounds.values()]
+        return [rounds[-1] for rounds in ended if rounds]
 
     def _accepted(self) -> set[tuple[int | None, Failure]]:
         """Return the failed items within a `min_ok` that a stage states for its own items or for those it reads."""
@@ -205,7 +221,7 @@ class RunOutcome(Ending):
             parts.setdefault((part.item, part.failure), part)
         for path in sorted(self._stages, key=lambda path: -path.count("/")):
             place = self._run.prefix + path
-            for part in self.nested[path]._failed_parts() if path in self.nested else ():
+            for part in (part for outcome in self._within(path) for part in outcome._failed_parts()):
                 parts.setdefault((part.item, part.failure), part)
             for index, why in self._run.fields[path].failures():
                 parts.setdefault((index, why), FailedPart(stage=place, item=index, failure=why))
@@ -231,6 +247,10 @@ class RunOutcome(Ending):
                     decision=None if decided is None else decided.decision,
                     reason="" if decided is None else decided.reason,
                 )
-            if path in self.nested:
-                results.update(self.nested[path]._stage_results(accounts))
+            for outcome in self._within(path):
+                results.update(outcome._stage_results(accounts))
         return results
+
+    def _within(self, path: str) -> list["RunOutcome"]:
+        """Return the outcomes of the pipeline that a stage runs, or of the rounds of its body."""
+        return [*([self.nested[path]] if path in self.nested else []), *self.rounds.get(path, ())]

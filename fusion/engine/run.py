@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,11 +13,11 @@ from typing import Any, Final
 from fusion.core import budget as budgets
 from fusion.core.bounded import clock
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, PromptError, StageError, UsageError, first_error
+from fusion.core.errors import BudgetError, FusionError, PromptError, StageError, UsageError, first_error
 from fusion.core.events import AttemptCharged, EventBase, Noted, RunFinished, RunStarted, Sink, to_both
-from fusion.core.result import Result
+from fusion.core.result import FailedPart, Result
 from fusion.core.types import CallKey, Item
-from fusion.engine.budgets.holdback import Caps
+from fusion.engine.budgets.holdback import Caps, one_of_each
 from fusion.engine.budgets.levels import UNCAPPED, Levels
 from fusion.engine.context import OF_STAGES, RunParts, Scope
 from fusion.engine.context.learned import PinnedFigures, learned_notes
@@ -25,7 +25,7 @@ from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.outcome import RunOutcome, TableAnswer
 from fusion.engine.receipt import Accounts, Before, upstreams
 from fusion.engine.run_spec import RunSpec
-from fusion.engine.stage_runner import StageRunner
+from fusion.engine.stage_runner import StageRunner, outcome_of
 from fusion.models.batches.window.clock import RunClock
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Part
@@ -33,9 +33,10 @@ from fusion.pipeline.inputs import filled_within
 from fusion.pipeline.material import items_of
 from fusion.pipeline.rows import Table
 from fusion.prompts.template import Expression
-from fusion.stages.context import Conclusion, Outcome
+from fusion.stages.context import Conclusion, Outcome, Round
 
 _NOTHING = Before()
+_NO_VARIABLES: Final[Mapping[str, Any]] = {}
 _ROW: Final = 100
 """Characters of a row of a table, about."""
 
@@ -73,14 +74,14 @@ class Shared:
     charged: Sequence[AttemptCharged] = ()
     learned: PinnedFigures | None = None
 
-    def quiet(self, index: int) -> "Shared":
-        """Return the parts for one item: without the events of stages, and with random orders of its own."""
+    def quiet(self, mark: object) -> "Shared":
+        """Return the parts for one item or call: without the events of stages, and with random orders of its own."""
 
         def sink(event: EventBase) -> None:
             if not isinstance(event, OF_STAGES):
                 self.sink(event)
 
-        return replace(self, sink=sink, seed=f"{self.seed} {index}")
+        return replace(self, sink=sink, seed=f"{self.seed} {mark}")
 
 
 class Run:
@@ -210,6 +211,7 @@ class PipelineRun:
         place: str = "",
         stream: bool = False,
         step_prefix: str = "",
+        variables: Mapping[str, Any] = _NO_VARIABLES,
     ) -> None:
         stages = spec.loaded.dataflow.stages
         last = spec.loaded.dataflow.last if stream else ()
@@ -234,6 +236,7 @@ class PipelineRun:
             step_prefix=step_prefix,
             learned=shared.learned,
             material=spec.material(),
+            around=variables,
         )
         self._levels = Levels(self._run, budget, around)
         self.outcome = RunOutcome(self._run, stages)
@@ -264,28 +267,92 @@ class PipelineRun:
 
     async def pipeline(self, path: str, inputs: Mapping[str, Any], scope: Scope | None = None) -> Outcome:
         """Run the pipeline that the stage at `path` names, on that stage's budget; for one item in a scope."""
-        above = budgets.current.get()
-        assert above is not None
-        one = self._spec.loaded.nested[path]
-        request, values = filled_within(one.pipeline, self._spec.request, inputs, material=one.dataflow.material)
-        spec = self._spec.within(path, request, values)
-        if self._spec.pipeline.on_budget == "finish":
-            pipeline = spec.pipeline.model_copy(update={"on_budget": "finish"})
-            spec = replace(spec, loaded=replace(spec.loaded, pipeline=pipeline))
-        inner = PipelineRun(
-            spec,
+        inner = self._nested(
+            path,
+            inputs,
             self._shared if scope is None else self._shared.quiet(scope.index),
-            Budget(spec.limits, name=spec.pipeline.name, parent=above),
-            around=self._levels.caps_of(path),
-            place=self._run.prefix + path,
             stream=path in self._run.streamed and scope is None,
-            step_prefix=self._run.step_prefix if scope is None else f"{self._run.step_prefix}{scope.index + 1}.",
+            step_prefix=self._step_prefix(scope),
         )
         if path in self.outcome.nested and self.outcome.nested[path].lost:
             self.outcome.partial.append(self.outcome.nested[path])
         self.outcome.nested[path] = inner.outcome
         await inner.execute()
         return inner.outcome.value()
+
+    async def tool(self, path: str, inputs: Mapping[str, Any], mark: str) -> tuple[Outcome, tuple[FailedPart, ...]]:
+        """Run the pipeline that a stage calls as the tool at `path`; return its output, and the parts that it lacks.
+
+        `mark` begins the steps of all its calls: it names the call of the tool. Raises BudgetError if a budget of
+        the stage or the run is exhausted, StageError for any other failure.
+        """
+        shared = replace(self._shared.quiet(mark), budget_stops=[])
+        inner = self._nested(path, inputs, shared, step_prefix=mark)
+        await inner.execute()
+        around = set(_names(budgets.current.get()))
+        self._shared.budget_stops.extend(stop for stop in shared.budget_stops if stop.level in around)
+        cause = inner.outcome.cause
+        if cause is None:
+            return inner.outcome.value(), inner.outcome.lost
+        if isinstance(cause, FusionError) and not (isinstance(cause, BudgetError) and cause.level in around):
+            raise StageError(str(cause)) from cause
+        raise cause
+
+    def _nested(
+        self, path: str, inputs: Mapping[str, Any], shared: Shared, *, step_prefix: str, stream: bool = False
+    ) -> "PipelineRun":
+        """Return the run of the pipeline at `path`, on the budget of the stage that runs it."""
+        one = self._spec.loaded.nested[path]
+        request, values = filled_within(one.pipeline, self._spec.request, inputs, material=one.dataflow.material)
+        spec = self._finishing(self._spec.within(path, request, values))
+        return PipelineRun(
+            spec,
+            shared,
+            Budget(spec.limits, name=spec.pipeline.name, parent=_above()),
+            around=self._levels.caps_of(path),
+            place=self._run.prefix + path,
+            stream=stream,
+            step_prefix=step_prefix,
+        )
+
+    async def round(self, path: str, number: int, around: Mapping[str, Any], scope: Scope | None = None) -> Round:
+        """Run a round of the body of the stage at `path`, on that stage's budget."""
+        spec = self._finishing(self._spec.within(path, self._spec.request, self._spec.inputs))
+        if number > 1 and self._spec.pipeline.on_budget == "finish":
+            self._check_room(spec, f"round {number} of {self._run.prefix}{path}")
+        inner = BodyRun(
+            spec,
+            self._shared if scope is None else self._shared.quiet(scope.index),
+            Budget(name=f"round {number}", parent=_above()),
+            around=self._levels.caps_of(path),
+            place=f"{self._run.prefix}{path}/{number}",
+            step_prefix=self._step_prefix(scope),
+            variables=around,
+        )
+        self.outcome.add_round(path, inner.outcome, anew=scope is not None and number == 1)
+        await inner.execute()
+        return await inner.ended()
+
+    def _check_room(self, spec: RunSpec, name: str) -> None:
+        """Raise BudgetError if one call of each stage of a pipeline no longer fits; the run is then partial."""
+        above, need = _above(), one_of_each(spec)
+        if above.has_room(need):
+            return
+        try:
+            above.hold(need, name).release()
+        except BudgetError as error:
+            self._run.budget_stops.append(error)
+            raise
+
+    def _finishing(self, spec: RunSpec) -> RunSpec:
+        """Return the spec of a pipeline in this one, which finishes on an exhausted budget if this one does."""
+        if self._spec.pipeline.on_budget != "finish":
+            return spec
+        pipeline = spec.pipeline.model_copy(update={"on_budget": "finish"})
+        return replace(spec, loaded=replace(spec.loaded, pipeline=pipeline))
+
+    def _step_prefix(self, scope: Scope | None) -> str:
+        return self._run.step_prefix if scope is None else f"{self._run.step_prefix}{scope.index + 1}."
 
     def _runner(self) -> StageRunner:
         return StageRunner(self._run, self._levels, self.outcome, inner=self)
@@ -316,6 +383,48 @@ class PipelineRun:
 
         text, rows = table.written(items, evaluate)
         return TableAnswer(text, rows, tuple(items))
+
+
+class BodyRun(PipelineRun):
+    """A round of a body. Its stage reads the outputs once it has ended."""
+
+    async def _take_output(self) -> None:
+        pass
+
+    async def ended(self) -> Round:
+        """Return the round. Raises the cause of a failure."""
+        if self.outcome.cause is not None:
+            raise self.outcome.cause
+        (answer,) = self._spec.loaded.dataflow.outputs["output"]
+        with _answers(f"there is no answer of {self._run.prefix}{answer}"):
+            return Round(await outcome_of(self._run.fields[answer]), self._read)
+
+    async def _read(self, key: str) -> dict[str, Any]:
+        with _answers(f"`{key}` cannot be evaluated"):
+            return await read(self._spec.loaded.dataflow.outputs[key], self._run.fields)
+
+
+@contextmanager
+def _answers(otherwise: str) -> Iterator[None]:
+    """Turn the skip of a stage that is read into a StageError."""
+    try:
+        yield
+    except Skipped as skipped:
+        raise StageError(f"{otherwise}: {skipped}") from skipped
+
+
+def _above() -> Budget:
+    """Return the budget of the current task."""
+    above = budgets.current.get()
+    assert above is not None
+    return above
+
+
+def _names(budget: Budget | None) -> Iterator[str]:
+    """Yield the names of a budget and those above it."""
+    while budget is not None:
+        yield budget.name
+        budget = budget.parent
 
 
 def _finite(expression: Expression, variables: Mapping[str, Any]) -> Any:

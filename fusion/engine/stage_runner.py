@@ -66,7 +66,7 @@ class StageRunner:
         finally:
             budgets.current.reset(level)
             self._end(ctx, record)
-        return await _outcome(fields)
+        return await outcome_of(fields)
 
     async def _run_for_item(self, path: str, scope: Scope) -> Outcome:
         """Run a stage within another one for one item; its limits hold for all items together."""
@@ -81,7 +81,7 @@ class StageRunner:
             budgets.current.reset(level)
             record.seconds += ctx.seconds
             ctx.end()
-        return await _outcome(fields)
+        return await outcome_of(fields)
 
     def _context(self, path: str, fields: Fields | None = None, scope: Scope | None = None) -> RunContext:
         stage = self._run.spec.loaded.dataflow.stages[path]
@@ -159,7 +159,7 @@ class StageRunner:
         self._run.fields[ctx.path].skip(Skipped(ctx.path, reason), ctx.stage.if_skipped)
 
 
-async def _outcome(fields: Fields) -> Outcome:
+async def outcome_of(fields: Fields) -> Outcome:
     """Return the output of an inner stage: that of its fields, or the values of its items."""
     first = plain(await fields.value(fields.first))
     text = "\n\n".join(map(as_text, first)) if fields.items() else as_text(first)

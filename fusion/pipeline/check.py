@@ -1,6 +1,6 @@
 """Check: every mistake of a pipeline beyond its syntax, each at its place."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Final
@@ -28,7 +28,8 @@ from fusion.pipeline.material import request_inputs
 from fusion.pipeline.rows import Table
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts
-from fusion.stages.base import LEARNED, PipelineUse, Stage
+from fusion.stages.base import LEARNED, PipelineUse, Stage, tool_pipeline
+from fusion.tools.base import Toolbox
 
 _NOT_OF_ROWS: Final = frozenset({"by", "confidence", "needs"})
 _BLIND: Final = (
@@ -57,21 +58,43 @@ def check(
     near: File | None = None,
     unread: Collection[str] | None = None,
     nested: Mapping[str, Pipeline | str] = _NO_NESTED,
+    toolbox: Toolbox | None = None,
+    inside: "Inside | None" = None,
 ) -> list[Problem]:
     """Return every mistake of a pipeline beyond its syntax, in the order of the file.
 
     With `roles`, those of the profile, an unknown role is a mistake. Files of schemas are looked up in `near`.
     `unread` names the stages of the file that could not be read: references to them are not checked. `nested` maps
-    the paths of stages to the pipelines that they run, or to the reason why one cannot be run.
+    the paths of stages to the pipelines that they run, or to the reason why one cannot be run. `inside` is that of a
+    body. With a `toolbox`, a tool that it cannot have is a mistake.
     """
-    checking = _Checking(pipeline, prompts, roles, near, nested, frozenset(unread or ()), unread is None)
+    checking = _Checking(
+        pipeline,
+        prompts,
+        roles,
+        near,
+        nested,
+        frozenset(unread or ()),
+        unread is None,
+        inside=inside,
+        toolbox=toolbox,
+    )
     checking.all()
     positions = positions or Positions()
     problems = []
-    for place, of_key, message in dict.fromkeys(checking.found):
+    for where, of_key, message in dict.fromkeys(checking.found):
+        place = where if inside is None else inside.place(where)
         mark = positions.key(place) if of_key else positions.at(place)
         problems.append(Problem(file or pipeline.name, *mark, ".".join(map(str, place)), message))
     return sorted(problems)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A body that is checked: the names that it reads beside its own, and the place in the file of one in it."""
+
+    names: frozenset[str]
+    place: Callable[[Place], Place]
 
 
 @dataclass
@@ -85,6 +108,8 @@ class _Checking:
     _nested: Mapping[str, Pipeline | str]
     _unread: frozenset[str]
     _whole: bool
+    toolbox: Toolbox | None = None
+    inside: Inside | None = None
     found: list[tuple[Place, bool, str]] = field(default_factory=list)
     _edges: dict[str, set[str]] = field(default_factory=dict)
     _read: set[str] = field(default_factory=set)
@@ -94,6 +119,10 @@ class _Checking:
     def _stages(self) -> set[str]:
         return {*self._pipeline.stages, *self._unread}
 
+    @property
+    def _around(self) -> frozenset[str]:
+        return frozenset() if self.inside is None else self.inside.names
+
     def all(self) -> None:
         for name, stage in self._pipeline.stages.items():
             self._stage(name, stage)
@@ -101,9 +130,10 @@ class _Checking:
         for cycle in cycles_of(self._edges):
             self._say(("stages", cycle[0]), cycle_words(cycle), of_key=True)
         self._check_readers()
-        self._check_stdin()
-        self._check_request()
         self._check_attributes()
+        if self.inside is None:
+            self._check_stdin()
+            self._check_request()
 
     def _say(self, place: Place, message: str, *, of_key: bool = False) -> None:
         self.found.append((place, of_key, message))
@@ -114,7 +144,7 @@ class _Checking:
             self._say((*here, *_keys(key)), message)
 
         here = ("stages", name)
-        uses = list(uses_of(stage, self._prompts, broken, stage.item_offers))
+        uses = list(uses_of(stage, self._prompts, broken, stage.item_offers, around=self._around))
         for use in uses:
             self._use((*here, *_keys(use.key)), use, name)
         self._uses += [(name, use) for use in uses]
@@ -127,6 +157,7 @@ class _Checking:
         self._check_needs(here, stage)
         self._check_roles(here, stage)
         self._check_nested(here, name, stage)
+        self._check_tools(here, stage)
         for path, one in stages_within({name: stage}).items():
             inner = (*here, *(part for outer in path.split("/")[1:] for part in (stage.inner_key, outer)))
             for key, message in one.flaws():
@@ -154,6 +185,7 @@ class _Checking:
     ) -> None:
         try:
             expression = self._prompts.expression(source)
+            offers |= self._around
             use = Use("output", source, expression.paths, offers, flows=listed and expression.bare, listed=listed)
         except PromptError as error:
             self._whole = False
@@ -171,7 +203,7 @@ class _Checking:
             message = self._path(path, use)
             if message:
                 self._say(place, message)
-        for name in sorted((use.offers - use.extras) & self._stages):
+        for name in sorted((use.offers - use.extras - self._around) & self._stages):
             words = f"rename the stage: {stage}.{use.key} has a variable {name!r} of its own"
             self._say(("stages", name), words, of_key=True)
         if use.flows:
@@ -243,11 +275,24 @@ class _Checking:
                 self._say((*here, *_keys(key)), _no("role", role, known))
 
     def _check_nested(self, here: Place, name: str, stage: Stage) -> None:
+        seen: dict[str, str] = {}
         for path, use in pipeline_uses(name, stage):
             nested = self._nested.get(path)
+            if use.tool and seen.setdefault(path, use.pipeline) != use.pipeline:
+                words = f"the pipelines {seen[path]!r} and {use.pipeline!r} make tools of one name, {use.tool!r}"
+                self._say((*here, *_keys(use.key)), f"{words}; rename a file")
             flaws = [(use.key, nested)] if isinstance(nested, str) else _input_flaws(use, nested)
             for key, message in flaws:
                 self._say((*here, *_keys(key)), message)
+
+    def _check_tools(self, here: Place, stage: Stage) -> None:
+        if self.toolbox is None:
+            return
+        for key, name in stage.tools_used():
+            if (message := unusable_tool(name, self.toolbox)) is not None:
+                self._say((*here, *_keys(key)), message)
+        for name, inner in stage.inner().items():
+            self._check_tools((*here, stage.inner_key, name), inner)
 
     # Who reads what.
 
@@ -336,16 +381,27 @@ class _Checking:
 
 
 def pipeline_uses(path: str, stage: Stage) -> Iterator[tuple[str, PipelineUse]]:
-    """Yield the pipelines that a stage and the stages within it run, each with the path of its stage."""
+    """Yield the pipelines that a stage and the stages within it run, each with the path of its stage or tool."""
     for use in stage.pipelines():
-        yield path, use
+        yield path + use.within, use
     for name, inner in stage.inner().items():
         for inner_path, use in pipeline_uses(f"{path}/{name}", inner):
             yield inner_path, replace(use, key=f"{stage.inner_key}.{name}.{use.key}")
 
 
+def unusable_tool(name: str, toolbox: Toolbox) -> str | None:
+    """Return the reason why the tool of a name cannot be had; None if it may. No tool is started."""
+    if tool_pipeline(name) is not None:
+        return None  # it is loaded with its stage
+    try:
+        toolbox.check(name)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
 def _input_flaws(use: PipelineUse, pipeline: Pipeline | None) -> Iterator[tuple[str, str]]:
-    if pipeline is None:
+    if pipeline is None or use.tool:
         return
     stem = use.key.removesuffix("pipeline")
     for name in sorted(use.inputs - set(pipeline.inputs)):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fusion.core.errors import PipelineError, Problem, PromptError
 from fusion.core.schema import to_json_schema
 from fusion.core.types import ITEM_FIELDS, JsonSchema
+from fusion.pipeline.bodies import Around
 from fusion.pipeline.material import material_inputs
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.prompts.template import Path, Prompts
@@ -24,6 +25,8 @@ MATERIAL = "material"
 Stages = Mapping[str, Stage]
 Schemas = Mapping[str, Mapping[str, JsonSchema]]
 """JSON Schemas by the paths of stages and the keys that declare them."""
+
+_NONE: frozenset[str] = frozenset()
 
 Broken = Callable[[str, str], None]
 """Called with the key of a template or expression that cannot be compiled, and the error message."""
@@ -106,6 +109,8 @@ class Wiring:
     needs: tuple[str, ...] = ()
     over: frozenset[str] | None = None
     schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
+    depends: bool = False
+    """True for a stage of a body whose items come from around it, or from an earlier round."""
     passes_on: bool = False
     """True for a stage whose items have the shape of those that it follows."""
     shows_material: bool = False
@@ -140,17 +145,20 @@ class Wiring:
 
 
 class Dataflow:
-    """The reads of every stage of a pipeline, by path, and of its output, by name.
+    """The reads of every stage of a pipeline, by path, and of its output, by name; `around` is that of a body.
 
     Raises PromptError for a template or expression that cannot be compiled.
     """
 
-    def __init__(self, pipeline: Pipeline, prompts: Prompts, schemas: Schemas | None = None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, prompts: Prompts, schemas: Schemas | None = None, around: Around | None = None
+    ) -> None:
         self._pipeline = pipeline
         self.stages = stages_within(pipeline.stages)
         """Its stages by path, inner ones included."""
+        names = around.names if around is not None else _NONE
         uses = {
-            path: list(uses_of(stage, prompts, _raise, item_offers_at(path, self.stages)))
+            path: list(uses_of(stage, prompts, _raise, item_offers_at(path, self.stages), around=names))
             for path, stage in self.stages.items()
         }
         self.wirings: dict[str, Wiring] = {
@@ -169,7 +177,8 @@ class Dataflow:
         ]
         """The fields of items that templates read over rows: columns of the same names are hidden."""
         self._uses = uses
-        self.material = material_of(pipeline, [*(use for of_stage in uses.values() for use in of_stage), *given])
+        every = [*(use for of_stage in uses.values() for use in of_stage), *given]
+        self.material = material_of(pipeline, every) if around is None else around.material
         """The inputs that are material."""
 
     @cached_property
@@ -283,10 +292,12 @@ def wiring_of(
     waits: set[Path] = set()
     when: set[Path] = set()
     over: frozenset[str] | None = None
+    depends = False
     uses = list(uses)
     for use in uses:
         if use.listed:
             over = frozenset(path[0] for path in use.paths if path[0] in stages)
+            depends = any(path[0] in use.offers and path[0] not in stages for path in use.paths)
         flow = _flow(use, stages)
         if flow is not None:
             flows[use.source] = flow
@@ -300,6 +311,7 @@ def wiring_of(
         needs=tuple(name for name in stage.needs if name in stages),
         over=over,
         schemas=schemas or {},
+        depends=depends,
         passes_on=stage.passes_on,
         shows_material=MATERIAL not in stages and any(path[0] == MATERIAL for use in uses for path in use.paths),
         shows_shown=any("shown" in use.mentions for use in uses),
@@ -335,14 +347,20 @@ def item_offers_at(path: str, stages: Stages) -> frozenset[str]:
 
 
 def uses_of(
-    stage: Stage, prompts: Prompts, broken: Broken, item_offers: frozenset[str] = frozenset()
+    stage: Stage,
+    prompts: Prompts,
+    broken: Broken,
+    item_offers: frozenset[str] = _NONE,
+    *,
+    around: frozenset[str] = _NONE,
 ) -> Iterator[Use]:
     """Yield every template and expression of a stage that can be compiled.
 
     `item_offers` are the variables for the item at work, which all but the items themselves and `when` can read.
+    `around` are those of the surroundings of a body.
     """
     for use in stage.expressions():
-        offers = use.offers if use.flows or use.key == "when" else use.offers | item_offers
+        offers = around | (use.offers if use.flows or use.key == "when" else use.offers | item_offers)
         try:
             expression = prompts.expression(use.source)
         except PromptError as error:
@@ -371,7 +389,7 @@ def uses_of(
                 prompt.key,
                 prompt.template,
                 template.paths,
-                prompt.offers | extras | item_offers,
+                prompt.offers | extras | item_offers | around,
                 extras=extras,
                 mentions=template.mentions,
                 unguarded=template.unguarded,

@@ -107,7 +107,7 @@ def explain(kind: str) -> Explanation:
             *(f"{output.name} (items)" if output.feed else output.name for output in cls.outputs),
             *(f"{output.name} (items, with `over`)" for output in cls.item_outputs),
         ),
-        templates=tuple(_template(cls, use) for use in (example.among({}).prompts() if example else ())),
+        templates=tuple(_template(cls, use) for use in _own_prompts(example.among({}) if example else None)),
         cost=cls.estimate.cost,
         calls=tuple(_calls(example)) if example else (),
         supposed=tuple(_supposed(cls)) if example and any(example.roles()) else (),
@@ -144,6 +144,13 @@ def _of_example(cls: type[Stage]) -> Stage | None:
         return None
     stages = Pipeline.from_yaml(cls.estimate.example).stages.values()
     return next(stage for stage in stages if isinstance(stage, cls))
+
+
+def _own_prompts(stage: Stage | None) -> Iterator[PromptUse]:
+    """Yield the templates of a stage, without those of the stages within it."""
+    if stage is not None:
+        body = "" if stage.graph is None else f"{stage.graph.key}."
+        yield from (use for use in stage.prompts() if not body or not use.key.startswith(body))
 
 
 def _parameters(kind: str) -> Iterator[Parameter]:

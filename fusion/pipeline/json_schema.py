@@ -3,8 +3,9 @@
 from typing import Any
 
 from fusion.core.types import Value
-from fusion.pipeline.spec import NAME, OF_JINJA, RESERVED, Pipeline
-from fusion.stages.base import INLINE_SHAPE
+from fusion.pipeline.spec import Pipeline
+from fusion.stages.base import BODY_SHAPE, INLINE_SHAPE
+from fusion.stages.fields import NAME, OF_JINJA, RESERVED
 from fusion.stages.registry import kinds
 
 
@@ -36,7 +37,9 @@ def json_schema() -> dict[str, Any]:
 
 
 def _with_stages(schema: Any) -> Any:
-    """Allow every kind for an inner stage, without `when` and `needs`, which the outer stage sets."""
+    """Allow every kind for an inner stage; outside of a body without `when` and `needs`, which the outer one sets."""
+    if schema == BODY_SHAPE:
+        return {"$ref": "#/$defs/stage"}
     if schema == INLINE_SHAPE:
         return {"$ref": "#/$defs/stage", "properties": {"when": False, "needs": False}}
     if isinstance(schema, dict):

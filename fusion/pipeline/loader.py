@@ -11,12 +11,14 @@ from fusion.core.errors import PipelineError, Problem, UsageError
 from fusion.core.params import CacheMode, Defaults
 from fusion.core.paths import read_text
 from fusion.core.yaml import MAX_BYTES, Positions
-from fusion.pipeline.check import check, pipeline_uses
+from fusion.pipeline.bodies import Around, BodyPlace, bodies_of, body_pipeline
+from fusion.pipeline.check import Inside, check, pipeline_uses
 from fusion.pipeline.dataflow import Dataflow, Schemas, schemas_of, stages_within
 from fusion.pipeline.spec import Pipeline, Reading, among_each_other, read
 from fusion.prompts.library import Library
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
+from fusion.tools.base import Toolbox
 
 _MAX_NESTED: Final = 8
 _MAX_CACHED: Final = 64
@@ -30,7 +32,8 @@ class LoadedPipeline:
     One object stands for one reading of its files, and keeps what follows from the pipeline alone.
 
     `near` is the folder in which its schemas' files are found; `file` is its own file, if it has one. `nested` maps
-    the paths of stages to the pipelines that they run. `pinned` holds the JSON Schemas of a recorded pipeline.
+    the paths of stages to the pipelines that they run, bodies included. `pinned` holds the JSON Schemas of a recorded
+    pipeline. `around` is that of a body.
     """
 
     pipeline: Pipeline
@@ -39,6 +42,7 @@ class LoadedPipeline:
     nested: "Mapping[str, LoadedPipeline]" = field(default_factory=dict)
     pinned: Schemas | None = None
     file: Path | None = None
+    around: Around | None = None
     _over: "dict[str, LoadedPipeline]" = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -49,14 +53,14 @@ class LoadedPipeline:
     @cached_property
     def dataflow(self) -> Dataflow:
         """The reads of its stages."""
-        return Dataflow(self.pipeline, self.prompts, self.schemas)
+        return Dataflow(self.pipeline, self.prompts, self.schemas, self.around)
 
     def over(self, defaults: Defaults) -> "LoadedPipeline":
         """Return the pipeline with these defaults beneath its own: one object, so that its reads are found once."""
         key = defaults.model_dump_json(exclude_unset=True)
         if key not in self._over:
             whole = self.pipeline.model_copy(update={"defaults": self.pipeline.defaults.over(defaults)})
-            self._over[key] = replace(self, pipeline=whole)
+            self._over[key] = with_bodies(replace(self, pipeline=whole))
         return self._over[key]
 
     def changed(self, stages: Mapping[str, Stage], **more: Any) -> "LoadedPipeline":
@@ -66,7 +70,7 @@ class LoadedPipeline:
         """
         known = among_each_other({**self.pipeline.stages, **stages})
         whole = self.pipeline.model_copy(update={"stages": known, **more})
-        return replace(self, pipeline=whole)
+        return with_bodies(replace(self, pipeline=whole))
 
     def upto(self, name: str, stage: Stage) -> "LoadedPipeline":
         """Return the pipeline of this stage and those that it reads, directly or not; its output is the stage's."""
@@ -91,7 +95,7 @@ class LoadedPipeline:
         stage = self.pipeline.stages.get(name)
         if stage is None or field not in ("", "text", "data"):
             return None
-        if name not in self.nested or stage.inner():
+        if name not in self.nested or stage.inner() or stage.graph is not None:
             return name
         within = self.nested[name].answering
         return None if within is None else f"{name}/{within}"
@@ -121,6 +125,20 @@ class LoadedPipeline:
             found.update({f"{path}/{name}": stage for name, stage in one.stages.items()})
         return found
 
+    def path_of(self, place: str) -> str:
+        """Return the path of the stage at a place in events and receipts, which number the rounds of a body."""
+        if place in self._paths:
+            return place
+        path = ""
+        for part in place.split("/"):
+            inner = f"{path}/{part}" if path else part
+            path = inner if inner in self._paths or not part.isdigit() else path
+        return path
+
+    @cached_property
+    def _paths(self) -> frozenset[str]:
+        return frozenset(self.stages)
+
     @cached_property
     def cache_modes(self) -> frozenset[CacheMode | None]:
         """The cache modes of its stages and defaults, and of those of the pipelines that it runs."""
@@ -141,19 +159,56 @@ class LoadedPipeline:
             yield from ((self.near or Path()) / shape for _, shape in stage.schemas() if isinstance(shape, str))
 
 
+def with_bodies(loaded: LoadedPipeline) -> LoadedPipeline:
+    """Return a pipeline with the bodies of its stages among the pipelines that it runs, as its stages state them.
+
+    Pipelines that stages of a body run, and recorded schemas, are those that it has already.
+    """
+    bodies, nested = list(bodies_of(loaded.pipeline.stages)), dict(loaded.nested)
+    if not bodies:
+        return loaded
+    for one in bodies:
+        old = nested.get(one.path)
+        body = LoadedPipeline(
+            body_pipeline(loaded.pipeline, one.body),
+            loaded.prompts,
+            loaded.near,
+            {} if old is None else old.nested,
+            None if old is None else old.pinned,
+            around=Around(one.names(loaded.pipeline, loaded.around), loaded.dataflow.material),
+        )
+        nested[one.path] = with_bodies(body)
+    return replace(loaded, nested=nested)
+
+
 def checked(loaded: LoadedPipeline) -> LoadedPipeline:
     """Return a changed pipeline, checked anew. Raises PipelineError with every mistake."""
-    problems = check(
+    problems = list(_flaws(loaded, None))
+    if problems:
+        raise PipelineError(sorted(problems))
+    return loaded
+
+
+def _flaws(loaded: LoadedPipeline, inside: Inside | None) -> Iterator[Problem]:
+    """Yield the mistakes of a pipeline and of the bodies of its stages."""
+    yield from check(
         loaded.pipeline,
         prompts=loaded.prompts,
         positions=Positions(),
         file=loaded.pipeline.name,
         near=loaded.near,
         nested={path: one.pipeline for path, one in loaded.nested.items()},
+        inside=inside,
     )
-    if problems:
-        raise PipelineError(sorted(problems))
-    return loaded
+    for one in bodies_of(loaded.pipeline.stages):
+        names = frozenset() if inside is None else inside.names
+        yield from _flaws(loaded.nested[one.path], _inside(one, loaded.pipeline, names, inside))
+
+
+def _inside(one: BodyPlace, pipeline: Pipeline, unread: frozenset[str], outer: Inside | None) -> Inside:
+    """Return where a body is checked: `unread` are stages of its pipeline that cannot be read."""
+    names = one.names(pipeline, None) | unread | (outer.names if outer is not None else frozenset())
+    return Inside(names, one.moved if outer is None else lambda place: outer.place(one.moved(place)))
 
 
 PipelineGiven = str | Path | Pipeline | LoadedPipeline
@@ -165,10 +220,12 @@ def check_text(text: str, *, library: Library, file: str, roles: Collection[str]
     return _Reader().check(read(text, file=file), Prompts(library), _Place(file, _known(roles))).problems
 
 
-def check_file(path: Path | str, library: Library, *, roles: Collection[str] | None = None) -> "Checked":
+def check_file(
+    path: Path | str, library: Library, *, roles: Collection[str] | None = None, toolbox: Toolbox | None = None
+) -> "Checked":
     """Return a pipeline file with every mistake, positioned and sorted; an unreadable file is one too."""
     try:
-        return _Reader().read(Path(path), library, _Place(roles=_known(roles)))
+        return _Reader(toolbox).read(Path(path), library, _Place(roles=_known(roles)))
     except UsageError as error:
         return Checked(None, [Problem(str(path), 0, 0, "", str(error))])
 
@@ -214,7 +271,8 @@ class Checked(NamedTuple):
 class _Reader:
     """Reads a pipeline with all that it runs, each file once."""
 
-    def __init__(self) -> None:
+    def __init__(self, toolbox: Toolbox | None = None) -> None:
+        self._toolbox = toolbox
         self._read: dict[object, Checked] = {}
 
     def read(self, path: Path, library: Library, place: _Place) -> Checked:
@@ -226,17 +284,34 @@ class _Reader:
         return self._read[key]
 
     def check(self, reading: Reading, prompts: Prompts, place: _Place, file: Path | None = None) -> Checked:
-        """Check a pipeline, and read those that it runs."""
+        """Check a pipeline with the bodies of its stages, and read those that it runs."""
+        one = self._checked(reading, prompts, place, None if file is None else file.parent, None)
+        if one.loaded is None or one.problems:
+            return one
+        return one._replace(loaded=with_bodies(replace(one.loaded, file=file)))
+
+    def _checked(
+        self, reading: Reading, prompts: Prompts, place: _Place, near: Path | None, inside: Inside | None
+    ) -> Checked:
         pipeline = reading.pipeline
         if pipeline is None:
             return Checked(None, reading.problems)
-        near = None if file is None else file.parent
         nested = {
             path: self._nested(use.pipeline, prompts.library, near, place.inside(pipeline))
             for name, stage in pipeline.stages.items()
             for path, use in pipeline_uses(name, stage)
         }
-        inner = {path: one for path, one in nested.items() if isinstance(one, Checked)}
+        bodies = {
+            one.path: self._checked(
+                reading._replace(pipeline=body_pipeline(pipeline, one.body)),
+                prompts,
+                place.inside(pipeline),
+                near,
+                _inside(one, pipeline, reading.unread, inside),
+            )
+            for one in bodies_of(pipeline.stages)
+        }
+        inner = {**{path: one for path, one in nested.items() if isinstance(one, Checked)}, **bodies}
         problems = check(
             pipeline,
             prompts=prompts,
@@ -246,10 +321,14 @@ class _Reader:
             near=near,
             unread=reading.unread if reading.problems else None,
             nested={path: one if isinstance(one, str) else one.usable.pipeline for path, one in nested.items()},
+            toolbox=self._toolbox,
+            inside=inside,
         )
-        loaded = LoadedPipeline(pipeline, prompts, near, {p: one.usable for p, one in inner.items()}, file=file)
-        depth = max((one.depth + 1 for one in inner.values()), default=0)
-        return Checked(loaded, sorted({*reading.problems, *problems}), depth)
+        within = {path: one.loaded for path, one in inner.items() if one.loaded is not None}
+        flaws = (flaw for one in bodies.values() for flaw in one.problems)
+        depth = max((one.depth + (path not in bodies) for path, one in inner.items()), default=0)
+        loaded = LoadedPipeline(pipeline, prompts, near, within)
+        return Checked(loaded, sorted({*reading.problems, *problems, *flaws}), depth)
 
     def _nested(self, name: str, library: Library, near: Path | None, place: _Place) -> "Checked | str":
         """Read a pipeline that a stage names; return the reason if it cannot be run."""

@@ -1,13 +1,11 @@
 """Pipeline: the model of a pipeline file, read from YAML and written back."""
 
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, LiteralString, NamedTuple
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -27,29 +25,10 @@ from fusion.core.validation import MISSING, Authored, Mistake, keys_at, misread,
 from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
 from fusion.pipeline.rows import Table, is_table
 from fusion.stages.base import STAGE_READER, Stage
+from fusion.stages.fields import NAME, Name
 from fusion.stages.registry import kinds
 
-RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
-"""Names that stages and inputs cannot have: templates and results use them."""
-
-OF_JINJA = frozenset(
-    {"and", "dict", "else", "false", "if", "in", "is", "namespace", "none", "not", "or", "range", "true"}
-)
-NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TEXT = "<text>"
-
-
-def _free_name(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ValueError(f"invalid name {name!r}: use lowercase letters, digits and _, starting with a letter")
-    if name in RESERVED:
-        raise ValueError(f"reserved name {name!r}: templates and results use it; choose another")
-    if name in OF_JINJA:
-        raise ValueError(f"reserved name {name!r}: it is a keyword of expressions; choose another")
-    return name
-
-
-Name = Annotated[str, AfterValidator(_free_name)]
 
 
 class InputSpec(Authored):

@@ -61,11 +61,13 @@ class _Level:
         return self._of(self._whole)
 
     def _take(self, one: Simulated) -> None:
-        for path, asking in one.asking.items():
-            self._asking.setdefault(path, Asking()).add(asking)
-        for path, items in one.items.items():
+        path_of = self._whole.spec.loaded.path_of
+        for place, asking in one.asking.items():
+            self._asking.setdefault(path_of(place), Asking()).add(asking)
+        for place, items in one.items.items():
+            path = path_of(place)
             self._items[path] = max(items, self._items.get(path, 0))
-        self._failed |= {part.stage for part in one.result.failed}
+        self._failed |= {path_of(part.stage) for part in one.result.failed}
 
     def _of(self, place: _Place) -> dict[str, Bound]:
         """Return the bounds of a pipeline's stages by name."""
@@ -108,7 +110,8 @@ class _Level:
         spec = place.spec.within(path, place.spec.request, place.spec.inputs)
         known = place.known and not place.wirings[path].waits
         inner = _Place(spec, prefix=f"{place.prefix}{path}/", known=known)
-        return sum_of(self._of(inner).values()).under(spec.limits).under(stage.budget)
+        rounds = 1 if stage.graph is None else stage.graph.rounds
+        return sum_of(self._of(inner).values()).times(rounds).under(spec.limits).under(stage.budget)
 
     def _calls(self, place: _Place, path: str, stage: Stage, most: int | None, *, shaky: bool) -> Bound:
         roles = dict.fromkeys(role for _, role in stage.roles())
@@ -147,7 +150,7 @@ class _Level:
             return 1
         if wiring.flow is not None:
             return counts.get(wiring.flow.stage)
-        return None if wiring.over or not place.known else self._items.get(place.prefix + name)
+        return None if wiring.over or wiring.depends or not place.known else self._items.get(place.prefix + name)
 
     def _given(self, place: _Place, name: str, stage: Stage, items: int) -> int | None:
         """The most items that a stage hands on; None if unknown."""

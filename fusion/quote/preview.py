@@ -1,6 +1,7 @@
 """Preview: the prompts of a run, rendered by its stages without a call, with bounds on calls and tokens."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
@@ -13,7 +14,7 @@ from fusion.models.base import ModelInfo, estimate_input
 from fusion.pipeline.dataflow import Wiring
 from fusion.pipeline.inputs import filled_within
 from fusion.stages.base import Stage
-from fusion.stages.context import Answer, Ask, Outcome, Variables
+from fusion.stages.context import Answer, Ask, Outcome, Round, Variables
 
 Given = Mapping[str, Any]
 """Values in place of results that do not exist yet, by `stage` or `stage.field`."""
@@ -260,7 +261,9 @@ class _Look:
         if ctx.stage.item_offers and not missing:  # the item decides on the way, once there is a reply
             missing = [f"{self.parts.prefix}{ctx.path}"]
         ways = {name: await self.shown(f"{ctx.path}/{name}", missing) for name in ctx.stage.inner()}
-        if ctx.path in self.spec.loaded.nested:
+        if ctx.stage.graph is not None:
+            ways[""] = await self.body(ctx.path, {}, missing)
+        elif ctx.path in self.spec.loaded.nested:
             ways[""] = await self.pipeline(ctx.path, None, missing)
         return ways
 
@@ -268,6 +271,13 @@ class _Look:
         """Return the most calls of each branch: those of its stage, or of the stages of its pipeline."""
         place = self.parts.prefix + path
         return {name: _sum(one.most_calls for one in way if one.within == place) for name, way in ways.items()}
+
+    async def body(self, path: str, around: Mapping[str, Any], lacking: Sequence[str] = ()) -> list[PreviewedStage]:
+        """Preview the body of a stage in its first round, on these variables."""
+        spec = self.spec.within(path, self.spec.request, self.spec.inputs)
+        look = _Look(spec, f"{self.parts.prefix}{path}/", self._item)
+        look.parts = replace(look.parts, around=around)
+        return await look.all(lacking)
 
     async def pipeline(
         self, path: str, inputs: Mapping[str, Any] | None, lacking: Sequence[str] = ()
@@ -393,6 +403,10 @@ class _RecordedModels(RunModels):
 
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
         self.ways[""] = await self._look.pipeline(self._ctx.path, inputs)
+        raise _NotAsked("not run")
+
+    async def run_round(self, number: int, variables: Variables) -> Round:
+        self.ways[""] = await self._look.body(self._ctx.path, self.around(variables))
         raise _NotAsked("not run")
 
     async def call(self, ask: Ask) -> Answer:

@@ -185,16 +185,25 @@ class _Summary:
                 self._amounts(lines, self._bounds[name].under(self._limits)), {name}.intersection(self._unreached)
             ),
             seconds=self._seconds([_took(one, name) for one in self._runs]),
-            lines=tuple(self._line(*key, lines) for key in dict.fromkeys(_key(one) for run in lines for one in run)),
+            lines=tuple(
+                self._line(*key, lines) for key in dict.fromkeys(self._key(one) for run in lines for one in run)
+            ),
         )
 
     def _line(self, stage: str, role: str, model: str, runs: Sequence[Sequence[ReceiptLine]]) -> QuotedLine:
-        lines = [[line for line in run if _key(line) == (stage, role, model)] for run in runs]
+        lines = [[line for line in run if self._key(line) == (stage, role, model)] for run in runs]
         amounts = self._amounts(lines, _UNBOUNDED)
         source = next(line.price_source for run in lines for line in run)
         if source == "unknown":
             amounts["usd"] = None
         return QuotedLine(stage=stage, role=role, model=model, **amounts, price_source=source)
+
+    def _keys(self, runs: Sequence[Sequence[ReceiptLine]]) -> Iterable[tuple[str, str, str]]:
+        return dict.fromkeys(self._key(line) for run in runs for line in run)
+
+    def _key(self, line: ReceiptLine) -> tuple[str, str, str]:
+        """Return stage, role and model of a line; all rounds of a loop are one line."""
+        return self._spec.loaded.path_of(line.stage), line.role, line.model
 
     def _amounts(self, runs: Sequence[Sequence[ReceiptLine]], bound: Bound) -> dict[str, Any]:
         """Return calls, input tokens, output tokens and dollars over all runs; only calls are counted exactly."""
@@ -268,10 +277,6 @@ class _Summary:
 
 def _within(line: ReceiptLine, name: str) -> bool:
     return line.stage == name or line.stage.startswith(f"{name}/")
-
-
-def _key(line: ReceiptLine) -> tuple[str, str, str]:
-    return line.stage, line.role, line.model
 
 
 def _took(one: Simulated, name: str) -> float:

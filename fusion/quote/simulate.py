@@ -163,7 +163,7 @@ class _Simulation(Model):
 
     async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
         assert request.key is not None
-        stage = self._stages[request.key.stage]
+        stage = self._stages[self._spec.loaded.path_of(request.key.stage)]
         taken = round(self._read(request) * self._chance.of_model("tokenizer", self.info.id, _TOKENIZER))
         thought = self._thought(request)
         text, finish = self._said(stage, request, max(request.max_tokens - thought, 1))

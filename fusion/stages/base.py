@@ -1,8 +1,10 @@
 """Base classes of stages: the spec of a stage, its output fields, and everything that it reads."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import (
@@ -28,9 +30,13 @@ Reads = Literal["item", "all", "outline", "none"]
 LEARNED: Final = "learned"
 """Variable of conditions: the learned figures, as in `learned.LABEL.ROLE.accuracy`."""
 OF_CONDITIONS: Final = frozenset({LEARNED})
+_PIPELINE: Final = "pipeline"
+_OTHER: Final = re.compile(r"[^A-Za-z0-9_-]")
 NUMBER: Final = "number"
 """Variable of checks: the number that the checked value gives, such as 4634.5 of "The total is 4,634.50."."""
 OF_CHECKS: Final = frozenset({"value", NUMBER})
+LOOP: Final = "loop"
+"""Variable of a body: the number of its round, and the values carried on, as in `loop.round`."""
 REPLACED: Final = frozenset({LEARNED, NUMBER})
 """Variables of expressions that a stage of the same name replaces."""
 
@@ -74,11 +80,46 @@ class ExpressionUse:
 
 @dataclass(frozen=True, slots=True)
 class PipelineUse:
-    """A pipeline that a stage runs: its key, its name or path, and the names of its inputs."""
+    """A pipeline that a stage runs: its key, its name or path, and the names of its inputs.
+
+    One that the stage calls as a `tool` takes its inputs from the arguments of each call. Paths of its stages have
+    the name of the tool behind that of the stage.
+    """
 
     key: str
     pipeline: str
     inputs: frozenset[str] = frozenset()
+    tool: str = ""
+
+    @property
+    def within(self) -> str:
+        """The end of the paths of the pipeline's stages, behind the path of the stage that runs it."""
+        return f"/{self.tool}" if self.tool else ""
+
+
+def tool_pipeline(name: str) -> PipelineUse | None:
+    """Return the pipeline that the name of a tool stands for: `pipeline:NAME`, or a file; None for other tools."""
+    prefix, colon, pipeline = name.partition(":")
+    if (prefix, colon) != (_PIPELINE, ":"):
+        if not name.endswith((".yaml", ".yml")):
+            return None
+        pipeline = name
+    stem = PurePath(pipeline).stem if pipeline.endswith((".yaml", ".yml")) else pipeline
+    return PipelineUse("", pipeline, tool=_OTHER.sub("_", stem)[:64])
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A graph within a stage, run in rounds: its key, its stages, and the most rounds.
+
+    `outputs` are expressions over its stages by their keys; `answer` names the stage whose output is that of a round.
+    """
+
+    key: str
+    stages: "Mapping[str, Stage]"
+    outputs: Mapping[str, str]
+    answer: str
+    rounds: int
 
 
 class Stage(Authored, ABC):
@@ -207,8 +248,15 @@ class Stage(Authored, ABC):
         return {}
 
     def pipelines(self) -> Iterator[PipelineUse]:
-        """Yield the pipelines that the stage itself runs."""
-        yield from ()
+        """Yield the pipelines that the stage itself runs, or calls as tools."""
+        for key, name in self.tools_used():
+            if (use := tool_pipeline(name)) is not None:
+                yield replace(use, key=key)
+
+    @property
+    def graph(self) -> Body | None:
+        """The graph that the stage runs in rounds, if any. The stage lists its prompts and roles as its own."""
+        return None
 
     @property
     def gives_data(self) -> bool:
@@ -432,6 +480,13 @@ def _as_written(stage: Stage) -> dict[str, Any]:
 STAGE_READER: Final = "stage"
 """Key of the validation context: the function that reads a stage of any kind."""
 
+BODY_SHAPE: Final[JsonSchema] = {
+    "type": "object",
+    "required": ["kind"],
+    "properties": {"kind": {"type": "string"}, "when": {"type": "string"}},
+}
+"""Placeholder for the schema of a stage in a body; `pipeline.json_schema` replaces it by those of all kinds."""
+
 INLINE_SHAPE: Final[JsonSchema] = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
 """Placeholder for the schema of an inner stage; `pipeline.json_schema` replaces it by those of all kinds."""
 
@@ -439,3 +494,6 @@ InlineStage = Annotated[
     Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(INLINE_SHAPE))
 ]
 """A stage within another one."""
+
+BodyStage = Annotated[Stage, BeforeValidator(_stage), PlainSerializer(_as_written), WithJsonSchema(dict(BODY_SHAPE))]
+"""A stage in the body of another one."""

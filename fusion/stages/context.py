@@ -1,7 +1,7 @@
 """Context of a stage: its only door to inputs, outputs, models, journal and events."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
@@ -94,6 +94,13 @@ class Outcome(NamedTuple):
     text: str
     data: Any = None
     confidence: float | None = None
+
+
+class Round(NamedTuple):
+    """A finished round of a body: its output; `read` returns the values that an expression reads, by its key."""
+
+    outcome: Outcome
+    read: Callable[[str], Awaitable[dict[str, Any]]]
 
 
 class Room(NamedTuple):
@@ -259,6 +266,13 @@ class StageModels(ABC):
     @abstractmethod
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
         """Run the pipeline that this stage names on these inputs, within this stage's budget."""
+
+    @abstractmethod
+    async def run_round(self, number: int, variables: Variables) -> Round:
+        """Run a round of this stage's body, whose stages read these variables too.
+
+        Raises BudgetError before any call, under `on_budget: finish`, for a later round that no longer fits.
+        """
 
 
 class StageJournal(ABC):

@@ -1,4 +1,4 @@
-"""Field types that kinds share: a choice of roles, one text or several, a pattern, a shape."""
+"""Field types that kinds share: a name, a choice of roles, one text or several, a pattern, a shape."""
 
 import re
 from collections.abc import Callable
@@ -10,6 +10,28 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from fusion.core.bounded.patterns import compiled
 from fusion.core.validation import Authored
+
+RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
+"""Names that stages and inputs cannot have: templates and results use them."""
+
+OF_JINJA = frozenset(
+    {"and", "dict", "else", "false", "if", "in", "is", "namespace", "none", "not", "or", "range", "true"}
+)
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def _free_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"invalid name {name!r}: use lowercase letters, digits and _, starting with a letter")
+    if name in RESERVED:
+        raise ValueError(f"reserved name {name!r}: templates and results use it; choose another")
+    if name in OF_JINJA:
+        raise ValueError(f"reserved name {name!r}: it is a keyword of expressions; choose another")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_free_name)]
+"""A name that stages and inputs may have."""
 
 
 class Choice(Authored):

@@ -1,6 +1,6 @@
 """The pipelines that ship: each holds, and does what it says on scripted models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from fusion import Fusion, Pipeline, ScriptedModel
 from fusion.models.profiles import load_profiles
 from fusion.pipeline.loader import check_file
 from fusion.prompts.library import Library, shipped_root
+from fusion.stages.base import Stage
 from tests.conftest import pipeline, run, said
 
 SHIPPED = sorted((shipped_root() / "pipelines").glob("*.yaml"))
@@ -90,6 +91,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "map-reduce-document": {"task": "Which colours has the flag of Ukraine?", "context": COLOURS},
     "plan-execute-review": {"task": "List the colours of both flags.", "context": COLOURS},
     "plan-read-combine": {"task": "Which colours has the flag of Ukraine?", "context": COLOURS},
+    "refine": {"task": "Greet Ada in a sentence."},
     "route-by-difficulty": {"task": "What is the capital of France? One word."},
     "self-fusion": {"task": "Which planet is the largest? Answer with its name."},
     "single": {"task": "What is the capital of France? One word."},
@@ -118,13 +120,17 @@ def embedded() -> Iterator[Fusion]:
 
 def shortened(given: Pipeline) -> Pipeline:
     """The same with short answers: what is tested is that it runs, and minutes are dear."""
-    stages = {
-        name: stage.model_copy(update={"max_tokens": MOST_TOKENS.get(stage.kind, 150)})
-        if "max_tokens" in type(stage).model_fields
-        else stage
-        for name, stage in given.stages.items()
-    }
-    return given.model_copy(update={"stages": stages})
+    return given.model_copy(update={"stages": shorter(given.stages)})
+
+
+def shorter(given: Mapping[str, Stage]) -> dict[str, Stage]:
+    stages: dict[str, Stage] = {}
+    for name, stage in given.items():
+        changes: dict[str, Any] = {} if stage.graph is None else {"body": shorter(stage.graph.stages)}
+        if "max_tokens" in type(stage).model_fields:
+            changes["max_tokens"] = MOST_TOKENS.get(stage.kind, 150)
+        stages[name] = stage.model_copy(update=changes)
+    return stages
 
 
 def test_every_pipeline_that_ships_has_small_inputs() -> None:
@@ -149,3 +155,19 @@ def test_nested_pipelines_run_on_the_embedded_models(embedded: Fusion) -> None:
     assert result.stages["answer"].decision == "sum"
     assert result.receipt.cascades == 1
     assert "answer/sum/answer" in result.stages
+
+
+def test_a_draft_is_revised_until_its_critic_finds_no_fault(fusion: Any) -> None:
+    faults = [["It lacks a date."], []]
+    models = {
+        "bulk": ScriptedModel(["first draft", "second draft"], name="scripted/bulk"),
+        "frontier": ScriptedModel([{"faults": found} for found in faults], name="scripted/frontier"),
+    }
+    result, _ = run(fusion(models), "the task", pipeline="refine", inputs={"context": "the material"})
+    assert (result.status, result.text) == ("ok", "second draft")
+    first, second = map(said, models["bulk"].requests)
+    assert "the material" in first
+    assert "draft of the answer" not in first
+    assert "first draft" in second
+    assert "- It lacks a date." in second
+    assert all("the material" in said(request) for request in models["frontier"].requests)

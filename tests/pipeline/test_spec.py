@@ -16,8 +16,9 @@ from fusion.core.params import Defaults, RoleSpec
 from fusion.core.types import Limits
 from fusion.core.yaml import read_yaml
 from fusion.pipeline.json_schema import json_schema
-from fusion.pipeline.spec import RESERVED, InputSpec, Pipeline, read
+from fusion.pipeline.spec import InputSpec, Pipeline, read
 from fusion.prompts.library import Library, shipped_root
+from fusion.stages.fields import RESERVED
 from fusion.stages.kinds.generate import Generate
 from fusion.stages.kinds.map import Map
 from fusion.stages.kinds.merge import Merge

@@ -121,10 +121,12 @@ def _checked(file: str, settings: "Settings") -> "Checked":
     from fusion.cli.arguments import library
     from fusion.models.profiles import load_profiles
     from fusion.pipeline.loader import check_file
+    from fusion.tools.declared import Declared
 
     roles = {role for profile in load_profiles().values() for role in profile.roles}
     shelf = library()
-    return check_file(shelf.pipeline(file), shelf, roles=roles | settings.roles.keys())
+    known = roles | settings.roles.keys()
+    return check_file(shelf.pipeline(file), shelf, roles=known, toolbox=Declared(settings))
 
 
 class Format(StrEnum):

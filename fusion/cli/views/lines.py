@@ -23,6 +23,7 @@ from fusion.core.events import (
     Noted,
     OutageChanged,
     Paused,
+    RoundStarted,
     RunFinished,
     RunStarted,
     StageFinished,
@@ -95,10 +96,15 @@ def ended_words(run: "RunSummary", *, whole: bool) -> str:
 
 
 def milestone(event: EventBase, items: int, failed: int) -> str | None:
-    """Describe the start or end of a stage. `items` and `failed` count its items, or the subtasks of a plan."""
+    """Describe the start or end of a stage, or of a round of it.
+
+    `items` and `failed` count its items, or the subtasks of a plan.
+    """
     match event:
         case StageStarted():
             return f"{event.stage}: started ({event.kind})"
+        case RoundStarted():
+            return f"{event.stage}: round {event.number} of {event.most}"
         case StageFinished(status="failed"):
             return f"{event.stage}: failed after {seconds(event.seconds)}"  # the end of the run gives the reason
         case StageFinished(status="skipped", failure=Failure() as failure):

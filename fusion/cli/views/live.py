@@ -197,7 +197,9 @@ def _unwrapped(line: "Text") -> "Text":
 
 
 def _items(stage: StageProgress) -> str:
-    """Format `3 of 12`, with a plus while the count may grow."""
+    """Format `3 of 12`, with a plus while the count may grow, or `round 2 of 4`."""
+    if stage.round is not None:
+        return "round {} of {}".format(*stage.round)
     if not stage.known:
         return ""
     more = "" if stage.final else "+"

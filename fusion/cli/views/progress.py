@@ -20,6 +20,7 @@ from fusion.core.events import (
     EventBase,
     ItemFinished,
     OutageChanged,
+    RoundStarted,
     RunFinished,
     RunStarted,
     StageFinished,
@@ -55,12 +56,14 @@ class StageProgress:
     """Progress of a stage: `done` of `known` items; `final` when the count is complete.
 
     `calls` are in flight; `reused` ones were answered by journal or cache at no cost. `titles` are those of its
-    items, in order. `batches` are the open batches of its calls, each with the rows that are done, and all rows.
+    items, in order. `round` is the round of a loop, and the most. `batches` are the open batches of its calls, each
+    with the rows that are done, and all rows.
     """
 
     kind: str
     state: State = "waiting"
     known: int = 0
+    round: tuple[int, int] | None = None
     final: bool = False
     titles: list[str] = field(default_factory=list)
     done: int = 0
@@ -152,6 +155,8 @@ class Progress:
             case StageGrew():
                 stage.known, stage.final = event.known, event.final
                 stage.titles += [event.title] * bool(event.title)
+            case RoundStarted():
+                stage.round = event.number, event.most
             case ItemFinished():
                 stage.done += 1
                 stage.failed += event.failure is not None

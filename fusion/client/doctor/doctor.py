@@ -18,6 +18,7 @@ from fusion.client.doctor.files import (
 from fusion.client.doctor.install import check_engine, check_installs, check_python
 from fusion.client.doctor.sandbox import check_sandbox
 from fusion.client.doctor.servers import check_servers
+from fusion.client.doctor.tools import check_tools
 from fusion.core.config import Settings
 from fusion.core.errors import UsageError
 from fusion.core.paths import user_path
@@ -54,6 +55,7 @@ def examine(*, config: str | None = None, store: str | None = None, online: bool
     found += _checked(_OF_SETTINGS, settings)
     if any(": " in one.words and "=local/" in one.words for one in found if one.name == "profile"):
         found += guarded("extra local", check_engine)
+    found += guarded("tools", partial(check_tools, settings))
     return [*found, *guarded("endpoints", partial(check_servers, settings, online=online))]
 
 

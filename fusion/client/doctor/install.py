@@ -18,6 +18,7 @@ _STOLEN: Final = {"litellm": ("1.82.7", "1.82.8")}
 _EXTRAS: Final = {
     "local": ("xllamacpp", "embedded models"),
     "bench": ("matplotlib", "figures of benchmarks"),
+    "mcp": ("mcp", "tools of MCP servers"),
     "monty": ("pydantic-monty", "Python code in the sandbox, without a process"),
 }
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")

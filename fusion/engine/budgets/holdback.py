@@ -142,6 +142,8 @@ def _worst_case(name: str, spec: RunSpec, reads: int) -> Bound:
     role = next((role for _, role in stage.roles()), None)
     models = () if role is None else spec.roles[role].models
     own = most_of(Bound.of_call(model, taken, _given(name, stage, spec)) for model in models)
+    if stage.graph is not None:  # its calls are those of its body
+        own = Bound()
     nested = [path for path in spec.loaded.nested if path.partition("/")[0] == name]
     return own.plus(most_of(_whole(spec.within(path, spec.request, spec.inputs), taken) for path in nested))
 
@@ -151,6 +153,12 @@ def _given(name: str, stage: Stage, spec: RunSpec) -> int:
     options = spec.options_of(name)
     own = None if options is None else options.max_tokens
     return spec.max_tokens(stage) if own is None else min(spec.max_tokens(stage), own)
+
+
+def one_of_each(spec: RunSpec) -> Amount:
+    """Return the worst case of one call of each stage of a pipeline; nothing where it has no bound."""
+    whole = _whole(spec, 0)
+    return Amount(whole.usd or Decimal(0), tokens=whole.tokens or 0, calls=whole.calls or 0)
 
 
 def _whole(spec: RunSpec, reads: int) -> Bound:

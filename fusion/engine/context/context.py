@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fusion.core.events import (
     EventBase,
+    RoundStarted,
     StageStarted,
 )
 from fusion.engine.context.inputs import RunInputs
@@ -113,6 +114,12 @@ class RunContext(StageContext):
                 after.add(name)
                 most = max(most, enough(getattr(self.run.spec.pipeline.stages[name], "min_ok", None) or 1, items))
         return most
+
+    def start_round(self, number: int) -> None:
+        """Report the start of a round of the stage's body."""
+        body = self.stage.graph
+        assert body is not None
+        self.emit(RoundStarted(run_id=self.run.run_id, stage=self.place, number=number, most=body.rounds))
 
     @property
     def seconds(self) -> float:

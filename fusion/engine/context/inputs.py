@@ -105,7 +105,9 @@ class RunInputs(StageInputs):
         return self._ctx.wiring.schemas.get(key)
 
     def _material(self) -> Attached:
-        """Return the material of the whole stage: all, the outline, or nothing."""
+        """Return the material of the whole stage: that from around its body, all, the outline, or nothing."""
+        if MATERIAL in self._run.around and getattr(self._ctx.stage, "reads", None) is None:
+            return self._run.around[MATERIAL]  # type: ignore[no-any-return]  # that of an item
         reading = getattr(self._ctx.stage, "reading", "none")
         if reading in ("item", "none") or not self._ctx.wiring.shows_material:
             return Attached()

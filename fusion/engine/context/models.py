@@ -19,12 +19,14 @@ from fusion.engine.context.parts import OF_ITEM, Scope
 from fusion.engine.receipt import spending, spent
 from fusion.models.base import Model, ModelInfo
 from fusion.models.catalog.learned import Figures
-from fusion.stages.base import ModelStage
+from fusion.pipeline.dataflow import ALWAYS, MATERIAL
+from fusion.stages.base import LEARNED, ModelStage
 from fusion.stages.context import (
     Answer,
     Ask,
     Outcome,
     Room,
+    Round,
     StageModels,
     Variables,
 )
@@ -98,6 +100,17 @@ class RunModels(StageModels):
     async def run_pipeline(self, inputs: Mapping[str, Any]) -> Outcome:
         assert self._ctx.inner is not None
         return await self._ctx.inner.pipeline(self._ctx.path, inputs, self._ctx.scope)
+
+    async def run_round(self, number: int, variables: Variables) -> Round:
+        assert self._ctx.inner is not None
+        self._ctx.start_round(number)
+        return await self._ctx.inner.round(self._ctx.path, number, self.around(variables), self._ctx.scope)
+
+    def around(self, variables: Variables) -> dict[str, Any]:
+        """Return the variables that the stages of a body have from around it: those that are not their own anyway."""
+        of_item = self._ctx.scope is not None or MATERIAL in self._run.around
+        own = {*ALWAYS, LEARNED, *([] if of_item else [MATERIAL])}
+        return {name: value for name, value in variables.items() if name not in own}
 
     def key(self, ask: Ask) -> CallKey:
         return self.caller(ask).key(self._placed(ask))

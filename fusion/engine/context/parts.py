@@ -8,11 +8,13 @@ from fusion.core.errors import BudgetError
 from fusion.core.events import (
     AttemptCharged,
     ItemFinished,
+    RoundStarted,
     Sink,
     StageFinished,
     StageGrew,
     StageStarted,
 )
+from fusion.core.result import FailedPart
 from fusion.core.types import CallKey
 from fusion.engine.context.learned import LearnedByRole, PinnedFigures
 from fusion.engine.fields import Fields
@@ -26,9 +28,10 @@ from fusion.stages.base import LEARNED
 from fusion.stages.context import (
     Conclusion,
     Outcome,
+    Round,
 )
 
-OF_STAGES = (StageStarted, StageGrew, StageFinished, ItemFinished)
+OF_STAGES = (StageStarted, StageGrew, RoundStarted, StageFinished, ItemFinished)
 """Events of stages that are not sent for each item that an inner stage works on."""
 OF_ITEM = ("item", "needed", MATERIAL)
 """Variables of an item that its inner stages read."""
@@ -40,6 +43,14 @@ class Inner(Protocol):
     async def stage(self, path: str, scope: "Scope | None" = None) -> Outcome: ...
 
     async def pipeline(self, path: str, inputs: Mapping[str, Any], scope: "Scope | None" = None) -> Outcome: ...
+
+    async def tool(
+        self, path: str, inputs: Mapping[str, Any], mark: str
+    ) -> tuple[Outcome, tuple[FailedPart, ...]]: ...
+
+    async def round(
+        self, path: str, number: int, around: Mapping[str, Any], scope: "Scope | None" = None
+    ) -> Round: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +88,15 @@ class RunParts:
     """Prefix of the steps of a pipeline that runs for one item: its number, and "."."""
     learned: PinnedFigures | None = None
     """Learned figures of the run; None outside of one."""
+    around: Mapping[str, Any] = field(default_factory=dict)
+    """Variables from around a body, for all of its stages."""
     fixed: dict[str, Fixed] = field(default_factory=dict)
     """Variables of inner stages, by path, that are the same for all items."""
 
     @property
     def variables(self) -> dict[str, Any]:
         """The variables that every stage reads."""
-        own = {"inputs": self.spec.inputs, "request": self.spec.request}
+        own = {"inputs": self.spec.inputs, "request": self.spec.request, **self.around}
         if self.spec.learned is None:
             return own
         return {**own, LEARNED: LearnedByRole(self.figures, self.spec)}

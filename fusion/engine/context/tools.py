@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fusion.core.errors import StageError, UsageError
 from fusion.core.events import ToolFinished, ToolStarted
 from fusion.core.types import Effect, Failure, ToolResult, ToolSpec, ToolTerms
+from fusion.engine.context.pipeline_tool import PipelineTool
 from fusion.models.redaction import Redactor
+from fusion.stages.base import tool_pipeline
 from fusion.stages.context import StageTools
 from fusion.store.base import OF_TOOL
 from fusion.tools import arguments as of_arguments
@@ -121,6 +123,8 @@ class RunTools(StageTools):
         return found
 
     async def _found(self, name: str) -> tuple[Tool, ...]:
+        if (use := tool_pipeline(name)) is not None:
+            return (PipelineTool(self._ctx, use),)
         try:
             return await self._toolbox.find(name)
         except UsageError as error:
@@ -159,6 +163,8 @@ class RunTools(StageTools):
     async def _called(self, act: _Act, number: int, shown: str) -> ToolResult:
         name, item, journal = f"{act.name} {number}", act.item, self._ctx.journal
         tool = await self._tool(act.known)
+        if isinstance(tool, PipelineTool):
+            tool = tool.of_call(act.item, act.step)
         if journal.kept(f"{name} begun", item=item) is not None:
             self._check_sure(act, tool.effect)
         journal.keep(f"{name} begun", {"arguments": shown}, item=item)

@@ -25,11 +25,12 @@ from fusion.core.errors import FusionError, PipelineError, close_names
 from fusion.core.log import LOG
 from fusion.core.result import Result
 from fusion.core.types import Limits
+from fusion.pipeline.arguments import arguments_schema
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.server.base import ServedRequest
 from fusion.server.catalog import ServedPipeline
 from fusion.server.guard.callers import caller_of
-from fusion.server.mcp.forms import arguments_schema, problems_of, result_schema
+from fusion.server.mcp.forms import problems_of, result_schema
 from fusion.server.mcp.names import tools_of
 from fusion.server.mcp.progress import Progress
 from fusion.server.mcp.results import refusal, result_of
@@ -131,7 +132,7 @@ def _tool(name: str, loaded: LoadedPipeline) -> Tool:
         name=name,
         title=loaded.pipeline.name,
         description=loaded.pipeline.description or f"Runs the pipeline {loaded.pipeline.name}.",
-        input_schema=arguments_schema(loaded),
+        input_schema=arguments_schema(loaded.pipeline),
         output_schema=result_schema(loaded),
         annotations=_HINTS,
     )

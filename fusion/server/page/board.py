@@ -13,6 +13,7 @@ from fusion.core.events import (
     EventBase,
     ItemFinished,
     Noted,
+    RoundStarted,
     StageFinished,
     StageStarted,
 )
@@ -27,7 +28,10 @@ _NOTHING: Final = Spending(Decimal(0), 0, 0, 0)
 
 @dataclass
 class StageBoard:
-    """A stage as far as the store has it. Times are seconds since 1970; `items` are finished ones by index."""
+    """A stage as far as the store has it. Times are seconds since 1970; `items` are finished ones by index.
+
+    `round` is the round of a loop, and the most.
+    """
 
     kind: str
     status: str = "waiting"
@@ -40,6 +44,7 @@ class StageBoard:
     failed: set[int] = field(default_factory=set)
     failure: Any = None
     decision: str | None = None
+    round: tuple[int, int] | None = None
 
     def start(self, event: StageStarted) -> None:
         self.kind, self.status, self.ended, self.failure = event.kind, "open", None, None
@@ -137,6 +142,8 @@ class Board:
                 self._stage(event.stage).fail(event)
             case Decided():
                 self._stage(event.stage).decide(event)
+            case RoundStarted():
+                self._stage(event.stage).round = event.number, event.most
             case Noted():
                 self.notes.append(event.message)
 
@@ -194,6 +201,7 @@ class Board:
             "unknown_calls": spent.unknown,
             "failure": stage.failure,
             "decision": stage.decision,
+            "round": stage.round,
             **self._items(path, stage),
         }
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Final
 
 from fusion.client.handle import RunHandle
 from fusion.core.errors import failure_of
@@ -12,6 +13,9 @@ from fusion.core.events import Delta, EventBase, Restarted, RunFinished
 from fusion.core.log import LOG
 from fusion.core.result import Result
 from fusion.server.runs.log import EventLog, Place
+
+_REST: Final = 0.02
+"""Seconds after events were taken before further ones wake the server's loop; pieces of the answer do so at once."""
 
 
 class LiveRun:
@@ -47,6 +51,7 @@ class LiveRun:
         self._loop = asyncio.get_running_loop()
         self._incoming: deque[EventBase] = deque()
         self._called = False
+        self._resting = False
         self._log = EventLog()
         self._text: list[str] = []
         self._step: str | None = None
@@ -58,9 +63,10 @@ class LiveRun:
     def sink(self, event: EventBase) -> None:
         """Take an event of the run."""
         self._incoming.append(event)
-        if not self._called:
-            self._called = True
-            self._call(self._take)
+        if self._called or (self._resting and not isinstance(event, Delta)):
+            return
+        self._called = True
+        self._call(self._take)
 
     def follow(self, handle: RunHandle) -> None:
         """Take the end of the run from its handle."""
@@ -120,6 +126,14 @@ class LiveRun:
         while self._incoming:
             self._add(self._incoming.popleft())
         self._tell()
+        if not self._resting and not self.over:
+            self._resting = True
+            self._loop.call_later(_REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False  # before the look at what has come: a sink that still saw it resting has added by then
+        if self._incoming:
+            self._take()
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -1,8 +1,6 @@
 """Verifier: the verdict on an answer, by the conditions, the run and the judge of a check."""
 
 import hashlib
-import json
-import secrets
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -44,17 +42,12 @@ class _Run(NamedTuple):
 
 
 class Verifier:
-    """Verifies answers in one run of a stage, by the check under a key.
-
-    A run in the sandbox that has ended is a decision in the journal. Neither a resumed run nor an equal answer
-    repeats it.
-    """
+    """Verifies answers in one run of a stage, by the check under a key."""
 
     def __init__(self, ctx: StageContext, check: Check, key: str = "check") -> None:
         self._ctx = ctx
         self._check = check
         self._key = key
-        self._known: dict[str, Verdict] = {}
 
     async def verdict(
         self, value: Any, variables: Variables, *, task: Any = "", item: int | None = None, step: str = "verdict"
@@ -79,14 +72,7 @@ class Verifier:
         code = await clock.run(lambda: code_in(answer, self._check.extract), size=len(answer))
         if not code.strip():
             return Verdict(False, "the answer has no code", "sandbox")
-        run = await self._prepared(code, {**variables, "code": code})
-        name = f"verified {_digest(run, self._check)}"
-        if name not in self._known:
-            kept = self._ctx.journal.kept(name, item=item)
-            self._known[name] = await self._finished(run) if kept is None else Verdict(*kept)
-            if kept is None:
-                self._ctx.journal.keep(name, list(self._known[name]), item=item)
-        return self._known[name]
+        return await self._finished(await self._prepared(code, {**variables, "code": code}), item)
 
     async def _prepared(self, code: str, variables: dict[str, Any]) -> _Run:
         check, text = self._check, self._ctx.inputs.text
@@ -97,12 +83,14 @@ class Verifier:
         assert check.python is not None
         tests = await text(check.python, variables)
         own = {"solution.py": code, "tests.py": tests, "harness.py": _harness()}
-        return _Run(_PROGRAM, {**files, **own}, stdin, secrets.token_hex(16))
+        mark = hashlib.sha256(f"{self._ctx.seed} {code} {tests}".encode("utf-8", "surrogatepass")).hexdigest()
+        return _Run(_PROGRAM, {**files, **own}, stdin, mark)
 
-    async def _finished(self, run: _Run) -> Verdict:
+    async def _finished(self, run: _Run, item: int | None) -> Verdict:
+        """Return the verdict of a run. The same command has the same end: it is not run again."""
         stdin = f"{run.mark}\n{run.stdin}" if run.mark else run.stdin
         limits = self._check.limits
-        finished = await self._ctx.sandbox.run(run.argv, files=run.files, stdin=stdin, limits=limits)
+        finished = await self._ctx.sandbox.run(run.argv, files=run.files, stdin=stdin, limits=limits, item=item)
         passed, finished, early = _passed(finished, run.mark)
         return Verdict(passed, log_of(finished, limits, _EARLY if early else ""), "sandbox")
 
@@ -137,12 +125,6 @@ def _passed(finished: Finished, mark: str) -> tuple[bool, Finished, bool]:
     marked = mark in lines
     plain = finished._replace(stdout="\n".join(line for line in lines if line != mark))
     return finished.ok and marked, plain, finished.ok and not marked
-
-
-def _digest(run: _Run, check: Check) -> str:
-    """Return a digest of all that decides the result of a run."""
-    parts = [run.argv, dict(run.files), run.stdin, check.limits.model_dump()]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 @cache

@@ -70,8 +70,9 @@ export function whole(name, stages) {
   return { ...own, calls: sum("calls"), flying: sum("flying"), refused: sum("refused"), usd: String(sum("usd")), tokens: sum("tokens"), unknown_calls: sum("unknown_calls") };
 }
 
-// Items of a stage in few words: `12 of 40`, `3 of 4+` while more may come.
+// Items of a stage in few words: `12 of 40`, `3 of 4+` while more may come, `round 2 of 4`.
 export function figures(state) {
+  if (state.round) return `round ${count(state.round[0])} of ${count(state.round[1])}`;
   if (state.kind === "plan") return state.known ? `${count(state.known)}${state.final ? "" : "+"} subtask${state.known === 1 ? "" : "s"}` : "";
   if (state.known && state.done < state.known) return `${count(state.done)} of ${count(state.known)}${state.final ? "" : "+"}`;
   if (state.done > 1) return `${count(state.done)} items`;

@@ -69,6 +69,7 @@ SCORER_RULES = {
     "contains": "the gold answer is in it; gold answers may be a list",
     "ifeval": "it follows every instruction that code can check",
     "records": "the records of a document are those of the gold answer",
+    "unit_tests": "its code passes the gold answer, Python tests, in the [sandbox](../how-to/sandbox.md)",
     "total": "the sum of the records is that of the gold answer",
 }
 

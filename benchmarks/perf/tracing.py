@@ -1,8 +1,9 @@
 """Tracing: CPU that traces and metrics add to a call, over the same run without them.
 
-A map of calls to a model that answers at once runs in turn without traces, with spans that go nowhere, and with
-spans that a collector in another process receives by OTLP. Figures are of all threads, exports included. A bare span
-of the SDK with as many attributes as that of a call is measured in turn with them, for machines of other speed.
+A map of calls to a model that answers at once runs in turn without traces, with spans that go nowhere, with those of
+a provider that the program gives, and with spans that a collector in another process receives by OTLP. Figures are of
+all threads, exports included. A bare span of the SDK with as many attributes as that of a call is measured in turn
+with them, for machines of other speed.
 
     python -m benchmarks.perf.tracing [--repeat 9] [--calls 1000]
 """
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from unittest import mock
 
 from opentelemetry import metrics
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -27,6 +29,7 @@ from opentelemetry.trace import set_span_in_context
 from benchmarks.perf.engine import rows
 from benchmarks.perf.figures import machine, spread
 from fusion import Fusion, InputSpec, Map, Pipeline, ScriptedModel
+from fusion.client.telemetry.providers import OwnProviders
 
 PIPELINE = Pipeline(
     name="tracing",
@@ -34,7 +37,7 @@ PIPELINE = Pipeline(
     stages={"work": Map(over="inputs.rows")},
     output="work",
 )
-WAYS = ("off", "recorded", "exported", "bare")
+WAYS = ("off", "recorded", "given", "exported", "bare")
 _BARE = {f"an.attribute.{number}": f"value {number}" for number in range(14)}
 
 
@@ -46,15 +49,22 @@ class Nowhere(SpanExporter):
 
 
 class Arm:
-    """One way to run: without traces, or with spans that an exporter takes."""
+    """One way to run: without traces, with our own providers for an exporter, or with a provider of the program's."""
 
-    def __init__(self, exporter: SpanExporter | None) -> None:
+    def __init__(self, exporter: SpanExporter | None, *, given: bool = False) -> None:
         self._model = ScriptedModel("a short answer", name="scripted/bulk")
-        self._provider = None if exporter is None else TracerProvider(shutdown_on_exit=False)
-        if self._provider is not None and exporter is not None:
-            self._provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=100_000))
-        given = False if self._provider is None else self._provider
-        self._fusion = Fusion(profile="local", roles={"bulk": self._model}, telemetry=given)
+        self._provider: TracerProvider | None = None
+        telemetry: bool | TracerProvider = False
+        with ExitStack() as stack:
+            if exporter is not None and given:
+                self._provider = telemetry = TracerProvider(shutdown_on_exit=False)
+                self._provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=100_000))
+            elif exporter is not None:
+                own = OwnProviders([exporter], []).providers
+                assert isinstance(own.traces, TracerProvider)
+                self._provider, telemetry = own.traces, True
+                stack.enter_context(mock.patch("fusion.client.telemetry.providers.providers_of", return_value=own))
+            self._fusion = Fusion(profile="local", roles={"bulk": self._model}, telemetry=telemetry)
 
     def cpu_of(self, calls: int) -> float:
         """Return CPU seconds of a run of so many calls, until its spans are exported."""
@@ -112,7 +122,7 @@ def _arm(way: str, stack: ExitStack) -> Arm | Bare:
         return Bare()
     if way == "exported":
         return Arm(OTLPSpanExporter(endpoint=stack.enter_context(_collector())))
-    return Arm(Nowhere() if way == "recorded" else None)
+    return Arm(None if way == "off" else Nowhere(), given=way == "given")
 
 
 def added(taken: dict[str, list[float]], way: str) -> list[float]:
@@ -165,7 +175,7 @@ def main() -> None:
     taken = measure(given.calls, given.repeat)
     for way, figures in taken.items():
         print(f"{way:<9} {spread(figures, '.1f')} us CPU a call")
-    for way in ("recorded", "exported"):
+    for way in ("recorded", "given", "exported"):
         bar = "; bar 50" if way == "recorded" else ""
         more = added(taken, way)
         ratio = statistics.median(taken[way]) / statistics.median(taken["off"])

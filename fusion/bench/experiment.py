@@ -18,6 +18,7 @@ from fusion.bench.suite import NO_REVIEW, Scoring, Suite
 from fusion.bench.tasks import Task, TaskSet, read_tasks, split_of
 from fusion.client.client import Fusion
 from fusion.core.budget import Budget
+from fusion.core.config import SandboxTable
 from fusion.core.errors import UsageError
 from fusion.core.types import as_text
 from fusion.models.base import ModelInfo
@@ -78,12 +79,13 @@ def prepare(suite: Suite, near: Path, fusion: Fusion, within: Budget, *, batch: 
     if not questions:
         raise UsageError(f"no item of {suite.name!r} is on the side {suite.on!r} of the split; set `on: all`")
     gold = {_qualified(sets, name, item): one.gold[item] for name, one in sets.items() for item in one.gold}
-    scorers = {name: _scorer(name, suite.scoring(name)) for name in sets if not suite.scoring(name).judged}
+    sandbox = fusion.settings.sandbox
+    scorers = {name: _scorer(name, suite.scoring(name), sandbox) for name in sets if not suite.scoring(name).judged}
     for name, one in scorers.items():
         golds = [gold[question.task.id] for question in questions if question.record.task_set == name]
         _check_scorer(name, suite.scoring(name), one, golds)
     gold_items = {_qualified(sets, name, item): one.items[item] for name, one in sets.items() for item in one.items}
-    item_scorers = dict(_item_scorers(suite, scorers))
+    item_scorers = dict(_item_scorers(suite, scorers, sandbox))
     for name, one in item_scorers.items():
         golds = [gold for item in sets[name].items.values() for gold in item if gold is not None]
         _check_scorer(name, suite.tasks[name].item_scorer or suite.scoring(name), one, golds)
@@ -145,18 +147,24 @@ def _qualified(sets: Mapping[str, TaskSet], task_set: str, name: str) -> str:
     return name if len(sets) == 1 else f"{task_set}/{name}"
 
 
-def _scorer(name: str, scoring: Scoring) -> Scorer:
+def _scorer(name: str, scoring: Scoring, sandbox: SandboxTable) -> Scorer:
     try:
-        return scorer(scoring.by, path=scoring.path, pattern=scoring.pattern, tolerance=scoring.tolerance)
+        return scorer(
+            scoring.by,
+            path=scoring.path,
+            pattern=scoring.pattern,
+            tolerance=scoring.tolerance,
+            sandbox=sandbox,
+        )
     except UsageError as error:
         raise UsageError(f"the task set {name!r}: {error}") from error
 
 
-def _item_scorers(suite: Suite, scorers: Mapping[str, Scorer]) -> Iterator[tuple[str, Scorer]]:
+def _item_scorers(suite: Suite, scorers: Mapping[str, Scorer], sandbox: SandboxTable) -> Iterator[tuple[str, Scorer]]:
     """Yield the scorer of items for each task set with gold items."""
     for name, source in suite.tasks.items():
         if source.item_gold is not None:
-            yield name, scorers[name] if source.item_scorer is None else _scorer(name, source.item_scorer)
+            yield name, scorers[name] if source.item_scorer is None else _scorer(name, source.item_scorer, sandbox)
 
 
 def _check_scorer(name: str, scoring: Scoring, tested: Scorer, golds: list[Any]) -> None:

@@ -20,11 +20,14 @@ class Slice(NamedTuple):
 
 
 class RowEnd(NamedTuple):
-    """The end of a row. `stopped` is a row that a budget of many rows stopped; its answer is in the store."""
+    """The end of a row; its answer is in the store.
+
+    `stopped` is a row that a budget of many rows stopped, `waiting` one that waits for a person.
+    """
 
     number: int
     run_id: str
-    status: Literal["ok", "partial", "failed", "stopped"]
+    status: Literal["ok", "partial", "failed", "stopped", "waiting"]
     usd: Decimal
     failure: Failure | None
 

@@ -17,7 +17,7 @@ from fusion.bulk.sources import RowSource
 from fusion.bulk.worker import Recent, Worker
 from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, FusionError, StageError, failure_of, first_error
+from fusion.core.errors import BudgetError, FusionError, StageError, Waits, failure_of, first_error
 from fusion.core.events import MapFinished, MapStarted, Noted, RowFinished, Sink
 from fusion.core.result import Cost
 from fusion.store.base import RunLock, Store
@@ -77,7 +77,8 @@ class MapRun:
         self._room = asyncio.Semaphore(ahead)
         self._early: dict[int, _Finished | None] = {}
         self._next = 1
-        self._read = self._lines = self._matched = self._stale = 0
+        self._read = self._lines = self._matched = self._stale = self._held = 0
+        self._gap = False
         self._failure: BaseException | None = None
         self._reader: RowReader | None = None
         self._whole = False
@@ -206,12 +207,15 @@ class MapRun:
         return found or None
 
     def _finished(self, end: Planned | RowEnd) -> tuple[int, _Finished | None]:
-        """Return the position of a row with its result; None for one that a shared budget stopped."""
+        """Return the position of a row with its result; None for one that waits or that a shared budget stopped."""
         planned = self._open.pop(end.number)
         self._room.release()
         if isinstance(end, RowEnd) and end.status == "stopped":
             message = "the budget of the map is spent" if end.failure is None else end.failure.message
             self._read_no_more(BudgetError(message))
+            return planned.position, None
+        if isinstance(end, RowEnd) and end.status == "waiting":
+            self._held += 1
             return planned.position, None
         result = self._recent.answers.pop(planned.run_id, None)
         answer = stored_answer(self._setup.store, planned.run_id) if result is None else result
@@ -222,12 +226,14 @@ class MapRun:
         """Return the rows to hand on now: with `ordered`, those that no earlier one is missing before."""
         if not self._setup.ordered:
             return [one for _, one in done if one is not None]
-        self._early.update(done)
         found: list[_Finished] = []
+        self._early.update({} if self._gap else done)
         while self._next in self._early:
             one = self._early.pop(self._next)
-            if one is None:
-                return found  # a gap: the rows behind it come in a later pass
+            if one is None:  # a gap: the rows behind it come in a later pass
+                self._gap = True
+                self._early.clear()
+                return found
             found.append(one)
             self._next += 1
         return found
@@ -299,6 +305,8 @@ class MapRun:
         setup, tally, failure = self._setup, self._tally, self._failure
         bad = setup.tolerance.passed(tally.failed, tally.done)
         status, code = ("partial" if tally.failed else "ok"), (StageError.exit_code if bad else 0)
+        if self._held:
+            status, code = "waiting", code or Waits.exit_code
         if failure is not None:
             status, code = "failed", failure.exit_code if isinstance(failure, FusionError) else 1
         elif interrupted:
@@ -317,6 +325,7 @@ class MapRun:
                 "partial": tally.states["partial"],
                 "failed": tally.states["failed"],
                 "waiting": self._read - tally.done,
+                "held": self._held,
                 "kept": tally.kept,
                 "gone": gone,
                 "cost": Cost(usd=spent.usd or 0, unknown_calls=setup.within.unknown_calls),
@@ -364,7 +373,7 @@ class MapRun:
     def _say_end(self, report: MapReport) -> None:
         if self._setup.sink is None:
             return
-        counts = {name: getattr(report, name) for name in ("ok", "partial", "failed", "waiting", "seconds")}
+        counts = {name: getattr(report, name) for name in ("ok", "partial", "failed", "waiting", "held", "seconds")}
         self._setup.sink(MapFinished(run_id=report.map_id, status=report.status, failure=report.failure, **counts))
 
 

@@ -31,14 +31,15 @@ class RowResult(Value):
 class MapReport(Value):
     """The outcome of a map.
 
-    `rows` counts those in the inputs that were read, `waiting` those of them without an end. `kept` of the finished
+    `rows` counts those in the inputs that were read, `waiting` those of them without an end. `held` of these
+    wait for a person. `kept` of the finished
     ones were done in earlier passes. `cost` is that of all runs of the map so far. `failure` is the reason why it
     ended early. `failures` are folded, the most frequent first.
     """
 
     map_id: str
     pipeline: str
-    status: Literal["ok", "partial", "failed", "interrupted"]
+    status: Literal["ok", "partial", "failed", "interrupted", "waiting"]
     source: str
     output: str
     rows: int = 0
@@ -46,6 +47,7 @@ class MapReport(Value):
     partial: int = 0
     failed: int = 0
     waiting: int = 0
+    held: int = 0
     kept: int = 0
     gone: int = 0
     """Lines of the output whose rows are not in the inputs."""

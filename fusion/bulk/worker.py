@@ -61,7 +61,7 @@ class Worker:
             raise
         stopped = any(stop.level in self._shared for stop in run.outcome.budget_stops)
         await session.end(result, interrupted=stopped)
-        if not stopped:
+        if not stopped and result.status != "waiting":
             self._recent.answers[row.run_id] = result
         cause = run.outcome.budget_stops[0].as_failure() if stopped else result.error
         return RowEnd(number, row.run_id, "stopped" if stopped else result.status, result.cost.usd, cause)

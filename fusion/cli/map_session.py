@@ -267,6 +267,9 @@ class _Session:
             self._ending.bug(reason(report.failure))
         for line in report_lines(report, quiet=self._options.quiet):
             complain(line)
+        if report.held:
+            complain(f"to see them: fusion runs list --map {report.map_id} --status waiting{self._places}")
+            complain(f"to answer: fusion approve RUN{self._places} --no-resume")
         way_on = self._way_on(report)
         if way_on is not None:
             complain(way_on)

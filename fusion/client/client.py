@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from pydantic import BaseModel, ValidationError
 
+from fusion.client.gates import AnswerOptions as GateOptions
+from fusion.client.gates import answered, is_awaited, person_of, waiting_result
 from fusion.client.handle import RunHandle
 from fusion.client.launcher import Launcher, shut_down
 from fusion.client.options import (
@@ -29,10 +31,11 @@ from fusion.client.stream import AsyncRunStream, RunStream
 from fusion.client.telemetry.switch import observer_of
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
-from fusion.core.errors import BudgetError, RunFailed, UsageError, close_names
+from fusion.core.errors import BudgetError, RunBusyError, RunFailed, UsageError, close_names
 from fusion.core.events import to_both
 from fusion.core.params import AnswerOptions, Defaults
 from fusion.core.result import FailedPart, Result
+from fusion.core.types import GateAnswer
 from fusion.engine.answering.continuing import continued
 from fusion.engine.answering.effects import AnswerEffects, effects, under_options
 from fusion.engine.durable import Recorder, record_of, result_of
@@ -44,7 +47,7 @@ from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
-from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_output
+from fusion.pipeline.inputs.values import instance_of, request_of, schema_of, shaped_output
 from fusion.pipeline.loader import LoadedPipeline, Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
@@ -172,9 +175,11 @@ class Fusion:
         self._check_startable()
         within = self._launcher.budgets.of(options.get("within"))
         spec = self._spec(prompt, schema=schema, **options)
-        session = self._launcher.begin(spec, tags_of(options.get("tags")))
-        on_event = options.get("on_event")
-        return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream, within=within)
+        person = person_of(options.get("on_gate"))
+        session = self._launcher.begin(spec, tags_of(options.get("tags")), person=person)
+        return self._launcher.launch(
+            spec, session, self, on_event=options.get("on_event"), stream=stream, within=within, person=person
+        )
 
     # Resume: continue a run that has no answer, or repeat one with an edited pipeline.
 
@@ -202,21 +207,26 @@ class Fusion:
         check_options(options, ResumeOptions)
         self._check_startable()
         within, on_event = self._launcher.budgets.of(options.get("within")), options.get("on_event")
+        person = person_of(options.get("on_gate"))
         row, limits = find_run(self.store, run_id), limits_of(options.get("budget")) or self._budget
         if (pipeline := options.get("pipeline")) is not None:
             record = record_of(self.store, row)
             record.check_version()
             spec = prepare_branch(self._cast, self._loader.load(pipeline), record, limits)
-            session = self._launcher.begin(spec, row.tags, row)
-            return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream, within=within)
+            session = self._launcher.begin(spec, row.tags, row, person=person)
+            return self._launcher.launch(
+                spec, session, self, on_event=on_event, stream=stream, within=within, person=person
+            )
         lock = self.store.lock(lock_of(row))
         try:
             row = find_run(self.store, row.run_id)  # read again under the lock, which excludes changes
             retry_budget = limits is not None or within is not None
             lost = self._lost(row, retry_budget=retry_budget)
-            if row.status in ("ok", "partial") and not lost:
+            kept = result_of(self.store, row) if row.status in ("ok", "partial") and not lost else None
+            kept = waiting_result(self.store, row) if kept is None and person is None else kept
+            if kept is not None:
                 lock.release()
-                return RunHandle.ended(result_of(self.store, row), self._launcher.loop, self)
+                return RunHandle.ended(kept, self._launcher.loop, self)
             record = record_of(self.store, row)
             spec = record.spec(self._loader.library, self._cast.gateway, self._cast.own, self._cast.toolbox)
             if limits is not None:
@@ -228,7 +238,50 @@ class Fusion:
         except BaseException:
             lock.release()
             raise
-        return self._launcher.launch(spec, session, self, on_event=on_event, stream=stream, within=within)
+        return self._launcher.launch(
+            spec, session, self, on_event=on_event, stream=stream, within=within, person=person
+        )
+
+    # Gates: answer the open questions of a run that waits.
+
+    def approve(
+        self,
+        run_id: str,
+        gate: str | None = None,
+        *,
+        yes: bool = True,
+        text: str | None = None,
+        data: Any = None,
+        by: str | None = None,
+        **options: Unpack[ResumeOptions],
+    ) -> Result:
+        """Answer a gate of a run that waits, and go on with the run; requires `store`.
+
+        `gate` is the stage, such as `approval`, or the stage and the number of an item, `ask/3`; it may be left out
+        where only one is open. With `yes=False` the answer is no, and `text` the reason. Else `text` replaces what
+        was shown, and `data` answers a gate with a schema. `by` is the name in the record.
+
+        Returns the Result. Its status is "waiting" if other gates are open, and for a run that goes on elsewhere: a
+        row of a map, or one that another process waits for. Raises GateError if the gate was answered before, or the
+        answer does not fit; RunFailed as `resume`.
+
+        >>> result = fusion.complete("Write to the customer.", pipeline="draft-approve")
+        >>> if result.status == "waiting":
+        ...     result = fusion.approve(result.run_id, text=edited, by="maria")
+        """
+        self.answer(run_id, gate, yes=yes, text=text, data=data, by=by)
+        row = find_run(self.store, run_id)
+        if row.map is not None or is_awaited(self.store, row.run_id):
+            return result_of(self.store, row)
+        try:
+            return self.resume(row.run_id, **options)
+        except RunBusyError as error:
+            raise RunBusyError(f"the answer is kept; {error}") from error
+
+    def answer(self, run_id: str, gate: str | None = None, **answer: Unpack[GateOptions]) -> GateAnswer:
+        """Answer a gate as `approve` does, without going on with the run. The first answer counts."""
+        check_options(answer, GateOptions)
+        return answered(self.store, run_id, gate, answer)[1]
 
     # Continue: answer the calls of tools that a run ended with.
 
@@ -279,9 +332,10 @@ class Fusion:
             spec = spec if limits is None else replace(spec, limits=over(spec.limits, limits))
         spec = under_options(replace(spec, answer=None), answer)
         tags = tags_of(options.get("tags")) if "tags" in options else row.tags
-        session = self._launcher.begin(spec, tags, row, continues=True)
+        person = person_of(options.get("on_gate"))
+        session = self._launcher.begin(spec, tags, row, continues=True, person=person)
         return self._launcher.launch(
-            spec, session, self, on_event=options.get("on_event"), stream=stream, within=within
+            spec, session, self, on_event=options.get("on_event"), stream=stream, within=within, person=person
         )
 
     def _lost(self, row: RunRow, *, retry_budget: bool) -> tuple[FailedPart, ...]:
@@ -545,6 +599,11 @@ def warm() -> None:
 def loaded(fusion: Fusion, pipeline: PipelineGiven) -> LoadedPipeline:
     """Return a pipeline with all that it runs. Raises PipelineError with every mistake."""
     return fusion._loader.load(pipeline)
+
+
+def asks_person(fusion: Fusion, pipeline: PipelineGiven) -> bool:
+    """Return True for a pipeline with a stage that asks a person."""
+    return any(stage.asks_person for stage in fusion._loader.load(pipeline).stages.values())
 
 
 def check_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOptions]) -> None:

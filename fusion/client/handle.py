@@ -19,6 +19,10 @@ class _Kept(Ending):
         self._result = result
 
     @property
+    def waiting(self) -> bool:
+        return self._result.status == "waiting"
+
+    @property
     def lost(self) -> tuple[FailedPart, ...]:
         return self._result.lost
 
@@ -59,8 +63,8 @@ class RunHandle:
     def exit_code(self) -> int:
         """Exit code for a process.
 
-        0; 3 if parts of the answer are lost; 130 if cancelled; 4 for a budget stop; else that of the
-        cause.
+        0; 3 if parts of the answer are lost; 6 if it waits for a person; 130 if cancelled; 4 for a budget stop; else
+        that of the cause.
         """
         return self._ending.exit_code
 

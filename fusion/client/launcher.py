@@ -13,6 +13,7 @@ from fusion.core.budget import Budget
 from fusion.core.events import EventBase, Sink
 from fusion.core.result import Result
 from fusion.engine.answering.effects import ignored_in
+from fusion.engine.context import AskPerson
 from fusion.engine.durable import Recorder, Session, record_of
 from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast
@@ -52,12 +53,21 @@ class Launcher:
         return self.loop.submit(cast.gateway.warm([one for one in cast.expected if one not in cast.own]))
 
     def begin(
-        self, spec: RunSpec, tags: Mapping[str, str], parent: RunRow | None = None, *, continues: bool = False
+        self,
+        spec: RunSpec,
+        tags: Mapping[str, str],
+        parent: RunRow | None = None,
+        *,
+        continues: bool = False,
+        person: AskPerson | None = None,
     ) -> Session:
         """Begin a run in the store, if there is one; as a branch of `parent`, note how the two differ.
 
-        One that `continues` its parent fails again where that one failed.
+        One that `continues` its parent fails again where that one failed. Raises UsageError for a run that could not
+        wait for a person, unless `person` asks one.
         """
+        if person is None:
+            self.recorder.check_people(spec)
         session = self.recorder.begin(spec, self._cast.own, tags, parent, continues=continues)
         if parent is not None and continues:
             session.note([f"goes on from run {parent.run_id}, whose finished stages are answered from the store"])
@@ -77,12 +87,14 @@ class Launcher:
         on_event: Sink | None = None,
         stream: bool = False,
         within: Budget | None = None,
+        person: AskPerson | None = None,
     ) -> RunHandle:
         """Start a run; with `stream`, its events include the deltas of the answer. The handle keeps `owner` alive.
 
-        `within` is a budget that the run shares with others.
+        `within` is a budget that the run shares with others; `person` asks the person who is there.
         """
-        run = self.recorder.run(spec, session, sink=on_event or _ignore, stream=stream, within=within)
+        sink = on_event or _ignore
+        run = self.recorder.run(spec, session, sink=sink, stream=stream, within=within, person=person)
         sweep, ahead = self.sweep(), _ahead(spec, session) - self._cast.own
         work = self.loop.submit(self._execute(run, session, ahead, sweep), run.interrupted)
         work.done.add_done_callback(lambda _: session.release())

@@ -7,11 +7,14 @@ from fusion.core.budget import Budget, BudgetGiven
 from fusion.core.errors import UsageError, close_names
 from fusion.core.events import EventBase
 from fusion.core.params import AnswerOptions, CacheMode
+from fusion.core.types import Gate
 from fusion.pipeline.loader import PipelineGiven
 
 Prompt = str | Sequence[Mapping[str, Any]] | None
 """A text, or OpenAI-style messages."""
 DEFAULT_PIPELINE: Final = "plan-execute-review"
+OnGate = Callable[[Gate], Any]
+"""Asks the person who is there: returns True or False, an edited text, data of the schema, or None for later."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -27,6 +30,9 @@ class RunOptions(TypedDict, total=False):
     name is that of a `[budgets.NAME]` in the settings. A run that it stops ends as one that its own budget stops:
     RunFailed with exit code 4, or a partial answer with `on_budget: finish`.
 
+    `on_gate` is called with each gate that opens, on a thread of its own, while other stages go on. It returns True,
+    False for a no, an edited text, or data of the schema. With None the gate stays open, and the run waits.
+
     >>> cap = Budget(Limits(usd=20))
     >>> answers = [fusion.complete(question, within=cap) for question in questions]
     """
@@ -41,15 +47,20 @@ class RunOptions(TypedDict, total=False):
     batch: bool
     within: Budget | str | None
     answer: AnswerOptions | Mapping[str, Any] | None
+    on_gate: OnGate | None
 
 
 class ResumeOptions(TypedDict, total=False):
-    """Options of a resumed run: an edited pipeline, new limits, a function for its events, and a shared budget."""
+    """Options of a resumed run: an edited pipeline, new limits, a function for its events, and a shared budget.
+
+    `on_gate` asks at gates, as for a new run.
+    """
 
     pipeline: PipelineGiven | None
     budget: BudgetGiven
     on_event: Callable[[EventBase], None] | None
     within: Budget | str | None
+    on_gate: OnGate | None
 
 
 class ContinueOptions(ResumeOptions, total=False):

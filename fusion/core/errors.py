@@ -11,6 +11,7 @@ FusionError                     exit 1, HTTP 500
     PolicyError                                    a policy forbids the model
     StoreError                                     the store cannot be opened, read or written
     RunBusyError                                   the run is locked by another worker
+    GateError                                      a gate that is closed already, or an answer that does not fit
   ModelError                    exit 3, HTTP 502   a call to a model failed
     AuthenticationError                            stops: the key is invalid or lacks permission
     BadRequestError                                stops: the provider rejects the request
@@ -30,6 +31,8 @@ FusionError                     exit 1, HTTP 500
   StageError                    exit 3, HTTP 502   a stage failed
   BudgetError                   exit 4, HTTP 402   a budget limit would be exceeded
   RunFailed                     exit of its cause  the run ended without an answer; carries the Result
+
+A run that waits for a person has not failed: its exit code is 6, and no error is raised.
 """
 
 import difflib
@@ -37,7 +40,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fusion.core.types import CallKey, Failure
+from fusion.core.types import CallKey, Failure, GateAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,6 +137,17 @@ class StoreError(UsageError):
 
 class RunBusyError(UsageError):
     """The run is locked by this process or another one."""
+
+
+class GateError(UsageError):
+    """A gate was answered before, or the answer is not of the form that it asks for.
+
+    `winner` is the answer that came first, if there is one.
+    """
+
+    def __init__(self, message: str, *, winner: GateAnswer | None = None) -> None:
+        self.winner = winner
+        super().__init__(message)
 
 
 class ModelError(FusionError):
@@ -305,6 +319,13 @@ class BudgetError(FusionError):
         self.limit = limit
         self.level = level
         super().__init__(message)
+
+
+class Waits(Exception):  # noqa: N818 - a signal, not a fault
+    """A stage waits for the answer of a person; so do its readers. No handler of failures catches it."""
+
+    exit_code: ClassVar[int] = 6
+    """Exit code of a process whose run waits."""
 
 
 class RunFailed(FusionError):  # noqa: N818 - the public name states the outcome

@@ -12,7 +12,21 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
-from fusion.core.types import Effect, Failure, FinishReason, ItemCost, Money, Reuse, StoppedBy, Usage, Value, Waited
+from fusion.core.types import (
+    AskedFor,
+    Effect,
+    Failure,
+    FinishReason,
+    ItemCost,
+    Money,
+    Reuse,
+    StoppedBy,
+    Usage,
+    Value,
+    Verdict,
+    Via,
+    Waited,
+)
 
 
 class EventBase(Value):
@@ -375,21 +389,45 @@ class Decided(EventBase):
     escalated: bool | None = None
 
 
+class GateOpened(EventBase):
+    """A stage asks a person, and the run does all else meanwhile. `text` is what is shown.
+
+    `ask` is the form of the answer: approve, edit or data. `deadline` is in UTC, None without one.
+    """
+
+    type: Literal["gate_opened"] = "gate_opened"
+    title: str = ""
+    who: str = ""
+    ask: AskedFor
+    text: str
+    deadline: datetime | None = None
+
+
+class GateAnswered(EventBase):
+    """A person answered a gate, or its deadline passed. `by` is the person, `via` the way; `answered` is in UTC."""
+
+    type: Literal["gate_answered"] = "gate_answered"
+    answer: Verdict
+    by: str
+    via: Via
+    answered: datetime
+
+
 class StageFinished(EventBase):
-    """A stage ended. `seconds` counts from its first input."""
+    """A stage ended, or waits for a person. `seconds` counts from its first input."""
 
     type: Literal["stage_finished"] = "stage_finished"
     kind: str
-    status: Literal["ok", "skipped", "failed"]
+    status: Literal["ok", "skipped", "failed", "waiting"]
     seconds: float
     failure: Failure | None = None
 
 
 class RunFinished(EventBase):
-    """The run ended; no event of it follows. `seconds` counts from its start."""
+    """The run ended, or waits for a person; no event of it follows. `seconds` counts from its start."""
 
     type: Literal["run_finished"] = "run_finished"
-    status: Literal["ok", "partial", "failed"]
+    status: Literal["ok", "partial", "failed", "waiting"]
     seconds: float
     failure: Failure | None = None
 
@@ -436,14 +474,18 @@ class RowFinished(EventBase):
 
 
 class MapFinished(EventBase):
-    """A map ends. `run_id` is the id of the map; the counts are those of the rows in its inputs."""
+    """A map ends. `run_id` is the id of the map; the counts are those of the rows in its inputs.
+
+    `waiting` are those without an end; `held` of them wait for a person.
+    """
 
     type: Literal["map_finished"] = "map_finished"
-    status: Literal["ok", "partial", "failed", "interrupted"]
+    status: Literal["ok", "partial", "failed", "interrupted", "waiting"]
     ok: int
     partial: int
     failed: int
     waiting: int
+    held: int = 0
     seconds: float
     failure: Failure | None = None
 
@@ -475,6 +517,8 @@ Event = Annotated[
     | ItemFinished
     | Noted
     | Decided
+    | GateOpened
+    | GateAnswered
     | StageFinished
     | RunFinished
     | MapStarted

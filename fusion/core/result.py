@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from fusion.core.types import Failure, FinishReason, Item, Money, ToolCall, Usage, Value
+from fusion.core.types import Failure, FinishReason, Gate, Item, Money, ToolCall, Usage, Value
 
 _SHOWN: Final = 80
 """Characters of a text in the short form of a result."""
@@ -252,7 +252,7 @@ class StageResult(Value):
     """
 
     kind: str
-    status: Literal["ok", "skipped", "failed", "cancelled"]
+    status: Literal["ok", "skipped", "failed", "cancelled", "waiting"]
     seconds: float = 0.0
     items: tuple[Item, ...] = ()
     verdicts: tuple[Judged, ...] = Field(default=(), exclude_if=lambda verdicts: not verdicts)
@@ -264,7 +264,8 @@ class StageResult(Value):
 class Result(Value):
     """The outcome of a run.
 
-    `status` is "ok", "partial" (an answer that lacks the parts in `failed`) or "failed". `lost` are the failed parts
+    `status` is "ok", "partial" (an answer that lacks the parts in `failed`), "failed", or "waiting": all work is done
+    that does not depend on the answers of people to the open gates in `waiting`. `lost` are the failed parts
     beyond a `min_ok` that the author wrote; a resumed run asks for them again. `text` is the answer and
     `data` its JSON data, if the output is structured. `tool_calls` are tools of the caller that the answer wants
     called, with ids of this run. `finish_reason` is that of the answer's last call; None without an answer. `items`
@@ -278,7 +279,7 @@ class Result(Value):
     profile: str
     started: datetime
     seconds: float = 0.0
-    status: Literal["ok", "partial", "failed"]
+    status: Literal["ok", "partial", "failed", "waiting"]
     text: str = ""
     data: Any = None
     tool_calls: tuple[ToolCall, ...] = Field(default=(), exclude_if=lambda calls: not calls)
@@ -286,6 +287,7 @@ class Result(Value):
     items: tuple[Item, ...] = ()
     failed: tuple[FailedPart, ...] = ()
     lost: tuple[FailedPart, ...] = ()
+    waiting: tuple[Gate, ...] = Field(default=(), exclude_if=lambda gates: not gates)
     error: Failure | None = None
     models: tuple[Served, ...] = ()
     usage: Usage = Usage()

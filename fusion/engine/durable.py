@@ -11,9 +11,11 @@ from typing import Any, Final, NamedTuple
 
 from fusion.core.budget import Budget
 from fusion.core.config.policy import Policy
-from fusion.core.errors import StoreError
+from fusion.core.errors import StoreError, UsageError
 from fusion.core.events import MapStarted, Sink, to_both
 from fusion.core.result import FailedPart, Result
+from fusion.engine.context import AskPerson
+from fusion.engine.context.gates import NOT_KEPT
 from fusion.engine.manifest import Record
 from fusion.engine.receipt import before
 from fusion.engine.run import Origin, Run
@@ -105,6 +107,14 @@ class Recorder:
         other._observer, own = self._observer.of_map(started)
         return other, sink if own is None else to_both(own, sink)
 
+    def check_people(self, spec: RunSpec) -> None:
+        """Raise UsageError for a pipeline that asks a person, in a run that could not wait for the answer."""
+        if self.store is not None and self.content == "full":
+            return
+        for path, stage in spec.loaded.stages.items():
+            if stage.asks_person:
+                raise UsageError(f"stages.{path} asks a person, and the answer has to be waited for: {NOT_KEPT}")
+
     def begin(
         self,
         spec: RunSpec,
@@ -177,7 +187,16 @@ class Recorder:
         )
         return Session(row.run_id, origin, journal, (lambda: None) if lock is None else lock.release)
 
-    def run(self, spec: RunSpec, session: Session, *, sink: Sink, stream: bool, within: Budget | None) -> Run:
+    def run(
+        self,
+        spec: RunSpec,
+        session: Session,
+        *,
+        sink: Sink,
+        stream: bool,
+        within: Budget | None,
+        person: AskPerson | None = None,
+    ) -> Run:
         """Return the run of a session, with its journal and caches."""
         if self._shared is None and "shared" in ({spec.cache} if spec.cache else spec.loaded.cache_modes):
             session.note([_NOT_SHARED if self.store is None else _NO_WORDS])
@@ -191,6 +210,7 @@ class Recorder:
             recorder=CallRecorder(session.journal, self._shared, mode=spec.cache, sample=spec.sample, hear=hear),
             origin=session.origin,
             within=within,
+            person=person,
         )
 
 

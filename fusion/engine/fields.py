@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fusion.core.errors import FusionError
+from fusion.core.errors import FusionError, Waits
 from fusion.core.result import Judged
 from fusion.core.types import Failure, Item
 from fusion.pipeline.dataflow import Part
@@ -120,6 +120,13 @@ class Fields:
             slot.fill(None, error)
         for feed in self._feeds.values():
             feed.fail(error)
+
+    def hold(self, signal: Waits) -> None:
+        """Let every reader of what the stage has not filled wait, as the stage does."""
+        for slot in self._slots.values():
+            slot.fill(None, signal)
+        for feed in self._feeds.values():
+            feed.fail(signal)
 
     def _take_default(self, default: Any) -> None:
         if self.first in self._slots:

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from fusion.core.errors import BudgetError, ContentFilterError, FusionError, StageError, failure_of
+from fusion.core.errors import BudgetError, ContentFilterError, FusionError, StageError, Waits, failure_of
 from fusion.core.result import FailedPart, Result, StageResult, call_id
 from fusion.core.types import Failure, Item, as_text
 from fusion.engine.context import RunParts
 from fusion.engine.receipt import Accounts
-from fusion.pipeline.inputs import plain
+from fusion.pipeline.inputs.values import plain
 from fusion.stages.base import Stage
 from fusion.stages.context import Conclusion, Outcome
 
-RunStatus = Literal["ok", "partial", "failed"]
-StageStatus = Literal["ok", "skipped", "failed", "cancelled"]
+RunStatus = Literal["ok", "partial", "failed", "waiting"]
+StageStatus = Literal["ok", "skipped", "failed", "cancelled", "waiting"]
 
 
 class TableAnswer(NamedTuple):
@@ -49,9 +49,16 @@ class Ending:
             return 130
         if self.cause is not None:
             return self.cause.exit_code if isinstance(self.cause, FusionError) else 1
+        if self.waiting:
+            return Waits.exit_code
         if self.stops:
             return BudgetError.exit_code
         return StageError.exit_code if self.lost else 0
+
+    @property
+    def waiting(self) -> bool:
+        """True if the run waits for a person."""
+        return False
 
     @property
     def lost(self) -> tuple[FailedPart, ...]:
@@ -106,7 +113,15 @@ class RunOutcome(Ending):
     def _status(self, failed: Sequence[FailedPart]) -> RunStatus:
         if self.cause is not None:
             return "failed"
+        if self.waiting:
+            return "waiting"
         return "partial" if self.stops or failed else "ok"
+
+    @property
+    def waiting(self) -> bool:
+        if self.cause is not None:
+            return False
+        return any(self.records[name].status == "waiting" for name in self._run.spec.pipeline.stages)
 
     @property
     def lost(self) -> tuple[FailedPart, ...]:
@@ -140,9 +155,11 @@ class RunOutcome(Ending):
         return found
 
     def value(self) -> Outcome:
-        """Return the answer for the stage that runs this pipeline. Raises the cause of a failure."""
+        """Return the answer for the stage that runs this pipeline. Raises the cause of a failure, and Waits."""
         if self.cause is not None:
             raise self.cause
+        if self.waiting:
+            raise Waits
         text, data, _ = self._shown()
         source = self._run.fields.get(str(self._run.spec.pipeline.output).removesuffix(".text"))
         return Outcome(text, data, None if source is None else source.peek("confidence"))
@@ -172,6 +189,7 @@ class RunOutcome(Ending):
             items=items,
             failed=failed,
             lost=self.lost if failed else (),
+            waiting=tuple(self._run.gates) if self.waiting else (),
             error=self.failure,
             models=accounts.served(),
             usage=receipt.usage,
@@ -186,15 +204,15 @@ class RunOutcome(Ending):
         """Return the end of the answer's last call; None for a run without an answer."""
         if isinstance(self.cause, ContentFilterError):
             return Conclusion("content_filter")
-        if self.cause is not None:
+        if self.cause is not None or self.waiting:
             return None
         place = f"{self._run.prefix}{self._run.spec.loaded.answering}"
         return self._run.conclusions.get(place, Conclusion())
 
     def _shown(self) -> tuple[str, Any, tuple[Item, ...]]:
-        """Text, data and items of the answer; of a failed run, the items of its last stage that has some."""
+        """Text, data and items of the answer; without one, the items of the last stage that has some."""
         pipeline, fields = self._run.spec.pipeline, self._run.fields
-        if self.cause is not None:
+        if self.cause is not None or self.waiting:
             done = [items for name in pipeline.stages if (items := fields[name].items())]
             return "", None, done[-1] if done else ()
         if (ended := self._conclusion()) is not None and ended.tool_calls:

@@ -1,11 +1,11 @@
 """Prepare: from a pipeline, inputs and limits to the spec of a run, checked before any call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from fusion.core.budget import over
-from fusion.core.errors import MissingKeyError
+from fusion.core.errors import MissingKeyError, UsageError
 from fusion.core.params import AnswerOptions, CacheMode, RoleSpec
 from fusion.core.types import Limits
 from fusion.engine.answering.effects import under_options
@@ -14,8 +14,10 @@ from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
 from fusion.models.catalog.learned import Learned
+from fusion.pipeline.check import unusable_tool
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.sandbox import SandboxDoor
+from fusion.tools.base import Toolbox
 
 
 def prepare(
@@ -75,11 +77,28 @@ def prepare_many(
         sandbox=SandboxDoor(cast.settings.sandbox),
         notes=(*loaded.dataflow.notes, *stray_limits(cast.settings, cast.own)),
     )
+    check_tools(loaded, cast.toolbox)
     notes = spec.roles.live_notes.get(batch)
     if notes is None:
         notes = spec.roles.live_notes[batch] = live_notes(spec)
     spec = replace(spec, notes=(*spec.notes, *notes)) if notes else spec
     return spec if answer is None else under_options(spec, answer)
+
+
+def check_tools(loaded: LoadedPipeline, toolbox: Toolbox) -> None:
+    """Raise UsageError for a tool that no source of tools can have, without starting any."""
+    for flaw in missing_tools(loaded, toolbox):
+        raise UsageError(flaw)
+
+
+def missing_tools(loaded: LoadedPipeline, toolbox: Toolbox) -> Iterator[str]:
+    """Yield a reason for each tool of a pipeline that no source of tools can have, with its place in the file."""
+    for path, stage in loaded.dataflow.stages.items():
+        for key, name in stage.tools_used():
+            if (reason := unusable_tool(name, toolbox)) is not None:
+                yield f"{loaded.place_of(path, key)}: {reason}"
+    for one in loaded.nested.values():
+        yield from missing_tools(one, toolbox)
 
 
 def _learned(cast: Cast, loaded: LoadedPipeline) -> Callable[[], Learned] | None:
@@ -126,7 +145,7 @@ def prepare_branch(cast: Cast, loaded: LoadedPipeline, record: Record, limits: L
 def prepare_without_keys(
     cast: Cast, loaded: LoadedPipeline, *, make: Callable[..., RunSpec] = prepare, **given: Any
 ) -> RunSpec:
-    """Return the spec of a run that makes no call, by `make`. Its `notes` name the keys that a real run needs."""
+    """Return the spec of a run that makes no call, by `make`. Its `notes` name what a real run lacks."""
     keys: tuple[str, ...] = ()
     while True:
         try:
@@ -138,4 +157,5 @@ def prepare_without_keys(
         else:
             are = "are" if len(keys) > 1 else "is"
             notes = (f"a run needs {' and '.join(keys)}, which {are} not set",) if keys else ()
-            return replace(spec, notes=(*spec.roles.notes, *spec.notes, *notes))
+            lacking = dict.fromkeys(missing_tools(loaded, cast.toolbox))
+            return replace(spec, notes=(*spec.roles.notes, *spec.notes, *notes, *lacking))

@@ -26,7 +26,7 @@ from fusion.models.wrappers.hedge import Hedging
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.spec import Pipeline
 from fusion.stages.base import ModelStage
-from fusion.tools.base import Toolbox, Tools
+from fusion.tools.base import AnyTools, Toolbox, Tools
 
 if TYPE_CHECKING:
     from fusion.models.batches.window.window import Window
@@ -361,9 +361,10 @@ class Cast:
         return other
 
     def with_keys(self, keys: Iterable[str]) -> "Cast":
-        """Return this cast as if these keys were set, for previews."""
+        """Return this cast as if these keys were set, and every tool were there, for previews."""
         other = self._copied()
         other.settings = self.settings.model_copy(update={"keys": self.settings.keys.union(keys)})
+        other.toolbox = AnyTools()
         other._reached = set()
         return other
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 from fusion.core import budget as budgets
 from fusion.core.bounded import clock
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, FusionError, PromptError, StageError, UsageError, first_error
+from fusion.core.errors import BudgetError, FusionError, PromptError, StageError, UsageError, Waits, first_error
 from fusion.core.events import AttemptCharged, EventBase, Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import FailedPart, Result
-from fusion.core.types import CallKey, Item
+from fusion.core.types import CallKey, Gate, Item
 from fusion.engine.budgets.holdback import Caps, one_of_each
 from fusion.engine.budgets.levels import UNCAPPED, Levels
-from fusion.engine.context import OF_STAGES, RunParts, Scope
+from fusion.engine.context import OF_STAGES, AskPerson, RunParts, Scope
 from fusion.engine.context.learned import PinnedFigures, learned_notes
 from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.outcome import RunOutcome, TableAnswer
@@ -29,7 +29,7 @@ from fusion.engine.stage_runner import StageRunner, outcome_of
 from fusion.models.batches.window.clock import RunClock
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Part
-from fusion.pipeline.inputs import filled_within
+from fusion.pipeline.inputs.values import filled_within
 from fusion.pipeline.material import items_of
 from fusion.pipeline.rows import Table
 from fusion.prompts.template import Expression
@@ -70,6 +70,8 @@ class Shared:
     clock: RunClock
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    person: AskPerson | None = None
     conclusions: dict[str, Conclusion] = field(default_factory=dict)
     charged: Sequence[AttemptCharged] = ()
     learned: PinnedFigures | None = None
@@ -88,7 +90,7 @@ class Run:
     """One run: a pipeline on one set of inputs, from its first event to its Result.
 
     `recorder` holds the journal and the caches of its calls. `within` is a budget that the run shares with other runs
-    on the same loop.
+    on the same loop. `person` asks the person who is there.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Run:
         recorder: CallRecorder | None = None,
         origin: Origin | None = None,
         within: Budget | None = None,
+        person: AskPerson | None = None,
     ) -> None:
         recorder = recorder or CallRecorder()
         self.run_id = run_id
@@ -120,7 +123,14 @@ class Run:
         charged = [event for event in self._origin.before.events if isinstance(event, AttemptCharged)]
         self._learned = PinnedFigures(spec, self._journal)
         self._shared = Shared(
-            run_id, self._sink, recorder, self._origin.seed, clock, charged=charged, learned=self._learned
+            run_id,
+            self._sink,
+            recorder,
+            self._origin.seed,
+            clock,
+            person=person,
+            charged=charged,
+            learned=self._learned,
         )
         self._pipeline = PipelineRun(spec, self._shared, budget, stream=stream)
         self.outcome = self._pipeline.outcome
@@ -231,6 +241,8 @@ class PipelineRun:
             clock=shared.clock,
             budget_stops=shared.budget_stops,
             unusable=shared.unusable,
+            gates=shared.gates,
+            person=shared.person,
             conclusions=shared.conclusions,
             charged=shared.charged,
             step_prefix=step_prefix,
@@ -361,6 +373,8 @@ class PipelineRun:
         try:
             for name, parts in self._spec.loaded.dataflow.outputs.items():
                 self.outcome.answer[name] = await self._output(name, parts)
+        except Waits:
+            return  # the stages that go on are not cancelled
         except Skipped as skipped:
             error = StageError(f"there is no answer: {skipped}")
             self.outcome.fail(error, skipped)
@@ -392,9 +406,11 @@ class BodyRun(PipelineRun):
         pass
 
     async def ended(self) -> Round:
-        """Return the round. Raises the cause of a failure."""
+        """Return the round. Raises the cause of a failure, and Waits."""
         if self.outcome.cause is not None:
             raise self.outcome.cause
+        if self.outcome.waiting:
+            raise Waits
         (answer,) = self._spec.loaded.dataflow.outputs["output"]
         with _answers(f"there is no answer of {self._run.prefix}{answer}"):
             return Round(await outcome_of(self._run.fields[answer]), self._read)

@@ -4,14 +4,14 @@ import asyncio
 from typing import Final
 
 from fusion.core import budget as budgets
-from fusion.core.errors import FusionError, StageError, failure_of
+from fusion.core.errors import FusionError, StageError, Waits, failure_of
 from fusion.core.events import StageFinished
 from fusion.core.types import as_text
 from fusion.engine.budgets.levels import Levels
 from fusion.engine.context import Inner, RunContext, RunParts, Scope
 from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.outcome import RunOutcome, StageRecord
-from fusion.pipeline.inputs import plain
+from fusion.pipeline.inputs.values import plain
 from fusion.stages.base import Stage
 from fusion.stages.context import Outcome
 
@@ -39,6 +39,9 @@ class StageRunner:
             await self._work(ctx, record)
         except Skipped as skipped:
             self._skip(ctx, record, skipped.reason if skipped.stage == name else str(skipped))
+        except Waits as signal:
+            record.status = "waiting"
+            self._run.fields[name].hold(signal)
         except Exception as error:
             if not self._survives(ctx, record, error):
                 record.status = "failed"
@@ -58,6 +61,9 @@ class StageRunner:
         record = self._outcome.records[path]
         try:
             await self._work(ctx, record)
+        except Waits:
+            record.status = "waiting"
+            raise
         except Exception as error:
             record.status = "failed"
             if not self._survives(ctx, record, error):
@@ -77,6 +83,9 @@ class StageRunner:
         level = budgets.current.set(outer if outer is None else self._levels.shared(outer, ctx.stage, path))
         try:
             await self._work(ctx, record)
+        except Waits:
+            record.status = "waiting"
+            raise
         finally:
             budgets.current.reset(level)
             record.seconds += ctx.seconds
@@ -126,7 +135,8 @@ class StageRunner:
             if task is None or task.cancelling():
                 raise
             raise StageError(f"{ctx.place} cancelled its own work (CancelledError in its code)") from error
-        record.status = "ok"
+        if record.status != "waiting":  # for another item
+            record.status = "ok"
         ctx.fields.finish()
 
     async def _work_in_time(self, ctx: RunContext) -> None:

@@ -160,8 +160,10 @@ class _Checking:
         self._check_tools(here, stage)
         for path, one in stages_within({name: stage}).items():
             inner = (*here, *(part for outer in path.split("/")[1:] for part in (stage.inner_key, outer)))
+            said = {place for place, _, _ in self.found}
             for key, message in one.flaws():
-                self._say((*inner, key), message)
+                if (*inner, key) not in said:
+                    self._say((*inner, key), message)
             self._check_of_inputs(inner, one)
         if (
             stage.output_fields[0].feed

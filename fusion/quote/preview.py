@@ -6,13 +6,14 @@ from typing import Any
 
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
 from fusion.core.events import Decided, EventBase, StageGrew
-from fusion.core.types import Attached, Item, Limits, Message, Value
-from fusion.engine.context import OF_ITEM, RunContext, RunInputs, RunModels, RunParts, Scope
+from fusion.core.types import Attached, Finished, Item, Limits, Message, ToolResult, ToolSpec, Value
+from fusion.engine.context import OF_ITEM, RunContext, RunInputs, RunModels, RunParts, RunSandbox, RunTools, Scope
 from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
 from fusion.pipeline.dataflow import Wiring
-from fusion.pipeline.inputs import filled_within
+from fusion.pipeline.inputs.values import filled_within
+from fusion.quote.hands import supposed
 from fusion.stages.base import Stage
 from fusion.stages.context import Answer, Ask, Outcome, Round, Variables
 
@@ -292,8 +293,9 @@ class _Look:
 
 
 def _is_computed(stage: Stage) -> bool:
-    """Return True for a stage that always runs, and calls no model itself or within."""
-    return stage.when is None and not any(stage.roles()) and not stage.inner() and stage.kind != "pipeline"
+    """Return True for a stage that always runs, and calls no model and no tool, itself or within."""
+    idle = not any(stage.roles()) and not stage.inner() and not stage.acts
+    return idle and stage.when is None and stage.kind != "pipeline"
 
 
 def _passed_on(ctx: RunContext, wiring: Wiring) -> list[int]:
@@ -318,6 +320,8 @@ class _Rehearsal(RunContext):
         self.look = look
         self.inputs = _CheckedInputs(self)
         self.models = _RecordedModels(self, look)
+        self.tools = _SupposedTools(self)
+        self.sandbox = _ClosedSandbox(self)
         self.chosen = ""
         self.finished = False
         self.known: int | None = None
@@ -381,6 +385,23 @@ class _CheckedInputs(RunInputs):
         except PromptError as error:
             self.broken = self.broken or error
             raise
+
+
+class _SupposedTools(RunTools):
+    """Tools that are not asked for their specs, and never called."""
+
+    async def specs(self, names: Sequence[str]) -> tuple[ToolSpec, ...]:
+        return tuple(map(supposed, names))
+
+    async def call(self, name: str, arguments: object, **_: Any) -> ToolResult:
+        raise _NotAsked("not called")
+
+
+class _ClosedSandbox(RunSandbox):
+    """A sandbox in which no command runs."""
+
+    async def run(self, argv: Sequence[str], **_: Any) -> Finished:
+        raise _NotAsked("not run")
 
 
 class _RecordedModels(RunModels):

@@ -13,7 +13,7 @@ from fusion.core import budget
 from fusion.core.errors import ModelConnectionError
 from fusion.core.events import EventBase, StageFinished, StageGrew, StageStarted, span
 from fusion.core.result import Result
-from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, Usage, as_text
+from fusion.core.types import Deltas, FinishReason, Limits, Reply, Request, ToolCall, Usage, as_text
 from fusion.engine.run import Run
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import Model, ModelInfo, Price, estimate_input, estimate_request, estimate_tokens, input_bound
@@ -25,6 +25,7 @@ from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.journal import Unreachable
 from fusion.pipeline.loader import LoadedPipeline
+from fusion.quote.hands import Supposed, SupposedSandbox
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread
 
@@ -39,6 +40,10 @@ _THINKING: Final = Spread(0.01, 0.08, 0.4)
 """Share of its output limit that a model spends on reasoning by default."""
 _SHAPE_MISSED: Final = Spread(0.002, 0.02, 0.12)
 """Share of first answers that miss their schema."""
+_CALLS_A_TOOL: Final = 0.6
+"""Share of replies that call a tool, where there is one."""
+_OF_CALL: Final = 60
+"""Tokens of a call of a tool."""
 _PIECES: Final = 24  # deltas of a streamed answer
 _UNREADABLE: Final = "no JSON "
 OUT_OF_REACH: Final = "no model of its chain is left"
@@ -110,6 +115,8 @@ async def simulate(spec: RunSpec, chance: Chance, *, out: Collection[str] = ()) 
         limits=Limits() if chance.worst else spec.limits,
         strict_usd=spec.strict_usd and not chance.worst,
         widest=chance.worst,
+        toolbox=Supposed(chance),
+        sandbox=SupposedSandbox(chance),
     )
     run = Run("quote", randomized, sink=record, stream=False)
     record.result = await run.execute()
@@ -166,8 +173,12 @@ class _Simulation(Model):
         stage = self._stages[self._spec.loaded.path_of(request.key.stage)]
         taken = round(self._read(request) * self._chance.of_model("tokenizer", self.info.id, _TOKENIZER))
         thought = self._thought(request)
-        text, finish = self._said(stage, request, max(request.max_tokens - thought, 1))
-        given = min(estimate_tokens(text) + thought, request.max_tokens)
+        calls = self._calls(stage, request)
+        if calls:
+            text, finish, given = "", "tool_calls", min(_OF_CALL * len(calls) + thought, request.max_tokens)
+        else:
+            text, finish = self._said(stage, request, max(request.max_tokens - thought, 1))
+            given = min(estimate_tokens(text) + thought, request.max_tokens)
         self._note(request)
         async with self._slots:
             if (reservation := budget.attempt.get()) is not None:
@@ -180,8 +191,21 @@ class _Simulation(Model):
             usage=usage,
             asked=self.info.id,
             served=self.info.id,
+            tool_calls=calls,
             cost=None if (price := self._price(stage)) is None else price.of(usage),
         )
+
+    def _calls(self, stage: Stage, request: Request) -> tuple[ToolCall, ...]:
+        """Return the calls of tools that a reply asks for, if it asks for any."""
+        if not request.tools or request.tool_choice != "auto" or not self._chance.happens(_CALLS_A_TOOL):
+            return ()
+        assert request.key is not None
+        tool = request.tools[self._chance.any_of(0, len(request.tools) - 1)]
+        if tool.parameters.get("properties"):
+            said = self._chance.data(tool.parameters, stage.estimate, _OF_CALL)
+        else:
+            said = {"question": self._chance.text(_OF_CALL // 2)}
+        return (ToolCall(id=f"{request.key.step}-call", name=tool.name, arguments=json.dumps(said)),)
 
     def _price(self, stage: Stage) -> Price | None:
         """Return the price of a call, that of batches where it goes in one."""

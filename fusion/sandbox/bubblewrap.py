@@ -9,11 +9,10 @@ import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from math import ceil
 from pathlib import Path, PurePosixPath
 from threading import Event
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from fusion.core.errors import StageError
 from fusion.core.types import Finished
@@ -56,9 +55,9 @@ class Bubblewrap(Backend):
             reports, writes = _pipe(stack)
             descriptors = Descriptors(stack)
             arguments = [*self._namespaces(), *_options(command, descriptors, self._filter)]
-            arguments += ["--json-status-fd", str(writes)]
+            arguments += ["--json-status-fd", str(writes.fileno())]
             process = self._started(stack, arguments, descriptors, command, writes)
-            status = Status(reports)
+            status = Status(reports.fileno())
             usage = Usage(status, command.limits)
             ended = Follower(process, command.limits, stop, usage.passed).run()
             status.read()
@@ -78,7 +77,12 @@ class Bubblewrap(Backend):
             yield from ("--setenv", name, value)
 
     def _started(
-        self, stack: ExitStack, arguments: Sequence[str], descriptors: "Descriptors", command: Command, writes: int
+        self,
+        stack: ExitStack,
+        arguments: Sequence[str],
+        descriptors: "Descriptors",
+        command: Command,
+        writes: IO[bytes],
     ) -> subprocess.Popen[bytes]:
         given = descriptors.add(b"\0".join(one.encode("utf-8", "surrogateescape") for one in arguments))
         other: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -90,14 +94,14 @@ class Bubblewrap(Backend):
                 stderr=subprocess.PIPE,
                 cwd="/",
                 env={},  # the first process of the sandbox can be read there
-                pass_fds=(writes, *descriptors.numbers),
+                pass_fds=(writes.fileno(), *descriptors.numbers),
                 start_new_session=True,
                 **other,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise StageError(f"the sandbox could not start: {self._bwrap}: {error}") from error
         stack.enter_context(process)
-        os.close(writes)
+        writes.close()
         return process
 
     def _outcome(self, ended: Finished, status: "Status", stop: Event) -> Finished:
@@ -164,16 +168,10 @@ def _words(ended: Finished) -> str:
     return next((line for line in lines if line.startswith("bwrap: ")), lines[-1] if lines else ended.reason)
 
 
-def _pipe(stack: ExitStack) -> tuple[int, int]:
+def _pipe(stack: ExitStack) -> tuple[IO[bytes], IO[bytes]]:
+    """Return both ends of a pipe; each is closed once, since its number may belong to another thread by then."""
     reads, writes = os.pipe()
-    stack.callback(os.close, reads)
-    stack.callback(partial(_closed, writes))
-    return reads, writes
-
-
-def _closed(descriptor: int) -> None:
-    with suppress(OSError):
-        os.close(descriptor)
+    return stack.enter_context(os.fdopen(reads, "rb", 0)), stack.enter_context(os.fdopen(writes, "wb", 0))
 
 
 def _root_entry(name: str) -> Iterator[str]:

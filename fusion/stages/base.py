@@ -149,6 +149,10 @@ class Stage(Authored, ABC):
     """True for a kind whose items state their cost."""
     spares: ClassVar[frozenset[str]] = frozenset()
     """Keys of roles that may be `none`: the stage then passes its items on."""
+    own_default: ClassVar[bool] = False
+    """True for a kind whose `default` is no value for the readers of a skipped stage."""
+    asks_person: ClassVar[bool] = False
+    """True for a kind that asks a person, so that its run may wait."""
     loses: ClassVar[bool] = True
     """False for a kind whose items are answers to one question, so that nothing is lost with a failed one."""
     estimate: ClassVar[Estimate] = Estimate()
@@ -221,6 +225,11 @@ class Stage(Authored, ABC):
     def tools_used(self) -> Iterator[tuple[str, str]]:
         """Yield (key, name) for every tool that the stage may call, or have called by a model."""
         yield from ()
+
+    @property
+    def most_tool_calls(self) -> int:
+        """The most calls of tools for one answer or item."""
+        return 1 if self.acts else 0
 
     @property
     def if_skipped(self) -> Any:

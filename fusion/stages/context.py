@@ -15,6 +15,8 @@ from fusion.core.types import (
     Effect,
     Finished,
     FinishReason,
+    GateAnswer,
+    GateQuestion,
     Item,
     JsonSchema,
     Message,
@@ -351,6 +353,18 @@ class StageSandbox(ABC):
         """
 
 
+class StageGates(ABC):
+    """People of the run: questions to them, and their answers."""
+
+    @abstractmethod
+    async def ask(self, question: GateQuestion, *, item: int | None = None) -> GateAnswer:
+        """Return the answer to a question, which may be a no.
+
+        Raises Waits while there is none: all other work goes on, then the run waits without a process. Once the
+        question is answered the stage runs again. Answers are decisions: equal questions of a stage are asked once.
+        """
+
+
 class StageEvents(ABC):
     """Events that a stage sends beside those of its calls and items."""
 
@@ -375,6 +389,7 @@ class StageContext(ABC):
     events: StageEvents
     tools: StageTools
     sandbox: StageSandbox
+    gates: StageGates
     seed: str
     """Seed of every random order: the same for this stage in each process of the run."""
     answer: AnswerOptions | None = None

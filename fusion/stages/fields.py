@@ -4,13 +4,16 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from math import ceil
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from fusion.core.bounded.patterns import compiled
 from fusion.core.validation import Authored
 
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LONGEST: Final = 10 * 366 * 86400
+_DURATION: Final = re.compile(r"^(\d{1,9}(\.\d{1,3})?[smhdw])+$")
 RESERVED = frozenset({"inputs", "item", "items", "needed", "request", "run", "stages", "loop"})
 """Names that stages and inputs cannot have: templates and results use them."""
 
@@ -73,6 +76,21 @@ def _enough(given: Any) -> int | str:
     raise ValueError("give a count such as 8, or a share such as 95%")
 
 
+def _seconds(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    if not _DURATION.fullmatch(given):
+        raise ValueError("give seconds, or a text such as 90m, 36h, 3d or 1d12h")
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", given)
+    return float(sum(Decimal(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _bounded(seconds: float) -> float:
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError(f"expected more than 0 and at most 10 years, got {seconds:g} s")
+    return seconds
+
+
 def enough(wanted: int | str, of: int) -> int:
     """Return the count that is enough: `wanted` itself, or its share of `of`, rounded up."""
     return wanted if isinstance(wanted, int) else ceil(Decimal(wanted[:-1]) * of / 100)
@@ -121,6 +139,16 @@ OutputSchema = Annotated[
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
 """One text or a list of texts."""
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    AfterValidator(_bounded),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": _DURATION.pattern}]}
+    ),
+]
+"""A time in seconds: a number, or a text such as `90m`, `36h`, `3d` or `1d12h`."""
 
 Pattern = Annotated[str, AfterValidator(_compiles)]
 """A regular expression."""

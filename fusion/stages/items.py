@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from fusion.core.budget import essential, optional
-from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, Waits, first_error
 from fusion.core.types import Failure, Item
 from fusion.stages.base import ExpressionUse, Following, ModelStage, OutputField, Prompted, Reads, Stage
 from fusion.stages.context import StageContext
@@ -168,6 +168,9 @@ class Hand:
     def all_came(self) -> None:
         """Note that no more items will arrive."""
 
+    def hold(self, signal: Waits) -> None:
+        """Note that the items that are missing wait for a person: what needs them waits, too."""
+
     def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Coroutine[Any, Any, Item]:
         """Return the item with its result."""
         raise NotImplementedError
@@ -214,17 +217,27 @@ class _Work:
         self._broken = False  # an item failed in a way that ends the stage: no other one begins
         self._fault: ModelError | None = None  # every further call would meet it too
         self._idle = Event()
+        self._waits: Waits | None = None  # an item waits for a person; the others are worked
 
     async def all(self) -> None:
         self._variables = await self._ctx.inputs.values()
         async with self._group:
-            async for item in self._ctx.inputs.follow(self._over):
-                self._open[item.index] = item
-                self._hand.came(item, self._variables, self._group)
-                self._take(item)
-            self._hand.all_came()
-            self._nothing_more_comes()
+            try:
+                await self._take_all()
+            except Waits as signal:
+                self._waits = signal
+                self._hand.hold(signal)
+        if self._waits is not None:
+            raise self._waits
         self._fail_open(StageError("it needs itself, by way of what it needs").as_failure())
+
+    async def _take_all(self) -> None:
+        async for item in self._ctx.inputs.follow(self._over):
+            self._open[item.index] = item
+            self._hand.came(item, self._variables, self._group)
+            self._take(item)
+        self._hand.all_came()
+        self._nothing_more_comes()
 
     async def out_of_time(self) -> None:
         """Fail every unfinished item, also those that arrive later; finished ones are kept."""
@@ -306,13 +319,16 @@ class _Work:
             self._idle.set()
 
     async def _worked(self, item: Item) -> Item | None:
-        """Return the item with its result, or failed; None if it met a fault that ends the stage."""
+        """Return the item with its result, or failed; None if it waits, or met a fault that ends the stage."""
         needed = [self._done[index] for index in item.needs]
         for need in needed:
             if need.failure is not None:
                 return self._failed_with(item, need)
         try:
             return await self._done_by_hand(item, needed)
+        except Waits as signal:
+            self._waits = signal
+            return None
         except BudgetError:
             self._broken = True
             raise

@@ -30,6 +30,9 @@ _BUILT_IN: Final = {
     "verify": "Verify",
     "route": "Route",
     "pipeline": "PipelineStage",
+    "tool": "ToolStage",
+    "python": "PythonStage",
+    "gate": "Gate",
 }
 """The class of each built-in kind, in the module of the kind's name."""
 

@@ -285,6 +285,13 @@ class NullJournal:
     def kept(self, stage: str, item: int | None, name: str) -> Any:
         """Return a recorded decision; None if there is no such decision."""
 
+    def confirm(self, stage: str, item: int | None, name: str) -> None:
+        """Record a decision of another run in this one, too."""
+
+    async def decide(self, stage: str, item: int | None, name: str, value: Any) -> Any:
+        """Record a decision that other processes may make at the same time; return the one that was first."""
+        return value
+
     def works_again(self, stage: str, item: int | None, name: str) -> bool:
         """Return True for a place that is worked on again, or whose decision is that of another run."""
         return False

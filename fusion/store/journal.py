@@ -26,6 +26,8 @@ from fusion.core.events import (
     Decided,
     EventBase,
     FallbackTaken,
+    GateAnswered,
+    GateOpened,
     HedgeSent,
     ItemFinished,
     Noted,
@@ -39,7 +41,7 @@ from fusion.core.events import (
     span,
 )
 from fusion.core.result import Result
-from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited
+from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited, answers_gate, opens_gate
 from fusion.store.base import OF_TOOL, NullJournal, Store
 from fusion.store.batches import BatchPlace, BatchPlaces
 from fusion.store.encoding import Json, as_json, value_as_json
@@ -70,6 +72,8 @@ _KEPT_EVENTS: Final = frozenset(
         CommandFinished,
         Decided,
         FallbackTaken,
+        GateAnswered,
+        GateOpened,
         HedgeSent,
         Noted,
         OutageChanged,
@@ -164,7 +168,7 @@ class Journal(NullJournal):
         self._decided = {
             (one.stage, one.item, one.name): one.value
             for one in store.decisions(self.run_id)
-            if _OF_TOOL.match(one.name) or not _is_of(one.stage, one.item, one.name, again)
+            if _stays(one.name) or not _is_of(one.stage, one.item, one.name, again)
         }
         self._again = again
         for place, value in self._decided.items():
@@ -187,6 +191,8 @@ class Journal(NullJournal):
             self._elsewhere = {**found, **self._elsewhere}
             for one in self._store.decisions(run_id):
                 place = (one.stage, one.item, one.name)
+                if opens_gate(one.name) or (answers_gate(one.name) and one.value["answer"] == "rejected"):
+                    continue  # another run asks anew, also after a no
                 if place not in self._decided:
                     self._decided[place] = one.value
                     self._inherited.add(place)
@@ -364,6 +370,26 @@ class Journal(NullJournal):
     def kept(self, stage: str, item: int | None, name: str) -> Any:
         return self._decided.get((stage, item, name))
 
+    def confirm(self, stage: str, item: int | None, name: str) -> None:
+        if (value := self.kept(stage, item, name)) is not None and self.content == "full":
+            self._put(Decision(self.run_id, stage, item, name, value))
+
+    async def decide(self, stage: str, item: int | None, name: str, value: Any) -> Any:
+        self._decided.pop((stage, item, name), None)
+        self.keep(stage, item, name, value)
+        await self.written()
+        first = await asyncio.to_thread(self._decision, stage, item, name)
+        self._decided[stage, item, name] = value if first is None else first
+        return self._decided[stage, item, name]
+
+    def _decision(self, stage: str, item: int | None, name: str) -> Any:
+        """Return a decision as it is on disk; None if it cannot be read."""
+        try:
+            found = self._store.decisions(self.run_id)
+        except StoreError:
+            return None
+        return next((one.value for one in found if (one.stage, one.item, one.name) == (stage, item, name)), None)
+
     def works_again(self, stage: str, item: int | None, name: str) -> bool:
         return (stage, item, name) in self._inherited or _is_of(stage, item, name, self._again)
 
@@ -502,6 +528,11 @@ class Journal(NullJournal):
 
 async def _raise(fault: Exception) -> None:
     raise fault
+
+
+def _stays(decision: str) -> bool:
+    """Return True for a decision that no repeated work changes: of a tool, or of a person."""
+    return bool(_OF_TOOL.match(decision)) or opens_gate(decision) or answers_gate(decision)
 
 
 def _is_of(stage: str, item: int | None, step: str, parts: Again) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fusion.core.bounded import clock
 from fusion.core.errors import StageError
 from fusion.core.schema import strict_json, validate
-from fusion.core.types import JsonSchema, ToolSpec
+from fusion.core.types import JsonSchema, ToolSpec, as_text
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ANY: Final[JsonSchema] = {"type": "object"}
@@ -64,7 +64,7 @@ async def read(given: str | Mapping[str, Any], spec: ToolSpec) -> tuple[dict[str
 
 def _read(given: str | Mapping[str, Any], schema: JsonSchema) -> tuple[dict[str, Any], list[str]]:
     try:
-        data = strict_json.loaded(given or "{}") if isinstance(given, str) else given
+        data = strict_json.loaded((given if isinstance(given, str) else as_text(given)) or "{}")
     except (ValueError, RecursionError) as error:
         return {}, [f"the arguments are no JSON: {error}"]
     if not isinstance(data, Mapping):

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
-from fusion.core.errors import UsageError, close_names
+from fusion.core.errors import StageError, UsageError, close_names
 from fusion.core.types import Effect, ToolResult, ToolSpec
 
 SECONDS: Final = 60.0
@@ -47,7 +47,7 @@ class Toolbox(ABC):
 
     @abstractmethod
     def check(self, name: str) -> None:
-        """Raise UsageError for a name that `find` cannot know, without starting anything."""
+        """Raise UsageError for a name that `find` cannot know, without starting a server."""
 
     async def close(self) -> None:  # noqa: B027 - most toolboxes hold nothing to end
         """End servers and processes, on the event loop of the runs; a later call may start them again."""
@@ -68,6 +68,16 @@ class Tools(Toolbox):
     def check(self, name: str) -> None:
         if name not in self._tools:
             raise UsageError(f"no tool {name!r} is declared{close_names(name, self._tools)}")
+
+
+class AnyTools(Toolbox):
+    """A toolbox for previews, which takes every name and has no tool to call."""
+
+    async def find(self, name: str) -> tuple[Tool, ...]:
+        raise StageError(f"tool {name!r} is not called in a preview")
+
+    def check(self, name: str) -> None:
+        """Take every name."""
 
 
 Tools.NONE = Tools(())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fusion.core.bounded import clock
-from fusion.core.errors import BudgetError, FusionError
+from fusion.core.errors import BudgetError, FusionError, Waits
 from fusion.core.types import ToolResult, as_text, whole_data, whole_text
 from fusion.tools.base import Tool
 
@@ -32,12 +32,13 @@ async def called(
 ) -> Outcome:
     """Return the outcome of a call; one that raises, is late, or gives what is no result is a failed one.
 
-    `most` is the most tokens of the result, in which `mask` hides keys. Raises BudgetError, which is no failure of
-    the tool.
+    `most` is the most tokens of the result, in which `mask` hides keys. Raises BudgetError and Waits, which are
+    no failures of the tool.
     """
     seconds = tool.timeout if timeout is None else timeout
-    given = await _in_time(tool, arguments, seconds)
-    if given is None:
+    try:
+        given = await _in_time(tool, arguments, seconds)
+    except TimeoutError:
         left = "" if tool.effect == "read" else "; it may have taken effect"
         return Outcome(failed(f"no result within {seconds:g} s{left}"), late=True)
     return await bounded(given, most, mask)
@@ -49,25 +50,28 @@ def failed(message: str) -> ToolResult:
 
 
 async def _in_time(tool: Tool, arguments: dict[str, Any], seconds: float) -> Any:
-    """Return what a tool gives; None if it is late. A call that does not end when it is cancelled is left alone."""
+    """Return what a tool gives. A call that does not end when it is cancelled is left alone.
+
+    Raises TimeoutError for a late call.
+    """
     call = asyncio.ensure_future(_contained(tool, arguments))
     try:
         await asyncio.wait({call}, timeout=seconds)
+        if not call.done():
+            raise TimeoutError
     finally:
         if not call.done():
             call.cancel()
+            call.add_done_callback(_forget)
             await asyncio.wait({call}, timeout=_LEAVE)
-    if call.done():
-        return failed("the tool cancelled its own call") if call.cancelled() else call.result()
-    call.add_done_callback(_forget)
-    return None
+    return failed("the tool cancelled its own call") if call.cancelled() else call.result()
 
 
 async def _contained(tool: Tool, arguments: dict[str, Any]) -> Any:
     """Call a tool; an exception, also one that would end the process, becomes a failed result."""
     try:
         return await tool.call(arguments)
-    except (asyncio.CancelledError, BudgetError):
+    except (asyncio.CancelledError, BudgetError, Waits):
         raise
     except FusionError as error:
         return failed(str(error))
@@ -104,7 +108,7 @@ async def bounded(given: Any, most: int, mask: Callable[[str], str]) -> Outcome:
         if not text.strip():
             text = written
         size = max(size, len(written))
-    lines = [_cut(text, room, size, mask), *([flaw] if flaw else [])]
+    lines = [_cut(text, room, mask), *([flaw] if flaw else [])]
     return Outcome(ToolResult("\n".join(filter(None, lines)), data, bool(given.failed)), size)
 
 
@@ -133,16 +137,16 @@ def _written(data: Any, room: int) -> tuple[str, bool]:
     return "".join(pieces), True
 
 
-def _cut(text: str, room: int, size: int, mask: Callable[[str], str]) -> str:
+def _cut(text: str, room: int, mask: Callable[[str], str]) -> str:
     """Return a text, or its beginning of so many bytes with a line that says so."""
     head = text[:room]
     raw = head.encode(errors="replace")
     if len(raw) > room:
         head = raw[:room].decode(errors="ignore")
     said = mask(whole_text(head))
-    if len(head) == size:
+    if len(head) == len(text):
         return said
-    return f"{said}\n[cut here: these are the first {len(head):,} of {size:,} characters]"
+    return f"{said}\n[cut here: these are the first {len(head):,} of {len(text):,} characters]"
 
 
 def shortened(value: Any, most: int = 200) -> str:

@@ -24,6 +24,7 @@ SCORERS = {
     "nq": "contains",
     "invoices": "records",
     "yearbooks": "number",
+    "humaneval": "unit_tests",
 }
 
 

@@ -17,6 +17,7 @@ from fusion import Fusion, ScriptedModel
 from fusion.core.config import machine
 from fusion.models.catalog import price_file
 from fusion.models.providers.local import weights
+from fusion.sandbox import probe
 from tests.cli.conftest import Command, Ran, environment, small_tier
 
 DATA = b"GGUF" + bytes(1000)
@@ -129,7 +130,7 @@ def test_all_is_well(desk: Desk, command: Command) -> None:
     lines = [line.split() for line in ran.out.splitlines()]
     assert [line[1] for line in lines[:2]] == ["python", "installs"]
     assert {line[0] for line in lines[:-1]} == {"ok"}
-    named = {"settings", "policy", "keys", "profile", "batches", "weights", "store", "prices", "clock"}
+    named = {"settings", "policy", "keys", "profile", "batches", "weights", "store", "prices", "sandbox", "clock"}
     assert named <= {line[1] for line in lines}
     assert lines[-1] == ["0", "problems,", "0", "warnings"]
     assert "set: OPENAI_API_KEY" in ran.out
@@ -160,6 +161,28 @@ def test_five_broken_things(desk: Desk, command: Command) -> None:
     assert "fusion models pull small" in of(ran, "weights")[1]["advice"]
     assert "is a folder" in of(ran, "store")[0]["words"] or "is no file" in of(ran, "store")[0]["words"]
     assert SECRET not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("table", "state", "words"),
+    [
+        ("", "ok", "none: bubblewrap is not installed; for stages that run commands: `apt install bubblewrap`"),
+        ("runner = ['nowhere']", "problem", "none: the runner 'nowhere' is not here; no stage can run a command"),
+        ("runner = ['BIN']", "ok", "runner BIN: commands see no file"),
+    ],
+    ids=["none", "a runner that is not here", "a runner"],
+)
+def test_the_sandbox_or_what_to_install(desk: Desk, command: Command, table: str, state: str, words: str) -> None:
+    program = desk.home / "mine"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    desk.own.write_text(f"[sandbox]\n{table.replace('BIN', str(program))}\n")
+    desk.patch.setenv("PATH", "/nowhere")
+    desk.patch.setattr(probe, "_chosen", probe._chosen.__wrapped__)
+    (one,) = of(command("doctor", "--json"), "sandbox")
+    assert one["state"] == state
+    assert words.replace("BIN", str(program)) in one["words"]
+    assert bool(one["advice"]) == (state == "problem")
 
 
 ENDPOINTS = {

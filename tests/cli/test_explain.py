@@ -71,7 +71,12 @@ def test_short_types_are_explained_as_they_are(command: Command) -> None:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_an_example_is_valid_and_runs(fusion: Callable[..., Fusion], kind: str) -> None:
-    result, events = run(fusion(model=ScriptedModel(willing, name="scripted/willing")), TEXT, pipeline=example(kind))
+    result, events = run(
+        fusion(model=ScriptedModel(willing, name="scripted/willing")),
+        TEXT,
+        pipeline=example(kind),
+        on_gate=lambda gate: True,
+    )
     assert result.status == "ok"
     assert result.text
     assert_bounded(example(kind), events)
@@ -86,7 +91,12 @@ def test_the_most_calls_hold_whatever_models_say(
     changed = {name: stage.model_copy(update=more) for name, stage in pipeline.stages.items()}
     pipeline = pipeline.model_copy(update={"stages": changed})
     for script in (useless, never_content, cut_off):
-        _, events = run(fusion(model=ScriptedModel(script, name="scripted/difficult")), TEXT, pipeline=pipeline)
+        _, events = run(
+            fusion(model=ScriptedModel(script, name="scripted/difficult")),
+            TEXT,
+            pipeline=pipeline,
+            on_gate=lambda gate: True,
+        )
         assert_bounded(pipeline, events)
 
 

@@ -103,7 +103,7 @@ def test_show_sums_a_map_up(store: Store, command: Command) -> None:
     for line in (
         "nightly: map of tickets, ok in 2 passes; profile local; began ",
         "rows from in.csv; answers in out.jsonl",
-        "rows: 2 ok, 3 failed, 1 waiting, of 6 in the inputs",
+        "rows: 2 ok, 3 failed, 1 unfinished, of 6 in the inputs",
         "cost: $0.0700, 6 calls",
         "  2 (b, c): ModelTimeoutError: no answer in 3 s",
         "  1 (d): BadRequestError: no such model 'x'",

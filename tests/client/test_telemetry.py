@@ -609,3 +609,58 @@ def test_a_provider_that_the_program_has_set_is_used(spans: Spans, monkeypatch: 
     with Fusion(model=ScriptedModel("fine"), telemetry=True) as fusion:
         fusion.complete("x", pipeline=Pipeline.from_yaml(ONE))
     assert spans.one("invoke_agent").attributes is not None
+
+
+FAILS = """
+name: many
+inputs: {words: what}
+stages:
+  work: {kind: map, over: "inputs.words.split()", prompt: "do {{ item.source }}", min_ok: 1, concurrency: 1}
+  answer: {kind: generate, role: frontier, prompt: "{% for item in work %}{{ item.value }} {% endfor %}"}
+output: answer
+"""
+
+
+def shape(span: ReadableSpan, names: dict[int, str]) -> Any:
+    """A span without its numbers, times and the id of its run."""
+    vary = {"fusion.run.id", "fusion.latency", "gen_ai.response.time_to_first_chunk", "fusion.waited"}
+    kept = {name: value for name, value in attributes(span).items() if name not in vary}
+    events = [(event.name, sorted(event.attributes or {})) for event in span.events]
+    above = None if span.parent is None else names[span.parent.span_id]
+    scope = span.instrumentation_scope
+    return span.name, span.kind, kept, events, span.status.status_code, span.status.description, above, scope
+
+
+@pytest.mark.usefixtures("without_pauses")
+def test_our_own_providers_make_the_spans_that_a_tracer_makes(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shapes(all_: tuple[ReadableSpan, ...]) -> list[Any]:
+        names = {span.context.span_id: span.name for span in all_}
+        assert len({span.context.trace_id for span in all_}) == 1
+        assert len(names) == len(all_)
+        return sorted((shape(span, names) for span in all_), key=repr)
+
+    def run(**options: Any) -> None:
+        script = [ModelConnectionError("reset"), "one", AuthenticationError("no key"), "three", "the answer"]
+        with traced(spans, list(script), **options) as fusion, suppress(RunFailed):
+            fusion.complete("a b c", pipeline=Pipeline.from_yaml(FAILS))
+
+    run()
+    exporter = InMemorySpanExporter()
+    own_ones = OwnProviders([exporter], [])
+    monkeypatch.setattr("fusion.client.telemetry.providers.providers_of", lambda _: own_ones.providers)
+    run()
+    assert own_ones.close(10)
+    made = exporter.get_finished_spans()
+    assert {"attempt failed"} <= {event.name for span in made for event in span.events}
+    assert shapes(made) == shapes(spans.all)
+
+
+def test_variables_bound_the_attributes_of_our_own_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "3")
+    exporter = InMemorySpanExporter()
+    own_ones = OwnProviders([exporter], [])
+    monkeypatch.setattr("fusion.client.telemetry.providers.providers_of", lambda _: own_ones.providers)
+    with Fusion(model=ScriptedModel("fine"), telemetry=True) as fusion:
+        fusion.complete("x", pipeline=Pipeline.from_yaml(ONE))
+    assert own_ones.close(10)
+    assert {len(span.attributes or {}) for span in exporter.get_finished_spans()} == {3}

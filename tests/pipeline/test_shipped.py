@@ -85,6 +85,7 @@ def test_an_easy_request_is_answered_by_the_model_that_calls_it_easy(fusion: Any
 ONE = "The flag of Ukraine is blue and yellow."
 COLOURS = f"The flag of France is blue, white and red.\n{ONE}"
 SMALL: dict[str, dict[str, Any]] = {
+    "code-with-tests": {"task": "A function double(x) that returns twice x.", "examples": "assert double(2) == 4"},
     "agree-or-escalate": {"question": "What is 2 + 3? Answer with the number only."},
     "fusion": {"task": "Which planet is the largest? Answer with its name."},
     "line-by-line": {"task": "Name the country.", "lines": ONE},

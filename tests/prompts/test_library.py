@@ -72,6 +72,13 @@ def rendered(name: str, text: Any) -> str:
         "computed": {"how": "sum", "text": "4", "values": 2, "missing": ()},
         "words": 100,
         "end": shown[-60:],
+        "task": Attached(f"Do this: {shown[:1000]}"),
+        "value": text,
+        "log": f"exit code 1: {shown[-200:]}",
+        "escalated": True,
+        "question": shown[:200],
+        "draft": text,
+        "loop": {"faults": ["it lacks a word"], "draft": text},
     }
     messages = Prompts(Library([shipped_root()])).template(name).render(variables)
     return "\n".join(f"--- {message.role}\n{message.content}" for message in messages)

@@ -5,6 +5,8 @@ import pickle
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import metadata
+from importlib.metadata import EntryPoint
 from threading import Event
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 
 from fusion.core.config import SandboxTable
 from fusion.core.types import Finished, ProcessLimits
+from fusion.sandbox import SandboxDoor
 from fusion.sandbox.base import Command
 from fusion.sandbox.probe import found
+from fusion.stages import registry
 
 OTHER = 12345
 """A user without a name, a home or a file."""
@@ -82,10 +86,25 @@ def _outcome(work: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
-def no_choice() -> Iterator[None]:
-    """The sandbox is looked for anew, and again after the test."""
-    from fusion.sandbox import probe
-
-    probe._chosen.cache_clear()
+def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    entry = EntryPoint(name="shell", value="tests.sandbox.shell:Shell", group=registry.GROUP)
+    real = metadata.entry_points
+    monkeypatch.setattr(
+        metadata, "entry_points", lambda *, group: [entry] if group == registry.GROUP else real(group=group)
+    )
+    registry.kinds.cache_clear()
     yield
-    probe._chosen.cache_clear()
+    registry.kinds.cache_clear()
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, shell: None) -> list[Command]:
+    """The commands that reach the sandbox, which each get their number as output."""
+    commands: list[Command] = []
+
+    async def given(self: SandboxDoor, command: Command) -> Finished:
+        commands.append(command)
+        return Finished(0, f"{len(commands)};", "", None, 0.25, "double")
+
+    monkeypatch.setattr(SandboxDoor, "run", given)
+    return commands

@@ -1,4 +1,4 @@
-"""Pipelines without a review: a reviewing stage passes on what it gets, and its judge is not asked."""
+"""Pipelines without a review: a stage that reviews or verifies passes on what it gets, and no judge is asked."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +10,7 @@ from fusion.stages.context import StageContext
 from fusion.stages.kinds.cascade import Cascade
 from fusion.stages.kinds.judge import Judge
 from fusion.stages.kinds.review import Review
+from fusion.stages.kinds.verify import Verify
 from fusion.stages.text.checks import Checks
 from fusion.stages.tiers.spec import Accept, Tiered
 
@@ -28,6 +29,8 @@ def _without_review(stage: Stage) -> Stage | None:
         return stage.model_copy(update={"when": "false"})
     if isinstance(stage, Cascade) and any(accept.judge is not None for _, accept in stage.accepts()):
         return _unjudged(stage)
+    if isinstance(stage, Verify):
+        return stage.unchecked
     return None
 
 

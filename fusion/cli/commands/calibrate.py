@@ -125,7 +125,7 @@ def _reviewed(
         reviewers=options.reviewers or (),
         prompts=options.templates or (),
         thresholds=options.thresholds or (),
-        right=_right(options),
+        right=_right(options, fusion),
         items=options.item_gold is not None,
         concurrency=options.concurrency or 16,
         within=_budget(options),
@@ -180,7 +180,7 @@ def _calibrated(
         target=options.target or 0.0,
         delta=options.delta,
         stage=options.stage,
-        right=_right(options),
+        right=_right(options, fusion),
         concurrency=options.concurrency or 16,
         within=_budget(options),
         watch=None if options.quiet else _said,
@@ -232,14 +232,14 @@ def _examples(options: CalibrateOptions, pipeline: "Pipeline") -> "Iterator[Exam
         yield Example(task.prompt, tasks.gold[task.id], task.inputs)
 
 
-def _right(options: CalibrateOptions) -> "Right | None":
+def _right(options: CalibrateOptions, fusion: "Fusion") -> "Right | None":
     """Return the comparison of an answer with the right one; None for that of the stage."""
     if options.scorer is None:
         return None
     from fusion.bench.scorers.base import Answer
     from fusion.bench.scorers.registry import scorer
 
-    by = scorer(options.scorer)
+    by = scorer(options.scorer, sandbox=fusion.settings.sandbox)
     return lambda answer, gold: by.score(Answer(text=answer), gold).value == 1
 
 

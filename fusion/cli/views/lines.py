@@ -18,6 +18,8 @@ from fusion.core.events import (
     CommandFinished,
     EventBase,
     FallbackTaken,
+    GateAnswered,
+    GateOpened,
     HedgeSent,
     ItemFinished,
     Noted,
@@ -29,6 +31,7 @@ from fusion.core.events import (
     StageFinished,
     StageGrew,
     StageStarted,
+    ToolFinished,
 )
 from fusion.core.params import NO_MODEL
 from fusion.core.result import FailedPart, Result, Times
@@ -103,6 +106,8 @@ def milestone(event: EventBase, items: int, failed: int) -> str | None:
     match event:
         case StageStarted():
             return f"{event.stage}: started ({event.kind})"
+        case StageFinished(status="waiting"):
+            return f"{event.stage}: waits for a person"
         case RoundStarted():
             return f"{event.stage}: round {event.number} of {event.most}"
         case StageFinished(status="failed"):
@@ -203,11 +208,24 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return f"call to {event.model} cancelled", ""
         case FallbackTaken():
             return f"{event.failed} cannot answer, going on with {event.model}: ", reason(event.failure)
+        case ToolFinished(status="failed", failure=Failure() as failure):
+            return f"{event.tool}: ", one_line(failure.message)
         case Noted():
             return "", one_line(event.message)
         case CommandFinished(stopped_by=str(), reused=False):
             return f"{one_line(event.program)} in the sandbox {ended(event.code, event.stopped_by)}", ""
-    return _told_of_model(event)
+    return _told_of_person(event) or _told_of_model(event)
+
+
+def _told_of_person(event: EventBase) -> tuple[str, str] | None:
+    """Return what an event reports of a person: a question, or an answer."""
+    match event:
+        case GateOpened():
+            who = f" ({event.who})" if event.who else ""
+            return f"asks a person{who}", f": {event.title}" if event.title else ""
+        case GateAnswered():
+            return f"{event.answer} by {event.by}", ""
+    return None
 
 
 def _told_of_model(event: EventBase) -> tuple[str, str] | None:
@@ -304,8 +322,19 @@ def folded_texts(texts: Iterable[str]) -> list[str]:
 
 
 def reply_line(event: EventBase) -> str | None:
-    """Describe a finished call or command."""
+    """Describe a finished call of a model or tool, or a finished command."""
+    if isinstance(event, ToolFinished):
+        return tool_line(event)
     return call_line(event) if isinstance(event, (CallFinished, CommandFinished)) else None
+
+
+def tool_line(event: ToolFinished) -> str:
+    """Describe a call of a tool that has ended."""
+    what = f"{_place(event)}: {event.step} calls {event.tool} {one_line(event.arguments)}".rstrip()
+    if event.reused:
+        return f"{what}: {_ANSWERED_BY['journal']}"
+    size = f", {event.size:,} characters" if event.status == "ok" else ""
+    return f"{what}: {event.status}{size}, {seconds(event.seconds)}"
 
 
 def call_line(event: EventBase) -> str | None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from fusion.client.history.run_types import CallDetails, CallLine, RunSummary, StageLine
-from fusion.core.events import EventBase, ItemFinished, StageFinished, StageStarted
+from fusion.client.history.run_types import CallDetails, CallLine, CommandLine, RunSummary, StageLine, ToolLine
+from fusion.core.events import CommandFinished, EventBase, ItemFinished, StageFinished, StageStarted, ToolFinished
 from fusion.core.result import Cost, FailedPart, Receipt, Result
 from fusion.core.types import Value
 from fusion.engine.receipt import Accounts, Before, before
@@ -81,6 +81,24 @@ def stage_lines(was: Before, calls: Iterable[CallLine]) -> tuple[StageLine, ...]
         line["failed"] = line.get("failed", 0) + (call.state == "failed")
         line["reused"] = line.get("reused", 0) + (call.reused is not None)
     return tuple(StageLine(stage=stage, **line) for stage, line in lines.items())
+
+
+def tool_lines(events: Iterable[EventBase]) -> tuple[ToolLine, ...]:
+    """Return the calls of tools, in the order of their ends."""
+    return tuple(
+        copied(ToolLine, event, started=event.at - timedelta(seconds=event.seconds))
+        for event in events
+        if isinstance(event, ToolFinished)
+    )
+
+
+def command_lines(events: Iterable[EventBase]) -> tuple[CommandLine, ...]:
+    """Return the commands in the sandbox, in the order of their ends."""
+    return tuple(
+        copied(CommandLine, event, started=event.at - timedelta(seconds=event.seconds))
+        for event in events
+        if isinstance(event, CommandFinished)
+    )
 
 
 def failed_parts(events: Iterable[EventBase]) -> tuple[FailedPart, ...]:

@@ -10,10 +10,12 @@ from fusion.client.history.details import (
     accounts_of,
     call_details,
     call_line,
+    command_lines,
     failed_parts,
     kept_result,
     run_summary,
     stage_lines,
+    tool_lines,
 )
 from fusion.client.history.export import exported_map, exported_run
 from fusion.client.history.map_types import MapDetails, MapDiff, MapSummary, RowSummary
@@ -22,7 +24,9 @@ from fusion.client.history.run_types import CallDetails, RunDetails, RunDiff, Ru
 from fusion.core.config import Settings
 from fusion.core.errors import RunBusyError, UsageError
 from fusion.core.result import Result
+from fusion.core.types import AnsweredGate
 from fusion.store.base import Store
+from fusion.store.gates import gates_of
 from fusion.store.lookup import StoreGiven, find_map, find_run, map_state, resolve_store, run_state, try_lock
 from fusion.store.rows import MapRow, RunFilter, RunRow, RunState, RunStatus
 
@@ -134,8 +138,8 @@ class History:
     ) -> tuple[RunSummary | MapSummary, ...]:
         """Remove the runs and maps that match and started more than `older_than` days ago, except the newest `keep`.
 
-        Returns the removed ones; with `dry_run`, those that would be. Running ones are kept. A map is removed with
-        its rows or not at all.
+        Returns the removed ones; with `dry_run`, those that would be. Running ones are kept, and waiting ones unless
+        the status is given. A map is removed with its rows or not at all.
 
         Raises UsageError without an age, a number or a status.
         """
@@ -146,7 +150,8 @@ class History:
         rows.sort(key=lambda one: -one[0].started)
         gone: list[RunSummary | MapSummary] = []
         for row, status in rows[keep or 0 :]:
-            if status == "running" or not (until is None or self._is_older(row, until)):
+            held = status == "running" or (status == "waiting" and "waiting" not in which.get("status", ()))
+            if held or not (until is None or self._is_older(row, until)):
                 continue
             one_id = row.map_id if isinstance(row, MapRow) else row.run_id
             with try_lock(self._store, one_id) as is_free:
@@ -208,9 +213,16 @@ class History:
             models=accounts.served(),
             stages=stage_lines(was, calls),
             calls=calls,
+            tools=tool_lines(was.events),
+            commands=command_lines(was.events),
             failed=failed_parts(was.events) if result is None else result.failed,
             notes=tuple(accounts.notes),
+            gates=gates_of(self._store, row.run_id),
         )
+
+    def gates(self, run_id: str) -> tuple[AnsweredGate, ...]:
+        """Return the questions of a run to people, in order, each with its answer; None for an open one."""
+        return gates_of(self._store, find_run(self._store, run_id).run_id)
 
     def result(self, run_id: str) -> Result:
         """Return the Result of a finished run. Raises UsageError for an unfinished one, StoreError if not kept."""

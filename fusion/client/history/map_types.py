@@ -15,8 +15,9 @@ class MapSummary(Value):
     """A map in the history: one pipeline over many rows, each of them a run.
 
     `rows` are those known so far, by the status of their latest run: `ok`, `partial`, `failed`, and `waiting` for
-    those without an end. `expected` is their number in the inputs, None if it is unknown. `cost` and `calls` are
-    those of all runs of its rows. `seconds` is the time of the latest of its `passes`.
+    those without an end; `held` of these wait for a person. `expected` is their number in the inputs, None if it is
+    unknown. `cost` and `calls` are those of all runs of its rows. `seconds` is the time of the latest of its
+    `passes`.
     """
 
     map_id: str
@@ -35,6 +36,7 @@ class MapSummary(Value):
     partial: int
     failed: int
     waiting: int
+    held: int = 0
     cost: Cost
     calls: int
     tags: dict[str, str]

@@ -7,7 +7,18 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fusion.core.result import Cost, FailedPart, Receipt, Served
-from fusion.core.types import Failure, FinishReason, Message, Money, Usage, Value, Waited
+from fusion.core.types import (
+    AnsweredGate,
+    Effect,
+    Failure,
+    FinishReason,
+    Message,
+    Money,
+    StoppedBy,
+    Usage,
+    Value,
+    Waited,
+)
 from fusion.store.rows import RunState
 
 
@@ -36,11 +47,11 @@ class RunSummary(Value):
 
 
 class StageLine(Value):
-    """A stage of a run, by its path. `open` has started and not finished."""
+    """A stage of a run, by its path. `open` has started and not finished; `waiting` waits for a person."""
 
     stage: str
     kind: str
-    status: Literal["ok", "skipped", "failed", "open"]
+    status: Literal["ok", "skipped", "failed", "waiting", "open"]
     started: datetime | None
     seconds: float | None
     calls: int = 0
@@ -85,6 +96,35 @@ class CallLine(Value):
         return f"{self.stage}/{item}{self.step}"
 
 
+class ToolLine(Value):
+    """A call of a tool, without its result. `arguments` is the beginning of its arguments as JSON, if it was kept."""
+
+    stage: str
+    item: int | None
+    step: str
+    tool: str
+    effect: Effect
+    status: Literal["ok", "failed", "cancelled"]
+    started: datetime
+    seconds: float
+    size: int = 0
+    arguments: str = ""
+    failure: Failure | None = None
+
+
+class CommandLine(Value):
+    """A command in the sandbox, without its output: its program, the sandbox `by` which it ran, and its end."""
+
+    stage: str
+    item: int | None
+    program: str
+    by: str
+    code: int
+    stopped_by: StoppedBy | None = None
+    started: datetime
+    seconds: float
+
+
 class CallDetails(CallLine):
     """A call of a run with its texts: `messages` and `text` are None if they were not kept.
 
@@ -100,15 +140,21 @@ class CallDetails(CallLine):
 
 
 class RunDetails(Value):
-    """A run with everything but the texts of its calls."""
+    """A run with everything but the texts of its calls; `tools` are its calls of tools.
+
+    `commands` are those that it ran in the sandbox, `gates` its questions to people, with their answers.
+    """
 
     run: RunSummary
     receipt: Receipt
     models: tuple[Served, ...]
     stages: tuple[StageLine, ...]
     calls: tuple[CallLine, ...]
+    tools: tuple[ToolLine, ...] = ()
+    commands: tuple[CommandLine, ...] = ()
     failed: tuple[FailedPart, ...]
     notes: tuple[str, ...]
+    gates: tuple[AnsweredGate, ...] = ()
 
 
 class CallPair(Value):

@@ -14,7 +14,12 @@ from urllib.parse import urlsplit
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.metrics import MeterProvider as OwnMeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    MetricExporter,
+    MetricReader,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace import TracerProvider as OwnTracerProvider
@@ -22,6 +27,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 from opentelemetry.trace import TracerProvider
 
 from fusion import __version__
+from fusion.client.telemetry.calls import CallSpans, finished
 from fusion.core.config import variable
 from fusion.core.errors import UsageError, close_names
 
@@ -34,10 +40,11 @@ _OTLP: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
 
 class Providers(NamedTuple):
-    """Providers of traces and metrics."""
+    """Providers of traces and metrics, and what makes the spans of calls if the tracer need not."""
 
     traces: TracerProvider
     metrics: MeterProvider
+    calls: CallSpans | None = None
 
 
 def providers_of(given: TracerProvider | None) -> Providers:
@@ -71,18 +78,24 @@ def collector() -> str:
 
 
 class OwnProviders:
-    """Our own providers, which end with the process."""
+    """Our own providers, which end with the process, for these exporters or those that the variables name."""
 
-    def __init__(self) -> None:
-        spans = _exporters("traces", lambda: ConsoleSpanExporter(out=sys.stderr))
-        figures = _exporters("metrics", lambda: ConsoleMetricExporter(out=sys.stderr))
+    def __init__(
+        self, spans: Sequence[SpanExporter] | None = None, figures: Sequence[MetricExporter] | None = None
+    ) -> None:
+        if spans is None:
+            spans = _exporters("traces", lambda: ConsoleSpanExporter(out=sys.stderr))
+        if figures is None:
+            figures = _exporters("metrics", lambda: ConsoleMetricExporter(out=sys.stderr))
         logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # or faults would go to standard error
         resource = Resource.create({"service.name": variable("OTEL_SERVICE_NAME") or "fusion", **_VERSION})
         self.unsent = 0
         self._traces = OwnTracerProvider(resource=resource, shutdown_on_exit=False)
         size = None if variable("OTEL_BSP_MAX_QUEUE_SIZE") else _QUEUE
-        for exporter in spans:
-            self._traces.add_span_processor(BatchSpanProcessor(_Watched(exporter, self), max_queue_size=size))
+        processors = [BatchSpanProcessor(_Watched(exporter, self), max_queue_size=size) for exporter in spans]
+        for processor in processors:
+            self._traces.add_span_processor(processor)
+        self._calls = finished(self._traces, processors)
         readers: list[MetricReader] = [PeriodicExportingMetricReader(exporter) for exporter in figures]
         self._metrics = OwnMeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
         self._asked, self._closed = threading.Event(), threading.Event()
@@ -92,7 +105,7 @@ class OwnProviders:
 
     @property
     def providers(self) -> Providers:
-        return Providers(self._traces, self._metrics)
+        return Providers(self._traces, self._metrics, self._calls)
 
     def close(self, seconds: float) -> bool:
         """Send what waits, for at most this time. A second call returns at once."""

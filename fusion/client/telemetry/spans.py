@@ -1,4 +1,4 @@
-"""Spans of one run, made from its events after the fact: the run, its stages, and its calls."""
+"""Spans of one run, made from its events after the fact: the run, its stages, its calls of models and of tools."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from fusion.client.telemetry import names
+from fusion.client.telemetry.calls import CallSpans, EndedCall, Happened
 from fusion.client.telemetry.content import Contents
 from fusion.client.telemetry.values import encodable, model_name, nanoseconds
 from fusion.core.events import (
@@ -22,6 +23,7 @@ from fusion.core.events import (
     CallFailed,
     CallFinished,
     CallStarted,
+    CommandFinished,
     Decided,
     EventBase,
     FallbackTaken,
@@ -32,6 +34,7 @@ from fusion.core.events import (
     RunFinished,
     StageFinished,
     StageStarted,
+    ToolFinished,
 )
 from fusion.core.types import Failure, Usage
 
@@ -44,7 +47,7 @@ class _Open:
     """A call under way, with what has happened to it so far."""
 
     started: CallStarted
-    happened: list[tuple[str, datetime, _Attributes]] = field(default_factory=list)
+    happened: list[Happened] = field(default_factory=list)
     retries: int = 0
 
 
@@ -97,8 +100,9 @@ class RunSpans:
     Messages of failures may quote a prompt or a reply: without `contents`, spans name the kind of a failure alone.
     """
 
-    def __init__(self, tracer: Tracer, run: Span, run_id: str, contents: Contents | None) -> None:
+    def __init__(self, tracer: Tracer, calls: CallSpans, run: Span, run_id: str, contents: Contents | None) -> None:
         self._tracer = tracer
+        self._make_call = calls
         self._run = run
         self._run_id = run_id
         self._contents = contents
@@ -250,17 +254,19 @@ class RunSpans:
         if call is not None:
             more.update(self._found(call))
         self._totals.calls += 1
-        span = self._tracer.start_span(
-            kind.name,
-            context=self._parent(event.stage),
-            kind=SpanKind.CLIENT,
-            attributes=more,
-            start_time=nanoseconds(event.at if call is None else call.started.at),
+        if failure is not None:
+            more[names.ERROR] = failure.reason
+        self._make_call(
+            EndedCall(
+                kind.name,
+                self._parent(event.stage),
+                more,
+                () if call is None else call.happened,
+                nanoseconds(event.at if call is None else call.started.at),
+                nanoseconds(event.at),
+                None if failure is None else self._words(failure),
+            )
         )
-        for name, at, about in () if call is None else call.happened:
-            span.add_event(name, about, nanoseconds(at))
-        self._fail(span, failure)
-        span.end(nanoseconds(event.at))
 
     def _found(self, call: _Open) -> _Attributes:
         """Return the retries of a call, and its content if it is asked for."""
@@ -282,6 +288,63 @@ class RunSpans:
         }
         kind = self._kinds[stage, role, asked] = _Kind(f"{names.CHAT} {model}", attributes)
         return kind
+
+    # Tools.
+
+    def _tool_finished(self, event: ToolFinished) -> None:
+        attributes: _Attributes = {
+            names.OPERATION: names.EXECUTE_TOOL,
+            names.TOOL: encodable(event.tool),
+            names.EFFECT: event.effect,
+            names.RUN: self._run_id,
+            names.STAGE: event.stage,
+            names.STEP: event.step,
+            names.STATUS: event.status,
+        }
+        if event.item is not None:
+            attributes[names.ITEM] = event.item
+        if event.reused:
+            attributes[names.REUSED] = "journal"
+        if self._contents is not None and event.arguments:
+            attributes[names.TOOL_ARGUMENTS] = encodable(event.arguments)
+        end = nanoseconds(event.at)
+        took = 0 if event.reused else round(event.seconds * 1e9)
+        span = self._tracer.start_span(
+            f"{names.EXECUTE_TOOL} {encodable(event.tool)}",
+            context=self._parent(event.stage),
+            kind=SpanKind.INTERNAL,
+            attributes=attributes,
+            start_time=end - took,
+        )
+        self._fail(span, event.failure)
+        span.end(end)
+
+    # Commands.
+
+    def _command_finished(self, event: CommandFinished) -> None:
+        attributes: _Attributes = {
+            names.PROGRAM: encodable(event.program),
+            names.SANDBOX: event.by,
+            names.EXIT_CODE: event.code,
+            names.RUN: self._run_id,
+            names.STAGE: event.stage,
+        }
+        if event.item is not None:
+            attributes[names.ITEM] = event.item
+        if event.stopped_by is not None:
+            attributes[names.ERROR] = event.stopped_by
+        if event.reused:
+            attributes[names.REUSED] = "journal"
+        end = nanoseconds(event.at)
+        took = 0 if event.reused else round(event.seconds * 1e9)
+        span = self._tracer.start_span(
+            f"command {encodable(event.program)}",
+            context=self._parent(event.stage),
+            kind=SpanKind.INTERNAL,
+            attributes=attributes,
+            start_time=end - took,
+        )
+        span.end(end)
 
     # The run.
 
@@ -312,8 +375,10 @@ class RunSpans:
     def _fail(self, span: Span, failure: Failure | None) -> None:
         if failure is not None:
             span.set_attribute(names.ERROR, failure.reason)
-            words = failure.reason if self._contents is None else encodable(failure.message)
-            span.set_status(Status(StatusCode.ERROR, words))
+            span.set_status(Status(StatusCode.ERROR, self._words(failure)))
+
+    def _words(self, failure: Failure) -> str:
+        return failure.reason if self._contents is None else encodable(failure.message)
 
     def _with_words(self, attributes: _Attributes, failure: Failure) -> _Attributes:
         return attributes if self._contents is None else {**attributes, names.MESSAGE: encodable(failure.message)}
@@ -331,6 +396,8 @@ _RECEIVERS: Final[Mapping[type[EventBase], Callable[[RunSpans, Any], object]]] =
     CallFinished: RunSpans._finished,
     CallFailed: RunSpans._failed,
     CallCancelled: RunSpans._cancelled,
+    ToolFinished: RunSpans._tool_finished,
+    CommandFinished: RunSpans._command_finished,
     Decided: RunSpans._decided,
     OutageChanged: RunSpans._outage,
     BatchSubmitted: RunSpans._batch,

@@ -9,6 +9,7 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, Tra
 
 from fusion import __version__
 from fusion.client.telemetry import names
+from fusion.client.telemetry.calls import SCOPE, CallSpans, by_tracer
 from fusion.client.telemetry.content import Contents
 from fusion.client.telemetry.metrics import Metrics, metrics_of
 from fusion.client.telemetry.providers import Providers
@@ -41,9 +42,17 @@ class Telemetry(Observer):
     """
 
     def __init__(
-        self, tracer: Tracer, metrics: Metrics, *, content: bool, note: str | None, row_of: "_Map | None" = None
+        self,
+        tracer: Tracer,
+        calls: CallSpans,
+        metrics: Metrics,
+        *,
+        content: bool,
+        note: str | None,
+        row_of: "_Map | None" = None,
     ) -> None:
         self._tracer = tracer
+        self._calls = calls
         self._metrics = metrics
         self._content = content
         self._note = note
@@ -52,8 +61,9 @@ class Telemetry(Observer):
     @classmethod
     def of(cls, providers: Providers, *, content: bool, note: str | None) -> "Telemetry":
         """Return the telemetry that goes to these providers; `note` is said in each run."""
-        tracer = providers.traces.get_tracer("fusion", __version__)
-        return cls(tracer, metrics_of(providers.metrics), content=content, note=note)
+        tracer = providers.traces.get_tracer(SCOPE, __version__)
+        calls = providers.calls or by_tracer(tracer)
+        return cls(tracer, calls, metrics_of(providers.metrics), content=content, note=note)
 
     def of_run(self, spec: RunSpec, session: Session) -> Observation | None:
         if self._note is not None and self._map is None:
@@ -67,7 +77,7 @@ class Telemetry(Observer):
         if not span.is_recording():
             return Observation(guarded(counts.take, session.run_id))
         contents = Contents() if self._content else None
-        spans = RunSpans(self._tracer, span, session.run_id, contents)
+        spans = RunSpans(self._tracer, self._calls, span, session.run_id, contents)
 
         def take(event: EventBase) -> None:
             spans.take(event)
@@ -87,7 +97,7 @@ class Telemetry(Observer):
             start_time=nanoseconds(started.at),
         )
         own = _Map(span, started.run_id)
-        rows = Telemetry(self._tracer, self._metrics, content=self._content, note=self._note, row_of=own)
+        rows = Telemetry(self._tracer, self._calls, self._metrics, content=self._content, note=self._note, row_of=own)
         return rows, guarded(own.take, started.run_id)
 
     def _run_span(self, spec: RunSpec, session: Session) -> Span:

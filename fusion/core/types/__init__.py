@@ -11,6 +11,16 @@ from fusion.core.types.items import DECISION_FIELDS as DECISION_FIELDS
 from fusion.core.types.failures import FailureFold as FailureFold
 from fusion.core.types.failures import FoldedFailure as FoldedFailure
 from fusion.core.types.failures import pattern as pattern
+from fusion.core.types.gates import REJECT as REJECT
+from fusion.core.types.gates import AnsweredGate as AnsweredGate
+from fusion.core.types.gates import AskedFor as AskedFor
+from fusion.core.types.gates import Gate as Gate
+from fusion.core.types.gates import GateAnswer as GateAnswer
+from fusion.core.types.gates import GateQuestion as GateQuestion
+from fusion.core.types.gates import Verdict as Verdict
+from fusion.core.types.gates import Via as Via
+from fusion.core.types.gates import answers_gate as answers_gate
+from fusion.core.types.gates import opens_gate as opens_gate
 from fusion.core.types.hands import Effect as Effect
 from fusion.core.types.hands import Finished as Finished
 from fusion.core.types.hands import OnUnsure as OnUnsure

@@ -32,8 +32,8 @@ class Value(BaseModel):
         copied = type(self).__new__(type(self))
         _set(copied, "__dict__", {**(deepcopy(own) if deep else own), **(update or {})})
         _set(copied, "__pydantic_fields_set__", self.model_fields_set.union(update or ()))
-        _set(copied, "__pydantic_extra__", None)  # no value has any, nor private attributes
-        _set(copied, "__pydantic_private__", None)
+        _set(copied, "__pydantic_extra__", None)  # no value has any
+        _set(copied, "__pydantic_private__", self.__pydantic_private__ and dict(self.__pydantic_private__))
         return copied
 
 

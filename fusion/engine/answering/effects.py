@@ -17,6 +17,9 @@ _ANY_OBJECT: Final[JsonSchema] = {"type": "object"}
 _DIALECT: Final = "$schema"
 _FIRM: Final = ("json_schema", "turns")
 """Options without which the answer would not be what was asked for."""
+_BESIDE: Final = ("escalate_to", "classifier", "advisor.role")
+"""Keys of roles that do not write the answer."""
+_OF_TOOLS: Final = ("tools", "tool_choice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,9 @@ def effects(spec: RunSpec) -> AnswerEffects:
         return AnswerEffects()
     within, stage = _answering(spec)
     obeyed = frozenset() if stage is None else stage.obeys
-    why = _why_not(spec, stage)
-    left = {name: why for name in options.given if name not in obeyed}
-    hard = {name: _must(why) for name in left if name in _FIRM or (name == "tool_choice" and _forces(options))}
+    left = {name: _why_not(spec, stage, name) for name in options.given if name not in obeyed}
+    firm = {*_FIRM, "tool_choice"} if _forces(options) else _FIRM
+    hard = {name: _must(why) for name, why in left.items() if name in firm}
     soft = {name: one for name, one in left.items() if name not in hard}
     if stage is not None:
         soft |= _left_out(within, stage, options.only(obeyed))
@@ -106,7 +109,9 @@ def _answering(spec: RunSpec) -> tuple[RunSpec, Stage | None]:
     return spec, spec.pipeline.stages[path]
 
 
-def _why_not(spec: RunSpec, stage: Stage | None) -> str:
+def _why_not(spec: RunSpec, stage: Stage | None, name: str) -> str:
+    if stage is not None and name in _OF_TOOLS and getattr(stage, "has_hands", False):
+        return f"the answer of {spec.pipeline.name!r} is that of a stage that calls tools of its own"
     if stage is None:
         return f"`output` of {spec.pipeline.name!r} names no stage that writes the answer"
     strategy = getattr(stage, "strategy", "")
@@ -125,7 +130,7 @@ def _forces(options: AnswerOptions) -> bool:
 def _left_out(spec: RunSpec, stage: Stage, options: AnswerOptions | None) -> dict[str, str]:
     """Return the parameters that no model of the stage takes, and a thinking budget above the limit."""
     params: dict[str, Any] = {} if options is None else options.params()
-    roles = dict.fromkeys(role for key, role in stage.roles() if key not in ("escalate_to", "classifier"))
+    roles = dict.fromkeys(role for key, role in stage.roles() if key not in _BESIDE)
     firsts = [spec.roles[role].models[0] for role in roles]
     if not params or options is None or not firsts:
         return {}

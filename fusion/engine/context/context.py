@@ -9,6 +9,7 @@ from fusion.core.events import (
     RoundStarted,
     StageStarted,
 )
+from fusion.engine.context.gates import RunGates
 from fusion.engine.context.inputs import RunInputs
 from fusion.engine.context.journal import RunEvents, RunJournal
 from fusion.engine.context.models import RunModels
@@ -63,6 +64,7 @@ class RunContext(StageContext):
         self.events = RunEvents(self)
         self.tools = RunTools(self)
         self.sandbox = RunSandbox(self)
+        self.gates = RunGates(self)
         self.single = False
         """True once the stage is known to have one item at most."""
         self.costs = self._item_costs() if stage.states_costs and stage.follows else None
@@ -81,6 +83,7 @@ class RunContext(StageContext):
     def end(self) -> None:
         """Let go of the services, which refer to this context: then nothing of it waits for a garbage collector."""
         del self.inputs, self.outputs, self.models, self.journal, self.events, self.tools, self.sandbox
+        del self.gates
 
     def emit(self, event: EventBase) -> None:
         if self.scope is None or not isinstance(event, OF_STAGES):

@@ -1,6 +1,6 @@
 """Parts that the contexts of one run share, and the inner stages of a stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from fusion.core.events import (
     StageStarted,
 )
 from fusion.core.result import FailedPart
-from fusion.core.types import CallKey
+from fusion.core.types import CallKey, Gate, GateAnswer
 from fusion.engine.context.learned import LearnedByRole, PinnedFigures
 from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
@@ -33,6 +33,8 @@ from fusion.stages.context import (
 
 OF_STAGES = (StageStarted, StageGrew, RoundStarted, StageFinished, ItemFinished)
 """Events of stages that are not sent for each item that an inner stage works on."""
+AskPerson = Callable[[Gate], GateAnswer | None]
+"""Asks a person at once, on a thread of its own; None if the gate stays open."""
 OF_ITEM = ("item", "needed", MATERIAL)
 """Variables of an item that its inner stages read."""
 
@@ -80,6 +82,10 @@ class RunParts:
     budget_stops: list[BudgetError] = field(default_factory=list)
     unusable: list[CallKey] = field(default_factory=list)
     """Calls whose replies no stage could use."""
+    gates: list[Gate] = field(default_factory=list)
+    """Open gates that stages wait at, those of nested pipelines included."""
+    person: AskPerson | None = None
+    """Asks the person who is there, if one is."""
     conclusions: dict[str, Conclusion] = field(default_factory=dict)
     """Ends of the last calls of answers, by the place of their stage, those of nested pipelines included."""
     charged: Sequence[AttemptCharged] = ()

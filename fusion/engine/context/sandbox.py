@@ -40,6 +40,7 @@ class RunSandbox(StageSandbox):
             ended = Finished(**kept)
             self._emit(command, ended, item, reused=True)
             return ended
+        await self._ctx.run.recorder.journal.written()  # what led to it is not paid for twice
         ended = await self._ctx.run.spec.sandbox.run(command)
         ended = ended._replace(seconds=round(ended.seconds, 3))
         self._ctx.journal.keep(name, ended._asdict(), item=item)

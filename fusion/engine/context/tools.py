@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fusion.core.errors import StageError, UsageError
 from fusion.core.events import ToolFinished, ToolStarted
-from fusion.core.types import Effect, Failure, ToolResult, ToolSpec, ToolTerms
+from fusion.core.types import Effect, Failure, GateQuestion, ToolResult, ToolSpec, ToolTerms
 from fusion.engine.context.pipeline_tool import PipelineTool
 from fusion.models.redaction import Redactor
+from fusion.pipeline.inputs.values import plain
 from fusion.stages.base import tool_pipeline
 from fusion.stages.context import StageTools
 from fusion.store.base import OF_TOOL
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from fusion.engine.context.context import RunContext
 
 _TERMS: Final = ToolTerms()
+_SHOWN: Final = 2_000
+"""Most characters of the arguments that a person is shown."""
+_INTERRUPTED: Final = "was being called when the run was interrupted, and the call may have taken effect"
+_CHOICE: Final = (
+    "Approve it to call the tool again. Reject it if the call took effect: it is then not made again, and the reason "
+    "that you give is its result."
+)
 
 
 class _Known(NamedTuple):
@@ -42,6 +50,10 @@ class _Act:
     item: int | None
     terms: ToolTerms
     given: dict[str, Any]
+
+    def effect_of(self, tool: Tool | _Known) -> Effect:
+        """Return the effect of the call."""
+        return self.terms.effect or tool.effect
 
     @property
     def name(self) -> str:
@@ -87,6 +99,8 @@ class RunTools(StageTools):
         terms: ToolTerms | None = None,
     ) -> ToolResult:
         known = await self._one(name)
+        if not isinstance(arguments, str):
+            arguments = {key: plain(value) for key, value in arguments.items()}
         given, faults = await of_arguments.read(arguments, known.spec)
         act = _Act(known, step, item, terms or _TERMS, given)
         shown = shortened(given if given else arguments)
@@ -142,15 +156,22 @@ class RunTools(StageTools):
     async def _answered(self, act: _Act, shown: str) -> ToolResult:
         """Return the result of a call, from the journal if it is there."""
         number = 1
-        while (kept := self._kept(act, number)) is not None:
-            if not (kept["failed"] and self._may_fail_again(act, number)):
+        while True:
+            kept = self._kept(act, number)
+            if kept is not None and not (kept["failed"] and self._may_fail_again(act, number)):
                 result = ToolResult(kept["text"], kept["data"], kept["failed"])
                 self._finished(act, Outcome(result, kept["size"]), kept["seconds"], shown, reused=True)
                 return result
-            if kept["late"]:
-                self._check_sure(act, (await self._tool(act.known)).effect)
+            if kept is None and not self._is_begun(act, number):
+                return await self._called(act, number, shown)
+            if kept is None or kept["late"]:
+                known = await self._unsure(act, number)
+                if known is not None:
+                    outcome = Outcome(known, len(known.text))
+                    await self._keep(act, number if kept is None else number + 1, outcome, 0.0)
+                    self._finished(act, outcome, 0.0, shown)
+                    return known
             number += 1
-        return await self._called(act, number, shown)
 
     def _kept(self, act: _Act, number: int) -> Any:
         return self._ctx.journal.kept(f"{act.name} {number}", item=act.item)
@@ -160,30 +181,33 @@ class RunTools(StageTools):
         item, name = self._ctx.placed(act.item, f"{act.name} {number}")
         return act.terms.retries_failed or self._journal.works_again(self._ctx.place, item, name)
 
+    def _is_begun(self, act: _Act, number: int) -> bool:
+        return self._ctx.journal.kept(f"{act.name} {number} begun", item=act.item) is not None
+
     async def _called(self, act: _Act, number: int, shown: str) -> ToolResult:
-        name, item, journal = f"{act.name} {number}", act.item, self._ctx.journal
+        """Call a tool, between its intent and its result in the journal."""
         tool = await self._tool(act.known)
-        if isinstance(tool, PipelineTool):
-            tool = tool.of_call(act.item, act.step)
-        if journal.kept(f"{name} begun", item=item) is not None:
-            self._check_sure(act, tool.effect)
-        journal.keep(f"{name} begun", {"arguments": shown}, item=item)
-        if tool.effect == "write":
+        self._ctx.journal.keep(f"{act.name} {number} begun", {"arguments": shown}, item=act.item)
+        if act.effect_of(tool) == "write":
             await self._written(act)
         begun = time.monotonic()
         outcome = await called(
-            tool,
+            tool.of_call(act.item, act.step) if isinstance(tool, PipelineTool) else tool,
             act.given,
             timeout=act.terms.timeout,
             most=act.terms.max_result,
             mask=self._redactor.mask().text,
         )
-        seconds, result = time.monotonic() - begun, outcome.result
-        kept = {**result._asdict(), "late": outcome.late, "size": outcome.size, "seconds": round(seconds, 3)}
-        journal.keep(name, kept, item=item)
-        await self._journal.written()
+        seconds = time.monotonic() - begun
+        await self._keep(act, number, outcome, seconds)
         self._finished(act, outcome, seconds, shown)
-        return result
+        return outcome.result
+
+    async def _keep(self, act: _Act, number: int, outcome: Outcome, seconds: float) -> None:
+        """Write a result to the journal, and wait until it is on disk."""
+        kept = {**outcome.result._asdict(), "late": outcome.late, "size": outcome.size, "seconds": round(seconds, 3)}
+        self._ctx.journal.keep(f"{act.name} {number}", kept, item=act.item)
+        await self._journal.written()
 
     async def _written(self, act: _Act) -> None:
         """Wait until the intent of a call is on disk. Raises StageError if the store has failed."""
@@ -194,17 +218,26 @@ class RunTools(StageTools):
                 "know of it"
             )
 
-    def _check_sure(self, act: _Act, effect: Effect) -> None:
-        """Raise StageError for a call that may have taken effect, and must not be repeated."""
-        if effect == "read" or act.terms.on_unsure == "repeat":
-            return
-        said = (
-            f"tool {act.known.spec.name!r} was being called when the run was interrupted, and may have taken effect: "
-            f"{shortened(act.given)}"
+    async def _unsure(self, act: _Act, number: int) -> ToolResult | None:
+        """Return the result of a call that may have taken effect, and is not repeated; None for one to repeat.
+
+        Raises StageError if it must fail, and Waits until a person has answered.
+        """
+        if act.terms.on_unsure == "repeat" or act.effect_of(await self._tool(act.known)) == "read":
+            return None
+        name, given = act.known.spec.name, shortened(act.given, _SHOWN)
+        if act.terms.on_unsure == "fail":
+            raise StageError(f"tool {name!r} {_INTERRUPTED}: {given}")
+        question = GateQuestion(
+            text=f"The tool {name!r} {_INTERRUPTED}:\n\n{given}\n\n{_CHOICE}",
+            title=f"Call {name} again?",
+            name=f"{act.step} {number}",
         )
-        if act.terms.on_unsure == "ask":
-            said += "; look whether it did, then resume with `on_unsure: repeat` or `fail` in the stage (--pipeline)"
-        raise StageError(said)
+        answer = await self._ctx.gates.ask(question, item=act.item)
+        if answer.answer != "rejected":
+            return None
+        said = f" {answer.by} says: {answer.text}" if answer.text else ""
+        return ToolResult(f"The call was made before, and is not repeated.{said}")
 
     # Events.
 
@@ -226,4 +259,4 @@ class RunTools(StageTools):
         ctx = self._ctx
         item, step = ctx.placed(act.item, act.step)
         place = {"run_id": ctx.run.run_id, "stage": ctx.place, "item": item, "step": step}
-        ctx.emit(kind(**place, tool=act.known.spec.name, effect=act.known.effect, **more))
+        ctx.emit(kind(**place, tool=act.known.spec.name, effect=act.effect_of(act.known), **more))

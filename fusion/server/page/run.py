@@ -11,10 +11,12 @@ from fusion.client.history.details import (
     accounts_of,
     call_details,
     call_line,
+    command_lines,
     failed_parts,
     kept_result,
     prices_of,
     run_summary,
+    tool_lines,
 )
 from fusion.client.history.run_types import CallDetails, CallLine
 from fusion.core.errors import StoreError
@@ -35,6 +37,8 @@ from fusion.store.rows import RunRow
 
 _EXCERPT: Final = 300
 _INPUT: Final = 20_000
+_TOOLS: Final = 200
+"""Most calls of tools, and commands, that are shown."""
 
 
 class RunView:
@@ -83,6 +87,8 @@ class RunView:
             "plan": board.plan(),
             "answer": board.answer(),
             "notes": board.notes,
+            "commands": [one.model_dump(mode="json") for one in command_lines(was.events)[-_TOOLS:]],
+            "tools": [one.model_dump(mode="json") for one in tool_lines(was.events)[-_TOOLS:]],
             "failed": [one.model_dump(mode="json") for one in failed],
             "models": [one.model_dump(mode="json") for one in accounts.served()],
             "receipt": {

@@ -2,14 +2,17 @@
 
 from typing import ClassVar, Literal
 
-from fusion.stages.answer import AnswerStage
 from fusion.stages.base import OutputField
 from fusion.stages.context import StageContext
+from fusion.stages.hands.stage import HandedStage
 from fusion.stages.simulation import Estimate
 
 
-class Generate(AnswerStage):
-    """Calls one model once. Fields: `text`, and `data` with a `schema`."""
+class Generate(HandedStage):
+    """Calls one model once. Fields: `text`, and `data` with a `schema`.
+
+    With `tools` or an `advisor` the model is called until it answers, with the results of the tools that it called.
+    """
 
     kind: Literal["generate"] = "generate"
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"))
@@ -17,7 +20,7 @@ class Generate(AnswerStage):
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
             "One call; one more if an answer does not match the `schema` at first, or for each "
-            "continuation of a truncated text."
+            "continuation of a truncated text. With `tools`, up to `max_steps`, twice for a model without functions."
         ),
         example="""\
 inputs: {text: A text.}

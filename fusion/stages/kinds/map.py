@@ -7,10 +7,10 @@ from pydantic import Field
 
 from fusion.core.errors import StageError
 from fusion.core.types import Attached, Item
-from fusion.stages.answer import AnswerStage
 from fusion.stages.base import OutputField, shown_in
 from fusion.stages.context import StageContext
 from fusion.stages.fields import Choice, RoleChoice
+from fusion.stages.hands.stage import HandedStage
 from fusion.stages.items import ItemStage
 from fusion.stages.simulation import Estimate
 from fusion.stages.subtasks.checked import checked_value
@@ -26,7 +26,7 @@ from fusion.stages.text.reading import (
 from fusion.stages.text.sections import ranges
 
 
-class Map(ItemStage, AnswerStage):
+class Map(ItemStage, HandedStage):
     """Calls a model for each item. Field: `items`, each with the answer as its `value`.
 
     An item that needs results of earlier ones waits for them; its template reads them in `needed`. A subtask of a
@@ -45,7 +45,8 @@ class Map(ItemStage, AnswerStage):
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
             "A call for each item; one more if an answer does not match the `schema` at first, or for each "
-            "continuation of a truncated text."
+            "continuation of a truncated text. With `tools`, up to `max_steps` for each item, twice for a model "
+            "without functions."
         ),
         example="""\
 inputs: {text: "Notes, one on each line."}

@@ -10,10 +10,11 @@ from fusion.core.budget import essential, optional
 from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.types import Failure, Item, Message
-from fusion.core.validation import Authored
 from fusion.stages.base import OutputField, Prompted, Shaped, whole
-from fusion.stages.context import Ask, StageContext
+from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.fields import Texts, short_form
+from fusion.stages.hands.spec import Hands
+from fusion.stages.hands.work import worked
 from fusion.stages.simulation import Estimate
 from fusion.stages.verification.labels import MOST_LABELS, labels, shuffled
 
@@ -26,8 +27,8 @@ _LEAST_SECONDS: Final = 0.2  # keeps chance from deciding between simultaneous a
 _CLEARLY_SLOWER: Final = 2.0
 
 
-class PanelMember(Authored):
-    """A member: a role, and the number of its answers. Short form: the role alone."""
+class PanelMember(Hands):
+    """A member: a role, the number of its answers, and the tools it may call. Short form: the role alone."""
 
     role: str = Field(description="The role that answers.")
     samples: int = Field(default=1, ge=1, description="Number of its answers, each from a call of its own.")
@@ -80,7 +81,7 @@ class Panel(Prompted, Shaped, Cacheable):
     on_error: Literal["fail", "skip", "refill"] = Field(  # type: ignore[assignment]
         default="skip", description="Effect of a member without an answer: end the run, leave it out, or replace it."
     )
-    members: Members = Field(description="The members: roles, or {role, samples, temperature}.")
+    members: Members = Field(description="The members: roles, or {role, samples, temperature, tools}.")
     temperature: Temperature = None
     min_ok: int | None = Field(
         default=None, ge=0, description="Answers needed to begin `grace`, and at the end; else over half, and one."
@@ -95,7 +96,8 @@ class Panel(Prompted, Shaped, Cacheable):
     estimate: ClassVar[Estimate] = Estimate(
         cost=(
             "A call for each member, cancelled stragglers included; one more for each replaced member, and for each "
-            "answer that does not match the `schema` at first."
+            "answer that does not match the `schema` at first. With `tools` of a member, up to its `max_steps`, "
+            "twice for a model without functions."
         ),
         example="""\
 inputs: {question: A question.}
@@ -140,10 +142,27 @@ output: answer
         for at, role in enumerate(self.refill):
             yield f"refill.{at}", role
 
+    @property
+    def acts(self) -> bool:
+        return any(member.has_hands for member in self.members)
+
+    @property
+    def most_tool_calls(self) -> int:
+        seats = (seat for seat in self.seats if seat.member.tools)
+        return sum((1 + len(self.substitutes(seat))) * seat.member.max_tool_calls for seat in seats)
+
+    def tools_used(self) -> Iterator[tuple[str, str]]:
+        for at, member in enumerate(self.members):
+            yield from ((f"members.{at}.tools", name) for name in member.tools)
+
     def _most_calls(self) -> int:
         """Return the most calls of the panel, substitutes included."""
-        answers = sum(1 + len(self.substitutes(seat)) for seat in self.seats)
-        return answers * self.calls_of_an_answer(shaped=self.output_schema is not None)
+        shaped = self.output_schema is not None
+        return sum(
+            (1 + len(self.substitutes(seat)))
+            * (seat.member.most_asked if seat.member.has_hands else self.calls_of_an_answer(shaped=shaped))
+            for seat in self.seats
+        )
 
     def calls_of_an_answer(self, *, shaped: bool) -> int:
         """Return the most calls of an answer, replacements aside."""
@@ -263,9 +282,15 @@ class _Sitting:
                 await turn.enter_async_context(self._one_at_a_time)
             begun = self._clock()
             self._asked[seat.number] = role, step, begun
-            answer = whole(await self._ctx.models.call(self._ask(seat, role, step)))
+            answer = whole(await self._answer(seat, role, step))
             self._took.append((answer.by, self._clock() - begun))
             return item.worked(answer.value, answer.by)
+
+    async def _answer(self, seat: _Seat, role: str, step: str) -> Answer:
+        ask, member = self._ask(seat, role, step), seat.member
+        if not member.has_hands:
+            return await self._ctx.models.call(ask)
+        return await worked(self._ctx, ask, member, self._ctx.models.call)
 
     def _ask(self, seat: _Seat, role: str, step: str) -> Ask:
         panel = self._panel

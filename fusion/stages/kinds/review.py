@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from fusion.core.errors import BudgetError, FusionError, ModelError, StageError
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, Waits
 from fusion.core.params import NO_MODEL, BatchMode
 from fusion.core.result import Judged
 from fusion.core.schema import array, closed_object, enum, string
@@ -356,7 +356,7 @@ class _Batches(Hand):
         self._review = stage
         self._slots = Semaphore(stage.concurrency)
         self._blocks: dict[int, list[Item]] = {}
-        self._first: dict[int, tuple[Item, Future[_Verdict | FusionError | None]]] = {}
+        self._first: dict[int, tuple[Item, Future[_Verdict | FusionError | Waits | None]]] = {}
         self._begin: Callable[[list[Item]], None] = lambda items: None
 
     def came(self, item: Item, variables: dict[str, Any], tasks: "TaskGroup") -> None:
@@ -370,9 +370,14 @@ class _Batches(Hand):
         for block in self._blocks.values():
             self._begin(block)
 
+    def hold(self, signal: Waits) -> None:
+        for block in self._blocks.values():
+            for item in block:
+                self._future(item).set_result(signal)
+
     async def work(self, item: Item, needed: list[Item], variables: dict[str, Any]) -> Item:
         first = await self._future(item)
-        if isinstance(first, FusionError):
+        if isinstance(first, FusionError | Waits):
             raise first
         return await self._review.reviewed(self._ctx, item, variables, first)
 
@@ -425,7 +430,7 @@ class _Batches(Hand):
             return [None] * len(items)
         return verdicts
 
-    def _future(self, item: Item) -> "Future[_Verdict | FusionError | None]":
+    def _future(self, item: Item) -> "Future[_Verdict | FusionError | Waits | None]":
         """Return the future of the first verdict on an item."""
         from asyncio import get_running_loop
 

@@ -96,6 +96,7 @@ class Route(OneOrMany, Shaped, Cacheable):
     at_least: float = Field(default=0.1, ge=0, le=1, description="Similarity that an example needs; 1 is equal.")
     temperature: Temperature = None
 
+    own_default: ClassVar[bool] = True
     outputs: ClassVar[tuple[OutputField, ...]] = (OutputField("text"), OutputField("data"), OutputField("confidence"))
     inner_key: ClassVar[str] = "routes"
     default_prompt: ClassVar[str] = "generate/default"
@@ -129,7 +130,7 @@ output: answer
             if "/" in name or not name:
                 raise ValueError(f"invalid route name {name!r}: use a name without a slash")
             given = [key for key in _OUTER_KEYS if isinstance(target, Stage) and key in target.model_fields_set]
-            if given and not (isinstance(target, Route) and given == ["default"]):
+            if isinstance(target, Stage) and given and not (target.own_default and given == ["default"]):
                 raise ValueError(f"`{given[0]}` of the route {name!r} has no effect here; set it for the route stage")
         return routes
 

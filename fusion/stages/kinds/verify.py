@@ -16,11 +16,15 @@ from fusion.stages.fields import Choice, RoleChoice
 from fusion.stages.items import Hand, OneOrMany
 from fusion.stages.simulation import Chance, Estimate
 from fusion.stages.verification.repairs import Plan, Repairs, Turn, Verified
-from fusion.stages.verification.spec import NEVER, Check
+from fusion.stages.verification.spec import NEVER, PASSES, Check
 from fusion.stages.verification.verifier import Verifier
 
 _PATH: Final = re.compile(r"\s*([a-z][a-z0-9_]*)((?:\.\w+)*)\s*")
 _OF_REPAIR: Final = frozenset({"value", "log", "task", "escalated"})
+_OF_ANY_CHECK: Final = frozenset(
+    {"value", "over", "concurrency", "min_ok", "when", "needs", "timeout", "on_error", "default", "budget"}
+)
+"""Keys with an effect whatever the check."""
 _NEEDS_REPAIRS: Final = ("role", "prompt", "schema", "max_tokens")
 
 
@@ -130,6 +134,12 @@ output: check
     @property
     def judging(self) -> frozenset[str]:
         return frozenset({"check.judge.prompt"})
+
+    @property
+    def unchecked(self) -> "Verify":
+        """The stage without its check: every answer passes."""
+        given = {key: getattr(self, key) for key in self.model_fields_set & _OF_ANY_CHECK}
+        return Verify(**given, check=PASSES, attempts=0)
 
     # The writer of the answer.
 

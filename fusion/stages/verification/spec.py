@@ -112,8 +112,10 @@ class Check(Checks):
         """Return the check as a quote simulates it: by its judge alone, else it passes in 6 of 10 cases."""
         if self.judge is not None:
             return Check.model_construct(judge=self.judge)
-        return NEVER if chance.happens(0.4) else Check.model_construct()
+        return NEVER if chance.happens(0.4) else PASSES
 
 
-NEVER: Final = Check.model_construct(contains=("\0",))
+PASSES: Final = Check(min_length=0)
+"""A check that every answer passes."""
+NEVER: Final = Check(contains=("\0",))
 """A check that no answer passes."""

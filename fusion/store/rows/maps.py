@@ -116,7 +116,8 @@ class MapRow:
 class MapCounts(NamedTuple):
     """Rows of a map by the status of their latest run, and the spending of all their runs.
 
-    `waiting` counts rows without an end. Open attempts of unfinished runs count with their worst case.
+    `waiting` counts rows without an end; `held` of them wait for a person. Open attempts of unfinished runs count
+    with their worst case.
     """
 
     ok: int
@@ -127,6 +128,7 @@ class MapCounts(NamedTuple):
     unknown_calls: int
     calls: int
     tokens: int
+    held: int = 0
 
     @property
     def rows(self) -> int:

@@ -13,7 +13,8 @@ from fusion.store.encoding import Json
 
 Content = Literal["full", "digest", "off"]
 """Stored content of prompts and replies: texts, digests or nothing."""
-RunStatus = Literal["running", "ok", "partial", "failed", "interrupted"]
+RunStatus = Literal["running", "ok", "partial", "failed", "interrupted", "waiting"]
+"""Status of a run; `waiting` is that of a run whose open gates people have to answer."""
 CallState = Literal["finished", "failed", "set aside"]
 AttemptState = Literal["open", "settled", "charged", "refunded", "lost"]
 """`lost` is an attempt that was open when its process died; it counts with its worst case."""
@@ -281,5 +282,5 @@ class RunFilter:
     """Rows of this map; without it, runs that are no row of a map."""
 
 
-RunState = Literal["running", "died", "ok", "partial", "failed", "interrupted"]
+RunState = Literal["running", "died", "ok", "partial", "failed", "interrupted", "waiting"]
 """`died` is an unfinished run that no process is running."""

@@ -96,6 +96,7 @@ class MapReader(Store):
             f" WHERE map_rows.map = {OF_MAP} AND (?2 IS NULL OR seen = ?2) GROUP BY status"
         )
         states: dict[str, int] = dict(self._query(sql, map_id, seen))
+        held = states.get("waiting", 0)
         ended, still = self._query(_SPENT, map_id)[0], self._query(_OPEN, map_id)[0]
         return MapCounts(
             ok=states.pop("ok", 0),
@@ -106,6 +107,7 @@ class MapReader(Store):
             unknown_calls=ended[1] + still[1],
             calls=ended[2] + still[2],
             tokens=self._query(_TOKENS, map_id)[0][0],
+            held=held,
         )
 
     def map_entries(self, map_id: str, keys: Sequence[str]) -> dict[str, MapEntry]:

@@ -24,6 +24,7 @@ def progress_words(one: MapSummary) -> str:
     """Describe the rows of a map: `812 of 1,000 rows done, 5 failed`."""
     known = max(one.rows, one.expected or 0)
     failed = f", {one.failed:,} failed" if one.failed else ""
+    failed += f", {one.held:,} waiting for a person" if one.held else ""
     return f"{one.done:,} of {known:,} row{'s' * (known != 1)} done{failed}"
 
 
@@ -82,6 +83,9 @@ def way_on(details: MapDetails) -> list[str]:
     if one.status == "running":
         return []
     command = f"`fusion map {shlex.quote(details.pipeline_file or one.pipeline)} … --id {one.map_id}`"
+    if one.waiting and one.waiting == one.held:
+        waiting = f"`fusion runs list --map {one.map_id} --status waiting` names the rows that wait for a person"
+        return [waiting, f"once they are answered: {command} with the same options"]
     if one.status in _UNFINISHED or one.waiting:
         budget = one.failure is not None and one.failure.reason == BudgetError.__name__
         return [f"to go on: {command} with the same options{' and a higher budget' if budget else ''}"]
@@ -127,7 +131,9 @@ def _pair(pair: RowPair) -> list[str]:
 
 
 def _counts(one: MapSummary) -> str:
-    counts = {"ok": one.ok, "partial": one.partial, "failed": one.failed, "waiting": one.waiting}
+    open_ones = one.waiting - one.held
+    counts = {"ok": one.ok, "partial": one.partial, "failed": one.failed, "unfinished": open_ones}
+    counts["waiting for a person"] = one.held
     named = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count) or "none yet"
     return named if one.expected is None else f"{named}, of {one.expected:,} in the inputs"
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, wrapped, write
+from fusion.cli.views.history.gates import gate_lines
 from fusion.cli.views.history.runs import run_line
 from fusion.cli.views.lines import cost_words, folded_lines, folded_texts, reason, seconds, waited_words, way_on
 from fusion.cli.views.receipt import receipt_rows
-from fusion.client.history.run_types import CallLine, RunDetails, StageLine
+from fusion.client.history.run_types import CallLine, CommandLine, RunDetails, StageLine, ToolLine
 from fusion.core.errors import BudgetError
-from fusion.core.types import Waited
+from fusion.core.types import Waited, ended
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,6 +32,8 @@ _STYLES: Final = {
     "skipped": "dim",
     "failed": "red",
     "open": "yellow",
+    "waiting": "yellow",
+    "cancelled": "yellow",
 }
 
 
@@ -76,6 +79,8 @@ def receipt_of(details: RunDetails, width: int | None) -> list[str]:
 
 def _hint(details: RunDetails) -> list[str]:
     run = details.run
+    if run.status == "waiting":
+        return [f"to answer: fusion approve {run.run_id}"]
     if run.status not in ("died", "failed", "interrupted") or run.content != "full":
         return []
     why = "" if run.failure is None else run.failure.reason
@@ -84,12 +89,13 @@ def _hint(details: RunDetails) -> list[str]:
 
 def _parts(details: RunDetails) -> Iterator[str]:
     """List failures and notes."""
+    yield from (printable(line) for line in gate_lines(details.gates))
     if details.run.failure is not None:
         yield f"failed: {reason(details.run.failure)}"
     failed = folded_lines(part for part in details.failed if part.failure != details.run.failure)
     yield from _bounded([printable(line) for line in failed])
     yield from _bounded([printable(f"note: {note}") for note in folded_texts(map(one_line, details.notes))])
-    if failed or details.notes or details.run.failure is not None:
+    if failed or details.notes or details.gates or details.run.failure is not None:
         yield ""
 
 
@@ -115,6 +121,8 @@ def _rows(details: RunDetails, *, everything: bool) -> Iterator[_Row]:
         if len(shown) < len(calls):
             rest = f"  and {len(calls) - len(shown):,} more calls"
             yield _Row(rest, "skipped", None, None, "`--all` shows them")
+        yield from _of_tools(stage, details.tools, clock, share)
+        yield from _of_commands(stage, details.commands, clock, share)
 
 
 def _share(of_stage: dict[str, list[CallLine]], *, everything: bool) -> int:
@@ -173,6 +181,34 @@ def _of_call(call: CallLine, clock: "_Clock") -> _Row:
         _about(call),
         None if call.reused or call.waited is None else clock.at(begin + _waiting(call, call.waited)),
     )
+
+
+def _of_tools(stage: StageLine, tools: Sequence[ToolLine], clock: "_Clock", share: int) -> Iterator[_Row]:
+    """Yield the calls of tools of a stage, the last ones if there are many."""
+    own = [tool for tool in tools if tool.stage == stage.stage]
+    if len(own) > max(share, _FEWEST):
+        yield _Row(f"  {len(own) - max(share, _FEWEST):,} calls of tools", "skipped", None, None, "`--json` has all")
+    for tool in own[-max(share, _FEWEST) :]:
+        name = f"{tool.item + 1}/{tool.step}" if tool.item is not None else tool.step
+        begin = clock.at(tool.started.timestamp())
+        about = f"{tool.tool} {one_line(tool.arguments)[:60]}".rstrip()
+        if tool.failure is not None:
+            about = f"{tool.tool}: {one_line(tool.failure.message)[:60]}"
+        yield _Row(f"  {name}", tool.status, begin, begin + tool.seconds, f"{about}, {seconds(tool.seconds)}")
+
+
+def _of_commands(stage: StageLine, commands: Sequence[CommandLine], clock: "_Clock", share: int) -> Iterator[_Row]:
+    """Yield the commands of a stage in the sandbox, the last ones if there are many."""
+    own = [command for command in commands if command.stage == stage.stage]
+    if len(own) > max(share, _FEWEST):
+        yield _Row(f"  {len(own) - max(share, _FEWEST):,} commands", "skipped", None, None, "`--json` has all")
+    for one in own[-max(share, _FEWEST) :]:
+        begin = clock.at(one.started.timestamp())
+        program = one_line(one.program)[:40]
+        about = f"{program} in {one.by}: {ended(one.code, one.stopped_by)}, {seconds(one.seconds)}"
+        failed = one.code != 0 or one.stopped_by is not None
+        name = "command" if one.item is None else f"{one.item + 1}/command"
+        yield _Row(f"  {name}", "failed" if failed else "ok", begin, begin + one.seconds, about)
 
 
 def _waiting(call: CallLine, waited: Waited) -> float:

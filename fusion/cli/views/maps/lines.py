@@ -174,7 +174,8 @@ def report_lines(report: "MapReport", *, quiet: bool) -> Iterator[str]:
 
 def summary_line(report: "MapReport") -> str:
     """Sum a map up in one line."""
-    counts = {"ok": report.ok, "partial": report.partial, "failed": report.failed, "not done": report.waiting}
+    counts = {"ok": report.ok, "partial": report.partial, "failed": report.failed}
+    counts |= {"waiting for a person": report.held, "not done": report.waiting - report.held}
     named = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count) or "none"
     kept = f", {report.kept:,} of them before" if report.kept else ""
     gone = f"; {report.gone:,} lines of the output have no row in the inputs" if report.gone else ""

@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { embedded, get } from "./source.js";
 
 const TEXT_AT_MOST = 8000;
+const TOOLS_AT_MOST = 200;
 const AGAIN_AFTER = 3000;
 
 // Data that is read once, and again every `every` milliseconds while the page is seen and not paused.
@@ -96,6 +97,8 @@ class Follower {
     this.seen.event = Number(message.lastEventId) || this.seen.event;
     const event = JSON.parse(message.data);
     if (event.type === "noted") this.change((run) => ({ ...run, notes: [...run.notes, event.message] }));
+    if (event.type === "command_finished") this.change((run) => ({ ...run, commands: [...run.commands, event].slice(-TOOLS_AT_MOST) }));
+    if (event.type === "tool_finished") this.change((run) => ({ ...run, tools: [...run.tools, event].slice(-TOOLS_AT_MOST) }));
   }
 
   state(changes) {

@@ -51,6 +51,8 @@ export function RunPage({ id, paused }) {
       <${Answer} run=${run} />
       ${run.plan.length > 0 && html`<${Plan} titles=${run.plan} running=${state.status === "running"} />`}
       <${Problems} run=${run} />
+      <${Tools} tools=${run.tools} />
+      <${Commands} commands=${run.commands} />
       <${Receipt} run=${run} />
       <${Inputs} inputs=${run.inputs} />
     </div>
@@ -127,6 +129,37 @@ function Problems({ run }) {
       ${others.length > failed.length && html`<li class="dim">and ${count(others.length - failed.length)} more failures</li>`}
       ${run.notes.slice(0, 100).map((note, at) => html`<li key=${`n${at}`}><bdi>${brief(note, 400)}</bdi></li>`)}
     </ul>
+  <//>`;
+}
+
+function Commands({ commands }) {
+  if (!commands.length) return null;
+  const end = (one) => (one.stopped_by ? `stopped by its limit of ${one.stopped_by}` : one.code < 0 ? `killed by signal ${-one.code}` : `exit code ${one.code}`);
+  return html`<${Panel} title="Sandbox" note=${plural(commands.length, "command")} wide=${true}>
+    <div class="scroll" tabindex="0" role="region" aria-label="Commands in the sandbox"><table>
+      <thead><tr><th>Stage</th><th>Program</th><th>Sandbox</th><th class="n">Time</th><th>End</th></tr></thead>
+      <tbody>${commands.map(
+        (one, at) => html`<tr key=${at}>
+          <td>${clean(one.stage)}${typeof one.item === "number" ? ` ${one.item + 1}` : ""}</td><td><bdi>${brief(one.program, 40)}</bdi></td>
+          <td>${clean(one.by)}</td><td class="n">${seconds(one.seconds)}</td><td><${Status} of=${one.code === 0 && !one.stopped_by ? "ok" : "failed"} bare=${true} /> ${end(one)}</td>
+        </tr>`,
+      )}</tbody>
+    </table></div>
+  <//>`;
+}
+
+function Tools({ tools }) {
+  if (!tools.length) return null;
+  return html`<${Panel} title="Tools" note=${plural(tools.length, "call")} wide=${true}>
+    <div class="scroll" tabindex="0" role="region" aria-label="Calls of tools"><table>
+      <thead><tr><th>Stage</th><th>Tool</th><th>Arguments</th><th class="n">Time</th><th>End</th></tr></thead>
+      <tbody>${tools.map(
+        (one, at) => html`<tr key=${at}>
+          <td>${clean(one.stage)}${typeof one.item === "number" ? ` ${one.item + 1}` : ""}</td><td><bdi>${brief(one.tool, 40)}</bdi>${one.effect === "write" && html` <span class="dim">writes</span>`}</td>
+          <td><bdi>${brief(one.arguments || "", 120)}</bdi></td><td class="n">${seconds(one.seconds)}</td><td><${Status} of=${one.status} />${one.failure && html` <bdi>${brief(one.failure.message, 120)}</bdi>`}</td>
+        </tr>`,
+      )}</tbody>
+    </table></div>
   <//>`;
 }
 

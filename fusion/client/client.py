@@ -47,7 +47,7 @@ from fusion.models.base import Model
 from fusion.models.gateway import Gateway
 from fusion.models.profiles import Profile
 from fusion.models.wrappers.cache import ReplyCache
-from fusion.pipeline.inputs import instance_of, request_of, schema_of, shaped_output
+from fusion.pipeline.inputs.values import instance_of, request_of, schema_of, shaped_output
 from fusion.pipeline.loader import LoadedPipeline, Loader, PipelineGiven
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import Library
@@ -599,6 +599,11 @@ def warm() -> None:
 def loaded(fusion: Fusion, pipeline: PipelineGiven) -> LoadedPipeline:
     """Return a pipeline with all that it runs. Raises PipelineError with every mistake."""
     return fusion._loader.load(pipeline)
+
+
+def asks_person(fusion: Fusion, pipeline: PipelineGiven) -> bool:
+    """Return True for a pipeline with a stage that asks a person."""
+    return any(stage.asks_person for stage in fusion._loader.load(pipeline).stages.values())
 
 
 def check_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOptions]) -> None:

@@ -11,7 +11,7 @@ from fusion.core.result import FailedPart, Result, StageResult, call_id
 from fusion.core.types import Failure, Item, as_text
 from fusion.engine.context import RunParts
 from fusion.engine.receipt import Accounts
-from fusion.pipeline.inputs import plain
+from fusion.pipeline.inputs.values import plain
 from fusion.stages.base import Stage
 from fusion.stages.context import Conclusion, Outcome
 

@@ -14,6 +14,7 @@ from fusion.engine.manifest import Record
 from fusion.engine.roles import Cast, stray_limits
 from fusion.engine.run_spec import RunSpec, checked_inputs
 from fusion.models.catalog.learned import Learned
+from fusion.pipeline.check import unusable_tool
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.sandbox import SandboxDoor
 from fusion.tools.base import Toolbox
@@ -91,13 +92,11 @@ def check_tools(loaded: LoadedPipeline, toolbox: Toolbox) -> None:
 
 
 def missing_tools(loaded: LoadedPipeline, toolbox: Toolbox) -> Iterator[str]:
-    """Yield a reason for each tool of a pipeline that no source of tools can have."""
+    """Yield a reason for each tool of a pipeline that no source of tools can have, with its place in the file."""
     for path, stage in loaded.dataflow.stages.items():
         for key, name in stage.tools_used():
-            try:
-                toolbox.check(name)
-            except UsageError as error:
-                yield f"stages.{path}.{key} of {loaded.pipeline.name!r}: {error}"
+            if (reason := unusable_tool(name, toolbox)) is not None:
+                yield f"{loaded.place_of(path, key)}: {reason}"
     for one in loaded.nested.values():
         yield from missing_tools(one, toolbox)
 

@@ -29,7 +29,7 @@ from fusion.engine.stage_runner import StageRunner, outcome_of
 from fusion.models.batches.window.clock import RunClock
 from fusion.models.gateway import CallRecorder
 from fusion.pipeline.dataflow import Part
-from fusion.pipeline.inputs import filled_within
+from fusion.pipeline.inputs.values import filled_within
 from fusion.pipeline.material import items_of
 from fusion.pipeline.rows import Table
 from fusion.prompts.template import Expression

@@ -11,7 +11,7 @@ from fusion.engine.roles import RoleModels
 from fusion.models.base import ModelInfo, Price
 from fusion.models.catalog.learned import Learned
 from fusion.pipeline.attributes import check_columns
-from fusion.pipeline.inputs import check_hidden_columns, filled, with_conversation
+from fusion.pipeline.inputs.values import check_hidden_columns, filled, with_conversation
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.pipeline.material import RunMaterial, documents
 from fusion.pipeline.spec import Pipeline

@@ -11,7 +11,7 @@ from fusion.engine.budgets.levels import Levels
 from fusion.engine.context import Inner, RunContext, RunParts, Scope
 from fusion.engine.fields import Fields, Skipped, read
 from fusion.engine.outcome import RunOutcome, StageRecord
-from fusion.pipeline.inputs import plain
+from fusion.pipeline.inputs.values import plain
 from fusion.stages.base import Stage
 from fusion.stages.context import Outcome
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from fusion.core.errors import PipelineError, Problem, UsageError
 from fusion.core.params import CacheMode, Defaults
 from fusion.core.paths import read_text
-from fusion.core.yaml import MAX_BYTES, Positions
+from fusion.core.yaml import MAX_BYTES, Place, Positions, read_yaml
 from fusion.pipeline.bodies import Around, BodyPlace, bodies_of, body_pipeline
 from fusion.pipeline.check import Inside, check, pipeline_uses
 from fusion.pipeline.dataflow import Dataflow, Schemas, schemas_of, stages_within
@@ -144,6 +144,20 @@ class LoadedPipeline:
         """The cache modes of its stages and defaults, and of those of the pipelines that it runs."""
         modes = {getattr(stage, "cache", None) for stage in self.stages.values()}
         return frozenset(modes | {one.pipeline.defaults.cache for one in self.all})
+
+    def place_of(self, path: str, key: str) -> str:
+        """Return the place of a key of the stage at a path, for messages: with file and line if there is a file."""
+        name, *inner = path.split("/")
+        place: Place = ("stages", name)
+        for one in inner:
+            above = self.dataflow.stages["/".join(map(str, place[1::2]))]
+            place = (*place, above.inner_key, one)
+        where = ".".join(map(str, (*place, *key.split("."))))
+        if self.file is None:
+            return f"{self.pipeline.name}: {where}"
+        _, _, positions = read_yaml(read_text(self.file, most=MAX_BYTES), file=str(self.file))
+        line, column = positions.at((*place, *(int(part) if part.isdigit() else part for part in key.split("."))))
+        return f"{self.file}:{line}:{column} {where}"
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from fusion.core.errors import BadResponseError, InputError
 from fusion.core.result import Result, run_of_call
 from fusion.core.types import Message
-from fusion.pipeline.media import turn_of
+from fusion.pipeline.inputs.media import turn_of
 
 _ROLES: Final = {"developer": "system", "function": "tool"}
 

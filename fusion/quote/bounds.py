@@ -91,7 +91,19 @@ class _Level:
 
     def _stage(self, place: _Place, path: str, stage: Stage, items: int | None, *, shaky: bool) -> Bound:
         if path in place.spec.loaded.nested:
-            return self._pipeline(place, path, stage)
+            return self._pipeline(place, path, stage, known=place.known and not place.wirings[path].waits)
+        tools = [path + use.within for use in stage.pipelines() if use.tool]
+        own = self._without_tools(place, path, stage, items, shaky=shaky)
+        if not tools or items == 0:
+            return own
+        if items is None:
+            return own.plus(
+                Bound(None, None, None, f"the number of calls of {place.prefix}{path} depends on results")
+            )
+        dearest = most_of(self._pipeline(place, tool, stage, known=False) for tool in tools)
+        return own.plus(dearest.times(items * stage.most_tool_calls))
+
+    def _without_tools(self, place: _Place, path: str, stage: Stage, items: int | None, *, shaky: bool) -> Bound:
         most = None if items is None else place.spec.most_calls(path, stage, items)
         if most is not None and place.spec.works_twice(path):
             most *= 2
@@ -106,9 +118,9 @@ class _Level:
         counts = {name: one.calls for name, one in parts.items()}
         return whole._replace(calls=stage.estimate.calls(stage, items, counts))
 
-    def _pipeline(self, place: _Place, path: str, stage: Stage) -> Bound:
+    def _pipeline(self, place: _Place, path: str, stage: Stage, *, known: bool) -> Bound:
+        """Return the bound of the pipeline at a path; `known` inputs are those of the simulations."""
         spec = place.spec.within(path, place.spec.request, place.spec.inputs)
-        known = place.known and not place.wirings[path].waits
         inner = _Place(spec, prefix=f"{place.prefix}{path}/", known=known)
         rounds = 1 if stage.graph is None else stage.graph.rounds
         return sum_of(self._of(inner).values()).times(rounds).under(spec.limits).under(stage.budget)

@@ -1,11 +1,9 @@
-"""Hands in quotes and previews: tools that are supposed, and never called, and a sandbox that runs nothing."""
+"""Hands in quotes and previews: tools and a sandbox that are supposed, and never used."""
 
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from fusion.core.types import Finished, ToolResult, ToolSpec
-from fusion.engine.context import RunSandbox
 from fusion.sandbox import Sandbox
 from fusion.sandbox.base import Command
 from fusion.stages.simulation import Chance, Spread
@@ -45,23 +43,14 @@ class _Supposed(Tool):
 
 
 class SupposedSandbox(Sandbox):
-    """Runs nothing: a command ends well in 6 of 10 cases."""
+    """Runs no command: 6 of 10 succeed, and none in the worst case."""
 
     def __init__(self, chance: Chance) -> None:
         self._chance = chance
 
     async def run(self, command: Command) -> Finished:
-        return _FAILED if self._chance.happens(0.4) else Finished(0, "", "")
-
-
-class RehearsedSandbox(RunSandbox):
-    """Runs nothing: every command fails, so that a preview shows what comes of it."""
-
-    async def run(self, argv: Sequence[str], **_: Any) -> Finished:
-        return _FAILED
-
-
-_FAILED: Final = Finished(1, "", "what the command says")
+        failed = self._chance.worst or self._chance.happens(0.4)
+        return Finished(int(failed), "", "", by="simulation")
 
 
 def supposed(name: str) -> ToolSpec:

@@ -201,8 +201,11 @@ class _Simulation(Model):
             return ()
         assert request.key is not None
         tool = request.tools[self._chance.any_of(0, len(request.tools) - 1)]
-        said = json.dumps({"question": self._chance.text(_OF_CALL // 2)})
-        return (ToolCall(id=f"{request.key.step}-call", name=tool.name, arguments=said),)
+        if tool.parameters.get("properties"):
+            said = self._chance.data(tool.parameters, stage.estimate, _OF_CALL)
+        else:
+            said = {"question": self._chance.text(_OF_CALL // 2)}
+        return (ToolCall(id=f"{request.key.step}-call", name=tool.name, arguments=json.dumps(said)),)
 
     def _price(self, stage: Stage) -> Price | None:
         """Return the price of a call, that of batches where it goes in one."""

@@ -25,12 +25,14 @@ _BUILT_IN: Final = {
     "judge": "Judge",
     "synthesize": "Synthesize",
     "vote": "Vote",
+    "best_of": "BestOf",
     "loop": "Loop",
     "cascade": "Cascade",
     "verify": "Verify",
     "route": "Route",
     "pipeline": "PipelineStage",
     "tool": "ToolStage",
+    "python": "PythonStage",
     "gate": "Gate",
 }
 """The class of each built-in kind, in the module of the kind's name."""

@@ -47,7 +47,7 @@ class Toolbox(ABC):
 
     @abstractmethod
     def check(self, name: str) -> None:
-        """Raise UsageError for a name that `find` cannot know, without starting anything."""
+        """Raise UsageError for a name that `find` cannot know, without starting a server."""
 
     async def close(self) -> None:  # noqa: B027 - most toolboxes hold nothing to end
         """End servers and processes, on the event loop of the runs; a later call may start them again."""

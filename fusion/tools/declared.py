@@ -50,7 +50,7 @@ class Declared(Toolbox):
             if dot:
                 self.server(server).check(tool)
         elif self._functions.names(name):
-            self._functions.check(name)
+            self._functions.find(name)
         else:
             raise UsageError(self._unknown(name))
 

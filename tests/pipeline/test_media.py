@@ -16,7 +16,7 @@ from fusion.core.events import CallStarted
 from fusion.core.types import Asked, File, Message, Request
 from fusion.models.base import estimate_input, input_bound
 from fusion.models.providers.litellm import LiteLLMModel, close_all
-from fusion.pipeline.media import MAX_FILE, file_of
+from fusion.pipeline.inputs.media import MAX_FILE, file_of
 from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.template import Prompts
 from tests.cli.conftest import Command, apart

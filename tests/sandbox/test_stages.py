@@ -86,6 +86,13 @@ def test_the_history_has_each_command_once(fusion: Callable[..., Fusion], ran: l
     assert [(event.program, event.by) for event in kept] == [("sh", "double")] * 2
 
 
+def test_a_quote_and_a_preview_run_no_command(fusion: Callable[..., Fusion], ran: list[Command]) -> None:
+    made = fusion()
+    assert made.quote(pipeline=shells("a", "b")).usd.high == 0
+    made.preview(pipeline=shells("a", "b"))
+    assert ran == []
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

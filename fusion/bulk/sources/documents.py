@@ -7,7 +7,7 @@ from typing import Any
 from fusion.bulk.sources.base import RowSource, SourceRow
 from fusion.bulk.sources.walk import Found, Pattern, key_of
 from fusion.core.errors import InputError
-from fusion.pipeline.media import file_at
+from fusion.pipeline.inputs.media import file_at
 from fusion.pipeline.rows.parsing import MAX_ROW
 
 Files = Callable[[], Iterator[Found]]

@@ -25,14 +25,15 @@ class ToolResult(NamedTuple):
 class ToolTerms(Value):
     """Terms of a call of a tool: its `timeout` in seconds, and the most tokens of its result, of about four bytes.
 
-    `timeout` is that of the tool if it is None. With `retries_failed`, a failed call is made again when its run is
-    resumed; else its failure is its result for good.
+    `timeout` and `effect` are those of the tool if they are None. With `retries_failed`, a failed call is made again
+    when its run is resumed; else its failure is its result for good.
     """
 
     timeout: float | None = None
     max_result: int = 2000
     on_unsure: OnUnsure = "ask"
     retries_failed: bool = False
+    effect: Effect | None = None
 
 
 class ProcessLimits(Value):

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Final
 
 from fusion.core.types import ToolResult, ToolSpec
-from fusion.pipeline.arguments import arguments_schema
+from fusion.pipeline.inputs.arguments import arguments_schema
 from fusion.stages.base import PipelineUse
 from fusion.tools.base import Tool
 

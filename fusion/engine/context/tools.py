@@ -12,7 +12,7 @@ from fusion.core.events import ToolFinished, ToolStarted
 from fusion.core.types import Effect, Failure, GateQuestion, ToolResult, ToolSpec, ToolTerms
 from fusion.engine.context.pipeline_tool import PipelineTool
 from fusion.models.redaction import Redactor
-from fusion.pipeline.inputs import plain
+from fusion.pipeline.inputs.values import plain
 from fusion.stages.base import tool_pipeline
 from fusion.stages.context import StageTools
 from fusion.store.base import OF_TOOL
@@ -50,6 +50,10 @@ class _Act:
     item: int | None
     terms: ToolTerms
     given: dict[str, Any]
+
+    def effect_of(self, tool: Tool | _Known) -> Effect:
+        """Return the effect of the call."""
+        return self.terms.effect or tool.effect
 
     @property
     def name(self) -> str:
@@ -184,7 +188,7 @@ class RunTools(StageTools):
         """Call a tool, between its intent and its result in the journal."""
         tool = await self._tool(act.known)
         self._ctx.journal.keep(f"{act.name} {number} begun", {"arguments": shown}, item=act.item)
-        if tool.effect == "write":
+        if act.effect_of(tool) == "write":
             await self._written(act)
         begun = time.monotonic()
         outcome = await called(
@@ -219,7 +223,7 @@ class RunTools(StageTools):
 
         Raises StageError if it must fail, and Waits until a person has answered.
         """
-        if act.terms.on_unsure == "repeat" or (await self._tool(act.known)).effect == "read":
+        if act.terms.on_unsure == "repeat" or act.effect_of(await self._tool(act.known)) == "read":
             return None
         name, given = act.known.spec.name, shortened(act.given, _SHOWN)
         if act.terms.on_unsure == "fail":
@@ -255,4 +259,4 @@ class RunTools(StageTools):
         ctx = self._ctx
         item, step = ctx.placed(act.item, act.step)
         place = {"run_id": ctx.run.run_id, "stage": ctx.place, "item": item, "step": step}
-        ctx.emit(kind(**place, tool=act.known.spec.name, effect=act.known.effect, **more))
+        ctx.emit(kind(**place, tool=act.known.spec.name, effect=act.effect_of(act.known), **more))

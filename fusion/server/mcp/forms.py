@@ -5,7 +5,7 @@ from typing import Any
 
 from fusion.core.schema import validate
 from fusion.core.types import JsonSchema
-from fusion.pipeline.arguments import arguments_schema
+from fusion.pipeline.inputs.arguments import arguments_schema
 from fusion.pipeline.loader import LoadedPipeline
 
 

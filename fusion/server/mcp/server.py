@@ -25,7 +25,7 @@ from fusion.core.errors import FusionError, PipelineError, close_names
 from fusion.core.log import LOG
 from fusion.core.result import Result
 from fusion.core.types import Limits
-from fusion.pipeline.arguments import arguments_schema
+from fusion.pipeline.inputs.arguments import arguments_schema
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.server.base import ServedRequest
 from fusion.server.catalog import ServedPipeline

@@ -9,7 +9,7 @@ from fusion.core.errors import PipelineError
 from fusion.core.params import AnswerOptions
 from fusion.core.types import Limits
 from fusion.core.types import Message as Turn
-from fusion.pipeline.inputs import request_of
+from fusion.pipeline.inputs.values import request_of
 from fusion.pipeline.loader import LoadedPipeline
 from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.catalog import ServedPipeline

@@ -31,6 +31,10 @@ class HandedStage(AnswerStage, Hands):
     def acts(self) -> bool:
         return bool(self.tools)
 
+    @property
+    def most_tool_calls(self) -> int:
+        return self.max_tool_calls * (2 if self.on_error == "escalate" else 1) if self.tools else 0
+
     def tools_used(self) -> Iterator[tuple[str, str]]:
         yield from (("tools", name) for name in self.tools)
 

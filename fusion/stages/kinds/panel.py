@@ -146,6 +146,11 @@ output: answer
     def acts(self) -> bool:
         return any(member.has_hands for member in self.members)
 
+    @property
+    def most_tool_calls(self) -> int:
+        seats = (seat for seat in self.seats if seat.member.tools)
+        return sum((1 + len(self.substitutes(seat))) * seat.member.max_tool_calls for seat in seats)
+
     def tools_used(self) -> Iterator[tuple[str, str]]:
         for at, member in enumerate(self.members):
             yield from ((f"members.{at}.tools", name) for name in member.tools)

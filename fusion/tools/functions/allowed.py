@@ -35,17 +35,12 @@ class Allowed:
         """Return True for the name of a function: `module:function`, or an entry point."""
         return ":" in name or name in self.entries
 
-    def check(self, name: str) -> None:
-        """Raise UsageError for a function that is not allowed, without importing anything."""
-        place = self.entries.get(name, name)
-        if not _matches(place, self._rules.allow):
-            raise UsageError(f"function {place!r} is not allowed: {self._advice(place)}")
-
     def find(self, name: str) -> Function:
-        """Return a function as a tool. Raises UsageError if it is not allowed, or cannot be had."""
+        """Return a function as a tool, its module imported. Raises UsageError if it is not allowed or not there."""
         if name not in self._found:
-            self.check(name)
             place = self.entries.get(name, name)
+            if not _matches(place, self._rules.allow):
+                raise UsageError(f"function {place!r} is not allowed: {self._advice(place)}")
             effect: Effect = "read" if _matches(place, self._rules.read) else "write"
             function = Function(name, self._loaded(place), effect=effect, timeout=self._rules.timeout)
             self._found[name] = function

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from fusion.core.types import Message, Request
 from fusion.models.tokens import TokenBounds
-from fusion.pipeline.media import turn_of
+from fusion.pipeline.inputs.media import turn_of
 from fusion.server.dialects.messages.content import PLAIN
 from fusion.server.dialects.messages.request import parsed, tools_of, transcript_of
 

@@ -11,8 +11,8 @@ from fusion.core.errors import InputError, UsageError, close_names
 from fusion.core.schema import ClassSchema
 from fusion.core.types import Asked, File, FileText, Item, JsonSchema, Turn, as_text
 from fusion.pipeline.dataflow import TableRead
+from fusion.pipeline.inputs.media import file_of, turn_of
 from fusion.pipeline.material import fenced_turns, request_inputs
-from fusion.pipeline.media import file_of, turn_of
 from fusion.pipeline.rows import rows_of
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.stages.answer import AnswerStage

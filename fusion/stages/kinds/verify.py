@@ -132,6 +132,10 @@ output: check
         return self._shape is not None or self._writer is None
 
     @property
+    def acts(self) -> bool:
+        return self.check.runs
+
+    @property
     def judging(self) -> frozenset[str]:
         return frozenset({"check.judge.prompt"})
 

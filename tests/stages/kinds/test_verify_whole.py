@@ -352,3 +352,14 @@ def test_the_yaml_of_a_pipeline_is_written_back_as_it_was(fusion: Any) -> None:
         "escalations": 1,
     }
     assert Pipeline.from_data(made.to_data()) == made
+
+
+def test_a_preview_shows_the_first_repair_and_runs_nothing(fusion: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SandboxDoor, "run", None)
+    one = fusion({"bulk": "x", "frontier": "y"})
+    shown = one.preview("the task", pipeline=pipeline(CHAIN), given={"write": {"text": "answer = 1"}}, stage="check")
+    (stage,) = shown.stages
+    assert stage.most_calls == 3 * 4
+    (call,) = stage.calls
+    assert "answer = 1" in call.messages[-1].content
+    assert "what the command says" in call.messages[-1].content

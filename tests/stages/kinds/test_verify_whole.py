@@ -232,7 +232,8 @@ def test_a_killed_run_repeats_no_finished_call_and_no_finished_command(
     "text",
     [
         "again: {kind: loop, max: 3, until: check.passed, body: {write: WRITE, check: CHECK}}",
-        "write: WRITE\n  way: {kind: route, rules: [{any: [task], use: easy}], routes: {easy: CHECK, hard: frontier}, default: hard}",
+        "write: WRITE\n  way: {kind: route, rules: [{longer: 1, use: easy}], "
+        "routes: {easy: CHECK, hard: frontier}, default: hard}",
         "write: WRITE\n  check: CHECK\n  twice: {kind: verify, value: check, check: {min_length: 1}}",
     ],
     ids=["loop", "route", "verify"],

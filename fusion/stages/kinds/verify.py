@@ -20,7 +20,7 @@ from fusion.stages.verification.spec import NEVER, PASSES, Check
 from fusion.stages.verification.verifier import Verifier
 
 _PATH: Final = re.compile(r"\s*([a-z][a-z0-9_]*)((?:\.\w+)*)\s*")
-_OF_REPAIR: Final = frozenset({"value", "log", "task", "escalated"})
+_OF_REPAIR: Final = frozenset({"value", "log", "task", "escalated", "own"})
 _OF_ANY_CHECK: Final = frozenset(
     {"value", "over", "concurrency", "min_ok", "when", "needs", "timeout", "on_error", "default", "budget"}
 )

@@ -162,8 +162,8 @@ def declared(*extras: str) -> set[str]:
 
 
 def test_what_the_package_imports_is_what_it_declares() -> None:
-    parts = {"pydantic-core", "llm"}  # pydantic's own half, which it pins itself; the host of a plug-in
-    unseen = {"uvloop", "opentelemetry-sdk"}  # loaded by uvicorn; below the name of the exporter
+    parts = {"pydantic-core", "llm", "pydantic-monty-client"}  # halves that others pin; the host of a plug-in
+    unseen = {"uvloop", "opentelemetry-sdk", "pydantic-monty"}  # of uvicorn; below the exporter; of its client
     assert imported("fusion") - parts == declared(*EXTRAS) - unseen
 
 

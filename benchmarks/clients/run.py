@@ -1,5 +1,7 @@
 """Run real clients against `fusion serve`, each in an environment of its own, and print a table of the outcome.
 
+Those that are hosts of MCP servers start `fusion mcp` too, and call one of its tools.
+
     python -m benchmarks.clients.run --folder /tmp/clients            # all of them
     python -m benchmarks.clients.run --folder /tmp/clients codex llm  # some
 
@@ -10,6 +12,7 @@ provider, so that no request leaves the machine but those of the installations.
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -21,6 +24,7 @@ from pathlib import Path
 from benchmarks.clients.model import Model
 
 JOBS = Path(__file__).parent / "jobs"
+ROOT = Path(__file__).parents[2]
 PIPELINE = """name: chat
 description: Answers with one model.
 inputs: {prompt: The message.}
@@ -98,6 +102,7 @@ def serving(folder: Path) -> Iterator[str]:
     (folder / "chat.yaml").write_text(PIPELINE)
     with Model() as model:
         (folder / "fusion.toml").write_text(SETTINGS.replace("URL", model.url))
+        write_mcp(folder)
         words = [sys.executable, "-m", "fusion", "serve", "chat.yaml", "--port", "0", "-m", "fake"]
         words += ["--config", "fusion.toml", "--store", "runs.db"]
         with (folder / "serve.log").open("w") as log:
@@ -113,10 +118,19 @@ def serving(folder: Path) -> Iterator[str]:
                 process.wait(20)
 
 
+def write_mcp(folder: Path) -> None:
+    """Write the program by which a client starts `fusion mcp` over the model."""
+    words = [sys.executable, "-m", "fusion", "mcp", "chat.yaml", "-m", "fake"]
+    words += ["--config", "fusion.toml", "--store", "runs.db"]
+    lines = ["#!/bin/sh", f"cd {shlex.quote(str(folder))}", f"export PYTHONPATH={shlex.quote(str(ROOT))}"]
+    path = folder / "fusion-mcp"
+    path.write_text("\n".join([*lines, f"exec {shlex.join(words)}", ""]))
+    path.chmod(0o755)
+
+
 def own() -> dict[str, str]:
     """The environment of the server: this project's code, and no settings of the user."""
-    root = Path(__file__).parents[2]
-    return {**os.environ, "PYTHONPATH": str(root), "FUSION_CONFIG": "fusion.toml"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "FUSION_CONFIG": "fusion.toml"}
 
 
 def run(name: str, client: Client, folder: Path, address: str) -> tuple[bool, list[str], str]:
@@ -138,6 +152,7 @@ def run(name: str, client: Client, folder: Path, address: str) -> tuple[bool, li
             "HOME": str(place),
             "BIN": str(binaries),
             "FUSION_URL": address,
+            "FUSION_MCP": str(folder / "server" / "fusion-mcp"),
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         },
         capture_output=True,

@@ -9,6 +9,7 @@ import typer
 
 from fusion import __version__
 from fusion.cli.commands import models, runs
+from fusion.cli.commands.approve import approve
 from fusion.cli.commands.bench import bench
 from fusion.cli.commands.calibrate import calibrate
 from fusion.cli.commands.demo import demo
@@ -54,7 +55,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    running = (run, map_command, resume, quote, drill, serve, mcp)
+    running = (run, map_command, resume, approve, quote, drill, serve, mcp)
     making = (new, validate, graph, render, explain, schema)
     for command in (*running, *making, demo, bench, tune, calibrate, trust, doctor):
         app.command(context_settings=_HELP)(command)

@@ -196,6 +196,11 @@ def _check_no_file(option: str, name: str, value: str) -> None:
         )
 
 
+def text_of(option: str, file: str) -> str:
+    """Return the text of a file, or of standard input for `-`. Raises InputError."""
+    return Stdin().read(option) if file == "-" else _file(option, file)
+
+
 def names_file(words: str) -> bool:
     """Return True if a file of this name exists."""
     try:

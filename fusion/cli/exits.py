@@ -13,6 +13,7 @@ USAGE = 2
 FAILED = 3
 BUDGET = 4
 GATE = 5
+WAITING = 6
 INTERRUPTED = 130
 
 EPILOG = f"""\b
@@ -23,6 +24,7 @@ Exit codes:
   {FAILED:<4} the run failed, or its answer lacks parts
   {BUDGET:<4} a limit of the budget stopped the run
   {GATE:<4} a benchmark did not pass its gate
+  {WAITING:<4} the run waits for a person, or rows of a map do
   {INTERRUPTED:<4} interrupted (Ctrl-C, SIGTERM, SIGHUP)
 """
 

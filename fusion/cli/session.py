@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +11,7 @@ from fusion.cli.arguments import Stdin, from_stdin, inputs_of, limits_of, names_
 from fusion.cli.exits import BUDGET, Ending, Interrupted
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.options.runs import (
+    ApproveOptions,
     DrillOptions,
     PipelineOptions,
     QuoteOptions,
@@ -18,22 +20,25 @@ from fusion.cli.options.runs import (
     RunOptions,
     WatchOptions,
 )
-from fusion.cli.outcome import Outcome
+from fusion.cli.run_session.gates import Terminal, answered_elsewhere, answered_here, approved, person_is_there
+from fusion.cli.run_session.outcome import Outcome
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer
 from fusion.cli.views.follow import Follower, Viewer
+from fusion.cli.views.history.gates import waiting_lines
 from fusion.cli.views.lines import ended_words, way_on
 from fusion.cli.views.live import LiveView
 from fusion.cli.views.ndjson import RecordFile, Records
 from fusion.cli.views.plain import Plain
-from fusion.client.client import Fusion, sole_run
+from fusion.client.client import Fusion, asks_person, sole_run
 from fusion.client.handle import RunHandle
 from fusion.core.errors import ShapeError, UsageError
 from fusion.core.events import Noted, Sink
 from fusion.core.paths import user_path
 from fusion.core.result import Result
 from fusion.pipeline.spec import Pipeline
+from fusion.store.gates import goes_on
 from fusion.store.lookup import find_run
 from fusion.store.rows import Content
 
@@ -48,6 +53,14 @@ _NEEDS_RUN = frozenset([*_OF_A_RUN, "events", "events_to", "output", "quiet", "v
 _RUN = "run"
 """Name of the budget that `--budget` of a resumed run replaces."""
 _Asked = QuoteOptions | DrillOptions | RenderOptions | RunOptions
+
+
+class _Begin(NamedTuple):
+    """A pipeline, and the function that starts its run. `asks` is True for one that asks while it runs."""
+
+    pipeline: Pipeline
+    start: Callable[[Sink, bool], RunHandle]
+    asks: bool = False
 
 
 def run_session(options: RunOptions, ending: Ending, *, outages: tuple[str, ...] = ()) -> RunHandle:
@@ -73,6 +86,31 @@ def resume_session(options: ResumeOptions, ending: Ending) -> RunHandle:
         ) as fusion,
     ):
         return _Session(options, ending, fusion, interrupts).run(lambda: _again(options, fusion))
+
+
+def approve_session(options: ApproveOptions, ending: Ending) -> RunHandle | int:
+    """Answer a gate of a run, and go on with the run; return the exit code if it does not go on here.
+
+    Raises GateError for a gate that was answered before, and UsageError for options that contradict the gate.
+    """
+    _check_output(options, "approve")
+    settings = read_settings(options.config)
+    with Interrupts() as interrupts, Fusion(store=_place(options.store), settings=settings) as fusion:
+        row = find_run(fusion.store, options.run)
+        if (code := approved(fusion, row.run_id, options)) is not None:
+            return code
+        return _Session(options, ending, fusion, interrupts).run(lambda: _on(row.run_id, options, fusion))
+
+
+def _on(run_id: str, options: ApproveOptions, fusion: Fusion) -> _Begin:
+    """Prepare to go on with a run whose gate is answered."""
+    pipeline = fusion.runs.pipeline(run_id)
+    _say_resumed(fusion.runs.find(run_id), options, fusion)
+
+    def start(sink: Sink, stream: bool) -> RunHandle:
+        return fusion.start_resume(run_id, on_event=sink, stream=stream, within=options.within)
+
+    return _Begin(pipeline, start)
 
 
 def show_session(options: RunOptions) -> None:
@@ -160,17 +198,21 @@ def _place(given: str | None) -> Path | bool:
     return True if given is None else user_path(given)
 
 
-class _Begin(NamedTuple):
-    """A pipeline, and the function that starts its run."""
+class _End(NamedTuple):
+    """The end of a run, its views, and the faults of those."""
 
-    pipeline: Pipeline
-    start: Callable[[Sink, bool], RunHandle]
+    result: Result
+    handle: RunHandle
+    screen: LiveView | Plain | None
+    streamed: StreamedAnswer | None
+    faults: list[Exception]
 
 
 def _new(options: RunOptions, fusion: Fusion) -> _Begin:
     """Prepare a new run; with --resume-or-start, the latest unfinished run of the same if there is one."""
     pipeline = fusion.load(options.pipeline)
     prompt, inputs = _given(options, pipeline, Stdin())
+    asks = fusion.keeps != "full" and person_is_there() and asks_person(fusion, options.pipeline)
 
     def resume_or_start(sink: Sink, stream: bool) -> RunHandle:
         with sole_run(fusion, prompt, pipeline=options.pipeline, inputs=inputs) as same:
@@ -190,9 +232,10 @@ def _new(options: RunOptions, fusion: Fusion) -> _Begin:
             cache=options.cache,
             batch=options.batch,
             within=options.within,
+            on_gate=Terminal().ask if asks else None,
         )
 
-    return _Begin(pipeline, resume_or_start if options.resume_or_start else start)
+    return _Begin(pipeline, resume_or_start if options.resume_or_start else start, asks)
 
 
 def _again(options: ResumeOptions, fusion: Fusion) -> _Begin:
@@ -235,25 +278,49 @@ class _Session:
 
     def run(self, prepared: Callable[[], _Begin]) -> RunHandle:
         file = None if self._options.output is None else AnswerFile(self._options.output)
-        pipeline, start = prepared()
-        screen = self._screen()
-        streamed = self._streamed(pipeline, screen)
-        follower = Follower(self._viewers(screen, streamed))
+        begin = prepared()
+        end = self._followed(begin)
+        while end.result.status == "waiting" and self._goes_on(end):
+            end = self._followed(begin._replace(start=partial(self._resumed, end.handle.run_id)), again=True)
+        outcome = Outcome(end.result, end.handle, json=self._options.json, quiet=self._options.quiet)
+        outcome.afterwards = self._afterwards(end.result, end.handle)
+        outcome.faults += end.faults
+        outcome.deliver(file, end.streamed, elsewhere=self._options.answer_elsewhere)
+        if end.screen is not None:
+            end.screen.release()
+        outcome.report(self._ending)
+        return end.handle
+
+    def _followed(self, begin: _Begin, *, again: bool = False) -> "_End":
+        """Start or resume a run, and follow it to its end."""
+        screen = self._screen(begin)
+        streamed = self._streamed(begin.pipeline, screen)
+        follower = Follower(self._viewers(screen, streamed, again=again))
         self._interrupts.hold()
         try:
             pieces = streamed is not None or self._options.events or self._options.events_to is not None
-            handle = start(follower.take, pieces)
+            handle = begin.start(follower.take, pieces)
             result = self._wait(handle, follower)
         finally:
             follower.close()
-        outcome = Outcome(result, handle, json=self._options.json, quiet=self._options.quiet)
-        outcome.afterwards = self._afterwards(result, handle)
-        outcome.faults += follower.faults
-        outcome.deliver(file, streamed, elsewhere=self._options.answer_elsewhere)
-        if screen is not None:
-            screen.release()
-        outcome.report(self._ending)
-        return handle
+        return _End(result, handle, screen, streamed, follower.faults)
+
+    # Gates.
+
+    def _goes_on(self, end: "_End") -> bool:
+        """Return True if a run that waits can go on: its person is here, or it was answered elsewhere."""
+        result, options = end.result, self._options
+        if goes_on(self._fusion.store, result.waiting, result.run_id):
+            return True
+        if end.screen is not None:
+            end.screen.release()
+        if options.wait:
+            answered_elsewhere(self._fusion, result, quiet=options.quiet)
+            return True
+        return options.asks and person_is_there() and answered_here(self._fusion, result, Terminal())
+
+    def _resumed(self, run_id: str, sink: Sink, stream: bool) -> RunHandle:
+        return self._fusion.start_resume(run_id, on_event=sink, stream=stream, within=self._options.within)
 
     def _afterwards(self, result: Result, handle: RunHandle) -> str | None:
         """Return the command that shows or resumes the run, if it is kept."""
@@ -267,6 +334,8 @@ class _Session:
         except UsageError as error:
             return f"this run was not kept: {error}"
         self._say_expired(handle.expired)
+        if result.status == "waiting":
+            return "\n".join(waiting_lines(result.waiting, handle.run_id, store))
         if result.status != "failed":
             return self._after_answer(result, content, store)
         if content != "full":
@@ -301,10 +370,10 @@ class _Session:
         if runs and not self._options.quiet:
             complain(f"removed {runs:,} run{'s' * (runs != 1)} older than the `retention` of [store]")
 
-    def _screen(self) -> LiveView | Plain | None:
+    def _screen(self, begin: _Begin) -> LiveView | Plain | None:
         if self._options.quiet:
             return None
-        view = LiveView if is_live(sys.stderr) else Plain
+        view = LiveView if is_live(sys.stderr) and not begin.asks else Plain
         return view(verbose=self._options.verbose, settings=self._fusion.settings.files)
 
     def _streamed(self, pipeline: Pipeline, screen: LiveView | Plain | None) -> StreamedAnswer | None:
@@ -315,10 +384,12 @@ class _Session:
         shared = screen if is_terminal(sys.stderr) else None
         return StreamedAnswer(stage, before=(lambda: None) if shared is None else shared.hold)
 
-    def _viewers(self, screen: LiveView | Plain | None, streamed: StreamedAnswer | None) -> list[Viewer]:
+    def _viewers(
+        self, screen: LiveView | Plain | None, streamed: StreamedAnswer | None, *, again: bool
+    ) -> list[Viewer]:
         viewers: list[Viewer] = []
         if self._options.events_to is not None:
-            viewers.append(RecordFile(self._options.events_to))
+            viewers.append(RecordFile(self._options.events_to, append=again))
         if self._options.events:
             viewers.append(Records(gone=self._interrupts.interrupt))
         viewers += [viewer for viewer in (screen, streamed) if viewer is not None]

@@ -601,6 +601,11 @@ def loaded(fusion: Fusion, pipeline: PipelineGiven) -> LoadedPipeline:
     return fusion._loader.load(pipeline)
 
 
+def asks_person(fusion: Fusion, pipeline: PipelineGiven) -> bool:
+    """Return True for a pipeline with a stage that asks a person."""
+    return any(stage.asks_person for stage in fusion._loader.load(pipeline).stages.values())
+
+
 def check_run(fusion: Fusion, prompt: Prompt = None, **options: Unpack[RunOptions]) -> None:
     """Raise the UsageError that `start` would raise, without starting a run."""
     fusion._spec(prompt, **options)

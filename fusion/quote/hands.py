@@ -1,9 +1,11 @@
-"""Hands in quotes and previews: tools that are supposed, and never called."""
+"""Hands in quotes and previews: tools and a sandbox that are supposed, and never used."""
 
 import re
 from typing import Final
 
-from fusion.core.types import ToolResult, ToolSpec
+from fusion.core.types import Finished, ToolResult, ToolSpec
+from fusion.sandbox import Sandbox
+from fusion.sandbox.base import Command
 from fusion.stages.simulation import Chance, Spread
 from fusion.tools.base import Tool, Toolbox
 
@@ -38,6 +40,17 @@ class _Supposed(Tool):
     async def call(self, arguments: object) -> ToolResult:
         tokens = _WORST if self._chance.worst else round(self._chance.among(_RESULT))
         return ToolResult(self._chance.text(tokens))
+
+
+class SupposedSandbox(Sandbox):
+    """Runs no command: 6 of 10 succeed, and none in the worst case."""
+
+    def __init__(self, chance: Chance) -> None:
+        self._chance = chance
+
+    async def run(self, command: Command) -> Finished:
+        failed = self._chance.worst or self._chance.happens(0.4)
+        return Finished(int(failed), "", "", by="simulation")
 
 
 def supposed(name: str) -> ToolSpec:

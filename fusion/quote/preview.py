@@ -6,8 +6,8 @@ from typing import Any
 
 from fusion.core.errors import FusionError, InputError, PromptError, StageError, UsageError, close_names
 from fusion.core.events import Decided, EventBase, StageGrew
-from fusion.core.types import Attached, Item, Limits, Message, ToolResult, ToolSpec, Value
-from fusion.engine.context import OF_ITEM, RunContext, RunInputs, RunModels, RunParts, RunTools, Scope
+from fusion.core.types import Attached, Finished, Item, Limits, Message, ToolResult, ToolSpec, Value
+from fusion.engine.context import OF_ITEM, RunContext, RunInputs, RunModels, RunParts, RunSandbox, RunTools, Scope
 from fusion.engine.fields import Fields
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, estimate_input
@@ -321,6 +321,7 @@ class _Rehearsal(RunContext):
         self.inputs = _CheckedInputs(self)
         self.models = _RecordedModels(self, look)
         self.tools = _SupposedTools(self)
+        self.sandbox = _ClosedSandbox(self)
         self.chosen = ""
         self.finished = False
         self.known: int | None = None
@@ -394,6 +395,13 @@ class _SupposedTools(RunTools):
 
     async def call(self, name: str, arguments: object, **_: Any) -> ToolResult:
         raise _NotAsked("not called")
+
+
+class _ClosedSandbox(RunSandbox):
+    """A sandbox in which no command runs: each one fails, so that a preview shows what comes of it."""
+
+    async def run(self, argv: Sequence[str], **_: Any) -> Finished:
+        return Finished(1, "", "what the command says", by="simulation")
 
 
 class _RecordedModels(RunModels):

@@ -25,7 +25,7 @@ from fusion.models.wrappers.budget import Metered
 from fusion.models.wrappers.fallback import Member
 from fusion.models.wrappers.journal import Unreachable
 from fusion.pipeline.loader import LoadedPipeline
-from fusion.quote.hands import Supposed
+from fusion.quote.hands import Supposed, SupposedSandbox
 from fusion.stages.base import Stage
 from fusion.stages.simulation import Chance, Spread
 
@@ -116,6 +116,7 @@ async def simulate(spec: RunSpec, chance: Chance, *, out: Collection[str] = ()) 
         strict_usd=spec.strict_usd and not chance.worst,
         widest=chance.worst,
         toolbox=Supposed(chance),
+        sandbox=SupposedSandbox(chance),
     )
     run = Run("quote", randomized, sink=record, stream=False)
     record.result = await run.execute()

@@ -40,7 +40,9 @@ def gates_of(store: Store, run_id: str) -> tuple[AnsweredGate, ...]:
         if answers_gate(one.name)
     }
     opened = [gate_of(one.stage, one.item, one.name, one.value) for one in decisions if opens_gate(one.name)]
-    found = [AnsweredGate(gate, answers.get((gate.stage, gate.item, gate.answer_name))) for gate in opened]
+    found = [
+        AnsweredGate(gate=gate, answer=answers.get((gate.stage, gate.item, gate.answer_name))) for gate in opened
+    ]
     last = {one.gate.place: one for one in found}
     return tuple(one for one in found if one.answer is not None or last[one.gate.place] is one)
 

@@ -136,13 +136,17 @@ def exclusive(store: Store, name: str) -> Iterator[None]:
 
 
 def remove_expired(store: Store, *, days: float) -> int:
-    """Remove unlocked runs and maps started more than so many days ago; return their number."""
+    """Remove unlocked runs and maps started more than so many days ago, but waiting ones; return their number."""
     removed = 0
     for row in store.runs(RunFilter(started_before=time.time() - days * 86400)):
+        if row.status == "waiting":
+            continue
         with try_lock(store, row.run_id) as is_free:
             if is_free:
                 removed += store.remove([row.run_id])
     for one in store.maps(RunFilter(started_before=time.time() - days * 86400)):
+        if one.status == "waiting":
+            continue
         with try_lock(store, one.map_id) as is_free:
             if is_free:
                 removed += store.remove_map(one.map_id)

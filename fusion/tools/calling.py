@@ -36,8 +36,9 @@ async def called(
     no failures of the tool.
     """
     seconds = tool.timeout if timeout is None else timeout
-    given = await _in_time(tool, arguments, seconds)
-    if given is None:
+    try:
+        given = await _in_time(tool, arguments, seconds)
+    except TimeoutError:
         left = "" if tool.effect == "read" else "; it may have taken effect"
         return Outcome(failed(f"no result within {seconds:g} s{left}"), late=True)
     return await bounded(given, most, mask)
@@ -49,19 +50,21 @@ def failed(message: str) -> ToolResult:
 
 
 async def _in_time(tool: Tool, arguments: dict[str, Any], seconds: float) -> Any:
-    """Return what a tool gives; None if it is late. A call that does not end when it is cancelled is left alone."""
+    """Return what a tool gives. A call that does not end when it is cancelled is left alone.
+
+    Raises TimeoutError for a late call.
+    """
     call = asyncio.ensure_future(_contained(tool, arguments))
-    in_time = False
     try:
-        in_time = bool((await asyncio.wait({call}, timeout=seconds))[0])
+        await asyncio.wait({call}, timeout=seconds)
+        if not call.done():
+            raise TimeoutError
     finally:
         if not call.done():
             call.cancel()
+            call.add_done_callback(_forget)
             await asyncio.wait({call}, timeout=_LEAVE)
-    if in_time:
-        return failed("the tool cancelled its own call") if call.cancelled() else call.result()
-    call.add_done_callback(_forget)
-    return None
+    return failed("the tool cancelled its own call") if call.cancelled() else call.result()
 
 
 async def _contained(tool: Tool, arguments: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ HEAVY = {
     "httpx",
     "jsonschema",
     "litellm",
+    "mcp",
     "networkx",
     "numpy",
     "openai",

@@ -6,6 +6,7 @@ The server is `python -m tests.docs.forks SOCKET`; the client is this file as a 
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def ask(path: str, words: list[str]) -> int:
 
 
 def serve(path: str) -> None:
-    """Fork for each connection until the process is ended."""
+    """Fork for each connection until the process is ended; a command may start others."""
     import fusion.cli.session
     import fusion.client.client
     import fusion.quote.quote  # noqa: F401 - what most commands load
@@ -49,18 +50,23 @@ def serve(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         os.write(1, b"ready\n")
         while True:
             connection, _ = listening.accept()
             with connection:
                 head, streams, _, _ = socket.recv_fds(connection, 8, 3)
                 task = json.loads(_whole(connection, int.from_bytes(head, "big")))
-                child = os.fork()
-                if child == 0:
-                    os._exit(_run(answering.main, task, streams))
+                if os.fork() == 0:  # waits for the command, while the server takes the next
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    child = os.fork()
+                    if child == 0:
+                        os._exit(_run(answering.main, task, streams))
+                    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255
+                    connection.sendall(code.to_bytes(1, "big"))
+                    os._exit(0)
                 for stream in streams:
                     os.close(stream)
-                connection.sendall((os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255).to_bytes(1, "big"))
 
 
 def _whole(connection: socket.socket, size: int) -> bytes:

@@ -1,4 +1,4 @@
-# opencode: a text answer over chat completions, and a tool that it runs.
+# opencode: a text answer over chat completions, a tool that it runs, and a tool of `fusion mcp`.
 set -euo pipefail
 cat > opencode.json <<JSON
 {
@@ -7,6 +7,7 @@ cat > opencode.json <<JSON
   "share": "disabled",
   "model": "fusion/fusion/chat",
   "small_model": "fusion/fusion/chat",
+  "mcp": {"fusion": {"type": "local", "command": ["$FUSION_MCP"], "enabled": true}},
   "provider": {
     "fusion": {
       "npm": "@ai-sdk/openai-compatible",
@@ -22,3 +23,6 @@ echo answer
 echo "five degrees" > weather.txt
 "$BIN/opencode" run "call read {\"filePath\": \"$PWD/weather.txt\"}" < /dev/null 2>&1 | grep "five degrees" > /dev/null
 echo tools
+"$BIN/opencode" run 'call fusion_chat {"prompt": "Say hello."}' < /dev/null 2>&1 \
+  | grep "The tool said: .*Hello from Fusion." > /dev/null
+echo mcp

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fusion.core.config import Settings
 
 
-_STATUSES = "running, died, ok, partial, failed, interrupted"
+_STATUSES = "running, died, ok, partial, failed, interrupted, waiting"
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Only runs with this tag; repeatable.")
 ]
@@ -257,7 +257,8 @@ def prune(
 ) -> None:
     """Remove old runs and maps by age, number or status.
 
-    Without any of them the age is the `retention` of the settings. Running ones are kept. A map goes with its rows.
+    Without any of them the age is the `retention` of the settings. Running ones are kept, and those that wait for a
+    person, unless `--status waiting` is given. A map goes with its rows.
     """
     from fusion.cli.arguments import days_of
     from fusion.cli.settings import read_settings

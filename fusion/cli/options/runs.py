@@ -106,9 +106,17 @@ class WatchOptions(Options):
     allow_partial: Annotated[
         bool, Option("--allow-partial", help="Exit code 0 for an answer that lacks parts, in place of 3 or 4.")
     ] = False
+    wait: Annotated[
+        bool, Option("--wait", help="Wait in this process for the answers of people, in place of exit code 6.")
+    ] = False
     quiet: Quiet = False
     verbose: Verbose = False
     debug: Debug = False
+
+    @property
+    def asks(self) -> bool:
+        """True if a person at the terminal is asked at gates."""
+        return False
 
     def exit_code(self, handle: "RunHandle") -> int:
         """Return the exit code of the command for the end of a run."""
@@ -140,6 +148,38 @@ class _StartOptions(PipelineOptions):
 
 class RunOptions(WatchOptions, _StartOptions):
     """Options of `fusion run`."""
+
+    @property
+    def asks(self) -> bool:
+        return not self.answer_elsewhere or self.output is not None
+
+
+class ApproveOptions(WatchOptions):
+    """Options of `fusion approve`."""
+
+    run: RunGiven
+    gate: Annotated[
+        str | None, Argument(metavar="[GATE]", help="The stage that asks, or stage/item; by default the only one.")
+    ] = None
+    yes: Annotated[bool | None, Option("--yes/--no", help="Approve, or reject.")] = None
+    text: Annotated[str | None, Option("--text", metavar="TEXT", help="The edited text; with --no, the reason.")] = (
+        None
+    )
+    data: Annotated[
+        str | None, Option("--data", metavar="JSON", help="The answer to a gate with a schema, as JSON.")
+    ] = None
+    file: Annotated[
+        str | None,
+        Option("--file", metavar="FILE", help="A file with the edited text, or with the data; - is standard input."),
+    ] = None
+    by: Annotated[
+        str | None, Option("--by", metavar="NAME", help="Your name in the record; by default the user's.")
+    ] = None
+    go_on: Annotated[bool, Option("--resume/--no-resume", help="Go on with the run here, or only answer.")] = True
+
+    @property
+    def asks(self) -> bool:
+        return not self.answer_elsewhere or self.output is not None
 
 
 class ResumeOptions(WatchOptions):

@@ -18,6 +18,8 @@ from fusion.core.events import (
     CommandFinished,
     EventBase,
     FallbackTaken,
+    GateAnswered,
+    GateOpened,
     HedgeSent,
     ItemFinished,
     Noted,
@@ -104,6 +106,8 @@ def milestone(event: EventBase, items: int, failed: int) -> str | None:
     match event:
         case StageStarted():
             return f"{event.stage}: started ({event.kind})"
+        case StageFinished(status="waiting"):
+            return f"{event.stage}: waits for a person"
         case RoundStarted():
             return f"{event.stage}: round {event.number} of {event.most}"
         case StageFinished(status="failed"):
@@ -210,7 +214,18 @@ def _told(event: EventBase) -> tuple[str, str] | None:
             return "", one_line(event.message)
         case CommandFinished(stopped_by=str(), reused=False):
             return f"{one_line(event.program)} in the sandbox {ended(event.code, event.stopped_by)}", ""
-    return _told_of_model(event)
+    return _told_of_person(event) or _told_of_model(event)
+
+
+def _told_of_person(event: EventBase) -> tuple[str, str] | None:
+    """Return what an event reports of a person: a question, or an answer."""
+    match event:
+        case GateOpened():
+            who = f" ({event.who})" if event.who else ""
+            return f"asks a person{who}", f": {event.title}" if event.title else ""
+        case GateAnswered():
+            return f"{event.answer} by {event.by}", ""
+    return None
 
 
 def _told_of_model(event: EventBase) -> tuple[str, str] | None:

@@ -28,15 +28,15 @@ class Records(Viewer):
 
 
 class RecordFile(Viewer):
-    """Writes every event to a file at once."""
+    """Writes every event to a file at once; with `append`, behind those that are there."""
 
-    def __init__(self, given: str) -> None:
+    def __init__(self, given: str, *, append: bool = False) -> None:
         self._given = given
         reason = foreign(user_path(given))
         if reason is not None:
             raise UsageError(f"--events-to {given!r} is not written: {reason}")
         try:
-            self._file: BinaryIO = user_path(given).open("wb", buffering=0)
+            self._file: BinaryIO = user_path(given).open("ab" if append else "wb", buffering=0)
         except OSError as error:
             raise UsageError(f"--events-to {given!r}: {error.strerror}") from error
 

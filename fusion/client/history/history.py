@@ -24,7 +24,9 @@ from fusion.client.history.run_types import CallDetails, RunDetails, RunDiff, Ru
 from fusion.core.config import Settings
 from fusion.core.errors import RunBusyError, UsageError
 from fusion.core.result import Result
+from fusion.core.types import AnsweredGate
 from fusion.store.base import Store
+from fusion.store.gates import gates_of
 from fusion.store.lookup import StoreGiven, find_map, find_run, map_state, resolve_store, run_state, try_lock
 from fusion.store.rows import MapRow, RunFilter, RunRow, RunState, RunStatus
 
@@ -136,8 +138,8 @@ class History:
     ) -> tuple[RunSummary | MapSummary, ...]:
         """Remove the runs and maps that match and started more than `older_than` days ago, except the newest `keep`.
 
-        Returns the removed ones; with `dry_run`, those that would be. Running ones are kept. A map is removed with
-        its rows or not at all.
+        Returns the removed ones; with `dry_run`, those that would be. Running ones are kept, and waiting ones unless
+        the status is given. A map is removed with its rows or not at all.
 
         Raises UsageError without an age, a number or a status.
         """
@@ -148,7 +150,8 @@ class History:
         rows.sort(key=lambda one: -one[0].started)
         gone: list[RunSummary | MapSummary] = []
         for row, status in rows[keep or 0 :]:
-            if status == "running" or not (until is None or self._is_older(row, until)):
+            held = status == "running" or (status == "waiting" and "waiting" not in which.get("status", ()))
+            if held or not (until is None or self._is_older(row, until)):
                 continue
             one_id = row.map_id if isinstance(row, MapRow) else row.run_id
             with try_lock(self._store, one_id) as is_free:
@@ -214,7 +217,12 @@ class History:
             commands=command_lines(was.events),
             failed=failed_parts(was.events) if result is None else result.failed,
             notes=tuple(accounts.notes),
+            gates=gates_of(self._store, row.run_id),
         )
+
+    def gates(self, run_id: str) -> tuple[AnsweredGate, ...]:
+        """Return the questions of a run to people, in order, each with its answer; None for an open one."""
+        return gates_of(self._store, find_run(self._store, run_id).run_id)
 
     def result(self, run_id: str) -> Result:
         """Return the Result of a finished run. Raises UsageError for an unfinished one, StoreError if not kept."""

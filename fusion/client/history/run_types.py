@@ -7,7 +7,18 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fusion.core.result import Cost, FailedPart, Receipt, Served
-from fusion.core.types import Effect, Failure, FinishReason, Message, Money, StoppedBy, Usage, Value, Waited
+from fusion.core.types import (
+    AnsweredGate,
+    Effect,
+    Failure,
+    FinishReason,
+    Message,
+    Money,
+    StoppedBy,
+    Usage,
+    Value,
+    Waited,
+)
 from fusion.store.rows import RunState
 
 
@@ -36,11 +47,11 @@ class RunSummary(Value):
 
 
 class StageLine(Value):
-    """A stage of a run, by its path. `open` has started and not finished."""
+    """A stage of a run, by its path. `open` has started and not finished; `waiting` waits for a person."""
 
     stage: str
     kind: str
-    status: Literal["ok", "skipped", "failed", "open"]
+    status: Literal["ok", "skipped", "failed", "waiting", "open"]
     started: datetime | None
     seconds: float | None
     calls: int = 0
@@ -131,7 +142,7 @@ class CallDetails(CallLine):
 class RunDetails(Value):
     """A run with everything but the texts of its calls; `tools` are its calls of tools.
 
-    `commands` are those that it ran in the sandbox.
+    `commands` are those that it ran in the sandbox, `gates` its questions to people, with their answers.
     """
 
     run: RunSummary
@@ -143,6 +154,7 @@ class RunDetails(Value):
     commands: tuple[CommandLine, ...] = ()
     failed: tuple[FailedPart, ...]
     notes: tuple[str, ...]
+    gates: tuple[AnsweredGate, ...] = ()
 
 
 class CallPair(Value):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from fusion.core.types.value import JsonSchema, Value
 
@@ -101,7 +101,7 @@ class GateAnswer(Value):
         return f"{self.answer} {how} at {self.at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-class AnsweredGate(NamedTuple):
+class AnsweredGate(Value):
     """A gate of a run with its answer; None while it is open."""
 
     gate: Gate

@@ -9,4 +9,5 @@ from fusion.engine.context.parts import OF_STAGES as OF_STAGES
 from fusion.engine.context.parts import Inner as Inner
 from fusion.engine.context.parts import RunParts as RunParts
 from fusion.engine.context.parts import Scope as Scope
+from fusion.engine.context.sandbox import RunSandbox as RunSandbox
 from fusion.engine.context.tools import RunTools as RunTools

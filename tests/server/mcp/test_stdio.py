@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from fusion import Fusion, ScriptedModel
@@ -158,6 +159,29 @@ def test_a_killed_server_leaves_a_run_that_goes_on_without_paying_twice(started:
         result = fusion.resume("latest")
     assert (result.status, len(quick.requests)) == ("ok", 1)
     assert result.text == "done: do a\n\ndone at last"
+
+
+def test_over_http_the_address_is_printed(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fusion", "mcp", "--http", "--port", "0", "single", "--profile", "local"],
+        cwd=tmp_path,
+        env=environment(FUSION_STORE=str(tmp_path / "runs.db")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with httpx.Client(trust_env=False) as client:
+            assert client.get(f"{url.removesuffix('/mcp')}/healthz").status_code == 200
+            assert client.post(url, json={}, headers={"host": "evil.example.org"}).status_code == 403
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert url.startswith("http://127.0.0.1:")
+    assert (process.returncode, "Traceback" in err) == (0, False)
 
 
 @pytest.mark.parametrize(

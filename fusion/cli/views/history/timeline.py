@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import is_terminal, one_line, printable, table, width_of, wrapped, write
+from fusion.cli.views.history.gates import gate_lines
 from fusion.cli.views.history.runs import run_line
 from fusion.cli.views.lines import cost_words, folded_lines, folded_texts, reason, seconds, waited_words, way_on
 from fusion.cli.views.receipt import receipt_rows
@@ -31,6 +32,7 @@ _STYLES: Final = {
     "skipped": "dim",
     "failed": "red",
     "open": "yellow",
+    "waiting": "yellow",
     "cancelled": "yellow",
 }
 
@@ -77,6 +79,8 @@ def receipt_of(details: RunDetails, width: int | None) -> list[str]:
 
 def _hint(details: RunDetails) -> list[str]:
     run = details.run
+    if run.status == "waiting":
+        return [f"to answer: fusion approve {run.run_id}"]
     if run.status not in ("died", "failed", "interrupted") or run.content != "full":
         return []
     why = "" if run.failure is None else run.failure.reason
@@ -85,12 +89,13 @@ def _hint(details: RunDetails) -> list[str]:
 
 def _parts(details: RunDetails) -> Iterator[str]:
     """List failures and notes."""
+    yield from (printable(line) for line in gate_lines(details.gates))
     if details.run.failure is not None:
         yield f"failed: {reason(details.run.failure)}"
     failed = folded_lines(part for part in details.failed if part.failure != details.run.failure)
     yield from _bounded([printable(line) for line in failed])
     yield from _bounded([printable(f"note: {note}") for note in folded_texts(map(one_line, details.notes))])
-    if failed or details.notes or details.run.failure is not None:
+    if failed or details.notes or details.gates or details.run.failure is not None:
         yield ""
 
 

@@ -28,7 +28,7 @@ class Outcome:
 
     def deliver(self, file: AnswerFile | None, streamed: StreamedAnswer | None, *, elsewhere: bool) -> None:
         """Write the answer, or the result as JSON, to standard output or the file."""
-        failed = self._result.status == "failed"
+        failed = self._result.status in ("failed", "waiting")
         try:
             if self._json:
                 write(f"{self._result.model_dump_json(indent=2)}\n")
@@ -68,6 +68,10 @@ class Outcome:
 
     def _say_failed(self, ending: Ending) -> None:
         error = self._result.error
+        if self._result.status == "waiting":
+            gates = len(self._result.waiting)
+            complain(f"fusion: the run waits for a person{f' at {gates} gates' if gates > 1 else ''}")
+            return
         if error is None:
             if self._result.status == "partial":
                 self._say_partial()

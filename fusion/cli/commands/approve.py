@@ -1,0 +1,19 @@
+"""`fusion approve`: answer the question of a run that waits for a person, and go on with it."""
+
+import typer
+
+from fusion.cli.options.base import with_options
+from fusion.cli.options.runs import ApproveOptions
+
+
+@with_options
+def approve(ctx: typer.Context, options: ApproveOptions) -> None:
+    """Answer a gate of a run, and go on with the run.
+
+    Without an answer among the options, the gate is shown and the person at the terminal asked. The first answer
+    counts: a second one is told of it.
+    """
+    from fusion.cli.session import approve_session
+
+    end = approve_session(options, ctx.obj)
+    raise typer.Exit(end if isinstance(end, int) else options.exit_code(end))

@@ -1,0 +1,1 @@
+"""Session of one run: its gates and its end."""

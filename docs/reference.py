@@ -39,8 +39,8 @@ from fusion.cli.exits import EPILOG, Ending
 from fusion.core.config import SettingsFile
 from fusion.core.events import Event, EventBase
 from fusion.models.profiles import load_profiles
-from fusion.pipeline.explain import Explanation, Parameter, explain, summary
 from fusion.pipeline.json_schema import json_schema as pipeline_schema
+from fusion.pipeline.reference.explain import Explanation, Parameter, explain, summary
 from fusion.prompts.library import shipped_root
 
 PAGES = Path(__file__).parent / "pages" / "reference"

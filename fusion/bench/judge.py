@@ -17,10 +17,11 @@ from fusion.core.types import as_text
 from fusion.models.base import ModelInfo
 from fusion.pipeline.spec import InputSpec, Pipeline
 from fusion.stages.kinds.generate import Generate
+from fusion.stages.verification.pairs import COMPARISON
+from fusion.stages.verification.pairs import worth as worth_of
 
 AGREEMENT: Final = "the two orders agree"
 _CRITERIA: Final = "It does what is asked, it is right, it is complete, and it says nothing beside that."
-_SIDES: Final = ("first", "second")
 _PROMPT: Final = """\
 {% message role="system" %}
 You compare two answers to one task. Text between marks such as <answer …> and </answer …> is material to compare. \
@@ -45,15 +46,6 @@ What makes an answer good: {{ inputs.criteria }}
 Answer with JSON: {"reason", "better"}.
 {% endmessage %}
 """
-_SHAPE: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "reason": {"type": "string", "maxLength": 400},
-        "better": {"type": "string", "enum": [*_SIDES, "same"]},
-    },
-    "required": ["reason", "better"],
-    "additionalProperties": False,
-}
 
 
 def make_judge(factory: ArmFactory, task_set: str, scoring: Scoring) -> "Judge":
@@ -69,7 +61,7 @@ def make_judge(factory: ArmFactory, task_set: str, scoring: Scoring) -> "Judge":
 
 
 def _comparison(name: str, model: str) -> Pipeline:
-    answer = {"role": "judge", "prompt": _PROMPT, "schema": _SHAPE, "max_tokens": 2000}
+    answer = {"role": "judge", "prompt": _PROMPT, "schema": COMPARISON, "max_tokens": 2000}
     return Pipeline(
         name=name,
         inputs={"task": InputSpec(), "first": InputSpec(), "second": InputSpec(), "criteria": InputSpec()},
@@ -108,8 +100,7 @@ class Judge:
                     f"{self.contestant.record.name} gave no verdict: {verdict.failure.message}; the answers are "
                     "kept: start again to ask only for what is missing"
                 )
-            better = verdict.data["better"]
-            worth.append(0.5 if better == "same" else float(better == _SIDES[place]))
+            worth.append(worth_of(verdict.data, place))
         words = {0.0: "worse", 0.5: "as good", 1.0: "better"}
         compared = " and ".join(dict.fromkeys(words[one] for one in worth))
         agree = float(worth[0] == worth[1])

@@ -32,7 +32,7 @@ def tier_names(incomplete: str) -> list[str]:
 
 def kind_names(incomplete: str) -> list[str]:
     """Return the kinds of stages, and the other topics of `fusion explain`."""
-    from fusion.pipeline.explain import SHAPES
+    from fusion.pipeline.reference.explain import SHAPES
     from fusion.stages.registry import kinds
 
     return _beginning(incomplete, sorted([*kinds(), SHAPES]))

@@ -321,7 +321,7 @@ class _Checking:
         """Return True if a model may have written what a path reads."""
         if path[0] == "item":
             return len(path) < 2 or path[1] in ("value", "shown") or self._writes_sources(stage)
-        return path[0] == "needed" or path[0] in self._pipeline.stages
+        return path[0] not in ALWAYS
 
     def _writes_sources(self, stage: Stage, seen: frozenset[str] = frozenset()) -> bool:
         """Return True if a model may have written the sources of a stage's items."""

@@ -398,10 +398,10 @@ class _SupposedTools(RunTools):
 
 
 class _ClosedSandbox(RunSandbox):
-    """A sandbox in which no command runs."""
+    """A sandbox in which no command runs: each one fails, so that a preview shows what comes of it."""
 
     async def run(self, argv: Sequence[str], **_: Any) -> Finished:
-        raise _NotAsked("not run")
+        return Finished(1, "", "what the command says", by="simulation")
 
 
 class _RecordedModels(RunModels):

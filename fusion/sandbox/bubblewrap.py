@@ -59,7 +59,7 @@ class Bubblewrap(Backend):
             process = self._started(stack, arguments, descriptors, command, writes)
             status = Status(reports.fileno())
             usage = Usage(status, command.limits)
-            ended = Follower(process, command.limits, stop, usage.passed).run()
+            ended = Follower(process, command, stop, usage.passed).run()
             status.read()
         return self._outcome(ended, status, stop)
 
@@ -89,7 +89,7 @@ class Bubblewrap(Backend):
         try:
             process = subprocess.Popen(  # noqa: S603 - bwrap itself, of the system
                 [self._bwrap, "--args", str(given), "--", *_limited(command)],
-                stdin=descriptors.add(command.stdin, passed=False),
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
@@ -119,16 +119,15 @@ class Descriptors:
         self._stack = stack
         self.numbers: list[int] = []
 
-    def add(self, content: bytes, *, passed: bool = True) -> int:
-        """Return the descriptor of a file with this content, `passed` on under its own number."""
+    def add(self, content: bytes) -> int:
+        """Return the descriptor of a file with this content."""
         number = os.memfd_create("sandbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._stack.callback(os.close, number)
         with open(number, "wb", closefd=False) as file:
             file.write(content)
         os.lseek(number, 0, os.SEEK_SET)
         fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
-        if passed:
-            self.numbers.append(number)
+        self.numbers.append(number)
         return number
 
 

@@ -10,7 +10,8 @@ from contextlib import suppress
 from threading import Event
 from typing import Final
 
-from fusion.core.types import Finished, ProcessLimits, StoppedBy
+from fusion.core.types import Finished, StoppedBy
+from fusion.sandbox.base import Command
 
 Watch = Callable[[], StoppedBy | None]
 """Returns the limit that a process has passed, if any."""
@@ -43,13 +44,15 @@ class Output:
 
 
 class Follower:
-    """Reads the output of a process, and kills it at its limits, or once `stop` is set."""
+    """Feeds a process its input, reads its output, and kills it at its limits, or once `stop` is set."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], limits: ProcessLimits, stop: Event, watch: Watch | None = None
+        self, process: subprocess.Popen[bytes], command: Command, stop: Event, watch: Watch | None = None
     ) -> None:
+        limits = command.limits
         self._process = process
         self._limits = limits
+        self._input = memoryview(command.stdin)
         self._stop = stop
         self._watch = watch
         self._begun = time.monotonic()
@@ -59,6 +62,9 @@ class Follower:
             assert stream is not None
             os.set_blocking(stream.fileno(), False)
             self._selector.register(stream, selectors.EVENT_READ, output)
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        self._selector.register(process.stdin, selectors.EVENT_WRITE)
 
     def run(self) -> Finished:
         """Return the end of the process, once it and all that hold its output are dead."""
@@ -84,7 +90,7 @@ class Follower:
         """Read until the process has ended; return the limit that it passed first."""
         while self._process.poll() is None:
             if self._selector.get_map():
-                self._read(TICK)
+                self._move(TICK)
             else:
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(TICK)
@@ -99,19 +105,37 @@ class Follower:
             return "seconds"
         return None if self._watch is None else self._watch()
 
-    def _read(self, seconds: float) -> None:
+    def _move(self, seconds: float) -> None:
+        """Move bytes between the process and here, once there are some to move."""
         for key, _ in self._selector.select(seconds):
+            if key.data is None:
+                self._feed()
+                continue
             chunk = _chunk(key.fd)
             if chunk:
                 key.data.add(chunk)
             elif chunk is not None:
                 self._selector.unregister(key.fileobj)
 
+    def _feed(self) -> None:
+        """Write the next bytes of the input; at its end, and if nothing reads it, close it."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            self._input = self._input[os.write(stdin.fileno(), self._input[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._input = self._input[:0]
+        if not self._input:
+            self._selector.unregister(stdin)
+            stdin.close()
+
     def _drain(self) -> None:
         """Read what is left in the pipes of a dead process."""
         until = time.monotonic() + _GRACE
         while self._selector.get_map() and time.monotonic() < until:
-            self._read(TICK)
+            self._move(TICK)
         self._selector.close()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
-from typing import IO, Final
+from typing import Final
 
 from fusion.core.config import variable
 from fusion.core.errors import StageError
@@ -53,21 +53,16 @@ class Runner(Backend):
             folder.chmod(0o755)
             _write(folder, command.files)
             words = _Words(command, folder)
-            with tempfile.TemporaryFile() as stdin:
-                stdin.write(command.stdin)
-                stdin.seek(0)
-                ended = self._followed([*words.filled(self._prefix), *command.argv], folder, stdin, command, stop)
+            ended = self._followed([*words.filled(self._prefix), *command.argv], folder, command, stop)
             if self._after and (ended.stopped_by is not None or stop.is_set()):
                 self._clean_up(words.filled(self._after), folder)
         return ended._replace(code=signalled(ended.code), by=self.name)
 
-    def _followed(
-        self, argv: Sequence[str], folder: Path, stdin: IO[bytes], command: Command, stop: Event
-    ) -> Finished:
+    def _followed(self, argv: Sequence[str], folder: Path, command: Command, stop: Event) -> Finished:
         try:
             process = subprocess.Popen(  # noqa: S603 - the runner of the user's own settings
                 argv,
-                stdin=stdin,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=folder,
@@ -79,7 +74,7 @@ class Runner(Backend):
                 f"the runner {argv[0]!r} cannot be started: {error.strerror}; correct `[sandbox] runner`"
             ) from error
         with process:
-            return Follower(process, command.limits, stop).run()
+            return Follower(process, command, stop).run()
 
     def _clean_up(self, argv: Sequence[str], folder: Path) -> None:
         """Run the command that ends what a killed runner may have left."""

@@ -152,7 +152,7 @@ async def failed_checks(
         value,
         schema=ctx.inputs.schema(f"{key}.schema"),
         evaluate=lambda source: ctx.inputs.evaluate(
-            source, {**_number_of(source, value), **variables, "value": value}
+            source, {**number_of(source, value), **variables, "value": value}
         ),
     )
     try:
@@ -161,7 +161,7 @@ async def failed_checks(
         return [f"the checks cannot be made: {error}"]
 
 
-def _number_of(expression: str, value: Any) -> dict[str, Any]:
+def number_of(expression: str, value: Any) -> dict[str, Any]:
     """Return the number that a value gives, as a variable, if an expression may read it."""
     if NUMBER not in expression:
         return {}

@@ -37,6 +37,8 @@ NUMBER: Final = "number"
 OF_CHECKS: Final = frozenset({"value", NUMBER})
 LOOP: Final = "loop"
 """Variable of a body: the number of its round, and the values carried on, as in `loop.round`."""
+OUTER_KEYS: Final = ("when", "needs", "default")
+"""Keys that an inner stage leaves to the stage around it."""
 REPLACED: Final = frozenset({LEARNED, NUMBER})
 """Variables of expressions that a stage of the same name replaces."""
 
@@ -479,6 +481,47 @@ def shown_in(messages: Sequence[Message], material: Any) -> Attached:
     files = tuple(file for message in users for _, file in message.files)
     above = any(material and str(material) in message.content for message in messages if message.role == "system")
     return Attached(f"{material}\n\n{text}" if above else text, files)
+
+
+def check_inner(what: str, stages: Mapping[str, Stage]) -> None:
+    """Raise ValueError for inner stages with a slash in the name, or with keys that only the outer one can have."""
+    for name, stage in stages.items():
+        if "/" in name or not name:
+            raise ValueError(f"invalid {what} name {name!r}: use a name without a slash")
+        given = [key for key in OUTER_KEYS if key in stage.model_fields_set]
+        if given and not (stage.own_default and given == ["default"]):
+            raise ValueError(
+                f"`{given[0]}` of the {what} {name!r} has no effect here; set it for the stage around it"
+            )
+
+
+def prompts_within(stage: Stage) -> Iterator[PromptUse]:
+    """Yield the templates of the inner stages, under the stage's own keys."""
+    for name, inner in stage.inner().items():
+        for use in inner.prompts():
+            yield replace(use, key=f"{stage.inner_key}.{name}.{use.key}", offers=use.offers | inner.item_offers)
+
+
+def expressions_within(stage: Stage) -> Iterator[ExpressionUse]:
+    """Yield the expressions of the inner stages, under the stage's own keys; none of them flows."""
+    for name, inner in stage.inner().items():
+        for use in inner.expressions():
+            offers = use.offers if use.flows else use.offers | inner.item_offers
+            yield replace(use, key=f"{stage.inner_key}.{name}.{use.key}", offers=offers, flows=False)
+
+
+def roles_within(stage: Stage) -> Iterator[tuple[str, str]]:
+    """Yield (key, role) for every role of the inner stages, under the stage's own keys."""
+    for name, inner in stage.inner().items():
+        for key, role in inner.roles():
+            yield f"{stage.inner_key}.{name}.{key}", role
+
+
+def schemas_within(stage: Stage) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Yield (key, schema) for every shape of the inner stages, under the stage's own keys."""
+    for name, inner in stage.inner().items():
+        for key, schema in inner.schemas():
+            yield f"{stage.inner_key}.{name}.{key}", schema
 
 
 def _stage(given: Any, info: ValidationInfo) -> Any:

@@ -25,6 +25,7 @@ _BUILT_IN: Final = {
     "judge": "Judge",
     "synthesize": "Synthesize",
     "vote": "Vote",
+    "best_of": "BestOf",
     "loop": "Loop",
     "cascade": "Cascade",
     "verify": "Verify",

@@ -268,9 +268,7 @@ def inherited_descriptors() -> Any:
 
 @attempt
 def standard_input_as_a_file() -> Any:
-    return first(
-        lambda: os.write(0, b"x" * 100), lambda: os.ftruncate(0, 10**9), lambda: written("/proc/self/fd/0", "x" * 100)
-    )
+    return first(lambda: os.write(0, b"x" * 100), lambda: os.ftruncate(0, 10**9), lambda: os.lseek(0, 0, 0))
 
 
 @attempt

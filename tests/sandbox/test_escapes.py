@@ -208,6 +208,19 @@ def test_bytes_that_are_no_text_come_as_text(boxed: Boxed) -> None:
     assert "�" in ended.stdout
 
 
+@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 3_000_000])
+def test_input_of_any_size_arrives_once(boxed: Boxed, size: int) -> None:
+    """It comes through a pipe: a program cannot go back to what was read from it before."""
+    code = "import sys\nprint(len(sys.stdin.read()), sys.stdin.buffer.seekable())"
+    assert timed(boxed, *python(code), stdin="x" * size).stdout == f"{size} False\n"
+
+
+def test_input_that_is_not_read_delays_nothing(boxed: Boxed) -> None:
+    assert timed(boxed, *python("print('done')"), stdin="x" * 3_000_000).stdout == "done\n"
+    half = "import sys, os\nsys.stdin.read(70_000)\nos.close(0)\nprint('half')"
+    assert timed(boxed, *python(half), stdin="x" * 3_000_000).stdout == "half\n"
+
+
 def test_a_crash_is_its_signal(boxed: Boxed) -> None:
     ended = timed(boxed, *python("import os; os.abort()"))
     assert (ended.code, ended.reason) == (-6, "killed by signal 6")

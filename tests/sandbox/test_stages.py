@@ -1,5 +1,12 @@
 """The sandbox of a stage: an equal command runs once, resumed runs repeat none, and each is an event."""
 
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,12 +14,13 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Result, RunFailed
-from fusion.core.config import Settings
+from fusion.core.config import SandboxTable, Settings
 from fusion.core.events import CommandFinished, EventBase
-from fusion.core.types import ProcessLimits
+from fusion.core.types import Finished, ProcessLimits
 from fusion.sandbox import SandboxDoor
-from fusion.sandbox.base import Command
+from fusion.sandbox.base import Backend, Command
 from fusion.store.lookup import kept_events
+from tests.cli.conftest import environment
 from tests.conftest import own_settings, run
 from tests.sandbox.conftest import python
 from tests.sandbox.shell import commands_of, shells
@@ -150,8 +158,6 @@ def test_a_limit_of_the_settings_stops_a_command(
 @needs_bwrap
 @pytest.mark.anyio
 async def test_a_cancelled_command_is_killed() -> None:
-    import asyncio
-
     door = SandboxDoor()
     mark = f"987{id(door) % 10**6}"
     task = asyncio.create_task(door.run(Command.of(python(f"import time; time.sleep({mark})"))))
@@ -171,3 +177,50 @@ def running(mark: str) -> bool:
         except OSError:
             continue
     return False
+
+
+WAITS = """
+import asyncio, sys
+from fusion.sandbox import SandboxDoor
+from fusion.sandbox.base import Backend, Command
+code = f"import time; time.sleep({sys.argv[1]})"
+asyncio.run(SandboxDoor().run(Command.of(("python3", "-I", "-S", "-c", code))))
+"""
+
+
+@needs_bwrap
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+def test_a_command_dies_with_fusion(number: signal.Signals) -> None:
+    mark = f"986{os.getpid() % 10**5}{number:02}"
+    process = subprocess.Popen([sys.executable, "-c", WAITS, mark], env=environment())
+    while not running(mark):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.wait()
+    while running(mark):
+        time.sleep(0.02)  # the kernel ends it, at once
+
+
+@pytest.mark.anyio
+async def test_only_so_many_commands_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(Backend):
+        name = "counting"
+        peak = running = 0
+        lock = threading.Lock()
+
+        def run(self, command: Command, stop: threading.Event) -> Finished:
+            with self.lock:
+                self.running += 1
+                self.peak = max(self.peak, self.running)
+            stop.wait(0.05)
+            with self.lock:
+                self.running -= 1
+            return Finished(0, command.argv[1], "")
+
+    backend = Counting()
+    monkeypatch.setattr("fusion.sandbox.door.found", lambda table: backend)
+    doors = [SandboxDoor(SandboxTable(concurrency=3)) for _ in range(2)]
+    ended = await asyncio.gather(*(doors[n % 2].run(Command.of(("x", str(n)))) for n in range(10)))
+    assert [one.stdout for one in ended] == [str(n) for n in range(10)]
+    assert backend.peak == 3

@@ -50,6 +50,8 @@ STAGES = {
     "vote": f"a: {PANEL}\n  s: {{kind: vote, over: a, extract: number}}",
     "cascade": "s: {kind: cascade, tiers: [{roles: [good, bad]}, strong], accept: {agree: 2, extract: number}, "
     "prompt: ask}",
+    "verify": "a: {kind: generate, role: good, prompt: ask}\n  s: {kind: verify, value: a, check: {contains: '9'}, "
+    "attempts: 1, role: bad, prompt: ask, escalate_to: strong}",
     "route": "s: {kind: route, routes: {easy: good, hard: strong}, classifier: bad, classifier_prompt: ask, "
     "prompt: ask, default: hard}",
     "pipeline": "s: {kind: pipeline, pipeline: within.yaml}",

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fusion.core.config import Settings
-    from fusion.pipeline.explain import Explanation, Parameter
     from fusion.pipeline.loader import Checked
+    from fusion.pipeline.reference.explain import Explanation, Parameter
     from fusion.stages.base import Stage
 
 _SCHEMA = "pipeline.schema.json"
@@ -42,7 +42,7 @@ def new(
     """
     from fusion.cli.arguments import library
     from fusion.cli.terminal import write
-    from fusion.pipeline.scaffold import draft
+    from fusion.pipeline.reference.scaffold import draft
 
     shelf = library()
     files = draft(name, shelf.pipeline(source), library=shelf)
@@ -182,7 +182,7 @@ def explain(
     Prints its keys, output fields, templates, cost and an example. `shapes` explains the short types of a `schema`.
     """
     from fusion.cli.terminal import table, width_of, write
-    from fusion.pipeline import explain as kinds
+    from fusion.pipeline.reference import explain as kinds
 
     width = width_of(sys.stdout)
     if kind is None:
@@ -202,7 +202,7 @@ def _shape_lines(*, below: bool) -> list[str]:
     import json
 
     from fusion.cli.terminal import table
-    from fusion.pipeline.explain import formats, shapes
+    from fusion.pipeline.reference.explain import formats, shapes
 
     rows = [[form.written, form.meaning, json.dumps(form.json_schema)] for form in shapes()]
     forms = [part for row in rows for part in (f"  {row[0]}", f"    {row[1]}")] if below else table(rows)
@@ -245,7 +245,7 @@ def _lines(of: "Explanation", *, below: bool) -> list[str]:
     lines += ["", f"Output fields (the stage's bare name is the first): {', '.join(of.fields)}"]
     if of.templates:
         lines += ["", "Templates"]
-        lines += [f"  {use.key}: {use.default}, sees {', '.join(use.sees)}" for use in of.templates]
+        lines += [f"  {use.key}: {use.default or 'none'}, sees {', '.join(use.sees)}" for use in of.templates]
     if of.cost or of.calls:
         lines += ["", "Cost", *([f"  {of.cost}"] if of.cost else []), *_calls(of)]
     if of.supposed:

@@ -20,11 +20,12 @@ class Cascade(Tiered):
     the judge or the model states. With `over` it works item by item, and its field is `items`: each has the answer as
     its `value`, and the decision as its `tier`, `reason`, `confidence`, `agreement` and `cost`.
 
-    `accept` names the conditions: enough answers of the tier agree, checks hold, a judge accepts the answer, its
-    confidence is high enough; all given ones must hold. With `early_stop` no call is made that cannot change the
-    outcome: if two of three must agree and do, the third is not called. The tier and the reason are in an event and
-    in the result; the receipt counts escalated cascades. `fusion calibrate` finds a threshold for a target,
-    or the patterns of agreement that keep it (`learned`): which members of the tier give equal answers.
+    `accept` names the conditions: enough answers of the tier agree, checks hold, a check as of the kind verify
+    passes, a judge accepts the answer, its confidence is high enough; all given ones must hold. With `early_stop` no
+    call is made that cannot change the outcome: if two of three must agree and do, the third is not called. The tier
+    and the reason are in an event and in the result; the receipt counts escalated cascades. `fusion calibrate` finds
+    a threshold for a target, or the patterns of agreement that keep it (`learned`): which members of the tier give
+    equal answers.
     """
 
     kind: Literal["cascade"] = "cascade"
@@ -63,6 +64,7 @@ output: answer
             shaped = self.output_schema is not None or (accept is not None and accept.stated)
             calls += len(tier.members) * (1 + shaped)
             calls += 2 if accept is not None and accept.judge is not None else 0
+            calls += accept.verify.calls() if accept is not None and accept.verify is not None else 0
         return calls
 
     def _supposed(self, chance: Chance) -> "Cascade":
@@ -76,8 +78,10 @@ output: answer
     def _reply(self, step: str, schema: JsonSchema | None, tokens: int, chance: Chance) -> Any:
         if schema is not None:
             made = plausible(self, step, schema, tokens, chance)
+            if step.endswith("-verdict") and made["verdict"] != "accept":
+                return {**made, "verdict": "revise"}
             agrees = step.startswith("tier-") and any(accept.agree for _, accept in self.accepts())
-            if not agrees or step.endswith("-judge") or chance.ballot(math.sqrt(0.6)):
+            if not agrees or step.endswith(("-judge", "-verdict")) or chance.ballot(math.sqrt(0.6)):
                 return made
             usual = chance.usual(self.template, lambda: made)
             stated = any(accept.stated for _, accept in self.accepts())

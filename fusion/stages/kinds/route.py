@@ -1,7 +1,6 @@
 """route: one of several ways is taken, by rules, by a classifier, or by the nearest example."""
 
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -29,6 +28,11 @@ from fusion.stages.base import (
     PromptUse,
     Shaped,
     Stage,
+    check_inner,
+    expressions_within,
+    prompts_within,
+    roles_within,
+    schemas_within,
     shown_in,
     whole,
 )
@@ -39,9 +43,6 @@ from fusion.stages.text.classify import capabilities, nearest
 from fusion.stages.text.reading import without_notice
 from fusion.stages.text.rules import Example, RouteOrLabel, Rule
 from fusion.stages.tiers.capability import ByCapability
-
-_OUTER_KEYS = ("when", "needs", "default")
-
 
 Target = Annotated[
     Annotated[str, Tag("role")] | Annotated[InlineStage, Tag("stage")],
@@ -126,12 +127,10 @@ output: answer
     @field_validator("routes")
     @classmethod
     def _inner_stages_say_the_rest(cls, routes: dict[str, Any]) -> dict[str, Any]:
-        for name, target in routes.items():
+        for name in routes:
             if "/" in name or not name:
                 raise ValueError(f"invalid route name {name!r}: use a name without a slash")
-            given = [key for key in _OUTER_KEYS if isinstance(target, Stage) and key in target.model_fields_set]
-            if isinstance(target, Stage) and given and not (target.own_default and given == ["default"]):
-                raise ValueError(f"`{given[0]}` of the route {name!r} has no effect here; set it for the route stage")
+        check_inner("route", {name: target for name, target in routes.items() if isinstance(target, Stage)})
         return routes
 
     @model_validator(mode="after")
@@ -202,9 +201,7 @@ output: answer
             yield from super().prompts()
         if self.classifier is not None:
             yield PromptUse("classifier_prompt", self.classifier_prompt, frozenset({"text", "routes"}))
-        for name, stage in self.inner().items():
-            for use in stage.prompts():
-                yield replace(use, key=f"routes.{name}.{use.key}", offers=use.offers | stage.item_offers)
+        yield from prompts_within(self)
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
@@ -212,25 +209,18 @@ output: answer
         for at, rule in enumerate(self.rules):
             if rule.when is not None:
                 yield ExpressionUse(f"rules.{at}.when", rule.when, OF_CONDITIONS)
-        for name, stage in self.inner().items():
-            for use in stage.expressions():
-                offers = use.offers if use.flows else use.offers | stage.item_offers
-                yield replace(use, key=f"routes.{name}.{use.key}", offers=offers, flows=False)
+        yield from expressions_within(self)
 
     def roles(self) -> Iterator[tuple[str, str]]:
         for name, role in self._asked_roles().items():
             yield f"routes.{name}", role
         if self.classifier is not None:
             yield "classifier", self.classifier
-        for name, stage in self.inner().items():
-            for key, role in stage.roles():
-                yield f"routes.{name}.{key}", role
+        yield from roles_within(self)
 
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         yield from super().schemas()
-        for name, stage in self.inner().items():
-            for key, schema in stage.schemas():
-                yield f"routes.{name}.{key}", schema
+        yield from schemas_within(self)
 
     def _most_calls(self, items: int, within: Within | None) -> int | None:
         """Return the most calls of any route, with those of the classifier."""

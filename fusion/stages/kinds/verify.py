@@ -132,6 +132,10 @@ output: check
         return self._shape is not None or self._writer is None
 
     @property
+    def acts(self) -> bool:
+        return self.check.runs
+
+    @property
     def judging(self) -> frozenset[str]:
         return frozenset({"check.judge.prompt"})
 
@@ -246,6 +250,8 @@ output: check
         passed = end.verdict.passed
         ctx.events.decided("passed" if passed else "failed", end.reason, confidence=end.verdict.confidence)
         self._check_passed(end)
+        if not passed:
+            ctx.events.note(f"the answer did not pass the check {end.reason}")
         ctx.outputs.give("text", as_text(end.value))
         ctx.outputs.give("data", None if isinstance(end.value, str) else end.value)
         ctx.outputs.give("passed", passed)
@@ -261,6 +267,8 @@ output: check
             passed = [item.value["passed"] for item in ctx.outputs.feed("verdicts").so_far]
             counts = f"passed: {sum(passed):,}, failed: {len(passed) - sum(passed):,}"
             ctx.events.decided(counts, "items by their last verdict")
+            if not all(passed):
+                ctx.events.note(f"{len(passed) - sum(passed):,} of {len(passed):,} items did not pass the check")
 
     async def item(self, ctx: StageContext, item: Item, variables: dict[str, Any]) -> Item:
         """Return a verified item. Raises StageError for one that does not pass under `on_fail: fail`."""

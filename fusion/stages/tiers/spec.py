@@ -16,10 +16,11 @@ from fusion.stages.text.checks import Checks
 from fusion.stages.text.extract import Extractor, ExtractorSpec
 from fusion.stages.tiers.calibration import Calibration
 from fusion.stages.tiers.patterns import LearnedAcceptance
+from fusion.stages.verification.spec import Check
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 """Names of the members of a tier."""
-_RULES: Final = "`agree`, `checks`, `judge`, `confidence` or `learned`"
+_RULES: Final = "`agree`, `checks`, `verify`, `judge`, `confidence` or `learned`"
 
 
 class Accept(Authored):
@@ -28,6 +29,9 @@ class Accept(Authored):
     agree: int | None = Field(default=None, ge=2, le=len(LETTERS), description="Answers that must be equal.")
     extract: ExtractorSpec = Field(default=Extractor(), description="Compared part of an answer.")
     checks: Checks | None = Field(default=None, description="Checks of an answer without a model.")
+    verify: Check | None = Field(
+        default=None, description="A check as of the kind verify, behind the `checks`: tests, a command, a judge."
+    )
     judge: str | None = Field(default=None, description="The role that judges an answer.")
     judge_prompt: str = Field(
         default="cascade/judge",
@@ -50,7 +54,7 @@ class Accept(Authored):
 
     @model_validator(mode="after")
     def _says_something(self) -> "Accept":
-        if not (self.compares or self.checks or self.judge is not None or self.confidence is not None):
+        if not (self.compares or self.checks or self.verify or self.judge is not None or self.confidence is not None):
             raise ValueError(f"no condition for accepting an answer; give {_RULES}")
         if "extract" in self.model_fields_set and not self.compares:
             raise ValueError("`extract` has an effect with `agree` only")
@@ -75,13 +79,16 @@ class Accept(Authored):
                 chance, shaped=shaped
             )
         alone = self.agree is None and self.judge is None and self.confidence is None
-        fails = self.checks is not None and alone and chance.happens(0.4)
+        verify = self.verify if self.verify is not None and self.verify.judge is not None else None
+        free = self.checks is not None or (self.verify is not None and verify is None)
+        fails = free and alone and chance.happens(0.4)
         checks = Checks(contains=("\0",)) if fails else None
         if shaped or self.stated:
             extract = Extractor(pattern="(?!)") if chance.worst else Extractor()
         else:
             extract = Extractor(read="number")
-        return self.model_copy(update={"extract": extract, "checks": checks})
+        supposed = None if verify is None else verify.supposed(chance)
+        return self.model_copy(update={"extract": extract, "checks": checks, "verify": supposed})
 
     @property
     def compares(self) -> bool:
@@ -154,6 +161,10 @@ class Tiered(OneOrMany, Shaped, Cacheable):
         own = self.over is None or "judge_prompt" in accept.model_fields_set
         return accept.judge_prompt if own else "cascade/judge-item"
 
+    @property
+    def judging(self) -> frozenset[str]:
+        return frozenset(f"{key}.verify.judge.prompt" for key, _ in self.accepts())
+
     def accepts(self) -> Iterator[tuple[str, Accept]]:
         """Yield (key, rule) for every rule that is given."""
         if self.accept is not None:
@@ -167,12 +178,16 @@ class Tiered(OneOrMany, Shaped, Cacheable):
         for key, accept in self.accepts():
             if accept.judge is not None:
                 yield PromptUse(f"{key}.judge_prompt", self.judge_prompt(accept), frozenset({"candidate"}))
+            if accept.verify is not None:
+                yield from accept.verify.prompts(f"{key}.verify")
 
     def expressions(self) -> Iterator[ExpressionUse]:
         yield from super().expressions()
         for key, accept in self.accepts():
             for name, source in accept.checks.expressions() if accept.checks is not None else ():
                 yield ExpressionUse(f"{key}.{name}", source, OF_CHECKS)
+            if accept.verify is not None:
+                yield from accept.verify.uses(f"{key}.verify")
             if accept.learned is not None and accept.learned.label is not None:
                 yield ExpressionUse(f"{key}.learned.label", accept.learned.label)
 
@@ -183,12 +198,16 @@ class Tiered(OneOrMany, Shaped, Cacheable):
         for key, accept in self.accepts():
             if accept.judge is not None:
                 yield f"{key}.judge", accept.judge
+            if accept.verify is not None:
+                yield from accept.verify.roles(f"{key}.verify")
 
     def schemas(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         yield from super().schemas()
         for key, accept in self.accepts():
             for name, schema in accept.checks.schemas() if accept.checks is not None else ():
                 yield f"{key}.{name}", schema
+            if accept.verify is not None:
+                yield from accept.verify.schemas(f"{key}.verify")
 
 
 def _check_members(number: int, members: int, accept: Accept) -> None:

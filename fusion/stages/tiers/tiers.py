@@ -13,10 +13,12 @@ from fusion.stages.answer import extracted, failed_checks, own_verdict
 from fusion.stages.base import shown_in, whole
 from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.items import gathered
+from fusion.stages.text.agreement import groups_of, largest
 from fusion.stages.text.extract import Extracted, Extractor
 from fusion.stages.text.reading import without_notice
 from fusion.stages.tiers.patterns import written
 from fusion.stages.tiers.spec import LETTERS, Accept, Tiered
+from fusion.stages.verification.verifier import Verifier
 
 _SURE: Final[JsonSchema] = {"type": "number", "minimum": 0, "maximum": 1}
 _JUDGED: Final = closed_object({"problem": string(300), "verdict": enum(["accept", "escalate"]), "confidence": _SURE})
@@ -141,7 +143,7 @@ class _Tier:
         self._temperature = tier.temperature
         self._last = number == len(stage.tiers)
         self._rule = tier.accept or (None if self._last else stage.accept)
-        self._checks = f"tiers.{number - 1}.accept.checks" if tier.accept is not None else "accept.checks"
+        self._accept = f"tiers.{number - 1}.accept" if tier.accept is not None else "accept"
         self._stated = self._rule is not None and self._rule.stated
         self._schema = ctx.inputs.schema("schema")
         if self._stated:
@@ -165,7 +167,7 @@ class _Tier:
             reason = flaw
         elif len(agreeing) < wanted:
             reason = f"{len(agreeing)} of {len(given)} answers agree, {wanted} must"
-        elif flaws := await self._flaws(question, rule, chosen.answer.value):
+        elif flaws := await self._flaws(question, rule, chosen):
             reason = "; ".join(flaws)
         elif rule.judge is not None:
             reason, confidence = await self._judged(question, rule, rule.judge, chosen)
@@ -181,8 +183,23 @@ class _Tier:
             return ""
         return as_text(await self._ctx.inputs.value_of(rule.learned.label, question.variables))
 
-    async def _flaws(self, question: Question, rule: Accept, value: Any) -> list[str]:
-        return await failed_checks(self._ctx, rule.checks, value, question.variables, self._checks)
+    async def _flaws(self, question: Question, rule: Accept, given: _Given) -> list[str]:
+        """Return the reasons of the checks and the verification against an answer."""
+        value, key = given.answer.value, f"{self._accept}.checks"
+        flaws = await failed_checks(self._ctx, rule.checks, value, question.variables, key)
+        if flaws or rule.verify is None:
+            return flaws
+        variables = dict(question.variables)
+        if question.item is not None:
+            variables["item"] = variables["item"].model_copy(update={"value": value})
+        verdict = await Verifier(self._ctx, rule.verify, f"{self._accept}.verify").verdict(
+            value,
+            variables,
+            task=shown_in(given.messages, variables.get("material")),
+            item=question.item,
+            step=f"tier-{self._number}-verdict",
+        )
+        return [] if verdict.passed else [verdict.summary]
 
     async def _only(self, question: Question, failures: list[str]) -> Verdict:
         given = await self._member(question, 0, failures)
@@ -289,11 +306,8 @@ class _Tier:
 
 def _largest(given: Sequence[_Given], extractor: Extractor) -> list[_Given]:
     """Return the largest group of equal answers, the first of equal groups; one without a compared part is alone."""
-    groups: dict[int, list[_Given]] = {}
-    for one, group in zip(given, extractor.groups([one.found for one in given]), strict=True):
-        if group is not None:
-            groups.setdefault(group, []).append(one)
-    return max(groups.values(), key=len, default=list(given[:1]))
+    places = largest(groups_of([one.found for one in given], extractor))
+    return [given[place] for place in places] or list(given[:1])
 
 
 def _groups(given: Sequence[_Given], extractor: Extractor) -> list[str]:

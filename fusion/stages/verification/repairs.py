@@ -26,7 +26,7 @@ class Verified(NamedTuple):
         by = f", by {self.by}" if self.by else ""
         if self.verdict.passed:
             return f"at attempt {self.attempt}{by}"
-        return f"after attempt {self.attempt}{by}: {_first_line(self.verdict.log)}"
+        return f"after attempt {self.attempt}{by}: {self.verdict.summary}"
 
 
 class Turn(NamedTuple):
@@ -115,9 +115,3 @@ class Repairs:
 
     def _note(self, words: str, turn: Turn) -> None:
         self._ctx.events.note(f"{turn.name}-{turn.number}: {words}", item=self._index)
-
-
-def _first_line(log: str) -> str:
-    """Return the first line of a log, cut to 200 characters."""
-    line = next((line for line in log.splitlines() if line.strip()), "no reason is given")
-    return line if len(line) <= 200 else f"{line[:199]}…"

@@ -31,6 +31,12 @@ class Verdict(NamedTuple):
     by: str = "checks"
     confidence: float | None = None
 
+    @property
+    def summary(self) -> str:
+        """The first line of the log, cut to 200 characters."""
+        line = next((line for line in self.log.splitlines() if line.strip()), "no reason is given")
+        return line if len(line) <= 200 else f"{line[:199]}…"
+
 
 class _Run(NamedTuple):
     """A run in the sandbox: its command, files and standard input; `mark` is written once the last test passed."""

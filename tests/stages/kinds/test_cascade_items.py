@@ -547,7 +547,7 @@ def test_a_quote_counts_items_and_their_escalations(fusion: Any) -> None:
 
 def test_explain_and_the_diagram_know_it(fusion: Any) -> None:
     from fusion.pipeline.diagram import draw
-    from fusion.pipeline.explain import explain
+    from fusion.pipeline.reference.explain import explain
     from fusion.prompts.library import Library
     from fusion.prompts.template import Prompts
 

@@ -277,6 +277,11 @@ def test_tests_of_the_inputs_are_run_and_their_failure_goes_back(fusion: Any) ->
         "import builtins\nbuiltins.AssertionError = Exception\ndef add(a, b): return 0",
         "import sys\nsys.stdout.close()\ndef add(a, b): return 0",
         "raise KeyboardInterrupt",
+        "import os\ntry:\n    os.lseek(0, 0, 0)\nexcept OSError:\n    pass\nprint(os.read(0, 99))\nos._exit(0)",
+        "import os\nprint(open('/proc/self/fd/0').read(), flush=True)\nos._exit(0)",
+        "import os, sys\nfor one in ('harness.py', '/proc/self/cmdline', '/proc/self/environ'):\n"
+        "    print(open(one).read(), flush=True)\nos._exit(0)",
+        "import os, sys\nprint(sys.stdin.buffer.peek(99), sys.stdin.readline(), flush=True)\nos._exit(0)",
         "def add(a, b: return",
         "",
     ],

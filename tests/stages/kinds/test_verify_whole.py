@@ -225,6 +225,39 @@ def test_a_killed_run_repeats_no_finished_call_and_no_finished_command(
     assert (len(reused), len(again)) == (last // 2, (last - 1) // 2)
 
 
+# Within other stages.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "again: {kind: loop, max: 3, until: check.passed, body: {write: WRITE, check: CHECK}}",
+        "write: WRITE\n  way: {kind: route, rules: [{longer: 1, use: easy}], "
+        "routes: {easy: CHECK, hard: frontier}, default: hard}",
+        "write: WRITE\n  check: CHECK\n  twice: {kind: verify, value: check, check: {min_length: 1}}",
+    ],
+    ids=["loop", "route", "verify"],
+)
+def test_the_writer_is_found_within_other_stages(fusion: Any, text: str) -> None:
+    text = text.replace("WRITE", '{kind: generate, role: bulk, prompt: "Write {{ inputs.task }}"}')
+    text = text.replace("CHECK", "{kind: verify, value: write, check: {contains: right}, attempts: 1}")
+    name = text.split("\n")[-1].strip().partition(":")[0]
+    bulk = ScriptedModel(["wrong", "right"], name="scripted/bulk")
+    made = pipeline(f"inputs: {{task: A task.}}\nstages:\n  {text}\noutput: {name}\n")
+    result, _ = run(fusion({"bulk": bulk, "frontier": "x"}), "the task", pipeline=made)
+    assert result.text == "right"
+    assert "Write the task" in said(bulk.requests[1])
+
+
+def test_tests_read_nothing_that_a_loop_carries(tmp_path: Path) -> None:
+    check = "{kind: verify, value: write, check: {python: '{{ loop.last }}'}}"
+    write = "{kind: generate, role: bulk, prompt: 'Write {{ inputs.task }}'}"
+    body = f"{{write: {write}, check: {check}}}"
+    loop = f"{{kind: loop, max: 3, until: check.passed, carry: {{last: write}}, body: {body}}}"
+    said = flaws(tmp_path / "test.yaml", f"inputs: {{task: A task.}}\nstages:\n  again: {loop}\noutput: again\n")
+    assert "no model writes them" in said
+
+
 # The quote.
 
 
@@ -352,3 +385,14 @@ def test_the_yaml_of_a_pipeline_is_written_back_as_it_was(fusion: Any) -> None:
         "escalations": 1,
     }
     assert Pipeline.from_data(made.to_data()) == made
+
+
+def test_a_preview_shows_the_first_repair_and_runs_nothing(fusion: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SandboxDoor, "run", None)
+    one = fusion({"bulk": "x", "frontier": "y"})
+    shown = one.preview("the task", pipeline=pipeline(CHAIN), given={"write": {"text": "answer = 1"}}, stage="check")
+    (stage,) = shown.stages
+    assert stage.most_calls == 3 * 4
+    (call,) = stage.calls
+    assert "answer = 1" in call.messages[-1].content
+    assert "what the command says" in call.messages[-1].content

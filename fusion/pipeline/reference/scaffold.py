@@ -6,8 +6,8 @@ from typing import Any
 
 from fusion.core.errors import UsageError
 from fusion.core.paths import read_text
-from fusion.pipeline.explain import comments
 from fusion.pipeline.loader import load_file
+from fusion.pipeline.reference.explain import comments
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.library import TEMPLATE_SUFFIX, Library
 from fusion.prompts.template import is_template_name

@@ -1,5 +1,6 @@
 """App: the routes of the server, and its life."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -70,7 +71,12 @@ def build(
                 await fusion.awarm()
         except FusionError as error:
             LOG.warning("not warmed: %s", error)
-        yield
+        keeping = asyncio.create_task(service.people.keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
         await service.runs.end()
 
     app = Starlette(

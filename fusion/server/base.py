@@ -9,9 +9,12 @@ from fusion.core.errors import BudgetError, FusionError
 from fusion.core.events import EventBase
 from fusion.core.params import AnswerOptions
 from fusion.core.result import Result
+from fusion.core.types import Gate
 
 KEPT: Final = "served"
 """Name of the decision in the store that holds the data that a dialect keeps with a run."""
+WAITING: Final = "waiting_for_person"
+"""Code of the error of a run that waits for a person."""
 INTERRUPTED: Final = "Interrupted"
 """Reason of a run that was stopped from outside."""
 
@@ -97,8 +100,11 @@ class RefusedError(FusionError):
 def refusal_of(result: Result) -> RefusedError | None:
     """Return the error of a run without an answer, None if it has one: 402 if a budget stopped it, else 422.
 
-    A repeated request is in vain, except after a stop from outside: the run then goes on where it was.
+    A repeated request is in vain, except after a stop from outside: the run then goes on where it was. It is 409 for
+    a run that waits for a person: clients send no second request on it unasked.
     """
+    if result.status == "waiting":
+        return RefusedError(waiting_words(result), status=409, kind="waiting_for_person", code=WAITING)
     if result.status != "failed":
         return None
     reason, why = ("", "no answer") if result.error is None else (result.error.reason, result.error.message)
@@ -110,6 +116,15 @@ def refusal_of(result: Result) -> RefusedError | None:
     return RefusedError(message, status=422, kind="run_failed", code=reason or None)
 
 
+def waiting_words(result: Result) -> str:
+    """Say what a run waits for, and how its answer is had."""
+    places = ", ".join(repr(gate.place) for gate in result.waiting)
+    return (
+        f"run {result.run_id} waits for a person at {places}; once that is answered, the same request with the same "
+        "Idempotency-Key has the answer"
+    )
+
+
 def outcome_of(result: Result) -> dict[str, Any]:
     """Return the field `fusion` of a response: the run, its status, cost, and the parts that are lost."""
     return {
@@ -117,8 +132,14 @@ def outcome_of(result: Result) -> dict[str, Any]:
         "status": result.status,
         "cost": float(result.cost.usd),
         "unknown_calls": result.cost.unknown_calls,
+        **({"waiting": [_gate(gate) for gate in result.waiting]} if result.status == "waiting" else {}),
         "lost": [part.model_dump(mode="json", exclude_none=True) for part in result.lost or result.failed],
     }
+
+
+def _gate(gate: Gate) -> dict[str, Any]:
+    until = None if gate.deadline is None else gate.deadline.isoformat()
+    return {"gate": gate.place, "title": gate.title, "who": gate.who, "ask": gate.ask, "deadline": until}
 
 
 def sse(data: str, event: str | None = None) -> bytes:

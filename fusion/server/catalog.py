@@ -104,6 +104,24 @@ class Catalog:
         return Library.standard(user=self._fusion.settings.library_dir).pipelines
 
 
+def without_deadline(pipeline: LoadedPipeline) -> str | None:
+    """Return the first stage that asks a person without a `timeout`: no API can wait so long; None without one."""
+    stages = pipeline.stages.items()
+    return next((path for path, stage in stages if stage.asks_person and stage.timeout is None), None)
+
+
+def check_deadlines(pipeline: LoadedPipeline, name: str) -> None:
+    """Raise RefusedError for a pipeline that an API cannot serve, since it asks a person without a deadline."""
+    path = without_deadline(pipeline)
+    if path is not None:
+        raise RefusedError(
+            f"{name!r} asks a person at {path!r}, and waits without end: give the gate `timeout` and `default`, or "
+            "start the run on the page",
+            param="model",
+            code="gate_without_timeout",
+        )
+
+
 def _named(given: Mapping[str, PipelineGiven] | None, table: ServerTable, limits: Limits) -> Iterator[ServedPipeline]:
     """Yield the pipelines with a name of their own; none if all are served."""
     if given:

@@ -12,7 +12,7 @@ from fusion.client.telemetry.caller import within_caller
 from fusion.core.errors import FusionError
 from fusion.core.log import LOG
 from fusion.server.base import Dialect, ServedRequest, refusal_of
-from fusion.server.catalog import ServedPipeline
+from fusion.server.catalog import ServedPipeline, check_deadlines
 from fusion.server.dialects.openrouter.choice import chosen, with_call
 from fusion.server.guard.bodies import json_object
 from fusion.server.guard.callers import caller_of
@@ -54,6 +54,7 @@ class Endpoint:
     async def begun(self, request: Request, served: ServedPipeline, asked: ServedRequest, data: bytes) -> AnyRun:
         """Return the run of a request, with its client counted."""
         caller = caller_of(request)
+        check_deadlines(self.service.catalog.load(served), served.name)
         return await self.service.runs.begin(
             served,
             asked,

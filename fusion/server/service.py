@@ -8,6 +8,7 @@ from fusion.core.config import ServerTable
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.catalog import Catalog
 from fusion.server.guard.bodies import Bodies
+from fusion.server.runs.people import People
 from fusion.server.runs.progress import Progress
 from fusion.server.runs.runs import Runs
 
@@ -25,6 +26,7 @@ class Service:
     runs: Runs
     bodies: Bodies
     progress: Progress
+    people: People
 
     @classmethod
     def of(
@@ -36,4 +38,4 @@ class Service:
         catalog = Catalog(fusion, table, pipelines)
         progress = Progress()
         runs = Runs(fusion, table, catalog, progress.take)
-        return cls(fusion, table, catalog, runs, Bodies(table.max_body), progress)
+        return cls(fusion, table, catalog, runs, Bodies(table.max_body), progress, People(fusion, runs))

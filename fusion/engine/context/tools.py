@@ -1,5 +1,6 @@
 """Tools of a stage: each call is journaled before its result is used, and none that writes is made twice."""
 
+import asyncio
 import hashlib
 import json
 import time
@@ -75,6 +76,9 @@ class RunTools(StageTools):
         self._journal = ctx.run.recorder.journal
         self._toolbox = ctx.run.spec.toolbox
         self._known: dict[str, _Known] = {}
+        self._names: dict[str, list[_Known]] = {}
+        """The tools by the names that the pipeline writes."""
+        self._looking = asyncio.Lock()
         self._redactor = Redactor(self._toolbox.secrets)
 
     async def specs(self, names: Sequence[str]) -> tuple[ToolSpec, ...]:
@@ -129,6 +133,14 @@ class RunTools(StageTools):
 
     async def _of_name(self, name: str) -> list[_Known]:
         """Return the tools of a name. Those that a run has seen stay as they were when it is resumed."""
+        if name in self._names:
+            return self._names[name]
+        async with self._looking:
+            if name not in self._names:
+                self._names[name] = await self._seen(name)
+            return self._names[name]
+
+    async def _seen(self, name: str) -> list[_Known]:
         place = f"{OF_TOOL}specs {name} {self._ctx.run.run_id}"
         kept = self._ctx.journal.kept(place)
         if kept is not None:

@@ -86,6 +86,7 @@ _REFUSALS: Mapping[int, str] = {
     415: "The body is no JSON.",
     421: "The server is not reached under this host.",
     422: "The run failed; a repeated request is in vain.",
+    409: "The run waits for a person, or its question was answered before.",
     429: "Too many requests wait.",
     431: "The headers are larger than the server takes.",
     503: "The server stops, is full, or lacks what the pipeline needs.",

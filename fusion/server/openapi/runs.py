@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from fusion.server.openapi.forms import (
     COUNT,
+    FLAG,
     JSON_OBJECT,
     NAME,
     TEXT,
@@ -11,6 +12,7 @@ from fusion.server.openapi.forms import (
     body,
     listed,
     nullable,
+    only,
     parameter,
     record,
     ref,
@@ -32,9 +34,33 @@ _RUN: Final = record(
         "limits": JSON_OBJECT,
         "inputs": nullable(listed(JSON_OBJECT)),
         "failed": listed(JSON_OBJECT),
+        "gates": listed(ref("AnsweredGate")),
         "models": listed(JSON_OBJECT),
         "receipt": JSON_OBJECT,
     }
+)
+_ANSWER: Final = record(
+    {"answer": TEXT, "by": TEXT, "at": _MOMENT, "via": TEXT}, {"text": nullable(TEXT), "data": {}}
+)
+_GATE: Final = record(
+    {
+        "gate": record(
+            {"place": NAME, "stage": NAME, "title": TEXT, "who": TEXT, "text": TEXT, "since": _MOMENT},
+            {
+                "item": nullable(COUNT),
+                "ask": only("approve", "edit", "data"),
+                "json_schema": nullable(JSON_OBJECT),
+                "is_data": FLAG,
+                "deadline": nullable(_MOMENT),
+                "default": {},
+            },
+        ),
+        "answer": nullable(_ANSWER),
+    }
+)
+_OPEN_GATE: Final = record({"run_id": NAME, "pipeline": NAME, "status": TEXT, **_GATE["properties"]})
+_ANSWER_FORM: Final = record(
+    {}, {"gate": TEXT, "yes": FLAG, "text": nullable(TEXT), "data": {}, "by": TEXT, "via": TEXT}
 )
 _OFFER: Final = record(
     {
@@ -51,7 +77,16 @@ _FORM: Final = record(
     {"usd": nullable({"type": ["string", "number"]})},
 )
 
-SCHEMAS: Final[dict[str, Schema]] = {"RunSummary": _SUMMARY, "Run": _RUN, "Offer": _OFFER, "RunForm": _FORM}
+SCHEMAS: Final[dict[str, Schema]] = {
+    "RunSummary": _SUMMARY,
+    "Run": _RUN,
+    "Offer": _OFFER,
+    "RunForm": _FORM,
+    "AnsweredGate": _GATE,
+    "OpenGate": _OPEN_GATE,
+    "GateAnswer": _ANSWER,
+    "AnswerForm": _ANSWER_FORM,
+}
 
 _ID: Final = parameter("id", "path", "Id of the run, or its beginning.", NAME, required=True)
 _FILTERS: Final = [
@@ -79,11 +114,12 @@ def _operation(name: str, summary: str, answer: Schema, *parameters: Schema, **m
     }
 
 
-def _sent(status: str, answer: Schema) -> dict[str, Any]:
+def _sent(status: str, answer: Schema, form: str = "RunForm", *others: int) -> dict[str, Any]:
     """Return the body and the responses of a form of the page."""
+    refused = sorted((400, 401, 403, 404, 408, 413, 415, 429, 503, *others))
     return {
-        "requestBody": body(ref("RunForm")),
-        "responses": {status: answer, **refusals("AnyError", 400, 401, 403, 404, 408, 413, 415, 429, 503)},
+        "requestBody": body(ref(form)),
+        "responses": {status: answer, **refusals("AnyError", *refused)},
     }
 
 
@@ -118,6 +154,33 @@ PATHS: Final[dict[str, Schema]] = {
             _ID,
             parameter("after", "query", "Number of the last event that is known.", COUNT),
             parameter("Last-Event-ID", "header", "The same, as browsers send it."),
+        )
+    },
+    "/api/runs/{id}/gates": {
+        "get": _operation(
+            "listGatesOfRun",
+            "Return the questions of a run to people, with their answers.",
+            reply("The gates.", record({"gates": listed(ref("AnsweredGate"))})),
+            _ID,
+        ),
+        "post": _operation(
+            "answerGate",
+            "Answer a gate of a run, which then goes on; the first answer counts.",
+            {},
+            _ID,
+            **_sent(
+                "200",
+                reply("The answer.", record({"run_id": NAME, "answer": ref("GateAnswer")})),
+                "AnswerForm",
+                409,
+            ),
+        ),
+    },
+    "/api/gates": {
+        "get": _operation(
+            "listOpenGates",
+            "List the open questions of runs to people.",
+            reply("The open gates.", record({"gates": listed(ref("OpenGate"))})),
         )
     },
     "/api/pipelines": {

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from fusion.pipeline.loader import LoadedPipeline
-from fusion.server.catalog import ServedPipeline
+from fusion.server.catalog import ServedPipeline, without_deadline
 from fusion.server.dialects.messages.names import listed_name, own_name
 from fusion.server.guard.callers import caller_of
 from fusion.server.service import Service
@@ -23,6 +23,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
 
     async def all_models(request: Request) -> Response:
         found = await asyncio.to_thread(service.catalog.list, caller_of(request))
+        found = [one for one in found if without_deadline(one[1]) is None]
         if _is_for_anthropic(request):
             data = [_anthropic(*one) for one in found]
             ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}

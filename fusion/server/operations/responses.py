@@ -120,6 +120,8 @@ class EarlierResponses:
         if one.row.ended is None:
             return one.told.cut_off()
         result = await asyncio.to_thread(one.result)
+        if result.status == "waiting":
+            return one.told.waiting(result)
         return one.told.finished(result, one.output(result))
 
 

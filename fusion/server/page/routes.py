@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fusion.core.errors import UsageError
+from fusion.core.types import Via
 from fusion.server.base import RefusedError
 from fusion.server.guard.bodies import read_json
 from fusion.server.guard.callers import COOKIE, OPERATOR, caller_of
@@ -57,6 +59,8 @@ def routes(service: Service) -> Sequence[BaseRoute]:
         "/runs/{id}/calls": page.calls,
         "/runs/{id}/calls/{number:int}": page.call,
         "/runs/{id}/events": page.events,
+        "/runs/{id}/gates": page.gates,
+        "/gates": page.open_gates,
         "/diff": page.diff,
         "/maps": page.maps,
         "/maps/{id}": page.map,
@@ -70,6 +74,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
         *(Route(f"/api{path}", answer) for path, answer in api.items()),
         Route("/api/quote", page.quote, methods=["POST"]),
         Route("/api/runs", page.start, methods=["POST"]),
+        Route("/api/runs/{id}/gates", page.answer, methods=["POST"]),
         Route("/login", page.login, methods=["POST"]),
         Route("/logout", page.logout, methods=["POST"]),
         Route("/bench/{name}/report.html", page.report_file),
@@ -128,6 +133,24 @@ class _Page:
             media_type="text/event-stream",
             headers=headers,
         )
+
+    # Gates.
+
+    async def open_gates(self, request: Request) -> Response:
+        caller = _restricted(request)
+        return await _json(lambda: {"gates": self._service.people.open(caller)})
+
+    async def gates(self, request: Request) -> Response:
+        return await _json(lambda: {"gates": self._view(request).gates()})
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a gate of a run, and go on with the run. A caller's own name goes into the record."""
+        view, asked = await asyncio.to_thread(self._view, request), await _form(request)
+        caller = _restricted(request)
+        via: Via = "page" if asked.pop("via", None) == "page" else "http"
+        answer = await asyncio.to_thread(partial(self._service.people.answer, view.run_id, asked, by=caller, via=via))
+        self._service.people.wake(view.run_id)
+        return await _json(lambda: {"run_id": view.run_id, "answer": answer.model_dump(mode="json")})
 
     async def _counted(self, stream: RunStream) -> Any:
         self._streams += 1

@@ -30,8 +30,10 @@ from fusion.prompts.library import Library
 from fusion.server.page.board import OPEN, Board, plan_of
 from fusion.server.page.graph import graph_of
 from fusion.server.page.retries import Retries
+from fusion.server.runs.people import told
 from fusion.server.runs.progress import Progress
 from fusion.store.base import Store
+from fusion.store.gates import gates_of
 from fusion.store.lookup import kept_events, run_state
 from fusion.store.rows import RunRow
 
@@ -87,6 +89,7 @@ class RunView:
             "plan": board.plan(),
             "answer": board.answer(),
             "notes": board.notes,
+            "gates": self.gates(),
             "commands": [one.model_dump(mode="json") for one in command_lines(was.events)[-_TOOLS:]],
             "tools": [one.model_dump(mode="json") for one in tool_lines(was.events)[-_TOOLS:]],
             "failed": [one.model_dump(mode="json") for one in failed],
@@ -99,6 +102,10 @@ class RunView:
                 "usage": receipt.usage.model_dump(mode="json"),
             },
         }
+
+    def gates(self) -> list[dict[str, Any]]:
+        """Return the questions of the run to people, with their answers."""
+        return [told(one) for one in gates_of(self.store, self.run_id)]
 
     def _limits(self) -> dict[str, Any]:
         record = self.store.record(self.run_id)

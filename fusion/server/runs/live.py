@@ -169,7 +169,7 @@ class LiveRun:
     def _end(self) -> None:
         result = self._last()
         self._take()
-        if result.status != "failed":
+        if result.status not in ("failed", "waiting"):
             self._complete(result)
         end = RunFinished(run_id=result.run_id, status=result.status, seconds=result.seconds, failure=result.error)
         self._log.append(end)

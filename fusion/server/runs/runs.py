@@ -14,7 +14,7 @@ from fusion.core.config import ServerTable
 from fusion.core.errors import StoreError
 from fusion.core.events import Sink, to_both
 from fusion.core.result import Result
-from fusion.engine.durable import result_of
+from fusion.engine.durable import record_of, result_of
 from fusion.server.base import INTERRUPTED, KEPT, RefusedError, ServedRequest
 from fusion.server.catalog import Catalog, ServedPipeline
 from fusion.server.runs.gate import Gate
@@ -102,6 +102,20 @@ class Runs:
             raise _closing()
         async with self._turn(run_id):
             return await self._again(run_id, served, request, wait)
+
+    async def go_on(self, row: RunRow) -> None:
+        """Go on with a run that waited for a person; no client is needed. Raises the errors of `Fusion.resume`."""
+        async with self._turn(row.run_id):
+            if self.closing or row.run_id in self._live:
+                return
+            request = ServedRequest(model=row.pipeline, messages=(), stream=True, background=True)
+            run = self._run(request, row.pipeline, await asyncio.to_thread(self._answer_stage, row), int(row.started))
+            sink = to_both(run.sink, self._observer)
+            await self._launch(run, partial(self._starts.resumed, row.run_id, request, sink), None)
+            run.leave()
+
+    def _answer_stage(self, row: RunRow) -> str | None:
+        return record_of(self._fusion.store, row).pipeline.answer_stage
 
     def close(self) -> None:
         """Take no more requests; stop what runs after the grace of the settings."""

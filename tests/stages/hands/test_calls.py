@@ -230,7 +230,7 @@ def test_mistakes_in_the_file_are_named_with_their_place(stage: str, said: str) 
 def test_an_unknown_tool_is_refused_before_any_call(stage: str, key: str) -> None:
     model = native("never")
     with Fusion(model=model, tools=[Recorded()]) as fusion:
-        with pytest.raises(UsageError, match=f"^{key} of '.*': no tool 'serch' is declared"):
+        with pytest.raises(UsageError, match=f"{key}: no tool 'serch' is declared"):
             fusion.complete("ice", pipeline=pipeline(stage))
         preview = fusion.preview("ice", pipeline=pipeline(stage))
     assert any("no tool 'serch'" in note for note in preview.notes)

@@ -62,7 +62,7 @@ class KeptResponse:
     @property
     def is_over(self) -> bool:
         """True once the run has ended, with an answer or without one."""
-        return self.row.ended is not None
+        return self.row.ended is not None and self.row.status != "waiting"
 
     @property
     def has_ended(self) -> bool:

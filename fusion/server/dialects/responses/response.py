@@ -8,7 +8,7 @@ from typing import Any, Final
 from fusion.core.errors import BudgetError, RateLimitError
 from fusion.core.result import Result
 from fusion.core.types import Failure, ToolCall
-from fusion.server.base import INTERRUPTED, outcome_of
+from fusion.server.base import INTERRUPTED, WAITING, outcome_of, waiting_words
 
 PREFIX: Final = "resp_"
 """Beginning of the id of a response; the id of its run follows."""
@@ -52,6 +52,10 @@ class Told:
         message = f"the run was cut off; its events (`?stream=true`) or `fusion resume {self.run_id}` go on with it"
         return {**self.unfinished("failed"), "error": {"code": "server_error", "message": message}}
 
+    def waiting(self, result: Result) -> Json:
+        """Return the response of a run that waits for a person: it is in progress."""
+        return {**self.unfinished(), "fusion": outcome_of(result)}
+
     def finished(self, result: Result, output: Sequence[Json]) -> Json:
         """Return the response of a run that has ended."""
         status = status_of(result)
@@ -63,7 +67,9 @@ class Told:
         }
         if status == "incomplete":
             more["incomplete_details"] = {"reason": _REASONS[result.finish_reason or ""]}
-        if status in ("failed", "cancelled"):
+        if result.status == "waiting":
+            more["error"] = {"code": WAITING, "message": waiting_words(result)}
+        elif status in ("failed", "cancelled"):
             more["error"] = error_of(result.error)
         return {**self._frame(status), **more}
 
@@ -90,6 +96,8 @@ def created_of(run_id: str, known: int) -> int:
 
 def status_of(result: Result) -> str:
     """Return the status of a response by the API's words."""
+    if result.status == "waiting":
+        return "failed"  # for a stream, which has to end; the response itself is in progress
     if result.status == "failed":
         return "cancelled" if result.error is not None and result.error.reason == INTERRUPTED else "failed"
     return "incomplete" if result.finish_reason in _REASONS else "completed"

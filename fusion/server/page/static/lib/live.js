@@ -38,13 +38,14 @@ export function useData(path, query, { every = 0, paused = false } = {}) {
 // A run: its data, its live state and answer, and the state of the connection.
 export function useRun(id, paused) {
   const [state, setState] = useState({ run: null, error: null, link: "reading" });
+  const [turn, setTurn] = useState(0);
   const seen = useRef({ event: 0 });
   useEffect(() => {
     const follower = new Follower(id, seen.current, setState, paused);
     follower.begin();
     return () => follower.end();
-  }, [id, paused]);
-  return state;
+  }, [id, paused, turn]);
+  return { ...state, reload: () => setTurn((was) => was + 1) };
 }
 
 class Follower {
@@ -69,6 +70,7 @@ class Follower {
       const runs = run.state.status === "running" && !embedded;
       this.set({ run, error: null, link: !runs ? "ended" : this.paused ? "paused" : "live" });
       if (runs && !this.paused) this.follow();
+      if (run.state.status === "waiting" && !embedded && !this.paused) this.again();
     } catch (error) {
       if (!this.over) this.set((was) => ({ ...was, error, link: "lost" }));
       if (!this.over && error.status === undefined) this.again();
@@ -96,9 +98,19 @@ class Follower {
   event(message) {
     this.seen.event = Number(message.lastEventId) || this.seen.event;
     const event = JSON.parse(message.data);
+    if (event.type === "gate_opened" || event.type === "gate_answered") this.gates();
     if (event.type === "noted") this.change((run) => ({ ...run, notes: [...run.notes, event.message] }));
     if (event.type === "command_finished") this.change((run) => ({ ...run, commands: [...run.commands, event].slice(-TOOLS_AT_MOST) }));
     if (event.type === "tool_finished") this.change((run) => ({ ...run, tools: [...run.tools, event].slice(-TOOLS_AT_MOST) }));
+  }
+
+  async gates() {
+    try {
+      const { gates } = await get(`/runs/${encodeURIComponent(this.id)}/gates`);
+      this.change((run) => ({ ...run, gates }));
+    } catch {
+      this.again();
+    }
   }
 
   state(changes) {

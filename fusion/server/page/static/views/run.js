@@ -5,6 +5,7 @@ import { brief, clean, cost, count, dollars, model, percent, plural, seconds } f
 import { useNow, useRun } from "../lib/live.js";
 import { embedded } from "../lib/source.js";
 import { Copy, Facts, Failure, Panel, Problem, Status, Tags, Text, Time } from "../lib/parts.js";
+import { Gates } from "./gates.js";
 import { Graph } from "./graph.js";
 import { Waterfall } from "./waterfall.js";
 
@@ -12,7 +13,7 @@ const LINKS = { live: "live", lost: "connecting again", paused: "paused", readin
 const OPENED = new Map();
 
 export function RunPage({ id, paused }) {
-  const { run, error, link } = useRun(id, paused);
+  const { run, error, link, reload } = useRun(id, paused);
   const [opened, setOpened] = useState(() => OPENED.get(id) || new Set());
   const state = run && run.state;
   const now = useNow(run && run.skew, Boolean(state) && state.status === "running" && !paused);
@@ -42,6 +43,7 @@ export function RunPage({ id, paused }) {
     <${Head} run=${run} link=${link} now=${now} />
     <${Problem} error=${error} />
     <${Failure} of=${state.failure} />
+    <${Gates} run=${run} reload=${reload} />
     <${Money} state=${state} limits=${run.limits} now=${now} />
     ${run.graph && html`<${Panel} title="Graph" wide=${true}><${Graph} graph=${run.graph} stages=${state.stages} choose=${choose} /><//>`}
     <${Panel} title="Stages over time" wide=${true} note="arrow keys walk, → opens">
@@ -105,7 +107,8 @@ function Money({ state, limits, now }) {
 function Answer({ run }) {
   const { answer } = run;
   const running = run.state.status === "running";
-  const empty = running ? "The answer comes here as it is written." : "There is no answer, or it was not kept.";
+  const waiting = run.state.status === "waiting";
+  const empty = running ? "The answer comes here as it is written." : waiting ? "The run waits for a person." : "There is no answer, or it was not kept.";
   const whole = answer && answer.whole;
   return html`<${Panel} title="Answer" note=${running && answer && answer.text ? "as it comes" : null} wide=${true}>
     ${whole && answer.text && html`<${Copy} text=${answer.text} what="the answer" />`}

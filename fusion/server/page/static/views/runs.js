@@ -6,7 +6,7 @@ import { useData } from "../lib/live.js";
 import { get } from "../lib/source.js";
 import { Problem, Status, Tags, Time, walking } from "../lib/parts.js";
 
-const STATES = ["running", "ok", "partial", "failed", "interrupted", "died"];
+const STATES = ["running", "waiting", "ok", "partial", "failed", "interrupted", "died"];
 const SPANS = [
   ["", "any time"],
   ["3600", "last hour"],

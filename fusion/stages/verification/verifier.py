@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fusion.core.bounded import clock
+from fusion.core.errors import StageError
 from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Finished, JsonSchema, as_text
 from fusion.stages.answer import failed_checks, own_verdict
@@ -136,6 +137,8 @@ def _passed(finished: Finished, mark: str) -> tuple[bool, Finished, bool]:
     if not mark:
         return finished.ok, finished, False
     lines = finished.stdout.split("\n")
+    if said := next((line for line in lines if line.startswith(f"{mark} ")), ""):
+        raise StageError(f"the tests of the check cannot be read as Python: {said.removeprefix(mark).strip()}")
     marked = mark in lines
     plain = finished._replace(stdout="\n".join(line for line in lines if line != mark))
     return finished.ok and marked, plain, finished.ok and not marked

@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.perf import budget, contest, dataflow, engine, rows, served, start, store, tools, tracing, wire
+from benchmarks.perf import (
+    budget,
+    contest,
+    dataflow,
+    engine,
+    rows,
+    sandbox,
+    served,
+    start,
+    store,
+    tools,
+    tracing,
+    wire,
+)
 from fusion import Fusion
 from fusion.bench import Suite
 
@@ -133,3 +146,12 @@ def test_a_served_run_costs_little_more_than_one_in_process() -> None:
 def test_a_call_of_a_tool_costs_little_more_than_that_of_the_client_of_its_protocol() -> None:
     taken = tools.measure(100, 2)
     assert min(taken["fusion"]) < 6 * min(taken["client"]), "milliseconds of CPU"
+
+
+@pytest.mark.needs("bwrap")
+def test_a_sandbox_costs_a_fraction_of_a_second() -> None:
+    """By the clock, the least of a few, over the same command bare in the same run; then in an interpreter."""
+    least = {name: min(clock) for name, (clock, _) in sandbox.in_turn(sandbox.ways(), 4).items()}
+    assert least["true, bubblewrap"] - least["true, bare"] < 250, "milliseconds"
+    assert least["python, bubblewrap"] - least["python, bare"] < 400, "milliseconds"
+    assert least["python, monty"] < 40, "milliseconds"

@@ -66,7 +66,7 @@ class Bubblewrap(Backend):
     def _namespaces(self) -> Iterator[str]:
         """Yield the options that are the same for every command."""
         yield from ("--unshare-all", "--unshare-user", "--clearenv", "--cap-drop", "ALL", "--die-with-parent")
-        yield from ("--new-session", "--hostname", "sandbox", "--ro-bind", "/usr", "/usr")
+        yield from ("--as-pid-1", "--new-session", "--hostname", "sandbox", "--ro-bind", "/usr", "/usr")
         for name in _ROOT_LINKS:
             yield from _root_entry(name)
         for path in (*_SYSTEM, *map(str, self._readable)):
@@ -194,6 +194,8 @@ def _options(command: Command, descriptors: Descriptors, program: bytes) -> Iter
 def _limited(command: Command) -> Iterator[str]:
     """Yield the command behind the one that sets its limits."""
     limits = command.limits
+    # the first process, with which all others end: also if Fusion is killed before the kernel knows to tell bwrap
+    yield from ("/usr/bin/timeout", "--signal=KILL", str(ceil(limits.seconds) + 2))
     yield from ("/usr/bin/prlimit", f"--nproc={limits.processes}", f"--data={limits.memory * _MB}")
     yield from (f"--fsize={limits.disk * _MB}", f"--cpu={ceil(limits.seconds) + 1}", "--core=0", "--memlock=65536")
     yield from (f"--nofile={_OPEN_FILES}", "--msgqueue=0", "--sigpending=1024", "--")

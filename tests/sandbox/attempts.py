@@ -251,7 +251,7 @@ def system_tree() -> Any:
 @attempt
 def signals() -> Any:
     """The first process stays alive, and none of the host is in reach."""
-    for number in (9, 15):
+    for number in (9, 19):
         for one in (1, os.getppid()):
             try:
                 os.kill(one, number)

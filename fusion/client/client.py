@@ -31,7 +31,7 @@ from fusion.client.stream import AsyncRunStream, RunStream
 from fusion.client.telemetry.switch import observer_of
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
-from fusion.core.errors import BudgetError, RunBusyError, RunFailed, UsageError, close_names
+from fusion.core.errors import BudgetError, RunBusyError, RunFailed, UsageError, WaitingError, close_names
 from fusion.core.events import to_both
 from fusion.core.params import AnswerOptions, Defaults
 from fusion.core.result import FailedPart, Result
@@ -673,6 +673,17 @@ def checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] | 
         return result.model_copy(update={"data": instance_of(schema, result.data)})
     except ValidationError as error:
         raise RunFailed(f"the answer's data is no {schema.__name__}: {error}", result) from error
+
+
+def answered_result(handle: RunHandle, result: Result) -> Result:
+    """Return the Result of a run that has an answer; raise RunFailed, or WaitingError if it waits for a person."""
+    result = checked_result(handle, result)
+    if result.status == "waiting":
+        places = ", ".join(repr(gate.place) for gate in result.waiting)
+        raise WaitingError(
+            f"run {result.run_id} waits for a person at {places}: `fusion approve {result.run_id}` answers"
+        )
+    return result
 
 
 def _kept_by(whole: Fusion) -> None:

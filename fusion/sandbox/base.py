@@ -18,12 +18,16 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Command(NamedTuple):
-    """A command with the files beside it, its standard input, and its limits."""
+    """A command with the files beside it, its standard input, and its limits.
+
+    `plain` is Python code that does the same without files and input, if there is any.
+    """
 
     argv: tuple[str, ...]
     files: Mapping[str, bytes]
     stdin: bytes
     limits: ProcessLimits
+    plain: str | None = None
 
     @classmethod
     def of(
@@ -33,6 +37,7 @@ class Command(NamedTuple):
         files: Mapping[str, str | bytes] | None = None,
         stdin: str = "",
         limits: ProcessLimits | None = None,
+        plain: str | None = None,
     ) -> Self:
         """Return a checked command. Raises StageError for arguments and paths that no process can have."""
         argv = tuple(argv)
@@ -45,7 +50,7 @@ class Command(NamedTuple):
                 raise StageError(f"an argument has more than {MOST_ARGUMENT:,} bytes; put it into a file")
         given = {_path(name): _encoded(content) for name, content in (files or {}).items()}
         _check_tree(given)
-        return cls(argv, given, _encoded(stdin), limits or ProcessLimits())
+        return cls(argv, given, _encoded(stdin), limits or ProcessLimits(), plain)
 
     @property
     def program(self) -> str:

@@ -67,7 +67,9 @@ class Interpreter(Backend):
 
 
 def code_of(command: Command) -> str | None:
-    """Return the Python code of a command that runs nothing else, and reads no file and no input; else None."""
+    """Return the Python code of a command without files and input, or that which stands for it; else None."""
+    if command.plain is not None:
+        return command.plain
     program, *rest = command.argv
     if not _PYTHON.fullmatch(PurePosixPath(program).name) or command.stdin:
         return None
@@ -101,7 +103,7 @@ def _run(code: str, command: Command) -> tuple[Finished, BaseException | None]:
     }
     error: MontyError | None = None
     try:
-        with _pool().checkout(limits=bounds, assert_message_annotations=False) as session:
+        with _pool().checkout(limits=bounds) as session:
             session.feed_run(code, print_callback=printed)
     except MontyError as raised:
         error = raised

@@ -99,6 +99,10 @@ class PipelineUse:
         return f"/{self.tool}" if self.tool else ""
 
 
+MATERIAL_SEARCH: Final = "material.search"
+"""The built-in tool that searches the material of the run."""
+
+
 def tool_pipeline(name: str) -> PipelineUse | None:
     """Return the pipeline that the name of a tool stands for: `pipeline:NAME`, or a file; None for other tools."""
     prefix, colon, pipeline = name.partition(":")

@@ -345,8 +345,11 @@ class StageSandbox(ABC):
         stdin: str = "",
         limits: ProcessLimits | None = None,
         item: int | None = None,
+        plain: str | None = None,
     ) -> Finished:
         """Run a command beside these files, named by relative paths, and return its end.
+
+        `plain` is Python code that does the same without files and input; an interpreter may run it instead.
 
         An equal command of the same stage and item, also in a resumed run, gets the same end without running again.
         Raises StageError if there is no sandbox.

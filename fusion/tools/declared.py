@@ -87,5 +87,5 @@ class Declared(Toolbox):
         near = close_names(name.partition(".")[0], known)
         return (
             f"no tool {name!r} is declared{near}; tools are SERVER.TOOL of [mcp.SERVER] in fusion.toml, "
-            "module:function of [python], and pipeline:NAME"
+            "module:function of [python], pipeline:NAME, and material.search"
         )

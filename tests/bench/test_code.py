@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.coding.strong import compared
 from fusion import Fusion, Request, ScriptedModel, UsageError
 from fusion.bench import Suite, run
 from fusion.bench.scorers.base import Answer
@@ -136,6 +137,12 @@ def test_hidden_tests_reach_no_stage(tmp_path: Path, seen: list[Command]) -> Non
         assert any(row["examples"] in text for text in ran)
     right = Counter(one.arm for one in report.results.outcomes if one.score)
     assert (right["small"], right["strong"], right["code-with-tests"]) == (1, 2, 2)
+    found = compared(report.results)
+    assert (found.items, found.right, found.right_alone, found.calls, found.calls_alone) == (3, 2, 2, 2, 3)
+    assert found.lines()[1:] == [
+        "only one right: 0 and 0; exact McNemar p = 1.0000",
+        "calls of the strong model: 2 against 3, 0.67 times",
+    ]
 
 
 # The pipeline.

@@ -10,11 +10,12 @@ import pytest
 
 from fusion.core.config import SandboxTable, Settings
 from fusion.core.errors import StageError, UsageError
+from fusion.core.events import CommandFinished
 from fusion.core.types import Finished, ProcessLimits
 from fusion.sandbox.base import Backend, Command
 from fusion.sandbox.monty import Interpreter, code_of
 from fusion.sandbox.probe import NoSandboxError, found
-from tests.conftest import own_settings
+from tests.conftest import own_settings, pipeline, run
 from tests.sandbox.conftest import python
 
 LIMITS = ProcessLimits(seconds=10.0, memory=100, disk=8, processes=20, output=2_000)
@@ -292,3 +293,45 @@ def test_a_project_that_is_not_trusted_chooses_no_sandbox(tmp_path: Path, monkey
     settings = Settings.from_environment(start=project)
     assert settings.sandbox == SandboxTable()
     assert any("[sandbox] is ignored until you trust it" in notice for notice in settings.notices)
+
+
+# Tests of an answer, in monty.
+
+CHECKED = """
+inputs: {tests: "assert f(2) == 4"}
+stages:
+  write: {kind: generate, role: bulk, prompt: "Write f."}
+  check: {kind: verify, value: write, check: {python: "{{ inputs.tests }}"}, attempts: 1}
+output: check
+"""
+
+
+@needs_bwrap
+@pytest.mark.parametrize(
+    ("answers", "tests", "by", "passed"),
+    [
+        (["def f(x): return 2 * x"], "assert f(2) == 4", ["monty"], True),
+        (["def f(x): return x", "def f(x): return 2 * x"], "assert f(2) == 4", ["monty", "monty"], True),
+        (["def f(x): return x", "def f(x): return 1"], "assert f(2) == 4", ["monty", "monty"], False),
+        (["import heapq\ndef f(x): return 2 * x"], "assert f(2) == 4", ["bubblewrap"], True),
+        (["def f(x): return 2 * x"], "def test_it():\n    assert f(2) == 4", ["bubblewrap"], True),
+        (["def f(x): return 2 * x"], "from solution import f\nassert f(2) == 4", ["bubblewrap"], True),
+        (["def f(x): return 1 / 0", "def f(x): return 4"], "assert f(2) == 4", ["bubblewrap", "monty"], True),
+        (["import os; os._exit(0)", "def f(x): return 4"], "assert f(2) == 4", ["bubblewrap", "monty"], True),
+    ],
+    ids=["right", "repaired", "wrong", "module", "test function", "import", "exception", "exit"],
+)
+def test_tests_of_an_answer_run_in_monty_where_it_can(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fusion: Any,
+    answers: list[str],
+    tests: str,
+    by: list[str],
+    passed: bool,
+) -> None:
+    own_settings(tmp_path, monkeypatch)("[sandbox]\npython = 'monty'\n")
+    one = fusion({"bulk": answers, "frontier": "never asked"})
+    result, events = run(one, None, pipeline=pipeline(CHECKED), inputs={"tests": tests})
+    assert [event.by for event in events if isinstance(event, CommandFinished)] == by
+    assert (result.stages["check"].decision == "passed") == passed

@@ -25,7 +25,7 @@ class UnitTests(Scorer):
     """
 
     def __init__(self, sandbox: SandboxTable) -> None:
-        self._sandbox = sandbox
+        self._sandbox = sandbox.model_copy(update={"python": "process"})  # a score is that of Python itself
 
     def score(self, answer: Answer, gold: Any) -> Score:
         if not isinstance(gold, str):

@@ -32,8 +32,9 @@ class RunSandbox(StageSandbox):
         stdin: str = "",
         limits: ProcessLimits | None = None,
         item: int | None = None,
+        plain: str | None = None,
     ) -> Finished:
-        command = Command.of(argv, files=files, stdin=stdin, limits=limits)
+        command = Command.of(argv, files=files, stdin=stdin, limits=limits, plain=plain)
         name = f"sandbox {_digest(command)}"
         kept = self._ctx.journal.kept(name, item=item)
         if kept is not None:

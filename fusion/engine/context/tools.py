@@ -1,5 +1,6 @@
 """Tools of a stage: each call is journaled before its result is used, and none that writes is made twice."""
 
+import asyncio
 import hashlib
 import json
 import time
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fusion.core.errors import StageError, UsageError
 from fusion.core.events import ToolFinished, ToolStarted
 from fusion.core.types import Effect, Failure, GateQuestion, ToolResult, ToolSpec, ToolTerms
+from fusion.engine.context.material_search import MaterialSearch
 from fusion.engine.context.pipeline_tool import PipelineTool
 from fusion.models.redaction import Redactor
 from fusion.pipeline.inputs.values import plain
-from fusion.stages.base import tool_pipeline
+from fusion.stages.base import MATERIAL_SEARCH, tool_pipeline
 from fusion.stages.context import StageTools
 from fusion.store.base import OF_TOOL
 from fusion.tools import arguments as of_arguments
@@ -74,6 +76,9 @@ class RunTools(StageTools):
         self._journal = ctx.run.recorder.journal
         self._toolbox = ctx.run.spec.toolbox
         self._known: dict[str, _Known] = {}
+        self._names: dict[str, list[_Known]] = {}
+        """The tools by the names that the pipeline writes."""
+        self._looking = asyncio.Lock()
         self._redactor = Redactor(self._toolbox.secrets)
 
     async def specs(self, names: Sequence[str]) -> tuple[ToolSpec, ...]:
@@ -128,6 +133,14 @@ class RunTools(StageTools):
 
     async def _of_name(self, name: str) -> list[_Known]:
         """Return the tools of a name. Those that a run has seen stay as they were when it is resumed."""
+        if name in self._names:
+            return self._names[name]
+        async with self._looking:
+            if name not in self._names:
+                self._names[name] = await self._seen(name)
+            return self._names[name]
+
+    async def _seen(self, name: str) -> list[_Known]:
         place = f"{OF_TOOL}specs {name} {self._ctx.run.run_id}"
         kept = self._ctx.journal.kept(place)
         if kept is not None:
@@ -137,6 +150,8 @@ class RunTools(StageTools):
         return found
 
     async def _found(self, name: str) -> tuple[Tool, ...]:
+        if name == MATERIAL_SEARCH:
+            return (MaterialSearch(self._ctx.run.material),)
         if (use := tool_pipeline(name)) is not None:
             return (PipelineTool(self._ctx, use),)
         try:

@@ -1,11 +1,13 @@
 """Harness: runs tests on code, and writes a mark once the last of them has passed.
 
 It is a program of its own, run in the sandbox beside `solution.py` and `tests.py`. The mark is the first line of
-standard input; the code reads the lines behind it.
+standard input; the code reads the lines behind it. The tests are read before the code runs, and their file is
+removed. If they cannot be read, the reason follows the mark.
 """
 
 import ast
 import builtins
+import linecache
 import os
 import sys
 import traceback
@@ -36,13 +38,22 @@ class _Told(ast.NodeTransformer):
 def main() -> None:
     """Run the code and the tests, write the mark, and end the process."""
     mark, out = sys.stdin.readline().strip(), os.dup(1)
+    code, tests = _source("solution.py"), _source("tests.py")
+    try:
+        checks = _compiled(_Told().visit(ast.parse(tests, "tests.py")), "tests.py")
+    except Exception as error:  # noqa: BLE001 - the parser raises several kinds
+        os.write(out, f"\n{mark} {error}\n".encode(errors="replace"))
+        os._exit(1)
+    for path in ("tests.py", __file__):
+        with suppress(OSError):
+            Path(path).unlink()
     sys.path.insert(0, str(Path.cwd()))
     module = sys.modules["solution"] = types.ModuleType("solution")
     names, known = vars(module), dict(vars(builtins))
     try:
-        _run("solution.py", names)
+        exec(_compiled(ast.parse(code, "solution.py"), "solution.py"), names)  # noqa: S102 - this is the sandbox
         vars(builtins).update(known)
-        _test(names)
+        _test(checks, names)
     except BaseException as error:  # noqa: BLE001 - nothing that the code raises passes
         _tell(error)
         os._exit(1)
@@ -53,23 +64,37 @@ def main() -> None:
     os._exit(0)
 
 
-def _test(names: dict[str, Any]) -> None:
+def _source(path: str) -> str:
+    """Return the text of a file, which tracebacks show from memory."""
+    text = Path(path).read_text(encoding="utf-8")
+    linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+    return text
+
+
+def _test(checks: types.CodeType, names: dict[str, Any]) -> None:
     """Run the tests, then every function `test…` and every TestCase that they define."""
     before = dict(names)
-    _run("tests.py", names, told=True)
+    exec(checks, names)  # noqa: S102
     for name, one in [pair for pair in names.items() if before.get(pair[0]) is not pair[1]]:
         if isinstance(one, types.FunctionType) and name.startswith("test") and not one.__code__.co_argcount:
-            one()
+            _waited(one())
         elif isinstance(one, type) and any(base.__name__ == "TestCase" for base in one.__mro__[1:]):
             import unittest
 
             unittest.defaultTestLoader.loadTestsFromTestCase(one).debug()
 
 
-def _run(path: str, names: dict[str, Any], *, told: bool = False) -> None:
-    tree: Any = ast.parse(Path(path).read_text(encoding="utf-8"), path)
-    tree = _Told().visit(tree) if told else tree
-    exec(compile(tree, path, "exec", dont_inherit=True), names)  # noqa: S102 - this is the sandbox
+def _waited(result: Any) -> None:
+    """Run what an asynchronous test returns to its end."""
+    if isinstance(result, types.CoroutineType):
+        import asyncio
+
+        asyncio.run(result)
+
+
+def _compiled(tree: Any, path: str) -> types.CodeType:
+    code: types.CodeType = compile(tree, path, "exec", dont_inherit=True)
+    return code
 
 
 def _tell(error: BaseException) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fusion.core.bounded import clock
+from fusion.core.errors import StageError
 from fusion.core.schema import array, closed_object, enum, string
 from fusion.core.types import Finished, JsonSchema, as_text
 from fusion.stages.answer import failed_checks, own_verdict
@@ -14,6 +15,7 @@ from fusion.stages.base import whole
 from fusion.stages.context import Ask, StageContext, Variables
 from fusion.stages.text.code import code_in
 from fusion.stages.verification.log import log_of
+from fusion.stages.verification.plain import plain
 from fusion.stages.verification.spec import Check, Judging
 
 _ISSUES: Final = array(closed_object({"quote": string(200), "problem": string(300)}), 5)
@@ -39,12 +41,16 @@ class Verdict(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A run in the sandbox: its command, files and standard input; `mark` is written once the last test passed."""
+    """A run in the sandbox: its command, files and standard input; `mark` is written once the last test passed.
+
+    `plain` is a program without files that does the same, if there is one.
+    """
 
     argv: tuple[str, ...]
     files: Mapping[str, str]
     stdin: str
     mark: str = ""
+    plain: str | None = None
 
 
 class Verifier:
@@ -90,13 +96,17 @@ class Verifier:
         tests = await text(check.python, variables)
         own = {"solution.py": code, "tests.py": tests, "harness.py": _harness()}
         mark = hashlib.sha256(f"{self._ctx.seed} {code} {tests}".encode("utf-8", "surrogatepass")).hexdigest()
-        return _Run(_PROGRAM, {**files, **own}, stdin, mark)
+        size = len(code) + len(tests)
+        alone = None if files or stdin else await clock.run(lambda: plain(code, tests, mark), size=size)
+        return _Run(_PROGRAM, {**files, **own}, stdin, mark, alone)
 
     async def _finished(self, run: _Run, item: int | None) -> Verdict:
         """Return the verdict of a run. The same command has the same end: it is not run again."""
         stdin = f"{run.mark}\n{run.stdin}" if run.mark else run.stdin
         limits = self._check.limits
-        finished = await self._ctx.sandbox.run(run.argv, files=run.files, stdin=stdin, limits=limits, item=item)
+        finished = await self._ctx.sandbox.run(
+            run.argv, files=run.files, stdin=stdin, limits=limits, item=item, plain=run.plain
+        )
         passed, finished, early = _passed(finished, run.mark)
         return Verdict(passed, log_of(finished, limits, _EARLY if early else ""), "sandbox")
 
@@ -128,6 +138,8 @@ def _passed(finished: Finished, mark: str) -> tuple[bool, Finished, bool]:
     if not mark:
         return finished.ok, finished, False
     lines = finished.stdout.split("\n")
+    if said := next((line for line in lines if line.startswith(f"{mark} ")), ""):
+        raise StageError(f"the tests of the check cannot be read as Python: {said.removeprefix(mark).strip()}")
     marked = mark in lines
     plain = finished._replace(stdout="\n".join(line for line in lines if line != mark))
     return finished.ok and marked, plain, finished.ok and not marked

@@ -42,12 +42,13 @@ class McpTool(Tool):
         self.effect = effect
         self.timeout = server.table.timeout
         self._server = server
-        self._called = name
+        self.called = name
+        """The name that the server gives it."""
         description = (listed.description or listed.title or "")[:_LONGEST_WORDS]
         self.spec = ToolSpec(name=_short(server.name, name), description=description, parameters=listed.input_schema)
 
     async def call(self, arguments: dict[str, Any]) -> ToolResult:
-        return await self._server.call(self._called, arguments)
+        return await self._server.call(self.called, arguments)
 
 
 class Server:
@@ -57,6 +58,9 @@ class Server:
         self.name = name
         self.table = table
         self._connection: Connection | None = None
+        self._tools: dict[str, McpTool | str] = {}
+        self._of: Connection | None = None
+        """The connection that listed the tools."""
         self._tail = process.Tail()
         self._code: int | None = None
         self._mask = Mask({})
@@ -69,19 +73,28 @@ class Server:
 
     async def tools(self) -> tuple[McpTool, ...]:
         """Return the tools that may be called, those with an unusable schema left out. Raises StageError."""
-        listed = (await self._opened()).listed
-        return tuple(self._tool(one) for one in listed if self._may(one.name) and not schema_flaw(one.input_schema))
+        found = (await self._listed()).values()
+        return tuple(one for one in found if isinstance(one, McpTool) and self._may(one.called))
 
     async def tool(self, name: str) -> McpTool:
         """Return a tool by the name that the server gives it. Raises UsageError or StageError if it cannot be had."""
-        listed = {one.name: one for one in (await self._opened()).listed}
+        listed = await self._listed()
         if name not in listed:
             known = [one for one in listed if self._may(one)]
             raise UsageError(f"MCP server {self.name!r} has no tool {name!r}{close_names(name, known)}")
         self.check(name)
-        if flaw := schema_flaw(listed[name].input_schema):
-            raise StageError(f"tool {self.name}.{name} has a schema that no model can be given: {flaw}")
-        return self._tool(listed[name])
+        found = listed[name]
+        if isinstance(found, str):
+            raise StageError(f"tool {self.name}.{name} has a schema that no model can be given: {found}")
+        return found
+
+    async def _listed(self) -> dict[str, McpTool | str]:
+        """Return the tools that the server lists, or what is wrong with their schemas. Raises StageError."""
+        connection = await self._opened()
+        if connection is not self._of:
+            self._tools = {one.name: schema_flaw(one.input_schema) or self._tool(one) for one in connection.listed}
+            self._of = connection
+        return self._tools
 
     def check(self, name: str) -> None:
         """Raise UsageError for a tool that the settings leave out."""

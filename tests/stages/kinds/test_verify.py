@@ -277,9 +277,10 @@ def test_tests_of_the_inputs_are_run_and_their_failure_goes_back(fusion: Any) ->
         "import builtins\nbuiltins.AssertionError = Exception\ndef add(a, b): return 0",
         "import sys\nsys.stdout.close()\ndef add(a, b): return 0",
         "raise KeyboardInterrupt",
+        "exec(open('tests.py').read().replace('assert', 'pass #'))\ndef add(a, b): return 0",
         "import os\ntry:\n    os.lseek(0, 0, 0)\nexcept OSError:\n    pass\nprint(os.read(0, 99))\nos._exit(0)",
         "import os\nprint(open('/proc/self/fd/0').read(), flush=True)\nos._exit(0)",
-        "import os, sys\nfor one in ('harness.py', '/proc/self/cmdline', '/proc/self/environ'):\n"
+        "import os, sys\nfor one in ('/proc/self/cmdline', '/proc/self/environ', *os.listdir('.')):\n"
         "    print(open(one).read(), flush=True)\nos._exit(0)",
         "import os, sys\nprint(sys.stdin.buffer.peek(99), sys.stdin.readline(), flush=True)\nos._exit(0)",
         "def add(a, b: return",
@@ -310,6 +311,8 @@ def test_a_process_that_ends_before_its_last_test_is_told_so(fusion: Any, ends: 
             False,
         ),
         ("import unittest\nclass Sums(unittest.TestCase):\n    def test(self): self.assertEqual(add(1, 1), 2)", True),
+        ("async def test_sum():\n    assert add(1, 1) == 3", False),
+        ("async def test_sum():\n    assert add(1, 1) == 2", True),
         ("def check(candidate):\n    assert candidate(2, 3) == 5\ncheck(add)", True),
         ("assert input() == 'typed'", True),
         ("import solution\nassert solution.add is add", True),
@@ -417,6 +420,15 @@ def test_a_check_without_a_sandbox_is_an_error_and_no_verdict(fusion: Any, ends:
     assert len(writer.requests) == 1
     assert decided(events) == []
     assert [one.verdict for one in result.stages["check"].verdicts] == ["none"]
+
+
+@pytest.mark.parametrize("tests", ["assert [", "  assert 1\nassert 2", "assert '\0'", "return 1", "(" * 300])
+def test_tests_that_cannot_be_read_are_an_error_and_no_verdict(fusion: Any, tests: str) -> None:
+    result, writer, _, events = verified(fusion, TESTED, bulk=fenced(ADD), tests=tests)
+    assert result.status == "failed"
+    assert "the tests of the check cannot be read as Python: " in result.error.message
+    assert len(writer.requests) == 1
+    assert decided(events) == []
 
 
 def test_an_equal_repair_is_not_run_again(fusion: Any, ends: Any) -> None:

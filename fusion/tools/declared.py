@@ -34,11 +34,14 @@ class Declared(Toolbox):
     async def find(self, name: str) -> tuple[Tool, ...]:
         if self._is_given(name):
             return await self._given.find(name)
-        self.check(name)
         server, dot, tool = name.partition(".")
         if ":" not in name and server in self._settings.mcp:
+            self.check(name)
             return (await self.server(server).tool(tool),) if dot else await self.server(server).tools()
-        return (await asyncio.to_thread(self._functions.find, name),)
+        if not self._functions.names(name):
+            raise UsageError(self._unknown(name))
+        known = self._functions.found.get(name)
+        return (known or await asyncio.to_thread(self._functions.find, name),)
 
     def check(self, name: str) -> None:
         if self._is_given(name):

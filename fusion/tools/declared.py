@@ -40,8 +40,9 @@ class Declared(Toolbox):
             return (await self.server(server).tool(tool),) if dot else await self.server(server).tools()
         if not self._functions.names(name):
             raise UsageError(self._unknown(name))
-        known = self._functions.found.get(name)
-        return (known or await asyncio.to_thread(self._functions.find, name),)
+        if name not in self._functions.found:
+            await asyncio.to_thread(self._functions.find, name)
+        return (self._functions.found[name],)
 
     def check(self, name: str) -> None:
         if self._is_given(name):

@@ -28,7 +28,7 @@ from fusion.pipeline.material import request_inputs
 from fusion.pipeline.rows import Table
 from fusion.pipeline.spec import Pipeline
 from fusion.prompts.template import Path, Prompts
-from fusion.stages.base import LEARNED, PipelineUse, Stage, tool_pipeline
+from fusion.stages.base import LEARNED, MATERIAL_SEARCH, PipelineUse, Stage, tool_pipeline
 from fusion.tools.base import Toolbox
 
 _NOT_OF_ROWS: Final = frozenset({"by", "confidence", "needs"})
@@ -393,8 +393,8 @@ def pipeline_uses(path: str, stage: Stage) -> Iterator[tuple[str, PipelineUse]]:
 
 def unusable_tool(name: str, toolbox: Toolbox) -> str | None:
     """Return the reason why the tool of a name cannot be had; None if it may. No tool is started."""
-    if tool_pipeline(name) is not None:
-        return None  # it is loaded with its stage
+    if name == MATERIAL_SEARCH or tool_pipeline(name) is not None:
+        return None  # built in, or loaded with its stage
     try:
         toolbox.check(name)
     except UsageError as error:

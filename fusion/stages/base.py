@@ -99,6 +99,10 @@ class PipelineUse:
         return f"/{self.tool}" if self.tool else ""
 
 
+MATERIAL_SEARCH: Final = "material.search"
+"""The built-in tool that searches the material of the run."""
+
+
 def tool_pipeline(name: str) -> PipelineUse | None:
     """Return the pipeline that the name of a tool stands for: `pipeline:NAME`, or a file; None for other tools."""
     prefix, colon, pipeline = name.partition(":")
@@ -223,6 +227,11 @@ class Stage(Authored, ABC):
     def acts(self) -> bool:
         """True if the stage calls tools or the user's code, which a preview or a quote must not do."""
         return False
+
+    @property
+    def heard(self) -> int | None:
+        """The most input tokens that the results of its acts add to a call; None if unknown."""
+        return None if self.acts else 0
 
     def tools_used(self) -> Iterator[tuple[str, str]]:
         """Yield (key, name) for every tool that the stage may call, or have called by a model."""

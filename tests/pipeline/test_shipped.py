@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion, Pipeline, ScriptedModel
+from fusion import Fusion, Pipeline, Say, ScriptedModel
+from fusion.core.types import ToolCall
 from fusion.models.profiles import load_profiles
 from fusion.pipeline.loader import check_file
 from fusion.prompts.library import Library, shipped_root
 from fusion.stages.base import Stage
-from tests.conftest import pipeline, run, said
+from tests.conftest import ACCEPT, pipeline, plan_text, run, said, subtasks
 
 SHIPPED = sorted((shipped_root() / "pipelines").glob("*.yaml"))
 
@@ -87,12 +88,14 @@ COLOURS = f"The flag of France is blue, white and red.\n{ONE}"
 SMALL: dict[str, dict[str, Any]] = {
     "code-with-tests": {"task": "A function double(x) that returns twice x.", "examples": "assert double(2) == 4"},
     "agree-or-escalate": {"question": "What is 2 + 3? Answer with the number only."},
+    "draft-approve": {"task": "Greet Ada in a sentence."},
     "fusion": {"task": "Which planet is the largest? Answer with its name."},
     "line-by-line": {"task": "Name the country.", "lines": ONE},
     "map-reduce-document": {"task": "Which colours has the flag of Ukraine?", "context": COLOURS},
     "plan-execute-review": {"task": "List the colours of both flags.", "context": COLOURS},
     "plan-read-combine": {"task": "Which colours has the flag of Ukraine?", "context": COLOURS},
     "refine": {"task": "Greet Ada in a sentence."},
+    "research": {"task": "Which colours has the flag of Ukraine?", "documents": COLOURS},
     "route-by-difficulty": {"task": "What is the capital of France? One word."},
     "self-fusion": {"task": "Which planet is the largest? Answer with its name."},
     "single": {"task": "What is the capital of France? One word."},
@@ -142,7 +145,8 @@ def test_every_pipeline_that_ships_has_small_inputs() -> None:
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_it_runs_on_the_embedded_models(embedded: Fusion, name: str) -> None:
     made = embedded.using(roles={"frontier": "local/small"}) if name in ON_SMALL else embedded
-    result, _ = run(made, None, pipeline=shortened(embedded.load(name)), inputs=SMALL[name])
+    given = shortened(embedded.load(name))
+    result, _ = run(made, None, pipeline=given, inputs=SMALL[name], on_gate=lambda gate: True)
     assert result.status in ("ok", "partial"), (result.error, result.failed)
     assert result.text.strip()
     assert {one.asked for one in result.models} <= {"local/small", "local/strong"}
@@ -172,3 +176,83 @@ def test_a_draft_is_revised_until_its_critic_finds_no_fault(fusion: Any) -> None
     assert "first draft" in second
     assert "- It lacks a date." in second
     assert all("the material" in said(request) for request in models["frontier"].requests)
+
+
+def researcher(request: Any) -> Any:
+    """A planner of one question, a searcher that cites what it finds, a reviewer and a writer."""
+    words = said(request)
+    if "You are the planner" in words:
+        return plan_text(subtasks(1))
+    if "You are the reviewer" in words:
+        return ACCEPT
+    if "out of these findings" in words:
+        return "The ferry costs 40 kroner [documents 2: Fees]."
+    if request.messages[-1].role != "tool":
+        return Say("", tool_calls=(ToolCall(id="1", name="material_search", arguments='{"query": "ferry fee"}'),))
+    return {"findings": [{"statement": "The ferry costs 40 kroner.", "source": "documents 2: Fees"}]}
+
+
+DOCUMENTS = "# Times\n\nThe boat leaves at noon.\n\n# Fees\n\nThe ferry fee is 40 kroner.\n\n# Crew\n\nAda steers."
+
+
+def test_research_finds_cites_and_merges(fusion: Any) -> None:
+    models = {role: ScriptedModel(researcher, name=f"scripted/{role}") for role in ("bulk", "frontier", "reviewer")}
+    inputs = {"documents": DOCUMENTS}
+    result, events = run(fusion(models), "What does the ferry cost?", pipeline="research", inputs=inputs)
+    assert (result.status, result.text) == ("ok", "The ferry costs 40 kroner [documents 2: Fees].")
+    searched, found = models["bulk"].requests
+    assert [tool.name for tool in searched.tools] == ["material_search"]
+    assert "The ferry fee is 40 kroner." not in said(searched)
+    assert "[documents 2: Fees]\n# Fees\n\nThe ferry fee is 40 kroner." in found.messages[-1].content
+    assert "Ada steers" not in found.messages[-1].content
+    merged = said(models["frontier"].requests[-1])
+    assert "The ferry costs 40 kroner. [documents 2: Fees]" in merged
+    assert [event.status for event in events if event.type == "tool_finished"] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("FEE", "[documents 2: Fees]"),
+        ("the boat", "[documents 1: Times]"),
+        ("steers", "[documents 3: Crew]"),
+        ("zeppelin", "No section has a word of 'zeppelin'"),
+    ],
+)
+def test_documents_are_searched_by_a_tool(fusion: Any, query: str, said: str) -> None:
+    given = pipeline(
+        "inputs: {query: x, documents: {material: true}}\n"
+        "stages: {found: {kind: tool, tool: material.search, arguments: {query: inputs.query}}}\noutput: found\n"
+    )
+    result, _ = run(fusion({}), query, pipeline=given, inputs={"documents": DOCUMENTS})
+    assert (result.status, result.text.startswith(said)) == ("ok", True), result.text
+
+
+def test_a_search_without_documents_says_so(fusion: Any) -> None:
+    given = pipeline(
+        "inputs: {query: x}\n"
+        "stages: {found: {kind: tool, tool: material.search, arguments: {query: inputs.query}}}\noutput: found\n"
+    )
+    result, _ = run(fusion({}), "ferry", pipeline=given)
+    assert result.status == "failed"
+    assert result.error is not None
+    assert "There are no documents to search." in result.error.message
+
+
+def test_a_draft_waits_for_a_person_who_may_edit_it(fusion: Any) -> None:
+    models = {
+        "bulk": ScriptedModel("a draft", name="scripted/bulk"),
+        "frontier": ScriptedModel("a corrected text", name="scripted/frontier"),
+    }
+    one, inputs = fusion(models, store=True), {"context": "the material"}
+    waiting, _ = run(one, "the task", pipeline="draft-approve", inputs=inputs)
+    assert (waiting.status, waiting.text) == ("waiting", "")
+    (gate,) = waiting.waiting
+    assert (gate.place, gate.text, gate.ask) == ("approval", "a corrected text", "edit")
+    asked = said(models["frontier"].requests[0])
+    assert "a draft" in asked
+    assert "the material" in asked
+    edited, _ = run(one, "the task", pipeline="draft-approve", inputs=inputs, on_gate=lambda gate: "as edited")
+    assert (edited.status, edited.text) == ("ok", "as edited")
+    refused, _ = run(one, "the task", pipeline="draft-approve", inputs=inputs, on_gate=lambda gate: False)
+    assert refused.status == "failed"

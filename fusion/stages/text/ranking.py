@@ -22,6 +22,21 @@ def ranked(query: str, texts: Sequence[str]) -> list[int]:
     >>> ranked("fees of Oslo", ["Bergen has bridges.", "The fees of Oslo are low.", "Oslo is large."])
     [1, 2, 0]
     """
+    scores = _scores(query, texts)
+    return sorted(range(len(texts)), key=lambda at: (-scores[at], at))
+
+
+def matching(query: str, texts: Sequence[str]) -> list[int]:
+    """Return the positions of texts that have a word of the query, the best first.
+
+    >>> matching("fees of Oslo", ["Bergen has bridges.", "The fees of Oslo are low.", "Oslo is large."])
+    [1, 2]
+    """
+    scores = _scores(query, texts)
+    return sorted((at for at, score in enumerate(scores) if score > 0), key=lambda at: (-scores[at], at))
+
+
+def _scores(query: str, texts: Sequence[str]) -> list[float]:
     counts = [Counter(_terms(text)) for text in texts]
     mean = sum(count.total() for count in counts) / max(len(texts), 1) or 1.0
     scores = [0.0] * len(texts)
@@ -31,7 +46,7 @@ def ranked(query: str, texts: Sequence[str]) -> list[int]:
         for at, count in enumerate(counts):
             often = count[term]
             scores[at] += weight * often / (often + _SATURATION * (1 - _LENGTH + _LENGTH * count.total() / mean))
-    return sorted(range(len(texts)), key=lambda at: (-scores[at], at))
+    return scores
 
 
 def _terms(text: str) -> Iterator[str]:

@@ -33,7 +33,7 @@ TITLES = [event.title for event in RECORDING.events if isinstance(event, events.
 QUICK = """
 import sys
 sys.modules["xllamacpp"] = None
-from fusion.cli.views import playback
+from fusion.cli.views.live import playback
 from fusion.cli.app import run_command
 playback.PLAYED_IN = {seconds}
 code = run_command(sys.argv[1:])

@@ -31,7 +31,7 @@ from fusion.client.stream import AsyncRunStream, RunStream
 from fusion.client.telemetry.switch import observer_of
 from fusion.core.budget import Amount, Budget, BudgetGiven, limits_of, over
 from fusion.core.config import Settings
-from fusion.core.errors import BudgetError, RunBusyError, RunFailed, UsageError, close_names
+from fusion.core.errors import BudgetError, RunBusyError, RunFailed, UsageError, WaitingError, close_names
 from fusion.core.events import to_both
 from fusion.core.params import AnswerOptions, Defaults
 from fusion.core.result import FailedPart, Result
@@ -82,7 +82,8 @@ class Fusion:
     `telemetry` traces runs with OpenTelemetry: True, False, or the TracerProvider that spans go to. By default
     `[telemetry]` in fusion.toml and the `OTEL_` variables decide.
 
-    `tools` are those that stages may call by the names in their specs, beside those that fusion.toml declares.
+    `tools` are those that stages may call by name, beside those that fusion.toml declares: functions, of which
+    `Tool.of(function, effect="read")` makes one that may be repeated, or a Tool of your own.
 
     >>> with Fusion(profile="local") as fusion:
     ...     result = fusion.complete("Compare the two offers.", inputs={"context": text})
@@ -101,7 +102,7 @@ class Fusion:
         content: Content | None = None,
         settings: Settings | None = None,
         telemetry: "bool | TracerProvider | None" = None,
-        tools: Toolbox | Iterable[Tool] = (),
+        tools: Toolbox | Iterable[Tool | Callable[..., Any]] = (),
     ) -> None:
         settings = settings or Settings.announced()
         self._budget = limits_of(budget)
@@ -672,6 +673,17 @@ def checked_result(handle: RunHandle, result: Result, schema: type[BaseModel] | 
         return result.model_copy(update={"data": instance_of(schema, result.data)})
     except ValidationError as error:
         raise RunFailed(f"the answer's data is no {schema.__name__}: {error}", result) from error
+
+
+def answered_result(handle: RunHandle, result: Result) -> Result:
+    """Return the Result of a run that has an answer; raise RunFailed, or WaitingError if it waits for a person."""
+    result = checked_result(handle, result)
+    if result.status == "waiting":
+        places = ", ".join(repr(gate.place) for gate in result.waiting)
+        raise WaitingError(
+            f"run {result.run_id} waits for a person at {places}: `fusion approve {result.run_id}` answers"
+        )
+    return result
 
 
 def _kept_by(whole: Fusion) -> None:

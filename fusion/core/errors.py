@@ -30,9 +30,10 @@ FusionError                     exit 1, HTTP 500
   FetchError                    exit 3, HTTP 502   a file could not be fetched from its server
   StageError                    exit 3, HTTP 502   a stage failed
   BudgetError                   exit 4, HTTP 402   a budget limit would be exceeded
+  WaitingError                  exit 6, HTTP 409   the run waits for a person, where an answer is needed at once
   RunFailed                     exit of its cause  the run ended without an answer; carries the Result
 
-A run that waits for a person has not failed: its exit code is 6, and no error is raised.
+A run that waits for a person has not failed: its exit code is 6, and its Result says so without an error.
 """
 
 import difflib
@@ -326,6 +327,13 @@ class Waits(Exception):  # noqa: N818 - a signal, not a fault
 
     exit_code: ClassVar[int] = 6
     """Exit code of a process whose run waits."""
+
+
+class WaitingError(FusionError):
+    """The run waits for a person, where the caller needs an answer at once, as in a plug-in."""
+
+    exit_code = 6
+    http_status = 409
 
 
 class RunFailed(FusionError):  # noqa: N818 - the public name states the outcome

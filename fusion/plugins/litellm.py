@@ -19,7 +19,7 @@ import litellm
 from litellm.llms.custom_llm import CustomLLM, CustomLLMError
 
 from fusion import Fusion
-from fusion.client.client import checked_result
+from fusion.client.client import answered_result
 from fusion.client.handle import RunHandle
 from fusion.client.options import ContinueOptions, RunOptions
 from fusion.client.stream import AsyncRunStream, RunStream
@@ -52,7 +52,7 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
         with _Refusals(model):
             asked = _asked(messages, optional_params)
             handle = _started(model, asked, None)
-            result = checked_result(handle, _in_time(handle, more.get("timeout")))
+            result = answered_result(handle, _in_time(handle, more.get("timeout")))
             return _response(result, handle, asked, more["model_response"])
 
     async def acompletion(
@@ -63,7 +63,7 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
             handle = _started(model, asked, None)
             async with asyncio.timeout(_seconds(more.get("timeout"))):
                 result = await handle.wait_async()
-            return _response(checked_result(handle, result), handle, asked, more["model_response"])
+            return _response(answered_result(handle, result), handle, asked, more["model_response"])
 
     def streaming(
         self, *, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
@@ -75,7 +75,7 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
                 for piece in answer:
                     if new := pieces.new(piece, answer.restarts):
                         yield _chunk(new)
-                yield from _end(pieces, checked_result(handle, answer.result))
+                yield from _end(pieces, answered_result(handle, answer.result))
 
     async def astreaming(
         self, *, model: str, messages: list[Any], optional_params: dict[str, Any], **_: Any
@@ -87,7 +87,7 @@ class FusionLLM(CustomLLM):  # type: ignore[misc]  # litellm has no types
                 async for piece in answer:
                     if new := pieces.new(piece, answer.restarts):
                         yield _chunk(new)
-                for chunk in _end(pieces, checked_result(handle, await answer.result())):
+                for chunk in _end(pieces, answered_result(handle, await answer.result())):
                     yield chunk
 
 

@@ -62,7 +62,7 @@ class PipelineModel(_Described, llm.Model):
     """A pipeline as a model of llm."""
 
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> Iterator[str]:
-        from fusion.client.client import checked_result
+        from fusion.client.client import answered_result
         from fusion.client.stream import RunStream
         from fusion.plugins.chat import Pieces
 
@@ -72,14 +72,14 @@ class PipelineModel(_Described, llm.Model):
             with sayings.of(handle, Pieces.whole) as answer:
                 for piece in answer if stream else ():
                     yield pieces.new(piece, answer.restarts)
-                yield _end(pieces, checked_result(handle, answer.result), response)
+                yield _end(pieces, answered_result(handle, answer.result), response)
 
 
 class AsyncPipelineModel(_Described, llm.AsyncModel):
     """A pipeline as an async model of llm."""
 
     async def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> AsyncGenerator[str, None]:
-        from fusion.client.client import checked_result
+        from fusion.client.client import answered_result
         from fusion.client.stream import AsyncRunStream
         from fusion.plugins.chat import Pieces
 
@@ -90,7 +90,7 @@ class AsyncPipelineModel(_Described, llm.AsyncModel):
                 if stream:
                     async for piece in answer:
                         yield pieces.new(piece, answer.restarts)
-                yield _end(pieces, checked_result(handle, await answer.result()), response)
+                yield _end(pieces, answered_result(handle, await answer.result()), response)
 
 
 @llm.hookimpl

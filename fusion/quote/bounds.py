@@ -140,7 +140,8 @@ class _Level:
             for model in sorted(asking.asked - known)
         ]
         given = asking.given or stage.own_max_tokens
-        taken = None if shaky or stage.acts or not asking.taken else asking.taken
+        heard = stage.heard
+        taken = None if shaky or heard is None or not asking.taken else asking.taken + heard
         live = most_of(_of_chain(chain, taken, given) for chain in chains)
         call = live.plus(most_of(_of_batches(info, taken, given) for info in in_batches if info is not None))
         call = call._replace(calls=live.calls)

@@ -13,6 +13,7 @@ from fusion.core.types import Gate
 
 KEPT: Final = "served"
 """Name of the decision in the store that holds the data that a dialect keeps with a run."""
+_KEY: Final = "Idempotency-Key"
 WAITING: Final = "waiting_for_person"
 """Code of the error of a run that waits for a person."""
 INTERRUPTED: Final = "Interrupted"
@@ -104,7 +105,10 @@ def refusal_of(result: Result) -> RefusedError | None:
     a run that waits for a person: clients send no second request on it unasked.
     """
     if result.status == "waiting":
-        return RefusedError(waiting_words(result), status=409, kind="waiting_for_person", code=WAITING)
+        message = (
+            f"{waiting_words(result)}; once that is answered, the same request with the same {_KEY} has the answer"
+        )
+        return RefusedError(message, status=409, kind="waiting_for_person", code=WAITING)
     if result.status != "failed":
         return None
     reason, why = ("", "no answer") if result.error is None else (result.error.reason, result.error.message)
@@ -117,12 +121,9 @@ def refusal_of(result: Result) -> RefusedError | None:
 
 
 def waiting_words(result: Result) -> str:
-    """Say what a run waits for, and how its answer is had."""
+    """Say what a run waits for."""
     places = ", ".join(repr(gate.place) for gate in result.waiting)
-    return (
-        f"run {result.run_id} waits for a person at {places}; once that is answered, the same request with the same "
-        "Idempotency-Key has the answer"
-    )
+    return f"run {result.run_id} waits for a person at {places}"
 
 
 def outcome_of(result: Result) -> dict[str, Any]:

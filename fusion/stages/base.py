@@ -228,6 +228,11 @@ class Stage(Authored, ABC):
         """True if the stage calls tools or the user's code, which a preview or a quote must not do."""
         return False
 
+    @property
+    def heard(self) -> int | None:
+        """The most input tokens that the results of its acts add to a call; None if unknown."""
+        return None if self.acts else 0
+
     def tools_used(self) -> Iterator[tuple[str, str]]:
         """Yield (key, name) for every tool that the stage may call, or have called by a model."""
         yield from ()

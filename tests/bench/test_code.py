@@ -157,9 +157,23 @@ def test_code_that_fails_its_examples_goes_back_and_then_up(fusion: Any) -> None
     assert "return 2 * x" in result.text
     assert (len(bulk.requests), len(frontier.requests)) == (2, 1)
     assert "the left side is 2, the right side is 4" in said(bulk.requests[1])
+    assert "return x" not in said(frontier.requests[0])
     ran = [(event.stage, event.code) for event in events if isinstance(event, CommandFinished)]
     assert ran[0] == ("check", 1)
     assert ran[-1] == ("check", 0)
+
+
+def test_the_frontier_model_repairs_its_own_code_once(fusion: Any) -> None:
+    bulk = ScriptedModel([block("def f(x): return x"), block("def f(x): return -x")], name="scripted/bulk")
+    wrong, right = block("def f(x): return 3 * x"), block("def f(x): return 2 * x")
+    frontier = ScriptedModel([wrong, right], name="scripted/frontier")
+    one = fusion({"bulk": bulk, "frontier": frontier})
+    result, _ = completed(one, "f(x)", pipeline="code-with-tests", inputs={"examples": "assert f(2) == 4"})
+    assert "return 2 * x" in result.text
+    first, second = map(said, frontier.requests)
+    assert "the right side is" not in first
+    assert "the left side is 6, the right side is 4" in second
+    assert "return -x" not in second
 
 
 def test_code_that_passes_is_one_cheap_call(fusion: Any) -> None:

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Desk:
         make = shutil.which("make")
         assert make is not None
         desk.command("make", make, "--always-make", "--dry-run", "--directory", str(ROOT))
+        desk.command("python", sys.executable)
         for name in ("fusion", "fusion-python"):
             desk.command(name, *fusion)
         return desk

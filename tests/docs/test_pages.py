@@ -239,7 +239,7 @@ def command_of(words: list[str]) -> tuple[Any, list[str]]:
 def options(command: Any) -> set[str]:
     """The options of a command and of all below it."""
     below = (options(one) for one in getattr(command, "commands", {}).values())
-    own = (option for parameter in command.params for option in parameter.opts)
+    own = (option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts))
     return {*own, *command.context_settings.get("help_option_names", [])}.union(*below)
 
 

@@ -51,6 +51,8 @@ from fusion.pipeline.diagram import Format, draw
 from fusion.prompts.library import Library, shipped_root
 from fusion.prompts.template import Prompts
 from fusion.stages.base import Stage
+from fusion.stages.kinds.best_of import BestOf
+from fusion.stages.kinds.loop import Loop
 from fusion.stages.kinds.render import Render
 from fusion.stages.kinds.split import Split
 from fusion.stages.registry import kinds
@@ -72,7 +74,7 @@ def without_pauses() -> Iterator[None]:
 
 FEEDS = {"plan": "subtasks", "map": "items", "review": "items", "panel": "answers", "split": "items"}
 READERS = ("review", "merge", "map", "merge", "judge", "synthesize", "vote", "render")
-ALONE = ("plan", "generate", "map", "panel", "split", "render", "cascade", "route", "pipeline")
+ALONE = ("plan", "generate", "map", "panel", "split", "render", "cascade", "route", "pipeline", "loop", "best_of")
 WITHIN = {
     "single": {"task": "'x'"},
     "agree-or-escalate": {"question": "'x'"},
@@ -125,6 +127,8 @@ def _stage(draw: st.DrawFn, before: dict[str, Stage]) -> Stage:
         common["concurrency"] = draw(st.integers(1, 3))
     if kind in ("split", "render"):
         return _without_a_model(kind, draw, common, feeds)
+    if kind in ("loop", "best_of"):
+        return _of_rounds(kind, draw, common)
     if kind in ("cascade", "route", "pipeline"):
         return _of_ways(kind, draw, common)
     return _of_kind(kind, draw, common, before)
@@ -177,6 +181,37 @@ def _of_ways(kind: str, draw: st.DrawFn, common: dict[str, Any]) -> Stage:
     )
     common = {key: value for key, value in common.items() if key != "default"}
     return Route(routes=routes, default="a", text="'do it'", prompt="way", **chosen, **common, **errors)
+
+
+def _of_rounds(kind: str, draw: st.DrawFn, common: dict[str, Any]) -> Stage:
+    """A loop, or the best of several candidates."""
+    errors = draw(st.sampled_from([{"on_error": "fail"}, {"on_error": "skip"}]))
+    if kind == "best_of":
+        ways: list[dict[str, Any]] = [
+            {"vote": "number"},
+            {"checks": {"max_length": 12}},
+            {"judge": "frontier"},
+            {"score": "value | length", "enough": 12},
+            {"verify": {"judge": "frontier", "min_length": 3}},
+        ]
+        answers = {"roles": ("frontier", "bulk"), "n": draw(st.integers(1, 2)), "prompt": "candidate"}
+        stages = {"stages": {"x": Generate(prompt="inner"), "y": Panel(members=("frontier", "bulk"), prompt="y")}}
+        candidates = draw(st.sampled_from([answers, stages]))
+        return BestOf(choose=draw(st.sampled_from(ways)), **candidates, **common, **errors)
+    one = Generate(prompt="round {{ loop.round }} {{ loop.seen }}")
+    bodies: list[dict[str, Stage]] = [
+        {"one": one},
+        {"one": one, "many": Map(over="[one, 2]", prompt="work {{ item.index }}"), "all": Merge(over="many")},
+        {"one": one, "last": Loop(body={"deep": Generate(prompt="deep {{ one }}")}, until="false", max=2)},
+        {
+            "one": one,
+            "last": Route(routes={"a": "bulk"}, rules=({"longer": 0, "use": "a"},), default="a", prompt="a"),
+        },
+    ]
+    body = draw(st.sampled_from(bodies))
+    until = draw(st.sampled_from(["one | length > 12", "false", "loop.round == 2", "inputs.flag"]))
+    ends = {"max": draw(st.integers(1, 3)), "on_max": draw(st.sampled_from(["answer", "fail"]))}
+    return Loop(body=body, until=until, carry={"seen": "one"}, **ends, **common, **errors)
 
 
 def _of_kind(kind: str, draw: st.DrawFn, common: dict[str, Any], before: dict[str, Stage]) -> Stage:
@@ -252,6 +287,8 @@ def _good(request: Any, luck: random.Random) -> str:
     if "problem" in properties:
         verdict = luck.choice(["accept", "escalate"])
         return json.dumps({"problem": "", "verdict": verdict, "confidence": luck.random()})
+    if "better" in properties:
+        return json.dumps({"reason": "", "better": luck.choice(["first", "second", "same"])})
     if "route" in properties:
         return json.dumps({"route": luck.choice(properties["route"]["enum"])})
     if "confidence" in properties and "answer" in properties:

@@ -285,3 +285,12 @@ def test_messages_that_end_in_results_go_on_with_their_run(
 def test_parts_of_results_are_texts() -> None:
     with pytest.raises(InputError, match="no text"):
         spoken([*HELLO, result("r", 1, [{"type": "image_url"}])])
+
+
+def test_a_run_that_waits_for_a_person_is_an_error_that_names_it(fusion: Fusion, tmp_path: Path) -> None:
+    (tmp_path / "asks.yaml").write_text(
+        "inputs: {task: A task.}\nstages: {ask: {kind: gate, show: inputs.task}}\noutput: ask\n"
+    )
+    for stream in (False, True):
+        with pytest.raises(Exception, match=r"waits for a person at 'ask': `fusion approve \S+` answers"):
+            list(litellm.completion(f"fusion/{tmp_path / 'asks.yaml'}", messages=HELLO, stream=stream))

@@ -76,6 +76,7 @@ def rendered(name: str, text: Any) -> str:
         "value": text,
         "log": f"exit code 1: {shown[-200:]}",
         "escalated": True,
+        "own": True,
         "question": shown[:200],
         "draft": text,
         "loop": {"faults": ["it lacks a word"], "draft": text},

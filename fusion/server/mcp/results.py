@@ -6,7 +6,7 @@ from mcp.types import CallToolResult, ContentBlock, TextContent
 
 from fusion.core.result import Result
 from fusion.core.types import as_text
-from fusion.server.base import outcome_of
+from fusion.server.base import outcome_of, waiting_words
 
 META = "fusion"
 """Key of `_meta` that holds the run, its status, cost, and lost parts."""
@@ -18,7 +18,7 @@ def result_of(result: Result, *, promised: bool) -> CallToolResult:
     A run without an answer is an error, and so is one without the data that were `promised`.
     """
     structured = structured_of(result.data)
-    failed = result.status == "failed" or (promised and structured is None)
+    failed = result.status in ("failed", "waiting") or (promised and structured is None)
     text = _failure(result) if failed else result.text or as_text(result.data)
     content: list[ContentBlock] = [TextContent(text=part) for part in (text, closing_line(result)) if part]
     given: dict[str, Any] = {} if failed or structured is None else {"structured_content": structured}
@@ -55,6 +55,8 @@ def _count(number: int, word: str) -> str:
 
 
 def _failure(result: Result) -> str:
+    if result.status == "waiting":
+        return f"{waiting_words(result)}\n`fusion approve {result.run_id}` answers."
     why = "no answer" if result.error is None else f"{result.error.reason}: {result.error.message}"
     whole = f"The run failed: {why}" if result.status == "failed" else f"The answer lacks its data: {result.text}"
     return f"{whole}\nFinished calls are kept: `fusion resume {result.run_id}` goes on without paying them again."

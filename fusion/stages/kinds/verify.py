@@ -15,12 +15,13 @@ from fusion.stages.context import Conclusion, Producer, StageContext, Variables
 from fusion.stages.fields import Choice, RoleChoice
 from fusion.stages.items import Hand, OneOrMany
 from fusion.stages.simulation import Chance, Estimate
+from fusion.stages.verification.log import MOST_BYTES
 from fusion.stages.verification.repairs import Plan, Repairs, Turn, Verified
 from fusion.stages.verification.spec import NEVER, PASSES, Check
 from fusion.stages.verification.verifier import Verifier
 
 _PATH: Final = re.compile(r"\s*([a-z][a-z0-9_]*)((?:\.\w+)*)\s*")
-_OF_REPAIR: Final = frozenset({"value", "log", "task", "escalated"})
+_OF_REPAIR: Final = frozenset({"value", "log", "task", "escalated", "own"})
 _OF_ANY_CHECK: Final = frozenset(
     {"value", "over", "concurrency", "min_ok", "when", "needs", "timeout", "on_error", "default", "budget"}
 )
@@ -134,6 +135,10 @@ output: check
     @property
     def acts(self) -> bool:
         return self.check.runs
+
+    @property
+    def heard(self) -> int | None:
+        return MOST_BYTES if self.check.runs else 0
 
     @property
     def judging(self) -> frozenset[str]:

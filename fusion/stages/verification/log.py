@@ -8,6 +8,8 @@ from fusion.core.types import Finished, ProcessLimits
 
 MOST: Final = 3000
 """Characters of one stream that a log holds."""
+MOST_BYTES: Final = 4 * 2 * MOST + 1000
+"""Bytes of a log at most: two streams of characters of four bytes, and the words around them."""
 _HEAD: Final = 1000
 _ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,1000}(?:\x07|\x1b\\)?|[@-_])")
 _BREAK: Final = re.compile(r"\r\n?")
@@ -29,6 +31,8 @@ def _end(finished: Finished, limits: ProcessLimits) -> str:
             return f"stopped: it ran longer than {limits.seconds:g} seconds"
         case "memory":
             return f"stopped: it took more than {limits.memory:,} MB of memory"
+        case "disk":
+            return "stopped: it made too many files"
         case "output":
             return f"stopped: it wrote more than {limits.output:,} bytes"
     if finished.code < 0:

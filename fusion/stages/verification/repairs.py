@@ -58,9 +58,10 @@ class Repairs:
 
     async def of(self, answer: Verified, task: Attached) -> Verified:
         """Return the first repair that passes, or the last answer. A repeated answer ends the turns of its role."""
-        earlier, spent = {as_text(answer.value)}, set[str]()
+        earlier, spent, author = {as_text(answer.value)}, set[str](), "repair"
         for turn in self._plan.turns:
-            made = None if turn.name in spent else await self._made(turn, answer, task)
+            own = author == turn.name
+            made = None if turn.name in spent else await self._made(turn, answer, task, own=own)
             if made is None:
                 continue
             value, by = made
@@ -69,6 +70,7 @@ class Repairs:
                 spent.add(turn.name)
                 continue
             earlier.add(as_text(value))
+            author = turn.name
             answer = Verified(value, by, len(earlier), await self._verdict(value, task, len(earlier)))
             if answer.verdict.passed:
                 break
@@ -80,11 +82,11 @@ class Repairs:
         variables = {**self._plan.variables, **seen}
         return await self._verifier.verdict(value, variables, task=task, item=self._index, step=f"verdict-{count}")
 
-    async def _made(self, turn: Turn, answer: Verified, task: Attached) -> tuple[Any, str] | None:
+    async def _made(self, turn: Turn, answer: Verified, task: Attached, *, own: bool) -> tuple[Any, str] | None:
         """Return a repaired value and its model; None if the call fails, or the budget ends and the run finishes."""
         try:
             with optional():
-                return await self._asked(turn, answer, task)
+                return await self._asked(turn, answer, task, own=own)
         except BudgetError:
             if not self._ctx.finishing:
                 raise
@@ -96,12 +98,13 @@ class Repairs:
             self._note(str(error), turn)
         return None
 
-    async def _asked(self, turn: Turn, answer: Verified, task: Attached) -> tuple[Any, str]:
+    async def _asked(self, turn: Turn, answer: Verified, task: Attached, *, own: bool) -> tuple[Any, str]:
         stage, item, producer = self._plan.stage, self._plan.item, self._plan.producer
-        own = {"value": answer.value, "log": answer.verdict.log, "task": task, "escalated": turn.name == "escalate"}
+        said = {"value": answer.value, "log": answer.verdict.log, "task": task, "own": own}
+        said["escalated"] = turn.name == "escalate"
         ask = Ask(
             role=turn.role,
-            messages=self._ctx.inputs.render(stage.template, {**self._plan.variables, **own}),
+            messages=self._ctx.inputs.render(stage.template, {**self._plan.variables, **said}),
             step=f"{turn.name}-{turn.number}",
             item=self._index,
             schema=producer.schema if item is None else shape_of_repair(item, producer.schema),

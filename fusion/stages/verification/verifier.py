@@ -96,7 +96,8 @@ class Verifier:
         tests = await text(check.python, variables)
         own = {"solution.py": code, "tests.py": tests, "harness.py": _harness()}
         mark = hashlib.sha256(f"{self._ctx.seed} {code} {tests}".encode("utf-8", "surrogatepass")).hexdigest()
-        alone = plain(code, tests, mark) if not files and not stdin else None
+        size = len(code) + len(tests)
+        alone = None if files or stdin else await clock.run(lambda: plain(code, tests, mark), size=size)
         return _Run(_PROGRAM, {**files, **own}, stdin, mark, alone)
 
     async def _finished(self, run: _Run, item: int | None) -> Verdict:

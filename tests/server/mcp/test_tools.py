@@ -334,3 +334,13 @@ async def test_a_broken_pipeline_is_no_tool(offer: Offer, tmp_path: Any, monkeyp
     assert "broken" not in names
     assert result.is_error
     assert "stages" in text_of(result)
+
+
+async def test_a_run_that_waits_for_a_person_is_an_error_that_names_it(offer: Offer) -> None:
+    asks = "name: asks\ninputs: {task: A task.}\nstages: {ask: {kind: gate, show: inputs.task}}\noutput: ask\n"
+    offered = offer(pipelines={"asks": asks})
+    result = await offered.call("asks", {"task": "pay"})
+    assert result.is_error
+    assert "waits for a person at 'ask'" in text_of(result)
+    assert result.meta["fusion"]["waiting"][0]["gate"] == "ask"
+    assert offered.run_of(result).status == "waiting"

@@ -206,7 +206,7 @@ def test_calls_and_runs_follow_each_other(tmp_path: Path) -> None:
     assert Counted(tmp_path).all == WHOLE
 
 
-@pytest.mark.parametrize("last", [2, 4, 5, 7, 8])
+@pytest.mark.parametrize("last", [2, 5, 8])
 def test_a_killed_run_repeats_no_finished_call_and_no_finished_command(
     tmp_path: Path, last: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,10 +266,7 @@ def test_tests_read_nothing_that_a_loop_carries(tmp_path: Path) -> None:
     [
         ("check: {contains: right}, attempts: 0", 4),
         ("check: {contains: right}, continuations: 0", 4 + 2 * 2),
-        ("check: {contains: right}, attempts: 3", 4 + 3 * 4),
         ("check: {contains: right}, attempts: 1, escalate_to: frontier, escalations: 2", 4 + 3 * 4),
-        ("check: {python: 'assert True'}, attempts: 1", 4 + 4),
-        ("check: {judge: frontier}, attempts: 1", 4 + 4 + 2 * 2),
         ("check: {python: 'assert True', judge: frontier}, attempts: 1, escalate_to: frontier", 4 + 2 * 4 + 3 * 2),
     ],
 )

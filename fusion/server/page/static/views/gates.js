@@ -26,7 +26,7 @@ export function Gates({ run, reload }) {
 function Answered({ one }) {
   const { gate, answer } = one;
   const who = answer.via === "timeout" ? "at its deadline" : html`by <bdi>${brief(answer.by, 100)}</bdi>`;
-  return html`<${Status} of=${answer.answer === "rejected" ? "failed" : "ok"} bare=${true} />
+  return html`<${Status} of=${answer.answer === "rejected" ? "failed" : "ok"} bare=${true} />${" "}
     <code>${clean(gate.place)}</code> ${VERBS[answer.answer] || clean(answer.answer)} ${who}, <${Time} at=${answer.at} />
     ${answer.text ? html`: <bdi>${brief(answer.text, 300)}</bdi>` : answer.data !== null && html`: <code>${brief(JSON.stringify(answer.data), 300)}</code>`}`;
 }

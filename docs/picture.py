@@ -16,7 +16,7 @@ from rich.text import Text
 
 from fusion.cli.commands.demo import recording_path
 from fusion.cli.views.history.timeline import receipt_of, timeline_table
-from fusion.cli.views.live import LiveView
+from fusion.cli.views.live.terminal import LiveView
 from fusion.client.recording import Recording
 from fusion.core.events import EventBase, ItemFinished
 

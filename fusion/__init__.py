@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         Message as Message,
         Reply as Reply,
         Request as Request,
+        ToolResult as ToolResult,
+        ToolSpec as ToolSpec,
         Usage as Usage,
     )
     from fusion.models.base import Model as Model, ModelInfo as ModelInfo, Price as Price
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from fusion.stages.kinds.route import Route as Route
     from fusion.stages.kinds.synthesize import Synthesize as Synthesize
     from fusion.stages.kinds.vote import Vote as Vote
+    from fusion.tools.base import Tool as Tool
 
 __version__ = "0.7.0"
 
@@ -69,8 +72,9 @@ _HOMES = {
     "fusion.core.result": ("Cost", "Receipt", "Result"),
     "fusion.pipeline.spec": ("InputSpec", "Pipeline"),
     "fusion.stages.kinds.pipeline": ("PipelineStage",),
+    "fusion.tools.base": ("Tool",),
     "fusion.core.params": ("Defaults", "RoleSpec"),
-    "fusion.core.types": ("Item", "Limits", "Message", "Reply", "Request", "Usage"),
+    "fusion.core.types": ("Item", "Limits", "Message", "Reply", "Request", "ToolResult", "ToolSpec", "Usage"),
     **{f"fusion.stages.kinds.{kind.lower()}": (kind,) for kind in _KINDS},
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names)

@@ -17,13 +17,13 @@ from fusion.cli.options.maps import MapOptions
 from fusion.cli.options.runs import PipelineOptions, QuoteOptions
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, printable, width_of, wrapped, write
-from fusion.cli.views.follow import Follower, Viewer
 from fusion.cli.views.lines import reason
+from fusion.cli.views.live.follow import Follower, Viewer
+from fusion.cli.views.live.ndjson import RecordFile, Records
 from fusion.cli.views.maps.lines import INCIDENTS, report_lines
 from fusion.cli.views.maps.live import LiveMap
 from fusion.cli.views.maps.plain import PlainMap
 from fusion.cli.views.maps.progress import MapProgress
-from fusion.cli.views.ndjson import RecordFile, Records
 from fusion.core.budget import limits_of as checked_limits
 from fusion.core.errors import UsageError
 from fusion.core.events import EventBase, MapFinished, MapStarted, Noted

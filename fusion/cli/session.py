@@ -25,12 +25,12 @@ from fusion.cli.run_session.outcome import Outcome
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer
-from fusion.cli.views.follow import Follower, Viewer
 from fusion.cli.views.history.gates import waiting_lines
 from fusion.cli.views.lines import ended_words, way_on
-from fusion.cli.views.live import LiveView
-from fusion.cli.views.ndjson import RecordFile, Records
-from fusion.cli.views.plain import Plain
+from fusion.cli.views.live.follow import Follower, Viewer
+from fusion.cli.views.live.ndjson import RecordFile, Records
+from fusion.cli.views.live.plain import Plain
+from fusion.cli.views.live.terminal import LiveView
 from fusion.client.client import Fusion, asks_person, sole_run
 from fusion.client.handle import RunHandle
 from fusion.core.errors import ShapeError, UsageError

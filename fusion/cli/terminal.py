@@ -5,7 +5,8 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Final, TextIO
 
@@ -85,6 +86,32 @@ def complain(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         return
+
+
+@contextmanager
+def logged(*names: str, quiet: bool, debug: bool) -> Iterator[None]:
+    """Print the log of Fusion and of these libraries to standard error, tracebacks with --debug only."""
+    import logging  # only a server logs
+
+    class Short(logging.Formatter):
+        def formatException(self, ei: object) -> str:  # noqa: N802 - as logging names it
+            error = ei[1] if isinstance(ei, tuple) else ei
+            return f"{type(error).__name__}: {error}; `fusion --debug …` shows the traceback"
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter((logging.Formatter if debug else Short)("fusion: %(message)s"))
+    handler.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("fusion", *names)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(handler.level)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def quiet_stdout() -> None:

@@ -82,7 +82,8 @@ class Fusion:
     `telemetry` traces runs with OpenTelemetry: True, False, or the TracerProvider that spans go to. By default
     `[telemetry]` in fusion.toml and the `OTEL_` variables decide.
 
-    `tools` are those that stages may call by the names in their specs, beside those that fusion.toml declares.
+    `tools` are those that stages may call by name, beside those that fusion.toml declares: functions, of which
+    `Tool.of(function, effect="read")` makes one that may be repeated, or a Tool of your own.
 
     >>> with Fusion(profile="local") as fusion:
     ...     result = fusion.complete("Compare the two offers.", inputs={"context": text})
@@ -101,7 +102,7 @@ class Fusion:
         content: Content | None = None,
         settings: Settings | None = None,
         telemetry: "bool | TracerProvider | None" = None,
-        tools: Toolbox | Iterable[Tool] = (),
+        tools: Toolbox | Iterable[Tool | Callable[..., Any]] = (),
     ) -> None:
         settings = settings or Settings.announced()
         self._budget = limits_of(budget)

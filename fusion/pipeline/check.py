@@ -27,6 +27,7 @@ from fusion.pipeline.dataflow import (
 from fusion.pipeline.material import request_inputs
 from fusion.pipeline.rows import Table
 from fusion.pipeline.spec import Pipeline
+from fusion.pipeline.written import is_written
 from fusion.prompts.template import Path, Prompts
 from fusion.stages.base import LEARNED, MATERIAL_SEARCH, PipelineUse, Stage, tool_pipeline
 from fusion.tools.base import Toolbox
@@ -314,23 +315,10 @@ class _Checking:
     def _check_of_inputs(self, here: Place, stage: Stage) -> None:
         """Refuse templates of inputs that read what a model may have written."""
         for use in uses_of(stage, self._prompts, lambda key, message: None, stage.item_offers):
-            if use.of_inputs and any(self._is_written(path, stage) for path in use.paths):
+            if use.of_inputs and any(
+                is_written(path, stage, self._pipeline.stages, self._prompts) for path in use.paths
+            ):
                 self._say((*here, *_keys(use.key)), _WRITTEN)
-
-    def _is_written(self, path: Path, stage: Stage) -> bool:
-        """Return True if a model may have written what a path reads."""
-        if path[0] == "item":
-            return len(path) < 2 or path[1] in ("value", "shown") or self._writes_sources(stage)
-        return path[0] not in ALWAYS
-
-    def _writes_sources(self, stage: Stage, seen: frozenset[str] = frozenset()) -> bool:
-        """Return True if a model may have written the sources of a stage's items."""
-        if stage.plans or (any(stage.roles()) and not (stage.passes_on or stage.keeps_sources)):
-            return True
-        uses = uses_of(stage, self._prompts, lambda key, message: None)
-        read = {path[0] for use in uses if use.listed or not stage.follows for path in use.paths}
-        before = (self._pipeline.stages.keys() & read) - seen
-        return any(self._writes_sources(self._pipeline.stages[name], seen | before) for name in before)
 
     def _check_rows(self, name: str, uses: list[Use]) -> None:
         for read in table_reads(name, uses, self._pipeline.inputs):

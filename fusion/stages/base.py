@@ -480,8 +480,8 @@ def whole(answer: Answer) -> Answer:
 
 
 def shown_in(messages: Sequence[Message], material: Any) -> Attached:
-    """Return what a call shows beside its instructions: its user messages, and the material of a system message."""
-    users = [message for message in messages if message.role == "user"]
+    """Return what a call shows beside its instructions: user and tool messages, material of a system message."""
+    users = [message for message in messages if message.role in ("user", "tool")]
     text = "\n\n".join(message.content for message in users)
     files = tuple(file for message in users for _, file in message.files)
     above = any(material and str(material) in message.content for message in messages if message.role == "system")

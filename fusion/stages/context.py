@@ -66,7 +66,8 @@ class Ask(NamedTuple):
 class Answer(NamedTuple):
     """The answer to an Ask: `data` if there is a schema, the model `by` which it was written, and its calls.
 
-    `tool_calls` are the tools that the model wants called.
+    `tool_calls` are the tools that the model wants called, `results` the messages with results of tools that it has
+    read.
     """
 
     text: str
@@ -75,6 +76,7 @@ class Answer(NamedTuple):
     finish_reason: FinishReason
     calls: tuple[CallKey, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
+    results: tuple[Message, ...] = ()
 
     @property
     def value(self) -> Any:

@@ -464,12 +464,27 @@ def check_enough(items: Sequence[Item], wanted: int | str, *, noun: str = "items
 
 
 async def gathered(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Return the results of coroutines that run at once; the first error cancels the others and is raised."""
+    """Return the results of coroutines that run at once; the first error cancels the others and is raised.
+
+    One that waits for a person cancels none: Waits is raised once the others have ended.
+    """
     from asyncio import TaskGroup
 
     try:
         async with TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
+            tasks = [group.create_task(_or_signal(one)) for one in work]
     except BaseExceptionGroup as error:
         raise first_error(error) from error
-    return [task.result() for task in tasks]
+    results: list[T] = []
+    for task in tasks:
+        if isinstance(found := task.result(), Waits):
+            raise found
+        results.append(found)
+    return results
+
+
+async def _or_signal(work: Coroutine[Any, Any, T]) -> T | Waits:
+    try:
+        return await work
+    except Waits as signal:
+        return signal

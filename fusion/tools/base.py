@@ -1,7 +1,7 @@
 """Tool and Toolbox: the interface of every tool, and the table that finds tools by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final
 
 from fusion.core.errors import StageError, UsageError, close_names
@@ -21,6 +21,16 @@ class Tool(ABC):
     spec: ToolSpec
     effect: Effect = "write"
     timeout: float = SECONDS
+
+    @staticmethod
+    def of(function: Callable[..., Any], *, effect: Effect = "write", timeout: float = SECONDS) -> "Tool":
+        """Return a function as a tool: its signature makes the arguments, its docstring the description.
+
+        One that is not async runs in a thread of its own. Raises UsageError for a signature that data cannot call.
+        """
+        from fusion.tools.functions import Function  # most runs call no function
+
+        return Function(getattr(function, "__name__", "function"), function, effect=effect, timeout=timeout)
 
     @abstractmethod
     async def call(self, arguments: dict[str, Any]) -> ToolResult:
@@ -54,12 +64,16 @@ class Toolbox(ABC):
 
 
 class Tools(Toolbox):
-    """A toolbox of these tools, each under the name in its spec."""
+    """A toolbox of these tools, each under the name in its spec; a function is a tool that writes."""
 
     NONE: ClassVar["Tools"]
 
-    def __init__(self, tools: Iterable[Tool]) -> None:
-        self._tools = {tool.spec.name: tool for tool in tools}
+    def __init__(self, tools: Iterable[Tool | Callable[..., Any]]) -> None:
+        made = [tool if isinstance(tool, Tool) else Tool.of(tool) for tool in tools]
+        self._tools = {tool.spec.name: tool for tool in made}
+        if len(self._tools) < len(made):
+            twice = next(tool.spec.name for tool in made if self._tools[tool.spec.name] is not tool)
+            raise UsageError(f"two tools have the name {twice!r}: give each a name of its own")
 
     async def find(self, name: str) -> tuple[Tool, ...]:
         self.check(name)

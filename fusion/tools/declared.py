@@ -1,10 +1,10 @@
 """Declared tools: those of the caller, of MCP servers and of Python functions, by the names that pipelines write."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fusion.core.config import Settings
 from fusion.core.errors import UsageError, close_names
@@ -24,7 +24,7 @@ class Declared(Toolbox):
     are functions of `[python]`.
     """
 
-    def __init__(self, settings: Settings, given: Toolbox | Iterable[Tool] = ()) -> None:
+    def __init__(self, settings: Settings, given: Toolbox | Iterable[Tool | Callable[..., Any]] = ()) -> None:
         self._settings = settings
         self._given = given if isinstance(given, Toolbox) else Tools(given)
         self._open: dict[str, Server] = {}
@@ -34,11 +34,15 @@ class Declared(Toolbox):
     async def find(self, name: str) -> tuple[Tool, ...]:
         if self._is_given(name):
             return await self._given.find(name)
-        self.check(name)
         server, dot, tool = name.partition(".")
         if ":" not in name and server in self._settings.mcp:
+            self.check(name)
             return (await self.server(server).tool(tool),) if dot else await self.server(server).tools()
-        return (await asyncio.to_thread(self._functions.find, name),)
+        if not self._functions.names(name):
+            raise UsageError(self._unknown(name))
+        if name not in self._functions.found:
+            await asyncio.to_thread(self._functions.find, name)
+        return (self._functions.found[name],)
 
     def check(self, name: str) -> None:
         if self._is_given(name):

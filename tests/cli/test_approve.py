@@ -320,6 +320,32 @@ output: checked
     assert calls == 2, "one draft for each row, asked for once"
 
 
+def test_with_ordered_the_rows_behind_one_that_waits_come_once_it_is_answered(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on_scripted_models(monkeypatch)
+    (tmp_path / "row.yaml").write_text(
+        "inputs: {name: A name.}\n"
+        "stages:\n"
+        "  draft: {kind: generate, role: frontier, prompt: '{{ inputs.name }}'}\n"
+        "  checked:\n"
+        "    kind: route\n"
+        "    routes: {ask: {kind: gate, show: draft}, pass: {kind: render, template: '{{ draft }}'}}\n"
+        "    rules: [{when: \"inputs.name == 'b'\", use: ask}]\n"
+        "    default: pass\n"
+        "output: checked\n"
+    )
+    (tmp_path / "rows.csv").write_text("name\na\nb\nc\n")
+    out = tmp_path / "out.jsonl"
+    words = ("map", str(tmp_path / "row.yaml"), str(tmp_path / "rows.csv"), "-m", "scripted/echo", "--key", "name")
+    words += ("--ordered", "-o", str(out), "--id", "in-order")
+    assert command(*words).code == 6
+    assert [json.loads(line)["key"] for line in out.read_text().splitlines()] == ["a"]
+    assert command("approve", "in-order-2", "--yes").code == 0
+    assert command(*words).code == 0
+    assert [json.loads(line)["key"] for line in out.read_text().splitlines()] == ["a", "b", "c"]
+
+
 def test_waiting_runs_outlive_the_retention(waiting: Waiting, command: Command) -> None:
     run_id, _ = waiting()
     assert "removed 0 runs" in command("runs", "prune", "--older-than", "0d").err

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fusion.cli.views.lines import seconds, times_words, waited_words
-from fusion.cli.views.live import LiveView
-from fusion.cli.views.progress import Progress, batch_line
+from fusion.cli.views.live.progress import Progress, batch_line
+from fusion.cli.views.live.terminal import LiveView
 from fusion.cli.views.receipt import receipt_rows
 from fusion.core.events import (
     BatchEnded,

@@ -11,8 +11,10 @@ import pytest
 from fusion import Fusion, Pipeline, Request, ScriptedModel
 from fusion.core.events import CallStarted
 from fusion.core.schema import FORMS, check_shape, to_json_schema
+from fusion.core.types import ToolResult, ToolSpec
 from fusion.core.yaml import read_yaml
 from fusion.stages.registry import kinds
+from fusion.tools.base import Tool, Toolbox
 from tests.cli.conftest import Command
 from tests.conftest import plan_text, run, said, subtasks
 
@@ -69,10 +71,30 @@ def test_short_types_are_explained_as_they_are(command: Command) -> None:
     assert command("explain", "shape").err == "fusion: no kind 'shape'; did you mean 'shapes'?\n"
 
 
+class Told(Tool):
+    """A tool that says the same to everything."""
+
+    effect = "read"
+    spec = ToolSpec(name="told", parameters={"type": "object"})
+
+    async def call(self, arguments: dict[str, Any]) -> ToolResult:
+        return ToolResult("12 degrees", {"degrees": 12})
+
+
+class AnyTool(Toolbox):
+    """A toolbox with a tool, or a function, for every name."""
+
+    async def find(self, name: str) -> tuple[Tool, ...]:
+        return (Told(),)
+
+    def check(self, name: str) -> None:
+        """Take every name."""
+
+
 @pytest.mark.parametrize("kind", kinds())
 def test_an_example_is_valid_and_runs(fusion: Callable[..., Fusion], kind: str) -> None:
     result, events = run(
-        fusion(model=ScriptedModel(willing, name="scripted/willing")),
+        fusion(model=ScriptedModel(willing, name="scripted/willing"), tools=AnyTool()),
         TEXT,
         pipeline=example(kind),
         on_gate=lambda gate: True,
@@ -92,7 +114,7 @@ def test_the_most_calls_hold_whatever_models_say(
     pipeline = pipeline.model_copy(update={"stages": changed})
     for script in (useless, never_content, cut_off):
         _, events = run(
-            fusion(model=ScriptedModel(script, name="scripted/difficult")),
+            fusion(model=ScriptedModel(script, name="scripted/difficult"), tools=AnyTool()),
             TEXT,
             pipeline=pipeline,
             on_gate=lambda gate: True,

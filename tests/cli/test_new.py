@@ -3,6 +3,7 @@
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +39,15 @@ def test_a_copy_validates_and_says_what_the_original_says(command: Command, desk
     for name, stage in copy.stages.items():
         templates = {use.key for use in original.stages[name].prompts() if is_template_name(use.template)}
         assert all(use.template.startswith("mine/") for use in stage.prompts() if use.key in templates)
-        assert stage.model_dump(exclude=templates) == original.stages[name].model_dump(exclude=templates)
+        assert untemplated(stage.model_dump()) == untemplated(original.stages[name].model_dump())
     assert (copy.inputs, copy.budget, copy.output) == (original.inputs, original.budget, original.output)
+
+
+def untemplated(data: Any) -> Any:
+    """The data of a stage and of those within it, without their templates, which a copy always names."""
+    if not isinstance(data, dict):
+        return data
+    return {key: untemplated(part) for key, part in data.items() if not key.endswith("prompt")}
 
 
 def test_a_copy_runs_as_it_is_and_as_it_is_changed(command: Command, desk: Path) -> None:

@@ -33,7 +33,7 @@ TITLES = [event.title for event in RECORDING.events if isinstance(event, events.
 QUICK = """
 import sys
 sys.modules["xllamacpp"] = None
-from fusion.cli.views import playback
+from fusion.cli.views.live import playback
 from fusion.cli.app import run_command
 playback.PLAYED_IN = {seconds}
 code = run_command(sys.argv[1:])
@@ -45,7 +45,7 @@ sys.exit(code)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recordings are played at once."""
-    monkeypatch.setattr("fusion.cli.views.playback.PLAYED_IN", 0.01)
+    monkeypatch.setattr("fusion.cli.views.live.playback.PLAYED_IN", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
@@ -94,7 +94,7 @@ def test_quiet_prints_the_answer_alone_and_at_once(command: Command) -> None:
 
 
 def test_it_is_played_in_the_time_that_is_given(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusion.cli.views.playback.PLAYED_IN", 1.0)
+    monkeypatch.setattr("fusion.cli.views.live.playback.PLAYED_IN", 1.0)
     begun = time.monotonic()
     assert command("demo", "--recorded").code == 0
     assert 1.0 <= time.monotonic() - begun < 10

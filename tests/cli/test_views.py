@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from fusion.cli.views.answer import StreamedAnswer
-from fusion.cli.views.follow import Follower
 from fusion.cli.views.lines import folded_lines, folded_texts, reason
-from fusion.cli.views.live import LiveView
-from fusion.cli.views.plain import Plain
+from fusion.cli.views.live.follow import Follower
+from fusion.cli.views.live.plain import Plain
+from fusion.cli.views.live.terminal import LiveView
 from fusion.cli.views.receipt import receipt_lines
 from fusion.core.events import (
     AttemptFailed,

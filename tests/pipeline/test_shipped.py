@@ -205,6 +205,7 @@ def test_research_finds_cites_and_merges(fusion: Any) -> None:
     assert "The ferry fee is 40 kroner." not in said(searched)
     assert "[documents 2: Fees]\n# Fees\n\nThe ferry fee is 40 kroner." in found.messages[-1].content
     assert "Ada steers" not in found.messages[-1].content
+    assert "The ferry fee is 40 kroner." in said(models["reviewer"].requests[0])
     merged = said(models["frontier"].requests[-1])
     assert "The ferry costs 40 kroner. [documents 2: Fees]" in merged
     assert [event.status for event in events if event.type == "tool_finished"] == ["ok"]

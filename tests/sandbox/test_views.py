@@ -13,8 +13,8 @@ from rich.console import Console
 
 from fusion import Fusion
 from fusion.cli.views.history.timeline import timeline_lines
-from fusion.cli.views.live import LiveView
-from fusion.cli.views.plain import Plain
+from fusion.cli.views.live.plain import Plain
+from fusion.cli.views.live.terminal import LiveView
 from fusion.client.history import History
 from fusion.core.events import CommandFinished
 from fusion.core.types import StoppedBy

@@ -107,7 +107,7 @@ def _check_recorded(*, profile: str | None, record: str | None, quiet: bool, ver
 def _play(*, quiet: bool, verbose: bool) -> None:
     from fusion.cli.terminal import complain
     from fusion.cli.views.lines import seconds
-    from fusion.cli.views.playback import PLAYED_IN, play
+    from fusion.cli.views.live.playback import PLAYED_IN, play
     from fusion.client.recording import Recording
 
     recording = Recording.read(recording_path())

@@ -21,7 +21,7 @@ def mcp(ctx: typer.Context, options: McpOptions) -> None:
     those of the folder. Every run is kept in the store.
     """
     from fusion.cli.exits import INTERRUPTED
-    from fusion.cli.views.server_log import logged
+    from fusion.cli.terminal import logged
     from fusion.core.errors import UsageError
 
     flags = {"--host", "--port"} & set(options.flags().values())

@@ -21,7 +21,7 @@ def serve(ctx: typer.Context, options: ServeOptions) -> None:
     fusion.toml, else all shipped ones and those of the folder, as `fusion/NAME`. Every run is kept in the store.
     """
     from fusion.cli.exits import INTERRUPTED
-    from fusion.cli.views.server_log import logged
+    from fusion.cli.terminal import logged
     from fusion.core.errors import UsageError
 
     try:

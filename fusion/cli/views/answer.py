@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fusion.cli.terminal import complain, ended, write
-from fusion.cli.views.follow import Viewer
+from fusion.cli.views.live.follow import Viewer
 from fusion.core.errors import UsageError
 from fusion.core.events import Delta, EventBase, Restarted
 from fusion.core.paths import foreign, user_path

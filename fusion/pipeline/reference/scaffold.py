@@ -1,6 +1,7 @@
 """Scaffold: a copy of a pipeline and its templates, with a comment on every key."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ class _Copying:
         self._library = library
 
     def stage(self, name: str, stage: Stage) -> Stage:
-        """Return the stage with its named templates replaced by copies."""
-        copied: dict[str, Any] = {}
+        """Return the stage, and those within it, with their named templates replaced by copies."""
+        copied: dict[str, Any] = {
+            key: {**getattr(stage, key), **{one: self.stage(f"{name}-{one}", inner) for one, inner in stages.items()}}
+            for key, stages in _within(stage)
+        }
         for use in stage.prompts():
             if is_template_name(use.template) and use.key in type(stage).model_fields:
                 part = use.key.removesuffix("prompt").removesuffix("_")
@@ -76,7 +80,24 @@ class _Copying:
         return f'{include[1]}"{self._template(include[3], include[3].replace("/", "-"))}"'
 
 
+def _within(stage: Stage) -> Iterator[tuple[str, Mapping[str, Stage]]]:
+    """Yield (key, stages) for the inner stages and the body of a stage."""
+    if stage.inner():
+        yield stage.inner_key, stage.inner()
+    if stage.graph is not None:
+        yield stage.graph.key, stage.graph.stages
+
+
+def _all(stage: Stage) -> Iterator[Stage]:
+    """Yield a stage and all stages within it."""
+    yield stage
+    for _, stages in _within(stage):
+        for one in stages.values():
+            yield from _all(one)
+
+
 def _shapes(pipeline: Pipeline, near: Path) -> dict[str, str]:
     """Return the schema files beside a pipeline."""
-    named = {shape for stage in pipeline.stages.values() for _, shape in stage.schemas() if isinstance(shape, str)}
+    stages = [one for stage in pipeline.stages.values() for one in _all(stage)]
+    named = {shape for stage in stages for _, shape in stage.schemas() if isinstance(shape, str)}
     return {name: read_text(near / name) for name in sorted(named)}

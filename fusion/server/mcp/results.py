@@ -15,14 +15,11 @@ META = "fusion"
 def result_of(result: Result, *, promised: bool) -> CallToolResult:
     """Return the result of a call: the answer, its data if it has any, and a closing line with the cost.
 
-    A run without an answer is an error, and so is one without the data that were `promised`. One that waits for a
-    person says so.
+    A run without an answer is an error, and so is one without the data that were `promised`.
     """
     structured = structured_of(result.data)
     failed = result.status in ("failed", "waiting") or (promised and structured is None)
     text = _failure(result) if failed else result.text or as_text(result.data)
-    if result.status == "waiting":
-        text = _question(result)
     content: list[ContentBlock] = [TextContent(text=part) for part in (text, closing_line(result)) if part]
     given: dict[str, Any] = {} if failed or structured is None else {"structured_content": structured}
     return CallToolResult(content=content, is_error=failed, _meta={META: outcome_of(result)}, **given)
@@ -55,12 +52,6 @@ def closing_line(result: Result) -> str:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _question(result: Result) -> str:
-    asked = "\n\n".join(f"{gate.title or gate.place}:\n{gate.text}" for gate in result.waiting)
-    how = f"`fusion approve {result.run_id}` answers, and the run goes on; this call is over."
-    return f"The run waits for a person. {how}\n\n{asked}"
 
 
 def _failure(result: Result) -> str:

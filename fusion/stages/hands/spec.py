@@ -1,7 +1,6 @@
 """Hands: the tools that a model may call in the middle of its work, and the limits of their calls."""
 
-from collections.abc import Iterator, Mapping
-from math import ceil
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -89,11 +88,3 @@ class Hands(Authored):
     def most_asked(self) -> int:
         """The most requests to models for an answer with tools: one that misses its form is repeated."""
         return 2 * self.max_steps
-
-    @property
-    def calls_a_step(self) -> int:
-        """The calls of tools in each step, if all are made that may be."""
-        return ceil(self.max_tool_calls / (self.max_steps - 1))
-
-    def tool_names(self) -> Iterator[str]:
-        yield from self.tools

@@ -66,7 +66,7 @@ class _Work:
             last = number == self._hands.max_steps or self._called >= self._hands.max_tool_calls
             answer = await self._send(self._asked(ask, messages, number, last=last))
             if not answer.tool_calls:
-                return answer
+                return answer._replace(results=tuple(one for one in messages if one.role == "tool"))
             if last:
                 break
             results = await self._results(answer.tool_calls)

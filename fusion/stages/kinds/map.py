@@ -111,7 +111,7 @@ output: read
         value = answer.value if reading is None else without_missing(answer.value)
         shown: Attached | None = None
         if kind is not None or ctx.outputs.keeps_shown:
-            shown = without_notice(shown_in(ask.messages, variables.get("material")))
+            shown = without_notice(shown_in((*ask.messages, *answer.results), variables.get("material")))
         if kind is not None and not missing:
             value = checked_value(ctx, item, value, shown)
             missing = _left_open(item, value) if brief and reading is not None else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Name
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fusion.core.budget import essential, optional
-from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, first_error
+from fusion.core.errors import BudgetError, FusionError, ModelError, StageError, Waits, first_error
 from fusion.core.params import Cacheable, Temperature
 from fusion.core.types import Failure, Item, Message
 from fusion.stages.base import OutputField, Prompted, Shaped, whole
@@ -210,6 +210,7 @@ class _Sitting:
         self._took: list[tuple[str, float]] = []  # of each answer: its model and seconds
         self._enough_since: float | None = None
         self._failed: list[FusionError] = []
+        self._waits: Waits | None = None
 
     async def all(self) -> None:
         from asyncio import TaskGroup
@@ -217,7 +218,9 @@ class _Sitting:
         self._messages = self._ctx.inputs.render(self._panel.template, await self._ctx.inputs.values())
         self._ctx.outputs.grow(len(self._open), final=True)
         async with TaskGroup() as group:
-            await self._watch({group.create_task(self._fill(seat)): seat for seat in self._panel.seats})
+            await self._watch({group.create_task(self._fill_or_wait(seat)): seat for seat in self._panel.seats})
+        if self._waits is not None:
+            raise self._waits
 
     async def _watch(self, tasks: "dict[Task[None], _Seat]") -> None:
         """Wait for the answers, and cancel overdue calls."""
@@ -234,6 +237,13 @@ class _Sitting:
                     task.cancel()
                     self._give_up(tasks[task], reason)
                     waiting.discard(task)
+
+    async def _fill_or_wait(self, seat: _Seat) -> None:
+        """Fill a seat; one whose member waits for a person stays open, and holds up no other."""
+        try:
+            await self._fill(seat)
+        except Waits as signal:
+            self._waits = signal
 
     async def _fill(self, seat: _Seat) -> None:
         """Call the member of a seat, then its substitutes; the item is the first usable answer."""

@@ -22,7 +22,8 @@ class Allowed:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rules = settings.python
-        self._found: dict[str, Function] = {}
+        self.found: dict[str, Function] = {}
+        """The functions that were found before."""
 
     @cached_property
     def entries(self) -> Mapping[str, str]:
@@ -37,14 +38,14 @@ class Allowed:
 
     def find(self, name: str) -> Function:
         """Return a function as a tool, its module imported. Raises UsageError if it is not allowed or not there."""
-        if name not in self._found:
+        if name not in self.found:
             place = self.entries.get(name, name)
             if not _matches(place, self._rules.allow):
                 raise UsageError(f"function {place!r} is not allowed: {self._advice(place)}")
             effect: Effect = "read" if _matches(place, self._rules.read) else "write"
             function = Function(name, self._loaded(place), effect=effect, timeout=self._rules.timeout)
-            self._found[name] = function
-        return self._found[name]
+            self.found[name] = function
+        return self.found[name]
 
     def _loaded(self, place: str) -> Callable[..., Any]:
         module, _, path = place.partition(":")

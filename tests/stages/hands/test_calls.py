@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion, Request, RunFailed
+from fusion import Fusion, Request, RunFailed, Tool
 from fusion.core.errors import ContentFilterError, InputError, PipelineError, UsageError
 from fusion.core.events import EventBase, ToolFinished, ToolStarted
-from fusion.core.types import ToolCall, ToolResult
+from fusion.core.types import Effect, ToolCall, ToolResult
 from tests.stages.hands.doubles import (
     Recorded,
     call,
@@ -292,3 +292,31 @@ def test_data_without_text_is_read_as_json() -> None:
     with Fusion(model=model, tools=[tool]) as fusion:
         fusion.complete("ice", pipeline=pipeline(KINDS["generate"]))
     assert json.dumps({"rows": [1, 2]}) in results(model.requests[1])[0]
+
+
+def temperature(city: str, days: int = 1) -> dict[str, int]:
+    """The temperature of a city."""
+    return {"degrees": len(city) + days}
+
+
+def test_functions_are_tools_by_their_names() -> None:
+    model = native(lambda request: twice(request, call("temperature", city="Oslo")))
+    stage = pipeline("kind: generate, role: bulk, tools: [temperature]")
+    with Fusion(model=model, tools=[temperature]) as fusion:
+        fusion.complete("ice", pipeline=stage)
+    assert '{"degrees": 5}' in results(model.requests[1])[0]
+    (spec,) = model.requests[0].tools
+    assert (spec.name, spec.description) == ("temperature", "The temperature of a city.")
+    assert spec.parameters["required"] == ["city"]
+
+
+@pytest.mark.parametrize("effect", ["read", "write"])
+def test_a_function_states_its_effect(effect: Effect) -> None:
+    tool = Tool.of(temperature, effect=effect, timeout=3)
+    assert (tool.effect, tool.timeout) == (effect, 3)
+    assert Tool.of(temperature).effect == "write"
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    with pytest.raises(UsageError, match="two tools have the name 'search'"):
+        Fusion(model=native("never"), tools=[Recorded(), Recorded()])

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from fusion import Fusion, Request
 from fusion.cli.views.history.timeline import timeline_lines
-from fusion.cli.views.plain import Plain
+from fusion.cli.views.live.plain import Plain
 from fusion.core.types import ToolResult
 from fusion.server.page.run import RunView
 from fusion.server.runs.progress import Progress

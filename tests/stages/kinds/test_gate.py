@@ -1,5 +1,6 @@
 """gate: a person approves, edits or answers; the run waits without a process, and pays nothing twice."""
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, PipelineError, RunFailed, UsageError
-from fusion.core.errors import GateError
+from fusion.core.errors import GateError, Waits
 from fusion.core.events import GateAnswered, GateOpened, RunFinished, StageFinished
 from fusion.core.types import Gate, Request
+from fusion.stages.items import gathered
 from fusion.store.gates import gates_of
 from tests.conftest import pipeline, run, said
 
@@ -574,3 +576,20 @@ def test_a_gate_in_each_round_of_a_loop(person: Any, calls: Calls) -> None:
     assert result.status == "ok"
     assert places == [f"rounds/{number}/check" for number in (1, 2, 3)]
     assert len(calls.said) == 3
+
+
+@pytest.mark.anyio
+async def test_what_runs_beside_a_question_is_not_cancelled() -> None:
+    done: list[str] = []
+
+    async def asks() -> str:
+        raise Waits
+
+    async def works() -> str:
+        await asyncio.sleep(0)
+        done.append("worked")
+        return "result"
+
+    with pytest.raises(Waits):
+        await gathered([asks(), works(), works()])
+    assert done == ["worked", "worked"]

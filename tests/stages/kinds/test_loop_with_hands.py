@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from fusion import Fusion, Request
-from fusion.cli.views.live import LiveView
-from fusion.cli.views.plain import Plain
+from fusion.cli.views.live.plain import Plain
+from fusion.cli.views.live.terminal import LiveView
 from fusion.client.history import History
 from fusion.core.events import EventBase, RoundStarted, RunStarted, StageFinished, StageStarted
 from fusion.server.page.board import Board

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line, printable
-from fusion.cli.views.follow import Viewer
 from fusion.cli.views.lines import cost_words, seconds
+from fusion.cli.views.live.follow import Viewer
 from fusion.cli.views.maps.lines import (
     MapIncidents,
     batch_words,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fusion.cli.terminal import complain
-from fusion.cli.views.follow import Viewer
+from fusion.cli.views.live.follow import Viewer
 from fusion.cli.views.maps.lines import MapIncidents, first_line, progress_line
 from fusion.cli.views.maps.progress import MapProgress
 from fusion.core.events import EventBase, MapFinished, MapStarted

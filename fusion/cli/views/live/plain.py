@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fusion.cli.terminal import complain
-from fusion.cli.views.follow import Viewer
 from fusion.cli.views.lines import Incidents, first_line, milestone, reply_line, title_line
-from fusion.cli.views.progress import Progress, batch_line
+from fusion.cli.views.live.follow import Viewer
+from fusion.cli.views.live.progress import Progress, batch_line
 from fusion.core.events import EventBase, RunStarted
 
 

@@ -8,10 +8,10 @@ from typing import Final
 from fusion.cli.interrupts import Interrupts
 from fusion.cli.terminal import complain, ended, is_live, is_terminal, width_of, write
 from fusion.cli.views.answer import StreamedAnswer
-from fusion.cli.views.follow import Follower, Viewer
 from fusion.cli.views.history.timeline import receipt_of, timeline_lines, timeline_table
-from fusion.cli.views.live import LiveView
-from fusion.cli.views.plain import Plain
+from fusion.cli.views.live.follow import Follower, Viewer
+from fusion.cli.views.live.plain import Plain
+from fusion.cli.views.live.terminal import LiveView
 from fusion.client.history.run_types import RunDetails
 from fusion.client.recording import Recording
 from fusion.core.events import Delta

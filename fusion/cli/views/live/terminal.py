@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line, printable
-from fusion.cli.views.follow import Viewer
 from fusion.cli.views.lines import Incidents, cost_words, first_line, reply_line, seconds
-from fusion.cli.views.progress import Progress, StageProgress, batch_line
+from fusion.cli.views.live.follow import Viewer
+from fusion.cli.views.live.progress import Progress, StageProgress, batch_line
 from fusion.core.events import BatchEnded, BatchSubmitted, EventBase, RunStarted
 
 if TYPE_CHECKING:

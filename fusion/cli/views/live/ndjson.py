@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from fusion.cli.terminal import write
-from fusion.cli.views.follow import Viewer
+from fusion.cli.views.live.follow import Viewer
 from fusion.core.errors import UsageError
 from fusion.core.events import EventBase
 from fusion.core.paths import foreign, user_path

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from threading import Event
 from typing import Final
@@ -17,17 +18,17 @@ _GRACE: Final = 2.0
 """Seconds that a stopped command has to end."""
 
 
+@dataclass(frozen=True)
 class SandboxDoor(Sandbox):
     """Runs commands in threads: as many at once as the settings say, over all runs of the process."""
 
-    def __init__(self, table: SandboxTable = _DEFAULT) -> None:
-        self._table = table
+    table: SandboxTable = _DEFAULT
 
     async def run(self, command: Command) -> Finished:
         stop = Event()
-        command = command._replace(limits=self._table.limits(command.limits))
-        threads = _threads(self._table.concurrency or _cores())
-        future = threads.submit(_run, self._table, command, stop)
+        command = command._replace(limits=self.table.limits(command.limits))
+        threads = _threads(self.table.concurrency or _cores())
+        future = threads.submit(_run, self.table, command, stop)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:

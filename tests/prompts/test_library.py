@@ -78,6 +78,8 @@ def rendered(name: str, text: Any) -> str:
         "escalated": True,
         "own": True,
         "question": shown[:200],
+        "first": text,
+        "second": "a plain answer",
         "draft": text,
         "loop": {"faults": ["it lacks a word"], "draft": text},
     }

@@ -41,6 +41,8 @@ CASES = (
     Case("plan-execute-review", USUAL, "4 parts, each revised once"),
     Case("plan-execute-review", {"task": TASK, "context": SECTIONS}, "12 of 60 sections, each accepted"),
     Case("plan-read-combine", {"task": TASK, "context": SECTIONS}, "4 of 60 sections, summed"),
+    Case("refine", USUAL, "no fault found"),
+    Case("refine", USUAL, "revised once"),
     Case("line-by-line", {"task": TASK, "lines": MATERIAL}, "20 lines, each accepted"),
     Case("map-reduce-document", {"task": TASK, "context": LONG}, "20,000 tokens"),
 )
@@ -101,6 +103,10 @@ def answering(case: Case, role: str) -> Callable[[Request], Any]:
             revised.add(words)
             issues = [{"quote": "word", "problem": "another word"}] if again else []
             return {"issues": issues, "verdict": "revise" if again else "accept"}
+        if "faults" in shape:
+            again = "revised" in case.turn and not revised
+            revised.add(words)
+            return {"faults": ["word " * 16] if again else []}
         if "verdicts" in shape:
             count = int(words.partition("each of these ")[2].partition(" ")[0])
             return {"verdicts": [{"number": at, "issues": [], "verdict": "accept"} for at in range(1, count + 1)]}

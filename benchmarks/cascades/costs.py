@@ -94,19 +94,13 @@ def answering(case: Case, role: str) -> Callable[[Request], Any]:
         words = request.messages[-1].content
         if "subtasks" in shape:
             return plan(12 if "60 sections" in case.turn else 4)
-        if "find" in shape:
-            return {"sections": ["1", "16", "31", "46"], "how": "sum", "find": "word " * 8, "other": None}
-        if "value" in shape:
-            return {"value": 476}
-        if "verdict" in shape:
-            again = "revised" in case.turn and words not in revised
-            revised.add(words)
-            issues = [{"quote": "word", "problem": "another word"}] if again else []
-            return {"issues": issues, "verdict": "revise" if again else "accept"}
-        if "faults" in shape:
-            again = "revised" in case.turn and not revised
-            revised.add(words)
-            return {"faults": ["word " * 16] if again else []}
+        if fixed := next((answer for key, answer in FIXED.items() if key in shape), None):
+            return fixed
+        if "verdict" in shape or "faults" in shape:
+            part = words if "verdict" in shape else ""
+            again = "revised" in case.turn and part not in revised
+            revised.add(part)
+            return judged(shape, again=again)
         if "verdicts" in shape:
             count = int(words.partition("each of these ")[2].partition(" ")[0])
             return {"verdicts": [{"number": at, "issues": [], "verdict": "accept"} for at in range(1, count + 1)]}
@@ -119,6 +113,21 @@ def answering(case: Case, role: str) -> Callable[[Request], Any]:
         return f"{ANSWER}\nAnswer: {len(role) if case.turn == 'they differ' else 5}"
 
     return answer
+
+
+FIXED = {
+    "find": {"sections": ["1", "16", "31", "46"], "how": "sum", "find": "word " * 8, "other": None},
+    "value": {"value": 476},
+}
+"""Answers by a key of their shape."""
+
+
+def judged(shape: dict[str, Any], *, again: bool) -> dict[str, Any]:
+    """Return a verdict or a list of faults; with `again`, one that asks for a revision."""
+    if "faults" in shape:
+        return {"faults": ["word " * 16] if again else []}
+    issues = [{"quote": "word", "problem": "another word"}] if again else []
+    return {"issues": issues, "verdict": "revise" if again else "accept"}
 
 
 JUDGED = {"confidence": 0.9, "vote_settles": False}

@@ -36,9 +36,12 @@ if TYPE_CHECKING:
     from fusion.models.providers.scripted import Say as Say, ScriptedModel as ScriptedModel
     from fusion.pipeline.spec import InputSpec as InputSpec, Pipeline as Pipeline
     from fusion.quote.quote import Quote as Quote
+    from fusion.stages.kinds.best_of import BestOf as BestOf
     from fusion.stages.kinds.cascade import Cascade as Cascade
+    from fusion.stages.kinds.gate import Gate as Gate
     from fusion.stages.kinds.generate import Generate as Generate
     from fusion.stages.kinds.judge import Judge as Judge
+    from fusion.stages.kinds.loop import Loop as Loop
     from fusion.stages.kinds.map import Map as Map
     from fusion.stages.kinds.merge import Merge as Merge
     from fusion.stages.kinds.panel import Panel as Panel
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from fusion.stages.kinds.review import Review as Review
     from fusion.stages.kinds.route import Route as Route
     from fusion.stages.kinds.synthesize import Synthesize as Synthesize
+    from fusion.stages.kinds.verify import Verify as Verify
     from fusion.stages.kinds.vote import Vote as Vote
     from fusion.tools.base import Tool as Tool
 
@@ -54,7 +58,10 @@ __version__ = "0.8.0"
 
 _ON_WINDOWS = "Fusion runs on Linux and macOS; on Windows, install and run it within WSL (wsl --install)"
 
-_KINDS = ("Cascade", "Generate", "Judge", "Map", "Merge", "Panel", "Plan", "Review", "Route", "Synthesize", "Vote")
+_KINDS = (
+    *("Cascade", "Gate", "Generate", "Judge", "Loop", "Map", "Merge", "Panel", "Plan", "Review", "Route"),
+    *("Synthesize", "Verify", "Vote"),
+)
 _HOMES = {
     "fusion.client.calibration.calibrate": ("calibrate",),
     "fusion.client.calibration.reviews": ("calibrate_review",),
@@ -71,6 +78,7 @@ _HOMES = {
     "fusion.client.options": ("RunOptions",),
     "fusion.core.result": ("Cost", "Receipt", "Result"),
     "fusion.pipeline.spec": ("InputSpec", "Pipeline"),
+    "fusion.stages.kinds.best_of": ("BestOf",),
     "fusion.stages.kinds.pipeline": ("PipelineStage",),
     "fusion.tools.base": ("Tool",),
     "fusion.core.params": ("Defaults", "RoleSpec"),

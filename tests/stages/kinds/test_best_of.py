@@ -225,7 +225,6 @@ FUNCTIONS = {
     "best_scores:words": "a b c",
     "best_scores:broken": "best_scores:broken gives no score of candidate-c: ",
     "best_scores:says": "the score of candidate-c is no number but 'much'",
-    "best_scores:missing": "has no function 'missing'",
 }
 
 
@@ -240,9 +239,20 @@ def test_a_function_of_the_users_scores(
     assert FUNCTIONS[function] in (result.text or result.error.message)
 
 
-def test_a_function_that_is_not_allowed_is_refused_before_the_run(fusion: Any) -> None:
-    with pytest.raises(UsageError, match=r"stages\.best\.choose\.function .* function 'a_module:f' is not allowed"):
-        best(fusion, THREE + "{function: 'a_module:f'}", three())
+UNUSABLE = {
+    "a_module:f": "function 'a_module:f' is not allowed",
+    "best_scores:missing": "module 'best_scores' has no function 'missing'",
+}
+
+
+@pytest.mark.parametrize("function", UNUSABLE)
+def test_a_function_that_cannot_be_had_is_refused_before_the_run(
+    function: str, fusion: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = own_settings(tmp_path, monkeypatch)('[python]\nallow = ["best_scores:*"]\n')
+    (settings.parent / "best_scores.py").write_text(SCORER)
+    with pytest.raises(UsageError, match=rf"stages\.best\.choose\.function: {UNUSABLE[function]}"):
+        best(fusion, THREE + "{function: '" + function + "'}", three())
 
 
 # Candidates.

@@ -145,6 +145,8 @@ def _stage(draw: st.DrawFn, before: dict[str, Stage]) -> Stage:
         return _without_a_model(kind, draw, common, feeds)
     if kind in ("loop", "best_of"):
         return _of_rounds(kind, draw, common)
+    if kind == "verify":
+        return _checked(draw, common)
     if kind in ("cascade", "route", "pipeline"):
         return _of_ways(kind, draw, common)
     return _of_kind(kind, draw, common, before)
@@ -230,20 +232,21 @@ def _of_rounds(kind: str, draw: st.DrawFn, common: dict[str, Any]) -> Stage:
     return Loop(body=body, until=until, carry={"seen": "one"}, **ends, **common, **errors)
 
 
+def _checked(draw: st.DrawFn, common: dict[str, Any]) -> Stage:
+    """A check of a text, with repairs or without."""
+    check = draw(st.sampled_from([{"max_length": 3}, {"contains": ["5"]}, {"judge": "frontier"}]))
+    mended = {"role": "bulk", "prompt": "mend {{ value }}", "task": "count"}
+    unmended = {"attempts": 0, **({"task": "count"} if "judge" in check else {})}
+    more = draw(st.sampled_from([mended, {**mended, "escalate_to": "frontier"}, unmended]))
+    ends = {"on_fail": draw(st.sampled_from(["answer", "fail"])), "on_error": draw(st.sampled_from(["fail", "skip"]))}
+    return Verify(value="'five'", check=check, **common, **more, **ends)
+
+
 def _of_kind(kind: str, draw: st.DrawFn, common: dict[str, Any], before: dict[str, Stage]) -> Stage:
     errors = st.sampled_from([{"on_error": "fail"}, {"on_error": "skip"}])
     escalating = st.just({"on_error": "escalate", "escalate_to": "frontier"})
     refilling = st.just({"on_error": "refill"})
     match kind:
-        case "verify":
-            check = draw(st.sampled_from([{"max_length": 3}, {"contains": ["5"]}, {"judge": "frontier"}]))
-            more = draw(st.sampled_from([{}, {"attempts": 0}, {"escalate_to": "frontier"}]))
-            fails = {"on_fail": draw(st.sampled_from(["answer", "fail"]))}
-            if more.get("attempts") != 0:
-                more = {**more, "role": "bulk", "prompt": "mend {{ value }}"}
-            if len(more) > 1 or "judge" in check:
-                more = {**more, "task": "count"}
-            return Verify(value="'five'", check=check, **common, **draw(errors), **more, **fails)
         case "plan":
             return Plan(prompt="plan", max_subtasks=draw(st.integers(1, 5)), **common, **draw(errors | escalating))
         case "map":

@@ -86,7 +86,7 @@ class Verify(OneOrMany, AnswerStage):
         expects="6 of 10 answers pass, and so does each repair.",
         shares={"verdict": {"accept": 0.6, "revise": 0.4}},
         example="""\
-inputs: {task: A function to write., tests: Python tests of it.}
+inputs: {task: A function to write., tests: {description: Python tests of it., default: ""}}
 stages:
   write: {kind: generate, role: bulk, prompt: "Write this in Python: {{ inputs.task }}"}
   check:

@@ -187,7 +187,7 @@ from fusion.core.types import ProcessLimits
 from fusion.sandbox import SandboxDoor
 from fusion.sandbox.base import Command
 code = f"import time; time.sleep({sys.argv[1]})"
-limits = ProcessLimits(seconds=1)
+limits = ProcessLimits(seconds=5)
 asyncio.run(SandboxDoor().run(Command.of(("python3", "-I", "-S", "-c", code), limits=limits)))
 """
 

@@ -195,7 +195,7 @@ asyncio.run(SandboxDoor().run(Command.of(("python3", "-I", "-S", "-c", code), li
 @needs_bwrap
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
 def test_a_command_dies_with_fusion(number: signal.Signals) -> None:
-    mark = f"986{os.getpid() % 10**5}{number:02}"
+    mark = f"{os.getpid()}.{number:02}"
     process = subprocess.Popen([sys.executable, "-c", WAITS, mark], env=environment())
     while not running(mark):
         assert process.poll() is None

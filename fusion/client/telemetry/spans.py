@@ -289,61 +289,48 @@ class RunSpans:
         kind = self._kinds[stage, role, asked] = _Kind(f"{names.CHAT} {model}", attributes)
         return kind
 
-    # Tools.
+    # Calls of tools, and commands.
 
     def _tool_finished(self, event: ToolFinished) -> None:
         attributes: _Attributes = {
             names.OPERATION: names.EXECUTE_TOOL,
             names.TOOL: encodable(event.tool),
             names.EFFECT: event.effect,
-            names.RUN: self._run_id,
-            names.STAGE: event.stage,
             names.STEP: event.step,
             names.STATUS: event.status,
         }
-        if event.item is not None:
-            attributes[names.ITEM] = event.item
-        if event.reused:
-            attributes[names.REUSED] = "journal"
         if self._contents is not None and event.arguments:
             attributes[names.TOOL_ARGUMENTS] = encodable(event.arguments)
-        end = nanoseconds(event.at)
-        took = 0 if event.reused else round(event.seconds * 1e9)
-        span = self._tracer.start_span(
-            f"{names.EXECUTE_TOOL} {encodable(event.tool)}",
-            context=self._parent(event.stage),
-            kind=SpanKind.INTERNAL,
-            attributes=attributes,
-            start_time=end - took,
-        )
-        self._fail(span, event.failure)
-        span.end(end)
-
-    # Commands.
+        self._act(f"{names.EXECUTE_TOOL} {encodable(event.tool)}", event, attributes, event.failure)
 
     def _command_finished(self, event: CommandFinished) -> None:
         attributes: _Attributes = {
             names.PROGRAM: encodable(event.program),
             names.SANDBOX: event.by,
             names.EXIT_CODE: event.code,
-            names.RUN: self._run_id,
-            names.STAGE: event.stage,
         }
-        if event.item is not None:
-            attributes[names.ITEM] = event.item
         if event.stopped_by is not None:
             attributes[names.ERROR] = event.stopped_by
+        self._act(f"command {encodable(event.program)}", event, attributes)
+
+    def _act(
+        self, name: str, event: ToolFinished | CommandFinished, own: _Attributes, failure: Failure | None = None
+    ) -> None:
+        """Make the span of an act that has ended; one out of the journal took no time."""
+        attributes = {**own, names.RUN: self._run_id, names.STAGE: event.stage}
+        if event.item is not None:
+            attributes[names.ITEM] = event.item
         if event.reused:
             attributes[names.REUSED] = "journal"
         end = nanoseconds(event.at)
-        took = 0 if event.reused else round(event.seconds * 1e9)
         span = self._tracer.start_span(
-            f"command {encodable(event.program)}",
+            name,
             context=self._parent(event.stage),
             kind=SpanKind.INTERNAL,
             attributes=attributes,
-            start_time=end - took,
+            start_time=end - (0 if event.reused else round(event.seconds * 1e9)),
         )
+        self._fail(span, failure)
         span.end(end)
 
     # The run.

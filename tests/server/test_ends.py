@@ -90,6 +90,19 @@ def test_after_the_grace_a_run_stops_and_goes_on_at_the_next_server(tmp_path: Pa
     assert again.headers["x-fusion-run"] == said.headers["x-fusion-run"]
 
 
+def test_a_request_that_waits_for_room_is_refused_once_the_grace_is_over(serve: Serve) -> None:
+    held = Held()
+    served = serve(held, table={"grace": 0, "concurrency": 1})
+    running = Asking(served, served.chat())
+    assert held.busy.wait(10)
+    waiting = Asking(served, served.chat())
+    until(lambda: "fusion_queue_length 1" in served.metrics())
+    served.stop()
+    assert running.answer.json()["error"]["code"] == "Interrupted"
+    assert (waiting.answer.status_code, waiting.answer.json()["error"]["code"]) == (503, "shutting_down")
+    assert held.calls == 1
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 130)])
 def test_a_signal_ends_the_command(command: Command, tmp_path: Path, number: int, code: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:

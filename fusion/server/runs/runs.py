@@ -47,6 +47,7 @@ class Runs:
         self.tally = Tally()
         self.gate = Gate(table.concurrency, table.queue)
         self.closing = False
+        self._stopped = False
         self._fusion = fusion
         self._table = table
         self._catalog = catalog
@@ -128,6 +129,7 @@ class Runs:
             await run.result()
 
     def _stop_all(self) -> None:
+        self._stopped = True
         for run in list(self._live.values()):
             run.stop()
 
@@ -207,6 +209,9 @@ class Runs:
             turn = self.gate.enter()
             if not await (turn if wait is None else wait(turn)):
                 raise GoneError
+        if self._stopped:
+            self.gate.leave()
+            raise _closing()
         starting = asyncio.ensure_future(asyncio.to_thread(start))
         try:
             handle = await asyncio.shield(starting)
@@ -219,6 +224,8 @@ class Runs:
         run.join()
         run.follow(handle)
         self._live[run.run_id] = run
+        if self._stopped:  # while it started
+            run.stop()
 
     def _stop_unwanted(self, starting: "asyncio.Future[RunHandle]") -> None:
         self.gate.leave()

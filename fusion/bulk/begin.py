@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fusion.bulk.executor import LocalExecutor
+from fusion.bulk.executors.local import LocalExecutor
+from fusion.bulk.executors.worker import Recent, Worker
 from fusion.bulk.map import MapRun, MapSetup
 from fusion.bulk.options import (
     Choice,
@@ -21,7 +22,6 @@ from fusion.bulk.planner import Pass
 from fusion.bulk.sources import RowsGiven, RowSource
 from fusion.bulk.sources.columns import Columns
 from fusion.bulk.sources.keys import map_id_of
-from fusion.bulk.worker import Recent, Worker
 from fusion.client.options import tags_of
 from fusion.client.retention import Sweep
 from fusion.core.budget import Amount, Budget, limits_of

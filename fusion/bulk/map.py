@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from fusion.bulk.answers import line_of, output_row, result_of_row, stored_answer
-from fusion.bulk.executor import Executor, Job, RowEnd, Slice
+from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice
+from fusion.bulk.executors.worker import Recent, Worker
 from fusion.bulk.options import Choice, Tolerance
 from fusion.bulk.outputs import OutputRow, RowOutput
 from fusion.bulk.planner import Pass, Planned, Planner
 from fusion.bulk.reader import RowReader, chosen
 from fusion.bulk.report import MapReport, RowResult, Tally
 from fusion.bulk.sources import RowSource
-from fusion.bulk.worker import Recent, Worker
 from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, FusionError, StageError, Waits, failure_of, first_error

@@ -1,59 +1,13 @@
-"""Executor: runs the rows of a map in slices, here or elsewhere. The store is the truth: it may lose everything."""
+"""LocalExecutor: runs rows on the event loop of this process."""
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
-from decimal import Decimal
-from typing import Final, Literal, NamedTuple
+from collections.abc import AsyncIterator
+from typing import Final
 
-from fusion.core.types import Failure
+from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice
 
 _AHEAD: Final = 2
 """Rows that may be running or waiting to be taken, for each slot."""
-
-
-class Slice(NamedTuple):
-    """Rows of a map, by their numbers. Their inputs are in the store."""
-
-    map_id: str
-    numbers: tuple[int, ...]
-
-
-class RowEnd(NamedTuple):
-    """The end of a row; its answer is in the store.
-
-    `stopped` is a row that a budget of many rows stopped, `waiting` one that waits for a person.
-    """
-
-    number: int
-    run_id: str
-    status: Literal["ok", "partial", "failed", "stopped", "waiting"]
-    usd: Decimal
-    failure: Failure | None
-
-
-Work = Callable[[int], Awaitable[RowEnd]]
-"""Runs one row of a map, by its number."""
-
-
-class Job(NamedTuple):
-    """A map to run: its id, the work on one row, and the number of rows at once."""
-
-    map_id: str
-    work: Work
-    concurrency: int
-
-
-class Executor(ABC):
-    """Runs slices. Inputs and answers do not pass through it."""
-
-    @abstractmethod
-    def run(self, job: Job, slices: AsyncIterator[Slice]) -> AsyncIterator[RowEnd]:
-        """Run the rows of the slices, and yield their ends in any order. Slices are taken as there is room."""
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Release what the executor holds. A second call does nothing."""
 
 
 class LocalExecutor(Executor):

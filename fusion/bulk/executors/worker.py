@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusion.bulk.executor import RowEnd
+from fusion.bulk.executors.base import RowEnd
 from fusion.core.budget import Budget
 from fusion.core.events import EventBase, Sink
 from fusion.core.result import FailedPart, Result

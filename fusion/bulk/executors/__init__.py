@@ -1,0 +1,1 @@
+"""Executors: run the rows of a map in slices, here or elsewhere."""

@@ -63,7 +63,7 @@ COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.
 lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet uv
-	$(COMPILE) --extra local --extra bench --extra server --extra otel --extra mcp --extra monty --extra dev --output-file $(DEV_LOCK) pyproject.toml
+	$(COMPILE) --extra local --extra bench --extra server --extra otel --extra mcp --extra monty --extra postgres --extra ray --extra dev --output-file $(DEV_LOCK) pyproject.toml
 	build/lock/bin/python -c '$(BACKEND)' | $(COMPILE) --extra local --extra server --constraint $(DEV_LOCK) --output-file $(LOCK) pyproject.toml -
 
 clean:

@@ -29,7 +29,7 @@ DEV_LOCK = ROOT / ".ci" / "requirements-dev.txt"
 REPOSITORY = PROJECT["project"]["urls"]["Repository"]
 LICENCES = PROJECT["project"]["license-files"]
 LIBRARY = "fusion/_library/"
-EXTRAS = ("local", "parquet", "server", "otel", "mcp", "monty", "bench")
+EXTRAS = ("local", "parquet", "server", "otel", "mcp", "monty", "postgres", "ray", "bench")
 APART = Path("benchmarks", "clients", "jobs")
 """Jobs of clients, each in an environment of its own."""
 

@@ -8,23 +8,10 @@ from decimal import Decimal
 from math import inf
 from typing import Any, Final
 
-from fusion.core.budget import Amount
+from fusion.core.budget import Account, Amount, Bid, Caps, Standing
+from fusion.core.budget.accounts import NO_AMOUNT
 from fusion.core.errors import StoreError
-from fusion.store.accounts import (
-    GRACE,
-    NOTHING,
-    Account,
-    AccountRow,
-    Accounts,
-    Bid,
-    Caps,
-    LeaseRow,
-    Standing,
-    larger,
-    minus,
-    plus,
-    settled,
-)
+from fusion.store.accounts import GRACE, AccountRow, Accounts, LeaseRow, settled
 from fusion.store.sqlite.codec import pack_money, unpack_money
 
 Connecting = Callable[[], AbstractContextManager[sqlite3.Connection]]
@@ -87,7 +74,7 @@ class SqliteAccounts(Accounts):
                     f"the store {self._where}: the lease of {account.name!r} was settled, since its holder had lost"
                     " its lock"
                 )
-            old = lease or LeaseRow(holder, NOTHING, NOTHING, 0.0)
+            old = lease or LeaseRow(holder, NO_AMOUNT, NO_AMOUNT, 0.0)
             standing = _standing(account.caps, _amount(row[1:4]), _amount(row[4:7]), old, bid)
             caps, sums = account.caps, (*_packed(standing.spent), *_packed(standing.leased))
             connection.execute(_CHANGED, (pack_money(caps.usd), caps.tokens, caps.calls, *sums, row[0]))
@@ -122,7 +109,7 @@ class SqliteAccounts(Accounts):
                 lease = _lease(connection, number, holder)
                 assert lease is not None
                 spent = settled(lease, _known(connection, name, holder, begins, ends))
-                _change(connection, number, minus(spent, lease.spent), minus(NOTHING, lease.open))
+                _change(connection, number, spent.minus(lease.spent), NO_AMOUNT.minus(lease.open))
                 _end(connection, number, name, holder)
             return len(held)
 
@@ -162,16 +149,16 @@ class SqliteAccounts(Accounts):
 
 def _standing(caps: Caps, spent: Amount, leased: Amount, old: LeaseRow, bid: Bid) -> Standing:
     """Return the account after a bid: the least and the most of it as far as there is room, else the old lease."""
-    new = minus(bid.spent, old.spent)
-    spent, others = plus(spent, new), minus(leased, old.open)
-    room = [_room(cap, used) for cap, used in zip(caps, plus(spent, others), strict=True)]
+    new = bid.spent.minus(old.spent)
+    spent, others = spent.plus(new), leased.minus(old.open)
+    room = [_room(cap, used) for cap, used in zip(caps, spent.plus(others), strict=True)]
     granted = all(one >= least for one, least in zip(room, bid.least, strict=True))
     if granted:
         usd, tokens, calls = (min(one, most) for one, most in zip(room, bid.most, strict=True))
         opened = Amount(usd, tokens, calls)
     else:
-        opened = larger(bid.kept, minus(old.open, new))
-    return Standing(granted, opened, spent, plus(others, opened))
+        opened = old.open.minus(new).at_least(NO_AMOUNT)
+    return Standing(granted, opened, spent, others.plus(opened))
 
 
 def _room(cap: Any, used: Any) -> Any:
@@ -190,7 +177,7 @@ def _known(
 
 def _change(connection: sqlite3.Connection, number: int, spent: Amount, opened: Amount) -> None:
     row = connection.execute(f"{_ACCOUNT.partition(' WHERE')[0]} WHERE account = ?", (number,)).fetchone()
-    after = (*_packed(plus(_amount(row[1:4]), spent)), *_packed(plus(_amount(row[4:7]), opened)))
+    after = (*_packed(_amount(row[1:4]).plus(spent)), *_packed(_amount(row[4:7]).plus(opened)))
     columns = ", ".join(f"{kind}_{unit} = ?" for kind in ("spent", "open") for unit in _UNITS)
     connection.execute(f"UPDATE accounts SET {columns} WHERE account = ?", (*after, number))
 

@@ -12,7 +12,7 @@ from fusion.core.params import NO_MODEL
 from fusion.engine.durable import Recorder
 from fusion.engine.manifest import Record
 from fusion.engine.prepare import check_tools
-from fusion.engine.roles import Cast, RoleModels
+from fusion.engine.roles import Cast, RoleModels, check_reachable
 from fusion.engine.run_spec import RunSpec
 from fusion.prompts.library import Library
 from fusion.store.base import Store
@@ -51,8 +51,10 @@ def recorded_spec(parts: NodeParts, terms: Terms) -> RunSpec:
     try:
         spec = record.spec(parts.library, cast.gateway, cast.own, cast.toolbox)
         check_tools(spec.loaded, cast.toolbox)
-        for model_id, concurrency in _chains(spec.roles):
-            cast.gateway.member(model_id, concurrency=concurrency)
+        for role, model_id in _chains(spec.roles):
+            if model_id not in cast.own:
+                check_reachable(role, model_id, cast.settings)
+            cast.gateway.member(model_id, concurrency=spec.roles.all[role].concurrency)
     except FusionError as error:
         raise UnfitError(str(error)) from error
     return spec
@@ -65,9 +67,9 @@ def _record(parts: NodeParts, terms: Terms) -> dict[str, Any]:
     raise UnfitError(f"the store {parts.store.where} has no record of the map {terms.map_id!r}")
 
 
-def _chains(roles: RoleModels) -> Iterator[tuple[str, int | None]]:
-    """Yield the models of every role, nested pipelines included, with the concurrency of the role."""
-    for role in roles.values():
-        yield from ((info.id, role.concurrency) for info in role.models if info.id != NO_MODEL)
+def _chains(roles: RoleModels) -> Iterator[tuple[str, str]]:
+    """Yield the roles with the models of their chains, nested pipelines included."""
+    for name, role in roles.items():
+        yield from ((name, info.id) for info in role.models if info.id != NO_MODEL)
     for nested in roles.nested.values():
         yield from _chains(nested)

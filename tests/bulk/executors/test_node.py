@@ -243,7 +243,7 @@ def test_a_drain_interrupts_rows_after_its_grace(ground: Ground) -> None:
     ("change", "reason"),
     [
         ({"OPENAI_API_KEY": None}, "OPENAI_API_KEY"),
-        ({"policy": 'deny = ["openai"]'}, "denies"),
+        ({"policy": 'deny = ["openai"]'}, "forbids"),
         ({"version": "0.1.0"}, "started by Fusion 0.1.0"),
         ({"fingerprint": "other"}, "no record of the map 'm'"),
         ({"content": "digest"}, "content"),

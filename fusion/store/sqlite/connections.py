@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Context, Decimal
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from fusion.core.errors import StoreError
-
-Synchronous = Literal["NORMAL", "FULL"]
-"""FULL syncs the disk at every commit; NORMAL can lose the last commits if the machine crashes."""
+from fusion.store.base import Synchronous
 
 BUSY_SECONDS: Final = 10.0
 _EXACT: Final = Context(prec=400)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusion.core.types import Reply
-from fusion.store.base import RunLock
+from fusion.store.base import CACHE_BYTES, RunLock, Synchronous
 from fusion.store.rows import Row
 from fusion.store.sql.map_reads import OF_MAP
 from fusion.store.sql.store import OF_MAPS, OF_RUNS, SqlStore
 from fusion.store.sql.writer import WriterThread
 from fusion.store.sql.writes import CacheHit
-from fusion.store.sqlite.connections import Connections, Synchronous, explained
+from fusion.store.sqlite.connections import Connections, explained
 from fusion.store.sqlite.locks import FileLocks
 from fusion.store.sqlite.writes import SqliteWriter
 
-CACHE_BYTES: Final = 500_000_000
 _ROWS: Final = 2000
 _PAGES: Final = 2000
 _REST: Final = 0.002

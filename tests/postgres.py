@@ -31,6 +31,7 @@ class Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="fusion-postgres-"))
         self._options = f"{options} {_SMALL}"
         self._numbers = count(1)
+        self.spare: list[str] = []
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
         made = ("-D", self.data, "-U", USER, "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync")
@@ -107,6 +108,12 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def database(cluster: Cluster) -> str:
-    """The URL of a new database."""
-    return cluster.database()
+def database(cluster: Cluster) -> Iterator[str]:
+    """The URL of a database without a store, which the next test uses again."""
+    url = cluster.spare.pop() if cluster.spare else cluster.database()
+    yield url
+    execute(
+        url, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'fusion %%'"
+    )
+    execute(url, "DROP SCHEMA IF EXISTS fusion CASCADE")
+    cluster.spare.append(url)

@@ -135,7 +135,10 @@ class RunReader(MapReader):
         found = f"{_ROW_RUN} WHERE map_rows.map = {OF_MAP} {only}"
         if order == "slowest":
             for row in self._all(
-                f"{found} ORDER BY 9 DESC LIMIT ?", map_id, *statuses, sys.maxsize if limit is None else limit
+                f"{found} ORDER BY {_SECONDS} DESC LIMIT ?",
+                map_id,
+                *statuses,
+                sys.maxsize if limit is None else limit,
             ):
                 yield row[0], self._run_row(row[1:])
             return

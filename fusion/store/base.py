@@ -13,6 +13,7 @@ from fusion.core.errors import StoreError
 from fusion.core.events import Sink
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Reply
+from fusion.store.accounts import Accounts
 from fusion.store.batches import BatchPlace
 from fusion.store.rows import (
     Attempt,
@@ -102,6 +103,13 @@ class Store(ABC):
     @abstractmethod
     def is_locked(self, run_id: str) -> bool:
         """Return True while the lock of a run is held."""
+
+    # Caps and rates of all processes.
+
+    @property
+    @abstractmethod
+    def accounts(self) -> Accounts:
+        """The accounts and the shared rates of the store."""
 
     # Reading a run.
 
@@ -211,6 +219,11 @@ class Store(ABC):
     @abstractmethod
     def row_run(self, map_id: str, number: int) -> RunRow | None:
         """Return the latest run of a row."""
+
+    def row_runs(self, map_id: str, numbers: Sequence[int]) -> list[tuple[RunRow, Mapping[str, Any]]]:
+        """Return the latest runs of rows, each with its inputs as they are recorded; rows that do not exist miss."""
+        runs = [run for number in numbers if (run := self.row_run(map_id, number)) is not None]
+        return [(run, self.own_record(run.run_id) or {}) for run in runs]
 
     @abstractmethod
     def map_entry(self, map_id: str, number: int) -> MapEntry | None:

@@ -203,7 +203,51 @@ CREATE TABLE map_lines (
 CREATE TABLE removed (run bigint PRIMARY KEY);
 """
 
-MIGRATIONS: Final = (_FIRST,)
+_ACCOUNTS: Final = """
+CREATE TABLE accounts (
+    account bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text COLLATE "C" NOT NULL,
+    period text COLLATE "C" NOT NULL,
+    begins double precision,
+    ends double precision,
+    cap_usd text,
+    cap_tokens bigint,
+    cap_calls bigint,
+    spent_usd text NOT NULL DEFAULT '0',
+    spent_tokens bigint NOT NULL DEFAULT 0,
+    spent_calls bigint NOT NULL DEFAULT 0,
+    open_usd text NOT NULL DEFAULT '0',
+    open_tokens bigint NOT NULL DEFAULT 0,
+    open_calls bigint NOT NULL DEFAULT 0,
+    UNIQUE (name, period)
+) WITH (fillfactor = 50);
+
+CREATE TABLE leases (
+    account bigint NOT NULL,
+    holder text COLLATE "C" NOT NULL,
+    spent_usd text NOT NULL,
+    spent_tokens bigint NOT NULL,
+    spent_calls bigint NOT NULL,
+    open_usd text NOT NULL,
+    open_tokens bigint NOT NULL,
+    open_calls bigint NOT NULL,
+    at double precision NOT NULL,
+    PRIMARY KEY (account, holder)
+) WITH (fillfactor = 50);
+CREATE INDEX leases_by_holder ON leases (holder);
+
+CREATE TABLE drawings (
+    account text COLLATE "C" NOT NULL,
+    holder text COLLATE "C" NOT NULL,
+    run_id text COLLATE "C" NOT NULL,
+    session bigint NOT NULL,
+    PRIMARY KEY (account, holder, run_id, session)
+);
+
+CREATE TABLE rates (name text COLLATE "C" PRIMARY KEY, next double precision NOT NULL);
+"""
+
+MIGRATIONS: Final = (_FIRST, _ACCOUNTS)
 """Entry n migrates a store from version n to n + 1, as one script in one transaction."""
 NEWEST: Final = len(MIGRATIONS)
 

@@ -2,22 +2,24 @@
 
 import asyncio
 import weakref
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from psycopg import Connection
 
 from fusion.core.errors import StoreError
 from fusion.core.types import Reply
+from fusion.store.accounts import Accounts
 from fusion.store.base import CACHE_BYTES, RunLock
 from fusion.store.encoding import as_json
 from fusion.store.postgres.address import Address
 from fusion.store.postgres.connections import Readers, is_cut
 from fusion.store.postgres.dialect import cursor_of, in_postgres
-from fusion.store.postgres.locks import AdvisoryLocks
+from fusion.store.postgres.locks import AdvisoryLocks, key_of
 from fusion.store.postgres.writes import PostgresWriter, readable
 from fusion.store.rows import Call, Row
+from fusion.store.sql.accounts import Executing, SqlAccounts
 from fusion.store.sql.map_reads import OF_MAP
 from fusion.store.sql.store import OF_MAPS, OF_RUNS, SqlStore
 from fusion.store.sql.writer import WriterThread
@@ -33,6 +35,7 @@ class PostgresStore(SqlStore):
     def __init__(self, address: Address, *, cache_bytes: int = CACHE_BYTES) -> None:
         self.where = address.where
         self._readers = Readers(address)
+        self._accounts = SqlAccounts(self._executing, self._changing, self.where)
         self._locks = AdvisoryLocks(address, lambda loss: None)
         rows = PostgresWriter(address, cache_bytes=cache_bytes, check=self._locks.check)
         name = "fusion store"
@@ -54,10 +57,26 @@ class PostgresStore(SqlStore):
         with self._reading() as connection:
             return self._locks.is_held(run_id, connection)
 
+    @property
+    def accounts(self) -> Accounts:
+        return self._accounts
+
     # Reading and changing.
 
     def _reading(self) -> "AbstractContextManager[Connection[Any]]":
         return self._readers.lent()
+
+    @contextmanager
+    def _executing(self) -> Iterator[Executing]:
+        with self._reading() as connection:
+            yield _Statements(connection)
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[Executing]:
+        """Return a transaction in which no other one changes what has this name."""
+        with self._reading() as connection, connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (key_of(f"changing {name}"),))
+            yield _Statements(connection)
 
     def _all(self, sql: str, *values: Any) -> list[Any]:
         try:
@@ -120,6 +139,16 @@ class PostgresStore(SqlStore):
         return int(
             self._one(f"SELECT CAST(coalesce(sum(pg_total_relation_size(oid)), 0) AS bigint) FROM ({tables}) t")[0]
         )
+
+
+class _Statements:
+    """Executes statements of the dialect on a connection."""
+
+    def __init__(self, connection: "Connection[Any]") -> None:
+        self._cursor = cursor_of(connection)
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Any:
+        return self._cursor.execute(in_postgres(sql), values)
 
 
 def _finish(writer: WriterThread[Any], locks: AdvisoryLocks, readers: Readers) -> None:

@@ -3,14 +3,16 @@
 import sqlite3
 import time
 import weakref
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from fusion.core.types import Reply
+from fusion.store.accounts import Accounts
 from fusion.store.base import CACHE_BYTES, RunLock, Synchronous
 from fusion.store.rows import Row
+from fusion.store.sql.accounts import SqlAccounts
 from fusion.store.sql.map_reads import OF_MAP
 from fusion.store.sql.store import OF_MAPS, OF_RUNS, SqlStore
 from fusion.store.sql.writer import WriterThread
@@ -34,6 +36,7 @@ class SqliteStore(SqlStore):
         self.where = str(path)
         self._path = path
         self._connections = Connections(path, synchronous=synchronous)
+        self._accounts = SqlAccounts(self._connections.reading, self._changing, self.where)
         self._locks = FileLocks(path.with_name(path.name + ".locks"))
         connection = self._connection()
         rows = SqliteWriter(connection, self.where, cache_bytes=cache_bytes)
@@ -52,6 +55,10 @@ class SqliteStore(SqlStore):
 
     def is_locked(self, run_id: str) -> bool:
         return self._locks.is_locked(run_id)
+
+    @property
+    def accounts(self) -> Accounts:
+        return self._accounts
 
     async def cached(self, key: str) -> Reply | None:
         row = self._one("SELECT reply FROM cache WHERE key = ?", key)
@@ -114,6 +121,18 @@ class SqliteStore(SqlStore):
     def _all(self, sql: str, *values: Any) -> list[Any]:
         with self._reading() as connection:
             return connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[sqlite3.Connection]:
+        """Return a connection in a write transaction of its own."""
+        with self._reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
 
     def _tagged(self, table: str, name: str, value: str) -> tuple[str, list[Any]]:
         found = f"SELECT 1 FROM json_each({table}.tags) AS tag WHERE tag.key = ? AND tag.value = ?"

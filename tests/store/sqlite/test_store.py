@@ -18,6 +18,7 @@ from fusion.core.types import File, Message, Request
 from fusion.store.base import Store, Synchronous
 from fusion.store.open import open_store
 from fusion.store.rows import Cached, Decision
+from tests.store.account_conformance import AccountConformance
 from tests.store.conformance import (
     SMALL,
     StoreConformance,
@@ -38,7 +39,7 @@ from tests.store.map_conformance import MapConformance
 Open = Callable[..., Store]
 
 
-class TestSqlite(StoreConformance, MapConformance):
+class TestSqlite(StoreConformance, MapConformance, AccountConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
         store = open_store(tmp_path / "runs.db")

@@ -13,6 +13,7 @@ from fusion.core.errors import StoreError
 from fusion.core.events import Sink
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Reply
+from fusion.store.accounts import Accounts
 from fusion.store.batches import BatchPlace
 from fusion.store.rows import (
     Attempt,
@@ -94,6 +95,13 @@ class Store(ABC):
     @abstractmethod
     def is_locked(self, run_id: str) -> bool:
         """Return True while the lock of a run is held."""
+
+    # Caps and rates of all processes.
+
+    @property
+    @abstractmethod
+    def accounts(self) -> Accounts:
+        """The accounts and the shared rates of the store."""
 
     # Reading a run.
 

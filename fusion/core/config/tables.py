@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fusion.core.config.environment import Wire
+from fusion.core.config.fields import Address, Variable
 from fusion.core.config.policy import PolicyTable
 from fusion.core.config.sandbox import SandboxTable
 from fusion.core.config.server import ServerTable
@@ -42,9 +43,9 @@ class Endpoint(Authored):
     """An OpenAI-compatible server of the user: vLLM, llama.cpp, Ollama and others."""
 
     model: str = Field(min_length=1, description="Name of the model on the server.")
-    api_base: str = Field(description="Base URL of the server: http://localhost:8000/v1.")
-    key_env: str | None = Field(
-        default=None, min_length=1, description="Environment variable that holds the key of the server."
+    api_base: Address = Field(description="Base URL of the server: http://localhost:8000/v1.")
+    key_env: Variable | None = Field(
+        default=None, description="Environment variable that holds the key of the server."
     )
     context: int | None = Field(default=None, gt=0, description="Context window in tokens.")
     price: Tariff | None = Field(default=None, description="Price; unknown if unset.")
@@ -61,13 +62,6 @@ class Endpoint(Authored):
     wire: Wire | None = Field(
         default=None, description="Way to the server: Fusion's own HTTP client (direct), or litellm; as FUSION_WIRE."
     )
-
-    @field_validator("api_base")
-    @classmethod
-    def _is_an_address(cls, given: str) -> str:
-        if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", given):
-            raise ValueError(f"invalid URL {given!r}; write it as http://localhost:8000/v1")
-        return given
 
 
 class Ceilings(Authored):

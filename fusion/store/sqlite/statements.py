@@ -40,6 +40,7 @@ ATTEMPT_END: Final = (
 )
 DECISION: Final = _insert("decisions", "stage, item, name, value")
 NOTICED: Final = _insert("events", "number, body")
+DRAWING: Final = "INSERT INTO drawings (account, holder, run_id, session) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 CACHED: Final = (
     "INSERT INTO cache (key, reply, size, at, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
     " reply = excluded.reply, size = excluded.size, at = excluded.at, used = excluded.used"
@@ -82,6 +83,7 @@ _RANK: Final = {
             SESSION,
             RUNNING,
             NO_RESULT,
+            DRAWING,
             ATTEMPT,
             ATTEMPT_END,
             TEXT,

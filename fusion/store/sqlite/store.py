@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from fusion.core.errors import StoreError
 from fusion.core.types import Reply
+from fusion.store.accounts import Accounts
 from fusion.store.base import RunLock
 from fusion.store.rows import Row
+from fusion.store.sqlite.accounts import SqliteAccounts
 from fusion.store.sqlite.codec import unpack_reply
 from fusion.store.sqlite.connections import OF_RUN, Connections, Synchronous, explained
 from fusion.store.sqlite.locks import FileLocks
@@ -47,6 +49,7 @@ class SqliteStore(SqliteReader):
         self.where = str(path)
         self._path = path
         self._connections = Connections(path, synchronous=synchronous)
+        self._accounts = SqliteAccounts(self._connections.reading, self.where)
         self._locks = FileLocks(path.with_name(path.name + ".locks"))
         connection = self._connection()
         rows = RowWriter(connection, self.where, cache_bytes=cache_bytes)
@@ -77,6 +80,10 @@ class SqliteStore(SqliteReader):
 
     def is_locked(self, run_id: str) -> bool:
         return self._locks.is_locked(run_id)
+
+    @property
+    def accounts(self) -> Accounts:
+        return self._accounts
 
     async def cached(self, key: str) -> Reply | None:
         row = self._one("SELECT reply FROM cache WHERE key = ?", key)

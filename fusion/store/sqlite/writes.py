@@ -14,6 +14,7 @@ from fusion.store.rows import (
     Cached,
     Call,
     Decision,
+    Drawing,
     Ended,
     LinesFound,
     MapEnded,
@@ -122,6 +123,7 @@ class RowWriter:
             RowStarted: self._row_started,
             RowSeen: lambda row: self._together(map_writes.row_seen(row)),
             LinesFound: self._lines,
+            Drawing: self._drawing,
         }
 
     def write(self, rows: Sequence[Row | CacheHit]) -> StoreError | None:
@@ -287,6 +289,9 @@ class RowWriter:
     def _noticed(self, row: Noticed) -> None:
         self._step.runs.add(row.run_id)
         self._step.add(statements.NOTICED, row.number, pack(row.body), row.run_id)
+
+    def _drawing(self, row: Drawing) -> None:
+        self._step.add(statements.DRAWING, row.account, row.holder, row.run_id, row.session)
 
     def _cached(self, row: Cached) -> None:
         reply = pack_reply(row.reply)

@@ -19,6 +19,7 @@ from fusion.store.base import Store
 from fusion.store.rows import Cached, Decision
 from fusion.store.sqlite.connections import Synchronous
 from fusion.store.sqlite.open import open_store
+from tests.store.account_conformance import AccountConformance
 from tests.store.conformance import (
     SMALL,
     StoreConformance,
@@ -39,7 +40,7 @@ from tests.store.map_conformance import MapConformance
 Open = Callable[..., Store]
 
 
-class TestSqlite(StoreConformance, MapConformance):
+class TestSqlite(StoreConformance, MapConformance, AccountConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
         store = open_store(tmp_path / "runs.db")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final, NamedTuple
 
 _SMALL: Final = "measured: 2 shared cores, PostgreSQL 15.18, fsync on, 29 November 2026"
+_DATABASE: Final = "measured: database.py, 2 shared cores, load 8-11"
 _CHOSEN: Final = "chosen: the work to be done"
 _SERVER: Final = "chosen: a database server with 16 cores and 64 GB"
 _PATTERN: Final = "measured: a map of 2,000 rows of three calls into a store"
@@ -37,10 +38,10 @@ class Assumptions:
     run_bytes: float = figure(6_800, "bytes on disk a run", _PATTERN)
     row_cpu_us: float = figure(36, "us CPU of the server a row", _SMALL)
     commit_ms: float = figure(1.0, "ms a commit of one connection", _SMALL)
-    notified_commits: float = figure(800, "commits/s with NOTIFY, all connections together", _SMALL)
+    notified_commits: float = figure(300, "commits/s with NOTIFY, all connections together", _DATABASE)
     connections: float = figure(5, "connections a node", "writer, locks, notifications, two readers")
-    backend_mb: float = figure(10, "MB of memory a connection", _SMALL)
-    lease_updates: float = figure(600, "updates/s of one account's row", _SMALL)
+    backend_mb: float = figure(1.7, "MB of memory a connection", _DATABASE)
+    lease_updates: float = figure(600, "updates/s of one account's row", _DATABASE)
     beat_seconds: float = figure(5, "s between heartbeats of a node", "the default of fusion worker")
 
     server_cores: float = figure(16, "cores of the database server", _SERVER)

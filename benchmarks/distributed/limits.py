@@ -40,7 +40,7 @@ def load(nodes: int, given: Assumptions, *, notify: bool = True) -> Load:
         seconds = given.run_seconds + given.waits * _WAITED * commit
         runs = min(nodes * given.slots / seconds, most)
         commit = (commit + commit_seconds(nodes, runs, given, notify=notify)) / 2
-    used = uses(nodes, runs, commit, given, notify=notify)
+    used = uses(nodes, runs, commit, given)
     return Load(nodes, runs, nodes * given.slots / runs, commit * 1000, used)
 
 
@@ -70,11 +70,12 @@ def commit_seconds(nodes: int, runs: float, given: Assumptions, *, notify: bool)
     return max(alone, nodes / given.notified_commits) if notify and wanted > given.notified_commits else alone
 
 
-def uses(nodes: int, runs: float, commit: float, given: Assumptions, *, notify: bool) -> dict[str, float]:
-    """Return the use of each resource, as a share of its limit."""
-    commits = min(nodes / commit, runs * given.waits)
+def uses(nodes: int, runs: float, commit: float, given: Assumptions) -> dict[str, float]:
+    """Return the use of each resource as a share of its limit, and the share of a run that is waiting for commits."""
     connections = nodes * given.connections
-    found = {
+    waited = given.waits * _WAITED * commit
+    return {
+        "waits for commits": waited / (waited + given.run_seconds),
         "processors of nodes": runs * given.run_cpu_ms / 1000 / (nodes * given.node_cores),
         "processors of the database": runs * server_seconds(given) / given.server_cores,
         "write-ahead log": runs * given.run_bytes / 1e6 / given.wal_mb,
@@ -82,4 +83,18 @@ def uses(nodes: int, runs: float, commit: float, given: Assumptions, *, notify: 
         "memory of connections": connections * given.backend_mb / 1000 / given.server_gb,
         "providers": runs * given.calls / given.provider_calls,
     }
-    return {**found, "commits with NOTIFY": commits / given.notified_commits} if notify else found
+
+
+def breaks(given: Assumptions) -> dict[str, float]:
+    """Return the number of nodes at which each resource alone ends the growth; of waits, at which they take 10%."""
+    runs = given.slots / given.run_seconds
+    waited = given.run_seconds / 9 / (given.waits * _WAITED)
+    return {
+        "providers": given.provider_calls / given.calls / runs,
+        "commits that notify, one after another (waits of 10%)": waited * given.notified_commits,
+        "connections": given.max_connections / given.connections,
+        "processors of the database": given.server_cores / server_seconds(given) / runs,
+        "write-ahead log": given.wal_mb * 1e6 / given.run_bytes / runs,
+        "updates of one account's row (a block each 10 s)": given.lease_updates * 10,
+        "memory of connections": given.server_gb * 1000 / (given.connections * given.backend_mb),
+    }

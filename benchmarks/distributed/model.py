@@ -14,7 +14,7 @@ from typing import Final
 from benchmarks.distributed.assumptions import Assumptions, stated
 from benchmarks.distributed.blocks import RULES, Account
 from benchmarks.distributed.deaths import Deaths
-from benchmarks.distributed.limits import Load, load, server_seconds
+from benchmarks.distributed.limits import Load, breaks, load, server_seconds
 
 NODES: Final = (1, 10, 100, 1000)
 HOURLY: Final = 24.0
@@ -33,8 +33,14 @@ def throughput(nodes: Sequence[int], given: Assumptions) -> Iterator[str]:
     for number in nodes:
         state = load(number, given)
         yield row(number, *cells(state, given))
-        if "commits with NOTIFY" in state.first:
-            yield row("", *cells(load(number, given, notify=False), given))
+        yield row("no NOTIFY", *cells(load(number, given, notify=False), given))
+
+
+def ends(given: Assumptions) -> Iterator[str]:
+    """Yield a table of the numbers of nodes at which the resources end the growth, the first one first."""
+    yield from head("limit", "nodes")
+    for name, number in sorted(breaks(given).items(), key=lambda one: one[1]):
+        yield row(name, f"{number:,.0f}")
 
 
 def cells(state: Load, given: Assumptions) -> Iterator[str]:
@@ -46,8 +52,7 @@ def cells(state: Load, given: Assumptions) -> Iterator[str]:
     yield f"{state.runs * server_seconds(given):.1f}"
     yield f"{state.nodes * given.connections:,.0f}"
     yield f"{state.nodes / given.beat_seconds:,.1f}"
-    notify = "commits with NOTIFY" in state.uses
-    yield state.first + ("" if notify else ", no NOTIFY") + (f"; over: {', '.join(state.over)}" if state.over else "")
+    yield state.first + ("; over: " + ", ".join(state.over) if state.over else "")
 
 
 def deaths(nodes: Sequence[int], given: Assumptions, seed: int) -> Iterator[str]:
@@ -83,7 +88,7 @@ def row(*texts: object) -> str:
 def report(nodes: Sequence[int], given: Assumptions, seed: int) -> Iterator[str]:
     """Yield the lines of all tables."""
     yield from assumptions(given)
-    for table in (throughput(nodes, given), deaths(nodes, given, seed), money(nodes, given, seed)):
+    for table in (throughput(nodes, given), ends(given), deaths(nodes, given, seed), money(nodes, given, seed)):
         yield ""
         yield from table
 

@@ -66,7 +66,8 @@ _ROWS: Final = (
 )
 _KNOWN: Final = (
     "SELECT decimal_sum(attempts.usd), CAST(ifnull(sum(attempts.tokens), 0) AS bigint), count(attempts.number)"
-    " FROM drawings JOIN runs USING (run_id) JOIN attempts USING (run, session)"
+    " FROM drawings JOIN runs USING (run_id)"
+    " JOIN attempts ON attempts.run = runs.run AND attempts.session = drawings.session"
     " WHERE drawings.account = ? AND drawings.holder = ? AND attempts.state <> 'refunded'"
     " AND attempts.opened >= ? AND attempts.opened < ?"
 )
@@ -110,7 +111,7 @@ class SqlAccounts(Accounts):
     def rows(self, name: str | None = None) -> list[AccountRow]:
         of_name = "" if name is None else " WHERE name = ?"
         with self._connecting() as connection:
-            found: int = connection.execute(
+            found = connection.execute(
                 f"{_ROWS}{of_name} ORDER BY name, period", () if name is None else (name,)
             ).fetchall()
         return [_account_row(row) for row in found]

@@ -212,6 +212,11 @@ class Store(ABC):
     def row_run(self, map_id: str, number: int) -> RunRow | None:
         """Return the latest run of a row."""
 
+    def row_runs(self, map_id: str, numbers: Sequence[int]) -> list[tuple[RunRow, Mapping[str, Any]]]:
+        """Return the latest runs of rows, each with its inputs as they are recorded; rows that do not exist miss."""
+        runs = [run for number in numbers if (run := self.row_run(map_id, number)) is not None]
+        return [(run, self.own_record(run.run_id) or {}) for run in runs]
+
     @abstractmethod
     def map_entry(self, map_id: str, number: int) -> MapEntry | None:
         """Return a row of a map by its number."""

@@ -13,7 +13,7 @@ _STARTED: Final = (
 )
 _RECORD: Final = (
     "INSERT INTO map_records (map, fingerprint, record) SELECT map, ?2, ?3 FROM maps WHERE map_id = ?1"
-    " ON CONFLICT DO NOTHING"
+    " ON CONFLICT (map, fingerprint) DO UPDATE SET record = excluded.record"
 )
 _BEGUN: Final = (
     "UPDATE maps SET status = 'running', pass = ?2, resumed = ?3, ended = NULL, failure = NULL, fingerprint = ?4,"

@@ -5,8 +5,10 @@ import secrets
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from fusion import __version__
+from fusion.bulk.executors.base import MAP_BUDGET, Terms
 from fusion.bulk.executors.local import LocalExecutor
 from fusion.bulk.executors.worker import Recent, Worker
 from fusion.bulk.map import MapRun, MapSetup
@@ -35,8 +37,6 @@ from fusion.store.base import RunLock, Store
 from fusion.store.rows import MapPass, MapRow
 from fusion.store.rows import MapStarted as MapBegun
 
-MAP_BUDGET: Final = "the map"
-"""Name of the budget of all rows of a map."""
 MapInputs = RowsGiven
 
 
@@ -69,6 +69,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     recorder, map_sink = ground.recorder.of_map(started, sink)
     setup = MapSetup(
         one=one,
+        terms=_terms(one, options),
         store=store,
         source=source,
         output=output,
@@ -105,6 +106,19 @@ def _pass_of(ground: MapGround, source: RowSource, options: MapOptions) -> Pass:
         columns=Columns.of(spec.pipeline, source, given=options.get("columns"), constants=options.get("constants")),
         key=_checked_key(options.get("key"), source),
         retry_failed=options.get("retry_failed", False),
+    )
+
+
+def _terms(one: Pass, options: MapOptions) -> Terms:
+    within = options.get("within")
+    return Terms(
+        map_id=one.map_id,
+        number=one.number,
+        fingerprint=one.shared,
+        version=__version__,
+        retry_failed=one.retry_failed,
+        budget=limits_of(options.get("budget")),
+        within=within if isinstance(within, str) else None,
     )
 
 

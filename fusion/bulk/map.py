@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from fusion.bulk.answers import line_of, output_row, result_of_row, stored_answer
-from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice
+from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice, Terms
 from fusion.bulk.executors.worker import Recent, Worker
 from fusion.bulk.options import Choice, Tolerance
 from fusion.bulk.outputs import OutputRow, RowOutput
@@ -34,6 +34,7 @@ class MapSetup:
     """Parts of a map. `within` is its own budget, beneath those that it shares with others."""
 
     one: Pass
+    terms: Terms
     store: Store
     source: RowSource
     output: RowOutput | None
@@ -94,7 +95,7 @@ class MapRun:
         if self._setup.sink is not None:
             self._setup.sink(self._setup.started)
             for note in self._setup.notes:
-                self._setup.sink(Noted(run_id=self._setup.one.map_id, message=note))
+                self._note(note)
         self._setup.within.start()
         self._running = asyncio.create_task(self._run())
 
@@ -130,7 +131,7 @@ class MapRun:
 
     async def _run(self) -> None:
         setup = self._setup
-        job = Job(setup.one.map_id, self._worker.work, setup.concurrency)
+        job = Job(setup.terms, self._worker.work, setup.concurrency, self._note)
         try:
             async with asyncio.timeout(setup.within.remaining_seconds()):
                 async for end in self._executor.run(job, self._slices()):
@@ -369,6 +370,10 @@ class MapRun:
         if not whole or not self._read or not self._setup.choice.whole:
             return None
         return min(1.0, read / whole * self._tally.done / self._read)
+
+    def _note(self, message: str) -> None:
+        if self._setup.sink is not None:
+            self._setup.sink(Noted(run_id=self._setup.one.map_id, message=message))
 
     def _say_end(self, report: MapReport) -> None:
         if self._setup.sink is None:

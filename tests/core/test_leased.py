@@ -58,7 +58,7 @@ class Bank:
                 pairs = zip(room, bid.most, strict=True)
                 opened[holder] = Amount(*(most if one is None else min(one, most) for one, most in pairs))  # type: ignore[type-var, arg-type]
             else:
-                opened[holder] = opened.get(holder, NO_AMOUNT).minus(new).at_least(NO_AMOUNT)
+                opened[holder] = opened.get(holder, NO_AMOUNT).minus(new).at_most(bid.kept).at_least(NO_AMOUNT)
             if bid.last:
                 opened.pop(holder)
             if not self.excess:

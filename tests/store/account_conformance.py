@@ -94,14 +94,14 @@ class AccountConformance:
         assert store.accounts.exchange(DOLLAR, "b", ask("0.8")).granted
         assert not store.accounts.exchange(DOLLAR, "c", ask("0.0000001")).granted
 
-    def test_a_refused_bid_reports_and_keeps_its_lease(self, store: Store) -> None:
+    def test_a_refused_bid_reports_and_gives_back_what_it_does_not_keep(self, store: Store) -> None:
         store.accounts.exchange(DOLLAR, "a", ask("0.5"))
-        answer = store.accounts.exchange(DOLLAR, "a", Bid(usd("0.3"), usd("0.9"), usd("0.9")))
-        assert answer == Standing(False, usd("0.2"), usd("0.3"), usd("0.2"))
+        answer = store.accounts.exchange(DOLLAR, "a", Bid(usd("0.3"), usd("0.1"), usd("0.9"), usd("0.9")))
+        assert answer == Standing(False, usd("0.1"), usd("0.3"), usd("0.1"))
 
     def test_more_than_the_lease_counts_in_full(self, store: Store) -> None:
         store.accounts.exchange(DOLLAR, "a", ask("0.5"))
-        answer = store.accounts.exchange(DOLLAR, "a", Bid(usd("1.7"), usd("0.1"), usd("0.1")))
+        answer = store.accounts.exchange(DOLLAR, "a", Bid(usd("1.7"), usd("0.1"), usd("0.1"), usd("0.1")))
         assert answer == Standing(False, NOTHING, usd("1.7"), NOTHING)
         assert not store.accounts.exchange(DOLLAR, "b", ask("0.1")).granted
 
@@ -211,7 +211,7 @@ class AccountConformance:
             spent = NOTHING
             for _ in range(25):
                 part = Amount(Decimal(random.randint(1, 90)) / 1000, random.randint(1, 90), random.randint(1, 9))
-                bid = Bid(spent, part, part.plus(part))
+                bid = Bid(spent, NOTHING, part, part.plus(part))
                 lease = store.accounts.exchange(account, holder, bid)
                 total = lease.spent.plus(lease.leased)
                 assert all(one <= cap for one, cap in zip(total, account.caps, strict=True) if cap is not None)

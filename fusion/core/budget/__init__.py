@@ -21,7 +21,6 @@ from fusion.core.budget.amounts import Amount as Amount
 from fusion.core.budget.amounts import Caps as Caps
 from fusion.core.budget.amounts import LimitName as LimitName
 from fusion.core.budget.budget import Budget as Budget
-from fusion.core.budget.budget import Hold as Hold
 from fusion.core.budget.context import attempt as attempt
 from fusion.core.budget.context import current as current
 from fusion.core.budget.context import essential as essential
@@ -29,6 +28,7 @@ from fusion.core.budget.context import optional as optional
 from fusion.core.budget.given import BudgetGiven as BudgetGiven
 from fusion.core.budget.given import limits_of as limits_of
 from fusion.core.budget.given import over as over
+from fusion.core.budget.hold import Hold as Hold
 from fusion.core.budget.leased import Leased as Leased
 from fusion.core.budget.reservation import Closed as Closed
 from fusion.core.budget.reservation import Ledger as Ledger

@@ -46,11 +46,12 @@ Calendar = Callable[[float], Account]
 class Bid(NamedTuple):
     """A holder's report and its wish, both absolute, so that a repeated one changes nothing.
 
-    `spent` is all that it has spent of the account. It asks to hold `most`, and can use no less than `least`. `first`
-    opens its lease, `last` ends it.
+    `spent` is all that it has spent of the account. It asks to hold `most`, and can use no less than `least`; where
+    there is no room for that, it gives back all but `kept`. `first` opens its lease, `last` ends it.
     """
 
     spent: Amount = NO_AMOUNT
+    kept: Amount = NO_AMOUNT
     least: Amount = NO_AMOUNT
     most: Amount = NO_AMOUNT
     first: bool = False
@@ -60,7 +61,7 @@ class Bid(NamedTuple):
 class Standing(NamedTuple):
     """The answer to a bid: the open lease of the holder, and the spent and leased amounts of the whole account.
 
-    Without `granted` there is no room for `least`; the lease then stays as it was.
+    Without `granted` there is no room for `least`; the holder then has no more than it keeps.
     """
 
     granted: bool

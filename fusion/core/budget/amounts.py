@@ -53,6 +53,11 @@ class Amount(NamedTuple):
         usd = max(self.usd or ZERO, other.usd or ZERO)
         return Amount(usd, max(self.tokens, other.tokens), max(self.calls, other.calls))
 
+    def at_most(self, other: "Amount") -> "Amount":
+        """Return the smaller of each quantity."""
+        usd = min(self.usd or ZERO, other.usd or ZERO)
+        return Amount(usd, min(self.tokens, other.tokens), min(self.calls, other.calls))
+
 
 class Tally:
     """A mutable sum of amounts; an unknown price adds no dollars."""

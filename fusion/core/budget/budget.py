@@ -1,4 +1,4 @@
-"""Budget: a level of spending limits in a tree, and the parts of it that are held back."""
+"""Budget: a level of spending limits in a tree."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from fusion.core.errors import BudgetError
 from fusion.core.types import Limits
 
 if TYPE_CHECKING:
+    from fusion.core.budget.hold import Hold
     from fusion.core.budget.leased import Leased
     from fusion.core.budget.terms import Term
 
@@ -222,6 +223,8 @@ class Budget:
         need = Tally.of(amount)
         for level, limit, demand in self.obstacles(need):
             raise level.refusal(limit, demand, f"the part {name!r}", level._reserved)
+        from fusion.core.budget.hold import Hold  # a hold is a budget itself
+
         return Hold(self, need, name)
 
     # Booking goes from the leaf up; each level returns the amount that the next one books.
@@ -390,72 +393,3 @@ class Budget:
                     self.line.answer(waiter, self.refusal(limit, waiter.need, waiter.what, floor))
             for entry in kept:
                 heappush(tallest, entry)
-
-
-class Hold(Budget):
-    """An amount held back. Reservations draw on it first, and on the levels above for the excess.
-
-    The unused part of a reservation returns to it, so that a retry can draw on it again.
-    """
-
-    covers = True
-
-    def __init__(self, parent: Budget, pledge: Tally, name: str) -> None:
-        super().__init__(name=name, parent=parent, clock=parent.clock)
-        self.pledge = pledge
-        self._released = False
-        parent.book(NOTHING, pledge)
-        for level in self._bearers():
-            level.holds.append(self)
-        self.line.look_through(self.levels)
-
-    @property
-    def pledged(self) -> Amount:
-        """The whole amount held back, used or not."""
-        return self.pledge.amount()
-
-    def release(self) -> None:
-        """Release the rest; from now on this is an ordinary level. A second call does nothing."""
-        self._released = True
-        self.pledge_anew(NOTHING)
-        self.line.look_through(self.levels)
-
-    def pledge_anew(self, pledge: Tally) -> None:
-        """Hold this amount from now on, and book the difference above."""
-        before = self.claim(self._reserved)
-        self.pledge = pledge
-        assert self.parent is not None
-        self.parent.book(NOTHING, self.claim(self._reserved).minus(before))
-
-    def free(self) -> Tally:
-        """Return the part of the hold that no reservation at rest needs."""
-        floor = self.floor()
-        return self.claim(floor).minus(floor)
-
-    def regain(self, part: Tally) -> None:
-        """Hold a borrowed part again, as far as the levels above have room for it."""
-        if not self._released:
-            for level in self.above:
-                part = level.fitting(part)
-            self.pledge_anew(self.pledge.plus(part))
-
-    def _bearers(self) -> list[Budget]:
-        """Return the levels that count this hold: up to the next hold, whose claim covers it above."""
-        bearers: list[Budget] = []
-        for level in self.above:
-            bearers.append(level)
-            if isinstance(level, Hold):
-                break
-        return bearers
-
-    def claim(self, reserved: Tally) -> Tally:
-        """Return the amount reserved above for this hold, with `reserved` reserved in it."""
-        return self.pledge.minus(self._spent).at_least(reserved)
-
-    def enter(self, spent: Tally, reserved: Tally) -> Tally:
-        before = self.claim(self._reserved)
-        super().enter(spent, reserved)
-        return self.claim(self._reserved).minus(before)
-
-    def beyond(self, need: Tally, reserved: Tally) -> Tally:
-        return self.claim(reserved.plus(need)).minus(self.claim(reserved))

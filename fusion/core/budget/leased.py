@@ -57,7 +57,8 @@ class Leased(Budget):
         self._executor = executor
         self._past: list[PeriodTerm] = []
         self._begin(calendar(time.time()))
-        self._asking = False
+        self._asked: asyncio.Future[Standing] | None = None
+        """The bid without an answer yet; there is one at a time."""
         self._stalled = False
         """True while only attempts of its own are in the way of the first one in line."""
         self._waits_since: float | None = None
@@ -124,27 +125,19 @@ class Leased(Budget):
         return self._caps if self.standing is None else self._within_reach(self.standing)
 
     def lack(self, demand: Tally) -> None:
-        if not (self._asking or self._retry is not None or self._closed or (self._stalled and self._is_flying)):
-            self._bid(self._wish(demand), demand)
+        if not (self._asked or self._retry is not None or self._closed or (self._stalled and self._is_flying)):
+            self._bid(demand)
 
     async def ask(self, need: Tally) -> None:
         """Ask for a lease that has room for an amount; without one, nothing changes."""
-        term, bid = self.term, self._wish(need)
-        try:
-            standing = await self._send(term, bid, settle=False)
-        except StoreError:
-            return
-        self._take(term, bid, standing)
+        while self._asked is not None:
+            await asyncio.wait([self._asked])
+        if not self._closed and self.short(self.most, need, self._reserved) is not None:
+            await asyncio.wait([self._bid(need)])
 
     @property
     def _is_flying(self) -> bool:
         return self.term.flying > 0 or bool(self._past)
-
-    def _wish(self, demand: Tally) -> Bid:
-        """Return the bid for room for an amount: a block of the cap, or the amount if that is larger."""
-        least = self._reserved.plus(demand)
-        most = self._reserved.plus(demand.at_least(self._block()))
-        return Bid(self._spent.amount(), least.amount(), most.amount())
 
     def _block(self) -> Tally:
         """Return the amount leased at once: a hundredth of the cap, and less of a rest that others share."""
@@ -160,15 +153,36 @@ class Leased(Budget):
         rest = cap - getattr(self.standing.spent, unit) - getattr(self.standing.leased, unit)
         return max(0, min(block, rest / _SHARE_OF_REST if unit == "usd" else rest // _SHARE_OF_REST))
 
-    def _bid(self, bid: Bid, demand: Tally) -> None:
-        self._asking = True
-        settle = self._waits_since is not None and self._pauses % _SETTLE_EVERY == 0
-        answer = self._send(self.term, bid, settle=settle)
-        answer.add_done_callback(partial(self._answered, self.term, bid, demand))
+    def _bid(self, demand: Tally) -> "asyncio.Future[Standing]":
+        """Ask for room for an amount: a block of the cap, or the amount if that is larger."""
+        waits = self._waits_since is not None
+        kept = self._kept(everything=not waits)
+        least = self._reserved.plus(demand)
+        most = self._reserved.plus(demand.at_least(self._block())).at_least(kept)
+        bid = Bid(self._spent.amount(), kept.amount(), least.amount(), most.amount())
+        return self._make(bid, demand, settle=waits and self._pauses % _SETTLE_EVERY == 0)
+
+    def _report(self, *, everything: bool) -> None:
+        """Report what was spent, and keep the whole lease, or what is reserved."""
+        kept = self._kept(everything=everything).amount()
+        self._make(Bid(self._spent.amount(), kept, kept, kept), NOTHING)
+
+    def _kept(self, *, everything: bool) -> Tally:
+        """Return what a bid keeps in any case. Nothing beyond it is reserved until the answer."""
+        if everything:
+            return self.term.held.minus(self._spent).at_least(self._reserved)
+        kept = self._reserved.plus(NOTHING)
+        self.most = self._caps.each(lambda unit, cap: getattr(self._spent, unit) + getattr(kept, unit))
+        return kept
+
+    def _make(self, bid: Bid, demand: Tally, *, settle: bool = False) -> "asyncio.Future[Standing]":
+        self._asked = self._send(self.term, bid, settle=settle)
+        self._asked.add_done_callback(partial(self._answered, self.term, bid, demand))
+        return self._asked
 
     def _send(self, term: PeriodTerm, bid: Bid, *, settle: bool) -> "asyncio.Future[Standing]":
         bid = bid._replace(first=not term.opened)
-        term.opened = True
+        term.asked = True
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(self._executor, partial(self._exchange, term.account, bid, settle=settle))
 
@@ -178,7 +192,7 @@ class Leased(Budget):
         return self._lender.exchange(account, bid)
 
     def _answered(self, term: PeriodTerm, bid: Bid, demand: Tally, answer: "asyncio.Future[Standing]") -> None:
-        self._asking = False
+        self._asked = None
         if answer.cancelled() or self._closed:
             return
         error = answer.exception()
@@ -273,7 +287,7 @@ class Leased(Budget):
 
     def _finish(self, term: PeriodTerm) -> None:
         """Report an earlier period, and give back its lease."""
-        if term.opened or term.spent != NOTHING:
+        if term.asked or term.spent != NOTHING:
             done = self._send(term, Bid(term.spent.amount(), last=True), settle=False)
             done.add_done_callback(_log)
 
@@ -283,14 +297,14 @@ class Leased(Budget):
         self.look()
         term, idle = self.term, not (self._is_flying or self.line.waiting)
         unused = term.held != self._spent.plus(self._reserved)
-        if idle and not self._asking:
-            if term.opened and (unused or term.reported != self._spent):
-                self._bid(Bid(self._spent.amount(), self._reserved.amount(), self._reserved.amount()), NOTHING)
+        changed = term.reported != self._spent
+        if self._asked is None and term.opened and idle and (unused or changed):
+            self._report(everything=False)
+        if idle:
             return
         self._beats += 1
-        if self._beats % _REPORTS == 0 and term.opened and not self._asking and term.reported != self._spent:
-            held = term.held.minus(self._spent).at_least(self._reserved).amount()
-            self._bid(Bid(self._spent.amount(), self._reserved.amount(), held), NOTHING)
+        if self._beats % _REPORTS == 0 and self._asked is None and term.opened and changed:
+            self._report(everything=True)
         self._beat = asyncio.get_running_loop().call_later(_IDLE, self._look_around)
 
     async def close(self) -> None:
@@ -301,7 +315,7 @@ class Leased(Budget):
                 timer.cancel()
         loop = asyncio.get_running_loop()
         for term in (*self._past, self.term):
-            if term.opened or term.spent != NOTHING:
+            if term.asked or term.spent != NOTHING:
                 try:
                     await self._send(term, Bid(term.spent.amount(), last=True), settle=False)
                 except StoreError as error:

@@ -13,7 +13,8 @@ from fusion.core.errors import BudgetError, FusionError
 from fusion.core.types import Limits
 
 if TYPE_CHECKING:
-    from fusion.core.budget.budget import Budget, Hold
+    from fusion.core.budget.budget import Budget
+    from fusion.core.budget.hold import Hold
 
 _LEAST: Final = 0.05
 """Seconds until a deadline whose clock stood still is looked at again, at least."""

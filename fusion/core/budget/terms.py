@@ -19,10 +19,11 @@ class Term(Protocol):
 class PeriodTerm:
     """The spending of a level in one period of its account. An attempt counts in that where it was reserved.
 
-    `held` is the amount up to which it may spend, `flying` the number of its attempts in flight.
+    `held` is the amount up to which it may spend, `flying` the number of its attempts in flight. It is `asked` once a
+    bid was sent, `opened` once one was answered.
     """
 
-    __slots__ = ("account", "flying", "held", "level", "opened", "reported", "spent", "standing")
+    __slots__ = ("account", "asked", "flying", "held", "level", "opened", "reported", "spent", "standing")
 
     def __init__(self, level: "Leased", account: Account) -> None:
         self.level = level
@@ -31,7 +32,7 @@ class PeriodTerm:
         self.held = Tally()
         self.reported = Tally()
         self.flying = 0
-        self.opened = False
+        self.asked = self.opened = False
         self.standing: Standing | None = None
 
     def end(self, actual: Amount | None) -> None:
@@ -41,6 +42,7 @@ class PeriodTerm:
 
     def take(self, spent: Amount, standing: Standing) -> None:
         """Take in the answer to a bid that reported `spent`."""
+        self.opened = True
         self.standing = standing
         self.reported = Tally.of(spent)
         self.held = self.reported.plus(Tally.of(standing.open))

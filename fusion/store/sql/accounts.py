@@ -1,20 +1,29 @@
-"""Accounts and shared rates in a SQLite file: each exchange is one short write transaction."""
+"""Accounts and shared rates in SQL: each exchange is one short transaction."""
 
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fusion.core.budget import Account, Amount, Bid, Caps, Standing
 from fusion.core.budget.accounts import NO_AMOUNT
 from fusion.core.errors import StoreError
 from fusion.store.accounts import GRACE, AccountRow, Accounts, LeaseRow, settled
-from fusion.store.sqlite.codec import pack_money, unpack_money
+from fusion.store.sql.codec import pack_money, unpack_money
 
-Connecting = Callable[[], AbstractContextManager[sqlite3.Connection]]
+
+class Executing(Protocol):
+    """Executes statements; the answer has `fetchone`, `fetchall` and `rowcount`."""
+
+    def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Any: ...
+
+
+Connecting = Callable[[], AbstractContextManager[Executing]]
+Changing = Callable[[str], AbstractContextManager[Executing]]
+"""Returns a transaction in which no other one changes what has this name."""
+Clock = Callable[[Executing], float]
 
 _UNITS: Final = ("usd", "tokens", "calls")
 _OPENED: Final = (
@@ -43,11 +52,13 @@ _ROWS: Final = (
     "SELECT name, period, begins, ends, cap_usd, cap_tokens, cap_calls, spent_usd, spent_tokens, spent_calls,"
     " open_usd, open_tokens, open_calls FROM accounts"
 )
+_HELD: Final = "SELECT account, name, begins, ends FROM accounts JOIN leases USING (account) WHERE holder = ?"
 _KNOWN: Final = (
-    "SELECT decimal_sum(attempts.usd), ifnull(sum(attempts.tokens), 0), count(attempts.number)"
-    " FROM drawings JOIN runs USING (run_id) JOIN attempts USING (run, session)"
+    "SELECT decimal_sum(attempts.usd), CAST(ifnull(sum(attempts.tokens), 0) AS bigint), count(attempts.number)"
+    " FROM drawings JOIN runs USING (run_id)"
+    " JOIN attempts ON attempts.run = runs.run AND attempts.session = drawings.session"
     " WHERE drawings.account = ? AND drawings.holder = ? AND attempts.state <> 'refunded'"
-    " AND (?3 IS NULL OR attempts.opened >= ?3) AND (?4 IS NULL OR attempts.opened < ?4)"
+    " AND attempts.opened >= ? AND attempts.opened < ?"
 )
 _UNKNOWN: Final = (
     "SELECT 1 FROM drawings WHERE account = ? AND holder = ?"
@@ -56,15 +67,20 @@ _UNKNOWN: Final = (
 )
 
 
-class SqliteAccounts(Accounts):
-    """Accounts of a store whose connections `connecting` lends."""
+class SqlAccounts(Accounts):
+    """Accounts of a store whose connections `connecting` lends, and `changing` in a transaction.
 
-    def __init__(self, connecting: Connecting, where: str) -> None:
+    `clock` returns the time that is the same for all processes, in seconds since 1970.
+    """
+
+    def __init__(self, connecting: Connecting, changing: Changing, where: str, *, clock: Clock) -> None:
+        self._clock = clock
         self._connecting = connecting
+        self._changing = changing
         self._where = where
 
     def exchange(self, account: Account, holder: str, bid: Bid) -> Standing:
-        with self._changing() as connection:
+        with self._changing(_lock_of(account.name)) as connection:
             if bid.first:
                 connection.execute(_OPENED, (account.name, account.period, account.begins, account.ends))
             row = connection.execute(_ACCOUNT, (account.name, account.period)).fetchone()
@@ -100,22 +116,24 @@ class SqliteAccounts(Accounts):
         return [_lease_row(one) for one in found]
 
     def settle(self, holder: str) -> int:
-        with self._changing() as connection:
-            held = connection.execute(
-                "SELECT account, name, begins, ends FROM accounts JOIN leases USING (account) WHERE holder = ?",
-                (holder,),
-            ).fetchall()
-            for number, name, begins, ends in held:
-                lease = _lease(connection, number, holder)
-                assert lease is not None
-                spent = settled(lease, _known(connection, name, holder, begins, ends))
-                _change(connection, number, spent.minus(lease.spent), NO_AMOUNT.minus(lease.open))
-                _end(connection, number, name, holder)
-            return len(held)
+        with self._connecting() as connection:
+            held = connection.execute(_HELD, (holder,)).fetchall()
+        return sum(self._settled(holder, *account) for account in held)
+
+    def _settled(self, holder: str, number: int, name: str, begins: float | None, ends: float | None) -> bool:
+        """Settle a lease of a dead holder; return False if it was settled meanwhile."""
+        with self._changing(_lock_of(name)) as connection:
+            lease = _lease(connection, number, holder)
+            if lease is None:
+                return False
+            spent = settled(lease, _known(connection, name, holder, begins, ends))
+            _change(connection, number, spent.minus(lease.spent), NO_AMOUNT.minus(lease.open))
+            _end(connection, number, name, holder)
+            return True
 
     def clear(self, name: str) -> int:
-        with self._changing() as connection:
-            found = connection.execute(
+        with self._changing(_lock_of(name)) as connection:
+            found: int = connection.execute(
                 "UPDATE accounts SET spent_usd = '0', spent_tokens = 0, spent_calls = 0 WHERE name = ?", (name,)
             ).rowcount
             connection.execute(
@@ -124,8 +142,8 @@ class SqliteAccounts(Accounts):
             return found
 
     def book(self, rate: str, seconds: float) -> float:
-        with self._changing() as connection:
-            now = time.time()
+        with self._changing(f"rate {rate}") as connection:
+            now = self._clock(connection)
             row = connection.execute("SELECT next FROM rates WHERE name = ?", (rate,)).fetchone()
             begins = now if row is None else max(now, float(row[0]))
             connection.execute(
@@ -134,21 +152,13 @@ class SqliteAccounts(Accounts):
             )
             return begins - now
 
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """Return a connection in a write transaction of its own."""
-        with self._connecting() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+
+def _lock_of(name: str) -> str:
+    return f"account {name}"
 
 
 def _standing(caps: Caps, spent: Amount, leased: Amount, old: LeaseRow, bid: Bid) -> Standing:
-    """Return the account after a bid: the least and the most of it as far as there is room, else the old lease."""
+    """Return the account after a bid: the most of it that there is room for, else what the holder keeps."""
     new = bid.spent.minus(old.spent)
     spent, others = spent.plus(new), leased.minus(old.open)
     room = [_room(cap, used) for cap, used in zip(caps, spent.plus(others), strict=True)]
@@ -157,7 +167,7 @@ def _standing(caps: Caps, spent: Amount, leased: Amount, old: LeaseRow, bid: Bid
         usd, tokens, calls = (min(one, most) for one, most in zip(room, bid.most, strict=True))
         opened = Amount(usd, tokens, calls)
     else:
-        opened = old.open.minus(new).at_least(NO_AMOUNT)
+        opened = old.open.minus(new).at_most(bid.kept).at_least(NO_AMOUNT)
     return Standing(granted, opened, spent, others.plus(opened))
 
 
@@ -165,24 +175,22 @@ def _room(cap: Any, used: Any) -> Any:
     return inf if cap is None else cap - used
 
 
-def _known(
-    connection: sqlite3.Connection, name: str, holder: str, begins: float | None, ends: float | None
-) -> Amount | None:
+def _known(connection: Executing, name: str, holder: str, begins: float | None, ends: float | None) -> Amount | None:
     """Return what the attempts of a holder sum up to; None if some are unknown."""
     if connection.execute(_UNKNOWN, (name, holder)).fetchone() is not None:
         return None
-    until = None if ends is None else ends + GRACE
-    return _amount(connection.execute(_KNOWN, (name, holder, begins, until)).fetchone())
+    of_period = (-inf if begins is None else begins, inf if ends is None else ends + GRACE)
+    return _amount(connection.execute(_KNOWN, (name, holder, *of_period)).fetchone())
 
 
-def _change(connection: sqlite3.Connection, number: int, spent: Amount, opened: Amount) -> None:
+def _change(connection: Executing, number: int, spent: Amount, opened: Amount) -> None:
     row = connection.execute(f"{_ACCOUNT.partition(' WHERE')[0]} WHERE account = ?", (number,)).fetchone()
     after = (*_packed(_amount(row[1:4]).plus(spent)), *_packed(_amount(row[4:7]).plus(opened)))
     columns = ", ".join(f"{kind}_{unit} = ?" for kind in ("spent", "open") for unit in _UNITS)
     connection.execute(f"UPDATE accounts SET {columns} WHERE account = ?", (*after, number))
 
 
-def _end(connection: sqlite3.Connection, number: int, name: str, holder: str) -> None:
+def _end(connection: Executing, number: int, name: str, holder: str) -> None:
     """Remove a lease, and what is known of its holder's runs once it holds no other lease of the name."""
     connection.execute("DELETE FROM leases WHERE account = ? AND holder = ?", (number, holder))
     connection.execute(
@@ -192,7 +200,7 @@ def _end(connection: sqlite3.Connection, number: int, name: str, holder: str) ->
     )
 
 
-def _lease(connection: sqlite3.Connection, number: int, holder: str) -> LeaseRow | None:
+def _lease(connection: Executing, number: int, holder: str) -> LeaseRow | None:
     row = connection.execute(f"{_LEASE} AND holder = ?", (number, holder)).fetchone()
     return None if row is None else _lease_row(row)
 

@@ -26,5 +26,5 @@ def open_store(place: str | Path, *, synchronous: Synchronous = "NORMAL", cache_
 
 def check_driver() -> None:
     """Raise StoreError if the driver of PostgreSQL is not installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("psycopg", "psycopg_pool")):
+    if importlib.util.find_spec("psycopg") is None:
         raise StoreError("a store in PostgreSQL needs the extra postgres: pip install 'compound-fusion[postgres]'")

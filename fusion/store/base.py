@@ -6,10 +6,10 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from fusion.core.budget import Budget, Ledger
-from fusion.core.errors import StoreError
+from fusion.core.errors import StoreError, UsageError
 from fusion.core.events import Sink
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Reply
@@ -41,6 +41,13 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 OF_TOOL: Final = "tool "
 """Beginning of the names of decisions about a call of a tool: it stays made, whatever is worked on again."""
+
+
+class StoreAddress(NamedTuple):
+    """URL at which other machines open a store, and the environment variables of the secrets that it lacks."""
+
+    url: str
+    secrets: Mapping[str, str]
 
 
 class RunLock(ABC):
@@ -120,6 +127,14 @@ class Store(ABC):
     @abstractmethod
     def accounts(self) -> Accounts:
         """The accounts and the shared rates of the store."""
+
+    @property
+    def address(self) -> StoreAddress:
+        """The address of the store for other machines. Raises UsageError for a file."""
+        raise UsageError(
+            f"the store {self.where} is a file of this machine, which other machines cannot open: give a PostgreSQL "
+            "database that all of them reach, --store postgresql://…, or run the map here"
+        )
 
     # Reading a run.
 

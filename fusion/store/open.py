@@ -24,6 +24,14 @@ def open_store(place: str | Path, *, synchronous: Synchronous = "NORMAL", cache_
     return open_file(place, synchronous=synchronous, cache_bytes=cache_bytes)
 
 
+def is_same_database(url: str, other: str) -> bool:
+    """Return True if two URLs name one database, whatever secrets they hold. Raises StoreError."""
+    check_driver()
+    from fusion.store.postgres.address import Address
+
+    return Address.of(url).where == Address.of(other).where
+
+
 def check_driver() -> None:
     """Raise StoreError if the driver of PostgreSQL is not installed."""
     if any(importlib.util.find_spec(name) is None for name in ("psycopg", "psycopg_pool")):

@@ -11,7 +11,7 @@ from psycopg import Connection
 from fusion.core.errors import StoreError
 from fusion.core.types import Reply
 from fusion.store.accounts import Accounts
-from fusion.store.base import CACHE_BYTES, RunLock
+from fusion.store.base import CACHE_BYTES, RunLock, StoreAddress
 from fusion.store.encoding import as_json
 from fusion.store.postgres.address import Address
 from fusion.store.postgres.connections import Readers, is_cut
@@ -34,6 +34,7 @@ class PostgresStore(SqlStore):
 
     def __init__(self, address: Address, *, cache_bytes: int = CACHE_BYTES) -> None:
         self.where = address.where
+        self._address = address
         self._readers = Readers(address)
         self._accounts = SqlAccounts(self._executing, self._changing, self.where)
         self._locks = AdvisoryLocks(address, lambda loss: None)
@@ -59,6 +60,10 @@ class PostgresStore(SqlStore):
     def is_locked(self, run_id: str) -> bool:
         with self._reading() as connection:
             return self._locks.is_held(run_id, connection)
+
+    @property
+    def address(self) -> StoreAddress:
+        return self._address.shared
 
     @property
     def accounts(self) -> Accounts:

@@ -17,7 +17,7 @@ _KINDS: Final = {kind.__name__: kind for kind in (UsageError, UnfitError, StoreE
 class Order(Value):
     """First message: the cluster, the store without its password, and the map to run.
 
-    `concurrency` is the number of rows at once on a node.
+    `concurrency` is the number of rows at once on all nodes.
     """
 
     address: str | None

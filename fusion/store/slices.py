@@ -17,7 +17,7 @@ DEATHS: Final = 3
 
 
 class WorkerRow(NamedTuple):
-    """A worker of a store. `worker` names it for good, `name` is for people. `age` are seconds since its last sign."""
+    """A worker of a store. `worker` is its id, `name` is for people. `age` is the seconds since its last sign."""
 
     worker: str
     name: str
@@ -115,22 +115,22 @@ class Slices(ABC):
 
     @abstractmethod
     def beat(self, worker: str, *, rows: int, draining: bool) -> frozenset[int] | None:
-        """Give a sign of life; return the slices that the worker still has to run. None for one that counts as dead."""
+        """Give a sign of life; return the slices that the worker still has to run. None if it counts as dead."""
 
     @abstractmethod
     def take(self, worker: str, busy: Mapping[str, int]) -> Taken | None:
         """Take a slice, of a map of which fewest rows run here by `busy`; None if no slice waits for this worker."""
 
     @abstractmethod
-    def settle(self, worker: str, slice: int, ends: str, left: Sequence[int]) -> bool:
+    def settle(self, worker: str, slice_id: int, ends: str, left: Sequence[int]) -> bool:
         """Tell the ends of some rows of a slice, and which are left; return False if the slice is not its own."""
 
     @abstractmethod
-    def give_back(self, worker: str, slice: int, left: Sequence[int]) -> None:
+    def give_back(self, worker: str, slice_id: int, left: Sequence[int]) -> None:
         """Put what is left of a slice back into the queue."""
 
     @abstractmethod
-    def refuse(self, worker: str, slice: int, reason: str) -> None:
+    def refuse(self, worker: str, slice_id: int, reason: str) -> None:
         """Put a slice back, and take none of its map any more in this pass."""
 
     @abstractmethod
@@ -154,7 +154,7 @@ class Slices(ABC):
 
     @abstractmethod
     def listen(self, map_id: str | None, call: Callable[[], object]) -> Listener:
-        """Call this, in a thread of its own, when rows of a map end, or when slices wait; some changes may be missed."""
+        """Call this, in a thread of its own, when rows of a map end, or slices wait; it may miss some."""
 
 
 def lock_of_worker(worker: str) -> str:

@@ -60,6 +60,8 @@ class Node:
         """
         worker = await self._worker(terms)
         lock = await self._locked(part)
+        if lock is None:
+            return
         try:
             async with asyncio.TaskGroup() as group:
                 for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
@@ -76,6 +78,8 @@ class Node:
         """End the rows of a slice as failed, for this reason, without running them."""
         worker = await self._worker(terms)
         lock = await self._locked(part)
+        if lock is None:
+            return
         try:
             for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
                 done = _is_done(row, terms)
@@ -111,12 +115,25 @@ class Node:
         parent = self._parts.budgets.of(terms.within)
         return Budget(limits or Limits(), name=MAP_BUDGET, parent=parent, strict_usd=strict)
 
-    async def _locked(self, part: Slice) -> RunLock:
-        wait = _FIRST_WAIT
-        while (lock := self._store.claim(f"{part.map_id}/{part.numbers[0]}")) is None:
+    async def _locked(self, part: Slice) -> RunLock | None:
+        """Return the lock of a slice, once it is free; None if the node drains."""
+        wait, name = _FIRST_WAIT, f"{part.map_id}/{part.numbers[0]}"
+        while not self._draining:
+            lock = await self._claimed(name)
+            if lock is not None:
+                return lock
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
-        return lock
+        return None
+
+    async def _claimed(self, name: str) -> RunLock | None:
+        """Return a lock; None if it is held. A cancelled wait for it gives it back."""
+        claim = asyncio.ensure_future(asyncio.to_thread(self._store.claim, name))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            claim.add_done_callback(_release)
+            raise
 
     async def _has_slot(self) -> bool:
         """Take a slot for a row once one is free; return False if no more rows begin."""
@@ -139,6 +156,11 @@ class Node:
     def _over(self, task: asyncio.Task[None]) -> None:
         self._rows.discard(task)
         self._free.release()
+
+
+def _release(claim: "asyncio.Future[RunLock | None]") -> None:
+    if not claim.cancelled() and claim.exception() is None and (lock := claim.result()) is not None:
+        lock.release()
 
 
 def _is_done(row: RunRow, terms: Terms) -> bool:

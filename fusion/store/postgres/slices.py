@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
-from psycopg import Connection
-
 from fusion.store.postgres.address import Address
 from fusion.store.postgres.connections import Readers, connect
+from psycopg import Connection
+
 from fusion.store.slices import LATE, Crew, Listener, Slices, Taken, WorkerRow
 
 _NOW: Final = "extract(epoch FROM clock_timestamp())"
@@ -50,7 +50,9 @@ _TAKE: Final = """
     RETURNING slice, (SELECT map_id FROM maps WHERE maps.map = map_slices.map),
         (SELECT terms FROM map_jobs WHERE map_jobs.map = map_slices.map), numbers, deaths
 """
-_LEFT: Final = "UPDATE map_slices SET numbers = %(left)s WHERE slice = %(slice)s AND worker = %(worker)s RETURNING map"
+_LEFT: Final = (
+    "UPDATE map_slices SET numbers = %(left)s WHERE slice = %(slice)s AND worker = %(worker)s RETURNING map"
+)
 _OVER: Final = "DELETE FROM map_slices WHERE slice = %(slice)s AND worker = %(worker)s RETURNING map"
 _TELL: Final = (
     "WITH mine AS ({}) INSERT INTO map_ends (map, ends) SELECT map, %(ends)s FROM mine"
@@ -96,7 +98,8 @@ class PostgresSlices(Slices):
             connection.execute(f"NOTIFY {_WAITING}")
 
     def ends(self, map_id: str) -> list[str]:
-        sql = f"WITH gone AS (DELETE FROM map_ends WHERE map = {_MAP} RETURNING at, ends) SELECT ends FROM gone ORDER BY at"
+        gone = f"DELETE FROM map_ends WHERE map = {_MAP} RETURNING at, ends"
+        sql = f"WITH gone AS ({gone}) SELECT ends FROM gone ORDER BY at"
         return [ends for (ends,) in self._all(sql, map_id=map_id)]
 
     def under_way(self, map_id: str) -> frozenset[int]:
@@ -145,24 +148,26 @@ class PostgresSlices(Slices):
         found = self._all(_TAKE, worker=worker, busy=json.dumps(dict(busy)))
         if not found:
             return None
-        slice, map_id, terms, numbers, deaths = found[0]
-        return Taken(slice, map_id, terms, tuple(numbers), deaths)
+        slice_id, map_id, terms, numbers, deaths = found[0]
+        return Taken(slice_id, map_id, terms, tuple(numbers), deaths)
 
-    def settle(self, worker: str, slice: int, ends: str, left: Sequence[int]) -> bool:
+    def settle(self, worker: str, slice_id: int, ends: str, left: Sequence[int]) -> bool:
         sql = _TELL.format(_LEFT if left else _OVER)
-        return bool(self._all(sql, worker=worker, slice=slice, ends=ends, left=list(left)))
+        return bool(self._all(sql, worker=worker, slice=slice_id, ends=ends, left=list(left)))
 
-    def give_back(self, worker: str, slice: int, left: Sequence[int]) -> None:
+    def give_back(self, worker: str, slice_id: int, left: Sequence[int]) -> None:
         sql = "DELETE FROM map_slices WHERE slice = %(slice)s AND worker = %(worker)s AND (stop OR %(left)s = '{{}}')"
-        back = "UPDATE map_slices SET worker = NULL, numbers = %(left)s WHERE slice = %(slice)s AND worker = %(worker)s"
-        of_slice = {"worker": worker, "slice": slice, "left": list(left)}
+        back = (
+            "UPDATE map_slices SET worker = NULL, numbers = %(left)s WHERE slice = %(slice)s AND worker = %(worker)s"
+        )
+        of_slice = {"worker": worker, "slice": slice_id, "left": list(left)}
         with self._changing() as connection:
             connection.execute(sql.format(), of_slice)
             connection.execute(back, of_slice)
             connection.execute(f"NOTIFY {_WAITING}")
 
-    def refuse(self, worker: str, slice: int, reason: str) -> None:
-        of_slice = {"worker": worker, "slice": slice, "reason": reason}
+    def refuse(self, worker: str, slice_id: int, reason: str) -> None:
+        of_slice = {"worker": worker, "slice": slice_id, "reason": reason}
         with self._changing() as connection:
             connection.execute(
                 "INSERT INTO map_refusals (map, worker, reason) SELECT map, %(worker)s, %(reason)s FROM map_slices"
